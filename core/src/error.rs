@@ -1,0 +1,188 @@
+//! One table of error kinds for every language.
+
+use std::{borrow::Cow, fmt, io};
+
+use crate::wire::DataError;
+
+/// What went wrong, with a fixed number.
+///
+/// The numbers never change and are never reused: C status codes, JavaScript `code`s and Python
+/// exception classes are made from them. New kinds may be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum ErrorKind {
+    /// An argument is not usable: a name that is too long, an address that does not parse.
+    InvalidArgument = 1,
+    /// The peer was closed, or is draining and takes no new work.
+    Closed = 2,
+    /// No connected unit serves the role.
+    NoUnit = 3,
+    /// The answer did not come in time.
+    Timeout = 4,
+    /// The remote peer rejected the request or refused the stream.
+    Rejected = 5,
+    /// The unit's last connection, or the stream's connection, was lost.
+    ConnectionLost = 6,
+    /// A bound was reached: queued bytes, waiting requests, open streams, units.
+    Overloaded = 7,
+    /// The message is larger than the limit.
+    TooLarge = 8,
+    /// One side did not accept the other's preshared key, or broke the handshake.
+    AuthRefused = 9,
+    /// The address could not be dialed: name, TCP, TLS or upgrade.
+    ConnectFailed = 10,
+    /// The remote peer sent something that the protocol does not allow.
+    Protocol = 11,
+    /// The stream was ended, or broken off by the other end.
+    StreamClosed = 12,
+    /// A payload could not be converted to or from the asked type.
+    Data = 13,
+    /// An operation of the operating system failed.
+    Io = 14,
+    /// Certificates, keys or TLS settings are not usable.
+    Tls = 15,
+    /// A handler panicked.
+    HandlerPanicked = 16,
+    /// A handler returned an error; its text goes to the requester.
+    HandlerFailed = 17,
+    /// The remote peer did not answer a ping in time.
+    HeartbeatTimeout = 18,
+}
+
+impl ErrorKind {
+    /// Every kind, in the order of the numbers.
+    pub const ALL: [ErrorKind; 18] = [
+        ErrorKind::InvalidArgument,
+        ErrorKind::Closed,
+        ErrorKind::NoUnit,
+        ErrorKind::Timeout,
+        ErrorKind::Rejected,
+        ErrorKind::ConnectionLost,
+        ErrorKind::Overloaded,
+        ErrorKind::TooLarge,
+        ErrorKind::AuthRefused,
+        ErrorKind::ConnectFailed,
+        ErrorKind::Protocol,
+        ErrorKind::StreamClosed,
+        ErrorKind::Data,
+        ErrorKind::Io,
+        ErrorKind::Tls,
+        ErrorKind::HandlerPanicked,
+        ErrorKind::HandlerFailed,
+        ErrorKind::HeartbeatTimeout,
+    ];
+
+    /// The fixed number, at least 1.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The fixed name, in the form of a JavaScript or C constant.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ErrorKind::InvalidArgument => "INVALID_ARGUMENT",
+            ErrorKind::Closed => "CLOSED",
+            ErrorKind::NoUnit => "NO_UNIT",
+            ErrorKind::Timeout => "TIMEOUT",
+            ErrorKind::Rejected => "REJECTED",
+            ErrorKind::ConnectionLost => "CONNECTION_LOST",
+            ErrorKind::Overloaded => "OVERLOADED",
+            ErrorKind::TooLarge => "TOO_LARGE",
+            ErrorKind::AuthRefused => "AUTH_REFUSED",
+            ErrorKind::ConnectFailed => "CONNECT_FAILED",
+            ErrorKind::Protocol => "PROTOCOL",
+            ErrorKind::StreamClosed => "STREAM_CLOSED",
+            ErrorKind::Data => "DATA",
+            ErrorKind::Io => "IO",
+            ErrorKind::Tls => "TLS",
+            ErrorKind::HandlerPanicked => "HANDLER_PANICKED",
+            ErrorKind::HandlerFailed => "HANDLER_FAILED",
+            ErrorKind::HeartbeatTimeout => "HEARTBEAT_TIMEOUT",
+        }
+    }
+}
+
+/// An error of this crate: a kind to act on and a text to read.
+///
+/// Where the npm package `roletalk` 1.1.3 has a text for the same situation, the text is the same.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Error {
+    kind: ErrorKind,
+    text: Cow<'static, str>,
+}
+
+impl Error {
+    /// Makes an error of a kind with a text.
+    pub fn new(kind: ErrorKind, text: impl Into<Cow<'static, str>>) -> Error {
+        Error { kind, text: text.into() }
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The text that [`Display`](fmt::Display) prints.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.text)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<DataError> for Error {
+    fn from(error: DataError) -> Error {
+        Error::new(ErrorKind::Data, error.to_string())
+    }
+}
+
+/// For functions that return [`io::Result`]: the error stays available as the source.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        let kind = match error.kind() {
+            ErrorKind::ConnectionLost => io::ErrorKind::ConnectionReset,
+            ErrorKind::StreamClosed => io::ErrorKind::BrokenPipe,
+            ErrorKind::Timeout => io::ErrorKind::TimedOut,
+            ErrorKind::InvalidArgument => io::ErrorKind::InvalidInput,
+            ErrorKind::Data | ErrorKind::Protocol => io::ErrorKind::InvalidData,
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// The result of this crate's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_fixed_and_listed_in_order() {
+        for (at, kind) in ErrorKind::ALL.iter().enumerate() {
+            assert_eq!(usize::from(kind.code()), at + 1, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = ErrorKind::ALL.iter().map(|kind| kind.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ErrorKind::ALL.len());
+    }
+}

@@ -1,0 +1,30 @@
+//! Roletalk frames and data types to and from bytes.
+//!
+//! Everything here is a pure function of its arguments: no I/O, no clock and no randomness.
+//!
+//! - [`Frame`] is what connected peers exchange. Decoding one borrows from the received message
+//!   and allocates nothing unless a name is not UTF-8 or the frame carries JSON.
+//! - [`Handshake`] is what they exchange before that.
+//! - [`Data`] is the owned datum that users of the crate send and receive.
+//!
+//! Received bytes are hostile until proven otherwise: no decoder here panics, and what is
+//! malformed is reported as an error short enough to be the reason of a WebSocket close.
+
+mod data;
+mod de;
+mod frame;
+mod handshake;
+mod json;
+mod name;
+mod num;
+mod number;
+mod payload;
+mod ser;
+mod text;
+
+pub use data::{Data, DataError};
+pub use frame::{Acquaint, DecodeError, Direction, Frame, RolesUpdate, StreamOp};
+pub use handshake::{Challenge, Confirm, Handshake, HandshakeDecodeError, MAX_ID, Meta, Proof};
+pub use name::{MAX_NAME, NameTooLong, check_name};
+pub use num::{MAX_NUMBER, Num};
+pub use payload::{DataType, Payload};
