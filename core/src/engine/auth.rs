@@ -1,0 +1,245 @@
+//! Proofs of preshared keys, and the exchange that opens a connection.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use super::{Moment, config::Keys};
+use crate::wire::{self, Challenge, Confirm, Proof};
+
+/// The proof for a challenge: lowercase hex of HMAC-SHA256 over the challenge's text as received.
+fn prove(key: &str, challenge: &str) -> String {
+    use std::fmt::Write;
+    let tag = mac(key, challenge).finalize().into_bytes();
+    tag.iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// Whether `proof` is right, in a time that does not depend on where it is wrong.
+fn verify(key: &str, challenge: &str, proof: &str) -> bool {
+    let mut tag = [0u8; 32];
+    let digits = proof.as_bytes();
+    if digits.len() != 64 {
+        return false;
+    }
+    for (byte, pair) in tag.iter_mut().zip(digits.chunks_exact(2)) {
+        match (digit(pair[0]), digit(pair[1])) {
+            (Some(high), Some(low)) => *byte = high << 4 | low,
+            _ => return false,
+        }
+    }
+    mac(key, challenge).verify_slice(&tag).is_ok()
+}
+
+fn digit(hex: u8) -> Option<u8> {
+    match hex {
+        b'0'..=b'9' => Some(hex - b'0'),
+        b'a'..=b'f' => Some(hex - b'a' + 10),
+        _ => None,
+    }
+}
+
+fn mac(key: &str, challenge: &str) -> Hmac<Sha256> {
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("HMAC takes keys of any length");
+    mac.update(challenge.as_bytes());
+    mac
+}
+
+/// How the remote side is to be talked to, learned from its confirmation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// A peer that announced a window: quotas add up, and the end of a stream is acknowledged.
+    Credit {
+        /// Bytes that a writer may send before the first quota.
+        window: u64,
+    },
+    /// The JavaScript original, or anything else: a quota replaces what was left.
+    Original,
+    /// The Go original, which addresses both ends of a stream by its own number.
+    Go,
+}
+
+impl Dialect {
+    pub(super) fn of(confirm: &Confirm) -> Dialect {
+        match confirm.window {
+            Some(window) if window > 0 => Dialect::Credit { window },
+            _ if confirm.meta.runtime == "GO" => Dialect::Go,
+            _ => Dialect::Original,
+        }
+    }
+}
+
+/// Why a handshake ended without a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// We refuse: the reason is sent to the other side.
+    Ours(String),
+    /// The other side refuses.
+    Theirs(String),
+}
+
+/// What a received handshake frame leads to.
+#[derive(Debug, PartialEq)]
+pub(super) enum Step {
+    /// Wait for more.
+    Wait,
+    /// Send this, then wait for more.
+    Send(wire::Handshake),
+    /// The other side proved what it had to: send our confirmation.
+    Confirm,
+}
+
+/// One connection's handshake. Done when our confirmation was sent and theirs received.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    /// The text that the other side must prove on; none when we hold no keys.
+    pub(super) challenge: Option<String>,
+    challenged: bool,
+    confirmed: bool,
+    pub(super) remote: Option<Box<Confirm>>,
+    pub(super) deadline: Moment,
+}
+
+impl Handshake {
+    pub(super) fn new(challenge: Option<String>, deadline: Moment) -> Handshake {
+        Handshake { challenge, challenged: false, confirmed: false, remote: None, deadline }
+    }
+
+    /// What goes out first.
+    pub(super) fn start(&self, keys: &Keys) -> Step {
+        match &self.challenge {
+            Some(challenge) => Step::Send(wire::Handshake::Challenge(Challenge {
+                challenge: challenge.clone(),
+                ids: keys.ids().map(str::to_owned).collect(),
+            })),
+            None => Step::Confirm,
+        }
+    }
+
+    /// Takes a frame. `is_ours` tells whether a challenge is one of this peer's own outstanding
+    /// ones, which a stranger could have reflected.
+    pub(super) fn receive(
+        &mut self,
+        frame: wire::Handshake,
+        keys: &Keys,
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Result<Step, Refusal> {
+        match frame {
+            wire::Handshake::Error(reason) => Err(Refusal::Theirs(reason)),
+            wire::Handshake::Challenge(Challenge { challenge, ids }) => {
+                if is_ours(&challenge) {
+                    return Err(Refusal::Ours("The challenge was reflected".to_owned()));
+                }
+                if self.challenged {
+                    return Err(Refusal::Ours("A second challenge was sent".to_owned()));
+                }
+                self.challenged = true;
+                match ids.iter().find_map(|id| keys.get(id).map(|key| (id, key))) {
+                    Some((id, key)) => Ok(Step::Send(wire::Handshake::Proof(Proof {
+                        proof: prove(key, &challenge),
+                        id: id.clone(),
+                    }))),
+                    None => Err(Refusal::Ours(format!(
+                        "The peer has not such proofs: {}",
+                        ids.join(",")
+                    ))),
+                }
+            }
+            wire::Handshake::Proof(Proof { proof, id }) => {
+                let Some(challenge) = self.challenge.as_deref() else {
+                    return Err(Refusal::Ours(format!("Verification ID is not registered: {id}")));
+                };
+                let Some(key) = keys.get(&id) else {
+                    return Err(Refusal::Ours(format!("Verification ID is not registered: {id}")));
+                };
+                if !verify(key, challenge, &proof) {
+                    return Err(Refusal::Ours(format!("Preshared key mismatch. Chosen id: {id}")));
+                }
+                if self.confirmed { Ok(Step::Wait) } else { Ok(Step::Confirm) }
+            }
+            wire::Handshake::Confirm(confirm) => {
+                self.remote = Some(confirm);
+                Ok(Step::Wait)
+            }
+        }
+    }
+
+    pub(super) fn confirmed(&mut self) {
+        self.confirmed = true;
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.confirmed && self.remote.is_some()
+    }
+
+    /// The original's text for a handshake that takes too long.
+    pub(super) fn elapsed(&self) -> String {
+        format!(
+            "Authentication time elapsed. proved: {}, confirmed: {}, challenge received: {}",
+            self.remote.is_some(),
+            self.confirmed,
+            self.challenged
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(pairs: &[(&str, &str)]) -> Keys {
+        let mut keys = Keys::default();
+        for (id, key) in pairs {
+            keys.add(*id, *key).unwrap();
+        }
+        keys
+    }
+
+    #[test]
+    fn proofs_are_verified_strictly() {
+        let proof = prove("secret", "challenge");
+        assert!(verify("secret", "challenge", &proof));
+        assert!(!verify("secret", "challenge", &proof.to_uppercase()));
+        assert!(!verify("secret", "challenge", &proof[1..]));
+        assert!(!verify("secret", "challenge", &"é".repeat(32)));
+        assert!(!verify("other", "challenge", &proof));
+        assert!(!verify("secret", "challengE", &proof));
+    }
+
+    #[test]
+    fn the_first_listed_id_that_is_known_is_proved() {
+        let mine = keys(&[("b", "1"), ("a", "2")]);
+        let mut handshake = Handshake::new(None, Moment::ZERO);
+        let step = handshake.receive(
+            wire::Handshake::Challenge(Challenge {
+                challenge: "x".into(),
+                ids: vec!["z".into(), "a".into(), "b".into()],
+            }),
+            &mine,
+            |_| false,
+        );
+        let expected = Proof { proof: prove("2", "x"), id: "a".into() };
+        assert_eq!(step, Ok(Step::Send(wire::Handshake::Proof(expected))));
+    }
+
+    #[test]
+    fn a_reflected_challenge_is_refused() {
+        let mine = keys(&[("a", "2")]);
+        let mut handshake = Handshake::new(None, Moment::ZERO);
+        let frame =
+            wire::Handshake::Challenge(Challenge { challenge: "x".into(), ids: vec!["a".into()] });
+        let step = handshake.receive(frame, &mine, |challenge| challenge == "x");
+        assert!(matches!(step, Err(Refusal::Ours(_))));
+    }
+
+    #[test]
+    fn a_proof_without_a_challenge_is_refused() {
+        let mut handshake = Handshake::new(None, Moment::ZERO);
+        let frame = wire::Handshake::Proof(Proof { proof: String::new(), id: "k".into() });
+        let step = handshake.receive(frame, &Keys::default(), |_| false);
+        let text = "Verification ID is not registered: k".to_owned();
+        assert_eq!(step, Err(Refusal::Ours(text)));
+    }
+}

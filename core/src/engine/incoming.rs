@@ -1,0 +1,134 @@
+//! A message, request or stream request as it came in.
+
+use std::borrow::Cow;
+
+use bytes::{Buf, Bytes};
+
+use super::ConnId;
+use crate::wire::{Data, DataType};
+
+/// The names and the payload of something that came in, still in the bytes of its frame: one
+/// reference count, no copies.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    frame: Bytes,
+    role: (u32, u32),
+    event: (u32, u32),
+    payload: u32,
+    kind: DataType,
+    conn: ConnId,
+}
+
+impl Incoming {
+    /// The names, role and event, must point into `frame` unless they had to be mended; `payload` are the
+    /// frame's last bytes.
+    pub(super) fn new(
+        frame: &Bytes,
+        names: (Cow<'_, str>, Cow<'_, str>),
+        kind: DataType,
+        payload: &[u8],
+        conn: ConnId,
+    ) -> Incoming {
+        match names {
+            (Cow::Borrowed(role), Cow::Borrowed(event)) => {
+                let offset = |part: &[u8]| part.as_ptr() as usize - frame.as_ptr() as usize;
+                let span = |part: &str| (offset(part.as_bytes()) as u32, part.len() as u32);
+                Incoming {
+                    frame: frame.clone(),
+                    role: if role.is_empty() { (0, 0) } else { span(role) },
+                    event: if event.is_empty() { (0, 0) } else { span(event) },
+                    payload: (frame.len() - payload.len()) as u32,
+                    kind,
+                    conn,
+                }
+            }
+            // A name with invalid UTF-8 was mended: lay the frame out anew.
+            (role, event) => {
+                let mut bytes = Vec::with_capacity(role.len() + event.len() + payload.len());
+                bytes.extend_from_slice(role.as_bytes());
+                bytes.extend_from_slice(event.as_bytes());
+                bytes.extend_from_slice(payload);
+                let (role, event) = (role.len() as u32, event.len() as u32);
+                Incoming {
+                    frame: bytes.into(),
+                    role: (0, role),
+                    event: (role, event),
+                    payload: role + event,
+                    kind,
+                    conn,
+                }
+            }
+        }
+    }
+
+    fn text(&self, (at, len): (u32, u32)) -> &str {
+        let bytes = &self.frame[at as usize..(at + len) as usize];
+        // Checked when the frame was decoded.
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    /// The role it is addressed to.
+    pub fn role(&self) -> &str {
+        self.text(self.role)
+    }
+
+    /// The name of the action; may be empty.
+    pub fn event(&self) -> &str {
+        self.text(self.event)
+    }
+
+    /// The type of the payload.
+    pub fn kind(&self) -> DataType {
+        self.kind
+    }
+
+    /// The payload, as it was sent.
+    pub fn data(&self) -> Data {
+        Data::from_raw(self.kind, self.frame.slice(self.payload as usize..))
+    }
+
+    /// The payload's bytes, still borrowed.
+    pub fn payload(&self) -> &[u8] {
+        &self.frame[self.payload as usize..]
+    }
+
+    /// The payload, giving up the names.
+    pub fn into_data(mut self) -> Data {
+        self.frame.advance(self.payload as usize);
+        Data::from_raw(self.kind, self.frame)
+    }
+
+    /// The connection it came on.
+    pub fn connection(&self) -> ConnId {
+        self.conn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_payload_are_views_of_the_frame() {
+        let frame = Bytes::from_static(b"xxroleev!data");
+        let text = |range: std::ops::Range<usize>| {
+            Cow::Borrowed(std::str::from_utf8(&frame[range]).unwrap())
+        };
+        let (role, event) = (text(2..6), text(6..8));
+        let incoming =
+            Incoming::new(&frame, (role, event), DataType::String, &frame[9..], ConnId(1));
+        assert_eq!((incoming.role(), incoming.event()), ("role", "ev"));
+        assert_eq!(incoming.data().bytes().as_ptr(), frame[9..].as_ptr());
+        assert_eq!(incoming.into_data().bytes().as_ref(), b"data");
+    }
+
+    #[test]
+    fn mended_names_keep_their_text() {
+        let frame = Bytes::from_static(b"data");
+        let role = Cow::Owned("r\u{fffd}".to_owned());
+        let event = Cow::Borrowed("");
+        let incoming = Incoming::new(&frame, (role, event), DataType::Binary, &frame, ConnId(1));
+        assert_eq!((incoming.role(), incoming.event()), ("r\u{fffd}", ""));
+        assert_eq!(incoming.into_data().bytes().as_ref(), b"data");
+    }
+}

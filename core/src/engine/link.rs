@@ -1,0 +1,250 @@
+//! One connection of a unit: its output queue and its heartbeat.
+
+use super::{ConnId, ConnectionStats, Moment, StreamId};
+use crate::ws::FrameWriter;
+
+const PING_INTERVAL: Moment = Moment::from_secs(5);
+const PONG_TIMEOUT: Moment = Moment::from_secs(2);
+/// A host that calls this much too late was itself not running: it must get a chance to read what
+/// has arrived meanwhile before anyone is declared dead.
+const STALL: Moment = Moment::from_millis(500);
+/// A queue that has had no room for this long belongs to a slow consumer.
+const SLOW: Moment = Moment::from_secs(2);
+/// An output buffer of an idle connection that is larger than this is given back.
+const KEEP: usize = 4 << 10;
+
+/// What the heartbeat wants.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Beat {
+    Nothing,
+    Ping,
+    Dead,
+}
+
+pub(super) struct Link {
+    pub(super) conn: ConnId,
+    pub(super) writer: FrameWriter,
+    /// Whole WebSocket frames, to be written in order.
+    pub(super) out: Vec<u8>,
+    /// Bytes that the host has taken and not yet written.
+    in_flight: usize,
+    /// Whether the host knows that there is output.
+    pub(super) announced: bool,
+    /// No more frames: a close frame was queued.
+    pub(super) closing: bool,
+    /// Stream writers that wait for room.
+    pub(super) blocked: Vec<StreamId>,
+    full_since: Option<Moment>,
+    full_reported: bool,
+    next_ping: Moment,
+    ping_sent: Option<Moment>,
+    /// When something was last heard, or a byte last written.
+    alive: Moment,
+    /// Not declared dead before this.
+    spared_until: Moment,
+    /// Ordered frames sent: in all, before the ping under way, before the last answered ping.
+    pub(super) ordered: u64,
+    ordered_at_ping: u64,
+    ordered_acked: u64,
+    frames_at_ping: u64,
+    stats: ConnectionStats,
+}
+
+impl Link {
+    pub(super) fn new(conn: ConnId, writer: FrameWriter, now: Moment) -> Link {
+        Link {
+            conn,
+            writer,
+            out: Vec::new(),
+            in_flight: 0,
+            announced: false,
+            closing: false,
+            blocked: Vec::new(),
+            full_since: None,
+            full_reported: false,
+            next_ping: now + PING_INTERVAL,
+            ping_sent: None,
+            alive: now,
+            spared_until: now,
+            ordered: 0,
+            ordered_at_ping: 0,
+            ordered_acked: 0,
+            frames_at_ping: 0,
+            stats: ConnectionStats {
+                conn,
+                frames_sent: 0,
+                frames_received: 0,
+                bytes_sent: 0,
+                bytes_received: 0,
+                queued: 0,
+                round_trip: None,
+            },
+        }
+    }
+
+    /// Bytes that are not written yet.
+    pub(super) fn queued(&self) -> usize {
+        self.out.len() + self.in_flight
+    }
+
+    /// Whether everything ordered that was sent has surely been received.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.ordered == self.ordered_acked
+    }
+
+    /// Appends one frame of exactly `len` bytes. Returns the bytes it added to the queue.
+    pub(super) fn push(&mut self, len: usize, body: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let before = self.out.len();
+        self.writer.binary(&mut self.out, len, body);
+        let added = self.out.len() - before;
+        self.stats.frames_sent += 1;
+        self.stats.bytes_sent += added as u64;
+        added
+    }
+
+    pub(super) fn close(&mut self, code: u16, reason: &str) {
+        if !self.closing {
+            self.closing = true;
+            self.writer.close(&mut self.out, code, reason);
+        }
+    }
+
+    /// Swaps the queue for the host's empty buffer.
+    pub(super) fn take(&mut self, buffer: &mut Vec<u8>) {
+        self.announced = false;
+        std::mem::swap(&mut self.out, buffer);
+        self.in_flight += buffer.len();
+    }
+
+    pub(super) fn written(&mut self, bytes: usize, now: Moment) {
+        self.in_flight = self.in_flight.saturating_sub(bytes);
+        self.alive = now;
+    }
+
+    pub(super) fn heard(&mut self, bytes: usize, now: Moment) {
+        self.stats.frames_received += 1;
+        self.stats.bytes_received += bytes as u64;
+        self.alive = now;
+    }
+
+    pub(super) fn pong(&mut self, now: Moment) {
+        self.alive = now;
+        if let Some(sent) = self.ping_sent.take() {
+            self.stats.round_trip = Some(now.saturating_sub(sent));
+            self.ordered_acked = self.ordered_at_ping;
+        }
+    }
+
+    fn pong_deadline(&self) -> Option<Moment> {
+        self.ping_sent.map(|sent| (sent.max(self.alive) + PONG_TIMEOUT).max(self.spared_until))
+    }
+
+    pub(super) fn deadline(&self) -> Moment {
+        let beat = self.pong_deadline().unwrap_or(self.next_ping);
+        match self.full_since {
+            Some(since) if !self.full_reported => beat.min(since + SLOW),
+            _ => beat,
+        }
+    }
+
+    pub(super) fn beat(&mut self, now: Moment) -> Beat {
+        if let Some(deadline) = self.pong_deadline() {
+            if now < deadline {
+                return Beat::Nothing;
+            }
+            if now > deadline + STALL {
+                self.spared_until = now + STALL;
+                return Beat::Nothing;
+            }
+            return Beat::Dead;
+        }
+        if now < self.next_ping {
+            return Beat::Nothing;
+        }
+        self.next_ping = now + PING_INTERVAL;
+        self.ping_sent = Some(now);
+        self.ordered_at_ping = self.ordered;
+        if self.frames_at_ping == self.stats.frames_sent && self.out.capacity() > KEEP {
+            self.out.shrink_to(KEEP);
+        }
+        self.frames_at_ping = self.stats.frames_sent;
+        self.writer.ping(&mut self.out, &[]);
+        Beat::Ping
+    }
+
+    /// Notes whether the queue is full. True when it has been for long, once.
+    pub(super) fn note_full(&mut self, full: bool, now: Moment) -> bool {
+        if !full {
+            self.full_since = None;
+            self.full_reported = false;
+            return false;
+        }
+        let since = *self.full_since.get_or_insert(now);
+        let slow = !self.full_reported && now.saturating_sub(since) >= SLOW;
+        self.full_reported |= slow;
+        slow
+    }
+
+    pub(super) fn stats(&self) -> ConnectionStats {
+        ConnectionStats { queued: self.queued(), ..self.stats }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ws::Side;
+
+    fn link() -> Link {
+        Link::new(ConnId(0), FrameWriter::new(Side::Server, 1), Moment::ZERO)
+    }
+
+    fn seconds(s: f64) -> Moment {
+        Moment::from_secs_f64(s)
+    }
+
+    #[test]
+    fn pings_every_five_seconds_and_dies_two_later() {
+        let mut link = link();
+        assert_eq!(link.deadline(), seconds(5.0));
+        assert_eq!(link.beat(seconds(4.9)), Beat::Nothing);
+        assert_eq!(link.beat(seconds(5.0)), Beat::Ping);
+        link.pong(seconds(5.1));
+        assert_eq!(link.stats().round_trip, Some(seconds(5.1) - seconds(5.0)));
+        assert_eq!(link.deadline(), seconds(10.0));
+        assert_eq!(link.beat(seconds(10.0)), Beat::Ping);
+        assert_eq!(link.deadline(), seconds(12.0));
+        assert_eq!(link.beat(seconds(12.0)), Beat::Dead);
+    }
+
+    #[test]
+    fn traffic_counts_as_life() {
+        let mut link = link();
+        assert_eq!(link.beat(seconds(5.0)), Beat::Ping);
+        link.heard(10, seconds(6.5));
+        assert_eq!(link.beat(seconds(7.0)), Beat::Nothing);
+        link.heard(10, seconds(8.0));
+        assert_eq!(link.beat(seconds(9.9)), Beat::Nothing);
+        assert_eq!(link.beat(seconds(10.0)), Beat::Dead);
+    }
+
+    #[test]
+    fn a_host_that_stalled_reads_first() {
+        let mut link = link();
+        assert_eq!(link.beat(seconds(5.0)), Beat::Ping);
+        assert_eq!(link.beat(seconds(9.0)), Beat::Nothing);
+        assert_eq!(link.deadline(), seconds(9.5));
+        assert_eq!(link.beat(seconds(9.5)), Beat::Dead);
+    }
+
+    #[test]
+    fn a_queue_that_stays_full_is_reported_once() {
+        let mut link = link();
+        assert!(!link.note_full(true, seconds(0.0)));
+        assert_eq!(link.deadline(), seconds(2.0));
+        assert!(link.note_full(true, seconds(2.0)));
+        assert!(!link.note_full(true, seconds(3.0)));
+        assert!(!link.note_full(false, seconds(4.0)));
+        assert!(!link.note_full(true, seconds(5.0)));
+    }
+}

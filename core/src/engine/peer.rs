@@ -1,0 +1,950 @@
+//! The state machine of the peer: who is connected, who serves what, whom to dial.
+//!
+//! It sees connections open, shake hands and close, and roles change; it never sees a message.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use url::Url;
+
+use super::{
+    AddressId, ConnId, Moment, UnitId,
+    address::{Addresses, Origin, State},
+    auth::{Dialect, Handshake, Refusal, Step},
+    config::{Config, Keys, Limits},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    wire::{self, Acquaint, Confirm, Frame, Meta, RolesUpdate},
+};
+
+/// The version of the protocol that peers tell each other.
+pub const PROTOCOL_VERSION: &str = "2.0.0";
+
+/// What a unit said of itself when it connected.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct UnitInfo {
+    /// The remote peer's id, unique for its lifetime. Opaque.
+    pub id: Arc<str>,
+    /// Its name, possibly empty.
+    pub name: String,
+    /// Whether it wants to be told of other peers.
+    pub friendly: bool,
+    /// What it runs on.
+    pub meta: Meta,
+    /// Its static tags.
+    pub tags: BTreeMap<String, String>,
+    /// How to talk to it.
+    pub dialect: Dialect,
+}
+
+/// Something that happened to the peer as a whole.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum PeerEvent {
+    /// A unit connected.
+    UnitOpened {
+        /// The unit.
+        unit: UnitId,
+        /// What it said of itself.
+        info: Arc<UnitInfo>,
+    },
+    /// A unit's last connection closed.
+    UnitClosed {
+        /// The unit.
+        unit: UnitId,
+    },
+    /// A unit changed its roles.
+    UnitRoles {
+        /// The unit.
+        unit: UnitId,
+        /// All roles that it serves now.
+        roles: Arc<[String]>,
+    },
+    /// The first unit that serves a destination's role is there.
+    DestinationOpened {
+        /// The destination's role.
+        role: Arc<str>,
+    },
+    /// No unit serves a destination's role any more.
+    DestinationClosed {
+        /// The destination's role.
+        role: Arc<str>,
+    },
+    /// A destination gained a unit.
+    DestinationGained {
+        /// The destination's role.
+        role: Arc<str>,
+        /// The unit.
+        unit: UnitId,
+    },
+    /// A destination lost a unit.
+    DestinationLost {
+        /// The destination's role.
+        role: Arc<str>,
+        /// The unit.
+        unit: UnitId,
+    },
+    /// A handshake failed, whichever side refused.
+    AuthRefused {
+        /// The connection.
+        conn: ConnId,
+        /// The reason, in the original's words.
+        reason: String,
+    },
+    /// An address that the application dialed came to its first outcome, or to a later one.
+    Dialed {
+        /// The address.
+        address: AddressId,
+        /// Its URL.
+        url: Arc<str>,
+        /// Attempts before this one that failed; 0 for the first.
+        count: u32,
+        /// The unit and connection, or why there is none.
+        outcome: Result<(UnitId, ConnId)>,
+        /// Whether there was an outcome before: a reconnection.
+        again: bool,
+    },
+    /// A connection closed.
+    ConnectionClosed {
+        /// The connection.
+        conn: ConnId,
+        /// The unit that it belonged to, when its handshake had been done.
+        unit: Option<UnitId>,
+        /// Why.
+        reason: Error,
+    },
+}
+
+/// What the host has to do for the peer.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PeerEffect {
+    /// Dial this address, then call [`Peer::begin`] or [`Peer::dial_failed`].
+    Dial {
+        /// The address.
+        address: AddressId,
+        /// Its URL, `ws` or `wss`.
+        url: Arc<str>,
+    },
+    /// Write this frame to any connection of the unit.
+    Send {
+        /// The unit.
+        unit: UnitId,
+        /// The whole frame.
+        frame: Vec<u8>,
+    },
+    /// Close this connection with this code and reason.
+    Close {
+        /// The connection.
+        conn: ConnId,
+        /// Frames to write first.
+        frames: Vec<Vec<u8>>,
+        /// WebSocket close code.
+        code: u16,
+        /// Close reason.
+        reason: &'static str,
+    },
+    /// Tell the application.
+    Event(PeerEvent),
+}
+
+/// The outcome of a handshake frame.
+#[derive(Debug)]
+pub struct HandshakeReply {
+    /// Frames to write to the connection, in order.
+    pub frames: Vec<Vec<u8>>,
+    /// How it stands.
+    pub state: HandshakeState,
+}
+
+/// How a handshake stands.
+#[derive(Debug)]
+pub enum HandshakeState {
+    /// More is awaited.
+    Pending,
+    /// The connection belongs to a unit from now on.
+    Ready(Ready),
+    /// Close the connection with [`close_code::AUTH`](super::close_code::AUTH) after the frames.
+    Refused(Error),
+}
+
+/// A connection that has finished its handshake.
+#[derive(Debug)]
+pub struct Ready {
+    /// The unit it belongs to.
+    pub unit: UnitId,
+    /// Whether this is the unit's first connection.
+    pub first: bool,
+    /// What the unit said of itself.
+    pub info: Arc<UnitInfo>,
+}
+
+struct Pending {
+    handshake: Handshake,
+    address: Option<AddressId>,
+    dialed: bool,
+    upgraded: bool,
+    /// The version of the roles that our confirmation listed.
+    announced: u64,
+}
+
+struct UnitState {
+    info: Arc<UnitInfo>,
+    roles: Arc<[String]>,
+    last_update: u64,
+    conns: Vec<(ConnId, Option<AddressId>)>,
+}
+
+struct RoleState {
+    name: Arc<str>,
+    active: bool,
+}
+
+/// The peer's state machine. The host calls it with connections, the time and commands, then drains
+/// [`poll_effect`](Peer::poll_effect).
+pub struct Peer {
+    id: Arc<str>,
+    config: Config,
+    roles: Vec<RoleState>,
+    role_index: HashMap<Arc<str>, usize>,
+    /// Counts changes of the roles.
+    roles_version: u64,
+    /// The counter of the last 201.
+    roles_counter: u64,
+    announce_at: Option<Moment>,
+    destinations: HashMap<Arc<str>, Vec<UnitId>>,
+    units: BTreeMap<UnitId, UnitState>,
+    by_remote_id: HashMap<Arc<str>, UnitId>,
+    pending: HashMap<ConnId, Pending>,
+    challenges: HashSet<String>,
+    addresses: Addresses,
+    next_conn: u64,
+    next_unit: u64,
+    effects: VecDeque<PeerEffect>,
+    closed: bool,
+}
+
+impl Peer {
+    /// A peer with a new random id and no roles.
+    pub fn new(mut config: Config) -> Peer {
+        let mut id = [0u8; 16];
+        (config.entropy)(&mut id);
+        Peer {
+            id: hex(&id).into(),
+            config,
+            roles: Vec::new(),
+            role_index: HashMap::new(),
+            roles_version: 0,
+            roles_counter: 0,
+            announce_at: None,
+            destinations: HashMap::new(),
+            units: BTreeMap::new(),
+            by_remote_id: HashMap::new(),
+            pending: HashMap::new(),
+            challenges: HashSet::new(),
+            addresses: Addresses::default(),
+            next_conn: 0,
+            next_unit: 0,
+            effects: VecDeque::new(),
+            closed: false,
+        }
+    }
+
+    /// This peer's id: 32 hexadecimal digits.
+    pub fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    /// The bounds this peer keeps to.
+    pub fn limits(&self) -> &Limits {
+        &self.config.limits
+    }
+
+    /// The name shown to units that connect from now on.
+    pub fn set_name(&mut self, name: String) {
+        self.config.name = name;
+    }
+
+    /// Sets a tag shown to units that connect from now on.
+    pub fn set_tag(&mut self, key: String, value: String) {
+        self.config.tags.insert(key, value);
+    }
+
+    /// This peer's tags.
+    pub fn tags(&self) -> &BTreeMap<String, String> {
+        &self.config.tags
+    }
+
+    /// Whether this peer dials the addresses that others tell it. Takes effect for new connections.
+    pub fn set_friendly(&mut self, friendly: bool) {
+        self.config.friendly = friendly;
+    }
+
+    /// The preshared keys. Connections that are already authenticated stay.
+    pub fn keys_mut(&mut self) -> &mut Keys {
+        &mut self.config.keys
+    }
+
+    /// Random bytes from the host.
+    pub fn entropy(&mut self) -> u64 {
+        let mut bytes = [0u8; 8];
+        (self.config.entropy)(&mut bytes);
+        u64::from_ne_bytes(bytes)
+    }
+
+    /// Adds a role; nothing happens when it exists.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the name is empty or longer than 65 535 bytes.
+    pub fn add_role(&mut self, name: &str, active: bool, now: Moment) -> Result<()> {
+        check_role(name)?;
+        if self.role_index.contains_key(name) {
+            return Ok(());
+        }
+        let name: Arc<str> = name.into();
+        self.role_index.insert(name.clone(), self.roles.len());
+        self.roles.push(RoleState { name, active });
+        self.roles_changed(now);
+        Ok(())
+    }
+
+    /// Disables or enables a role; units are told, even when nothing changes. Unknown roles are ignored.
+    pub fn set_role_active(&mut self, name: &str, active: bool, now: Moment) {
+        if let Some(&at) = self.role_index.get(name) {
+            self.roles[at].active = active;
+            self.roles_changed(now);
+        }
+    }
+
+    /// Disables all roles.
+    pub fn disable_roles(&mut self, now: Moment) {
+        for role in &mut self.roles {
+            role.active = false;
+        }
+        self.roles_changed(now);
+    }
+
+    /// Whether the role is offered, or the text to reject its requests with.
+    pub fn check_role(&self, name: &str) -> Result<(), String> {
+        match self.role_index.get(name) {
+            None => Err(role_not_registered(name)),
+            Some(&at) if !self.roles[at].active => Err(role_disabled(name)),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// All roles in the order in which they were added, and whether each is active.
+    pub fn roles(&self) -> impl Iterator<Item = (&Arc<str>, bool)> {
+        self.roles.iter().map(|role| (&role.name, role.active))
+    }
+
+    fn roles_changed(&mut self, now: Moment) {
+        self.roles_version += 1;
+        self.announce_at.get_or_insert(now);
+    }
+
+    fn active_roles(&self) -> Vec<String> {
+        self.roles.iter().filter(|r| r.active).map(|r| r.name.to_string()).collect()
+    }
+
+    /// A frame that tells a unit the active roles, with a counter that no frame had before.
+    fn roles_frame(&mut self) -> Vec<u8> {
+        self.roles_counter += 1;
+        let update = RolesUpdate { i: Some(self.roles_counter), roles: self.active_roles() };
+        encode(&Frame::Roles(update))
+    }
+
+    /// Declares interest in a role. Returns the units that serve it now, in the order of arrival.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the name is empty or longer than 65 535 bytes.
+    pub fn add_destination(&mut self, role: &str) -> Result<Arc<str>> {
+        check_role(role)?;
+        if let Some((name, _)) = self.destinations.get_key_value(role) {
+            return Ok(name.clone());
+        }
+        let name: Arc<str> = role.into();
+        self.destinations.insert(name.clone(), Vec::new());
+        let serving: Vec<UnitId> = self
+            .units
+            .iter()
+            .filter(|(_, unit)| unit.roles.iter().any(|r| r == role))
+            .map(|(id, _)| *id)
+            .collect();
+        for unit in serving {
+            self.join(&name, unit);
+        }
+        Ok(name)
+    }
+
+    /// The units that serve a destination's role, in the order in which they were found; empty when
+    /// there is no such destination.
+    pub fn destination(&self, role: &str) -> &[UnitId] {
+        self.destinations.get(role).map_or(&[], Vec::as_slice)
+    }
+
+    /// The destinations' roles.
+    pub fn destinations(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.destinations.keys()
+    }
+
+    /// What a unit said of itself, and its roles.
+    pub fn unit(&self, unit: UnitId) -> Option<(&Arc<UnitInfo>, &Arc<[String]>)> {
+        self.units.get(&unit).map(|state| (&state.info, &state.roles))
+    }
+
+    /// All connected units.
+    pub fn units(&self) -> impl Iterator<Item = UnitId> {
+        self.units.keys().copied()
+    }
+
+    /// Accepted connections whose handshake is under way.
+    pub fn handshakes(&self) -> usize {
+        self.pending.values().filter(|pending| !pending.dialed).count()
+    }
+
+    fn join(&mut self, role: &Arc<str>, unit: UnitId) {
+        let Some(units) = self.destinations.get_mut(role) else { return };
+        if units.contains(&unit) {
+            return;
+        }
+        units.push(unit);
+        let first = units.len() == 1;
+        if first {
+            self.event(PeerEvent::DestinationOpened { role: role.clone() });
+        }
+        self.event(PeerEvent::DestinationGained { role: role.clone(), unit });
+    }
+
+    fn leave(&mut self, role: &Arc<str>, unit: UnitId) {
+        let Some(units) = self.destinations.get_mut(role) else { return };
+        let Some(at) = units.iter().position(|known| *known == unit) else { return };
+        units.remove(at);
+        let last = units.is_empty();
+        self.event(PeerEvent::DestinationLost { role: role.clone(), unit });
+        if last {
+            self.event(PeerEvent::DestinationClosed { role: role.clone() });
+        }
+    }
+
+    /// Replaces the roles of a unit and moves it between the destinations.
+    fn set_unit_roles(&mut self, unit: UnitId, roles: Vec<String>) {
+        let Some(state) = self.units.get_mut(&unit) else { return };
+        let before = std::mem::replace(&mut state.roles, roles.into());
+        let after = state.roles.clone();
+        let kept: HashSet<&str> = after.iter().map(String::as_str).collect();
+        for role in before.iter().filter(|role| !kept.contains(role.as_str())) {
+            if let Some((role, _)) = self.destinations.get_key_value(role.as_str()) {
+                let role = role.clone();
+                self.leave(&role, unit);
+            }
+        }
+        for role in after.iter() {
+            if let Some((role, _)) = self.destinations.get_key_value(role.as_str()) {
+                let role = role.clone();
+                self.join(&role, unit);
+            }
+        }
+    }
+
+    /// Dials an address. The first outcome, and every later one of a permanent address, is reported
+    /// as [`PeerEvent::Dialed`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the address is not a `ws` or `wss` URL with a host;
+    /// [`ErrorKind::Closed`] after [`close`](Peer::close).
+    pub fn connect(&mut self, url: &str, permanent: bool, now: Moment) -> Result<AddressId> {
+        self.check_open()?;
+        parse_address(url)?;
+        Ok(self.addresses.add(url.into(), permanent, Origin::Application, now))
+    }
+
+    /// Whether an address is still dialed, or its connection is up.
+    pub fn is_dialed(&self, address: AddressId) -> bool {
+        self.addresses.get(address).is_some()
+    }
+
+    /// Stops dialing a URL, as it was given to [`connect`](Peer::connect). Its connection, if it is
+    /// up, stays. Returns the addresses that were forgotten.
+    pub fn forget_url(&mut self, url: &str) -> Vec<AddressId> {
+        let known = self.addresses.iter().filter(|(_, address)| &*address.url == url);
+        let ids: Vec<AddressId> = known.map(|(id, _)| id).collect();
+        for id in &ids {
+            self.addresses.remove(*id);
+        }
+        ids
+    }
+
+    /// A connection is there, its upgrade still to come: dialed when it comes from
+    /// [`PeerEffect::Dial`], else accepted. The time for upgrade and handshake begins to run.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`] when too many accepted connections have not finished their
+    /// handshake, [`ErrorKind::Closed`] when the peer is closed: drop the connection.
+    pub fn begin(
+        &mut self,
+        address: Option<AddressId>,
+        dialed: bool,
+        now: Moment,
+    ) -> Result<ConnId> {
+        self.check_open()?;
+        if !dialed && self.handshakes() >= self.config.limits.handshakes {
+            return Err(Error::new(ErrorKind::Overloaded, "Too many handshakes are under way"));
+        }
+        let challenge = (!self.config.keys.is_empty()).then(|| {
+            let mut random = [0u8; 32];
+            (self.config.entropy)(&mut random);
+            hex(&random)
+        });
+        if let Some(challenge) = &challenge {
+            self.challenges.insert(challenge.clone());
+        }
+        let conn = ConnId(self.next_conn);
+        self.next_conn += 1;
+        let deadline = now + self.config.limits.handshake_timeout;
+        let handshake = Handshake::new(challenge, deadline);
+        let pending = Pending { handshake, address, dialed, upgraded: false, announced: 0 };
+        self.pending.insert(conn, pending);
+        Ok(conn)
+    }
+
+    /// The connection's WebSocket is open. Returns the frames to write first.
+    pub fn upgraded(&mut self, conn: ConnId, now: Moment) -> Vec<Vec<u8>> {
+        let Some(mut pending) = self.pending.remove(&conn) else { return Vec::new() };
+        pending.upgraded = true;
+        let step = pending.handshake.start(&self.config.keys);
+        let frames = self.step(&mut pending, step, now);
+        self.pending.insert(conn, pending);
+        frames
+    }
+
+    fn step(&mut self, pending: &mut Pending, step: Step, now: Moment) -> Vec<Vec<u8>> {
+        let frame = match step {
+            Step::Wait => return Vec::new(),
+            Step::Send(frame) => frame,
+            Step::Confirm => {
+                pending.handshake.confirmed();
+                pending.announced = self.roles_version;
+                wire::Handshake::Confirm(Box::new(self.confirmation(now)))
+            }
+        };
+        vec![encode_handshake(&frame)]
+    }
+
+    fn confirmation(&self, now: Moment) -> Confirm {
+        let uptime = now.as_millis() as u64;
+        Confirm {
+            id: self.id.to_string(),
+            roles: self.active_roles(),
+            friendly: self.config.friendly,
+            name: self.config.name.clone(),
+            meta: Meta {
+                os: std::env::consts::OS.to_owned(),
+                runtime: self.config.runtime.clone(),
+                time: self.config.wall_clock + uptime,
+                uptime,
+                protocol: PROTOCOL_VERSION.to_owned(),
+            },
+            tags: self.config.tags.clone(),
+            window: Some(self.config.limits.stream_window as u64),
+        }
+    }
+
+    /// A message came on a connection that has not finished its handshake. `binary` is none for a
+    /// text message.
+    pub fn handshake(
+        &mut self,
+        conn: ConnId,
+        binary: Option<&[u8]>,
+        now: Moment,
+    ) -> HandshakeReply {
+        let Some(mut pending) = self.pending.remove(&conn) else {
+            let error = Error::new(ErrorKind::Closed, "The connection is closed");
+            return HandshakeReply { frames: Vec::new(), state: HandshakeState::Refused(error) };
+        };
+        let step = match binary.map(wire::Handshake::decode) {
+            Some(Ok(frame)) => {
+                let own = pending.handshake.challenge.clone();
+                pending.handshake.receive(frame, &self.config.keys, |challenge| {
+                    self.challenges.contains(challenge) || own.as_deref() == Some(challenge)
+                })
+            }
+            Some(Err(error)) => Err(Refusal::Ours(error.to_string())),
+            None => Err(Refusal::Ours(
+                "Incorrect event during handshake process: a text message".to_owned(),
+            )),
+        };
+        let frames = match step {
+            Ok(step) => self.step(&mut pending, step, now),
+            Err(refusal) => return self.refuse(conn, pending, refusal, now),
+        };
+        if !pending.handshake.is_done() {
+            self.pending.insert(conn, pending);
+            return HandshakeReply { frames, state: HandshakeState::Pending };
+        }
+        match self.admit(conn, &mut pending, now) {
+            Ok(ready) => HandshakeReply { frames, state: HandshakeState::Ready(ready) },
+            Err(reason) => {
+                let mut reply = self.refuse(conn, pending, Refusal::Ours(reason), now);
+                reply.frames.splice(0..0, frames);
+                reply
+            }
+        }
+    }
+
+    /// Makes the connection part of a unit, or says why not.
+    fn admit(&mut self, conn: ConnId, pending: &mut Pending, now: Moment) -> Result<Ready, String> {
+        let Some(confirm) = pending.handshake.remote.take() else {
+            return Err("The confirmation is missing".to_owned());
+        };
+        let known = self.by_remote_id.get(confirm.id.as_str()).copied();
+        match known.and_then(|unit| self.units.get(&unit)) {
+            Some(unit) if unit.conns.len() >= self.config.limits.connections_per_unit => {
+                return Err("Too many connections".to_owned());
+            }
+            None if self.units.len() >= self.config.limits.units => {
+                return Err("Too many units".to_owned());
+            }
+            _ => {}
+        }
+        if let Some(challenge) = &pending.handshake.challenge {
+            self.challenges.remove(challenge);
+        }
+        let dialect = Dialect::of(&confirm);
+        let Confirm { id, roles, friendly, name, meta, tags, window: _ } = *confirm;
+        let info = Arc::new(UnitInfo { id: id.into(), name, friendly, meta, tags, dialect });
+        let (unit, first) = match known {
+            Some(unit) => {
+                if let Some(state) = self.units.get_mut(&unit) {
+                    state.info = info.clone();
+                    state.conns.push((conn, pending.address));
+                }
+                (unit, false)
+            }
+            None => {
+                let unit = UnitId(self.next_unit);
+                self.next_unit += 1;
+                self.by_remote_id.insert(info.id.clone(), unit);
+                let state = UnitState {
+                    info: info.clone(),
+                    roles: Vec::new().into(),
+                    last_update: 0,
+                    conns: vec![(conn, pending.address)],
+                };
+                self.units.insert(unit, state);
+                self.event(PeerEvent::UnitOpened { unit, info: info.clone() });
+                (unit, true)
+            }
+        };
+        self.set_unit_roles(unit, roles);
+        if pending.announced != self.roles_version {
+            let frame = self.roles_frame();
+            self.effects.push_back(PeerEffect::Send { unit, frame });
+        }
+        if let Some(address) = pending.address {
+            self.dialed(address, Ok((unit, conn)), now);
+        }
+        self.introduce(unit, pending.address);
+        Ok(Ready { unit, first, info })
+    }
+
+    fn refuse(
+        &mut self,
+        conn: ConnId,
+        pending: Pending,
+        refusal: Refusal,
+        now: Moment,
+    ) -> HandshakeReply {
+        if let Some(challenge) = &pending.handshake.challenge {
+            self.challenges.remove(challenge);
+        }
+        let (frames, event, error) = match refusal {
+            Refusal::Ours(reason) => {
+                let frame = encode_handshake(&wire::Handshake::Error(reason.clone()));
+                (vec![frame], reason.clone(), format!("Verification error: {reason}"))
+            }
+            Refusal::Theirs(reason) => (
+                Vec::new(),
+                format!("remote peer rejected auth: {reason}"),
+                format!("Auth error: {reason}"),
+            ),
+        };
+        let error = Error::new(ErrorKind::AuthRefused, error);
+        self.event(PeerEvent::AuthRefused { conn, reason: event });
+        self.event(PeerEvent::ConnectionClosed { conn, unit: None, reason: error.clone() });
+        if let Some(address) = pending.address {
+            self.dialed(address, Err(error.clone()), now);
+        }
+        HandshakeReply { frames, state: HandshakeState::Refused(error) }
+    }
+
+    /// Tells a unit of those that this peer has dialed, and the others of it when it was dialed.
+    fn introduce(&mut self, newcomer: UnitId, address: Option<AddressId>) {
+        let Some(state) = self.units.get(&newcomer) else { return };
+        let mut sends = Vec::new();
+        if state.info.friendly {
+            let known = self.addresses.iter().filter_map(|(id, known)| match known.state {
+                State::Up { unit, .. } if unit != newcomer => Some((id, unit, &known.url)),
+                _ => None,
+            });
+            let mut known: Vec<_> = known.collect();
+            known.sort_unstable_by_key(|(id, ..)| *id);
+            for (_, unit, url) in known {
+                if let Some(other) = self.units.get(&unit) {
+                    sends.push((newcomer, acquaint(&other.info.id, url, &other.roles)));
+                }
+            }
+        }
+        if let Some(url) = address.and_then(|id| self.addresses.get(id)).map(|a| &a.url) {
+            let frame = acquaint(&state.info.id, url, &state.roles);
+            let friends = self.units.iter().filter(|(id, u)| **id != newcomer && u.info.friendly);
+            sends.extend(friends.map(|(id, _)| (*id, frame.clone())));
+        }
+        self.effects
+            .extend(sends.into_iter().map(|(unit, frame)| PeerEffect::Send { unit, frame }));
+    }
+
+    /// Records the outcome of dialing.
+    fn dialed(&mut self, id: AddressId, outcome: Result<(UnitId, ConnId)>, now: Moment) {
+        let Some(address) = self.addresses.get(id) else { return };
+        let (url, again, origin) = (address.url.clone(), address.settled, address.origin);
+        let count = address.attempts;
+        match &outcome {
+            Ok((unit, conn)) => {
+                self.addresses.up(id, *conn, *unit, now);
+            }
+            Err(_) => self.address_down(id, now),
+        }
+        // What the application did not ask for is no business of its own callbacks.
+        if origin == Origin::Application {
+            self.event(PeerEvent::Dialed { address: id, url, count, outcome, again });
+        }
+    }
+
+    fn address_down(&mut self, id: AddressId, now: Moment) {
+        let random = self.entropy() as f64 / u64::MAX as f64;
+        let patience = self.config.limits.acquaintance_patience;
+        self.addresses.down(id, now, patience, &self.config.reconnect, random);
+    }
+
+    /// The host could not dial an address.
+    pub fn dial_failed(&mut self, address: AddressId, error: Error, now: Moment) {
+        self.dialed(address, Err(error), now);
+    }
+
+    /// A connection is gone, whether its handshake was done or not. To be called once for each.
+    pub fn connection_closed(
+        &mut self,
+        conn: ConnId,
+        unit: Option<UnitId>,
+        reason: Error,
+        now: Moment,
+    ) {
+        if let Some(pending) = self.pending.remove(&conn) {
+            if let Some(challenge) = &pending.handshake.challenge {
+                self.challenges.remove(challenge);
+            }
+            self.event(PeerEvent::ConnectionClosed { conn, unit: None, reason: reason.clone() });
+            if let Some(address) = pending.address {
+                self.dialed(address, Err(reason), now);
+            }
+            return;
+        }
+        let Some((unit, state)) = unit.and_then(|u| self.units.get_mut(&u).map(|s| (u, s))) else {
+            return;
+        };
+        let Some(at) = state.conns.iter().position(|(known, _)| *known == conn) else { return };
+        let (_, address) = state.conns.remove(at);
+        let last = state.conns.is_empty();
+        if let Some(address) = address {
+            self.address_down(address, now);
+        }
+        self.event(PeerEvent::ConnectionClosed { conn, unit: Some(unit), reason });
+        if last {
+            self.set_unit_roles(unit, Vec::new());
+            if let Some(state) = self.units.remove(&unit) {
+                self.by_remote_id.remove(&state.info.id);
+            }
+            self.event(PeerEvent::UnitClosed { unit });
+        }
+    }
+
+    /// A unit announced its roles. Announcements that came out of order are ignored.
+    pub fn unit_roles(&mut self, unit: UnitId, update: RolesUpdate) {
+        let Some(state) = self.units.get_mut(&unit) else { return };
+        if let Some(i) = update.i {
+            if i <= state.last_update {
+                return;
+            }
+            state.last_update = i;
+        }
+        self.set_unit_roles(unit, update.roles);
+        if let Some(state) = self.units.get(&unit) {
+            let roles = state.roles.clone();
+            self.event(PeerEvent::UnitRoles { unit, roles });
+        }
+    }
+
+    /// A unit told of another peer. It is dialed when this peer is friendly, does not know the other
+    /// yet, and has a destination among its roles.
+    pub fn acquainted(&mut self, told: Acquaint, now: Moment) {
+        let wanted = self.config.friendly
+            && !self.closed
+            && !self.by_remote_id.contains_key(told.id.as_str())
+            && told.id != *self.id
+            && told.roles.iter().any(|role| self.destinations.contains_key(role.as_str()));
+        let usable = |address: &String| wanted && parse_address(address).is_ok();
+        let Some(address) = told.address.filter(usable) else { return };
+        let room = self.addresses.learned() < self.config.limits.acquaintance_addresses;
+        if room && !self.addresses.contains(&address) {
+            self.addresses.add(address.into(), true, Origin::Acquaintance, now);
+        }
+    }
+
+    /// The application closes a unit: its addresses are not dialed again. The host closes its
+    /// connections.
+    pub fn unit_closing(&mut self, unit: UnitId) {
+        self.addresses
+            .retain(|_, address| !matches!(address.state, State::Up { unit: u, .. } if u == unit));
+    }
+
+    /// Closes the peer: nothing is dialed or accepted any more. The host closes its connections.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.addresses.clear();
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match self.closed {
+            false => Ok(()),
+            true => Err(Error::new(ErrorKind::Closed, "The peer is closed")),
+        }
+    }
+
+    /// When [`handle_timeout`](Peer::handle_timeout) is to be called next. Earlier calls do no harm.
+    pub fn deadline(&self) -> Option<Moment> {
+        let handshakes = self.pending.values().map(|pending| pending.handshake.deadline).min();
+        let dials = self.addresses.deadline(self.config.limits.acquaintance_dials);
+        [self.announce_at, handshakes, dials].into_iter().flatten().min()
+    }
+
+    /// Does what is due: announces roles, ends handshakes that take too long, dials.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        if self.announce_at.is_some_and(|at| at <= now) {
+            self.announce_at = None;
+            let frame = self.roles_frame();
+            let units = self.units.keys();
+            let sends = units.map(|unit| PeerEffect::Send { unit: *unit, frame: frame.clone() });
+            self.effects.extend(sends);
+        }
+        let late: Vec<ConnId> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.handshake.deadline <= now)
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in late {
+            if self.pending.get(&conn).is_some_and(|pending| !pending.upgraded) {
+                let error = Error::new(ErrorKind::ConnectFailed, "The upgrade took too long");
+                self.connection_closed(conn, None, error, now);
+                let (frames, code, reason) = (Vec::new(), super::close_code::AUTH, "");
+                self.effects.push_back(PeerEffect::Close { conn, frames, code, reason });
+            } else if let Some(pending) = self.pending.remove(&conn) {
+                let reason = Refusal::Ours(pending.handshake.elapsed());
+                let reply = self.refuse(conn, pending, reason, now);
+                let (code, reason) = (super::close_code::AUTH, "");
+                self.effects.push_back(PeerEffect::Close {
+                    conn,
+                    frames: reply.frames,
+                    code,
+                    reason,
+                });
+            }
+        }
+        for (address, url) in self.addresses.take_due(now, self.config.limits.acquaintance_dials) {
+            self.effects.push_back(PeerEffect::Dial { address, url });
+        }
+    }
+
+    fn event(&mut self, event: PeerEvent) {
+        self.effects.push_back(PeerEffect::Event(event));
+    }
+
+    /// The next thing for the host to do.
+    pub fn poll_effect(&mut self) -> Option<PeerEffect> {
+        self.effects.pop_front()
+    }
+}
+
+/// The text that a request to a role is rejected with when the peer does not have it.
+pub fn role_not_registered(role: &str) -> String {
+    format!("The role \"{role}\" is not registered")
+}
+
+/// The text that a request to a role is rejected with when it is disabled.
+pub fn role_disabled(role: &str) -> String {
+    format!("The role \"{role}\" is disabled")
+}
+
+/// The text that a request is rejected with when the role has no handler for its event.
+pub fn event_not_handled(event: &str) -> String {
+    format!("The event \"{event}\" is not handled")
+}
+
+fn check_role(name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidArgument, "Role's name should be a string"));
+    }
+    wire::check_name(name)
+        .map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()))
+}
+
+/// Checks that an address is a `ws` or `wss` URL with a host.
+fn parse_address(address: &str) -> Result<Url> {
+    let invalid = |why: &str| {
+        Error::new(ErrorKind::InvalidArgument, format!("The address `{address}` {why}"))
+    };
+    let url = Url::parse(address).map_err(|error| invalid(&format!("is not a URL: {error}")))?;
+    match url.scheme() {
+        "ws" | "wss" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
+        "ws" | "wss" => Err(invalid("has no host")),
+        _ => Err(invalid("must begin with ws:// or wss://")),
+    }
+}
+
+fn acquaint(id: &str, url: &str, roles: &[String]) -> Vec<u8> {
+    // Credentials in an address are for the one who dials, not for those who are told of it.
+    let address = match Url::parse(url) {
+        Ok(mut public) if !public.username().is_empty() || public.password().is_some() => {
+            let _ = public.set_username("").and_then(|()| public.set_password(None));
+            String::from(public)
+        }
+        _ => url.to_owned(),
+    };
+    let frame = Acquaint { id: id.to_owned(), address: Some(address), roles: roles.to_vec() };
+    encode(&Frame::Acquaint(frame))
+}
+
+fn encode(frame: &Frame<'_>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(frame.encoded_len());
+    frame.encode(&mut bytes);
+    bytes
+}
+
+fn encode_handshake(frame: &wire::Handshake) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes);
+    bytes
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}

@@ -1,0 +1,1097 @@
+//! The state machine of one remote peer: everything that is said to it and by it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+
+use super::{
+    ConnId, Incoming, Moment, StreamId, UnitStats,
+    auth::Dialect,
+    config::Limits,
+    link::{Beat, Link},
+    stream::{Accepted, Chunk, End, Reader, Stream, Writer},
+    waiting::{Waiting, WaitingTable},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    wire::{
+        self, Acquaint, Data, DataType, Direction, Frame, MAX_NUMBER, Num, Payload, RolesUpdate,
+        StreamOp,
+    },
+    ws::FrameWriter,
+};
+
+/// Stream data waits when a connection has this much queued, so that messages, requests and pongs
+/// get ahead of it.
+const BULK_MARK: usize = 128 << 10;
+
+/// The bytes that wait to be written on all connections of a peer. Shared by its units.
+#[derive(Clone, Debug, Default)]
+pub struct Budget(Arc<AtomicUsize>);
+
+impl Budget {
+    /// Bytes that wait to be written now.
+    pub fn queued(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn sub(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Which of a unit's connections a message or request takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Whatever is sent in this order arrives in this order: one connection carries it all, as long
+    /// as what went before may still be on its way.
+    #[default]
+    Kept,
+    /// The least loaded connection; may overtake what was sent before on another one.
+    Any,
+}
+
+/// What is sent, and to which handler.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// The role, at most 65 535 bytes.
+    pub role: &'a str,
+    /// The event, at most 65 535 bytes.
+    pub event: &'a str,
+    /// The payload.
+    pub payload: Payload<'a>,
+    /// Which connection it may take. Streams take the least loaded one.
+    pub order: Order,
+}
+
+/// Where a message went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// The connection.
+    pub conn: ConnId,
+}
+
+/// The way back for a request's answer. Answer exactly once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Responder {
+    conn: ConnId,
+    corr: Num,
+}
+
+/// A stream that the remote peer asks for. Accept or refuse it exactly once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamOffer {
+    conn: ConnId,
+    corr: Num,
+    chan: Num,
+    direction: Direction,
+}
+
+impl StreamOffer {
+    /// Whether the remote peer wants to read, so that this peer writes.
+    pub fn is_writable_here(&self) -> bool {
+        self.direction == Direction::RequesterReads
+    }
+}
+
+/// Something that a unit said, or that happened to it. `R` is what the host attached to a request.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<R> {
+    /// A one-way message. Call [`Unit::handled`] when it is done with.
+    Message(Incoming),
+    /// A request. Call [`Unit::respond`] or [`Unit::reject`], and [`Unit::handled`].
+    Request(Incoming, Responder),
+    /// A request for a stream. Call [`Unit::accept_stream`] or [`Unit::refuse_stream`], and
+    /// [`Unit::handled`].
+    StreamRequest(Incoming, StreamOffer),
+    /// A request was answered, rejected, or failed.
+    Answer {
+        /// What the host attached to it.
+        tag: R,
+        /// The answer's payload.
+        outcome: Result<Data>,
+    },
+    /// A stream can be read from or written to again, or has ended: try again what had to wait.
+    Stream(StreamId),
+    /// The unit announced its roles: pass it on to [`Peer::unit_roles`](super::Peer::unit_roles).
+    Roles(RolesUpdate),
+    /// The unit told of another: pass it on to [`Peer::acquainted`](super::Peer::acquainted).
+    Acquaint(Acquaint),
+    /// [`Unit::has_room`] is true again.
+    Room,
+    /// A connection's queue has been full for two seconds, or inbound work had to be dropped.
+    SlowConsumer {
+        /// The connection.
+        conn: ConnId,
+        /// Bytes queued on it.
+        queued: usize,
+        /// Messages and requests of this unit that were dropped so far.
+        dropped: u64,
+    },
+    /// The connection is dead: close it with [`close_code::HEARTBEAT`](super::close_code::HEARTBEAT).
+    Dead(ConnId),
+}
+
+/// One remote peer's state machine. The host calls it with messages, the time and commands, and
+/// takes bytes to write for each of its connections.
+pub struct Unit<R> {
+    dialect: Dialect,
+    limits: Arc<Limits>,
+    budget: Budget,
+    links: Vec<Link>,
+    /// The connection that carries what must stay in order.
+    ordered: Option<ConnId>,
+    next_corr: u64,
+    waiting: WaitingTable<R>,
+    streams: FxHashMap<u64, Stream>,
+    next_chan: u64,
+    /// Connections with output that the host has not been told of.
+    fresh: Vec<ConnId>,
+    full: bool,
+    stats: UnitStats,
+}
+
+impl<R> Unit<R> {
+    /// A unit without connections.
+    pub fn new(dialect: Dialect, limits: Arc<Limits>, budget: Budget) -> Unit<R> {
+        Unit {
+            dialect,
+            limits,
+            budget,
+            links: Vec::new(),
+            ordered: None,
+            next_corr: 0,
+            waiting: WaitingTable::new(),
+            streams: FxHashMap::default(),
+            next_chan: 0,
+            fresh: Vec::new(),
+            full: false,
+            stats: UnitStats::default(),
+        }
+    }
+
+    /// A connection finished its handshake and belongs to this unit.
+    pub fn attach(&mut self, conn: ConnId, writer: FrameWriter, now: Moment) {
+        self.links.push(Link::new(conn, writer, now));
+    }
+
+    /// A connection is gone. Its streams fail; when it was the last one, so do the waiting requests.
+    pub fn detach(&mut self, conn: ConnId, events: &mut Vec<Event<R>>) {
+        let Some(at) = self.at(conn) else { return };
+        let link = self.links.remove(at);
+        self.budget.sub(link.queued());
+        if self.ordered == Some(conn) {
+            self.ordered = None;
+        }
+        for (id, stream) in &mut self.streams {
+            if stream.conn == Some(conn) {
+                stream.fail(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
+                events.push(Event::Stream(StreamId(*id)));
+            }
+        }
+        if self.links.is_empty() {
+            let text = "All unit's sockets have been closed";
+            for waiting in self.waiting.drain() {
+                if let Some(stream) = waiting.stream {
+                    self.streams.remove(&stream.0);
+                }
+                let outcome = Err(Error::new(ErrorKind::ConnectionLost, text));
+                events.push(Event::Answer { tag: waiting.tag, outcome });
+            }
+        }
+        self.note_room(events);
+    }
+
+    fn at(&self, conn: ConnId) -> Option<usize> {
+        self.links.iter().position(|link| link.conn == conn)
+    }
+
+    /// Whether the unit has a connection that takes messages.
+    pub fn is_open(&self) -> bool {
+        self.links.iter().any(|link| !link.closing)
+    }
+
+    /// How to talk to the remote peer.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    // Output.
+
+    /// Whether more may be sent. When it is false, [`Event::Room`] tells when to try again.
+    pub fn has_room(&mut self) -> bool {
+        let peer_full = self.budget.queued() >= self.limits.queue_per_peer;
+        let free = |link: &Link| !link.closing && link.queued() < self.limits.queue_per_connection;
+        let own = self.links.iter().map(Link::queued).sum::<usize>();
+        // A unit with nothing queued gets at least one message through whatever the others do,
+        // or nobody would tell it when there is room.
+        let room = self.links.iter().any(free) && (!peer_full || own == 0);
+        self.full = !room;
+        room
+    }
+
+    /// The next connection that has output the host does not know of.
+    pub fn poll_output(&mut self) -> Option<ConnId> {
+        self.fresh.pop()
+    }
+
+    /// Takes what is to be written to a connection, in exchange for an empty buffer. Call
+    /// [`written`](Unit::written) when it has been written, before taking more.
+    pub fn take_output(&mut self, conn: ConnId, buffer: &mut Vec<u8>) {
+        debug_assert!(buffer.is_empty());
+        if let Some(at) = self.at(conn) {
+            self.links[at].take(buffer);
+        }
+    }
+
+    /// Whether a connection has something to write.
+    pub fn has_output(&self, conn: ConnId) -> bool {
+        self.at(conn).is_some_and(|at| !self.links[at].out.is_empty())
+    }
+
+    /// Bytes of a connection have been written.
+    pub fn written(&mut self, conn: ConnId, bytes: usize, now: Moment, events: &mut Vec<Event<R>>) {
+        let Some(at) = self.at(conn) else { return };
+        let link = &mut self.links[at];
+        link.written(bytes, now);
+        self.budget.sub(bytes);
+        if link.queued() < BULK_MARK && !link.blocked.is_empty() {
+            events.extend(link.blocked.drain(..).map(Event::Stream));
+        }
+        if self.full {
+            let full = link.queued() >= self.limits.queue_per_connection;
+            link.note_full(full, now);
+            self.note_room(events);
+        }
+    }
+
+    fn note_room(&mut self, events: &mut Vec<Event<R>>) {
+        // Without a connection, whoever waits for room must learn that there is none to come.
+        if self.full && (self.has_room() || !self.is_open()) {
+            self.full = false;
+            events.push(Event::Room);
+        }
+    }
+
+    fn announce(&mut self, at: usize) {
+        let link = &mut self.links[at];
+        if !link.announced && !link.out.is_empty() {
+            link.announced = true;
+            self.fresh.push(link.conn);
+        }
+    }
+
+    fn push(&mut self, at: usize, frame: &Frame<'_>) {
+        let added = self.links[at].push(frame.encoded_len(), |out| frame.encode(out));
+        self.budget.add(added);
+        self.announce(at);
+    }
+
+    /// Queues the close frame of a connection; nothing else goes out behind it.
+    pub fn close(&mut self, conn: ConnId, code: u16, reason: &str) {
+        if let Some(at) = self.at(conn) {
+            let before = self.links[at].out.len();
+            self.links[at].close(code, reason);
+            self.budget.add(self.links[at].out.len() - before);
+            self.announce(at);
+        }
+    }
+
+    /// The unit's connections.
+    pub fn connections(&self) -> impl Iterator<Item = ConnId> {
+        self.links.iter().map(|link| link.conn)
+    }
+
+    /// Picks a connection for something that is `len` bytes long.
+    fn pick(&mut self, order: Order, len: usize) -> Result<usize> {
+        if len > self.limits.message_size {
+            let text = format!(
+                "The message has {len} bytes, more than the limit of {}",
+                self.limits.message_size
+            );
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        if !self.has_room() {
+            return Err(match self.is_open() {
+                true => Error::new(ErrorKind::Overloaded, "The unit's send queue is full"),
+                false => Error::new(ErrorKind::ConnectionLost, "No open sockets left"),
+            });
+        }
+        self.lightest(order)
+            .ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "No open sockets left"))
+    }
+
+    fn lightest(&mut self, order: Order) -> Option<usize> {
+        let open = |link: &&Link| !link.closing;
+        let lightest = |links: &[Link]| {
+            let (at, link) = links
+                .iter()
+                .enumerate()
+                .filter(|(_, link)| open(link))
+                .min_by_key(|(_, link)| link.queued())?;
+            Some((at, link.queued()))
+        };
+        if order == Order::Any {
+            return lightest(&self.links).map(|(at, _)| at);
+        }
+        if let Some(at) = self.ordered.and_then(|conn| self.at(conn)) {
+            let link = &self.links[at];
+            let only = self.links.len() == 1;
+            if !link.closing && (only || !link.is_quiet() || link.queued() == 0) {
+                return Some(at);
+            }
+        }
+        let (at, _) = lightest(&self.links)?;
+        self.ordered = Some(self.links[at].conn);
+        Some(at)
+    }
+
+    fn send_frame(&mut self, order: Order, frame: &Frame<'_>) -> Result<Queued> {
+        let at = self.pick(order, frame.encoded_len())?;
+        if order == Order::Kept {
+            self.links[at].ordered += 1;
+        }
+        self.push(at, frame);
+        Ok(Queued { conn: self.links[at].conn })
+    }
+
+    // Commands.
+
+    /// Sends a one-way message.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`] when [`has_room`](Unit::has_room) is false,
+    /// [`ErrorKind::ConnectionLost`] without an open connection, [`ErrorKind::TooLarge`],
+    /// [`ErrorKind::InvalidArgument`] for names over 65 535 bytes.
+    pub fn send(&mut self, outgoing: Outgoing<'_>) -> Result<Queued> {
+        let Outgoing { role, event, payload, order } = outgoing;
+        check_names(role, event)?;
+        let frame = Frame::Message { role: role.into(), event: event.into(), payload };
+        let queued = self.send_frame(order, &frame)?;
+        self.stats.messages_sent += 1;
+        Ok(queued)
+    }
+
+    /// Sends a request; [`Event::Answer`] brings `tag` back with the outcome. Returns the number
+    /// under which it can be abandoned.
+    ///
+    /// # Errors
+    /// As [`send`](Unit::send), and [`ErrorKind::Overloaded`] when too many requests wait.
+    pub fn request(
+        &mut self,
+        outgoing: Outgoing<'_>,
+        timeout: Option<Duration>,
+        now: Moment,
+        tag: R,
+    ) -> Result<u64> {
+        let Outgoing { role, event, payload, order } = outgoing;
+        check_names(role, event)?;
+        self.check_waiting()?;
+        let corr = self.free_corr();
+        let frame = Frame::Request {
+            role: role.into(),
+            event: event.into(),
+            corr: Num::new(corr),
+            payload,
+        };
+        self.send_frame(order, &frame)?;
+        self.wait(corr, timeout, now, None, tag);
+        Ok(corr)
+    }
+
+    fn check_waiting(&self) -> Result<()> {
+        if self.waiting.len() < self.limits.waiting_requests {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Overloaded, "Too many requests wait for an answer of the unit"))
+    }
+
+    fn free_corr(&self) -> u64 {
+        let mut corr = self.next_corr;
+        while self.waiting.contains(corr) {
+            corr = (corr + 1) & MAX_NUMBER;
+        }
+        corr
+    }
+
+    fn wait(
+        &mut self,
+        corr: u64,
+        timeout: Option<Duration>,
+        now: Moment,
+        stream: Option<StreamId>,
+        tag: R,
+    ) {
+        self.next_corr = (corr + 1) & MAX_NUMBER;
+        self.stats.requests_sent += 1;
+        let timeout = timeout.unwrap_or(self.limits.request_timeout);
+        self.waiting.insert(corr, Waiting { tag, sent: now, timeout, stream });
+    }
+
+    /// Gives up waiting for an answer; a later one is ignored. Returns the tag when it was waiting.
+    pub fn abandon(&mut self, corr: u64) -> Option<R> {
+        self.waiting.remove(corr).map(|waiting| waiting.tag)
+    }
+
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// As [`send`](Unit::send), but never [`ErrorKind::Overloaded`]: the requests that may be
+    /// answered are bounded already. After [`ErrorKind::TooLarge`] it may still be rejected.
+    pub fn respond(&mut self, to: Responder, payload: Payload<'_>) -> Result<Queued> {
+        self.reply(to.conn, &Frame::Response { corr: to.corr, payload })
+    }
+
+    /// Rejects a request.
+    ///
+    /// # Errors
+    /// As [`respond`](Unit::respond).
+    pub fn reject(&mut self, to: Responder, reason: &str) -> Result<Queued> {
+        self.reply(to.conn, &Frame::Reject { corr: to.corr, payload: text(reason) })
+    }
+
+    /// Sends on the connection that the request came on, or on another when it is gone.
+    fn reply(&mut self, conn: ConnId, frame: &Frame<'_>) -> Result<Queued> {
+        let len = frame.encoded_len();
+        if len > self.limits.message_size {
+            return Err(Error::new(ErrorKind::TooLarge, format!("The answer has {len} bytes")));
+        }
+        let at = match self.at(conn).filter(|at| !self.links[*at].closing) {
+            Some(at) => at,
+            None => self
+                .lightest(Order::Any)
+                .ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "No open sockets left"))?,
+        };
+        self.push(at, frame);
+        Ok(Queued { conn: self.links[at].conn })
+    }
+
+    /// Writes a frame that the peer's state machine made, whatever is queued.
+    pub fn send_raw(&mut self, frame: &[u8]) {
+        if let Some(at) = self.lightest(Order::Kept) {
+            let added = self.links[at].push(frame.len(), |out| out.extend_from_slice(frame));
+            self.budget.add(added);
+            self.announce(at);
+        }
+    }
+
+    /// The handler of a message, request or stream request has returned.
+    pub fn handled(&mut self) {
+        self.stats.running = self.stats.running.saturating_sub(1);
+    }
+
+    /// Whether so many handlers are running that further messages and requests are dropped. A host
+    /// that stops reading for a moment first turns this into back-pressure.
+    pub fn is_overrun(&self) -> bool {
+        self.stats.running >= self.limits.running_handlers
+    }
+
+    // Streams.
+
+    /// Asks for a stream: to read from when `direction` is [`Direction::RequesterReads`], to write
+    /// to otherwise. [`Event::Answer`] brings `tag` back when it was accepted or refused; until
+    /// then nothing can be written. The stream must be [closed](Unit::close_stream) in the end, even
+    /// when it was refused.
+    ///
+    /// # Errors
+    /// As [`request`](Unit::request), and [`ErrorKind::Overloaded`] when too many streams are open.
+    pub fn open_stream(
+        &mut self,
+        direction: Direction,
+        outgoing: Outgoing<'_>,
+        timeout: Option<Duration>,
+        now: Moment,
+        tag: R,
+    ) -> Result<(StreamId, u64)> {
+        let Outgoing { role, event, payload, .. } = outgoing;
+        check_names(role, event)?;
+        self.check_waiting()?;
+        self.check_streams()?;
+        let corr = self.free_corr();
+        let number = Num::new(corr);
+        let chan = self.free_chan(number);
+        let frame = Frame::StreamRequest {
+            direction,
+            role: role.into(),
+            event: event.into(),
+            corr: number,
+            chan: Num::padded(chan, self.chan_width(number)),
+            payload,
+        };
+        self.send_frame(Order::Any, &frame)?;
+        let end = match direction {
+            Direction::RequesterReads => self.reader(),
+            Direction::RequesterWrites => self.writer(),
+        };
+        let stream = Stream { conn: None, remote: Num::new(0), opening: Some(corr), end };
+        self.streams.insert(chan, stream);
+        self.wait(corr, timeout, now, Some(StreamId(chan)), tag);
+        Ok((StreamId(chan), corr))
+    }
+
+    fn reader(&self) -> End {
+        let (window, overrun) = (self.limits.stream_window, self.limits.stream_overrun);
+        End::Reader(Reader::new(window, overrun, self.dialect))
+    }
+
+    fn writer(&self) -> End {
+        End::Writer(Writer::new(self.dialect))
+    }
+
+    fn check_streams(&self) -> Result<()> {
+        if self.streams.len() < self.limits.streams {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Overloaded, "Too many streams with the unit"))
+    }
+
+    /// The Go original reads the payload of an acceptance from the right place only when both
+    /// numbers have the same length.
+    fn chan_width(&self, corr: Num) -> u8 {
+        if self.dialect == Dialect::Go { corr.width() } else { 1 }
+    }
+
+    /// A number for a new stream. The Go original counts from 1 and is answered with its own
+    /// numbers, so ours for it come from the other end of the range that the correlation's length
+    /// leaves.
+    fn free_chan(&mut self, corr: Num) -> u64 {
+        if self.dialect == Dialect::Go {
+            let mut chan = match corr.width() {
+                0..=6 => (1 << (8 * u64::from(corr.width()))) - 1,
+                _ => MAX_NUMBER,
+            };
+            while self.streams.contains_key(&chan) && chan > 1 {
+                chan -= 1;
+            }
+            return chan;
+        }
+        loop {
+            self.next_chan = self.next_chan % 0xffff_ffff + 1;
+            if !self.streams.contains_key(&self.next_chan) {
+                return self.next_chan;
+            }
+        }
+    }
+
+    /// Accepts a stream that the remote peer asked for. It must be [closed](Unit::close_stream) in
+    /// the end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConnectionLost`] when the connection that it came on is gone,
+    /// [`ErrorKind::Overloaded`] when too many streams are open (then refuse it).
+    pub fn accept_stream(&mut self, offer: StreamOffer, payload: Payload<'_>) -> Result<StreamId> {
+        self.check_streams()?;
+        let at = self
+            .at(offer.conn)
+            .filter(|at| !self.links[*at].closing)
+            .ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "Socket closed"))?;
+        let chan = match self.dialect {
+            Dialect::Go if self.streams.contains_key(&offer.chan.value()) => {
+                return Err(Error::new(ErrorKind::Overloaded, "The stream's number is in use"));
+            }
+            Dialect::Go => offer.chan.value(),
+            _ => self.free_chan(offer.corr),
+        };
+        let (corr, number) = match self.dialect {
+            Dialect::Go => {
+                let width = offer.corr.width().max(Num::new(chan).width());
+                (Num::padded(offer.corr.value(), width), Num::padded(chan, width))
+            }
+            _ => (offer.corr, Num::new(chan)),
+        };
+        let frame = Frame::StreamAccept { corr, chan: number, payload };
+        let len = frame.encoded_len();
+        if len > self.limits.message_size {
+            return Err(Error::new(ErrorKind::TooLarge, format!("The answer has {len} bytes")));
+        }
+        let end = match offer.direction {
+            Direction::RequesterReads => self.writer(),
+            Direction::RequesterWrites => self.reader(),
+        };
+        let stream = Stream { conn: Some(offer.conn), remote: offer.chan, opening: None, end };
+        self.streams.insert(chan, stream);
+        self.push(at, &frame);
+        Ok(StreamId(chan))
+    }
+
+    /// Refuses a stream that the remote peer asked for.
+    ///
+    /// # Errors
+    /// As [`respond`](Unit::respond).
+    pub fn refuse_stream(&mut self, offer: StreamOffer, reason: &str) -> Result<Queued> {
+        let chan = Num::padded(0, self.chan_width(offer.corr));
+        let frame = Frame::StreamRefuse { corr: offer.corr, chan, payload: text(reason) };
+        self.reply(offer.conn, &frame)
+    }
+
+    /// Takes the next piece out of a reader.
+    pub fn read(&mut self, id: StreamId) -> Chunk {
+        let Some(Stream { end: End::Reader(reader), opening, .. }) = self.streams.get_mut(&id.0)
+        else {
+            return Chunk::Failed(not_open());
+        };
+        let opening = opening.is_some();
+        let chunk = reader.read();
+        if !opening {
+            self.grant(id);
+        }
+        chunk
+    }
+
+    fn grant(&mut self, id: StreamId) {
+        let dialect = self.dialect;
+        let Some(stream) = self.streams.get_mut(&id.0) else { return };
+        let End::Reader(reader) = &mut stream.end else { return };
+        let (conn, chan) = (stream.conn, stream.remote);
+        if let Some(quota) = reader.grant(dialect) {
+            self.stream_frame(conn, chan, StreamOp::Quota(Num::new(quota)));
+        }
+    }
+
+    fn stream_frame(&mut self, conn: Option<ConnId>, chan: Num, op: StreamOp<'_>) {
+        let at = conn.and_then(|conn| self.at(conn)).filter(|at| !self.links[*at].closing);
+        if let Some(at) = at {
+            self.push(at, &Frame::Stream { chan, op });
+        }
+    }
+
+    /// Sends as much of `bytes` as is allowed now, at most 64 KiB, and returns how much that was.
+    /// Zero for bytes that are not empty means to wait for [`Event::Stream`].
+    ///
+    /// # Errors
+    /// The error that the stream broke with; [`ErrorKind::StreamClosed`] after
+    /// [`finish`](Unit::finish).
+    pub fn write(&mut self, id: StreamId, bytes: &[u8], now: Moment) -> Result<usize> {
+        let Some(Stream { end: End::Writer(writer), conn, remote, .. }) =
+            self.streams.get_mut(&id.0)
+        else {
+            return Err(not_open());
+        };
+        if let Some(error) = &writer.error {
+            return Err(error.clone());
+        }
+        if writer.finishing {
+            return Err(Error::new(ErrorKind::StreamClosed, "write after end"));
+        }
+        let Some(conn) = *conn else {
+            writer.waiting = true;
+            return Ok(0);
+        };
+        let chan = *remote;
+        let Some(at) = self.links.iter().position(|link| link.conn == conn && !link.closing) else {
+            return Err(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
+        };
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        if self.links[at].queued() >= BULK_MARK {
+            if !self.links[at].blocked.contains(&id) {
+                self.links[at].blocked.push(id);
+            }
+            return Ok(0);
+        }
+        let len = writer.allowed(bytes.len(), now);
+        writer.waiting = len == 0;
+        if len > 0 {
+            writer.sent(len);
+            self.stats.stream_bytes_sent += len as u64;
+            self.push(at, &Frame::Stream { chan, op: StreamOp::Chunk(&bytes[..len]) });
+        }
+        Ok(len)
+    }
+
+    /// Ends a writer: the reader will come to the end behind what was written. See
+    /// [`finished`](Unit::finished) for when it has.
+    ///
+    /// # Errors
+    /// The error that the stream broke with.
+    pub fn finish(&mut self, id: StreamId) -> Result<()> {
+        let Some(Stream { end: End::Writer(writer), conn, remote, .. }) =
+            self.streams.get_mut(&id.0)
+        else {
+            return Err(not_open());
+        };
+        if let Some(error) = &writer.error {
+            return Err(error.clone());
+        }
+        writer.finishing = true;
+        if writer.finish_sent || conn.is_none() {
+            return Ok(());
+        }
+        writer.finish_sent = true;
+        // Only a peer that grants credit tells when its reader is through.
+        writer.done |= !matches!(self.dialect, Dialect::Credit { .. });
+        let (conn, chan) = (*conn, *remote);
+        self.stream_frame(conn, chan, StreamOp::Finish);
+        Ok(())
+    }
+
+    /// Whether a writer has ended: none while it has not, then how.
+    pub fn finished(&self, id: StreamId) -> Option<Result<()>> {
+        match self.streams.get(&id.0) {
+            Some(Stream { end: End::Writer(writer), .. }) => match &writer.error {
+                Some(error) => Some(Err(error.clone())),
+                None => writer.done.then_some(Ok(())),
+            },
+            _ => Some(Err(not_open())),
+        }
+    }
+
+    /// Ends a stream from this side, whatever its state. A reader that has not come to the end and a
+    /// writer that was not finished break off: the other end gets `reason`.
+    pub fn close_stream(&mut self, id: StreamId, reason: &str) {
+        let Some(stream) = self.streams.remove(&id.0) else { return };
+        if let Some(corr) = stream.opening {
+            self.waiting.remove(corr);
+            return;
+        }
+        let op = match &stream.end {
+            End::Reader(reader) if reader.is_at_end() => match self.dialect {
+                Dialect::Credit { .. } => StreamOp::Error("".into()),
+                _ => return,
+            },
+            End::Reader(reader) if reader.is_over() && !reader.is_at_end() => return,
+            End::Writer(writer) if writer.is_over() || writer.finish_sent => return,
+            _ => StreamOp::Error(reason.into()),
+        };
+        self.stream_frame(stream.conn, stream.remote, op);
+    }
+
+    // Input.
+
+    /// A message came on a connection.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Protocol`] when it cannot be understood: the host closes that connection with
+    /// [`close_code::MALFORMED`](super::close_code::MALFORMED).
+    pub fn receive(
+        &mut self,
+        conn: ConnId,
+        message: &Bytes,
+        now: Moment,
+        events: &mut Vec<Event<R>>,
+    ) -> Result<()> {
+        let Some(at) = self.at(conn) else { return Ok(()) };
+        self.links[at].heard(message.len(), now);
+        let frame = Frame::decode(message)
+            .map_err(|error| Error::new(ErrorKind::Protocol, error.to_string()))?;
+        match frame {
+            Frame::Message { role, event, payload } => {
+                self.stats.messages_received += 1;
+                if self.is_overrun() {
+                    self.stats.messages_dropped += 1;
+                    self.shed(conn, at, events);
+                    return Ok(());
+                }
+                self.stats.running += 1;
+                let kind = payload.kind;
+                let incoming = Incoming::new(message, (role, event), kind, payload.bytes, conn);
+                events.push(Event::Message(incoming));
+            }
+            Frame::Request { role, event, corr, payload } => {
+                self.stats.requests_received += 1;
+                let responder = Responder { conn, corr };
+                if self.is_overrun() {
+                    self.stats.requests_shed += 1;
+                    self.shed(conn, at, events);
+                    let _ = self.reject(responder, OVERRUN);
+                    return Ok(());
+                }
+                self.stats.running += 1;
+                let kind = payload.kind;
+                let incoming = Incoming::new(message, (role, event), kind, payload.bytes, conn);
+                events.push(Event::Request(incoming, responder));
+            }
+            Frame::StreamRequest { direction, role, event, corr, chan, payload } => {
+                self.stats.requests_received += 1;
+                let offer = StreamOffer { conn, corr, chan, direction };
+                if self.is_overrun() || self.check_streams().is_err() {
+                    self.stats.requests_shed += 1;
+                    self.shed(conn, at, events);
+                    let _ = self.refuse_stream(offer, OVERRUN);
+                    return Ok(());
+                }
+                self.stats.running += 1;
+                let kind = payload.kind;
+                let incoming = Incoming::new(message, (role, event), kind, payload.bytes, conn);
+                events.push(Event::StreamRequest(incoming, offer));
+            }
+            Frame::Response { corr, payload } => {
+                self.answered(conn, corr, Ok((own(message, payload), None)), now, events);
+            }
+            Frame::StreamAccept { corr, chan, payload } => {
+                let accepted = Ok((own(message, payload), Some(chan)));
+                self.answered(conn, corr, accepted, now, events);
+            }
+            Frame::Reject { corr, payload } | Frame::StreamRefuse { corr, payload, .. } => {
+                let reason = reason(&own(message, payload));
+                let rejected = Err(Error::new(ErrorKind::Rejected, reason));
+                self.answered(conn, corr, rejected, now, events);
+            }
+            Frame::Stream { chan, op } => self.stream_op(conn, chan, op, message, events),
+            Frame::Acquaint(acquaint) => events.push(Event::Acquaint(acquaint)),
+            Frame::Roles(update) => events.push(Event::Roles(update)),
+        }
+        Ok(())
+    }
+
+    fn shed(&mut self, conn: ConnId, at: usize, events: &mut Vec<Event<R>>) {
+        let dropped = self.stats.messages_dropped + self.stats.requests_shed;
+        // Each doubling is told, not each loss.
+        if dropped.is_power_of_two() {
+            let queued = self.links[at].queued();
+            events.push(Event::SlowConsumer { conn, queued, dropped });
+        }
+    }
+
+    fn answered(
+        &mut self,
+        conn: ConnId,
+        corr: Num,
+        answer: Result<(Data, Option<Num>)>,
+        now: Moment,
+        events: &mut Vec<Event<R>>,
+    ) {
+        let Some(waiting) = self.waiting.remove(corr.value()) else {
+            // Too late. A peer that accepted a stream nobody waits for any more is told so, when it
+            // is one that can stand it.
+            if let (Ok((_, Some(chan))), Dialect::Credit { .. }) = (&answer, self.dialect) {
+                self.stream_frame(
+                    Some(conn),
+                    *chan,
+                    StreamOp::Error("Request was abandoned".into()),
+                );
+            }
+            return;
+        };
+        self.stats.last_answer = Some(now.saturating_sub(waiting.sent));
+        let outcome = match (answer, waiting.stream) {
+            (Ok((data, _)), None) => Ok(data),
+            (Ok((data, Some(chan))), Some(id)) => self.stream_opened(conn, id, chan).map(|()| data),
+            (Ok((_, None)), Some(_)) => {
+                Err(Error::new(ErrorKind::Protocol, "The stream was answered as if a request"))
+            }
+            (Err(error), _) => Err(error),
+        };
+        if let (Err(error), Some(id)) = (&outcome, waiting.stream)
+            && let Some(stream) = self.streams.get_mut(&id.0)
+        {
+            stream.opening = None;
+            stream.fail(error.clone());
+        }
+        if let Some(id) = waiting.stream {
+            events.push(Event::Stream(id));
+        }
+        events.push(Event::Answer { tag: waiting.tag, outcome });
+    }
+
+    fn stream_opened(&mut self, conn: ConnId, id: StreamId, chan: Num) -> Result<()> {
+        let Some(stream) = self.streams.get_mut(&id.0) else { return Err(not_open()) };
+        stream.conn = Some(conn);
+        stream.remote = chan;
+        stream.opening = None;
+        if let End::Writer(Writer { finishing: true, .. }) = stream.end {
+            self.finish(id)?;
+        }
+        self.grant(id);
+        Ok(())
+    }
+
+    /// The stream that the remote addresses by a number. The Go original uses its own.
+    fn addressed(&self, conn: ConnId, chan: Num) -> Option<u64> {
+        if self.dialect == Dialect::Go {
+            let by_own = |stream: &Stream| {
+                stream.conn == Some(conn) && stream.remote.value() == chan.value()
+            };
+            if let Some((id, _)) = self.streams.iter().find(|(_, stream)| by_own(stream)) {
+                return Some(*id);
+            }
+        }
+        self.streams.contains_key(&chan.value()).then_some(chan.value())
+    }
+
+    fn stream_op(
+        &mut self,
+        conn: ConnId,
+        chan: Num,
+        op: StreamOp<'_>,
+        message: &Bytes,
+        events: &mut Vec<Event<R>>,
+    ) {
+        let Some(id) = self.addressed(conn, chan) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.conn != Some(conn) {
+            return;
+        }
+        let mut overrun = false;
+        match (&mut stream.end, op) {
+            (End::Reader(reader), StreamOp::Chunk(bytes)) => {
+                self.stats.stream_bytes_received += bytes.len() as u64;
+                overrun = reader.chunk(message.slice_ref(bytes)) == Accepted::Overrun;
+            }
+            (End::Reader(reader), StreamOp::Finish) => reader.finish(),
+            (End::Reader(reader), StreamOp::Error(reason)) => {
+                let text = match reason.is_empty() {
+                    true => "Remote writable stream was closed".to_owned(),
+                    false => format!("Remote writable stream emitted error: {reason}"),
+                };
+                reader.fail(Error::new(ErrorKind::StreamClosed, text));
+            }
+            (End::Writer(writer), StreamOp::Quota(quota)) => writer.granted(quota.value()),
+            (End::Writer(writer), StreamOp::Error(reason)) => writer.reader_said(&reason),
+            _ => return,
+        }
+        if overrun {
+            let reason = "The writer sent more than it was allowed to";
+            stream.fail(Error::new(ErrorKind::Protocol, reason));
+            let (conn, remote) = (stream.conn, stream.remote);
+            self.stream_frame(conn, remote, StreamOp::Error(reason.into()));
+        }
+        events.push(Event::Stream(StreamId(id)));
+    }
+
+    /// A pong came on a connection.
+    pub fn pong(&mut self, conn: ConnId, now: Moment) {
+        if let Some(at) = self.at(conn) {
+            self.links[at].pong(now);
+        }
+    }
+
+    // Time.
+
+    /// When [`handle_timeout`](Unit::handle_timeout) is to be called next. Earlier calls do no harm.
+    pub fn deadline(&self) -> Option<Moment> {
+        let links = self.links.iter().map(Link::deadline).min();
+        let probes = self.streams.values().filter_map(|stream| match &stream.end {
+            End::Writer(writer) => writer.probe_deadline(),
+            End::Reader(_) => None,
+        });
+        // Only the originals are probed: others need not be searched.
+        let probe = match self.dialect {
+            Dialect::Credit { .. } => None,
+            _ => probes.min(),
+        };
+        [links, self.waiting.deadline(), probe].into_iter().flatten().min()
+    }
+
+    /// Does what is due: heartbeats, request timeouts, stream probes.
+    pub fn handle_timeout(&mut self, now: Moment, events: &mut Vec<Event<R>>) {
+        for waiting in self.waiting.take_due(now) {
+            let text = format!("Request timeout exceeded ({} ms)", waiting.timeout.as_millis());
+            let error = Error::new(ErrorKind::Timeout, text);
+            if let Some(id) = waiting.stream
+                && let Some(stream) = self.streams.get_mut(&id.0)
+            {
+                stream.opening = None;
+                stream.fail(error.clone());
+                events.push(Event::Stream(id));
+            }
+            events.push(Event::Answer { tag: waiting.tag, outcome: Err(error) });
+        }
+        for at in 0..self.links.len() {
+            let link = &mut self.links[at];
+            let full = link.queued() >= self.limits.queue_per_connection;
+            if link.note_full(full, now) {
+                let dropped = self.stats.messages_dropped + self.stats.requests_shed;
+                let (conn, queued) = (link.conn, link.queued());
+                events.push(Event::SlowConsumer { conn, queued, dropped });
+            }
+            let before = link.out.len();
+            match link.beat(now) {
+                Beat::Nothing => {}
+                Beat::Ping => {
+                    let added = link.out.len() - before;
+                    self.budget.add(added);
+                    self.announce(at);
+                }
+                Beat::Dead => events.push(Event::Dead(link.conn)),
+            }
+        }
+        if !matches!(self.dialect, Dialect::Credit { .. }) {
+            for (id, stream) in &mut self.streams {
+                if let End::Writer(writer) = &mut stream.end
+                    && writer.probe(now)
+                {
+                    events.push(Event::Stream(StreamId(*id)));
+                }
+            }
+        }
+    }
+
+    /// Requests that wait for an answer, handlers that run, streams that are open: zero when
+    /// nothing is under way.
+    pub fn busy(&self) -> usize {
+        self.waiting.len() + self.stats.running + self.streams.len()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> UnitStats {
+        UnitStats {
+            waiting: self.waiting.len(),
+            streams: self.streams.len(),
+            connections: self.links.iter().map(Link::stats).collect(),
+            ..self.stats.clone()
+        }
+    }
+}
+
+impl<R> Drop for Unit<R> {
+    fn drop(&mut self) {
+        self.budget.sub(self.links.iter().map(Link::queued).sum());
+    }
+}
+
+const OVERRUN: &str = "Too many requests are in progress";
+
+fn not_open() -> Error {
+    Error::new(ErrorKind::StreamClosed, "The stream is closed")
+}
+
+fn text(text: &str) -> Payload<'_> {
+    Payload { kind: DataType::String, bytes: text.as_bytes() }
+}
+
+fn own(message: &Bytes, payload: Payload<'_>) -> Data {
+    Data::from_raw(payload.kind, message.slice_ref(payload.bytes))
+}
+
+fn check_names(role: &str, event: &str) -> Result<()> {
+    let check = |name| {
+        wire::check_name(name)
+            .map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()))
+    };
+    check(role).and_then(|()| check(event))
+}
+
+/// The text of a reject. The JavaScript original puts the reason for refusing a stream into JSON
+/// inside a string; the Go original sends `{}` whatever the reason.
+fn reason(data: &Data) -> String {
+    #[derive(serde::Deserialize)]
+    struct Wrapped {
+        data: String,
+    }
+    match data.kind() {
+        DataType::String => {
+            let text = data.as_str().unwrap_or_default();
+            match serde_json::from_str::<Wrapped>(&text) {
+                Ok(Wrapped { data }) => data,
+                Err(_) => text.into_owned(),
+            }
+        }
+        DataType::Boolean => data.as_bool().unwrap_or_default().to_string(),
+        DataType::Null | DataType::Unknown(_) => "null".to_owned(),
+        _ => String::from_utf8_lossy(data.bytes()).into_owned(),
+    }
+}

@@ -1,0 +1,101 @@
+//! Requests that wait for an answer.
+
+use rustc_hash::FxHashMap;
+
+use super::{Moment, StreamId};
+
+/// Deadlines are kept to within this: one sweep serves all that are due by then.
+const GRAIN: Moment = Moment::from_millis(5);
+
+#[derive(Debug)]
+pub(super) struct Waiting<R> {
+    pub(super) tag: R,
+    pub(super) sent: Moment,
+    pub(super) timeout: Moment,
+    /// The stream that the answer opens.
+    pub(super) stream: Option<StreamId>,
+}
+
+/// The table of waiting requests, by correlation. There is no timer for each: one sweep looks at
+/// all of them when the earliest may be due.
+#[derive(Debug)]
+pub(super) struct WaitingTable<R> {
+    by_corr: FxHashMap<u64, Waiting<R>>,
+    /// No deadline is before this.
+    earliest: Option<Moment>,
+}
+
+impl<R> WaitingTable<R> {
+    pub(super) fn new() -> WaitingTable<R> {
+        WaitingTable { by_corr: FxHashMap::default(), earliest: None }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_corr.len()
+    }
+
+    pub(super) fn insert(&mut self, corr: u64, waiting: Waiting<R>) {
+        let deadline = waiting.sent + waiting.timeout;
+        if self.earliest.is_none_or(|earliest| deadline < earliest) {
+            self.earliest = Some(deadline);
+        }
+        self.by_corr.insert(corr, waiting);
+    }
+
+    pub(super) fn contains(&self, corr: u64) -> bool {
+        self.by_corr.contains_key(&corr)
+    }
+
+    pub(super) fn remove(&mut self, corr: u64) -> Option<Waiting<R>> {
+        self.by_corr.remove(&corr)
+    }
+
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting<R>> + '_ {
+        self.earliest = None;
+        self.by_corr.drain().map(|(_, waiting)| waiting)
+    }
+
+    /// When the next sweep is due. May be early, when the earliest request was answered.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        self.earliest.map(|earliest| earliest + GRAIN)
+    }
+
+    /// Takes the requests whose time is up.
+    pub(super) fn take_due(&mut self, now: Moment) -> Vec<Waiting<R>> {
+        if self.earliest.is_none_or(|earliest| now < earliest) {
+            return Vec::new();
+        }
+        let due: Vec<u64> = self
+            .by_corr
+            .iter()
+            .filter(|(_, waiting)| waiting.sent + waiting.timeout <= now)
+            .map(|(corr, _)| *corr)
+            .collect();
+        let taken = due.iter().filter_map(|corr| self.by_corr.remove(corr)).collect();
+        self.earliest = self.by_corr.values().map(|waiting| waiting.sent + waiting.timeout).min();
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_are_due_are_taken_and_the_rest_stays() {
+        let mut table = WaitingTable::new();
+        for n in 0..10u64 {
+            let timeout = Moment::from_millis(n * 100 + 100);
+            table.insert(n, Waiting { tag: n, sent: Moment::ZERO, timeout, stream: None });
+        }
+        assert!(table.take_due(Moment::from_millis(99)).is_empty());
+        let mut due: Vec<_> =
+            table.take_due(Moment::from_millis(300)).into_iter().map(|w| w.tag).collect();
+        due.sort_unstable();
+        assert_eq!(due, [0, 1, 2]);
+        assert_eq!(table.deadline(), Some(Moment::from_millis(400) + GRAIN));
+        assert!(table.remove(3).is_some() && table.remove(3).is_none());
+        assert_eq!(table.drain().count(), 6);
+        assert_eq!(table.deadline(), None);
+    }
+}
