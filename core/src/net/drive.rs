@@ -1,0 +1,548 @@
+//! The task of a connection: reads large pieces, gives the engine every frame in them, and writes
+//! with one call all that is queued.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+use tracing::{Instrument, debug, debug_span};
+use url::Url;
+
+use super::ConnHandle;
+use crate::{
+    engine::{
+        self, AddressId, ConnId, Connection, Event, HandshakeState, Moment, Received, close_code,
+    },
+    error::{Error, ErrorKind, Result},
+    peer::{Dispatcher, PeerEvent, Shared, Tag, Unit, UnitInner},
+    ws::Side,
+};
+
+/// Bytes asked for with one read.
+const READ: usize = 64 << 10;
+/// Bytes read before other tasks get their turn.
+const TURN: usize = 256 << 10;
+/// A write buffer that is larger than this is given back when it has been written.
+const KEEP: usize = 64 << 10;
+/// The time that the other side has to answer a close frame.
+const CLOSING: Duration = Duration::from_secs(2);
+/// How long reading stops when too many handlers are running, before work is dropped.
+const PAUSE: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// Every connection of a thread reads into the same buffer, so that an idle one needs none.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
+
+/// How a connection begins.
+pub(crate) enum Opening {
+    /// Accepted; the upgrade is still to come.
+    Accept { path: Option<String> },
+    /// Accepted; the application has done the upgrade.
+    Upgraded,
+    /// Dialed for an address.
+    Dial { address: AddressId, url: Url, headers: HeaderMap },
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve<S>(shared: Arc<Shared>, stream: S, opening: Opening)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let address = match &opening {
+        Opening::Dial { address, .. } => Some(*address),
+        _ => None,
+    };
+    match Drive::open(&shared, stream, opening) {
+        Ok(mut drive) => {
+            let span = debug_span!("connection", peer = %shared.id, conn = drive.conn.0);
+            let reason = poll_fn(|cx| drive.poll(cx)).instrument(span).await;
+            drive.ended(reason);
+            drive.part().await;
+        }
+        Err(error) => {
+            debug!(peer = %shared.id, %error, "connection refused");
+            if let Some(address) = address {
+                shared.with_core(|core, now| core.peer.dial_failed(address, error, now));
+            }
+        }
+    }
+}
+
+/// Ends the bookkeeping of a connection whose task is dropped midway, such as at the end of the
+/// runtime.
+impl<S> Drop for Drive<S> {
+    fn drop(&mut self) {
+        self.ended(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
+    }
+}
+
+struct Drive<S> {
+    shared: Arc<Shared>,
+    stream: S,
+    conn: ConnId,
+    connection: Connection,
+    handle: Arc<ConnHandle>,
+    unit: Option<Arc<UnitInner>>,
+    dispatcher: Dispatcher,
+    /// What the connection itself says, before and beside the unit: upgrade, handshake, pongs.
+    own: Vec<u8>,
+    /// What is being written, and how much of it has been.
+    out: Vec<u8>,
+    written: usize,
+    /// How much of `out` is the unit's.
+    of_unit: usize,
+    flushing: bool,
+    timer: Pin<Box<Sleep>>,
+    timer_at: Option<Moment>,
+    messages: Vec<Bytes>,
+    events: Vec<Event<Tag>>,
+    /// A close frame was queued or received: nothing is read, the rest is written.
+    closing: Option<Error>,
+    paused_since: Option<Moment>,
+    ended: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
+    fn open(shared: &Arc<Shared>, stream: S, opening: Opening) -> Result<Drive<S>> {
+        let handle = Arc::new(ConnHandle::default());
+        let mut own = Vec::new();
+        let limits = &shared.limits;
+        let (conn, connection) = shared.with_core(|core, now| {
+            let seed = core.peer.entropy();
+            let (connection, address) = match opening {
+                Opening::Accept { path } => (Connection::accept(path, limits, seed), None),
+                Opening::Upgraded => (Connection::upgraded(Side::Server, limits, seed), None),
+                Opening::Dial { address, url, headers } => {
+                    let random = u128::from(seed) << 64 | u128::from(core.peer.entropy());
+                    let random = random.to_ne_bytes();
+                    let connection = Connection::dial(&url, &headers, limits, random, &mut own)?;
+                    (connection, Some(address))
+                }
+            };
+            let conn = core.peer.begin(address, address.is_some(), now)?;
+            core.conns.insert(conn, handle.clone());
+            Ok::<_, Error>((conn, connection))
+        })?;
+        let mut drive = Drive {
+            shared: shared.clone(),
+            stream,
+            conn,
+            connection,
+            handle,
+            unit: None,
+            dispatcher: Dispatcher::new(),
+            own,
+            out: Vec::new(),
+            written: 0,
+            of_unit: 0,
+            flushing: false,
+            timer: Box::pin(sleep_until(Instant::now())),
+            timer_at: None,
+            messages: Vec::new(),
+            events: Vec::new(),
+            closing: None,
+            paused_since: None,
+            ended: false,
+        };
+        if drive.connection.is_open() {
+            drive.start_handshake();
+        }
+        Ok(drive)
+    }
+
+    /// Ready with the reason when the connection is over, whether or not all has been written.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        self.handle.waker.register(cx.waker());
+        loop {
+            self.handle.set_polling(true);
+            if let Some(command) = self.handle.take_command() {
+                for frame in &command.frames {
+                    self.connection.write(frame, &mut self.own);
+                }
+                self.say_close(command.code, &command.reason);
+                let error = Error::new(ErrorKind::Closed, "The connection was closed");
+                self.closing.get_or_insert(error);
+            }
+            self.poll_timer(cx);
+            if self.closing.is_none()
+                && let Err(error) = self.poll_read(cx)
+            {
+                self.closing = Some(error);
+            }
+            let written = self.poll_write(cx);
+            self.handle.set_polling(false);
+            if let Err(error) = written {
+                return Poll::Ready(self.closing.take().unwrap_or(error));
+            }
+            // What is still queued then is written within the closing time, by `part`.
+            if let Some(error) = self.closing.take() {
+                return Poll::Ready(error);
+            }
+            if !self.settle(cx) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    // Reading.
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        let mut read = 0;
+        loop {
+            if self.is_paused() {
+                return Ok(());
+            }
+            if read >= TURN {
+                cx.waker().wake_by_ref();
+                return Ok(());
+            }
+            let done = BUFFER.with(|buffer| {
+                let mut buffer = match buffer.try_borrow_mut() {
+                    Ok(buffer) => buffer,
+                    // A handler that blocks on another runtime inside this one's thread.
+                    Err(_) => return Err(Error::new(ErrorKind::Io, "reading is reentrant")),
+                };
+                let mut into = ReadBuf::new(&mut buffer);
+                match Pin::new(&mut self.stream).poll_read(cx, &mut into) {
+                    Poll::Pending => Ok(None),
+                    Poll::Ready(Err(error)) => Err(Error::new(
+                        ErrorKind::ConnectionLost,
+                        format!("Socket errored: {error}"),
+                    )),
+                    Poll::Ready(Ok(())) if into.filled().is_empty() => Err(lost()),
+                    Poll::Ready(Ok(())) => {
+                        let filled = into.filled().len();
+                        self.parse(&buffer[..filled]).map(|()| Some(filled))
+                    }
+                }
+            });
+            // What was read before an error counts.
+            self.handle_messages();
+            match done? {
+                None => return Ok(()),
+                Some(filled) => {
+                    read += filled;
+                }
+            }
+        }
+    }
+
+    /// Cuts bytes into messages. Handshake messages are handled at once, others collected.
+    fn parse(&mut self, mut input: &[u8]) -> Result<()> {
+        loop {
+            let received = match self.connection.receive(&mut input, &mut self.own) {
+                Ok(Some(received)) => received,
+                Ok(None) => return Ok(()),
+                Err((error, code)) => {
+                    if let Some(code) = code {
+                        self.refuse_input(code, &error);
+                    }
+                    return Err(error);
+                }
+            };
+            match received {
+                Received::Message(message) if self.unit.is_some() => self.messages.push(message),
+                Received::Message(message) => self.handshake(Some(&message))?,
+                Received::Text if self.unit.is_some() => {
+                    let error = Error::new(ErrorKind::Protocol, "A text message was received");
+                    self.refuse_input(close_code::MALFORMED, &error);
+                    return Err(error);
+                }
+                Received::Text => self.handshake(None)?,
+                Received::Upgraded(_) => self.start_handshake(),
+                Received::Ping => {}
+                Received::Pong => {
+                    if let Some(unit) = &self.unit {
+                        let now = self.shared.clock.now();
+                        unit.with(|state| state.machine.pong(self.conn, now));
+                    }
+                }
+                Received::Closed { code, reason } => {
+                    let text = format!("Socket closed ({code}) {reason}").trim_end().to_owned();
+                    return Err(Error::new(ErrorKind::ConnectionLost, text));
+                }
+            }
+        }
+    }
+
+    /// Tells the other side, and whoever listens, that it sent something impossible.
+    fn refuse_input(&mut self, code: u16, error: &Error) {
+        self.say_close(code, error.text());
+        let unit = self.unit.clone().map(Unit::new);
+        self.shared.emit(PeerEvent::BadInput { unit, error: error.clone() });
+    }
+
+    fn start_handshake(&mut self) {
+        let frames = self.shared.with_core(|core, now| core.peer.upgraded(self.conn, now));
+        for frame in &frames {
+            self.connection.write(frame, &mut self.own);
+        }
+    }
+
+    fn handshake(&mut self, message: Option<&[u8]>) -> Result<()> {
+        let shared = self.shared.clone();
+        let (conn, handle) = (self.conn, self.handle.clone());
+        let (frames, outcome) = shared.with_core(|core, now| {
+            let reply = core.peer.handshake(conn, message, now);
+            let outcome = match reply.state {
+                HandshakeState::Pending => Ok(None),
+                HandshakeState::Refused(error) => Err(error),
+                HandshakeState::Ready(ready) => {
+                    let connection = &mut self.connection;
+                    // The unit's frames come behind those of the handshake.
+                    for frame in &reply.frames {
+                        connection.write(frame, &mut self.own);
+                    }
+                    let writer = connection.authenticated(shared.limits.message_size);
+                    let unit = shared.admit(core, &ready, conn, writer, &handle, now);
+                    return (Vec::new(), Ok(Some(unit)));
+                }
+            };
+            (reply.frames, outcome)
+        });
+        for frame in &frames {
+            self.connection.write(frame, &mut self.own);
+        }
+        match outcome {
+            Ok(None) => Ok(()),
+            Ok(Some(unit)) => {
+                debug!(unit = %unit.info.load().id, "connection ready");
+                self.unit = Some(unit);
+                Ok(())
+            }
+            Err(error) => {
+                self.connection.close(close_code::AUTH, "", &mut self.own);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the collected messages to the unit, and what they mean to whom it concerns.
+    fn handle_messages(&mut self) {
+        let Some(unit) = self.unit.clone() else { return };
+        if self.messages.is_empty() {
+            return;
+        }
+        let now = self.shared.clock.now();
+        let (conn, messages, events) = (self.conn, &mut self.messages, &mut self.events);
+        let refused = unit.with(|state| {
+            for message in messages.drain(..) {
+                state.machine.receive(conn, &message, now, events)?;
+            }
+            Ok(())
+        });
+        self.handle_events(&unit);
+        if let Err(error) = refused {
+            self.refuse_input(close_code::MALFORMED, &error);
+            self.closing.get_or_insert(error);
+        }
+    }
+
+    fn handle_events(&mut self, unit: &Arc<UnitInner>) {
+        for dead in self.dispatcher.dispatch(unit, &mut self.events) {
+            if dead == self.conn {
+                self.say_close(close_code::HEARTBEAT, engine::HEARTBEAT_REASON);
+                let error = Error::new(ErrorKind::HeartbeatTimeout, engine::HEARTBEAT_REASON);
+                self.closing.get_or_insert(error);
+            } else {
+                unit.close_dead(dead);
+            }
+        }
+    }
+
+    /// Whether to let the handlers catch up first.
+    fn is_paused(&mut self) -> bool {
+        let Some(unit) = &self.unit else { return false };
+        if !unit.is_overrun() {
+            self.paused_since = None;
+            return false;
+        }
+        let now = self.shared.clock.now();
+        let since = *self.paused_since.get_or_insert(now);
+        now.saturating_sub(since) < PAUSE
+    }
+
+    // Writing.
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        loop {
+            if self.written == self.out.len() {
+                self.refill();
+                if self.out.is_empty() {
+                    break;
+                }
+            }
+            while self.written < self.out.len() {
+                let rest = &self.out[self.written..];
+                match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(Ok(0)) => return Err(lost()),
+                    Poll::Ready(Ok(written)) => {
+                        self.written += written;
+                        self.flushing = true;
+                    }
+                    Poll::Ready(Err(error)) => {
+                        let text = format!("Socket errored: {error}");
+                        return Err(Error::new(ErrorKind::ConnectionLost, text));
+                    }
+                }
+            }
+        }
+        if self.flushing
+            && let Poll::Ready(flushed) = Pin::new(&mut self.stream).poll_flush(cx)
+        {
+            self.flushing = false;
+            flushed.map_err(|error| {
+                Error::new(ErrorKind::ConnectionLost, format!("Socket errored: {error}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Reports what has been written and takes what is to be written next.
+    fn refill(&mut self) {
+        self.out.clear();
+        if self.out.capacity() > KEEP {
+            self.out = Vec::new();
+        }
+        let wrote = std::mem::take(&mut self.of_unit);
+        self.written = 0;
+        if let Some(unit) = self.unit.clone() {
+            let (conn, out, events) = (self.conn, &mut self.out, &mut self.events);
+            unit.with(|state| {
+                if wrote > 0 {
+                    state.machine.written(conn, wrote, self.shared.clock.now(), events);
+                }
+                state.machine.take_output(conn, out);
+            });
+            self.of_unit = self.out.len();
+            self.handle_events(&unit);
+        }
+        if !self.own.is_empty() {
+            // Pongs do not wait behind data.
+            self.out.splice(0..0, self.own.drain(..));
+        }
+    }
+
+    fn say_close(&mut self, code: u16, reason: &str) {
+        match &self.unit {
+            Some(unit) => {
+                unit.with(|state| state.machine.close(self.conn, code, reason));
+                self.connection.close_sent();
+            }
+            None => self.connection.close(code, reason, &mut self.own),
+        }
+    }
+
+    // Time.
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) {
+        let Some(unit) = self.unit.clone() else { return };
+        if self.timer_at.is_none() || self.timer.as_mut().poll(cx).is_pending() {
+            return;
+        }
+        self.timer_at = None;
+        let (now, events) = (self.shared.clock.now(), &mut self.events);
+        unit.with(|state| state.machine.handle_timeout(now, events));
+        self.handle_events(&unit);
+    }
+
+    /// Sets the timer. True when there is more to write, queued by others while they saw this task
+    /// at work and did not wake it.
+    fn settle(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(unit) = &self.unit else { return false };
+        let (mut deadline, has_output) = unit.outlook(self.conn);
+        if has_output && self.out.is_empty() {
+            return true;
+        }
+        if let Some(since) = self.paused_since {
+            deadline = Some(deadline.map_or(since + PAUSE, |at| at.min(since + PAUSE)));
+        }
+        if deadline != self.timer_at {
+            self.timer_at = deadline;
+            if let Some(at) = deadline {
+                self.timer.as_mut().reset(self.shared.clock.instant(at));
+                if self.timer.as_mut().poll(cx).is_ready() {
+                    cx.waker().wake_by_ref();
+                }
+            }
+        }
+        self.handle.has_command()
+    }
+
+    /// Writes what is left, says goodbye, and waits a little for the other side to do the same.
+    async fn part(mut self) {
+        let parting = async {
+            poll_fn(|cx| {
+                loop {
+                    while self.written < self.out.len() {
+                        let rest = &self.out[self.written..];
+                        match ready!(Pin::new(&mut self.stream).poll_write(cx, rest)) {
+                            Ok(written) if written > 0 => self.written += written,
+                            _ => return Poll::Ready(()),
+                        }
+                    }
+                    if self.own.is_empty() {
+                        break;
+                    }
+                    self.out = std::mem::take(&mut self.own);
+                    self.written = 0;
+                }
+                let _ = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+                let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+                Poll::Ready(())
+            })
+            .await;
+            // Closing with unread input would reset the connection and could take our last words
+            // from the other side.
+            let mut rest = [0u8; 4096];
+            loop {
+                let mut into = ReadBuf::new(&mut rest);
+                let read = poll_fn(|cx| Pin::new(&mut self.stream).poll_read(cx, &mut into)).await;
+                if read.is_err() || into.filled().is_empty() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(CLOSING, parting).await;
+    }
+}
+
+impl<S> Drive<S> {
+    /// Takes the connection out of the unit and the peer. What the unit still has to say on it goes
+    /// to `own`.
+    fn ended(&mut self, reason: Error) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let unit = self.unit.take();
+        if let Some(unit) = &unit {
+            let mut rest = Vec::new();
+            unit.with(|state| state.machine.take_output(self.conn, &mut rest));
+            self.own.extend_from_slice(&rest);
+            unit.detach(self.conn, &mut self.events);
+            for _ in self.dispatcher.dispatch(unit, &mut self.events) {}
+        }
+        let (conn, unit) = (self.conn, unit.map(|unit| unit.id));
+        self.shared.with_core(|core, now| {
+            core.conns.remove(&conn);
+            core.peer.connection_closed(conn, unit, reason, now);
+        });
+    }
+}
+
+fn lost() -> Error {
+    Error::new(ErrorKind::ConnectionLost, "Socket closed")
+}

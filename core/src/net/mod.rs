@@ -1,0 +1,16 @@
+//! The tokio host: sockets, TLS, and one task for each connection.
+
+mod dial;
+mod drive;
+mod handle;
+mod listen;
+mod options;
+mod tls;
+
+pub(crate) use dial::dial_task;
+pub(crate) use drive::{Opening, serve};
+pub(crate) use handle::ConnHandle;
+pub use listen::Listener;
+pub(crate) use listen::listen;
+pub use options::{ConnectOptions, ListenOptions};
+pub use tls::{TlsClient, TlsServer};

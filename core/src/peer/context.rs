@@ -1,0 +1,195 @@
+//! What a handler gets.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use serde::de::DeserializeOwned;
+
+use super::{
+    stream::{Readable, Writable},
+    unit::{Unit, UnitInner},
+};
+use crate::{
+    engine::{Incoming, StreamOffer},
+    error::{Error, ErrorKind, Result},
+    peer::lock,
+    wire::{Data, DataType},
+};
+
+/// What kind of communication a [`Context`] belongs to, from the handler's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A one-way message.
+    Message,
+    /// A request.
+    Request,
+    /// A stream that this peer reads.
+    Readable,
+    /// A stream that this peer writes.
+    Writable,
+}
+
+/// A stream that may still be accepted.
+pub(crate) struct Offer(Mutex<Option<StreamOffer>>);
+
+impl Offer {
+    pub(crate) fn new(offer: StreamOffer) -> Offer {
+        Offer(Mutex::new(Some(offer)))
+    }
+
+    pub(crate) fn take(&self) -> Option<StreamOffer> {
+        lock(&self.0).take()
+    }
+}
+
+/// A message, a request or a request for a stream, with who sent it and to what.
+///
+/// For a stream, the handler turns it into a [`ReadableRequest`] or [`WritableRequest`].
+pub struct Context {
+    unit: Arc<UnitInner>,
+    incoming: Incoming,
+    kind: Kind,
+    offer: Option<Arc<Offer>>,
+    data: Option<Data>,
+}
+
+impl Context {
+    pub(crate) fn new(
+        unit: Arc<UnitInner>,
+        incoming: Incoming,
+        kind: Kind,
+        offer: Option<Arc<Offer>>,
+    ) -> Context {
+        Context { unit, incoming, kind, offer, data: None }
+    }
+
+    /// The kind of communication.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The role that it is addressed to.
+    pub fn role(&self) -> &str {
+        self.incoming.role()
+    }
+
+    /// The name of the action; may be empty.
+    pub fn event(&self) -> &str {
+        self.incoming.event()
+    }
+
+    /// The unit that sent it.
+    pub fn unit(&self) -> Unit {
+        Unit::new(self.unit.clone())
+    }
+
+    /// The payload.
+    pub fn data(&self) -> Data {
+        self.data.clone().unwrap_or_else(|| self.incoming.data())
+    }
+
+    /// The payload, giving up the rest.
+    pub fn into_data(self) -> Data {
+        self.data.unwrap_or_else(|| self.incoming.into_data())
+    }
+
+    /// Replaces the payload, for middleware that changes it before the handler sees it.
+    pub fn set_data(&mut self, data: impl Into<Data>) {
+        self.data = Some(data.into());
+    }
+
+    /// The type of the payload.
+    pub fn data_type(&self) -> DataType {
+        self.data.as_ref().map_or_else(|| self.incoming.kind(), Data::kind)
+    }
+
+    /// The payload as a type of the application's; see [`Data::parse`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Data`] when the payload is not of that type.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+        Ok(self.data().parse()?)
+    }
+
+    fn take_offer(&self) -> Result<StreamOffer> {
+        self.offer
+            .as_ref()
+            .and_then(|offer| offer.take())
+            .ok_or_else(|| Error::new(ErrorKind::StreamClosed, "The stream was answered already"))
+    }
+
+    /// Gives the requester its answer and opens the stream.
+    fn accept(&self, data: &Data) -> Result<crate::engine::StreamId> {
+        let offer = self.take_offer()?;
+        self.unit.with(|state| {
+            let accepted = state.machine.accept_stream(offer, data.payload());
+            if let Err(error) = &accepted {
+                let _ = state.machine.refuse_stream(offer, error.text());
+            }
+            accepted
+        })
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("kind", &self.kind)
+            .field("role", &self.role())
+            .field("event", &self.event())
+            .field("data", &self.data())
+            .finish()
+    }
+}
+
+/// A unit wants to write a stream that this peer reads.
+#[derive(Debug)]
+pub struct ReadableRequest(pub(crate) Context);
+
+impl ReadableRequest {
+    /// Accepts, with a payload for the requester. Refuse by returning an error from the handler
+    /// instead.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConnectionLost`] when the requester is gone, [`ErrorKind::Overloaded`] when too
+    /// many streams are open; the requester is told.
+    pub fn accept(&self, data: impl Into<Data>) -> Result<Readable> {
+        let id = self.0.accept(&data.into())?;
+        Ok(Readable::new(self.0.unit.clone(), id))
+    }
+}
+
+impl std::ops::Deref for ReadableRequest {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.0
+    }
+}
+
+/// A unit wants to read a stream that this peer writes.
+#[derive(Debug)]
+pub struct WritableRequest(pub(crate) Context);
+
+impl WritableRequest {
+    /// Accepts, with a payload for the requester. Refuse by returning an error from the handler
+    /// instead.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConnectionLost`] when the requester is gone, [`ErrorKind::Overloaded`] when too
+    /// many streams are open; the requester is told.
+    pub fn accept(&self, data: impl Into<Data>) -> Result<Writable> {
+        let id = self.0.accept(&data.into())?;
+        Ok(Writable::new(self.0.unit.clone(), id))
+    }
+}
+
+impl std::ops::Deref for WritableRequest {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.0
+    }
+}

@@ -1,0 +1,552 @@
+//! A role as offered by units.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_core::Stream;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use serde::de::DeserializeOwned;
+use tokio::sync::{oneshot, watch};
+
+use super::{
+    shared::Shared,
+    stream::{Readable, Writable},
+    unit::{Unit, UnitInner},
+};
+use crate::{
+    engine::{Order, Outgoing, StreamId},
+    error::{Error, ErrorKind, Result},
+    wire::{Data, Direction},
+};
+
+pub(crate) struct DestinationInner {
+    role: Arc<str>,
+    /// The units that serve the role, in the order in which they were found.
+    pub(crate) units: watch::Sender<Arc<[Arc<UnitInner>]>>,
+    /// Whose turn it is.
+    next: AtomicUsize,
+}
+
+impl DestinationInner {
+    pub(crate) fn new(role: Arc<str>) -> DestinationInner {
+        let units = watch::Sender::new(Vec::new().into());
+        DestinationInner { role, units, next: AtomicUsize::new(0) }
+    }
+}
+
+/// A role as offered by the units that are connected: where messages, requests and streams go.
+///
+/// A handle: clones are cheap and stand for the same destination. Each message, request or stream
+/// goes to the next unit in turn, unless one is chosen with `to`.
+#[derive(Clone)]
+pub struct Destination {
+    shared: Arc<Shared>,
+    inner: Arc<DestinationInner>,
+}
+
+impl Destination {
+    pub(crate) fn new(shared: Arc<Shared>, inner: Arc<DestinationInner>) -> Destination {
+        Destination { shared, inner }
+    }
+
+    /// The role's name.
+    pub fn name(&self) -> &str {
+        &self.inner.role
+    }
+
+    /// The units that serve the role now, in the order in which they were found.
+    pub fn units(&self) -> Vec<Unit> {
+        self.inner.units.borrow().iter().cloned().map(Unit::new).collect()
+    }
+
+    /// Whether a unit serves the role now.
+    pub fn is_ready(&self) -> bool {
+        !self.inner.units.borrow().is_empty()
+    }
+
+    /// Waits until a unit serves the role. Cancel-safe; use [`tokio::time::timeout`] for a limit.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] when the peer is closed.
+    pub async fn ready(&self) -> Result<()> {
+        let mut units = self.inner.units.subscribe();
+        let mut closed = self.shared.closed.subscribe();
+        tokio::select! {
+            // The sender lives in `self`.
+            _ = units.wait_for(|units| !units.is_empty()) => Ok(()),
+            _ = closed.wait_for(|closed| *closed) => {
+                Err(Error::new(ErrorKind::Closed, "The peer is closed"))
+            }
+        }
+    }
+
+    /// The unit whose turn it is, passing over those that are just closing.
+    fn pick(&self) -> Result<Arc<UnitInner>> {
+        self.shared.check_open()?;
+        let units = self.inner.units.borrow();
+        let turn = match units.len() {
+            0 => return Err(self.no_unit()),
+            1 => 0,
+            _ => self.inner.next.fetch_add(1, Ordering::Relaxed),
+        };
+        let in_turn = (0..units.len()).map(|n| &units[turn.wrapping_add(n) % units.len()]);
+        let mut open = in_turn.filter(|unit| unit.is_open());
+        open.next().cloned().ok_or_else(|| self.no_unit())
+    }
+
+    fn no_unit(&self) -> Error {
+        let text = format!("No units serve the role \"{}\"", self.inner.role);
+        Error::new(ErrorKind::NoUnit, text)
+    }
+
+    /// Sends a one-way message to the next unit. Finished when the unit's connection has taken it
+    /// into its queue, which may have to wait for room; nothing tells whether it arrived.
+    ///
+    /// ```no_run
+    /// # async fn example(log: roletalk::Destination) -> roletalk::Result<()> {
+    /// let unit = log.send("line", "hello").await?;
+    /// log.send("line", "to the same one").to(&unit).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn send<'a>(&'a self, event: &'a str, data: impl Into<Data>) -> Send<'a> {
+        Send { destination: self, event, data: data.into(), unit: None, order: Order::Kept }
+    }
+
+    /// Sends a one-way message to every unit that serves the role now. Returns how many took it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`]; [`ErrorKind::TooLarge`] and [`ErrorKind::InvalidArgument`], which no
+    /// unit would take. Units that close meanwhile are passed over.
+    pub async fn broadcast(&self, event: &str, data: impl Into<Data>) -> Result<usize> {
+        self.shared.check_open()?;
+        let data = data.into();
+        let units = self.inner.units.borrow().clone();
+        let mut sends: FuturesUnordered<_> = units
+            .iter()
+            .map(|unit| unit.send(outgoing(&self.inner.role, event, &data, Order::Kept)))
+            .collect();
+        let mut taken = 0;
+        while let Some(sent) = sends.next().await {
+            match sent {
+                Ok(()) => taken += 1,
+                Err(error) if error.kind() == ErrorKind::ConnectionLost => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Sends a request to the next unit and waits for the answer. Dropping the future gives up
+    /// waiting; the handler at the other end is not told.
+    ///
+    /// ```no_run
+    /// # async fn example(math: roletalk::Destination) -> roletalk::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let answer = math.request("add", roletalk::Data::json(&(2, 3))?)
+    ///     .timeout(Duration::from_secs(1))
+    ///     .await?;
+    /// assert_eq!(answer.parse::<i64>()?, 5);
+    /// # Ok(()) }
+    /// ```
+    pub fn request<'a>(&'a self, event: &'a str, data: impl Into<Data>) -> Request<'a> {
+        Request {
+            destination: self,
+            event,
+            data: data.into(),
+            unit: None,
+            timeout: None,
+            order: Order::Kept,
+        }
+    }
+
+    /// Sends a request to every unit that serves the role now. The answers come as they arrive.
+    ///
+    /// ```no_run
+    /// # async fn example(health: roletalk::Destination) -> roletalk::Result<()> {
+    /// let mut survey = health.survey("check", ());
+    /// while let Some((unit, answer)) = survey.next().await {
+    ///     println!("{}: {:?}", unit.name(), answer.map(|answer| answer.into_data()));
+    /// }
+    /// let all = health.survey("check", ()).all().await;
+    /// # Ok(()) }
+    /// ```
+    pub fn survey(&self, event: &str, data: impl Into<Data>) -> Survey {
+        self.survey_within(event, data, None)
+    }
+
+    /// As [`survey`](Destination::survey), with a time limit for each answer.
+    pub fn survey_within(
+        &self,
+        event: &str,
+        data: impl Into<Data>,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Survey {
+        let (role, event): (Arc<str>, Arc<str>) = (self.inner.role.clone(), event.into());
+        let (data, timeout) = (data.into(), timeout.into());
+        let units = self.inner.units.borrow().clone();
+        let asked = units.len();
+        let answers = units.iter().cloned().map(|unit| {
+            let (role, event, data) = (role.clone(), event.clone(), data.clone());
+            let asking = async move {
+                let outgoing = outgoing(&role, &event, &data, Order::Kept);
+                let answer = ask(&unit, outgoing, timeout).await;
+                (Unit::new(unit), answer)
+            };
+            Box::pin(asking) as Asking
+        });
+        Survey { asked, answers: answers.collect() }
+    }
+
+    /// Asks the next unit for a stream to read.
+    ///
+    /// ```no_run
+    /// # async fn example(store: roletalk::Destination) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// let (mut stream, answer) = store.readable("download", "x").await?;
+    /// let mut bytes = Vec::new();
+    /// stream.read_to_end(&mut bytes).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn readable<'a>(
+        &'a self,
+        event: &'a str,
+        data: impl Into<Data>,
+    ) -> OpenStream<'a, Readable> {
+        OpenStream {
+            destination: self,
+            event,
+            data: data.into(),
+            unit: None,
+            timeout: None,
+            direction: Direction::RequesterReads,
+            make: Readable::new,
+        }
+    }
+
+    /// Asks the next unit for a stream to write.
+    ///
+    /// ```no_run
+    /// # async fn example(store: roletalk::Destination) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// let (mut stream, answer) = store.writable("upload", "x").await?;
+    /// stream.write_all(b"hello").await?;
+    /// stream.shutdown().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn writable<'a>(
+        &'a self,
+        event: &'a str,
+        data: impl Into<Data>,
+    ) -> OpenStream<'a, Writable> {
+        OpenStream {
+            destination: self,
+            event,
+            data: data.into(),
+            unit: None,
+            timeout: None,
+            direction: Direction::RequesterWrites,
+            make: Writable::new,
+        }
+    }
+
+    /// The chosen unit, or the next one.
+    fn unit_or_next(&self, unit: Option<Arc<UnitInner>>) -> Result<Arc<UnitInner>> {
+        match unit {
+            Some(unit) => self.shared.check_open().map(|()| unit),
+            None => self.pick(),
+        }
+    }
+}
+
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Destination")
+            .field("role", &self.inner.role)
+            .field("units", &self.inner.units.borrow().len())
+            .finish()
+    }
+}
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + std::marker::Send + 'a>>;
+
+/// A message about to be sent: `await` it. Made by [`Destination::send`].
+#[must_use = "nothing is sent until it is awaited"]
+#[derive(Debug)]
+pub struct Send<'a> {
+    destination: &'a Destination,
+    event: &'a str,
+    data: Data,
+    unit: Option<Unit>,
+    order: Order,
+}
+
+impl<'a> Send<'a> {
+    /// Sends to this unit instead of the next in turn.
+    pub fn to(mut self, unit: &Unit) -> Send<'a> {
+        self.unit = Some(unit.clone());
+        self
+    }
+
+    /// Takes the least loaded connection of the unit, though the message may then overtake others.
+    pub fn unordered(mut self) -> Send<'a> {
+        self.order = Order::Any;
+        self
+    }
+}
+
+impl<'a> IntoFuture for Send<'a> {
+    type Output = Result<Unit>;
+    type IntoFuture = Boxed<'a, Result<Unit>>;
+
+    /// # Errors
+    /// [`ErrorKind::NoUnit`], [`ErrorKind::ConnectionLost`], [`ErrorKind::TooLarge`],
+    /// [`ErrorKind::InvalidArgument`] for an event name over 65 535 bytes, [`ErrorKind::Closed`].
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Send { destination, event, data, unit, order } = self;
+            let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
+            unit.send(outgoing(&destination.inner.role, event, &data, order)).await?;
+            Ok(Unit::new(unit))
+        })
+    }
+}
+
+/// A request about to be sent: `await` it. Made by [`Destination::request`].
+#[must_use = "nothing is sent until it is awaited"]
+#[derive(Debug)]
+pub struct Request<'a> {
+    destination: &'a Destination,
+    event: &'a str,
+    data: Data,
+    unit: Option<Unit>,
+    timeout: Option<Duration>,
+    order: Order,
+}
+
+impl<'a> Request<'a> {
+    /// Asks this unit instead of the next in turn.
+    pub fn to(mut self, unit: &Unit) -> Request<'a> {
+        self.unit = Some(unit.clone());
+        self
+    }
+
+    /// Fails with [`ErrorKind::Timeout`] when the answer takes longer. The default is
+    /// [`Limits::request_timeout`](crate::engine::Limits), five minutes.
+    pub fn timeout(mut self, timeout: Duration) -> Request<'a> {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Takes the least loaded connection of the unit, though the request may then overtake others.
+    pub fn unordered(mut self) -> Request<'a> {
+        self.order = Order::Any;
+        self
+    }
+}
+
+impl<'a> IntoFuture for Request<'a> {
+    type Output = Result<Answer>;
+    type IntoFuture = Boxed<'a, Result<Answer>>;
+
+    /// # Errors
+    /// [`ErrorKind::Rejected`] with the handler's text, [`ErrorKind::Timeout`],
+    /// [`ErrorKind::NoUnit`], [`ErrorKind::ConnectionLost`], [`ErrorKind::Overloaded`] when too many
+    /// requests wait, [`ErrorKind::TooLarge`], [`ErrorKind::InvalidArgument`] for an event name over
+    /// 65 535 bytes, [`ErrorKind::Closed`].
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Request { destination, event, data, unit, timeout, order } = self;
+            let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
+            let outgoing = outgoing(&destination.inner.role, event, &data, order);
+            ask(&unit, outgoing, timeout).await
+        })
+    }
+}
+
+/// Gives up a request that nobody waits for any more.
+struct Abandon<'a> {
+    unit: &'a UnitInner,
+    corr: u64,
+    answered: bool,
+}
+
+impl Drop for Abandon<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.unit.with(|state| drop(state.machine.abandon(self.corr)));
+        }
+    }
+}
+
+fn outgoing<'a>(role: &'a str, event: &'a str, data: &'a Data, order: Order) -> Outgoing<'a> {
+    Outgoing { role, event, payload: data.payload(), order }
+}
+
+async fn ask(
+    unit: &Arc<UnitInner>,
+    outgoing: Outgoing<'_>,
+    timeout: Option<Duration>,
+) -> Result<Answer> {
+    let (sender, receiver) = oneshot::channel();
+    let mut sender = Some(sender);
+    let corr = unit
+        .when_room(|state, now| {
+            let Some(tag) = sender.take() else { return Err(Unit::gone()) };
+            state.machine.request(outgoing, timeout, now, tag)
+        })
+        .await?;
+    let mut abandon = Abandon { unit, corr, answered: false };
+    let outcome = receiver.await;
+    abandon.answered = true;
+    let data = outcome.unwrap_or_else(|_| Err(Unit::gone()))?;
+    Ok(Answer { data, unit: unit.clone() })
+}
+
+/// The answer to a request.
+#[derive(Clone)]
+pub struct Answer {
+    data: Data,
+    unit: Arc<UnitInner>,
+}
+
+impl Answer {
+    /// The payload.
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// The payload, giving up the rest.
+    pub fn into_data(self) -> Data {
+        self.data
+    }
+
+    /// The payload as a type of the application's; see [`Data::parse`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Data`] when the payload is not of that type.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+        Ok(self.data.parse()?)
+    }
+
+    /// The unit that answered.
+    pub fn unit(&self) -> Unit {
+        Unit::new(self.unit.clone())
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").field("data", &self.data).finish_non_exhaustive()
+    }
+}
+
+type Asking = Boxed<'static, (Unit, Result<Answer>)>;
+
+/// The answers to a survey as they arrive: a [`Stream`]. Dropping it gives up waiting. Nothing is
+/// sent before it is first polled.
+#[must_use = "nothing is asked until the answers are awaited"]
+pub struct Survey {
+    asked: usize,
+    answers: FuturesUnordered<Asking>,
+}
+
+impl Survey {
+    /// How many units are asked.
+    pub fn asked(&self) -> usize {
+        self.asked
+    }
+
+    /// The next answer, or why a unit gave none; none when every unit has been heard. Cancel-safe.
+    pub async fn next(&mut self) -> Option<(Unit, Result<Answer>)> {
+        self.answers.next().await
+    }
+
+    /// All answers, in the order of arrival.
+    pub async fn all(self) -> Vec<(Unit, Result<Answer>)> {
+        self.answers.collect().await
+    }
+}
+
+impl Stream for Survey {
+    type Item = (Unit, Result<Answer>);
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.answers.poll_next_unpin(cx)
+    }
+}
+
+impl fmt::Debug for Survey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Survey")
+            .field("asked", &self.asked)
+            .field("open", &self.answers.len())
+            .finish()
+    }
+}
+
+/// A stream about to be asked for: `await` it to get the stream and the answer's payload. Made by
+/// [`Destination::readable`] and [`Destination::writable`].
+#[must_use = "nothing is asked until it is awaited"]
+pub struct OpenStream<'a, S> {
+    destination: &'a Destination,
+    event: &'a str,
+    data: Data,
+    unit: Option<Unit>,
+    timeout: Option<Duration>,
+    direction: Direction,
+    make: fn(Arc<UnitInner>, StreamId) -> S,
+}
+
+impl<'a, S> OpenStream<'a, S> {
+    /// Asks this unit instead of the next in turn.
+    pub fn to(mut self, unit: &Unit) -> OpenStream<'a, S> {
+        self.unit = Some(unit.clone());
+        self
+    }
+
+    /// Fails with [`ErrorKind::Timeout`] when the stream is not accepted within this time. It does
+    /// not limit the stream itself.
+    pub fn timeout(mut self, timeout: Duration) -> OpenStream<'a, S> {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+impl<'a, S: std::marker::Send + 'a> IntoFuture for OpenStream<'a, S> {
+    type Output = Result<(S, Answer)>;
+    type IntoFuture = Boxed<'a, Result<(S, Answer)>>;
+
+    /// # Errors
+    /// As [`Request`]; [`ErrorKind::Rejected`] when the stream is refused,
+    /// [`ErrorKind::Overloaded`] also when too many streams are open.
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let OpenStream { destination, event, data, unit, timeout, direction, make } = self;
+            let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
+            let (sender, receiver) = oneshot::channel();
+            let mut sender = Some(sender);
+            let outgoing = outgoing(&destination.inner.role, event, &data, Order::Any);
+            let (id, _) = unit
+                .when_room(|state, now| {
+                    let Some(tag) = sender.take() else { return Err(Unit::gone()) };
+                    state.machine.open_stream(direction, outgoing, timeout, now, tag)
+                })
+                .await?;
+            // From here on it closes the stream when it is dropped, also while it is being opened.
+            let stream = make(unit.clone(), id);
+            let data = receiver.await.unwrap_or_else(|_| Err(Unit::gone()))?;
+            Ok((stream, Answer { data, unit }))
+        })
+    }
+}

@@ -1,0 +1,325 @@
+//! From the engine's events to the application's handlers, and back with the answers.
+
+use std::{
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{Arc, PoisonError},
+    task::{Context as TaskContext, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use tracing::{trace, warn};
+
+use super::{
+    context::{Context, Kind, Offer},
+    event::PeerEvent,
+    role::RoleInner,
+    unit::{Tag, UnitInner},
+};
+use crate::{
+    engine::{self, ConnId, Event, Incoming, Responder, StreamOffer},
+    error::{Error, ErrorKind, Result},
+    wire::Data,
+};
+
+/// A future of a handler, on the heap.
+pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Data>> + Send>>;
+pub(crate) type Handler = Arc<dyn Fn(Context) -> HandlerFuture + Send + Sync>;
+pub(crate) type Middleware = Arc<dyn Fn(Context, Next) -> HandlerFuture + Send + Sync>;
+
+/// The rest of the chain behind a middleware: further middleware, then the handler.
+pub struct Next {
+    peer: Arc<Vec<Middleware>>,
+    role: Arc<Vec<Middleware>>,
+    at: usize,
+    handler: Handler,
+}
+
+impl Next {
+    /// Runs the rest of the chain and gives its outcome, which the middleware may pass on, change
+    /// or replace. Not calling it means that the handler does not run.
+    ///
+    /// # Errors
+    /// What the handler or a later middleware failed with.
+    pub async fn run(self, context: Context) -> Result<Data> {
+        self.start(context).await
+    }
+
+    fn start(mut self, context: Context) -> HandlerFuture {
+        let middleware = match self.peer.get(self.at) {
+            Some(middleware) => Some(middleware),
+            None => self.role.get(self.at - self.peer.len()),
+        };
+        match middleware.cloned() {
+            Some(middleware) => {
+                self.at += 1;
+                middleware(context, self)
+            }
+            None => (self.handler)(context),
+        }
+    }
+}
+
+/// The way back for an outcome.
+enum Reply {
+    /// A message: nobody waits.
+    None,
+    Request(Responder),
+    Stream(StreamOffer, Arc<Offer>),
+}
+
+/// A batch of handlers that takes longer than this keeps the connection from answering pings: the
+/// following ones run in tasks of their own from the start.
+const SLOW_BATCH: Duration = Duration::from_millis(5);
+const SLOW_FOR: Duration = Duration::from_secs(1);
+
+/// Runs handlers for one connection. A handler is started right where its message was read; only
+/// when it has to wait does it become a task.
+pub(crate) struct Dispatcher {
+    spawn_until: Option<Instant>,
+    started: Vec<(HandlerFuture, Reply)>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new() -> Dispatcher {
+        Dispatcher { spawn_until: None, started: Vec::new() }
+    }
+
+    /// Does what the events mean. Returns connections that must be closed as dead.
+    pub(crate) fn dispatch(
+        &mut self,
+        unit: &Arc<UnitInner>,
+        events: &mut Vec<Event<Tag>>,
+    ) -> Vec<ConnId> {
+        let mut dead = Vec::new();
+        if events.is_empty() {
+            return dead;
+        }
+        let shared = &unit.shared;
+        // One look at the roles for the whole batch.
+        let mut roles = None;
+        for event in events.drain(..) {
+            match event {
+                Event::Answer { tag, outcome } => {
+                    // The one who asked may have gone.
+                    let _ = tag.send(outcome);
+                }
+                Event::Stream(id) => {
+                    if let Some(waker) = unit.with(|state| state.waker(id)) {
+                        waker.wake();
+                    }
+                }
+                Event::Room => unit.room.notify_waiters(),
+                Event::Roles(update) => {
+                    shared.with_core(|core, _| core.peer.unit_roles(unit.id, update));
+                }
+                Event::Acquaint(told) => {
+                    shared.with_core(|core, now| core.peer.acquainted(told, now));
+                }
+                Event::Dead(conn) => dead.push(conn),
+                Event::SlowConsumer { queued, dropped, .. } => {
+                    warn!(unit = %unit.info.load().id, queued, dropped, "slow consumer");
+                    let unit = super::Unit::new(unit.clone());
+                    shared.emit(PeerEvent::SlowConsumer { unit, queued, dropped });
+                }
+                Event::Message(incoming) => {
+                    let roles = roles.get_or_insert_with(|| shared.role_table());
+                    let role = roles.get(incoming.role()).cloned();
+                    self.start(unit, role, incoming, Kind::Message, Reply::None);
+                }
+                Event::Request(incoming, responder) => {
+                    let roles = roles.get_or_insert_with(|| shared.role_table());
+                    let role = roles.get(incoming.role()).cloned();
+                    self.start(unit, role, incoming, Kind::Request, Reply::Request(responder));
+                }
+                Event::StreamRequest(incoming, offer) => {
+                    let roles = roles.get_or_insert_with(|| shared.role_table());
+                    let role = roles.get(incoming.role()).cloned();
+                    let kind =
+                        if offer.is_writable_here() { Kind::Writable } else { Kind::Readable };
+                    let reply = Reply::Stream(offer, Arc::new(Offer::new(offer)));
+                    self.start(unit, role, incoming, kind, reply);
+                }
+            }
+        }
+        drop(roles);
+        self.run(unit);
+        dead
+    }
+
+    /// Finds the handler, or rejects.
+    fn start(
+        &mut self,
+        unit: &Arc<UnitInner>,
+        role: Option<Arc<RoleInner>>,
+        incoming: Incoming,
+        kind: Kind,
+        reply: Reply,
+    ) {
+        let Some(role) = role else {
+            let reason = engine::role_not_registered(incoming.role());
+            return refuse(unit, &reply, &reason);
+        };
+        if !role.is_active() {
+            let reason = engine::role_disabled(incoming.role());
+            return refuse(unit, &reply, &reason);
+        }
+        let Some(handler) = role.handler(kind, incoming.event()) else {
+            let reason = engine::event_not_handled(incoming.event());
+            return refuse(unit, &reply, &reason);
+        };
+        let offer = match &reply {
+            Reply::Stream(_, offer) => Some(offer.clone()),
+            _ => None,
+        };
+        let context = Context::new(unit.clone(), incoming, kind, offer);
+        let (peer, role) = (unit.shared.middleware.load(), role.middleware());
+        // Calling a handler only makes its future; but its body may panic as well.
+        let made = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            if peer.is_empty() && role.is_empty() {
+                handler(context)
+            } else {
+                Next { peer: peer.clone(), role, at: 0, handler }.start(context)
+            }
+        }));
+        let future = made.unwrap_or_else(|_| Box::pin(async { Err(panicked()) }));
+        self.started.push((future, reply));
+    }
+
+    /// Runs what was found, without any lock.
+    fn run(&mut self, unit: &Arc<UnitInner>) {
+        if self.started.is_empty() {
+            return;
+        }
+        let begun = Instant::now();
+        let spawn = self.spawn_until.is_some_and(|until| begun < until);
+        let mut started = std::mem::take(&mut self.started);
+        for (mut future, reply) in started.drain(..) {
+            let first = if spawn { Poll::Pending } else { poll_once(&mut future) };
+            match first {
+                Poll::Ready(outcome) => {
+                    if let Some(outcome) = try_answer(unit, &reply, outcome) {
+                        unit.shared.runtime.spawn(answer(unit.clone(), reply, outcome));
+                    }
+                }
+                Poll::Pending => {
+                    let unit = unit.clone();
+                    let runtime = unit.shared.runtime.clone();
+                    runtime.spawn(async move {
+                        let outcome = AssertUnwindSafe(future).catch_unwind().await;
+                        answer(unit, reply, outcome.unwrap_or_else(|_| Err(panicked()))).await;
+                    });
+                }
+            }
+        }
+        // Keep the allocation.
+        self.started = started;
+        if !spawn && begun.elapsed() > SLOW_BATCH {
+            self.spawn_until = Some(Instant::now() + SLOW_FOR);
+        }
+    }
+}
+
+/// Polls a handler where it is. It is polled again by its own task if it is not ready, so the
+/// wake-up of this first try is not needed.
+fn poll_once(future: &mut HandlerFuture) -> Poll<Result<Data>> {
+    let mut cx = TaskContext::from_waker(Waker::noop());
+    match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx))) {
+        Ok(poll) => poll,
+        Err(_) => Poll::Ready(Err(panicked())),
+    }
+}
+
+fn panicked() -> Error {
+    Error::new(ErrorKind::HandlerPanicked, "The handler panicked")
+}
+
+/// Rejects what has no handler. Messages are dropped silently.
+fn refuse(unit: &Arc<UnitInner>, reply: &Reply, reason: &str) {
+    trace!(reason, "refused");
+    unit.with(|state| {
+        state.machine.handled();
+        let _ = match reply {
+            Reply::None => return,
+            Reply::Request(responder) => state.machine.reject(*responder, reason),
+            Reply::Stream(offer, _) => state.machine.refuse_stream(*offer, reason),
+        };
+    });
+}
+
+/// Answers when the unit has room. Gives the outcome back when it has none.
+fn try_answer(unit: &Arc<UnitInner>, reply: &Reply, outcome: Result<Data>) -> Option<Result<Data>> {
+    if let Err(error) = &outcome {
+        report(unit, reply, error);
+    }
+    if matches!(reply, Reply::None) {
+        unit.with(|state| state.machine.handled());
+        return None;
+    }
+    unit.with(|state| {
+        if state.machine.is_open() && !state.machine.has_room() {
+            return Some(outcome);
+        }
+        state.machine.handled();
+        match (reply, &outcome) {
+            (Reply::None, _) => {}
+            (Reply::Request(responder), Ok(data)) => {
+                if let Err(error) = state.machine.respond(*responder, data.payload())
+                    && error.kind() == ErrorKind::TooLarge
+                {
+                    let _ = state.machine.reject(*responder, error.text());
+                }
+            }
+            (Reply::Request(responder), Err(error)) => {
+                let _ = state.machine.reject(*responder, error.text());
+            }
+            (Reply::Stream(..), _) if taken(reply) => {}
+            (Reply::Stream(offer, _), outcome) => {
+                let reason = match outcome {
+                    Ok(_) => "The stream was not accepted",
+                    Err(error) => error.text(),
+                };
+                let _ = state.machine.refuse_stream(*offer, reason);
+            }
+        }
+        None
+    })
+}
+
+/// Whether the handler has accepted the stream.
+fn taken(reply: &Reply) -> bool {
+    matches!(reply, Reply::Stream(_, offer) if offer.take().is_none())
+}
+
+/// Answers as soon as the unit has room.
+async fn answer(unit: Arc<UnitInner>, reply: Reply, outcome: Result<Data>) {
+    let mut outcome = outcome;
+    loop {
+        let room = unit.room.notified();
+        tokio::pin!(room);
+        room.as_mut().enable();
+        match try_answer(&unit, &reply, outcome) {
+            None => return,
+            Some(rest) => outcome = rest,
+        }
+        room.await;
+    }
+}
+
+/// Tells of errors that no requester will hear of, and of panics.
+fn report(unit: &Arc<UnitInner>, reply: &Reply, error: &Error) {
+    if matches!(reply, Reply::None) || error.kind() == ErrorKind::HandlerPanicked {
+        warn!(unit = %unit.info.load().id, %error, "handler failed");
+        let unit_handle = super::Unit::new(unit.clone());
+        unit.shared.emit(PeerEvent::HandlerFailed { unit: unit_handle, error: error.clone() });
+    }
+}
+
+impl super::Shared {
+    fn role_table(
+        &self,
+    ) -> std::sync::RwLockReadGuard<'_, std::collections::HashMap<Arc<str>, Arc<RoleInner>>> {
+        self.roles.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}

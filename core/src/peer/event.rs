@@ -1,0 +1,138 @@
+//! What happens to a peer.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_core::Stream;
+use tokio::sync::broadcast;
+
+use super::unit::Unit;
+use crate::error::Error;
+
+/// Something that happened to a peer, from [`Peer::events`](crate::Peer::events).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum PeerEvent {
+    /// A unit connected.
+    UnitOpened(Unit),
+    /// A unit's last connection closed.
+    UnitClosed(Unit),
+    /// The first unit that serves a destination's role is there.
+    DestinationOpened(Arc<str>),
+    /// No unit serves a destination's role any more.
+    DestinationClosed(Arc<str>),
+    /// A unit serves a destination's role from now on.
+    DestinationGained {
+        /// The destination's role.
+        role: Arc<str>,
+        /// The unit.
+        unit: Unit,
+    },
+    /// A unit serves a destination's role no longer.
+    DestinationLost {
+        /// The destination's role.
+        role: Arc<str>,
+        /// The unit.
+        unit: Unit,
+    },
+    /// A handshake was refused, by this side or the other.
+    AuthRefused {
+        /// The reason, in the original's words.
+        reason: String,
+    },
+    /// An address that was lost, or never reached, is connected now.
+    ReconnectSucceeded {
+        /// The address.
+        address: Arc<str>,
+        /// Failed attempts before this one.
+        count: u32,
+        /// The unit that answered.
+        unit: Unit,
+    },
+    /// An address was dialed again in vain. It is tried further.
+    ReconnectFailed {
+        /// The address.
+        address: Arc<str>,
+        /// Failed attempts before this one.
+        count: u32,
+        /// Why.
+        error: Error,
+    },
+    /// A connection closed. Others of the unit may still be open.
+    ConnectionClosed {
+        /// The unit, when its handshake had been done.
+        unit: Option<Unit>,
+        /// Why.
+        reason: Error,
+    },
+    /// Something came that the protocol does not allow. That one connection is closed.
+    BadInput {
+        /// The unit, when its handshake had been done.
+        unit: Option<Unit>,
+        /// What it was.
+        error: Error,
+    },
+    /// A unit takes no data although much is queued for it, or sends more than the handlers can do.
+    SlowConsumer {
+        /// The unit.
+        unit: Unit,
+        /// Bytes that wait to be written on the connection.
+        queued: usize,
+        /// Messages and requests of the unit that had to be dropped or rejected so far.
+        dropped: u64,
+    },
+    /// The handler of a message failed, or any handler panicked. The connection stays.
+    HandlerFailed {
+        /// The unit whose message it was.
+        unit: Unit,
+        /// What the handler said.
+        error: Error,
+    },
+    /// This subscriber was too slow and has missed some events.
+    Missed(u64),
+}
+
+/// A subscription to a peer's events: a [`Stream`] that ends with the peer's last handle.
+///
+/// It sees what happens from its creation on. When it lags more than a thousand events behind, the
+/// oldest are replaced by one [`PeerEvent::Missed`].
+pub struct Events {
+    state: Pin<Box<dyn Stream<Item = PeerEvent> + Send>>,
+}
+
+impl Events {
+    pub(crate) fn new(receiver: broadcast::Receiver<PeerEvent>) -> Events {
+        let state = futures_util::stream::unfold(receiver, |mut receiver| async {
+            match receiver.recv().await {
+                Ok(event) => Some((event, receiver)),
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    Some((PeerEvent::Missed(missed), receiver))
+                }
+                Err(broadcast::error::RecvError::Closed) => None,
+            }
+        });
+        Events { state: Box::pin(state) }
+    }
+
+    /// The next event; none when the peer is gone. Cancel-safe.
+    pub async fn next(&mut self) -> Option<PeerEvent> {
+        std::future::poll_fn(|cx| self.state.as_mut().poll_next(cx)).await
+    }
+}
+
+impl Stream for Events {
+    type Item = PeerEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<PeerEvent>> {
+        self.state.as_mut().poll_next(cx)
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Events")
+    }
+}

@@ -1,0 +1,443 @@
+//! The async Rust API, on tokio.
+
+mod builder;
+mod context;
+mod destination;
+mod dispatch;
+mod event;
+mod role;
+mod shared;
+mod stream;
+mod unit;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::ToSocketAddrs,
+    sync::oneshot,
+};
+
+pub use builder::PeerBuilder;
+pub use context::{Context, Kind, ReadableRequest, WritableRequest};
+pub use destination::{Answer, Destination, OpenStream, Request, Send, Survey};
+pub(crate) use dispatch::Dispatcher;
+pub use dispatch::Next;
+pub use event::{Events, PeerEvent};
+pub use role::Role;
+pub(crate) use shared::{Shared, lock};
+pub use stream::{Readable, Writable};
+pub use unit::Unit;
+pub(crate) use unit::{Tag, UnitInner};
+
+use crate::{
+    engine::{ConnId, UnitStats},
+    error::{Error, ErrorKind, Result},
+    net::{self, ConnectOptions, ListenOptions, Listener, Opening},
+    wire::Data,
+};
+use destination::DestinationInner;
+use role::RoleInner;
+use shared::Dialed;
+
+/// The local node: it offers roles, finds those of others, and is connected to them in any direction.
+///
+/// A handle: clones are cheap and stand for the same peer. The peer closes when it is told to, or
+/// when its last handle is dropped; handlers that own a clone keep it open until then.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> roletalk::Result<()> {
+/// use roletalk::Peer;
+///
+/// let worker = Peer::builder().name("worker").build()?;
+/// worker.role("math")?.on_request("double", |ctx| async move {
+///     Ok::<_, roletalk::Error>(ctx.parse::<i64>()? * 2)
+/// });
+/// let listener = worker.listen("127.0.0.1:0").await?;
+///
+/// let client = Peer::builder().name("client").build()?;
+/// client.connect(listener.url()).await?;
+/// let math = client.destination("math")?;
+/// math.ready().await?;
+/// assert_eq!(math.request("double", 21).await?.parse::<i64>()?, 42);
+/// # client.close().await;
+/// # worker.close().await;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Peer {
+    handle: Arc<Handle>,
+}
+
+/// Closes the peer with the last handle.
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+/// A connection that was dialed.
+#[derive(Clone, Debug)]
+pub struct Connected {
+    unit: Unit,
+    connection: ConnId,
+}
+
+impl Connected {
+    /// The unit that answered.
+    pub fn unit(&self) -> &Unit {
+        &self.unit
+    }
+
+    /// The connection, as in [`UnitStats::connections`].
+    pub fn connection(&self) -> ConnId {
+        self.connection
+    }
+}
+
+/// Counters of a peer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PeerStats {
+    /// Connected units, each with its counters.
+    pub units: Vec<(Unit, UnitStats)>,
+    /// Accepted connections whose handshake is under way.
+    pub handshakes: usize,
+    /// Bytes that wait to be written on all connections.
+    pub queued: usize,
+    /// Addresses that were connected again after a loss, or after failures.
+    pub reconnects: u64,
+}
+
+impl Peer {
+    /// Starts to set up a peer.
+    pub fn builder() -> PeerBuilder {
+        PeerBuilder::new()
+    }
+
+    fn new(shared: Arc<Shared>) -> Peer {
+        Peer { handle: Arc::new(Handle { shared }) }
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    /// This peer's id, unique for its lifetime: 32 hexadecimal digits.
+    pub fn id(&self) -> Arc<str> {
+        self.shared().id.clone()
+    }
+
+    /// Sets a tag. Units that connect from now on see it.
+    pub fn set_tag(&self, key: impl Into<String>, value: impl Into<String>) {
+        self.shared().with_core(|core, _| core.peer.set_tag(key.into(), value.into()));
+    }
+
+    /// This peer's tags.
+    pub fn tags(&self) -> BTreeMap<String, String> {
+        self.shared().with_core(|core, _| core.peer.tags().clone())
+    }
+
+    /// Adds a preshared key, or replaces the one with this id. From the first one on, only peers
+    /// that share a key get in. Connections that are up stay.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the id or the key is empty or longer than 1 024 bytes.
+    pub fn add_preshared_key(&self, id: &str, key: &str) -> Result<()> {
+        self.shared().with_core(|core, _| core.peer.keys_mut().add(id, key))
+    }
+
+    /// Removes a preshared key; false when there is none with this id. Connections that are up stay.
+    /// Without any key everyone gets in.
+    pub fn remove_preshared_key(&self, id: &str) -> bool {
+        self.shared().with_core(|core, _| core.peer.keys_mut().remove(id))
+    }
+
+    /// The role of this name, added and offered if it is new.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the name is empty or longer than 65 535 bytes,
+    /// [`ErrorKind::Closed`].
+    pub fn role(&self, name: &str) -> Result<Role> {
+        self.add_role(name, true)
+    }
+
+    /// The role of this name, added but not offered yet if it is new: [`Role::enable`] offers it,
+    /// after its handlers have been set.
+    ///
+    /// # Errors
+    /// As [`role`](Peer::role).
+    pub fn disabled_role(&self, name: &str) -> Result<Role> {
+        self.add_role(name, false)
+    }
+
+    fn add_role(&self, name: &str, active: bool) -> Result<Role> {
+        let shared = self.shared();
+        shared.check_open()?;
+        let inner = shared.with_core(|core, now| {
+            core.peer.add_role(name, active, now)?;
+            let mut roles = shared.roles.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(role) = roles.get(name) {
+                return Ok(role.clone());
+            }
+            let name: Arc<str> = name.into();
+            let role = Arc::new(RoleInner::new(name.clone(), active));
+            roles.insert(name, role.clone());
+            Ok::<_, Error>(role)
+        })?;
+        Ok(Role::new(shared.clone(), inner))
+    }
+
+    /// All roles, in the order in which they were added.
+    pub fn roles(&self) -> Vec<Role> {
+        let shared = self.shared();
+        let names: Vec<Arc<str>> =
+            shared.with_core(|core, _| core.peer.roles().map(|(name, _)| name.clone()).collect());
+        let roles = shared.roles.read().unwrap_or_else(PoisonError::into_inner);
+        let known = names.iter().filter_map(|name| roles.get(name));
+        known.map(|role| Role::new(shared.clone(), role.clone())).collect()
+    }
+
+    /// The destination of this name, added if it is new. Acquaintance looks for the roles of
+    /// destinations.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the name is empty or longer than 65 535 bytes,
+    /// [`ErrorKind::Closed`].
+    pub fn destination(&self, role: &str) -> Result<Destination> {
+        let shared = self.shared();
+        shared.check_open()?;
+        let inner = shared.with_core(|core, _| {
+            if let Some(known) = core.destinations.get(role) {
+                return Ok(known.clone());
+            }
+            let inner = Arc::new(DestinationInner::new(role.into()));
+            core.destinations.insert(role.into(), inner.clone());
+            match core.peer.add_destination(role) {
+                Ok(_) => Ok(inner),
+                Err(error) => {
+                    core.destinations.remove(role);
+                    Err(error)
+                }
+            }
+        })?;
+        Ok(Destination::new(shared.clone(), inner))
+    }
+
+    /// All destinations, in no particular order.
+    pub fn destinations(&self) -> Vec<Destination> {
+        let shared = self.shared();
+        let inner: Vec<_> =
+            shared.with_core(|core, _| core.destinations.values().cloned().collect());
+        inner.into_iter().map(|inner| Destination::new(shared.clone(), inner)).collect()
+    }
+
+    /// All connected units, in no particular order.
+    pub fn units(&self) -> Vec<Unit> {
+        let units: Vec<_> =
+            self.shared().with_core(|core, _| core.units.values().cloned().collect());
+        units.into_iter().map(Unit::new).collect()
+    }
+
+    /// Subscribes to what happens from now on.
+    pub fn events(&self) -> Events {
+        Events::new(self.shared().events.subscribe())
+    }
+
+    /// Adds middleware for everything that any role handles. It sees what passes the checks (the
+    /// role is offered, the event has a handler), in the order in which it was added, before the
+    /// roles' own.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let peer = roletalk::Peer::builder().build()?;
+    /// peer.layer(|ctx, next| async move {
+    ///     let what = format!("{}/{}", ctx.role(), ctx.event());
+    ///     let outcome = next.run(ctx).await;
+    ///     println!("{what}: {}", if outcome.is_ok() { "ok" } else { "failed" });
+    ///     outcome
+    /// });
+    /// # Ok::<_, roletalk::Error>(()) }).unwrap();
+    /// ```
+    pub fn layer<F, Fut>(&self, middleware: F)
+    where
+        F: Fn(Context, Next) -> Fut + std::marker::Send + Sync + 'static,
+        Fut: Future<Output = Result<Data>> + std::marker::Send + 'static,
+    {
+        role::add_middleware(&self.shared().middleware, middleware);
+    }
+
+    /// Listens on an address, such as `127.0.0.1:9000`; port 0 takes a free one. May be called
+    /// several times.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] when the address cannot be listened on, [`ErrorKind::Closed`].
+    pub async fn listen(&self, address: impl ToSocketAddrs) -> Result<Listener> {
+        self.listen_with(address, ListenOptions::new()).await
+    }
+
+    /// As [`listen`](Peer::listen), with a path or TLS.
+    ///
+    /// # Errors
+    /// As [`listen`](Peer::listen), and [`ErrorKind::InvalidArgument`] for a path that does not begin
+    /// with a slash.
+    pub async fn listen_with(
+        &self,
+        address: impl ToSocketAddrs,
+        options: ListenOptions,
+    ) -> Result<Listener> {
+        net::listen(self.shared(), address, options).await
+    }
+
+    /// Serves a connection that the application's own server has accepted: its first bytes are an
+    /// HTTP upgrade. Returns when the connection has ended; spawn it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    pub async fn accept<S>(&self, stream: S) -> Result<()>
+    where
+        S: AsyncRead + AsyncWrite + std::marker::Send + Unpin + 'static,
+    {
+        self.shared().check_open()?;
+        net::serve(self.shared().clone(), stream, Opening::Accept { path: None }).await;
+        Ok(())
+    }
+
+    /// Serves a connection whose upgrade to WebSocket the application's own server has done, such
+    /// as hyper's `Upgraded` in `hyper_util::rt::TokioIo`. Returns when the connection has ended;
+    /// spawn it. [`accept_key`](crate::accept_key) helps to answer the upgrade.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    pub async fn accept_upgraded<S>(&self, stream: S) -> Result<()>
+    where
+        S: AsyncRead + AsyncWrite + std::marker::Send + Unpin + 'static,
+    {
+        self.shared().check_open()?;
+        net::serve(self.shared().clone(), stream, Opening::Upgraded).await;
+        Ok(())
+    }
+
+    /// Connects to a `ws://` or `wss://` address, and again whenever the connection is lost, until
+    /// [`disconnect`](Peer::disconnect). Waits for the first outcome; after a failure the address is
+    /// still tried further.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`], [`ErrorKind::ConnectFailed`], [`ErrorKind::AuthRefused`],
+    /// [`ErrorKind::Closed`].
+    pub async fn connect(&self, address: impl AsRef<str>) -> Result<Connected> {
+        self.connect_with(address, ConnectOptions::new()).await
+    }
+
+    /// As [`connect`](Peer::connect), with options: once only, headers, TLS, a time limit.
+    ///
+    /// # Errors
+    /// As [`connect`](Peer::connect), and [`ErrorKind::Tls`].
+    pub async fn connect_with(
+        &self,
+        address: impl AsRef<str>,
+        options: ConnectOptions,
+    ) -> Result<Connected> {
+        if address.as_ref().starts_with("wss:") {
+            options.tls.config()?;
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.shared().with_core(|core, now| {
+            let id = core.peer.connect(address.as_ref(), options.permanent, now)?;
+            let dialed = Dialed { options: Arc::new(options), waiter: Some(sender) };
+            core.dialed.insert(id, dialed);
+            Ok::<_, Error>(())
+        })?;
+        let closed = |_| Err(Error::new(ErrorKind::Closed, "The peer is closed"));
+        let (unit, connection) = receiver.await.unwrap_or_else(closed)?;
+        Ok(Connected { unit: Unit::new(unit), connection })
+    }
+
+    /// Stops dialing an address. A connection that is up stays; close its unit to end it. False
+    /// when the address is not dialed.
+    pub fn disconnect(&self, address: &str) -> bool {
+        self.shared().with_core(|core, _| {
+            let forgotten = core.peer.forget_url(address);
+            for id in &forgotten {
+                core.dialed.remove(id);
+            }
+            !forgotten.is_empty()
+        })
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> PeerStats {
+        let (handshakes, reconnects) =
+            self.shared().with_core(|core, _| (core.peer.handshakes(), core.reconnects));
+        let units = self.units().into_iter().map(|unit| {
+            let stats = unit.stats();
+            (unit, stats)
+        });
+        PeerStats {
+            units: units.collect(),
+            handshakes,
+            queued: self.shared().budget.queued(),
+            reconnects,
+        }
+    }
+
+    /// Stops offering roles, lets running requests and streams finish within the limit, then
+    /// closes. True when everything had finished.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        let shared = self.shared();
+        shared.draining.store(true, Ordering::Relaxed);
+        shared.with_core(|core, now| {
+            core.peer.disable_roles(now);
+            let roles = shared.roles.read().unwrap_or_else(PoisonError::into_inner);
+            for role in roles.values() {
+                role.set_active(false);
+            }
+        });
+        let finished = tokio::time::timeout(limit, async {
+            loop {
+                let idle = shared.idle.notified();
+                tokio::pin!(idle);
+                idle.as_mut().enable();
+                let units: Vec<_> =
+                    shared.with_core(|core, _| core.units.values().cloned().collect());
+                if units.iter().all(|unit| unit.busy() == 0) {
+                    return;
+                }
+                idle.await;
+            }
+        });
+        let finished = finished.await.is_ok();
+        self.close().await;
+        finished
+    }
+
+    /// Closes all connections with code 4000, stops listening and dialing, drops all handlers, and
+    /// waits until that is done: at most about two seconds, when the other side does not answer.
+    pub async fn close(&self) {
+        self.shared().close();
+        let mut tasks = self.shared().tasks.subscribe();
+        // The sender lives in `self`.
+        let _ = tasks.wait_for(|tasks| *tasks == 0).await;
+    }
+
+    /// Whether the peer was closed.
+    pub fn is_closed(&self) -> bool {
+        *self.shared().closed.borrow()
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("id", &self.shared().id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,284 @@
+//! A service that this peer offers.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+
+use super::{
+    context::{Context, Kind, ReadableRequest, WritableRequest},
+    dispatch::{Handler, HandlerFuture, Middleware, Next},
+    shared::Shared,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    wire::Data,
+};
+
+type ByEvent = HashMap<Box<str>, Handler>;
+
+#[derive(Clone, Default)]
+struct Handlers {
+    message: ByEvent,
+    request: ByEvent,
+    readable: ByEvent,
+    writable: ByEvent,
+}
+
+pub(crate) struct RoleInner {
+    name: Arc<str>,
+    active: AtomicBool,
+    handlers: ArcSwap<Handlers>,
+    middleware: ArcSwap<Vec<Middleware>>,
+}
+
+impl RoleInner {
+    pub(crate) fn new(name: Arc<str>, active: bool) -> RoleInner {
+        RoleInner {
+            name,
+            active: AtomicBool::new(active),
+            handlers: ArcSwap::default(),
+            middleware: ArcSwap::default(),
+        }
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_active(&self, active: bool) {
+        self.active.store(active, Ordering::Release);
+    }
+
+    pub(crate) fn handler(&self, kind: Kind, event: &str) -> Option<Handler> {
+        let handlers = self.handlers.load();
+        let by_event = match kind {
+            Kind::Message => &handlers.message,
+            Kind::Request => &handlers.request,
+            Kind::Readable => &handlers.readable,
+            Kind::Writable => &handlers.writable,
+        };
+        by_event.get(event).cloned()
+    }
+
+    pub(crate) fn middleware(&self) -> Arc<Vec<Middleware>> {
+        self.middleware.load_full()
+    }
+
+    fn register(&self, event: &str, handler: Handler, table: fn(&mut Handlers) -> &mut ByEvent) {
+        self.handlers.rcu(|handlers| {
+            let mut handlers = Handlers::clone(handlers);
+            table(&mut handlers).insert(event.into(), handler.clone());
+            handlers
+        });
+    }
+}
+
+/// Turns an application's closure into a handler.
+fn handler<A, F, Fut, T, E>(function: F, argument: fn(Context) -> A) -> Handler
+where
+    A: 'static,
+    F: Fn(A) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T, E>> + Send + 'static,
+    T: Into<Data>,
+    E: fmt::Display,
+{
+    Arc::new(move |context| -> HandlerFuture {
+        let future = function(argument(context));
+        Box::pin(async move {
+            match future.await {
+                Ok(data) => Ok(data.into()),
+                Err(error) => Err(Error::new(ErrorKind::HandlerFailed, error.to_string())),
+            }
+        })
+    })
+}
+
+/// A service that this peer offers, and the handlers of its events.
+///
+/// A handle: clones are cheap and stand for the same role. One handler serves an event of each
+/// kind; registering again replaces it. Handlers are called for many messages at the same time, in
+/// the order in which the messages of a unit arrived; what they do after their first `await` is
+/// concurrent. A handler runs on the task of the connection until it first waits: long computations
+/// belong into [`spawn_blocking`](tokio::task::spawn_blocking).
+///
+/// The error of a handler, whatever type it has, rejects the request with its text; so does a
+/// panic, with a fixed text.
+#[derive(Clone)]
+pub struct Role {
+    shared: Arc<Shared>,
+    inner: Arc<RoleInner>,
+}
+
+impl Role {
+    pub(crate) fn new(shared: Arc<Shared>, inner: Arc<RoleInner>) -> Role {
+        Role { shared, inner }
+    }
+
+    /// The role's name.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Handles one-way messages.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let peer = roletalk::Peer::builder().build()?;
+    /// peer.role("log")?.on_message("line", |ctx| async move {
+    ///     println!("{}: {:?}", ctx.unit().name(), ctx.data().as_str());
+    ///     Ok::<_, roletalk::Error>(())
+    /// });
+    /// # Ok::<_, roletalk::Error>(()) }).unwrap();
+    /// ```
+    pub fn on_message<F, Fut, T, E>(&self, event: &str, function: F) -> &Role
+    where
+        F: Fn(Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: Into<Data>,
+        E: fmt::Display,
+    {
+        let handler = handler(function, |context| context);
+        self.inner.register(event, handler, |handlers| &mut handlers.message);
+        self
+    }
+
+    /// Handles requests: what the handler returns is the answer.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let peer = roletalk::Peer::builder().build()?;
+    /// peer.role("math")?.on_request("add", |ctx| async move {
+    ///     let (a, b): (i64, i64) = ctx.parse()?;
+    ///     Ok::<_, roletalk::Error>(a + b)
+    /// });
+    /// # Ok::<_, roletalk::Error>(()) }).unwrap();
+    /// ```
+    pub fn on_request<F, Fut, T, E>(&self, event: &str, function: F) -> &Role
+    where
+        F: Fn(Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: Into<Data>,
+        E: fmt::Display,
+    {
+        let handler = handler(function, |context| context);
+        self.inner.register(event, handler, |handlers| &mut handlers.request);
+        self
+    }
+
+    /// Handles units that want to write a stream, which this peer reads.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// let peer = roletalk::Peer::builder().build()?;
+    /// peer.role("store")?.on_readable("upload", |request| async move {
+    ///     let mut stream = request.accept(())?;
+    ///     let mut bytes = Vec::new();
+    ///     stream.read_to_end(&mut bytes).await?;
+    ///     println!("{} bytes", bytes.len());
+    ///     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+    /// });
+    /// # Ok::<_, roletalk::Error>(()) }).unwrap();
+    /// ```
+    pub fn on_readable<F, Fut, E>(&self, event: &str, function: F) -> &Role
+    where
+        F: Fn(ReadableRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: fmt::Display,
+    {
+        let handler = handler(function, ReadableRequest);
+        self.inner.register(event, handler, |handlers| &mut handlers.readable);
+        self
+    }
+
+    /// Handles units that want to read a stream, which this peer writes.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// let peer = roletalk::Peer::builder().build()?;
+    /// peer.role("store")?.on_writable("download", |request| async move {
+    ///     let mut stream = request.accept("text/plain")?;
+    ///     stream.write_all(b"hello").await?;
+    ///     stream.shutdown().await
+    /// });
+    /// # Ok::<_, roletalk::Error>(()) }).unwrap();
+    /// ```
+    pub fn on_writable<F, Fut, E>(&self, event: &str, function: F) -> &Role
+    where
+        F: Fn(WritableRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: fmt::Display,
+    {
+        let handler = handler(function, WritableRequest);
+        self.inner.register(event, handler, |handlers| &mut handlers.writable);
+        self
+    }
+
+    /// Adds middleware for everything that this role handles. It runs behind the peer's own
+    /// ([`Peer::layer`](crate::Peer::layer)) and those added before.
+    pub fn layer<F, Fut>(&self, middleware: F) -> &Role
+    where
+        F: Fn(Context, Next) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Data>> + Send + 'static,
+    {
+        add_middleware(&self.inner.middleware, middleware);
+        self
+    }
+
+    /// Offers the role no longer: requests are rejected, messages dropped, units are told. What is
+    /// running goes on.
+    pub fn disable(&self) {
+        self.set_active(false);
+    }
+
+    /// Offers the role again; units are told.
+    pub fn enable(&self) {
+        self.set_active(true);
+    }
+
+    /// Whether the role is offered.
+    pub fn is_active(&self) -> bool {
+        self.inner.is_active()
+    }
+
+    fn set_active(&self, active: bool) {
+        // Under the lock, so that what units are told is what is true.
+        self.shared.with_core(|core, now| {
+            self.inner.set_active(active);
+            core.peer.set_role_active(&self.inner.name, active, now);
+        });
+    }
+}
+
+pub(crate) fn add_middleware<F, Fut>(chain: &ArcSwap<Vec<Middleware>>, middleware: F)
+where
+    F: Fn(Context, Next) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Data>> + Send + 'static,
+{
+    let middleware: Middleware =
+        Arc::new(move |context, next| -> HandlerFuture { Box::pin(middleware(context, next)) });
+    chain.rcu(|chain| {
+        let mut chain = Vec::clone(chain);
+        chain.push(middleware.clone());
+        chain
+    });
+}
+
+impl fmt::Debug for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Role")
+            .field("name", &self.inner.name)
+            .field("active", &self.is_active())
+            .finish()
+    }
+}

@@ -1,0 +1,404 @@
+//! What the handles of one peer share, and how the engine's effects reach the world.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, Semaphore, SemaphorePermit, broadcast, oneshot, watch},
+    time::Instant,
+};
+use tracing::{debug, warn};
+
+use super::{
+    destination::DestinationInner, dispatch::Middleware, event::PeerEvent, role::RoleInner,
+    unit::UnitInner,
+};
+use crate::{
+    engine::{
+        self, AddressId, Budget, ConnId, Limits, Moment, PeerEffect, Ready, UnitId, close_code,
+    },
+    error::{Error, ErrorKind, Result},
+    net::{ConnHandle, ConnectOptions},
+    ws::FrameWriter,
+};
+
+/// Events that a slow subscriber can lag behind before it misses some.
+const EVENT_BACKLOG: usize = 1024;
+
+/// Monotonic time since the peer was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        self.0.elapsed()
+    }
+
+    pub(crate) fn instant(&self, at: Moment) -> Instant {
+        self.0 + at
+    }
+}
+
+/// Locks without caring for poison: no lock here is held across foreign code.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+type Waiter = oneshot::Sender<Result<(Arc<UnitInner>, ConnId)>>;
+
+/// An address that is being dialed on behalf of the application.
+pub(crate) struct Dialed {
+    pub(crate) options: Arc<ConnectOptions>,
+    pub(crate) waiter: Option<Waiter>,
+}
+
+/// The part under the peer's lock. It is taken when connections, roles or units change, never for a
+/// message.
+pub(crate) struct Core {
+    pub(crate) peer: engine::Peer,
+    pub(crate) units: HashMap<UnitId, Arc<UnitInner>>,
+    pub(crate) conns: HashMap<ConnId, Arc<ConnHandle>>,
+    pub(crate) dialed: HashMap<AddressId, Dialed>,
+    pub(crate) destinations: HashMap<Arc<str>, Arc<DestinationInner>>,
+    pub(crate) reconnects: u64,
+}
+
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) budget: Budget,
+    pub(crate) runtime: Handle,
+    pub(crate) id: Arc<str>,
+    core: Mutex<Core>,
+    pub(crate) roles: RwLock<HashMap<Arc<str>, Arc<RoleInner>>>,
+    pub(crate) middleware: arc_swap::ArcSwap<Vec<Middleware>>,
+    pub(crate) events: broadcast::Sender<PeerEvent>,
+    /// Tells the timer task that the deadline may have changed.
+    timer: Notify,
+    pub(crate) closed: watch::Sender<bool>,
+    pub(crate) draining: AtomicBool,
+    /// Told whenever work may have ended while draining.
+    pub(crate) idle: Notify,
+    /// Tasks that serve connections and listeners.
+    pub(crate) tasks: watch::Sender<usize>,
+    /// Places for TLS handshakes of accepted connections.
+    tls: Semaphore,
+}
+
+impl Shared {
+    pub(crate) fn new(config: engine::Config, runtime: Handle) -> Arc<Shared> {
+        let limits = Arc::new(config.limits.clone());
+        let handshakes = limits.handshakes.min(Semaphore::MAX_PERMITS);
+        let peer = engine::Peer::new(config);
+        let shared = Arc::new(Shared {
+            clock: Clock::start(),
+            limits,
+            budget: Budget::default(),
+            runtime,
+            id: peer.id().clone(),
+            core: Mutex::new(Core {
+                peer,
+                units: HashMap::new(),
+                conns: HashMap::new(),
+                dialed: HashMap::new(),
+                destinations: HashMap::new(),
+                reconnects: 0,
+            }),
+            roles: RwLock::default(),
+            middleware: arc_swap::ArcSwap::default(),
+            events: broadcast::Sender::new(EVENT_BACKLOG),
+            timer: Notify::new(),
+            closed: watch::Sender::new(false),
+            draining: AtomicBool::new(false),
+            idle: Notify::new(),
+            tasks: watch::Sender::new(0),
+            tls: Semaphore::new(handshakes),
+        });
+        shared.runtime.spawn(timer_task(shared.clone()));
+        shared
+    }
+
+    /// Changes the peer's state, then does what follows from it.
+    pub(crate) fn with_core<T>(
+        self: &Arc<Shared>,
+        change: impl FnOnce(&mut Core, Moment) -> T,
+    ) -> T {
+        let mut after = Vec::new();
+        let result = {
+            let mut core = lock(&self.core);
+            let now = self.clock.now();
+            let before = core.peer.deadline();
+            let result = change(&mut core, now);
+            self.apply(&mut core, &mut after);
+            let deadline = core.peer.deadline();
+            // A later deadline is noticed when the earlier one comes.
+            if deadline.is_some() && deadline != before {
+                self.timer.notify_one();
+            }
+            result
+        };
+        for action in after {
+            action.run(self);
+        }
+        result
+    }
+
+    /// Turns effects into changes under the lock and actions for after it.
+    fn apply(self: &Arc<Shared>, core: &mut Core, after: &mut Vec<After>) {
+        while let Some(effect) = core.peer.poll_effect() {
+            match effect {
+                PeerEffect::Dial { address, url } => {
+                    let options = core.dialed.get(&address).map(|dialed| dialed.options.clone());
+                    after.push(After::Dial(address, url, options.unwrap_or_default()));
+                }
+                PeerEffect::Send { unit, frame } => {
+                    if let Some(unit) = core.units.get(&unit) {
+                        unit.with(|state| state.machine.send_raw(&frame));
+                    }
+                }
+                PeerEffect::Close { conn, frames, code, reason } => {
+                    if let Some(handle) = core.conns.get(&conn) {
+                        handle.close(frames, code, reason.to_owned());
+                    }
+                }
+                PeerEffect::Event(event) => self.apply_event(core, event, after),
+            }
+        }
+    }
+
+    fn apply_event(
+        self: &Arc<Shared>,
+        core: &mut Core,
+        event: engine::PeerEvent,
+        after: &mut Vec<After>,
+    ) {
+        use engine::PeerEvent as From;
+        let event = match event {
+            From::UnitOpened { unit, .. } => match core.units.get(&unit) {
+                Some(unit) => PeerEvent::UnitOpened(super::Unit::new(unit.clone())),
+                None => return,
+            },
+            From::UnitClosed { unit } => match core.units.remove(&unit) {
+                Some(unit) => {
+                    unit.closed.send_replace(true);
+                    PeerEvent::UnitClosed(super::Unit::new(unit))
+                }
+                None => return,
+            },
+            From::UnitRoles { unit, roles } => match core.units.get(&unit) {
+                Some(unit) => {
+                    *lock(&unit.roles) = roles;
+                    return;
+                }
+                None => return,
+            },
+            From::DestinationOpened { role } => PeerEvent::DestinationOpened(role),
+            From::DestinationClosed { role } => PeerEvent::DestinationClosed(role),
+            From::DestinationGained { role, unit } => {
+                core.refresh_destination(&role);
+                match core.units.get(&unit) {
+                    Some(unit) => {
+                        PeerEvent::DestinationGained { role, unit: super::Unit::new(unit.clone()) }
+                    }
+                    None => return,
+                }
+            }
+            From::DestinationLost { role, unit } => {
+                core.refresh_destination(&role);
+                match core.units.get(&unit) {
+                    Some(unit) => {
+                        PeerEvent::DestinationLost { role, unit: super::Unit::new(unit.clone()) }
+                    }
+                    None => return,
+                }
+            }
+            From::AuthRefused { reason, .. } => {
+                warn!(peer = %self.id, %reason, "authentication refused");
+                PeerEvent::AuthRefused { reason }
+            }
+            From::Dialed { address, url, count, outcome, again } => {
+                let unit = match &outcome {
+                    Ok((unit, conn)) => core.units.get(unit).map(|unit| (unit.clone(), *conn)),
+                    Err(_) => None,
+                };
+                let known = match outcome {
+                    Ok(_) => unit.ok_or_else(|| Error::new(ErrorKind::Closed, "The unit is gone")),
+                    Err(error) => Err(error),
+                };
+                if let Some(waiter) = core.dialed.get_mut(&address).and_then(|d| d.waiter.take()) {
+                    let _ = waiter.send(known.clone());
+                }
+                if !core.peer.is_dialed(address) {
+                    core.dialed.remove(&address);
+                }
+                match (again, known) {
+                    (false, _) => return,
+                    (true, Ok((unit, _))) => {
+                        core.reconnects += 1;
+                        let unit = super::Unit::new(unit);
+                        PeerEvent::ReconnectSucceeded { address: url, count, unit }
+                    }
+                    (true, Err(error)) => {
+                        debug!(peer = %self.id, address = %url, count, %error, "reconnect failed");
+                        PeerEvent::ReconnectFailed { address: url, count, error }
+                    }
+                }
+            }
+            From::ConnectionClosed { conn, unit, reason } => {
+                debug!(peer = %self.id, conn = conn.0, %reason, "connection closed");
+                let unit = unit.and_then(|unit| core.units.get(&unit)).cloned();
+                let unit = unit.map(super::Unit::new);
+                PeerEvent::ConnectionClosed { unit, reason }
+            }
+        };
+        after.push(After::Event(event));
+    }
+
+    pub(crate) fn emit(&self, event: PeerEvent) {
+        // Nobody may be listening.
+        let _ = self.events.send(event);
+    }
+
+    /// A connection is ready: makes it part of its unit. Runs before the effects of the handshake,
+    /// which may already want to send to the unit.
+    pub(crate) fn admit(
+        self: &Arc<Shared>,
+        core: &mut Core,
+        ready: &Ready,
+        conn: ConnId,
+        writer: FrameWriter,
+        handle: &Arc<ConnHandle>,
+        now: Moment,
+    ) -> Arc<UnitInner> {
+        let unit = core
+            .units
+            .entry(ready.unit)
+            .or_insert_with(|| Arc::new(UnitInner::new(self.clone(), ready)))
+            .clone();
+        if let Some((info, roles)) = core.peer.unit(ready.unit) {
+            unit.info.store(info.clone());
+            *lock(&unit.roles) = roles.clone();
+        }
+        unit.attach(conn, writer, handle.clone(), now);
+        unit
+    }
+
+    /// The error of everything that is tried on a closed peer.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        match *self.closed.borrow() {
+            false => Ok(()),
+            true => Err(Error::new(ErrorKind::Closed, "The peer is closed")),
+        }
+    }
+
+    /// Closes everything. Idempotent; [`Shared::tasks`] tells when it is done.
+    pub(crate) fn close(self: &Arc<Shared>) {
+        if self.closed.send_replace(true) {
+            return;
+        }
+        self.with_core(|core, _| {
+            core.peer.close();
+            core.dialed.clear();
+            let units: Vec<_> = core.units.values().cloned().collect();
+            for unit in units {
+                unit.close_connections();
+            }
+            for handle in core.conns.values() {
+                handle.close(Vec::new(), close_code::MANUAL, engine::MANUAL_REASON.to_owned());
+            }
+        });
+        // Handlers often own handles of the peer: without this they would keep each other alive.
+        self.roles.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.middleware.store(Arc::default());
+        self.timer.notify_one();
+    }
+
+    /// A place for a TLS handshake, when there is one.
+    pub(crate) fn tls_permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.tls.try_acquire().ok()
+    }
+
+    pub(crate) fn note_idle(&self) {
+        if self.draining.load(Ordering::Relaxed) {
+            self.idle.notify_waiters();
+        }
+    }
+}
+
+impl Core {
+    fn refresh_destination(&self, role: &Arc<str>) {
+        if let Some(destination) = self.destinations.get(role) {
+            let units = self.peer.destination(role);
+            let units = units.iter().filter_map(|unit| self.units.get(unit).cloned()).collect();
+            destination.units.send_replace(units);
+        }
+    }
+}
+
+/// What is done after the lock was released.
+enum After {
+    Dial(AddressId, Arc<str>, Arc<ConnectOptions>),
+    Event(PeerEvent),
+}
+
+impl After {
+    fn run(self, shared: &Arc<Shared>) {
+        match self {
+            After::Dial(address, url, options) => {
+                let task = crate::net::dial_task(shared.clone(), address, url, options);
+                shared.spawn(task);
+            }
+            After::Event(event) => shared.emit(event),
+        }
+    }
+}
+
+/// Counts a task for as long as it lives.
+pub(crate) struct TaskGuard(Arc<Shared>);
+
+impl Drop for TaskGuard {
+    fn drop(&mut self) {
+        self.0.tasks.send_modify(|tasks| *tasks -= 1);
+    }
+}
+
+impl Shared {
+    /// Spawns a task that [`Peer::close`](super::Peer::close) waits for.
+    pub(crate) fn spawn(self: &Arc<Shared>, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.send_modify(|tasks| *tasks += 1);
+        let guard = TaskGuard(self.clone());
+        self.runtime.spawn(async move {
+            let _guard = guard;
+            task.await;
+        });
+    }
+}
+
+/// Calls the peer's state machine when something is due.
+async fn timer_task(shared: Arc<Shared>) {
+    const FAR: Duration = Duration::from_secs(3600);
+    let mut closed = shared.closed.subscribe();
+    loop {
+        let changed = shared.timer.notified();
+        let deadline = lock(&shared.core).peer.deadline();
+        let at = shared.clock.instant(deadline.unwrap_or_else(|| shared.clock.now() + FAR));
+        tokio::select! {
+            () = tokio::time::sleep_until(at) => {
+                shared.with_core(|core, now| core.peer.handle_timeout(now));
+            }
+            () = changed => {}
+            _ = closed.wait_for(|closed| *closed) => return,
+        }
+    }
+}

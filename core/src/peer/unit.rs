@@ -1,0 +1,314 @@
+//! A connected remote peer.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex},
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use rustc_hash::FxHashMap;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::shared::{Shared, lock};
+use crate::{
+    engine::{
+        self, ConnId, Event, Moment, Outgoing, Ready, StreamId, UnitId, UnitInfo, UnitStats,
+        close_code,
+    },
+    error::{Error, ErrorKind, Result},
+    net::ConnHandle,
+    wire::{Data, Meta},
+    ws::FrameWriter,
+};
+
+/// What the host attaches to a waiting request.
+pub(crate) type Tag = oneshot::Sender<Result<Data>>;
+
+/// The part under the unit's lock.
+pub(crate) struct UnitState {
+    pub(crate) machine: engine::Unit<Tag>,
+    /// Who waits for a stream.
+    wakers: FxHashMap<StreamId, Waker>,
+    conns: Vec<(ConnId, Arc<ConnHandle>)>,
+}
+
+impl UnitState {
+    /// Remembers to wake the task when the stream moves.
+    pub(crate) fn wait(&mut self, stream: StreamId, cx: &Context<'_>) {
+        match self.wakers.get_mut(&stream) {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => {
+                self.wakers.insert(stream, cx.waker().clone());
+            }
+        }
+    }
+
+    pub(crate) fn forget(&mut self, stream: StreamId) {
+        self.wakers.remove(&stream);
+    }
+
+    pub(crate) fn waker(&mut self, stream: StreamId) -> Option<Waker> {
+        self.wakers.remove(&stream)
+    }
+
+    /// The task of one of the unit's connections, for timers.
+    pub(crate) fn any_conn(&self) -> Option<&Arc<ConnHandle>> {
+        self.conns.first().map(|(_, handle)| handle)
+    }
+}
+
+pub(crate) struct UnitInner {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: UnitId,
+    pub(crate) info: ArcSwap<UnitInfo>,
+    pub(crate) roles: Mutex<Arc<[String]>>,
+    state: Mutex<UnitState>,
+    /// Told when there is room to send again, and when there is no connection left.
+    pub(crate) room: Notify,
+    pub(crate) closed: watch::Sender<bool>,
+}
+
+impl UnitInner {
+    pub(crate) fn new(shared: Arc<Shared>, ready: &Ready) -> UnitInner {
+        let (limits, budget) = (shared.limits.clone(), shared.budget.clone());
+        let machine = engine::Unit::new(ready.info.dialect, limits, budget);
+        UnitInner {
+            shared,
+            id: ready.unit,
+            info: ArcSwap::new(ready.info.clone()),
+            roles: Mutex::new(Vec::new().into()),
+            state: Mutex::new(UnitState {
+                machine,
+                wakers: FxHashMap::default(),
+                conns: Vec::new(),
+            }),
+            room: Notify::new(),
+            closed: watch::Sender::new(false),
+        }
+    }
+
+    pub(crate) fn attach(
+        &self,
+        conn: ConnId,
+        writer: FrameWriter,
+        handle: Arc<ConnHandle>,
+        now: Moment,
+    ) {
+        let mut state = lock(&self.state);
+        state.machine.attach(conn, writer, now);
+        state.conns.push((conn, handle));
+    }
+
+    /// Works on the unit's state, then wakes the connections that got something to write.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut UnitState) -> T) -> T {
+        let mut state = lock(&self.state);
+        let result = work(&mut state);
+        // Nearly always at most one.
+        let first = state.machine.poll_output();
+        let mut more = Vec::new();
+        if first.is_some() {
+            while let Some(conn) = state.machine.poll_output() {
+                more.push(conn);
+            }
+        }
+        let handle = |conn: ConnId| {
+            state.conns.iter().find(|(known, _)| *known == conn).map(|(_, handle)| handle.clone())
+        };
+        let first = first.and_then(handle);
+        let more: Vec<_> = more.into_iter().filter_map(handle).collect();
+        drop(state);
+        for handle in first.into_iter().chain(more) {
+            handle.wake();
+        }
+        self.shared.note_idle();
+        result
+    }
+
+    /// A connection is gone.
+    pub(crate) fn detach(&self, conn: ConnId, events: &mut Vec<Event<Tag>>) {
+        self.with(|state| {
+            state.machine.detach(conn, events);
+            state.conns.retain(|(known, _)| *known != conn);
+        });
+        self.room.notify_waiters();
+    }
+
+    /// Closes all connections, as the application.
+    pub(crate) fn close_connections(&self) {
+        let handles = self.with(|state| {
+            let conns: Vec<ConnId> = state.machine.connections().collect();
+            for conn in conns {
+                state.machine.close(conn, close_code::MANUAL, engine::MANUAL_REASON);
+            }
+            state.conns.iter().map(|(_, handle)| handle.clone()).collect::<Vec<_>>()
+        });
+        for handle in handles {
+            handle.close(Vec::new(), close_code::MANUAL, engine::MANUAL_REASON.to_owned());
+        }
+    }
+
+    /// Runs `attempt` until the unit has room for what it sends.
+    pub(crate) async fn when_room<T>(
+        &self,
+        mut attempt: impl FnMut(&mut UnitState, Moment) -> Result<T>,
+    ) -> Result<T> {
+        let mut once = |state: &mut UnitState| {
+            if state.machine.has_room() || !state.machine.is_open() {
+                Some(attempt(state, self.shared.clock.now()))
+            } else {
+                None
+            }
+        };
+        if let Some(result) = self.with(&mut once) {
+            return result;
+        }
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if let Some(result) = self.with(&mut once) {
+                return result;
+            }
+            room.await;
+        }
+    }
+
+    pub(crate) async fn send(&self, outgoing: Outgoing<'_>) -> Result<()> {
+        self.when_room(|state, _| state.machine.send(outgoing)).await?;
+        Ok(())
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        lock(&self.state).machine.is_open()
+    }
+
+    pub(crate) fn is_overrun(&self) -> bool {
+        lock(&self.state).machine.is_overrun()
+    }
+
+    /// When the unit wants to be called next, and whether a connection has something to write.
+    pub(crate) fn outlook(&self, conn: ConnId) -> (Option<Moment>, bool) {
+        let state = lock(&self.state);
+        (state.machine.deadline(), state.machine.has_output(conn))
+    }
+
+    /// Closes a connection that did not answer a ping.
+    pub(crate) fn close_dead(&self, conn: ConnId) {
+        let handle = self.with(|state| {
+            state.machine.close(conn, close_code::HEARTBEAT, engine::HEARTBEAT_REASON);
+            state.conns.iter().find(|(known, _)| *known == conn).map(|(_, handle)| handle.clone())
+        });
+        if let Some(handle) = handle {
+            handle.close(Vec::new(), close_code::HEARTBEAT, engine::HEARTBEAT_REASON.to_owned());
+        }
+    }
+
+    pub(crate) fn busy(&self) -> usize {
+        lock(&self.state).machine.busy()
+    }
+}
+
+/// A connected remote peer: its name, tags and roles, and the means to close it.
+///
+/// A handle: clones are cheap and stand for the same unit. It stays valid after the unit has gone;
+/// then everything that needs a connection fails with [`ErrorKind::ConnectionLost`].
+#[derive(Clone)]
+pub struct Unit {
+    pub(crate) inner: Arc<UnitInner>,
+}
+
+impl Unit {
+    pub(crate) fn new(inner: Arc<UnitInner>) -> Unit {
+        Unit { inner }
+    }
+
+    /// The remote peer's id, unique for its lifetime. Opaque text.
+    pub fn id(&self) -> Arc<str> {
+        self.inner.info.load().id.clone()
+    }
+
+    /// The remote peer's name; may be empty.
+    pub fn name(&self) -> String {
+        self.inner.info.load().name.clone()
+    }
+
+    /// The remote peer's tags, as they were when it connected.
+    pub fn tags(&self) -> BTreeMap<String, String> {
+        self.inner.info.load().tags.clone()
+    }
+
+    /// What the remote peer runs on, as it was when it connected.
+    pub fn meta(&self) -> Meta {
+        self.inner.info.load().meta.clone()
+    }
+
+    /// Whether the remote peer wants to be told of others.
+    pub fn is_friendly(&self) -> bool {
+        self.inner.info.load().friendly
+    }
+
+    /// The roles that the remote peer serves now.
+    pub fn roles(&self) -> Arc<[String]> {
+        lock(&self.inner.roles).clone()
+    }
+
+    /// Whether a connection is open.
+    pub fn is_open(&self) -> bool {
+        self.inner.is_open()
+    }
+
+    /// Waits until the last connection has closed.
+    pub async fn closed(&self) {
+        // The sender lives in `inner`: waiting cannot fail.
+        let _ = self.inner.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    /// Closes all connections with code 4000. The addresses that this peer dialed for them are not
+    /// dialed again; the remote peer may come back if it dialed us. Returns once the connections
+    /// are closed, at the latest when the closing time limit of two seconds is over.
+    pub async fn close(&self) {
+        let shared = &self.inner.shared;
+        shared.with_core(|core, _| core.peer.unit_closing(self.inner.id));
+        self.inner.close_connections();
+        self.closed().await;
+    }
+
+    /// Counters of this unit and its connections.
+    pub fn stats(&self) -> UnitStats {
+        lock(&self.inner.state).machine.stats()
+    }
+
+    /// The round-trip time of the last answered ping on any connection; none before the first.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.stats().connections.iter().filter_map(|conn| conn.round_trip).min()
+    }
+
+    /// The error of a unit that is not there any more.
+    pub(crate) fn gone() -> Error {
+        Error::new(ErrorKind::ConnectionLost, "No open sockets left")
+    }
+}
+
+impl PartialEq for Unit {
+    fn eq(&self, other: &Unit) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl Eq for Unit {}
+
+impl std::hash::Hash for Unit {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.inner).hash(state);
+    }
+}
+
+impl fmt::Debug for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let info = self.inner.info.load();
+        f.debug_struct("Unit").field("id", &info.id).field("name", &info.name).finish()
+    }
+}
