@@ -116,8 +116,8 @@ impl Destination {
     /// log.send("line", "to the same one").to(&unit).await?;
     /// # Ok(()) }
     /// ```
-    pub fn send<'a>(&'a self, event: &'a str, data: impl Into<Data>) -> Send<'a> {
-        Send { destination: self, event, data: data.into(), unit: None, order: Order::Kept }
+    pub fn send<'a>(&'a self, event: &'a str, data: impl Into<Data>) -> SendMessage<'a> {
+        SendMessage { destination: self, event, data: data.into(), unit: None, order: Order::Kept }
     }
 
     /// Sends a one-way message to every unit that serves the role now. Returns how many took it.
@@ -157,8 +157,8 @@ impl Destination {
     /// assert_eq!(answer.parse::<i64>()?, 5);
     /// # Ok(()) }
     /// ```
-    pub fn request<'a>(&'a self, event: &'a str, data: impl Into<Data>) -> Request<'a> {
-        Request {
+    pub fn request<'a>(&'a self, event: &'a str, data: impl Into<Data>) -> SendRequest<'a> {
+        SendRequest {
             destination: self,
             event,
             data: data.into(),
@@ -278,12 +278,12 @@ impl fmt::Debug for Destination {
     }
 }
 
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + std::marker::Send + 'a>>;
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A message about to be sent: `await` it. Made by [`Destination::send`].
 #[must_use = "nothing is sent until it is awaited"]
 #[derive(Debug)]
-pub struct Send<'a> {
+pub struct SendMessage<'a> {
     destination: &'a Destination,
     event: &'a str,
     data: Data,
@@ -291,21 +291,21 @@ pub struct Send<'a> {
     order: Order,
 }
 
-impl<'a> Send<'a> {
+impl<'a> SendMessage<'a> {
     /// Sends to this unit instead of the next in turn.
-    pub fn to(mut self, unit: &Unit) -> Send<'a> {
+    pub fn to(mut self, unit: &Unit) -> SendMessage<'a> {
         self.unit = Some(unit.clone());
         self
     }
 
     /// Takes the least loaded connection of the unit, though the message may then overtake others.
-    pub fn unordered(mut self) -> Send<'a> {
+    pub fn unordered(mut self) -> SendMessage<'a> {
         self.order = Order::Any;
         self
     }
 }
 
-impl<'a> IntoFuture for Send<'a> {
+impl<'a> IntoFuture for SendMessage<'a> {
     type Output = Result<Unit>;
     type IntoFuture = Boxed<'a, Result<Unit>>;
 
@@ -314,7 +314,7 @@ impl<'a> IntoFuture for Send<'a> {
     /// [`ErrorKind::InvalidArgument`] for an event name over 65 535 bytes, [`ErrorKind::Closed`].
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Send { destination, event, data, unit, order } = self;
+            let SendMessage { destination, event, data, unit, order } = self;
             let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
             unit.send(outgoing(&destination.inner.role, event, &data, order)).await?;
             Ok(Unit::new(unit))
@@ -325,7 +325,7 @@ impl<'a> IntoFuture for Send<'a> {
 /// A request about to be sent: `await` it. Made by [`Destination::request`].
 #[must_use = "nothing is sent until it is awaited"]
 #[derive(Debug)]
-pub struct Request<'a> {
+pub struct SendRequest<'a> {
     destination: &'a Destination,
     event: &'a str,
     data: Data,
@@ -334,28 +334,28 @@ pub struct Request<'a> {
     order: Order,
 }
 
-impl<'a> Request<'a> {
+impl<'a> SendRequest<'a> {
     /// Asks this unit instead of the next in turn.
-    pub fn to(mut self, unit: &Unit) -> Request<'a> {
+    pub fn to(mut self, unit: &Unit) -> SendRequest<'a> {
         self.unit = Some(unit.clone());
         self
     }
 
     /// Fails with [`ErrorKind::Timeout`] when the answer takes longer. The default is
     /// [`Limits::request_timeout`](crate::engine::Limits), five minutes.
-    pub fn timeout(mut self, timeout: Duration) -> Request<'a> {
+    pub fn timeout(mut self, timeout: Duration) -> SendRequest<'a> {
         self.timeout = Some(timeout);
         self
     }
 
     /// Takes the least loaded connection of the unit, though the request may then overtake others.
-    pub fn unordered(mut self) -> Request<'a> {
+    pub fn unordered(mut self) -> SendRequest<'a> {
         self.order = Order::Any;
         self
     }
 }
 
-impl<'a> IntoFuture for Request<'a> {
+impl<'a> IntoFuture for SendRequest<'a> {
     type Output = Result<Answer>;
     type IntoFuture = Boxed<'a, Result<Answer>>;
 
@@ -366,7 +366,7 @@ impl<'a> IntoFuture for Request<'a> {
     /// 65 535 bytes, [`ErrorKind::Closed`].
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Request { destination, event, data, unit, timeout, order } = self;
+            let SendRequest { destination, event, data, unit, timeout, order } = self;
             let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
             let outgoing = outgoing(&destination.inner.role, event, &data, order);
             ask(&unit, outgoing, timeout).await
@@ -523,12 +523,12 @@ impl<'a, S> OpenStream<'a, S> {
     }
 }
 
-impl<'a, S: std::marker::Send + 'a> IntoFuture for OpenStream<'a, S> {
+impl<'a, S: Send + 'a> IntoFuture for OpenStream<'a, S> {
     type Output = Result<(S, Answer)>;
     type IntoFuture = Boxed<'a, Result<(S, Answer)>>;
 
     /// # Errors
-    /// As [`Request`]; [`ErrorKind::Rejected`] when the stream is refused,
+    /// As [`SendRequest`]; [`ErrorKind::Rejected`] when the stream is refused,
     /// [`ErrorKind::Overloaded`] also when too many streams are open.
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {

@@ -25,7 +25,7 @@ use tokio::{
 
 pub use builder::PeerBuilder;
 pub use context::{Context, Kind, ReadableRequest, WritableRequest};
-pub use destination::{Answer, Destination, OpenStream, Request, Send, Survey};
+pub use destination::{Answer, Destination, OpenStream, SendMessage, SendRequest, Survey};
 pub(crate) use dispatch::Dispatcher;
 pub use dispatch::Next;
 pub use event::{Events, PeerEvent};
@@ -271,8 +271,8 @@ impl Peer {
     /// ```
     pub fn layer<F, Fut>(&self, middleware: F)
     where
-        F: Fn(Context, Next) -> Fut + std::marker::Send + Sync + 'static,
-        Fut: Future<Output = Result<Data>> + std::marker::Send + 'static,
+        F: Fn(Context, Next) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Data>> + Send + 'static,
     {
         role::add_middleware(&self.shared().middleware, middleware);
     }
@@ -306,7 +306,7 @@ impl Peer {
     /// [`ErrorKind::Closed`].
     pub async fn accept<S>(&self, stream: S) -> Result<()>
     where
-        S: AsyncRead + AsyncWrite + std::marker::Send + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         self.shared().check_open()?;
         net::serve(self.shared().clone(), stream, Opening::Accept { path: None }).await;
@@ -321,7 +321,7 @@ impl Peer {
     /// [`ErrorKind::Closed`].
     pub async fn accept_upgraded<S>(&self, stream: S) -> Result<()>
     where
-        S: AsyncRead + AsyncWrite + std::marker::Send + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         self.shared().check_open()?;
         net::serve(self.shared().clone(), stream, Opening::Upgraded).await;
