@@ -356,7 +356,7 @@ impl<R> Engine<R> {
         let conns: Vec<ConnId> =
             self.units.get(&unit).map(|unit| unit.connections().collect()).unwrap_or_default();
         for conn in conns {
-            self.say_close(conn, Some(unit), close_code::MANUAL, MANUAL_REASON, now);
+            self.say_close(conn, Some(unit), close_code::MANUAL, close_code::MANUAL_REASON, now);
             let error = Error::new(ErrorKind::Closed, "The unit was closed");
             self.over(conn, Some(unit), error, now);
         }
@@ -368,7 +368,7 @@ impl<R> Engine<R> {
         let conns: Vec<(ConnId, Option<UnitId>)> =
             self.slots.iter().map(|(conn, slot)| (*conn, slot.unit)).collect();
         for (conn, unit) in conns {
-            self.say_close(conn, unit, close_code::MANUAL, MANUAL_REASON, now);
+            self.say_close(conn, unit, close_code::MANUAL, close_code::MANUAL_REASON, now);
             self.over(conn, unit, Error::new(ErrorKind::Closed, "The peer was closed"), now);
         }
     }
@@ -448,8 +448,14 @@ impl<R> Engine<R> {
             }
         }
         for conn in dead {
-            self.say_close(conn, Some(id), close_code::HEARTBEAT, HEARTBEAT_REASON, now);
-            let error = Error::new(ErrorKind::HeartbeatTimeout, HEARTBEAT_REASON);
+            self.say_close(
+                conn,
+                Some(id),
+                close_code::HEARTBEAT,
+                close_code::HEARTBEAT_REASON,
+                now,
+            );
+            let error = Error::new(ErrorKind::HeartbeatTimeout, close_code::HEARTBEAT_REASON);
             self.over(conn, Some(id), error, now);
         }
         if peer_changed {
@@ -507,7 +513,3 @@ impl<R> Engine<R> {
         }
     }
 }
-
-/// What the original says when a unit is closed, spelling included: applications compare it.
-pub(crate) const MANUAL_REASON: &str = "intentionaly closed";
-pub(crate) const HEARTBEAT_REASON: &str = "PING TIMEOUT";

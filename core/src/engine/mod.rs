@@ -28,7 +28,6 @@ pub use auth::Dialect;
 pub use config::{Config, Entropy, Keys, Limits, Reconnect};
 pub use connection::{Connection, Received};
 pub use endpoint::{Engine, EngineEvent};
-pub(crate) use endpoint::{HEARTBEAT_REASON, MANUAL_REASON};
 pub use incoming::Incoming;
 pub use peer::{
     HandshakeReply, HandshakeState, PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready, UnitInfo,
@@ -62,8 +61,13 @@ pub struct StreamId(pub u64);
 pub mod close_code {
     /// The application closed the unit or the peer.
     pub const MANUAL: u16 = 4000;
+    /// The reason that goes with [`MANUAL`]: the original's, spelling included, since applications
+    /// compare it.
+    pub const MANUAL_REASON: &str = "intentionaly closed";
     /// A ping was not answered in time.
     pub const HEARTBEAT: u16 = 4001;
+    /// The reason that goes with [`HEARTBEAT`].
+    pub const HEARTBEAT_REASON: &str = "PING TIMEOUT";
     /// Authentication failed.
     pub const AUTH: u16 = 4002;
     /// A frame could not be understood.

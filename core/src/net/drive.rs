@@ -21,9 +21,7 @@ use url::Url;
 
 use super::ConnHandle;
 use crate::{
-    engine::{
-        self, AddressId, ConnId, Connection, Event, HandshakeState, Moment, Received, close_code,
-    },
+    engine::{AddressId, ConnId, Connection, Event, HandshakeState, Moment, Received, close_code},
     error::{Error, ErrorKind, Result},
     peer::{Dispatcher, PeerEvent, Shared, Tag, Unit, UnitInner},
     ws::Side,
@@ -353,8 +351,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
     fn handle_events(&mut self, unit: &Arc<UnitInner>) {
         for dead in self.dispatcher.dispatch(unit, &mut self.events) {
             if dead == self.conn {
-                self.say_close(close_code::HEARTBEAT, engine::HEARTBEAT_REASON);
-                let error = Error::new(ErrorKind::HeartbeatTimeout, engine::HEARTBEAT_REASON);
+                self.say_close(close_code::HEARTBEAT, close_code::HEARTBEAT_REASON);
+                let error = Error::new(ErrorKind::HeartbeatTimeout, close_code::HEARTBEAT_REASON);
                 self.closing.get_or_insert(error);
             } else {
                 unit.close_dead(dead);

@@ -315,7 +315,7 @@ impl Shared {
                 unit.close_connections();
             }
             for handle in core.conns.values() {
-                handle.close(Vec::new(), close_code::MANUAL, engine::MANUAL_REASON.to_owned());
+                handle.close(Vec::new(), close_code::MANUAL, close_code::MANUAL_REASON.to_owned());
             }
         });
         // Handlers often own handles of the peer: without this they would keep each other alive.

@@ -141,12 +141,12 @@ impl UnitInner {
         let handles = self.with(|state| {
             let conns: Vec<ConnId> = state.machine.connections().collect();
             for conn in conns {
-                state.machine.close(conn, close_code::MANUAL, engine::MANUAL_REASON);
+                state.machine.close(conn, close_code::MANUAL, close_code::MANUAL_REASON);
             }
             state.conns.iter().map(|(_, handle)| handle.clone()).collect::<Vec<_>>()
         });
         for handle in handles {
-            handle.close(Vec::new(), close_code::MANUAL, engine::MANUAL_REASON.to_owned());
+            handle.close(Vec::new(), close_code::MANUAL, close_code::MANUAL_REASON.to_owned());
         }
     }
 
@@ -198,11 +198,15 @@ impl UnitInner {
     /// Closes a connection that did not answer a ping.
     pub(crate) fn close_dead(&self, conn: ConnId) {
         let handle = self.with(|state| {
-            state.machine.close(conn, close_code::HEARTBEAT, engine::HEARTBEAT_REASON);
+            state.machine.close(conn, close_code::HEARTBEAT, close_code::HEARTBEAT_REASON);
             state.conns.iter().find(|(known, _)| *known == conn).map(|(_, handle)| handle.clone())
         });
         if let Some(handle) = handle {
-            handle.close(Vec::new(), close_code::HEARTBEAT, engine::HEARTBEAT_REASON.to_owned());
+            handle.close(
+                Vec::new(),
+                close_code::HEARTBEAT,
+                close_code::HEARTBEAT_REASON.to_owned(),
+            );
         }
     }
 
