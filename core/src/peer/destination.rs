@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use futures_core::Stream;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde::de::DeserializeOwned;
@@ -30,15 +31,27 @@ use crate::{
 pub(crate) struct DestinationInner {
     role: Arc<str>,
     /// The units that serve the role, in the order in which they were found.
-    pub(crate) units: watch::Sender<Arc<[Arc<UnitInner>]>>,
+    units: ArcSwap<Vec<Arc<UnitInner>>>,
+    /// How many they are, for those who wait.
+    count: watch::Sender<usize>,
     /// Whose turn it is.
     next: AtomicUsize,
 }
 
 impl DestinationInner {
     pub(crate) fn new(role: Arc<str>) -> DestinationInner {
-        let units = watch::Sender::new(Vec::new().into());
-        DestinationInner { role, units, next: AtomicUsize::new(0) }
+        DestinationInner {
+            role,
+            units: ArcSwap::default(),
+            count: watch::Sender::new(0),
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn set_units(&self, units: Vec<Arc<UnitInner>>) {
+        let count = units.len();
+        self.units.store(Arc::new(units));
+        self.count.send_replace(count);
     }
 }
 
@@ -64,12 +77,12 @@ impl Destination {
 
     /// The units that serve the role now, in the order in which they were found.
     pub fn units(&self) -> Vec<Unit> {
-        self.inner.units.borrow().iter().cloned().map(Unit::new).collect()
+        self.inner.units.load().iter().cloned().map(Unit::new).collect()
     }
 
     /// Whether a unit serves the role now.
     pub fn is_ready(&self) -> bool {
-        !self.inner.units.borrow().is_empty()
+        !self.inner.units.load().is_empty()
     }
 
     /// Waits until a unit serves the role. Cancel-safe; use [`tokio::time::timeout`] for a limit.
@@ -77,11 +90,11 @@ impl Destination {
     /// # Errors
     /// [`ErrorKind::Closed`] when the peer is closed.
     pub async fn ready(&self) -> Result<()> {
-        let mut units = self.inner.units.subscribe();
+        let mut count = self.inner.count.subscribe();
         let mut closed = self.shared.closed.subscribe();
         tokio::select! {
             // The sender lives in `self`.
-            _ = units.wait_for(|units| !units.is_empty()) => Ok(()),
+            _ = count.wait_for(|count| *count > 0) => Ok(()),
             _ = closed.wait_for(|closed| *closed) => {
                 Err(Error::new(ErrorKind::Closed, "The peer is closed"))
             }
@@ -91,7 +104,7 @@ impl Destination {
     /// The unit whose turn it is, passing over those that are just closing.
     fn pick(&self) -> Result<Arc<UnitInner>> {
         self.shared.check_open()?;
-        let units = self.inner.units.borrow();
+        let units = self.inner.units.load();
         let turn = match units.len() {
             0 => return Err(self.no_unit()),
             1 => 0,
@@ -128,7 +141,7 @@ impl Destination {
     pub async fn broadcast(&self, event: &str, data: impl Into<Data>) -> Result<usize> {
         self.shared.check_open()?;
         let data = data.into();
-        let units = self.inner.units.borrow().clone();
+        let units = self.inner.units.load_full();
         let mut sends: FuturesUnordered<_> = units
             .iter()
             .map(|unit| unit.send(outgoing(&self.inner.role, event, &data, Order::Kept)))
@@ -192,7 +205,7 @@ impl Destination {
     ) -> Survey {
         let (role, event): (Arc<str>, Arc<str>) = (self.inner.role.clone(), event.into());
         let (data, timeout) = (data.into(), timeout.into());
-        let units = self.inner.units.borrow().clone();
+        let units = self.inner.units.load_full();
         let asked = units.len();
         let answers = units.iter().cloned().map(|unit| {
             let (role, event, data) = (role.clone(), event.clone(), data.clone());
@@ -273,7 +286,7 @@ impl fmt::Debug for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Destination")
             .field("role", &self.inner.role)
-            .field("units", &self.inner.units.borrow().len())
+            .field("units", &self.inner.units.load().len())
             .finish()
     }
 }

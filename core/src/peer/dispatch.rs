@@ -15,7 +15,7 @@ use super::{
     context::{Context, Kind, Offer},
     event::PeerEvent,
     role::RoleInner,
-    unit::{Tag, UnitInner},
+    unit::{Tag, UnitInner, UnitState},
 };
 use crate::{
     engine::{self, ConnId, Event, Incoming, Responder, StreamOffer},
@@ -79,11 +79,12 @@ const SLOW_FOR: Duration = Duration::from_secs(1);
 pub(crate) struct Dispatcher {
     spawn_until: Option<Instant>,
     started: Vec<(HandlerFuture, Reply)>,
+    outcomes: Vec<(Reply, Result<Data>)>,
 }
 
 impl Dispatcher {
     pub(crate) fn new() -> Dispatcher {
-        Dispatcher { spawn_until: None, started: Vec::new() }
+        Dispatcher { spawn_until: None, started: Vec::new(), outcomes: Vec::new() }
     }
 
     /// Does what the events mean. Returns connections that must be closed as dead.
@@ -199,22 +200,34 @@ impl Dispatcher {
             let first = if spawn { Poll::Pending } else { poll_once(&mut future) };
             match first {
                 Poll::Ready(outcome) => {
-                    if let Some(outcome) = try_answer(unit, &reply, outcome) {
-                        unit.shared.runtime.spawn(answer(unit.clone(), reply, outcome));
-                    }
+                    report(unit, &reply, &outcome);
+                    self.outcomes.push((reply, outcome));
                 }
                 Poll::Pending => {
                     let unit = unit.clone();
                     let runtime = unit.shared.runtime.clone();
                     runtime.spawn(async move {
                         let outcome = AssertUnwindSafe(future).catch_unwind().await;
-                        answer(unit, reply, outcome.unwrap_or_else(|_| Err(panicked()))).await;
+                        let outcome = outcome.unwrap_or_else(|_| Err(panicked()));
+                        report(&unit, &reply, &outcome);
+                        answer(unit, reply, outcome).await;
                     });
                 }
             }
         }
         // Keep the allocation.
         self.started = started;
+        let mut waiting = Vec::new();
+        unit.with(|state| {
+            for (reply, outcome) in self.outcomes.drain(..) {
+                if let Some(outcome) = try_answer(state, &reply, outcome) {
+                    waiting.push((reply, outcome));
+                }
+            }
+        });
+        for (reply, outcome) in waiting {
+            unit.shared.runtime.spawn(answer(unit.clone(), reply, outcome));
+        }
         if !spawn && begun.elapsed() > SLOW_BATCH {
             self.spawn_until = Some(Instant::now() + SLOW_FOR);
         }
@@ -249,42 +262,39 @@ fn refuse(unit: &Arc<UnitInner>, reply: &Reply, reason: &str) {
 }
 
 /// Answers when the unit has room. Gives the outcome back when it has none.
-fn try_answer(unit: &Arc<UnitInner>, reply: &Reply, outcome: Result<Data>) -> Option<Result<Data>> {
-    if let Err(error) = &outcome {
-        report(unit, reply, error);
-    }
+fn try_answer(state: &mut UnitState, reply: &Reply, outcome: Result<Data>) -> Option<Result<Data>> {
+    let machine = &mut state.machine;
     if matches!(reply, Reply::None) {
-        unit.with(|state| state.machine.handled());
+        machine.handled();
         return None;
     }
-    unit.with(|state| {
-        if state.machine.is_open() && !state.machine.has_room() {
-            return Some(outcome);
-        }
-        state.machine.handled();
-        match (reply, &outcome) {
-            (Reply::None, _) => {}
-            (Reply::Request(responder), Ok(data)) => {
-                if let Err(error) = state.machine.respond(*responder, data.payload())
-                    && error.kind() == ErrorKind::TooLarge
-                {
-                    let _ = state.machine.reject(*responder, error.text());
-                }
-            }
-            (Reply::Request(responder), Err(error)) => {
-                let _ = state.machine.reject(*responder, error.text());
-            }
-            (Reply::Stream(..), _) if taken(reply) => {}
-            (Reply::Stream(offer, _), outcome) => {
-                let reason = match outcome {
-                    Ok(_) => "The stream was not accepted",
-                    Err(error) => error.text(),
-                };
-                let _ = state.machine.refuse_stream(*offer, reason);
+    if machine.is_open() && !machine.has_room() {
+        return Some(outcome);
+    }
+    machine.handled();
+    // A unit that is gone needs no answer: errors of sending do not matter here.
+    match (reply, &outcome) {
+        (Reply::None, _) => {}
+        (Reply::Request(responder), Ok(data)) => {
+            if let Err(error) = machine.respond(*responder, data.payload())
+                && error.kind() == ErrorKind::TooLarge
+            {
+                let _ = machine.reject(*responder, error.text());
             }
         }
-        None
-    })
+        (Reply::Request(responder), Err(error)) => {
+            let _ = machine.reject(*responder, error.text());
+        }
+        (Reply::Stream(..), _) if taken(reply) => {}
+        (Reply::Stream(offer, _), outcome) => {
+            let reason = match outcome {
+                Ok(_) => "The stream was not accepted",
+                Err(error) => error.text(),
+            };
+            let _ = machine.refuse_stream(*offer, reason);
+        }
+    }
+    None
 }
 
 /// Whether the handler has accepted the stream.
@@ -299,7 +309,7 @@ async fn answer(unit: Arc<UnitInner>, reply: Reply, outcome: Result<Data>) {
         let room = unit.room.notified();
         tokio::pin!(room);
         room.as_mut().enable();
-        match try_answer(&unit, &reply, outcome) {
+        match unit.with(|state| try_answer(state, &reply, outcome)) {
             None => return,
             Some(rest) => outcome = rest,
         }
@@ -308,7 +318,8 @@ async fn answer(unit: Arc<UnitInner>, reply: Reply, outcome: Result<Data>) {
 }
 
 /// Tells of errors that no requester will hear of, and of panics.
-fn report(unit: &Arc<UnitInner>, reply: &Reply, error: &Error) {
+fn report(unit: &Arc<UnitInner>, reply: &Reply, outcome: &Result<Data>) {
+    let Err(error) = outcome else { return };
     if matches!(reply, Reply::None) || error.kind() == ErrorKind::HandlerPanicked {
         warn!(unit = %unit.info.load().id, %error, "handler failed");
         let unit_handle = super::Unit::new(unit.clone());

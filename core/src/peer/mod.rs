@@ -432,7 +432,7 @@ impl Peer {
 
     /// Whether the peer was closed.
     pub fn is_closed(&self) -> bool {
-        *self.shared().closed.borrow()
+        self.shared().is_closed()
     }
 }
 

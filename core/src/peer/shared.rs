@@ -87,6 +87,8 @@ pub(crate) struct Shared {
     /// Tells the timer task that the deadline may have changed.
     timer: Notify,
     pub(crate) closed: watch::Sender<bool>,
+    /// The same, for a look without a lock.
+    is_closed: AtomicBool,
     pub(crate) draining: AtomicBool,
     /// Told whenever work may have ended while draining.
     pub(crate) idle: Notify,
@@ -120,6 +122,7 @@ impl Shared {
             events: broadcast::Sender::new(EVENT_BACKLOG),
             timer: Notify::new(),
             closed: watch::Sender::new(false),
+            is_closed: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             idle: Notify::new(),
             tasks: watch::Sender::new(0),
@@ -296,17 +299,22 @@ impl Shared {
 
     /// The error of everything that is tried on a closed peer.
     pub(crate) fn check_open(&self) -> Result<()> {
-        match *self.closed.borrow() {
+        match self.is_closed() {
             false => Ok(()),
             true => Err(Error::new(ErrorKind::Closed, "The peer is closed")),
         }
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
     /// Closes everything. Idempotent; [`Shared::tasks`] tells when it is done.
     pub(crate) fn close(self: &Arc<Shared>) {
-        if self.closed.send_replace(true) {
+        if self.is_closed.swap(true, Ordering::AcqRel) {
             return;
         }
+        self.closed.send_replace(true);
         self.with_core(|core, _| {
             core.peer.close();
             core.dialed.clear();
@@ -341,7 +349,7 @@ impl Core {
         if let Some(destination) = self.destinations.get(role) {
             let units = self.peer.destination(role);
             let units = units.iter().filter_map(|unit| self.units.get(unit).cloned()).collect();
-            destination.units.send_replace(units);
+            destination.set_units(units);
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Waker},
     time::Duration,
 };
@@ -66,6 +69,8 @@ pub(crate) struct UnitInner {
     pub(crate) info: ArcSwap<UnitInfo>,
     pub(crate) roles: Mutex<Arc<[String]>>,
     state: Mutex<UnitState>,
+    /// Whether a connection is open, for a look without the lock.
+    open: AtomicBool,
     /// Told when there is room to send again, and when there is no connection left.
     pub(crate) room: Notify,
     pub(crate) closed: watch::Sender<bool>,
@@ -85,6 +90,7 @@ impl UnitInner {
                 wakers: FxHashMap::default(),
                 conns: Vec::new(),
             }),
+            open: AtomicBool::new(false),
             room: Notify::new(),
             closed: watch::Sender::new(false),
         }
@@ -100,12 +106,17 @@ impl UnitInner {
         let mut state = lock(&self.state);
         state.machine.attach(conn, writer, now);
         state.conns.push((conn, handle));
+        self.open.store(true, Ordering::Release);
     }
 
     /// Works on the unit's state, then wakes the connections that got something to write.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut UnitState) -> T) -> T {
         let mut state = lock(&self.state);
         let result = work(&mut state);
+        let open = state.machine.is_open();
+        if open != self.open.load(Ordering::Relaxed) {
+            self.open.store(open, Ordering::Release);
+        }
         // Nearly always at most one.
         let first = state.machine.poll_output();
         let mut more = Vec::new();
@@ -182,7 +193,7 @@ impl UnitInner {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        lock(&self.state).machine.is_open()
+        self.open.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_overrun(&self) -> bool {
