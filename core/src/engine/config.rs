@@ -34,7 +34,8 @@ pub struct Limits {
     /// Requests and messages of one unit whose handlers are running. Default 65 536. At the bound
     /// requests are rejected and messages dropped, each counted and reported as a slow consumer.
     pub running_handlers: usize,
-    /// Bytes that wait to be written to one connection. Default 4 MiB. At the bound, sending waits
+    /// Bytes that wait to be written to one connection. Default 1 MiB, so that pongs do not wait
+    /// long behind it. At the bound, sending waits
     /// (asynchronous API) or fails with [`ErrorKind::Overloaded`] (engine). One message may go over.
     pub queue_per_connection: usize,
     /// Bytes that wait to be written to all connections of the peer. Default 256 MiB, as above.
@@ -71,7 +72,7 @@ impl Default for Limits {
             connections_per_unit: 16,
             waiting_requests: 65_536,
             running_handlers: 65_536,
-            queue_per_connection: 4 << 20,
+            queue_per_connection: 1 << 20,
             queue_per_peer: 256 << 20,
             streams: 4096,
             stream_window: 256 << 10,

@@ -1,6 +1,9 @@
 //! TLS settings, from PEM.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
@@ -107,6 +110,8 @@ pub struct TlsClient {
     identity: Option<(Vec<u8>, Vec<u8>)>,
     server_name: Option<String>,
     unverified: bool,
+    /// Made once: the platform's roots take a while to read.
+    config: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
 impl TlsClient {
@@ -118,6 +123,7 @@ impl TlsClient {
     /// Trusts these authorities (PEM), and no others.
     pub fn ca(mut self, pem: impl Into<Vec<u8>>) -> TlsClient {
         self.ca = Some(pem.into());
+        self.config = Arc::default();
         self
     }
 
@@ -128,6 +134,7 @@ impl TlsClient {
         key: impl Into<Vec<u8>>,
     ) -> TlsClient {
         self.identity = Some((certificates.into(), key.into()));
+        self.config = Arc::default();
         self
     }
 
@@ -141,6 +148,7 @@ impl TlsClient {
     /// only for tests.
     pub fn danger_accept_any_certificate(mut self) -> TlsClient {
         self.unverified = true;
+        self.config = Arc::default();
         self
     }
 
@@ -155,6 +163,14 @@ impl TlsClient {
     /// # Errors
     /// [`ErrorKind::Tls`] when a PEM cannot be read or a key does not fit its certificate.
     pub(crate) fn config(&self) -> Result<Arc<ClientConfig>> {
+        if let Some(config) = self.config.get() {
+            return Ok(config.clone());
+        }
+        let config = self.build()?;
+        Ok(self.config.get_or_init(|| config).clone())
+    }
+
+    fn build(&self) -> Result<Arc<ClientConfig>> {
         let unusable = |error: rustls::Error| tls_error("The TLS settings are not usable", error);
         let provider = provider();
         let verifier: Arc<dyn ServerCertVerifier> = match (&self.ca, self.unverified) {

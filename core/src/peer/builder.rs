@@ -8,6 +8,7 @@ use super::{Peer, shared::Shared};
 use crate::{
     engine::{Config, Keys, Limits, Reconnect},
     error::{Error, ErrorKind, Result},
+    net::ConnectOptions,
 };
 
 /// Sets up a [`Peer`].
@@ -33,6 +34,7 @@ pub struct PeerBuilder {
     keys: Result<Keys>,
     limits: Limits,
     reconnect: Reconnect,
+    acquaintance: ConnectOptions,
 }
 
 impl PeerBuilder {
@@ -44,6 +46,7 @@ impl PeerBuilder {
             keys: Ok(Keys::default()),
             limits: Limits::default(),
             reconnect: Reconnect::default(),
+            acquaintance: ConnectOptions::default(),
         }
     }
 
@@ -84,6 +87,13 @@ impl PeerBuilder {
         self
     }
 
+    /// How to connect to the addresses that other units tell, such as which authorities to trust for
+    /// `wss`. Whether they are permanent is not taken from here.
+    pub fn acquaintance_options(mut self, options: ConnectOptions) -> PeerBuilder {
+        self.acquaintance = options;
+        self
+    }
+
     /// Makes the peer. Its tasks run on the tokio runtime that this is called in.
     ///
     /// # Errors
@@ -107,6 +117,6 @@ impl PeerBuilder {
         config.reconnect = self.reconnect;
         config.wall_clock =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
-        Ok(Peer::new(Shared::new(config, runtime)))
+        Ok(Peer::new(Shared::new(config, self.acquaintance, runtime)))
     }
 }

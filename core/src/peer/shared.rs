@@ -83,6 +83,8 @@ pub(crate) struct Shared {
     core: Mutex<Core>,
     pub(crate) roles: RwLock<HashMap<Arc<str>, Arc<RoleInner>>>,
     pub(crate) middleware: arc_swap::ArcSwap<Vec<Middleware>>,
+    /// How to connect to addresses that other units tell.
+    acquaintance: Arc<ConnectOptions>,
     pub(crate) events: broadcast::Sender<PeerEvent>,
     /// Tells the timer task that the deadline may have changed.
     timer: Notify,
@@ -99,7 +101,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: engine::Config, runtime: Handle) -> Arc<Shared> {
+    pub(crate) fn new(
+        config: engine::Config,
+        acquaintance: ConnectOptions,
+        runtime: Handle,
+    ) -> Arc<Shared> {
         let limits = Arc::new(config.limits.clone());
         let handshakes = limits.handshakes.min(Semaphore::MAX_PERMITS);
         let peer = engine::Peer::new(config);
@@ -119,6 +125,7 @@ impl Shared {
             }),
             roles: RwLock::default(),
             middleware: arc_swap::ArcSwap::default(),
+            acquaintance: Arc::new(acquaintance),
             events: broadcast::Sender::new(EVENT_BACKLOG),
             timer: Notify::new(),
             closed: watch::Sender::new(false),
@@ -163,7 +170,8 @@ impl Shared {
             match effect {
                 PeerEffect::Dial { address, url } => {
                     let options = core.dialed.get(&address).map(|dialed| dialed.options.clone());
-                    after.push(After::Dial(address, url, options.unwrap_or_default()));
+                    let options = options.unwrap_or_else(|| self.acquaintance.clone());
+                    after.push(After::Dial(address, url, options));
                 }
                 PeerEffect::Send { unit, frame } => {
                     if let Some(unit) = core.units.get(&unit) {
@@ -327,7 +335,10 @@ impl Shared {
             }
         });
         // Handlers often own handles of the peer: without this they would keep each other alive.
-        self.roles.write().unwrap_or_else(PoisonError::into_inner).clear();
+        // They are dropped outside of the lock, since dropping them may run anything.
+        let roles =
+            std::mem::take(&mut *self.roles.write().unwrap_or_else(PoisonError::into_inner));
+        drop(roles);
         self.middleware.store(Arc::default());
         self.timer.notify_one();
     }
