@@ -320,18 +320,64 @@ impl<'a> SendMessage<'a> {
 
 impl<'a> IntoFuture for SendMessage<'a> {
     type Output = Result<Unit>;
-    type IntoFuture = Boxed<'a, Result<Unit>>;
+    type IntoFuture = Sending<'a>;
 
-    /// # Errors
-    /// [`ErrorKind::NoUnit`], [`ErrorKind::ConnectionLost`], [`ErrorKind::TooLarge`],
-    /// [`ErrorKind::InvalidArgument`] for an event name over 65 535 bytes, [`ErrorKind::Closed`].
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let SendMessage { destination, event, data, unit, order } = self;
-            let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
-            unit.send(outgoing(&destination.inner.role, event, &data, order)).await?;
-            Ok(Unit::new(unit))
-        })
+    fn into_future(self) -> Sending<'a> {
+        Sending { message: Some(self), queued: None }
+    }
+}
+
+/// A message on its way into a queue. Dropping it before it is finished sends nothing. Made by
+/// awaiting [`SendMessage`].
+///
+/// # Errors
+/// [`ErrorKind::NoUnit`], [`ErrorKind::ConnectionLost`], [`ErrorKind::TooLarge`],
+/// [`ErrorKind::InvalidArgument`] for an event name over 65 535 bytes, [`ErrorKind::Closed`].
+pub struct Sending<'a> {
+    message: Option<SendMessage<'a>>,
+    /// The unit had no room at first.
+    queued: Option<Boxed<'a, Result<Unit>>>,
+}
+
+impl<'a> Sending<'a> {
+    /// Sends at once if the unit has room.
+    fn start(&mut self, message: SendMessage<'a>) -> Result<Option<Unit>> {
+        let SendMessage { destination, event, data, unit, order } = message;
+        let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
+        let role = &destination.inner.role;
+        let message = outgoing(role, event, &data, order);
+        match unit.if_room(|state, _| state.machine.send(message)) {
+            Some(sent) => sent.map(|_| Some(Unit::new(unit))),
+            None => {
+                self.queued = Some(Box::pin(async move {
+                    unit.send(outgoing(role, event, &data, order)).await?;
+                    Ok(Unit::new(unit))
+                }));
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<Unit>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Unit>> {
+        if let Some(message) = self.message.take()
+            && let Some(unit) = self.start(message)?
+        {
+            return Poll::Ready(Ok(unit));
+        }
+        match &mut self.queued {
+            Some(queued) => queued.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl fmt::Debug for Sending<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sending").field("queued", &self.queued.is_some()).finish()
     }
 }
 
@@ -370,31 +416,110 @@ impl<'a> SendRequest<'a> {
 
 impl<'a> IntoFuture for SendRequest<'a> {
     type Output = Result<Answer>;
-    type IntoFuture = Boxed<'a, Result<Answer>>;
+    type IntoFuture = Requesting<'a>;
 
-    /// # Errors
-    /// [`ErrorKind::Rejected`] with the handler's text, [`ErrorKind::Timeout`],
-    /// [`ErrorKind::NoUnit`], [`ErrorKind::ConnectionLost`], [`ErrorKind::Overloaded`] when too many
-    /// requests wait, [`ErrorKind::TooLarge`], [`ErrorKind::InvalidArgument`] for an event name over
-    /// 65 535 bytes, [`ErrorKind::Closed`].
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let SendRequest { destination, event, data, unit, timeout, order } = self;
-            let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
-            let outgoing = outgoing(&destination.inner.role, event, &data, order);
-            ask(&unit, outgoing, timeout).await
+    fn into_future(self) -> Requesting<'a> {
+        Requesting { state: State::New(self) }
+    }
+}
+
+/// A request under way. Dropping it gives up waiting. Made by awaiting [`SendRequest`].
+///
+/// # Errors
+/// [`ErrorKind::Rejected`] with the handler's text, [`ErrorKind::Timeout`],
+/// [`ErrorKind::NoUnit`], [`ErrorKind::ConnectionLost`], [`ErrorKind::Overloaded`] when too many
+/// requests wait, [`ErrorKind::TooLarge`], [`ErrorKind::InvalidArgument`] for an event name over
+/// 65 535 bytes, [`ErrorKind::Closed`].
+#[derive(Debug)]
+pub struct Requesting<'a> {
+    state: State<'a>,
+}
+
+enum State<'a> {
+    New(SendRequest<'a>),
+    /// The unit had no room at first.
+    Queued(Boxed<'a, Result<Waiting>>),
+    Waiting(Waiting),
+    Done,
+}
+
+impl fmt::Debug for State<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            State::New(_) => "New",
+            State::Queued(_) => "Queued",
+            State::Waiting(_) => "Waiting",
+            State::Done => "Done",
         })
     }
 }
 
-/// Gives up a request that nobody waits for any more.
-struct Abandon<'a> {
-    unit: &'a UnitInner,
+impl Requesting<'_> {
+    fn step(&mut self, cx: &mut Context<'_>) -> Result<Poll<Result<Answer>>> {
+        loop {
+            match &mut self.state {
+                State::New(_) => {
+                    let State::New(request) = std::mem::replace(&mut self.state, State::Done)
+                    else {
+                        continue;
+                    };
+                    let SendRequest { destination, event, data, unit, timeout, order } = request;
+                    let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
+                    let outgoing = outgoing(&destination.inner.role, event, &data, order);
+                    self.state = match try_ask(&unit, outgoing, timeout)? {
+                        Some(waiting) => State::Waiting(waiting),
+                        None => {
+                            let role = destination.inner.role.clone();
+                            State::Queued(Box::pin(async move {
+                                let outgoing = self::outgoing(&role, event, &data, order);
+                                ask_with_room(&unit, outgoing, timeout).await
+                            }))
+                        }
+                    };
+                }
+                State::Queued(queued) => match queued.as_mut().poll(cx) {
+                    Poll::Pending => return Ok(Poll::Pending),
+                    Poll::Ready(waiting) => self.state = State::Waiting(waiting?),
+                },
+                State::Waiting(waiting) => return Ok(waiting.poll(cx)),
+                State::Done => return Ok(Poll::Pending),
+            }
+        }
+    }
+}
+
+impl Future for Requesting<'_> {
+    type Output = Result<Answer>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Answer>> {
+        let step = self.step(cx);
+        let poll = step.unwrap_or_else(|error| Poll::Ready(Err(error)));
+        if poll.is_ready() {
+            self.state = State::Done;
+        }
+        poll
+    }
+}
+
+/// A request that was sent. Gives it up when dropped before the answer.
+struct Waiting {
+    unit: Arc<UnitInner>,
     corr: u64,
+    receiver: oneshot::Receiver<Result<Data>>,
     answered: bool,
 }
 
-impl Drop for Abandon<'_> {
+impl Waiting {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer>> {
+        Pin::new(&mut self.receiver).poll(cx).map(|outcome| {
+            self.answered = true;
+            let data = outcome.unwrap_or_else(|_| Err(Unit::gone()))?;
+            Ok(Answer { data, unit: self.unit.clone() })
+        })
+    }
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
         if !self.answered {
             self.unit.with(|state| drop(state.machine.abandon(self.corr)));
@@ -406,24 +531,33 @@ fn outgoing<'a>(role: &'a str, event: &'a str, data: &'a Data, order: Order) -> 
     Outgoing { role, event, payload: data.payload(), order }
 }
 
+/// Sends a request if the unit has room.
+fn try_ask(
+    unit: &Arc<UnitInner>,
+    outgoing: Outgoing<'_>,
+    timeout: Option<Duration>,
+) -> Result<Option<Waiting>> {
+    let (tag, receiver) = oneshot::channel();
+    let sent = unit.if_room(|state, now| state.machine.request(outgoing, timeout, now, tag));
+    sent.map(|corr| Ok(Waiting { unit: unit.clone(), corr: corr?, receiver, answered: false }))
+        .transpose()
+}
+
+async fn ask_with_room(
+    unit: &Arc<UnitInner>,
+    outgoing: Outgoing<'_>,
+    timeout: Option<Duration>,
+) -> Result<Waiting> {
+    unit.when_room(|| try_ask(unit, outgoing, timeout).transpose()).await
+}
+
 async fn ask(
     unit: &Arc<UnitInner>,
     outgoing: Outgoing<'_>,
     timeout: Option<Duration>,
 ) -> Result<Answer> {
-    let (sender, receiver) = oneshot::channel();
-    let mut sender = Some(sender);
-    let corr = unit
-        .when_room(|state, now| {
-            let Some(tag) = sender.take() else { return Err(Unit::gone()) };
-            state.machine.request(outgoing, timeout, now, tag)
-        })
-        .await?;
-    let mut abandon = Abandon { unit, corr, answered: false };
-    let outcome = receiver.await;
-    abandon.answered = true;
-    let data = outcome.unwrap_or_else(|_| Err(Unit::gone()))?;
-    Ok(Answer { data, unit: unit.clone() })
+    let mut waiting = ask_with_room(unit, outgoing, timeout).await?;
+    std::future::poll_fn(|cx| waiting.poll(cx)).await
 }
 
 /// The answer to a request.
@@ -547,15 +681,16 @@ impl<'a, S: Send + 'a> IntoFuture for OpenStream<'a, S> {
         Box::pin(async move {
             let OpenStream { destination, event, data, unit, timeout, direction, make } = self;
             let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
-            let (sender, receiver) = oneshot::channel();
-            let mut sender = Some(sender);
+            let (tag, receiver) = oneshot::channel();
+            let mut tag = Some(tag);
             let outgoing = outgoing(&destination.inner.role, event, &data, Order::Any);
-            let (id, _) = unit
-                .when_room(|state, now| {
-                    let Some(tag) = sender.take() else { return Err(Unit::gone()) };
+            let attempt = || {
+                unit.if_room(|state, now| {
+                    let tag = tag.take().ok_or_else(Unit::gone)?;
                     state.machine.open_stream(direction, outgoing, timeout, now, tag)
                 })
-                .await?;
+            };
+            let (id, _) = unit.when_room(attempt).await?;
             // From here on it closes the stream when it is dropped, also while it is being opened.
             let stream = make(unit.clone(), id);
             let data = receiver.await.unwrap_or_else(|_| Err(Unit::gone()))?;

@@ -3,7 +3,7 @@
 use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     task::{Context as TaskContext, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -14,7 +14,6 @@ use tracing::{trace, warn};
 use super::{
     context::{Context, Kind, Offer},
     event::PeerEvent,
-    role::RoleInner,
     unit::{Tag, UnitInner, UnitState},
 };
 use crate::{
@@ -28,10 +27,15 @@ pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Data>> + Send
 pub(crate) type Handler = Arc<dyn Fn(Context) -> HandlerFuture + Send + Sync>;
 pub(crate) type Middleware = Arc<dyn Fn(Context, Next) -> HandlerFuture + Send + Sync>;
 
+/// The middleware that something goes through.
+pub(crate) struct Chain {
+    pub(crate) peer: Arc<Vec<Middleware>>,
+    pub(crate) role: Arc<Vec<Middleware>>,
+}
+
 /// The rest of the chain behind a middleware: further middleware, then the handler.
 pub struct Next {
-    peer: Arc<Vec<Middleware>>,
-    role: Arc<Vec<Middleware>>,
+    chain: Chain,
     at: usize,
     handler: Handler,
 }
@@ -47,9 +51,10 @@ impl Next {
     }
 
     fn start(mut self, context: Context) -> HandlerFuture {
-        let middleware = match self.peer.get(self.at) {
+        let Chain { peer, role } = &self.chain;
+        let middleware = match peer.get(self.at) {
             Some(middleware) => Some(middleware),
-            None => self.role.get(self.at - self.peer.len()),
+            None => role.get(self.at - peer.len()),
         };
         match middleware.cloned() {
             Some(middleware) => {
@@ -74,17 +79,38 @@ enum Reply {
 const SLOW_BATCH: Duration = Duration::from_millis(5);
 const SLOW_FOR: Duration = Duration::from_secs(1);
 
+/// A handler that was found for something that came, and all that it needs.
+struct Job {
+    handler: Handler,
+    /// Empty for nearly all.
+    chain: Option<Chain>,
+    context: Context,
+    reply: Reply,
+}
+
+impl Job {
+    /// Makes the handler's future. Foreign code: its body may do anything, panicking included.
+    fn start(self) -> (HandlerFuture, Reply) {
+        let Job { handler, chain, context, reply } = self;
+        let made = std::panic::catch_unwind(AssertUnwindSafe(|| match chain {
+            None => handler(context),
+            Some(chain) => Next { chain, at: 0, handler }.start(context),
+        }));
+        (made.unwrap_or_else(|_| Box::pin(async { Err(panicked()) })), reply)
+    }
+}
+
 /// Runs handlers for one connection. A handler is started right where its message was read; only
 /// when it has to wait does it become a task.
 pub(crate) struct Dispatcher {
     spawn_until: Option<Instant>,
-    started: Vec<(HandlerFuture, Reply)>,
+    jobs: Vec<Job>,
     outcomes: Vec<(Reply, Result<Data>)>,
 }
 
 impl Dispatcher {
     pub(crate) fn new() -> Dispatcher {
-        Dispatcher { spawn_until: None, started: Vec::new(), outcomes: Vec::new() }
+        Dispatcher { spawn_until: None, jobs: Vec::new(), outcomes: Vec::new() }
     }
 
     /// Does what the events mean. Returns connections that must be closed as dead.
@@ -98,8 +124,6 @@ impl Dispatcher {
             return dead;
         }
         let shared = &unit.shared;
-        // One look at the roles for the whole batch.
-        let mut roles = None;
         for event in events.drain(..) {
             match event {
                 Event::Answer { tag, outcome } => {
@@ -125,40 +149,27 @@ impl Dispatcher {
                     shared.emit(PeerEvent::SlowConsumer { unit, queued, dropped });
                 }
                 Event::Message(incoming) => {
-                    let roles = roles.get_or_insert_with(|| shared.role_table());
-                    let role = roles.get(incoming.role()).cloned();
-                    self.start(unit, role, incoming, Kind::Message, Reply::None);
+                    self.find(unit, incoming, Kind::Message, Reply::None);
                 }
                 Event::Request(incoming, responder) => {
-                    let roles = roles.get_or_insert_with(|| shared.role_table());
-                    let role = roles.get(incoming.role()).cloned();
-                    self.start(unit, role, incoming, Kind::Request, Reply::Request(responder));
+                    self.find(unit, incoming, Kind::Request, Reply::Request(responder));
                 }
                 Event::StreamRequest(incoming, offer) => {
-                    let roles = roles.get_or_insert_with(|| shared.role_table());
-                    let role = roles.get(incoming.role()).cloned();
                     let kind =
                         if offer.is_writable_here() { Kind::Writable } else { Kind::Readable };
                     let reply = Reply::Stream(offer, Arc::new(Offer::new(offer)));
-                    self.start(unit, role, incoming, kind, reply);
+                    self.find(unit, incoming, kind, reply);
                 }
             }
         }
-        drop(roles);
         self.run(unit);
         dead
     }
 
     /// Finds the handler, or rejects.
-    fn start(
-        &mut self,
-        unit: &Arc<UnitInner>,
-        role: Option<Arc<RoleInner>>,
-        incoming: Incoming,
-        kind: Kind,
-        reply: Reply,
-    ) {
-        let Some(role) = role else {
+    fn find(&mut self, unit: &Arc<UnitInner>, incoming: Incoming, kind: Kind, reply: Reply) {
+        let roles = unit.shared.roles.load();
+        let Some(role) = roles.get(incoming.role()) else {
             let reason = engine::role_not_registered(incoming.role());
             return refuse(unit, &reply, &reason);
         };
@@ -174,29 +185,21 @@ impl Dispatcher {
             Reply::Stream(_, offer) => Some(offer.clone()),
             _ => None,
         };
+        let chain = role.chain(&unit.shared.middleware);
         let context = Context::new(unit.clone(), incoming, kind, offer);
-        let (peer, role) = (unit.shared.middleware.load(), role.middleware());
-        // Calling a handler only makes its future; but its body may panic as well.
-        let made = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            if peer.is_empty() && role.is_empty() {
-                handler(context)
-            } else {
-                Next { peer: peer.clone(), role, at: 0, handler }.start(context)
-            }
-        }));
-        let future = made.unwrap_or_else(|_| Box::pin(async { Err(panicked()) }));
-        self.started.push((future, reply));
+        self.jobs.push(Job { handler, chain, context, reply });
     }
 
     /// Runs what was found, without any lock.
     fn run(&mut self, unit: &Arc<UnitInner>) {
-        if self.started.is_empty() {
+        if self.jobs.is_empty() {
             return;
         }
         let begun = Instant::now();
         let spawn = self.spawn_until.is_some_and(|until| begun < until);
-        let mut started = std::mem::take(&mut self.started);
-        for (mut future, reply) in started.drain(..) {
+        let mut jobs = std::mem::take(&mut self.jobs);
+        for job in jobs.drain(..) {
+            let (mut future, reply) = job.start();
             let first = if spawn { Poll::Pending } else { poll_once(&mut future) };
             match first {
                 Poll::Ready(outcome) => {
@@ -216,7 +219,7 @@ impl Dispatcher {
             }
         }
         // Keep the allocation.
-        self.started = started;
+        self.jobs = jobs;
         let mut waiting = Vec::new();
         unit.with(|state| {
             for (reply, outcome) in self.outcomes.drain(..) {
@@ -324,13 +327,5 @@ fn report(unit: &Arc<UnitInner>, reply: &Reply, outcome: &Result<Data>) {
         warn!(unit = %unit.info.load().id, %error, "handler failed");
         let unit_handle = super::Unit::new(unit.clone());
         unit.shared.emit(PeerEvent::HandlerFailed { unit: unit_handle, error: error.clone() });
-    }
-}
-
-impl super::Shared {
-    fn role_table(
-        &self,
-    ) -> std::sync::RwLockReadGuard<'_, std::collections::HashMap<Arc<str>, Arc<RoleInner>>> {
-        self.roles.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

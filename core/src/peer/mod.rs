@@ -13,7 +13,7 @@ mod unit;
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -25,7 +25,9 @@ use tokio::{
 
 pub use builder::PeerBuilder;
 pub use context::{Context, Kind, ReadableRequest, WritableRequest};
-pub use destination::{Answer, Destination, OpenStream, SendMessage, SendRequest, Survey};
+pub use destination::{
+    Answer, Destination, OpenStream, Requesting, SendMessage, SendRequest, Sending, Survey,
+};
 pub(crate) use dispatch::Dispatcher;
 pub use dispatch::Next;
 pub use event::{Events, PeerEvent};
@@ -42,7 +44,7 @@ use crate::{
     wire::Data,
 };
 use destination::DestinationInner;
-use role::RoleInner;
+use role::{RoleInner, Roles};
 use shared::Dialed;
 
 /// The local node: it offers roles, finds those of others, and is connected to them in any direction.
@@ -186,13 +188,16 @@ impl Peer {
         shared.check_open()?;
         let inner = shared.with_core(|core, now| {
             core.peer.add_role(name, active, now)?;
-            let mut roles = shared.roles.write().unwrap_or_else(PoisonError::into_inner);
-            if let Some(role) = roles.get(name) {
+            if let Some(role) = shared.roles.load().get(name) {
                 return Ok(role.clone());
             }
             let name: Arc<str> = name.into();
             let role = Arc::new(RoleInner::new(name.clone(), active));
-            roles.insert(name, role.clone());
+            shared.roles.rcu(|roles| {
+                let mut roles = Roles::clone(roles);
+                roles.insert(name.clone(), role.clone());
+                roles
+            });
             Ok::<_, Error>(role)
         })?;
         Ok(Role::new(shared.clone(), inner))
@@ -203,7 +208,7 @@ impl Peer {
         let shared = self.shared();
         let names: Vec<Arc<str>> =
             shared.with_core(|core, _| core.peer.roles().map(|(name, _)| name.clone()).collect());
-        let roles = shared.roles.read().unwrap_or_else(PoisonError::into_inner);
+        let roles = shared.roles.load();
         let known = names.iter().filter_map(|name| roles.get(name));
         known.map(|role| Role::new(shared.clone(), role.clone())).collect()
     }
@@ -398,8 +403,7 @@ impl Peer {
         shared.draining.store(true, Ordering::Relaxed);
         shared.with_core(|core, now| {
             core.peer.disable_roles(now);
-            let roles = shared.roles.read().unwrap_or_else(PoisonError::into_inner);
-            for role in roles.values() {
+            for role in shared.roles.load().values() {
                 role.set_active(false);
             }
         });

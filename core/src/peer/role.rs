@@ -1,7 +1,6 @@
 //! A service that this peer offers.
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{
         Arc,
@@ -10,10 +9,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use rustc_hash::FxHashMap;
 
 use super::{
     context::{Context, Kind, ReadableRequest, WritableRequest},
-    dispatch::{Handler, HandlerFuture, Middleware, Next},
+    dispatch::{Chain, Handler, HandlerFuture, Middleware, Next},
     shared::Shared,
 };
 use crate::{
@@ -21,7 +21,9 @@ use crate::{
     wire::Data,
 };
 
-type ByEvent = HashMap<Box<str>, Handler>;
+/// The keys are the application's, so they need no defence against collisions.
+type ByEvent = FxHashMap<Box<str>, Handler>;
+pub(crate) type Roles = FxHashMap<Arc<str>, Arc<RoleInner>>;
 
 #[derive(Clone, Default)]
 struct Handlers {
@@ -67,8 +69,11 @@ impl RoleInner {
         by_event.get(event).cloned()
     }
 
-    pub(crate) fn middleware(&self) -> Arc<Vec<Middleware>> {
-        self.middleware.load_full()
+    /// The middleware of peer and role, if there is any.
+    pub(crate) fn chain(&self, peer: &ArcSwap<Vec<Middleware>>) -> Option<Chain> {
+        let (peer, role) = (peer.load(), self.middleware.load());
+        let any = !peer.is_empty() || !role.is_empty();
+        any.then(|| Chain { peer: peer.clone(), role: role.clone() })
     }
 
     fn register(&self, event: &str, handler: Handler, table: fn(&mut Handlers) -> &mut ByEvent) {

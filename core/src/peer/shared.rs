@@ -3,12 +3,13 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     runtime::Handle,
     sync::{Notify, Semaphore, SemaphorePermit, broadcast, oneshot, watch},
@@ -17,7 +18,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    destination::DestinationInner, dispatch::Middleware, event::PeerEvent, role::RoleInner,
+    destination::DestinationInner, dispatch::Middleware, event::PeerEvent, role::Roles,
     unit::UnitInner,
 };
 use crate::{
@@ -81,8 +82,9 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     pub(crate) id: Arc<str>,
     core: Mutex<Core>,
-    pub(crate) roles: RwLock<HashMap<Arc<str>, Arc<RoleInner>>>,
-    pub(crate) middleware: arc_swap::ArcSwap<Vec<Middleware>>,
+    /// Changed under the peer's lock only.
+    pub(crate) roles: ArcSwap<Roles>,
+    pub(crate) middleware: ArcSwap<Vec<Middleware>>,
     /// How to connect to addresses that other units tell.
     acquaintance: Arc<ConnectOptions>,
     pub(crate) events: broadcast::Sender<PeerEvent>,
@@ -123,8 +125,8 @@ impl Shared {
                 destinations: HashMap::new(),
                 reconnects: 0,
             }),
-            roles: RwLock::default(),
-            middleware: arc_swap::ArcSwap::default(),
+            roles: ArcSwap::default(),
+            middleware: ArcSwap::default(),
             acquaintance: Arc::new(acquaintance),
             events: broadcast::Sender::new(EVENT_BACKLOG),
             timer: Notify::new(),
@@ -335,10 +337,7 @@ impl Shared {
             }
         });
         // Handlers often own handles of the peer: without this they would keep each other alive.
-        // They are dropped outside of the lock, since dropping them may run anything.
-        let roles =
-            std::mem::take(&mut *self.roles.write().unwrap_or_else(PoisonError::into_inner));
-        drop(roles);
+        self.roles.store(Arc::default());
         self.middleware.store(Arc::default());
         self.timer.notify_one();
     }

@@ -161,26 +161,31 @@ impl UnitInner {
         }
     }
 
-    /// Runs `attempt` until the unit has room for what it sends.
+    /// Sends, unless the unit has no room: then nothing happens.
+    pub(crate) fn if_room<T>(
+        &self,
+        send: impl FnOnce(&mut UnitState, Moment) -> Result<T>,
+    ) -> Option<Result<T>> {
+        self.with(|state| {
+            // Without a connection it is tried as well, for the error.
+            let tried = state.machine.has_room() || !state.machine.is_open();
+            tried.then(|| send(state, self.shared.clock.now()))
+        })
+    }
+
+    /// Tries again and again until the unit has room.
     pub(crate) async fn when_room<T>(
         &self,
-        mut attempt: impl FnMut(&mut UnitState, Moment) -> Result<T>,
+        mut attempt: impl FnMut() -> Option<Result<T>>,
     ) -> Result<T> {
-        let mut once = |state: &mut UnitState| {
-            if state.machine.has_room() || !state.machine.is_open() {
-                Some(attempt(state, self.shared.clock.now()))
-            } else {
-                None
-            }
-        };
-        if let Some(result) = self.with(&mut once) {
+        if let Some(result) = attempt() {
             return result;
         }
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            if let Some(result) = self.with(&mut once) {
+            if let Some(result) = attempt() {
                 return result;
             }
             room.await;
@@ -188,7 +193,7 @@ impl UnitInner {
     }
 
     pub(crate) async fn send(&self, outgoing: Outgoing<'_>) -> Result<()> {
-        self.when_room(|state, _| state.machine.send(outgoing)).await?;
+        self.when_room(|| self.if_room(|state, _| state.machine.send(outgoing))).await?;
         Ok(())
     }
 
