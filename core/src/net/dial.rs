@@ -13,7 +13,7 @@ use crate::{
     peer::Shared,
 };
 
-/// Dials an address and serves the connection until it ends.
+/// Dials an address, then leaves the connection to a task of its own, which is much smaller.
 pub(crate) async fn dial_task(
     shared: Arc<Shared>,
     address: AddressId,
@@ -37,8 +37,10 @@ pub(crate) async fn dial_task(
             let headers = options.headers.clone();
             let opening = drive::Opening::Dial { address, url, headers };
             match stream {
-                Stream::Plain(stream) => drive::serve(shared, stream, opening).await,
-                Stream::Tls(stream) => drive::serve(shared, *stream, opening).await,
+                Stream::Plain(stream) => {
+                    shared.spawn(drive::serve(shared.clone(), stream, opening))
+                }
+                Stream::Tls(stream) => shared.spawn(drive::serve(shared.clone(), *stream, opening)),
             }
         }
     }

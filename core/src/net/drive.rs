@@ -67,7 +67,8 @@ where
             let span = debug_span!("connection", peer = %shared.id, conn = drive.conn.0);
             let reason = poll_fn(|cx| drive.poll(cx)).instrument(span).await;
             drive.ended(reason);
-            drive.part().await;
+            // On the heap, since it comes once and would otherwise take room all the time.
+            Box::pin(drive.part()).await;
         }
         Err(error) => {
             debug!(peer = %shared.id, %error, "connection refused");
@@ -505,11 +506,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             .await;
             // Closing with unread input would reset the connection and could take our last words
             // from the other side.
-            let mut rest = [0u8; 4096];
             loop {
-                let mut into = ReadBuf::new(&mut rest);
-                let read = poll_fn(|cx| Pin::new(&mut self.stream).poll_read(cx, &mut into)).await;
-                if read.is_err() || into.filled().is_empty() {
+                let read = poll_fn(|cx| {
+                    BUFFER.with_borrow_mut(|buffer| {
+                        let mut into = ReadBuf::new(buffer);
+                        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut into));
+                        Poll::Ready(read.map(|()| into.filled().len()))
+                    })
+                });
+                if !matches!(read.await, Ok(filled) if filled > 0) {
                     return;
                 }
             }

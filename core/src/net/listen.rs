@@ -94,8 +94,11 @@ async fn accept_task(
                 debug!(peer = %shared.id, %from, "accepted");
                 // Pings, requests and answers are small and must not wait for each other.
                 let _ = stream.set_nodelay(true);
-                let (path, acceptor) = (options.path.clone(), acceptor.clone());
-                shared.spawn(accepted_task(shared.clone(), stream, path, acceptor));
+                let opening = drive::Opening::Accept { path: options.path.clone() };
+                match acceptor.clone() {
+                    None => shared.spawn(drive::serve(shared.clone(), stream, opening)),
+                    Some(tls) => shared.spawn(tls_task(shared.clone(), stream, opening, tls)),
+                }
             }
             Err(error) => {
                 warn!(peer = %shared.id, %error, "accept failed");
@@ -105,30 +108,24 @@ async fn accept_task(
     }
 }
 
-async fn accepted_task(
+/// Does the TLS handshake, then leaves the connection to a task of its own, which is much smaller.
+async fn tls_task(
     shared: Arc<Shared>,
     stream: TcpStream,
-    path: Option<String>,
-    acceptor: Option<TlsAcceptor>,
+    opening: drive::Opening,
+    acceptor: TlsAcceptor,
 ) {
-    let opening = drive::Opening::Accept { path };
-    match acceptor {
-        None => drive::serve(shared, stream, opening).await,
-        Some(acceptor) => {
-            // Counted from here, so that strangers cannot hold endless TLS handshakes.
-            let Some(permit) = shared.tls_permit() else { return };
-            let limit = shared.limits.handshake_timeout;
-            let mut closed = shared.closed.subscribe();
-            let stream = tokio::select! {
-                stream = tokio::time::timeout(limit, acceptor.accept(stream)) => stream,
-                _ = closed.wait_for(|closed| *closed) => return,
-            };
-            drop(permit);
-            match stream {
-                Ok(Ok(stream)) => drive::serve(shared, stream, opening).await,
-                Ok(Err(error)) => debug!(peer = %shared.id, %error, "TLS handshake failed"),
-                Err(_) => debug!(peer = %shared.id, "TLS handshake timed out"),
-            }
-        }
+    // Counted from here, so that strangers cannot hold endless TLS handshakes.
+    let Some(_permit) = shared.tls_permit() else { return };
+    let limit = shared.limits.handshake_timeout;
+    let mut closed = shared.closed.subscribe();
+    let stream = tokio::select! {
+        stream = tokio::time::timeout(limit, acceptor.accept(stream)) => stream,
+        _ = closed.wait_for(|closed| *closed) => return,
+    };
+    match stream {
+        Ok(Ok(stream)) => shared.spawn(drive::serve(shared.clone(), stream, opening)),
+        Ok(Err(error)) => debug!(peer = %shared.id, %error, "TLS handshake failed"),
+        Err(_) => debug!(peer = %shared.id, "TLS handshake timed out"),
     }
 }
