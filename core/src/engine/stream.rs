@@ -164,6 +164,10 @@ impl Reader {
         self.finished || self.error.is_some()
     }
 
+    pub(super) fn has_failed(&self) -> bool {
+        self.error.is_some()
+    }
+
     /// The quota to send now, if any.
     pub(super) fn grant(&mut self, dialect: Dialect) -> Option<u64> {
         if self.is_over() {

@@ -757,12 +757,18 @@ impl<R> Unit<R> {
             self.waiting.remove(corr);
             return;
         }
+        let credit = matches!(self.dialect, Dialect::Credit { .. });
         let op = match &stream.end {
-            End::Reader(reader) if reader.is_at_end() => match self.dialect {
-                Dialect::Credit { .. } => StreamOp::Error("".into()),
-                _ => return,
+            End::Reader(reader) if reader.is_at_end() => match credit {
+                true => StreamOp::Error("".into()),
+                false => return,
             },
-            End::Reader(reader) if reader.is_over() && !reader.is_at_end() => return,
+            End::Reader(reader) if reader.has_failed() => return,
+            // An original that has finished waits for nothing.
+            End::Reader(reader) if reader.is_over() && !credit => return,
+            // The writer may have finished meanwhile: an empty reason would tell it that everything
+            // was read.
+            End::Reader(_) if credit && reason.is_empty() => StreamOp::Error(BROKEN_OFF.into()),
             End::Writer(writer) if writer.is_over() || writer.finish_sent => return,
             _ => StreamOp::Error(reason.into()),
         };
@@ -1054,6 +1060,7 @@ impl<R> Drop for Unit<R> {
 }
 
 const OVERRUN: &str = "Too many requests are in progress";
+const BROKEN_OFF: &str = "Closed before the end";
 
 fn not_open() -> Error {
     Error::new(ErrorKind::StreamClosed, "The stream is closed")

@@ -1,0 +1,131 @@
+//! Two engines, side by side, without a network in between.
+
+use super::*;
+use crate::{
+    wire::{Direction, Payload},
+    ws::Side,
+};
+
+const NOW: Moment = Moment::from_secs(1);
+
+struct Pair {
+    engines: [Engine<u64>; 2],
+    /// Connections, as each side numbers them.
+    conns: Vec<[ConnId; 2]>,
+    events: [Vec<EngineEvent<u64>>; 2],
+    now: Moment,
+}
+
+impl Pair {
+    /// Both serve the role `r`, and share a connection.
+    fn new(limits: impl Fn(&mut Limits)) -> Pair {
+        let mut pair = Pair {
+            engines: [1, 2].map(|n| {
+                let mut config = Config::new(Box::new(move |bytes| bytes.fill(n)));
+                limits(&mut config.limits);
+                Engine::new(config)
+            }),
+            conns: Vec::new(),
+            events: [Vec::new(), Vec::new()],
+            now: NOW,
+        };
+        pair.connect();
+        pair.settle();
+        pair
+    }
+
+    /// One more connection. Its bytes do not flow before the next [`settle`](Pair::settle).
+    fn connect(&mut self) -> [ConnId; 2] {
+        let [a, b] = &mut self.engines;
+        let a = a.upgraded(Side::Client, None, self.now).unwrap();
+        let b = b.upgraded(Side::Server, None, self.now).unwrap();
+        self.conns.push([a, b]);
+        [a, b]
+    }
+
+    /// Moves what one side has to say on a connection. False when it was nothing.
+    fn carry(&mut self, conn: [ConnId; 2], from: usize) -> bool {
+        let mut bytes = Vec::new();
+        self.engines[from].take_output(conn[from], &mut bytes);
+        self.engines[from].written(conn[from], self.now);
+        self.engines[1 - from].receive(conn[1 - from], &bytes, self.now);
+        for (engine, events) in self.engines.iter_mut().zip(&mut self.events) {
+            events.extend(std::iter::from_fn(|| engine.poll_event()));
+        }
+        !bytes.is_empty()
+    }
+
+    /// Moves everything until nobody has anything to say.
+    fn settle(&mut self) {
+        while self.conns.clone().into_iter().fold(false, |said, conn| {
+            let said = self.carry(conn, 0) || said;
+            self.carry(conn, 1) || said
+        }) {}
+    }
+
+    /// Does something to the unit that one side sees of the other.
+    fn unit<T>(&mut self, side: usize, work: impl FnOnce(&mut Unit<u64>) -> T) -> T {
+        self.engines[side].with_unit(UnitId(0), self.now, work).expect("the unit is there")
+    }
+
+    /// What the unit said to one side since it was last asked.
+    fn said(&mut self, side: usize) -> Vec<Event<u64>> {
+        let events = std::mem::take(&mut self.events[side]);
+        let said = |event| match event {
+            EngineEvent::Unit { event, .. } => Some(event),
+            _ => None,
+        };
+        events.into_iter().filter_map(said).collect()
+    }
+
+    /// A stream that side 0 writes.
+    fn stream(&mut self) -> (StreamId, StreamId) {
+        let now = self.now;
+        let (writer, _) = self
+            .unit(0, |unit| unit.open_stream(Direction::RequesterWrites, to("r"), None, now, 7))
+            .unwrap();
+        self.settle();
+        let offer = self.said(1).into_iter().find_map(|event| match event {
+            Event::StreamRequest(_, offer) => Some(offer),
+            _ => None,
+        });
+        let reader = self.unit(1, |unit| unit.accept_stream(offer.unwrap(), Payload::NULL));
+        self.settle();
+        (writer, reader.unwrap())
+    }
+}
+
+fn to(role: &str) -> Outgoing<'_> {
+    Outgoing { role, event: "e", payload: Payload::NULL, order: Order::Kept }
+}
+
+#[test]
+fn a_reader_that_gives_up_is_no_reader_that_is_through() {
+    for finish_first in [false, true] {
+        let mut pair = Pair::new(|_| {});
+        let (writer, reader) = pair.stream();
+        pair.unit(0, |unit| unit.write(writer, b"never read", NOW)).unwrap();
+        pair.unit(0, |unit| unit.finish(writer)).unwrap();
+        if finish_first {
+            pair.settle();
+        }
+        pair.unit(1, |unit| unit.close_stream(reader, ""));
+        pair.settle();
+        let outcome = pair.unit(0, |unit| unit.finished(writer));
+        assert!(matches!(outcome, Some(Err(_))), "{finish_first}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_reader_at_the_end_says_that_it_is_through() {
+    let mut pair = Pair::new(|_| {});
+    let (writer, reader) = pair.stream();
+    pair.unit(0, |unit| unit.write(writer, b"read", NOW)).unwrap();
+    pair.unit(0, |unit| unit.finish(writer)).unwrap();
+    pair.settle();
+    assert!(matches!(pair.unit(1, |unit| unit.read(reader)), Chunk::Data(_)));
+    assert_eq!(pair.unit(0, |unit| unit.finished(writer)), None);
+    pair.unit(1, |unit| unit.close_stream(reader, "whatever"));
+    pair.settle();
+    assert_eq!(pair.unit(0, |unit| unit.finished(writer)), Some(Ok(())));
+}
