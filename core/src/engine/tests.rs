@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    wire::{Direction, Payload},
+    wire::{DataType, Direction, Payload},
     ws::Side,
 };
 
@@ -128,4 +128,22 @@ fn a_reader_at_the_end_says_that_it_is_through() {
     pair.unit(1, |unit| unit.close_stream(reader, "whatever"));
     pair.settle();
     assert_eq!(pair.unit(0, |unit| unit.finished(writer)), Some(Ok(())));
+}
+
+#[test]
+fn ordered_messages_keep_to_the_bound_of_their_connection() {
+    let mut pair = Pair::new(|limits| limits.queue_per_connection = 10_000);
+    pair.connect();
+    pair.settle();
+    let payload = Payload { kind: DataType::Binary, bytes: &[0; 1000] };
+    let message = Outgoing { payload, ..to("r") };
+    let sent = (0..100).take_while(|_| pair.unit(0, |unit| unit.send(message)).is_ok()).count();
+    assert!((8..=10).contains(&sent), "{sent} messages of 1000 bytes");
+    assert!(!pair.unit(0, |unit| unit.has_room()));
+    // What needs no order may take the other connection.
+    let any = Outgoing { order: Order::Any, ..message };
+    assert!(pair.unit(0, |unit| unit.send(any)).is_ok());
+    pair.settle();
+    assert!(pair.said(0).iter().any(|event| matches!(event, Event::Room)));
+    assert!(pair.unit(0, |unit| unit.has_room()));
 }

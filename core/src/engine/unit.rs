@@ -230,16 +230,20 @@ impl<R> Unit<R> {
 
     // Output.
 
-    /// Whether more may be sent. When it is false, [`Event::Room`] tells when to try again.
+    /// Whether more may be sent, in order or not. When it is false, [`Event::Room`] tells when to try
+    /// again.
     pub fn has_room(&mut self) -> bool {
-        let peer_full = self.budget.queued() >= self.limits.queue_per_peer;
-        let free = |link: &Link| !link.closing && link.queued() < self.limits.queue_per_connection;
-        let own = self.links.iter().map(Link::queued).sum::<usize>();
-        // A unit with nothing queued gets at least one message through whatever the others do,
-        // or nobody would tell it when there is room.
-        let room = self.links.iter().any(free) && (!peer_full || own == 0);
+        let room = self.route(Order::Kept).is_some_and(|at| self.fits(at));
         self.full = !room;
         room
+    }
+
+    fn fits(&self, at: usize) -> bool {
+        let peer_full = self.budget.queued() >= self.limits.queue_per_peer;
+        // A unit with nothing queued gets at least one message through whatever the others do,
+        // or nobody would tell it when there is room.
+        let idle = || self.links.iter().all(|link| link.queued() == 0);
+        self.links[at].queued() < self.limits.queue_per_connection && (!peer_full || idle())
     }
 
     /// The next connection that has output the host does not know of.
@@ -323,45 +327,36 @@ impl<R> Unit<R> {
             );
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
-        if !self.has_room() {
-            return Err(match self.is_open() {
-                true => Error::new(ErrorKind::Overloaded, "The unit's send queue is full"),
-                false => Error::new(ErrorKind::ConnectionLost, "No open sockets left"),
-            });
+        let Some(at) = self.route(order) else {
+            return Err(Error::new(ErrorKind::ConnectionLost, "No open sockets left"));
+        };
+        if !self.fits(at) {
+            self.full = true;
+            return Err(Error::new(ErrorKind::Overloaded, "The unit's send queue is full"));
         }
-        self.lightest(order)
-            .ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "No open sockets left"))
+        Ok(at)
     }
 
-    fn lightest(&mut self, order: Order) -> Option<usize> {
-        let open = |link: &&Link| !link.closing;
-        let lightest = |links: &[Link]| {
-            let (at, link) = links
-                .iter()
-                .enumerate()
-                .filter(|(_, link)| open(link))
-                .min_by_key(|(_, link)| link.queued())?;
-            Some((at, link.queued()))
-        };
-        if order == Order::Any {
-            return lightest(&self.links).map(|(at, _)| at);
-        }
-        if let Some(at) = self.ordered.and_then(|conn| self.at(conn)) {
+    /// The connection that something takes, full or not.
+    fn route(&self, order: Order) -> Option<usize> {
+        if order == Order::Kept
+            && let Some(at) = self.ordered.and_then(|conn| self.at(conn))
+        {
             let link = &self.links[at];
             let only = self.links.len() == 1;
             if !link.closing && (only || !link.is_quiet() || link.queued() == 0) {
                 return Some(at);
             }
         }
-        let (at, _) = lightest(&self.links)?;
-        self.ordered = Some(self.links[at].conn);
-        Some(at)
+        let open = self.links.iter().enumerate().filter(|(_, link)| !link.closing);
+        open.min_by_key(|(_, link)| link.queued()).map(|(at, _)| at)
     }
 
     fn send_frame(&mut self, order: Order, frame: &Frame<'_>) -> Result<Queued> {
         let at = self.pick(order, frame.encoded_len())?;
         if order == Order::Kept {
             self.links[at].ordered += 1;
+            self.ordered = Some(self.links[at].conn);
         }
         self.push(at, frame);
         Ok(Queued { conn: self.links[at].conn })
@@ -471,7 +466,7 @@ impl<R> Unit<R> {
         let at = match self.at(conn).filter(|at| !self.links[*at].closing) {
             Some(at) => at,
             None => self
-                .lightest(Order::Any)
+                .route(Order::Any)
                 .ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "No open sockets left"))?,
         };
         self.push(at, frame);
@@ -480,7 +475,7 @@ impl<R> Unit<R> {
 
     /// Writes a frame that the peer's state machine made, whatever is queued.
     pub fn send_raw(&mut self, frame: &[u8]) {
-        if let Some(at) = self.lightest(Order::Kept) {
+        if let Some(at) = self.route(Order::Kept) {
             let added = self.links[at].push(frame.len(), |out| out.extend_from_slice(frame));
             self.budget.add(added);
             self.announce(at);
