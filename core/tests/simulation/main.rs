@@ -106,7 +106,8 @@ fn config(rng: &mut Rng, id_seed: u64, setup: &Setup) -> Config {
     let limits = &mut config.limits;
     limits.queue_per_connection = rng.pick(&[30_000, 200_000]);
     limits.queue_per_peer = rng.pick(&[60_000, 2_000_000]);
-    limits.stream_window = rng.pick(&[1000, 65_536, 262_144]);
+    // A unit has one window, so that twins must have the same.
+    limits.stream_window = if setup.twins { 65_536 } else { rng.pick(&[1000, 65_536, 262_144]) };
     limits.connections_per_unit = rng.pick(&[2, 16]);
     limits.waiting_requests = rng.pick(&[20, 65_536]);
     limits.streams = rng.pick(&[5, 4096]);

@@ -480,7 +480,7 @@ impl World {
     }
 
     fn accept(&mut self, id: usize) {
-        let Some(wire) = self.wires.get(&id) else { return };
+        let Some(wire) = self.wires.get(&id).filter(|wire| !wire.ends[1].closed) else { return };
         let node = wire.ends[1].node;
         if self.is_stalled(node) {
             return self.at(self.stalled[node], Event::Accept { wire: id });
