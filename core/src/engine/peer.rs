@@ -770,6 +770,10 @@ impl Peer {
                 self.by_remote_id.remove(&state.info.id);
             }
             self.event(PeerEvent::UnitClosed { unit });
+        } else if self.roles_counter > 0 {
+            // The last announcement may have been lost with the connection.
+            let frame = self.roles_frame();
+            self.effects.push_back(PeerEffect::Send { unit, frame });
         }
     }
 

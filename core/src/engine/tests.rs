@@ -147,3 +147,33 @@ fn ordered_messages_keep_to_the_bound_of_their_connection() {
     assert!(pair.said(0).iter().any(|event| matches!(event, Event::Room)));
     assert!(pair.unit(0, |unit| unit.has_room()));
 }
+
+impl Pair {
+    fn serve(&mut self, side: usize, role: &str) {
+        let now = self.now;
+        let engine = &mut self.engines[side];
+        engine.with_peer(now, |peer| peer.add_role(role, true, now)).unwrap();
+        engine.handle_timeout(now);
+    }
+
+    fn roles_seen_by(&self, side: usize) -> Vec<String> {
+        self.engines[side].peer().unit(UnitId(0)).expect("the unit is there").1.to_vec()
+    }
+}
+
+#[test]
+fn roles_that_were_announced_on_a_lost_connection_are_announced_again() {
+    let mut pair = Pair::new(|_| {});
+    pair.connect();
+    pair.settle();
+    pair.serve(0, "r");
+    let (engine, lost) = (&mut pair.engines[0], pair.conns[0]);
+    let mut bytes = Vec::new();
+    engine.take_output(lost[0], &mut bytes);
+    assert!(!bytes.is_empty(), "the announcement took the other connection");
+    for side in [0, 1] {
+        pair.engines[side].closed(lost[side], NOW);
+    }
+    pair.settle();
+    assert_eq!(pair.roles_seen_by(1), ["r"]);
+}
