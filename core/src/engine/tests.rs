@@ -177,3 +177,16 @@ fn roles_that_were_announced_on_a_lost_connection_are_announced_again() {
     pair.settle();
     assert_eq!(pair.roles_seen_by(1), ["r"]);
 }
+
+#[test]
+fn a_confirmation_that_was_overtaken_takes_no_roles_back() {
+    let mut pair = Pair::new(|_| {});
+    let second = pair.connect();
+    // Side 0 has said its part of the handshake, but it is still on its way.
+    pair.carry(second, 1);
+    pair.serve(0, "r");
+    pair.carry(pair.conns[0], 0);
+    assert_eq!(pair.roles_seen_by(1), ["r"]);
+    pair.settle();
+    assert_eq!(pair.roles_seen_by(1), ["r"]);
+}
