@@ -190,3 +190,17 @@ fn a_confirmation_that_was_overtaken_takes_no_roles_back() {
     pair.settle();
     assert_eq!(pair.roles_seen_by(1), ["r"]);
 }
+
+#[test]
+fn nothing_goes_out_behind_the_answer_to_a_close_frame() {
+    let mut pair = Pair::new(|_| {});
+    let conn = pair.conns[0];
+    let payload = Payload { kind: DataType::Binary, bytes: &[0; 1000] };
+    pair.unit(1, |unit| unit.send(Outgoing { payload, ..to("r") })).unwrap();
+    pair.engines[0].close_unit(UnitId(0), NOW);
+    pair.carry(conn, 0);
+    let mut bytes = Vec::new();
+    pair.engines[1].take_output(conn[1], &mut bytes);
+    assert!(bytes.len() < 100, "{} bytes", bytes.len());
+    assert_eq!(pair.engines[1].budget().queued(), 0);
+}
