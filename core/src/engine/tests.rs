@@ -204,3 +204,30 @@ fn nothing_goes_out_behind_the_answer_to_a_close_frame() {
     assert!(bytes.len() < 100, "{} bytes", bytes.len());
     assert_eq!(pair.engines[1].budget().queued(), 0);
 }
+
+#[test]
+fn a_late_answer_is_not_taken_for_that_to_another_request() {
+    let mut pair = Pair::new(|_| {});
+    pair.unit(0, |unit| unit.request(to("r"), None, NOW, 1)).unwrap();
+    pair.settle();
+    // Side 0 loses the connection, side 1 does not notice before there is a new one.
+    let lost = pair.conns[0];
+    pair.engines[0].closed(lost[0], NOW);
+    pair.conns.clear();
+    pair.connect();
+    pair.settle();
+    pair.engines[1].closed(lost[1], NOW);
+    let again = pair.engines[0].with_unit(UnitId(1), NOW, |unit| {
+        unit.request(to("r"), None, NOW, 2).unwrap();
+    });
+    assert!(again.is_some());
+    let old = pair.said(1).into_iter().find_map(|event| match event {
+        Event::Request(_, responder) => Some(responder),
+        _ => None,
+    });
+    pair.unit(1, |unit| unit.respond(old.unwrap(), Payload::NULL)).unwrap();
+    pair.said(0);
+    pair.settle();
+    let answers = pair.said(0).into_iter().filter(|e| matches!(e, Event::Answer { .. })).count();
+    assert_eq!(answers, 0);
+}

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -32,22 +32,30 @@ use crate::{
 /// get ahead of it.
 const BULK_MARK: usize = 128 << 10;
 
-/// The bytes that wait to be written on all connections of a peer. Shared by its units.
+/// What the units of a peer share: the count of bytes that wait to be written on all connections,
+/// and where correlations go on.
 #[derive(Clone, Debug, Default)]
-pub struct Budget(Arc<AtomicUsize>);
+pub struct Budget(Arc<Common>);
+
+#[derive(Debug, Default)]
+struct Common {
+    queued: AtomicUsize,
+    /// No unit that is gone has used this correlation or a later one.
+    next_corr: AtomicU64,
+}
 
 impl Budget {
     /// Bytes that wait to be written now.
     pub fn queued(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.queued.load(Ordering::Relaxed)
     }
 
     fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+        self.0.queued.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn sub(&self, bytes: usize) {
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.queued.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -166,13 +174,14 @@ pub struct Unit<R> {
 impl<R> Unit<R> {
     /// A unit without connections.
     pub fn new(dialect: Dialect, limits: Arc<Limits>, budget: Budget) -> Unit<R> {
+        let next_corr = budget.0.next_corr.load(Ordering::Relaxed);
         Unit {
             dialect,
             limits,
             budget,
             links: Vec::new(),
             ordered: None,
-            next_corr: 0,
+            next_corr,
             waiting: WaitingTable::new(),
             streams: FxHashMap::default(),
             next_chan: 0,
@@ -202,6 +211,8 @@ impl<R> Unit<R> {
             }
         }
         if self.links.is_empty() {
+            // The remote peer may not have noticed yet, and answer the unit that comes next.
+            self.budget.0.next_corr.fetch_max(self.next_corr, Ordering::Relaxed);
             let text = "All unit's sockets have been closed";
             for waiting in self.waiting.drain() {
                 if let Some(stream) = waiting.stream {
