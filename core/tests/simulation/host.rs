@@ -674,7 +674,11 @@ impl Host {
 
     pub(crate) fn open_stream(&mut self, ctx: &mut Ctx, unit: UnitId, writes: bool, size: usize) {
         let (id, now) = (ctx.ledger.number(), ctx.now);
-        let timeout = ctx.rng.millis(500, 10_000);
+        let timeout = match self.profile.stream_mischief {
+            true => ctx.rng.millis(500, 10_000),
+            // Originals are not told of what comes too late.
+            false => Moment::from_secs(30),
+        };
         let (number, payload) = (id.to_le_bytes(), DataType::Binary);
         let payload = Payload { kind: payload, bytes: &number };
         let outgoing =

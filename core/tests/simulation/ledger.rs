@@ -184,6 +184,8 @@ impl Ledger {
                     self.counts.timed_out += 1;
                 }
                 ErrorKind::ConnectionLost => self.counts.lost += 1,
+                // A twin has answered to what its twin has asked.
+                ErrorKind::Protocol if twins => self.counts.rejected += 1,
                 _ => panic!("request {id} failed in an unexpected way: {error:?}"),
             },
         }
