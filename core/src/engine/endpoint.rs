@@ -259,6 +259,10 @@ impl<R> Engine<R> {
             }
             (Received::Pong, None) | (Received::Ping, _) => {}
             (Received::Closed { code, reason }, unit) => {
+                // The close frame has been answered: nothing may go out behind the answer.
+                if let Some(unit) = unit.and_then(|unit| self.units.get_mut(&unit)) {
+                    unit.take_output(conn, &mut Vec::new());
+                }
                 let text = format!("Socket closed ({code}) {reason}");
                 let error = Error::new(ErrorKind::ConnectionLost, text.trim_end().to_owned());
                 self.over(conn, unit, error, now);

@@ -21,6 +21,8 @@ mod link;
 mod peer;
 mod stats;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod unit;
 mod waiting;
 

@@ -551,6 +551,7 @@ impl Peer {
             },
             tags: self.config.tags.clone(),
             window: Some(self.config.limits.stream_window as u64),
+            i: Some(self.roles_counter),
         }
     }
 
@@ -615,15 +616,19 @@ impl Peer {
             self.challenges.remove(challenge);
         }
         let dialect = Dialect::of(&confirm);
-        let Confirm { id, roles, friendly, name, meta, tags, window: _ } = *confirm;
+        let Confirm { id, roles, friendly, name, meta, tags, window: _, i } = *confirm;
         let info = Arc::new(UnitInfo { id: id.into(), name, friendly, meta, tags, dialect });
-        let (unit, first) = match known {
+        let (unit, first, stale) = match known {
             Some(unit) => {
+                // An announcement on another connection may have overtaken the confirmation.
+                let mut stale = false;
                 if let Some(state) = self.units.get_mut(&unit) {
+                    stale = i.is_some_and(|i| i < state.last_update);
+                    state.last_update = state.last_update.max(i.unwrap_or(0));
                     state.info = info.clone();
                     state.conns.push((conn, pending.address));
                 }
-                (unit, false)
+                (unit, false, stale)
             }
             None => {
                 let unit = UnitId(self.next_unit);
@@ -632,15 +637,17 @@ impl Peer {
                 let state = UnitState {
                     info: info.clone(),
                     roles: Vec::new().into(),
-                    last_update: 0,
+                    last_update: i.unwrap_or(0),
                     conns: vec![(conn, pending.address)],
                 };
                 self.units.insert(unit, state);
                 self.event(PeerEvent::UnitOpened { unit, info: info.clone() });
-                (unit, true)
+                (unit, true, false)
             }
         };
-        self.set_unit_roles(unit, roles);
+        if !stale {
+            self.set_unit_roles(unit, roles);
+        }
         if pending.announced != self.roles_version {
             let frame = self.roles_frame();
             self.effects.push_back(PeerEffect::Send { unit, frame });
@@ -770,6 +777,10 @@ impl Peer {
                 self.by_remote_id.remove(&state.info.id);
             }
             self.event(PeerEvent::UnitClosed { unit });
+        } else if self.roles_counter > 0 {
+            // The last announcement may have been lost with the connection.
+            let frame = self.roles_frame();
+            self.effects.push_back(PeerEffect::Send { unit, frame });
         }
     }
 

@@ -74,6 +74,8 @@ pub(super) struct Reader {
     allowance: usize,
     consumed: usize,
     received: usize,
+    /// Whether a quota was ever granted.
+    granted: bool,
     waiting: bool,
     finished: bool,
     error: Option<Error>,
@@ -100,6 +102,7 @@ impl Reader {
             allowance: window,
             consumed: 0,
             received: 0,
+            granted: false,
             waiting: false,
             finished: false,
             error: None,
@@ -164,13 +167,19 @@ impl Reader {
         self.finished || self.error.is_some()
     }
 
+    pub(super) fn has_failed(&self) -> bool {
+        self.error.is_some()
+    }
+
     /// The quota to send now, if any.
     pub(super) fn grant(&mut self, dialect: Dialect) -> Option<u64> {
         if self.is_over() {
             return None;
         }
         let half = (self.window / 2).max(1);
-        let starving = self.waiting && self.chunks.is_empty() && self.received > 0;
+        // A JavaScript writer with a high-water mark of 0 sends nothing before it is granted something.
+        let news = self.received > 0 || !self.granted;
+        let starving = self.waiting && self.chunks.is_empty() && news;
         if self.credit {
             let room = self.window.saturating_sub(self.allowance + self.buffered);
             if room == 0 || room < half && self.allowance > 0 {
@@ -192,6 +201,7 @@ impl Reader {
         };
         self.received = 0;
         self.consumed = 0;
+        self.granted |= quota > 0;
         (quota > 0).then_some(quota as u64)
     }
 }
@@ -332,7 +342,7 @@ mod tests {
     /// The JavaScript writer: a quota replaces what was left, and a chunk may overshoot it.
     #[test]
     fn an_original_writer_with_a_tiny_start_never_waits_forever() {
-        for start in [1i64, 1000, 16_384, 1 << 20] {
+        for start in [0i64, 1, 1000, 16_384, 1 << 20] {
             let mut reader = Reader::new(64 << 10, 16 << 20, Dialect::Original);
             let (mut quota, mut left) = (start, 1_000_000usize);
             while left > 0 {

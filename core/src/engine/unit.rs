@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -32,22 +32,30 @@ use crate::{
 /// get ahead of it.
 const BULK_MARK: usize = 128 << 10;
 
-/// The bytes that wait to be written on all connections of a peer. Shared by its units.
+/// What the units of a peer share: the count of bytes that wait to be written on all connections,
+/// and where correlations go on.
 #[derive(Clone, Debug, Default)]
-pub struct Budget(Arc<AtomicUsize>);
+pub struct Budget(Arc<Common>);
+
+#[derive(Debug, Default)]
+struct Common {
+    queued: AtomicUsize,
+    /// No unit that is gone has used this correlation or a later one.
+    next_corr: AtomicU64,
+}
 
 impl Budget {
     /// Bytes that wait to be written now.
     pub fn queued(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.queued.load(Ordering::Relaxed)
     }
 
     fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+        self.0.queued.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn sub(&self, bytes: usize) {
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.queued.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -166,13 +174,14 @@ pub struct Unit<R> {
 impl<R> Unit<R> {
     /// A unit without connections.
     pub fn new(dialect: Dialect, limits: Arc<Limits>, budget: Budget) -> Unit<R> {
+        let next_corr = budget.0.next_corr.load(Ordering::Relaxed);
         Unit {
             dialect,
             limits,
             budget,
             links: Vec::new(),
             ordered: None,
-            next_corr: 0,
+            next_corr,
             waiting: WaitingTable::new(),
             streams: FxHashMap::default(),
             next_chan: 0,
@@ -202,6 +211,8 @@ impl<R> Unit<R> {
             }
         }
         if self.links.is_empty() {
+            // The remote peer may not have noticed yet, and answer the unit that comes next.
+            self.budget.0.next_corr.fetch_max(self.next_corr, Ordering::Relaxed);
             let text = "All unit's sockets have been closed";
             for waiting in self.waiting.drain() {
                 if let Some(stream) = waiting.stream {
@@ -230,16 +241,20 @@ impl<R> Unit<R> {
 
     // Output.
 
-    /// Whether more may be sent. When it is false, [`Event::Room`] tells when to try again.
+    /// Whether more may be sent, in order or not. When it is false, [`Event::Room`] tells when to try
+    /// again.
     pub fn has_room(&mut self) -> bool {
-        let peer_full = self.budget.queued() >= self.limits.queue_per_peer;
-        let free = |link: &Link| !link.closing && link.queued() < self.limits.queue_per_connection;
-        let own = self.links.iter().map(Link::queued).sum::<usize>();
-        // A unit with nothing queued gets at least one message through whatever the others do,
-        // or nobody would tell it when there is room.
-        let room = self.links.iter().any(free) && (!peer_full || own == 0);
+        let room = self.route(Order::Kept).is_some_and(|at| self.fits(at));
         self.full = !room;
         room
+    }
+
+    fn fits(&self, at: usize) -> bool {
+        let peer_full = self.budget.queued() >= self.limits.queue_per_peer;
+        // A unit with nothing queued gets at least one message through whatever the others do,
+        // or nobody would tell it when there is room.
+        let idle = || self.links.iter().all(|link| link.queued() == 0);
+        self.links[at].queued() < self.limits.queue_per_connection && (!peer_full || idle())
     }
 
     /// The next connection that has output the host does not know of.
@@ -323,45 +338,36 @@ impl<R> Unit<R> {
             );
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
-        if !self.has_room() {
-            return Err(match self.is_open() {
-                true => Error::new(ErrorKind::Overloaded, "The unit's send queue is full"),
-                false => Error::new(ErrorKind::ConnectionLost, "No open sockets left"),
-            });
+        let Some(at) = self.route(order) else {
+            return Err(Error::new(ErrorKind::ConnectionLost, "No open sockets left"));
+        };
+        if !self.fits(at) {
+            self.full = true;
+            return Err(Error::new(ErrorKind::Overloaded, "The unit's send queue is full"));
         }
-        self.lightest(order)
-            .ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "No open sockets left"))
+        Ok(at)
     }
 
-    fn lightest(&mut self, order: Order) -> Option<usize> {
-        let open = |link: &&Link| !link.closing;
-        let lightest = |links: &[Link]| {
-            let (at, link) = links
-                .iter()
-                .enumerate()
-                .filter(|(_, link)| open(link))
-                .min_by_key(|(_, link)| link.queued())?;
-            Some((at, link.queued()))
-        };
-        if order == Order::Any {
-            return lightest(&self.links).map(|(at, _)| at);
-        }
-        if let Some(at) = self.ordered.and_then(|conn| self.at(conn)) {
+    /// The connection that something takes, full or not.
+    fn route(&self, order: Order) -> Option<usize> {
+        if order == Order::Kept
+            && let Some(at) = self.ordered.and_then(|conn| self.at(conn))
+        {
             let link = &self.links[at];
             let only = self.links.len() == 1;
             if !link.closing && (only || !link.is_quiet() || link.queued() == 0) {
                 return Some(at);
             }
         }
-        let (at, _) = lightest(&self.links)?;
-        self.ordered = Some(self.links[at].conn);
-        Some(at)
+        let open = self.links.iter().enumerate().filter(|(_, link)| !link.closing);
+        open.min_by_key(|(_, link)| link.queued()).map(|(at, _)| at)
     }
 
     fn send_frame(&mut self, order: Order, frame: &Frame<'_>) -> Result<Queued> {
         let at = self.pick(order, frame.encoded_len())?;
         if order == Order::Kept {
             self.links[at].ordered += 1;
+            self.ordered = Some(self.links[at].conn);
         }
         self.push(at, frame);
         Ok(Queued { conn: self.links[at].conn })
@@ -471,7 +477,7 @@ impl<R> Unit<R> {
         let at = match self.at(conn).filter(|at| !self.links[*at].closing) {
             Some(at) => at,
             None => self
-                .lightest(Order::Any)
+                .route(Order::Any)
                 .ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "No open sockets left"))?,
         };
         self.push(at, frame);
@@ -480,7 +486,7 @@ impl<R> Unit<R> {
 
     /// Writes a frame that the peer's state machine made, whatever is queued.
     pub fn send_raw(&mut self, frame: &[u8]) {
-        if let Some(at) = self.lightest(Order::Kept) {
+        if let Some(at) = self.route(Order::Kept) {
             let added = self.links[at].push(frame.len(), |out| out.extend_from_slice(frame));
             self.budget.add(added);
             self.announce(at);
@@ -757,12 +763,18 @@ impl<R> Unit<R> {
             self.waiting.remove(corr);
             return;
         }
+        let credit = matches!(self.dialect, Dialect::Credit { .. });
         let op = match &stream.end {
-            End::Reader(reader) if reader.is_at_end() => match self.dialect {
-                Dialect::Credit { .. } => StreamOp::Error("".into()),
-                _ => return,
+            End::Reader(reader) if reader.is_at_end() => match credit {
+                true => StreamOp::Error("".into()),
+                false => return,
             },
-            End::Reader(reader) if reader.is_over() && !reader.is_at_end() => return,
+            End::Reader(reader) if reader.has_failed() => return,
+            // An original that has finished waits for nothing.
+            End::Reader(reader) if reader.is_over() && !credit => return,
+            // The writer may have finished meanwhile: an empty reason would tell it that everything
+            // was read.
+            End::Reader(_) if credit && reason.is_empty() => StreamOp::Error(BROKEN_OFF.into()),
             End::Writer(writer) if writer.is_over() || writer.finish_sent => return,
             _ => StreamOp::Error(reason.into()),
         };
@@ -1054,6 +1066,7 @@ impl<R> Drop for Unit<R> {
 }
 
 const OVERRUN: &str = "Too many requests are in progress";
+const BROKEN_OFF: &str = "Closed before the end";
 
 fn not_open() -> Error {
     Error::new(ErrorKind::StreamClosed, "The stream is closed")

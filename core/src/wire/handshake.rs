@@ -70,6 +70,11 @@ pub struct Confirm {
     /// extension of ours: absent from the originals, which ignore it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<u64>,
+    /// The counter of the last [`RolesUpdate`](super::RolesUpdate) that the sender had made: tells
+    /// whether `roles` are newer than those of an update that came on another connection. An
+    /// extension of ours, as `window`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub i: Option<u64>,
 }
 
 /// What a peer runs on. Whatever was absent or of a wrong type is empty or zero.
@@ -223,8 +228,8 @@ impl Confirm {
             field,
             expected,
         };
-        let [id, roles, friendly, name, meta, tags, window] =
-            fields(MESSAGE, text, &["id", "roles", "friendly", "name", "meta", "tags", "window"])?;
+        let names = ["id", "roles", "friendly", "name", "meta", "tags", "window", "i"];
+        let [id, roles, friendly, name, meta, tags, window, i] = fields(MESSAGE, text, &names)?;
         Ok(Confirm {
             id: id
                 .and_then(json::string)
@@ -238,6 +243,7 @@ impl Confirm {
             meta: meta.map(Meta::decode).unwrap_or_default(),
             tags: tags.map(decode_tags).unwrap_or_default(),
             window: window.and_then(json::integer).and_then(|window| window.try_into().ok()),
+            i: i.and_then(json::integer).and_then(|i| i.try_into().ok()),
         })
     }
 }
@@ -418,7 +424,7 @@ mod tests {
         let json = concat!(
             r#"{"id":"i","roles":["a","b"],"friendly":true,"name":"n","#,
             r#""meta":{"os":"linux","runtime":"r","time":1795355691085,"uptime":32,"#,
-            r#""protocol":"2.0.0"},"tags":{"k":"v"},"window":65536}"#
+            r#""protocol":"2.0.0"},"tags":{"k":"v"},"window":65536,"i":3}"#
         );
         let expected = Confirm {
             id: "i".into(),
@@ -434,6 +440,7 @@ mod tests {
             },
             tags: [("k".into(), "v".into())].into(),
             window: Some(65_536),
+            i: Some(3),
         };
         assert_eq!(confirm(json), expected);
         assert_eq!(encoded(&Handshake::Confirm(Box::new(expected))), message(3, json));
@@ -494,6 +501,7 @@ mod tests {
             (time, uptime) in (any::<u64>(), any::<u64>()),
             tags in btree_map(any::<String>(), any::<String>(), 0..4),
             window in option::of(any::<u64>()),
+            i in option::of(any::<u64>()),
         ) -> Handshake {
             match first {
                 0 => Handshake::Error(text),
@@ -513,6 +521,7 @@ mod tests {
                     },
                     tags,
                     window,
+                    i,
                 })),
             }
         }

@@ -1,0 +1,233 @@
+//! Two engines, side by side, without a network in between.
+
+use super::*;
+use crate::{
+    wire::{DataType, Direction, Payload},
+    ws::Side,
+};
+
+const NOW: Moment = Moment::from_secs(1);
+
+struct Pair {
+    engines: [Engine<u64>; 2],
+    /// Connections, as each side numbers them.
+    conns: Vec<[ConnId; 2]>,
+    events: [Vec<EngineEvent<u64>>; 2],
+    now: Moment,
+}
+
+impl Pair {
+    /// Both serve the role `r`, and share a connection.
+    fn new(limits: impl Fn(&mut Limits)) -> Pair {
+        let mut pair = Pair {
+            engines: [1, 2].map(|n| {
+                let mut config = Config::new(Box::new(move |bytes| bytes.fill(n)));
+                limits(&mut config.limits);
+                Engine::new(config)
+            }),
+            conns: Vec::new(),
+            events: [Vec::new(), Vec::new()],
+            now: NOW,
+        };
+        pair.connect();
+        pair.settle();
+        pair
+    }
+
+    /// One more connection. Its bytes do not flow before the next [`settle`](Pair::settle).
+    fn connect(&mut self) -> [ConnId; 2] {
+        let [a, b] = &mut self.engines;
+        let a = a.upgraded(Side::Client, None, self.now).unwrap();
+        let b = b.upgraded(Side::Server, None, self.now).unwrap();
+        self.conns.push([a, b]);
+        [a, b]
+    }
+
+    /// Moves what one side has to say on a connection. False when it was nothing.
+    fn carry(&mut self, conn: [ConnId; 2], from: usize) -> bool {
+        let mut bytes = Vec::new();
+        self.engines[from].take_output(conn[from], &mut bytes);
+        self.engines[from].written(conn[from], self.now);
+        self.engines[1 - from].receive(conn[1 - from], &bytes, self.now);
+        for (engine, events) in self.engines.iter_mut().zip(&mut self.events) {
+            events.extend(std::iter::from_fn(|| engine.poll_event()));
+        }
+        !bytes.is_empty()
+    }
+
+    /// Moves everything until nobody has anything to say.
+    fn settle(&mut self) {
+        while self.conns.clone().into_iter().fold(false, |said, conn| {
+            let said = self.carry(conn, 0) || said;
+            self.carry(conn, 1) || said
+        }) {}
+    }
+
+    /// Does something to the unit that one side sees of the other.
+    fn unit<T>(&mut self, side: usize, work: impl FnOnce(&mut Unit<u64>) -> T) -> T {
+        self.engines[side].with_unit(UnitId(0), self.now, work).expect("the unit is there")
+    }
+
+    /// What the unit said to one side since it was last asked.
+    fn said(&mut self, side: usize) -> Vec<Event<u64>> {
+        let events = std::mem::take(&mut self.events[side]);
+        let said = |event| match event {
+            EngineEvent::Unit { event, .. } => Some(event),
+            _ => None,
+        };
+        events.into_iter().filter_map(said).collect()
+    }
+
+    /// A stream that side 0 writes.
+    fn stream(&mut self) -> (StreamId, StreamId) {
+        let now = self.now;
+        let (writer, _) = self
+            .unit(0, |unit| unit.open_stream(Direction::RequesterWrites, to("r"), None, now, 7))
+            .unwrap();
+        self.settle();
+        let offer = self.said(1).into_iter().find_map(|event| match event {
+            Event::StreamRequest(_, offer) => Some(offer),
+            _ => None,
+        });
+        let reader = self.unit(1, |unit| unit.accept_stream(offer.unwrap(), Payload::NULL));
+        self.settle();
+        (writer, reader.unwrap())
+    }
+}
+
+fn to(role: &str) -> Outgoing<'_> {
+    Outgoing { role, event: "e", payload: Payload::NULL, order: Order::Kept }
+}
+
+#[test]
+fn a_reader_that_gives_up_is_no_reader_that_is_through() {
+    for finish_first in [false, true] {
+        let mut pair = Pair::new(|_| {});
+        let (writer, reader) = pair.stream();
+        pair.unit(0, |unit| unit.write(writer, b"never read", NOW)).unwrap();
+        pair.unit(0, |unit| unit.finish(writer)).unwrap();
+        if finish_first {
+            pair.settle();
+        }
+        pair.unit(1, |unit| unit.close_stream(reader, ""));
+        pair.settle();
+        let outcome = pair.unit(0, |unit| unit.finished(writer));
+        assert!(matches!(outcome, Some(Err(_))), "{finish_first}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_reader_at_the_end_says_that_it_is_through() {
+    let mut pair = Pair::new(|_| {});
+    let (writer, reader) = pair.stream();
+    pair.unit(0, |unit| unit.write(writer, b"read", NOW)).unwrap();
+    pair.unit(0, |unit| unit.finish(writer)).unwrap();
+    pair.settle();
+    assert!(matches!(pair.unit(1, |unit| unit.read(reader)), Chunk::Data(_)));
+    assert_eq!(pair.unit(0, |unit| unit.finished(writer)), None);
+    pair.unit(1, |unit| unit.close_stream(reader, "whatever"));
+    pair.settle();
+    assert_eq!(pair.unit(0, |unit| unit.finished(writer)), Some(Ok(())));
+}
+
+#[test]
+fn ordered_messages_keep_to_the_bound_of_their_connection() {
+    let mut pair = Pair::new(|limits| limits.queue_per_connection = 10_000);
+    pair.connect();
+    pair.settle();
+    let payload = Payload { kind: DataType::Binary, bytes: &[0; 1000] };
+    let message = Outgoing { payload, ..to("r") };
+    let sent = (0..100).take_while(|_| pair.unit(0, |unit| unit.send(message)).is_ok()).count();
+    assert!((8..=10).contains(&sent), "{sent} messages of 1000 bytes");
+    assert!(!pair.unit(0, |unit| unit.has_room()));
+    // What needs no order may take the other connection.
+    let any = Outgoing { order: Order::Any, ..message };
+    assert!(pair.unit(0, |unit| unit.send(any)).is_ok());
+    pair.settle();
+    assert!(pair.said(0).iter().any(|event| matches!(event, Event::Room)));
+    assert!(pair.unit(0, |unit| unit.has_room()));
+}
+
+impl Pair {
+    fn serve(&mut self, side: usize, role: &str) {
+        let now = self.now;
+        let engine = &mut self.engines[side];
+        engine.with_peer(now, |peer| peer.add_role(role, true, now)).unwrap();
+        engine.handle_timeout(now);
+    }
+
+    fn roles_seen_by(&self, side: usize) -> Vec<String> {
+        self.engines[side].peer().unit(UnitId(0)).expect("the unit is there").1.to_vec()
+    }
+}
+
+#[test]
+fn roles_that_were_announced_on_a_lost_connection_are_announced_again() {
+    let mut pair = Pair::new(|_| {});
+    pair.connect();
+    pair.settle();
+    pair.serve(0, "r");
+    let (engine, lost) = (&mut pair.engines[0], pair.conns[0]);
+    let mut bytes = Vec::new();
+    engine.take_output(lost[0], &mut bytes);
+    assert!(!bytes.is_empty(), "the announcement took the other connection");
+    for side in [0, 1] {
+        pair.engines[side].closed(lost[side], NOW);
+    }
+    pair.settle();
+    assert_eq!(pair.roles_seen_by(1), ["r"]);
+}
+
+#[test]
+fn a_confirmation_that_was_overtaken_takes_no_roles_back() {
+    let mut pair = Pair::new(|_| {});
+    let second = pair.connect();
+    // Side 0 has said its part of the handshake, but it is still on its way.
+    pair.carry(second, 1);
+    pair.serve(0, "r");
+    pair.carry(pair.conns[0], 0);
+    assert_eq!(pair.roles_seen_by(1), ["r"]);
+    pair.settle();
+    assert_eq!(pair.roles_seen_by(1), ["r"]);
+}
+
+#[test]
+fn nothing_goes_out_behind_the_answer_to_a_close_frame() {
+    let mut pair = Pair::new(|_| {});
+    let conn = pair.conns[0];
+    let payload = Payload { kind: DataType::Binary, bytes: &[0; 1000] };
+    pair.unit(1, |unit| unit.send(Outgoing { payload, ..to("r") })).unwrap();
+    pair.engines[0].close_unit(UnitId(0), NOW);
+    pair.carry(conn, 0);
+    let mut bytes = Vec::new();
+    pair.engines[1].take_output(conn[1], &mut bytes);
+    assert!(bytes.len() < 100, "{} bytes", bytes.len());
+    assert_eq!(pair.engines[1].budget().queued(), 0);
+}
+
+#[test]
+fn a_late_answer_is_not_taken_for_that_to_another_request() {
+    let mut pair = Pair::new(|_| {});
+    pair.unit(0, |unit| unit.request(to("r"), None, NOW, 1)).unwrap();
+    pair.settle();
+    // Side 0 loses the connection, side 1 does not notice before there is a new one.
+    let lost = pair.conns[0];
+    pair.engines[0].closed(lost[0], NOW);
+    pair.conns.clear();
+    pair.connect();
+    pair.settle();
+    pair.engines[1].closed(lost[1], NOW);
+    let again = pair.engines[0].with_unit(UnitId(1), NOW, |unit| {
+        unit.request(to("r"), None, NOW, 2).unwrap();
+    });
+    assert!(again.is_some());
+    let old = pair.said(1).into_iter().find_map(|event| match event {
+        Event::Request(_, responder) => Some(responder),
+        _ => None,
+    });
+    pair.unit(1, |unit| unit.respond(old.unwrap(), Payload::NULL)).unwrap();
+    pair.said(0);
+    pair.settle();
+    let answers = pair.said(0).into_iter().filter(|e| matches!(e, Event::Answer { .. })).count();
+    assert_eq!(answers, 0);
+}

@@ -1,0 +1,744 @@
+//! A node that runs the engine, with an application that does at random all that applications do.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use http::HeaderMap;
+use roletalk::{
+    Data, DataType, ErrorKind,
+    engine::{
+        AddressId, Chunk, Config, ConnId, Dialect, Engine, EngineEvent, Event, Incoming, Moment,
+        Order, Outgoing, PeerEvent, Responder, StreamId, StreamOffer, UnitId,
+    },
+    wire::{Direction, Payload},
+};
+
+use super::{
+    ledger::{End, Runs},
+    world::{Ctx, Effect, Profile},
+};
+
+/// What the engine may hold beyond the limit of a connection's queue: one message or chunk, and
+/// frames that nothing holds back because they are few and small.
+const SLACK: usize = (64 << 10) + (16 << 10);
+/// Stream data is queued up to this much whatever the limit.
+const BULK: usize = 128 << 10;
+/// Bytes of the engine's roles that are used.
+const ROLES: [&str; 6] = ["r0", "r1", "r2", "r3", "r4", "r5"];
+
+pub(crate) fn role(rng: &mut super::rng::Rng) -> &'static str {
+    rng.pick(&ROLES)
+}
+
+/// Something that the application means to do later.
+#[derive(Debug)]
+pub(crate) enum Task {
+    Do(UnitId, Work),
+    Handled(UnitId),
+    Abandon(UnitId, u64),
+    Step(UnitId, StreamId, u64),
+    Break(UnitId, StreamId, u64),
+}
+
+/// Something that may have to wait for room.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Message { id: u64, role: &'static str, len: usize, order: Order, sound: bool },
+    Answer { id: u64, to: Responder, len: usize, reject: bool },
+    Accept { id: u64, offer: StreamOffer },
+}
+
+struct Unit {
+    backlog: VecDeque<Work>,
+    /// Waiting requests: id to correlation.
+    corrs: BTreeMap<u64, u64>,
+    streams: BTreeMap<StreamId, Stream>,
+    /// Handlers that have not returned.
+    running: usize,
+    dialect: Dialect,
+}
+
+struct Stream {
+    /// The number of the request that opens it.
+    id: u64,
+    writer: bool,
+    opening: bool,
+    /// The application gives up here.
+    break_at: usize,
+    /// A task will go on with it.
+    pausing: bool,
+    slow: bool,
+}
+
+pub(crate) struct Host {
+    pub(crate) index: usize,
+    pub(crate) engine: Engine<u64>,
+    units: BTreeMap<UnitId, Unit>,
+    runs: Runs,
+    profile: Profile,
+    last_timeout: (Moment, u32),
+    acknowledging: bool,
+}
+
+impl Host {
+    pub(crate) fn new(index: usize, config: Config, profile: Profile) -> Host {
+        Host {
+            index,
+            engine: Engine::new(config),
+            units: BTreeMap::new(),
+            runs: Runs::default(),
+            profile,
+            last_timeout: (Moment::ZERO, 0),
+            acknowledging: true,
+        }
+    }
+
+    // Connections.
+
+    pub(crate) fn dialed(
+        &mut self,
+        ctx: &mut Ctx,
+        address: AddressId,
+        url: &str,
+    ) -> Option<ConnId> {
+        match self.engine.dialed(address, url, &HeaderMap::new(), ctx.now) {
+            Ok(conn) => Some(conn),
+            Err(error) => {
+                self.engine.dial_failed(address, error, ctx.now);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, ctx: &mut Ctx) {
+        self.engine.handle_timeout(ctx.now);
+        if self.last_timeout.0 == ctx.now {
+            self.last_timeout.1 += 1;
+        } else {
+            self.last_timeout = (ctx.now, 0);
+        }
+        assert!(self.last_timeout.1 < 20, "busy loop: deadline {:?}", self.engine.deadline());
+    }
+
+    /// Handles all that the engine has to tell.
+    pub(crate) fn drain(&mut self, ctx: &mut Ctx) {
+        while let Some(event) = self.engine.poll_event() {
+            self.event(ctx, event);
+        }
+        self.check();
+    }
+
+    /// What holds at any time.
+    fn check(&self) {
+        let limits = self.engine.peer().limits();
+        let (mut sum, mut conns) = (0, 0);
+        for (id, unit) in &self.units {
+            let Some(machine) = self.engine.unit(*id) else {
+                panic!("{id:?} is gone, unannounced")
+            };
+            let stats = machine.stats();
+            for conn in &stats.connections {
+                let most = limits.queue_per_connection.max(BULK) + SLACK;
+                assert!(conn.queued <= most, "{} bytes queued on {:?}", conn.queued, conn.conn);
+                sum += conn.queued;
+                conns += 1;
+            }
+            assert_eq!(stats.running, unit.running, "handlers of {id:?}");
+            assert_eq!(stats.waiting, unit.corrs.len(), "waiting requests of {id:?}");
+            assert_eq!(stats.streams, unit.streams.len(), "streams of {id:?}");
+        }
+        assert_eq!(self.engine.budget().queued(), sum, "the budget is not what is queued");
+        assert!(sum <= limits.queue_per_peer + conns * (BULK + SLACK), "{sum} bytes queued");
+    }
+
+    // Events.
+
+    fn event(&mut self, ctx: &mut Ctx, event: EngineEvent<u64>) {
+        match event {
+            EngineEvent::Peer(event) => self.peer_event(ctx, event),
+            EngineEvent::Unit { unit, event } => {
+                assert!(self.units.contains_key(&unit), "{event:?} of the unknown {unit:?}");
+                self.unit_event(ctx, unit, event);
+            }
+            EngineEvent::Dial { address, url } => {
+                ctx.note(self.index, format_args!("dials {url}"));
+                ctx.effects.push(Effect::Dial { address, url });
+            }
+            EngineEvent::Close { conn } => {
+                ctx.note(self.index, format_args!("closes {conn:?}"));
+                ctx.effects.push(Effect::Close { conn });
+            }
+            other => panic!("an unknown event: {other:?}"),
+        }
+    }
+
+    fn peer_event(&mut self, ctx: &mut Ctx, event: PeerEvent) {
+        match &event {
+            PeerEvent::UnitOpened { unit, info } => {
+                ctx.ledger.counts.units += 1;
+                let unit_app = Unit {
+                    backlog: VecDeque::new(),
+                    corrs: BTreeMap::new(),
+                    streams: BTreeMap::new(),
+                    running: 0,
+                    dialect: info.dialect,
+                };
+                ctx.note(self.index, format_args!("{unit:?} opened"));
+                assert!(self.units.insert(*unit, unit_app).is_none());
+                return;
+            }
+            PeerEvent::UnitClosed { unit } => {
+                ctx.ledger.unit_closed(self.index, *unit);
+                let gone = self.units.remove(unit).expect("an unknown unit closed");
+                assert!(gone.corrs.is_empty());
+                for stream in gone.streams.values() {
+                    self.note_end(ctx, stream, End::Broken);
+                }
+                self.runs.forget(*unit);
+            }
+            _ => {}
+        }
+        ctx.note(self.index, format_args!("{event:?}"));
+    }
+
+    fn unit_event(&mut self, ctx: &mut Ctx, id: UnitId, event: Event<u64>) {
+        match event {
+            Event::Message(incoming) => self.message(ctx, id, &incoming),
+            Event::Request(incoming, responder) => self.request(ctx, id, &incoming, responder),
+            Event::StreamRequest(incoming, offer) => {
+                self.stream_request(ctx, id, &incoming, offer);
+            }
+            Event::Answer { tag, outcome } => self.answer(ctx, id, tag, &outcome),
+            Event::Stream(stream) => {
+                if self.unit(id).streams.get(&stream).is_some_and(|stream| !stream.pausing) {
+                    self.step(ctx, id, stream);
+                }
+            }
+            Event::Room => {
+                ctx.note(self.index, format_args!("{id:?} has room"));
+                while let Some(work) = self.unit(id).backlog.pop_front() {
+                    if !self.has_room(ctx, id) {
+                        self.unit(id).backlog.push_front(work);
+                        break;
+                    }
+                    self.work(ctx, id, work);
+                }
+            }
+            Event::SlowConsumer { conn, queued, dropped } => {
+                ctx.note(self.index, format_args!("{conn:?} slow: {queued}, {dropped} dropped"));
+            }
+            other => panic!("not for the application: {other:?}"),
+        }
+    }
+
+    fn unit(&mut self, id: UnitId) -> &mut Unit {
+        self.units.get_mut(&id).expect("an open unit")
+    }
+
+    fn handled(&mut self, ctx: &mut Ctx, id: UnitId) {
+        self.unit(id).running -= 1;
+        self.engine.with_unit(id, ctx.now, |unit| unit.handled());
+    }
+
+    fn message(&mut self, ctx: &mut Ctx, id: UnitId, incoming: &Incoming) {
+        self.unit(id).running += 1;
+        let number = number(incoming.payload());
+        ctx.note(self.index, format_args!("{id:?} message {number}"));
+        ctx.ledger.message_received(number, self.index);
+        if ctx.rng.percent(20) {
+            let at = ctx.now + ctx.rng.millis(0, 500);
+            ctx.effects.push(Effect::Task { at, task: Task::Handled(id) });
+        } else {
+            self.handled(ctx, id);
+        }
+    }
+
+    fn request(&mut self, ctx: &mut Ctx, unit: UnitId, incoming: &Incoming, to: Responder) {
+        self.unit(unit).running += 1;
+        let id = number(incoming.payload());
+        ctx.note(self.index, format_args!("{unit:?} request {id}"));
+        ctx.ledger.request_handled(id);
+        let len = 8 + ctx.rng.size(20_000);
+        let refused = self.engine.peer().check_role(incoming.role()).is_err();
+        let reject = refused || ctx.rng.percent(15);
+        let work = Work::Answer { id, to, len, reject };
+        match ctx.rng.below(100) {
+            0..70 => self.work(ctx, unit, work),
+            70..92 => {
+                let at = ctx.now + ctx.rng.millis(0, 3000);
+                ctx.effects.push(Effect::Task { at, task: Task::Do(unit, work) });
+            }
+            // Never answered: the handler returns all the same.
+            _ => self.handled(ctx, unit),
+        }
+    }
+
+    fn stream_request(&mut self, ctx: &mut Ctx, unit: UnitId, what: &Incoming, offer: StreamOffer) {
+        self.unit(unit).running += 1;
+        let id = number(what.payload());
+        ctx.note(self.index, format_args!("{unit:?} stream request {id}"));
+        ctx.ledger.request_handled(id);
+        let dice = if self.profile.stream_mischief { ctx.rng.below(100) } else { 0 };
+        match dice {
+            _ if self.engine.peer().check_role(what.role()).is_err() => {
+                self.engine.with_unit(unit, ctx.now, |unit| unit.refuse_stream(offer, "not here"));
+                self.handled(ctx, unit);
+            }
+            0..80 => self.work(ctx, unit, Work::Accept { id, offer }),
+            80..90 => {
+                let at = ctx.now + ctx.rng.millis(0, 3000);
+                let task = Task::Do(unit, Work::Accept { id, offer });
+                ctx.effects.push(Effect::Task { at, task });
+            }
+            90..97 => {
+                self.engine.with_unit(unit, ctx.now, |unit| unit.refuse_stream(offer, "not now"));
+                self.handled(ctx, unit);
+            }
+            _ => self.handled(ctx, unit),
+        }
+    }
+
+    fn answer(&mut self, ctx: &mut Ctx, unit: UnitId, id: u64, outcome: &roletalk::Result<Data>) {
+        match outcome {
+            Ok(data) => ctx.note(self.index, format_args!("{id} answered, {}", data.bytes().len())),
+            Err(error) => ctx.note(self.index, format_args!("{id} failed: {error:?}")),
+        }
+        ctx.ledger.answered(id, self.index, outcome, ctx.now);
+        assert!(self.unit(unit).corrs.remove(&id).is_some());
+        let stream = self.unit(unit).streams.iter_mut().find(|(_, stream)| stream.id == id);
+        let Some((&stream, state)) = stream.filter(|(_, stream)| stream.opening) else { return };
+        state.opening = false;
+        if outcome.is_err() {
+            self.end_stream(ctx, unit, stream, End::Broken, "");
+        }
+    }
+
+    // What may have to wait.
+
+    fn has_room(&mut self, ctx: &mut Ctx, id: UnitId) -> bool {
+        self.engine.with_unit(id, ctx.now, |unit| unit.has_room()) == Some(true)
+    }
+
+    fn work(&mut self, ctx: &mut Ctx, id: UnitId, work: Work) {
+        if !self.units.contains_key(&id) {
+            return;
+        }
+        if !self.has_room(ctx, id) {
+            self.unit(id).backlog.push_back(work);
+            return;
+        }
+        match work {
+            Work::Message { id: number, role, len, order, sound } => {
+                self.send(ctx, id, number, (role, len, order, sound));
+            }
+            Work::Answer { id: number, to, len, reject } => {
+                let mut payload = number.to_le_bytes().to_vec();
+                payload.resize(len, 0);
+                let payload = Payload { kind: DataType::Binary, bytes: &payload };
+                ctx.note(self.index, format_args!("answers {number}, reject: {reject}"));
+                let answered = self.engine.with_unit(id, ctx.now, |unit| match reject {
+                    true => unit.reject(to, "no"),
+                    false => unit.respond(to, payload),
+                });
+                if let Some(Err(error)) = answered {
+                    assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+                }
+                self.handled(ctx, id);
+            }
+            Work::Accept { id: number, offer } => self.accept(ctx, id, number, offer),
+        }
+    }
+
+    fn send(
+        &mut self,
+        ctx: &mut Ctx,
+        id: UnitId,
+        number: u64,
+        (role, len, order, sound): (&str, usize, Order, bool),
+    ) {
+        let mut payload = number.to_le_bytes().to_vec();
+        payload.resize(8 + len, 0);
+        let payload = Payload { kind: DataType::Binary, bytes: &payload };
+        let outgoing = Outgoing { role, event: "e", payload, order };
+        let sent = self.engine.with_unit(id, ctx.now, |unit| unit.send(outgoing)).expect("open");
+        match sent {
+            Ok(queued) => {
+                ctx.note(self.index, format_args!("{id:?} sends {number} on {:?}", queued.conn));
+                let order = (order == Order::Kept).then(|| {
+                    let machine = self.engine.unit(id);
+                    let conns = || machine.into_iter().flat_map(|unit| unit.connections());
+                    let is_open = |conn| conns().any(|open| open == conn);
+                    let place = self.runs.place(id, queued.conn, is_open, || ctx.ledger.number());
+                    (self.index, place.0, place.1)
+                });
+                ctx.ledger.message_sent(number, order, sound);
+            }
+            // There was room, so that this must not be.
+            Err(error) => panic!("a message was refused: {error:?}"),
+        }
+    }
+
+    // Streams.
+
+    fn accept(&mut self, ctx: &mut Ctx, unit: UnitId, id: u64, offer: StreamOffer) {
+        let accepted = self
+            .engine
+            .with_unit(unit, ctx.now, |unit| {
+                let payload = Payload { kind: DataType::Binary, bytes: &id.to_le_bytes() };
+                let accepted = unit.accept_stream(offer, payload);
+                if accepted.is_err() {
+                    let _ = unit.refuse_stream(offer, "too late");
+                }
+                accepted
+            })
+            .expect("open");
+        if let Ok(stream) = accepted {
+            ctx.note(self.index, format_args!("accepts {id} as {stream:?}"));
+            self.new_stream(ctx, unit, stream, id, offer.is_writable_here(), false);
+        }
+        self.handled(ctx, unit);
+        if let Ok(stream) = accepted {
+            self.step(ctx, unit, stream);
+        }
+    }
+
+    fn new_stream(
+        &mut self,
+        ctx: &mut Ctx,
+        unit: UnitId,
+        stream: StreamId,
+        id: u64,
+        writer: bool,
+        opening: bool,
+    ) {
+        let dialect = self.unit(unit).dialect;
+        match writer {
+            true => ctx.ledger.writer_opened(id, dialect),
+            false => ctx.ledger.reader_opened(id),
+        }
+        let (break_at, slow) = match self.profile.stream_mischief {
+            true => {
+                let at = ctx.rng.index(ctx.ledger.stream(id).size + 1);
+                (if ctx.rng.percent(15) { at } else { usize::MAX }, ctx.rng.percent(30))
+            }
+            false => (usize::MAX, ctx.rng.percent(30)),
+        };
+        let state = Stream { id, writer, opening, break_at, pausing: false, slow };
+        let before = self.unit(unit).streams.insert(stream, state);
+        assert!(before.is_none(), "the number of {stream:?} was in use");
+        if self.profile.stream_mischief && ctx.rng.percent(8) {
+            let at = ctx.now + ctx.rng.millis(0, 2000);
+            ctx.effects.push(Effect::Task { at, task: Task::Break(unit, stream, id) });
+        }
+    }
+
+    /// Reads or writes as far as it goes.
+    fn step(&mut self, ctx: &mut Ctx, unit: UnitId, stream: StreamId) {
+        // The unit was closed by this side, and the event of it is still to come.
+        if self.engine.unit(unit).is_none() {
+            return;
+        }
+        let Some(state) = self.unit(unit).streams.get(&stream) else { return };
+        match state.writer {
+            true => self.write(ctx, unit, stream),
+            false => self.read(ctx, unit, stream),
+        }
+    }
+
+    fn write(&mut self, ctx: &mut Ctx, unit: UnitId, stream: StreamId) {
+        loop {
+            let state = &self.unit(unit).streams[&stream];
+            let (id, break_at) = (state.id, state.break_at);
+            let (size, sent) = (ctx.ledger.stream(id).size, ctx.ledger.stream(id).sent);
+            if sent >= break_at && sent < size {
+                return self.end_stream(ctx, unit, stream, End::Broken, "enough written");
+            }
+            if sent == size {
+                let finished = self.engine.with_unit(unit, ctx.now, |unit| {
+                    let _ = unit.finish(stream);
+                    unit.finished(stream)
+                });
+                return match finished.expect("open") {
+                    None => {}
+                    Some(Ok(())) => self.end_stream(ctx, unit, stream, End::Complete, ""),
+                    Some(Err(_)) => self.end_stream(ctx, unit, stream, End::Broken, ""),
+                };
+            }
+            let len = (size - sent).min(60_000);
+            let piece = ctx.ledger.piece(id, sent, len);
+            let now = ctx.now;
+            let written = self.engine.with_unit(unit, now, |unit| unit.write(stream, piece, now));
+            match written.expect("open") {
+                Ok(0) => return,
+                Ok(len) => {
+                    ctx.note(self.index, format_args!("wrote {len} to {id}"));
+                    ctx.ledger.wrote(id, len);
+                }
+                Err(_) => return self.end_stream(ctx, unit, stream, End::Broken, ""),
+            }
+        }
+    }
+
+    fn read(&mut self, ctx: &mut Ctx, unit: UnitId, stream: StreamId) {
+        loop {
+            let state = &self.unit(unit).streams[&stream];
+            let (id, slow, break_at) = (state.id, state.slow, state.break_at);
+            if ctx.ledger.stream(id).read >= break_at {
+                let reason = ctx.rng.pick(&["", "enough read"]);
+                return self.end_stream(ctx, unit, stream, End::Broken, reason);
+            }
+            match self.engine.with_unit(unit, ctx.now, |unit| unit.read(stream)).expect("open") {
+                Chunk::Data(bytes) => {
+                    ctx.note(self.index, format_args!("read {} of {id}", bytes.len()));
+                    ctx.ledger.read(id, &bytes);
+                }
+                Chunk::Pending => return,
+                Chunk::End => return self.end_stream(ctx, unit, stream, End::Complete, ""),
+                Chunk::Failed(error) => {
+                    ctx.note(self.index, format_args!("stream {id} failed: {error:?}"));
+                    return self.end_stream(ctx, unit, stream, End::Broken, "");
+                }
+            }
+            if slow && ctx.rng.percent(50) {
+                self.unit(unit).streams.get_mut(&stream).expect("it is read").pausing = true;
+                let at = ctx.now + ctx.rng.millis(0, 150);
+                ctx.effects.push(Effect::Task { at, task: Task::Step(unit, stream, id) });
+                return;
+            }
+        }
+    }
+
+    fn note_end(&self, ctx: &mut Ctx, stream: &Stream, how: End) {
+        match stream.writer {
+            true => ctx.ledger.writer_ended(stream.id, how, self.acknowledging),
+            false => ctx.ledger.reader_ended(stream.id, how),
+        }
+    }
+
+    fn end_stream(&mut self, ctx: &mut Ctx, unit: UnitId, id: StreamId, how: End, reason: &str) {
+        let stream = self.unit(unit).streams.remove(&id).expect("an open stream");
+        self.acknowledging = matches!(self.unit(unit).dialect, Dialect::Credit { .. });
+        ctx.note(self.index, format_args!("ends {} {how:?} {reason:?}", stream.id));
+        self.note_end(ctx, &stream, how);
+        let waiting = |host: &Host| host.engine.unit(unit).map_or(0, |unit| unit.stats().waiting);
+        let before = waiting(self);
+        self.engine.with_unit(unit, ctx.now, |unit| unit.close_stream(id, reason));
+        // The engine forgets a request that still waits together with its stream.
+        if waiting(self) < before {
+            self.unit(unit).corrs.remove(&stream.id);
+            ctx.ledger.abandoned(stream.id);
+        }
+    }
+
+    // Actions.
+
+    pub(crate) fn task(&mut self, ctx: &mut Ctx, task: Task) {
+        let now = ctx.now;
+        match task {
+            Task::Do(unit, work) => self.work(ctx, unit, work),
+            Task::Handled(unit) if self.units.contains_key(&unit) => self.handled(ctx, unit),
+            Task::Handled(_) => {}
+            Task::Abandon(unit, id) => {
+                let Some(state) = self.units.get_mut(&unit) else { return };
+                let Some(corr) = state.corrs.remove(&id) else { return };
+                let tag = self.engine.with_unit(unit, now, |unit| unit.abandon(corr)).flatten();
+                assert_eq!(tag, Some(id), "an abandoned request was not waiting");
+                ctx.note(self.index, format_args!("abandons {id}"));
+                ctx.ledger.abandoned(id);
+                let stream = self.unit(unit).streams.iter().find(|(_, stream)| stream.id == id);
+                if let Some((&stream, _)) = stream {
+                    self.end_stream(ctx, unit, stream, End::Broken, "");
+                }
+            }
+            Task::Step(unit, stream, id) => {
+                let state = self.units.get_mut(&unit).and_then(|u| u.streams.get_mut(&stream));
+                if let Some(state) = state.filter(|stream| stream.id == id) {
+                    state.pausing = false;
+                    self.step(ctx, unit, stream);
+                }
+            }
+            Task::Break(unit, stream, id) => {
+                let state = self.units.get(&unit).and_then(|unit| unit.streams.get(&stream));
+                if state.is_some_and(|stream| stream.id == id) {
+                    let reason = ctx.rng.pick(&["", "broken off"]);
+                    self.end_stream(ctx, unit, stream, End::Broken, reason);
+                }
+            }
+        }
+    }
+
+    /// Does something at random.
+    pub(crate) fn act(&mut self, ctx: &mut Ctx) {
+        let now = ctx.now;
+        if self.units.is_empty() && ctx.rng.percent(5) || ctx.rng.below(1000) < 3 {
+            let url = super::world::url(ctx.rng.index(self.profile.peers));
+            let permanent = ctx.rng.percent(70);
+            ctx.note(self.index, format_args!("connects to {url}"));
+            self.engine.with_peer(now, |peer| peer.connect(&url, permanent, now)).unwrap();
+        }
+        match ctx.rng.below(100) {
+            0..3 => {
+                let role = role(ctx.rng);
+                ctx.note(self.index, format_args!("adds role {role}"));
+                self.engine.with_peer(now, |peer| peer.add_role(role, true, now)).unwrap();
+            }
+            3..7 => {
+                let (role, active) = (role(ctx.rng), ctx.rng.percent(60));
+                ctx.note(self.index, format_args!("role {role} active: {active}"));
+                self.engine.with_peer(now, |peer| peer.set_role_active(role, active, now));
+            }
+            7..9 => self.add_destination(now, role(ctx.rng)),
+            9 if self.profile.close_units => {
+                let Some(unit) = self.random_unit(ctx) else { return };
+                ctx.note(self.index, format_args!("closes {unit:?}"));
+                self.engine.close_unit(unit, now);
+            }
+            9..45 => {
+                let Some(unit) = self.random_unit(ctx) else { return };
+                let order = if ctx.rng.percent(70) { Order::Kept } else { Order::Any };
+                for _ in 0..ctx.rng.between(1, 8) {
+                    let (id, len) = (ctx.ledger.number(), ctx.rng.size(self.profile.message));
+                    let role = role(ctx.rng);
+                    let work = Work::Message { id, role, len, order, sound: false };
+                    self.work(ctx, unit, work);
+                }
+            }
+            45..80 => {
+                let Some(unit) = self.random_unit(ctx) else { return };
+                for _ in 0..ctx.rng.between(1, 4) {
+                    self.ask(ctx, unit);
+                }
+            }
+            _ => {
+                let Some(unit) = self.random_unit(ctx) else { return };
+                let size = ctx.rng.size(self.profile.stream);
+                let writes = ctx.rng.percent(50);
+                self.open_stream(ctx, unit, writes, size);
+            }
+        }
+    }
+
+    pub(crate) fn add_destination(&mut self, now: Moment, role: &str) {
+        self.engine.with_peer(now, |peer| peer.add_destination(role)).unwrap();
+    }
+
+    /// Sends each unit a message, a request and a stream, when nothing can go wrong any more.
+    pub(crate) fn prove(&mut self, ctx: &mut Ctx) {
+        for unit in self.units.keys().copied().collect::<Vec<_>>() {
+            for order in [Order::Kept, Order::Any] {
+                let (id, len) = (ctx.ledger.number(), 100);
+                let work = Work::Message { id, role: "r0", len, order, sound: true };
+                self.work(ctx, unit, work);
+            }
+            self.ask(ctx, unit);
+            self.open_stream(ctx, unit, true, 1000);
+        }
+    }
+
+    fn random_unit(&self, ctx: &mut Ctx) -> Option<UnitId> {
+        let units: Vec<UnitId> = self.units.keys().copied().collect();
+        (!units.is_empty()).then(|| ctx.rng.pick(&units))
+    }
+
+    fn ask(&mut self, ctx: &mut Ctx, unit: UnitId) {
+        let (id, now) = (ctx.ledger.number(), ctx.now);
+        let timeout = ctx.rng.millis(500, 10_000);
+        let mut payload = id.to_le_bytes().to_vec();
+        payload.resize(8 + ctx.rng.size(self.profile.message), 0);
+        let payload = Payload { kind: DataType::Binary, bytes: &payload };
+        let order = if ctx.rng.percent(50) { Order::Kept } else { Order::Any };
+        let outgoing = Outgoing { role: role(ctx.rng), event: "e", payload, order };
+        let asked = self
+            .engine
+            .with_unit(unit, now, |unit| unit.request(outgoing, Some(timeout), now, id))
+            .expect("open");
+        match asked {
+            Ok(corr) => self.asked(ctx, unit, id, corr, timeout),
+            Err(error) => self.overloaded(ctx, &error),
+        }
+    }
+
+    fn asked(&mut self, ctx: &mut Ctx, unit: UnitId, id: u64, corr: u64, timeout: Moment) {
+        ctx.note(self.index, format_args!("asks {unit:?} {id} for {timeout:?}"));
+        ctx.ledger.request_sent(id, self.index, unit, ctx.now, timeout);
+        self.unit(unit).corrs.insert(id, corr);
+        if ctx.rng.percent(10) {
+            let at = ctx.now + ctx.rng.millis(0, 1000);
+            ctx.effects.push(Effect::Task { at, task: Task::Abandon(unit, id) });
+        }
+    }
+
+    fn overloaded(&mut self, ctx: &mut Ctx, error: &roletalk::Error) {
+        assert_eq!(error.kind(), ErrorKind::Overloaded, "{error:?}");
+        ctx.ledger.counts.overloaded += 1;
+    }
+
+    pub(crate) fn open_stream(&mut self, ctx: &mut Ctx, unit: UnitId, writes: bool, size: usize) {
+        let (id, now) = (ctx.ledger.number(), ctx.now);
+        let timeout = match self.profile.stream_mischief {
+            true => ctx.rng.millis(500, 10_000),
+            // Originals are not told of what comes too late.
+            false => Moment::from_secs(30),
+        };
+        let (number, payload) = (id.to_le_bytes(), DataType::Binary);
+        let payload = Payload { kind: payload, bytes: &number };
+        let outgoing =
+            Outgoing { role: role(ctx.rng), event: "s", payload, order: Order::default() };
+        let direction = if writes { Direction::RequesterWrites } else { Direction::RequesterReads };
+        let opened = self
+            .engine
+            .with_unit(unit, now, |unit| {
+                unit.open_stream(direction, outgoing, Some(timeout), now, id)
+            })
+            .expect("open");
+        match opened {
+            Ok((stream, corr)) => {
+                ctx.ledger.stream_planned(id, size);
+                self.asked(ctx, unit, id, corr, timeout);
+                self.new_stream(ctx, unit, stream, id, writes, true);
+                // Nothing can go out yet, but all of this must be allowed.
+                self.step(ctx, unit, stream);
+            }
+            Err(error) => self.overloaded(ctx, &error),
+        }
+    }
+
+    /// The unit whose peer has this name.
+    pub(crate) fn unit_named(&self, name: &str) -> UnitId {
+        let peer = self.engine.peer();
+        let named = |unit: &UnitId| peer.unit(*unit).is_some_and(|(info, _)| info.name == name);
+        peer.units().find(named).expect("a unit of this name")
+    }
+
+    // The end.
+
+    /// Whether nothing waits for anything.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.units
+            .values()
+            .all(|unit| unit.backlog.is_empty() && unit.streams.is_empty() && unit.running == 0)
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let mut text = String::new();
+        for (id, unit) in &self.units {
+            text += &format!(
+                "{id:?}: {} in backlog, {} streams, {} running; ",
+                unit.backlog.len(),
+                unit.streams.len(),
+                unit.running
+            );
+        }
+        text
+    }
+
+    pub(crate) fn check_closed(&self) {
+        assert_eq!(self.units.len(), 0, "units are left");
+        assert_eq!(self.engine.peer().units().count(), 0, "units are left");
+        assert_eq!(self.engine.peer().handshakes(), 0, "handshakes are left");
+        assert_eq!(self.engine.budget().queued(), 0, "queued bytes are left");
+    }
+}
+
+fn number(payload: &[u8]) -> u64 {
+    u64::from_le_bytes(payload[..8].try_into().expect("a payload of the simulation"))
+}

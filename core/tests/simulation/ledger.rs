@@ -1,0 +1,333 @@
+//! What was promised to whom: requests, streams and messages, seen from both ends.
+//!
+//! The nodes enter what they do and what they are told; what contradicts the promises panics at
+//! once, what is missing is found by [`Ledger::check_settled`].
+
+use std::collections::BTreeMap;
+
+use roletalk::{
+    Data, Error, ErrorKind,
+    engine::{ConnId, Dialect, Moment, UnitId},
+};
+
+/// Bytes of streams: a table without short periods, so that a piece in the wrong place shows.
+const TABLE: usize = 65_521;
+
+pub(crate) struct Ledger {
+    pub(crate) requests: BTreeMap<u64, Request>,
+    pub(crate) streams: BTreeMap<u64, Stream>,
+    orders: BTreeMap<(usize, usize, u64), u64>,
+    /// Sent and not seen yet, by number.
+    messages: BTreeMap<u64, Message>,
+    next: u64,
+    table: Vec<u8>,
+    /// Peers share an id: answers may go astray, roles may be mixed up.
+    pub(crate) twins: bool,
+    pub(crate) counts: Counts,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) messages: u64,
+    pub(crate) delivered: u64,
+    pub(crate) answered: u64,
+    pub(crate) rejected: u64,
+    pub(crate) timed_out: u64,
+    pub(crate) lost: u64,
+    pub(crate) overloaded: u64,
+    pub(crate) abandoned: u64,
+    pub(crate) streams_complete: u64,
+    pub(crate) streams_broken: u64,
+    pub(crate) stream_bytes: u64,
+    pub(crate) units: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) node: usize,
+    pub(crate) unit: UnitId,
+    sent: Moment,
+    timeout: Moment,
+    outcome: Option<&'static str>,
+    handled: bool,
+}
+
+#[derive(Debug)]
+struct Message {
+    to: Option<(usize, u64, u64)>,
+    /// Nothing was done that excuses its loss.
+    sound: bool,
+}
+
+/// Both ends of a stream, by the number of the request that opens it.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    /// What the writer means to write.
+    pub(crate) size: usize,
+    pub(crate) sent: usize,
+    pub(crate) read: usize,
+    window: Option<u64>,
+    pub(crate) writer: End,
+    pub(crate) reader: End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The other end does not exist, or not yet.
+    None,
+    Open,
+    /// The writer was told that the reader has everything; the reader came to the end.
+    Complete,
+    Broken,
+}
+
+impl Ledger {
+    pub(crate) fn new() -> Ledger {
+        let mut rng = super::rng::Rng::new(1);
+        let mut table = vec![0; TABLE];
+        rng.fill(&mut table);
+        // Any piece of up to 64 KiB is one slice.
+        table.extend_from_within(..);
+        Ledger {
+            requests: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            messages: BTreeMap::new(),
+            next: 1,
+            table,
+            twins: false,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(crate) fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    // Messages.
+
+    /// A message is sent; `order` is the run of messages that it must keep its place in, if any.
+    pub(crate) fn message_sent(&mut self, id: u64, order: Option<(usize, u64, u64)>, sound: bool) {
+        self.counts.messages += 1;
+        self.messages.insert(id, Message { to: order, sound });
+    }
+
+    pub(crate) fn message_received(&mut self, id: u64, node: usize) {
+        let message = self.messages.remove(&id);
+        let message = message.unwrap_or_else(|| panic!("message {id} came twice, or was not sent"));
+        self.counts.delivered += 1;
+        if let Some((from, run, at)) = message.to {
+            let last = self.orders.insert((from, node, run), at);
+            assert!(last.is_none_or(|last| last < at), "message {at} came after {last:?}");
+        }
+    }
+
+    /// The messages that got lost although nothing excused it.
+    pub(crate) fn check_sound_messages(&self) {
+        let lost: Vec<_> = self.messages.iter().filter(|(_, m)| m.sound).take(5).collect();
+        assert!(lost.is_empty(), "messages were lost without reason: {lost:?}");
+    }
+
+    // Requests.
+
+    pub(crate) fn request_sent(
+        &mut self,
+        id: u64,
+        node: usize,
+        unit: UnitId,
+        sent: Moment,
+        timeout: Moment,
+    ) {
+        let request = Request { node, unit, sent, timeout, outcome: None, handled: false };
+        assert!(self.requests.insert(id, request).is_none());
+    }
+
+    pub(crate) fn request_handled(&mut self, id: u64) {
+        let request = self.requests.get_mut(&id).expect("a request that nobody has sent");
+        assert!(!request.handled, "request {id} was handled twice");
+        request.handled = true;
+    }
+
+    fn settle(&mut self, id: u64, outcome: &'static str) -> &Request {
+        let request = self.requests.get_mut(&id).expect("an answer to what nobody has asked");
+        let before = request.outcome.replace(outcome);
+        assert_eq!(before, None, "request {id} got a second outcome, {outcome}");
+        request
+    }
+
+    pub(crate) fn answered(
+        &mut self,
+        id: u64,
+        node: usize,
+        outcome: &Result<Data, Error>,
+        now: Moment,
+    ) {
+        let name = match outcome {
+            Ok(_) => "answered",
+            Err(error) => error.kind().name(),
+        };
+        let twins = self.twins;
+        let request = self.settle(id, name);
+        assert_eq!(request.node, node);
+        match outcome {
+            Ok(data) => {
+                let answers = u64::from_le_bytes(data.bytes()[..8].try_into().unwrap());
+                assert!(answers == id || twins, "{answers}'s answer was given to {id}");
+                assert!(request.handled || twins, "an answer that nobody gave");
+                self.counts.answered += 1;
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::Rejected => self.counts.rejected += 1,
+                ErrorKind::Timeout => {
+                    assert!(now >= request.sent + request.timeout, "a timeout before its time");
+                    self.counts.timed_out += 1;
+                }
+                ErrorKind::ConnectionLost => self.counts.lost += 1,
+                // A twin has answered to what its twin has asked.
+                ErrorKind::Protocol if twins => self.counts.rejected += 1,
+                _ => panic!("request {id} failed in an unexpected way: {error:?}"),
+            },
+        }
+    }
+
+    pub(crate) fn abandoned(&mut self, id: u64) {
+        self.settle(id, "abandoned");
+        self.counts.abandoned += 1;
+    }
+
+    /// A unit closed: whoever waits for it has been told.
+    pub(crate) fn unit_closed(&self, node: usize, unit: UnitId) {
+        for (id, request) in &self.requests {
+            let waits = request.node == node && request.unit == unit && request.outcome.is_none();
+            assert!(!waits, "request {id} still waits for a unit that is gone");
+        }
+    }
+
+    // Streams.
+
+    pub(crate) fn stream_planned(&mut self, id: u64, size: usize) {
+        let (writer, reader) = (End::None, End::None);
+        let stream = Stream { size, sent: 0, read: 0, window: None, writer, reader };
+        self.streams.insert(id, stream);
+    }
+
+    /// The writer exists now; `dialect` is how it sees the reader.
+    pub(crate) fn writer_opened(&mut self, id: u64, dialect: Dialect) {
+        let stream = self.stream(id);
+        assert_eq!(stream.writer, End::None);
+        stream.writer = End::Open;
+        if let Dialect::Credit { window } = dialect {
+            stream.window = Some(window);
+        }
+    }
+
+    pub(crate) fn reader_opened(&mut self, id: u64) {
+        let stream = self.stream(id);
+        assert_eq!(stream.reader, End::None);
+        stream.reader = End::Open;
+    }
+
+    pub(crate) fn stream(&mut self, id: u64) -> &mut Stream {
+        self.streams.get_mut(&id).expect("a stream that nobody asked for")
+    }
+
+    pub(crate) fn piece(&self, id: u64, at: usize, len: usize) -> &[u8] {
+        let from = (id as usize * 7919 + at) % TABLE;
+        &self.table[from..from + len]
+    }
+
+    pub(crate) fn wrote(&mut self, id: u64, len: usize) {
+        self.counts.stream_bytes += len as u64;
+        let stream = self.stream(id);
+        stream.sent += len;
+        if let Some(window) = stream.window {
+            let unread = (stream.sent - stream.read) as u64;
+            assert!(unread <= window, "{unread} bytes under way, over the window of {window}");
+        }
+    }
+
+    pub(crate) fn read(&mut self, id: u64, bytes: &[u8]) {
+        let at = self.stream(id).read;
+        for (n, part) in bytes.chunks(TABLE).enumerate() {
+            let expected = self.piece(id, at + n * TABLE, part.len());
+            assert!(part == expected, "stream {id} has other bytes than were written at {at}");
+        }
+        let stream = self.stream(id);
+        stream.read += bytes.len();
+        assert!(stream.read <= stream.sent, "stream {id} gives more than was written");
+    }
+
+    pub(crate) fn reader_ended(&mut self, id: u64, how: End) {
+        let stream = self.stream(id);
+        assert_eq!(stream.reader, End::Open, "the reader of {id} ended twice");
+        stream.reader = how;
+        if how == End::Complete {
+            assert_eq!(stream.read, stream.sent, "stream {id} ended before all was read");
+            assert_eq!(stream.sent, stream.size, "stream {id} ended before all was written");
+            self.counts.streams_complete += 1;
+        } else {
+            self.counts.streams_broken += 1;
+        }
+    }
+
+    /// `acknowledged` by a reader that only says so when it has read everything.
+    pub(crate) fn writer_ended(&mut self, id: u64, how: End, acknowledged: bool) {
+        let stream = self.stream(id);
+        assert_eq!(stream.writer, End::Open, "the writer of {id} ended twice");
+        stream.writer = how;
+        if how == End::Complete && acknowledged {
+            assert_eq!(stream.read, stream.size, "{id} was finished well, but not read");
+        }
+    }
+
+    /// What is still under way.
+    pub(crate) fn open(&self) -> usize {
+        let waiting = self.requests.values().filter(|r| r.outcome.is_none()).count();
+        let open = |s: &&Stream| s.writer == End::Open || s.reader == End::Open;
+        waiting + self.streams.values().filter(open).count()
+    }
+
+    /// When nothing is under way any more, everything has had its outcome.
+    pub(crate) fn check_settled(&self) {
+        for (id, request) in &self.requests {
+            assert!(request.outcome.is_some(), "request {id} never got an outcome: {request:?}");
+        }
+        for (id, stream) in &self.streams {
+            let ends = (stream.writer, stream.reader);
+            let open = ends.0 == End::Open || ends.1 == End::Open;
+            assert!(!open, "stream {id} hangs: {stream:?}");
+            let one_sided = matches!(ends, (End::Complete, End::None) | (End::None, End::Complete));
+            assert!(!one_sided, "only one end of stream {id} ever existed: {stream:?}");
+        }
+    }
+}
+
+/// Runs of ordered messages from one node to one of its units. A run ends when the connection that
+/// carried its last message is gone: what was on its way then may come late or never.
+#[derive(Default)]
+pub(crate) struct Runs {
+    by_unit: BTreeMap<UnitId, (u64, u64, ConnId)>,
+}
+
+impl Runs {
+    /// The run and the place in it of a message that went out on `conn`.
+    pub(crate) fn place(
+        &mut self,
+        unit: UnitId,
+        conn: ConnId,
+        is_open: impl Fn(ConnId) -> bool,
+        fresh: impl FnOnce() -> u64,
+    ) -> (u64, u64) {
+        let run = match self.by_unit.get(&unit) {
+            Some(&(run, at, last)) if is_open(last) => (run, at + 1, conn),
+            _ => (fresh(), 0, conn),
+        };
+        self.by_unit.insert(unit, run);
+        (run.0, run.1)
+    }
+
+    pub(crate) fn forget(&mut self, unit: UnitId) {
+        self.by_unit.remove(&unit);
+    }
+}

@@ -1,0 +1,383 @@
+//! Whole networks of peers in virtual time, with everything going wrong that can.
+//!
+//! Nothing here knows of tokio, sockets or clocks: [`world`] holds the time and the network,
+//! [`host`] runs the engine with an application that acts at random, [`script`] models the
+//! originals, and [`ledger`] keeps the promises that must hold. One seed makes a run; see
+//! CONTRIBUTING.md for how to repeat one. `ROLETALK_SIM_SECONDS` makes it go on with new seeds for
+//! that long.
+
+mod host;
+mod ledger;
+mod rng;
+mod script;
+mod trace;
+mod world;
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use roletalk::engine::{Config, Moment};
+
+use host::Host;
+use ledger::Counts;
+use rng::Rng;
+use script::{Original, Plan, Script};
+use world::{Node, Profile, World};
+
+const SECOND: Moment = Moment::from_secs(1);
+
+/// What a run comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Outcome {
+    hash: u64,
+    events: u64,
+    counts: Counts,
+}
+
+/// What kind of network a run makes.
+#[derive(Clone, Copy, Debug)]
+struct Setup {
+    /// How long everybody acts at random.
+    acting: Moment,
+    /// Each peer dials so many others.
+    dials: u64,
+    /// Preshared keys: some peers hold the right one, some a wrong one, some none.
+    keys: bool,
+    /// Two peers have the same id.
+    twins: bool,
+    profile: Profile,
+}
+
+const FAULTS: Profile = Profile {
+    peers: 2,
+    friendly: 70,
+    message: 20_000,
+    stream: 200_000,
+    stream_mischief: true,
+    close_units: true,
+    losses: 4,
+    stalls: 3,
+    partitions: 1,
+    dial_failures: 150,
+    capacity: 64 << 10,
+    latency: 20_000,
+};
+
+const CALM: Profile = Profile {
+    stream_mischief: false,
+    close_units: false,
+    losses: 0,
+    stalls: 0,
+    partitions: 0,
+    dial_failures: 0,
+    ..FAULTS
+};
+
+const PAIR: Setup =
+    Setup { acting: Moment::from_secs(15), dials: 2, keys: false, twins: false, profile: FAULTS };
+
+const MESH: Setup =
+    Setup { acting: Moment::from_secs(10), profile: Profile { peers: 20, ..FAULTS }, ..PAIR };
+
+const CROWD: Setup = Setup {
+    acting: Moment::from_secs(4),
+    dials: 1,
+    // All would come to know all: that is 45 000 connections.
+    profile: Profile { peers: 300, friendly: 5, stream: 5_000, message: 500, ..FAULTS },
+    ..PAIR
+};
+
+/// The same with other numbers of peers.
+fn few(peers: usize, setup: Setup) -> Setup {
+    Setup { profile: Profile { peers, ..setup.profile }, ..setup }
+}
+
+fn config(rng: &mut Rng, id_seed: u64, setup: &Setup) -> Config {
+    let mut id = Rng::new(id_seed);
+    let mut rest = rng.fork();
+    let mut first = true;
+    let entropy = Box::new(move |bytes: &mut [u8]| match std::mem::take(&mut first) {
+        true => id.fill(bytes),
+        false => rest.fill(bytes),
+    });
+    let mut config = Config::new(entropy);
+    config.friendly = rng.percent(setup.profile.friendly);
+    config.reconnect.cap = Duration::from_secs(4);
+    config.reconnect.jitter = if rng.percent(50) { 0.5 } else { 0.0 };
+    let limits = &mut config.limits;
+    limits.queue_per_connection = rng.pick(&[30_000, 200_000]);
+    limits.queue_per_peer = rng.pick(&[60_000, 2_000_000]);
+    // A unit has one window, so that twins must have the same.
+    limits.stream_window = if setup.twins { 65_536 } else { rng.pick(&[1000, 65_536, 262_144]) };
+    limits.connections_per_unit = rng.pick(&[2, 16]);
+    limits.waiting_requests = rng.pick(&[20, 65_536]);
+    limits.streams = rng.pick(&[5, 4096]);
+    limits.acquaintance_patience = Duration::from_secs(5);
+    limits.acquaintance_dials = rng.pick(&[1, 16]);
+    if setup.keys {
+        match rng.below(10) {
+            0 => {}
+            1 => config.keys.add("k", "wrong").unwrap(),
+            _ => config.keys.add("k", "right").unwrap(),
+        }
+    }
+    config
+}
+
+fn run(seed: u64, setup: &Setup) -> Outcome {
+    let mut world = World::new(seed, setup.profile);
+    world.ledger.twins = setup.twins;
+    for index in 0..setup.profile.peers {
+        let id_seed = if setup.twins && index == 1 { 0 } else { index as u64 };
+        let config = config(&mut world.rng, id_seed, setup);
+        let host = Host::new(index, config, setup.profile);
+        world.add(Node::Host(Box::new(host)));
+    }
+    for index in 0..setup.profile.peers {
+        world.with_host(index, |host, ctx| {
+            for _ in 0..3 {
+                let (serves, uses) = (host::role(ctx.rng), host::role(ctx.rng));
+                let now = ctx.now;
+                host.engine.with_peer(now, |peer| peer.add_role(serves, true, now)).unwrap();
+                host.add_destination(now, uses);
+            }
+            for _ in 0..ctx.rng.between(1, setup.dials) {
+                // Sometimes itself.
+                let url = world::url(ctx.rng.index(setup.profile.peers));
+                let now = ctx.now;
+                host.engine.with_peer(now, |peer| peer.connect(&url, true, now)).unwrap();
+            }
+        });
+    }
+    world.set_acting(true);
+    world.run_until(setup.acting);
+    world.set_acting(false);
+
+    // Nothing goes wrong from here on: everything comes to its end.
+    world.profile.dial_failures = 0;
+    rest(&mut world);
+    check_agreement(&world, setup);
+    for index in 0..setup.profile.peers {
+        world.with_host(index, |host, ctx| host.prove(ctx));
+    }
+    rest(&mut world);
+    if !setup.twins {
+        world.ledger.check_sound_messages();
+    }
+    close(&mut world)
+}
+
+/// Runs until nothing is under way.
+fn rest(world: &mut World) {
+    // Heartbeats find what is half open, addresses are dialed again.
+    world.run_until(world.now + 40 * SECOND);
+    for _ in 0..200 {
+        let idle =
+            |world: &World| (0..world.nodes.len()).all(|n| world.host(n).is_none_or(Host::is_idle));
+        if world.ledger.open() == 0 && idle(world) {
+            break;
+        }
+        world.run_until(world.now + SECOND);
+    }
+    world.ledger.check_settled();
+    for index in 0..world.nodes.len() {
+        let Some(host) = world.host(index) else { continue };
+        assert!(host.is_idle(), "node {index} hangs: {}", host.describe());
+    }
+}
+
+/// Everybody sees those that see it, and the roles that they serve.
+fn check_agreement(world: &World, setup: &Setup) {
+    if setup.twins {
+        return;
+    }
+    let hosts: Vec<&Host> =
+        (0..setup.profile.peers).filter_map(|index| world.host(index)).collect();
+    let by_id = |id: &str| hosts.iter().find(|host| &**host.engine.peer().id() == id);
+    for host in &hosts {
+        let peer = host.engine.peer();
+        for unit in peer.units() {
+            let (info, roles) = peer.unit(unit).unwrap();
+            let other = by_id(&info.id).expect("a unit that is none of the peers");
+            let seen = |id: &str| {
+                let other = other.engine.peer();
+                other.units().any(|unit| &*other.unit(unit).unwrap().0.id == id)
+            };
+            assert!(seen(peer.id()), "{} sees {}, not so the other way", host.index, other.index);
+            let mut known: Vec<&str> = roles.iter().map(String::as_str).collect();
+            let other = other.engine.peer();
+            let mut truly: Vec<&str> =
+                other.roles().filter(|(_, active)| *active).map(|(name, _)| &**name).collect();
+            known.sort_unstable();
+            truly.sort_unstable();
+            assert_eq!(known, truly, "roles that {} knows of {:?}", host.index, info.id);
+            for role in peer.destinations() {
+                let found = peer.destination(role).contains(&unit);
+                assert_eq!(found, truly.contains(&&**role), "{role} of {unit:?}");
+            }
+        }
+    }
+}
+
+/// Closes everything and checks that nothing remains.
+fn close(world: &mut World) -> Outcome {
+    for index in 0..world.nodes.len() {
+        if world.host(index).is_some() {
+            world.with_host(index, |host, ctx| host.engine.close(ctx.now));
+        }
+    }
+    world.run_until(world.now + 30 * SECOND);
+    for index in 0..world.nodes.len() {
+        let Some(host) = world.host(index) else { continue };
+        host.check_closed();
+        assert_eq!(host.engine.deadline(), None, "node {index} has something left to do");
+    }
+    assert_eq!(world.wires(), 0, "sockets are left open");
+    let (hash, events) = (world.trace.hash(), world.trace.events());
+    Outcome { hash, events, counts: world.ledger.counts }
+}
+
+/// One engine, and originals of every kind around it.
+fn run_originals(seed: u64) -> Outcome {
+    let mut world = World::new(seed, CALM);
+    let setup = Setup { profile: CALM, ..PAIR };
+    let mut limits = config(&mut world.rng, 0, &setup);
+    limits.limits.streams = 4096;
+    limits.limits.waiting_requests = 4096;
+    limits.limits.queue_per_peer = 2_000_000;
+    world.add(Node::Host(Box::new(Host::new(0, limits, CALM))));
+    for original in [Original::JavaScript, Original::Go] {
+        for mark in [0, 1, 1000, 16_384, 65_536, 1 << 20] {
+            for (writes, asks) in [(false, false), (false, true), (true, false), (true, true)] {
+                let size = world.rng.size(400_000).max(world.rng.index(2) * 300_000);
+                let plan = Plan {
+                    original,
+                    mark,
+                    writes,
+                    asks: asks.then_some(size),
+                    dials: world.rng.percent(50).then(|| world::url(0)),
+                };
+                let index = world.nodes.len();
+                world.add(Node::Script(Box::new(Script::new(index, plan))));
+            }
+        }
+    }
+    let dialed: Vec<usize> = (1..world.nodes.len())
+        .filter(|index| match &world.nodes[*index] {
+            Node::Script(script) => script.plan().dials.is_none(),
+            Node::Host(_) => false,
+        })
+        .collect();
+    world.with_host(0, |host, ctx| {
+        let now = ctx.now;
+        for n in 0..6 {
+            let role = format!("r{n}");
+            host.engine.with_peer(now, |peer| peer.add_role(&role, true, now)).unwrap();
+        }
+        for index in dialed {
+            let url = world::url(index);
+            host.engine.with_peer(now, |peer| peer.connect(&url, true, now)).unwrap();
+        }
+    });
+    world.start_scripts();
+    world.run_until(SECOND);
+    for index in 1..world.nodes.len() {
+        let Node::Script(script) = &world.nodes[index] else { continue };
+        let plan = script.plan().clone();
+        let size = world.rng.size(400_000).max(world.rng.index(2) * 300_000);
+        if plan.asks.is_none() {
+            world.with_host(0, |host, ctx| {
+                let unit = host.unit_named(&index.to_string());
+                host.open_stream(ctx, unit, !plan.writes, size);
+            });
+        }
+    }
+    for _ in 0..60 {
+        world.run_until(world.now + SECOND);
+    }
+    world.ledger.check_settled();
+    let streams = world.ledger.streams.values();
+    let broken: Vec<_> = streams.filter(|stream| stream.reader != ledger::End::Complete).collect();
+    assert!(broken.is_empty(), "{broken:?}");
+    close(&mut world)
+}
+
+/// Fixed seeds, and one more that nobody has tried; only the given one when there is one.
+fn seeds(fixed: &[u64]) -> Vec<u64> {
+    if let Ok(seed) = std::env::var("ROLETALK_SIM_SEED") {
+        let seed = seed.trim();
+        let parsed = match seed.strip_prefix("0x") {
+            Some(hex) => u64::from_str_radix(hex, 16),
+            None => seed.parse(),
+        };
+        return vec![parsed.expect("ROLETALK_SIM_SEED is a number")];
+    }
+    let mut seeds = fixed.to_vec();
+    seeds.push(random_seed());
+    seeds
+}
+
+fn random_seed() -> u64 {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Rng::new(time.as_nanos() as u64).next()
+}
+
+fn run_all(name: &str, fixed: &[u64], run: impl Fn(u64) -> Outcome) {
+    let one = |seed: u64| {
+        let start = Instant::now();
+        println!(
+            "{name}: seed {seed:#x}; repeat with ROLETALK_SIM_SEED={seed:#x} cargo test -p roletalk --test simulation {name}"
+        );
+        let outcome = run(seed);
+        println!("{name}: {:?}, {outcome:?}", start.elapsed());
+    };
+    seeds(fixed).into_iter().for_each(one);
+    let seconds = std::env::var("ROLETALK_SIM_SECONDS").ok().and_then(|s| s.parse().ok());
+    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(0));
+    while Instant::now() < end {
+        one(random_seed());
+    }
+}
+
+#[test]
+fn two_peers() {
+    run_all("two_peers", &[1, 2, 3, 4], |seed| run(seed, &PAIR));
+}
+
+#[test]
+fn two_peers_without_faults() {
+    run_all("two_peers_without_faults", &[1, 2], |seed| {
+        run(seed, &Setup { profile: CALM, ..PAIR })
+    });
+}
+
+#[test]
+fn mesh_of_twenty() {
+    run_all("mesh_of_twenty", &[1], |seed| run(seed, &MESH));
+}
+
+#[test]
+fn mesh_with_keys() {
+    run_all("mesh_with_keys", &[1], |seed| run(seed, &few(8, Setup { keys: true, ..MESH })));
+}
+
+#[test]
+fn crowd_of_three_hundred() {
+    run_all("crowd_of_three_hundred", &[1], |seed| run(seed, &CROWD));
+}
+
+#[test]
+fn twins() {
+    run_all("twins", &[1, 2], |seed| run(seed, &few(4, Setup { twins: true, ..PAIR })));
+}
+
+#[test]
+fn originals() {
+    run_all("originals", &[1, 2], run_originals);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_events() {
+    for setup in [few(6, Setup { keys: true, acting: 5 * SECOND, ..MESH })] {
+        assert_eq!(run(7, &setup), run(7, &setup));
+    }
+}
