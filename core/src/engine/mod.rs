@@ -28,6 +28,7 @@ pub use auth::Dialect;
 pub use config::{Config, Entropy, Keys, Limits, Reconnect};
 pub use connection::{Connection, Received};
 pub use endpoint::{Engine, EngineEvent};
+#[cfg(feature = "net")]
 pub(crate) use endpoint::{HEARTBEAT_REASON, MANUAL_REASON};
 pub use incoming::Incoming;
 pub use peer::{
