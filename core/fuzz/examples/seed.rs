@@ -1,0 +1,202 @@
+//! Writes the first inputs of the corpus: what was recorded from the originals and what crashed them
+//! (core/tests/data), in the form that the targets take. The fuzzer's own findings lie beside them,
+//! under names that are hashes.
+//!
+//! ```sh
+//! cargo run -p roletalk-fuzz --example seed
+//! ```
+
+use std::{fs, path::Path};
+
+use roletalk::ws::{FrameWriter, Side};
+use serde_json::Value;
+
+/// Longer ones teach the fuzzer nothing and make it slow.
+const MAX_LEN: usize = 400;
+
+fn main() {
+    let vectors = data("vectors.json");
+    for vector in &vectors {
+        let name = text(vector, "name");
+        let Some(bytes) = vector["hex"].as_str().map(unhex) else { continue };
+        if bytes.len() > MAX_LEN {
+            continue;
+        }
+        store("frames", name, &bytes);
+        if bytes.first().is_some_and(|frame| *frame <= 3) {
+            // As it is for the decoder; and as an operation: send it to a peer without keys.
+            let operation = [&[0][..], &[0], &chunk(&bytes)].concat();
+            store("handshake", name, &operation);
+        }
+    }
+    for case in &data("crash-cases.json") {
+        let name = format!("crash-{}-{}", text(case, "case"), text(case, "side"));
+        crash_case(case, &name);
+    }
+    websocket();
+    stream();
+}
+
+fn crash_case(case: &Value, name: &str) {
+    let before = text(case, "phase") == "before-handshake";
+    let keyed = case["keyed"].as_bool().unwrap_or_default();
+    // The peer, and (after the handshake) a confirmation of ours.
+    let mut operations = vec![u8::from(keyed)];
+    let mut hostile = vec![2, 2, 1, 20, 0];
+    if !before {
+        operations.extend([3, 0, 0]);
+    }
+    for step in case["steps"].as_array().into_iter().flatten() {
+        let hex = step["hex"].as_str().unwrap_or_default();
+        if hex.contains('$') || hex.len() > 2 * MAX_LEN {
+            return;
+        }
+        let bytes = unhex(hex);
+        match step["send"].as_str() {
+            Some("binary") => {
+                if !before {
+                    store("frames", name, &bytes);
+                    hostile.push(24);
+                    hostile.extend(chunk(&bytes));
+                }
+                operations.push(0);
+                operations.extend(chunk(&bytes));
+            }
+            Some("raw") => {
+                store("websocket", name, &[&[2, 1, 4][..], &bytes].concat());
+                operations.push(1);
+                operations.extend(chunk(&bytes));
+                hostile.push(23);
+                hostile.extend(chunk(&bytes));
+            }
+            _ => return,
+        }
+    }
+    store("handshake", name, &operations);
+    if !before {
+        store("stream", name, &hostile);
+    }
+}
+
+fn websocket() {
+    let request = "GET /path HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\nrest";
+    store("websocket", "request", &[&[0, 2, 5, 1][..], request.as_bytes()].concat());
+    // The key that the target dials with.
+    let accept = roletalk::accept_key("BwcHBwcHBwcHBwcHBwcHBw==");
+    let response = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\nrest"
+    );
+    store("websocket", "response", &[&[1, 1, 7][..], response.as_bytes()].concat());
+    for (mode, side) in [(2u8, Side::Client), (3, Side::Server)] {
+        let mut writer = FrameWriter::new(side, 5);
+        let mut bytes = vec![mode, 2, 1, 9];
+        writer.binary(&mut bytes, 5, |out| out.extend_from_slice(b"hello"));
+        writer.ping(&mut bytes, b"are you there");
+        writer.binary(&mut bytes, 300, |out| out.resize(out.len() + 300, b'x'));
+        writer.pong(&mut bytes, b"");
+        writer.close(&mut bytes, 4000, "intentionaly closed");
+        store("websocket", &format!("frames-{mode}"), &bytes);
+    }
+    for mode in [4, 5] {
+        let bytes =
+            [mode, 2, 3, 1, 9, 0, 2, 1, 2, 2, 1, 7, 3, 0, 161, 1, 5, 4, 3, b'b', b'y', b'e'];
+        store("websocket", &format!("roundtrip-{mode}"), &bytes);
+    }
+}
+
+/// The usual lives of streams, in the operations of the target.
+fn stream() {
+    const OTHER: u8 = 0x80;
+    const PUMP: u8 = 13;
+    let write = |len: u8, shift: u8| [4, 0, len, shift];
+    let mut download = vec![3, 3, 1, PUMP, OTHER, 0, 1, PUMP, 2, PUMP];
+    for _ in 0..4 {
+        download.extend(write(200, 7));
+        download.extend([PUMP, OTHER | 6, 0, PUMP]);
+    }
+    download.extend([8, 0, PUMP, OTHER | 6, 0, PUMP]);
+    store("stream", "download", &download);
+    let mut upload = vec![1, 0, 2, PUMP, 1, 0, PUMP, OTHER | 2, PUMP];
+    for _ in 0..4 {
+        upload.extend(write(250, 0));
+        upload.extend([10, 9, OTHER | 6, 0, OTHER | 12, 30, PUMP]);
+    }
+    upload.extend([18, 0, 19, PUMP, 9, 0]);
+    store("stream", "upload-over-a-lost-connection", &upload);
+    let requests = [
+        0,
+        1,
+        2,
+        PUMP,
+        14,
+        9,
+        14,
+        20,
+        16,
+        3,
+        OTHER | 14,
+        1,
+        10,
+        255,
+        OTHER | 15,
+        1,
+        31,
+        PUMP,
+        15,
+        0,
+        17,
+        9,
+        PUMP,
+        17,
+        9,
+        18,
+        1,
+        PUMP,
+    ];
+    store("stream", "requests", &requests);
+    for dialect in 0..3 {
+        // The third peer writes too much, reads too much, and ends what was never there.
+        let hostile = [
+            1, 1, 1, PUMP, 20, dialect, 28, 29, 25, 2, 1, 1, 1, 1, 0, 0, 25, 0x82, 2, 1, 2, 1, 0,
+            0, 29, 29, 25, 0xf0, 0, 0, 1, 1, 0, 4, 1, 2, 3, 4, 30, 0, 30, 1, 27, 1, 0, 27, 2, 63,
+            30, 5, 30, 3, 22,
+        ];
+        store("stream", &format!("hostile-{dialect}"), &hostile);
+    }
+}
+
+/// Bytes behind their length, as the targets read them.
+fn chunk(bytes: &[u8]) -> Vec<u8> {
+    let len = bytes.len();
+    let mut chunk = match len {
+        0..=250 => vec![len as u8],
+        _ => vec![251, (len >> 8) as u8, len as u8],
+    };
+    chunk.extend_from_slice(bytes);
+    chunk
+}
+
+fn store(target: &str, name: &str, bytes: &[u8]) {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let name: String = name.chars().map(|c| if plain(c) { c } else { '-' }).collect();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    fs::create_dir_all(&directory).expect("a directory for the corpus");
+    fs::write(directory.join(name), bytes).expect("room for the corpus");
+}
+
+fn data(name: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(name);
+    let text = fs::read_to_string(path).expect("the recorded data");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).expect("hex");
+    (0..text.len()).step_by(2).map(digit).collect()
+}

@@ -1,0 +1,26 @@
+//! The fuzz targets of roletalk, as plain functions: `scripts/fuzz.sh` runs them under libFuzzer, and
+//! `cargo test -p roletalk-fuzz` on their stored corpus and on mutations of it.
+//!
+//! A target takes any bytes and returns, or panics with what is wrong. It depends on nothing but its
+//! input, so that a failure repeats.
+
+#![forbid(unsafe_code)]
+
+mod frames;
+mod handshake;
+mod host;
+mod input;
+mod stream;
+mod websocket;
+
+pub use frames::frames;
+pub use handshake::handshake;
+pub use stream::stream;
+pub use websocket::websocket;
+
+/// A fuzz target: any bytes.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is also that of its corpus.
+pub const TARGETS: [(&str, Target); 4] =
+    [("frames", frames), ("handshake", handshake), ("stream", stream), ("websocket", websocket)];

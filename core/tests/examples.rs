@@ -1,0 +1,79 @@
+//! The examples do what they say, and the demo passes its own checks.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+};
+
+/// The program of an example. `cargo test --test examples` alone would not have built it.
+fn program(name: &str) -> PathBuf {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    let directory = DIRECTORY.get_or_init(|| {
+        // target/PROFILE/deps/examples-HASH
+        let test = std::env::current_exe().unwrap();
+        let output = test.parent().unwrap().parent().unwrap();
+        let profile = match output.file_name().unwrap().to_str().unwrap() {
+            "debug" => "dev",
+            other => other,
+        };
+        let cargo = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "roletalk", "--examples"])
+            .args(["--profile", profile])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(cargo.unwrap().success(), "the examples do not build");
+        output.join("examples")
+    });
+    directory.join(name).with_extension(std::env::consts::EXE_EXTENSION)
+}
+
+/// Runs an example to its end and gives what it printed.
+fn run(name: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program(name)).args(arguments).output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {}\n{printed}{errors}", output.status);
+    printed
+}
+
+#[test]
+fn demo() {
+    let printed = run("demo", &[]);
+    assert!(printed.contains("checks passed"), "{printed}");
+}
+
+#[test]
+fn pubsub() {
+    let printed = run("pubsub", &[]);
+    assert_eq!(printed.matches("reads: Brokers are not needed").count(), 3, "{printed}");
+}
+
+#[test]
+fn file_transfer() {
+    let printed = run("file_transfer", &[MANIFEST]);
+    let size = std::fs::metadata(MANIFEST).unwrap().len();
+    assert!(printed.contains(&format!("received {size} of {size} bytes")), "{printed}");
+}
+
+const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+
+#[test]
+fn echo() {
+    struct Server(Child);
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let mut server = Command::new(program("echo_server"));
+    let server = server.arg("127.0.0.1:0").stdout(Stdio::piped()).spawn();
+    let mut server = Server(server.unwrap());
+    let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
+    let line = lines.next().unwrap().unwrap();
+    let address = line.rsplit(' ').next().unwrap();
+    let printed = run("echo_client", &["hello there", address]);
+    assert_eq!(printed.trim_end(), "echo server answers hello there");
+}
