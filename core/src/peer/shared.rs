@@ -374,10 +374,15 @@ impl Drop for TaskGuard {
 }
 
 impl Shared {
+    /// Lets [`Peer::close`](super::Peer::close) wait until the guard is dropped.
+    pub(crate) fn count_task(self: &Arc<Shared>) -> TaskGuard {
+        self.tasks.send_modify(|tasks| *tasks += 1);
+        TaskGuard(self.clone())
+    }
+
     /// Spawns a task that [`Peer::close`](super::Peer::close) waits for.
     pub(crate) fn spawn(self: &Arc<Shared>, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.send_modify(|tasks| *tasks += 1);
-        let guard = TaskGuard(self.clone());
+        let guard = self.count_task();
         self.runtime.spawn(async move {
             let _guard = guard;
             task.await;
