@@ -527,7 +527,7 @@ impl Peer {
         }
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
-        let deadline = now + self.config.limits.handshake_timeout;
+        let deadline = now.saturating_add(self.config.limits.handshake_timeout);
         let handshake = Handshake::new(challenge, deadline);
         let pending = Pending { handshake, address, dialed, upgraded: false, announced: 0 };
         self.pending.insert(conn, pending);

@@ -341,7 +341,8 @@ impl<'a> SendRequest<'a> {
         self
     }
 
-    /// Fails with [`ErrorKind::Timeout`] when the answer takes longer. The default is
+    /// Fails with [`ErrorKind::Timeout`] when the answer takes longer, counted from the `await`, so
+    /// with the wait for room in the unit's queue. The default is
     /// [`Limits::request_timeout`](crate::engine::Limits), five minutes.
     pub fn timeout(mut self, timeout: Duration) -> SendRequest<'a> {
         self.timeout = Some(timeout);
@@ -401,7 +402,7 @@ async fn ask(
     let (sender, receiver) = oneshot::channel();
     let mut sender = Some(sender);
     let corr = unit
-        .when_room(|state, now| {
+        .when_room_within(timeout, |state, now| {
             let Some(tag) = sender.take() else { return Err(Unit::gone()) };
             state.machine.request(outgoing, timeout, now, tag)
         })
@@ -538,7 +539,7 @@ impl<'a, S: Send + 'a> IntoFuture for OpenStream<'a, S> {
             let mut sender = Some(sender);
             let outgoing = outgoing(&destination.inner.role, event, &data, Order::Any);
             let (id, _) = unit
-                .when_room(|state, now| {
+                .when_room_within(timeout, |state, now| {
                     let Some(tag) = sender.take() else { return Err(Unit::gone()) };
                     state.machine.open_stream(direction, outgoing, timeout, now, tag)
                 })

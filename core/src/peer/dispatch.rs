@@ -1,9 +1,10 @@
 //! From the engine's events to the application's handlers, and back with the answers.
 
 use std::{
+    collections::VecDeque,
     panic::AssertUnwindSafe,
     pin::Pin,
-    sync::{Arc, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context as TaskContext, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use tracing::{trace, warn};
 use super::{
     context::{Context, Kind, Offer},
     event::PeerEvent,
+    lock,
     role::RoleInner,
     unit::{Tag, UnitInner},
 };
@@ -70,20 +72,20 @@ enum Reply {
 }
 
 /// A batch of handlers that takes longer than this keeps the connection from answering pings: the
-/// following ones run in tasks of their own from the start.
+/// following ones are started by another task.
 const SLOW_BATCH: Duration = Duration::from_millis(5);
 const SLOW_FOR: Duration = Duration::from_secs(1);
 
 /// Runs handlers for one connection. A handler is started right where its message was read; only
 /// when it has to wait does it become a task.
 pub(crate) struct Dispatcher {
-    spawn_until: Option<Instant>,
+    elsewhere_until: Option<Instant>,
     started: Vec<(HandlerFuture, Reply)>,
 }
 
 impl Dispatcher {
     pub(crate) fn new() -> Dispatcher {
-        Dispatcher { spawn_until: None, started: Vec::new() }
+        Dispatcher { elsewhere_until: None, started: Vec::new() }
     }
 
     /// Does what the events mean. Returns connections that must be closed as dead.
@@ -97,8 +99,15 @@ impl Dispatcher {
             return dead;
         }
         let shared = &unit.shared;
-        // One look at the roles for the whole batch.
-        let mut roles = None;
+        // Most of a batch is for one role. No lock is held while handlers are called: they may add
+        // roles, and close the peer.
+        let mut known: Option<Arc<RoleInner>> = None;
+        let mut role = |name: &str| {
+            if known.as_ref().is_none_or(|role| role.name() != name) {
+                known = shared.find_role(name);
+            }
+            known.clone()
+        };
         for event in events.drain(..) {
             match event {
                 Event::Answer { tag, outcome } => {
@@ -124,18 +133,15 @@ impl Dispatcher {
                     shared.emit(PeerEvent::SlowConsumer { unit, queued, dropped });
                 }
                 Event::Message(incoming) => {
-                    let roles = roles.get_or_insert_with(|| shared.role_table());
-                    let role = roles.get(incoming.role()).cloned();
+                    let role = role(incoming.role());
                     self.start(unit, role, incoming, Kind::Message, Reply::None);
                 }
                 Event::Request(incoming, responder) => {
-                    let roles = roles.get_or_insert_with(|| shared.role_table());
-                    let role = roles.get(incoming.role()).cloned();
+                    let role = role(incoming.role());
                     self.start(unit, role, incoming, Kind::Request, Reply::Request(responder));
                 }
                 Event::StreamRequest(incoming, offer) => {
-                    let roles = roles.get_or_insert_with(|| shared.role_table());
-                    let role = roles.get(incoming.role()).cloned();
+                    let role = role(incoming.role());
                     let kind =
                         if offer.is_writable_here() { Kind::Writable } else { Kind::Readable };
                     let reply = Reply::Stream(offer, Arc::new(Offer::new(offer)));
@@ -143,7 +149,6 @@ impl Dispatcher {
                 }
             }
         }
-        drop(roles);
         self.run(unit);
         dead
     }
@@ -193,31 +198,85 @@ impl Dispatcher {
             return;
         }
         let begun = Instant::now();
-        let spawn = self.spawn_until.is_some_and(|until| begun < until);
+        let elsewhere = self.elsewhere_until.is_some_and(|until| begun < until);
+        if unit.backlog.add(unit, elsewhere, &mut self.started) {
+            return;
+        }
         let mut started = std::mem::take(&mut self.started);
-        for (mut future, reply) in started.drain(..) {
-            let first = if spawn { Poll::Pending } else { poll_once(&mut future) };
-            match first {
-                Poll::Ready(outcome) => {
-                    if let Some(outcome) = try_answer(unit, &reply, outcome) {
-                        unit.shared.runtime.spawn(answer(unit.clone(), reply, outcome));
-                    }
-                }
-                Poll::Pending => {
-                    let unit = unit.clone();
-                    let runtime = unit.shared.runtime.clone();
-                    runtime.spawn(async move {
-                        let outcome = AssertUnwindSafe(future).catch_unwind().await;
-                        answer(unit, reply, outcome.unwrap_or_else(|_| Err(panicked()))).await;
-                    });
-                }
-            }
+        for (future, reply) in started.drain(..) {
+            first_step(unit, future, reply);
         }
         // Keep the allocation.
         self.started = started;
-        if !spawn && begun.elapsed() > SLOW_BATCH {
-            self.spawn_until = Some(Instant::now() + SLOW_FOR);
+        if begun.elapsed() > SLOW_BATCH {
+            self.elsewhere_until = Some(Instant::now() + SLOW_FOR);
         }
+    }
+}
+
+/// Takes a handler to where it first waits, or to its end.
+fn first_step(unit: &Arc<UnitInner>, mut future: HandlerFuture, reply: Reply) {
+    match poll_once(&mut future) {
+        Poll::Ready(outcome) => {
+            if let Some(outcome) = try_answer(unit, &reply, outcome) {
+                unit.shared.runtime.spawn(answer(unit.clone(), reply, outcome));
+            }
+        }
+        Poll::Pending => {
+            let unit = unit.clone();
+            let runtime = unit.shared.runtime.clone();
+            runtime.spawn(async move {
+                let outcome = AssertUnwindSafe(future).catch_unwind().await;
+                answer(unit, reply, outcome.unwrap_or_else(|_| Err(panicked()))).await;
+            });
+        }
+    }
+}
+
+/// Handlers of a unit that a task of its own starts, one after the other, in the order in which
+/// their messages came: those of a connection that must not be held up, and all that come after
+/// them until the task is through. Bounded by [`Limits::running_handlers`](engine::Limits).
+#[derive(Default)]
+pub(crate) struct Backlog(Mutex<BacklogState>);
+
+#[derive(Default)]
+struct BacklogState {
+    waiting: VecDeque<(HandlerFuture, Reply)>,
+    task: bool,
+}
+
+impl Backlog {
+    /// Takes the handlers, if they are not to be started right away. True when it did.
+    fn add(
+        &self,
+        unit: &Arc<UnitInner>,
+        always: bool,
+        started: &mut Vec<(HandlerFuture, Reply)>,
+    ) -> bool {
+        let mut state = lock(&self.0);
+        if !always && !state.task {
+            return false;
+        }
+        state.waiting.extend(started.drain(..));
+        if !std::mem::replace(&mut state.task, true) {
+            unit.shared.runtime.spawn(backlog_task(unit.clone()));
+        }
+        true
+    }
+
+    /// The next handler to start. None ends the task.
+    fn next(&self) -> Option<(HandlerFuture, Reply)> {
+        let mut state = lock(&self.0);
+        let next = state.waiting.pop_front();
+        state.task = next.is_some();
+        next
+    }
+}
+
+async fn backlog_task(unit: Arc<UnitInner>) {
+    while let Some((future, reply)) = unit.backlog.next() {
+        first_step(&unit, future, reply);
+        tokio::task::consume_budget().await;
     }
 }
 
@@ -239,7 +298,7 @@ fn panicked() -> Error {
 fn refuse(unit: &Arc<UnitInner>, reply: &Reply, reason: &str) {
     trace!(reason, "refused");
     unit.with(|state| {
-        state.machine.handled();
+        state.handled();
         let _ = match reply {
             Reply::None => return,
             Reply::Request(responder) => state.machine.reject(*responder, reason),
@@ -254,14 +313,14 @@ fn try_answer(unit: &Arc<UnitInner>, reply: &Reply, outcome: Result<Data>) -> Op
         report(unit, reply, error);
     }
     if matches!(reply, Reply::None) {
-        unit.with(|state| state.machine.handled());
+        unit.with(|state| state.handled());
         return None;
     }
     unit.with(|state| {
         if state.machine.is_open() && !state.machine.has_room() {
             return Some(outcome);
         }
-        state.machine.handled();
+        state.handled();
         match (reply, &outcome) {
             (Reply::None, _) => {}
             (Reply::Request(responder), Ok(data)) => {
@@ -309,7 +368,13 @@ async fn answer(unit: Arc<UnitInner>, reply: Reply, outcome: Result<Data>) {
 
 /// Tells of errors that no requester will hear of, and of panics.
 fn report(unit: &Arc<UnitInner>, reply: &Reply, error: &Error) {
-    if matches!(reply, Reply::None) || error.kind() == ErrorKind::HandlerPanicked {
+    let unheard = match reply {
+        Reply::None => true,
+        Reply::Request(_) => false,
+        // It was accepted: the requester has its answer, and the stream tells of its own end.
+        Reply::Stream(_, offer) => offer.is_taken(),
+    };
+    if unheard || error.kind() == ErrorKind::HandlerPanicked {
         warn!(unit = %unit.info.load().id, %error, "handler failed");
         let unit_handle = super::Unit::new(unit.clone());
         unit.shared.emit(PeerEvent::HandlerFailed { unit: unit_handle, error: error.clone() });
@@ -317,9 +382,7 @@ fn report(unit: &Arc<UnitInner>, reply: &Reply, error: &Error) {
 }
 
 impl super::Shared {
-    fn role_table(
-        &self,
-    ) -> std::sync::RwLockReadGuard<'_, std::collections::HashMap<Arc<str>, Arc<RoleInner>>> {
-        self.roles.read().unwrap_or_else(PoisonError::into_inner)
+    fn find_role(&self, name: &str) -> Option<Arc<RoleInner>> {
+        self.roles.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 }

@@ -46,7 +46,9 @@ impl Clock {
     }
 
     pub(crate) fn instant(&self, at: Moment) -> Instant {
-        self.0 + at
+        // "Never" must be a time that can be waited for.
+        const YEARS: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+        self.0.checked_add(at).unwrap_or_else(|| Instant::now() + YEARS)
     }
 }
 
@@ -319,7 +321,10 @@ impl Shared {
             }
         });
         // Handlers often own handles of the peer: without this they would keep each other alive.
-        self.roles.write().unwrap_or_else(PoisonError::into_inner).clear();
+        // They are dropped outside of the lock: what they own may call anything.
+        let roles =
+            std::mem::take(&mut *self.roles.write().unwrap_or_else(PoisonError::into_inner));
+        drop(roles);
         self.middleware.store(Arc::default());
         self.timer.notify_one();
     }

@@ -4,7 +4,7 @@
 //! that is only there to fail.
 
 // Each test file is a crate of its own and uses another part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use std::{
     net::SocketAddr,
@@ -114,6 +114,7 @@ impl Pair {
         client.connect(listener.url()).await.unwrap();
         let to = client.destination("r").unwrap();
         within("the role", to.ready()).await.unwrap();
+        until("the other side", || !server.units().is_empty()).await;
         Pair { server, client, listener, to }
     }
 
