@@ -986,6 +986,8 @@ impl<R> Unit<R> {
             let (conn, remote) = (stream.conn, stream.remote);
             self.stream_frame(conn, remote, StreamOp::Error(reason.into()));
         }
+        // It may have used up the last quota although the application has read more by now.
+        self.grant(StreamId(id));
         events.push(Event::Stream(StreamId(id)));
     }
 
