@@ -706,6 +706,9 @@ impl Peer {
 
     /// Tells a unit of those that this peer has dialed, and the others of it when it was dialed.
     fn introduce(&mut self, newcomer: UnitId, address: Option<AddressId>) {
+        if !self.config.friendly {
+            return;
+        }
         let Some(state) = self.units.get(&newcomer) else { return };
         let mut sends = Vec::new();
         if state.info.friendly {

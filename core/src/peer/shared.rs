@@ -397,7 +397,18 @@ impl Shared {
 
 /// Calls the peer's state machine when something is due.
 async fn timer_task(shared: Arc<Shared>) {
+    /// Closes the peer when the task is dropped with its runtime: nobody would dial any more or
+    /// notice that time passes, and those who wait on another runtime would wait for ever.
+    struct OnDrop(Arc<Shared>);
+
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            self.0.close();
+        }
+    }
+
     const FAR: Duration = Duration::from_secs(3600);
+    let _guard = OnDrop(shared.clone());
     let mut closed = shared.closed.subscribe();
     loop {
         let changed = shared.timer.notified();
