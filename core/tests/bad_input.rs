@@ -506,11 +506,16 @@ async fn check(
         "closes" | "auth-refused" => {
             // What it was is told, and not with an empty text.
             let refused = case.expect == "auth-refused";
+            // Answered with 1002 as part of closing: it is the reason of the end.
+            let in_closing = case.case == "ws-close-invalid-code-1005";
             watch
                 .next("the report", |event| match event {
                     PeerEvent::AuthRefused { reason } => refused && !reason.is_empty(),
                     PeerEvent::BadInput { error, .. } => {
                         !refused && is_attackers(event) && !error.text().is_empty()
+                    }
+                    PeerEvent::ConnectionClosed { reason, .. } if in_closing => {
+                        is_attackers(event) && reason.text().contains("1002")
                     }
                     _ => false,
                 })
@@ -524,11 +529,13 @@ async fn check(
             if !code.is_none_or(|code| expected.contains(&code)) {
                 return Err(format!("closed with {code:?}"));
             }
-            watch
-                .next("the end", |event| {
-                    matches!(event, PeerEvent::ConnectionClosed { .. }) && is_attackers(event)
-                })
-                .await;
+            if !in_closing {
+                watch
+                    .next("the end", |event| {
+                        matches!(event, PeerEvent::ConnectionClosed { .. }) && is_attackers(event)
+                    })
+                    .await;
+            }
         }
         "ignored" | "fails-operation" => {
             if case.case == "ws-100MiB-header-exact" {
