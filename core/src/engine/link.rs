@@ -172,6 +172,11 @@ impl Link {
         Beat::Ping
     }
 
+    /// Notes that the queue is full, at the latest from now on.
+    pub(super) fn full_from(&mut self, now: Moment) {
+        self.full_since.get_or_insert(now);
+    }
+
     /// Notes whether the queue is full. True when it has been for long, once.
     pub(super) fn note_full(&mut self, full: bool, now: Moment) -> bool {
         if !full {

@@ -287,8 +287,22 @@ impl<R> Unit<R> {
         }
         if self.full {
             let full = link.queued() >= self.limits.queue_per_connection;
-            link.note_full(full, now);
+            if link.note_full(full, now) {
+                let queued = link.queued();
+                let dropped = self.stats.messages_dropped + self.stats.requests_shed;
+                events.push(Event::SlowConsumer { conn, queued, dropped });
+            }
             self.note_room(events);
+        }
+    }
+
+    /// The host has something to send and finds no room. From here on it counts how long a queue has
+    /// been full, for [`Event::SlowConsumer`].
+    pub fn note_full(&mut self, now: Moment) {
+        for link in &mut self.links {
+            if link.queued() >= self.limits.queue_per_connection {
+                link.full_from(now);
+            }
         }
     }
 
@@ -465,7 +479,19 @@ impl<R> Unit<R> {
     /// # Errors
     /// As [`respond`](Unit::respond).
     pub fn reject(&mut self, to: Responder, reason: &str) -> Result<Queued> {
+        let reason = self.cut(reason);
         self.reply(to.conn, &Frame::Reject { corr: to.corr, payload: text(reason) })
+    }
+
+    /// A reason that does not fit into a message must not keep the requester waiting.
+    fn cut<'a>(&self, reason: &'a str) -> &'a str {
+        // What goes before it has two numbers of at most 255 bytes.
+        let room = self.limits.message_size.saturating_sub(1024);
+        let mut end = room.min(reason.len());
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        &reason[..end]
     }
 
     /// Sends on the connection that the request came on, or on another when it is gone.
@@ -637,6 +663,7 @@ impl<R> Unit<R> {
     /// # Errors
     /// As [`respond`](Unit::respond).
     pub fn refuse_stream(&mut self, offer: StreamOffer, reason: &str) -> Result<Queued> {
+        let reason = self.cut(reason);
         let chan = Num::padded(0, self.chan_width(offer.corr));
         let frame = Frame::StreamRefuse { corr: offer.corr, chan, payload: text(reason) };
         self.reply(offer.conn, &frame)
@@ -971,6 +998,8 @@ impl<R> Unit<R> {
             let (conn, remote) = (stream.conn, stream.remote);
             self.stream_frame(conn, remote, StreamOp::Error(reason.into()));
         }
+        // It may have used up the last quota although the application has read more by now.
+        self.grant(StreamId(id));
         events.push(Event::Stream(StreamId(id)));
     }
 
@@ -1001,8 +1030,7 @@ impl<R> Unit<R> {
     /// Does what is due: heartbeats, request timeouts, stream probes.
     pub fn handle_timeout(&mut self, now: Moment, events: &mut Vec<Event<R>>) {
         for waiting in self.waiting.take_due(now) {
-            let text = format!("Request timeout exceeded ({} ms)", waiting.timeout.as_millis());
-            let error = Error::new(ErrorKind::Timeout, text);
+            let error = timed_out(waiting.timeout);
             if let Some(id) = waiting.stream
                 && let Some(stream) = self.streams.get_mut(&id.0)
             {
@@ -1067,6 +1095,12 @@ impl<R> Drop for Unit<R> {
 
 const OVERRUN: &str = "Too many requests are in progress";
 const BROKEN_OFF: &str = "Closed before the end";
+
+/// The error of a request that was not answered within this time.
+pub(crate) fn timed_out(limit: Duration) -> Error {
+    let text = format!("Request timeout exceeded ({} ms)", limit.as_millis());
+    Error::new(ErrorKind::Timeout, text)
+}
 
 fn not_open() -> Error {
     Error::new(ErrorKind::StreamClosed, "The stream is closed")

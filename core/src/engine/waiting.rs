@@ -16,6 +16,13 @@ pub(super) struct Waiting<R> {
     pub(super) stream: Option<StreamId>,
 }
 
+impl<R> Waiting<R> {
+    /// A timeout may be as long as there is time.
+    fn deadline(&self) -> Moment {
+        self.sent.saturating_add(self.timeout)
+    }
+}
+
 /// The table of waiting requests, by correlation. There is no timer for each: one sweep looks at
 /// all of them when the earliest may be due.
 #[derive(Debug)]
@@ -35,7 +42,7 @@ impl<R> WaitingTable<R> {
     }
 
     pub(super) fn insert(&mut self, corr: u64, waiting: Waiting<R>) {
-        let deadline = waiting.sent + waiting.timeout;
+        let deadline = waiting.deadline();
         if self.earliest.is_none_or(|earliest| deadline < earliest) {
             self.earliest = Some(deadline);
         }
@@ -57,7 +64,7 @@ impl<R> WaitingTable<R> {
 
     /// When the next sweep is due. May be early, when the earliest request was answered.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        self.earliest.map(|earliest| earliest + GRAIN)
+        self.earliest.map(|earliest| earliest.saturating_add(GRAIN))
     }
 
     /// Takes the requests whose time is up.
@@ -68,11 +75,11 @@ impl<R> WaitingTable<R> {
         let due: Vec<u64> = self
             .by_corr
             .iter()
-            .filter(|(_, waiting)| waiting.sent + waiting.timeout <= now)
+            .filter(|(_, waiting)| waiting.deadline() <= now)
             .map(|(corr, _)| *corr)
             .collect();
         let taken = due.iter().filter_map(|corr| self.by_corr.remove(corr)).collect();
-        self.earliest = self.by_corr.values().map(|waiting| waiting.sent + waiting.timeout).min();
+        self.earliest = self.by_corr.values().map(Waiting::deadline).min();
         taken
     }
 }

@@ -466,8 +466,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         if has_output && self.out.is_empty() {
             return true;
         }
-        if let Some(since) = self.paused_since {
-            deadline = Some(deadline.map_or(since + PAUSE, |at| at.min(since + PAUSE)));
+        // After the pause there is nothing to wait for but input and the handlers.
+        if let Some(until) = self.paused_since.map(|since| since + PAUSE)
+            && until > self.shared.clock.now()
+        {
+            deadline = Some(deadline.map_or(until, |at| at.min(until)));
         }
         if deadline != self.timer_at {
             self.timer_at = deadline;
