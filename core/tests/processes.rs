@@ -152,7 +152,7 @@ async fn a_process_is_killed() {
     within("the unit's end", lost.closed()).await;
     // The other one has not noticed.
     within("bytes", others.read_exact(&mut buffer)).await.unwrap();
-    assert_eq!(to.units(), [kept.clone()]);
+    assert_eq!(to.units(), std::slice::from_ref(&kept));
     is_served(&to, &kept).await;
 
     // A new process in the same place is found.
