@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{LIMIT, Watch, echo, peer, until, within};
+use common::{AGAIN, LIMIT, Watch, echo, peer, until, within};
 use roletalk::{Destination, Error, ErrorKind, PeerEvent, Unit};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -103,8 +103,7 @@ async fn is_served(to: &Destination, unit: &Unit) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_is_killed() {
-    let (mut victim, other) =
-        tokio::join!(Process::start("127.0.0.1:0"), Process::start("127.0.0.1:0"));
+    let (mut victim, other) = tokio::join!(Process::start(AGAIN), Process::start("127.0.0.1:0"));
     let client = peer("client");
     let mut watch = Watch::new(&client);
     let lost = client.connect(victim.url()).await.unwrap().unit().clone();
