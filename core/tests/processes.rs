@@ -181,6 +181,14 @@ async fn a_process_is_stopped_for_a_while() {
 
     let begun = Instant::now();
     process.signal("STOP").await;
+    // The signal has been sent; its threads stop one by one.
+    loop {
+        let answer = to.request("echo", 1).to(&lost).timeout(Duration::from_millis(200)).await;
+        match answer {
+            Ok(_) => {}
+            Err(error) => break assert_eq!(error.kind(), ErrorKind::Timeout),
+        }
+    }
     let waiting = {
         let (to, lost) = (to.clone(), lost.clone());
         tokio::spawn(async move { to.request("echo", 1).to(&lost).await.map(drop) })
