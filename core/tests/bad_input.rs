@@ -6,7 +6,7 @@ mod common;
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use serde::Deserialize;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
 };
 
 const CASES: &str = include_str!("data/crash-cases.json");
@@ -330,7 +331,9 @@ struct Victim {
 }
 
 fn victim(case: &Case) -> Victim {
-    let mut builder = Peer::builder().name("victim");
+    // On a busy machine the attackers are slow, and that is not what they are here for.
+    let mut builder =
+        Peer::builder().name("victim").limits(|limits| limits.handshake_timeout = LIMIT);
     if case.keyed {
         builder = builder.preshared_key("k", "secret");
     }
@@ -404,7 +407,9 @@ async fn own_operation(to: Destination, setup: Setup) -> Result<(), Error> {
     }
 }
 
-async fn run(case: &Case) -> Result<(), String> {
+/// `stage` is what it is at, for when it does not come to an end.
+async fn run(case: &Case, stage: &Mutex<String>) -> Result<(), String> {
+    let at = |what: &str| *stage.lock().unwrap() = what.to_owned();
     let Victim { peer: victim, broken } = victim(case);
     let mut watch = Watch::new(&victim);
     let listener = victim.listen("127.0.0.1:0").await.unwrap();
@@ -418,6 +423,7 @@ async fn run(case: &Case) -> Result<(), String> {
     to_victim.ready().await.unwrap();
 
     let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    at("the upgrade");
     let mut attacker = match case.side.as_str() {
         "listener" => Attacker::dial(listener.local_addr()).await,
         "dialer" => {
@@ -434,6 +440,7 @@ async fn run(case: &Case) -> Result<(), String> {
     let shaken = case.phase == "after-handshake";
     let mut operation = None;
     if shaken {
+        at("the handshake");
         attacker.binary(&[&[3], CONFIRM.as_bytes()].concat()).await;
         attacker.wait_frame(3).await?;
         watch
@@ -449,10 +456,13 @@ async fn run(case: &Case) -> Result<(), String> {
             operation = Some(tokio::spawn(own_operation(to, setup.clone())));
         }
     }
-    for step in &case.steps {
+    for (n, step) in case.steps.iter().enumerate() {
+        at(&format!("step {n}"));
         attacker.step(step).await?;
     }
+    at("what is expected");
     check(case, &victim, attacker, &mut watch).await?;
+    at("the victim's own operation");
     if let Some(operation) = operation {
         let outcome = operation.await.map_err(|error| error.to_string())?;
         let as_expected = match case.expect.as_str() {
@@ -472,6 +482,7 @@ async fn run(case: &Case) -> Result<(), String> {
         until("the stream's end", || broken.load(Ordering::Relaxed) == 1).await;
     }
 
+    at("the well-behaved connection");
     let answer = to_victim.request("echo", "still there?").await;
     if answer.is_err() {
         return Err(format!("the well-behaved connection suffered: {answer:?}"));
@@ -479,7 +490,9 @@ async fn run(case: &Case) -> Result<(), String> {
     if friend.stats().units[0].1.connections.len() != 1 {
         return Err("the well-behaved connection was replaced".to_owned());
     }
+    at("closing the friend");
     friend.close().await;
+    at("closing the victim");
     victim.close().await;
     Ok(())
 }
@@ -584,10 +597,14 @@ async fn check(
 async fn all_recorded_cases() {
     let cases: Vec<Case> = serde_json::from_str(CASES).unwrap();
     assert_eq!(cases.len(), 149);
+    let places = Arc::new(Semaphore::new(20));
     let runs = cases.into_iter().map(|case| {
+        let places = places.clone();
         tokio::spawn(async move {
+            let _place = places.acquire_owned().await;
             let name = format!("{} ({}, {})", case.case, case.side, case.expect);
-            let run = std::panic::AssertUnwindSafe(run(&case)).catch_unwind();
+            let stage = Mutex::new(String::new());
+            let run = std::panic::AssertUnwindSafe(run(&case, &stage)).catch_unwind();
             let problem = match tokio::time::timeout(LIMIT, run).await {
                 Ok(Ok(Ok(()))) => return None,
                 Ok(Ok(Err(problem))) => problem,
@@ -595,7 +612,7 @@ async fn all_recorded_cases() {
                     Ok(text) => *text,
                     Err(_) => "panicked".to_owned(),
                 },
-                Err(_) => format!("not done within {LIMIT:?}"),
+                Err(_) => format!("not done within {LIMIT:?}, at {}", stage.lock().unwrap()),
             };
             Some(format!("{name}: {problem}"))
         })

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{LIMIT, Watch, echo, peer, until, within};
+use common::{AGAIN, LIMIT, Watch, echo, peer, until, within};
 use roletalk::{Destination, Error, ErrorKind, PeerEvent, Unit};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -103,8 +103,7 @@ async fn is_served(to: &Destination, unit: &Unit) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_is_killed() {
-    let (mut victim, other) =
-        tokio::join!(Process::start("127.0.0.1:0"), Process::start("127.0.0.1:0"));
+    let (mut victim, other) = tokio::join!(Process::start(AGAIN), Process::start("127.0.0.1:0"));
     let client = peer("client");
     let mut watch = Watch::new(&client);
     let lost = client.connect(victim.url()).await.unwrap().unit().clone();
@@ -152,7 +151,7 @@ async fn a_process_is_killed() {
     within("the unit's end", lost.closed()).await;
     // The other one has not noticed.
     within("bytes", others.read_exact(&mut buffer)).await.unwrap();
-    assert_eq!(to.units(), [kept.clone()]);
+    assert_eq!(to.units(), std::slice::from_ref(&kept));
     is_served(&to, &kept).await;
 
     // A new process in the same place is found.
@@ -182,6 +181,14 @@ async fn a_process_is_stopped_for_a_while() {
 
     let begun = Instant::now();
     process.signal("STOP").await;
+    // The signal has been sent; its threads stop one by one.
+    loop {
+        let answer = to.request("echo", 1).to(&lost).timeout(Duration::from_millis(200)).await;
+        match answer {
+            Ok(_) => {}
+            Err(error) => break assert_eq!(error.kind(), ErrorKind::Timeout),
+        }
+    }
     let waiting = {
         let (to, lost) = (to.clone(), lost.clone());
         tokio::spawn(async move { to.request("echo", 1).to(&lost).await.map(drop) })

@@ -1015,6 +1015,14 @@ impl<R> Unit<R> {
         events.push(Event::Stream(StreamId(id)));
     }
 
+    /// Bytes were read or written on a connection that make no whole message yet. Without this a
+    /// message that takes longer than the heartbeat would end its own connection.
+    pub fn alive(&mut self, conn: ConnId, now: Moment) {
+        if let Some(at) = self.at(conn) {
+            self.links[at].alive(now);
+        }
+    }
+
     /// A pong came on a connection.
     pub fn pong(&mut self, conn: ConnId, now: Moment) {
         if let Some(at) = self.at(conn) {

@@ -367,6 +367,10 @@ impl Peer {
         let (sender, receiver) = oneshot::channel();
         self.shared().with_core(|core, now| {
             let id = core.peer.connect(address.as_ref(), options.permanent, now)?;
+            // Those that were to be dialed once are forgotten by the engine when they are lost.
+            if core.dialed.len().is_power_of_two() {
+                core.dialed.retain(|id, _| core.peer.is_dialed(*id));
+            }
             let dialed = Dialed { options: Arc::new(options), waiter: Some(sender) };
             core.dialed.insert(id, dialed);
             Ok::<_, Error>(())

@@ -166,8 +166,6 @@ impl UnitInner {
         self.with(|state| {
             state.machine.detach(conn, events);
             state.conns.retain(|(known, _)| *known != conn);
-            // It may have been the one that kept the time.
-            state.wake_all();
         });
         self.room.notify_waiters();
     }

@@ -26,6 +26,10 @@ use tokio_tungstenite::{
 /// Longer than anything takes, also on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
+/// Where to listen when somebody else must be able to listen there later: an address of its own for
+/// this, where the system has many, so that nobody else is given the port meanwhile.
+pub const AGAIN: &str = if cfg!(target_os = "linux") { "127.0.77.1:0" } else { "127.0.0.1:0" };
+
 /// Waits for a future, and says what it was that did not come.
 #[track_caller]
 pub fn within<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {
@@ -108,9 +112,13 @@ impl Pair {
     }
 
     pub async fn of(server: Peer, client: Peer, set_up: impl FnOnce(&Peer)) -> Pair {
+        Pair::at("127.0.0.1:0", server, client, set_up).await
+    }
+
+    pub async fn at(address: &str, server: Peer, client: Peer, set_up: impl FnOnce(&Peer)) -> Pair {
         echo(&server);
         set_up(&server);
-        let listener = server.listen("127.0.0.1:0").await.unwrap();
+        let listener = server.listen(address).await.unwrap();
         client.connect(listener.url()).await.unwrap();
         let to = client.destination("r").unwrap();
         within("the role", to.ready()).await.unwrap();
