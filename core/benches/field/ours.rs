@@ -20,7 +20,7 @@ const BATCH: u64 = 1024;
 
 pub(crate) async fn serve(announce: impl FnOnce(SocketAddr)) -> Outcome<()> {
     let peer = Peer::builder().name("server").build()?;
-    watch(&peer);
+    watch(&peer, &[ErrorKind::Closed, ErrorKind::ConnectionLost]);
     let role = peer.disabled_role("bench")?;
     let messages = Arc::new(AtomicU64::new(0));
     role.on_request("echo", |ctx| async move { Ok::<_, Error>(ctx.into_data()) });
@@ -46,15 +46,13 @@ pub(crate) async fn serve(announce: impl FnOnce(SocketAddr)) -> Outcome<()> {
 }
 
 /// A measurement during which a connection was lost is worth nothing: say why it was.
-fn watch(peer: &Peer) {
+fn watch(peer: &Peer, ended: &'static [ErrorKind]) {
     let mut events = peer.events();
     tokio::spawn(async move {
         while let Some(event) = events.next().await {
             match event {
-                // Except at the end, when one of the two is told to close.
-                PeerEvent::ConnectionClosed { reason, .. }
-                    if reason.kind() != ErrorKind::Closed && !reason.text().contains("4000") =>
-                {
+                // The server loses its clients in the end.
+                PeerEvent::ConnectionClosed { reason, .. } if !ended.contains(&reason.kind()) => {
                     eprintln!("closed: {reason}");
                 }
                 PeerEvent::BadInput { error, .. } => eprintln!("bad input: {error}"),
@@ -152,7 +150,7 @@ fn check(answer: &roletalk::Answer, data: &Data) -> Outcome<()> {
 impl system::Client for Client {
     async fn connect(address: SocketAddr) -> Outcome<Client> {
         let peer = Peer::builder().name("client").build()?;
-        watch(&peer);
+        watch(&peer, &[ErrorKind::Closed]);
         peer.connect(format!("ws://{address}")).await?;
         let bench = peer.destination("bench")?;
         bench.ready().await?;
