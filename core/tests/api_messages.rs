@@ -472,8 +472,8 @@ async fn timeouts_of_requests_that_cannot_be_written() {
     within("the role", to.ready()).await.unwrap();
     let unit = to.units()[0].clone();
     let queued = || unit.stats().connections[0].queued;
-    // More than the kernel takes, less than the queue's bound of 4 MiB.
-    while queued() < 1 << 20 {
+    // More than the kernel takes, less than the queue's bound of 1 MiB.
+    while queued() < 512 << 10 {
         to.send("x", vec![0u8; 64 << 10]).await.unwrap();
         tokio::task::yield_now().await;
     }
@@ -489,7 +489,7 @@ async fn timeouts_of_requests_that_cannot_be_written() {
     assert_eq!(second.unwrap_err().kind(), ErrorKind::Timeout);
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     // No room even in the queue.
-    while queued() < 4 << 20 {
+    while queued() < 1 << 20 {
         to.send("x", vec![0u8; 64 << 10]).await.unwrap();
     }
     let begun = Instant::now();

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::{
     AddressId, Budget, Config, ConnId, Connection, Event, HandshakeState, Moment, Peer, PeerEffect,
-    PeerEvent, Received, Unit, UnitId, close_code, config::Limits,
+    PeerEvent, Received, Unit, UnitId, close_code, config::Limits, timers::Timers,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -66,6 +66,7 @@ pub struct Engine<R> {
     budget: Budget,
     slots: BTreeMap<ConnId, Slot>,
     units: BTreeMap<UnitId, Unit<R>>,
+    timers: Timers,
     events: VecDeque<EngineEvent<R>>,
     unit_events: Vec<Event<R>>,
     output: VecDeque<ConnId>,
@@ -81,6 +82,7 @@ impl<R> Engine<R> {
             budget: Budget::default(),
             slots: BTreeMap::new(),
             units: BTreeMap::new(),
+            timers: Timers::default(),
             events: VecDeque::new(),
             unit_events: Vec::new(),
             output: VecDeque::new(),
@@ -286,6 +288,7 @@ impl<R> Engine<R> {
                     .entry(ready.unit)
                     .or_insert_with(|| Unit::new(dialect, limits, budget))
                     .attach(conn, writer, now);
+                self.drain_unit(ready.unit, now);
             }
             HandshakeState::Refused(_) => {
                 self.say_close(conn, None, close_code::AUTH, "", now);
@@ -474,6 +477,9 @@ impl<R> Engine<R> {
             let error = Error::new(ErrorKind::HeartbeatTimeout, close_code::HEARTBEAT_REASON);
             self.over(conn, Some(id), error, now);
         }
+        if let Some(unit) = self.units.get(&id) {
+            self.timers.set(id, unit.deadline());
+        }
         if peer_changed {
             self.drain_peer(now);
         }
@@ -485,6 +491,7 @@ impl<R> Engine<R> {
                 PeerEffect::Event(event) => {
                     if let PeerEvent::UnitClosed { unit } = &event {
                         self.units.remove(unit);
+                        self.timers.set(*unit, None);
                     }
                     self.events.push_back(EngineEvent::Peer(event));
                 }
@@ -510,18 +517,14 @@ impl<R> Engine<R> {
 
     /// When [`handle_timeout`](Engine::handle_timeout) is to be called next.
     pub fn deadline(&self) -> Option<Moment> {
-        let units = self.units.values().filter_map(Unit::deadline).min();
-        [self.peer.deadline(), units].into_iter().flatten().min()
+        [self.peer.deadline(), self.timers.first()].into_iter().flatten().min()
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Moment) {
         self.peer.handle_timeout(now);
         self.drain_peer(now);
-        let due = |unit: &Unit<R>| unit.deadline().is_some_and(|at| at <= now);
-        let units: Vec<UnitId> =
-            self.units.iter().filter(|(_, unit)| due(unit)).map(|(id, _)| *id).collect();
-        for id in units {
+        for id in self.timers.due(now) {
             if let Some(unit) = self.units.get_mut(&id) {
                 unit.handle_timeout(now, &mut self.unit_events);
             }

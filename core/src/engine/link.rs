@@ -131,10 +131,6 @@ impl Link {
         self.alive = now;
     }
 
-    pub(super) fn alive(&mut self, now: Moment) {
-        self.alive = now;
-    }
-
     pub(super) fn pong(&mut self, now: Moment) {
         self.alive = now;
         if let Some(sent) = self.ping_sent.take() {

@@ -23,6 +23,7 @@ mod stats;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod unit;
 mod waiting;
 

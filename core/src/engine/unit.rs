@@ -1015,14 +1015,6 @@ impl<R> Unit<R> {
         events.push(Event::Stream(StreamId(id)));
     }
 
-    /// Bytes were read or written on a connection that make no whole message yet. Without this a
-    /// message that takes longer than the heartbeat would end its own connection.
-    pub fn alive(&mut self, conn: ConnId, now: Moment) {
-        if let Some(at) = self.at(conn) {
-            self.links[at].alive(now);
-        }
-    }
-
     /// A pong came on a connection.
     pub fn pong(&mut self, conn: ConnId, now: Moment) {
         if let Some(at) = self.at(conn) {
@@ -1114,7 +1106,7 @@ impl<R> Drop for Unit<R> {
 }
 
 const OVERRUN: &str = "Too many requests are in progress";
-const BROKEN_OFF: &str = "Closed before the end";
+const BROKEN_OFF: &str = "The readable stream was closed";
 
 /// The error of a request that was not answered within this time.
 pub(crate) fn timed_out(limit: Duration) -> Error {

@@ -174,12 +174,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 let error = Error::new(ErrorKind::Closed, "The connection was closed");
                 self.closing.get_or_insert(error);
             }
-            self.poll_timer(cx);
+            // Before the timer: what has arrived may show that the other side lives.
             if self.closing.is_none()
                 && let Err(error) = self.poll_read(cx)
             {
                 self.closing = Some(error);
             }
+            self.poll_timer(cx);
             let written = self.poll_write(cx);
             self.handle.set_polling(false);
             if let Err(error) = written {
@@ -229,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             });
             // A part of a long message is a sign of life, too.
             if self.messages.is_empty() && matches!(done, Ok(Some(_))) {
-                self.note_alive();
+                self.note_moving();
             }
             // What was read before an error counts.
             self.handle_messages();
@@ -393,7 +394,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 match Pin::new(&mut self.stream).poll_write(cx, rest) {
                     Poll::Pending => {
                         if progress {
-                            self.note_alive();
+                            self.note_moving();
                         }
                         return Ok(());
                     }
@@ -421,10 +422,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         Ok(())
     }
 
-    fn note_alive(&self) {
+    fn note_moving(&self) {
         if let Some(unit) = &self.unit {
             let now = self.shared.clock.now();
-            unit.with(|state| state.machine.alive(self.conn, now));
+            unit.with(|state| state.machine.moving(self.conn, now));
         }
     }
 
