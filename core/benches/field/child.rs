@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    bare_tcp, bare_ws, ours,
+    bare_tcp, bare_ws, bare_ws_calls, ours,
     system::{Client, Done, Outcome, System},
 };
 
@@ -90,7 +90,7 @@ pub(crate) fn server(arguments: &[String]) -> Outcome<()> {
     runtime.block_on(async {
         match system {
             System::Tcp => drop(tokio::spawn(bare_tcp::serve(announce))),
-            System::Ws => drop(tokio::spawn(bare_ws::serve(announce))),
+            System::Ws | System::WsCalls => drop(tokio::spawn(bare_ws::serve(announce))),
             System::Ours | System::OursJoined => drop(tokio::spawn(ours::serve(announce))),
         }
         let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
@@ -111,6 +111,7 @@ pub(crate) fn client(arguments: &[String]) -> Outcome<()> {
             System::Ws => tokio::spawn(obey::<bare_ws::Client>(address)),
             System::Ours => tokio::spawn(obey::<ours::Client>(address)),
             System::OursJoined => tokio::spawn(obey::<ours::Joined>(address)),
+            System::WsCalls => tokio::spawn(obey::<bare_ws_calls::Client>(address)),
         };
         task.await
     });

@@ -10,6 +10,7 @@ mod common;
 
 mod bare_tcp;
 mod bare_ws;
+mod bare_ws_calls;
 mod child;
 mod direct;
 mod ours;

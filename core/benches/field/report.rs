@@ -15,6 +15,8 @@ pub(crate) const STREAM: &str = "stream, 64 KiB pieces";
 /// Where the bare tokio-tungstenite echo stands among the systems.
 const BASE: usize = 1;
 const OURS: usize = 2;
+/// tokio-tungstenite with an awaited call for each request, as this crate has it.
+const AWAITED: usize = 4;
 
 #[derive(Default)]
 pub(crate) struct Report {
@@ -101,8 +103,14 @@ impl Report {
             bound,
             at_least: true,
         });
-        // The other way to await has no STREAM of its own.
         if name != STREAM {
+            let rounds = samples[OURS].iter().zip(&samples[AWAITED]);
+            self.targets.push(Target {
+                what: format!("{name}: rate / tungstenite, awaited"),
+                value: median(rounds.map(|(ours, bare)| ours.rate() / bare.rate())),
+                bound,
+                at_least: true,
+            });
             self.targets.push(Target {
                 what: format!("{name}, one task: rate / tungstenite"),
                 value: ratio(samples, OURS + 1, Sample::rate),

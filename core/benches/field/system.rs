@@ -23,10 +23,13 @@ pub(crate) enum System {
     Ours,
     /// This crate, all requests in flight awaited by one task.
     OursJoined,
+    /// tokio-tungstenite, each request in flight awaited by a task of its own.
+    WsCalls,
 }
 
 impl System {
-    pub(crate) const ALL: [System; 4] = [System::Tcp, System::Ws, System::Ours, System::OursJoined];
+    pub(crate) const ALL: [System; 5] =
+        [System::Tcp, System::Ws, System::Ours, System::OursJoined, System::WsCalls];
     /// Without a second way to await.
     pub(crate) const BASIC: [System; 3] = [System::Tcp, System::Ws, System::Ours];
 
@@ -36,6 +39,7 @@ impl System {
             System::Ws => "tungstenite",
             System::Ours => "roletalk",
             System::OursJoined => "roletalk, one task",
+            System::WsCalls => "tungstenite, awaited",
         }
     }
 
