@@ -21,7 +21,6 @@ demo:
 test:
 	$(CARGO) test --workspace --all-targets --locked
 	$(CARGO) test --workspace --doc --locked
-	$(CARGO) test --manifest-path core/fuzz/Cargo.toml --locked
 
 ## The measurements of docs/BENCHMARKS.md. BENCH=--quick takes a fraction of the time.
 bench:
