@@ -9,17 +9,20 @@ use std::{fs, process::Command};
 pub(crate) struct Options {
     /// About 20 seconds instead of 3 minutes.
     pub(crate) quick: bool,
+    /// Client and server on a CPU each in all tables.
+    pub(crate) pin: bool,
     filters: Vec<String>,
 }
 
 impl Options {
     /// Reads the command line. Cargo's own `--bench` is passed over.
     pub(crate) fn parse(usage: &str) -> Options {
-        let mut options = Options { quick: false, filters: Vec::new() };
+        let mut options = Options { quick: false, pin: false, filters: Vec::new() };
         for argument in std::env::args().skip(1) {
             match argument.as_str() {
                 "--bench" => {}
                 "--quick" => options.quick = true,
+                "--pin" => options.pin = true,
                 "--help" | "-h" => {
                     println!("{usage}");
                     std::process::exit(0);

@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
         if chosen.is_empty() || !all && threads > 1 {
             continue;
         }
-        let setting = Setting { threads, cpus: None };
+        let setting = Setting { threads, cpus: options.pin.then_some((0, 1)) };
         let samples = measure(&System::ALL, setting, &chosen, rounds)?;
         report.throughput(threads, &chosen, &samples);
     }

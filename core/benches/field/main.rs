@@ -20,9 +20,11 @@ mod system;
 use system::Outcome;
 
 const USAGE: &str = "\
-cargo bench -p roletalk --bench field -- [--quick] [FILTER...]
+cargo bench -p roletalk --bench field -- [--quick] [--pin] [FILTER...]
 
 --quick   about 20 seconds instead of 3 minutes, rougher numbers
+--pin     bind all clients to CPU 0 and all servers to CPU 1, for the throughput as well: without
+          it the two sometimes share a CPU, which halves the rates and triples the spread
 FILTER    parts of the names of what to measure: one-thread, two-threads, pinned, memory,
           and within the first two: requests, messages, stream";
 

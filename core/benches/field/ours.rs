@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use roletalk::{Data, Destination, Error, Peer};
+use roletalk::{Data, Destination, Error, ErrorKind, Peer, PeerEvent};
 use tokio::{io::AsyncWriteExt, task::JoinSet};
 
 use crate::system::{self, COUNT, Done, Latencies, Outcome, PIECE};
@@ -20,6 +20,7 @@ const BATCH: u64 = 1024;
 
 pub(crate) async fn serve(announce: impl FnOnce(SocketAddr)) -> Outcome<()> {
     let peer = Peer::builder().name("server").build()?;
+    watch(&peer, &[ErrorKind::Closed, ErrorKind::ConnectionLost]);
     let role = peer.disabled_role("bench")?;
     let messages = Arc::new(AtomicU64::new(0));
     role.on_request("echo", |ctx| async move { Ok::<_, Error>(ctx.into_data()) });
@@ -42,6 +43,26 @@ pub(crate) async fn serve(announce: impl FnOnce(SocketAddr)) -> Outcome<()> {
     role.enable();
     announce(peer.listen("127.0.0.1:0").await?.local_addr());
     std::future::pending().await
+}
+
+/// A measurement during which a connection was lost is worth nothing: say why it was.
+fn watch(peer: &Peer, ended: &'static [ErrorKind]) {
+    let mut events = peer.events();
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            match event {
+                // The server loses its clients in the end.
+                PeerEvent::ConnectionClosed { reason, .. } if !ended.contains(&reason.kind()) => {
+                    eprintln!("closed: {reason}");
+                }
+                PeerEvent::BadInput { error, .. } => eprintln!("bad input: {error}"),
+                PeerEvent::SlowConsumer { queued, dropped, .. } => {
+                    eprintln!("slow consumer: {queued} bytes queued, {dropped} dropped");
+                }
+                _ => {}
+            }
+        }
+    });
 }
 
 /// How requests in flight are awaited.
@@ -129,6 +150,7 @@ fn check(answer: &roletalk::Answer, data: &Data) -> Outcome<()> {
 impl system::Client for Client {
     async fn connect(address: SocketAddr) -> Outcome<Client> {
         let peer = Peer::builder().name("client").build()?;
+        watch(&peer, &[ErrorKind::Closed]);
         peer.connect(format!("ws://{address}")).await?;
         let bench = peer.destination("bench")?;
         bench.ready().await?;

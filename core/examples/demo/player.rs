@@ -112,7 +112,7 @@ impl Player {
         match *words {
             ["listen", port] => {
                 let listener = self.peer.listen(("127.0.0.1", port.parse()?)).await?;
-                Ok(listener.url())
+                Ok(listener.url().to_owned())
             }
             ["connect", url] => Ok(self.peer.connect(url).await?.unit().name()),
             ["offer", role] => self.offer(role).map(|()| String::new()),

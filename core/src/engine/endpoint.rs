@@ -210,6 +210,7 @@ impl<R> Engine<R> {
 
     /// Bytes came on a connection. Not to be called while it [is clogged](Engine::is_clogged).
     pub fn receive(&mut self, conn: ConnId, mut input: &[u8], now: Moment) {
+        self.moving(conn, now);
         loop {
             let Some(slot) = self.slots.get_mut(&conn).filter(|slot| !slot.over) else { return };
             let unit = slot.unit;
@@ -419,6 +420,17 @@ impl<R> Engine<R> {
         let unit = slot.unit.and_then(|unit| self.units.get(&unit));
         slot.out.len() >= self.limits.queue_per_connection
             || unit.is_some_and(|unit| unit.is_clogged(conn))
+    }
+
+    /// A part of what was taken from a connection has been written, but not all. A host that writes
+    /// something large to a slow network says so at least once a second, or the connection, whose
+    /// pings and pongs wait behind it, counts as dead.
+    pub fn moving(&mut self, conn: ConnId, now: Moment) {
+        if let Some(unit) = self.slots.get(&conn).and_then(|slot| slot.unit)
+            && let Some(unit) = self.units.get_mut(&unit)
+        {
+            unit.moving(conn, now);
+        }
     }
 
     /// What was taken from a connection has been written.

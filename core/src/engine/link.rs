@@ -140,9 +140,17 @@ impl Link {
         self.alive = now;
     }
 
+    pub(super) fn moving(&mut self, now: Moment) {
+        self.alive = now;
+    }
+
     pub(super) fn heard(&mut self, bytes: usize, now: Moment) {
         self.stats.frames_received += 1;
         self.stats.bytes_received += bytes as u64;
+        self.alive = now;
+    }
+
+    pub(super) fn alive(&mut self, now: Moment) {
         self.alive = now;
     }
 
@@ -189,6 +197,11 @@ impl Link {
         self.frames_at_ping = self.stats.frames_sent;
         self.writer.ping(&mut self.out, &[]);
         Beat::Ping
+    }
+
+    /// Notes that the queue is full, at the latest from now on.
+    pub(super) fn full_from(&mut self, now: Moment) {
+        self.full_since.get_or_insert(now);
     }
 
     /// Notes whether the queue is full. True when it has been for long, once.

@@ -37,6 +37,8 @@ pub use peer::{
 };
 pub use stats::{ConnectionStats, UnitStats};
 pub use stream::Chunk;
+#[cfg(feature = "net")]
+pub(crate) use unit::timed_out;
 pub use unit::{Budget, Event, Order, Outgoing, Queued, Responder, StreamOffer, Unit};
 
 /// A point in time: the time since the host's own epoch, by a monotonic clock.

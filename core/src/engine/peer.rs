@@ -469,12 +469,31 @@ impl Peer {
     }
 
     /// Stops dialing a URL, as it was given to [`connect`](Peer::connect). Its connection, if it is
-    /// up, stays. Returns the addresses that were forgotten.
+    /// up, stays; one whose handshake is under way is closed. Returns the addresses that were
+    /// forgotten.
     pub fn forget_url(&mut self, url: &str) -> Vec<AddressId> {
         let known = self.addresses.iter().filter(|(_, address)| &*address.url == url);
-        let ids: Vec<AddressId> = known.map(|(id, _)| id).collect();
+        let mut ids: Vec<AddressId> = known.map(|(id, _)| id).collect();
+        ids.sort_unstable();
         for id in &ids {
             self.addresses.remove(*id);
+        }
+        let half_open = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.address.is_some_and(|address| ids.contains(&address)));
+        let mut half_open: Vec<ConnId> = half_open.map(|(conn, _)| *conn).collect();
+        half_open.sort_unstable();
+        for conn in half_open {
+            if let Some(challenge) =
+                self.pending.remove(&conn).and_then(|pending| pending.handshake.challenge)
+            {
+                self.challenges.remove(&challenge);
+            }
+            let reason = Error::new(ErrorKind::Closed, "The address is not to be dialed any more");
+            self.event(PeerEvent::ConnectionClosed { conn, unit: None, reason });
+            let (code, reason) = (super::close_code::MANUAL, super::close_code::MANUAL_REASON);
+            self.effects.push_back(PeerEffect::Close { conn, frames: Vec::new(), code, reason });
         }
         ids
     }
@@ -484,7 +503,8 @@ impl Peer {
     ///
     /// # Errors
     /// [`ErrorKind::Overloaded`] when too many accepted connections have not finished their
-    /// handshake, [`ErrorKind::Closed`] when the peer is closed: drop the connection.
+    /// handshake, [`ErrorKind::Closed`] when the peer is closed or the address is not to be dialed
+    /// any more: drop the connection.
     pub fn begin(
         &mut self,
         address: Option<AddressId>,
@@ -494,6 +514,9 @@ impl Peer {
         self.check_open()?;
         if !dialed && self.handshakes() >= self.config.limits.handshakes {
             return Err(Error::new(ErrorKind::Overloaded, "Too many handshakes are under way"));
+        }
+        if address.is_some_and(|address| self.addresses.get(address).is_none()) {
+            return Err(Error::new(ErrorKind::Closed, "The address is not to be dialed any more"));
         }
         let challenge = (!self.config.keys.is_empty()).then(|| {
             let mut random = [0u8; 32];
@@ -505,7 +528,7 @@ impl Peer {
         }
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
-        let deadline = now + self.config.limits.handshake_timeout;
+        let deadline = now.saturating_add(self.config.limits.handshake_timeout);
         let handshake = Handshake::new(challenge, deadline);
         let pending = Pending { handshake, address, dialed, upgraded: false, announced: 0 };
         self.pending.insert(conn, pending);
@@ -691,6 +714,9 @@ impl Peer {
 
     /// Tells a unit of those that this peer has dialed, and the others of it when it was dialed.
     fn introduce(&mut self, newcomer: UnitId, address: Option<AddressId>) {
+        if !self.config.friendly {
+            return;
+        }
         let Some(state) = self.units.get(&newcomer) else { return };
         let mut sends = Vec::new();
         if state.info.friendly {
@@ -852,12 +878,14 @@ impl Peer {
             let sends = units.map(|unit| PeerEffect::Send { unit: *unit, frame: frame.clone() });
             self.effects.extend(sends);
         }
-        let late: Vec<ConnId> = self
+        let mut late: Vec<ConnId> = self
             .pending
             .iter()
             .filter(|(_, pending)| pending.handshake.deadline <= now)
             .map(|(conn, _)| *conn)
             .collect();
+        // In an order that does not depend on how the table hashes.
+        late.sort_unstable();
         for conn in late {
             if self.pending.get(&conn).is_some_and(|pending| !pending.upgraded) {
                 let error = Error::new(ErrorKind::ConnectFailed, "The upgrade took too long");

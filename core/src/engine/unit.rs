@@ -206,12 +206,15 @@ impl<R> Unit<R> {
         if self.ordered == Some(conn) {
             self.ordered = None;
         }
+        let mut failed = Vec::new();
         for (id, stream) in &mut self.streams {
             if stream.conn == Some(conn) {
                 stream.fail(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
-                events.push(Event::Stream(StreamId(*id)));
+                failed.push(StreamId(*id));
             }
         }
+        failed.sort_unstable();
+        events.extend(failed.into_iter().map(Event::Stream));
         if self.links.is_empty() {
             // The remote peer may not have noticed yet, and answer the unit that comes next.
             self.budget.0.next_corr.fetch_max(self.next_corr, Ordering::Relaxed);
@@ -247,7 +250,8 @@ impl<R> Unit<R> {
     /// again.
     pub fn has_room(&mut self) -> bool {
         let room = self.route(Order::Kept).is_some_and(|at| self.fits(at));
-        self.full = !room;
+        // Only the event ends the waiting: somebody else may still wait for it.
+        self.full |= !room;
         room
     }
 
@@ -289,8 +293,30 @@ impl<R> Unit<R> {
         }
         if self.full {
             let full = link.queued() >= self.limits.queue_per_connection;
-            link.note_full(full, now);
+            if link.note_full(full, now) {
+                let queued = link.queued();
+                let dropped = self.stats.messages_dropped + self.stats.requests_shed;
+                events.push(Event::SlowConsumer { conn, queued, dropped });
+            }
             self.note_room(events);
+        }
+    }
+
+    /// The host has something to send and finds no room. From here on it counts how long a queue has
+    /// been full, for [`Event::SlowConsumer`].
+    pub fn note_full(&mut self, now: Moment) {
+        for link in &mut self.links {
+            if link.queued() >= self.limits.queue_per_connection {
+                link.full_from(now);
+            }
+        }
+    }
+
+    /// Some bytes have moved on a connection, in either direction, that are no whole message or
+    /// buffer yet: it is not dead. To be called while something large is under way.
+    pub fn moving(&mut self, conn: ConnId, now: Moment) {
+        if let Some(at) = self.at(conn) {
+            self.links[at].moving(now);
         }
     }
 
@@ -487,7 +513,19 @@ impl<R> Unit<R> {
     /// # Errors
     /// As [`respond`](Unit::respond).
     pub fn reject(&mut self, to: Responder, reason: &str) -> Result<Queued> {
+        let reason = self.cut(reason);
         self.refuse(to.conn, &Frame::Reject { corr: to.corr, payload: text(reason) })
+    }
+
+    /// A reason that does not fit into a message must not keep the requester waiting.
+    fn cut<'a>(&self, reason: &'a str) -> &'a str {
+        // What goes before it has two numbers of at most 255 bytes.
+        let room = self.limits.message_size.saturating_sub(1024);
+        let mut end = room.min(reason.len());
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        &reason[..end]
     }
 
     /// The connection that the request came on, or another one when it is gone.
@@ -663,6 +701,7 @@ impl<R> Unit<R> {
     /// # Errors
     /// As [`respond`](Unit::respond).
     pub fn refuse_stream(&mut self, offer: StreamOffer, reason: &str) -> Result<Queued> {
+        let reason = self.cut(reason);
         let chan = Num::padded(0, self.chan_width(offer.corr));
         let frame = Frame::StreamRefuse { corr: offer.corr, chan, payload: text(reason) };
         self.refuse(offer.conn, &frame)
@@ -997,7 +1036,17 @@ impl<R> Unit<R> {
             let (conn, remote) = (stream.conn, stream.remote);
             self.stream_frame(conn, remote, StreamOp::Error(reason.into()));
         }
+        // It may have used up the last quota although the application has read more by now.
+        self.grant(StreamId(id));
         events.push(Event::Stream(StreamId(id)));
+    }
+
+    /// Bytes were read or written on a connection that make no whole message yet. Without this a
+    /// message that takes longer than the heartbeat would end its own connection.
+    pub fn alive(&mut self, conn: ConnId, now: Moment) {
+        if let Some(at) = self.at(conn) {
+            self.links[at].alive(now);
+        }
     }
 
     /// A pong came on a connection.
@@ -1027,8 +1076,7 @@ impl<R> Unit<R> {
     /// Does what is due: heartbeats, request timeouts, stream probes.
     pub fn handle_timeout(&mut self, now: Moment, events: &mut Vec<Event<R>>) {
         for waiting in self.waiting.take_due(now) {
-            let text = format!("Request timeout exceeded ({} ms)", waiting.timeout.as_millis());
-            let error = Error::new(ErrorKind::Timeout, text);
+            let error = timed_out(waiting.timeout);
             if let Some(id) = waiting.stream
                 && let Some(stream) = self.streams.get_mut(&id.0)
             {
@@ -1093,6 +1141,12 @@ impl<R> Drop for Unit<R> {
 
 const OVERRUN: &str = "Too many requests are in progress";
 const BROKEN_OFF: &str = "Closed before the end";
+
+/// The error of a request that was not answered within this time.
+pub(crate) fn timed_out(limit: Duration) -> Error {
+    let text = format!("Request timeout exceeded ({} ms)", limit.as_millis());
+    Error::new(ErrorKind::Timeout, text)
+}
 
 fn not_open() -> Error {
     Error::new(ErrorKind::StreamClosed, "The stream is closed")

@@ -16,6 +16,13 @@ pub(super) struct Waiting<R> {
     pub(super) stream: Option<StreamId>,
 }
 
+impl<R> Waiting<R> {
+    /// A timeout may be as long as there is time.
+    fn deadline(&self) -> Moment {
+        self.sent.saturating_add(self.timeout)
+    }
+}
+
 /// The table of waiting requests, by correlation. There is no timer for each: one sweep looks at
 /// all of them when the earliest may be due.
 #[derive(Debug)]
@@ -35,7 +42,7 @@ impl<R> WaitingTable<R> {
     }
 
     pub(super) fn insert(&mut self, corr: u64, waiting: Waiting<R>) {
-        let deadline = waiting.sent + waiting.timeout;
+        let deadline = waiting.deadline();
         if self.earliest.is_none_or(|earliest| deadline < earliest) {
             self.earliest = Some(deadline);
         }
@@ -50,29 +57,33 @@ impl<R> WaitingTable<R> {
         self.by_corr.remove(&corr)
     }
 
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting<R>> + '_ {
+    /// Takes all, in the order in which they were sent.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting<R>> {
         self.earliest = None;
-        self.by_corr.drain().map(|(_, waiting)| waiting)
+        let mut all: Vec<_> = self.by_corr.drain().collect();
+        all.sort_unstable_by_key(|(corr, _)| *corr);
+        all.into_iter().map(|(_, waiting)| waiting)
     }
 
     /// When the next sweep is due. May be early, when the earliest request was answered.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        self.earliest.map(|earliest| earliest + GRAIN)
+        self.earliest.map(|earliest| earliest.saturating_add(GRAIN))
     }
 
-    /// Takes the requests whose time is up.
+    /// Takes the requests whose time is up, in the order in which they were sent.
     pub(super) fn take_due(&mut self, now: Moment) -> Vec<Waiting<R>> {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return Vec::new();
         }
-        let due: Vec<u64> = self
+        let mut due: Vec<u64> = self
             .by_corr
             .iter()
-            .filter(|(_, waiting)| waiting.sent + waiting.timeout <= now)
+            .filter(|(_, waiting)| waiting.deadline() <= now)
             .map(|(corr, _)| *corr)
             .collect();
+        due.sort_unstable();
         let taken = due.iter().filter_map(|corr| self.by_corr.remove(corr)).collect();
-        self.earliest = self.by_corr.values().map(|waiting| waiting.sent + waiting.timeout).min();
+        self.earliest = self.by_corr.values().map(Waiting::deadline).min();
         taken
     }
 }
@@ -89,9 +100,8 @@ mod tests {
             table.insert(n, Waiting { tag: n, sent: Moment::ZERO, timeout, stream: None });
         }
         assert!(table.take_due(Moment::from_millis(99)).is_empty());
-        let mut due: Vec<_> =
+        let due: Vec<_> =
             table.take_due(Moment::from_millis(300)).into_iter().map(|w| w.tag).collect();
-        due.sort_unstable();
         assert_eq!(due, [0, 1, 2]);
         assert_eq!(table.deadline(), Some(Moment::from_millis(400) + GRAIN));
         assert!(table.remove(3).is_some() && table.remove(3).is_none());

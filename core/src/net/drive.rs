@@ -230,6 +230,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                     }
                 }
             });
+            // A part of a long message is a sign of life, too.
+            if self.messages.is_empty() && matches!(done, Ok(Some(_))) {
+                self.note_alive();
+            }
             // What was read before an error counts.
             self.handle_messages();
             match done? {
@@ -391,6 +395,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
     // Writing.
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        let mut progress = false;
         loop {
             if self.written == self.out.len() {
                 self.refill();
@@ -401,11 +406,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             while self.written < self.out.len() {
                 let rest = &self.out[self.written..];
                 match Pin::new(&mut self.stream).poll_write(cx, rest) {
-                    Poll::Pending => return Ok(()),
+                    Poll::Pending => {
+                        if progress {
+                            self.note_alive();
+                        }
+                        return Ok(());
+                    }
                     Poll::Ready(Ok(0)) => return Err(lost()),
                     Poll::Ready(Ok(written)) => {
                         self.written += written;
                         self.flushing = true;
+                        progress = true;
                     }
                     Poll::Ready(Err(error)) => {
                         let text = format!("Socket errored: {error}");
@@ -423,6 +434,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             })?;
         }
         Ok(())
+    }
+
+    fn note_alive(&self) {
+        if let Some(unit) = &self.unit {
+            let now = self.shared.clock.now();
+            unit.with(|state| state.machine.alive(self.conn, now));
+        }
     }
 
     /// Reports what has been written and takes what is to be written next.
@@ -481,8 +499,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         if has_output && self.out.is_empty() {
             return true;
         }
-        if let Some(since) = self.paused_since {
-            deadline = Some(deadline.map_or(since + PAUSE, |at| at.min(since + PAUSE)));
+        // After the pause there is nothing to wait for but input and the handlers.
+        if let Some(until) = self.paused_since.map(|since| since + PAUSE)
+            && until > self.shared.clock.now()
+        {
+            deadline = Some(deadline.map_or(until, |at| at.min(until)));
         }
         if deadline != self.timer_at {
             self.timer_at = deadline;

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use super::{ListenOptions, drive};
 use crate::{
     error::{Error, ErrorKind, Result},
-    peer::Shared,
+    peer::{PeerEvent, Shared},
 };
 
 /// The pause after an `accept` that failed, such as for want of file descriptors.
@@ -23,6 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug)]
 pub struct Listener {
     address: SocketAddr,
+    url: String,
     closed: watch::Sender<bool>,
 }
 
@@ -32,18 +33,11 @@ impl Listener {
         self.address
     }
 
-    /// The `ws://` address that a peer on the same machine can connect to; for TLS, replace the
-    /// scheme and use a host name that is in the certificate.
-    pub fn url(&self) -> String {
-        let mut address = self.address;
-        if address.ip().is_unspecified() {
-            let loopback = match address {
-                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-            };
-            address.set_ip(loopback);
-        }
-        format!("ws://{address}")
+    /// The address that a peer on the same machine can connect to, `ws` or `wss`, with the path if
+    /// there is one. For TLS, replace the host by one that is in the certificate, or tell the dialer
+    /// [the name](crate::TlsClient::server_name).
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Stops listening. Connections that were accepted stay.
@@ -68,11 +62,22 @@ pub(crate) async fn listen(
     let socket = TcpListener::bind(address).await.map_err(failed)?;
     let address = socket.local_addr().map_err(failed)?;
     let closed = watch::Sender::new(false);
-    let listener = Listener { address, closed: closed.clone() };
+    let listener = Listener { address, url: url(address, &options), closed: closed.clone() };
     let task = accept_task(shared.clone(), socket, options, closed);
     shared.spawn(task);
     debug!(peer = %shared.id, %address, "listening");
     Ok(listener)
+}
+
+fn url(mut address: SocketAddr, options: &ListenOptions) -> String {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let scheme = if options.tls.is_some() { "wss" } else { "ws" };
+    format!("{scheme}://{address}{}", options.path.as_deref().unwrap_or_default())
 }
 
 async fn accept_task(
@@ -125,7 +130,14 @@ async fn tls_task(
     };
     match stream {
         Ok(Ok(stream)) => shared.spawn(drive::serve(shared.clone(), stream, opening)),
-        Ok(Err(error)) => debug!(peer = %shared.id, %error, "TLS handshake failed"),
-        Err(_) => debug!(peer = %shared.id, "TLS handshake timed out"),
+        Ok(Err(error)) => refuse(&shared, format!("The TLS handshake failed: {error}")),
+        Err(_) => refuse(&shared, "The TLS handshake took too long".to_owned()),
     }
+}
+
+/// The peer's state machine never hears of a connection without TLS, its listener should.
+fn refuse(shared: &Shared, text: String) {
+    debug!(peer = %shared.id, text, "connection refused");
+    let reason = Error::new(ErrorKind::Tls, text);
+    shared.emit(PeerEvent::ConnectionClosed { unit: None, reason });
 }

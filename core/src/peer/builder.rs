@@ -94,7 +94,8 @@ impl PeerBuilder {
         self
     }
 
-    /// Makes the peer. Its tasks run on the tokio runtime that this is called in.
+    /// Makes the peer. Its tasks run on the tokio runtime that this is called in; the peer is closed
+    /// when that is dropped.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] outside of a tokio runtime, or for an unusable key;

@@ -39,6 +39,10 @@ impl Offer {
         Offer(Mutex::new(Some(offer)))
     }
 
+    pub(crate) fn is_taken(&self) -> bool {
+        lock(&self.0).is_none()
+    }
+
     pub(crate) fn take(&self) -> Option<StreamOffer> {
         lock(&self.0).take()
     }

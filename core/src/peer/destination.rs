@@ -23,7 +23,7 @@ use super::{
     unit::{Unit, UnitInner},
 };
 use crate::{
-    engine::{Order, Outgoing, StreamId},
+    engine::{Moment, Order, Outgoing, StreamId},
     error::{Error, ErrorKind, Result},
     wire::{Data, Direction},
 };
@@ -400,7 +400,8 @@ impl<'a> SendRequest<'a> {
         self
     }
 
-    /// Fails with [`ErrorKind::Timeout`] when the answer takes longer. The default is
+    /// Fails with [`ErrorKind::Timeout`] when the answer takes longer, counted from the `await`, so
+    /// with the wait for room in the unit's queue. The default is
     /// [`Limits::request_timeout`](crate::engine::Limits), five minutes.
     pub fn timeout(mut self, timeout: Duration) -> SendRequest<'a> {
         self.timeout = Some(timeout);
@@ -466,7 +467,7 @@ impl Requesting<'_> {
                     let SendRequest { destination, event, data, unit, timeout, order } = request;
                     let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
                     let outgoing = outgoing(&destination.inner.role, event, &data, order);
-                    self.state = match try_ask(&unit, outgoing, timeout)? {
+                    self.state = match try_ask(&unit, outgoing, timeout, None)? {
                         Some(waiting) => State::Waiting(waiting),
                         None => {
                             let role = destination.inner.role.clone();
@@ -531,14 +532,18 @@ fn outgoing<'a>(role: &'a str, event: &'a str, data: &'a Data, order: Order) -> 
     Outgoing { role, event, payload: data.payload(), order }
 }
 
-/// Sends a request if the unit has room.
+/// Sends a request if the unit has room. Its time limit runs since then, or from now on.
 fn try_ask(
     unit: &Arc<UnitInner>,
     outgoing: Outgoing<'_>,
     timeout: Option<Duration>,
+    since: Option<Moment>,
 ) -> Result<Option<Waiting>> {
     let (tag, receiver) = oneshot::channel();
-    let sent = unit.if_room(|state, now| state.machine.request(outgoing, timeout, now, tag));
+    let sent = unit.if_room(|state, now| {
+        let since = since.unwrap_or(now);
+        state.machine.request(outgoing, timeout, since, tag)
+    });
     sent.map(|corr| Ok(Waiting { unit: unit.clone(), corr: corr?, receiver, answered: false }))
         .transpose()
 }
@@ -548,7 +553,9 @@ async fn ask_with_room(
     outgoing: Outgoing<'_>,
     timeout: Option<Duration>,
 ) -> Result<Waiting> {
-    unit.when_room(|| try_ask(unit, outgoing, timeout).transpose()).await
+    let since = Some(unit.shared.clock.now());
+    let attempt = || try_ask(unit, outgoing, timeout, since).transpose();
+    unit.when_room_within(timeout, attempt).await
 }
 
 async fn ask(
@@ -684,13 +691,14 @@ impl<'a, S: Send + 'a> IntoFuture for OpenStream<'a, S> {
             let (tag, receiver) = oneshot::channel();
             let mut tag = Some(tag);
             let outgoing = outgoing(&destination.inner.role, event, &data, Order::Any);
+            let since = unit.shared.clock.now();
             let attempt = || {
-                unit.if_room(|state, now| {
+                unit.if_room(|state, _| {
                     let tag = tag.take().ok_or_else(Unit::gone)?;
-                    state.machine.open_stream(direction, outgoing, timeout, now, tag)
+                    state.machine.open_stream(direction, outgoing, timeout, since, tag)
                 })
             };
-            let (id, _) = unit.when_room(attempt).await?;
+            let (id, _) = unit.when_room_within(timeout, attempt).await?;
             // From here on it closes the stream when it is dropped, also while it is being opened.
             let stream = make(unit.clone(), id);
             let data = receiver.await.unwrap_or_else(|_| Err(Unit::gone()))?;

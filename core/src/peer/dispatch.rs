@@ -1,9 +1,10 @@
 //! From the engine's events to the application's handlers, and back with the answers.
 
 use std::{
+    collections::VecDeque,
     panic::AssertUnwindSafe,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context as TaskContext, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use tracing::{trace, warn};
 use super::{
     context::{Context, Kind, Offer},
     event::PeerEvent,
+    lock,
     unit::{Tag, UnitInner, UnitState},
 };
 use crate::{
@@ -75,7 +77,7 @@ enum Reply {
 }
 
 /// A batch of handlers that takes longer than this keeps the connection from answering pings: the
-/// following ones run in tasks of their own from the start.
+/// following ones are started by another task.
 const SLOW_BATCH: Duration = Duration::from_millis(5);
 const SLOW_FOR: Duration = Duration::from_secs(1);
 
@@ -103,14 +105,14 @@ impl Job {
 /// Runs handlers for one connection. A handler is started right where its message was read; only
 /// when it has to wait does it become a task.
 pub(crate) struct Dispatcher {
-    spawn_until: Option<Instant>,
+    elsewhere_until: Option<Instant>,
     jobs: Vec<Job>,
     outcomes: Vec<(Reply, Result<Data>)>,
 }
 
 impl Dispatcher {
     pub(crate) fn new() -> Dispatcher {
-        Dispatcher { spawn_until: None, jobs: Vec::new(), outcomes: Vec::new() }
+        Dispatcher { elsewhere_until: None, jobs: Vec::new(), outcomes: Vec::new() }
     }
 
     /// Does what the events mean. Returns connections that must be closed as dead.
@@ -196,44 +198,79 @@ impl Dispatcher {
             return;
         }
         let begun = Instant::now();
-        let spawn = self.spawn_until.is_some_and(|until| begun < until);
-        let mut jobs = std::mem::take(&mut self.jobs);
-        for job in jobs.drain(..) {
-            let (mut future, reply) = job.start();
-            let first = if spawn { Poll::Pending } else { poll_once(&mut future) };
-            match first {
-                Poll::Ready(outcome) => {
-                    report(unit, &reply, &outcome);
-                    self.outcomes.push((reply, outcome));
-                }
-                Poll::Pending => {
-                    let unit = unit.clone();
-                    let runtime = unit.shared.runtime.clone();
-                    runtime.spawn(async move {
-                        let outcome = AssertUnwindSafe(future).catch_unwind().await;
-                        let outcome = outcome.unwrap_or_else(|_| Err(panicked()));
-                        report(&unit, &reply, &outcome);
-                        answer(unit, reply, outcome).await;
-                    });
-                }
-            }
+        let elsewhere = self.elsewhere_until.is_some_and(|until| begun < until);
+        if unit.backlog.add(unit, elsewhere, &mut self.jobs) {
+            return;
         }
+        let mut jobs = std::mem::take(&mut self.jobs);
+        self.outcomes.extend(jobs.drain(..).filter_map(|job| first_step(unit, job)));
         // Keep the allocation.
         self.jobs = jobs;
-        let mut waiting = Vec::new();
-        unit.with(|state| {
-            for (reply, outcome) in self.outcomes.drain(..) {
-                if let Some(outcome) = try_answer(state, &reply, outcome) {
-                    waiting.push((reply, outcome));
-                }
-            }
-        });
-        for (reply, outcome) in waiting {
-            unit.shared.runtime.spawn(answer(unit.clone(), reply, outcome));
+        answer_all(unit, self.outcomes.drain(..));
+        if begun.elapsed() > SLOW_BATCH {
+            self.elsewhere_until = Some(Instant::now() + SLOW_FOR);
         }
-        if !spawn && begun.elapsed() > SLOW_BATCH {
-            self.spawn_until = Some(Instant::now() + SLOW_FOR);
+    }
+}
+
+/// Takes a handler to its end and gives its outcome, or to where it first waits and leaves it to a
+/// task.
+fn first_step(unit: &Arc<UnitInner>, job: Job) -> Option<(Reply, Result<Data>)> {
+    let (mut future, reply) = job.start();
+    if let Poll::Ready(outcome) = poll_once(&mut future) {
+        report(unit, &reply, &outcome);
+        return Some((reply, outcome));
+    }
+    let unit = unit.clone();
+    let runtime = unit.shared.runtime.clone();
+    runtime.spawn(async move {
+        let outcome = AssertUnwindSafe(future).catch_unwind().await;
+        let outcome = outcome.unwrap_or_else(|_| Err(panicked()));
+        report(&unit, &reply, &outcome);
+        answer(unit, reply, outcome).await;
+    });
+    None
+}
+
+/// Handlers of a unit that a task of its own starts, one after the other, in the order in which
+/// their messages came: those of a connection that must not be held up, and all that come after
+/// them until the task is through. Bounded by [`Limits::running_handlers`](engine::Limits).
+#[derive(Default)]
+pub(crate) struct Backlog(Mutex<BacklogState>);
+
+#[derive(Default)]
+struct BacklogState {
+    waiting: VecDeque<Job>,
+    task: bool,
+}
+
+impl Backlog {
+    /// Takes the handlers, if they are not to be started right away. True when it did.
+    fn add(&self, unit: &Arc<UnitInner>, always: bool, jobs: &mut Vec<Job>) -> bool {
+        let mut state = lock(&self.0);
+        if !always && !state.task {
+            return false;
         }
+        state.waiting.extend(jobs.drain(..));
+        if !std::mem::replace(&mut state.task, true) {
+            unit.shared.runtime.spawn(backlog_task(unit.clone()));
+        }
+        true
+    }
+
+    /// The next handler to start. None ends the task.
+    fn next(&self) -> Option<Job> {
+        let mut state = lock(&self.0);
+        let next = state.waiting.pop_front();
+        state.task = next.is_some();
+        next
+    }
+}
+
+async fn backlog_task(unit: Arc<UnitInner>) {
+    while let Some(job) = unit.backlog.next() {
+        answer_all(&unit, first_step(&unit, job));
+        tokio::task::consume_budget().await;
     }
 }
 
@@ -255,7 +292,7 @@ fn panicked() -> Error {
 fn refuse(unit: &Arc<UnitInner>, reply: &Reply, reason: &str) {
     trace!(reason, "refused");
     unit.with(|state| {
-        state.machine.handled();
+        state.handled();
         let _ = match reply {
             Reply::None => return,
             Reply::Request(responder) => state.machine.reject(*responder, reason),
@@ -264,17 +301,32 @@ fn refuse(unit: &Arc<UnitInner>, reply: &Reply, reason: &str) {
     });
 }
 
+/// Answers those for which the unit has room, and leaves the others to tasks.
+fn answer_all(unit: &Arc<UnitInner>, outcomes: impl IntoIterator<Item = (Reply, Result<Data>)>) {
+    let mut waiting = Vec::new();
+    unit.with(|state| {
+        for (reply, outcome) in outcomes {
+            if let Some(outcome) = try_answer(state, &reply, outcome) {
+                waiting.push((reply, outcome));
+            }
+        }
+    });
+    for (reply, outcome) in waiting {
+        unit.shared.runtime.spawn(answer(unit.clone(), reply, outcome));
+    }
+}
+
 /// Answers when the unit has room. Gives the outcome back when it has none.
 fn try_answer(state: &mut UnitState, reply: &Reply, outcome: Result<Data>) -> Option<Result<Data>> {
-    let machine = &mut state.machine;
     if matches!(reply, Reply::None) {
-        machine.handled();
+        state.handled();
         return None;
     }
-    if machine.is_open() && !machine.has_room() {
+    if state.machine.is_open() && !state.machine.has_room() {
         return Some(outcome);
     }
-    machine.handled();
+    state.handled();
+    let machine = &mut state.machine;
     // A unit that is gone needs no answer: errors of sending do not matter here.
     match (reply, &outcome) {
         (Reply::None, _) => {}
@@ -323,7 +375,13 @@ async fn answer(unit: Arc<UnitInner>, reply: Reply, outcome: Result<Data>) {
 /// Tells of errors that no requester will hear of, and of panics.
 fn report(unit: &Arc<UnitInner>, reply: &Reply, outcome: &Result<Data>) {
     let Err(error) = outcome else { return };
-    if matches!(reply, Reply::None) || error.kind() == ErrorKind::HandlerPanicked {
+    let unheard = match reply {
+        Reply::None => true,
+        Reply::Request(_) => false,
+        // It was accepted: the requester has its answer, and the stream tells of its own end.
+        Reply::Stream(_, offer) => offer.is_taken(),
+    };
+    if unheard || error.kind() == ErrorKind::HandlerPanicked {
         warn!(unit = %unit.info.load().id, %error, "handler failed");
         let unit_handle = super::Unit::new(unit.clone());
         unit.shared.emit(PeerEvent::HandlerFailed { unit: unit_handle, error: error.clone() });

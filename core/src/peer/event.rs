@@ -84,7 +84,8 @@ pub enum PeerEvent {
         /// Messages and requests of the unit that had to be dropped or rejected so far.
         dropped: u64,
     },
-    /// The handler of a message failed, or any handler panicked. The connection stays.
+    /// The handler of a message failed, or that of a stream after it had accepted it, or any handler
+    /// panicked. The connection stays.
     HandlerFailed {
         /// The unit whose message it was.
         unit: Unit,

@@ -313,9 +313,7 @@ impl Peer {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.shared().check_open()?;
-        net::serve(self.shared().clone(), stream, Opening::Accept { path: None }).await;
-        Ok(())
+        self.serve(stream, Opening::Accept { path: None }).await
     }
 
     /// Serves a connection whose upgrade to WebSocket the application's own server has done, such
@@ -328,8 +326,18 @@ impl Peer {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.shared().check_open()?;
-        net::serve(self.shared().clone(), stream, Opening::Upgraded).await;
+        self.serve(stream, Opening::Upgraded).await
+    }
+
+    async fn serve<S>(&self, stream: S, opening: Opening) -> Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        // Only what it shares: the last handle may be dropped meanwhile.
+        let shared = self.shared().clone();
+        shared.check_open()?;
+        let _guard = shared.count_task();
+        net::serve(shared, stream, opening).await;
         Ok(())
     }
 
@@ -359,6 +367,10 @@ impl Peer {
         let (sender, receiver) = oneshot::channel();
         self.shared().with_core(|core, now| {
             let id = core.peer.connect(address.as_ref(), options.permanent, now)?;
+            // Those that were to be dialed once are forgotten by the engine when they are lost.
+            if core.dialed.len().is_power_of_two() {
+                core.dialed.retain(|id, _| core.peer.is_dialed(*id));
+            }
             let dialed = Dialed { options: Arc::new(options), waiter: Some(sender) };
             core.dialed.insert(id, dialed);
             Ok::<_, Error>(())
@@ -368,13 +380,17 @@ impl Peer {
         Ok(Connected { unit: Unit::new(unit), connection })
     }
 
-    /// Stops dialing an address. A connection that is up stays; close its unit to end it. False
-    /// when the address is not dialed.
+    /// Stops dialing an address. A connection that is up stays; close its unit to end it. One that
+    /// is being opened is given up: whoever waits in [`connect`](Peer::connect) gets
+    /// [`ErrorKind::ConnectFailed`]. False when the address is not dialed.
     pub fn disconnect(&self, address: &str) -> bool {
         self.shared().with_core(|core, _| {
             let forgotten = core.peer.forget_url(address);
             for id in &forgotten {
-                core.dialed.remove(id);
+                if let Some(waiter) = core.dialed.remove(id).and_then(|dialed| dialed.waiter) {
+                    let text = format!("`{address}` is not to be dialed any more");
+                    let _ = waiter.send(Err(Error::new(ErrorKind::ConnectFailed, text)));
+                }
             }
             !forgotten.is_empty()
         })

@@ -47,7 +47,9 @@ impl Clock {
     }
 
     pub(crate) fn instant(&self, at: Moment) -> Instant {
-        self.0 + at
+        // "Never" must be a time that can be waited for.
+        const YEARS: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+        self.0.checked_add(at).unwrap_or_else(|| Instant::now() + YEARS)
     }
 }
 
@@ -392,10 +394,15 @@ impl Drop for TaskGuard {
 }
 
 impl Shared {
+    /// Lets [`Peer::close`](super::Peer::close) wait until the guard is dropped.
+    pub(crate) fn count_task(self: &Arc<Shared>) -> TaskGuard {
+        self.tasks.send_modify(|tasks| *tasks += 1);
+        TaskGuard(self.clone())
+    }
+
     /// Spawns a task that [`Peer::close`](super::Peer::close) waits for.
     pub(crate) fn spawn(self: &Arc<Shared>, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.send_modify(|tasks| *tasks += 1);
-        let guard = TaskGuard(self.clone());
+        let guard = self.count_task();
         self.runtime.spawn(async move {
             let _guard = guard;
             task.await;
@@ -405,7 +412,18 @@ impl Shared {
 
 /// Calls the peer's state machine when something is due.
 async fn timer_task(shared: Arc<Shared>) {
+    /// Closes the peer when the task is dropped with its runtime: nobody would dial any more or
+    /// notice that time passes, and those who wait on another runtime would wait for ever.
+    struct OnDrop(Arc<Shared>);
+
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            self.0.close();
+        }
+    }
+
     const FAR: Duration = Duration::from_secs(3600);
+    let _guard = OnDrop(shared.clone());
     let mut closed = shared.closed.subscribe();
     loop {
         let changed = shared.timer.notified();

@@ -15,7 +15,10 @@ use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::shared::{Shared, lock};
+use super::{
+    dispatch::Backlog,
+    shared::{Shared, lock},
+};
 use crate::{
     engine::{
         self, ConnId, Event, Moment, Outgoing, Ready, StreamId, UnitId, UnitInfo, UnitStats,
@@ -36,9 +39,26 @@ pub(crate) struct UnitState {
     /// Who waits for a stream.
     wakers: FxHashMap<StreamId, Waker>,
     conns: Vec<(ConnId, Arc<ConnHandle>)>,
+    /// When the connections' tasks will look at the time: what is due before that has to wake one.
+    armed: Option<Moment>,
 }
 
 impl UnitState {
+    /// A handler has returned. If connections do not read because too many were running, they go on.
+    pub(crate) fn handled(&mut self) {
+        let overrun = self.machine.is_overrun();
+        self.machine.handled();
+        if overrun && !self.machine.is_overrun() {
+            self.wake_all();
+        }
+    }
+
+    fn wake_all(&self) {
+        for (_, handle) in &self.conns {
+            handle.wake();
+        }
+    }
+
     /// Remembers to wake the task when the stream moves.
     pub(crate) fn wait(&mut self, stream: StreamId, cx: &Context<'_>) {
         match self.wakers.get_mut(&stream) {
@@ -71,6 +91,7 @@ pub(crate) struct UnitInner {
     state: Mutex<UnitState>,
     /// Whether a connection is open, for a look without the lock.
     open: AtomicBool,
+    pub(crate) backlog: Backlog,
     /// Told when there is room to send again, and when there is no connection left.
     pub(crate) room: Notify,
     pub(crate) closed: watch::Sender<bool>,
@@ -89,8 +110,10 @@ impl UnitInner {
                 machine,
                 wakers: FxHashMap::default(),
                 conns: Vec::new(),
+                armed: None,
             }),
             open: AtomicBool::new(false),
+            backlog: Backlog::default(),
             room: Notify::new(),
             closed: watch::Sender::new(false),
         }
@@ -167,9 +190,21 @@ impl UnitInner {
         send: impl FnOnce(&mut UnitState, Moment) -> Result<T>,
     ) -> Option<Result<T>> {
         self.with(|state| {
+            let now = self.shared.clock.now();
             // Without a connection it is tried as well, for the error.
-            let tried = state.machine.has_room() || !state.machine.is_open();
-            tried.then(|| send(state, self.shared.clock.now()))
+            let result = if state.machine.has_room() || !state.machine.is_open() {
+                Some(send(state, now))
+            } else {
+                state.machine.note_full(now);
+                None
+            };
+            // What was queued wakes a task only if it is the first in the queue.
+            let due = state.machine.deadline();
+            if due.is_some_and(|due| state.armed.is_none_or(|armed| due < armed)) {
+                state.armed = due;
+                state.wake_all();
+            }
+            result
         })
     }
 
@@ -192,6 +227,17 @@ impl UnitInner {
         }
     }
 
+    /// As [`when_room`](Self::when_room), but not for ever.
+    pub(crate) async fn when_room_within<T>(
+        &self,
+        limit: Option<Duration>,
+        attempt: impl FnMut() -> Option<Result<T>>,
+    ) -> Result<T> {
+        let limit = limit.unwrap_or(self.shared.limits.request_timeout);
+        let waiting = tokio::time::timeout(limit, self.when_room(attempt)).await;
+        waiting.unwrap_or_else(|_| Err(engine::timed_out(limit)))
+    }
+
     pub(crate) async fn send(&self, outgoing: Outgoing<'_>) -> Result<()> {
         self.when_room(|| self.if_room(|state, _| state.machine.send(outgoing))).await?;
         Ok(())
@@ -211,8 +257,9 @@ impl UnitInner {
 
     /// When the unit wants to be called next, and whether a connection has something to write.
     pub(crate) fn outlook(&self, conn: ConnId) -> (Option<Moment>, bool) {
-        let state = lock(&self.state);
-        (state.machine.deadline(), state.machine.has_output(conn))
+        let mut state = lock(&self.state);
+        state.armed = state.machine.deadline();
+        (state.armed, state.machine.has_output(conn))
     }
 
     /// Closes a connection that did not answer a ping.

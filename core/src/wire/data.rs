@@ -334,6 +334,20 @@ macro_rules! from_integers {
 
 from_integers!(i8 i16 i32 i64 u8 u16 u32 u64);
 
+/// A number.
+impl From<usize> for Data {
+    fn from(value: usize) -> Data {
+        Data::integer(value as u64)
+    }
+}
+
+/// A number.
+impl From<isize> for Data {
+    fn from(value: isize) -> Data {
+        Data::integer(value as i64)
+    }
+}
+
 /// A binary.
 impl From<Bytes> for Data {
     fn from(bytes: Bytes) -> Data {
