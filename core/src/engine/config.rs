@@ -37,6 +37,8 @@ pub struct Limits {
     /// Bytes that wait to be written to one connection. Default 1 MiB, so that pongs do not wait
     /// long behind it. At the bound, sending waits
     /// (asynchronous API) or fails with [`ErrorKind::Overloaded`] (engine). One message may go over.
+    /// When as much waits of what the other side has caused itself (pongs, rejections, answers to
+    /// streams), nothing is read from it until it has read some of that.
     pub queue_per_connection: usize,
     /// Bytes that wait to be written to all connections of the peer. Default 256 MiB, as above.
     pub queue_per_peer: usize,

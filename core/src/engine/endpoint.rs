@@ -210,7 +210,7 @@ impl<R> Engine<R> {
         self.drain_peer(now);
     }
 
-    /// Bytes came on a connection.
+    /// Bytes came on a connection. Not to be called while it [is clogged](Engine::is_clogged).
     pub fn receive(&mut self, conn: ConnId, mut input: &[u8], now: Moment) {
         self.moving(conn, now);
         loop {
@@ -413,6 +413,16 @@ impl<R> Engine<R> {
         if !slot.out.is_empty() {
             buffer.splice(0..0, slot.out.drain(..));
         }
+    }
+
+    /// Whether so much waits to be written to a connection that its remote side has caused and that
+    /// no limit holds back (pongs, rejections, answers to streams) that the host reads no more from
+    /// it before some of that has been written.
+    pub fn is_clogged(&self, conn: ConnId) -> bool {
+        let Some(slot) = self.slots.get(&conn) else { return false };
+        let unit = slot.unit.and_then(|unit| self.units.get(&unit));
+        slot.out.len() >= self.limits.queue_per_connection
+            || unit.is_some_and(|unit| unit.is_clogged(conn))
     }
 
     /// A part of what was taken from a connection has been written, but not all. A host that writes

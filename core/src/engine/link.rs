@@ -28,6 +28,9 @@ pub(super) struct Link {
     pub(super) out: Vec<u8>,
     /// Bytes that the host has taken and not yet written.
     in_flight: usize,
+    /// Bytes that were queued whatever the limits, in `out` and in what the host has taken.
+    owed: usize,
+    owed_in_flight: usize,
     /// Whether the host knows that there is output.
     pub(super) announced: bool,
     /// No more frames: a close frame was queued.
@@ -57,6 +60,8 @@ impl Link {
             writer,
             out: Vec::new(),
             in_flight: 0,
+            owed: 0,
+            owed_in_flight: 0,
             announced: false,
             closing: false,
             blocked: Vec::new(),
@@ -87,6 +92,16 @@ impl Link {
         self.out.len() + self.in_flight
     }
 
+    /// Notes that so many of the bytes queued last were queued whatever the limits.
+    pub(super) fn owe(&mut self, bytes: usize) {
+        self.owed += bytes;
+    }
+
+    /// Bytes that were queued whatever the limits and are not written yet.
+    pub(super) fn owed(&self) -> usize {
+        self.owed + self.owed_in_flight
+    }
+
     /// Whether everything ordered that was sent has surely been received.
     pub(super) fn is_quiet(&self) -> bool {
         self.ordered == self.ordered_acked
@@ -114,10 +129,14 @@ impl Link {
         self.announced = false;
         std::mem::swap(&mut self.out, buffer);
         self.in_flight += buffer.len();
+        self.owed_in_flight += std::mem::take(&mut self.owed);
     }
 
     pub(super) fn written(&mut self, bytes: usize, now: Moment) {
         self.in_flight = self.in_flight.saturating_sub(bytes);
+        if self.in_flight == 0 {
+            self.owed_in_flight = 0;
+        }
         self.alive = now;
     }
 

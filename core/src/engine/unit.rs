@@ -31,6 +31,8 @@ use crate::{
 /// Stream data waits when a connection has this much queued, so that messages, requests and pongs
 /// get ahead of it.
 const BULK_MARK: usize = 128 << 10;
+/// The most that counts of one frame that a remote peer has caused, see [`Unit::is_clogged`].
+const OWED_MAX: usize = 1 << 10;
 
 /// What the units of a peer share: the count of bytes that wait to be written on all connections,
 /// and where correlations go on.
@@ -334,10 +336,27 @@ impl<R> Unit<R> {
         }
     }
 
-    fn push(&mut self, at: usize, frame: &Frame<'_>) {
+    fn push(&mut self, at: usize, frame: &Frame<'_>) -> usize {
         let added = self.links[at].push(frame.encoded_len(), |out| frame.encode(out));
         self.budget.add(added);
         self.announce(at);
+        added
+    }
+
+    /// Queues what the remote peer has caused, and what no limit holds back.
+    fn push_owed(&mut self, at: usize, frame: &Frame<'_>) {
+        let added = self.push(at, frame);
+        // Payloads belong to the application. One that is large must not keep two peers that send
+        // such to each other from reading.
+        self.links[at].owe(added.min(OWED_MAX));
+    }
+
+    /// Whether so much waits to be written to a connection that the remote peer has caused and that
+    /// no limit holds back (rejections, answers to streams) that the host reads no more from the
+    /// connection before some of it has been written. Otherwise a peer that sends and never reads
+    /// could fill the memory.
+    pub fn is_clogged(&self, conn: ConnId) -> bool {
+        self.at(conn).is_some_and(|at| self.links[at].owed() >= self.limits.queue_per_connection)
     }
 
     /// Queues the close frame of a connection; nothing else goes out behind it.
@@ -483,7 +502,10 @@ impl<R> Unit<R> {
     /// As [`send`](Unit::send), but never [`ErrorKind::Overloaded`]: the requests that may be
     /// answered are bounded already. After [`ErrorKind::TooLarge`] it may still be rejected.
     pub fn respond(&mut self, to: Responder, payload: Payload<'_>) -> Result<Queued> {
-        self.reply(to.conn, &Frame::Response { corr: to.corr, payload })
+        let frame = Frame::Response { corr: to.corr, payload };
+        let at = self.way_back(to.conn, &frame)?;
+        self.push(at, &frame);
+        Ok(Queued { conn: self.links[at].conn })
     }
 
     /// Rejects a request.
@@ -492,7 +514,7 @@ impl<R> Unit<R> {
     /// As [`respond`](Unit::respond).
     pub fn reject(&mut self, to: Responder, reason: &str) -> Result<Queued> {
         let reason = self.cut(reason);
-        self.reply(to.conn, &Frame::Reject { corr: to.corr, payload: text(reason) })
+        self.refuse(to.conn, &Frame::Reject { corr: to.corr, payload: text(reason) })
     }
 
     /// A reason that does not fit into a message must not keep the requester waiting.
@@ -506,19 +528,23 @@ impl<R> Unit<R> {
         &reason[..end]
     }
 
-    /// Sends on the connection that the request came on, or on another when it is gone.
-    fn reply(&mut self, conn: ConnId, frame: &Frame<'_>) -> Result<Queued> {
+    /// The connection that the request came on, or another one when it is gone.
+    fn way_back(&mut self, conn: ConnId, frame: &Frame<'_>) -> Result<usize> {
         let len = frame.encoded_len();
         if len > self.limits.message_size {
             return Err(Error::new(ErrorKind::TooLarge, format!("The answer has {len} bytes")));
         }
-        let at = match self.at(conn).filter(|at| !self.links[*at].closing) {
-            Some(at) => at,
+        match self.at(conn).filter(|at| !self.links[*at].closing) {
+            Some(at) => Ok(at),
             None => self
                 .route(Order::Any)
-                .ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "No open sockets left"))?,
-        };
-        self.push(at, frame);
+                .ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "No open sockets left")),
+        }
+    }
+
+    fn refuse(&mut self, conn: ConnId, frame: &Frame<'_>) -> Result<Queued> {
+        let at = self.way_back(conn, frame)?;
+        self.push_owed(at, frame);
         Ok(Queued { conn: self.links[at].conn })
     }
 
@@ -666,7 +692,7 @@ impl<R> Unit<R> {
         };
         let stream = Stream { conn: Some(offer.conn), remote: offer.chan, opening: None, end };
         self.streams.insert(chan, stream);
-        self.push(at, &frame);
+        self.push_owed(at, &frame);
         Ok(StreamId(chan))
     }
 
@@ -678,7 +704,7 @@ impl<R> Unit<R> {
         let reason = self.cut(reason);
         let chan = Num::padded(0, self.chan_width(offer.corr));
         let frame = Frame::StreamRefuse { corr: offer.corr, chan, payload: text(reason) };
-        self.reply(offer.conn, &frame)
+        self.refuse(offer.conn, &frame)
     }
 
     /// Takes the next piece out of a reader.
@@ -708,7 +734,7 @@ impl<R> Unit<R> {
     fn stream_frame(&mut self, conn: Option<ConnId>, chan: Num, op: StreamOp<'_>) {
         let at = conn.and_then(|conn| self.at(conn)).filter(|at| !self.links[*at].closing);
         if let Some(at) = at {
-            self.push(at, &Frame::Stream { chan, op });
+            self.push_owed(at, &Frame::Stream { chan, op });
         }
     }
 

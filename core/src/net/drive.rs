@@ -181,6 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 self.closing = Some(error);
             }
             self.poll_timer(cx);
+            let clogged = self.is_clogged();
             let written = self.poll_write(cx);
             self.handle.set_polling(false);
             if let Err(error) = written {
@@ -190,7 +191,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             if let Some(error) = self.closing.take() {
                 return Poll::Ready(error);
             }
-            if !self.settle(cx) {
+            // What was not read for want of room to answer can be read now.
+            let unclogged = clogged && !self.is_clogged();
+            if !self.settle(cx) && !unclogged {
                 return Poll::Pending;
             }
         }
@@ -201,7 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<()> {
         let mut read = 0;
         loop {
-            if self.is_paused() {
+            if self.is_paused() || self.is_clogged() {
                 return Ok(());
             }
             if read >= TURN {
@@ -376,6 +379,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         let now = self.shared.clock.now();
         let since = *self.paused_since.get_or_insert(now);
         now.saturating_sub(since) < PAUSE
+    }
+
+    /// Whether to let the other side read first what it has caused. Nobody else would stop one that
+    /// sends pings, or requests that are rejected, and never reads.
+    fn is_clogged(&self) -> bool {
+        // All that is queued is written at once, unless the socket is full.
+        if self.written == self.out.len() {
+            return false;
+        }
+        let own = self.own.len() + (self.out.len() - self.of_unit).saturating_sub(self.written);
+        own >= self.shared.limits.queue_per_connection
+            || self.unit.as_ref().is_some_and(|unit| unit.is_clogged(self.conn))
     }
 
     // Writing.

@@ -251,6 +251,10 @@ impl UnitInner {
         lock(&self.state).machine.is_overrun()
     }
 
+    pub(crate) fn is_clogged(&self, conn: ConnId) -> bool {
+        lock(&self.state).machine.is_clogged(conn)
+    }
+
     /// When the unit wants to be called next, and whether a connection has something to write.
     pub(crate) fn outlook(&self, conn: ConnId) -> (Option<Moment>, bool) {
         let mut state = lock(&self.state);

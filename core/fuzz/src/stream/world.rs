@@ -13,12 +13,10 @@ use crate::host::{self, Wire};
 
 /// What a connection holds that was written and not yet read, as a socket's buffers would.
 const SOCKET: usize = 64 << 10;
-/// The most that a queue may hold beyond its limit: one message, and one stream chunk on top of what
-/// keeps streams waiting.
-const QUEUE: usize = (8 << 10) + (96 << 10) + (128 << 10) + (64 << 10);
-/// The most that a frame or an operation may add to queues whatever they hold: answers that reject,
-/// quotas, ends of streams, pings.
-const FORCED: usize = 256;
+/// The most that the queue of a connection may hold: its limit and one message; the stream data that
+/// keeps further data waiting, and one chunk; what the remote side has caused, and what one more
+/// piece of input can cause.
+const QUEUE: usize = (8 << 10) + (96 << 10) + (128 << 10) + (64 << 10) + (8 << 10) + (256 << 10);
 
 /// A connection between the two.
 struct Joint {
@@ -75,8 +73,6 @@ pub(super) struct World {
     streams: Vec<Stream>,
     /// How many outcomes each request had.
     requests: Vec<usize>,
-    /// Bytes that may be queued whatever the limits say.
-    forced: usize,
 }
 
 impl World {
@@ -89,7 +85,6 @@ impl World {
             hostile: None,
             streams: Vec::new(),
             requests: Vec::new(),
-            forced: 0,
         };
         for _ in 0..joints % 3 {
             world.join();
@@ -138,10 +133,10 @@ impl World {
             self.nodes[from].engine.written(conn, now);
             wire.append(&mut output);
         }
-        let carried: Vec<u8> = wire.drain(..len.min(wire.len())).collect();
-        if !carried.is_empty() {
-            let conn = joint.conns[1 - from];
-            self.nodes[1 - from].engine.receive(conn, &carried, now);
+        let (to, conn) = (&mut self.nodes[1 - from].engine, joint.conns[1 - from]);
+        if !to.is_clogged(conn) {
+            let carried: Vec<u8> = wire.drain(..len.min(wire.len())).collect();
+            to.receive(conn, &carried, now);
         }
         self.judge();
     }
@@ -373,17 +368,18 @@ impl World {
     }
 
     pub(super) fn hostile_raw(&mut self, bytes: &[u8]) {
-        // As many frames as there may be.
-        self.forced += FORCED * (bytes.len() / 6 + 1);
-        if let Some(wire) = &mut self.hostile {
+        if let Some(wire) = &mut self.hostile
+            && !self.nodes[0].engine.is_clogged(wire.conn)
+        {
             wire.raw(&mut self.nodes[0].engine, bytes, self.now);
             self.judge();
         }
     }
 
     pub(super) fn hostile_message(&mut self, message: &[u8]) {
-        self.forced += FORCED + message.len();
-        if let Some(wire) = &mut self.hostile {
+        if let Some(wire) = &mut self.hostile
+            && !self.nodes[0].engine.is_clogged(wire.conn)
+        {
             wire.send(&mut self.nodes[0].engine, message, self.now);
             self.judge();
         }
@@ -451,7 +447,6 @@ impl World {
 
     /// Looks at what has happened.
     fn judge(&mut self) {
-        self.forced += FORCED;
         loop {
             let now = self.now;
             let [a, b] = &mut self.nodes;
@@ -514,7 +509,7 @@ impl World {
 
     pub(super) fn check_bounds(&self) {
         for node in &self.nodes {
-            let bound = 3 * QUEUE + self.forced;
+            let bound = 3 * QUEUE;
             let queued = node.engine.budget().queued();
             assert!(queued <= bound, "{queued} bytes are queued, more than {bound}");
         }
