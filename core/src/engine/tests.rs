@@ -231,3 +231,17 @@ fn a_late_answer_is_not_taken_for_that_to_another_request() {
     let answers = pair.said(0).into_iter().filter(|e| matches!(e, Event::Answer { .. })).count();
     assert_eq!(answers, 0);
 }
+
+#[test]
+fn room_is_announced_although_somebody_else_has_found_it() {
+    let mut pair = Pair::new(|limits| limits.queue_per_connection = 10_000);
+    let payload = Payload { kind: DataType::Binary, bytes: &[0; 1000] };
+    let message = Outgoing { payload, order: Order::Any, ..to("r") };
+    while pair.unit(0, |unit| unit.send(message)).is_ok() {}
+    // Whoever sent this waits now. There is room on a new connection, and somebody else takes it.
+    let second = pair.connect();
+    while pair.carry(second, 0) || pair.carry(second, 1) {}
+    assert!(pair.unit(0, |unit| unit.has_room()));
+    pair.settle();
+    assert!(pair.said(0).iter().any(|event| matches!(event, Event::Room)));
+}

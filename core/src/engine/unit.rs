@@ -245,7 +245,8 @@ impl<R> Unit<R> {
     /// again.
     pub fn has_room(&mut self) -> bool {
         let room = self.route(Order::Kept).is_some_and(|at| self.fits(at));
-        self.full = !room;
+        // Only the event ends the waiting: somebody else may still wait for it.
+        self.full |= !room;
         room
     }
 
