@@ -661,7 +661,7 @@ impl Host {
         ctx.note(self.index, format_args!("asks {unit:?} {id} for {timeout:?}"));
         ctx.ledger.request_sent(id, self.index, unit, ctx.now, timeout);
         self.unit(unit).corrs.insert(id, corr);
-        if ctx.rng.percent(10) {
+        if self.profile.stream_mischief && ctx.rng.percent(10) {
             let at = ctx.now + ctx.rng.millis(0, 1000);
             ctx.effects.push(Effect::Task { at, task: Task::Abandon(unit, id) });
         }
@@ -721,9 +721,14 @@ impl Host {
     pub(crate) fn describe(&self) -> String {
         let mut text = String::new();
         for (id, unit) in &self.units {
+            let queued: Vec<_> = self
+                .engine
+                .unit(*id)
+                .map(|unit| unit.stats().connections.iter().map(|c| (c.conn, c.queued)).collect())
+                .unwrap_or_default();
             text += &format!(
-                "{id:?}: {} in backlog, {} streams, {} running; ",
-                unit.backlog.len(),
+                "{id:?}: backlog {:?}, {} streams, {} running, queued {queued:?}; ",
+                unit.backlog,
                 unit.streams.len(),
                 unit.running
             );
