@@ -473,7 +473,8 @@ impl Peer {
     /// forgotten.
     pub fn forget_url(&mut self, url: &str) -> Vec<AddressId> {
         let known = self.addresses.iter().filter(|(_, address)| &*address.url == url);
-        let ids: Vec<AddressId> = known.map(|(id, _)| id).collect();
+        let mut ids: Vec<AddressId> = known.map(|(id, _)| id).collect();
+        ids.sort_unstable();
         for id in &ids {
             self.addresses.remove(*id);
         }
@@ -877,12 +878,14 @@ impl Peer {
             let sends = units.map(|unit| PeerEffect::Send { unit: *unit, frame: frame.clone() });
             self.effects.extend(sends);
         }
-        let late: Vec<ConnId> = self
+        let mut late: Vec<ConnId> = self
             .pending
             .iter()
             .filter(|(_, pending)| pending.handshake.deadline <= now)
             .map(|(conn, _)| *conn)
             .collect();
+        // In an order that does not depend on how the table hashes.
+        late.sort_unstable();
         for conn in late {
             if self.pending.get(&conn).is_some_and(|pending| !pending.upgraded) {
                 let error = Error::new(ErrorKind::ConnectFailed, "The upgrade took too long");

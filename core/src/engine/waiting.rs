@@ -57,9 +57,12 @@ impl<R> WaitingTable<R> {
         self.by_corr.remove(&corr)
     }
 
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting<R>> + '_ {
+    /// Takes all, in the order in which they were sent.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting<R>> {
         self.earliest = None;
-        self.by_corr.drain().map(|(_, waiting)| waiting)
+        let mut all: Vec<_> = self.by_corr.drain().collect();
+        all.sort_unstable_by_key(|(corr, _)| *corr);
+        all.into_iter().map(|(_, waiting)| waiting)
     }
 
     /// When the next sweep is due. May be early, when the earliest request was answered.
@@ -67,17 +70,18 @@ impl<R> WaitingTable<R> {
         self.earliest.map(|earliest| earliest.saturating_add(GRAIN))
     }
 
-    /// Takes the requests whose time is up.
+    /// Takes the requests whose time is up, in the order in which they were sent.
     pub(super) fn take_due(&mut self, now: Moment) -> Vec<Waiting<R>> {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return Vec::new();
         }
-        let due: Vec<u64> = self
+        let mut due: Vec<u64> = self
             .by_corr
             .iter()
             .filter(|(_, waiting)| waiting.deadline() <= now)
             .map(|(corr, _)| *corr)
             .collect();
+        due.sort_unstable();
         let taken = due.iter().filter_map(|corr| self.by_corr.remove(corr)).collect();
         self.earliest = self.by_corr.values().map(Waiting::deadline).min();
         taken
@@ -96,9 +100,8 @@ mod tests {
             table.insert(n, Waiting { tag: n, sent: Moment::ZERO, timeout, stream: None });
         }
         assert!(table.take_due(Moment::from_millis(99)).is_empty());
-        let mut due: Vec<_> =
+        let due: Vec<_> =
             table.take_due(Moment::from_millis(300)).into_iter().map(|w| w.tag).collect();
-        due.sort_unstable();
         assert_eq!(due, [0, 1, 2]);
         assert_eq!(table.deadline(), Some(Moment::from_millis(400) + GRAIN));
         assert!(table.remove(3).is_some() && table.remove(3).is_none());
