@@ -210,6 +210,7 @@ impl<R> Engine<R> {
 
     /// Bytes came on a connection.
     pub fn receive(&mut self, conn: ConnId, mut input: &[u8], now: Moment) {
+        self.moving(conn, now);
         loop {
             let Some(slot) = self.slots.get_mut(&conn).filter(|slot| !slot.over) else { return };
             let unit = slot.unit;
@@ -408,6 +409,17 @@ impl<R> Engine<R> {
         // more urgent.
         if !slot.out.is_empty() {
             buffer.splice(0..0, slot.out.drain(..));
+        }
+    }
+
+    /// A part of what was taken from a connection has been written, but not all. A host that writes
+    /// something large to a slow network says so at least once a second, or the connection, whose
+    /// pings and pongs wait behind it, counts as dead.
+    pub fn moving(&mut self, conn: ConnId, now: Moment) {
+        if let Some(unit) = self.slots.get(&conn).and_then(|slot| slot.unit)
+            && let Some(unit) = self.units.get_mut(&unit)
+        {
+            unit.moving(conn, now);
         }
     }
 

@@ -121,6 +121,10 @@ impl Link {
         self.alive = now;
     }
 
+    pub(super) fn moving(&mut self, now: Moment) {
+        self.alive = now;
+    }
+
     pub(super) fn heard(&mut self, bytes: usize, now: Moment) {
         self.stats.frames_received += 1;
         self.stats.bytes_received += bytes as u64;

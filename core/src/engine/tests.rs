@@ -245,3 +245,25 @@ fn room_is_announced_although_somebody_else_has_found_it() {
     pair.settle();
     assert!(pair.said(0).iter().any(|event| matches!(event, Event::Room)));
 }
+
+#[test]
+fn a_large_message_on_a_slow_network_is_no_dead_connection() {
+    let mut pair = Pair::new(|_| {});
+    let [a, b] = pair.conns[0];
+    let payload = Payload { kind: DataType::Binary, bytes: &[0; 900_000] };
+    pair.unit(0, |unit| unit.send(Outgoing { payload, ..to("r") })).unwrap();
+    let mut bytes = Vec::new();
+    pair.engines[0].take_output(a, &mut bytes);
+    for part in bytes.chunks(bytes.len() / 20) {
+        pair.now += Moment::from_millis(700);
+        for engine in &mut pair.engines {
+            engine.handle_timeout(pair.now);
+        }
+        pair.engines[0].moving(a, pair.now);
+        pair.engines[1].receive(b, part, pair.now);
+    }
+    pair.engines[0].written(a, pair.now);
+    pair.settle();
+    assert!(matches!(pair.said(1)[..], [Event::Message(_)]));
+    assert_eq!(pair.engines.each_ref().map(|engine| engine.peer().units().count()), [1, 1]);
+}

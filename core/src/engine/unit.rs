@@ -204,12 +204,15 @@ impl<R> Unit<R> {
         if self.ordered == Some(conn) {
             self.ordered = None;
         }
+        let mut failed = Vec::new();
         for (id, stream) in &mut self.streams {
             if stream.conn == Some(conn) {
                 stream.fail(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
-                events.push(Event::Stream(StreamId(*id)));
+                failed.push(StreamId(*id));
             }
         }
+        failed.sort_unstable();
+        events.extend(failed.into_iter().map(Event::Stream));
         if self.links.is_empty() {
             // The remote peer may not have noticed yet, and answer the unit that comes next.
             self.budget.0.next_corr.fetch_max(self.next_corr, Ordering::Relaxed);
@@ -304,6 +307,14 @@ impl<R> Unit<R> {
             if link.queued() >= self.limits.queue_per_connection {
                 link.full_from(now);
             }
+        }
+    }
+
+    /// Some bytes have moved on a connection, in either direction, that are no whole message or
+    /// buffer yet: it is not dead. To be called while something large is under way.
+    pub fn moving(&mut self, conn: ConnId, now: Moment) {
+        if let Some(at) = self.at(conn) {
+            self.links[at].moving(now);
         }
     }
 
