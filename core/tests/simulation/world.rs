@@ -328,6 +328,9 @@ impl World {
                 _ => rest,
             };
             let len = piece.min(rest).min(room);
+            if let Node::Host(host) = &mut self.nodes[node] {
+                host.engine.moving(conn, self.now);
+            }
             let bytes = end.out[end.gone..end.gone + len].to_vec();
             end.gone += len;
             end.flying += len;
