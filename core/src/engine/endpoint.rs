@@ -212,7 +212,11 @@ impl<R> Engine<R> {
 
     /// Bytes came on a connection. Not to be called while it [is clogged](Engine::is_clogged).
     pub fn receive(&mut self, conn: ConnId, mut input: &[u8], now: Moment) {
-        self.moving(conn, now);
+        if let Some(unit) = self.slots.get(&conn).and_then(|slot| slot.unit)
+            && let Some(unit) = self.units.get_mut(&unit)
+        {
+            unit.reading(conn, now);
+        }
         loop {
             let Some(slot) = self.slots.get_mut(&conn).filter(|slot| !slot.over) else { return };
             let unit = slot.unit;
@@ -428,11 +432,11 @@ impl<R> Engine<R> {
     /// A part of what was taken from a connection has been written, but not all. A host that writes
     /// something large to a slow network says so at least once a second, or the connection, whose
     /// pings and pongs wait behind it, counts as dead.
-    pub fn moving(&mut self, conn: ConnId, now: Moment) {
+    pub fn writing(&mut self, conn: ConnId, now: Moment) {
         if let Some(unit) = self.slots.get(&conn).and_then(|slot| slot.unit)
             && let Some(unit) = self.units.get_mut(&unit)
         {
-            unit.moving(conn, now);
+            unit.writing(conn, now);
         }
     }
 

@@ -5,6 +5,9 @@ use crate::ws::FrameWriter;
 
 const PING_INTERVAL: Moment = Moment::from_secs(5);
 const PONG_TIMEOUT: Moment = Moment::from_secs(2);
+/// While bytes still go out, a pong may take longer, but not longer than this after the last byte
+/// that came in: what the operating system takes from us may never leave it.
+const SILENCE: Moment = Moment::from_secs(20);
 /// A host that calls this much too late was itself not running: it must get a chance to read what
 /// has arrived meanwhile before anyone is declared dead.
 const STALL: Moment = Moment::from_millis(500);
@@ -43,6 +46,8 @@ pub(super) struct Link {
     ping_sent: Option<Moment>,
     /// When something was last heard, or a byte last written.
     alive: Moment,
+    /// When something was last heard.
+    heard: Moment,
     /// Not declared dead before this.
     spared_until: Moment,
     /// Ordered frames sent: in all, before the ping under way, before the last answered ping.
@@ -70,6 +75,7 @@ impl Link {
             next_ping: now + PING_INTERVAL,
             ping_sent: None,
             alive: now,
+            heard: now,
             spared_until: now,
             ordered: 0,
             ordered_at_ping: 0,
@@ -137,21 +143,26 @@ impl Link {
         if self.in_flight == 0 {
             self.owed_in_flight = 0;
         }
+        self.writing(now);
+    }
+
+    pub(super) fn writing(&mut self, now: Moment) {
         self.alive = now;
     }
 
-    pub(super) fn moving(&mut self, now: Moment) {
+    pub(super) fn reading(&mut self, now: Moment) {
         self.alive = now;
+        self.heard = now;
     }
 
     pub(super) fn heard(&mut self, bytes: usize, now: Moment) {
         self.stats.frames_received += 1;
         self.stats.bytes_received += bytes as u64;
-        self.alive = now;
+        self.reading(now);
     }
 
     pub(super) fn pong(&mut self, now: Moment) {
-        self.alive = now;
+        self.reading(now);
         if let Some(sent) = self.ping_sent.take() {
             self.stats.round_trip = Some(now.saturating_sub(sent));
             self.ordered_acked = self.ordered_at_ping;
@@ -159,7 +170,10 @@ impl Link {
     }
 
     fn pong_deadline(&self) -> Option<Moment> {
-        self.ping_sent.map(|sent| (sent.max(self.alive) + PONG_TIMEOUT).max(self.spared_until))
+        self.ping_sent.map(|sent| {
+            let late = sent.max(self.alive) + PONG_TIMEOUT;
+            late.min(sent.max(self.heard) + SILENCE).max(self.spared_until)
+        })
     }
 
     pub(super) fn deadline(&self) -> Moment {
@@ -254,6 +268,17 @@ mod tests {
         link.heard(10, seconds(8.0));
         assert_eq!(link.beat(seconds(9.9)), Beat::Nothing);
         assert_eq!(link.beat(seconds(10.0)), Beat::Dead);
+    }
+
+    #[test]
+    fn writing_alone_does_not_keep_it_alive() {
+        let mut link = link();
+        assert_eq!(link.beat(seconds(5.0)), Beat::Ping);
+        for second in 6..25 {
+            link.written(10, seconds(second.into()));
+            assert_eq!(link.beat(seconds(second.into())), Beat::Nothing);
+        }
+        assert_eq!(link.beat(seconds(25.0)), Beat::Dead);
     }
 
     #[test]

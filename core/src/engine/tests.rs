@@ -259,7 +259,7 @@ fn a_large_message_on_a_slow_network_is_no_dead_connection() {
         for engine in &mut pair.engines {
             engine.handle_timeout(pair.now);
         }
-        pair.engines[0].moving(a, pair.now);
+        pair.engines[0].writing(a, pair.now);
         pair.engines[1].receive(b, part, pair.now);
     }
     pair.engines[0].written(a, pair.now);

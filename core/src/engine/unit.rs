@@ -312,11 +312,18 @@ impl<R> Unit<R> {
         }
     }
 
-    /// Some bytes have moved on a connection, in either direction, that are no whole message or
-    /// buffer yet: it is not dead. To be called while something large is under way.
-    pub fn moving(&mut self, conn: ConnId, now: Moment) {
+    /// A part of what was taken from a connection has been written, but not all: pings wait behind
+    /// it, so that the connection is not dead yet. To be called while something large goes out.
+    pub fn writing(&mut self, conn: ConnId, now: Moment) {
         if let Some(at) = self.at(conn) {
-            self.links[at].moving(now);
+            self.links[at].writing(now);
+        }
+    }
+
+    /// Bytes came on a connection, perhaps not a whole message: it is not dead.
+    pub fn reading(&mut self, conn: ConnId, now: Moment) {
+        if let Some(at) = self.at(conn) {
+            self.links[at].reading(now);
         }
     }
 

@@ -233,7 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             });
             // A part of a long message is a sign of life, too.
             if self.messages.is_empty() && matches!(done, Ok(Some(_))) {
-                self.note_moving();
+                self.note_reading();
             }
             // What was read before an error counts.
             self.handle_messages();
@@ -409,7 +409,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 match Pin::new(&mut self.stream).poll_write(cx, rest) {
                     Poll::Pending => {
                         if progress {
-                            self.note_moving();
+                            self.note_writing();
                         }
                         return Ok(());
                     }
@@ -437,10 +437,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         Ok(())
     }
 
-    fn note_moving(&self) {
+    fn note_reading(&self) {
         if let Some(unit) = &self.unit {
             let now = self.shared.clock.now();
-            unit.with(|state| state.machine.moving(self.conn, now));
+            unit.with(|state| state.machine.reading(self.conn, now));
+        }
+    }
+
+    fn note_writing(&self) {
+        if let Some(unit) = &self.unit {
+            let now = self.shared.clock.now();
+            unit.with(|state| state.machine.writing(self.conn, now));
         }
     }
 

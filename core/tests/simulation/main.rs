@@ -21,7 +21,7 @@ use host::Host;
 use ledger::Counts;
 use rng::Rng;
 use script::{Original, Plan, Script};
-use world::{Node, Profile, World};
+use world::{Acting, Node, Profile, World};
 
 const SECOND: Moment = Moment::from_secs(1);
 
@@ -148,12 +148,15 @@ fn run(seed: u64, setup: &Setup) -> Outcome {
             }
         });
     }
-    world.set_acting(true);
+    world.set_acting(Acting::Everything);
     world.run_until(setup.acting);
-    world.set_acting(false);
+    world.set_acting(Acting::Roles);
+    world.profile.losses *= 10;
+    world.profile.dial_failures = 0;
+    world.run_until(world.now + 2 * SECOND);
+    world.set_acting(Acting::Nothing);
 
     // Nothing goes wrong from here on: everything comes to its end.
-    world.profile.dial_failures = 0;
     rest(&mut world);
     check_agreement(&world, setup);
     for index in 0..setup.profile.peers {

@@ -135,7 +135,16 @@ pub(crate) struct World {
     armed: Vec<Option<Moment>>,
     effects: Vec<Effect>,
     dirty: VecDeque<usize>,
-    acting: bool,
+    acting: Acting,
+}
+
+/// What happens at random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Acting {
+    Nothing,
+    Everything,
+    /// Only what makes it hard to agree about roles.
+    Roles,
 }
 
 impl World {
@@ -158,7 +167,7 @@ impl World {
             armed: Vec::new(),
             effects: Vec::new(),
             dirty: VecDeque::new(),
-            acting: false,
+            acting: Acting::Nothing,
         }
     }
 
@@ -329,7 +338,7 @@ impl World {
             };
             let len = piece.min(rest).min(room);
             if let Node::Host(host) = &mut self.nodes[node] {
-                host.engine.moving(conn, self.now);
+                host.engine.writing(conn, self.now);
             }
             let bytes = end.out[end.gone..end.gone + len].to_vec();
             end.gone += len;
@@ -661,25 +670,27 @@ impl World {
         }
     }
 
-    /// Starts or stops the random work and the faults.
-    pub(crate) fn set_acting(&mut self, acting: bool) {
-        self.acting = acting;
-        if acting {
+    /// Starts, changes or stops the random work and the faults.
+    pub(crate) fn set_acting(&mut self, acting: Acting) {
+        if self.acting == Acting::Nothing {
             self.at(self.now, Event::Act);
         }
+        self.acting = acting;
     }
 
     fn act(&mut self) {
-        if !self.acting {
-            return;
-        }
+        let all = match self.acting {
+            Acting::Nothing => return,
+            Acting::Everything => true,
+            Acting::Roles => false,
+        };
         self.fault();
         let node = self.rng.index(self.nodes.len());
         if !self.is_stalled(node) {
-            self.call(node, |node, ctx| {
-                if let Node::Host(host) = node {
-                    host.act(ctx);
-                }
+            self.call(node, |node, ctx| match node {
+                Node::Host(host) if all => host.act(ctx),
+                Node::Host(host) => host.change_roles(ctx),
+                Node::Script(_) => {}
             });
             self.settle();
         }
