@@ -19,7 +19,7 @@ demo:
 
 ## Everything that must pass before a change is merged.
 test:
-	$(CARGO) test --workspace --all-targets --locked
+	$(CARGO) test --workspace --lib --tests --examples --locked
 	$(CARGO) test --workspace --doc --locked
 
 ## The measurements of docs/BENCHMARKS.md. BENCH=--quick takes a fraction of the time.
