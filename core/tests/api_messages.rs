@@ -66,6 +66,39 @@ async fn every_kind_of_data_both_ways() {
     pair.close().await;
 }
 
+/// Whoever waits for an answer need not run on tokio, also not when there is no room at first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_from_another_executor() {
+    let small = Peer::builder().limits(|limits| limits.queue_per_connection = 1000).build();
+    let pair = Pair::of(peer("server"), small.unwrap(), |_| {}).await;
+    let to = pair.to.clone();
+    let asking = std::thread::spawn(move || {
+        let requests = (0..50).map(|_| to.request("echo", vec![1u8; 700]).into_future());
+        let all = futures_util::future::join_all(requests);
+        // `block_on` of the simplest kind: it does not know what a timer is.
+        let mut all = std::pin::pin!(all);
+        let waker = std::task::Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut cx = std::task::Context::from_waker(&waker);
+        loop {
+            match all.as_mut().poll(&mut cx) {
+                std::task::Poll::Ready(answers) => return answers,
+                std::task::Poll::Pending => std::thread::park(),
+            }
+        }
+    });
+    until("the answers", || asking.is_finished()).await;
+    assert!(asking.join().unwrap().iter().all(Result::is_ok));
+    pair.close().await;
+}
+
+struct Unpark(std::thread::Thread);
+
+impl std::task::Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 #[tokio::test]
 async fn what_nobody_serves_is_rejected() {
     let pair = Pair::new(|server| {

@@ -234,8 +234,16 @@ impl UnitInner {
         attempt: impl FnMut() -> Option<Result<T>>,
     ) -> Result<T> {
         let limit = limit.unwrap_or(self.shared.limits.request_timeout);
-        let waiting = tokio::time::timeout(limit, self.when_room(attempt)).await;
-        waiting.unwrap_or_else(|_| Err(engine::timed_out(limit)))
+        let over = {
+            // Whoever waits may run on any executor.
+            let _runtime = self.shared.runtime.enter();
+            tokio::time::sleep(limit)
+        };
+        tokio::select! {
+            biased;
+            sent = self.when_room(attempt) => sent,
+            () = over => Err(engine::timed_out(limit)),
+        }
     }
 
     pub(crate) async fn send(&self, outgoing: Outgoing<'_>) -> Result<()> {
