@@ -15,7 +15,7 @@ build:
 
 ## Several processes that find each other and do real work; checks itself.
 demo:
-	$(CARGO) run --release --locked -p roletalk --example demo
+	$(CARGO) run --locked -p roletalk --example demo
 
 ## Everything that must pass before a change is merged.
 test:

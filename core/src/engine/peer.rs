@@ -947,7 +947,8 @@ fn parse_address(address: &str) -> Result<Url> {
     let invalid = |why: &str| {
         Error::new(ErrorKind::InvalidArgument, format!("The address `{address}` {why}"))
     };
-    let url = Url::parse(address).map_err(|error| invalid(&format!("is not a URL: {error}")))?;
+    let url = Url::parse(address)
+        .map_err(|error| invalid(&format!("must begin with ws:// or wss://: {error}")))?;
     match url.scheme() {
         "ws" | "wss" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
         "ws" | "wss" => Err(invalid("has no host")),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tracing::{trace, warn};
+use tracing::{debug, warn};
 
 use super::{
     context::{Context, Kind, Offer},
@@ -288,9 +288,10 @@ fn panicked() -> Error {
     Error::new(ErrorKind::HandlerPanicked, "The handler panicked")
 }
 
-/// Rejects what has no handler. Messages are dropped silently.
+/// Rejects what has no handler. Messages are dropped: their sender is not told, as in the original, so
+/// the log is where a misspelt name shows.
 fn refuse(unit: &Arc<UnitInner>, reply: &Reply, reason: &str) {
-    trace!(reason, "refused");
+    debug!(unit = %unit.info.load().id, reason, "not handled");
     unit.with(|state| {
         state.handled();
         let _ = match reply {

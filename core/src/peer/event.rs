@@ -40,7 +40,10 @@ pub enum PeerEvent {
     },
     /// A handshake was refused, by this side or the other.
     AuthRefused {
-        /// The reason, in the original's words.
+        /// The reason, in the original's words, with `remote peer rejected auth:` before it when the
+        /// other side refused. `The peer has not such proofs: a,b`: the refusing side holds none of
+        /// the keys that it was asked for. `Verification ID is not registered: a`: it was proved a key
+        /// that it did not ask for. `Preshared key mismatch. Chosen id: a`: same id, different keys.
         reason: String,
     },
     /// An address that was lost, or never reached, is connected now.
