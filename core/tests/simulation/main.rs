@@ -154,6 +154,13 @@ fn run(seed: u64, setup: &Setup) -> Outcome {
     world.profile.losses *= 10;
     world.profile.dial_failures = 0;
     world.run_until(world.now + 2 * SECOND);
+    // The last changes come while many connections are being made anew.
+    world.profile.losses = 0;
+    world.profile.stalls = 0;
+    world.profile.partitions = 0;
+    world.lose_many();
+    let moment = world.rng.millis(0, 150);
+    world.run_until(world.now + moment);
     world.set_acting(Acting::Nothing);
 
     // Nothing goes wrong from here on: everything comes to its end.

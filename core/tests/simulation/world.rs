@@ -545,12 +545,25 @@ impl World {
 
     /// A connection is lost, at any byte.
     fn cut(&mut self, id: usize) {
+        let kind = self.rng.below(4);
+        self.lose(id, kind);
+    }
+
+    /// Half of all connections are lost at once, and both ends hear of it.
+    pub(crate) fn lose_many(&mut self) {
+        for id in self.wires.keys().copied().collect::<Vec<_>>() {
+            if self.rng.percent(50) {
+                self.lose(id, 0);
+            }
+        }
+    }
+
+    fn lose(&mut self, id: usize, kind: u64) {
         let Some(wire) = self.wires.get_mut(&id).filter(|wire| !wire.cut) else { return };
         wire.cut = true;
         for end in &mut wire.ends {
             end.last_bytes = self.rng.index(end.flying + 1);
         }
-        let kind = self.rng.below(4);
         let (a, b) = (wire.ends[0].node, wire.ends[1].node);
         self.trace.note(self.now, a, format_args!("loses wire {id} to {b}, kind {kind}"));
         let soon = |rng: &mut Rng| rng.millis(0, 60);
