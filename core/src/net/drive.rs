@@ -207,6 +207,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             if self.is_paused() || self.is_clogged() {
                 return Ok(());
             }
+            if !self.messages.is_empty() {
+                self.handle_messages();
+                continue;
+            }
+            if self.closing.is_some() {
+                return Ok(());
+            }
             if read >= TURN {
                 cx.waker().wake_by_ref();
                 return Ok(());
@@ -336,19 +343,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         }
     }
 
-    /// Gives the collected messages to the unit, and what they mean to whom it concerns.
+    /// Gives the collected messages to the unit, and what they mean to whom it concerns. Those for
+    /// which too many handlers are running stay for later.
     fn handle_messages(&mut self) {
         let Some(unit) = self.unit.clone() else { return };
         if self.messages.is_empty() {
             return;
         }
         let now = self.shared.clock.now();
+        let patient = self.paused_since.is_none_or(|since| now.saturating_sub(since) < PAUSE);
         let (conn, messages, events) = (self.conn, &mut self.messages, &mut self.events);
         let refused = unit.with(|state| {
-            for message in messages.drain(..) {
-                state.machine.receive(conn, &message, now, events)?;
+            let mut taken = 0;
+            let mut result = Ok(());
+            for message in messages.iter() {
+                if patient && state.machine.is_overrun() {
+                    break;
+                }
+                taken += 1;
+                result = state.machine.receive(conn, message, now, events);
+                if result.is_err() {
+                    taken = messages.len();
+                    break;
+                }
             }
-            Ok(())
+            messages.drain(..taken);
+            result
         });
         self.handle_events(&unit);
         if let Err(error) = refused {
