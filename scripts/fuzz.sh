@@ -40,11 +40,15 @@ options=(-max_len=4096 -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$artifac
 if [ -n "$minimize" ]; then
     fresh=$(mktemp -d)
     trap 'rm -rf "$fresh"' EXIT
-    # Smallest first: of two inputs that cover the same, the smaller one stays.
-    "$program" "${options[@]}" -merge=1 "$fresh" "$stored" "$found"
-    # Seeds and failures of the past have names of their own and stay.
+    # What covers the same is kept once, whatever its counters say: it has to stay small.
+    "$program" "${options[@]}" -max_len=512 -set_cover_merge=1 -use_counters=0 \
+        "$fresh" "$stored" "$found"
+    # Seeds and failures of the past have names of their own and stay; the others have hashes.
     find "$stored" -type f -regextype posix-extended -regex '.*/[0-9a-f]{40}' -delete
-    cp "$fresh"/* "$stored"/
+    for file in "$stored"/*; do
+        rm -f "$fresh/$(sha1sum < "$file" | cut -c1-40)"
+    done
+    find "$fresh" -type f -exec cp -t "$stored" {} +
     du -sb "$stored"
 elif [ -f "${1:-}" ]; then
     "$program" "${options[@]}" "$@"
