@@ -1,9 +1,12 @@
 //! Two engines, side by side, without a network in between.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::{
-    wire::{DataType, Direction, Payload},
-    ws::Side,
+    ErrorKind,
+    wire::{DataType, Direction, Frame, Num, Payload},
+    ws::{FrameWriter, Side},
 };
 
 const NOW: Moment = Moment::from_secs(1);
@@ -266,4 +269,30 @@ fn a_large_message_on_a_slow_network_is_no_dead_connection() {
     pair.settle();
     assert!(matches!(pair.said(1)[..], [Event::Message(_)]));
     assert_eq!(pair.engines.each_ref().map(|engine| engine.peer().units().count()), [1, 1]);
+}
+
+/// The numbers of a Go peer's own streams may be all that there are for ours.
+#[test]
+fn a_stream_never_takes_the_number_of_another_one() {
+    let mut unit: Unit<()> = Unit::new(Dialect::Go, Arc::default(), Budget::default());
+    unit.attach(ConnId(0), FrameWriter::new(Side::Server, 0), NOW);
+    let mut events = Vec::new();
+    for chan in 1..=255 {
+        let frame = Frame::StreamRequest {
+            direction: Direction::RequesterWrites,
+            role: "r".into(),
+            event: "".into(),
+            corr: Num::new(chan),
+            chan: Num::new(chan),
+            payload: Payload::NULL,
+        };
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        unit.receive(ConnId(0), &bytes.into(), NOW, &mut events).unwrap();
+        let Some(Event::StreamRequest(_, offer)) = events.pop() else { panic!("no offer") };
+        unit.accept_stream(offer, Payload::NULL).unwrap();
+    }
+    let opened = unit.open_stream(Direction::RequesterReads, to("r"), None, NOW, ());
+    assert_eq!(opened.unwrap_err().kind(), ErrorKind::Overloaded);
+    assert_eq!(unit.stats().streams, 255);
 }

@@ -598,7 +598,7 @@ impl<R> Unit<R> {
         self.check_streams()?;
         let corr = self.free_corr();
         let number = Num::new(corr);
-        let chan = self.free_chan(number);
+        let chan = self.free_chan(number)?;
         let frame = Frame::StreamRequest {
             direction,
             role: role.into(),
@@ -643,21 +643,25 @@ impl<R> Unit<R> {
     /// A number for a new stream. The Go original counts from 1 and is answered with its own
     /// numbers, so ours for it come from the other end of the range that the correlation's length
     /// leaves.
-    fn free_chan(&mut self, corr: Num) -> u64 {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`] when all of the range are in use: there are only 255 as long as the
+    /// correlations are that small.
+    fn free_chan(&mut self, corr: Num) -> Result<u64> {
         if self.dialect == Dialect::Go {
-            let mut chan = match corr.width() {
+            let last = match corr.width() {
                 0..=6 => (1 << (8 * u64::from(corr.width()))) - 1,
                 _ => MAX_NUMBER,
             };
-            while self.streams.contains_key(&chan) && chan > 1 {
-                chan -= 1;
-            }
-            return chan;
+            let free = (1..=last).rev().find(|chan| !self.streams.contains_key(chan));
+            return free.ok_or_else(|| {
+                Error::new(ErrorKind::Overloaded, "Too many streams with the unit")
+            });
         }
         loop {
             self.next_chan = self.next_chan % 0xffff_ffff + 1;
             if !self.streams.contains_key(&self.next_chan) {
-                return self.next_chan;
+                return Ok(self.next_chan);
             }
         }
     }
@@ -679,7 +683,7 @@ impl<R> Unit<R> {
                 return Err(Error::new(ErrorKind::Overloaded, "The stream's number is in use"));
             }
             Dialect::Go => offer.chan.value(),
-            _ => self.free_chan(offer.corr),
+            _ => self.free_chan(offer.corr)?,
         };
         let (corr, number) = match self.dialect {
             Dialect::Go => {
