@@ -139,7 +139,8 @@ impl<R> Engine<R> {
     /// A socket is connected that [`EngineEvent::Dial`] asked for. `headers` go into the upgrade.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for unusable headers, [`ErrorKind::Closed`]: drop the socket.
+    /// [`ErrorKind::InvalidArgument`] for unusable headers, [`ErrorKind::Closed`]: drop the socket and
+    /// call [`dial_failed`](Engine::dial_failed), or the address counts as being dialed for ever.
     pub fn dialed(
         &mut self,
         address: AddressId,

@@ -110,6 +110,7 @@ struct Drive<S> {
     /// A close frame was queued or received: nothing is read, the rest is written.
     closing: Option<Error>,
     paused_since: Option<Moment>,
+    close_received: bool,
     ended: bool,
 }
 
@@ -153,6 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             events: Vec::new(),
             closing: None,
             paused_since: None,
+            close_received: false,
             ended: false,
         };
         if drive.connection.is_open() {
@@ -284,6 +286,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                     }
                 }
                 Received::Closed { code, reason } => {
+                    self.close_received = true;
                     let text = format!("Socket closed ({code}) {reason}").trim_end().to_owned();
                     return Err(Error::new(ErrorKind::ConnectionLost, text));
                 }
@@ -481,11 +484,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         self.written = 0;
         if let Some(unit) = self.unit.clone() {
             let (conn, out, events) = (self.conn, &mut self.out, &mut self.events);
+            let close_received = self.close_received;
             unit.with(|state| {
                 if wrote > 0 {
                     state.machine.written(conn, wrote, self.shared.clock.now(), events);
                 }
-                state.machine.take_output(conn, out);
+                // Nothing may follow the answer to a close frame.
+                if !close_received {
+                    state.machine.take_output(conn, out);
+                }
             });
             self.of_unit = self.out.len();
             self.handle_events(&unit);
@@ -598,7 +605,10 @@ impl<S> Drive<S> {
         if let Some(unit) = &unit {
             let mut rest = Vec::new();
             unit.with(|state| state.machine.take_output(self.conn, &mut rest));
-            self.own.extend_from_slice(&rest);
+            // Nothing may follow the answer to a close frame.
+            if !self.close_received {
+                self.own.extend_from_slice(&rest);
+            }
             unit.detach(self.conn, &mut self.events);
             for _ in self.dispatcher.dispatch(unit, &mut self.events) {}
         }

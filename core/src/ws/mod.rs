@@ -27,22 +27,5 @@ pub enum Side {
     Server,
 }
 
-/// Limits of one connection, in bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct WsLimits {
-    /// The longest message that is accepted, however many fragments it came in. Default: 100 MiB
-    /// (104 857 600), what the original roletalk accepts.
-    pub max_message: usize,
-    /// The longest HTTP head (request or status line, headers and the blank line) that is accepted.
-    /// Default: 16 KiB.
-    pub max_upgrade: usize,
-}
-
-impl Default for WsLimits {
-    fn default() -> Self {
-        Self { max_message: 100 * 1024 * 1024, max_upgrade: 16 * 1024 }
-    }
-}
-
 #[cfg(test)]
 mod tests;

