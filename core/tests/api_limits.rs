@@ -1,0 +1,288 @@
+//! Limits: what happens to senders and receivers when one is reached.
+
+mod common;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use common::{Pair, Raw, Watch, peer, until, within};
+use roletalk::{Data, Error, ErrorKind, Peer, PeerEvent, wire::Frame};
+use tokio::sync::Notify;
+
+#[tokio::test]
+async fn messages_up_to_the_limit() {
+    const SIZE: usize = 64 << 10;
+    let small = |name: &str| {
+        Peer::builder().name(name).limits(|limits| limits.message_size = SIZE).build().unwrap()
+    };
+    let pair = Pair::of(small("server"), small("client"), |server| {
+        let role = server.role("r").unwrap();
+        role.on_request(
+            "make",
+            |ctx| async move { Ok::<_, Error>(vec![0u8; ctx.parse::<usize>()?]) },
+        );
+        role.on_request("fail", |ctx| async move {
+            Err::<(), _>("x".repeat(ctx.parse::<usize>().unwrap()))
+        });
+        role.on_writable("answer", |request| async move {
+            request.accept(vec![0u8; request.parse::<usize>()?]).map(drop)
+        });
+    })
+    .await;
+    // Type, two lengths and the correlation's, `r`, `echo`, the correlation, the data's type.
+    let head = 1 + 2 + 2 + 1 + 1 + 4 + 1 + 1;
+    let fits = vec![1u8; SIZE - head];
+    let answer = pair.to.request("echo", fits.clone()).await.unwrap();
+    assert_eq!(answer.data().bytes(), &fits);
+    let error = pair.to.request("echo", vec![1u8; SIZE - head + 1]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    let error = pair.to.send("echo", vec![1u8; SIZE]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert_eq!(pair.to.broadcast("x", vec![1u8; SIZE]).await.unwrap_err().kind(), error.kind());
+    assert_eq!(pair.unit().stats().waiting, 0);
+    // So are answers, and reasons.
+    let answer = pair.to.request("make", SIZE - 4).await.unwrap();
+    assert_eq!(answer.data().bytes().len(), SIZE - 4);
+    for (event, size) in [("make", SIZE), ("fail", SIZE), ("fail", 10 * SIZE)] {
+        let error = within(event, pair.to.request(event, size).into_future()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Rejected, "{event}");
+    }
+    let error = within("refusal", pair.to.readable("answer", SIZE).into_future()).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Rejected);
+    assert!(pair.to.request("echo", 1).await.is_ok());
+    assert_eq!(pair.client.stats().units[0].1.connections.len(), 1);
+    pair.close().await;
+}
+
+/// Who receives more than its own limit closes with 1009.
+#[tokio::test]
+async fn more_than_the_receiver_takes() {
+    let server = Peer::builder().limits(|limits| limits.message_size = 1000).build().unwrap();
+    let pair = Pair::of(server, peer("client"), |_| {}).await;
+    let mut watch = Watch::new(&pair.server);
+    let error = pair.to.request("echo", vec![0u8; 1000]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+    let bad = watch.next("the report", |e| matches!(e, PeerEvent::BadInput { .. })).await;
+    assert!(matches!(bad, PeerEvent::BadInput { unit: Some(_), .. }));
+    pair.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_mebibytes() {
+    const SIZE: usize = 100 << 20;
+    // From the listener, which does not mask: unoptimized, that would take longer than all the rest.
+    let pair = Pair::new(|_| {}).await;
+    pair.client
+        .role("c")
+        .unwrap()
+        .on_request("length", |ctx| async move { Ok::<_, Error>(ctx.data().bytes().len()) });
+    let to = pair.server.destination("c").unwrap();
+    within("the role", to.ready()).await.unwrap();
+    let head = 1 + 2 + 2 + 1 + 1 + 6 + 1 + 1;
+    let fits = Data::binary(vec![1u8; SIZE - head]);
+    let answer = within("an answer", to.request("length", fits).into_future()).await.unwrap();
+    assert_eq!(answer.parse::<usize>().unwrap(), SIZE - head);
+    let error = to.request("length", vec![1u8; SIZE - head + 1]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    pair.close().await;
+}
+
+#[tokio::test]
+async fn long_names() {
+    let longest = "e".repeat(65_535);
+    let too_long = "e".repeat(65_536);
+    let pair = Pair::new(|server| {
+        let role = server.role(&longest).unwrap();
+        role.on_request(&longest, |ctx| async move { Ok::<_, Error>(ctx.event().len()) });
+        assert_eq!(server.role(&too_long).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        assert_eq!(server.role("").unwrap_err().kind(), ErrorKind::InvalidArgument);
+    })
+    .await;
+    let to = pair.client.destination(&longest).unwrap();
+    assert_eq!(to.request(&longest, ()).await.unwrap().parse::<usize>().unwrap(), 65_535);
+    for error in [
+        to.request(&too_long, ()).await.unwrap_err(),
+        to.send(&too_long, ()).await.unwrap_err(),
+        to.writable(&too_long, ()).await.unwrap_err(),
+        to.broadcast(&too_long, ()).await.unwrap_err(),
+        pair.client.destination(&too_long).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{}", error.text().len());
+    }
+    assert!(to.request(&longest, ()).await.is_ok());
+    pair.close().await;
+}
+
+#[tokio::test]
+async fn too_many_waiting_requests() {
+    let client = Peer::builder().limits(|limits| limits.waiting_requests = 2).build().unwrap();
+    let pair = Pair::of(peer("server"), client, |server| {
+        server.role("r").unwrap().on_request("never", |_| async {
+            std::future::pending::<()>().await;
+            Ok::<_, Error>(())
+        });
+    })
+    .await;
+    let mut one = pair.to.request("never", ()).into_future();
+    let mut two = pair.to.readable("never", ()).into_future();
+    assert!(futures_util::poll!(&mut one).is_pending());
+    // A stream's opening counts as well, while it waits; this one is refused.
+    let _ = futures_util::poll!(&mut two);
+    let mut three = pair.to.request("never", ()).into_future();
+    let _ = futures_util::poll!(&mut three);
+    let error = pair.to.request("echo", ()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Overloaded);
+    drop((one, two, three));
+    assert!(within("an answer", pair.to.request("echo", 1).into_future()).await.is_ok());
+    pair.close().await;
+}
+
+#[tokio::test]
+async fn too_many_running_handlers() {
+    let go = Arc::new(Notify::new());
+    let server = Peer::builder().limits(|limits| limits.running_handlers = 2).build().unwrap();
+    let pair = Pair::of(server, peer("client"), |server| {
+        let release = go.clone();
+        server.role("r").unwrap().on_request("wait", move |_| {
+            let go = release.clone();
+            async move {
+                go.notified().await;
+                Ok::<_, Error>(())
+            }
+        });
+    })
+    .await;
+    let mut watch = Watch::new(&pair.server);
+    let mut running: Vec<_> = (0..2).map(|_| pair.to.request("wait", ()).into_future()).collect();
+    for request in &mut running {
+        assert!(futures_util::poll!(request).is_pending());
+    }
+    until("two handlers", || pair.server.units()[0].stats().running == 2).await;
+    // A pause for the handlers to catch up, then it is told.
+    let error = within("the answer", pair.to.request("echo", 1).into_future()).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.text()),
+        (ErrorKind::Rejected, "Too many requests are in progress")
+    );
+    let slow = watch.next("the report", |e| matches!(e, PeerEvent::SlowConsumer { .. })).await;
+    assert!(matches!(slow, PeerEvent::SlowConsumer { dropped: 1, .. }), "{slow:?}");
+    assert_eq!(pair.server.units()[0].stats().requests_shed, 1);
+    // Overrun, and nothing to do: the processor must be left alone.
+    #[cfg(target_os = "linux")]
+    {
+        let used = || -> u64 {
+            let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+            stat.split(' ').next().unwrap().parse().unwrap()
+        };
+        let before = used();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let spent = Duration::from_nanos(used() - before);
+        assert!(spent < Duration::from_millis(100), "{spent:?} of 500 ms while nothing happens");
+    }
+    go.notify_waiters();
+    for answer in within("answers", futures_util::future::join_all(running)).await {
+        answer.unwrap();
+    }
+    assert!(pair.to.request("echo", 1).await.is_ok());
+    pair.close().await;
+}
+
+/// Handlers that finish let the connection go on at once, not after the pause.
+#[tokio::test]
+async fn a_full_house_goes_on_as_soon_as_there_is_room() {
+    const COUNT: usize = 20;
+    let done = Arc::new(AtomicUsize::new(0));
+    let server = Peer::builder().limits(|limits| limits.running_handlers = 1).build().unwrap();
+    let pair = Pair::of(server, peer("client"), |server| {
+        let done = done.clone();
+        server.role("r").unwrap().on_message("m", move |_| {
+            let done = done.clone();
+            async move {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                done.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, Error>(())
+            }
+        });
+    })
+    .await;
+    let begun = Instant::now();
+    for n in 0..COUNT {
+        pair.to.send("m", ()).await.unwrap();
+        // It has been read, so that the next one comes with another read.
+        let server = pair.server.units()[0].clone();
+        until("the message", || server.stats().messages_received > n as u64).await;
+    }
+    until("the last", || done.load(Ordering::Relaxed) == COUNT).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?} for {COUNT}", begun.elapsed());
+    assert_eq!(pair.server.units()[0].stats().messages_dropped, 0);
+    pair.close().await;
+}
+
+/// A unit that reads nothing: sends wait, nothing grows beyond its bound, and all is told.
+#[tokio::test]
+async fn slow_consumers() {
+    const QUEUE: usize = 64 << 10;
+    let server =
+        Peer::builder().limits(|limits| limits.queue_per_connection = QUEUE).build().unwrap();
+    let listener = server.listen("127.0.0.1:0").await.unwrap();
+    let mut watch = Watch::new(&server);
+    let mut raw = Raw::join(listener.local_addr(), "raw", &["r"]).await;
+    let to = server.destination("r").unwrap();
+    within("the role", to.ready()).await.unwrap();
+    let unit = to.units()[0].clone();
+    const SIZE: usize = 10_000;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let total = 2_000;
+    let begun = Instant::now();
+    let sending = tokio::spawn({
+        let (to, sent) = (to.clone(), sent.clone());
+        async move {
+            for _ in 0..total {
+                to.send("m", vec![0u8; SIZE]).await.unwrap();
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let slow = watch.next("the report", |e| matches!(e, PeerEvent::SlowConsumer { .. })).await;
+    let PeerEvent::SlowConsumer { queued, unit: who, dropped } = slow else { unreachable!() };
+    assert!(begun.elapsed() < Duration::from_secs(4), "told after {:?}", begun.elapsed());
+    assert_eq!((who, dropped), (unit.clone(), 0));
+    assert!((QUEUE..QUEUE + SIZE + 100).contains(&queued), "{queued}");
+    assert!((QUEUE..QUEUE + SIZE + 100).contains(&server.stats().queued));
+    assert!(!sending.is_finished() && sent.load(Ordering::Relaxed) < total);
+    // It reads after all, and gets everything.
+    for _ in 0..total {
+        raw.frame(|frame| matches!(frame, Frame::Message { .. }).then_some(())).await;
+    }
+    within("the sends", sending).await.unwrap();
+    until("an empty queue", || server.stats().queued == 0).await;
+    drop(raw);
+    server.close().await;
+}
+
+#[tokio::test]
+async fn small_queues_make_sends_wait_and_lose_nothing() {
+    let small = |name: &str| {
+        Peer::builder()
+            .name(name)
+            .limits(|limits| {
+                limits.queue_per_connection = 1000;
+                limits.queue_per_peer = 1500;
+            })
+            .build()
+            .unwrap()
+    };
+    let pair = Pair::of(small("server"), small("client"), |_| {}).await;
+    let payload = vec![9u8; 700];
+    let requests = (0..500).map(|_| pair.to.request("echo", payload.clone()).into_future());
+    let answers = within("answers", futures_util::future::join_all(requests)).await;
+    for answer in answers {
+        assert_eq!(answer.unwrap().data().bytes(), &payload);
+    }
+    pair.close().await;
+}
