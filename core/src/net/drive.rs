@@ -34,7 +34,7 @@ const READ: usize = 64 << 10;
 const TURN: usize = 256 << 10;
 /// Messages handled before other tasks get their turn, and what they have caused is written: the
 /// other side works on the first answers while this one makes the next.
-const PORTION: usize = 32;
+const PORTION: usize = 24;
 /// A write buffer that is larger than this is given back when it has been written.
 const KEEP: usize = 256 << 10;
 /// The time that the other side has to answer a close frame.
