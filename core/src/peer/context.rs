@@ -117,6 +117,16 @@ impl Context {
         Ok(self.data().parse()?)
     }
 
+    fn check_kind(&self, kind: Kind) -> Result<()> {
+        match self.kind == kind {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("This is a {:?}, not a {kind:?}", self.kind),
+            )),
+        }
+    }
+
     fn take_offer(&self) -> Result<StreamOffer> {
         self.offer
             .as_ref()
@@ -165,6 +175,16 @@ impl ReadableRequest {
     }
 }
 
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] when the context is of another [`Kind`].
+impl TryFrom<Context> for ReadableRequest {
+    type Error = Error;
+
+    fn try_from(context: Context) -> Result<ReadableRequest> {
+        context.check_kind(Kind::Readable).map(|()| ReadableRequest(context))
+    }
+}
+
 impl std::ops::Deref for ReadableRequest {
     type Target = Context;
 
@@ -187,6 +207,16 @@ impl WritableRequest {
     pub fn accept(&self, data: impl Into<Data>) -> Result<Writable> {
         let id = self.0.accept(&data.into())?;
         Ok(Writable::new(self.0.unit.clone(), id))
+    }
+}
+
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] when the context is of another [`Kind`].
+impl TryFrom<Context> for WritableRequest {
+    type Error = Error;
+
+    fn try_from(context: Context) -> Result<WritableRequest> {
+        context.check_kind(Kind::Writable).map(|()| WritableRequest(context))
     }
 }
 
