@@ -43,6 +43,7 @@ lint:
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) clippy -p roletalk --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	$(MAKE) -C bindings-c check-header
 	scripts/check-sans-io.sh --self-test
 	scripts/check-sans-io.sh
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \

@@ -5,9 +5,7 @@ mod common;
 use std::sync::mpsc;
 
 use common::{Log, Pair, until, within};
-use roletalk::{
-    Context, Data, Deferred, Error, ErrorKind, Kind, PeerEvent, ReadableRequest, WritableRequest,
-};
+use roletalk::{Context, Data, Deferred, Error, ErrorKind, Kind, PeerEvent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 type Given = (Context, Deferred);
@@ -104,8 +102,7 @@ async fn streams_are_accepted_and_refused_later() {
     let (pair, receiver) = pair(Kind::Readable).await;
     let serve = async {
         let ((context, deferred), receiver) = next(receiver).await;
-        let request = ReadableRequest::try_from(context).unwrap();
-        let mut stream = request.accept("yes").unwrap();
+        let mut stream = context.accept_readable("yes").unwrap();
         deferred.respond(Ok(Data::null()));
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).await.unwrap();
@@ -113,7 +110,8 @@ async fn streams_are_accepted_and_refused_later() {
         // The writer's end waits for it.
         drop(stream);
         let ((context, deferred), _receiver) = next(receiver).await;
-        assert!(WritableRequest::try_from(context).is_err());
+        let wrong = context.accept_writable(()).unwrap_err();
+        assert_eq!(wrong.kind(), ErrorKind::InvalidArgument);
         deferred.respond(Err(Error::new(ErrorKind::HandlerFailed, "full")));
     };
     let ask = async {

@@ -117,14 +117,24 @@ impl Context {
         Ok(self.data().parse()?)
     }
 
-    fn check_kind(&self, kind: Kind) -> Result<()> {
-        match self.kind == kind {
-            true => Ok(()),
-            false => Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("This is a {:?}, not a {kind:?}", self.kind),
-            )),
-        }
+    /// Accepts a stream that this peer reads, for [deferred](crate::Role::on_deferred) handlers; as
+    /// [`ReadableRequest::accept`].
+    ///
+    /// # Errors
+    /// As there, and [`ErrorKind::InvalidArgument`] when the context is not of [`Kind::Readable`].
+    pub fn accept_readable(&self, data: impl Into<Data>) -> Result<Readable> {
+        let id = self.accept(Kind::Readable, &data.into())?;
+        Ok(Readable::new(self.unit.clone(), id))
+    }
+
+    /// Accepts a stream that this peer writes, for [deferred](crate::Role::on_deferred) handlers; as
+    /// [`WritableRequest::accept`].
+    ///
+    /// # Errors
+    /// As there, and [`ErrorKind::InvalidArgument`] when the context is not of [`Kind::Writable`].
+    pub fn accept_writable(&self, data: impl Into<Data>) -> Result<Writable> {
+        let id = self.accept(Kind::Writable, &data.into())?;
+        Ok(Writable::new(self.unit.clone(), id))
     }
 
     fn take_offer(&self) -> Result<StreamOffer> {
@@ -135,7 +145,11 @@ impl Context {
     }
 
     /// Gives the requester its answer and opens the stream.
-    fn accept(&self, data: &Data) -> Result<crate::engine::StreamId> {
+    fn accept(&self, kind: Kind, data: &Data) -> Result<crate::engine::StreamId> {
+        if self.kind != kind {
+            let text = format!("This is a {:?}, not a {kind:?}", self.kind);
+            return Err(Error::new(ErrorKind::InvalidArgument, text));
+        }
         let offer = self.take_offer()?;
         self.unit.with(|state| {
             let accepted = state.machine.accept_stream(offer, data.payload());
@@ -170,18 +184,7 @@ impl ReadableRequest {
     /// [`ErrorKind::ConnectionLost`] when the requester is gone, [`ErrorKind::Overloaded`] when too
     /// many streams are open; the requester is told.
     pub fn accept(&self, data: impl Into<Data>) -> Result<Readable> {
-        let id = self.0.accept(&data.into())?;
-        Ok(Readable::new(self.0.unit.clone(), id))
-    }
-}
-
-/// # Errors
-/// [`ErrorKind::InvalidArgument`] when the context is of another [`Kind`].
-impl TryFrom<Context> for ReadableRequest {
-    type Error = Error;
-
-    fn try_from(context: Context) -> Result<ReadableRequest> {
-        context.check_kind(Kind::Readable).map(|()| ReadableRequest(context))
+        self.0.accept_readable(data)
     }
 }
 
@@ -205,18 +208,7 @@ impl WritableRequest {
     /// [`ErrorKind::ConnectionLost`] when the requester is gone, [`ErrorKind::Overloaded`] when too
     /// many streams are open; the requester is told.
     pub fn accept(&self, data: impl Into<Data>) -> Result<Writable> {
-        let id = self.0.accept(&data.into())?;
-        Ok(Writable::new(self.0.unit.clone(), id))
-    }
-}
-
-/// # Errors
-/// [`ErrorKind::InvalidArgument`] when the context is of another [`Kind`].
-impl TryFrom<Context> for WritableRequest {
-    type Error = Error;
-
-    fn try_from(context: Context) -> Result<WritableRequest> {
-        context.check_kind(Kind::Writable).map(|()| WritableRequest(context))
+        self.0.accept_writable(data)
     }
 }
 

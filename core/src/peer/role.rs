@@ -239,8 +239,8 @@ impl Role {
     /// without a future of its own. For those who hand work to threads or queues of theirs, such as
     /// other languages. The function is called on the task of the connection and must not block.
     ///
-    /// For a stream, turn the context into a [`ReadableRequest`] or [`WritableRequest`], accept it,
-    /// and then respond with any payload, or respond with an error instead.
+    /// A stream is accepted with [`Context::accept_readable`] or [`Context::accept_writable`], after
+    /// which the response says only that the handler is done, or refused by responding with an error.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
