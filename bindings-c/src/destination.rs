@@ -298,8 +298,8 @@ pub unsafe extern "C" fn rt_destination_request_async(
         let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction, here and below.
         let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
-        let completion = Completion::new(closure, &object.queue, invoke_reply)?;
         options.timeout()?;
+        let completion = Completion::new(closure, &object.queue, invoke_reply)?;
         let (event, asked) = (Box::<str>::from(event), object.clone());
         let asking = async move {
             match request(&asked.destination, &event, data, &options) {

@@ -158,7 +158,15 @@ where
     F: Copy + Send + 'static,
     T: 'static,
 {
-    check_operation(operation)?;
+    if !operation.is_null() {
+        // There may be nothing to cancel any more.
+        // SAFETY: the caller's promise.
+        let put = unsafe { put(operation, rt_operation { id: 0 }, "operation") };
+        if let Err(failure) = put {
+            completion.give_up();
+            return Err(failure);
+        }
+    }
     let queue = completion.queue.clone();
     let started =
         Task::start(&queue, begin, (completion, outcome), |(completion, outcome), result| {
@@ -167,9 +175,14 @@ where
     match started {
         // SAFETY: the caller's promise.
         Ok(task) => unsafe { put_operation(operation, task) },
-        Err((Err(error), (completion, _))) => {
+        Err((Err(error), (completion, _))) if never_began(&error) => {
             completion.give_up();
             Err(error.into())
+        }
+        Err((Err(error), (completion, _))) => {
+            let call = move || completion.complete(Err(error.into()));
+            queue.push(Item::Call(Box::new(call)));
+            Ok(())
         }
         Err((Ok(result), (completion, outcome))) => {
             let call = move || completion.complete(Ok(outcome(result)));
@@ -190,6 +203,18 @@ pub(crate) fn invoke_reply(
     // SAFETY: function and argument belong together; the view points into `outcome`, and no lock is
     // held.
     unsafe { call(user_data, &view) };
+}
+
+/// Whether the error says that nothing was sent. The answer to what was sent may be there already, too:
+/// that comes by callback in any case.
+fn never_began(error: &engine::Error) -> bool {
+    use engine::ErrorKind::{
+        Closed, ConnectionLost, InvalidArgument, NoUnit, Overloaded, Tls, TooLarge,
+    };
+    matches!(
+        error.kind(),
+        Closed | ConnectionLost | InvalidArgument | NoUnit | Overloaded | Tls | TooLarge
+    )
 }
 
 /// Gives the program a handle of a task, if it wants one.

@@ -42,7 +42,7 @@ pub struct rt_ready_handler {
 /// Who waits for a stream: a stream itself knows one waker, here many may wait.
 #[derive(Default)]
 struct Readiness {
-    /// It moved since it was last found stuck.
+    /// It moved since something last did not get through.
     moved: AtomicBool,
     waiting: Mutex<Vec<Waker>>,
 }
@@ -101,7 +101,6 @@ impl<S: Send + 'static> End<S> {
         step: impl FnOnce(&mut S, &mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         self.readiness.wait(cx);
-        self.readiness.moved.store(false, Ordering::Release);
         step(&mut self.lock(), &mut Context::from_waker(&self.waker))
     }
 
@@ -353,6 +352,7 @@ pub unsafe extern "C" fn rt_writable_write(
                 Some(stream) if !writing.finished => stream,
                 _ => return Poll::Ready(Err(closed())),
             };
+            end.readiness.moved.store(false, Ordering::Release);
             while done < bytes.len() {
                 match Pin::new(&mut *stream).poll_write(cx, &bytes[done..]) {
                     Poll::Ready(Ok(count)) => done += count,
@@ -360,6 +360,7 @@ pub unsafe extern "C" fn rt_writable_write(
                     Poll::Pending => return Poll::Pending,
                 }
             }
+            end.readiness.moved.store(true, Ordering::Release);
             Poll::Ready(Ok(()))
         });
         if !written.is_null() {
@@ -389,17 +390,10 @@ pub extern "C" fn rt_writable_on_ready(stream: rt_writable, handler: rt_ready_ha
     enter(move || {
         let end = table::get::<WriteEnd>(stream.id)?;
         let readiness = end.readiness.clone();
-        // As it is now: waiting for it must not make it look stuck.
-        let mut moved = readiness.moved.load(Ordering::Acquire);
-        if end.lock().stream.is_none() {
-            moved = true;
-        }
-        let first = AtomicBool::new(true);
-        end.on_ready(closure, move |_, _| {
-            // Polled the first time, and then whenever the stream moves.
-            match first.swap(false, Ordering::Relaxed) && !moved {
-                true => Poll::Pending,
-                false => Poll::Ready(()),
+        end.on_ready(closure, move |writing, _| {
+            match writing.stream.is_none() || readiness.moved.load(Ordering::Acquire) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
             }
         })
     })
@@ -431,6 +425,7 @@ pub extern "C" fn rt_writable_finish(stream: rt_writable, timeout_ms: i64) -> i3
         let end = table::get::<WriteEnd>(stream.id)?;
         end.wait(Limit::from_millis(timeout_ms), |writing, cx| {
             writing.finished = true;
+            end.readiness.moved.store(false, Ordering::Release);
             match &mut writing.stream {
                 Some(stream) => stream.poll_close_unpin(cx).map_err(Failure::from),
                 None => Poll::Ready(Err(closed())),

@@ -12,7 +12,7 @@
 #include "roletalk.h"
 
 /* Longer than anything takes, also under valgrind. Only there to fail. */
-#define LIMIT_S 60
+#define LIMIT_S 20
 
 #define FAIL(...)                                                                                   \
     do {                                                                                           \
@@ -93,17 +93,19 @@ static inline long counted(counter *c) {
     return n;
 }
 
-static inline void wait_count(counter *c, long until) {
+static inline void wait_count_at(counter *c, long until, int line) {
     struct timespec limit;
     clock_gettime(CLOCK_REALTIME, &limit);
     limit.tv_sec += LIMIT_S;
     pthread_mutex_lock(&c->mutex);
     while (c->count < until) {
         if (pthread_cond_timedwait(&c->changed, &c->mutex, &limit) == ETIMEDOUT)
-            FAIL("only %ld of %ld", c->count, until);
+            FAIL("line %d: only %ld of %ld", line, c->count, until);
     }
     pthread_mutex_unlock(&c->mutex);
 }
+
+#define wait_count(c, until) wait_count_at(c, until, __LINE__)
 
 /* For `drop`. */
 static inline void count_drop(void *user_data) {
