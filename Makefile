@@ -21,6 +21,7 @@ demo:
 test:
 	$(CARGO) test --workspace --lib --tests --examples --locked
 	$(CARGO) test --workspace --doc --locked
+	$(MAKE) -C bindings-c test
 
 ## The measurements of docs/BENCHMARKS.md. BENCH=--quick takes a fraction of the time.
 bench:

@@ -111,6 +111,36 @@
 #define RT_EVENT_MISSED 14
 
 /**
+ * No diagnostics.
+ */
+#define RT_LOG_OFF 0
+
+/**
+ * What is broken.
+ */
+#define RT_LOG_ERROR 1
+
+/**
+ * What should be looked at: refused authentication, failed handlers, slow consumers.
+ */
+#define RT_LOG_WARN 2
+
+/**
+ * What happens rarely.
+ */
+#define RT_LOG_INFO 3
+
+/**
+ * Connections, and messages that have no handler.
+ */
+#define RT_LOG_DEBUG 4
+
+/**
+ * Everything.
+ */
+#define RT_LOG_TRACE 5
+
+/**
  * Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
  */
 #define RT_CALLBACKS_THREAD 0
@@ -713,6 +743,50 @@ typedef struct {
      */
     Drop drop;
 } rt_outcome_handler;
+
+/**
+ * A line of diagnostics. Valid during the call.
+ */
+typedef struct {
+    /**
+     * The size of this struct in the library.
+     */
+    size_t struct_size;
+    /**
+     * RT_LOG_ERROR and so on.
+     */
+    int32_t level;
+    /**
+     * The part of the library that it comes from.
+     */
+    rt_string target;
+    /**
+     * The message, with its fields as ` name=value`.
+     */
+    rt_string text;
+    /**
+     * How many records were dropped before this one, since the function was too slow.
+     */
+    uint64_t dropped;
+} rt_log_record;
+
+/**
+ * Called for each line, one at a time, on a thread that does nothing else.
+ */
+typedef struct {
+    /**
+     * The function; NULL to log no more.
+     */
+    void (*call)(void *user_data, const rt_log_record *record);
+    /**
+     * Given to both functions.
+     */
+    void *user_data;
+    /**
+     * Ends the life of `user_data`; NULL if nothing has to be done.
+     */
+    Drop drop;
+} rt_log_handler;
 
 /**
  * Key and value: a tag, a header, a preshared key with its id.
@@ -1571,6 +1645,17 @@ int32_t rt_context_set_data(rt_context context,
  */
 int32_t rt_context_on_outcome(rt_context context,
                               rt_outcome_handler handler);
+
+/**
+ * Lets `handler` have the diagnostics of all peers up to `level`, RT_LOG_ERROR to RT_LOG_TRACE, in the
+ * place of the handler before, whose `drop` is called before this returns (or, inside its own call,
+ * after that). RT_LOG_OFF or a NULL function logs no more and ends the thread. Keys and proofs never
+ * appear.
+ *
+ * Errors: RT_INVALID_ARGUMENT for other levels, RT_IO. Any thread, also inside callbacks.
+ */
+int32_t rt_log(int32_t level,
+               rt_log_handler handler);
 
 /**
  * Cancels an operation: its callback is called with RT_CANCELED soon; a subscription is called no

@@ -405,7 +405,10 @@ impl PeerObject {
 
 /// Starts a thread that no signal of the program's is delivered to, and that no write to a closed
 /// socket can kill.
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
+pub(crate) fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, Failure> {
     let builder = std::thread::Builder::new().name(name.to_owned());
     // SAFETY: both sets are local variables that the functions fill before they are read.
     unsafe {

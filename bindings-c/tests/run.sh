@@ -102,7 +102,8 @@ for service in echo_service epoll_service echo_service_cpp; do
     wait $server
 done
 serve "$work/publish"
-"$work/subscribe" "$url" > "$work/heard" &
+# It must not keep the publisher's input open.
+"$work/subscribe" "$url" > "$work/heard" 9>&- &
 subscriber=$!
 printf 'one\ntwo\n' >&9
 exec 9>&-

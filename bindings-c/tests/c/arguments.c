@@ -32,6 +32,10 @@ static void never_writable(void *user_data, const rt_reply *reply, rt_writable s
     (void)user_data, (void)reply, (void)stream;
     FAIL("called");
 }
+static void never_log(void *user_data, const rt_log_record *record) {
+    (void)user_data, (void)record;
+    FAIL("called");
+}
 static void never_unit(void *user_data, rt_unit unit) {
     (void)user_data, (void)unit;
     FAIL("called");
@@ -309,6 +313,9 @@ static void wrong_values(void) {
     static char long_name[70000];
     memset(long_name, 'x', sizeof long_name);
     EXPECT(bad, rt_destination_send(p.to, rt_string_of(long_name, sizeof long_name), d, NULL));
+
+    EXPECT_DROP(bad, rt_log(9, handler_rt_log_handler(never_log, &drops, count_drop)));
+    EXPECT_DROP(bad, rt_log(-1, handler_rt_log_handler(never_log, &drops, count_drop)));
 
     rt_number number;
     int32_t flag;

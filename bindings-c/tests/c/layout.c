@@ -93,6 +93,16 @@ int main(void) {
     FIELD(rt_outcome_handler, call);
     FIELD(rt_outcome_handler, user_data);
     FIELD(rt_outcome_handler, drop);
+    TYPE(rt_log_record);
+    FIELD(rt_log_record, struct_size);
+    FIELD(rt_log_record, level);
+    FIELD(rt_log_record, target);
+    FIELD(rt_log_record, text);
+    FIELD(rt_log_record, dropped);
+    TYPE(rt_log_handler);
+    FIELD(rt_log_handler, call);
+    FIELD(rt_log_handler, user_data);
+    FIELD(rt_log_handler, drop);
     TYPE(rt_pair);
     FIELD(rt_pair, key);
     FIELD(rt_pair, value);

@@ -513,6 +513,32 @@ static void ends(int32_t callbacks) {
     counter_destroy(&ended), counter_destroy(&drops), counter_destroy(&closings);
 }
 
+/* Diagnostics. */
+
+static counter logged;
+
+static void on_log(void *user_data, const rt_log_record *record) {
+    (void)user_data;
+    CHECK(record->struct_size == sizeof *record && record->level >= RT_LOG_ERROR);
+    CHECK(record->level <= RT_LOG_DEBUG && record->target.len > 0 && record->text.len > 0);
+    count(&logged);
+}
+
+static void logging(void) {
+    counter log_drops;
+    counter_init(&logged), counter_init(&log_drops);
+    rt_log_handler handler = handler_rt_log_handler(on_log, &log_drops, count_drop);
+    OK(rt_log(RT_LOG_DEBUG, handler));
+    pair p = connect_pair(RT_CALLBACKS_THREAD);
+    wait_count(&logged, 1);
+    OK(rt_log(RT_LOG_ERROR, handler));
+    CHECK(counted(&log_drops) == 1);
+    close_pair(&p);
+    OK(rt_log(RT_LOG_OFF, handler_rt_log_handler(NULL, NULL, NULL)));
+    CHECK(counted(&log_drops) == 2);
+    counter_destroy(&logged), counter_destroy(&log_drops);
+}
+
 /* The child of a fork. */
 
 static void forked(void) {
@@ -546,6 +572,7 @@ int main(int argc, char **argv) {
     polled();
     ends(RT_CALLBACKS_THREAD);
     ends(RT_CALLBACKS_INLINE);
+    logging();
     /* Sanitizers do not like a fork of a process with threads: any argument leaves it out. */
     if (argc == 1) forked();
     CHECK(signal(SIGPIPE, SIG_DFL) == SIG_DFL);
