@@ -27,6 +27,7 @@ test:
 bench:
 	$(CARGO) bench --locked -p roletalk --bench engine -- $(BENCH)
 	$(CARGO) bench --locked -p roletalk --bench field -- $(BENCH)
+	$(MAKE) -C bindings-c bench
 
 ## The simulation for a long time, with new seeds.
 soak:

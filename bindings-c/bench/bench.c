@@ -1,4 +1,4 @@
-/* The C side of the comparison with Rust: bench.rs starts this program as server and as client, and
+/* The C side of the comparison with Rust: compare.py starts this program as server and as client, and
  * tells the client by lines on its input what to do.
  *
  *   bench server CALLBACKS            prints its address, serves until its input ends
