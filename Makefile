@@ -21,11 +21,13 @@ demo:
 test:
 	$(CARGO) test --workspace --lib --tests --examples --locked
 	$(CARGO) test --workspace --doc --locked
+	$(MAKE) -C bindings-c test
 
 ## The measurements of docs/BENCHMARKS.md. BENCH=--quick takes a fraction of the time.
 bench:
 	$(CARGO) bench --locked -p roletalk --bench engine -- $(BENCH)
 	$(CARGO) bench --locked -p roletalk --bench field -- $(BENCH)
+	$(MAKE) -C bindings-c bench
 
 ## The simulation for a long time, with new seeds.
 soak:
@@ -43,6 +45,7 @@ lint:
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) clippy -p roletalk --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	$(MAKE) -C bindings-c check-header
 	scripts/check-sans-io.sh --self-test
 	scripts/check-sans-io.sh
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \

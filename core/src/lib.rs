@@ -27,9 +27,9 @@ pub use wire::{Data, DataType};
 pub use net::{ConnectOptions, ListenOptions, Listener, TlsClient, TlsServer};
 #[cfg(feature = "net")]
 pub use peer::{
-    Answer, Connected, Context, Destination, Events, Kind, Next, OpenStream, Peer, PeerBuilder,
-    PeerEvent, PeerStats, Readable, ReadableRequest, Requesting, Role, SendMessage, SendRequest,
-    Sending, Survey, Unit, Writable, WritableRequest,
+    Answer, Connected, Context, Deferred, Destination, Events, Kind, Next, OpenStream, Peer,
+    PeerBuilder, PeerEvent, PeerStats, Readable, ReadableRequest, Requesting, Role, SendMessage,
+    SendRequest, Sending, Survey, Unit, Writable, WritableRequest,
 };
 
 /// The value of `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key`, for servers that do the

@@ -543,12 +543,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         self.handle_events(&unit);
     }
 
-    /// Sets the timer. True when there is more to write, queued by others while they saw this task
-    /// at work and did not wake it.
+    /// Sets the timer. True when there is more to do that others have left while they saw this task at
+    /// work and did not wake it.
     fn settle(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(unit) = &self.unit else { return false };
         let (mut deadline, has_output) = unit.outlook(self.conn);
         if has_output && self.out.is_empty() {
+            return true;
+        }
+        // Handlers that ended on other threads meanwhile have not woken this task.
+        if self.paused_since.is_some() && !unit.is_overrun() {
             return true;
         }
         // After the pause there is nothing to wait for but input and the handlers.

@@ -117,6 +117,26 @@ impl Context {
         Ok(self.data().parse()?)
     }
 
+    /// Accepts a stream that this peer reads, for [deferred](crate::Role::on_deferred) handlers; as
+    /// [`ReadableRequest::accept`].
+    ///
+    /// # Errors
+    /// As there, and [`ErrorKind::InvalidArgument`] when the context is not of [`Kind::Readable`].
+    pub fn accept_readable(&self, data: impl Into<Data>) -> Result<Readable> {
+        let id = self.accept(Kind::Readable, &data.into())?;
+        Ok(Readable::new(self.unit.clone(), id))
+    }
+
+    /// Accepts a stream that this peer writes, for [deferred](crate::Role::on_deferred) handlers; as
+    /// [`WritableRequest::accept`].
+    ///
+    /// # Errors
+    /// As there, and [`ErrorKind::InvalidArgument`] when the context is not of [`Kind::Writable`].
+    pub fn accept_writable(&self, data: impl Into<Data>) -> Result<Writable> {
+        let id = self.accept(Kind::Writable, &data.into())?;
+        Ok(Writable::new(self.unit.clone(), id))
+    }
+
     fn take_offer(&self) -> Result<StreamOffer> {
         self.offer
             .as_ref()
@@ -125,7 +145,11 @@ impl Context {
     }
 
     /// Gives the requester its answer and opens the stream.
-    fn accept(&self, data: &Data) -> Result<crate::engine::StreamId> {
+    fn accept(&self, kind: Kind, data: &Data) -> Result<crate::engine::StreamId> {
+        if self.kind != kind {
+            let text = format!("This is a {:?}, not a {kind:?}", self.kind);
+            return Err(Error::new(ErrorKind::InvalidArgument, text));
+        }
         let offer = self.take_offer()?;
         self.unit.with(|state| {
             let accepted = state.machine.accept_stream(offer, data.payload());
@@ -160,8 +184,7 @@ impl ReadableRequest {
     /// [`ErrorKind::ConnectionLost`] when the requester is gone, [`ErrorKind::Overloaded`] when too
     /// many streams are open; the requester is told.
     pub fn accept(&self, data: impl Into<Data>) -> Result<Readable> {
-        let id = self.0.accept(&data.into())?;
-        Ok(Readable::new(self.0.unit.clone(), id))
+        self.0.accept_readable(data)
     }
 }
 
@@ -185,8 +208,7 @@ impl WritableRequest {
     /// [`ErrorKind::ConnectionLost`] when the requester is gone, [`ErrorKind::Overloaded`] when too
     /// many streams are open; the requester is told.
     pub fn accept(&self, data: impl Into<Data>) -> Result<Writable> {
-        let id = self.0.accept(&data.into())?;
-        Ok(Writable::new(self.0.unit.clone(), id))
+        self.0.accept_writable(data)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -10,6 +11,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use super::{
@@ -29,7 +31,30 @@ use crate::{
 
 /// A future of a handler, on the heap.
 pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Data>> + Send>>;
-pub(crate) type Handler = Arc<dyn Fn(Context) -> HandlerFuture + Send + Sync>;
+
+/// What serves an event.
+#[derive(Clone)]
+pub(crate) enum Handler {
+    /// Its outcome is the answer.
+    Future(Arc<dyn Fn(Context) -> HandlerFuture + Send + Sync>),
+    /// It is given the means to answer.
+    Deferred(Arc<dyn Fn(Context, Deferred) + Send + Sync>),
+}
+
+impl Handler {
+    /// Behind middleware, which waits for an outcome in any case.
+    fn start(&self, context: Context) -> HandlerFuture {
+        match self {
+            Handler::Future(function) => function(context),
+            Handler::Deferred(function) => {
+                let (sender, receiver) = oneshot::channel();
+                function(context, Deferred(Some(Way::Middleware(sender))));
+                Box::pin(async { receiver.await.unwrap_or_else(|_| Err(unanswered())) })
+            }
+        }
+    }
+}
+
 pub(crate) type Middleware = Arc<dyn Fn(Context, Next) -> HandlerFuture + Send + Sync>;
 
 /// The middleware that something goes through.
@@ -66,7 +91,7 @@ impl Next {
                 self.at += 1;
                 middleware(context, self)
             }
-            None => (self.handler)(context),
+            None => self.handler.start(context),
         }
     }
 }
@@ -77,6 +102,72 @@ enum Reply {
     None,
     Request(Responder),
     Stream(StreamOffer, Arc<Offer>),
+}
+
+/// The means to answer what a [deferred](crate::Role::on_deferred) handler was called for: once, at
+/// any time, on any thread.
+///
+/// Dropping it unanswered rejects a request or a stream that was not accepted. A message has no
+/// answer; dropping its `Deferred` says that it has been dealt with. What is not answered yet counts as a
+/// running handler ([`Limits::running_handlers`](engine::Limits)).
+pub struct Deferred(Option<Way>);
+
+/// Where an outcome goes.
+enum Way {
+    Unit(Arc<UnitInner>, Reply),
+    Middleware(oneshot::Sender<Result<Data>>),
+}
+
+impl Deferred {
+    /// Answers, or rejects with the error's text. Never waits: when the unit has no room, a task
+    /// does.
+    pub fn respond(self, outcome: Result<Data>) {
+        Deferred::respond_all([(self, outcome)]);
+    }
+
+    /// Answers many at once, which costs less than one after the other.
+    pub fn respond_all(answers: impl IntoIterator<Item = (Deferred, Result<Data>)>) {
+        let mut batch = Vec::new();
+        let mut of: Option<Arc<UnitInner>> = None;
+        for (mut deferred, outcome) in answers {
+            match deferred.0.take() {
+                Some(Way::Unit(unit, reply)) => {
+                    report(&unit, &reply, &outcome);
+                    if let Some(other) = of.take_if(|of| !Arc::ptr_eq(of, &unit)) {
+                        answer_all(&other, batch.drain(..));
+                    }
+                    of.get_or_insert(unit);
+                    batch.push((reply, outcome));
+                }
+                Some(Way::Middleware(sender)) => {
+                    // The middleware may have gone on without it.
+                    let _ = sender.send(outcome);
+                }
+                None => {}
+            }
+        }
+        if let Some(unit) = of {
+            answer_all(&unit, batch);
+        }
+    }
+}
+
+impl Drop for Deferred {
+    fn drop(&mut self) {
+        if let Some(way) = self.0.take() {
+            let outcome = match way {
+                Way::Unit(_, Reply::None) => Ok(Data::null()),
+                _ => Err(unanswered()),
+            };
+            Deferred(Some(way)).respond(outcome);
+        }
+    }
+}
+
+impl fmt::Debug for Deferred {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Deferred")
+    }
 }
 
 /// A batch of handlers that takes longer than this keeps the connection from answering pings: the
@@ -251,10 +342,18 @@ impl Dispatcher {
 /// task, which polls it once more: the wake-up of this first try is not needed.
 fn first_step(unit: &Arc<UnitInner>, job: Job) -> Option<(Reply, Result<Data>)> {
     let Job { handler, chain, context, reply } = job;
+    if let (Handler::Deferred(function), None) = (&handler, &chain) {
+        let deferred = Deferred(Some(Way::Unit(unit.clone(), reply)));
+        let call = AssertUnwindSafe(|| function(context, deferred));
+        if std::panic::catch_unwind(call).is_err() {
+            report(unit, &Reply::None, &Err(panicked()));
+        }
+        return None;
+    }
     // Foreign code: it may do anything, panicking included.
     let step = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let mut future = match chain {
-            None => handler(context),
+            None => handler.start(context),
             Some(chain) => Next { chain, at: 0, handler }.start(context),
         };
         match future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
@@ -320,6 +419,10 @@ async fn backlog_task(unit: Arc<UnitInner>) {
         answer_all(&unit, first_step(&unit, job));
         tokio::task::consume_budget().await;
     }
+}
+
+fn unanswered() -> Error {
+    Error::new(ErrorKind::HandlerFailed, "The handler did not answer")
 }
 
 fn panicked() -> Error {

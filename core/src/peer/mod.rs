@@ -31,7 +31,7 @@ pub use destination::{
     Answer, Destination, OpenStream, Requesting, SendMessage, SendRequest, Sending, Survey,
 };
 pub(crate) use dispatch::Dispatcher;
-pub use dispatch::Next;
+pub use dispatch::{Deferred, Next};
 pub use event::{Events, PeerEvent};
 pub use role::Role;
 pub(crate) use shared::{Shared, lock};

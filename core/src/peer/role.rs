@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     context::{Context, Kind, ReadableRequest, WritableRequest},
-    dispatch::{Chain, Handler, HandlerFuture, Middleware, Next},
+    dispatch::{Chain, Deferred, Handler, HandlerFuture, Middleware, Next},
     shared::Shared,
 };
 use crate::{
@@ -96,10 +96,16 @@ impl RoleInner {
         any.then(|| Chain { peer: peer.clone(), role: role.clone() })
     }
 
-    fn register(&self, event: &str, handler: Handler, table: fn(&mut Handlers) -> &mut ByEvent) {
+    fn register(&self, kind: Kind, event: &str, handler: Handler) {
         self.handlers.rcu(|handlers| {
             let mut handlers = Handlers::clone(handlers);
-            table(&mut handlers).insert(event.into(), handler.clone());
+            let by_event = match kind {
+                Kind::Message => &mut handlers.message,
+                Kind::Request => &mut handlers.request,
+                Kind::Readable => &mut handlers.readable,
+                Kind::Writable => &mut handlers.writable,
+            };
+            by_event.insert(event.into(), handler.clone());
             handlers
         });
         self.changes.note();
@@ -115,7 +121,7 @@ where
     T: Into<Data>,
     E: fmt::Display,
 {
-    Arc::new(move |context| -> HandlerFuture {
+    Handler::Future(Arc::new(move |context| -> HandlerFuture {
         let future = function(argument(context));
         Box::pin(async move {
             match future.await {
@@ -123,7 +129,7 @@ where
                 Err(error) => Err(Error::new(ErrorKind::HandlerFailed, error.to_string())),
             }
         })
-    })
+    }))
 }
 
 /// A service that this peer offers, and the handlers of its events.
@@ -171,7 +177,7 @@ impl Role {
         E: fmt::Display,
     {
         let handler = handler(function, |context| context);
-        self.inner.register(event, handler, |handlers| &mut handlers.message);
+        self.inner.register(Kind::Message, event, handler);
         self
     }
 
@@ -194,7 +200,7 @@ impl Role {
         E: fmt::Display,
     {
         let handler = handler(function, |context| context);
-        self.inner.register(event, handler, |handlers| &mut handlers.request);
+        self.inner.register(Kind::Request, event, handler);
         self
     }
 
@@ -221,7 +227,7 @@ impl Role {
         E: fmt::Display,
     {
         let handler = handler(function, ReadableRequest);
-        self.inner.register(event, handler, |handlers| &mut handlers.readable);
+        self.inner.register(Kind::Readable, event, handler);
         self
     }
 
@@ -246,7 +252,38 @@ impl Role {
         E: fmt::Display,
     {
         let handler = handler(function, WritableRequest);
-        self.inner.register(event, handler, |handlers| &mut handlers.writable);
+        self.inner.register(Kind::Writable, event, handler);
+        self
+    }
+
+    /// Handles one kind of communication with a function that answers later, from wherever it likes,
+    /// without a future of its own. For those who hand work to threads or queues of theirs, such as
+    /// other languages. The function is called on the task of the connection and must not block.
+    ///
+    /// A stream is accepted with [`Context::accept_readable`] or [`Context::accept_writable`], after
+    /// which the response says only that the handler is done, or refused by responding with an error.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use roletalk::{Data, Kind};
+    ///
+    /// let (sender, receiver) = std::sync::mpsc::channel::<(roletalk::Context, roletalk::Deferred)>();
+    /// std::thread::spawn(move || {
+    ///     for (context, deferred) in receiver {
+    ///         deferred.respond(Ok(context.into_data()));
+    ///     }
+    /// });
+    /// let peer = roletalk::Peer::builder().build()?;
+    /// peer.role("echo")?.on_deferred(Kind::Request, "say", move |context, deferred| {
+    ///     let _ = sender.send((context, deferred));
+    /// });
+    /// # Ok::<_, roletalk::Error>(()) }).unwrap();
+    /// ```
+    pub fn on_deferred<F>(&self, kind: Kind, event: &str, function: F) -> &Role
+    where
+        F: Fn(Context, Deferred) + Send + Sync + 'static,
+    {
+        self.inner.register(kind, event, Handler::Deferred(Arc::new(function)));
         self
     }
 

@@ -1,0 +1,21 @@
+// Serves role "echo". Prints its address; ends with its input.
+//
+//   echo_service [ADDRESS]
+#include <iostream>
+#include <limits>
+
+#include <roletalk.hpp>
+
+int main(int argc, char **argv) try {
+    roletalk::Peer peer("echo service");
+    auto role = peer.role("echo", true);
+    role.on_request("say", [](roletalk::Context &context) { return context.data(); });
+    role.enable();
+    std::cout << peer.listen(argc > 1 ? argv[1] : "127.0.0.1:0") << std::endl;
+    std::cin.ignore(std::numeric_limits<std::streamsize>::max());
+    peer.drain(std::chrono::seconds(10));
+    return 0;
+} catch (const roletalk::Error &error) {
+    std::cerr << error.what() << "\n";
+    return 1;
+}

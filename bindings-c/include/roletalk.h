@@ -1,0 +1,2196 @@
+/*
+ * roletalk: brokerless, peer-to-peer messaging between services, over WebSocket.
+ *
+ * Made by cbindgen from the sources of bindings-c: do not edit. docs/C-API.md is a guide to it.
+ *
+ * Conventions, for all functions:
+ *
+ * - They return a status code: RT_OK (0) or why they failed. rt_last_error gives a text for that.
+ *   A call that fails has changed nothing, unless its description says otherwise.
+ * - Handles (rt_peer, rt_unit, ...) are numbers in a struct, not pointers. Zero is no handle. One that
+ *   was closed or freed, or never was one, is an error (RT_INVALID_HANDLE) and nothing worse; so is
+ *   closing one twice, also from two threads at the same time.
+ * - Every function may be called from any thread, and inside callbacks, closing and freeing included,
+ *   unless its description says otherwise.
+ * - Strings and payloads are a pointer and a length, in both directions; there is no zero at the end.
+ *   What a program passes in is copied before the call returns. A pointer must point to as many
+ *   readable (or writable) bytes as the length says: that, no library can check. NULL where something
+ *   is needed, and lengths and structs that cannot be, are errors.
+ * - Structs that begin with struct_size: set it to the sizeof, and the rest to zero before use, as in
+ *   rt_peer_options options = {.struct_size = sizeof options}. So older programs work with newer
+ *   libraries.
+ *   Structs that the library passes to callbacks have it set: fields behind it are not there.
+ * - Callbacks are a function with user_data and drop. The function is called where the peer's
+ *   callbacks run (rt_peer_options.callbacks); those of one peer never run at the same time. drop is
+ *   called exactly once, after the last call, also when the function that got the callback fails; on
+ *   the thread of the callbacks, or on the one that calls that function or rt_peer_close. No lock of
+ *   the library's is held during either. They must return; C++ exceptions must not leave them.
+ * - Pointers that a callback gets are valid until it returns, unless it is said otherwise.
+ * - In the child of a fork everything but rt_peer_new returns RT_FORKED, and so do the parent's handles
+ *   after that. The library sets no signal handler, raises no SIGPIPE and does nothing at exit.
+ */
+
+
+#ifndef ROLETALK_H
+#define ROLETALK_H
+
+
+#include <stddef.h>
+#include <stdint.h>
+
+
+/**
+ * A unit connected.
+ */
+#define RT_EVENT_UNIT_OPENED 1
+
+/**
+ * A unit's last connection closed.
+ */
+#define RT_EVENT_UNIT_CLOSED 2
+
+/**
+ * The first unit that serves a destination's role is there.
+ */
+#define RT_EVENT_DESTINATION_OPENED 3
+
+/**
+ * No unit serves a destination's role any more.
+ */
+#define RT_EVENT_DESTINATION_CLOSED 4
+
+/**
+ * A unit serves a destination's role from now on.
+ */
+#define RT_EVENT_DESTINATION_GAINED 5
+
+/**
+ * A unit serves a destination's role no longer.
+ */
+#define RT_EVENT_DESTINATION_LOST 6
+
+/**
+ * A handshake was refused, by this side or the other: `text` says why.
+ */
+#define RT_EVENT_AUTH_REFUSED 7
+
+/**
+ * An address that was lost, or never reached, is connected now, after `count` failures.
+ */
+#define RT_EVENT_RECONNECT_SUCCEEDED 8
+
+/**
+ * An address was dialed again in vain. It is tried further.
+ */
+#define RT_EVENT_RECONNECT_FAILED 9
+
+/**
+ * A connection closed: `status` and `text` say why. `unit` is none before the handshake was done.
+ */
+#define RT_EVENT_CONNECTION_CLOSED 10
+
+/**
+ * Something came that the protocol does not allow; that one connection is closed.
+ */
+#define RT_EVENT_BAD_INPUT 11
+
+/**
+ * A unit takes no data although `queued` bytes wait for it, or sends more than the handlers can do:
+ * `count` messages and requests were dropped or rejected so far.
+ */
+#define RT_EVENT_SLOW_CONSUMER 12
+
+/**
+ * The handler of a message failed, or that of a stream after it had accepted it.
+ */
+#define RT_EVENT_HANDLER_FAILED 13
+
+/**
+ * This subscriber was too slow and has missed `count` events.
+ */
+#define RT_EVENT_MISSED 14
+
+/**
+ * No diagnostics.
+ */
+#define RT_LOG_OFF 0
+
+/**
+ * What is broken.
+ */
+#define RT_LOG_ERROR 1
+
+/**
+ * What should be looked at: refused authentication, failed handlers, slow consumers.
+ */
+#define RT_LOG_WARN 2
+
+/**
+ * What happens rarely.
+ */
+#define RT_LOG_INFO 3
+
+/**
+ * Connections, and messages that have no handler.
+ */
+#define RT_LOG_DEBUG 4
+
+/**
+ * Everything.
+ */
+#define RT_LOG_TRACE 5
+
+/**
+ * Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
+ */
+#define RT_CALLBACKS_THREAD 0
+
+/**
+ * Callbacks run right on the thread that does the peer's input and output: the fastest way, for
+ * callbacks that never wait. Blocking calls return RT_WOULD_DEADLOCK there.
+ */
+#define RT_CALLBACKS_INLINE 1
+
+/**
+ * Callbacks run only inside rt_poll, which the program calls when rt_fd is readable.
+ */
+#define RT_CALLBACKS_POLL 2
+
+/**
+ * It worked.
+ */
+#define RT_OK 0
+
+/**
+ * An argument is not usable: NULL where something is needed, a name that is too long or not UTF-8,
+ * an address that does not parse, a `struct_size` that no version knows.
+ */
+#define RT_INVALID_ARGUMENT 1
+
+/**
+ * The peer was closed, or is draining and takes no new work.
+ */
+#define RT_CLOSED 2
+
+/**
+ * No connected unit serves the role.
+ */
+#define RT_NO_UNIT 3
+
+/**
+ * It did not come in time.
+ */
+#define RT_TIMEOUT 4
+
+/**
+ * The remote peer rejected the request or refused the stream.
+ */
+#define RT_REJECTED 5
+
+/**
+ * The unit's last connection, or the stream's connection, was lost.
+ */
+#define RT_CONNECTION_LOST 6
+
+/**
+ * A bound was reached: queued bytes, waiting requests, open streams, units.
+ */
+#define RT_OVERLOADED 7
+
+/**
+ * The message is larger than the limit, or the buffer is smaller than the text.
+ */
+#define RT_TOO_LARGE 8
+
+/**
+ * One side did not accept the other's preshared key, or broke the handshake.
+ */
+#define RT_AUTH_REFUSED 9
+
+/**
+ * The address could not be dialed: name, TCP, TLS or upgrade.
+ */
+#define RT_CONNECT_FAILED 10
+
+/**
+ * The remote peer sent something that the protocol does not allow.
+ */
+#define RT_PROTOCOL 11
+
+/**
+ * The stream was ended, or broken off by the other end.
+ */
+#define RT_STREAM_CLOSED 12
+
+/**
+ * A payload is not of the type that it says, or not of the one that was asked for.
+ */
+#define RT_DATA 13
+
+/**
+ * An operation of the operating system failed.
+ */
+#define RT_IO 14
+
+/**
+ * Certificates, keys or TLS settings are not usable.
+ */
+#define RT_TLS 15
+
+/**
+ * A handler panicked. Handlers of C programs do not; only events of peers in Rust tell of it.
+ */
+#define RT_HANDLER_PANICKED 16
+
+/**
+ * A handler rejected a message, or a stream after it had accepted it.
+ */
+#define RT_HANDLER_FAILED 17
+
+/**
+ * The remote peer did not answer a ping in time.
+ */
+#define RT_HEARTBEAT_TIMEOUT 18
+
+/**
+ * Nothing more comes: the end of a stream or of a survey.
+ */
+#define RT_END 100
+
+/**
+ * Nothing can be done without waiting, and the caller did not want to wait.
+ */
+#define RT_WOULD_BLOCK 101
+
+/**
+ * The handle is zero, of another kind, was closed or freed, or is valid only inside the callback that
+ * it was given to.
+ */
+#define RT_INVALID_HANDLE 102
+
+/**
+ * The call would wait for something that cannot happen while its caller waits.
+ */
+#define RT_WOULD_DEADLOCK 103
+
+/**
+ * The process is the child of a fork, and the handle is of the parent.
+ */
+#define RT_FORKED 104
+
+/**
+ * The operation was canceled.
+ */
+#define RT_CANCELED 105
+
+/**
+ * A bug of the library. It caught itself; what the call was about may be lost.
+ */
+#define RT_INTERNAL 106
+
+/**
+ * The version of the ABI that this header describes; the number in the soname.
+ */
+#define RT_ABI_VERSION 0
+
+/**
+ * Bytes.
+ */
+#define RT_BINARY 0
+
+/**
+ * Nothing.
+ */
+#define RT_NULL 1
+
+/**
+ * One byte, 0 or 1.
+ */
+#define RT_BOOLEAN 2
+
+/**
+ * UTF-8.
+ */
+#define RT_TEXT 3
+
+/**
+ * A number as text, as JavaScript prints it.
+ */
+#define RT_NUMBER 4
+
+/**
+ * JSON.
+ */
+#define RT_JSON 5
+
+/**
+ * What a handler is for, from its own side.
+ */
+#define RT_MESSAGE 1
+
+/**
+ * A request: the handler answers.
+ */
+#define RT_REQUEST 2
+
+/**
+ * A stream that this peer reads: another one asked for a writable.
+ */
+#define RT_READABLE 3
+
+/**
+ * A stream that this peer writes: another one asked for a readable.
+ */
+#define RT_WRITABLE 4
+
+/**
+ * The text of a number. Use it as a payload with rt_number_data.
+ */
+typedef struct {
+    /**
+     * How many bytes of `text`.
+     */
+    size_t len;
+    /**
+     * No zero at the end.
+     */
+    char text[32];
+} rt_number;
+
+/**
+ * A payload: its type, and its bytes as they are on the wire. Make one with rt_null, rt_boolean,
+ * rt_text, rt_binary, rt_json and rt_number_data; read one with its bytes and rt_data_as_bool,
+ * rt_data_as_double, rt_data_as_int64, rt_data_as_uint64.
+ */
+typedef struct {
+    /**
+     * RT_BINARY and so on. Other numbers may come from peers of later versions: read those as null.
+     */
+    int32_t kind;
+    /**
+     * How many bytes.
+     */
+    size_t len;
+    /**
+     * The first byte; may be NULL when `len` is 0. Text and JSON have no zero at the end.
+     */
+    const void *bytes;
+} rt_data;
+
+/**
+ * A role as offered by units. Belongs to its peer and is valid until that is closed.
+ */
+typedef struct {
+    /**
+     * Zero is none.
+     */
+    uint64_t id;
+} rt_destination;
+
+/**
+ * A connected remote peer. Callbacks borrow it: keep it with rt_unit_clone, and free that with
+ * rt_unit_free.
+ */
+typedef struct {
+    /**
+     * Zero is none.
+     */
+    uint64_t id;
+} rt_unit;
+
+/**
+ * Called for each unit, on the caller's thread. The unit is borrowed.
+ */
+typedef void (*rt_unit_visitor)(void *user_data, rt_unit unit);
+
+/**
+ * Text: UTF-8 with its length in bytes, without a zero at the end. `data` may be NULL when `len` is 0.
+ * Make one of a literal with RT_STR("text"), print one with printf("%.*s", RT_ARG(string)).
+ */
+typedef struct {
+    /**
+     * The first byte.
+     */
+    const char *data;
+    /**
+     * How many bytes.
+     */
+    size_t len;
+} rt_string;
+
+/**
+ * How to send or to ask. All zero but the size: to the next unit in turn, in order, with the default
+ * time limit.
+ */
+typedef struct {
+    /**
+     * sizeof(rt_send_options).
+     */
+    size_t struct_size;
+    /**
+     * The unit to send to; zero for the next in turn. Not for broadcasts and surveys.
+     */
+    rt_unit unit;
+    /**
+     * Not 0: take the least loaded connection, though it may then overtake others. Not for streams.
+     */
+    int32_t unordered;
+    /**
+     * Requests, surveys, streams: milliseconds for the answer; 0 stands for the default, five
+     * minutes. rt_destination_send, rt_destination_broadcast: milliseconds to wait for room in the
+     * queue; 0: without a limit; negative: not at all.
+     */
+    int64_t timeout_ms;
+} rt_send_options;
+
+/**
+ * The answer to a blocking call. Freed by rt_answer_free.
+ */
+typedef struct {
+    /**
+     * Zero is none.
+     */
+    uint64_t id;
+} rt_answer;
+
+/**
+ * The end of an operation. Valid during the call.
+ */
+typedef struct {
+    /**
+     * The size of this struct in the library.
+     */
+    size_t struct_size;
+    /**
+     * RT_OK, or why there is no answer.
+     */
+    int32_t status;
+    /**
+     * The answer's payload; null if there is none.
+     */
+    rt_data data;
+    /**
+     * The text that belongs to `status`, such as the reason of a rejection.
+     */
+    rt_string error;
+    /**
+     * The unit that answered, borrowed; none when it is not known.
+     */
+    rt_unit unit;
+    /**
+     * For surveys: how many more answers will come.
+     */
+    size_t remaining;
+} rt_reply;
+
+/**
+ * Ends the life of `user_data`.
+ */
+typedef void (*Drop)(void *user_data);
+
+/**
+ * Called with the end of an operation, where the peer's callbacks run.
+ */
+typedef struct {
+    /**
+     * The function; not NULL.
+     */
+    void (*call)(void *user_data, const rt_reply *reply);
+    /**
+     * Given to both functions.
+     */
+    void *user_data;
+    /**
+     * Ends the life of `user_data`; NULL if nothing has to be done.
+     */
+    Drop drop;
+} rt_reply_handler;
+
+/**
+ * Something under way that will call back. Freed by rt_operation_free, which does not end it.
+ */
+typedef struct {
+    /**
+     * Zero is none.
+     */
+    uint64_t id;
+} rt_operation;
+
+/**
+ * The answers to a survey. Freed by rt_survey_free.
+ */
+typedef struct {
+    /**
+     * Zero is none.
+     */
+    uint64_t id;
+} rt_survey;
+
+/**
+ * The reading end of a stream. Closed by rt_readable_close.
+ */
+typedef struct {
+    /**
+     * Zero is none.
+     */
+    uint64_t id;
+} rt_readable;
+
+/**
+ * The writing end of a stream. Closed by rt_writable_close.
+ */
+typedef struct {
+    /**
+     * Zero is none.
+     */
+    uint64_t id;
+} rt_writable;
+
+/**
+ * Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
+ * the other side has said. The stream is the callee's, who closes it with rt_readable_close.
+ */
+typedef struct {
+    /**
+     * The function; not NULL.
+     */
+    void (*call)(void *user_data, const rt_reply *reply, rt_readable stream);
+    /**
+     * Given to both functions.
+     */
+    void *user_data;
+    /**
+     * Ends the life of `user_data`; NULL if nothing has to be done.
+     */
+    Drop drop;
+} rt_readable_handler;
+
+/**
+ * Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
+ * the other side has said. The stream is the callee's, who closes it with rt_writable_close.
+ */
+typedef struct {
+    /**
+     * The function; not NULL.
+     */
+    void (*call)(void *user_data, const rt_reply *reply, rt_writable stream);
+    /**
+     * Given to both functions.
+     */
+    void *user_data;
+    /**
+     * Ends the life of `user_data`; NULL if nothing has to be done.
+     */
+    Drop drop;
+} rt_writable_handler;
+
+/**
+ * The local node. Made by rt_peer_new, closed by rt_peer_close.
+ */
+typedef struct {
+    /**
+     * Zero is none.
+     */
+    uint64_t id;
+} rt_peer;
+
+/**
+ * Something that happened to a peer. Valid during the call. Fields that do not belong to the kind are
+ * zero. New kinds may be added.
+ */
+typedef struct {
+    /**
+     * The size of this struct in the library.
+     */
+    size_t struct_size;
+    /**
+     * RT_EVENT_UNIT_OPENED and so on.
+     */
+    int32_t kind;
+    /**
+     * The status code that belongs to `text`.
+     */
+    int32_t status;
+    /**
+     * The unit, borrowed.
+     */
+    rt_unit unit;
+    /**
+     * The destination's role.
+     */
+    rt_string role;
+    /**
+     * The address that was dialed.
+     */
+    rt_string address;
+    /**
+     * What there is to say.
+     */
+    rt_string text;
+    /**
+     * How many.
+     */
+    uint64_t count;
+    /**
+     * Bytes that wait to be written.
+     */
+    uint64_t queued;
+} rt_event;
+
+/**
+ * Called for each event, in their order, where the peer's callbacks run.
+ */
+typedef struct {
+    /**
+     * The function; not NULL.
+     */
+    void (*call)(void *user_data, const rt_event *event);
+    /**
+     * Given to both functions.
+     */
+    void *user_data;
+    /**
+     * Ends the life of `user_data`; NULL if nothing has to be done.
+     */
+    Drop drop;
+} rt_event_handler;
+
+/**
+ * What a handler is to answer. Valid inside the handler; rt_context_defer makes one that is valid
+ * until it is answered.
+ */
+typedef struct {
+    /**
+     * Zero is none.
+     */
+    uint64_t id;
+} rt_context;
+
+/**
+ * What came for a handler. Valid until the handler returns, also when it answers before.
+ */
+typedef struct {
+    /**
+     * The size of this struct in the library.
+     */
+    size_t struct_size;
+    /**
+     * RT_MESSAGE, RT_REQUEST, RT_READABLE or RT_WRITABLE.
+     */
+    int32_t kind;
+    /**
+     * The role that it is addressed to.
+     */
+    rt_string role;
+    /**
+     * The name of the action; may be empty.
+     */
+    rt_string event;
+    /**
+     * The payload.
+     */
+    rt_data data;
+    /**
+     * The unit that sent it, borrowed.
+     */
+    rt_unit unit;
+    /**
+     * What to answer.
+     */
+    rt_context context;
+} rt_incoming;
+
+/**
+ * How something that middleware has passed on was answered. Valid during the call.
+ */
+typedef struct {
+    /**
+     * The size of this struct in the library.
+     */
+    size_t struct_size;
+    /**
+     * RT_OK, or RT_HANDLER_FAILED when it was rejected.
+     */
+    int32_t status;
+    /**
+     * The answer, when it was not rejected.
+     */
+    rt_data data;
+    /**
+     * Why it was rejected.
+     */
+    rt_string error;
+    /**
+     * rt_context_respond and rt_context_reject replace the outcome.
+     */
+    rt_context context;
+} rt_outcome;
+
+/**
+ * Called with the outcome of what went on to further middleware and the handler.
+ */
+typedef struct {
+    /**
+     * The function; not NULL.
+     */
+    void (*call)(void *user_data, const rt_outcome *outcome);
+    /**
+     * Given to both functions.
+     */
+    void *user_data;
+    /**
+     * Ends the life of `user_data`; NULL if nothing has to be done.
+     */
+    Drop drop;
+} rt_outcome_handler;
+
+/**
+ * A line of diagnostics. Valid during the call.
+ */
+typedef struct {
+    /**
+     * The size of this struct in the library.
+     */
+    size_t struct_size;
+    /**
+     * RT_LOG_ERROR and so on.
+     */
+    int32_t level;
+    /**
+     * The part of the library that it comes from.
+     */
+    rt_string target;
+    /**
+     * The message, with its fields as ` name=value`.
+     */
+    rt_string text;
+    /**
+     * How many records were dropped before this one, since the function was too slow.
+     */
+    uint64_t dropped;
+} rt_log_record;
+
+/**
+ * Called for each line, one at a time, on a thread that does nothing else.
+ */
+typedef struct {
+    /**
+     * The function; NULL to log no more.
+     */
+    void (*call)(void *user_data, const rt_log_record *record);
+    /**
+     * Given to both functions.
+     */
+    void *user_data;
+    /**
+     * Ends the life of `user_data`; NULL if nothing has to be done.
+     */
+    Drop drop;
+} rt_log_handler;
+
+/**
+ * Key and value: a tag, a header, a preshared key with its id.
+ */
+typedef struct {
+    /**
+     * The key.
+     */
+    rt_string key;
+    /**
+     * The value.
+     */
+    rt_string value;
+} rt_pair;
+
+/**
+ * Bounds on what a peer holds and how long it waits. 0 stands for the default.
+ */
+typedef struct {
+    /**
+     * sizeof(rt_limits).
+     */
+    size_t struct_size;
+    /**
+     * Bytes of one message, sent or received. Default 100 MiB. Sending more is RT_TOO_LARGE; receiving
+     * more closes the connection.
+     */
+    uint64_t message_size;
+    /**
+     * Bytes of one message before the connection is authenticated. Default 1 MiB.
+     */
+    uint64_t handshake_message_size;
+    /**
+     * Bytes of the HTTP head of an upgrade. Default 16 KiB.
+     */
+    uint64_t upgrade_size;
+    /**
+     * Milliseconds for the upgrade and the handshake together. Default 4 000.
+     */
+    uint64_t handshake_timeout_ms;
+    /**
+     * Accepted connections that have not finished their handshake. Default 1 024; further ones are
+     * dropped.
+     */
+    uint64_t handshakes;
+    /**
+     * Connected units. Default 65 536; the handshake of a further one is refused.
+     */
+    uint64_t units;
+    /**
+     * Connections of one unit. Default 16; the handshake of a further one is refused.
+     */
+    uint64_t connections_per_unit;
+    /**
+     * Requests to one unit that wait for an answer. Default 65 536; further ones are RT_OVERLOADED.
+     */
+    uint64_t waiting_requests;
+    /**
+     * Requests and messages of one unit whose handlers are running or wait for their turn, deferred
+     * contexts included. Default 65 536; further requests are rejected and messages dropped, counted
+     * and reported.
+     */
+    uint64_t running_handlers;
+    /**
+     * Bytes that wait to be written to one connection. Default 1 MiB; at the bound, sending waits.
+     */
+    uint64_t queue_per_connection;
+    /**
+     * Bytes that wait to be written to all connections. Default 256 MiB; as above.
+     */
+    uint64_t queue_per_peer;
+    /**
+     * Open streams with one unit. Default 4 096; further ones are RT_OVERLOADED.
+     */
+    uint64_t streams;
+    /**
+     * Bytes of one stream that are held unread. Default 256 KiB.
+     */
+    uint64_t stream_window;
+    /**
+     * Bytes of one stream that are held unread when the sender does not keep to its quota, as the
+     * originals may. Default 16 MiB; over it the stream is broken off.
+     */
+    uint64_t stream_overrun;
+    /**
+     * Milliseconds for an answer, when the request does not say. Default 300 000.
+     */
+    uint64_t request_timeout_ms;
+    /**
+     * Addresses learned by acquaintance that are being dialed at the same time. Default 16.
+     */
+    uint64_t acquaintance_dials;
+    /**
+     * Addresses learned by acquaintance that are remembered. Default 1 024.
+     */
+    uint64_t acquaintance_addresses;
+    /**
+     * Milliseconds that an address learned by acquaintance is tried in vain. Default 120 000.
+     */
+    uint64_t acquaintance_patience_ms;
+} rt_limits;
+
+/**
+ * How to connect. All zero but the size: dial again whenever the connection is lost, verify
+ * certificates against the system's roots.
+ */
+typedef struct {
+    /**
+     * sizeof(rt_connect_options).
+     */
+    size_t struct_size;
+    /**
+     * Not 0: connect once; a failure or a loss is final.
+     */
+    int32_t once;
+    /**
+     * Not 0: accept any certificate. Whoever can reach the wire can then read and change everything:
+     * only for tests.
+     */
+    int32_t danger_accept_any_certificate;
+    /**
+     * Milliseconds for name lookup, TCP and TLS together. 0 stands for 10 000.
+     */
+    uint64_t timeout_ms;
+    /**
+     * Headers for the upgrade, such as Authorization.
+     */
+    const rt_pair *headers;
+    /**
+     * How many headers.
+     */
+    size_t header_count;
+    /**
+     * PEM: authorities to trust instead of the system's.
+     */
+    rt_string tls_ca;
+    /**
+     * PEM: the certificate chain to show, leaf first, with `tls_key`.
+     */
+    rt_string tls_certificates;
+    /**
+     * PEM: the private key of `tls_certificates`.
+     */
+    rt_string tls_key;
+    /**
+     * The name to expect in the certificate instead of the address's host.
+     */
+    rt_string tls_server_name;
+} rt_connect_options;
+
+/**
+ * How to make a peer. All zero but the size: no name, no keys, friendly, callbacks on a thread of the
+ * library's.
+ */
+typedef struct {
+    /**
+     * sizeof(rt_peer_options).
+     */
+    size_t struct_size;
+    /**
+     * The name shown to others.
+     */
+    rt_string name;
+    /**
+     * Static tags shown to others.
+     */
+    const rt_pair *tags;
+    /**
+     * How many tags.
+     */
+    size_t tag_count;
+    /**
+     * Preshared keys, id and key: only peers that share one get in. Offered in this order.
+     */
+    const rt_pair *keys;
+    /**
+     * How many keys.
+     */
+    size_t key_count;
+    /**
+     * Not 0: takes no part in acquaintance.
+     */
+    int32_t unfriendly;
+    /**
+     * Where callbacks run: RT_CALLBACKS_THREAD, RT_CALLBACKS_INLINE or RT_CALLBACKS_POLL.
+     */
+    int32_t callbacks;
+    /**
+     * Bounds; NULL for the defaults.
+     */
+    const rt_limits *limits;
+    /**
+     * Milliseconds between two attempts to reach a lost address, at most. 0 stands for 60 000.
+     */
+    uint64_t reconnect_cap_ms;
+    /**
+     * The share of each wait that is random, from 0 to 1.
+     */
+    double reconnect_jitter;
+    /**
+     * How to connect to the addresses that other units tell; NULL for the defaults.
+     */
+    const rt_connect_options *acquaintance;
+} rt_peer_options;
+
+/**
+ * A service that a peer offers. Belongs to its peer and is valid until that is closed.
+ */
+typedef struct {
+    /**
+     * Zero is none.
+     */
+    uint64_t id;
+} rt_role;
+
+/**
+ * Called for what comes, where the peer's callbacks run. Messages of one unit come in their order.
+ *
+ * A request or a stream that the handler neither answers nor defers is rejected when it returns.
+ * Middleware that neither answers nor defers passes it on.
+ */
+typedef struct {
+    /**
+     * The function; not NULL.
+     */
+    void (*call)(void *user_data, const rt_incoming *incoming);
+    /**
+     * Given to both functions.
+     */
+    void *user_data;
+    /**
+     * Ends the life of `user_data`; NULL if nothing has to be done.
+     */
+    Drop drop;
+} rt_incoming_handler;
+
+/**
+ * How to listen. All zero but the size: plain TCP, any path.
+ */
+typedef struct {
+    /**
+     * sizeof(rt_listen_options).
+     */
+    size_t struct_size;
+    /**
+     * Serve only upgrades to this path, such as `/rt`; others get 400.
+     */
+    rt_string path;
+    /**
+     * PEM: serve TLS (`wss`) with this certificate chain, leaf first, and `tls_key`.
+     */
+    rt_string tls_certificates;
+    /**
+     * PEM: the private key of `tls_certificates`.
+     */
+    rt_string tls_key;
+    /**
+     * PEM: only clients with a certificate that one of these authorities has signed get in.
+     */
+    rt_string tls_client_ca;
+} rt_listen_options;
+
+/**
+ * An address that is listened on. Closed by rt_listener_close, and with its peer.
+ */
+typedef struct {
+    /**
+     * Zero is none.
+     */
+    uint64_t id;
+} rt_listener;
+
+/**
+ * Counters of a peer. Set `struct_size` before.
+ */
+typedef struct {
+    /**
+     * sizeof(rt_peer_stats).
+     */
+    size_t struct_size;
+    /**
+     * Connected units.
+     */
+    uint64_t units;
+    /**
+     * Accepted connections whose handshake is under way.
+     */
+    uint64_t handshakes;
+    /**
+     * Bytes that wait to be written on all connections.
+     */
+    uint64_t queued;
+    /**
+     * Addresses that were connected again after a loss, or after failures.
+     */
+    uint64_t reconnects;
+} rt_peer_stats;
+
+/**
+ * Called once when a stream can go on, where the peer's callbacks run.
+ */
+typedef struct {
+    /**
+     * The function; not NULL.
+     */
+    void (*call)(void *user_data);
+    /**
+     * Given to both functions.
+     */
+    void *user_data;
+    /**
+     * Ends the life of `user_data`; NULL if nothing has to be done.
+     */
+    Drop drop;
+} rt_ready_handler;
+
+/**
+ * What is known of a unit. Valid during the call.
+ */
+typedef struct {
+    /**
+     * The size of this struct in the library.
+     */
+    size_t struct_size;
+    /**
+     * The remote peer's id, unique for its lifetime.
+     */
+    rt_string id;
+    /**
+     * Its name; may be empty.
+     */
+    rt_string name;
+    /**
+     * Whether it wants to be told of others: 1 or 0.
+     */
+    int32_t friendly;
+    /**
+     * Whether a connection is open: 1 or 0.
+     */
+    int32_t open;
+    /**
+     * The operating system that it runs on.
+     */
+    rt_string os;
+    /**
+     * What it runs in.
+     */
+    rt_string runtime;
+    /**
+     * The version of the protocol that it speaks.
+     */
+    rt_string protocol;
+    /**
+     * Its clock when it connected, in milliseconds since 1970. Go counts in units of 10 ms.
+     */
+    uint64_t time;
+    /**
+     * How long it had been running when it connected, in milliseconds. Go counts in units of 10 ms.
+     */
+    uint64_t uptime;
+    /**
+     * Its tags, as they were when it connected.
+     */
+    const rt_pair *tags;
+    /**
+     * How many tags.
+     */
+    size_t tag_count;
+    /**
+     * The roles that it serves now.
+     */
+    const rt_string *roles;
+    /**
+     * How many roles.
+     */
+    size_t role_count;
+} rt_unit_info;
+
+/**
+ * Called with what is known of a unit, on the caller's thread.
+ */
+typedef void (*rt_unit_info_visitor)(void *user_data, const rt_unit_info *info);
+
+/**
+ * Counters of a unit since it connected. Set `struct_size` before.
+ */
+typedef struct {
+    /**
+     * sizeof(rt_unit_stats).
+     */
+    size_t struct_size;
+    /**
+     * One-way messages sent.
+     */
+    uint64_t messages_sent;
+    /**
+     * One-way messages received.
+     */
+    uint64_t messages_received;
+    /**
+     * One-way messages dropped because too many handlers were running.
+     */
+    uint64_t messages_dropped;
+    /**
+     * Requests sent, stream openings included.
+     */
+    uint64_t requests_sent;
+    /**
+     * Requests received, stream openings included.
+     */
+    uint64_t requests_received;
+    /**
+     * Requests rejected because too many handlers were running.
+     */
+    uint64_t requests_shed;
+    /**
+     * Requests sent that wait for an answer.
+     */
+    uint64_t waiting;
+    /**
+     * Handlers that are running, deferred contexts included.
+     */
+    uint64_t running;
+    /**
+     * Streams that are open or being opened.
+     */
+    uint64_t streams;
+    /**
+     * Stream bytes sent.
+     */
+    uint64_t stream_bytes_sent;
+    /**
+     * Stream bytes received.
+     */
+    uint64_t stream_bytes_received;
+    /**
+     * Microseconds from the last answered request to its answer; -1 before the first.
+     */
+    int64_t last_answer_us;
+    /**
+     * Microseconds that the last ping took on the fastest connection; -1 before the first.
+     */
+    int64_t round_trip_us;
+    /**
+     * Open connections.
+     */
+    uint64_t connections;
+} rt_unit_stats;
+
+/**
+ * Counters of one connection of a unit. Set `struct_size` before.
+ */
+typedef struct {
+    /**
+     * sizeof(rt_connection_stats).
+     */
+    size_t struct_size;
+    /**
+     * The connection's number, never used again.
+     */
+    uint64_t connection;
+    /**
+     * roletalk frames sent, or waiting to be written.
+     */
+    uint64_t frames_sent;
+    /**
+     * roletalk frames received.
+     */
+    uint64_t frames_received;
+    /**
+     * Bytes of WebSocket frames sent, or waiting to be written.
+     */
+    uint64_t bytes_sent;
+    /**
+     * Bytes of roletalk frames received.
+     */
+    uint64_t bytes_received;
+    /**
+     * Bytes that wait to be written.
+     */
+    uint64_t queued;
+    /**
+     * Microseconds that the last ping took; -1 before the first answer.
+     */
+    int64_t round_trip_us;
+} rt_connection_stats;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Prints a number as JavaScript does: NaN and the infinities are kept, negative zero loses its sign.
+ *
+ * Errors: RT_INVALID_ARGUMENT. Any thread.
+ */
+int32_t rt_number_from_double(double value,
+                              rt_number *number);
+
+/**
+ * Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
+ *
+ * Errors: RT_INVALID_ARGUMENT. Any thread.
+ */
+int32_t rt_number_from_int64(int64_t value, rt_number *number);
+
+/**
+ * Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
+ *
+ * Errors: RT_INVALID_ARGUMENT. Any thread.
+ */
+int32_t rt_number_from_uint64(uint64_t value, rt_number *number);
+
+/**
+ * Reads a boolean: 0 or 1.
+ *
+ * Errors: RT_DATA when it is none, RT_INVALID_ARGUMENT. Any thread.
+ */
+int32_t rt_data_as_bool(rt_data data, int32_t *value);
+
+/**
+ * Reads a number as JavaScript does: text that is no number is NaN.
+ *
+ * Errors: RT_DATA when the data is of another kind, RT_INVALID_ARGUMENT. Any thread.
+ */
+int32_t rt_data_as_double(rt_data data, double *value);
+
+/**
+ * Reads an integer exactly.
+ *
+ * Errors: RT_DATA when it is no number, has a fraction or does not fit; RT_INVALID_ARGUMENT. Any
+ * thread.
+ */
+int32_t rt_data_as_int64(rt_data data, int64_t *value);
+
+/**
+ * Reads an integer exactly.
+ *
+ * Errors: RT_DATA when it is no number, negative, has a fraction or does not fit;
+ * RT_INVALID_ARGUMENT. Any thread.
+ */
+int32_t rt_data_as_uint64(rt_data data, uint64_t *value);
+
+/**
+ * Waits until a unit serves the role: for `timeout_ms` milliseconds, without a limit if that is
+ * negative, not at all if it is 0.
+ *
+ * Errors: RT_TIMEOUT, RT_WOULD_BLOCK, RT_CLOSED, RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of
+ * RT_CALLBACKS_INLINE. Any thread.
+ */
+int32_t rt_destination_ready(rt_destination destination,
+                             int64_t timeout_ms);
+
+/**
+ * Calls `visitor` for each unit that serves the role, before this returns.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ */
+int32_t rt_destination_each_unit(rt_destination destination,
+                                 rt_unit_visitor visitor,
+                                 void *user_data);
+
+/**
+ * Sends a one-way message. Returns when the unit's connection has taken it into its queue: nothing
+ * tells whether it arrived. `options` may be NULL. When the queue is full it waits for room, as
+ * `options->timeout_ms` says; in a callback of RT_CALLBACKS_INLINE not at all.
+ *
+ * Errors: RT_NO_UNIT, RT_CONNECTION_LOST, RT_OVERLOADED when there is no room and it is not to wait,
+ * RT_TIMEOUT, RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT, RT_CLOSED, RT_INVALID_HANDLE. Any thread, also
+ * inside callbacks.
+ */
+int32_t rt_destination_send(rt_destination destination,
+                            rt_string event,
+                            rt_data data,
+                            const rt_send_options *options);
+
+/**
+ * Sends a one-way message to every unit that serves the role. `count`, which may be NULL, is set to how
+ * many took it. `options` may be NULL. Waits for room as rt_destination_send.
+ *
+ * Errors: RT_OVERLOADED and RT_TIMEOUT when some units had no room: others may have taken it.
+ * RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT, RT_CLOSED, RT_INVALID_HANDLE. Any thread, also inside
+ * callbacks.
+ */
+int32_t rt_destination_broadcast(rt_destination destination,
+                                 rt_string event,
+                                 rt_data data,
+                                 const rt_send_options *options,
+                                 size_t *count);
+
+/**
+ * Asks, and waits for the answer. `options` may be NULL; `options->timeout_ms` limits the whole.
+ * `answer`, which may be NULL, is set on success; the caller frees it with rt_answer_free.
+ *
+ * Errors: RT_REJECTED (rt_last_error is the handler's text), RT_TIMEOUT, RT_NO_UNIT,
+ * RT_CONNECTION_LOST, RT_OVERLOADED, RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT, RT_CLOSED,
+ * RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread. In a callback
+ * it holds up all other callbacks of that peer: a request to a handler of the same peer ends with
+ * RT_TIMEOUT there.
+ */
+int32_t rt_destination_request(rt_destination destination,
+                               rt_string event,
+                               rt_data data,
+                               const rt_send_options *options,
+                               rt_answer *answer);
+
+/**
+ * Asks, without waiting: `handler` is called with the answer, once. `options` may be NULL. `operation`,
+ * which may be NULL, is set to a handle to cancel it with; the caller frees it with
+ * rt_operation_free. `handler.drop` is called after that, or when this fails.
+ *
+ * Errors: RT_NO_UNIT, RT_CONNECTION_LOST, RT_OVERLOADED, RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT,
+ * RT_CLOSED, RT_INVALID_HANDLE: then there is no call. By callback: RT_REJECTED, RT_TIMEOUT,
+ * RT_CONNECTION_LOST, RT_CANCELED. Any thread, also inside callbacks.
+ */
+int32_t rt_destination_request_async(rt_destination destination,
+                                     rt_string event,
+                                     rt_data data,
+                                     const rt_send_options *options,
+                                     rt_reply_handler handler,
+                                     rt_operation *operation);
+
+/**
+ * Shows an answer. `reply->struct_size` must be set. The pointers are valid until the answer is
+ * freed; `reply->unit` is none: see rt_answer_unit.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ */
+int32_t rt_answer_view(rt_answer answer, rt_reply *reply);
+
+/**
+ * The unit that answered. The caller frees it with rt_unit_free.
+ *
+ * Errors: RT_NO_UNIT when it is not known, RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also
+ * inside callbacks.
+ */
+int32_t rt_answer_unit(rt_answer answer, rt_unit *unit);
+
+/**
+ * Frees an answer; pointers into it end.
+ *
+ * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_answer_free(rt_answer answer);
+
+/**
+ * Asks every unit that serves the role. `options` may be NULL; `options->timeout_ms` limits each
+ * answer. Take the answers with rt_survey_next; the caller frees the survey with rt_survey_free. Nothing
+ * is sent before the first rt_survey_next.
+ *
+ * Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_destination_survey(rt_destination destination,
+                              rt_string event,
+                              rt_data data,
+                              const rt_send_options *options,
+                              rt_survey *survey);
+
+/**
+ * Waits for the next answer: for `timeout_ms` milliseconds, without a limit if that is negative, not at
+ * all if it is 0. The caller frees the answer with rt_answer_free; its status says whether that unit
+ * gave one, rt_answer_unit which it was.
+ *
+ * Errors: RT_END when every unit has been heard, RT_TIMEOUT, RT_WOULD_BLOCK, RT_INVALID_ARGUMENT,
+ * RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. One thread at a time:
+ * RT_INVALID_ARGUMENT for others.
+ */
+int32_t rt_survey_next(rt_survey survey,
+                       int64_t timeout_ms,
+                       rt_answer *answer);
+
+/**
+ * Frees a survey, and gives up waiting for further answers.
+ *
+ * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_survey_free(rt_survey survey);
+
+/**
+ * Asks every unit that serves the role, without waiting: `handler` is called for each with its answer
+ * or why there is none, and how many remain. When none serves it, there is no call. `handler.drop` is
+ * called after the last one, or when this fails. `options` and `operation` may be NULL;
+ * when the operation is canceled there are no more calls.
+ *
+ * Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_destination_survey_async(rt_destination destination,
+                                    rt_string event,
+                                    rt_data data,
+                                    const rt_send_options *options,
+                                    rt_reply_handler handler,
+                                    rt_operation *operation);
+
+/**
+ * Asks for a stream to read, and waits until it is accepted. `options` may be NULL;
+ * `options->timeout_ms` limits the wait. The caller closes the stream with rt_readable_close.
+ * `answer`, which may be NULL, is set to what the other side has said; the caller frees it with
+ * rt_answer_free.
+ *
+ * Errors: those of rt_destination_request; RT_REJECTED when it is refused, RT_OVERLOADED also when too
+ * many streams are open. Any thread, as rt_destination_request.
+ */
+int32_t rt_destination_readable(rt_destination destination,
+                                rt_string event,
+                                rt_data data,
+                                const rt_send_options *options,
+                                rt_readable *stream,
+                                rt_answer *answer);
+
+/**
+ * Asks for a stream to write, and waits until it is accepted, as rt_destination_readable. The caller
+ * finishes it with rt_writable_finish and closes it with rt_writable_close.
+ *
+ * Errors and threads as rt_destination_readable.
+ */
+int32_t rt_destination_writable(rt_destination destination,
+                                rt_string event,
+                                rt_data data,
+                                const rt_send_options *options,
+                                rt_writable *stream,
+                                rt_answer *answer);
+
+/**
+ * Asks for a stream to read, without waiting: `handler` is called once. `options` and `operation` may
+ * be NULL. `handler.drop` is called after that, or when this fails.
+ *
+ * Errors: those of rt_destination_request_async. Any thread, also inside callbacks.
+ */
+int32_t rt_destination_readable_async(rt_destination destination,
+                                      rt_string event,
+                                      rt_data data,
+                                      const rt_send_options *options,
+                                      rt_readable_handler handler,
+                                      rt_operation *operation);
+
+/**
+ * Asks for a stream to write, without waiting: `handler` is called once. `options` and `operation` may
+ * be NULL. `handler.drop` is called after that, or when this fails.
+ *
+ * Errors: those of rt_destination_request_async. Any thread, also inside callbacks.
+ */
+int32_t rt_destination_writable_async(rt_destination destination,
+                                      rt_string event,
+                                      rt_data data,
+                                      const rt_send_options *options,
+                                      rt_writable_handler handler,
+                                      rt_operation *operation);
+
+/**
+ * Subscribes to what happens from now on. `operation`, which may be NULL, is set to a handle to cancel
+ * the subscription with; the caller frees it with rt_operation_free. `handler.drop` is called when the
+ * subscription is canceled or the peer closed, or when this fails. A subscriber that lags
+ * more than a thousand events behind misses the oldest, and is told by RT_EVENT_MISSED.
+ *
+ * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_peer_on_event(rt_peer peer,
+                         rt_event_handler handler,
+                         rt_operation *operation);
+
+/**
+ * Answers a request with a payload, which is copied. Ends the context. For a message it says that it
+ * was dealt with, which also returning from the handler does.
+ *
+ * When the unit has no room for the answer, the library keeps it until there is. Inside an outcome
+ * handler it replaces the outcome.
+ *
+ * Errors: RT_DATA, RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread for
+ * deferred contexts; inside the handler for others.
+ */
+int32_t rt_context_respond(rt_context context,
+                           rt_data data);
+
+/**
+ * Rejects a request or a stream with a text for the requester. Ends the context. A message that is
+ * rejected, and a stream that was accepted before, is reported by RT_EVENT_HANDLER_FAILED.
+ *
+ * Errors: RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread for deferred
+ * contexts; inside the handler for others.
+ */
+int32_t rt_context_reject(rt_context context, rt_string reason);
+
+/**
+ * Accepts a stream that this peer reads, with a payload for the requester. Ends the context; the
+ * stream belongs to the caller, who closes it with rt_readable_close.
+ *
+ * Errors: RT_INVALID_ARGUMENT when the context is not of RT_READABLE, RT_DATA: the context is as
+ * before. RT_CONNECTION_LOST when the requester is gone, RT_OVERLOADED when too many streams are
+ * open: the context has ended. RT_INVALID_HANDLE. Any thread for deferred contexts; inside the handler
+ * for others.
+ */
+int32_t rt_context_accept_readable(rt_context context,
+                                   rt_data data,
+                                   rt_readable *stream);
+
+/**
+ * Accepts a stream that this peer writes, with a payload for the requester. Ends the context; the
+ * stream belongs to the caller, who finishes it with rt_writable_finish and closes it with
+ * rt_writable_close.
+ *
+ * Errors and threads as rt_context_accept_readable, for RT_WRITABLE.
+ */
+int32_t rt_context_accept_writable(rt_context context, rt_data data, rt_writable *stream);
+
+/**
+ * Keeps what came beyond the handler's return, to be answered later from any thread. `context` ends;
+ * `deferred` belongs to the caller and is valid until it is answered, also when the peer has closed
+ * meanwhile. Until then it counts as a running handler.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Inside the handler or middleware.
+ */
+int32_t rt_context_defer(rt_context context,
+                         rt_context *deferred);
+
+/**
+ * Shows a deferred context again, as its handler saw it. `incoming->struct_size` must be set. The
+ * pointers are valid until the context is answered; `incoming->unit` is none: see rt_context_unit.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread.
+ */
+int32_t rt_context_view(rt_context context, rt_incoming *incoming);
+
+/**
+ * The unit that sent it. The caller frees it with rt_unit_free.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread for deferred contexts; inside the handler
+ * for others.
+ */
+int32_t rt_context_unit(rt_context context,
+                        rt_unit *unit);
+
+/**
+ * Passes what middleware has deferred on to the next middleware or the handler. Ends the context.
+ *
+ * Errors: RT_INVALID_HANDLE; RT_INVALID_ARGUMENT for a context that is not deferred: returning from
+ * the middleware passes that on. Any thread.
+ */
+int32_t rt_context_next(rt_context context);
+
+/**
+ * Replaces the payload, for middleware that changes it before the handler sees it. Pointers into the
+ * payload before are valid until the callback returns; in a deferred context they end.
+ *
+ * Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread for deferred contexts; inside
+ * the middleware for others.
+ */
+int32_t rt_context_set_data(rt_context context,
+                            rt_data data);
+
+/**
+ * For middleware: calls `handler` with the outcome, before the requester gets it. Several are called
+ * in the reverse order of their middleware. `drop` is called also when this fails.
+ *
+ * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread for deferred contexts; inside the
+ * middleware for others.
+ */
+int32_t rt_context_on_outcome(rt_context context,
+                              rt_outcome_handler handler);
+
+/**
+ * Lets `handler` have the diagnostics of all peers up to `level`, RT_LOG_ERROR to RT_LOG_TRACE, in the
+ * place of the handler before, whose `drop` is called before this returns (or, inside its own call,
+ * after that). RT_LOG_OFF or a NULL function logs no more and ends the thread. Keys and proofs never
+ * appear.
+ *
+ * Errors: RT_INVALID_ARGUMENT for other levels, RT_IO. Any thread, also inside callbacks.
+ */
+int32_t rt_log(int32_t level,
+               rt_log_handler handler);
+
+/**
+ * Cancels an operation: its callback is called with RT_CANCELED soon; a subscription is called no
+ * more. The other side is not told.
+ *
+ * Errors: RT_INVALID_HANDLE; RT_END when it has ended already. Any thread, also inside callbacks.
+ */
+int32_t rt_operation_cancel(rt_operation operation);
+
+/**
+ * Frees the handle. The operation goes on, and calls back.
+ *
+ * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_operation_free(rt_operation operation);
+
+/**
+ * Makes a peer and starts its threads. `options` may be NULL. The caller closes it with rt_peer_close.
+ * Works in the child of a fork, too: all handles of the parent's are invalid there.
+ *
+ * Errors: RT_INVALID_ARGUMENT, RT_IO, RT_TLS. Any thread, also inside callbacks.
+ */
+int32_t rt_peer_new(const rt_peer_options *options,
+                    rt_peer *peer);
+
+/**
+ * Closes all connections with code 4000, stops listening and dialing, and ends the peer's threads.
+ * When it returns, all callbacks have returned, operations under way have called back (with RT_CLOSED,
+ * RT_CONNECTION_LOST or RT_CANCELED), and every `drop` was called. That takes two seconds at most if
+ * the other side does not answer, besides the time that callbacks take.
+ *
+ * Inside a callback, of whichever peer, it does not wait: the rest happens when the callback has
+ * returned. The peer's roles, destinations and listeners end with it; units, streams, answers and
+ * deferred contexts are the caller's, and are still to be freed.
+ *
+ * Errors: RT_INVALID_HANDLE. Any thread.
+ */
+int32_t rt_peer_close(rt_peer peer);
+
+/**
+ * Stops offering roles, lets running requests and streams finish within `timeout_ms`, then closes as
+ * rt_peer_close. `finished`, which may be NULL, is set to 1 when everything had finished, else to 0.
+ * The peer's roles and destinations stay usable until then; `peer` itself ends at once.
+ *
+ * Inside a callback it does not wait and sets `finished` to 0.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread.
+ */
+int32_t rt_peer_drain(rt_peer peer,
+                      uint64_t timeout_ms,
+                      int32_t *finished);
+
+/**
+ * Copies the peer's id, 32 hexadecimal digits, to `buffer`, without a zero at the end, and its length
+ * to `len`, which may be NULL.
+ *
+ * Errors: RT_TOO_LARGE when the buffer is too small (`len` is set), RT_INVALID_HANDLE,
+ * RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ */
+int32_t rt_peer_id(rt_peer peer,
+                   char *buffer,
+                   size_t capacity,
+                   size_t *len);
+
+/**
+ * Sets a tag. Units that connect from now on see it.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ */
+int32_t rt_peer_set_tag(rt_peer peer, rt_string key, rt_string value);
+
+/**
+ * Adds a preshared key, or replaces the one with this id. From the first one on, only peers that share
+ * a key get in. Connections that are up stay.
+ *
+ * Errors: RT_INVALID_ARGUMENT when the id or the key is empty or longer than 1 024 bytes;
+ * RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_peer_add_key(rt_peer peer,
+                        rt_string id,
+                        rt_string key);
+
+/**
+ * Removes a preshared key. Connections that are up stay. Without any key everyone gets in.
+ *
+ * Errors: RT_INVALID_ARGUMENT when there is none with this id; RT_INVALID_HANDLE. Any thread, also
+ * inside callbacks.
+ */
+int32_t rt_peer_remove_key(rt_peer peer, rt_string id);
+
+/**
+ * The role of this name, added if it is new: offered at once, or, when `disabled` is not 0, after
+ * rt_role_enable. The same name gives the same handle, which belongs to the peer.
+ *
+ * Errors: RT_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes, RT_CLOSED,
+ * RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_peer_role(rt_peer peer, rt_string name, int32_t disabled, rt_role *role);
+
+/**
+ * The destination of this name, added if it is new. The same name gives the same handle, which belongs
+ * to the peer.
+ *
+ * Errors: RT_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes, RT_CLOSED,
+ * RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_peer_destination(rt_peer peer,
+                            rt_string role,
+                            rt_destination *destination);
+
+/**
+ * Calls `visitor` for each connected unit, before this returns.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ */
+int32_t rt_peer_each_unit(rt_peer peer, rt_unit_visitor visitor, void *user_data);
+
+/**
+ * Adds middleware for all that any role handles; it comes before that of the roles. See
+ * rt_role_layer.
+ *
+ * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_peer_layer(rt_peer peer, rt_incoming_handler layer);
+
+/**
+ * Listens on an address, such as `127.0.0.1:9000`; port 0 takes a free one. `options` may be NULL.
+ * `listener` may be NULL: it belongs to the peer in any case.
+ *
+ * Errors: RT_IO when the address cannot be listened on, RT_TLS, RT_INVALID_ARGUMENT, RT_CLOSED,
+ * RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; waits for a
+ * name lookup if the address has a name.
+ */
+int32_t rt_peer_listen(rt_peer peer,
+                       rt_string address,
+                       const rt_listen_options *options,
+                       rt_listener *listener);
+
+/**
+ * Copies the address that a peer on the same machine can connect to, such as `ws://127.0.0.1:9000`,
+ * to `buffer`, without a zero at the end, and its length to `len`, which may be NULL.
+ *
+ * Errors: RT_TOO_LARGE when the buffer is too small (`len` is set), RT_INVALID_HANDLE,
+ * RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ */
+int32_t rt_listener_url(rt_listener listener, char *buffer, size_t capacity, size_t *len);
+
+/**
+ * Stops listening, and frees the handle. Connections that were accepted stay.
+ *
+ * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_listener_close(rt_listener listener);
+
+/**
+ * Serves a TCP connection that the program's own server has accepted. Its first bytes are an HTTP
+ * upgrade, or, when `upgraded` is not 0, the upgrade was done already. The library owns `fd` from here
+ * on, also when this fails, unless the peer's handle is invalid.
+ *
+ * Errors: RT_IO, RT_INVALID_ARGUMENT for a negative number, RT_INVALID_HANDLE. Any thread, also inside
+ * callbacks.
+ */
+int32_t rt_peer_accept_fd(rt_peer peer,
+                          int32_t fd,
+                          int32_t upgraded);
+
+/**
+ * Connects to a `ws://` or `wss://` address, and again whenever the connection is lost, until
+ * rt_peer_disconnect. Waits for the first outcome; after a failure the address is tried further,
+ * unless it is to be connected once. `options` may be NULL. `unit`, which may be NULL, is set to the
+ * unit that answered; the caller frees it with rt_unit_free.
+ *
+ * Errors: RT_INVALID_ARGUMENT, RT_CONNECT_FAILED, RT_AUTH_REFUSED, RT_TLS, RT_CLOSED,
+ * RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; waits.
+ */
+int32_t rt_peer_connect(rt_peer peer,
+                        rt_string address,
+                        const rt_connect_options *options,
+                        rt_unit *unit);
+
+/**
+ * As rt_peer_connect, without waiting: `handler` is called with the first outcome, and with the unit
+ * if it connected. `operation` may be NULL; canceling it does not end the dialing. `handler.drop` is
+ * called after that, or when this fails.
+ *
+ * Errors: RT_INVALID_ARGUMENT, RT_TLS, RT_CLOSED, RT_INVALID_HANDLE; others by callback. Any thread,
+ * also inside callbacks.
+ */
+int32_t rt_peer_connect_async(rt_peer peer,
+                              rt_string address,
+                              const rt_connect_options *options,
+                              rt_reply_handler handler,
+                              rt_operation *operation);
+
+/**
+ * Stops dialing an address. A connection that is up stays; close its unit to end it.
+ *
+ * Errors: RT_INVALID_ARGUMENT when the address is not dialed, RT_INVALID_HANDLE. Any thread, also
+ * inside callbacks.
+ */
+int32_t rt_peer_disconnect(rt_peer peer, rt_string address);
+
+/**
+ * Counters. `stats->struct_size` must be set.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ */
+int32_t rt_peer_get_stats(rt_peer peer, rt_peer_stats *stats);
+
+/**
+ * For RT_CALLBACKS_POLL: a file descriptor that is readable while callbacks wait for rt_poll. The
+ * library owns it; it is valid until the peer is closed.
+ *
+ * Errors: RT_INVALID_ARGUMENT for other peers, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_fd(rt_peer peer,
+              int32_t *fd);
+
+/**
+ * For RT_CALLBACKS_POLL: runs the callbacks that wait, on this thread. When none does, waits for up to
+ * `timeout_ms` milliseconds, without a limit if that is negative, not at all if it is 0. `count`, which
+ * may be NULL, is set to how many pieces of work were done.
+ *
+ * Errors: RT_CLOSED when the peer was closed and nothing more will come; RT_INVALID_ARGUMENT for other
+ * peers and while another rt_poll of this peer runs; RT_INVALID_HANDLE. Any thread; not inside
+ * callbacks of the same peer.
+ */
+int32_t rt_poll(rt_peer peer,
+                int64_t timeout_ms,
+                size_t *count);
+
+/**
+ * Sets the handler of one kind of communication for one event, in the place of the one before. `kind`
+ * is RT_MESSAGE, RT_REQUEST, RT_READABLE or RT_WRITABLE; `event` may be empty. `handler.drop` is
+ * called when the handler is replaced or the peer closed, or when this fails.
+ *
+ * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_role_handle(rt_role role,
+                       int32_t kind,
+                       rt_string event,
+                       rt_incoming_handler handler);
+
+/**
+ * Adds middleware for all that this role handles, behind that of the peer (rt_peer_layer) and that
+ * added before. See rt_incoming_handler, rt_context_next, rt_context_set_data, rt_context_on_outcome.
+ * `layer.drop` is called when the peer is closed, or when this fails.
+ *
+ * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_role_layer(rt_role role,
+                      rt_incoming_handler layer);
+
+/**
+ * Offers the role; units are told.
+ *
+ * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_role_enable(rt_role role);
+
+/**
+ * Offers the role no longer: requests are rejected, messages dropped, units are told. What is running
+ * goes on.
+ *
+ * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_role_disable(rt_role role);
+
+/**
+ * Whether the role is offered: 1 or 0.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ */
+int32_t rt_role_is_active(rt_role role, int32_t *active);
+
+/**
+ * The text of the last call on this thread that returned something else than RT_OK. Successful calls
+ * leave it as it is. Any thread, also inside callbacks. Valid until the next call that fails on this
+ * thread.
+ */
+rt_string rt_last_error(void);
+
+/**
+ * The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Any thread. Valid for
+ * ever.
+ */
+rt_string rt_status_name(int32_t status);
+
+/**
+ * The version of the library, such as `0.1.0`. Any thread. Valid for ever.
+ */
+rt_string rt_version(void);
+
+/**
+ * The version of the ABI. A program runs with every library whose ABI version is the RT_ABI_VERSION
+ * that it was compiled with. Any thread.
+ */
+uint32_t rt_abi_version(void);
+
+/**
+ * Reads up to `capacity` bytes, at least one: waits for `timeout_ms` milliseconds, without a limit if
+ * that is negative, not at all if it is 0. `len` is set to how many bytes were read; 0 with RT_OK is the
+ * end. The writer may send more as its bytes are read.
+ *
+ * Errors: what the writer broke off with, mostly RT_STREAM_CLOSED, and RT_CONNECTION_LOST, each behind
+ * the data that had arrived; RT_TIMEOUT, RT_WOULD_BLOCK, RT_INVALID_ARGUMENT, also for a capacity of 0;
+ * RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread.
+ */
+int32_t rt_readable_read(rt_readable stream,
+                         void *buffer,
+                         size_t capacity,
+                         int64_t timeout_ms,
+                         size_t *len);
+
+/**
+ * Calls `handler` once, as soon as rt_readable_read would not wait: at once if there is something, or
+ * the stream has ended. `handler.drop` is called after that, when the peer is closed, or when this
+ * fails.
+ *
+ * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_readable_on_ready(rt_readable stream,
+                             rt_ready_handler handler);
+
+/**
+ * The unit at the other end. The caller frees it with rt_unit_free.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ */
+int32_t rt_readable_unit(rt_readable stream, rt_unit *unit);
+
+/**
+ * Breaks off with a reason for the writer, and frees the handle.
+ *
+ * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_readable_abort(rt_readable stream, rt_string reason);
+
+/**
+ * Closes the reading end, and frees the handle. A writer that has not come to its end is told; one that
+ * waits in rt_writable_finish is told that all was read, if it was. Reads that wait on other threads end
+ * with RT_STREAM_CLOSED.
+ *
+ * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_readable_close(rt_readable stream);
+
+/**
+ * Writes bytes, which are copied: waits for `timeout_ms` milliseconds until the other side and the
+ * connection have taken them, without a limit if that is negative, not at all if it is 0. `written` is
+ * set to how many bytes were taken, which on RT_OK are all of them, unless the time was over before: then
+ * at least one. It may be NULL only when the time has no limit.
+ *
+ * Errors: RT_STREAM_CLOSED when the reader has broken off or the stream was finished,
+ * RT_CONNECTION_LOST, RT_TIMEOUT, RT_WOULD_BLOCK, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE,
+ * RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; the bytes of several writes at the
+ * same time may mix.
+ */
+int32_t rt_writable_write(rt_writable stream,
+                          const void *bytes,
+                          size_t len,
+                          int64_t timeout_ms,
+                          size_t *written);
+
+/**
+ * Calls `handler` once, as soon as the stream may go on: at once, unless the last write or finish did not
+ * get through. It may be early: try again then. `handler.drop` is called after that, when the peer is
+ * closed, or when this fails.
+ *
+ * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_writable_on_ready(rt_writable stream,
+                             rt_ready_handler handler);
+
+/**
+ * The unit at the other end. The caller frees it with rt_unit_free.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ */
+int32_t rt_writable_unit(rt_writable stream, rt_unit *unit);
+
+/**
+ * Ends the stream, and waits for `timeout_ms` milliseconds until the reader has read everything and
+ * closed its end, without a limit if that is negative, not at all if it is 0. With peers of other
+ * implementations it waits only until the end was queued. After RT_TIMEOUT and RT_WOULD_BLOCK the stream
+ * has ended all the same: call it again to wait on. The handle is still to be closed.
+ *
+ * Errors: RT_STREAM_CLOSED when the reader has broken off, RT_CONNECTION_LOST, RT_TIMEOUT,
+ * RT_WOULD_BLOCK, RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread.
+ */
+int32_t rt_writable_finish(rt_writable stream,
+                           int64_t timeout_ms);
+
+/**
+ * Breaks off with a reason for the reader, and frees the handle.
+ *
+ * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_writable_abort(rt_writable stream, rt_string reason);
+
+/**
+ * Closes the writing end, and frees the handle. Without a successful rt_writable_finish before, the
+ * reader is told that it broke off. Writes that wait on other threads end with RT_STREAM_CLOSED.
+ *
+ * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_writable_close(rt_writable stream);
+
+/**
+ * Another handle of the same unit, to be freed with rt_unit_free.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ */
+int32_t rt_unit_clone(rt_unit unit, rt_unit *clone);
+
+/**
+ * Frees a handle. The unit stays connected.
+ *
+ * Errors: RT_INVALID_HANDLE; RT_INVALID_ARGUMENT for a handle that a callback borrows. Any thread, also
+ * inside callbacks.
+ */
+int32_t rt_unit_free(rt_unit unit);
+
+/**
+ * Copies the remote peer's id, unique for its lifetime, to `buffer`, without a zero at the end, and
+ * its length to `len`, which may be NULL.
+ *
+ * Errors: RT_TOO_LARGE when the buffer is too small (`len` is set), RT_INVALID_HANDLE,
+ * RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ */
+int32_t rt_unit_id(rt_unit unit, char *buffer, size_t capacity, size_t *len);
+
+/**
+ * Copies the remote peer's name as rt_unit_id does its id; it may be empty.
+ *
+ * Errors and threads as rt_unit_id.
+ */
+int32_t rt_unit_name(rt_unit unit, char *buffer, size_t capacity, size_t *len);
+
+/**
+ * Calls `visitor` once, before this returns, with all that is known of the unit.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ */
+int32_t rt_unit_describe(rt_unit unit, rt_unit_info_visitor visitor, void *user_data);
+
+/**
+ * Whether a connection is open: 1 or 0.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ */
+int32_t rt_unit_is_open(rt_unit unit, int32_t *open);
+
+/**
+ * Closes all connections to the unit with code 4000. The addresses that were dialed for them are not
+ * dialed again; the remote peer may come back if it has dialed this one. Returns once they are
+ * closed, at the latest after two seconds; inside a callback it does not wait. The handle stays
+ * valid.
+ *
+ * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_unit_close(rt_unit unit);
+
+/**
+ * Counters. `stats->struct_size` must be set.
+ *
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ */
+int32_t rt_unit_get_stats(rt_unit unit, rt_unit_stats *stats);
+
+/**
+ * Counters of one of the unit's connections: `at` counts from 0.
+ *
+ * Errors: RT_END when there are not so many, RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also
+ * inside callbacks.
+ */
+int32_t rt_unit_get_connection_stats(rt_unit unit,
+                                     size_t at,
+                                     rt_connection_stats *stats);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* ROLETALK_H */
+
+/** A string of a literal. */
+#define RT_STR(literal) rt_string_of("" literal, sizeof(literal) - 1)
+/** The two arguments of printf's "%.*s". */
+#define RT_ARG(string) (int)(string).len, ((string).data ? (string).data : "")
+
+/** A string of a pointer and a length. */
+static inline rt_string rt_string_of(const char *data, size_t len) {
+    rt_string string;
+    string.data = data;
+    string.len = len;
+    return string;
+}
+
+/** A payload of a kind, a pointer and a length. */
+static inline rt_data rt_data_of(int32_t kind, const void *bytes, size_t len) {
+    rt_data data;
+    data.kind = kind;
+    data.len = len;
+    data.bytes = bytes;
+    return data;
+}
+
+/** The payload that says nothing. */
+static inline rt_data rt_null(void) {
+    return rt_data_of(RT_NULL, NULL, 0);
+}
+
+/** A payload of true (not 0) or false. */
+static inline rt_data rt_boolean(int value) {
+    static const unsigned char bytes[2] = {0, 1};
+    return rt_data_of(RT_BOOLEAN, &bytes[value != 0], 1);
+}
+
+/** A payload of text, which is not copied. */
+static inline rt_data rt_text(rt_string text) {
+    return rt_data_of(RT_TEXT, text.data, text.len);
+}
+
+/** A payload of bytes, which are not copied. */
+static inline rt_data rt_binary(const void *bytes, size_t len) {
+    return rt_data_of(RT_BINARY, bytes, len);
+}
+
+/** A payload of JSON text, which is not copied. */
+static inline rt_data rt_json(rt_string json) {
+    return rt_data_of(RT_JSON, json.data, json.len);
+}
+
+/** A payload of a number, which must live as long as the payload. */
+static inline rt_data rt_number_data(const rt_number *number) {
+    return rt_data_of(RT_NUMBER, number->text, number->len);
+}

@@ -1,0 +1,698 @@
+// roletalk for C++17: header only, over roletalk.h.
+//
+// Every object owns its handle and gives it back when it is destroyed; objects can be moved, not
+// copied. Errors are exceptions of type roletalk::Error. Handlers are anything that can be called; they
+// and what they hold live until they are replaced or the peer is closed. An exception that leaves a
+// handler rejects the request with its text, and goes no further; one that leaves another callback is
+// dropped.
+//
+// Threads, lifetimes and what may be called inside callbacks are as roletalk.h says.
+#ifndef ROLETALK_HPP
+#define ROLETALK_HPP
+
+#include <chrono>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "roletalk.h"
+
+namespace roletalk {
+
+/// What went wrong: a status code, such as RT_NO_UNIT, and a text.
+class Error : public std::runtime_error {
+public:
+    Error(int32_t status, const std::string &text) : std::runtime_error(text), status_(status) {}
+
+    int32_t status() const noexcept { return status_; }
+
+private:
+    int32_t status_;
+};
+
+namespace detail {
+
+inline std::string_view view(rt_string string) { return {string.data, string.len}; }
+
+inline rt_string lend(std::string_view text) { return rt_string_of(text.data(), text.size()); }
+
+inline void check(int32_t status) {
+    if (status != RT_OK) throw Error(status, std::string(view(rt_last_error())));
+}
+
+/// A handle that is given back when it is destroyed.
+template <class H, int32_t (*Free)(H)> class Handle {
+public:
+    Handle() noexcept = default;
+    explicit Handle(H handle) noexcept : handle_(handle) {}
+    Handle(Handle &&other) noexcept : handle_(std::exchange(other.handle_, H{})) {}
+    Handle &operator=(Handle &&other) noexcept {
+        if (this != &other) {
+            reset();
+            handle_ = std::exchange(other.handle_, H{});
+        }
+        return *this;
+    }
+    ~Handle() { reset(); }
+
+    H get() const noexcept { return handle_; }
+    H *out() noexcept { return &handle_; }
+    H release() noexcept { return std::exchange(handle_, H{}); }
+    void reset() noexcept {
+        if (handle_.id != 0) Free(std::exchange(handle_, H{}));
+    }
+
+private:
+    H handle_{};
+};
+
+/// A function on the heap, as the user_data of a callback.
+template <class F> void destroy(void *function) { delete static_cast<F *>(function); }
+
+template <class Handler, class F> Handler handler(F function, decltype(Handler::call) call) {
+    Handler made{};
+    made.call = call;
+    made.user_data = new F(std::move(function));
+    made.drop = destroy<F>;
+    return made;
+}
+
+template <class Call> std::string text(Call call) {
+    std::string text(64, '\0');
+    size_t len = 0;
+    int32_t status = call(text.data(), text.size(), &len);
+    if (status == RT_TOO_LARGE) {
+        text.resize(len);
+        status = call(text.data(), text.size(), &len);
+    }
+    check(status);
+    text.resize(len);
+    return text;
+}
+
+} // namespace detail
+
+/// No limit of time, for the calls that take milliseconds.
+inline constexpr std::chrono::milliseconds forever{-1};
+
+/// A payload that owns its bytes.
+class Data {
+public:
+    Data() = default;
+    Data(std::nullptr_t) {}
+    Data(bool value) : kind_(RT_BOOLEAN), bytes_(1, value ? '\1' : '\0') {}
+    Data(std::string text) : kind_(RT_TEXT), bytes_(std::move(text)) {}
+    Data(std::string_view text) : kind_(RT_TEXT), bytes_(text) {}
+    Data(const char *text) : kind_(RT_TEXT), bytes_(text) {}
+    Data(double value) { number(rt_number_from_double, value); }
+    Data(int value) { number(rt_number_from_int64, static_cast<int64_t>(value)); }
+    Data(long value) { number(rt_number_from_int64, static_cast<int64_t>(value)); }
+    Data(long long value) { number(rt_number_from_int64, static_cast<int64_t>(value)); }
+    Data(unsigned value) { number(rt_number_from_uint64, static_cast<uint64_t>(value)); }
+    Data(unsigned long value) { number(rt_number_from_uint64, static_cast<uint64_t>(value)); }
+    Data(unsigned long long value) { number(rt_number_from_uint64, static_cast<uint64_t>(value)); }
+    /// A copy of what the library lends.
+    explicit Data(rt_data data)
+        : kind_(data.kind), bytes_(static_cast<const char *>(data.bytes), data.len) {}
+
+    static Data binary(const void *bytes, size_t len) { return Data(rt_binary(bytes, len)); }
+    static Data json(std::string_view text) { return Data(rt_json(detail::lend(text))); }
+
+    /// RT_BINARY and so on.
+    int32_t kind() const noexcept { return kind_; }
+    /// The bytes, whatever they are: text, JSON, or what a binary holds.
+    const std::string &bytes() const noexcept { return bytes_; }
+
+    bool as_bool() const {
+        int32_t value;
+        detail::check(rt_data_as_bool(get(), &value));
+        return value != 0;
+    }
+    double as_double() const {
+        double value;
+        detail::check(rt_data_as_double(get(), &value));
+        return value;
+    }
+    int64_t as_int64() const {
+        int64_t value;
+        detail::check(rt_data_as_int64(get(), &value));
+        return value;
+    }
+    uint64_t as_uint64() const {
+        uint64_t value;
+        detail::check(rt_data_as_uint64(get(), &value));
+        return value;
+    }
+    /// The text of a string.
+    const std::string &as_text() const {
+        if (kind_ != RT_TEXT) throw Error(RT_DATA, "The data is not text");
+        return bytes_;
+    }
+
+    /// Valid as long as this.
+    rt_data get() const noexcept { return rt_data_of(kind_, bytes_.data(), bytes_.size()); }
+
+    friend bool operator==(const Data &a, const Data &b) {
+        return a.kind_ == b.kind_ && a.bytes_ == b.bytes_;
+    }
+
+private:
+    template <class Print, class Value> void number(Print print, Value value) {
+        rt_number number;
+        detail::check(print(value, &number));
+        kind_ = RT_NUMBER;
+        bytes_.assign(number.text, number.len);
+    }
+
+    int32_t kind_ = RT_NULL;
+    std::string bytes_;
+};
+
+/// A connected remote peer.
+class Unit {
+public:
+    Unit() = default;
+    explicit Unit(rt_unit owned) : handle_(owned) {}
+
+    /// Keeps a unit that a callback borrows.
+    static Unit keep(rt_unit borrowed) {
+        Unit unit;
+        detail::check(rt_unit_clone(borrowed, unit.handle_.out()));
+        return unit;
+    }
+
+    std::string id() const {
+        return detail::text([&](char *to, size_t room, size_t *len) {
+            return rt_unit_id(handle_.get(), to, room, len);
+        });
+    }
+    std::string name() const {
+        return detail::text([&](char *to, size_t room, size_t *len) {
+            return rt_unit_name(handle_.get(), to, room, len);
+        });
+    }
+    bool is_open() const {
+        int32_t open;
+        detail::check(rt_unit_is_open(handle_.get(), &open));
+        return open != 0;
+    }
+    void close() { detail::check(rt_unit_close(handle_.get())); }
+    rt_unit_stats stats() const {
+        rt_unit_stats stats{};
+        stats.struct_size = sizeof stats;
+        detail::check(rt_unit_get_stats(handle_.get(), &stats));
+        return stats;
+    }
+    rt_unit get() const noexcept { return handle_.get(); }
+
+private:
+    detail::Handle<rt_unit, rt_unit_free> handle_;
+};
+
+/// The reading end of a stream.
+class Readable {
+public:
+    Readable() = default;
+    explicit Readable(rt_readable owned) : handle_(owned) {}
+
+    /// Reads up to `room` bytes, at least one; 0 is the end.
+    size_t read(void *buffer, size_t room, std::chrono::milliseconds limit = forever) {
+        size_t len = 0;
+        detail::check(rt_readable_read(handle_.get(), buffer, room, limit.count(), &len));
+        return len;
+    }
+    /// Everything up to the end.
+    std::string read_all() {
+        std::string all;
+        char buffer[16384];
+        while (size_t len = read(buffer, sizeof buffer)) all.append(buffer, len);
+        return all;
+    }
+    /// Breaks off.
+    void abort(std::string_view reason) {
+        detail::check(rt_readable_abort(handle_.release(), detail::lend(reason)));
+    }
+    rt_readable get() const noexcept { return handle_.get(); }
+
+private:
+    detail::Handle<rt_readable, rt_readable_close> handle_;
+};
+
+/// The writing end of a stream. Destroying it without finish() breaks it off.
+class Writable {
+public:
+    Writable() = default;
+    explicit Writable(rt_writable owned) : handle_(owned) {}
+
+    /// How many bytes were taken: all, unless the time was over.
+    size_t write(const void *bytes, size_t len, std::chrono::milliseconds limit = forever) {
+        size_t written = 0;
+        detail::check(rt_writable_write(handle_.get(), bytes, len, limit.count(), &written));
+        return written;
+    }
+    void write(std::string_view bytes) { write(bytes.data(), bytes.size()); }
+    /// Ends the stream, and waits until the reader has read everything.
+    void finish(std::chrono::milliseconds limit = forever) {
+        detail::check(rt_writable_finish(handle_.get(), limit.count()));
+    }
+    /// Breaks off.
+    void abort(std::string_view reason) {
+        detail::check(rt_writable_abort(handle_.release(), detail::lend(reason)));
+    }
+    rt_writable get() const noexcept { return handle_.get(); }
+
+private:
+    detail::Handle<rt_writable, rt_writable_close> handle_;
+};
+
+/// A request that is answered later, from any thread. Destroying it unanswered rejects it.
+class Deferred {
+public:
+    Deferred() = default;
+    explicit Deferred(rt_context owned) : context_(owned) {}
+    Deferred(Deferred &&other) noexcept : context_(std::exchange(other.context_, rt_context{})) {}
+    Deferred &operator=(Deferred &&other) noexcept {
+        std::swap(context_, other.context_);
+        return *this;
+    }
+    ~Deferred() {
+        if (context_.id != 0) rt_context_reject(context_, RT_STR("The handler did not answer"));
+    }
+
+    void respond(const Data &data) {
+        detail::check(rt_context_respond(context_, data.get()));
+        context_ = rt_context{};
+    }
+    void reject(std::string_view reason) {
+        detail::check(rt_context_reject(context_, detail::lend(reason)));
+        context_ = rt_context{};
+    }
+
+private:
+    rt_context context_{};
+};
+
+/// What came for a handler, valid while it runs.
+class Context {
+public:
+    explicit Context(const rt_incoming *incoming) : incoming_(incoming) {}
+    Context(const Context &) = delete;
+    Context &operator=(const Context &) = delete;
+
+    std::string_view role() const { return detail::view(incoming_->role); }
+    std::string_view event() const { return detail::view(incoming_->event); }
+    /// A copy of the payload.
+    Data data() const { return Data(incoming_->data); }
+    Unit unit() const { return Unit::keep(incoming_->unit); }
+    /// The C view: the payload without a copy.
+    const rt_incoming &raw() const { return *incoming_; }
+
+    /// Answers after the handler has returned; what it returns does not count then.
+    Deferred defer() {
+        rt_context deferred;
+        detail::check(rt_context_defer(incoming_->context, &deferred));
+        return Deferred(deferred);
+    }
+    /// Accepts a stream that this peer reads.
+    Readable accept_readable(const Data &answer = {}) {
+        rt_readable stream;
+        detail::check(rt_context_accept_readable(incoming_->context, answer.get(), &stream));
+        return Readable(stream);
+    }
+    /// Accepts a stream that this peer writes.
+    Writable accept_writable(const Data &answer = {}) {
+        rt_writable stream;
+        detail::check(rt_context_accept_writable(incoming_->context, answer.get(), &stream));
+        return Writable(stream);
+    }
+    /// For middleware.
+    void set_data(const Data &data) {
+        detail::check(rt_context_set_data(incoming_->context, data.get()));
+    }
+    void reject(std::string_view reason) {
+        detail::check(rt_context_reject(incoming_->context, detail::lend(reason)));
+    }
+
+private:
+    const rt_incoming *incoming_;
+};
+
+namespace detail {
+
+/// Runs a handler; an exception rejects.
+template <class Run> void guard(const rt_incoming *incoming, Run run) noexcept {
+    try {
+        run();
+    } catch (const std::exception &error) {
+        rt_context_reject(incoming->context, lend(error.what()));
+    } catch (...) {
+        rt_context_reject(incoming->context, RT_STR("The handler failed"));
+    }
+}
+
+template <class F> rt_incoming_handler on_context(F function) {
+    return handler<rt_incoming_handler>(
+        std::move(function), [](void *user_data, const rt_incoming *incoming) {
+            guard(incoming, [&] {
+                Context context(incoming);
+                (*static_cast<F *>(user_data))(context);
+            });
+        });
+}
+
+template <class F> rt_incoming_handler on_request(F function) {
+    return handler<rt_incoming_handler>(
+        std::move(function), [](void *user_data, const rt_incoming *incoming) {
+            guard(incoming, [&] {
+                Context context(incoming);
+                const Data answer = (*static_cast<F *>(user_data))(context);
+                int32_t status = rt_context_respond(incoming->context, answer.get());
+                // It may have been deferred.
+                if (status != RT_OK && status != RT_INVALID_HANDLE) check(status);
+            });
+        });
+}
+
+} // namespace detail
+
+/// A service that a peer offers. Belongs to its peer.
+class Role {
+public:
+    explicit Role(rt_role role) : role_(role) {}
+
+    /// `function(Context &)` gives the answer: anything that makes a Data.
+    template <class F> Role &on_request(std::string_view event, F function) {
+        return handle(RT_REQUEST, event, detail::on_request(std::move(function)));
+    }
+    /// `function(Context &)`.
+    template <class F> Role &on_message(std::string_view event, F function) {
+        return handle(RT_MESSAGE, event, detail::on_context(std::move(function)));
+    }
+    /// `function(Context &)`, which accepts the stream.
+    template <class F> Role &on_readable(std::string_view event, F function) {
+        return handle(RT_READABLE, event, detail::on_context(std::move(function)));
+    }
+    /// `function(Context &)`, which accepts the stream.
+    template <class F> Role &on_writable(std::string_view event, F function) {
+        return handle(RT_WRITABLE, event, detail::on_context(std::move(function)));
+    }
+    /// Middleware: `function(Context &)`, which may reject, defer or change the payload.
+    template <class F> Role &layer(F function) {
+        detail::check(rt_role_layer(role_, detail::on_context(std::move(function))));
+        return *this;
+    }
+    void enable() { detail::check(rt_role_enable(role_)); }
+    void disable() { detail::check(rt_role_disable(role_)); }
+    bool is_active() const {
+        int32_t active;
+        detail::check(rt_role_is_active(role_, &active));
+        return active != 0;
+    }
+
+private:
+    Role &handle(int32_t kind, std::string_view event, rt_incoming_handler handler) {
+        detail::check(rt_role_handle(role_, kind, detail::lend(event), handler));
+        return *this;
+    }
+
+    rt_role role_;
+};
+
+/// The answer to a request, or why there is none.
+struct Reply {
+    int32_t status = RT_OK;
+    Data data;
+    std::string error;
+    Unit unit;
+
+    bool ok() const noexcept { return status == RT_OK; }
+    /// The payload, or an exception.
+    const Data &value() const {
+        if (!ok()) throw Error(status, error);
+        return data;
+    }
+};
+
+/// To whom, and how.
+struct SendOptions {
+    /// The unit to send to; null for the next in turn.
+    const Unit *unit = nullptr;
+    bool unordered = false;
+    /// See rt_send_options.timeout_ms.
+    std::chrono::milliseconds timeout{0};
+
+    rt_send_options get() const {
+        rt_send_options options{};
+        options.struct_size = sizeof options;
+        if (unit) options.unit = unit->get();
+        options.unordered = unordered;
+        options.timeout_ms = timeout.count();
+        return options;
+    }
+};
+
+namespace detail {
+
+inline Reply reply(const rt_reply &view) {
+    Reply reply;
+    reply.status = view.status;
+    reply.data = Data(view.data);
+    reply.error = std::string(detail::view(view.error));
+    return reply;
+}
+
+template <class F> rt_reply_handler on_reply(F function) {
+    return handler<rt_reply_handler>(
+        std::move(function), [](void *user_data, const rt_reply *view) {
+            try {
+                Reply made = reply(*view);
+                if (view->unit.id != 0) made.unit = Unit::keep(view->unit);
+                (*static_cast<F *>(user_data))(std::move(made));
+            } catch (...) {
+                // Nobody is left to tell.
+            }
+        });
+}
+
+inline Reply take(rt_answer answer) {
+    Handle<rt_answer, rt_answer_free> owned(answer);
+    rt_reply view{};
+    view.struct_size = sizeof view;
+    check(rt_answer_view(answer, &view));
+    Reply made = reply(view);
+    rt_unit unit;
+    if (rt_answer_unit(answer, &unit) == RT_OK) made.unit = Unit(unit);
+    return made;
+}
+
+} // namespace detail
+
+/// A role as offered by units. Belongs to its peer.
+class Destination {
+public:
+    explicit Destination(rt_destination destination) : destination_(destination) {}
+
+    /// Waits until a unit serves the role.
+    void ready(std::chrono::milliseconds limit = forever) const {
+        detail::check(rt_destination_ready(destination_, limit.count()));
+    }
+    void send(std::string_view event, const Data &data = {}, const SendOptions &options = {}) const {
+        const rt_send_options get = options.get();
+        detail::check(rt_destination_send(destination_, detail::lend(event), data.get(), &get));
+    }
+    /// How many units took it.
+    size_t broadcast(std::string_view event, const Data &data = {}) const {
+        size_t count = 0;
+        detail::check(rt_destination_broadcast(destination_, detail::lend(event), data.get(),
+                                               nullptr, &count));
+        return count;
+    }
+    /// Asks, and waits for the answer.
+    Data request(std::string_view event, const Data &data = {},
+                 const SendOptions &options = {}) const {
+        const rt_send_options get = options.get();
+        rt_answer answer;
+        detail::check(rt_destination_request(destination_, detail::lend(event), data.get(), &get,
+                                             &answer));
+        return detail::take(answer).data;
+    }
+    /// Asks: `function(Reply)` is called with the answer.
+    template <class F>
+    void request_async(std::string_view event, const Data &data, F function,
+                       const SendOptions &options = {}) const {
+        const rt_send_options get = options.get();
+        detail::check(rt_destination_request_async(destination_, detail::lend(event), data.get(),
+                                                   &get, detail::on_reply(std::move(function)),
+                                                   nullptr));
+    }
+    /// Asks every unit, and waits for all answers.
+    std::vector<Reply> survey(std::string_view event, const Data &data = {},
+                              const SendOptions &options = {}) const {
+        const rt_send_options get = options.get();
+        detail::Handle<rt_survey, rt_survey_free> survey;
+        detail::check(rt_destination_survey(destination_, detail::lend(event), data.get(), &get,
+                                            survey.out()));
+        std::vector<Reply> replies;
+        for (;;) {
+            rt_answer answer;
+            int32_t status = rt_survey_next(survey.get(), -1, &answer);
+            if (status == RT_END) return replies;
+            detail::check(status);
+            replies.push_back(detail::take(answer));
+        }
+    }
+    /// Asks for a stream to read, and waits until it is accepted.
+    Readable readable(std::string_view event, const Data &data = {},
+                      const SendOptions &options = {}) const {
+        const rt_send_options get = options.get();
+        rt_readable stream;
+        detail::check(rt_destination_readable(destination_, detail::lend(event), data.get(), &get,
+                                              &stream, nullptr));
+        return Readable(stream);
+    }
+    /// Asks for a stream to write, and waits until it is accepted.
+    Writable writable(std::string_view event, const Data &data = {},
+                      const SendOptions &options = {}) const {
+        const rt_send_options get = options.get();
+        rt_writable stream;
+        detail::check(rt_destination_writable(destination_, detail::lend(event), data.get(), &get,
+                                              &stream, nullptr));
+        return Writable(stream);
+    }
+    /// The units that serve the role.
+    std::vector<Unit> units() const {
+        std::vector<Unit> units;
+        auto add = [](void *user_data, rt_unit unit) {
+            rt_unit own;
+            if (rt_unit_clone(unit, &own) == RT_OK)
+                static_cast<std::vector<Unit> *>(user_data)->emplace_back(own);
+        };
+        detail::check(rt_destination_each_unit(destination_, add, &units));
+        return units;
+    }
+
+private:
+    rt_destination destination_;
+};
+
+/// Options with their size set: change what is needed.
+inline rt_peer_options peer_options() {
+    rt_peer_options options{};
+    options.struct_size = sizeof options;
+    return options;
+}
+inline rt_listen_options listen_options() {
+    rt_listen_options options{};
+    options.struct_size = sizeof options;
+    return options;
+}
+inline rt_connect_options connect_options() {
+    rt_connect_options options{};
+    options.struct_size = sizeof options;
+    return options;
+}
+
+/// The local node. Closes when it is destroyed: all callbacks have returned then, unless that happens
+/// inside one.
+class Peer {
+public:
+    explicit Peer(std::string_view name = {}) {
+        rt_peer_options options = peer_options();
+        options.name = detail::lend(name);
+        detail::check(rt_peer_new(&options, peer_.out()));
+    }
+    explicit Peer(const rt_peer_options &options) {
+        detail::check(rt_peer_new(&options, peer_.out()));
+    }
+
+    std::string id() const {
+        return detail::text([&](char *to, size_t room, size_t *len) {
+            return rt_peer_id(peer_.get(), to, room, len);
+        });
+    }
+    Role role(std::string_view name, bool disabled = false) {
+        rt_role role;
+        detail::check(rt_peer_role(peer_.get(), detail::lend(name), disabled, &role));
+        return Role(role);
+    }
+    Destination destination(std::string_view role) {
+        rt_destination destination;
+        detail::check(rt_peer_destination(peer_.get(), detail::lend(role), &destination));
+        return Destination(destination);
+    }
+    /// Listens, and gives the address to connect to.
+    std::string listen(std::string_view address,
+                       const rt_listen_options &options = listen_options()) {
+        rt_listener listener;
+        detail::check(rt_peer_listen(peer_.get(), detail::lend(address), &options, &listener));
+        return detail::text([&](char *to, size_t room, size_t *len) {
+            return rt_listener_url(listener, to, room, len);
+        });
+    }
+    /// Connects, and waits for the first outcome.
+    Unit connect(std::string_view address, const rt_connect_options &options = connect_options()) {
+        rt_unit unit;
+        detail::check(rt_peer_connect(peer_.get(), detail::lend(address), &options, &unit));
+        return Unit(unit);
+    }
+    void disconnect(std::string_view address) {
+        detail::check(rt_peer_disconnect(peer_.get(), detail::lend(address)));
+    }
+    /// Middleware: `function(Context &)`.
+    template <class F> void layer(F function) {
+        detail::check(rt_peer_layer(peer_.get(), detail::on_context(std::move(function))));
+    }
+    /// `function(const rt_event &)` is called for each event until the peer is closed.
+    template <class F> void on_event(F function) {
+        auto call = [](void *user_data, const rt_event *event) {
+            try {
+                (*static_cast<F *>(user_data))(*event);
+            } catch (...) {
+                // Nobody is left to tell.
+            }
+        };
+        detail::check(rt_peer_on_event(
+            peer_.get(), detail::handler<rt_event_handler>(std::move(function), call), nullptr));
+    }
+    rt_peer_stats stats() const {
+        rt_peer_stats stats{};
+        stats.struct_size = sizeof stats;
+        detail::check(rt_peer_get_stats(peer_.get(), &stats));
+        return stats;
+    }
+    /// For RT_CALLBACKS_POLL.
+    int fd() const {
+        int fd;
+        detail::check(rt_fd(peer_.get(), &fd));
+        return fd;
+    }
+    /// For RT_CALLBACKS_POLL: runs the callbacks that wait. How many pieces of work were done.
+    size_t poll(std::chrono::milliseconds limit = std::chrono::milliseconds{0}) {
+        size_t count = 0;
+        detail::check(rt_poll(peer_.get(), limit.count(), &count));
+        return count;
+    }
+    /// Finishes what runs, then closes. Whether everything had finished.
+    bool drain(std::chrono::milliseconds limit) {
+        int32_t finished = 0;
+        detail::check(
+            rt_peer_drain(peer_.release(), static_cast<uint64_t>(limit.count()), &finished));
+        return finished != 0;
+    }
+    void close() { detail::check(rt_peer_close(peer_.release())); }
+    rt_peer get() const noexcept { return peer_.get(); }
+
+private:
+    detail::Handle<rt_peer, rt_peer_close> peer_;
+};
+
+} // namespace roletalk
+
+#endif // ROLETALK_HPP

@@ -1,0 +1,188 @@
+//! Payloads.
+
+use std::ffi::c_char;
+
+use bytes::Bytes;
+use engine::{Data, DataType};
+
+use crate::{
+    status::{Failure, RT_DATA, enter},
+    types::*,
+};
+
+fn data_error(text: impl Into<std::borrow::Cow<'static, str>>) -> Failure {
+    Failure::new(RT_DATA, text)
+}
+
+fn kind_of(data: &Data) -> i32 {
+    match data.kind() {
+        DataType::Binary => RT_BINARY,
+        DataType::Null => RT_NULL,
+        DataType::Boolean => RT_BOOLEAN,
+        DataType::String => RT_TEXT,
+        DataType::Number => RT_NUMBER,
+        DataType::Object => RT_JSON,
+        DataType::Unknown(byte) => i32::from(byte),
+    }
+}
+
+impl rt_data {
+    /// For the other side to read while `data` lives.
+    pub(crate) fn lend(data: &Data) -> rt_data {
+        let bytes = data.bytes();
+        rt_data { kind: kind_of(data), len: bytes.len(), bytes: bytes.as_ptr().cast() }
+    }
+
+    /// A copy of what the other side wants to send, checked.
+    ///
+    /// # Safety
+    /// `bytes` points to `len` readable bytes.
+    pub(crate) unsafe fn get(self) -> Result<Data, Failure> {
+        // SAFETY: the caller's promise; the slice is copied before this function returns.
+        let bytes = unsafe { slice(self.bytes.cast(), self.len, "data") }?;
+        let copy = || Bytes::copy_from_slice(bytes);
+        match self.kind {
+            RT_BINARY => Ok(Data::binary(copy())),
+            RT_NULL if bytes.is_empty() => Ok(Data::null()),
+            RT_BOOLEAN if matches!(bytes, [0 | 1]) => Ok(Data::boolean(bytes == [1])),
+            RT_TEXT => match std::str::from_utf8(bytes) {
+                Ok(_) => Ok(Data::from_raw(DataType::String, copy())),
+                Err(error) => Err(data_error(format!("The text is not UTF-8: {error}"))),
+            },
+            RT_NUMBER => {
+                let data = Data::from_raw(DataType::Number, copy());
+                let number = !data.as_f64().is_none_or(f64::is_nan) && !bytes.is_empty();
+                match number || bytes == b"NaN" {
+                    true => Ok(data),
+                    false => Err(data_error("The number's text is no number")),
+                }
+            }
+            RT_JSON => Data::raw_json(copy()).map_err(|error| data_error(error.to_string())),
+            RT_NULL => Err(data_error("null has no bytes")),
+            RT_BOOLEAN => Err(data_error("a boolean is one byte, 0 or 1")),
+            kind => Err(Failure::invalid(format!("there is no kind of data {kind}"))),
+        }
+    }
+
+    /// What was lent to the other side, to read a value from.
+    ///
+    /// # Safety
+    /// `bytes` points to `len` readable bytes.
+    unsafe fn number(self) -> Result<Data, Failure> {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { slice(self.bytes.cast(), self.len, "data") }?;
+        match self.kind {
+            RT_NUMBER => Ok(Data::from_raw(DataType::Number, Bytes::copy_from_slice(bytes))),
+            _ => Err(data_error("The data is not a number")),
+        }
+    }
+}
+
+/// The text of a number. Use it as a payload with rt_number_data.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_number {
+    /// How many bytes of `text`.
+    pub len: usize,
+    /// No zero at the end.
+    pub text: [c_char; 32],
+}
+
+/// # Safety
+/// `number` is NULL or points to an `rt_number`.
+unsafe fn print(data: &Data, number: *mut rt_number) -> Result<(), Failure> {
+    let bytes = data.bytes();
+    let mut text = [0; 32];
+    for (to, from) in text.iter_mut().zip(bytes) {
+        *to = *from as c_char;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { put(number, rt_number { len: bytes.len(), text }, "number") }
+}
+
+/// Prints a number as JavaScript does: NaN and the infinities are kept, negative zero loses its sign.
+///
+/// Errors: RT_INVALID_ARGUMENT. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_number_from_double(value: f64, number: *mut rt_number) -> i32 {
+    // SAFETY: the contract of pointers in the header's introduction.
+    enter(|| unsafe { print(&Data::number(value), number) })
+}
+
+/// Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
+///
+/// Errors: RT_INVALID_ARGUMENT. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_number_from_int64(value: i64, number: *mut rt_number) -> i32 {
+    // SAFETY: the contract of pointers in the header's introduction.
+    enter(|| unsafe { print(&Data::integer(value), number) })
+}
+
+/// Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
+///
+/// Errors: RT_INVALID_ARGUMENT. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_number_from_uint64(value: u64, number: *mut rt_number) -> i32 {
+    // SAFETY: the contract of pointers in the header's introduction.
+    enter(|| unsafe { print(&Data::integer(value), number) })
+}
+
+/// Reads a boolean: 0 or 1.
+///
+/// Errors: RT_DATA when it is none, RT_INVALID_ARGUMENT. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_data_as_bool(data: rt_data, value: *mut i32) -> i32 {
+    enter(|| {
+        // SAFETY: the contract of pointers in the header's introduction.
+        let bytes = unsafe { slice(data.bytes.cast::<u8>(), data.len, "data") }?;
+        if data.kind != RT_BOOLEAN {
+            return Err(data_error("The data is not a boolean"));
+        }
+        // A missing byte is true, as it is in JavaScript.
+        // SAFETY: as above.
+        unsafe { put(value, i32::from(bytes.first() != Some(&0)), "value") }
+    })
+}
+
+/// Reads a number as JavaScript does: text that is no number is NaN.
+///
+/// Errors: RT_DATA when the data is of another kind, RT_INVALID_ARGUMENT. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_data_as_double(data: rt_data, value: *mut f64) -> i32 {
+    enter(|| {
+        // SAFETY: the contract of pointers in the header's introduction.
+        let number = unsafe { data.number() }?;
+        // SAFETY: as above.
+        unsafe { put(value, number.as_f64().unwrap_or(f64::NAN), "value") }
+    })
+}
+
+/// Reads an integer exactly.
+///
+/// Errors: RT_DATA when it is no number, has a fraction or does not fit; RT_INVALID_ARGUMENT. Any
+/// thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_data_as_int64(data: rt_data, value: *mut i64) -> i32 {
+    enter(|| {
+        // SAFETY: the contract of pointers in the header's introduction.
+        let number = unsafe { data.number() }?;
+        let number = number.as_i64().ok_or_else(|| data_error("not a 64-bit integer"))?;
+        // SAFETY: as above.
+        unsafe { put(value, number, "value") }
+    })
+}
+
+/// Reads an integer exactly.
+///
+/// Errors: RT_DATA when it is no number, negative, has a fraction or does not fit;
+/// RT_INVALID_ARGUMENT. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_data_as_uint64(data: rt_data, value: *mut u64) -> i32 {
+    enter(|| {
+        // SAFETY: the contract of pointers in the header's introduction.
+        let number = unsafe { data.number() }?;
+        let number = number.as_u64().ok_or_else(|| data_error("not an unsigned 64-bit integer"))?;
+        // SAFETY: as above.
+        unsafe { put(value, number, "value") }
+    })
+}

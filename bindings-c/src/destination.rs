@@ -1,0 +1,663 @@
+//! Sending, asking and opening streams.
+
+use std::{
+    os::raw::c_void,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use engine::{Answer, Data, Destination, Readable, Survey, Unit, Writable};
+use tokio::runtime::Handle;
+
+use crate::{
+    closure::{Closure, Drop},
+    operation::*,
+    options::{self, read_or_default, sized},
+    queue::{self, Queue},
+    status::{Failure, RT_END, RT_NO_UNIT, RT_OVERLOADED, RT_WOULD_BLOCK, enter},
+    stream::{ReadEnd, WriteEnd},
+    table,
+    task::Task,
+    types::*,
+    unit,
+    wait::{Limit, block_on},
+};
+
+pub(crate) struct DestinationObject {
+    pub(crate) destination: Destination,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) runtime: Handle,
+}
+
+impl DestinationObject {
+    fn wait<T>(&self, limit: Limit, future: impl Future<Output = T>) -> Result<T, Failure> {
+        block_on(Some(&self.runtime), limit, future)
+    }
+}
+
+fn get(destination: rt_destination) -> Result<Arc<DestinationObject>, Failure> {
+    table::get(destination.id)
+}
+
+/// How to send or to ask. All zero but the size: to the next unit in turn, in order, with the default
+/// time limit.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_send_options {
+    /// sizeof(rt_send_options).
+    pub struct_size: usize,
+    /// The unit to send to; zero for the next in turn. Not for broadcasts and surveys.
+    pub unit: rt_unit,
+    /// Not 0: take the least loaded connection, though it may then overtake others. Not for streams.
+    pub unordered: i32,
+    /// Requests, surveys, streams: milliseconds for the answer; 0 stands for the default, five
+    /// minutes. rt_destination_send, rt_destination_broadcast: milliseconds to wait for room in the
+    /// queue; 0: without a limit; negative: not at all.
+    pub timeout_ms: i64,
+}
+
+sized!(rt_send_options);
+
+/// Read options.
+struct Options {
+    unit: Option<Unit>,
+    unordered: bool,
+    timeout_ms: i64,
+}
+
+impl Options {
+    /// # Safety
+    /// `options` is NULL or as the header demands.
+    unsafe fn read(options: *const rt_send_options) -> Result<Options, Failure> {
+        // SAFETY: the caller's promise.
+        let options = unsafe { read_or_default(options) }?;
+        let unit = unit::optional(options.unit)?;
+        Ok(Options { unit, unordered: options.unordered != 0, timeout_ms: options.timeout_ms })
+    }
+
+    /// For an answer.
+    fn timeout(&self) -> Result<Option<Duration>, Failure> {
+        match u64::try_from(self.timeout_ms) {
+            Ok(0) => Ok(None),
+            Ok(millis) => Ok(Some(Duration::from_millis(millis))),
+            Err(_) => Err(Failure::invalid("The time for an answer is negative")),
+        }
+    }
+
+    /// For room.
+    fn limit(&self) -> Limit {
+        match self.timeout_ms {
+            0 => Limit::Never,
+            millis if millis < 0 => Limit::Now,
+            millis => Limit::from_millis(millis),
+        }
+    }
+
+    fn not_for_units(&self) -> Result<(), Failure> {
+        match self.unit {
+            None => Ok(()),
+            Some(_) => Err(Failure::invalid("This goes to every unit: none can be chosen")),
+        }
+    }
+}
+
+/// # Safety
+/// The pointers are as the header demands.
+unsafe fn what<'a>(event: rt_string, data: rt_data) -> Result<(&'a str, Data), Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { Ok((event.get("event")?, data.get()?)) }
+}
+
+/// Waits until a unit serves the role: for `timeout_ms` milliseconds, without a limit if that is
+/// negative, not at all if it is 0.
+///
+/// Errors: RT_TIMEOUT, RT_WOULD_BLOCK, RT_CLOSED, RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of
+/// RT_CALLBACKS_INLINE. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_destination_ready(destination: rt_destination, timeout_ms: i64) -> i32 {
+    enter(|| {
+        let object = get(destination)?;
+        Ok(object.wait(Limit::from_millis(timeout_ms), object.destination.ready())??)
+    })
+}
+
+/// Calls `visitor` for each unit that serves the role, before this returns.
+///
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_destination_each_unit(
+    destination: rt_destination,
+    visitor: unit::rt_unit_visitor,
+    user_data: *mut c_void,
+) -> i32 {
+    enter(|| unit::visit(get(destination)?.destination.units(), visitor, user_data))
+}
+
+/// Sends a one-way message. Returns when the unit's connection has taken it into its queue: nothing
+/// tells whether it arrived. `options` may be NULL. When the queue is full it waits for room, as
+/// `options->timeout_ms` says; in a callback of RT_CALLBACKS_INLINE not at all.
+///
+/// Errors: RT_NO_UNIT, RT_CONNECTION_LOST, RT_OVERLOADED when there is no room and it is not to wait,
+/// RT_TIMEOUT, RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT, RT_CLOSED, RT_INVALID_HANDLE. Any thread, also
+/// inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_destination_send(
+    destination: rt_destination,
+    event: rt_string,
+    data: rt_data,
+    options: *const rt_send_options,
+) -> i32 {
+    enter(|| {
+        let object = get(destination)?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        let mut message = object.destination.send(event, data);
+        if let Some(unit) = &options.unit {
+            message = message.to(unit);
+        }
+        if options.unordered {
+            message = message.unordered();
+        }
+        let limit = if queue::is_inline() { Limit::Now } else { options.limit() };
+        object.wait(limit, message.into_future()).map_err(overloaded)??;
+        Ok(())
+    })
+}
+
+/// Not to wait for room is a matter of load.
+fn overloaded(failure: Failure) -> Failure {
+    match failure.code() {
+        RT_WOULD_BLOCK => Failure::new(RT_OVERLOADED, "The unit's queue is full"),
+        _ => failure,
+    }
+}
+
+/// Sends a one-way message to every unit that serves the role. `count`, which may be NULL, is set to how
+/// many took it. `options` may be NULL. Waits for room as rt_destination_send.
+///
+/// Errors: RT_OVERLOADED and RT_TIMEOUT when some units had no room: others may have taken it.
+/// RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT, RT_CLOSED, RT_INVALID_HANDLE. Any thread, also inside
+/// callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_destination_broadcast(
+    destination: rt_destination,
+    event: rt_string,
+    data: rt_data,
+    options: *const rt_send_options,
+    count: *mut usize,
+) -> i32 {
+    enter(|| {
+        let object = get(destination)?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        options.not_for_units()?;
+        if !count.is_null() {
+            check_out(count, "count")?;
+        }
+        let limit = if queue::is_inline() { Limit::Now } else { options.limit() };
+        let broadcast = object.destination.broadcast(event, data);
+        let taken = object.wait(limit, broadcast).map_err(overloaded)??;
+        match count.is_null() {
+            true => Ok(()),
+            // SAFETY: as above.
+            false => unsafe { put(count, taken, "count") },
+        }
+    })
+}
+
+/// What a blocking call was answered with.
+struct AnswerObject(Outcome);
+
+/// # Safety
+/// `answer` is NULL or points to an `rt_answer`.
+unsafe fn put_answer(answer: *mut rt_answer, outcome: Outcome) -> Result<(), Failure> {
+    if answer.is_null() {
+        return Ok(());
+    }
+    let id = table::insert(Arc::new(AnswerObject(outcome)));
+    // SAFETY: the caller's promise.
+    unsafe { put(answer, rt_answer { id }, "answer") }
+}
+
+fn check_answer(answer: *mut rt_answer) -> Result<(), Failure> {
+    match answer.is_null() {
+        true => Ok(()),
+        false => check_out(answer, "answer"),
+    }
+}
+
+/// Asks, and waits for the answer. `options` may be NULL; `options->timeout_ms` limits the whole.
+/// `answer`, which may be NULL, is set on success; the caller frees it with rt_answer_free.
+///
+/// Errors: RT_REJECTED (rt_last_error is the handler's text), RT_TIMEOUT, RT_NO_UNIT,
+/// RT_CONNECTION_LOST, RT_OVERLOADED, RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT, RT_CLOSED,
+/// RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread. In a callback
+/// it holds up all other callbacks of that peer: a request to a handler of the same peer ends with
+/// RT_TIMEOUT there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_destination_request(
+    destination: rt_destination,
+    event: rt_string,
+    data: rt_data,
+    options: *const rt_send_options,
+    answer: *mut rt_answer,
+) -> i32 {
+    enter(|| {
+        let object = get(destination)?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        check_answer(answer)?;
+        if queue::is_inline() {
+            // Before anything is sent.
+            object.wait(Limit::Never, std::future::pending::<()>())?;
+        }
+        let request = request(&object.destination, event, data, &options)?;
+        let answered = object.wait(Limit::Never, request)??;
+        // SAFETY: as above.
+        unsafe { put_answer(answer, Outcome::of(Ok(answered))) }
+    })
+}
+
+fn request<'a>(
+    destination: &'a Destination,
+    event: &'a str,
+    data: Data,
+    options: &Options,
+) -> Result<engine::Requesting<'a>, Failure> {
+    let mut request = destination.request(event, data);
+    if let Some(unit) = &options.unit {
+        request = request.to(unit);
+    }
+    if let Some(timeout) = options.timeout()? {
+        request = request.timeout(timeout);
+    }
+    if options.unordered {
+        request = request.unordered();
+    }
+    Ok(request.into_future())
+}
+
+/// Asks, without waiting: `handler` is called with the answer, once. `options` may be NULL. `operation`,
+/// which may be NULL, is set to a handle to cancel it with; the caller frees it with
+/// rt_operation_free. `handler.drop` is called after that, or when this fails.
+///
+/// Errors: RT_NO_UNIT, RT_CONNECTION_LOST, RT_OVERLOADED, RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT,
+/// RT_CLOSED, RT_INVALID_HANDLE: then there is no call. By callback: RT_REJECTED, RT_TIMEOUT,
+/// RT_CONNECTION_LOST, RT_CANCELED. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_destination_request_async(
+    destination: rt_destination,
+    event: rt_string,
+    data: rt_data,
+    options: *const rt_send_options,
+    handler: rt_reply_handler,
+    operation: *mut rt_operation,
+) -> i32 {
+    let closure = Closure::new(handler.call, handler.user_data, handler.drop);
+    enter(move || {
+        let object = get(destination)?;
+        // SAFETY: the contract of pointers in the header's introduction, here and below.
+        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        options.timeout()?;
+        let completion = Completion::new(closure, &object.queue, invoke_reply)?;
+        let (event, asked) = (Box::<str>::from(event), object.clone());
+        let asking = async move {
+            match request(&asked.destination, &event, data, &options) {
+                Ok(request) => request.await,
+                Err(_) => Err(engine::Error::new(engine::ErrorKind::InvalidArgument, "")),
+            }
+        };
+        // SAFETY: as above.
+        unsafe { start(asking, completion, operation, |answer| Outcome::of(Ok(answer))) }
+    })
+}
+
+/// Shows an answer. `reply->struct_size` must be set. The pointers are valid until the answer is
+/// freed; `reply->unit` is none: see rt_answer_unit.
+///
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_answer_view(answer: rt_answer, reply: *mut rt_reply) -> i32 {
+    enter(|| {
+        let answer = table::get::<AnswerObject>(answer.id)?;
+        let view = answer.0.view(|_| rt_unit::NONE);
+        // SAFETY: the contract of pointers in the header's introduction.
+        unsafe { options::write(reply, &view) }
+    })
+}
+
+/// The unit that answered. The caller frees it with rt_unit_free.
+///
+/// Errors: RT_NO_UNIT when it is not known, RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also
+/// inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_answer_unit(answer: rt_answer, unit: *mut rt_unit) -> i32 {
+    enter(|| {
+        check_out(unit, "unit")?;
+        let answer = table::get::<AnswerObject>(answer.id)?;
+        let none = || Failure::new(RT_NO_UNIT, "It is not known which unit answered");
+        let handle = unit::insert(answer.0.unit.clone().ok_or_else(none)?);
+        // SAFETY: the contract of pointers in the header's introduction.
+        unsafe { put(unit, handle, "unit") }
+    })
+}
+
+/// Frees an answer; pointers into it end.
+///
+/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_answer_free(answer: rt_answer) -> i32 {
+    enter(|| table::remove::<AnswerObject>(answer.id).map(drop))
+}
+
+struct SurveyObject {
+    survey: Mutex<Survey>,
+    runtime: Handle,
+}
+
+/// Asks every unit that serves the role. `options` may be NULL; `options->timeout_ms` limits each
+/// answer. Take the answers with rt_survey_next; the caller frees the survey with rt_survey_free. Nothing
+/// is sent before the first rt_survey_next.
+///
+/// Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_destination_survey(
+    destination: rt_destination,
+    event: rt_string,
+    data: rt_data,
+    options: *const rt_send_options,
+    survey: *mut rt_survey,
+) -> i32 {
+    enter(|| {
+        let object = get(destination)?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        options.not_for_units()?;
+        check_out(survey, "survey")?;
+        let made = object.destination.survey_within(event, data, options.timeout()?);
+        let runtime = object.runtime.clone();
+        let id = table::insert(Arc::new(SurveyObject { survey: Mutex::new(made), runtime }));
+        // SAFETY: as above.
+        unsafe { put(survey, rt_survey { id }, "survey") }
+    })
+}
+
+/// Waits for the next answer: for `timeout_ms` milliseconds, without a limit if that is negative, not at
+/// all if it is 0. The caller frees the answer with rt_answer_free; its status says whether that unit
+/// gave one, rt_answer_unit which it was.
+///
+/// Errors: RT_END when every unit has been heard, RT_TIMEOUT, RT_WOULD_BLOCK, RT_INVALID_ARGUMENT,
+/// RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. One thread at a time:
+/// RT_INVALID_ARGUMENT for others.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_survey_next(
+    survey: rt_survey,
+    timeout_ms: i64,
+    answer: *mut rt_answer,
+) -> i32 {
+    enter(|| {
+        check_out(answer, "answer")?;
+        let object = table::get::<SurveyObject>(survey.id)?;
+        let mut survey = match object.survey.try_lock() {
+            Ok(survey) => survey,
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(std::sync::TryLockError::WouldBlock) => {
+                return Err(Failure::invalid("Another thread waits for this survey"));
+            }
+        };
+        let limit = Limit::from_millis(timeout_ms);
+        match block_on(Some(&object.runtime), limit, survey.next())? {
+            // SAFETY: the contract of pointers in the header's introduction.
+            Some((unit, answered)) => unsafe {
+                put_answer(answer, survey_outcome(unit, answered, 0))
+            },
+            None => Err(Failure::new(RT_END, "Every unit has been heard")),
+        }
+    })
+}
+
+fn survey_outcome(unit: Unit, answer: engine::Result<Answer>, remaining: usize) -> Outcome {
+    Outcome { unit: Some(unit), remaining, ..Outcome::of(answer) }
+}
+
+/// Frees a survey, and gives up waiting for further answers.
+///
+/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_survey_free(survey: rt_survey) -> i32 {
+    enter(|| table::remove::<SurveyObject>(survey.id).map(drop))
+}
+
+/// Asks every unit that serves the role, without waiting: `handler` is called for each with its answer
+/// or why there is none, and how many remain. When none serves it, there is no call. `handler.drop` is
+/// called after the last one, or when this fails. `options` and `operation` may be NULL;
+/// when the operation is canceled there are no more calls.
+///
+/// Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_destination_survey_async(
+    destination: rt_destination,
+    event: rt_string,
+    data: rt_data,
+    options: *const rt_send_options,
+    handler: rt_reply_handler,
+    operation: *mut rt_operation,
+) -> i32 {
+    let closure = Closure::new(handler.call, handler.user_data, handler.drop);
+    enter(move || {
+        let object = get(destination)?;
+        // SAFETY: the contract of pointers in the header's introduction, here and below.
+        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        options.not_for_units()?;
+        check_operation(operation)?;
+        let closure = closure.bind(&object.queue)?;
+        let mut survey = object.destination.survey_within(event, data, options.timeout()?);
+        let hearing = async move {
+            let mut remaining = survey.asked();
+            while let Some((unit, answer)) = survey.next().await {
+                remaining -= 1;
+                if let Some((call, user_data)) = closure.parts() {
+                    let outcome = survey_outcome(unit, answer, remaining);
+                    invoke_reply(call, user_data.cast(), Ok(outcome));
+                }
+            }
+        };
+        let task = Task::spawn(&object.queue, Box::pin(hearing));
+        // SAFETY: as above.
+        unsafe { put_operation(operation, task) }
+    })
+}
+
+/// Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
+/// the other side has said. The stream is the callee's, who closes it with rt_readable_close.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_readable_handler {
+    /// The function; not NULL.
+    pub call: Option<
+        unsafe extern "C" fn(user_data: *mut c_void, reply: *const rt_reply, stream: rt_readable),
+    >,
+    /// Given to both functions.
+    pub user_data: *mut c_void,
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    pub drop: Drop,
+}
+
+/// Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
+/// the other side has said. The stream is the callee's, who closes it with rt_writable_close.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_writable_handler {
+    /// The function; not NULL.
+    pub call: Option<
+        unsafe extern "C" fn(user_data: *mut c_void, reply: *const rt_reply, stream: rt_writable),
+    >,
+    /// Given to both functions.
+    pub user_data: *mut c_void,
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    pub drop: Drop,
+}
+
+/// Opens a stream in the way that both directions share.
+macro_rules! open {
+    ($open:ident, $destination:expr, $event:expr, $data:expr, $options:expr) => {{
+        let mut opening = $destination.$open($event, $data);
+        if let Some(unit) = &$options.unit {
+            opening = opening.to(unit);
+        }
+        if let Ok(Some(timeout)) = $options.timeout() {
+            opening = opening.timeout(timeout);
+        }
+        opening.into_future()
+    }};
+}
+
+/// Asks for a stream to read, and waits until it is accepted. `options` may be NULL;
+/// `options->timeout_ms` limits the wait. The caller closes the stream with rt_readable_close.
+/// `answer`, which may be NULL, is set to what the other side has said; the caller frees it with
+/// rt_answer_free.
+///
+/// Errors: those of rt_destination_request; RT_REJECTED when it is refused, RT_OVERLOADED also when too
+/// many streams are open. Any thread, as rt_destination_request.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_destination_readable(
+    destination: rt_destination,
+    event: rt_string,
+    data: rt_data,
+    options: *const rt_send_options,
+    stream: *mut rt_readable,
+    answer: *mut rt_answer,
+) -> i32 {
+    enter(|| {
+        let object = get(destination)?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        options.timeout()?;
+        check_out(stream, "stream")?;
+        check_answer(answer)?;
+        let opening = open!(readable, object.destination, event, data, options);
+        let (opened, answered) = object.wait(Limit::Never, opening)??;
+        let end = ReadEnd::insert(opened, object.queue.clone());
+        // SAFETY: as above.
+        unsafe {
+            put_answer(answer, Outcome::of(Ok(answered)))?;
+            put(stream, end, "stream")
+        }
+    })
+}
+
+/// Asks for a stream to write, and waits until it is accepted, as rt_destination_readable. The caller
+/// finishes it with rt_writable_finish and closes it with rt_writable_close.
+///
+/// Errors and threads as rt_destination_readable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_destination_writable(
+    destination: rt_destination,
+    event: rt_string,
+    data: rt_data,
+    options: *const rt_send_options,
+    stream: *mut rt_writable,
+    answer: *mut rt_answer,
+) -> i32 {
+    enter(|| {
+        let object = get(destination)?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        options.timeout()?;
+        check_out(stream, "stream")?;
+        check_answer(answer)?;
+        let opening = open!(writable, object.destination, event, data, options);
+        let (opened, answered) = object.wait(Limit::Never, opening)??;
+        let end = WriteEnd::insert(opened, object.queue.clone());
+        // SAFETY: as above.
+        unsafe {
+            put_answer(answer, Outcome::of(Ok(answered)))?;
+            put(stream, end, "stream")
+        }
+    })
+}
+
+type ReadableCall = unsafe extern "C" fn(*mut c_void, *const rt_reply, rt_readable);
+type WritableCall = unsafe extern "C" fn(*mut c_void, *const rt_reply, rt_writable);
+
+/// Asks for a stream to read, without waiting: `handler` is called once. `options` and `operation` may
+/// be NULL. `handler.drop` is called after that, or when this fails.
+///
+/// Errors: those of rt_destination_request_async. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_destination_readable_async(
+    destination: rt_destination,
+    event: rt_string,
+    data: rt_data,
+    options: *const rt_send_options,
+    handler: rt_readable_handler,
+    operation: *mut rt_operation,
+) -> i32 {
+    type Opened = (Outcome, Option<(Readable, Arc<Queue>)>);
+    fn invoke(call: ReadableCall, user_data: *mut c_void, result: Result<Opened, Failure>) {
+        let (outcome, stream) = result.unwrap_or_else(|failure| (Outcome::failed(failure), None));
+        let view = outcome.view(queue::lend_unit);
+        let none = rt_readable { id: 0 };
+        let stream = stream.map_or(none, |(stream, queue)| ReadEnd::insert(stream, queue));
+        // SAFETY: function and argument belong together; the view points into `outcome`, and no lock
+        // is held.
+        unsafe { call(user_data, &view, stream) };
+    }
+    let closure = Closure::new(handler.call, handler.user_data, handler.drop);
+    enter(move || {
+        let object = get(destination)?;
+        // SAFETY: the contract of pointers in the header's introduction, here and below.
+        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        options.timeout()?;
+        let completion = Completion::new(closure, &object.queue, invoke)?;
+        let (event, asked) = (Box::<str>::from(event), object.clone());
+        let opening = async move {
+            let opened = open!(readable, asked.destination, &event, data, options).await?;
+            Ok((opened, asked.queue.clone()))
+        };
+        let outcome = |((stream, answer), queue)| (Outcome::of(Ok(answer)), Some((stream, queue)));
+        // SAFETY: as above.
+        unsafe { start(opening, completion, operation, outcome) }
+    })
+}
+
+/// Asks for a stream to write, without waiting: `handler` is called once. `options` and `operation` may
+/// be NULL. `handler.drop` is called after that, or when this fails.
+///
+/// Errors: those of rt_destination_request_async. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_destination_writable_async(
+    destination: rt_destination,
+    event: rt_string,
+    data: rt_data,
+    options: *const rt_send_options,
+    handler: rt_writable_handler,
+    operation: *mut rt_operation,
+) -> i32 {
+    type Opened = (Outcome, Option<(Writable, Arc<Queue>)>);
+    fn invoke(call: WritableCall, user_data: *mut c_void, result: Result<Opened, Failure>) {
+        let (outcome, stream) = result.unwrap_or_else(|failure| (Outcome::failed(failure), None));
+        let view = outcome.view(queue::lend_unit);
+        let none = rt_writable { id: 0 };
+        let stream = stream.map_or(none, |(stream, queue)| WriteEnd::insert(stream, queue));
+        // SAFETY: function and argument belong together; the view points into `outcome`, and no lock
+        // is held.
+        unsafe { call(user_data, &view, stream) };
+    }
+    let closure = Closure::new(handler.call, handler.user_data, handler.drop);
+    enter(move || {
+        let object = get(destination)?;
+        // SAFETY: the contract of pointers in the header's introduction, here and below.
+        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        options.timeout()?;
+        let completion = Completion::new(closure, &object.queue, invoke)?;
+        let (event, asked) = (Box::<str>::from(event), object.clone());
+        let opening = async move {
+            let opened = open!(writable, asked.destination, &event, data, options).await?;
+            Ok((opened, asked.queue.clone()))
+        };
+        let outcome = |((stream, answer), queue)| (Outcome::of(Ok(answer)), Some((stream, queue)));
+        // SAFETY: as above.
+        unsafe { start(opening, completion, operation, outcome) }
+    })
+}

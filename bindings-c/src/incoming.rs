@@ -1,0 +1,521 @@
+//! What comes to a role's handlers, on its way through middleware to the handler and back.
+
+use std::{
+    os::raw::c_void,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use engine::{Context, Data, Deferred, Error, ErrorKind, Kind};
+
+use crate::{
+    closure::{Closure, Drop},
+    options::{self, sized},
+    queue::{self, Item, Queue},
+    role::Layers,
+    status::{Failure, RT_OK, enter},
+    stream::{ReadEnd, WriteEnd},
+    table,
+    types::*,
+};
+
+/// What came for a handler. Valid until the handler returns, also when it answers before.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_incoming {
+    /// The size of this struct in the library.
+    pub struct_size: usize,
+    /// RT_MESSAGE, RT_REQUEST, RT_READABLE or RT_WRITABLE.
+    pub kind: i32,
+    /// The role that it is addressed to.
+    pub role: rt_string,
+    /// The name of the action; may be empty.
+    pub event: rt_string,
+    /// The payload.
+    pub data: rt_data,
+    /// The unit that sent it, borrowed.
+    pub unit: rt_unit,
+    /// What to answer.
+    pub context: rt_context,
+}
+
+/// Called for what comes, where the peer's callbacks run. Messages of one unit come in their order.
+///
+/// A request or a stream that the handler neither answers nor defers is rejected when it returns.
+/// Middleware that neither answers nor defers passes it on.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_incoming_handler {
+    /// The function; not NULL.
+    pub call: Option<unsafe extern "C" fn(user_data: *mut c_void, incoming: *const rt_incoming)>,
+    /// Given to both functions.
+    pub user_data: *mut c_void,
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    pub drop: Drop,
+}
+
+/// How something that middleware has passed on was answered. Valid during the call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_outcome {
+    /// The size of this struct in the library.
+    pub struct_size: usize,
+    /// RT_OK, or RT_HANDLER_FAILED when it was rejected.
+    pub status: i32,
+    /// The answer, when it was not rejected.
+    pub data: rt_data,
+    /// Why it was rejected.
+    pub error: rt_string,
+    /// rt_context_respond and rt_context_reject replace the outcome.
+    pub context: rt_context,
+}
+
+/// Called with the outcome of what went on to further middleware and the handler.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_outcome_handler {
+    /// The function; not NULL.
+    pub call: Option<unsafe extern "C" fn(user_data: *mut c_void, outcome: *const rt_outcome)>,
+    /// Given to both functions.
+    pub user_data: *mut c_void,
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    pub drop: Drop,
+}
+
+sized!(rt_incoming rt_outcome);
+
+pub(crate) type IncomingCall = unsafe extern "C" fn(*mut c_void, *const rt_incoming);
+pub(crate) type IncomingClosure = Closure<IncomingCall>;
+type OutcomeClosure = Closure<unsafe extern "C" fn(*mut c_void, *const rt_outcome)>;
+
+impl rt_incoming_handler {
+    pub(crate) fn take(self) -> IncomingClosure {
+        Closure::new(self.call, self.user_data, self.drop)
+    }
+}
+
+fn kind_of(kind: Kind) -> i32 {
+    match kind {
+        Kind::Message => RT_MESSAGE,
+        Kind::Request => RT_REQUEST,
+        Kind::Readable => RT_READABLE,
+        Kind::Writable => RT_WRITABLE,
+    }
+}
+
+/// A handler of a role, with all that it needs when something comes.
+pub(crate) struct Handler {
+    pub(crate) closure: IncomingClosure,
+    pub(crate) queue: Arc<Queue>,
+    /// That of the peer, then that of the role.
+    pub(crate) layers: [Arc<Layers>; 2],
+}
+
+/// Something that came, until it is answered.
+pub(crate) struct Exchange {
+    /// Shared with the callback that is looking at it, whatever happens to the exchange meanwhile.
+    context: Arc<Context>,
+    deferred: Deferred,
+    handler: Arc<Handler>,
+    /// Only where there is middleware.
+    detour: Option<Box<Detour>>,
+}
+
+/// The way through middleware.
+struct Detour {
+    layers: Vec<Arc<IncomingClosure>>,
+    /// How many layers it has passed.
+    at: usize,
+    /// A payload in the place of the original one.
+    data: Option<Data>,
+    observers: Vec<OutcomeClosure>,
+    /// The outcome, while observers are told of it.
+    outcome: Option<Result<Data, Error>>,
+}
+
+impl Exchange {
+    pub(crate) fn new(context: Context, deferred: Deferred, handler: Arc<Handler>) -> Exchange {
+        let [peer, role] = &handler.layers;
+        let layers: Vec<_> = [peer.list(), role.list()].into_iter().flatten().flatten().collect();
+        let detour = (!layers.is_empty()).then(|| {
+            Box::new(Detour { layers, at: 0, data: None, observers: Vec::new(), outcome: None })
+        });
+        Exchange { context: Arc::new(context), deferred, handler, detour }
+    }
+
+    fn queue(&self) -> &Arc<Queue> {
+        &self.handler.queue
+    }
+
+    fn data(&self) -> Data {
+        let replaced = self.detour.as_ref().and_then(|detour| detour.data.clone());
+        replaced.unwrap_or_else(|| self.context.data())
+    }
+
+    /// The middleware that is next; none when it is the handler's turn.
+    fn next_layer(&mut self) -> Option<Arc<IncomingClosure>> {
+        let detour = self.detour.as_mut()?;
+        detour.at += 1;
+        detour.layers.get(detour.at - 1).cloned()
+    }
+
+    /// Whether the last callback was the handler.
+    fn is_through(&self) -> bool {
+        self.detour.as_ref().is_none_or(|detour| detour.at > detour.layers.len())
+    }
+
+    fn is_answered(&self) -> bool {
+        self.detour.as_ref().is_some_and(|detour| detour.outcome.is_some())
+    }
+
+    /// Goes on to where it is answered or deferred, or tells of its outcome.
+    pub(crate) fn run(self) {
+        if self.is_answered() {
+            return self.observe();
+        }
+        let mut exchange = self;
+        loop {
+            let layer = exchange.next_layer();
+            let handler = exchange.handler.clone();
+            let closure = layer.as_deref().unwrap_or(&handler.closure);
+            let Some((call, user_data)) = closure.parts() else { return };
+            let context = exchange.context.clone();
+            let data = exchange.data();
+            let mut view = exchange.view(&data, queue::lend_unit(&context.unit()));
+            view.context.id = queue::set_exchange(exchange);
+            // SAFETY: function and argument belong together; the view points into `context` and
+            // `data`, which live on, and no lock is held.
+            unsafe { call(user_data, &view) };
+            match queue::take_exchange() {
+                None => return,
+                Some(rest) if rest.is_through() => {
+                    let outcome = match rest.context.kind() {
+                        Kind::Message => Ok(Data::null()),
+                        _ => Err(failed("The handler did not answer")),
+                    };
+                    return rest.finish(outcome);
+                }
+                Some(rest) => exchange = rest,
+            }
+        }
+    }
+
+    /// The view's pointers are valid as long as the context and `data`.
+    fn view(&self, data: &Data, unit: rt_unit) -> rt_incoming {
+        rt_incoming {
+            struct_size: size_of::<rt_incoming>(),
+            kind: kind_of(self.context.kind()),
+            role: rt_string::lend(self.context.role()),
+            event: rt_string::lend(self.context.event()),
+            data: rt_data::lend(data),
+            unit,
+            context: rt_context { id: 0 },
+        }
+    }
+
+    fn finish(self, outcome: Result<Data, Error>) {
+        let mut exchange = self;
+        match &mut exchange.detour {
+            Some(detour) if !detour.observers.is_empty() => {
+                detour.outcome = Some(outcome);
+                let queue = exchange.queue().clone();
+                queue.push(Item::Exchange(exchange));
+            }
+            _ => queue::answer(exchange.deferred, outcome),
+        }
+    }
+
+    /// Tells those who wanted to know, the last middleware first.
+    fn observe(self) {
+        let mut exchange = self;
+        loop {
+            let Some(detour) = &mut exchange.detour else { return };
+            let Some(outcome) = detour.outcome.clone() else { return };
+            let Some(observer) = detour.observers.pop() else {
+                return queue::answer(exchange.deferred, outcome);
+            };
+            let Some((call, user_data)) = observer.parts() else { continue };
+            let (null, status) = (Data::null(), outcome.as_ref().err().map(|e| e.kind().code()));
+            let mut view = rt_outcome {
+                struct_size: size_of::<rt_outcome>(),
+                status: status.map_or(RT_OK, i32::from),
+                data: rt_data::lend(outcome.as_ref().unwrap_or(&null)),
+                error: rt_string::lend(outcome.as_ref().err().map_or("", Error::text)),
+                context: rt_context { id: 0 },
+            };
+            view.context.id = queue::set_exchange(exchange);
+            // SAFETY: function and argument belong together; the view points into `outcome`, which
+            // lives on, and no lock is held.
+            unsafe { call(user_data, &view) };
+            observer.release_now();
+            match queue::take_exchange() {
+                Some(rest) => exchange = rest,
+                None => return,
+            }
+        }
+    }
+}
+
+fn failed(text: &str) -> Error {
+    Error::new(ErrorKind::HandlerFailed, text.to_owned())
+}
+
+/// What was deferred, until somebody answers.
+#[derive(Default)]
+struct Kept(Mutex<Option<Exchange>>);
+
+impl Kept {
+    fn with<T>(&self, work: impl FnOnce(&mut Exchange) -> T) -> Result<T, Failure> {
+        let mut exchange = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        exchange.as_mut().map(work).ok_or_else(table::invalid)
+    }
+}
+
+impl rt_context {
+    /// Works on what the handle stands for, where it stays.
+    fn with<T>(self, work: impl FnOnce(&mut Exchange) -> T) -> Result<T, Failure> {
+        if table::is_special(self.id) {
+            let result = queue::with_exchange(self.id, |exchange| exchange.as_mut().map(work))?;
+            return result.ok_or_else(table::invalid);
+        }
+        table::get::<Kept>(self.id)?.with(work)
+    }
+
+    /// Takes what the handle stands for: of several that try, one succeeds.
+    fn take(self) -> Result<Exchange, Failure> {
+        let taken = match table::is_special(self.id) {
+            true => queue::with_exchange(self.id, Option::take)?,
+            false => {
+                let kept = table::remove::<Kept>(self.id)?;
+                let mut exchange = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+                exchange.take()
+            }
+        };
+        taken.ok_or_else(table::invalid)
+    }
+
+    fn answer(self, outcome: Result<Data, Error>) -> Result<(), Failure> {
+        // Within an observer it replaces the outcome, and the exchange goes on.
+        let mut given = Some(outcome);
+        self.with(|exchange| {
+            if let Some(Detour { outcome: Some(outcome), .. }) = exchange.detour.as_deref_mut() {
+                given = given.take().and_then(|given| {
+                    *outcome = given;
+                    None
+                });
+            }
+        })?;
+        if let Some(outcome) = given {
+            self.take()?.finish(outcome);
+        }
+        Ok(())
+    }
+}
+
+/// Answers a request with a payload, which is copied. Ends the context. For a message it says that it
+/// was dealt with, which also returning from the handler does.
+///
+/// When the unit has no room for the answer, the library keeps it until there is. Inside an outcome
+/// handler it replaces the outcome.
+///
+/// Errors: RT_DATA, RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread for
+/// deferred contexts; inside the handler for others.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_context_respond(context: rt_context, data: rt_data) -> i32 {
+    // SAFETY: the contract of pointers in the header's introduction.
+    enter(|| context.answer(Ok(unsafe { data.get() }?)))
+}
+
+/// Rejects a request or a stream with a text for the requester. Ends the context. A message that is
+/// rejected, and a stream that was accepted before, is reported by RT_EVENT_HANDLER_FAILED.
+///
+/// Errors: RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread for deferred
+/// contexts; inside the handler for others.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_context_reject(context: rt_context, reason: rt_string) -> i32 {
+    // SAFETY: the contract of pointers in the header's introduction.
+    enter(|| context.answer(Err(failed(unsafe { reason.get("reason") }?))))
+}
+
+/// Accepts a stream that this peer reads, with a payload for the requester. Ends the context; the
+/// stream belongs to the caller, who closes it with rt_readable_close.
+///
+/// Errors: RT_INVALID_ARGUMENT when the context is not of RT_READABLE, RT_DATA: the context is as
+/// before. RT_CONNECTION_LOST when the requester is gone, RT_OVERLOADED when too many streams are
+/// open: the context has ended. RT_INVALID_HANDLE. Any thread for deferred contexts; inside the handler
+/// for others.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_context_accept_readable(
+    context: rt_context,
+    data: rt_data,
+    stream: *mut rt_readable,
+) -> i32 {
+    enter(|| {
+        check_out(stream, "stream")?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        let data = unsafe { data.get() }?;
+        check_kind(context, Kind::Readable)?;
+        let exchange = context.take()?;
+        let accepted = exchange.context.accept_readable(data);
+        // Says only that the handler is done: the requester has its answer.
+        queue::answer(
+            exchange.deferred,
+            accepted.as_ref().map(|_| Data::null()).map_err(Clone::clone),
+        );
+        let end = ReadEnd::insert(accepted?, exchange.handler.queue.clone());
+        // SAFETY: as above.
+        unsafe { put(stream, end, "stream") }
+    })
+}
+
+/// Accepts a stream that this peer writes, with a payload for the requester. Ends the context; the
+/// stream belongs to the caller, who finishes it with rt_writable_finish and closes it with
+/// rt_writable_close.
+///
+/// Errors and threads as rt_context_accept_readable, for RT_WRITABLE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_context_accept_writable(
+    context: rt_context,
+    data: rt_data,
+    stream: *mut rt_writable,
+) -> i32 {
+    enter(|| {
+        check_out(stream, "stream")?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        let data = unsafe { data.get() }?;
+        check_kind(context, Kind::Writable)?;
+        let exchange = context.take()?;
+        let accepted = exchange.context.accept_writable(data);
+        queue::answer(
+            exchange.deferred,
+            accepted.as_ref().map(|_| Data::null()).map_err(Clone::clone),
+        );
+        let end = WriteEnd::insert(accepted?, exchange.handler.queue.clone());
+        // SAFETY: as above.
+        unsafe { put(stream, end, "stream") }
+    })
+}
+
+fn check_kind(context: rt_context, kind: Kind) -> Result<(), Failure> {
+    match context.with(|exchange| exchange.context.kind() == kind)? {
+        true => Ok(()),
+        false => Err(Failure::invalid(format!("The context is not of a {kind:?}"))),
+    }
+}
+
+/// Keeps what came beyond the handler's return, to be answered later from any thread. `context` ends;
+/// `deferred` belongs to the caller and is valid until it is answered, also when the peer has closed
+/// meanwhile. Until then it counts as a running handler.
+///
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Inside the handler or middleware.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_context_defer(context: rt_context, deferred: *mut rt_context) -> i32 {
+    enter(|| {
+        check_out(deferred, "deferred")?;
+        if !table::is_special(context.id) {
+            return Err(Failure::invalid("The context is deferred already"));
+        }
+        let told = context.with(|exchange| exchange.is_answered())?;
+        if told {
+            return Err(Failure::invalid("There is nothing to defer in an outcome handler"));
+        }
+        let exchange = context.take()?;
+        let id = table::insert(Arc::new(Kept(Mutex::new(Some(exchange)))));
+        // SAFETY: the contract of pointers in the header's introduction.
+        unsafe { put(deferred, rt_context { id }, "deferred") }
+    })
+}
+
+/// Shows a deferred context again, as its handler saw it. `incoming->struct_size` must be set. The
+/// pointers are valid until the context is answered; `incoming->unit` is none: see rt_context_unit.
+///
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_context_view(context: rt_context, incoming: *mut rt_incoming) -> i32 {
+    enter(|| {
+        let mut view = context.with(|exchange| exchange.view(&exchange.data(), rt_unit::NONE))?;
+        view.context = context;
+        // SAFETY: the contract of pointers in the header's introduction.
+        unsafe { options::write(incoming, &view) }
+    })
+}
+
+/// The unit that sent it. The caller frees it with rt_unit_free.
+///
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread for deferred contexts; inside the handler
+/// for others.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_context_unit(context: rt_context, unit: *mut rt_unit) -> i32 {
+    enter(|| {
+        check_out(unit, "unit")?;
+        let found = context.with(|exchange| exchange.context.unit())?;
+        let handle = crate::unit::insert(found);
+        // SAFETY: the contract of pointers in the header's introduction.
+        unsafe { put(unit, handle, "unit") }
+    })
+}
+
+/// Passes what middleware has deferred on to the next middleware or the handler. Ends the context.
+///
+/// Errors: RT_INVALID_HANDLE; RT_INVALID_ARGUMENT for a context that is not deferred: returning from
+/// the middleware passes that on. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_context_next(context: rt_context) -> i32 {
+    enter(|| {
+        if table::is_special(context.id) {
+            return Err(Failure::invalid("Return from the middleware to pass it on"));
+        }
+        // A handler that has nobody behind it is not called again.
+        if context.with(|exchange| exchange.is_through())? {
+            return Err(Failure::invalid("It was the handler that has deferred this: answer it"));
+        }
+        let exchange = context.take()?;
+        let queue = exchange.queue().clone();
+        queue.push(Item::Exchange(exchange));
+        Ok(())
+    })
+}
+
+/// Replaces the payload, for middleware that changes it before the handler sees it. Pointers into the
+/// payload before are valid until the callback returns; in a deferred context they end.
+///
+/// Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread for deferred contexts; inside
+/// the middleware for others.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_context_set_data(context: rt_context, data: rt_data) -> i32 {
+    enter(|| {
+        // SAFETY: the contract of pointers in the header's introduction.
+        let data = unsafe { data.get() }?;
+        let mut data = Some(data);
+        // The one before is dropped outside, and callbacks hold it for as long as they need.
+        let old = context.with(|exchange| {
+            exchange.detour.as_mut().map(|detour| std::mem::replace(&mut detour.data, data.take()))
+        })?;
+        match old {
+            Some(_) => Ok(()),
+            None => Err(Failure::invalid("Only middleware can replace the payload")),
+        }
+    })
+}
+
+/// For middleware: calls `handler` with the outcome, before the requester gets it. Several are called
+/// in the reverse order of their middleware. `drop` is called also when this fails.
+///
+/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread for deferred contexts; inside the
+/// middleware for others.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_context_on_outcome(context: rt_context, handler: rt_outcome_handler) -> i32 {
+    let closure = Closure::new(handler.call, handler.user_data, handler.drop);
+    enter(move || {
+        let queue = context.with(|exchange| exchange.queue().clone())?;
+        let mut closure = Some(closure.bind(&queue)?);
+        context.with(|exchange| {
+            if let Some(detour) = &mut exchange.detour {
+                detour.observers.extend(closure.take());
+            }
+        })?;
+        match closure {
+            None => Ok(()),
+            Some(_) => Err(Failure::invalid("Only middleware can ask for the outcome")),
+        }
+    })
+}

@@ -1,0 +1,261 @@
+//! What is under way and will call back.
+
+use std::{os::raw::c_void, sync::Arc};
+
+use engine::{Data, Unit};
+
+use crate::{
+    closure::{Closure, Drop},
+    options::sized,
+    queue::{self, Item, Queue},
+    status::{Failure, RT_CANCELED, RT_OK, enter},
+    table,
+    task::Task,
+    types::*,
+};
+
+/// The end of an operation. Valid during the call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_reply {
+    /// The size of this struct in the library.
+    pub struct_size: usize,
+    /// RT_OK, or why there is no answer.
+    pub status: i32,
+    /// The answer's payload; null if there is none.
+    pub data: rt_data,
+    /// The text that belongs to `status`, such as the reason of a rejection.
+    pub error: rt_string,
+    /// The unit that answered, borrowed; none when it is not known.
+    pub unit: rt_unit,
+    /// For surveys: how many more answers will come.
+    pub remaining: usize,
+}
+
+/// Called with the end of an operation, where the peer's callbacks run.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_reply_handler {
+    /// The function; not NULL.
+    pub call: Option<unsafe extern "C" fn(user_data: *mut c_void, reply: *const rt_reply)>,
+    /// Given to both functions.
+    pub user_data: *mut c_void,
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    pub drop: Drop,
+}
+
+sized!(rt_reply);
+
+pub(crate) type ReplyCall = unsafe extern "C" fn(*mut c_void, *const rt_reply);
+
+/// What an operation ended with.
+pub(crate) struct Outcome {
+    pub(crate) data: Data,
+    pub(crate) unit: Option<Unit>,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) remaining: usize,
+}
+
+impl Outcome {
+    pub(crate) fn done(data: Data, unit: Option<Unit>) -> Outcome {
+        Outcome { data, unit, failure: None, remaining: 0 }
+    }
+
+    pub(crate) fn failed(failure: Failure) -> Outcome {
+        Outcome { data: Data::null(), unit: None, failure: Some(failure), remaining: 0 }
+    }
+
+    /// The answer to a request, or why there is none.
+    pub(crate) fn of(answer: engine::Result<engine::Answer>) -> Outcome {
+        match answer {
+            Ok(answer) => {
+                let unit = answer.unit();
+                Outcome::done(answer.into_data(), Some(unit))
+            }
+            Err(error) => Outcome::failed(error.into()),
+        }
+    }
+
+    /// A view with a unit's handle of the right life. Valid as long as the outcome.
+    pub(crate) fn view(&self, unit: impl FnOnce(&Unit) -> rt_unit) -> rt_reply {
+        rt_reply {
+            struct_size: size_of::<rt_reply>(),
+            status: self.failure.as_ref().map_or(RT_OK, Failure::code),
+            data: rt_data::lend(&self.data),
+            error: rt_string::lend(self.failure.as_ref().map_or("", Failure::text)),
+            unit: self.unit.as_ref().map_or(rt_unit::NONE, unit),
+            remaining: self.remaining,
+        }
+    }
+}
+
+/// A closure that is called once, with what an operation ends with: with RT_CANCELED if it is dropped
+/// before.
+pub(crate) struct Completion<F: Copy + Send + 'static, T: 'static> {
+    closure: Option<Closure<F>>,
+    queue: Arc<Queue>,
+    invoke: Invoke<F, T>,
+}
+
+type Invoke<F, T> = fn(F, *mut c_void, Result<T, Failure>);
+
+impl<F: Copy + Send, T> Completion<F, T> {
+    /// # Errors
+    /// `RT_INVALID_ARGUMENT` when there is no function.
+    pub(crate) fn new(
+        closure: Closure<F>,
+        queue: &Arc<Queue>,
+        invoke: Invoke<F, T>,
+    ) -> Result<Completion<F, T>, Failure> {
+        let closure = Some(closure.bind(queue)?);
+        Ok(Completion { closure, queue: queue.clone(), invoke })
+    }
+
+    /// Calls it, where callbacks run.
+    pub(crate) fn complete(mut self, result: Result<T, Failure>) {
+        if let Some(closure) = self.closure.take() {
+            call(closure, self.invoke, result);
+        }
+    }
+
+    /// Gives the closure up without a call: the operation did not begin.
+    pub(crate) fn give_up(mut self) {
+        if let Some(closure) = self.closure.take() {
+            closure.release_now();
+        }
+    }
+}
+
+fn call<F: Copy, T>(closure: Closure<F>, invoke: Invoke<F, T>, result: Result<T, Failure>) {
+    if let Some((call, user_data)) = closure.parts() {
+        invoke(call, user_data, result);
+    }
+    closure.release_now();
+}
+
+impl<F: Copy + Send + 'static, T: 'static> std::ops::Drop for Completion<F, T> {
+    fn drop(&mut self) {
+        if let Some(closure) = self.closure.take() {
+            let canceled = Failure::new(RT_CANCELED, "The operation was canceled");
+            let invoke = self.invoke;
+            self.queue.push(Item::Call(Box::new(move || call(closure, invoke, Err(canceled)))));
+        }
+    }
+}
+
+/// Begins something that ends with a completion. What fails at once is an error, and no callback.
+///
+/// # Safety
+/// `operation` is NULL or points to an `rt_operation`.
+pub(crate) unsafe fn start<R, F, T>(
+    begin: impl Future<Output = engine::Result<R>> + Send + 'static,
+    completion: Completion<F, T>,
+    operation: *mut rt_operation,
+    outcome: fn(R) -> T,
+) -> Result<(), Failure>
+where
+    R: Send + 'static,
+    F: Copy + Send + 'static,
+    T: 'static,
+{
+    if !operation.is_null() {
+        // There may be nothing to cancel any more.
+        // SAFETY: the caller's promise.
+        let put = unsafe { put(operation, rt_operation { id: 0 }, "operation") };
+        if let Err(failure) = put {
+            completion.give_up();
+            return Err(failure);
+        }
+    }
+    let queue = completion.queue.clone();
+    let started =
+        Task::start(&queue, begin, (completion, outcome), |(completion, outcome), result| {
+            completion.complete(result.map(outcome).map_err(Failure::from));
+        });
+    match started {
+        // SAFETY: the caller's promise.
+        Ok(task) => unsafe { put_operation(operation, task) },
+        Err((Err(error), (completion, _))) if never_began(&error) => {
+            completion.give_up();
+            Err(error.into())
+        }
+        Err((Err(error), (completion, _))) => {
+            let call = move || completion.complete(Err(error.into()));
+            queue.push(Item::Call(Box::new(call)));
+            Ok(())
+        }
+        Err((Ok(result), (completion, outcome))) => {
+            let call = move || completion.complete(Ok(outcome(result)));
+            queue.push(Item::Call(Box::new(call)));
+            Ok(())
+        }
+    }
+}
+
+/// For [`Completion`]: calls with a view of the outcome.
+pub(crate) fn invoke_reply(
+    call: ReplyCall,
+    user_data: *mut c_void,
+    result: Result<Outcome, Failure>,
+) {
+    let outcome = result.unwrap_or_else(Outcome::failed);
+    let view = outcome.view(queue::lend_unit);
+    // SAFETY: function and argument belong together; the view points into `outcome`, and no lock is
+    // held.
+    unsafe { call(user_data, &view) };
+}
+
+/// Whether the error says that nothing was sent. The answer to what was sent may be there already, too:
+/// that comes by callback in any case.
+fn never_began(error: &engine::Error) -> bool {
+    use engine::ErrorKind::{
+        Closed, ConnectionLost, InvalidArgument, NoUnit, Overloaded, Tls, TooLarge,
+    };
+    matches!(
+        error.kind(),
+        Closed | ConnectionLost | InvalidArgument | NoUnit | Overloaded | Tls | TooLarge
+    )
+}
+
+/// Gives the program a handle of a task, if it wants one.
+///
+/// # Safety
+/// `operation` is NULL or points to an `rt_operation`.
+pub(crate) unsafe fn put_operation(
+    operation: *mut rt_operation,
+    task: Arc<Task>,
+) -> Result<(), Failure> {
+    if operation.is_null() {
+        return Ok(());
+    }
+    let id = table::insert(task);
+    // SAFETY: the caller's promise.
+    unsafe { put(operation, rt_operation { id }, "operation") }
+}
+
+pub(crate) fn check_operation(operation: *mut rt_operation) -> Result<(), Failure> {
+    match operation.is_null() {
+        true => Ok(()),
+        false => check_out(operation, "operation"),
+    }
+}
+
+/// Cancels an operation: its callback is called with RT_CANCELED soon; a subscription is called no
+/// more. The other side is not told.
+///
+/// Errors: RT_INVALID_HANDLE; RT_END when it has ended already. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_operation_cancel(operation: rt_operation) -> i32 {
+    enter(|| match table::get::<Task>(operation.id)?.cancel() {
+        true => Ok(()),
+        false => Err(Failure::new(crate::status::RT_END, "The operation has ended already")),
+    })
+}
+
+/// Frees the handle. The operation goes on, and calls back.
+///
+/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_operation_free(operation: rt_operation) -> i32 {
+    enter(|| table::remove::<Task>(operation.id).map(drop))
+}

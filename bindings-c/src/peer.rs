@@ -1,0 +1,948 @@
+//! Peers: their threads, what they own, how they listen and connect.
+
+use std::{
+    collections::HashMap,
+    ffi::c_char,
+    os::raw::c_void,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use engine::{ConnectOptions, ListenOptions, Peer, TlsClient, TlsServer, engine::Limits};
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    sync::oneshot,
+};
+
+use crate::{
+    closure::Closure,
+    destination::DestinationObject,
+    incoming::rt_incoming_handler,
+    operation::*,
+    options::{self, read_or_default, sized},
+    process,
+    queue::{self, Queue},
+    role::{Layers, RoleObject},
+    status::{Failure, RT_CLOSED, RT_IO, enter, enter_any},
+    table,
+    types::*,
+    unit,
+    wait::{Limit, block_on},
+};
+
+/// How long a name lookup that is under way may hold up the end of a peer.
+const LOOKUP: Duration = Duration::from_secs(1);
+
+/// Bounds on what a peer holds and how long it waits. 0 stands for the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_limits {
+    /// sizeof(rt_limits).
+    pub struct_size: usize,
+    /// Bytes of one message, sent or received. Default 100 MiB. Sending more is RT_TOO_LARGE; receiving
+    /// more closes the connection.
+    pub message_size: u64,
+    /// Bytes of one message before the connection is authenticated. Default 1 MiB.
+    pub handshake_message_size: u64,
+    /// Bytes of the HTTP head of an upgrade. Default 16 KiB.
+    pub upgrade_size: u64,
+    /// Milliseconds for the upgrade and the handshake together. Default 4 000.
+    pub handshake_timeout_ms: u64,
+    /// Accepted connections that have not finished their handshake. Default 1 024; further ones are
+    /// dropped.
+    pub handshakes: u64,
+    /// Connected units. Default 65 536; the handshake of a further one is refused.
+    pub units: u64,
+    /// Connections of one unit. Default 16; the handshake of a further one is refused.
+    pub connections_per_unit: u64,
+    /// Requests to one unit that wait for an answer. Default 65 536; further ones are RT_OVERLOADED.
+    pub waiting_requests: u64,
+    /// Requests and messages of one unit whose handlers are running or wait for their turn, deferred
+    /// contexts included. Default 65 536; further requests are rejected and messages dropped, counted
+    /// and reported.
+    pub running_handlers: u64,
+    /// Bytes that wait to be written to one connection. Default 1 MiB; at the bound, sending waits.
+    pub queue_per_connection: u64,
+    /// Bytes that wait to be written to all connections. Default 256 MiB; as above.
+    pub queue_per_peer: u64,
+    /// Open streams with one unit. Default 4 096; further ones are RT_OVERLOADED.
+    pub streams: u64,
+    /// Bytes of one stream that are held unread. Default 256 KiB.
+    pub stream_window: u64,
+    /// Bytes of one stream that are held unread when the sender does not keep to its quota, as the
+    /// originals may. Default 16 MiB; over it the stream is broken off.
+    pub stream_overrun: u64,
+    /// Milliseconds for an answer, when the request does not say. Default 300 000.
+    pub request_timeout_ms: u64,
+    /// Addresses learned by acquaintance that are being dialed at the same time. Default 16.
+    pub acquaintance_dials: u64,
+    /// Addresses learned by acquaintance that are remembered. Default 1 024.
+    pub acquaintance_addresses: u64,
+    /// Milliseconds that an address learned by acquaintance is tried in vain. Default 120 000.
+    pub acquaintance_patience_ms: u64,
+}
+
+impl rt_limits {
+    fn apply(&self, limits: &mut Limits) {
+        fn set(to: &mut usize, from: u64) {
+            if from != 0 {
+                *to = usize::try_from(from).unwrap_or(usize::MAX);
+            }
+        }
+        fn set_time(to: &mut Duration, from: u64) {
+            if from != 0 {
+                *to = Duration::from_millis(from);
+            }
+        }
+        set(&mut limits.message_size, self.message_size);
+        set(&mut limits.handshake_message_size, self.handshake_message_size);
+        set(&mut limits.upgrade_size, self.upgrade_size);
+        set_time(&mut limits.handshake_timeout, self.handshake_timeout_ms);
+        set(&mut limits.handshakes, self.handshakes);
+        set(&mut limits.units, self.units);
+        set(&mut limits.connections_per_unit, self.connections_per_unit);
+        set(&mut limits.waiting_requests, self.waiting_requests);
+        set(&mut limits.running_handlers, self.running_handlers);
+        set(&mut limits.queue_per_connection, self.queue_per_connection);
+        set(&mut limits.queue_per_peer, self.queue_per_peer);
+        set(&mut limits.streams, self.streams);
+        set(&mut limits.stream_window, self.stream_window);
+        set(&mut limits.stream_overrun, self.stream_overrun);
+        set_time(&mut limits.request_timeout, self.request_timeout_ms);
+        set(&mut limits.acquaintance_dials, self.acquaintance_dials);
+        set(&mut limits.acquaintance_addresses, self.acquaintance_addresses);
+        set_time(&mut limits.acquaintance_patience, self.acquaintance_patience_ms);
+    }
+}
+
+/// How to connect. All zero but the size: dial again whenever the connection is lost, verify
+/// certificates against the system's roots.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_connect_options {
+    /// sizeof(rt_connect_options).
+    pub struct_size: usize,
+    /// Not 0: connect once; a failure or a loss is final.
+    pub once: i32,
+    /// Not 0: accept any certificate. Whoever can reach the wire can then read and change everything:
+    /// only for tests.
+    pub danger_accept_any_certificate: i32,
+    /// Milliseconds for name lookup, TCP and TLS together. 0 stands for 10 000.
+    pub timeout_ms: u64,
+    /// Headers for the upgrade, such as Authorization.
+    pub headers: *const rt_pair,
+    /// How many headers.
+    pub header_count: usize,
+    /// PEM: authorities to trust instead of the system's.
+    pub tls_ca: rt_string,
+    /// PEM: the certificate chain to show, leaf first, with `tls_key`.
+    pub tls_certificates: rt_string,
+    /// PEM: the private key of `tls_certificates`.
+    pub tls_key: rt_string,
+    /// The name to expect in the certificate instead of the address's host.
+    pub tls_server_name: rt_string,
+}
+
+impl rt_connect_options {
+    /// # Safety
+    /// The pointers are as the header demands.
+    unsafe fn get(&self) -> Result<ConnectOptions, Failure> {
+        let mut options = ConnectOptions::new();
+        if self.once != 0 {
+            options = options.once();
+        }
+        if self.timeout_ms != 0 {
+            options = options.timeout(Duration::from_millis(self.timeout_ms));
+        }
+        // SAFETY: the caller's promise, here and below.
+        for header in unsafe { elements(self.headers, self.header_count, "headers") }? {
+            // SAFETY: as above.
+            let (name, value) = unsafe { (header.key.get("key")?, header.value.get("value")?) };
+            options = options.header(name, value)?;
+        }
+        let mut tls = TlsClient::new();
+        // SAFETY: as above.
+        let (ca, certificates, key, name) = unsafe {
+            (
+                self.tls_ca.get("tls_ca")?,
+                self.tls_certificates.get("tls_certificates")?,
+                self.tls_key.get("tls_key")?,
+                self.tls_server_name.get("tls_server_name")?,
+            )
+        };
+        if !ca.is_empty() {
+            tls = tls.ca(ca);
+        }
+        if !certificates.is_empty() || !key.is_empty() {
+            tls = tls.identity(certificates, key);
+        }
+        if !name.is_empty() {
+            tls = tls.server_name(name);
+        }
+        if self.danger_accept_any_certificate != 0 {
+            tls = tls.danger_accept_any_certificate();
+        }
+        Ok(options.tls(tls))
+    }
+}
+
+/// How to listen. All zero but the size: plain TCP, any path.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_listen_options {
+    /// sizeof(rt_listen_options).
+    pub struct_size: usize,
+    /// Serve only upgrades to this path, such as `/rt`; others get 400.
+    pub path: rt_string,
+    /// PEM: serve TLS (`wss`) with this certificate chain, leaf first, and `tls_key`.
+    pub tls_certificates: rt_string,
+    /// PEM: the private key of `tls_certificates`.
+    pub tls_key: rt_string,
+    /// PEM: only clients with a certificate that one of these authorities has signed get in.
+    pub tls_client_ca: rt_string,
+}
+
+impl rt_listen_options {
+    /// # Safety
+    /// The pointers are as the header demands.
+    unsafe fn get(&self) -> Result<ListenOptions, Failure> {
+        // SAFETY: the caller's promise.
+        let (path, certificates, key, client_ca) = unsafe {
+            (
+                self.path.get("path")?,
+                self.tls_certificates.get("tls_certificates")?,
+                self.tls_key.get("tls_key")?,
+                self.tls_client_ca.get("tls_client_ca")?,
+            )
+        };
+        let mut options = ListenOptions::new();
+        if !path.is_empty() {
+            options = options.path(path);
+        }
+        let (certificates, key) = (certificates.as_bytes(), key.as_bytes());
+        if client_ca.is_empty() && certificates.is_empty() && key.is_empty() {
+            return Ok(options);
+        }
+        Ok(options.tls(match client_ca.is_empty() {
+            true => TlsServer::from_pem(certificates, key)?,
+            false => TlsServer::with_client_ca(certificates, key, client_ca.as_bytes())?,
+        }))
+    }
+}
+
+/// How to make a peer. All zero but the size: no name, no keys, friendly, callbacks on a thread of the
+/// library's.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_peer_options {
+    /// sizeof(rt_peer_options).
+    pub struct_size: usize,
+    /// The name shown to others.
+    pub name: rt_string,
+    /// Static tags shown to others.
+    pub tags: *const rt_pair,
+    /// How many tags.
+    pub tag_count: usize,
+    /// Preshared keys, id and key: only peers that share one get in. Offered in this order.
+    pub keys: *const rt_pair,
+    /// How many keys.
+    pub key_count: usize,
+    /// Not 0: takes no part in acquaintance.
+    pub unfriendly: i32,
+    /// Where callbacks run: RT_CALLBACKS_THREAD, RT_CALLBACKS_INLINE or RT_CALLBACKS_POLL.
+    pub callbacks: i32,
+    /// Bounds; NULL for the defaults.
+    pub limits: *const rt_limits,
+    /// Milliseconds between two attempts to reach a lost address, at most. 0 stands for 60 000.
+    pub reconnect_cap_ms: u64,
+    /// The share of each wait that is random, from 0 to 1.
+    pub reconnect_jitter: f64,
+    /// How to connect to the addresses that other units tell; NULL for the defaults.
+    pub acquaintance: *const rt_connect_options,
+}
+
+/// Counters of a peer. Set `struct_size` before.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_peer_stats {
+    /// sizeof(rt_peer_stats).
+    pub struct_size: usize,
+    /// Connected units.
+    pub units: u64,
+    /// Accepted connections whose handshake is under way.
+    pub handshakes: u64,
+    /// Bytes that wait to be written on all connections.
+    pub queued: u64,
+    /// Addresses that were connected again after a loss, or after failures.
+    pub reconnects: u64,
+}
+
+sized!(rt_limits rt_connect_options rt_listen_options rt_peer_options rt_peer_stats);
+
+pub(crate) struct PeerObject {
+    pub(crate) peer: Peer,
+    pub(crate) queue: Arc<Queue>,
+    runtime: Handle,
+    layers: Arc<Layers>,
+    owned: Arc<Mutex<Owned>>,
+    stop: Mutex<Option<oneshot::Sender<Stop>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Handles that end with the peer.
+#[derive(Default)]
+struct Owned {
+    roles: HashMap<String, rt_role>,
+    destinations: HashMap<String, rt_destination>,
+    listeners: Vec<rt_listener>,
+    closed: bool,
+}
+
+impl Owned {
+    /// Lets go of all. What it gives is to be dropped without the lock.
+    fn close(&mut self) -> Owned {
+        let owned = std::mem::take(self);
+        self.closed = true;
+        owned
+    }
+
+    fn remove_all(self) {
+        for role in self.roles.into_values() {
+            let _ = table::remove::<RoleObject>(role.id);
+        }
+        for destination in self.destinations.into_values() {
+            let _ = table::remove::<DestinationObject>(destination.id);
+        }
+        for listener in self.listeners {
+            let _ = table::remove::<ListenerObject>(listener.id);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a peer is to end.
+enum Stop {
+    Close,
+    /// Finish what runs, within the time, and tell whether it did.
+    Drain(Duration, mpsc::Sender<bool>),
+}
+
+fn io_error(error: std::io::Error) -> Failure {
+    Failure::new(RT_IO, error.to_string())
+}
+
+impl PeerObject {
+    fn new(peer: Peer, runtime: Runtime, queue: Arc<Queue>) -> Result<PeerObject, Failure> {
+        let (stop, stopped) = oneshot::channel();
+        let object = PeerObject {
+            peer: peer.clone(),
+            queue: queue.clone(),
+            runtime: runtime.handle().clone(),
+            layers: Arc::default(),
+            owned: Arc::default(),
+            stop: Mutex::new(Some(stop)),
+            threads: Mutex::default(),
+        };
+        let (owned, layers) = (object.owned.clone(), object.layers.clone());
+        let mut threads = Vec::new();
+        let io_queue = queue.clone();
+        threads.push(spawn("roletalk-io", move || {
+            drive(runtime, peer, &io_queue, stopped, || {
+                let owned = lock(&owned).close();
+                owned.remove_all();
+                layers.clear();
+            });
+        })?);
+        if queue.has_thread() {
+            match spawn("roletalk-calls", move || queue.run_thread()) {
+                Ok(thread) => threads.push(thread),
+                // The other one ends, since `stop` is dropped.
+                Err(failure) => return Err(failure),
+            }
+        }
+        *lock(&object.threads) = threads;
+        Ok(object)
+    }
+
+    /// Ends the peer, if nobody has done so yet, and waits unless this is a callback.
+    fn end(&self, stop: Stop) {
+        if let Some(sender) = lock(&self.stop).take() {
+            let _ = sender.send(stop);
+        }
+        if queue::in_callback() {
+            return;
+        }
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
+            let _ = thread.join();
+        }
+        if self.queue.is_polled() {
+            self.queue.run_rest();
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        lock(&self.stop).is_none()
+    }
+
+    /// Waits for something that needs the peer's runtime.
+    fn wait<T>(&self, limit: Limit, future: impl Future<Output = T>) -> Result<T, Failure> {
+        block_on(Some(&self.runtime), limit, future)
+    }
+
+    fn owned(&self) -> Result<MutexGuard<'_, Owned>, Failure> {
+        let owned = lock(&self.owned);
+        match owned.closed {
+            false => Ok(owned),
+            true => Err(Failure::new(RT_CLOSED, "The peer is closed")),
+        }
+    }
+}
+
+/// Starts a thread that no signal of the program's is delivered to, and that no write to a closed
+/// socket can kill.
+pub(crate) fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, Failure> {
+    let builder = std::thread::Builder::new().name(name.to_owned());
+    // SAFETY: both sets are local variables that the functions fill before they are read.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        let mut before = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        // The new thread has the mask of this one.
+        let thread = builder.spawn(body);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+        thread.map_err(io_error)
+    }
+}
+
+/// The thread that does a peer's input and output, from its beginning to its end.
+fn drive(
+    runtime: Runtime,
+    peer: Peer,
+    queue: &Arc<Queue>,
+    stopped: oneshot::Receiver<Stop>,
+    release: impl FnOnce(),
+) {
+    runtime.block_on(async {
+        let inline = queue.is_inline().then(|| tokio::spawn(queue.clone().run_inline()));
+        match stopped.await {
+            Ok(Stop::Drain(limit, report)) => {
+                let finished = peer.drain(limit).await;
+                // Whoever asked may not wait for it.
+                let _ = report.send(finished);
+            }
+            Ok(Stop::Close) | Err(_) => peer.close().await,
+        }
+        drop(peer);
+        release();
+        if let Some(inline) = inline {
+            queue.finish();
+            let _ = inline.await;
+        }
+    });
+    runtime.shutdown_timeout(LOOKUP);
+    queue.finish();
+}
+
+/// Makes a peer and starts its threads. `options` may be NULL. The caller closes it with rt_peer_close.
+/// Works in the child of a fork, too: all handles of the parent's are invalid there.
+///
+/// Errors: RT_INVALID_ARGUMENT, RT_IO, RT_TLS. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_peer_new(options: *const rt_peer_options, peer: *mut rt_peer) -> i32 {
+    enter_any(|| {
+        check_out(peer, "peer")?;
+        process::renew_after_fork(table::renew);
+        // SAFETY: the contract of pointers in the header's introduction, here and below.
+        let options = unsafe { read_or_default(options) }?;
+        let queue = Queue::new(options.callbacks)?;
+        let mut builder = Peer::builder().friendly(options.unfriendly == 0);
+        // SAFETY: as above.
+        unsafe {
+            builder = builder.name(options.name.get("name")?);
+            for tag in elements(options.tags, options.tag_count, "tags")? {
+                builder = builder.tag(tag.key.get("key")?, tag.value.get("value")?);
+            }
+            for key in elements(options.keys, options.key_count, "keys")? {
+                builder = builder.preshared_key(key.key.get("key")?, key.value.get("value")?);
+            }
+            if let Some(limits) = options::read(options.limits)? {
+                builder = builder.limits(|to| limits.apply(to));
+            }
+            if let Some(acquaintance) = options::read(options.acquaintance)? {
+                builder = builder.acquaintance_options(acquaintance.get()?);
+            }
+        }
+        if !(0.0..=1.0).contains(&options.reconnect_jitter) {
+            return Err(Failure::invalid("reconnect_jitter is not between 0 and 1"));
+        }
+        builder = builder.reconnect(|reconnect| {
+            reconnect.jitter = options.reconnect_jitter;
+            if options.reconnect_cap_ms != 0 {
+                reconnect.cap = Duration::from_millis(options.reconnect_cap_ms);
+            }
+        });
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(io_error)?;
+        let built = {
+            let _runtime = runtime.enter();
+            builder.build()?
+        };
+        let id = table::insert(Arc::new(PeerObject::new(built, runtime, queue)?));
+        // SAFETY: as above.
+        unsafe { put(peer, rt_peer { id }, "peer") }
+    })
+}
+
+/// Closes all connections with code 4000, stops listening and dialing, and ends the peer's threads.
+/// When it returns, all callbacks have returned, operations under way have called back (with RT_CLOSED,
+/// RT_CONNECTION_LOST or RT_CANCELED), and every `drop` was called. That takes two seconds at most if
+/// the other side does not answer, besides the time that callbacks take.
+///
+/// Inside a callback, of whichever peer, it does not wait: the rest happens when the callback has
+/// returned. The peer's roles, destinations and listeners end with it; units, streams, answers and
+/// deferred contexts are the caller's, and are still to be freed.
+///
+/// Errors: RT_INVALID_HANDLE. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_peer_close(peer: rt_peer) -> i32 {
+    enter(|| {
+        let object = table::remove::<PeerObject>(peer.id)?;
+        object.end(Stop::Close);
+        Ok(())
+    })
+}
+
+/// Stops offering roles, lets running requests and streams finish within `timeout_ms`, then closes as
+/// rt_peer_close. `finished`, which may be NULL, is set to 1 when everything had finished, else to 0.
+/// The peer's roles and destinations stay usable until then; `peer` itself ends at once.
+///
+/// Inside a callback it does not wait and sets `finished` to 0.
+///
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_peer_drain(peer: rt_peer, timeout_ms: u64, finished: *mut i32) -> i32 {
+    enter(|| {
+        if !finished.is_null() {
+            check_out(finished, "finished")?;
+        }
+        let object = table::remove::<PeerObject>(peer.id)?;
+        let (report, reported) = mpsc::channel();
+        object.end(Stop::Drain(Duration::from_millis(timeout_ms), report));
+        if finished.is_null() {
+            return Ok(());
+        }
+        let done = reported.try_recv().unwrap_or(false);
+        // SAFETY: the contract of pointers in the header's introduction.
+        unsafe { put(finished, i32::from(done), "finished") }
+    })
+}
+
+pub(crate) fn get(peer: rt_peer) -> Result<Arc<PeerObject>, Failure> {
+    table::get(peer.id)
+}
+
+/// Copies the peer's id, 32 hexadecimal digits, to `buffer`, without a zero at the end, and its length
+/// to `len`, which may be NULL.
+///
+/// Errors: RT_TOO_LARGE when the buffer is too small (`len` is set), RT_INVALID_HANDLE,
+/// RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_peer_id(
+    peer: rt_peer,
+    buffer: *mut c_char,
+    capacity: usize,
+    len: *mut usize,
+) -> i32 {
+    // SAFETY: the contract of pointers in the header's introduction.
+    enter(|| unsafe { copy_text(&get(peer)?.peer.id(), buffer, capacity, len) })
+}
+
+/// Sets a tag. Units that connect from now on see it.
+///
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_peer_set_tag(peer: rt_peer, key: rt_string, value: rt_string) -> i32 {
+    enter(|| {
+        // SAFETY: the contract of pointers in the header's introduction.
+        let (key, value) = unsafe { (key.get("key")?, value.get("value")?) };
+        get(peer)?.peer.set_tag(key, value);
+        Ok(())
+    })
+}
+
+/// Adds a preshared key, or replaces the one with this id. From the first one on, only peers that share
+/// a key get in. Connections that are up stay.
+///
+/// Errors: RT_INVALID_ARGUMENT when the id or the key is empty or longer than 1 024 bytes;
+/// RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_peer_add_key(peer: rt_peer, id: rt_string, key: rt_string) -> i32 {
+    enter(|| {
+        // SAFETY: the contract of pointers in the header's introduction.
+        let (id, key) = unsafe { (id.get("id")?, key.get("key")?) };
+        Ok(get(peer)?.peer.add_preshared_key(id, key)?)
+    })
+}
+
+/// Removes a preshared key. Connections that are up stay. Without any key everyone gets in.
+///
+/// Errors: RT_INVALID_ARGUMENT when there is none with this id; RT_INVALID_HANDLE. Any thread, also
+/// inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_peer_remove_key(peer: rt_peer, id: rt_string) -> i32 {
+    enter(|| {
+        // SAFETY: the contract of pointers in the header's introduction.
+        let id = unsafe { id.get("id") }?;
+        match get(peer)?.peer.remove_preshared_key(id) {
+            true => Ok(()),
+            false => Err(Failure::invalid("There is no preshared key with this id")),
+        }
+    })
+}
+
+/// The role of this name, added if it is new: offered at once, or, when `disabled` is not 0, after
+/// rt_role_enable. The same name gives the same handle, which belongs to the peer.
+///
+/// Errors: RT_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes, RT_CLOSED,
+/// RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_peer_role(
+    peer: rt_peer,
+    name: rt_string,
+    disabled: i32,
+    role: *mut rt_role,
+) -> i32 {
+    enter(|| {
+        check_out(role, "role")?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        let name = unsafe { name.get("name") }?;
+        let object = get(peer)?;
+        let made = match disabled {
+            0 => object.peer.role(name)?,
+            _ => object.peer.disabled_role(name)?,
+        };
+        let mut owned = object.owned()?;
+        let handle = *owned.roles.entry(name.to_owned()).or_insert_with(|| {
+            let id = table::insert(Arc::new(RoleObject {
+                role: made,
+                queue: object.queue.clone(),
+                peer_layers: object.layers.clone(),
+                layers: Arc::default(),
+            }));
+            rt_role { id }
+        });
+        // SAFETY: as above.
+        unsafe { put(role, handle, "role") }
+    })
+}
+
+/// The destination of this name, added if it is new. The same name gives the same handle, which belongs
+/// to the peer.
+///
+/// Errors: RT_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes, RT_CLOSED,
+/// RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_peer_destination(
+    peer: rt_peer,
+    role: rt_string,
+    destination: *mut rt_destination,
+) -> i32 {
+    enter(|| {
+        check_out(destination, "destination")?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        let role = unsafe { role.get("role") }?;
+        let object = get(peer)?;
+        let made = object.peer.destination(role)?;
+        let mut owned = object.owned()?;
+        let handle = *owned.destinations.entry(role.to_owned()).or_insert_with(|| {
+            let (queue, runtime) = (object.queue.clone(), object.runtime.clone());
+            let destination = DestinationObject { destination: made, queue, runtime };
+            rt_destination { id: table::insert(Arc::new(destination)) }
+        });
+        // SAFETY: as above.
+        unsafe { put(destination, handle, "destination") }
+    })
+}
+
+/// Calls `visitor` for each connected unit, before this returns.
+///
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_peer_each_unit(
+    peer: rt_peer,
+    visitor: unit::rt_unit_visitor,
+    user_data: *mut c_void,
+) -> i32 {
+    enter(|| unit::visit(get(peer)?.peer.units(), visitor, user_data))
+}
+
+/// Adds middleware for all that any role handles; it comes before that of the roles. See
+/// rt_role_layer.
+///
+/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_peer_layer(peer: rt_peer, layer: rt_incoming_handler) -> i32 {
+    let closure = layer.take();
+    enter(move || {
+        let object = get(peer)?;
+        object.layers.add(closure.bind(&object.queue)?);
+        Ok(())
+    })
+}
+
+struct ListenerObject(engine::Listener);
+
+/// Listens on an address, such as `127.0.0.1:9000`; port 0 takes a free one. `options` may be NULL.
+/// `listener` may be NULL: it belongs to the peer in any case.
+///
+/// Errors: RT_IO when the address cannot be listened on, RT_TLS, RT_INVALID_ARGUMENT, RT_CLOSED,
+/// RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; waits for a
+/// name lookup if the address has a name.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_peer_listen(
+    peer: rt_peer,
+    address: rt_string,
+    options: *const rt_listen_options,
+    listener: *mut rt_listener,
+) -> i32 {
+    enter(|| {
+        let object = get(peer)?;
+        // SAFETY: the contract of pointers in the header's introduction, here and below.
+        let address = unsafe { address.get("address") }?;
+        // SAFETY: as above.
+        let options = unsafe { read_or_default(options)?.get() }?;
+        if !listener.is_null() {
+            check_out(listener, "listener")?;
+        }
+        let made = object.wait(Limit::Never, object.peer.listen_with(address, options))??;
+        let mut owned = object.owned()?;
+        let handle = rt_listener { id: table::insert(Arc::new(ListenerObject(made))) };
+        owned.listeners.push(handle);
+        match listener.is_null() {
+            true => Ok(()),
+            // SAFETY: as above.
+            false => unsafe { put(listener, handle, "listener") },
+        }
+    })
+}
+
+/// Copies the address that a peer on the same machine can connect to, such as `ws://127.0.0.1:9000`,
+/// to `buffer`, without a zero at the end, and its length to `len`, which may be NULL.
+///
+/// Errors: RT_TOO_LARGE when the buffer is too small (`len` is set), RT_INVALID_HANDLE,
+/// RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_listener_url(
+    listener: rt_listener,
+    buffer: *mut c_char,
+    capacity: usize,
+    len: *mut usize,
+) -> i32 {
+    enter(|| {
+        let listener = table::get::<ListenerObject>(listener.id)?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        unsafe { copy_text(listener.0.url(), buffer, capacity, len) }
+    })
+}
+
+/// Stops listening, and frees the handle. Connections that were accepted stay.
+///
+/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_listener_close(listener: rt_listener) -> i32 {
+    enter(|| {
+        table::remove::<ListenerObject>(listener.id)?.0.close();
+        Ok(())
+    })
+}
+
+/// Serves a TCP connection that the program's own server has accepted. Its first bytes are an HTTP
+/// upgrade, or, when `upgraded` is not 0, the upgrade was done already. The library owns `fd` from here
+/// on, also when this fails, unless the peer's handle is invalid.
+///
+/// Errors: RT_IO, RT_INVALID_ARGUMENT for a negative number, RT_INVALID_HANDLE. Any thread, also inside
+/// callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_peer_accept_fd(peer: rt_peer, fd: i32, upgraded: i32) -> i32 {
+    use std::os::fd::FromRawFd;
+
+    enter(|| {
+        let object = get(peer)?;
+        if fd < 0 {
+            return Err(Failure::invalid("The file descriptor is negative"));
+        }
+        // SAFETY: the caller gives the descriptor away.
+        let stream = unsafe { std::net::TcpStream::from_raw_fd(fd) };
+        stream.set_nonblocking(true).map_err(io_error)?;
+        let _ = stream.set_nodelay(true);
+        let stream = {
+            let _runtime = object.runtime.enter();
+            tokio::net::TcpStream::from_std(stream).map_err(io_error)?
+        };
+        let peer = object.peer.clone();
+        object.runtime.spawn(async move {
+            let _ = match upgraded {
+                0 => peer.accept(stream).await,
+                _ => peer.accept_upgraded(stream).await,
+            };
+        });
+        Ok(())
+    })
+}
+
+/// Connects to a `ws://` or `wss://` address, and again whenever the connection is lost, until
+/// rt_peer_disconnect. Waits for the first outcome; after a failure the address is tried further,
+/// unless it is to be connected once. `options` may be NULL. `unit`, which may be NULL, is set to the
+/// unit that answered; the caller frees it with rt_unit_free.
+///
+/// Errors: RT_INVALID_ARGUMENT, RT_CONNECT_FAILED, RT_AUTH_REFUSED, RT_TLS, RT_CLOSED,
+/// RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; waits.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_peer_connect(
+    peer: rt_peer,
+    address: rt_string,
+    options: *const rt_connect_options,
+    unit: *mut rt_unit,
+) -> i32 {
+    enter(|| {
+        let object = get(peer)?;
+        // SAFETY: the contract of pointers in the header's introduction, here and below.
+        let address = unsafe { address.get("address") }?;
+        // SAFETY: as above.
+        let options = unsafe { read_or_default(options)?.get() }?;
+        if !unit.is_null() {
+            check_out(unit, "unit")?;
+        }
+        let connected = object.wait(Limit::Never, object.peer.connect_with(address, options))??;
+        match unit.is_null() {
+            true => Ok(()),
+            // SAFETY: as above.
+            false => unsafe { put(unit, unit::insert(connected.unit().clone()), "unit") },
+        }
+    })
+}
+
+/// As rt_peer_connect, without waiting: `handler` is called with the first outcome, and with the unit
+/// if it connected. `operation` may be NULL; canceling it does not end the dialing. `handler.drop` is
+/// called after that, or when this fails.
+///
+/// Errors: RT_INVALID_ARGUMENT, RT_TLS, RT_CLOSED, RT_INVALID_HANDLE; others by callback. Any thread,
+/// also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_peer_connect_async(
+    peer: rt_peer,
+    address: rt_string,
+    options: *const rt_connect_options,
+    handler: rt_reply_handler,
+    operation: *mut rt_operation,
+) -> i32 {
+    let closure = Closure::new(handler.call, handler.user_data, handler.drop);
+    enter(move || {
+        let object = get(peer)?;
+        // SAFETY: the contract of pointers in the header's introduction, here and below.
+        let address = unsafe { address.get("address") }?.to_owned();
+        // SAFETY: as above.
+        let options = unsafe { read_or_default(options)?.get() }?;
+        let completion = Completion::new(closure, &object.queue, invoke_reply)?;
+        let peer = object.peer.clone();
+        let connecting = async move { peer.connect_with(address, options).await };
+        let outcome = |connected: engine::Connected| {
+            Outcome::done(engine::Data::null(), Some(connected.unit().clone()))
+        };
+        // SAFETY: as above.
+        unsafe { start(connecting, completion, operation, outcome) }
+    })
+}
+
+/// Stops dialing an address. A connection that is up stays; close its unit to end it.
+///
+/// Errors: RT_INVALID_ARGUMENT when the address is not dialed, RT_INVALID_HANDLE. Any thread, also
+/// inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_peer_disconnect(peer: rt_peer, address: rt_string) -> i32 {
+    enter(|| {
+        // SAFETY: the contract of pointers in the header's introduction.
+        let address = unsafe { address.get("address") }?;
+        match get(peer)?.peer.disconnect(address) {
+            true => Ok(()),
+            false => Err(Failure::invalid("The address is not dialed")),
+        }
+    })
+}
+
+/// Counters. `stats->struct_size` must be set.
+///
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_peer_get_stats(peer: rt_peer, stats: *mut rt_peer_stats) -> i32 {
+    enter(|| {
+        let known = get(peer)?.peer.stats();
+        let value = rt_peer_stats {
+            struct_size: size_of::<rt_peer_stats>(),
+            units: known.units.len() as u64,
+            handshakes: known.handshakes as u64,
+            queued: known.queued as u64,
+            reconnects: known.reconnects,
+        };
+        // SAFETY: the contract of pointers in the header's introduction.
+        unsafe { options::write(stats, &value) }
+    })
+}
+
+/// For RT_CALLBACKS_POLL: a file descriptor that is readable while callbacks wait for rt_poll. The
+/// library owns it; it is valid until the peer is closed.
+///
+/// Errors: RT_INVALID_ARGUMENT for other peers, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_fd(peer: rt_peer, fd: *mut i32) -> i32 {
+    enter(|| {
+        let known = get(peer)?.queue.fd()?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        unsafe { put(fd, known, "fd") }
+    })
+}
+
+/// For RT_CALLBACKS_POLL: runs the callbacks that wait, on this thread. When none does, waits for up to
+/// `timeout_ms` milliseconds, without a limit if that is negative, not at all if it is 0. `count`, which
+/// may be NULL, is set to how many pieces of work were done.
+///
+/// Errors: RT_CLOSED when the peer was closed and nothing more will come; RT_INVALID_ARGUMENT for other
+/// peers and while another rt_poll of this peer runs; RT_INVALID_HANDLE. Any thread; not inside
+/// callbacks of the same peer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_poll(peer: rt_peer, timeout_ms: i64, count: *mut usize) -> i32 {
+    enter(|| {
+        let object = get(peer)?;
+        if !count.is_null() {
+            check_out(count, "count")?;
+        }
+        const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
+        let until = match Limit::from_millis(timeout_ms) {
+            Limit::Now => None,
+            Limit::Within(time) => Instant::now().checked_add(time.min(LONG)),
+            Limit::Never => Instant::now().checked_add(LONG),
+        };
+        let (done, mut ended) = object.queue.poll(until)?;
+        if !count.is_null() {
+            // SAFETY: the contract of pointers in the header's introduction.
+            unsafe { put(count, done, "count") }?;
+        }
+        if object.is_ending() && !queue::in_callback() {
+            // Closed in a callback just now, or by another thread.
+            object.end(Stop::Close);
+            ended = true;
+        }
+        match ended {
+            true => Err(Failure::new(RT_CLOSED, "The peer is closed")),
+            false => Ok(()),
+        }
+    })
+}

@@ -1,0 +1,129 @@
+//! Services that a peer offers.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use engine::Kind;
+
+use crate::{
+    incoming::{Exchange, Handler, IncomingClosure, rt_incoming_handler},
+    queue::{Item, Queue},
+    status::{Failure, enter},
+    table,
+    types::*,
+};
+
+/// Middleware, in its order.
+#[derive(Default)]
+pub(crate) struct Layers(RwLock<Vec<Arc<IncomingClosure>>>);
+
+impl Layers {
+    pub(crate) fn add(&self, layer: IncomingClosure) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(layer));
+    }
+
+    /// None, for nearly all, costs nothing.
+    pub(crate) fn list(&self) -> Option<Vec<Arc<IncomingClosure>>> {
+        let layers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        (!layers.is_empty()).then(|| layers.clone())
+    }
+
+    /// Lets go of all, when the peer ends.
+    pub(crate) fn clear(&self) {
+        let layers = std::mem::take(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner));
+        drop(layers);
+    }
+}
+
+pub(crate) struct RoleObject {
+    pub(crate) role: engine::Role,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) peer_layers: Arc<Layers>,
+    pub(crate) layers: Arc<Layers>,
+}
+
+/// Sets the handler of one kind of communication for one event, in the place of the one before. `kind`
+/// is RT_MESSAGE, RT_REQUEST, RT_READABLE or RT_WRITABLE; `event` may be empty. `handler.drop` is
+/// called when the handler is replaced or the peer closed, or when this fails.
+///
+/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_role_handle(
+    role: rt_role,
+    kind: i32,
+    event: rt_string,
+    handler: rt_incoming_handler,
+) -> i32 {
+    let closure = handler.take();
+    enter(move || {
+        let role = table::get::<RoleObject>(role.id)?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        let event = unsafe { event.get("event") }?;
+        let kind = match kind {
+            RT_MESSAGE => Kind::Message,
+            RT_REQUEST => Kind::Request,
+            RT_READABLE => Kind::Readable,
+            RT_WRITABLE => Kind::Writable,
+            other => return Err(Failure::invalid(format!("there is no kind {other}"))),
+        };
+        let handler = Arc::new(Handler {
+            closure: closure.bind(&role.queue)?,
+            queue: role.queue.clone(),
+            layers: [role.peer_layers.clone(), role.layers.clone()],
+        });
+        role.role.on_deferred(kind, event, move |context, deferred| {
+            let exchange = Exchange::new(context, deferred, handler.clone());
+            handler.queue.push(Item::Exchange(exchange));
+        });
+        Ok(())
+    })
+}
+
+/// Adds middleware for all that this role handles, behind that of the peer (rt_peer_layer) and that
+/// added before. See rt_incoming_handler, rt_context_next, rt_context_set_data, rt_context_on_outcome.
+/// `layer.drop` is called when the peer is closed, or when this fails.
+///
+/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_role_layer(role: rt_role, layer: rt_incoming_handler) -> i32 {
+    let closure = layer.take();
+    enter(move || {
+        let role = table::get::<RoleObject>(role.id)?;
+        role.layers.add(closure.bind(&role.queue)?);
+        Ok(())
+    })
+}
+
+/// Offers the role; units are told.
+///
+/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_role_enable(role: rt_role) -> i32 {
+    enter(|| {
+        table::get::<RoleObject>(role.id)?.role.enable();
+        Ok(())
+    })
+}
+
+/// Offers the role no longer: requests are rejected, messages dropped, units are told. What is running
+/// goes on.
+///
+/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_role_disable(role: rt_role) -> i32 {
+    enter(|| {
+        table::get::<RoleObject>(role.id)?.role.disable();
+        Ok(())
+    })
+}
+
+/// Whether the role is offered: 1 or 0.
+///
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_role_is_active(role: rt_role, active: *mut i32) -> i32 {
+    enter(|| {
+        let role = table::get::<RoleObject>(role.id)?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        unsafe { put(active, i32::from(role.role.is_active()), "active") }
+    })
+}

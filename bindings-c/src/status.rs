@@ -1,0 +1,216 @@
+//! Status codes, the text of the last error, and the border that no panic crosses.
+
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use engine::{Error, ErrorKind};
+
+use crate::{process, types::rt_string};
+
+/// It worked.
+pub const RT_OK: i32 = 0;
+/// An argument is not usable: NULL where something is needed, a name that is too long or not UTF-8,
+/// an address that does not parse, a `struct_size` that no version knows.
+pub const RT_INVALID_ARGUMENT: i32 = 1;
+/// The peer was closed, or is draining and takes no new work.
+pub const RT_CLOSED: i32 = 2;
+/// No connected unit serves the role.
+pub const RT_NO_UNIT: i32 = 3;
+/// It did not come in time.
+pub const RT_TIMEOUT: i32 = 4;
+/// The remote peer rejected the request or refused the stream.
+pub const RT_REJECTED: i32 = 5;
+/// The unit's last connection, or the stream's connection, was lost.
+pub const RT_CONNECTION_LOST: i32 = 6;
+/// A bound was reached: queued bytes, waiting requests, open streams, units.
+pub const RT_OVERLOADED: i32 = 7;
+/// The message is larger than the limit, or the buffer is smaller than the text.
+pub const RT_TOO_LARGE: i32 = 8;
+/// One side did not accept the other's preshared key, or broke the handshake.
+pub const RT_AUTH_REFUSED: i32 = 9;
+/// The address could not be dialed: name, TCP, TLS or upgrade.
+pub const RT_CONNECT_FAILED: i32 = 10;
+/// The remote peer sent something that the protocol does not allow.
+pub const RT_PROTOCOL: i32 = 11;
+/// The stream was ended, or broken off by the other end.
+pub const RT_STREAM_CLOSED: i32 = 12;
+/// A payload is not of the type that it says, or not of the one that was asked for.
+pub const RT_DATA: i32 = 13;
+/// An operation of the operating system failed.
+pub const RT_IO: i32 = 14;
+/// Certificates, keys or TLS settings are not usable.
+pub const RT_TLS: i32 = 15;
+/// A handler panicked. Handlers of C programs do not; only events of peers in Rust tell of it.
+pub const RT_HANDLER_PANICKED: i32 = 16;
+/// A handler rejected a message, or a stream after it had accepted it.
+pub const RT_HANDLER_FAILED: i32 = 17;
+/// The remote peer did not answer a ping in time.
+pub const RT_HEARTBEAT_TIMEOUT: i32 = 18;
+/// Nothing more comes: the end of a stream or of a survey.
+pub const RT_END: i32 = 100;
+/// Nothing can be done without waiting, and the caller did not want to wait.
+pub const RT_WOULD_BLOCK: i32 = 101;
+/// The handle is zero, of another kind, was closed or freed, or is valid only inside the callback that
+/// it was given to.
+pub const RT_INVALID_HANDLE: i32 = 102;
+/// The call would wait for something that cannot happen while its caller waits.
+pub const RT_WOULD_DEADLOCK: i32 = 103;
+/// The process is the child of a fork, and the handle is of the parent.
+pub const RT_FORKED: i32 = 104;
+/// The operation was canceled.
+pub const RT_CANCELED: i32 = 105;
+/// A bug of the library. It caught itself; what the call was about may be lost.
+pub const RT_INTERNAL: i32 = 106;
+
+/// Why a call fails: a status code and a text.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    code: i32,
+    text: Cow<'static, str>,
+}
+
+impl Failure {
+    pub(crate) fn new(code: i32, text: impl Into<Cow<'static, str>>) -> Failure {
+        Failure { code, text: text.into() }
+    }
+
+    pub(crate) fn invalid(text: impl Into<Cow<'static, str>>) -> Failure {
+        Failure::new(RT_INVALID_ARGUMENT, text)
+    }
+
+    pub(crate) fn null(what: &str) -> Failure {
+        Failure::invalid(format!("`{what}` is NULL"))
+    }
+
+    pub(crate) fn code(&self) -> i32 {
+        self.code
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Makes it this thread's last error.
+    fn report(self) -> i32 {
+        LAST.with_borrow_mut(|last| {
+            last.clear();
+            last.push_str(&self.text);
+        });
+        self.code
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::new(i32::from(error.kind().code()), error.text().to_owned())
+    }
+}
+
+thread_local! {
+    static LAST: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Runs the body of an exported function: not in the child of a fork, and no panic leaves it.
+pub(crate) fn enter(body: impl FnOnce() -> Result<(), Failure>) -> i32 {
+    enter_any(|| process::check().and_then(|()| body()))
+}
+
+/// As [`enter`], also in the child of a fork.
+pub(crate) fn enter_any(body: impl FnOnce() -> Result<(), Failure>) -> i32 {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => RT_OK,
+        Ok(Err(failure)) => failure.report(),
+        Err(panic) => {
+            // What was thrown may throw again when it is dropped.
+            std::mem::forget(panic);
+            Failure::new(RT_INTERNAL, "The library panicked: this is a bug of it").report()
+        }
+    }
+}
+
+/// The text of the last call on this thread that returned something else than RT_OK. Successful calls
+/// leave it as it is. Any thread, also inside callbacks. Valid until the next call that fails on this
+/// thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_last_error() -> rt_string {
+    LAST.with_borrow(|last| rt_string::lend(last))
+}
+
+/// The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Any thread. Valid for
+/// ever.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_status_name(status: i32) -> rt_string {
+    let kind = ErrorKind::ALL.iter().find(|kind| i32::from(kind.code()) == status);
+    rt_string::lend(match (kind, status) {
+        (Some(kind), _) => kind.name(),
+        (None, RT_OK) => "OK",
+        (None, RT_END) => "END",
+        (None, RT_WOULD_BLOCK) => "WOULD_BLOCK",
+        (None, RT_INVALID_HANDLE) => "INVALID_HANDLE",
+        (None, RT_WOULD_DEADLOCK) => "WOULD_DEADLOCK",
+        (None, RT_FORKED) => "FORKED",
+        (None, RT_CANCELED) => "CANCELED",
+        (None, RT_INTERNAL) => "INTERNAL",
+        _ => "UNKNOWN",
+    })
+}
+
+/// The version of the library, such as `0.1.0`. Any thread. Valid for ever.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_version() -> rt_string {
+    rt_string::lend(env!("CARGO_PKG_VERSION"))
+}
+
+/// The version of the ABI. A program runs with every library whose ABI version is the RT_ABI_VERSION
+/// that it was compiled with. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_abi_version() -> u32 {
+    RT_ABI_VERSION
+}
+
+/// The version of the ABI that this header describes; the number in the soname.
+pub const RT_ABI_VERSION: u32 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_those_of_the_table() {
+        let codes = [
+            (RT_INVALID_ARGUMENT, ErrorKind::InvalidArgument),
+            (RT_CLOSED, ErrorKind::Closed),
+            (RT_NO_UNIT, ErrorKind::NoUnit),
+            (RT_TIMEOUT, ErrorKind::Timeout),
+            (RT_REJECTED, ErrorKind::Rejected),
+            (RT_CONNECTION_LOST, ErrorKind::ConnectionLost),
+            (RT_OVERLOADED, ErrorKind::Overloaded),
+            (RT_TOO_LARGE, ErrorKind::TooLarge),
+            (RT_AUTH_REFUSED, ErrorKind::AuthRefused),
+            (RT_CONNECT_FAILED, ErrorKind::ConnectFailed),
+            (RT_PROTOCOL, ErrorKind::Protocol),
+            (RT_STREAM_CLOSED, ErrorKind::StreamClosed),
+            (RT_DATA, ErrorKind::Data),
+            (RT_IO, ErrorKind::Io),
+            (RT_TLS, ErrorKind::Tls),
+            (RT_HANDLER_PANICKED, ErrorKind::HandlerPanicked),
+            (RT_HANDLER_FAILED, ErrorKind::HandlerFailed),
+            (RT_HEARTBEAT_TIMEOUT, ErrorKind::HeartbeatTimeout),
+        ];
+        assert_eq!(codes.len(), ErrorKind::ALL.len(), "a kind has no constant yet");
+        for (code, kind) in codes {
+            assert_eq!(code, i32::from(kind.code()), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_panic_becomes_a_status() {
+        assert_eq!(enter(|| panic!("on purpose")), RT_INTERNAL);
+        assert_eq!(enter(|| Err(Failure::invalid("text"))), RT_INVALID_ARGUMENT);
+        assert_eq!(enter(|| Ok(())), RT_OK);
+        assert_eq!(LAST.with_borrow(String::clone), "text");
+    }
+}

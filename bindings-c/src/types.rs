@@ -1,0 +1,273 @@
+//! What crosses the border by value: handles, strings, payloads.
+
+use std::{ffi::c_char, os::raw::c_void};
+
+use crate::status::Failure;
+
+/// Text: UTF-8 with its length in bytes, without a zero at the end. `data` may be NULL when `len` is 0.
+/// Make one of a literal with RT_STR("text"), print one with printf("%.*s", RT_ARG(string)).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_string {
+    /// The first byte.
+    pub data: *const c_char,
+    /// How many bytes.
+    pub len: usize,
+}
+
+impl rt_string {
+    /// For the other side to read while `text` lives.
+    pub(crate) fn lend(text: &str) -> rt_string {
+        rt_string { data: text.as_ptr().cast(), len: text.len() }
+    }
+
+    /// The text that the other side lends for the time of a call.
+    ///
+    /// # Safety
+    /// `data` points to `len` readable bytes that stay as they are for `'a`.
+    pub(crate) unsafe fn get<'a>(self, what: &str) -> Result<&'a str, Failure> {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { slice(self.data.cast(), self.len, what) }?;
+        std::str::from_utf8(bytes)
+            .map_err(|error| Failure::invalid(format!("`{what}` is not UTF-8: {error}")))
+    }
+}
+
+/// The bytes that the other side lends for the time of a call.
+///
+/// # Errors
+/// [`RT_INVALID_ARGUMENT`](crate::status::RT_INVALID_ARGUMENT) for NULL with a length, and for lengths
+/// that no memory has.
+///
+/// # Safety
+/// `data` points to `len` readable bytes that stay as they are for `'a`.
+pub(crate) unsafe fn slice<'a>(
+    data: *const u8,
+    len: usize,
+    what: &str,
+) -> Result<&'a [u8], Failure> {
+    if len == 0 {
+        return Ok(&[]);
+    }
+    if data.is_null() {
+        return Err(Failure::null(what));
+    }
+    if len > isize::MAX as usize {
+        return Err(Failure::invalid(format!("the length of `{what}` is impossible: {len}")));
+    }
+    // SAFETY: not NULL, a possible length, and the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(data, len) })
+}
+
+/// The elements that the other side lends for the time of a call.
+///
+/// # Safety
+/// As [`slice`], for `count` elements.
+pub(crate) unsafe fn elements<'a, T: Copy>(
+    data: *const T,
+    count: usize,
+    what: &str,
+) -> Result<&'a [T], Failure> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if data.is_null() || !data.is_aligned() {
+        return Err(Failure::invalid(format!("`{what}` is NULL or not aligned")));
+    }
+    if count > isize::MAX as usize / size_of::<T>() {
+        return Err(Failure::invalid(format!("the number of `{what}` is impossible: {count}")));
+    }
+    // SAFETY: not NULL, aligned, a possible length, and the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(data, count) })
+}
+
+/// Writes a result to where the other side wants it.
+///
+/// # Errors
+/// [`RT_INVALID_ARGUMENT`](crate::status::RT_INVALID_ARGUMENT) for NULL: check with [`check_out`] before
+/// anything is done.
+///
+/// # Safety
+/// `to` is NULL or points to memory for a `T`.
+pub(crate) unsafe fn put<T: Copy>(to: *mut T, value: T, what: &str) -> Result<(), Failure> {
+    check_out(to, what)?;
+    // SAFETY: not NULL and aligned, and the caller's promise.
+    unsafe { to.write(value) };
+    Ok(())
+}
+
+pub(crate) fn check_out<T>(to: *mut T, what: &str) -> Result<(), Failure> {
+    match to.is_null() || !to.is_aligned() {
+        true => Err(Failure::invalid(format!("`{what}` is NULL or not aligned"))),
+        false => Ok(()),
+    }
+}
+
+/// Copies text to a buffer of the other side's and tells its length, also when the buffer is too
+/// small.
+///
+/// # Safety
+/// `buffer` is NULL or has room for `capacity` bytes; `len` is NULL or points to a `size_t`.
+pub(crate) unsafe fn copy_text(
+    text: &str,
+    buffer: *mut c_char,
+    capacity: usize,
+    len: *mut usize,
+) -> Result<(), Failure> {
+    if !len.is_null() {
+        // SAFETY: not NULL, and the caller's promise.
+        unsafe { put(len, text.len(), "len") }?;
+    }
+    if buffer.is_null() && capacity > 0 {
+        return Err(Failure::null("buffer"));
+    }
+    if text.len() > capacity {
+        let text = format!("The buffer has {capacity} bytes, the text {}", text.len());
+        return Err(Failure::new(crate::status::RT_TOO_LARGE, text));
+    }
+    if !text.is_empty() {
+        // SAFETY: the buffer has room for `capacity` bytes, and the text is not longer.
+        unsafe { buffer.cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), text.len()) };
+    }
+    Ok(())
+}
+
+/// Key and value: a tag, a header, a preshared key with its id.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_pair {
+    /// The key.
+    pub key: rt_string,
+    /// The value.
+    pub value: rt_string,
+}
+
+/// A payload: its type, and its bytes as they are on the wire. Make one with rt_null, rt_boolean,
+/// rt_text, rt_binary, rt_json and rt_number_data; read one with its bytes and rt_data_as_bool,
+/// rt_data_as_double, rt_data_as_int64, rt_data_as_uint64.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_data {
+    /// RT_BINARY and so on. Other numbers may come from peers of later versions: read those as null.
+    pub kind: i32,
+    /// How many bytes.
+    pub len: usize,
+    /// The first byte; may be NULL when `len` is 0. Text and JSON have no zero at the end.
+    pub bytes: *const c_void,
+}
+
+/// Bytes.
+pub const RT_BINARY: i32 = 0;
+/// Nothing.
+pub const RT_NULL: i32 = 1;
+/// One byte, 0 or 1.
+pub const RT_BOOLEAN: i32 = 2;
+/// UTF-8.
+pub const RT_TEXT: i32 = 3;
+/// A number as text, as JavaScript prints it.
+pub const RT_NUMBER: i32 = 4;
+/// JSON.
+pub const RT_JSON: i32 = 5;
+
+/// What a handler is for, from its own side.
+pub const RT_MESSAGE: i32 = 1;
+/// A request: the handler answers.
+pub const RT_REQUEST: i32 = 2;
+/// A stream that this peer reads: another one asked for a writable.
+pub const RT_READABLE: i32 = 3;
+/// A stream that this peer writes: another one asked for a readable.
+pub const RT_WRITABLE: i32 = 4;
+
+/// The local node. Made by rt_peer_new, closed by rt_peer_close.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_peer {
+    /// Zero is none.
+    pub id: u64,
+}
+
+/// An address that is listened on. Closed by rt_listener_close, and with its peer.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_listener {
+    /// Zero is none.
+    pub id: u64,
+}
+
+/// A service that a peer offers. Belongs to its peer and is valid until that is closed.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_role {
+    /// Zero is none.
+    pub id: u64,
+}
+
+/// A role as offered by units. Belongs to its peer and is valid until that is closed.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_destination {
+    /// Zero is none.
+    pub id: u64,
+}
+
+/// A connected remote peer. Callbacks borrow it: keep it with rt_unit_clone, and free that with
+/// rt_unit_free.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_unit {
+    /// Zero is none.
+    pub id: u64,
+}
+
+/// What a handler is to answer. Valid inside the handler; rt_context_defer makes one that is valid
+/// until it is answered.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_context {
+    /// Zero is none.
+    pub id: u64,
+}
+
+/// The answer to a blocking call. Freed by rt_answer_free.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_answer {
+    /// Zero is none.
+    pub id: u64,
+}
+
+/// The answers to a survey. Freed by rt_survey_free.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_survey {
+    /// Zero is none.
+    pub id: u64,
+}
+
+/// The reading end of a stream. Closed by rt_readable_close.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_readable {
+    /// Zero is none.
+    pub id: u64,
+}
+
+/// The writing end of a stream. Closed by rt_writable_close.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_writable {
+    /// Zero is none.
+    pub id: u64,
+}
+
+/// Something under way that will call back. Freed by rt_operation_free, which does not end it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_operation {
+    /// Zero is none.
+    pub id: u64,
+}
+
+impl rt_unit {
+    pub(crate) const NONE: rt_unit = rt_unit { id: 0 };
+}

@@ -1,0 +1,350 @@
+//! Connected remote peers.
+
+use std::{ffi::c_char, os::raw::c_void, sync::Arc, time::Duration};
+
+use engine::Unit;
+
+use crate::{
+    options::{self, sized},
+    queue,
+    status::{Failure, enter},
+    table,
+    types::*,
+    wait::{Limit, block_on},
+};
+
+/// What a unit's handle stands for.
+pub(crate) struct UnitHandle {
+    pub(crate) unit: Unit,
+    /// It belongs to a callback.
+    lent: bool,
+}
+
+impl UnitHandle {
+    pub(crate) fn lent(unit: Unit) -> UnitHandle {
+        UnitHandle { unit, lent: true }
+    }
+}
+
+/// A handle that the other side frees.
+pub(crate) fn insert(unit: Unit) -> rt_unit {
+    rt_unit { id: table::insert(Arc::new(UnitHandle { unit, lent: false })) }
+}
+
+/// The unit of a handle; none for zero.
+pub(crate) fn optional(unit: rt_unit) -> Result<Option<Unit>, Failure> {
+    match unit.id {
+        0 => Ok(None),
+        id => Ok(Some(table::get::<UnitHandle>(id)?.unit.clone())),
+    }
+}
+
+fn get(unit: rt_unit) -> Result<Unit, Failure> {
+    Ok(table::get::<UnitHandle>(unit.id)?.unit.clone())
+}
+
+/// Calls a function for each unit, with a handle that is valid during the call.
+pub(crate) fn visit(
+    units: Vec<Unit>,
+    visitor: rt_unit_visitor,
+    user_data: *mut c_void,
+) -> Result<(), Failure> {
+    let visitor = visitor.ok_or_else(|| Failure::null("visitor"))?;
+    for unit in units {
+        let id = table::insert(Arc::new(UnitHandle::lent(unit)));
+        // SAFETY: function and argument were given together, and no lock is held.
+        unsafe { visitor(user_data, rt_unit { id }) };
+        let _ = table::remove::<UnitHandle>(id);
+    }
+    Ok(())
+}
+
+/// Called for each unit, on the caller's thread. The unit is borrowed.
+pub type rt_unit_visitor = Option<unsafe extern "C" fn(user_data: *mut c_void, unit: rt_unit)>;
+
+/// What is known of a unit. Valid during the call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_unit_info {
+    /// The size of this struct in the library.
+    pub struct_size: usize,
+    /// The remote peer's id, unique for its lifetime.
+    pub id: rt_string,
+    /// Its name; may be empty.
+    pub name: rt_string,
+    /// Whether it wants to be told of others: 1 or 0.
+    pub friendly: i32,
+    /// Whether a connection is open: 1 or 0.
+    pub open: i32,
+    /// The operating system that it runs on.
+    pub os: rt_string,
+    /// What it runs in.
+    pub runtime: rt_string,
+    /// The version of the protocol that it speaks.
+    pub protocol: rt_string,
+    /// Its clock when it connected, in milliseconds since 1970. Go counts in units of 10 ms.
+    pub time: u64,
+    /// How long it had been running when it connected, in milliseconds. Go counts in units of 10 ms.
+    pub uptime: u64,
+    /// Its tags, as they were when it connected.
+    pub tags: *const rt_pair,
+    /// How many tags.
+    pub tag_count: usize,
+    /// The roles that it serves now.
+    pub roles: *const rt_string,
+    /// How many roles.
+    pub role_count: usize,
+}
+
+/// Called with what is known of a unit, on the caller's thread.
+pub type rt_unit_info_visitor =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, info: *const rt_unit_info)>;
+
+/// Counters of a unit since it connected. Set `struct_size` before.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_unit_stats {
+    /// sizeof(rt_unit_stats).
+    pub struct_size: usize,
+    /// One-way messages sent.
+    pub messages_sent: u64,
+    /// One-way messages received.
+    pub messages_received: u64,
+    /// One-way messages dropped because too many handlers were running.
+    pub messages_dropped: u64,
+    /// Requests sent, stream openings included.
+    pub requests_sent: u64,
+    /// Requests received, stream openings included.
+    pub requests_received: u64,
+    /// Requests rejected because too many handlers were running.
+    pub requests_shed: u64,
+    /// Requests sent that wait for an answer.
+    pub waiting: u64,
+    /// Handlers that are running, deferred contexts included.
+    pub running: u64,
+    /// Streams that are open or being opened.
+    pub streams: u64,
+    /// Stream bytes sent.
+    pub stream_bytes_sent: u64,
+    /// Stream bytes received.
+    pub stream_bytes_received: u64,
+    /// Microseconds from the last answered request to its answer; -1 before the first.
+    pub last_answer_us: i64,
+    /// Microseconds that the last ping took on the fastest connection; -1 before the first.
+    pub round_trip_us: i64,
+    /// Open connections.
+    pub connections: u64,
+}
+
+/// Counters of one connection of a unit. Set `struct_size` before.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rt_connection_stats {
+    /// sizeof(rt_connection_stats).
+    pub struct_size: usize,
+    /// The connection's number, never used again.
+    pub connection: u64,
+    /// roletalk frames sent, or waiting to be written.
+    pub frames_sent: u64,
+    /// roletalk frames received.
+    pub frames_received: u64,
+    /// Bytes of WebSocket frames sent, or waiting to be written.
+    pub bytes_sent: u64,
+    /// Bytes of roletalk frames received.
+    pub bytes_received: u64,
+    /// Bytes that wait to be written.
+    pub queued: u64,
+    /// Microseconds that the last ping took; -1 before the first answer.
+    pub round_trip_us: i64,
+}
+
+sized!(rt_unit_info rt_unit_stats rt_connection_stats);
+
+fn micros(time: Option<Duration>) -> i64 {
+    time.map_or(-1, |time| i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// Another handle of the same unit, to be freed with rt_unit_free.
+///
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_unit_clone(unit: rt_unit, clone: *mut rt_unit) -> i32 {
+    enter(|| {
+        check_out(clone, "clone")?;
+        let handle = insert(get(unit)?);
+        // SAFETY: the contract of pointers in the header's introduction.
+        unsafe { put(clone, handle, "clone") }
+    })
+}
+
+/// Frees a handle. The unit stays connected.
+///
+/// Errors: RT_INVALID_HANDLE; RT_INVALID_ARGUMENT for a handle that a callback borrows. Any thread, also
+/// inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_unit_free(unit: rt_unit) -> i32 {
+    enter(|| {
+        if table::get::<UnitHandle>(unit.id)?.lent {
+            return Err(Failure::invalid("The unit is borrowed: it ends with the callback"));
+        }
+        table::remove::<UnitHandle>(unit.id).map(drop)
+    })
+}
+
+/// Copies the remote peer's id, unique for its lifetime, to `buffer`, without a zero at the end, and
+/// its length to `len`, which may be NULL.
+///
+/// Errors: RT_TOO_LARGE when the buffer is too small (`len` is set), RT_INVALID_HANDLE,
+/// RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_unit_id(
+    unit: rt_unit,
+    buffer: *mut c_char,
+    capacity: usize,
+    len: *mut usize,
+) -> i32 {
+    // SAFETY: the contract of pointers in the header's introduction.
+    enter(|| unsafe { copy_text(&get(unit)?.id(), buffer, capacity, len) })
+}
+
+/// Copies the remote peer's name as rt_unit_id does its id; it may be empty.
+///
+/// Errors and threads as rt_unit_id.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_unit_name(
+    unit: rt_unit,
+    buffer: *mut c_char,
+    capacity: usize,
+    len: *mut usize,
+) -> i32 {
+    // SAFETY: the contract of pointers in the header's introduction.
+    enter(|| unsafe { copy_text(&get(unit)?.name(), buffer, capacity, len) })
+}
+
+/// Calls `visitor` once, before this returns, with all that is known of the unit.
+///
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_unit_describe(
+    unit: rt_unit,
+    visitor: rt_unit_info_visitor,
+    user_data: *mut c_void,
+) -> i32 {
+    enter(|| {
+        let unit = get(unit)?;
+        let visitor = visitor.ok_or_else(|| Failure::null("visitor"))?;
+        let (id, name, meta, tags, roles) =
+            (unit.id(), unit.name(), unit.meta(), unit.tags(), unit.roles());
+        let pair = |(key, value): (&String, &String)| rt_pair {
+            key: rt_string::lend(key),
+            value: rt_string::lend(value),
+        };
+        let tags: Vec<_> = tags.iter().map(pair).collect();
+        let roles_lent: Vec<_> = roles.iter().map(|role| rt_string::lend(role)).collect();
+        let info = rt_unit_info {
+            struct_size: size_of::<rt_unit_info>(),
+            id: rt_string::lend(&id),
+            name: rt_string::lend(&name),
+            friendly: i32::from(unit.is_friendly()),
+            open: i32::from(unit.is_open()),
+            os: rt_string::lend(&meta.os),
+            runtime: rt_string::lend(&meta.runtime),
+            protocol: rt_string::lend(&meta.protocol),
+            time: meta.time,
+            uptime: meta.uptime,
+            tags: tags.as_ptr(),
+            tag_count: tags.len(),
+            roles: roles_lent.as_ptr(),
+            role_count: roles_lent.len(),
+        };
+        // SAFETY: function and argument were given together; the view points into local variables,
+        // and no lock is held.
+        unsafe { visitor(user_data, &info) };
+        Ok(())
+    })
+}
+
+/// Whether a connection is open: 1 or 0.
+///
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_unit_is_open(unit: rt_unit, open: *mut i32) -> i32 {
+    // SAFETY: the contract of pointers in the header's introduction.
+    enter(|| unsafe { put(open, i32::from(get(unit)?.is_open()), "open") })
+}
+
+/// Closes all connections to the unit with code 4000. The addresses that were dialed for them are not
+/// dialed again; the remote peer may come back if it has dialed this one. Returns once they are
+/// closed, at the latest after two seconds; inside a callback it does not wait. The handle stays
+/// valid.
+///
+/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn rt_unit_close(unit: rt_unit) -> i32 {
+    enter(|| {
+        let unit = get(unit)?;
+        let limit = if queue::in_callback() { Limit::Now } else { Limit::Never };
+        // What is not to be waited for has begun all the same.
+        let _ = block_on(None, limit, unit.close());
+        Ok(())
+    })
+}
+
+/// Counters. `stats->struct_size` must be set.
+///
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_unit_get_stats(unit: rt_unit, stats: *mut rt_unit_stats) -> i32 {
+    enter(|| {
+        let unit = get(unit)?;
+        let known = unit.stats();
+        let value = rt_unit_stats {
+            struct_size: size_of::<rt_unit_stats>(),
+            messages_sent: known.messages_sent,
+            messages_received: known.messages_received,
+            messages_dropped: known.messages_dropped,
+            requests_sent: known.requests_sent,
+            requests_received: known.requests_received,
+            requests_shed: known.requests_shed,
+            waiting: known.waiting as u64,
+            running: known.running as u64,
+            streams: known.streams as u64,
+            stream_bytes_sent: known.stream_bytes_sent,
+            stream_bytes_received: known.stream_bytes_received,
+            last_answer_us: micros(known.last_answer),
+            round_trip_us: micros(unit.round_trip()),
+            connections: known.connections.len() as u64,
+        };
+        // SAFETY: the contract of pointers in the header's introduction.
+        unsafe { options::write(stats, &value) }
+    })
+}
+
+/// Counters of one of the unit's connections: `at` counts from 0.
+///
+/// Errors: RT_END when there are not so many, RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also
+/// inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_unit_get_connection_stats(
+    unit: rt_unit,
+    at: usize,
+    stats: *mut rt_connection_stats,
+) -> i32 {
+    enter(|| {
+        let known = get(unit)?.stats();
+        let none = || Failure::new(crate::status::RT_END, "The unit has not so many connections");
+        let known = known.connections.get(at).ok_or_else(none)?;
+        let value = rt_connection_stats {
+            struct_size: size_of::<rt_connection_stats>(),
+            connection: known.conn.0,
+            frames_sent: known.frames_sent,
+            frames_received: known.frames_received,
+            bytes_sent: known.bytes_sent,
+            bytes_received: known.bytes_received,
+            queued: known.queued as u64,
+            round_trip_us: micros(known.round_trip),
+        };
+        // SAFETY: the contract of pointers in the header's introduction.
+        unsafe { options::write(stats, &value) }
+    })
+}

@@ -1,0 +1,103 @@
+//! Blocking calls.
+
+use std::{
+    cell::OnceCell,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread::Thread,
+    time::{Duration, Instant},
+};
+
+use tokio::runtime::Handle;
+
+use crate::{
+    queue,
+    status::{Failure, RT_TIMEOUT, RT_WOULD_BLOCK, RT_WOULD_DEADLOCK},
+};
+
+/// How long a call may wait.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Limit {
+    /// Not at all.
+    Now,
+    Within(Duration),
+    Never,
+}
+
+impl Limit {
+    /// From milliseconds: negative means without a limit.
+    pub(crate) fn from_millis(millis: i64) -> Limit {
+        match u64::try_from(millis) {
+            Ok(0) => Limit::Now,
+            Ok(millis) => Limit::Within(Duration::from_millis(millis)),
+            Err(_) => Limit::Never,
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+thread_local! {
+    /// Made once for each thread.
+    static WAKER: OnceCell<Waker> = const { OnceCell::new() };
+}
+
+fn waker() -> Waker {
+    let make = || Waker::from(Arc::new(Unpark(std::thread::current())));
+    // While the thread ends, there is none to keep.
+    WAKER.try_with(|waker| waker.get_or_init(make).clone()).unwrap_or_else(|_| make())
+}
+
+/// Waits for a future on this thread.
+///
+/// # Errors
+/// [`RT_TIMEOUT`]; [`RT_WOULD_BLOCK`] when it was not to wait; [`RT_WOULD_DEADLOCK`] on the thread
+/// that does the peer's input and output.
+pub(crate) fn block_on<F: Future>(
+    runtime: Option<&Handle>,
+    limit: Limit,
+    future: F,
+) -> Result<F::Output, Failure> {
+    let mut future = pin!(future);
+    let waker = waker();
+    let mut cx = Context::from_waker(&waker);
+    let mut poll = || {
+        // Timers and sockets belong to the peer's runtime.
+        let _runtime = runtime.map(Handle::enter);
+        future.as_mut().poll(&mut cx)
+    };
+    if let Poll::Ready(output) = poll() {
+        return Ok(output);
+    }
+    if limit == Limit::Now {
+        return Err(Failure::new(RT_WOULD_BLOCK, "It cannot be done without waiting"));
+    }
+    if queue::is_inline() {
+        let text =
+            "A callback on the library's own thread must not wait: use the call that calls back";
+        return Err(Failure::new(RT_WOULD_DEADLOCK, text));
+    }
+    // Those that were answered in this callback must not wait for it.
+    queue::flush_answers();
+    let until = match limit {
+        Limit::Within(time) => Instant::now().checked_add(time),
+        _ => None,
+    };
+    loop {
+        match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            None => std::thread::park(),
+            Some(Duration::ZERO) => return Err(Failure::new(RT_TIMEOUT, "The time is over")),
+            Some(rest) => std::thread::park_timeout(rest),
+        }
+        if let Poll::Ready(output) = poll() {
+            return Ok(output);
+        }
+    }
+}

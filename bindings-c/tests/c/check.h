@@ -1,0 +1,181 @@
+/* What the test programs share. Compiles as C11 and as C++17. */
+#ifndef CHECK_H
+#define CHECK_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "roletalk.h"
+
+/* Longer than anything takes, also under valgrind. Only there to fail. */
+#define LIMIT_S 20
+
+#define FAIL(...)                                                                                   \
+    do {                                                                                           \
+        fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                             \
+        fprintf(stderr, __VA_ARGS__);                                                               \
+        fprintf(stderr, "\n");                                                                      \
+        abort();                                                                                    \
+    } while (0)
+
+#define CHECK(condition)                                                                            \
+    do {                                                                                            \
+        if (!(condition)) FAIL("%s", #condition);                                                   \
+    } while (0)
+
+/* A call that is to give this status. */
+#define EXPECT(expected, call)                                                                      \
+    do {                                                                                            \
+        int32_t status_ = (call);                                                                   \
+        if (status_ != (expected)) {                                                                \
+            rt_string is_ = rt_status_name(status_), should_ = rt_status_name(expected);            \
+            rt_string why_ = rt_last_error();                                                       \
+            FAIL("%s: %.*s instead of %.*s: %.*s", #call, RT_ARG(is_), RT_ARG(should_),             \
+                 RT_ARG(why_));                                                                     \
+        }                                                                                           \
+    } while (0)
+
+#define OK(call) EXPECT(RT_OK, call)
+
+/* A callback without drop. */
+#define HANDLER(type, function, data) handler_##type(function, data, NULL)
+
+#define DEFINE_HANDLER(type, function_type)                                                         \
+    static inline type handler_##type(function_type, void *user_data, void (*drop)(void *)) {       \
+        type handler;                                                                               \
+        handler.call = call;                                                                        \
+        handler.user_data = user_data;                                                              \
+        handler.drop = drop;                                                                        \
+        return handler;                                                                             \
+    }
+
+DEFINE_HANDLER(rt_incoming_handler, void (*call)(void *, const rt_incoming *))
+DEFINE_HANDLER(rt_outcome_handler, void (*call)(void *, const rt_outcome *))
+DEFINE_HANDLER(rt_reply_handler, void (*call)(void *, const rt_reply *))
+DEFINE_HANDLER(rt_event_handler, void (*call)(void *, const rt_event *))
+DEFINE_HANDLER(rt_log_handler, void (*call)(void *, const rt_log_record *))
+DEFINE_HANDLER(rt_ready_handler, void (*call)(void *))
+DEFINE_HANDLER(rt_readable_handler, void (*call)(void *, const rt_reply *, rt_readable))
+DEFINE_HANDLER(rt_writable_handler, void (*call)(void *, const rt_reply *, rt_writable))
+
+/* Counts what happens, and waits for it. */
+typedef struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    long count;
+} counter;
+
+static inline void counter_init(counter *c) {
+    CHECK(pthread_mutex_init(&c->mutex, NULL) == 0);
+    CHECK(pthread_cond_init(&c->changed, NULL) == 0);
+    c->count = 0;
+}
+
+static inline void counter_destroy(counter *c) {
+    pthread_cond_destroy(&c->changed);
+    pthread_mutex_destroy(&c->mutex);
+}
+
+static inline void count(counter *c) {
+    pthread_mutex_lock(&c->mutex);
+    c->count++;
+    pthread_cond_broadcast(&c->changed);
+    pthread_mutex_unlock(&c->mutex);
+}
+
+static inline long counted(counter *c) {
+    pthread_mutex_lock(&c->mutex);
+    long n = c->count;
+    pthread_mutex_unlock(&c->mutex);
+    return n;
+}
+
+static inline void wait_count_at(counter *c, long until, int line) {
+    struct timespec limit;
+    clock_gettime(CLOCK_REALTIME, &limit);
+    limit.tv_sec += LIMIT_S;
+    pthread_mutex_lock(&c->mutex);
+    while (c->count < until) {
+        if (pthread_cond_timedwait(&c->changed, &c->mutex, &limit) == ETIMEDOUT)
+            FAIL("line %d: only %ld of %ld", line, c->count, until);
+    }
+    pthread_mutex_unlock(&c->mutex);
+}
+
+#define wait_count(c, until) wait_count_at(c, until, __LINE__)
+
+/* For `drop`. */
+static inline void count_drop(void *user_data) {
+    count((counter *)user_data);
+}
+
+static inline int is(rt_string string, const char *text) {
+    return string.len == strlen(text) && (string.len == 0 || memcmp(string.data, text, string.len) == 0);
+}
+
+static inline int data_is(rt_data data, int32_t kind, const char *bytes) {
+    return data.kind == kind && data.len == strlen(bytes) &&
+           (data.len == 0 || memcmp(data.bytes, bytes, data.len) == 0);
+}
+
+static inline rt_string str(const char *text) {
+    return rt_string_of(text, strlen(text));
+}
+
+static inline rt_data txt(const char *text) {
+    return rt_text(str(text));
+}
+
+static inline rt_peer new_peer(const char *name, int32_t callbacks) {
+    rt_peer_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.name = str(name);
+    options.callbacks = callbacks;
+    rt_peer peer;
+    OK(rt_peer_new(&options, &peer));
+    return peer;
+}
+
+/* Two peers that are connected: the server serves "r", and the client knows that. */
+typedef struct {
+    rt_peer server, client;
+    rt_role role;
+    rt_destination to;
+} pair;
+
+static inline void listen_and_connect(pair *p) {
+    rt_listener listener;
+    OK(rt_peer_role(p->server, RT_STR("r"), 0, &p->role));
+    OK(rt_peer_listen(p->server, RT_STR("127.0.0.1:0"), NULL, &listener));
+    char url[128];
+    size_t len;
+    OK(rt_listener_url(listener, url, sizeof url, &len));
+    OK(rt_peer_connect(p->client, rt_string_of(url, len), NULL, NULL));
+    OK(rt_peer_destination(p->client, RT_STR("r"), &p->to));
+    OK(rt_destination_ready(p->to, LIMIT_S * 1000));
+}
+
+static inline pair connect_pair(int32_t callbacks) {
+    pair p;
+    p.server = new_peer("server", callbacks);
+    p.client = new_peer("client", callbacks);
+    listen_and_connect(&p);
+    return p;
+}
+
+static inline void close_pair(pair *p) {
+    OK(rt_peer_close(p->client));
+    OK(rt_peer_close(p->server));
+}
+
+static inline void handle(pair *p, int32_t kind, const char *event,
+                          void (*call)(void *, const rt_incoming *), void *user_data) {
+    OK(rt_role_handle(p->role, kind, str(event), handler_rt_incoming_handler(call, user_data, NULL)));
+}
+
+#endif

@@ -1,0 +1,93 @@
+// The C++ layer: ownership, exceptions, handlers that hold things.
+#include <cstdlib>
+#include <future>
+#include <iostream>
+#include <thread>
+
+#include <roletalk.hpp>
+
+#define CHECK(condition)                                                                            \
+    do {                                                                                            \
+        if (!(condition)) {                                                                         \
+            std::cerr << __FILE__ << ":" << __LINE__ << ": " << #condition << "\n";                 \
+            std::abort();                                                                           \
+        }                                                                                           \
+    } while (0)
+
+template <class Call> int32_t status_of(Call call) {
+    try {
+        call();
+        return RT_OK;
+    } catch (const roletalk::Error &error) {
+        return error.status();
+    }
+}
+
+int main() {
+    using namespace std::chrono_literals;
+    auto held = std::make_shared<int>(7);
+    {
+        roletalk::Peer server("server"), client("client");
+        auto role = server.role("r");
+        std::thread later;
+        role.on_request("held", [held](roletalk::Context &) { return *held; })
+            .on_request("throw", [](roletalk::Context &) -> roletalk::Data {
+                throw std::runtime_error("on purpose");
+            })
+            .on_request("later", [&](roletalk::Context &context) {
+                later = std::thread([deferred = context.defer(), data = context.data()]() mutable {
+                    deferred.respond(data);
+                });
+                return roletalk::Data();
+            })
+            .on_request("drop", [](roletalk::Context &context) {
+                context.defer();
+                return roletalk::Data();
+            });
+        CHECK(held.use_count() == 2);
+        server.layer([](roletalk::Context &context) {
+            if (context.event() == "forbidden") context.reject("no");
+        });
+        role.on_request("forbidden", [](roletalk::Context &) { return true; });
+        std::promise<void> opened;
+        server.on_event([&](const rt_event &event) {
+            if (event.kind == RT_EVENT_UNIT_OPENED) opened.set_value();
+        });
+        auto unit = client.connect(server.listen("127.0.0.1:0"));
+        opened.get_future().wait();
+        CHECK(unit.name() == "server" && unit.id() == server.id() && unit.is_open());
+
+        auto to = client.destination("r");
+        to.ready(20s);
+        CHECK(to.request("held").as_int64() == 7);
+        CHECK(to.request("later", roletalk::Data::json("[1]")) == roletalk::Data::json("[1]"));
+        later.join();
+        for (auto [event, text] : {std::pair("throw", "on purpose"), std::pair("forbidden", "no"),
+                                   std::pair("drop", "The handler did not answer")}) {
+            try {
+                to.request(event);
+                CHECK(false);
+            } catch (const roletalk::Error &error) {
+                CHECK(error.status() == RT_REJECTED && std::string(error.what()) == text);
+            }
+        }
+        CHECK(to.survey("held").at(0).value().as_int64() == 7 && to.units().size() == 1);
+        roletalk::SendOptions options;
+        options.unit = &unit;
+        std::promise<roletalk::Reply> reply;
+        to.request_async(
+            "held", {}, [&](roletalk::Reply got) { reply.set_value(std::move(got)); }, options);
+        CHECK(reply.get_future().get().unit.id() == server.id());
+        CHECK(status_of([&] { client.destination("nobody").send("x"); }) == RT_NO_UNIT);
+        CHECK(status_of([&] { roletalk::Data("x").as_int64(); }) == RT_DATA);
+        CHECK(status_of([&] { client.connect("nonsense"); }) == RT_INVALID_ARGUMENT);
+        roletalk::Peer moved(std::move(client));
+        CHECK(status_of([&] { client.id(); }) == RT_INVALID_HANDLE);
+        CHECK(moved.stats().units == 1);
+        CHECK(moved.drain(20s));
+    }
+    // The peers are closed: no handler is left.
+    CHECK(held.use_count() == 1);
+    std::cout << "layer: ok\n";
+    return 0;
+}

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Runs the C tests with AddressSanitizer: sanitize.sh STAGE. It sees the C code, and what the library does
+# with the program's memory through malloc, memcpy and the like; the library itself is built as usual.
+#
+# Not ThreadSanitizer: it would have to see the atomics of Rust's standard library, which takes a nightly
+# compiler that builds that too. Without, every lock of the library's looks like a race.
+set -euo pipefail
+stage=$(cd "$1" && pwd)
+here=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export LD_LIBRARY_PATH=$stage/lib
+for test in messages lifecycle arguments; do
+    "${CC:-cc}" -std=c11 -D_GNU_SOURCE -g -O1 -Wall -Wextra -Werror -fsanitize=address,undefined \
+        -I"$stage/include" "$here/tests/c/$test.c" -o "$work/$test" -L"$stage/lib" -lroletalk -lpthread
+    # The argument leaves the fork out.
+    "$work/$test" no-fork
+done
