@@ -374,6 +374,7 @@ class Host {
   writeOutput() {
     const count = words[Header.OUTPUTS];
     words[Header.OUTPUTS] = 0;
+    const region = output;
     for (let i = 0, at = OUTPUTS_AT; i < count; i++, at += OUTPUT_WORDS) {
       const flags = words[at + 3];
       const length = words[at + 2];
@@ -383,17 +384,21 @@ class Host {
       if (own) {
         piece = this.native.buffer(words[at + 1]);
       } else if (length > 0) {
-        piece = output.subarray(words[at + 1], words[at + 1] + length);
+        piece = region.subarray(words[at + 1], words[at + 1] + length);
       }
       if (flags & ENDING) {
         this.conns[words[at]] = undefined;
         conn._end(piece);
-        if (piece !== null && !own) output = Buffer.allocUnsafeSlow(OUTPUT);
+        if (piece !== null && !own) this.keep(region);
       } else if (!conn._write(piece) && !own) {
-        // The socket keeps the memory.
-        output = Buffer.allocUnsafeSlow(OUTPUT);
+        this.keep(region);
       }
     }
+  }
+
+  /** A socket still needs the memory that output was taken to. */
+  keep(region) {
+    if (output === region) output = Buffer.allocUnsafeSlow(OUTPUT);
   }
 
   dispatch() {
