@@ -455,7 +455,7 @@ class Host {
     const address = b * 0x100000000 + a;
     switch (first & 0xff) {
       case Op.ATTACHED: {
-        const description = JSON.parse(this.native.describeUnit(b));
+        const description = JSON.parse(this.text(at));
         this.units[b] = listener._attached(this.conns[a], this.units[b], b, description);
         break;
       }
@@ -471,11 +471,7 @@ class Host {
         break;
       }
       case Op.UNIT_ROLES:
-        // It may have closed since.
-        if (this.units[a] !== undefined) {
-          const description = this.native.describeUnit(a);
-          if (description !== null) listener._unitRoles(this.units[a], JSON.parse(description).roles);
-        }
+        listener._unitRoles(this.units[a], JSON.parse(this.text(at)));
         break;
       case Op.AUTH_REFUSED:
         listener._authRefused(new PlainError('AUTH_REFUSED', this.text(at)));
