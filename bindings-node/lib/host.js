@@ -351,7 +351,13 @@ class Host {
 
   /** Sets the timer for the engine's deadline, unless it fires before that. */
   arm(millis) {
-    if (millis === NONE) return;
+    if (millis === NONE) {
+      // A peer that nobody holds any more must not wait for its timer.
+      clearTimeout(this.timer);
+      this.timer = null;
+      this.timerAt = Infinity;
+      return;
+    }
     if (millis === 0) {
       this.immediate ??= setImmediate(this.onImmediate);
       return;
