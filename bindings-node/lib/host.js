@@ -4,7 +4,7 @@ const { performance } = require('node:perf_hooks');
 const { NativePeer } = require('./addon.js');
 const { Kind, encode, kindOf } = require('./data.js');
 const { AnswerContext, EMPTY, MessageContext, RequestContext, failedContext } = require('./context.js');
-const { emit } = require('./guard.js');
+const { call, emit } = require('./guard.js');
 const { CODES, PlainError, RoletalkError } = require('./errors.js');
 const {
   Command,
@@ -429,7 +429,7 @@ class Host {
           this.answer(at, first, texts);
           break;
         case Op.STREAM:
-          this.streams[words[at + 1]]?._wake();
+          this.wake(this.streams[words[at + 1]]);
           break;
         case Op.SENT:
           this.sent(at, first);
@@ -556,6 +556,11 @@ class Host {
     return names;
   }
 
+  wake(stream) {
+    // It may be closed already. Reading and writing call the user's listeners.
+    if (stream !== undefined) call(() => stream._wake());
+  }
+
   incoming(at, first, texts) {
     const unit = this.units[words[at + 1]];
     const names = this.namesOf(at, first);
@@ -594,7 +599,10 @@ class Host {
     this.freeSlot(number);
     if (first & Flag.FAILED) {
       const code = CODES[(first >> 8) & 0xff];
-      const error = new RoletalkError(code, this.text(at));
+      const error =
+        unit._number === NONE && words[at + 2] === 1
+          ? new PlainError(code, 'Missing underlying sockets to send data')
+          : new RoletalkError(code, this.text(at));
       const ctx = failedContext(unit, rtt);
       if (code === 'REJECTED') {
         ctx.data = error.message;
