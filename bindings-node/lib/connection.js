@@ -8,7 +8,7 @@ const { NONE } = require('./protocol.js');
 const CLOSE_TIMEOUT = 30_000;
 
 /** What the socket is given at once, so that it can be seen how writing goes on. */
-const SLICE = 256 * 1024;
+const SLICE = 512 * 1024;
 
 const CONNECTING = 0;
 const OPEN = 1;
