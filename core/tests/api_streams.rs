@@ -20,7 +20,7 @@ use tokio::{
     sync::Notify,
 };
 
-const WINDOW: usize = 256 << 10;
+const WINDOW: usize = 1 << 20;
 
 /// Serves `up`, which logs what it read, and `down`, which writes as many bytes as it is asked for.
 fn serve(peer: &Peer, read: &Log<Result<Vec<u8>, String>>) {
@@ -261,7 +261,7 @@ async fn breaking_off() {
 async fn a_lost_connection_reaches_both_ends() {
     let read = Log::new();
     let pair = Pair::new(|server| serve(server, &read)).await;
-    let (mut down, _) = pair.to.readable("down", 1_000_000).await.unwrap();
+    let (mut down, _) = pair.to.readable("down", 4 * WINDOW).await.unwrap();
     let (mut up, _) = pair.to.writable("up", ()).await.unwrap();
     up.write_all(b"some").await.unwrap();
     pair.server.units()[0].close().await;

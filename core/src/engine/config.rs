@@ -46,7 +46,7 @@ pub struct Limits {
     pub queue_per_peer: usize,
     /// Open streams with one unit, both directions. Default 4 096; further ones fail or are refused.
     pub streams: usize,
-    /// Bytes of one stream that this peer is willing to hold unread. Default 256 KiB. Announced to
+    /// Bytes of one stream that this peer is willing to hold unread. Default 1 MiB. Announced to
     /// peers that know credit; for the others the quota that is granted.
     pub stream_window: usize,
     /// Bytes of one stream that are held unread although the sender does not keep to its quota, as
@@ -80,7 +80,7 @@ impl Default for Limits {
             owed_per_connection: 1 << 20,
             queue_per_peer: 256 << 20,
             streams: 4096,
-            stream_window: 256 << 10,
+            stream_window: 1 << 20,
             stream_overrun: 16 << 20,
             request_timeout: Duration::from_secs(300),
             acquaintance_dials: 16,

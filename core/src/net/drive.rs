@@ -3,6 +3,7 @@
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     future::poll_fn,
     pin::Pin,
     sync::Arc,
@@ -19,7 +20,7 @@ use tokio::{
 use tracing::{Instrument, debug, debug_span};
 use url::Url;
 
-use super::ConnHandle;
+use super::{ConnHandle, linger::Linger};
 use crate::{
     engine::{AddressId, ConnId, Connection, Event, HandshakeState, Moment, Received, close_code},
     error::{Error, ErrorKind, Result},
@@ -31,8 +32,11 @@ use crate::{
 const READ: usize = 64 << 10;
 /// Bytes read before other tasks get their turn.
 const TURN: usize = 256 << 10;
+/// Messages handled before other tasks get their turn, and what they have caused is written: the
+/// other side works on the first answers while this one makes the next.
+const PORTION: usize = 24;
 /// A write buffer that is larger than this is given back when it has been written.
-const KEEP: usize = 64 << 10;
+const KEEP: usize = 256 << 10;
 /// The time that the other side has to answer a close frame.
 const CLOSING: Duration = Duration::from_secs(2);
 /// How long reading stops when too many handlers are running, before work is dropped.
@@ -105,8 +109,10 @@ struct Drive<S> {
     flushing: bool,
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Moment>,
-    messages: Vec<Bytes>,
+    /// Read, but not given to the unit yet.
+    messages: VecDeque<Bytes>,
     events: Vec<Event<Tag>>,
+    linger: Linger,
     /// A close frame was queued or received: nothing is read, the rest is written.
     closing: Option<Error>,
     paused_since: Option<Moment>,
@@ -150,8 +156,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             flushing: false,
             timer: Box::pin(sleep_until(Instant::now())),
             timer_at: None,
-            messages: Vec::new(),
+            messages: VecDeque::new(),
             events: Vec::new(),
+            linger: Linger::default(),
             closing: None,
             paused_since: None,
             close_received: false,
@@ -209,14 +216,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             if self.is_paused() || self.is_clogged() {
                 return Ok(());
             }
-            if !self.messages.is_empty() {
-                self.handle_messages();
-                continue;
-            }
             if self.closing.is_some() {
                 return Ok(());
             }
-            if read >= TURN {
+            // The rest of what was read last time comes first.
+            self.handle_messages();
+            if !self.messages.is_empty() || read >= TURN {
                 cx.waker().wake_by_ref();
                 return Ok(());
             }
@@ -244,13 +249,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             if self.messages.is_empty() && matches!(done, Ok(Some(_))) {
                 self.note_reading();
             }
-            // What was read before an error counts.
-            self.handle_messages();
-            match done? {
-                None => return Ok(()),
-                Some(filled) => {
-                    read += filled;
+            let done = match done {
+                Ok(done) => done,
+                Err(error) => {
+                    // What was read before an error counts.
+                    while self.handle_messages() {}
+                    return Err(error);
                 }
+            };
+            match done {
+                None => {
+                    if self.linger.emptied(read, || self.shared.clock.now()) {
+                        cx.waker().wake_by_ref();
+                    }
+                    return Ok(());
+                }
+                Some(filled) => read += filled,
             }
         }
     }
@@ -269,7 +283,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 }
             };
             match received {
-                Received::Message(message) if self.unit.is_some() => self.messages.push(message),
+                Received::Message(message) if self.unit.is_some() => self.messages.push_back(message),
                 Received::Message(message) => self.handshake(Some(&message))?,
                 Received::Text if self.unit.is_some() => {
                     let error = Error::new(ErrorKind::Protocol, "A text message was received");
@@ -346,20 +360,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         }
     }
 
-    /// Gives the collected messages to the unit, and what they mean to whom it concerns. Those for
-    /// which too many handlers are running stay for later.
-    fn handle_messages(&mut self) {
-        let Some(unit) = self.unit.clone() else { return };
+    /// Gives a portion of the collected messages to the unit, and what they mean to whom it concerns.
+    /// Those for which too many handlers are running stay for later. Whether any were taken.
+    fn handle_messages(&mut self) -> bool {
+        let Some(unit) = self.unit.clone() else { return false };
         if self.messages.is_empty() {
-            return;
+            return false;
         }
         let now = self.shared.clock.now();
         let patient = self.paused_since.is_none_or(|since| now.saturating_sub(since) < PAUSE);
         let (conn, messages, events) = (self.conn, &mut self.messages, &mut self.events);
-        let refused = unit.with(|state| {
+        let (taken, refused) = unit.with(|state| {
             let mut taken = 0;
             let mut result = Ok(());
-            for message in messages.iter() {
+            for message in messages.iter().take(PORTION) {
                 if patient && state.machine.is_overrun() {
                     break;
                 }
@@ -371,13 +385,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 }
             }
             messages.drain(..taken);
-            result
+            (taken, result)
         });
         self.handle_events(&unit);
         if let Err(error) = refused {
             self.refuse_input(close_code::MALFORMED, &error);
             self.closing.get_or_insert(error);
         }
+        taken > 0
     }
 
     fn handle_events(&mut self, unit: &Arc<UnitInner>) {

@@ -3,6 +3,7 @@
 mod dial;
 mod drive;
 mod handle;
+mod linger;
 mod listen;
 mod options;
 mod tls;

@@ -2,12 +2,13 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -15,15 +16,16 @@ use arc_swap::ArcSwap;
 use futures_core::Stream;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde::de::DeserializeOwned;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::{
+    answers::Tag,
     shared::Shared,
     stream::{Readable, Writable},
     unit::{Unit, UnitInner},
 };
 use crate::{
-    engine::{Moment, Order, Outgoing, StreamId},
+    engine::{self, Moment, Order, Outgoing, StreamId},
     error::{Error, ErrorKind, Result},
     wire::{Data, Direction},
 };
@@ -467,8 +469,12 @@ impl Requesting<'_> {
                     let SendRequest { destination, event, data, unit, timeout, order } = request;
                     let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
                     let outgoing = outgoing(&destination.inner.role, event, &data, order);
-                    self.state = match try_ask(&unit, outgoing, timeout, None)? {
-                        Some(waiting) => State::Waiting(waiting),
+                    self.state = match try_ask(&unit, outgoing, timeout, None, Some(cx.waker()))? {
+                        // It will be woken.
+                        Some(waiting) => {
+                            self.state = State::Waiting(waiting);
+                            return Ok(Poll::Pending);
+                        }
                         None => {
                             let role = destination.inner.role.clone();
                             State::Queued(Box::pin(async move {
@@ -502,19 +508,40 @@ impl Future for Requesting<'_> {
     }
 }
 
-/// A request that was sent. Gives it up when dropped before the answer.
+/// A request that was sent, for a stream or not. Gives it up when dropped before the answer.
 struct Waiting {
     unit: Arc<UnitInner>,
-    corr: u64,
-    receiver: oneshot::Receiver<Result<Data>>,
+    tag: Tag,
+    /// What to abandon. A stream's request is abandoned with the stream.
+    corr: Option<u64>,
     answered: bool,
 }
 
 impl Waiting {
+    /// Sends what `ask` says, if the unit has room; gives what that gives, too.
+    fn begin<T>(
+        unit: &Arc<UnitInner>,
+        waker: Option<&Waker>,
+        ask: impl FnOnce(&mut engine::Unit<Tag>, Moment, Tag) -> Result<T>,
+        corr: impl FnOnce(&T) -> Option<u64>,
+    ) -> Option<Result<(Waiting, T)>> {
+        unit.if_room(|state, now| {
+            let tag = state.answers.open(waker);
+            let asked = ask(&mut state.machine, now, tag);
+            if asked.is_err() {
+                state.answers.close(tag);
+            }
+            let asked = asked?;
+            let corr = corr(&asked);
+            Ok((Waiting { unit: unit.clone(), tag, corr, answered: false }, asked))
+        })
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer>> {
-        Pin::new(&mut self.receiver).poll(cx).map(|outcome| {
+        let outcome = self.unit.answer(self.tag, cx);
+        outcome.map(|outcome| {
             self.answered = true;
-            let data = outcome.unwrap_or_else(|_| Err(Unit::gone()))?;
+            let data = outcome.unwrap_or_else(|| Err(Unit::gone()))?;
             Ok(Answer { data, unit: self.unit.clone() })
         })
     }
@@ -523,7 +550,10 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if !self.answered {
-            self.unit.with(|state| drop(state.machine.abandon(self.corr)));
+            self.unit.with(|state| {
+                state.answers.close(self.tag);
+                self.corr.map(|corr| state.machine.abandon(corr));
+            });
         }
     }
 }
@@ -538,14 +568,13 @@ fn try_ask(
     outgoing: Outgoing<'_>,
     timeout: Option<Duration>,
     since: Option<Moment>,
+    waker: Option<&Waker>,
 ) -> Result<Option<Waiting>> {
-    let (tag, receiver) = oneshot::channel();
-    let sent = unit.if_room(|state, now| {
-        let since = since.unwrap_or(now);
-        state.machine.request(outgoing, timeout, since, tag)
-    });
-    sent.map(|corr| Ok(Waiting { unit: unit.clone(), corr: corr?, receiver, answered: false }))
-        .transpose()
+    let ask = |machine: &mut engine::Unit<Tag>, now, tag| {
+        machine.request(outgoing, timeout, since.unwrap_or(now), tag)
+    };
+    let sent = Waiting::begin(unit, waker, ask, |corr| Some(*corr));
+    sent.map(|sent| sent.map(|(waiting, _)| waiting)).transpose()
 }
 
 async fn ask_with_room(
@@ -554,7 +583,7 @@ async fn ask_with_room(
     timeout: Option<Duration>,
 ) -> Result<Waiting> {
     let since = Some(unit.shared.clock.now());
-    let attempt = || try_ask(unit, outgoing, timeout, since).transpose();
+    let attempt = || try_ask(unit, outgoing, timeout, since, None).transpose();
     unit.when_room_within(timeout, attempt).await
 }
 
@@ -564,7 +593,7 @@ async fn ask(
     timeout: Option<Duration>,
 ) -> Result<Answer> {
     let mut waiting = ask_with_room(unit, outgoing, timeout).await?;
-    std::future::poll_fn(|cx| waiting.poll(cx)).await
+    poll_fn(|cx| waiting.poll(cx)).await
 }
 
 /// The answer to a request.
@@ -688,21 +717,19 @@ impl<'a, S: Send + 'a> IntoFuture for OpenStream<'a, S> {
         Box::pin(async move {
             let OpenStream { destination, event, data, unit, timeout, direction, make } = self;
             let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
-            let (tag, receiver) = oneshot::channel();
-            let mut tag = Some(tag);
             let outgoing = outgoing(&destination.inner.role, event, &data, Order::Any);
             let since = unit.shared.clock.now();
             let attempt = || {
-                unit.if_room(|state, _| {
-                    let tag = tag.take().ok_or_else(Unit::gone)?;
-                    state.machine.open_stream(direction, outgoing, timeout, since, tag)
-                })
+                let ask = |machine: &mut engine::Unit<Tag>, _, tag| {
+                    machine.open_stream(direction, outgoing, timeout, since, tag)
+                };
+                Waiting::begin(&unit, None, ask, |_| None)
             };
-            let (id, _) = unit.when_room_within(timeout, attempt).await?;
+            let (mut waiting, (id, _)) = unit.when_room_within(timeout, attempt).await?;
             // From here on it closes the stream when it is dropped, also while it is being opened.
             let stream = make(unit.clone(), id);
-            let data = receiver.await.unwrap_or_else(|_| Err(Unit::gone()))?;
-            Ok((stream, Answer { data, unit }))
+            let answer = poll_fn(|cx| waiting.poll(cx)).await?;
+            Ok((stream, answer))
         })
     }
 }

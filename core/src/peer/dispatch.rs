@@ -13,10 +13,13 @@ use futures_util::FutureExt;
 use tracing::{debug, warn};
 
 use super::{
+    answers::Tag,
     context::{Context, Kind, Offer},
     event::PeerEvent,
     lock,
-    unit::{Tag, UnitInner, UnitState},
+    role::RoleInner,
+    shared::Shared,
+    unit::{UnitInner, UnitState},
 };
 use crate::{
     engine::{self, ConnId, Event, Incoming, Responder, StreamOffer},
@@ -90,29 +93,41 @@ struct Job {
     reply: Reply,
 }
 
-impl Job {
-    /// Makes the handler's future. Foreign code: its body may do anything, panicking included.
-    fn start(self) -> (HandlerFuture, Reply) {
-        let Job { handler, chain, context, reply } = self;
-        let made = std::panic::catch_unwind(AssertUnwindSafe(|| match chain {
-            None => handler(context),
-            Some(chain) => Next { chain, at: 0, handler }.start(context),
-        }));
-        (made.unwrap_or_else(|_| Box::pin(async { Err(panicked()) })), reply)
-    }
+/// Where a handler has come to.
+enum Step {
+    Done(Result<Data>),
+    Waits(HandlerFuture),
+}
+
+/// The handler that was found last: the next message nearly always goes there, too.
+struct Found {
+    /// When it was found, see [`Changes`].
+    at: u64,
+    role: Arc<RoleInner>,
+    kind: Kind,
+    event: String,
+    handler: Handler,
 }
 
 /// Runs handlers for one connection. A handler is started right where its message was read; only
 /// when it has to wait does it become a task.
 pub(crate) struct Dispatcher {
     elsewhere_until: Option<Instant>,
+    found: Option<Found>,
     jobs: Vec<Job>,
+    answers: Vec<(Tag, Result<Data>)>,
     outcomes: Vec<(Reply, Result<Data>)>,
 }
 
 impl Dispatcher {
     pub(crate) fn new() -> Dispatcher {
-        Dispatcher { elsewhere_until: None, jobs: Vec::new(), outcomes: Vec::new() }
+        Dispatcher {
+            elsewhere_until: None,
+            found: None,
+            jobs: Vec::new(),
+            answers: Vec::new(),
+            outcomes: Vec::new(),
+        }
     }
 
     /// Does what the events mean. Returns connections that must be closed as dead.
@@ -128,10 +143,7 @@ impl Dispatcher {
         let shared = &unit.shared;
         for event in events.drain(..) {
             match event {
-                Event::Answer { tag, outcome } => {
-                    // The one who asked may have gone.
-                    let _ = tag.send(outcome);
-                }
+                Event::Answer { tag, outcome } => self.answers.push((tag, outcome)),
                 Event::Stream(id) => {
                     if let Some(waker) = unit.with(|state| state.waker(id)) {
                         waker.wake();
@@ -164,32 +176,54 @@ impl Dispatcher {
                 }
             }
         }
+        unit.bring(&mut self.answers);
         self.run(unit);
         dead
     }
 
     /// Finds the handler, or rejects.
     fn find(&mut self, unit: &Arc<UnitInner>, incoming: Incoming, kind: Kind, reply: Reply) {
-        let roles = unit.shared.roles.load();
-        let Some(role) = roles.get(incoming.role()) else {
-            let reason = engine::role_not_registered(incoming.role());
-            return refuse(unit, &reply, &reason);
-        };
-        if !role.is_active() {
-            let reason = engine::role_disabled(incoming.role());
-            return refuse(unit, &reply, &reason);
-        }
-        let Some(handler) = role.handler(kind, incoming.event()) else {
-            let reason = engine::event_not_handled(incoming.event());
-            return refuse(unit, &reply, &reason);
+        let (handler, chain) = match self.look_up(&unit.shared, &incoming, kind) {
+            Ok(found) => found,
+            Err(reason) => return refuse(unit, &reply, &reason),
         };
         let offer = match &reply {
             Reply::Stream(_, offer) => Some(offer.clone()),
             _ => None,
         };
-        let chain = role.chain(&unit.shared.middleware);
         let context = Context::new(unit.clone(), incoming, kind, offer);
         self.jobs.push(Job { handler, chain, context, reply });
+    }
+
+    fn look_up(
+        &mut self,
+        shared: &Shared,
+        incoming: &Incoming,
+        kind: Kind,
+    ) -> Result<(Handler, Option<Chain>), String> {
+        let at = shared.changes.count();
+        let (name, event) = (incoming.role(), incoming.event());
+        if let Some(found) = &self.found
+            && found.at == at
+            && found.kind == kind
+            && found.event == event
+            && found.role.name() == name
+            && found.role.is_active()
+        {
+            return Ok((found.handler.clone(), None));
+        }
+        let roles = shared.roles.load();
+        let role = roles.get(name).ok_or_else(|| engine::role_not_registered(name))?;
+        if !role.is_active() {
+            return Err(engine::role_disabled(name));
+        }
+        let handler = role.handler(kind, event).ok_or_else(|| engine::event_not_handled(event))?;
+        let chain = role.chain(&shared.middleware);
+        if chain.is_none() {
+            let (role, handler) = (role.clone(), handler.clone());
+            self.found = Some(Found { at, role, kind, event: event.to_owned(), handler });
+        }
+        Ok((handler, chain))
     }
 
     /// Runs what was found, without any lock.
@@ -214,13 +248,27 @@ impl Dispatcher {
 }
 
 /// Takes a handler to its end and gives its outcome, or to where it first waits and leaves it to a
-/// task.
+/// task, which polls it once more: the wake-up of this first try is not needed.
 fn first_step(unit: &Arc<UnitInner>, job: Job) -> Option<(Reply, Result<Data>)> {
-    let (mut future, reply) = job.start();
-    if let Poll::Ready(outcome) = poll_once(&mut future) {
-        report(unit, &reply, &outcome);
-        return Some((reply, outcome));
-    }
+    let Job { handler, chain, context, reply } = job;
+    // Foreign code: it may do anything, panicking included.
+    let step = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let mut future = match chain {
+            None => handler(context),
+            Some(chain) => Next { chain, at: 0, handler }.start(context),
+        };
+        match future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => Step::Done(outcome),
+            Poll::Pending => Step::Waits(future),
+        }
+    }));
+    let future = match step.unwrap_or_else(|_| Step::Done(Err(panicked()))) {
+        Step::Done(outcome) => {
+            report(unit, &reply, &outcome);
+            return Some((reply, outcome));
+        }
+        Step::Waits(future) => future,
+    };
     let unit = unit.clone();
     let runtime = unit.shared.runtime.clone();
     runtime.spawn(async move {
@@ -271,16 +319,6 @@ async fn backlog_task(unit: Arc<UnitInner>) {
     while let Some(job) = unit.backlog.next() {
         answer_all(&unit, first_step(&unit, job));
         tokio::task::consume_budget().await;
-    }
-}
-
-/// Polls a handler where it is. It is polled again by its own task if it is not ready, so the
-/// wake-up of this first try is not needed.
-fn poll_once(future: &mut HandlerFuture) -> Poll<Result<Data>> {
-    let mut cx = TaskContext::from_waker(Waker::noop());
-    match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx))) {
-        Ok(poll) => poll,
-        Err(_) => Poll::Ready(Err(panicked())),
     }
 }
 

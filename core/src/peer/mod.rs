@@ -1,5 +1,6 @@
 //! The async Rust API, on tokio.
 
+mod answers;
 mod builder;
 mod context;
 mod destination;
@@ -28,6 +29,7 @@ pub use context::{Context, Kind, ReadableRequest, WritableRequest};
 pub use destination::{
     Answer, Destination, OpenStream, Requesting, SendMessage, SendRequest, Sending, Survey,
 };
+pub(crate) use answers::Tag;
 pub(crate) use dispatch::Dispatcher;
 pub use dispatch::Next;
 pub use event::{Events, PeerEvent};
@@ -35,7 +37,7 @@ pub use role::Role;
 pub(crate) use shared::{Shared, lock};
 pub use stream::{Readable, Writable};
 pub use unit::Unit;
-pub(crate) use unit::{Tag, UnitInner};
+pub(crate) use unit::UnitInner;
 
 use crate::{
     engine::{ConnId, UnitStats},
@@ -192,7 +194,7 @@ impl Peer {
                 return Ok(role.clone());
             }
             let name: Arc<str> = name.into();
-            let role = Arc::new(RoleInner::new(name.clone(), active));
+            let role = Arc::new(RoleInner::new(name.clone(), active, shared.changes.clone()));
             shared.roles.rcu(|roles| {
                 let mut roles = Roles::clone(roles);
                 roles.insert(name.clone(), role.clone());
@@ -279,7 +281,8 @@ impl Peer {
         F: Fn(Context, Next) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Data>> + Send + 'static,
     {
-        role::add_middleware(&self.shared().middleware, middleware);
+        let shared = self.shared();
+        role::add_middleware(&shared.middleware, &shared.changes, middleware);
     }
 
     /// Listens on an address, such as `127.0.0.1:9000`; port 0 takes a free one. May be called

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -25,6 +25,20 @@ use crate::{
 type ByEvent = FxHashMap<Box<str>, Handler>;
 pub(crate) type Roles = FxHashMap<Arc<str>, Arc<RoleInner>>;
 
+/// Counts changes of roles, handlers and middleware: what was found before one may be wrong.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Changes(Arc<AtomicU64>);
+
+impl Changes {
+    pub(crate) fn note(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 #[derive(Clone, Default)]
 struct Handlers {
     message: ByEvent,
@@ -38,16 +52,22 @@ pub(crate) struct RoleInner {
     active: AtomicBool,
     handlers: ArcSwap<Handlers>,
     middleware: ArcSwap<Vec<Middleware>>,
+    changes: Changes,
 }
 
 impl RoleInner {
-    pub(crate) fn new(name: Arc<str>, active: bool) -> RoleInner {
+    pub(crate) fn new(name: Arc<str>, active: bool, changes: Changes) -> RoleInner {
         RoleInner {
+            changes,
             name,
             active: AtomicBool::new(active),
             handlers: ArcSwap::default(),
             middleware: ArcSwap::default(),
         }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn is_active(&self) -> bool {
@@ -82,6 +102,7 @@ impl RoleInner {
             table(&mut handlers).insert(event.into(), handler.clone());
             handlers
         });
+        self.changes.note();
     }
 }
 
@@ -236,7 +257,7 @@ impl Role {
         F: Fn(Context, Next) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Data>> + Send + 'static,
     {
-        add_middleware(&self.inner.middleware, middleware);
+        add_middleware(&self.inner.middleware, &self.inner.changes, middleware);
         self
     }
 
@@ -265,8 +286,11 @@ impl Role {
     }
 }
 
-pub(crate) fn add_middleware<F, Fut>(chain: &ArcSwap<Vec<Middleware>>, middleware: F)
-where
+pub(crate) fn add_middleware<F, Fut>(
+    chain: &ArcSwap<Vec<Middleware>>,
+    changes: &Changes,
+    middleware: F,
+) where
     F: Fn(Context, Next) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Data>> + Send + 'static,
 {
@@ -277,6 +301,7 @@ where
         chain.push(middleware.clone());
         chain
     });
+    changes.note();
 }
 
 impl fmt::Debug for Role {

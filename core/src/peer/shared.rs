@@ -18,7 +18,10 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    destination::DestinationInner, dispatch::Middleware, event::PeerEvent, role::Roles,
+    destination::DestinationInner,
+    dispatch::Middleware,
+    event::PeerEvent,
+    role::{Changes, Roles},
     unit::UnitInner,
 };
 use crate::{
@@ -87,6 +90,8 @@ pub(crate) struct Shared {
     /// Changed under the peer's lock only.
     pub(crate) roles: ArcSwap<Roles>,
     pub(crate) middleware: ArcSwap<Vec<Middleware>>,
+    /// Of roles, handlers and middleware.
+    pub(crate) changes: Changes,
     /// How to connect to addresses that other units tell.
     acquaintance: Arc<ConnectOptions>,
     pub(crate) events: broadcast::Sender<PeerEvent>,
@@ -129,6 +134,7 @@ impl Shared {
             }),
             roles: ArcSwap::default(),
             middleware: ArcSwap::default(),
+            changes: Changes::default(),
             acquaintance: Arc::new(acquaintance),
             events: broadcast::Sender::new(EVENT_BACKLOG),
             timer: Notify::new(),
@@ -341,6 +347,7 @@ impl Shared {
         // Handlers often own handles of the peer: without this they would keep each other alive.
         self.roles.store(Arc::default());
         self.middleware.store(Arc::default());
+        self.changes.note();
         self.timer.notify_one();
     }
 

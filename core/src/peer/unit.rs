@@ -7,15 +7,16 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 
 use super::{
+    answers::{Answers, Tag},
     dispatch::Backlog,
     shared::{Shared, lock},
 };
@@ -30,12 +31,10 @@ use crate::{
     ws::FrameWriter,
 };
 
-/// What the host attaches to a waiting request.
-pub(crate) type Tag = oneshot::Sender<Result<Data>>;
-
 /// The part under the unit's lock.
 pub(crate) struct UnitState {
     pub(crate) machine: engine::Unit<Tag>,
+    pub(crate) answers: Answers,
     /// Who waits for a stream.
     wakers: FxHashMap<StreamId, Waker>,
     conns: Vec<(ConnId, Arc<ConnHandle>)>,
@@ -108,6 +107,7 @@ impl UnitInner {
             roles: Mutex::new(Vec::new().into()),
             state: Mutex::new(UnitState {
                 machine,
+                answers: Answers::default(),
                 wakers: FxHashMap::default(),
                 conns: Vec::new(),
                 armed: None,
@@ -159,6 +159,23 @@ impl UnitInner {
         }
         self.shared.note_idle();
         result
+    }
+
+    /// Brings outcomes to those who asked.
+    pub(crate) fn bring(&self, outcomes: &mut Vec<(Tag, Result<Data>)>) {
+        if outcomes.is_empty() {
+            return;
+        }
+        let mut wakers = Vec::with_capacity(outcomes.len());
+        let mut state = lock(&self.state);
+        wakers.extend(outcomes.drain(..).filter_map(|(tag, data)| state.answers.bring(tag, data)));
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Fetches the outcome of a request.
+    pub(crate) fn answer(&self, tag: Tag, cx: &Context<'_>) -> Poll<Option<Result<Data>>> {
+        lock(&self.state).answers.poll(tag, cx)
     }
 
     /// A connection is gone.

@@ -3,17 +3,17 @@ use tungstenite::protocol::frame::{
     coding::{CloseCode, Control, Data, OpCode},
 };
 
-use super::Side;
+use super::{
+    Side,
+    header::{FINAL, MAX_HEADER, apply_mask},
+};
 
 const BINARY: OpCode = OpCode::Data(Data::Binary);
 const CLOSE: OpCode = OpCode::Control(Control::Close);
 const PING: OpCode = OpCode::Control(Control::Ping);
 const PONG: OpCode = OpCode::Control(Control::Pong);
 
-const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
-/// Two bytes, a 64-bit length and the mask.
-const MAX_HEADER: usize = 14;
 const MAX_CONTROL_PAYLOAD: usize = 125;
 const MAX_CLOSE_REASON: usize = MAX_CONTROL_PAYLOAD - 2;
 
@@ -110,7 +110,7 @@ impl FrameWriter {
         let mask = self.masks.as_mut().map(Masks::next);
 
         out.reserve(MAX_HEADER + len);
-        let first = FIN | u8::from(opcode);
+        let first = FINAL | u8::from(opcode);
         // Most frames are small, and one append of a fixed size takes half the time of several.
         match (len, mask) {
             (..126, None) => out.extend_from_slice(&[first, len as u8]),
@@ -147,19 +147,5 @@ impl Masks {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) as u32).to_ne_bytes()
-    }
-}
-
-#[inline]
-fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
-    let [a, b, c, d] = mask;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let mut chunks = payload.chunks_exact_mut(8);
-    for chunk in &mut chunks {
-        let word = u64::from_ne_bytes(chunk.try_into().expect("a chunk of 8 bytes"));
-        chunk.copy_from_slice(&(word ^ wide).to_ne_bytes());
-    }
-    for (byte, key) in chunks.into_remainder().iter_mut().zip(mask.iter().cycle()) {
-        *byte ^= key;
     }
 }

@@ -11,6 +11,7 @@
 //! The protocol itself is `tungstenite`'s. No subprotocol and no extension is ever in use.
 
 mod frame_writer;
+mod header;
 mod socket;
 mod upgrade;
 

@@ -1,20 +1,32 @@
 use std::io::{self, Read, Write};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tungstenite::{
     Message,
     error::{CapacityError, Error},
     protocol::{Role, WebSocketConfig, WebSocketContext},
 };
 
-use super::Side;
+use super::{
+    Side,
+    header::{
+        BINARY, CONTINUATION, CONTROL, FINAL, Header, MAX_HEADER, OPCODE, PLAIN, apply_mask,
+    },
+};
 
-/// tungstenite keeps a buffer of this size for as long as the connection lives, and zeroes as much
-/// before each read.
-const READ_BUFFER: usize = 4 * 1024;
+/// tungstenite keeps a buffer of this size for as long as the connection lives. It gets control
+/// frames, which are small, and what is an error in roletalk.
+const READ_BUFFER: usize = 256;
 
 /// A frame above this size makes tungstenite's buffer grow to a size that is worth giving back.
-const LARGE_FRAME: u64 = 16 * 1024;
+const LARGE_FRAME: u64 = 16 << 10;
+
+/// Small messages that came together share one buffer, which lives as long as any of them: so many
+/// bytes at most, or somebody who keeps one of them would keep too much.
+const SHARED: usize = 4 << 10;
+
+/// Room for a message of which only the beginning is there, before more of it comes.
+const ROOM: usize = 256 << 10;
 
 /// Room for a message is reserved when its header arrives, so there has to be some limit.
 const MAX_MESSAGE_CEILING: usize = i32::MAX as usize;
@@ -88,12 +100,26 @@ impl From<Error> for WsError {
 }
 
 /// The reading side of an established WebSocket.
+///
+/// Binary messages are cut out here, which costs a third of what tungstenite takes for small ones.
+/// All other frames, and whatever is wrong with a frame, are tungstenite's.
 #[derive(Debug)]
 pub struct Socket {
-    role: Role,
+    side: Side,
+    max_message: usize,
     context: WebSocketContext,
-    fed: Fed,
     state: State,
+    /// The beginning of a header that was cut in two.
+    head: [u8; MAX_HEADER],
+    head_len: usize,
+    /// The frame that is being read.
+    frame: Frame,
+    /// Whose message is in fragments, if one is.
+    fragmented: Option<Owner>,
+    /// The beginning of a binary message.
+    partial: Vec<u8>,
+    /// Plain frames, whole and without masks, headers included.
+    whole: Bytes,
 }
 
 #[derive(Debug)]
@@ -103,15 +129,27 @@ enum State {
     Failed(WsError),
 }
 
+/// Who reads a frame or a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Owner {
+    Ours,
+    Tungstenite,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Frame {
+    /// Between two frames.
+    None,
+    /// A part of a binary message. The mask is that of the next byte.
+    Ours { missing: usize, mask: Option<[u8; 4]>, last: bool },
+    Theirs { missing: u64, header: Header },
+}
+
 impl Socket {
     /// The reading side for this end of a connection, right behind the HTTP upgrade.
     ///
     /// `max_message` is the longest message accepted, in bytes, see [`Socket::set_max_message`].
     pub fn new(side: Side, max_message: usize) -> Self {
-        let role = match side {
-            Side::Client => Role::Client,
-            Side::Server => Role::Server,
-        };
         let max_message = max_message.min(MAX_MESSAGE_CEILING);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
@@ -119,10 +157,16 @@ impl Socket {
             .max_message_size(Some(max_message))
             .max_frame_size(Some(max_message));
         Self {
-            role,
-            context: WebSocketContext::new(role, Some(config)),
-            fed: Fed::default(),
+            side,
+            max_message,
+            context: WebSocketContext::new(role(side), Some(config)),
             state: State::Open,
+            head: [0; MAX_HEADER],
+            head_len: 0,
+            frame: Frame::None,
+            fragmented: None,
+            partial: Vec::new(),
+            whole: Bytes::new(),
         }
     }
 
@@ -131,10 +175,11 @@ impl Socket {
     /// It applies to frames whose header has not been looked at yet, also to those that came in
     /// together with the last message that [`Socket::read`] gave.
     pub fn set_max_message(&mut self, max_message: usize) {
-        let max_message = max_message.min(MAX_MESSAGE_CEILING);
+        self.max_message = max_message.min(MAX_MESSAGE_CEILING);
+        let max_message = Some(self.max_message);
         self.context.set_config(|config| {
-            config.max_message_size = Some(max_message);
-            config.max_frame_size = Some(max_message);
+            config.max_message_size = max_message;
+            config.max_frame_size = max_message;
         });
     }
 
@@ -144,10 +189,7 @@ impl Socket {
     pub fn close_sent(&mut self) {
         let mut discarded = Vec::new();
         // It fails only on connections whose end is known already.
-        let _ = self.context.close(
-            &mut Memory { input: &mut &[][..], out: &mut discarded, fed: &mut self.fed },
-            None,
-        );
+        let _ = self.context.close(&mut Memory { input: [&[], &[]], out: &mut discarded }, None);
     }
 
     /// Gives the next message.
@@ -162,7 +204,19 @@ impl Socket {
     /// # Errors
     /// Whatever the remote did wrong. The connection is dead then: the host should send
     /// [`WsError::close_code`] and close it. Further calls give the same error.
+    #[inline]
     pub fn read(
+        &mut self,
+        input: &mut &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Incoming>, WsError> {
+        if let Some(message) = self.next_whole() {
+            return Ok(Some(Incoming::Binary(message)));
+        }
+        self.read_on(input, out)
+    }
+
+    fn read_on(
         &mut self,
         input: &mut &[u8],
         out: &mut Vec<u8>,
@@ -175,40 +229,195 @@ impl Socket {
             }
             State::Failed(error) => return Err(error.clone()),
         }
-        if input.is_empty() && self.fed.is_settled() {
-            if self.fed.saw_large && self.context.can_write() {
-                self.fed.saw_large = false;
-                self.give_memory_back();
+        loop {
+            match self.frame {
+                Frame::None => {
+                    self.take_whole(input);
+                    if let Some(message) = self.next_whole() {
+                        return Ok(Some(Incoming::Binary(message)));
+                    }
+                    let Some(header) = self.header(input) else { return Ok(None) };
+                    if let Err(error) = self.begin(header) {
+                        return Err(self.fail(error));
+                    }
+                }
+                Frame::Ours { missing, mask, last } => {
+                    let came = missing.min(input.len());
+                    let start = self.partial.len();
+                    self.partial.extend_from_slice(take(input, came));
+                    let mask = mask.map(|mut mask| {
+                        apply_mask(&mut self.partial[start..], mask);
+                        mask.rotate_left(came % 4);
+                        mask
+                    });
+                    let missing = missing - came;
+                    if missing > 0 {
+                        self.frame = Frame::Ours { missing, mask, last };
+                        return Ok(None);
+                    }
+                    self.frame = Frame::None;
+                    self.fragmented = (!last).then_some(Owner::Ours);
+                    if last {
+                        let message = std::mem::take(&mut self.partial).into();
+                        return Ok(Some(Incoming::Binary(message)));
+                    }
+                }
+                Frame::Theirs { missing, header } => {
+                    let came = usize::try_from(missing).map_or(input.len(), |n| n.min(input.len()));
+                    let bytes = take(input, came);
+                    let message = match self.feed(bytes, out) {
+                        Ok(message) => message,
+                        Err(error) => return Err(self.fail(error)),
+                    };
+                    let missing = missing - came as u64;
+                    if missing > 0 {
+                        self.frame = Frame::Theirs { missing, header };
+                        return Ok(None);
+                    }
+                    self.end_theirs(header);
+                    if let Some(message) = message {
+                        return Ok(Some(self.incoming(message, input)));
+                    }
+                }
             }
-            return Ok(None);
         }
+    }
 
-        let stream = &mut Memory { input, out, fed: &mut self.fed };
-        let message = match self.context.read(stream) {
+    // Messages that came whole.
+
+    /// Copies the plain frames at the front of `input` in one piece, as far as they are whole.
+    fn take_whole(&mut self, input: &mut &[u8]) {
+        if self.head_len > 0 || self.fragmented.is_some() {
+            return;
+        }
+        let mut end = 0;
+        while let Some(header) = self.plain(&input[end..]) {
+            let next = end + header.size + header.len as usize;
+            if end > 0 && next > SHARED || next > input.len() {
+                break;
+            }
+            end = next;
+        }
+        if end == 0 {
+            return;
+        }
+        let mut frames = take(input, end).to_vec();
+        if self.side == Side::Server {
+            let mut at = 0;
+            while let Some(Header { mask: Some(mask), len, size, .. }) = Header::parse(&frames[at..])
+            {
+                at += size;
+                let payload = &mut frames[at..at + len as usize];
+                apply_mask(payload, mask);
+                at += len as usize;
+            }
+        }
+        self.whole = frames.into();
+    }
+
+    /// The header at the front, when it begins a whole message that nothing is wrong with.
+    #[inline]
+    fn plain(&self, bytes: &[u8]) -> Option<Header> {
+        Header::parse(bytes)
+            .filter(|header| header.first == PLAIN && self.is_fine(header, self.max_message))
+    }
+
+    /// Whether the mask is as it must be, and the payload no longer than allowed.
+    #[inline]
+    fn is_fine(&self, header: &Header, max: usize) -> bool {
+        header.mask.is_some() == (self.side == Side::Server) && header.len <= max as u64
+    }
+
+    #[inline]
+    fn next_whole(&mut self) -> Option<Bytes> {
+        // Empty, nearly always, when there is none.
+        let header = Header::parse(&self.whole)?;
+        self.whole.advance(header.size);
+        Some(self.whole.split_to(header.len as usize))
+    }
+
+    // Frames that came in pieces, and all others.
+
+    /// Takes a header off the front of `input`, which may have begun before.
+    fn header(&mut self, input: &mut &[u8]) -> Option<Header> {
+        loop {
+            let header = Header::parse(&self.head[..self.head_len]);
+            if header.is_some() {
+                return header;
+            }
+            let (byte, rest) = input.split_first()?;
+            self.head[self.head_len] = *byte;
+            self.head_len += 1;
+            *input = rest;
+        }
+    }
+
+    /// Decides who reads the frame whose header is in `head`.
+    fn begin(&mut self, header: Header) -> Result<(), WsError> {
+        let last = header.first & FINAL != 0;
+        let opcode = header.first & OPCODE;
+        let goes_on = self.fragmented == Some(Owner::Ours) && opcode == CONTINUATION;
+        let begins = self.fragmented.is_none() && opcode == BINARY;
+        // tungstenite does not know of our fragments.
+        if self.fragmented == Some(Owner::Ours) && opcode & CONTROL == 0 {
+            if !goes_on {
+                let text = "a message began inside a fragmented one";
+                return Err(WsError::Protocol(text.to_owned()));
+            }
+            let size = self.partial.len().saturating_add(to_usize(header.len));
+            if size > self.max_message {
+                return Err(WsError::TooBig { size, limit: self.max_message });
+            }
+        }
+        let extended = header.first & !(FINAL | OPCODE) != 0;
+        if (goes_on || begins) && !extended && self.is_fine(&header, self.max_message) {
+            let missing = to_usize(header.len);
+            self.partial.reserve_exact(missing.min(ROOM));
+            self.frame = Frame::Ours { missing, mask: header.mask, last };
+            self.head_len = 0;
+        } else {
+            self.frame = Frame::Theirs { missing: header.len, header };
+        }
+        Ok(())
+    }
+
+    /// Gives tungstenite bytes of one frame, behind its header, if it has not had that yet.
+    fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<Message>, WsError> {
+        let head = &self.head[..std::mem::take(&mut self.head_len)];
+        let memory = &mut Memory { input: [head, bytes], out };
+        let message = match self.context.read(memory) {
             Ok(message) => message,
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => {
-                let error = WsError::from(error);
-                self.state = State::Failed(error.clone());
-                self.give_memory_back();
-                return Err(error);
-            }
+            Err(error) => return Err(error.into()),
         };
         if matches!(message, Message::Ping(_) | Message::Close(_)) {
             // The answer must not wait for the next read. On the server side this reports that the
             // connection is closed when it has written the reply to a close.
-            let _ = self.context.flush(stream);
+            let _ = self.context.flush(memory);
         }
-        self.fed.taken();
+        Ok(Some(message))
+    }
 
-        Ok(Some(match message {
+    fn end_theirs(&mut self, header: Header) {
+        self.frame = Frame::None;
+        if header.first & CONTROL == 0 {
+            let last = header.first & FINAL != 0;
+            self.fragmented = (!last).then_some(Owner::Tungstenite);
+            if last && header.len > LARGE_FRAME && self.context.can_write() {
+                self.give_memory_back();
+            }
+        }
+    }
+
+    fn incoming(&mut self, message: Message, input: &mut &[u8]) -> Incoming {
+        match message {
             Message::Binary(data) => Incoming::Binary(data),
             Message::Text(text) => Incoming::Text(text.as_str().to_owned()),
             Message::Ping(_) => Incoming::Ping,
             Message::Pong(data) => Incoming::Pong(data),
             Message::Close(close) => {
                 self.state = State::Closed;
-                self.give_memory_back();
+                self.partial = Vec::new();
                 *input = &[];
                 match close {
                     Some(close) => Incoming::Close {
@@ -219,39 +428,62 @@ impl Socket {
                 }
             }
             Message::Frame(_) => unreachable!("tungstenite never reads raw frames"),
-        }))
+        }
+    }
+
+    fn fail(&mut self, error: WsError) -> WsError {
+        self.state = State::Failed(error.clone());
+        self.partial = Vec::new();
+        self.give_memory_back();
+        error
     }
 
     /// Starts over with an empty context. tungstenite never shrinks its buffer: after a message of
     /// 100 MiB an idle connection would keep as much.
     fn give_memory_back(&mut self) {
         let config = *self.context.get_config();
-        self.context = WebSocketContext::new(self.role, Some(config));
+        self.context = WebSocketContext::new(role(self.side), Some(config));
     }
+}
+
+fn role(side: Side) -> Role {
+    match side {
+        Side::Client => Role::Client,
+        Side::Server => Role::Server,
+    }
+}
+
+/// A length that is compared with what there is, or with what is allowed.
+fn to_usize(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
+/// Takes bytes off the front.
+fn take<'a>(input: &mut &'a [u8], len: usize) -> &'a [u8] {
+    let (taken, rest) = input.split_at(len);
+    *input = rest;
+    taken
 }
 
 /// The stream that tungstenite reads from and writes to, for the time of one call.
-struct Memory<'a, 'i> {
-    input: &'a mut &'i [u8],
+struct Memory<'a> {
+    /// A header, and what comes behind it.
+    input: [&'a [u8]; 2],
     out: &'a mut Vec<u8>,
-    fed: &'a mut Fed,
 }
 
-impl Read for Memory<'_, '_> {
+impl Read for Memory<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.input.is_empty() {
+        let Some(input) = self.input.iter_mut().find(|input| !input.is_empty()) else {
             return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let n = self.input.len().min(buf.len());
-        let (now, later) = self.input.split_at(n);
-        buf[..n].copy_from_slice(now);
-        self.fed.add(now);
-        *self.input = later;
-        Ok(n)
+        };
+        let now = take(input, input.len().min(buf.len()));
+        buf[..now.len()].copy_from_slice(now);
+        Ok(now.len())
     }
 }
 
-impl Write for Memory<'_, '_> {
+impl Write for Memory<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.out.extend_from_slice(buf);
         Ok(buf.len())
@@ -260,103 +492,4 @@ impl Write for Memory<'_, '_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Follows the frames in what tungstenite was fed, to know what it does not tell: whether it holds
-/// anything. When not, there is no need to ask it for messages (which costs half as much as a small
-/// message), and its buffer can be replaced.
-///
-/// Nothing is judged here. What makes no sense counts as held, so that tungstenite gets to say what
-/// is wrong with it.
-#[derive(Debug, Default)]
-struct Fed {
-    /// The beginning of a header that was cut in two.
-    head: [u8; MAX_HEADER],
-    head_len: usize,
-    /// Bytes that are missing of the payload of the present frame.
-    missing: u64,
-    /// The first byte of the present frame.
-    first: u8,
-    /// A fragmented message has begun and not ended.
-    fragmented: bool,
-    /// Messages that tungstenite was fed and has not given.
-    untaken: usize,
-    saw_large: bool,
-}
-
-/// Two bytes and a 64-bit length. The mask counts as payload here.
-const MAX_HEADER: usize = 10;
-
-impl Fed {
-    fn is_settled(&self) -> bool {
-        self.untaken == 0 && self.missing == 0 && self.head_len == 0 && !self.fragmented
-    }
-
-    /// tungstenite gave a message.
-    fn taken(&mut self) {
-        self.untaken = self.untaken.saturating_sub(1);
-    }
-
-    fn add(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            if self.missing == 0 {
-                let Some(header) = self.header(&mut bytes) else {
-                    return;
-                };
-                self.first = header.0;
-                self.missing = header.1;
-                self.saw_large |= header.1 > LARGE_FRAME;
-            }
-            let n = usize::try_from(self.missing).map_or(bytes.len(), |n| n.min(bytes.len()));
-            bytes = &bytes[n..];
-            self.missing -= n as u64;
-            if self.missing == 0 {
-                let is_final = self.first & 0x80 != 0;
-                let is_control = self.first & 0x08 != 0;
-                if is_final || is_control {
-                    self.untaken += 1;
-                }
-                if !is_control {
-                    self.fragmented = !is_final;
-                }
-            }
-        }
-    }
-
-    /// Takes a header off the front of `bytes` and gives its first byte and the length of what
-    /// follows. `None` when it is not complete: it is kept then.
-    #[inline]
-    fn header(&mut self, bytes: &mut &[u8]) -> Option<(u8, u64)> {
-        if self.head_len == 0
-            && let Some((header, size)) = parse_header(bytes)
-        {
-            *bytes = &bytes[size..];
-            return Some(header);
-        }
-        while let Some((&byte, rest)) = bytes.split_first() {
-            self.head[self.head_len] = byte;
-            self.head_len += 1;
-            *bytes = rest;
-            if let Some((header, _)) = parse_header(&self.head[..self.head_len]) {
-                self.head_len = 0;
-                return Some(header);
-            }
-        }
-        None
-    }
-}
-
-/// The first byte of a frame, the length of mask and payload, and the size of these two fields.
-#[inline]
-fn parse_header(bytes: &[u8]) -> Option<((u8, u64), usize)> {
-    let [first, second, rest @ ..] = bytes else {
-        return None;
-    };
-    let (len, size) = match second & 0x7f {
-        126 => (u64::from(u16::from_be_bytes(*rest.first_chunk()?)), 4),
-        127 => (u64::from_be_bytes(*rest.first_chunk()?), 10),
-        len => (u64::from(len), 2),
-    };
-    let mask = if second & 0x80 != 0 { 4 } else { 0 };
-    Some(((*first, len.saturating_add(mask)), size))
 }

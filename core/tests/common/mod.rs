@@ -236,13 +236,17 @@ impl Raw {
 
     /// The next message, pings and pongs left out. None at the end of the connection.
     pub async fn message(&mut self) -> Option<Message> {
-        loop {
-            match within("a message", self.ws.next()).await {
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(message)) => return Some(message),
-                Some(Err(_)) | None => return None,
+        // Pings would keep a limit for each message from ever being reached.
+        within("a message", async {
+            loop {
+                match self.ws.next().await {
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    Some(Ok(message)) => return Some(message),
+                    Some(Err(_)) | None => return None,
+                }
             }
-        }
+        })
+        .await
     }
 
     /// The next binary message.

@@ -1,0 +1,138 @@
+//! Where the outcomes of requests wait for those who asked.
+
+use std::task::{Context, Poll, Waker};
+
+use crate::{error::Result, wire::Data};
+
+/// More slots than this are given back when none is in use.
+const KEEP: usize = 64;
+
+/// One who asked: a slot, and a number that is never used again, so that an outcome that comes
+/// after he has given up cannot reach the next one in the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag {
+    slot: u32,
+    serial: u64,
+}
+
+/// The outcomes of a unit's requests, each in a slot until it is fetched. Kept under the unit's
+/// lock: one channel for each request would cost several times as much.
+#[derive(Default)]
+pub(crate) struct Answers {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    next_serial: u64,
+}
+
+struct Slot {
+    /// Of the one it belongs to; none when it is free.
+    serial: Option<u64>,
+    state: State,
+}
+
+enum State {
+    /// The task to wake, once it has asked.
+    Waiting(Option<Waker>),
+    Here(Result<Data>),
+}
+
+impl Answers {
+    /// Makes a slot. `waker` is woken by the outcome.
+    pub(crate) fn open(&mut self, waker: Option<&Waker>) -> Tag {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let slot = Slot { serial: Some(serial), state: State::Waiting(waker.cloned()) };
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.slots[at as usize] = slot;
+                at
+            }
+            None => {
+                self.slots.push(slot);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        Tag { slot: at, serial }
+    }
+
+    fn slot(&mut self, tag: Tag) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(tag.slot as usize);
+        slot.filter(|slot| slot.serial == Some(tag.serial))
+    }
+
+    /// Brings an outcome. Gives the task to wake. Nothing happens when nobody waits any more.
+    pub(crate) fn bring(&mut self, tag: Tag, outcome: Result<Data>) -> Option<Waker> {
+        let slot = self.slot(tag)?;
+        match std::mem::replace(&mut slot.state, State::Here(outcome)) {
+            State::Waiting(waker) => waker,
+            State::Here(_) => None,
+        }
+    }
+
+    /// Fetches the outcome, which closes the slot.
+    pub(crate) fn poll(&mut self, tag: Tag, cx: &Context<'_>) -> Poll<Option<Result<Data>>> {
+        let Some(slot) = self.slot(tag) else { return Poll::Ready(None) };
+        if let State::Waiting(waker) = &mut slot.state {
+            match waker {
+                Some(waker) => waker.clone_from(cx.waker()),
+                None => *waker = Some(cx.waker().clone()),
+            }
+            return Poll::Pending;
+        }
+        Poll::Ready(self.close(tag))
+    }
+
+    /// Closes a slot. Gives the outcome, if it is there.
+    pub(crate) fn close(&mut self, tag: Tag) -> Option<Result<Data>> {
+        let slot = self.slot(tag)?;
+        slot.serial = None;
+        let state = std::mem::replace(&mut slot.state, State::Waiting(None));
+        self.free.push(tag.slot);
+        if self.free.len() == self.slots.len() && self.slots.len() > KEEP {
+            self.slots = Vec::new();
+            self.free = Vec::new();
+        }
+        match state {
+            State::Here(outcome) => Some(outcome),
+            State::Waiting(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(answers: &mut Answers, tag: Tag) -> Poll<Option<Data>> {
+        let cx = Context::from_waker(Waker::noop());
+        answers.poll(tag, &cx).map(|outcome| outcome.map(|outcome| outcome.expect("an answer")))
+    }
+
+    #[test]
+    fn each_gets_his_own() {
+        let mut answers = Answers::default();
+        let tags: Vec<Tag> = (0..100).map(|_| answers.open(None)).collect();
+        assert!(tags.iter().all(|tag| poll(&mut answers, *tag).is_pending()));
+        for (n, tag) in tags.iter().enumerate() {
+            assert!(answers.bring(*tag, Ok(Data::from(n as i64))).is_some(), "has polled");
+        }
+        for (n, tag) in tags.iter().enumerate().rev() {
+            assert_eq!(poll(&mut answers, *tag), Poll::Ready(Some(Data::from(n as i64))));
+            assert_eq!(poll(&mut answers, *tag), Poll::Ready(None), "fetched already");
+        }
+        assert_eq!(answers.slots.len(), 0, "the room is given back");
+    }
+
+    #[test]
+    fn what_comes_too_late_reaches_nobody() {
+        let mut answers = Answers::default();
+        let early = answers.open(Some(Waker::noop()));
+        assert!(answers.close(early).is_none());
+        let next = answers.open(Some(Waker::noop()));
+        assert_eq!(early.slot, next.slot);
+        assert!(answers.bring(early, Ok(Data::from(1))).is_none());
+        assert!(poll(&mut answers, next).is_pending());
+        assert!(answers.bring(next, Ok(Data::from(2))).is_some());
+        assert_eq!(poll(&mut answers, next), Poll::Ready(Some(Data::from(2))));
+    }
+}

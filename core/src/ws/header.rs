@@ -1,0 +1,63 @@
+//! Headers of WebSocket frames, and masks.
+
+/// Two bytes, a 64-bit length and a mask.
+pub(super) const MAX_HEADER: usize = 14;
+
+/// Final, binary, no extension: the first byte of nearly every frame of roletalk.
+pub(super) const PLAIN: u8 = 0x82;
+
+pub(super) const FINAL: u8 = 0x80;
+pub(super) const OPCODE: u8 = 0x0f;
+pub(super) const CONTINUATION: u8 = 0x0;
+pub(super) const BINARY: u8 = 0x2;
+/// Set in the opcodes of pings, pongs and closes.
+pub(super) const CONTROL: u8 = 0x8;
+
+/// What the header of a frame says. Nothing is judged here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header {
+    /// The final bit, the reserved bits and the opcode.
+    pub(super) first: u8,
+    pub(super) mask: Option<[u8; 4]>,
+    /// The length of the payload.
+    pub(super) len: u64,
+    /// The length of the header itself, mask included.
+    pub(super) size: usize,
+}
+
+impl Header {
+    /// The header at the front of these bytes. None when a part of it is missing.
+    #[inline]
+    pub(super) fn parse(bytes: &[u8]) -> Option<Header> {
+        let [first, second, rest @ ..] = bytes else {
+            return None;
+        };
+        let (len, size) = match second & 0x7f {
+            126 => (u64::from(u16::from_be_bytes(*rest.first_chunk()?)), 4),
+            127 => (u64::from_be_bytes(*rest.first_chunk()?), 10),
+            len => (u64::from(len), 2),
+        };
+        match second & 0x80 != 0 {
+            false => Some(Header { first: *first, mask: None, len, size }),
+            true => {
+                let mask = Some(*bytes.get(size..)?.first_chunk()?);
+                Some(Header { first: *first, mask, len, size: size + 4 })
+            }
+        }
+    }
+}
+
+/// Applies a mask from its first byte on, or takes it off.
+#[inline]
+pub(super) fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
+    let [a, b, c, d] = mask;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let mut chunks = payload.chunks_exact_mut(8);
+    for chunk in &mut chunks {
+        let word = u64::from_ne_bytes(chunk.try_into().expect("a chunk of 8 bytes"));
+        chunk.copy_from_slice(&(word ^ wide).to_ne_bytes());
+    }
+    for (byte, key) in chunks.into_remainder().iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= key;
+    }
+}
