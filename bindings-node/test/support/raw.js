@@ -153,17 +153,17 @@ class RawConnection {
     return JSON.parse(confirm.subarray(1).toString());
   }
 
+  /** Sends a message with a string, to names of ASCII. */
+  send(role, event, text) {
+    const head = Buffer.from([FRAME.message, 0, role.length, 0, event.length]);
+    this.binary(Buffer.concat([head, Buffer.from(`${role}${event}\x03${text}`)]));
+  }
+
   /** Sends a request with a string and waits for what is sent back. */
   async request(role, event, text, correlation = 0x77) {
-    const names = Buffer.from(role + event);
-    this.binary(
-      Buffer.concat([
-        Buffer.from([FRAME.request, 0, role.length, 0, event.length, 1]),
-        names,
-        Buffer.from([correlation, 3]),
-        Buffer.from(text),
-      ]),
-    );
+    const head = Buffer.from([FRAME.request, 0, role.length, 0, event.length, 1]);
+    const tail = Buffer.from([correlation, 3]);
+    this.binary(Buffer.concat([head, Buffer.from(role + event), tail, Buffer.from(text)]));
     for (;;) {
       const answer = await this.message(FRAME.answer);
       if (answer[1] === 1 && answer[2] === correlation) return answer.subarray(4).toString();
