@@ -4,7 +4,7 @@
 
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
-const { check } = require('./support/subject');
+const { check, differs } = require('./support/subject');
 
 class Point {
   constructor(x) {
@@ -190,18 +190,17 @@ check('what was received stays as it was, however long it is kept', async (netwo
   role.onMessage('e', (ctx) => kept.push(ctx));
   role.onRequest('echo', (ctx, cb) => cb(null, ctx.data));
   const content = (n) => Buffer.alloc(1 + ((n * 37) % 5_000), n % 256);
-  const count = 2_000;
   const answers = [];
-  for (let n = 0; n < count; n++) {
+  for (let n = 0; n < 2_000; n++) {
     destination.send('e', content(n));
-    answers.push(destination.request('echo', content(n)));
+    answers.push(await destination.request('echo', content(n)));
   }
-  kept.push(...(await Promise.all(answers)));
-  assert.equal(kept.length, 2 * count);
-  kept.forEach((ctx, index) => {
-    const expected = content(index % count);
-    assert.ok(expected.equals(ctx.data) && expected.equals(ctx.origin.raw), `${index}`);
-  });
+  assert.deepEqual([kept.length, answers.length], [2_000, 2_000]);
+  for (const contexts of [kept, answers]) {
+    contexts.forEach((ctx, n) => {
+      assert.ok(content(n).equals(ctx.data) && content(n).equals(ctx.origin.raw), `${n}`);
+    });
+  }
 });
 
 check('received data belongs to its handler: changing it changes nothing else', async (network) => {
@@ -231,4 +230,14 @@ check('an object is parsed anew for each receiver, and no receiver gets a shared
   await destination.request('end', null);
   assert.deepEqual(seen, [{ a: 1 }, { a: 1 }]);
   assert.deepEqual(sent, { a: 1 });
+});
+
+const LOSES_ANSWERS = 'answers that come before the system has taken the whole burst are lost';
+
+differs('all of a burst that fills every buffer is answered', LOSES_ANSWERS, async (network) => {
+  const { destination, role } = await network.service();
+  role.onRequest('echo', (ctx, cb) => cb(null, ctx.data));
+  const content = (n) => Buffer.alloc(5_000, n % 256);
+  const answers = await Promise.all(Array.from({ length: 4_000 }, (_, n) => destination.request('echo', content(n))));
+  answers.forEach((ctx, n) => assert.ok(content(n).equals(ctx.data), `${n}`));
 });

@@ -2,6 +2,7 @@
 
 const { once } = require('node:events');
 const net = require('node:net');
+const { setTimeout: delay } = require('node:timers/promises');
 const { Program } = require('./program');
 const { RawConnection, RawListener } = require('./raw');
 
@@ -131,8 +132,13 @@ class Network {
   }
 }
 
+/** Waits for something that no event tells of; the limit of the test is the limit. */
+async function until(condition) {
+  while (!condition()) await delay(5);
+}
+
 function addressOf(port, path = '') {
   return `ws://${HOST}:${port}${path}`;
 }
 
-module.exports = { Network, HOST, addressOf };
+module.exports = { Network, HOST, addressOf, until };

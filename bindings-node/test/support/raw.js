@@ -159,11 +159,16 @@ class RawConnection {
     this.binary(Buffer.concat([head, Buffer.from(`${role}${event}\x03${text}`)]));
   }
 
-  /** Sends a request with a string and waits for what is sent back. */
-  async request(role, event, text, correlation = 0x77) {
+  /** Sends a request with a string. */
+  ask(role, event, text, correlation = 0x77) {
     const head = Buffer.from([FRAME.request, 0, role.length, 0, event.length, 1]);
     const tail = Buffer.from([correlation, 3]);
     this.binary(Buffer.concat([head, Buffer.from(role + event), tail, Buffer.from(text)]));
+  }
+
+  /** Sends a request with a string and waits for what is sent back. */
+  async request(role, event, text, correlation = 0x77) {
+    this.ask(role, event, text, correlation);
     for (;;) {
       const answer = await this.message(FRAME.answer);
       if (answer[1] === 1 && answer[2] === correlation) return answer.subarray(4).toString();

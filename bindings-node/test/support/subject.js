@@ -7,7 +7,7 @@
 // the original does. Only what is marked as different or as going beyond it is left out then.
 
 const path = require('node:path');
-const { test } = require('node:test');
+const { describe, test } = require('node:test');
 const { Network } = require('./network');
 
 const PACKAGE = path.resolve(__dirname, '../..');
@@ -69,4 +69,9 @@ function beyond(name, run) {
   define(name, { skip: isOriginal && 'beyond the original' }, run);
 }
 
-module.exports = { roletalk, subject, root, isOriginal, check, differs, beyond };
+/** Runs the tests that `tests` defines side by side: for those that wait for timers. */
+function concurrently(tests) {
+  describe('side by side', { concurrency: true }, tests);
+}
+
+module.exports = { roletalk, subject, root, isOriginal, check, differs, beyond, concurrently };
