@@ -130,6 +130,15 @@ impl Link {
         }
     }
 
+    /// Appends a ping, unless the connection is closing. Returns the bytes it added to the queue.
+    pub(super) fn ping(&mut self) -> usize {
+        let before = self.out.len();
+        if !self.closing {
+            self.writer.ping(&mut self.out, &[]);
+        }
+        self.out.len() - before
+    }
+
     /// Swaps the queue for the host's empty buffer.
     pub(super) fn take(&mut self, buffer: &mut Vec<u8>) {
         self.announced = false;

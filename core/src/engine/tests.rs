@@ -296,3 +296,58 @@ fn a_stream_never_takes_the_number_of_another_one() {
     assert_eq!(opened.unwrap_err().kind(), ErrorKind::Overloaded);
     assert_eq!(unit.stats().streams, 255);
 }
+
+#[test]
+fn a_connection_is_attached_before_anything_follows_from_it() {
+    let pair = Pair::new(|_| {});
+    for events in &pair.events {
+        let attached = matches!(events[0], EngineEvent::Attached { unit: UnitId(0), .. });
+        assert!(attached, "{:?}", events[0]);
+    }
+}
+
+#[test]
+fn both_ends_learn_how_a_connection_was_closed() {
+    let mut pair = Pair::new(|_| {});
+    let [a, b] = pair.conns[0];
+    pair.engines[0].close_connection(a, 4321, "enough", NOW);
+    pair.engines[0].close_connection(a, 1000, "twice", NOW);
+    pair.settle();
+    for (side, conn) in [(0, a), (1, b)] {
+        let closed: Vec<_> = pair.events[side]
+            .iter()
+            .filter_map(|event| match event {
+                EngineEvent::Close { conn, code, reason } => Some((*conn, *code, reason.as_str())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(closed, [(conn, 4321, "enough")]);
+    }
+}
+
+#[test]
+fn a_ping_of_the_application_is_answered() {
+    let mut pair = Pair::new(|_| {});
+    let [a, b] = pair.conns[0];
+    pair.engines[0].ping(a, NOW);
+    pair.settle();
+    let pinged =
+        |event: &EngineEvent<u64>| matches!(event, EngineEvent::Ping { conn } if *conn == b);
+    let ponged =
+        |event: &EngineEvent<u64>| matches!(event, EngineEvent::Pong { conn } if *conn == a);
+    assert_eq!(pair.events[1].iter().filter(|event| pinged(event)).count(), 1);
+    assert_eq!(pair.events[0].iter().filter(|event| ponged(event)).count(), 1);
+}
+
+#[test]
+fn a_peer_that_was_disconnected_can_connect_again() {
+    let mut pair = Pair::new(|_| {});
+    pair.engines[0].with_peer(NOW, |peer| peer.connect("ws://a", true, NOW)).unwrap();
+    pair.engines[0].disconnect(NOW);
+    pair.settle();
+    assert_eq!(pair.engines.each_ref().map(|engine| engine.peer().units().count()), [0, 0]);
+    assert_eq!(pair.engines[0].deadline(), None, "nothing is dialed any more");
+    pair.connect();
+    pair.settle();
+    assert_eq!(pair.engines.each_ref().map(|engine| engine.peer().units().count()), [1, 1]);
+}

@@ -377,6 +377,15 @@ impl<R> Unit<R> {
         }
     }
 
+    /// Queues a ping beside those of the heartbeat.
+    pub fn ping(&mut self, conn: ConnId) {
+        if let Some(at) = self.at(conn) {
+            let added = self.links[at].ping();
+            self.budget.add(added);
+            self.announce(at);
+        }
+    }
+
     /// The unit's connections.
     pub fn connections(&self) -> impl Iterator<Item = ConnId> {
         self.links.iter().map(|link| link.conn)

@@ -163,7 +163,7 @@ impl Host {
                 ctx.note(self.index, format_args!("dials {url}"));
                 ctx.effects.push(Effect::Dial { address, url });
             }
-            EngineEvent::Close { conn } => {
+            EngineEvent::Close { conn, .. } => {
                 ctx.note(self.index, format_args!("closes {conn:?}"));
                 ctx.effects.push(Effect::Close { conn });
             }

@@ -1,0 +1,198 @@
+'use strict';
+
+const { EventEmitter } = require('node:events');
+const { call, emit } = require('./guard.js');
+const { NONE } = require('./protocol.js');
+
+/** How long the other side may take to close its end of the socket. */
+const CLOSE_TIMEOUT = 5000;
+
+const CONNECTING = 0;
+const OPEN = 1;
+const CLOSING = 2;
+const CLOSED = 3;
+
+/**
+ * One connection to a unit. It has the parts of a `ws` WebSocket that make sense for one that carries
+ * roletalk: `readyState`, `close`, `terminate`, `ping`, and the events `close` (code, reason),
+ * `error`, `ping` and `pong`.
+ */
+class Connection extends EventEmitter {
+  constructor(host, socket, number, url) {
+    super();
+    this.host = host;
+    this.number = number;
+    this.url = url;
+    this.readyState = OPEN;
+    this.protocol = '';
+    this.extensions = '';
+    this._socket = socket;
+    this._code = 1006;
+    this._reason = '';
+    this._timer = null;
+    this._unit = null;
+    this._address = undefined;
+    /** Callbacks of messages that are queued, and that are being written. */
+    this._queued = [];
+    this._writing = [];
+    /** Lengths of what is being written. */
+    this._lengths = [];
+    /** Callbacks of the socket for what was found to be written before. */
+    this._early = 0;
+    this._clogged = false;
+    this._onWritten = (error) => this._written(error);
+    socket.setTimeout(0);
+    socket.setNoDelay(true);
+    socket.on('data', (chunk) => this._feed(chunk));
+    socket.on('end', () => this._ended());
+    socket.on('error', (error) => this._failed(error));
+    socket.on('close', () => this._closed());
+  }
+
+  /** Bytes that wait in the socket. */
+  get bufferedAmount() {
+    return this._socket.writableLength;
+  }
+
+  /**
+   * Closes this connection.
+   * @param {number} [code] a WebSocket close code
+   * @param {string} [reason]
+   */
+  close(code = 1000, reason = '') {
+    if (this.readyState !== OPEN) return;
+    this.readyState = CLOSING;
+    const { host } = this;
+    host.native.closeConnection(this.number, code, String(reason), host.now());
+    host.schedule();
+  }
+
+  /** Destroys the socket without a word. */
+  terminate() {
+    if (this.readyState === CLOSED) return;
+    this.readyState = CLOSING;
+    this._socket.destroy();
+  }
+
+  /** Sends a ping; the event `pong` tells of the answer. */
+  ping(_data, _mask, callback) {
+    if (this.readyState === OPEN) {
+      const { host } = this;
+      host.native.ping(this.number, host.now());
+      host.schedule();
+    }
+    const done = [_data, _mask, callback].find((argument) => typeof argument === 'function');
+    if (done) this._onceWritten(done);
+  }
+
+  _feed(chunk) {
+    if (this.number === NONE) return;
+    if (this.host.busy) {
+      // User code in the middle of a batch has made the socket emit.
+      process.nextTick(() => this._feed(chunk));
+      return;
+    }
+    if (this.host.feed(this, chunk) && this.number !== NONE) {
+      this._clogged = true;
+      this._socket.pause();
+    }
+  }
+
+  _onceWritten(callback) {
+    this._queued.push(callback);
+  }
+
+  /** Writes a piece. Returns whether its memory can be used again. */
+  _write(piece) {
+    const socket = this._socket;
+    if (this._queued.length > 0) {
+      this._writing.push(...this._queued.splice(0));
+    }
+    this._lengths.push(piece.length);
+    socket.write(piece, this._onWritten);
+    if (socket.writableLength > 0 || socket.destroyed) return false;
+    this._early++;
+    this._done();
+    // TLS may still have to encrypt it.
+    return !socket.encrypted;
+  }
+
+  _written(error) {
+    if (this._early > 0) {
+      this._early--;
+      return;
+    }
+    if (error) return;
+    this._done();
+  }
+
+  /** What was written last is out. */
+  _done() {
+    const length = this._lengths.shift();
+    if (this.number === NONE) return;
+    this.host.written(this, length);
+    if (this._writing.length > 0) {
+      for (const callback of this._writing.splice(0)) call(callback, null, this);
+    }
+    if (this._clogged && !this.host.native.isClogged(this.number, this.host.now())) {
+      this._clogged = false;
+      this._socket.resume();
+    }
+  }
+
+  /** The engine is through with this connection. */
+  _closing(code, reason) {
+    this._code = code;
+    this._reason = reason;
+    const sockets = this._unit?._sockets ?? [];
+    const at = sockets.indexOf(this);
+    if (at >= 0) sockets.splice(at, 1);
+    if (this.readyState === OPEN) this.readyState = CLOSING;
+  }
+
+  /** Writes the last piece, if any, and ends the socket. */
+  _end(piece) {
+    this.number = NONE;
+    const socket = this._socket;
+    if (socket.destroyed) return;
+    // What still comes is of no interest, but must be read for the end to be seen.
+    socket.resume();
+    if (piece === null) socket.end();
+    else socket.end(piece);
+    this._timer = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT);
+    this._timer.unref();
+  }
+
+  _ended() {
+    this._gone();
+    this._socket.end();
+  }
+
+  _failed(error) {
+    if (this.listenerCount('error') > 0) emit(this, 'error', error);
+  }
+
+  _closed() {
+    clearTimeout(this._timer);
+    this._gone();
+    this.readyState = CLOSED;
+    const failed = this._queued.splice(0).concat(this._writing.splice(0));
+    for (const callback of failed) call(callback, new Error('Socket closed'));
+    emit(this, 'close', this._code, this._reason);
+  }
+
+  /** Tells the engine that the socket is no more. */
+  _gone() {
+    if (this.number === NONE) return;
+    const { host } = this;
+    host.native.closed(this.number, host.now());
+    host.schedule();
+  }
+}
+
+for (const [name, value] of Object.entries({ CONNECTING, OPEN, CLOSING, CLOSED })) {
+  Object.defineProperty(Connection, name, { value, enumerable: true });
+  Object.defineProperty(Connection.prototype, name, { value, enumerable: true });
+}
+
+module.exports = { Connection };
