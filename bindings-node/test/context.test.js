@@ -33,6 +33,8 @@ check('a request does the same, and has next', async (network) => {
   assert.deepEqual([String(ctx.origin.raw), ctx.origin.type], ['7', 'number']);
 });
 
+const finish = (writable) => new Promise((resolve) => writable.end(resolve));
+
 // How each level is told of each kind of communication.
 const KINDS = {
   message: {
@@ -48,14 +50,13 @@ const KINDS = {
     begin: async (destination) => {
       const writable = destination.Writable('e', null);
       await once(writable, 'ready');
-      writable.end();
+      await finish(writable);
     },
   },
   writable: {
     on: 'onWritable',
     begin: async (destination) => {
-      const readable = destination.Readable('e', null).resume();
-      await once(readable, 'ready');
+      await once(destination.Readable('e', null).resume(), 'end');
     },
   },
 };
@@ -290,7 +291,7 @@ check('streams have next, too', async (network) => {
   const writable = destination.Writable('e', null);
   const [ctx] = await once(writable, 'ready');
   assert.equal(ctx.data, 'ab');
-  writable.end();
+  await finish(writable);
 });
 
 check('two answers in one turn: the second counts', async (network) => {

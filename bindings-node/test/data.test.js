@@ -6,6 +6,8 @@ const assert = require('node:assert/strict');
 const { once } = require('node:events');
 const { check, differs } = require('./support/subject');
 
+const finish = (writable) => new Promise((resolve) => writable.end(resolve));
+
 class Point {
   constructor(x) {
     this.x = x;
@@ -102,7 +104,7 @@ check('the data of stream requests and of their answers', async (network) => {
   for (const value of values) {
     const writable = destination.Writable('e', value);
     const [ctx] = await once(writable, 'ready');
-    writable.end();
+    await finish(writable);
     assert.deepEqual(ctx.data, value);
   }
   const types = ['number', 'string', 'null', 'boolean', 'object', 'binary'];
@@ -120,7 +122,7 @@ check('a stream asked for without data gives an empty object', async (network) =
   );
   const writable = destination.Writable('e');
   const [answer] = await once(writable, 'ready');
-  writable.end();
+  await finish(writable);
   const ctx = await asked;
   assert.deepEqual([ctx.data, ctx.type], [{}, 'object']);
   assert.deepEqual([answer.data, answer.type], [null, 'null']);

@@ -249,7 +249,7 @@ check("'ready' tells the requester of the answer", async (network) => {
   assert.equal(ctx.type, 'object');
   assert.equal(ctx.unit, unit);
   assert.ok(ctx.rtt >= 0);
-  writable.end();
+  await new Promise((resolve) => writable.end(resolve));
 });
 
 check("'ready' tells the responder of the unit", async (network) => {
@@ -266,8 +266,9 @@ check("'ready' tells the responder of the unit", async (network) => {
       cb(null, null);
     });
   });
-  destination.Writable('e', null).end();
-  destination.Readable('e', null).resume();
+  const finished = new Promise((resolve) => destination.Writable('e', null).end(resolve));
+  await once(destination.Readable('e', null).resume(), 'end');
+  await finished;
   await both;
   assert.deepEqual(told.map((unit) => unit === dialerUnit), [true, true]);
 });

@@ -17,12 +17,12 @@ class Program {
   /**
    * @param {string} subject what loads the module under test
    * @param {string} source CommonJS; runs within an async function
-   * @param {{ env?: object }} [options]
+   * @param {{ env?: object, ipc?: boolean }} [options] with `ipc` the program may listen to messages
    */
-  constructor(subject, source, { env = {} } = {}) {
+  constructor(subject, source, { env = {}, ipc = false } = {}) {
     const code = `${PRELUDE}\n(async () => {${source}\n})();`;
     this.process = spawn(process.execPath, ['-e', code], {
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', 'pipe', 'pipe', ...(ipc ? ['ipc'] : [])],
       env: { ...process.env, NODE_TEST_CONTEXT: undefined, ROLETALK_SUBJECT: subject, ...env },
     });
     this.stderr = '';
