@@ -10,7 +10,7 @@ NODE_PLATFORM = $(shell $(NODE) -p 'process.platform + "-" + process.arch + (pro
 NODE_LIBRARY = target/release/libroletalk_node.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
 NODE_ADDON = bindings-node/prebuilds/$(NODE_PLATFORM)/roletalk.node
 
-.PHONY: all build node dist test-node demo test bench soak fuzz lint fmt
+.PHONY: all build node dist test-node bench-node demo test bench soak fuzz lint fmt
 
 all: build
 
@@ -50,6 +50,11 @@ test:
 bench:
 	$(CARGO) bench --locked -p roletalk --bench engine -- $(BENCH)
 	$(CARGO) bench --locked -p roletalk --bench field -- $(BENCH)
+	@if $(NODE) --version >/dev/null 2>&1; then $(MAKE) --no-print-directory bench-node; fi
+
+## The Node package, beside the original where ROLETALK_JS names its directory.
+bench-node: node
+	$(NODE) bindings-node/bench $(BENCH)
 
 ## The simulation for a long time, with new seeds.
 soak:

@@ -351,7 +351,13 @@ class Host {
 
   /** Sets the timer for the engine's deadline, unless it fires before that. */
   arm(millis) {
-    if (millis === NONE) return;
+    if (millis === NONE) {
+      // A peer that nobody holds any more must not wait for its timer.
+      clearTimeout(this.timer);
+      this.timer = null;
+      this.timerAt = Infinity;
+      return;
+    }
     if (millis === 0) {
       this.immediate ??= setImmediate(this.onImmediate);
       return;
@@ -374,6 +380,7 @@ class Host {
   writeOutput() {
     const count = words[Header.OUTPUTS];
     words[Header.OUTPUTS] = 0;
+    const region = output;
     for (let i = 0, at = OUTPUTS_AT; i < count; i++, at += OUTPUT_WORDS) {
       const flags = words[at + 3];
       const length = words[at + 2];
@@ -383,17 +390,21 @@ class Host {
       if (own) {
         piece = this.native.buffer(words[at + 1]);
       } else if (length > 0) {
-        piece = output.subarray(words[at + 1], words[at + 1] + length);
+        piece = region.subarray(words[at + 1], words[at + 1] + length);
       }
       if (flags & ENDING) {
         this.conns[words[at]] = undefined;
         conn._end(piece);
-        if (piece !== null && !own) output = Buffer.allocUnsafeSlow(OUTPUT);
+        if (piece !== null && !own) this.keep(region);
       } else if (!conn._write(piece) && !own) {
-        // The socket keeps the memory.
-        output = Buffer.allocUnsafeSlow(OUTPUT);
+        this.keep(region);
       }
     }
+  }
+
+  /** A socket still needs the memory that output was taken to. */
+  keep(region) {
+    if (output === region) output = Buffer.allocUnsafeSlow(OUTPUT);
   }
 
   dispatch() {
@@ -450,7 +461,7 @@ class Host {
     const address = b * 0x100000000 + a;
     switch (first & 0xff) {
       case Op.ATTACHED: {
-        const description = JSON.parse(this.native.describeUnit(b));
+        const description = JSON.parse(this.text(at));
         this.units[b] = listener._attached(this.conns[a], this.units[b], b, description);
         break;
       }
@@ -466,11 +477,7 @@ class Host {
         break;
       }
       case Op.UNIT_ROLES:
-        // It may have closed since.
-        if (this.units[a] !== undefined) {
-          const description = this.native.describeUnit(a);
-          if (description !== null) listener._unitRoles(this.units[a], JSON.parse(description).roles);
-        }
+        listener._unitRoles(this.units[a], JSON.parse(this.text(at)));
         break;
       case Op.AUTH_REFUSED:
         listener._authRefused(new PlainError('AUTH_REFUSED', this.text(at)));

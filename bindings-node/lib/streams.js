@@ -2,6 +2,7 @@
 
 const { Readable, Writable } = require('node:stream');
 const { EMPTY, encode, kindOf } = require('./data.js');
+const { emit } = require('./guard.js');
 const { CODES, RoletalkError } = require('./errors.js');
 const { NONE, StreamState } = require('./protocol.js');
 const { toMillis } = require('./timeout.js');
@@ -56,7 +57,8 @@ class Channel {
   opened(error, ctx) {
     this.slot = null;
     if (error === null) {
-      this.stream.emit('ready', ctx);
+      emit(this.stream, 'ready', ctx);
+      this.stream._wake();
       return;
     }
     // The original wraps what a unit gives as reason.
@@ -186,7 +188,7 @@ class PeerWritable extends Writable {
   _wake() {
     const { _channel: channel } = this;
     const { host } = channel;
-    if (channel.number === NONE) return;
+    if (channel.number === NONE || channel.slot !== null) return;
     if (this._callback !== null) this._continue(channel, host);
     else if (this._finishing !== null) this._finish(host.native.finishStream(channel.number, host.now()));
     else if (host.native.checkStream(channel.number, host.now()) === StreamState.FAILED) {

@@ -59,11 +59,11 @@ pub(crate) enum Op {
     Abandoned = 8,
     /// connection, code; the reason.
     Closed = 9,
-    /// connection, unit.
+    /// connection, unit; what the unit says of itself, as JSON.
     Attached = 10,
     /// unit.
     UnitClosed = 11,
-    /// unit.
+    /// unit; its roles, as JSON.
     UnitRoles = 12,
     /// The reason.
     AuthRefused = 13,

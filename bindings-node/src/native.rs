@@ -323,22 +323,6 @@ impl NativePeer {
         self.state.engine.disconnect(now);
     }
 
-    /// What a unit says of itself, and its roles, as JSON.
-    #[napi(catch_unwind)]
-    pub fn describe_unit(&self, unit: u32) -> Option<String> {
-        let id = self.state.units.get(unit)?;
-        let (info, roles) = self.state.engine.peer().unit(*id)?;
-        let description = serde_json::json!({
-            "id": &*info.id,
-            "name": info.name,
-            "friendly": info.friendly,
-            "meta": info.meta,
-            "tags": info.tags,
-            "roles": &**roles,
-        });
-        Some(description.to_string())
-    }
-
     /// Counters of a unit, as JSON.
     #[napi(catch_unwind)]
     pub fn unit_stats(&mut self, unit: u32, now: f64) -> Option<String> {

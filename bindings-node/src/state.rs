@@ -229,7 +229,7 @@ impl State {
             EngineEvent::Dial { address, url } => {
                 batch.text(Op::Dial, [address.0 as u32, (address.0 >> 32) as u32, 0, 0], 0, &url);
             }
-            EngineEvent::Attached { conn, unit } => {
+            EngineEvent::Attached { conn, unit, info, roles } => {
                 let number = match self.unit_numbers.get(&unit) {
                     Some(number) => *number,
                     None => {
@@ -238,7 +238,16 @@ impl State {
                         number
                     }
                 };
-                batch.plain(Op::Attached, [self.conn_number(conn), number, 0, 0]);
+                let description = serde_json::json!({
+                    "id": &*info.id,
+                    "name": info.name,
+                    "friendly": info.friendly,
+                    "meta": info.meta,
+                    "tags": info.tags,
+                    "roles": &*roles,
+                });
+                let numbers = [self.conn_number(conn), number, 0, 0];
+                batch.text(Op::Attached, numbers, 0, &description.to_string());
             }
             EngineEvent::Ping { conn } => {
                 batch.plain(Op::Ping, [self.conn_number(conn), 0, 0, 0]);
@@ -340,8 +349,9 @@ impl State {
                     batch.plain(Op::UnitClosed, [number, 0, 0, 0]);
                 }
             }
-            PeerEvent::UnitRoles { unit, .. } => {
-                batch.plain(Op::UnitRoles, [self.unit_number(unit), 0, 0, 0]);
+            PeerEvent::UnitRoles { unit, roles } => {
+                let roles = serde_json::json!(&*roles).to_string();
+                batch.text(Op::UnitRoles, [self.unit_number(unit), 0, 0, 0], 0, &roles);
             }
             PeerEvent::AuthRefused { reason, .. } => {
                 batch.text(Op::AuthRefused, [0; 4], 0, &reason);

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::{
     AddressId, Budget, Config, ConnId, Connection, Event, HandshakeState, Moment, Peer, PeerEffect,
-    PeerEvent, Received, Unit, UnitId, close_code, config::Limits, timers::Timers,
+    PeerEvent, Received, Unit, UnitId, UnitInfo, close_code, config::Limits, timers::Timers,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -37,13 +37,17 @@ pub enum EngineEvent<R> {
         /// Its URL.
         url: Arc<str>,
     },
-    /// The handshake of a connection is done: it belongs to this unit, whose description and roles
-    /// are up to date in [`Engine::peer`]. Comes before all other events that follow from it.
+    /// The handshake of a connection is done: it belongs to this unit from now on. Comes before all
+    /// other events that follow from it.
     Attached {
         /// The connection.
         conn: ConnId,
         /// The unit, perhaps a new one.
         unit: UnitId,
+        /// What the unit says of itself, also when it is known already.
+        info: Arc<UnitInfo>,
+        /// All roles that it serves now.
+        roles: Arc<[String]>,
     },
     /// A ping came, and has been answered.
     Ping {
@@ -325,7 +329,13 @@ impl<R> Engine<R> {
                     .entry(ready.unit)
                     .or_insert_with(|| Unit::new(dialect, limits, budget))
                     .attach(conn, writer, now);
-                self.events.push_back(EngineEvent::Attached { conn, unit: ready.unit });
+                let roles = self.peer.unit(ready.unit).map(|(_, roles)| roles.clone());
+                self.events.push_back(EngineEvent::Attached {
+                    conn,
+                    unit: ready.unit,
+                    info: ready.info,
+                    roles: roles.unwrap_or_default(),
+                });
                 self.drain_unit(ready.unit, now);
             }
             HandshakeState::Refused(_) => {
