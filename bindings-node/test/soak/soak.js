@@ -11,7 +11,7 @@ const { setImmediate: turn } = require('node:timers/promises');
 const { roletalk } = require('../support/subject');
 
 const SCALE = Number(process.argv[2] ?? 1);
-/** What memory may grow by after the first part of a load, in MiB: less than a byte an operation. */
+/** What memory may grow by after the first part of a load, in MiB. */
 const ALLOWED = 16;
 const PARTS = 10;
 const MIB = 1024 * 1024;
