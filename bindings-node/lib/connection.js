@@ -5,7 +5,10 @@ const { call, emit } = require('./guard.js');
 const { NONE } = require('./protocol.js');
 
 /** How long the other side may take to close its end of the socket. */
-const CLOSE_TIMEOUT = 5000;
+const CLOSE_TIMEOUT = 30_000;
+
+/** What the socket is given at once, so that it can be seen how writing goes on. */
+const SLICE = 512 * 1024;
 
 const CONNECTING = 0;
 const OPEN = 1;
@@ -35,8 +38,11 @@ class Connection extends EventEmitter {
     /** Callbacks of messages that are queued, and that are being written. */
     this._queued = [];
     this._writing = [];
-    /** Lengths of what is being written. */
-    this._lengths = [];
+    /** The piece that is being written: its length, and what the socket has not been given. */
+    this._length = 0;
+    this._rest = null;
+    /** The last piece, once the connection is to end. */
+    this._last = undefined;
     /** Callbacks of the socket for what was found to be written before. */
     this._early = 0;
     this._clogged = false;
@@ -74,14 +80,16 @@ class Connection extends EventEmitter {
     this._socket.destroy();
   }
 
-  /** Sends a ping; the event `pong` tells of the answer. */
-  ping(_data, _mask, callback) {
-    if (this.readyState === OPEN) {
-      const { host } = this;
-      host.native.ping(this.number, host.now());
-      host.schedule();
+  /** Sends a ping; the event `pong` tells of the answer. `data` and `mask` are ignored. */
+  ping(data, mask, callback) {
+    const done = [data, mask, callback].find((argument) => typeof argument === 'function');
+    if (this.readyState !== OPEN) {
+      if (done) process.nextTick(done, new Error(`WebSocket is not open: readyState ${this.readyState}`));
+      return;
     }
-    const done = [_data, _mask, callback].find((argument) => typeof argument === 'function');
+    const { host } = this;
+    host.native.ping(this.number, host.now());
+    host.schedule();
     if (done) this._onceWritten(done);
   }
 
@@ -104,36 +112,60 @@ class Connection extends EventEmitter {
 
   /** Writes a piece. Returns whether its memory can be used again. */
   _write(piece) {
+    if (this._queued.length > 0) this._writing.push(...this._queued.splice(0));
+    this._length = piece.length;
+    this._rest = piece;
+    return this._continue();
+  }
+
+  /**
+   * Writes what is left of a piece, slice by slice, until the socket cannot take more at once.
+   * Returns whether all memory can be used again.
+   */
+  _continue() {
     const socket = this._socket;
-    if (this._queued.length > 0) {
-      this._writing.push(...this._queued.splice(0));
+    while (this._rest !== null) {
+      const rest = this._rest;
+      this._rest = rest.length > SLICE ? rest.subarray(SLICE) : null;
+      const last = this._rest === null;
+      socket.write(last ? rest : rest.subarray(0, SLICE), this._onWritten);
+      if (socket.writableLength > 0 || socket.destroyed) return false;
+      this._early++;
     }
-    this._lengths.push(piece.length);
-    socket.write(piece, this._onWritten);
-    if (socket.writableLength > 0 || socket.destroyed) return false;
-    this._early++;
     this._done();
     // TLS may still have to encrypt it.
     return !socket.encrypted;
   }
 
+  /** The socket has written a slice. */
   _written(error) {
     if (this._early > 0) {
       this._early--;
       return;
     }
-    if (error) return;
-    this._done();
+    if (error || this._socket.destroyed) return;
+    if (this._rest === null) {
+      this._done();
+      return;
+    }
+    // A connection over which something large goes out slowly is alive.
+    if (this.number !== NONE) this.host.native.writing(this.number, this.host.now());
+    this._continue();
   }
 
-  /** What was written last is out. */
+  /** The piece is out. */
   _done() {
-    const length = this._lengths.shift();
-    if (this.number === NONE) return;
-    this.host.written(this, length);
+    const length = this._length;
+    this._length = 0;
     if (this._writing.length > 0) {
       for (const callback of this._writing.splice(0)) call(callback, null, this);
     }
+    if (this._last !== undefined) {
+      this._finish();
+      return;
+    }
+    if (this.number === NONE) return;
+    this.host.written(this, length);
     if (this._clogged && !this.host.native.isClogged(this.number, this.host.now())) {
       this._clogged = false;
       this._socket.resume();
@@ -150,15 +182,21 @@ class Connection extends EventEmitter {
     if (this.readyState === OPEN) this.readyState = CLOSING;
   }
 
-  /** Writes the last piece, if any, and ends the socket. */
+  /** Ends the socket behind what is being written and the last piece, if any. */
   _end(piece) {
     this.number = NONE;
+    if (this._socket.destroyed) return;
+    this._last = piece;
+    if (this._length === 0) this._finish();
+  }
+
+  _finish() {
     const socket = this._socket;
-    if (socket.destroyed) return;
     // What still comes is of no interest, but must be read for the end to be seen.
     socket.resume();
-    if (piece === null) socket.end();
-    else socket.end(piece);
+    if (this._last === null) socket.end();
+    else socket.end(this._last);
+    this._last = null;
     this._timer = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT);
     this._timer.unref();
   }

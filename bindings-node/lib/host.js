@@ -4,7 +4,7 @@ const { performance } = require('node:perf_hooks');
 const { NativePeer } = require('./addon.js');
 const { Kind, encode, kindOf } = require('./data.js');
 const { AnswerContext, EMPTY, MessageContext, RequestContext, failedContext } = require('./context.js');
-const { emit } = require('./guard.js');
+const { call, emit } = require('./guard.js');
 const { CODES, PlainError, RoletalkError } = require('./errors.js');
 const {
   Command,
@@ -30,6 +30,8 @@ const OUTPUT = 4 * LARGE;
 const MAX_ROUTES = 4096;
 /** Texts of a batch are cut out of one string when they are this short on average. */
 const SHORT = 256;
+const POOL = 4 * LARGE;
+const POOLED = 1024;
 /** Above this, the engine is told at once that something is written. */
 const BULK = 16384;
 
@@ -39,6 +41,9 @@ const bytes = Buffer.allocUnsafeSlow(16 * LARGE);
 const OUTPUTS_AT = words.length - OUTPUTS * OUTPUT_WORDS;
 let output = Buffer.allocUnsafeSlow(OUTPUT);
 let busy = false;
+/** Where bytes of medium size are copied to: one allocation for several. Node has its own for small ones. */
+let pool = EMPTY;
+let pooled = 0;
 
 /** Who waits for an answer. */
 class Slot {
@@ -429,7 +434,7 @@ class Host {
           this.answer(at, first, texts);
           break;
         case Op.STREAM:
-          this.streams[words[at + 1]]?._wake();
+          this.wake(this.streams[words[at + 1]]);
           break;
         case Op.SENT:
           this.sent(at, first);
@@ -528,7 +533,7 @@ class Host {
     const start = from + names;
     const end = from + len;
     if (kind === Kind.BINARY || kind > Kind.OBJECT || first & Flag.NOT_UTF8) {
-      return start === end ? EMPTY : Buffer.from(bytes.subarray(start, end));
+      return copyOut(start, end);
     }
     if (texts !== null) return texts.slice(start, end);
     return first & Flag.ASCII ? bytes.latin1Slice(start, end) : bytes.utf8Slice(start, end);
@@ -554,6 +559,11 @@ class Host {
     const names = { role, event, handler: this.listener._roles.get(role) };
     if (number !== NONE) this.names[number] = names;
     return names;
+  }
+
+  wake(stream) {
+    // It may be closed already. Reading and writing call the user's listeners.
+    if (stream !== undefined) call(() => stream._wake());
   }
 
   incoming(at, first, texts) {
@@ -594,7 +604,10 @@ class Host {
     this.freeSlot(number);
     if (first & Flag.FAILED) {
       const code = CODES[(first >> 8) & 0xff];
-      const error = new RoletalkError(code, this.text(at));
+      const error =
+        unit._number === NONE && words[at + 2] === 1
+          ? new PlainError(code, 'Missing underlying sockets to send data')
+          : new RoletalkError(code, this.text(at));
       const ctx = failedContext(unit, rtt);
       if (code === 'REJECTED') {
         ctx.data = error.message;
@@ -629,6 +642,20 @@ class Host {
 }
 
 function ignore() {}
+
+/** Bytes of the batch that outlive it. */
+function copyOut(start, end) {
+  const length = end - start;
+  if (length < POOLED) return length === 0 ? EMPTY : Buffer.from(bytes.subarray(start, end));
+  if (pooled + length > pool.length) {
+    pool = Buffer.allocUnsafeSlow(POOL);
+    pooled = 0;
+  }
+  const from = pooled;
+  pooled += length;
+  bytes.copy(pool, from, start, end);
+  return pool.subarray(from, pooled);
+}
 
 /** Names have a length of 16 bits on the wire. */
 function checkName(name) {

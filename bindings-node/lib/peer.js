@@ -12,7 +12,7 @@ const { Exchange, StreamExchange } = require('./exchange.js');
 const { call, emit } = require('./guard.js');
 const { Host, checkName } = require('./host.js');
 const { Op } = require('./protocol.js');
-const { Role, handlerRejected, kRejection } = require('./role.js');
+const { Role } = require('./role.js');
 const { PeerReadable, PeerWritable } = require('./streams.js');
 const { Unit } = require('./unit.js');
 const { upgrade, upgradeRequired } = require('./upgrade.js');
@@ -54,7 +54,7 @@ class Address {
  */
 class Peer extends EventEmitter {
   constructor(options = {}) {
-    super({ captureRejections: true });
+    super();
     this._name = typeof options.name === 'string' ? options.name : '';
     this._friendly = options.friendly !== false;
     this._core = new Host(
@@ -82,11 +82,6 @@ class Peer extends EventEmitter {
     this._host = undefined;
     this._path = undefined;
     this.auth = new Auth(this);
-  }
-
-  [kRejection](error, _event, first) {
-    if (first?.unit) handlerRejected(error, first);
-    else this._handlerFailed(error, undefined);
   }
 
   get id() {

@@ -1,22 +1,25 @@
 'use strict';
 
 const { EventEmitter } = require('node:events');
+const { isPromise } = require('node:util').types;
 const { kExchange } = require('./context.js');
 
-const kRejection = Symbol.for('nodejs.rejection');
-
-/** A table of handlers by event. What a handler rejects with goes to the one who asked. */
-class Handlers extends EventEmitter {
-  constructor() {
-    super({ captureRejections: true });
-  }
-
-  [kRejection](error, _event, ctx) {
-    handlerRejected(error, ctx);
+/**
+ * Calls the handlers of an event, as `emit` does. What one of them throws goes to the caller; what
+ * the promise of one is rejected with goes to the one who asked.
+ *
+ * Only promises are looked at, not everything that has a `then`: to ask a lazy query for its outcome
+ * would run it.
+ */
+function run(emitter, event, ctx, answer) {
+  if (emitter.listenerCount(event) === 0) return;
+  for (const handler of emitter.rawListeners(event)) {
+    const result = Reflect.apply(handler, emitter, [ctx, answer]);
+    if (isPromise(result)) result.then(undefined, (error) => rejected(error, ctx));
   }
 }
 
-function handlerRejected(error, ctx) {
+function rejected(error, ctx) {
   const exchange = ctx[kExchange];
   if (exchange === undefined) ctx.unit._peer._handlerFailed(error, ctx);
   else exchange.failed(error);
@@ -27,19 +30,15 @@ function handlerRejected(error, ctx) {
  */
 class Role extends EventEmitter {
   constructor(name, peer, active) {
-    super({ captureRejections: true });
+    super();
     if (!name || typeof name !== 'string') throw new Error("Role's name should be a string");
     this._peer = peer;
     this.name = name;
     this._active = active !== false;
-    this._msgHandler = new Handlers();
-    this._reqHandler = new Handlers();
-    this._readableHandler = new Handlers();
-    this._writableHandler = new Handlers();
-  }
-
-  [kRejection](error, _event, ctx) {
-    handlerRejected(error, ctx);
+    this._msgHandler = new EventEmitter();
+    this._reqHandler = new EventEmitter();
+    this._readableHandler = new EventEmitter();
+    this._writableHandler = new EventEmitter();
   }
 
   onMessage(event, handler) {
@@ -88,13 +87,13 @@ class Role extends EventEmitter {
   }
 
   _emitMsg(ctx) {
-    const { _peer: peer, _msgHandler: handlers } = this;
+    const { _peer: peer } = this;
     try {
-      peer.emit('data', ctx, undefined);
-      peer.emit('message', ctx, undefined);
-      this.emit('data', ctx, undefined);
-      this.emit('message', ctx, undefined);
-      if (handlers.listenerCount(ctx.event) > 0) handlers.emit(ctx.event, ctx, undefined);
+      run(peer, 'data', ctx, undefined);
+      run(peer, 'message', ctx, undefined);
+      run(this, 'data', ctx, undefined);
+      run(this, 'message', ctx, undefined);
+      run(this._msgHandler, ctx.event, ctx, undefined);
     } catch (error) {
       peer._handlerFailed(error, ctx);
     }
@@ -105,15 +104,15 @@ class Role extends EventEmitter {
     const { _peer: peer } = this;
     const { answer } = exchange;
     try {
-      peer.emit('data', ctx, answer);
-      exchange.done || peer.emit(kind, ctx, answer);
-      exchange.done || this.emit('data', ctx, answer);
-      exchange.done || this.emit(kind, ctx, answer);
-      exchange.done || handlers.emit(ctx.event, ctx, answer);
+      run(peer, 'data', ctx, answer);
+      exchange.done || run(peer, kind, ctx, answer);
+      exchange.done || run(this, 'data', ctx, answer);
+      exchange.done || run(this, kind, ctx, answer);
+      exchange.done || run(handlers, ctx.event, ctx, answer);
     } catch (error) {
       exchange.failed(error);
     }
   }
 }
 
-module.exports = { Role, handlerRejected, kRejection };
+module.exports = { Role };

@@ -499,8 +499,7 @@ impl<R> Engine<R> {
     pub fn is_clogged(&self, conn: ConnId) -> bool {
         let Some(slot) = self.slots.get(&conn) else { return false };
         let unit = slot.unit.and_then(|unit| self.units.get(&unit));
-        slot.out.len() >= self.limits.queue_per_connection
-            || unit.is_some_and(|unit| unit.is_clogged(conn))
+        slot.out.len() >= self.limits.owed() || unit.is_some_and(|unit| unit.is_clogged(conn))
     }
 
     /// A part of what was taken from a connection has been written, but not all. A host that writes

@@ -351,3 +351,25 @@ fn a_peer_that_was_disconnected_can_connect_again() {
     pair.settle();
     assert_eq!(pair.engines.each_ref().map(|engine| engine.peer().units().count()), [1, 1]);
 }
+
+#[test]
+fn what_a_remote_peer_causes_has_a_bound_of_its_own() {
+    for (queue, owed) in [(1 << 20, 5_000), (5_000, 1 << 20)] {
+        let mut pair = Pair::new(|limits| {
+            limits.queue_per_connection = queue;
+            limits.owed_per_connection = owed;
+        });
+        let [a, b] = pair.conns[0];
+        let mut pings = Vec::new();
+        for _ in 0..3_000 {
+            FrameWriter::new(Side::Client, 0).ping(&mut pings, &[]);
+        }
+        let (few, rest) = pings.split_at(pings.len() / 3);
+        pair.engines[1].receive(b, few, NOW);
+        assert!(!pair.engines[1].is_clogged(b));
+        pair.engines[1].receive(b, rest, NOW);
+        assert!(pair.engines[1].is_clogged(b));
+        pair.carry([a, b], 1);
+        assert!(!pair.engines[1].is_clogged(b));
+    }
+}

@@ -364,7 +364,7 @@ impl<R> Unit<R> {
     /// connection before some of it has been written. Otherwise a peer that sends and never reads
     /// could fill the memory.
     pub fn is_clogged(&self, conn: ConnId) -> bool {
-        self.at(conn).is_some_and(|at| self.links[at].owed() >= self.limits.queue_per_connection)
+        self.at(conn).is_some_and(|at| self.links[at].owed() >= self.limits.owed())
     }
 
     /// Queues the close frame of a connection; nothing else goes out behind it.
