@@ -213,3 +213,18 @@ differs('names that are too long are refused at once', 'it sends them with a wro
   await assert.rejects(async () => destination.request(long, null), { code: 'INVALID_ARGUMENT' });
   assert.equal(unit._sockets.length, 1);
 });
+
+differs('what cannot be taken is told to each callback, and all the rest arrives', 'it buffers without bound', async (network) => {
+  const { destination, role } = await network.service();
+  let received = 0;
+  role.onMessage('e', () => received++);
+  role.onRequest('end', (ctx, cb) => cb(null, received));
+  const large = Buffer.alloc(1024 * 1024);
+  const outcomes = await Promise.all(
+    Array.from({ length: 100 }, () => new Promise((resolve) => destination.send('e', large, resolve))),
+  );
+  const failed = outcomes.filter(Boolean);
+  assert.ok(failed.length > 0);
+  assert.ok(failed.every(({ code }) => code === 'OVERLOADED'));
+  assert.equal((await destination.request('end', null)).data, 100 - failed.length);
+});

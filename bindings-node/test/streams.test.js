@@ -6,6 +6,7 @@ const assert = require('node:assert/strict');
 const { once } = require('node:events');
 const stream = require('node:stream');
 const { pipeline } = require('node:stream/promises');
+const { FRAME } = require('./support/raw');
 const { check, differs } = require('./support/subject');
 
 const pattern = (length) => {
@@ -140,6 +141,20 @@ for (const [way, open] of Object.entries(WAYS)) {
     await closed;
     assert.equal(writable.destroyed, true);
   });
+
+  for (const [loss, lose] of Object.entries({
+    'unit.close() here': ({ unit }) => unit.close(),
+    'unit.close() there': ({ dialerUnit }) => dialerUnit.close(),
+    'ws.terminate()': ({ ws }) => ws.terminate(),
+  })) {
+    check(`an idle writer fails when the connection is lost by ${loss} (${way})`, async (network) => {
+      const ends = await open(network);
+      ends.readable.on('error', () => {});
+      const failed = once(ends.writable, 'error');
+      lose(ends);
+      assert.equal(String((await failed)[0]), 'Error: Socket closed');
+    });
+  }
 
   check(`strings are written in their encoding (${way})`, async (network) => {
     const { writable, readable } = await open(network);
@@ -440,6 +455,19 @@ for (const [name, { role: roleName = 'role', event, text }] of Object.entries(RE
   });
 }
 
+check('a Writable that is rejected as if it were a request', async (network) => {
+  const listener = await network.listener();
+  const accepted = once(listener, 'unit');
+  const raw = await network.raw(listener);
+  await raw.handshake();
+  const [unit] = await accepted;
+  const writable = listener.destination('r').Writable({ event: 'e', unit }, null);
+  const failed = once(writable, 'error');
+  await raw.message(FRAME.writableRequest);
+  raw.binary(Buffer.from([FRAME.reject, 1, 0, 3, ...Buffer.from('plain')]));
+  assert.equal(String((await failed)[0]), 'Error: Unit rejected request for writable stream: Error: plain');
+});
+
 check('an unsendable value as data of a stream is refused at once', async (network) => {
   const { destination } = await network.service();
   const circular = {};
@@ -541,6 +569,14 @@ for (const [way, open] of Object.entries(WAYS)) {
     unit.close();
     assert.equal(String((await failed)[0]), 'Error: Underlying socket closed');
     await closed;
+  });
+
+  differs(`a reader that is not reading fails, too (${way})`, 'it is silent', async (network) => {
+    const { writable, readable, unit } = await open(network);
+    writable.on('error', () => {});
+    const failed = once(readable, 'error');
+    unit.close();
+    assert.equal(String((await failed)[0]), 'Error: Underlying socket closed');
   });
 
   differs(`nobody buffers what nobody reads (${way})`, 'it has no back-pressure', async (network) => {

@@ -19,6 +19,7 @@ const FRAME = {
   message: 100,
   request: 101,
   answer: 102,
+  writableRequest: 104,
   reject: 105,
   acquaint: 200,
   roles: 201,
