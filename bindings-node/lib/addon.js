@@ -5,8 +5,15 @@ const path = require('node:path');
 /** @returns {boolean} whether this is a Linux whose C library is musl */
 function isMusl() {
   if (process.platform !== 'linux') return false;
-  const report = process.report.getReport();
-  return !report.header.glibcVersionRuntime;
+  const { report } = process;
+  const { excludeNetwork } = report;
+  // Otherwise it looks up the names of all open connections.
+  report.excludeNetwork = true;
+  try {
+    return !report.getReport().header.glibcVersionRuntime;
+  } finally {
+    report.excludeNetwork = excludeNetwork;
+  }
 }
 
 /**

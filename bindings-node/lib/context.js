@@ -1,6 +1,6 @@
 'use strict';
 
-const { EMPTY, Kind, kindName } = require('./data.js');
+const { Kind, kindName } = require('./data.js');
 
 /** Under this, a context knows how it is answered. */
 const kExchange = Symbol('exchange');
@@ -99,4 +99,4 @@ function failedContext(unit, rtt) {
   return { unit, data: null, rtt };
 }
 
-module.exports = { AnswerContext, EMPTY, MessageContext, RequestContext, failedContext, kExchange };
+module.exports = { AnswerContext, MessageContext, RequestContext, failedContext, kExchange };

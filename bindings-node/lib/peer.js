@@ -3,6 +3,7 @@
 const { EventEmitter } = require('node:events');
 const http = require('node:http');
 const https = require('node:https');
+const { checkName } = require('./commands.js');
 const { Connection } = require('./connection.js');
 const { kExchange } = require('./context.js');
 const { Destination } = require('./destination.js');
@@ -10,7 +11,7 @@ const { dial } = require('./dial.js');
 const { PlainError } = require('./errors.js');
 const { Exchange, StreamExchange } = require('./exchange.js');
 const { call, emit } = require('./guard.js');
-const { Host, checkName } = require('./host.js');
+const { Host } = require('./host.js');
 const { Op } = require('./protocol.js');
 const { Role } = require('./role.js');
 const { PeerReadable, PeerWritable } = require('./streams.js');
@@ -57,6 +58,7 @@ class Peer extends EventEmitter {
     super();
     this._name = typeof options.name === 'string' ? options.name : '';
     this._friendly = options.friendly !== false;
+    this._roles = new Map();
     this._core = new Host(
       {
         name: this._name,
@@ -69,7 +71,6 @@ class Peer extends EventEmitter {
     this._id = this._core.native.id;
     this._units = new Map();
     this._destinations = new Map();
-    this._roles = new Map();
     this._static_tags = new Map();
     /** What this peer dials, by the engine's number. */
     this._addresses = new Map();

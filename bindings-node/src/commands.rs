@@ -1,4 +1,4 @@
-//! The commands in the memory that is shared with JavaScript. `lib/native.js` has the same
+//! The commands in the memory that is shared with JavaScript. `lib/protocol.js` has the same
 //! numbers.
 
 use std::time::Duration;

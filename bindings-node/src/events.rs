@@ -1,4 +1,4 @@
-//! The batch of events in the memory that is shared with JavaScript. `lib/native.js` has the
+//! The batch of events in the memory that is shared with JavaScript. `lib/protocol.js` has the
 //! same numbers.
 
 use bytes::Bytes;

@@ -6,7 +6,7 @@ const assert = require('node:assert/strict');
 const { once } = require('node:events');
 const { until } = require('./support/network');
 const { OPCODE } = require('./support/raw');
-const { check, concurrently } = require('./support/subject');
+const { beyond, check, concurrently } = require('./support/subject');
 
 concurrently(() => {
   check('a ping is answered with its own bytes', async (network) => {
@@ -83,6 +83,26 @@ concurrently(() => {
     assert.equal(lost, 0);
     blocking.kill();
     await once(unit, 'close');
+  });
+
+  beyond('a handler that blocks the loop for 3 s across a heartbeat costs no connection', async (network) => {
+    const listener = await network.listener();
+    network.program(`
+      const peer = new Peer();
+      await peer.connect(process.env.ADDRESS);
+      // The pings of both sides are due after 5 s.
+      setTimeout(() => {
+        for (const end = Date.now() + 3_000; Date.now() < end; );
+        peer.role('role');
+      }, 4_500);
+    `, { env: { ADDRESS: network.address(listener) } });
+    const opened = once(listener.destination('role'), 'open');
+    const [unit] = await once(listener, 'unit');
+    let lost = 0;
+    unit.on('close', () => lost++);
+    await opened;
+    await once([...unit._sockets][0], 'ping');
+    assert.equal(lost, 0);
   });
 
   check('a process that is stopped is given up', async (network) => {
