@@ -1,6 +1,7 @@
 'use strict';
 
 const { EventEmitter } = require('node:events');
+const { Socket } = require('node:net');
 const { call, emit } = require('./guard.js');
 const { NONE } = require('./protocol.js');
 
@@ -46,6 +47,8 @@ class Connection extends EventEmitter {
     /** Callbacks of the socket for what was found to be written before. */
     this._early = 0;
     this._clogged = false;
+    /** Whether what is written may be looked at after the write: by TLS, or by somebody's own stream. */
+    this._keepsMemory = !(socket instanceof Socket) || Boolean(socket.encrypted);
     this._onWritten = (error) => this._written(error);
     socket.setTimeout(0);
     socket.setNoDelay(true);
@@ -110,7 +113,7 @@ class Connection extends EventEmitter {
     this._queued.push(callback);
   }
 
-  /** Writes a piece. Returns whether its memory can be used again. */
+  /** Writes a piece. Returns whether the socket is done with its memory. */
   _write(piece) {
     if (this._queued.length > 0) this._writing.push(...this._queued.splice(0));
     this._length = piece.length;
@@ -120,7 +123,7 @@ class Connection extends EventEmitter {
 
   /**
    * Writes what is left of a piece, slice by slice, until the socket cannot take more at once.
-   * Returns whether all memory can be used again.
+   * Returns whether the socket is done with all of it.
    */
   _continue() {
     const socket = this._socket;
@@ -133,8 +136,7 @@ class Connection extends EventEmitter {
       this._early++;
     }
     this._done();
-    // TLS may still have to encrypt it.
-    return !socket.encrypted;
+    return true;
   }
 
   /** The socket has written a slice. */

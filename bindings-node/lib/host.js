@@ -279,11 +279,15 @@ class Host {
       const length = words[at + 2];
       const conn = this.conns[words[at]];
       let piece = null;
-      const own = (flags & Flag.IN_BUFFER) !== 0;
+      let own = (flags & Flag.IN_BUFFER) !== 0;
       if (own) {
         piece = this.native.buffer(words[at + 1]);
       } else if (length > 0) {
         piece = region.subarray(words[at + 1], words[at + 1] + length);
+        if (conn._keepsMemory) {
+          piece = Buffer.from(piece);
+          own = true;
+        }
       }
       if (flags & ENDING) {
         this.conns[words[at]] = undefined;

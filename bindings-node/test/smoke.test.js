@@ -56,6 +56,23 @@ test('messages arrive in order, whatever they hold', async () => {
   assert.deepEqual(received, values);
 });
 
+test('units that are sent to and closed in one turn get all of it', async () => {
+  const extra = Array.from({ length: 5 }, () => new Peer());
+  const text = 'x'.repeat(10_000);
+  const received = extra.map(async (peer) => {
+    const message = new Promise((resolve) => peer.role('extra').onMessage('note', (ctx) => resolve(ctx.data)));
+    const { unit, ws } = await peer.connect(`ws://127.0.0.1:${service.port}`, { permanent: false });
+    const closed = once(ws, 'close');
+    unit.on('error', (error) => assert.fail(error));
+    return [await message, (await closed)[0]];
+  });
+  const destination = service.destination('extra');
+  while (destination.units.length < extra.length) await once(destination, 'unit');
+  destination.broadcast('note', text);
+  for (const unit of destination.units) unit.close();
+  assert.deepEqual(await Promise.all(received), extra.map(() => [text, 4000]));
+});
+
 test('streams carry everything, in both directions', async () => {
   const bytes = Buffer.alloc(1_000_000, 'roletalk');
   const collect = async (stream) => Buffer.concat(await stream.toArray());

@@ -167,6 +167,10 @@ impl Host {
                 ctx.note(self.index, format_args!("closes {conn:?}"));
                 ctx.effects.push(Effect::Close { conn });
             }
+            EngineEvent::Attached { conn, unit, .. } => {
+                ctx.note(self.index, format_args!("attaches {conn:?} to {unit:?}"));
+            }
+            EngineEvent::Ping { .. } | EngineEvent::Pong { .. } => {}
             other => panic!("an unknown event: {other:?}"),
         }
     }
