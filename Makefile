@@ -35,7 +35,7 @@ dist: node
 
 ## The tests of the Node package.
 test-node: node
-	cd bindings-node && $(NODE) --test test/*.test.js
+	cd bindings-node && npm ci --no-audit --no-fund && $(NODE) --test test/*.test.js
 
 ## Several processes that find each other and do real work; checks itself.
 demo:
