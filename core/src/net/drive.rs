@@ -283,7 +283,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 }
             };
             match received {
-                Received::Message(message) if self.unit.is_some() => self.messages.push_back(message),
+                Received::Message(message) if self.unit.is_some() => {
+                    self.messages.push_back(message)
+                }
                 Received::Message(message) => self.handshake(Some(&message))?,
                 Received::Text if self.unit.is_some() => {
                     let error = Error::new(ErrorKind::Protocol, "A text message was received");

@@ -24,12 +24,12 @@ use tokio::{
     sync::oneshot,
 };
 
+pub(crate) use answers::Tag;
 pub use builder::PeerBuilder;
 pub use context::{Context, Kind, ReadableRequest, WritableRequest};
 pub use destination::{
     Answer, Destination, OpenStream, Requesting, SendMessage, SendRequest, Sending, Survey,
 };
-pub(crate) use answers::Tag;
 pub(crate) use dispatch::Dispatcher;
 pub use dispatch::Next;
 pub use event::{Events, PeerEvent};

@@ -9,9 +9,7 @@ use tungstenite::{
 
 use super::{
     Side,
-    header::{
-        BINARY, CONTINUATION, CONTROL, FINAL, Header, MAX_HEADER, OPCODE, PLAIN, apply_mask,
-    },
+    header::{BINARY, CONTINUATION, CONTROL, FINAL, Header, MAX_HEADER, OPCODE, PLAIN, apply_mask},
 };
 
 /// tungstenite keeps a buffer of this size for as long as the connection lives. It gets control
@@ -141,8 +139,15 @@ enum Frame {
     /// Between two frames.
     None,
     /// A part of a binary message. The mask is that of the next byte.
-    Ours { missing: usize, mask: Option<[u8; 4]>, last: bool },
-    Theirs { missing: u64, header: Header },
+    Ours {
+        missing: usize,
+        mask: Option<[u8; 4]>,
+        last: bool,
+    },
+    Theirs {
+        missing: u64,
+        header: Header,
+    },
 }
 
 impl Socket {
@@ -304,7 +309,8 @@ impl Socket {
         let mut frames = take(input, end).to_vec();
         if self.side == Side::Server {
             let mut at = 0;
-            while let Some(Header { mask: Some(mask), len, size, .. }) = Header::parse(&frames[at..])
+            while let Some(Header { mask: Some(mask), len, size, .. }) =
+                Header::parse(&frames[at..])
             {
                 at += size;
                 let payload = &mut frames[at..at + len as usize];
