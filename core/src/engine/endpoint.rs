@@ -132,7 +132,8 @@ impl<R> Engine<R> {
         result
     }
 
-    /// Sends and receives on a unit; none when it is gone.
+    /// Sends and receives on a unit; none when it is gone. A unit that has closed stays until its
+    /// streams are closed, so that what arrived can be read.
     pub fn with_unit<T>(
         &mut self,
         unit: UnitId,
@@ -564,8 +565,13 @@ impl<R> Engine<R> {
             let error = Error::new(ErrorKind::HeartbeatTimeout, close_code::HEARTBEAT_REASON);
             self.over(conn, Some(id), error, now);
         }
-        if let Some(unit) = self.units.get(&id) {
-            self.timers.set(id, unit.deadline());
+        match self.units.get(&id) {
+            Some(unit) if unit.is_over() => {
+                self.units.remove(&id);
+                self.timers.set(id, None);
+            }
+            Some(unit) => self.timers.set(id, unit.deadline()),
+            None => {}
         }
         if peer_changed {
             self.drain_peer(now);
@@ -575,13 +581,7 @@ impl<R> Engine<R> {
     fn drain_peer(&mut self, now: Moment) {
         while let Some(effect) = self.peer.poll_effect() {
             match effect {
-                PeerEffect::Event(event) => {
-                    if let PeerEvent::UnitClosed { unit } = &event {
-                        self.units.remove(unit);
-                        self.timers.set(*unit, None);
-                    }
-                    self.events.push_back(EngineEvent::Peer(event));
-                }
+                PeerEffect::Event(event) => self.events.push_back(EngineEvent::Peer(event)),
                 PeerEffect::Dial { address, url } => {
                     self.events.push_back(EngineEvent::Dial { address, url });
                 }

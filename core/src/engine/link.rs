@@ -155,8 +155,9 @@ impl Link {
         self.writing(now);
     }
 
-    pub(super) fn writing(&mut self, now: Moment) {
-        self.alive = now;
+    /// A byte was written at this time: not necessarily later than what was heard last.
+    pub(super) fn writing(&mut self, at: Moment) {
+        self.alive = self.alive.max(at);
     }
 
     pub(super) fn reading(&mut self, now: Moment) {
@@ -288,6 +289,15 @@ mod tests {
             assert_eq!(link.beat(seconds(second.into())), Beat::Nothing);
         }
         assert_eq!(link.beat(seconds(25.0)), Beat::Dead);
+    }
+
+    #[test]
+    fn news_of_an_earlier_write_does_not_undo_what_was_heard() {
+        let mut link = link();
+        assert_eq!(link.beat(seconds(5.0)), Beat::Ping);
+        link.heard(10, seconds(6.5));
+        link.written(10, seconds(5.0));
+        assert_eq!(link.deadline(), seconds(8.5));
     }
 
     #[test]

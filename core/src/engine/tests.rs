@@ -134,6 +134,36 @@ fn a_reader_at_the_end_says_that_it_is_through() {
 }
 
 #[test]
+fn both_ends_tell_why_they_broke_off() {
+    let mut pair = Pair::new(|_| {});
+    let (writer, reader) = pair.stream();
+    assert!(pair.unit(0, |unit| unit.failure(writer).is_none()));
+    pair.engines[0].closed(pair.conns[0][0], NOW);
+    pair.engines[1].closed(pair.conns[0][1], NOW);
+    for (side, stream) in [(0, writer), (1, reader)] {
+        let error = pair.unit(side, |unit| unit.failure(stream).cloned());
+        assert_eq!(error.map(|error| error.kind()), Some(ErrorKind::ConnectionLost));
+    }
+}
+
+#[test]
+fn what_arrived_can_be_read_after_the_unit_has_closed() {
+    let mut pair = Pair::new(|_| {});
+    let (writer, reader) = pair.stream();
+    pair.unit(0, |unit| unit.write(writer, b"read late", NOW)).unwrap();
+    let carrier = pair.unit(0, |unit| unit.finish(writer)).unwrap();
+    assert_eq!(carrier, Some(pair.conns[0][0]));
+    pair.settle();
+    pair.engines[1].closed(pair.conns[0][1], NOW);
+    assert!(pair.unit(1, |unit| unit.failure(reader).is_none()));
+    let chunk = pair.unit(1, |unit| unit.read(reader));
+    assert_eq!(chunk, Chunk::Data(b"read late".as_slice().into()));
+    assert_eq!(pair.unit(1, |unit| unit.read(reader)), Chunk::End);
+    pair.unit(1, |unit| unit.close_stream(reader, ""));
+    assert!(pair.engines[1].unit(UnitId(0)).is_none(), "nothing is left of it");
+}
+
+#[test]
 fn ordered_messages_keep_to_the_bound_of_their_connection() {
     let mut pair = Pair::new(|limits| limits.queue_per_connection = 10_000);
     pair.connect();

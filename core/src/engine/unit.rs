@@ -235,6 +235,11 @@ impl<R> Unit<R> {
         self.links.iter().position(|link| link.conn == conn)
     }
 
+    /// Whether nothing is left of the unit: neither a connection nor a stream that is not closed.
+    pub(super) fn is_over(&self) -> bool {
+        self.links.is_empty() && self.streams.is_empty()
+    }
+
     /// Whether the unit has a connection that takes messages.
     pub fn is_open(&self) -> bool {
         self.links.iter().any(|link| !link.closing)
@@ -805,11 +810,12 @@ impl<R> Unit<R> {
     }
 
     /// Ends a writer: the reader will come to the end behind what was written. See
-    /// [`finished`](Unit::finished) for when it has.
+    /// [`finished`](Unit::finished) for when it has. Returns the connection that the end was queued
+    /// on; none as long as the stream is not accepted.
     ///
     /// # Errors
     /// The error that the stream broke with.
-    pub fn finish(&mut self, id: StreamId) -> Result<()> {
+    pub fn finish(&mut self, id: StreamId) -> Result<Option<ConnId>> {
         let Some(Stream { end: End::Writer(writer), conn, remote, .. }) =
             self.streams.get_mut(&id.0)
         else {
@@ -819,15 +825,21 @@ impl<R> Unit<R> {
             return Err(error.clone());
         }
         writer.finishing = true;
+        let (conn, chan) = (*conn, *remote);
         if writer.finish_sent || conn.is_none() {
-            return Ok(());
+            return Ok(conn);
         }
         writer.finish_sent = true;
         // Only a peer that grants credit tells when its reader is through.
         writer.done |= !matches!(self.dialect, Dialect::Credit { .. });
-        let (conn, chan) = (*conn, *remote);
         self.stream_frame(conn, chan, StreamOp::Finish);
-        Ok(())
+        Ok(conn)
+    }
+
+    /// The error that a stream broke with, at either end of it. What a reader received before can
+    /// still be [read](Unit::read).
+    pub fn failure(&self, id: StreamId) -> Option<&Error> {
+        self.streams.get(&id.0)?.error()
     }
 
     /// Whether a writer has ended: none while it has not, then how.
