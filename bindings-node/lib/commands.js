@@ -34,11 +34,12 @@ class Commands {
   }
 
   /** A command without a payload. */
-  plain(op, target) {
+  plain(op, target, second) {
     const at = this.place();
     const { words } = this;
     words[at] = op;
     words[at + 1] = target;
+    words[at + 2] = second;
     words[at + 5] = 0;
     words[at + 4] = 0;
   }

@@ -2,6 +2,7 @@
 
 const { EventEmitter } = require('node:events');
 const { Socket } = require('node:net');
+const { RoletalkError } = require('./errors.js');
 const { call, emit } = require('./guard.js');
 const { NONE } = require('./protocol.js');
 
@@ -80,6 +81,8 @@ class Connection extends EventEmitter {
   terminate() {
     if (this.readyState === CLOSED) return;
     this.readyState = CLOSING;
+    // At once, so that nothing more is sent on it.
+    this._gone();
     this._socket.destroy();
   }
 
@@ -196,8 +199,12 @@ class Connection extends EventEmitter {
     const socket = this._socket;
     // What still comes is of no interest, but must be read for the end to be seen.
     socket.resume();
-    if (this._last === null) socket.end();
-    else socket.end(this._last);
+    const callbacks = this._takeCallbacks();
+    const done = (error) => {
+      for (const callback of callbacks) call(callback, error ? closed() : null, this);
+    };
+    if (this._last === null) socket.end(done);
+    else socket.end(this._last, done);
     this._last = null;
     this._timer = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT);
     this._timer.unref();
@@ -216,9 +223,12 @@ class Connection extends EventEmitter {
     clearTimeout(this._timer);
     this._gone();
     this.readyState = CLOSED;
-    const failed = this._queued.splice(0).concat(this._writing.splice(0));
-    for (const callback of failed) call(callback, new Error('Socket closed'));
+    for (const callback of this._takeCallbacks()) call(callback, closed());
     emit(this, 'close', this._code, this._reason);
+  }
+
+  _takeCallbacks() {
+    return this._writing.splice(0).concat(this._queued.splice(0));
   }
 
   /** Tells the engine that the socket is no more. */
@@ -228,6 +238,10 @@ class Connection extends EventEmitter {
     host.native.closed(this.number, host.now());
     host.schedule();
   }
+}
+
+function closed() {
+  return new RoletalkError('CONNECTION_LOST', 'Socket closed');
 }
 
 for (const [name, value] of Object.entries({ CONNECTING, OPEN, CLOSING, CLOSED })) {

@@ -1,6 +1,7 @@
 'use strict';
 
 const { EventEmitter } = require('node:events');
+const { RoletalkError } = require('./errors.js');
 const { Survey } = require('./survey.js');
 
 /** Units in the order of their arrival, taken in turn. */
@@ -117,7 +118,7 @@ class Destination extends EventEmitter {
         ? wanted
         : undefined
       : this._set.nextValue();
-    if (!unit) throw new Error(`No connected units with role [${this._name}]`);
+    if (!unit) throw new RoletalkError('NO_UNIT', `No connected units with role [${this._name}]`);
     return unit;
   }
 

@@ -39,6 +39,8 @@ class Slot {
     this.unit = null;
     this.callback = null;
     this.sent = 0;
+    /** Whether the unit was gone already when it was asked. */
+    this.late = false;
   }
 }
 
@@ -57,6 +59,7 @@ class Host {
   constructor(settings, listener) {
     this.listener = listener;
     this.time = performance.now();
+    this.epoch = this.time;
     this.commands = new Commands();
     const { words: commandWords, payload } = this.commands;
     this.native = new NativePeer({ ...settings, now: this.time }, commandWords, payload, words, bytes);
@@ -139,7 +142,7 @@ class Host {
   /** Waits no more for an answer. The slot is free when the engine says so. */
   abandon(slot) {
     slot.callback = ignore;
-    this.commands.plain(Command.ABANDON, slot.number);
+    this.commands.plain(Command.ABANDON, slot.number, 0);
     this.schedule();
   }
 
@@ -159,6 +162,7 @@ class Host {
     if (slot === undefined) this.slots.push((slot = new Slot(this.slots.length)));
     slot.unit = unit;
     slot.callback = callback;
+    slot.late = unit._number === NONE;
     return slot;
   }
 
@@ -186,7 +190,8 @@ class Host {
 
   /** What was taken for a connection is written. */
   written(conn, length) {
-    this.commands.plain(Command.WRITTEN, conn.number);
+    const time = busy ? this.time : performance.now();
+    this.commands.plain(Command.WRITTEN, conn.number, (time - this.epoch) >>> 0);
     if (length > BULK) this.schedule();
   }
 
@@ -321,7 +326,7 @@ class Host {
           this.answer(at, first);
           break;
         case Op.STREAM:
-          this.wake(this.streams[words[at + 1]]);
+          this.stream(this.streams[words[at + 1]], at, first);
           break;
         case Op.SENT:
           this.sent(at, first);
@@ -360,7 +365,7 @@ class Host {
       case Op.UNIT_CLOSED: {
         const unit = this.units[a];
         this.units[a] = undefined;
-        this.commands.plain(Command.RELEASE_UNIT, a);
+        this.commands.plain(Command.RELEASE_UNIT, a, 0);
         unit._number = NONE;
         listener._unitClosed(unit);
         const { _lost: lost } = unit;
@@ -386,6 +391,11 @@ class Host {
       case Op.SLOW_CONSUMER:
         listener._slowConsumer(this.units[a], b, c);
         break;
+      case Op.UNSENT: {
+        const error = new RoletalkError(CODES[(first >> 8) & 0xff], this.events.text(at));
+        listener._unsent(this.units[a], error, b, c);
+        break;
+      }
       case Op.CONNECTION_CLOSED: {
         const error = new RoletalkError(CODES[(first >> 8) & 0xff], this.events.text(at));
         listener._connectionClosed(b === NONE ? null : this.units[b], error);
@@ -394,9 +404,16 @@ class Host {
     }
   }
 
-  wake(stream) {
+  stream(stream, at, first) {
     // It may be closed already. Reading and writing call the user's listeners.
-    if (stream !== undefined) call(() => stream._wake());
+    if (stream === undefined) return;
+    if (first & Flag.FAILED) {
+      const code = CODES[(first >> 8) & 0xff];
+      const text = this.events.text(at);
+      call(() => stream._broken(code, text));
+    } else {
+      call(() => stream._wake());
+    }
   }
 
   incoming(at, first) {
@@ -432,13 +449,13 @@ class Host {
   answer(at, first) {
     const number = words[at + 1];
     const slot = this.slots[number];
-    const { unit, callback, sent } = slot;
+    const { unit, callback, sent, late } = slot;
     const rtt = Math.ceil(this.time - sent);
     this.freeSlot(number);
     if (first & Flag.FAILED) {
       const code = CODES[(first >> 8) & 0xff];
       const error =
-        unit._number === NONE && words[at + 2] === 1
+        late && words[at + 2] === 1
           ? new PlainError(code, 'Missing underlying sockets to send data')
           : new RoletalkError(code, this.events.text(at));
       const ctx = failedContext(unit, rtt);

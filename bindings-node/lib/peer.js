@@ -270,6 +270,12 @@ class Peer extends EventEmitter {
 
   _connect(url, options, callback) {
     const { _core: core } = this;
+    try {
+      new URL(url);
+    } catch (error) {
+      process.nextTick(callback, new PlainError('INVALID_ARGUMENT', String(error), { cause: error }));
+      return;
+    }
     let number;
     try {
       number = core.native.connect(url, options.permanent !== false, core.now());
@@ -452,6 +458,19 @@ class Peer extends EventEmitter {
 
   _connectionClosed(unit, error) {
     if (unit && error.code === 'PROTOCOL' && unit.listenerCount('error') > 0) emit(unit, 'error', error);
+  }
+
+  /** Something could not be queued for a unit; nobody is told of `silent` messages among that. */
+  _unsent(unit, error, silent, queued) {
+    // A message to a unit that is gone is lost as those are that were on their way.
+    if (unit === undefined || error.code === 'CONNECTION_LOST') return;
+    unit._unsent += silent;
+    const slow = error.code === 'OVERLOADED';
+    if (slow && emit(this, 'slow_consumer', { unit, queued, dropped: unit._unsent })) return;
+    if (silent > 0) {
+      const text = `${silent} messages to the unit "${unit.id}" were not sent: ${error.message}`;
+      process.emitWarning(text, 'RoletalkDroppedWarning');
+    }
   }
 
   _slowConsumer(unit, queued, dropped) {

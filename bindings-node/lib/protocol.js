@@ -29,6 +29,7 @@ const Op = {
   PING: 17,
   PONG: 18,
   CONNECTION_CLOSED: 19,
+  UNSENT: 20,
 };
 /** Words in front of the events, of one event, of one piece of output. */
 const EVENT_HEADER = 8;

@@ -80,11 +80,19 @@ class Channel {
     this.host.streams[number] = this.stream;
   }
 
-  /** The error that the engine's stream broke with. */
-  error() {
+  /** Whether the remote peer has accepted the stream, and this one has not closed it. */
+  get isOpen() {
+    return this.number !== NONE && this.slot === null;
+  }
+
+  /** The error of the last call to the engine. */
+  lastError() {
     const { native } = this.host;
-    const code = CODES[native.lastErrorKind];
-    const text = native.lastError;
+    return this.error(CODES[native.lastErrorKind], native.lastError);
+  }
+
+  /** The error that the engine's stream broke with. */
+  error(code, text) {
     const lost = code === 'CONNECTION_LOST' && this.kind === 'readable';
     return new RoletalkError(code, lost ? 'Underlying socket closed' : text);
   }
@@ -102,6 +110,12 @@ class Channel {
 }
 
 /**
+ * Listens for errors of a stream that nobody else may listen for. Applications that were written for
+ * roletalk 1.1.3 do not: there a stream that breaks off does not end the process.
+ */
+function ignore() {}
+
+/**
  * The reading end of a stream.
  *
  * Data is taken from the engine when somebody reads, so that a reader that pauses makes the remote
@@ -112,6 +126,7 @@ class PeerReadable extends Readable {
     super(options);
     this._wanted = false;
     this._channel = new Channel(this, 'readable', unit);
+    this.on('error', ignore);
     // Also for those that are not destroyed by themselves: the writer waits for it.
     this.once('end', () => this._channel.close(''));
     if (headers !== undefined) this._channel.open(headers, data);
@@ -126,14 +141,14 @@ class PeerReadable extends Readable {
   _wake() {
     const { _channel: channel } = this;
     const { host } = channel;
-    if (channel.number === NONE || channel.slot !== null) return;
+    if (!channel.isOpen) return;
     while (this._wanted) {
       const piece = host.native.readStream(channel.number, host.now());
       if (piece === StreamState.PENDING) break;
       if (typeof piece === 'number') {
         this._wanted = false;
         if (piece === StreamState.ENDED) this.push(null);
-        else this.destroy(channel.error());
+        else this.destroy(channel.lastError());
         break;
       }
       this._wanted = this.push(piece);
@@ -141,6 +156,11 @@ class PeerReadable extends Readable {
     }
     // What was read may have to be granted again.
     host.schedule();
+  }
+
+  /** The stream broke off, whether anybody reads at the moment or not. */
+  _broken(code, text) {
+    if (this._channel.isOpen) this.destroy(this._channel.error(code, text));
   }
 
   _destroy(error, callback) {
@@ -151,7 +171,7 @@ class PeerReadable extends Readable {
 
 /**
  * The writing end of a stream. A write is done when the engine has taken it, the stream is finished
- * when the remote reader has read it all.
+ * when all of it was handed to the operating system.
  */
 class PeerWritable extends Writable {
   constructor(options, unit, headers, data) {
@@ -161,7 +181,10 @@ class PeerWritable extends Writable {
     this._offset = 0;
     this._callback = null;
     this._finishing = null;
+    /** Whether the end is queued. */
+    this._ended = false;
     this._channel = new Channel(this, 'writable', unit);
+    this.on('error', ignore);
     if (headers !== undefined) this._channel.open(headers, data);
   }
 
@@ -188,12 +211,9 @@ class PeerWritable extends Writable {
   _wake() {
     const { _channel: channel } = this;
     const { host } = channel;
-    if (channel.number === NONE || channel.slot !== null) return;
+    if (!channel.isOpen) return;
     if (this._callback !== null) this._continue(channel, host);
-    else if (this._finishing !== null) this._finish(host.native.finishStream(channel.number, host.now()));
-    else if (host.native.checkStream(channel.number, host.now()) === StreamState.FAILED) {
-      this.destroy(channel.error());
-    }
+    else if (this._finishing !== null && !this._ended) this._finish(channel, host);
     host.schedule();
   }
 
@@ -206,14 +226,26 @@ class PeerWritable extends Writable {
     const { _callback: callback } = this;
     this._chunk = EMPTY;
     this._callback = null;
-    callback(at < 0 ? channel.error() : null);
+    callback(at < 0 ? channel.lastError() : null);
   }
 
-  _finish(state) {
-    if (state === StreamState.PENDING) return;
+  _finish(channel, host) {
+    const conn = host.native.finishStream(channel.number, host.now());
+    if (conn < 0) return this._finished(channel.lastError());
+    this._ended = true;
+    host.conns[conn]._onceWritten((error) => this._finished(error));
+  }
+
+  _finished(error) {
     const { _finishing: callback } = this;
     this._finishing = null;
-    callback(state === StreamState.FAILED ? this._channel.error() : null);
+    callback?.(error);
+  }
+
+  _broken(code, text) {
+    // Behind the end, only the socket knows whether everything went out.
+    if (!this._channel.isOpen || (this._ended && code === 'CONNECTION_LOST')) return;
+    this.destroy(this._channel.error(code, text));
   }
 
   _destroy(error, callback) {

@@ -18,6 +18,8 @@ class Unit extends EventEmitter {
     this._sockets = [];
     /** What fails once the unit has closed. */
     this._lost = [];
+    /** Messages that could not be queued and whose senders were not told. */
+    this._unsent = 0;
     this._static_tags = new Map(Object.entries(description.tags));
     this._metaData = description.meta;
     this._describe(description);

@@ -52,9 +52,11 @@ pub(crate) enum Asked<'a> {
     Abandon {
         slot: u32,
     },
-    /// All that was taken for this connection is written.
+    /// All that was taken for this connection was written at this time: milliseconds of the peer's
+    /// clock, modulo 2^32.
     Written {
         conn: u32,
+        millis: u32,
     },
     /// JavaScript has forgotten the unit.
     ReleaseUnit {
@@ -107,7 +109,7 @@ impl<'a> Command<'a> {
                 Asked::Reject { responder: target, generation: second, reason }
             }
             5 => Asked::Abandon { slot: target },
-            6 => Asked::Written { conn: target },
+            6 => Asked::Written { conn: target, millis: second },
             7 => Asked::ReleaseUnit { unit: target },
             _ => return None,
         })

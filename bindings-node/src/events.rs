@@ -51,7 +51,7 @@ pub(crate) enum Op {
     OfferWritable = 4,
     /// slot; the payload or the error. The second word is 1 when the request was not even sent.
     Answer = 5,
-    /// stream: try again what had to wait.
+    /// stream: try again what had to wait. Or the error that it broke with.
     Stream = 6,
     /// slot, connection: the message was queued.
     Sent = 7,
@@ -80,6 +80,8 @@ pub(crate) enum Op {
     Pong = 18,
     /// connection, unit or none, kind of error; its text.
     ConnectionClosed = 19,
+    /// unit, messages whose sender does not hear of it, bytes queued; why they could not be queued.
+    Unsent = 20,
 }
 
 /// The bytes are ASCII.

@@ -23,8 +23,10 @@ use crate::{
 };
 
 /// Bytes that may wait to be written to one connection. Sending is synchronous in JavaScript and
-/// cannot wait, so that a burst has to fit.
-const QUEUE_PER_CONNECTION: usize = 64 << 20;
+/// cannot wait, so that what a program sends in one turn of the loop has to fit.
+const QUEUE_PER_CONNECTION: usize = 256 << 20;
+/// Likewise, to all connections of the peer.
+const QUEUE_PER_PEER: usize = 1 << 30;
 /// Programs start this many requests at once; see above.
 const REQUESTS_PER_UNIT: usize = 1 << 20;
 
@@ -126,6 +128,7 @@ impl NativePeer {
         config.runtime = settings.runtime;
         config.wall_clock = settings.wall_clock as u64;
         config.limits.queue_per_connection = QUEUE_PER_CONNECTION;
+        config.limits.queue_per_peer = QUEUE_PER_PEER;
         config.limits.waiting_requests = REQUESTS_PER_UNIT;
         config.limits.running_handlers = REQUESTS_PER_UNIT;
         Ok(NativePeer {
@@ -555,38 +558,24 @@ impl NativePeer {
         }
     }
 
-    /// Ends a writer. Returns 1 when the reader has everything, 0 when an event will tell, 2 when it
+    /// Ends a writer that was accepted. Returns the connection that its end is queued on, -1 when it
     /// failed.
     #[napi(catch_unwind)]
-    pub fn finish_stream(&mut self, stream: u32, now: f64) -> u32 {
+    pub fn finish_stream(&mut self, stream: u32, now: f64) -> i64 {
         let now = self.begin(now);
         let finished = self.state.stream(stream).and_then(|(unit, stream)| {
-            self.state.engine.with_unit(unit, now, |unit| match unit.finished(stream) {
-                None => unit.finish(stream).map(|()| unit.finished(stream)),
-                done => Ok(done),
-            })
+            self.state.engine.with_unit(unit, now, |unit| unit.finish(stream))
         });
-        match finished {
-            Some(Ok(None)) => PENDING,
-            Some(Ok(Some(Ok(())))) => ENDED,
-            Some(Ok(Some(Err(error))) | Err(error)) => self.fail(error),
-            None => self.fail(socket_closed()),
-        }
-    }
-
-    /// How a writer stands: 0 open, 1 when the reader has everything, 2 when it failed.
-    #[napi(catch_unwind)]
-    pub fn check_stream(&mut self, stream: u32, now: f64) -> u32 {
-        self.begin(now);
-        let finished = self.state.stream(stream).map(|(unit, stream)| {
-            self.state.engine.unit(unit).and_then(|unit| unit.finished(stream))
-        });
-        match finished {
-            Some(None) => PENDING,
-            Some(Some(Ok(()))) => ENDED,
-            Some(Some(Err(error))) => self.fail(error),
-            None => self.fail(socket_closed()),
-        }
+        let error = match finished {
+            Some(Ok(conn)) => match conn.and_then(|conn| self.state.number_of(conn)) {
+                Some(conn) => return conn.into(),
+                None => socket_closed(),
+            },
+            Some(Err(error)) => error,
+            None => socket_closed(),
+        };
+        self.fail(error);
+        -1
     }
 
     /// Forgets a stream; when it is not at its end, the other end is told why.

@@ -46,6 +46,15 @@ enum Outcome {
     Abandoned { slot: u32 },
 }
 
+/// What could not be queued for one unit and one kind of reason, since this was last told. One
+/// entry, however much it is.
+struct Unsent {
+    /// Messages whose sender does not hear of it.
+    silent: u32,
+    /// The first error.
+    error: Error,
+}
+
 /// See the module.
 pub(crate) struct State {
     pub(crate) engine: Engine<u32>,
@@ -59,6 +68,7 @@ pub(crate) struct State {
     /// Under which correlation each slot waits.
     waiting: Vec<Option<(UnitId, u64)>>,
     outcomes: VecDeque<Outcome>,
+    unsent: FxHashMap<(UnitId, ErrorKind), Unsent>,
     names: Names,
     /// Connections that may have output.
     fresh: VecDeque<u32>,
@@ -77,6 +87,7 @@ impl State {
             questions: Slab::default(),
             waiting: Vec::new(),
             outcomes: VecDeque::new(),
+            unsent: FxHashMap::default(),
             names: Names::default(),
             fresh: VecDeque::new(),
         }
@@ -131,7 +142,8 @@ impl State {
         let mut asked =
             commands::parse(words, payload).filter_map(|command| command.asked(routes)).peekable();
         while let Some(first) = asked.next() {
-            let State { engine, units, questions, waiting, outcomes, conn_numbers, .. } = self;
+            let State { engine, units, questions, waiting, outcomes, unsent, conn_numbers, .. } =
+                self;
             let unit = unit_of(units, questions, waiting, &first);
             let Some(unit) = unit.filter(|unit| engine.unit(*unit).is_some()) else {
                 self.run_alone(first, now);
@@ -141,7 +153,7 @@ impl State {
             engine.with_unit(unit, now, |machine| {
                 let mut next = Some(first);
                 while let Some(command) = next {
-                    let tables = (&mut *questions, &mut *waiting, &mut *outcomes, &*conn_numbers);
+                    let tables = Tables { questions, waiting, outcomes, unsent, conn_numbers };
                     run_on(machine, unit, command, tables, now);
                     next = asked
                         .next_if(|next| unit_of(units, questions, waiting, next) == Some(unit));
@@ -166,7 +178,12 @@ impl State {
                 }
             }
             Asked::Abandon { .. } => {}
-            Asked::Written { conn } => self.written(conn, now),
+            Asked::Written { conn, millis } => {
+                // JavaScript tells of it with the next call, which may be much later.
+                let age = (now.as_millis() as u32).wrapping_sub(millis) as i32;
+                let age = Moment::from_millis(age.max(0) as u64);
+                self.written(conn, now.saturating_sub(age));
+            }
             Asked::ReleaseUnit { unit } => {
                 self.units.remove(unit);
             }
@@ -208,6 +225,12 @@ impl State {
                 write_outcome(outcome, batch);
             } else if handled.is_some() {
                 self.handled(handled.take(), now);
+            } else if let Some(&(unit, kind)) = self.unsent.keys().next()
+                && let Some(Unsent { silent, error }) = self.unsent.remove(&(unit, kind))
+            {
+                let queued = u32::try_from(self.queued(unit)).unwrap_or(u32::MAX);
+                let numbers = [self.unit_number(unit), silent, queued, 0];
+                batch.error(Op::Unsent, numbers, 0, &error);
             } else {
                 break;
             }
@@ -269,8 +292,18 @@ impl State {
         }
     }
 
+    pub(crate) fn number_of(&self, conn: ConnId) -> Option<u32> {
+        self.conn_numbers.get(&conn).copied()
+    }
+
     fn conn_number(&self, conn: ConnId) -> u32 {
-        self.conn_numbers.get(&conn).copied().unwrap_or(NONE)
+        self.number_of(conn).unwrap_or(NONE)
+    }
+
+    /// Bytes that wait to be written to a unit.
+    fn queued(&self, unit: UnitId) -> usize {
+        let stats = self.engine.unit(unit).map(Unit::stats);
+        stats.iter().flat_map(|stats| &stats.connections).map(|conn| conn.queued).sum()
     }
 
     fn unit_number(&self, unit: UnitId) -> u32 {
@@ -305,7 +338,10 @@ impl State {
             },
             Event::Stream(stream) => {
                 if let Some(number) = self.stream_numbers.get(&(id, stream)) {
-                    batch.plain(Op::Stream, [*number, 0, 0, 0]);
+                    match self.engine.unit(id).and_then(|unit| unit.failure(stream)) {
+                        Some(error) => batch.error(Op::Stream, [*number, 0, 0, 0], 0, error),
+                        None => batch.plain(Op::Stream, [*number, 0, 0, 0]),
+                    }
                 }
             }
             Event::SlowConsumer { queued, dropped, .. } => {
@@ -439,27 +475,41 @@ impl State {
     }
 }
 
-type Tables<'a> = (
-    &'a mut Slab<(UnitId, Question)>,
-    &'a mut Vec<Option<(UnitId, u64)>>,
-    &'a mut VecDeque<Outcome>,
-    &'a FxHashMap<ConnId, u32>,
-);
+/// The parts of [`State`] that commands for a unit change.
+struct Tables<'a> {
+    questions: &'a mut Slab<(UnitId, Question)>,
+    waiting: &'a mut Vec<Option<(UnitId, u64)>>,
+    outcomes: &'a mut VecDeque<Outcome>,
+    unsent: &'a mut FxHashMap<(UnitId, ErrorKind), Unsent>,
+    conn_numbers: &'a FxHashMap<ConnId, u32>,
+}
+
+impl Tables<'_> {
+    /// Notes that something could not be queued.
+    fn unsent(&mut self, unit: UnitId, silent: bool, error: &Error) {
+        let first = || Unsent { silent: 0, error: error.clone() };
+        let unsent = self.unsent.entry((unit, error.kind())).or_insert_with(first);
+        unsent.silent = unsent.silent.saturating_add(silent.into());
+    }
+}
 
 fn run_on(
     machine: &mut Unit<u32>,
     unit: UnitId,
     asked: Asked<'_>,
-    (questions, waiting, outcomes, conn_numbers): Tables<'_>,
+    mut tables: Tables<'_>,
     now: Moment,
 ) {
     match asked {
         Asked::Send { slot, outgoing, .. } => {
             let sent = machine.send(outgoing);
+            if let Err(error) = &sent {
+                tables.unsent(unit, slot == NONE, error);
+            }
             if slot != NONE {
-                outcomes.push_back(match sent {
+                tables.outcomes.push_back(match sent {
                     Ok(Queued { conn }) => {
-                        let conn = conn_numbers.get(&conn).copied().unwrap_or(NONE);
+                        let conn = tables.conn_numbers.get(&conn).copied().unwrap_or(NONE);
                         Outcome::Sent { slot, conn }
                     }
                     Err(error) => Outcome::NotSent { slot, error },
@@ -468,12 +518,15 @@ fn run_on(
         }
         Asked::Request { slot, outgoing, timeout, .. } => {
             match machine.request(outgoing, timeout, now, slot) {
-                Ok(corr) => wait(waiting, slot, unit, corr),
-                Err(error) => outcomes.push_back(Outcome::Failed { slot, error }),
+                Ok(corr) => wait(tables.waiting, slot, unit, corr),
+                Err(error) => {
+                    tables.unsent(unit, false, &error);
+                    tables.outcomes.push_back(Outcome::Failed { slot, error });
+                }
             }
         }
         Asked::Respond { responder, payload, .. } => {
-            if let Some((_, Question::Request(to))) = questions.remove(responder) {
+            if let Some((_, Question::Request(to))) = tables.questions.remove(responder) {
                 respond(machine, to, payload);
                 machine.handled();
             }
@@ -481,7 +534,7 @@ fn run_on(
         Asked::Reject { responder, reason, .. } => {
             // Nothing can be done about an answer that cannot be sent: the connection is gone, and the
             // requester knows.
-            let _ = match questions.remove(responder) {
+            let _ = match tables.questions.remove(responder) {
                 Some((_, Question::Request(to))) => machine.reject(to, reason),
                 Some((_, Question::Stream(offer))) => machine.refuse_stream(offer, reason),
                 None => return,
@@ -489,9 +542,9 @@ fn run_on(
             machine.handled();
         }
         Asked::Abandon { slot } => {
-            let waits = waiting.get_mut(slot as usize).and_then(Option::take);
+            let waits = tables.waiting.get_mut(slot as usize).and_then(Option::take);
             if waits.and_then(|(_, corr)| machine.abandon(corr)).is_some() {
-                outcomes.push_back(Outcome::Abandoned { slot });
+                tables.outcomes.push_back(Outcome::Abandoned { slot });
             }
         }
         Asked::Written { .. } | Asked::ReleaseUnit { .. } => {}

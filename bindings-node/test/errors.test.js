@@ -221,10 +221,36 @@ differs('what cannot be taken is told to each callback, and all the rest arrives
   role.onRequest('end', (ctx, cb) => cb(null, received));
   const large = Buffer.alloc(1024 * 1024);
   const outcomes = await Promise.all(
-    Array.from({ length: 100 }, () => new Promise((resolve) => destination.send('e', large, resolve))),
+    Array.from({ length: 300 }, () => new Promise((resolve) => destination.send('e', large, resolve))),
   );
   const failed = outcomes.filter(Boolean);
   assert.ok(failed.length > 0);
   assert.ok(failed.every(({ code }) => code === 'OVERLOADED'));
-  assert.equal((await destination.request('end', null)).data, 100 - failed.length);
+  assert.equal((await destination.request('end', null)).data, 300 - failed.length);
+});
+
+differs('what cannot be taken and has no callback is told by the peer', 'it buffers without bound', async (network) => {
+  const { dialer, destination, role, unit } = await network.service();
+  let received = 0;
+  role.onMessage('e', () => received++);
+  role.onRequest('end', (ctx, cb) => cb(null, received));
+  const slow = once(dialer, 'slow_consumer');
+  const large = Buffer.alloc(1024 * 1024);
+  for (let n = 0; n < 300; n++) destination.send('e', large);
+  const [told] = await slow;
+  assert.equal(told.unit, unit);
+  assert.ok(told.dropped > 0);
+  assert.ok(told.queued > 0);
+  assert.equal((await destination.request('end', null)).data, 300 - told.dropped);
+});
+
+check('what a program sends in one turn all arrives', async (network) => {
+  const { destination, role } = await network.service();
+  let received = 0;
+  role.onMessage('e', () => received++);
+  role.onRequest('end', (ctx, cb) => cb(null, received));
+  const count = 150_000;
+  const data = 'x'.repeat(1000);
+  for (let n = 0; n < count; n++) destination.send('e', data);
+  assert.equal((await destination.request('end', null)).data, count);
 });

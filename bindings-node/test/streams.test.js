@@ -626,14 +626,38 @@ for (const [writerMark, readerMark] of [
   );
 }
 
-differs('finish means that the reader has read everything', 'it finishes when all is queued', async (network) => {
-  const { writable, readable } = await upload(network);
-  let finished = false;
-  writable.on('finish', () => (finished = true));
-  writable.end(pattern(100_000));
-  await once(readable, 'readable');
-  assert.equal(finished, false);
-  const done = once(writable, 'finish');
-  readable.resume();
-  await done;
-});
+for (const [way, open] of Object.entries(WAYS)) {
+  check(`finish does not wait for the reader (${way})`, async (network) => {
+    const { writable, readable } = await open(network);
+    writable.end('x');
+    await once(writable, 'finish');
+    assert.equal(readable.readableEnded, false);
+  });
+
+  check(`a connection that is lost after finish is no error of the writer (${way})`, async (network) => {
+    const { writable, unit, role, destination } = await open(network);
+    role.onRequest('echo', (ctx, cb) => cb(null, null));
+    const errors = [];
+    writable.on('error', (error) => errors.push(error));
+    writable.end('x');
+    await once(writable, 'finish');
+    await destination.request('echo', null);
+    const lost = once(unit, 'close');
+    unit.close();
+    await lost;
+    assert.deepEqual([errors, writable.writableFinished, writable.errored], [[], true, null]);
+  });
+
+  differs(`what arrived whole can be read after the connection is lost (${way})`, 'it is dropped', async (network) => {
+    const { writable, readable, unit, role, destination } = await open(network);
+    role.onRequest('echo', (ctx, cb) => cb(null, null));
+    const whole = pattern(200_000);
+    writable.end(whole);
+    await once(writable, 'finish');
+    await destination.request('echo', null);
+    const lost = once(unit, 'close');
+    unit.close();
+    await lost;
+    assert.ok(whole.equals(await collect(readable)));
+  });
+}
