@@ -23,7 +23,7 @@ const isOriginal = require(path.join(root, 'package.json')).name === 'roletalk';
 const roletalk = require(subject);
 
 /** A limit that only serves to fail: no test waits for it. */
-const LIMIT_MS = 30_000;
+const LIMIT_MS = 20_000;
 
 function locate(name) {
   return /^[./]/.test(name) ? path.resolve(name) : require.resolve(name, { paths: [process.cwd()] });
