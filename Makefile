@@ -45,8 +45,9 @@ demo:
 test:
 	$(CARGO) test --workspace --lib --tests --examples --locked
 	$(CARGO) test --workspace --doc --locked
-	@if $(NODE) --version >/dev/null 2>&1; then $(MAKE) --no-print-directory test-node; \
-	else echo "Node is not installed: bindings-node is not tested"; fi
+	@if $(NODE) --version >/dev/null 2>&1 && npm --version >/dev/null 2>&1; \
+	then $(MAKE) --no-print-directory test-node; \
+	else echo "Node or npm is not installed: bindings-node is not tested"; fi
 
 ## The measurements of docs/BENCHMARKS.md. BENCH=--quick takes a fraction of the time.
 bench:

@@ -180,7 +180,9 @@ beyond('drain waits for an open stream', async (network) => {
   await withdrawn;
   const bytes = [];
   readable.on('data', (chunk) => bytes.push(chunk));
-  await new Promise((resolve) => writable.end('to the end', resolve));
+  const ended = once(readable, 'end');
+  writable.end('to the end');
+  await ended;
   assert.equal(String(Buffer.concat(bytes)), 'to the end');
   await drained;
 });

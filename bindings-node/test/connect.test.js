@@ -220,9 +220,9 @@ check('the socket pings, and tells of pings and pongs', async (network) => {
   const [remote] = dialerUnit._sockets;
   const pinged = once(remote, 'ping');
   const ponged = once(ws, 'pong');
-  ws.ping('hello');
-  assert.equal(String((await pinged)[0]), 'hello');
-  assert.equal(String((await ponged)[0]), 'hello');
+  ws.ping();
+  await pinged;
+  await ponged;
 });
 
 differs('permanent: false does not dial again', 'it ignores the option', async (network) => {

@@ -455,7 +455,7 @@ for (const [name, { role: roleName = 'role', event, text }] of Object.entries(RE
   });
 }
 
-check('a Writable that is rejected as if it were a request', async (network) => {
+differs('a Writable that is rejected as if it were a request', 'that reason is not wrapped', async (network) => {
   const listener = await network.listener();
   const accepted = once(listener, 'unit');
   const raw = await network.raw(listener);
@@ -465,7 +465,8 @@ check('a Writable that is rejected as if it were a request', async (network) => 
   const failed = once(writable, 'error');
   await raw.message(FRAME.writableRequest);
   raw.binary(Buffer.from([FRAME.reject, 1, 0, 3, ...Buffer.from('plain')]));
-  assert.equal(String((await failed)[0]), 'Error: Unit rejected request for writable stream: Error: plain');
+  const text = 'Error: Unit rejected request for writable stream: Error: {"data":"plain"}';
+  assert.equal(String((await failed)[0]), text);
 });
 
 check('an unsendable value as data of a stream is refused at once', async (network) => {
