@@ -5,13 +5,37 @@ SECONDS_OF_SOAK ?= 600
 SECONDS_OF_FUZZ ?= 60
 FUZZ_TARGETS = frames handshake websocket stream
 
-.PHONY: all build demo test bench soak fuzz lint fmt
+NODE ?= node
+NODE_PLATFORM = $(shell $(NODE) -p 'process.platform + "-" + process.arch + (process.platform === "linux" && !process.report.getReport().header.glibcVersionRuntime ? "-musl" : "")')
+NODE_LIBRARY = target/release/libroletalk_node.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
+NODE_ADDON = bindings-node/prebuilds/$(NODE_PLATFORM)/roletalk.node
+
+.PHONY: all build node dist test-node bench-node demo test bench soak fuzz lint fmt
 
 all: build
 
-## Builds the library, its examples and its benchmarks.
+## Builds the library, its examples and its benchmarks, and the Node package where there is Node.
 build:
 	$(CARGO) build --workspace --all-targets --locked
+	@if $(NODE) --version >/dev/null 2>&1; then $(MAKE) --no-print-directory node; \
+	else echo "Node is not installed: bindings-node is not built"; fi
+
+## Builds the Node package: `require('./bindings-node')` works then.
+node:
+	$(CARGO) build --release --locked -p roletalk-node
+	@mkdir -p $(dir $(NODE_ADDON))
+	cp $(NODE_LIBRARY) $(NODE_ADDON).new
+	strip $(if $(filter Darwin,$(shell uname -s)),-x,--strip-unneeded) $(NODE_ADDON).new
+	mv $(NODE_ADDON).new $(NODE_ADDON)
+
+## The npm package with the binary for this platform, in bindings-node.
+dist: node
+	cp LICENSE bindings-node/LICENSE
+	cd bindings-node && npm pack
+
+## The tests of the Node package.
+test-node: node
+	cd bindings-node && npm ci --no-audit --no-fund && $(NODE) --test test/*.test.js
 
 ## Several processes that find each other and do real work; checks itself.
 demo:
@@ -22,12 +46,20 @@ test:
 	$(CARGO) test --workspace --lib --tests --examples --locked
 	$(CARGO) test --workspace --doc --locked
 	$(MAKE) -C bindings-c test
+	@if $(NODE) --version >/dev/null 2>&1 && npm --version >/dev/null 2>&1; \
+	then $(MAKE) --no-print-directory test-node; \
+	else echo "Node or npm is not installed: bindings-node is not tested"; fi
 
 ## The measurements of docs/BENCHMARKS.md. BENCH=--quick takes a fraction of the time.
 bench:
 	$(CARGO) bench --locked -p roletalk --bench engine -- $(BENCH)
 	$(CARGO) bench --locked -p roletalk --bench field -- $(BENCH)
 	$(MAKE) -C bindings-c bench
+	@if $(NODE) --version >/dev/null 2>&1; then $(MAKE) --no-print-directory bench-node; fi
+
+## The Node package, beside the original where ROLETALK_JS names its directory.
+bench-node: node
+	$(NODE) bindings-node/bench $(BENCH)
 
 ## The simulation for a long time, with new seeds.
 soak:

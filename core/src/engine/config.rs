@@ -37,9 +37,11 @@ pub struct Limits {
     /// Bytes that wait to be written to one connection. Default 1 MiB, so that pongs do not wait
     /// long behind it. At the bound, sending waits
     /// (asynchronous API) or fails with [`ErrorKind::Overloaded`] (engine). One message may go over.
-    /// When as much waits of what the other side has caused itself (pongs, rejections, answers to
-    /// streams), nothing is read from it until it has read some of that.
     pub queue_per_connection: usize,
+    /// Bytes that wait to be written to one connection and that the other side has caused itself
+    /// (pongs, rejections, answers to streams). Default 1 MiB, and never more than
+    /// `queue_per_connection`. At the bound nothing is read from it until it has read some of that.
+    pub owed_per_connection: usize,
     /// Bytes that wait to be written to all connections of the peer. Default 256 MiB, as above.
     pub queue_per_peer: usize,
     /// Open streams with one unit, both directions. Default 4 096; further ones fail or are refused.
@@ -75,6 +77,7 @@ impl Default for Limits {
             waiting_requests: 65_536,
             running_handlers: 65_536,
             queue_per_connection: 1 << 20,
+            owed_per_connection: 1 << 20,
             queue_per_peer: 256 << 20,
             streams: 4096,
             stream_window: 1 << 20,
@@ -84,6 +87,13 @@ impl Default for Limits {
             acquaintance_addresses: 1024,
             acquaintance_patience: Duration::from_secs(120),
         }
+    }
+}
+
+impl Limits {
+    /// The bound on what a remote peer has caused itself.
+    pub(crate) fn owed(&self) -> usize {
+        self.owed_per_connection.min(self.queue_per_connection)
     }
 }
 

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::{
     AddressId, Budget, Config, ConnId, Connection, Event, HandshakeState, Moment, Peer, PeerEffect,
-    PeerEvent, Received, Unit, UnitId, close_code, config::Limits, timers::Timers,
+    PeerEvent, Received, Unit, UnitId, UnitInfo, close_code, config::Limits, timers::Timers,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -37,11 +37,37 @@ pub enum EngineEvent<R> {
         /// Its URL.
         url: Arc<str>,
     },
+    /// The handshake of a connection is done: it belongs to this unit from now on. Comes before all
+    /// other events that follow from it.
+    Attached {
+        /// The connection.
+        conn: ConnId,
+        /// The unit, perhaps a new one.
+        unit: UnitId,
+        /// What the unit says of itself, also when it is known already.
+        info: Arc<UnitInfo>,
+        /// All roles that it serves now.
+        roles: Arc<[String]>,
+    },
+    /// A ping came, and has been answered.
+    Ping {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// A ping was answered.
+    Pong {
+        /// The connection.
+        conn: ConnId,
+    },
     /// Write what the connection still has to say, then close its socket. The connection is no
     /// longer known otherwise.
     Close {
         /// The connection.
         conn: ConnId,
+        /// The WebSocket close code that was received or sent first, 1006 when there was none.
+        code: u16,
+        /// The reason that came with it.
+        reason: String,
     },
 }
 
@@ -54,7 +80,12 @@ struct Slot {
     taken: usize,
     /// Told the host to close.
     over: bool,
+    /// Code and reason of the first close frame, in either direction.
+    close: Option<(u16, String)>,
 }
+
+/// The close code of a connection that ended without a close frame.
+const ABNORMAL: u16 = 1006;
 
 /// The whole engine for a single-threaded host: connections, the peer, and the units.
 ///
@@ -101,7 +132,8 @@ impl<R> Engine<R> {
         result
     }
 
-    /// Sends and receives on a unit; none when it is gone.
+    /// Sends and receives on a unit; none when it is gone. A unit that has closed stays until its
+    /// streams are closed, so that what arrived can be read.
     pub fn with_unit<T>(
         &mut self,
         unit: UnitId,
@@ -178,7 +210,8 @@ impl<R> Engine<R> {
     }
 
     fn open(&mut self, conn: ConnId, connection: Connection) {
-        let slot = Slot { connection, unit: None, out: Vec::new(), taken: 0, over: false };
+        let slot =
+            Slot { connection, unit: None, out: Vec::new(), taken: 0, over: false, close: None };
         self.slots.insert(conn, slot);
     }
 
@@ -260,13 +293,17 @@ impl<R> Engine<R> {
                 self.over(conn, Some(id), error, now);
             }
             (Received::Text, None) => self.handshake(conn, None, now),
-            (Received::Pong, Some(id)) => {
-                if let Some(unit) = self.units.get_mut(&id) {
+            (Received::Pong, unit) => {
+                if let Some(unit) = unit.and_then(|unit| self.units.get_mut(&unit)) {
                     unit.pong(conn, now);
                 }
+                self.events.push_back(EngineEvent::Pong { conn });
             }
-            (Received::Pong, None) | (Received::Ping, _) => {}
+            (Received::Ping, _) => self.events.push_back(EngineEvent::Ping { conn }),
             (Received::Closed { code, reason }, unit) => {
+                if let Some(slot) = self.slots.get_mut(&conn) {
+                    slot.close.get_or_insert_with(|| (code, reason.clone()));
+                }
                 // The close frame has been answered: nothing may go out behind the answer.
                 if let Some(unit) = unit.and_then(|unit| self.units.get_mut(&unit)) {
                     unit.take_output(conn, &mut Vec::new());
@@ -293,6 +330,13 @@ impl<R> Engine<R> {
                     .entry(ready.unit)
                     .or_insert_with(|| Unit::new(dialect, limits, budget))
                     .attach(conn, writer, now);
+                let roles = self.peer.unit(ready.unit).map(|(_, roles)| roles.clone());
+                self.events.push_back(EngineEvent::Attached {
+                    conn,
+                    unit: ready.unit,
+                    info: ready.info,
+                    roles: roles.unwrap_or_default(),
+                });
                 self.drain_unit(ready.unit, now);
             }
             HandshakeState::Refused(_) => {
@@ -312,6 +356,7 @@ impl<R> Engine<R> {
         now: Moment,
     ) {
         let Some(slot) = self.slots.get_mut(&conn) else { return };
+        slot.close.get_or_insert_with(|| (code, reason.to_owned()));
         match unit.and_then(|unit| self.units.get_mut(&unit)) {
             Some(machine) => {
                 machine.close(conn, code, reason);
@@ -347,7 +392,8 @@ impl<R> Engine<R> {
             && !slot.over
         {
             slot.over = true;
-            self.events.push_back(EngineEvent::Close { conn });
+            let (code, reason) = slot.close.take().unwrap_or((ABNORMAL, String::new()));
+            self.events.push_back(EngineEvent::Close { conn, code, reason });
         }
     }
 
@@ -361,6 +407,23 @@ impl<R> Engine<R> {
             self.over(conn, unit, error, now);
         }
         self.slots.remove(&conn);
+    }
+
+    /// Closes one connection. Its address, if it was dialed permanently, is dialed again.
+    pub fn close_connection(&mut self, conn: ConnId, code: u16, reason: &str, now: Moment) {
+        let Some(slot) = self.slots.get(&conn).filter(|slot| !slot.over) else { return };
+        let unit = slot.unit;
+        self.say_close(conn, unit, code, reason, now);
+        self.over(conn, unit, Error::new(ErrorKind::Closed, "Socket closed"), now);
+    }
+
+    /// Sends a ping beside those of the heartbeat. Nothing happens before the handshake is done.
+    pub fn ping(&mut self, conn: ConnId, now: Moment) {
+        let Some(unit) = self.slots.get(&conn).and_then(|slot| slot.unit) else { return };
+        if let Some(machine) = self.units.get_mut(&unit) {
+            machine.ping(conn);
+            self.drain_unit(unit, now);
+        }
     }
 
     /// Closes a unit: its connections get [`close_code::MANUAL`], its addresses are not dialed again.
@@ -378,6 +441,17 @@ impl<R> Engine<R> {
     /// Closes the peer: all connections, all addresses.
     pub fn close(&mut self, now: Moment) {
         self.peer.close();
+        self.close_connections(now);
+    }
+
+    /// Closes all connections and forgets all addresses. Unlike after [`close`](Engine::close), the
+    /// peer can be connected again.
+    pub fn disconnect(&mut self, now: Moment) {
+        self.peer.forget_addresses();
+        self.close_connections(now);
+    }
+
+    fn close_connections(&mut self, now: Moment) {
         let conns: Vec<(ConnId, Option<UnitId>)> =
             self.slots.iter().map(|(conn, slot)| (*conn, slot.unit)).collect();
         for (conn, unit) in conns {
@@ -426,8 +500,7 @@ impl<R> Engine<R> {
     pub fn is_clogged(&self, conn: ConnId) -> bool {
         let Some(slot) = self.slots.get(&conn) else { return false };
         let unit = slot.unit.and_then(|unit| self.units.get(&unit));
-        slot.out.len() >= self.limits.queue_per_connection
-            || unit.is_some_and(|unit| unit.is_clogged(conn))
+        slot.out.len() >= self.limits.owed() || unit.is_some_and(|unit| unit.is_clogged(conn))
     }
 
     /// A part of what was taken from a connection has been written, but not all. A host that writes
@@ -492,8 +565,13 @@ impl<R> Engine<R> {
             let error = Error::new(ErrorKind::HeartbeatTimeout, close_code::HEARTBEAT_REASON);
             self.over(conn, Some(id), error, now);
         }
-        if let Some(unit) = self.units.get(&id) {
-            self.timers.set(id, unit.deadline());
+        match self.units.get(&id) {
+            Some(unit) if unit.is_over() => {
+                self.units.remove(&id);
+                self.timers.set(id, None);
+            }
+            Some(unit) => self.timers.set(id, unit.deadline()),
+            None => {}
         }
         if peer_changed {
             self.drain_peer(now);
@@ -503,13 +581,7 @@ impl<R> Engine<R> {
     fn drain_peer(&mut self, now: Moment) {
         while let Some(effect) = self.peer.poll_effect() {
             match effect {
-                PeerEffect::Event(event) => {
-                    if let PeerEvent::UnitClosed { unit } = &event {
-                        self.units.remove(unit);
-                        self.timers.set(*unit, None);
-                    }
-                    self.events.push_back(EngineEvent::Peer(event));
-                }
+                PeerEffect::Event(event) => self.events.push_back(EngineEvent::Peer(event)),
                 PeerEffect::Dial { address, url } => {
                     self.events.push_back(EngineEvent::Dial { address, url });
                 }

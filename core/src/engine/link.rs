@@ -130,6 +130,15 @@ impl Link {
         }
     }
 
+    /// Appends a ping, unless the connection is closing. Returns the bytes it added to the queue.
+    pub(super) fn ping(&mut self) -> usize {
+        let before = self.out.len();
+        if !self.closing {
+            self.writer.ping(&mut self.out, &[]);
+        }
+        self.out.len() - before
+    }
+
     /// Swaps the queue for the host's empty buffer.
     pub(super) fn take(&mut self, buffer: &mut Vec<u8>) {
         self.announced = false;
@@ -146,8 +155,9 @@ impl Link {
         self.writing(now);
     }
 
-    pub(super) fn writing(&mut self, now: Moment) {
-        self.alive = now;
+    /// A byte was written at this time: not necessarily later than what was heard last.
+    pub(super) fn writing(&mut self, at: Moment) {
+        self.alive = self.alive.max(at);
     }
 
     pub(super) fn reading(&mut self, now: Moment) {
@@ -279,6 +289,15 @@ mod tests {
             assert_eq!(link.beat(seconds(second.into())), Beat::Nothing);
         }
         assert_eq!(link.beat(seconds(25.0)), Beat::Dead);
+    }
+
+    #[test]
+    fn news_of_an_earlier_write_does_not_undo_what_was_heard() {
+        let mut link = link();
+        assert_eq!(link.beat(seconds(5.0)), Beat::Ping);
+        link.heard(10, seconds(6.5));
+        link.written(10, seconds(5.0));
+        assert_eq!(link.deadline(), seconds(8.5));
     }
 
     #[test]

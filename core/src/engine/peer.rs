@@ -852,6 +852,11 @@ impl Peer {
     /// Closes the peer: nothing is dialed or accepted any more. The host closes its connections.
     pub fn close(&mut self) {
         self.closed = true;
+        self.forget_addresses();
+    }
+
+    /// Stops dialing. The host closes the connections.
+    pub fn forget_addresses(&mut self) {
         self.addresses.clear();
     }
 

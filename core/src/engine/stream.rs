@@ -60,6 +60,13 @@ impl Stream {
             End::Writer(writer) => writer.fail(error),
         }
     }
+
+    pub(super) fn error(&self) -> Option<&Error> {
+        match &self.end {
+            End::Reader(reader) => reader.error.as_ref(),
+            End::Writer(writer) => writer.error.as_ref(),
+        }
+    }
 }
 
 /// The receiving end. It grants as the application consumes.
@@ -288,6 +295,7 @@ impl Writer {
     pub(super) fn fail(&mut self, error: Error) {
         if !self.done && self.error.is_none() {
             self.error = Some(error);
+            self.waiting = false;
         }
     }
 

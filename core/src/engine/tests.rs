@@ -134,6 +134,36 @@ fn a_reader_at_the_end_says_that_it_is_through() {
 }
 
 #[test]
+fn both_ends_tell_why_they_broke_off() {
+    let mut pair = Pair::new(|_| {});
+    let (writer, reader) = pair.stream();
+    assert!(pair.unit(0, |unit| unit.failure(writer).is_none()));
+    pair.engines[0].closed(pair.conns[0][0], NOW);
+    pair.engines[1].closed(pair.conns[0][1], NOW);
+    for (side, stream) in [(0, writer), (1, reader)] {
+        let error = pair.unit(side, |unit| unit.failure(stream).cloned());
+        assert_eq!(error.map(|error| error.kind()), Some(ErrorKind::ConnectionLost));
+    }
+}
+
+#[test]
+fn what_arrived_can_be_read_after_the_unit_has_closed() {
+    let mut pair = Pair::new(|_| {});
+    let (writer, reader) = pair.stream();
+    pair.unit(0, |unit| unit.write(writer, b"read late", NOW)).unwrap();
+    let carrier = pair.unit(0, |unit| unit.finish(writer)).unwrap();
+    assert_eq!(carrier, Some(pair.conns[0][0]));
+    pair.settle();
+    pair.engines[1].closed(pair.conns[0][1], NOW);
+    assert!(pair.unit(1, |unit| unit.failure(reader).is_none()));
+    let chunk = pair.unit(1, |unit| unit.read(reader));
+    assert_eq!(chunk, Chunk::Data(b"read late".as_slice().into()));
+    assert_eq!(pair.unit(1, |unit| unit.read(reader)), Chunk::End);
+    pair.unit(1, |unit| unit.close_stream(reader, ""));
+    assert!(pair.engines[1].unit(UnitId(0)).is_none(), "nothing is left of it");
+}
+
+#[test]
 fn ordered_messages_keep_to_the_bound_of_their_connection() {
     let mut pair = Pair::new(|limits| limits.queue_per_connection = 10_000);
     pair.connect();
@@ -295,4 +325,81 @@ fn a_stream_never_takes_the_number_of_another_one() {
     let opened = unit.open_stream(Direction::RequesterReads, to("r"), None, NOW, ());
     assert_eq!(opened.unwrap_err().kind(), ErrorKind::Overloaded);
     assert_eq!(unit.stats().streams, 255);
+}
+
+#[test]
+fn a_connection_is_attached_before_anything_follows_from_it() {
+    let pair = Pair::new(|_| {});
+    for events in &pair.events {
+        let attached = matches!(events[0], EngineEvent::Attached { unit: UnitId(0), .. });
+        assert!(attached, "{:?}", events[0]);
+    }
+}
+
+#[test]
+fn both_ends_learn_how_a_connection_was_closed() {
+    let mut pair = Pair::new(|_| {});
+    let [a, b] = pair.conns[0];
+    pair.engines[0].close_connection(a, 4321, "enough", NOW);
+    pair.engines[0].close_connection(a, 1000, "twice", NOW);
+    pair.settle();
+    for (side, conn) in [(0, a), (1, b)] {
+        let closed: Vec<_> = pair.events[side]
+            .iter()
+            .filter_map(|event| match event {
+                EngineEvent::Close { conn, code, reason } => Some((*conn, *code, reason.as_str())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(closed, [(conn, 4321, "enough")]);
+    }
+}
+
+#[test]
+fn a_ping_of_the_application_is_answered() {
+    let mut pair = Pair::new(|_| {});
+    let [a, b] = pair.conns[0];
+    pair.engines[0].ping(a, NOW);
+    pair.settle();
+    let pinged =
+        |event: &EngineEvent<u64>| matches!(event, EngineEvent::Ping { conn } if *conn == b);
+    let ponged =
+        |event: &EngineEvent<u64>| matches!(event, EngineEvent::Pong { conn } if *conn == a);
+    assert_eq!(pair.events[1].iter().filter(|event| pinged(event)).count(), 1);
+    assert_eq!(pair.events[0].iter().filter(|event| ponged(event)).count(), 1);
+}
+
+#[test]
+fn a_peer_that_was_disconnected_can_connect_again() {
+    let mut pair = Pair::new(|_| {});
+    pair.engines[0].with_peer(NOW, |peer| peer.connect("ws://a", true, NOW)).unwrap();
+    pair.engines[0].disconnect(NOW);
+    pair.settle();
+    assert_eq!(pair.engines.each_ref().map(|engine| engine.peer().units().count()), [0, 0]);
+    assert_eq!(pair.engines[0].deadline(), None, "nothing is dialed any more");
+    pair.connect();
+    pair.settle();
+    assert_eq!(pair.engines.each_ref().map(|engine| engine.peer().units().count()), [1, 1]);
+}
+
+#[test]
+fn what_a_remote_peer_causes_has_a_bound_of_its_own() {
+    for (queue, owed) in [(1 << 20, 5_000), (5_000, 1 << 20)] {
+        let mut pair = Pair::new(|limits| {
+            limits.queue_per_connection = queue;
+            limits.owed_per_connection = owed;
+        });
+        let [a, b] = pair.conns[0];
+        let mut pings = Vec::new();
+        for _ in 0..3_000 {
+            FrameWriter::new(Side::Client, 0).ping(&mut pings, &[]);
+        }
+        let (few, rest) = pings.split_at(pings.len() / 3);
+        pair.engines[1].receive(b, few, NOW);
+        assert!(!pair.engines[1].is_clogged(b));
+        pair.engines[1].receive(b, rest, NOW);
+        assert!(pair.engines[1].is_clogged(b));
+        pair.carry([a, b], 1);
+        assert!(!pair.engines[1].is_clogged(b));
+    }
 }

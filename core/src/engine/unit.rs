@@ -235,6 +235,11 @@ impl<R> Unit<R> {
         self.links.iter().position(|link| link.conn == conn)
     }
 
+    /// Whether nothing is left of the unit: neither a connection nor a stream that is not closed.
+    pub(super) fn is_over(&self) -> bool {
+        self.links.is_empty() && self.streams.is_empty()
+    }
+
     /// Whether the unit has a connection that takes messages.
     pub fn is_open(&self) -> bool {
         self.links.iter().any(|link| !link.closing)
@@ -364,7 +369,7 @@ impl<R> Unit<R> {
     /// connection before some of it has been written. Otherwise a peer that sends and never reads
     /// could fill the memory.
     pub fn is_clogged(&self, conn: ConnId) -> bool {
-        self.at(conn).is_some_and(|at| self.links[at].owed() >= self.limits.queue_per_connection)
+        self.at(conn).is_some_and(|at| self.links[at].owed() >= self.limits.owed())
     }
 
     /// Queues the close frame of a connection; nothing else goes out behind it.
@@ -373,6 +378,15 @@ impl<R> Unit<R> {
             let before = self.links[at].out.len();
             self.links[at].close(code, reason);
             self.budget.add(self.links[at].out.len() - before);
+            self.announce(at);
+        }
+    }
+
+    /// Queues a ping beside those of the heartbeat.
+    pub fn ping(&mut self, conn: ConnId) {
+        if let Some(at) = self.at(conn) {
+            let added = self.links[at].ping();
+            self.budget.add(added);
             self.announce(at);
         }
     }
@@ -796,11 +810,12 @@ impl<R> Unit<R> {
     }
 
     /// Ends a writer: the reader will come to the end behind what was written. See
-    /// [`finished`](Unit::finished) for when it has.
+    /// [`finished`](Unit::finished) for when it has. Returns the connection that the end was queued
+    /// on; none as long as the stream is not accepted.
     ///
     /// # Errors
     /// The error that the stream broke with.
-    pub fn finish(&mut self, id: StreamId) -> Result<()> {
+    pub fn finish(&mut self, id: StreamId) -> Result<Option<ConnId>> {
         let Some(Stream { end: End::Writer(writer), conn, remote, .. }) =
             self.streams.get_mut(&id.0)
         else {
@@ -810,15 +825,21 @@ impl<R> Unit<R> {
             return Err(error.clone());
         }
         writer.finishing = true;
+        let (conn, chan) = (*conn, *remote);
         if writer.finish_sent || conn.is_none() {
-            return Ok(());
+            return Ok(conn);
         }
         writer.finish_sent = true;
         // Only a peer that grants credit tells when its reader is through.
         writer.done |= !matches!(self.dialect, Dialect::Credit { .. });
-        let (conn, chan) = (*conn, *remote);
         self.stream_frame(conn, chan, StreamOp::Finish);
-        Ok(())
+        Ok(conn)
+    }
+
+    /// The error that a stream broke with, at either end of it. What a reader received before can
+    /// still be [read](Unit::read).
+    pub fn failure(&self, id: StreamId) -> Option<&Error> {
+        self.streams.get(&id.0)?.error()
     }
 
     /// Whether a writer has ended: none while it has not, then how.

@@ -429,7 +429,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             return false;
         }
         let own = self.own.len() + (self.out.len() - self.of_unit).saturating_sub(self.written);
-        own >= self.shared.limits.queue_per_connection
+        own >= self.shared.limits.owed()
             || self.unit.as_ref().is_some_and(|unit| unit.is_clogged(self.conn))
     }
 

@@ -163,10 +163,14 @@ impl Host {
                 ctx.note(self.index, format_args!("dials {url}"));
                 ctx.effects.push(Effect::Dial { address, url });
             }
-            EngineEvent::Close { conn } => {
+            EngineEvent::Close { conn, .. } => {
                 ctx.note(self.index, format_args!("closes {conn:?}"));
                 ctx.effects.push(Effect::Close { conn });
             }
+            EngineEvent::Attached { conn, unit, .. } => {
+                ctx.note(self.index, format_args!("attaches {conn:?} to {unit:?}"));
+            }
+            EngineEvent::Ping { .. } | EngineEvent::Pong { .. } => {}
             other => panic!("an unknown event: {other:?}"),
         }
     }

@@ -116,7 +116,7 @@ impl Node {
                     let error = roletalk::Error::new(ErrorKind::ConnectFailed, "no network here");
                     self.engine.dial_failed(address, error, now);
                 }
-                EngineEvent::Close { conn } => happenings.push(Happening::Close(conn)),
+                EngineEvent::Close { conn, .. } => happenings.push(Happening::Close(conn)),
                 EngineEvent::Unit { unit, event } => {
                     happenings.extend(self.unit_event(unit, event, now));
                 }

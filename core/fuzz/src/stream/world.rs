@@ -246,7 +246,7 @@ impl World {
         let hold = end.hold;
         let finished = self.nodes[end.at].unit(Some(hold.unit), now, |unit| unit.finish(hold.id));
         end.state = match finished {
-            Some(Ok(())) => State::Finished,
+            Some(Ok(_)) => State::Finished,
             _ => State::Failed,
         };
         self.judge();

@@ -1,0 +1,463 @@
+/// <reference types="node" />
+import { EventEmitter } from 'events';
+import * as http from 'http';
+import * as https from 'https';
+import { LookupFunction, Socket } from 'net';
+import { Readable, ReadableOptions, Writable, WritableOptions } from 'stream';
+import { ConnectionOptions, PeerCertificate, SecureContextOptions } from 'tls';
+
+// Options.
+
+/** Options of a peer. */
+export interface PeerOptions {
+  /** Whether it wants to be told of other peers, and dials those that serve its destinations. Default true. */
+  friendly?: boolean;
+  /** The name shown to others. Default empty. */
+  name?: string;
+}
+
+/** Options to listen with. */
+export interface ListenOptions {
+  /** The port, 0 for any that is free. Must be given. */
+  port?: number;
+  /** The address to bind to. Default all. */
+  host?: string;
+  /** A server to use instead of one of its own. */
+  server?: http.Server | https.Server;
+  /** Certificate and key, to accept `wss` only. */
+  ssl?: SecureContextOptions;
+  /** The only path that is served. Default all. */
+  path?: string;
+}
+
+/** What `connect` takes beside the options of the socket. */
+export interface ConnectOptions {
+  /** Whether the address is dialed again when the connection is lost or cannot be made. Default true. */
+  permanent?: boolean;
+}
+
+/** Options of the socket and the upgrade: those that `ws` has for its clients. */
+export interface ClientOptions extends SecureContextOptions {
+  agent?: http.Agent | https.Agent | boolean;
+  checkServerIdentity?(servername: string, cert: PeerCertificate): Error | undefined | boolean;
+  family?: number;
+  followRedirects?: boolean;
+  /** Milliseconds for connection and upgrade. Default 30 000. */
+  handshakeTimeout?: number;
+  headers?: { [name: string]: string | string[] | number };
+  localAddress?: string;
+  lookup?: LookupFunction;
+  maxRedirects?: number;
+  origin?: string;
+  protocolVersion?: 8 | 13;
+  /** Whether the certificate of the other side is verified. Default true, unlike in roletalk 1.1.3. */
+  rejectUnauthorized?: boolean;
+  servername?: string;
+  ALPNProtocols?: ConnectionOptions['ALPNProtocols'];
+  [option: string]: any;
+}
+
+/** What a destination is asked to do. */
+export interface EmitOptions {
+  /** Which handler is meant. */
+  event: string;
+  /** Milliseconds to wait for an answer. Default five minutes. Requests only. */
+  timeout?: number;
+  /** The unit that is meant. Default the next one in turn. */
+  unit?: Unit;
+  /** Gives up waiting for the answer. Requests only. */
+  signal?: AbortSignal;
+}
+
+// Data.
+
+type sendableDatum = string | number | boolean | Object | Buffer | null | undefined;
+/** What can be sent: functions, symbols and bigints travel as null. */
+export type sendableData = sendableDatum | sendableDatum[];
+
+/** What a unit runs on. */
+export interface PeerMetaData {
+  /** Operating system. */
+  os: string;
+  /** What runs the process. */
+  runtime: string;
+  /** Wall clock when it connected, in milliseconds since 1970. */
+  time: number;
+  /** Milliseconds since it was made, when it connected. */
+  uptime: number;
+  /** Version of the protocol. */
+  protocol: string;
+}
+
+/** What a handler gets, and what a request resolves to. */
+export interface Context<Data = any> {
+  /** The payload. May be replaced by middleware. */
+  data: Data;
+  /** `binary`, `null`, `boolean`, `string`, `number` or `object`. May be replaced by middleware. */
+  type: string;
+  /** The payload as it came. */
+  origin: {
+    /** Its bytes. */
+    raw: Buffer;
+    /** Its type. */
+    type: string;
+  };
+  /** Who sent it. */
+  unit: Unit;
+  /** The role that is meant; handlers only. */
+  role: string;
+  /** The event that is meant; handlers only. */
+  event: string;
+  /** What is answered; middleware of requests. */
+  response?: any;
+  /** What is rejected with, when it is truthy; middleware of requests. */
+  error?: any;
+  /** Round-trip time in milliseconds; answers only. */
+  rtt?: number;
+  /** Waits until the next handler has answered; handlers of requests only. */
+  next?(): Promise<void>;
+}
+
+/** The context of a unit's request to write to this peer. */
+export interface ContextForReadable<Data = any> extends Context<Data> {
+  /** What the unit writes. */
+  readable: Readable;
+}
+
+/** The context of a unit's request to read from this peer. */
+export interface ContextForWritable<Data = any> extends Context<Data> {
+  /** What the unit reads. */
+  writable: Writable;
+}
+
+/** Answers a request: with an error if that is truthy, else with data. */
+export type RequestCallback = (err: any, data?: sendableData) => void;
+/** Handles messages. */
+export type MessageHandler = (ctx: Context) => void;
+/** Handles requests. What it throws or rejects with, rejects the request. */
+export type RequestHandler = (ctx: Context, cb: RequestCallback) => void;
+/** Handles requests to read from this peer. */
+export type WritableHandler = (ctx: ContextForWritable, cb: RequestCallback) => void;
+/** Handles requests to write to this peer. */
+export type ReadableHandler = (ctx: ContextForReadable, cb: RequestCallback) => void;
+
+// Errors.
+
+/** Codes of errors; they never change. */
+export type ErrorCode =
+  | 'INVALID_ARGUMENT'
+  | 'CLOSED'
+  | 'NO_UNIT'
+  | 'TIMEOUT'
+  | 'REJECTED'
+  | 'CONNECTION_LOST'
+  | 'OVERLOADED'
+  | 'TOO_LARGE'
+  | 'AUTH_REFUSED'
+  | 'CONNECT_FAILED'
+  | 'PROTOCOL'
+  | 'STREAM_CLOSED'
+  | 'DATA'
+  | 'IO'
+  | 'TLS'
+  | 'HANDLER_PANICKED'
+  | 'HANDLER_FAILED'
+  | 'HEARTBEAT_TIMEOUT';
+
+/** All codes. */
+export const errorCodes: readonly ErrorCode[];
+
+/** An error of this package. */
+export class RoletalkError extends Error {
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown });
+  /** What went wrong. */
+  code: ErrorCode;
+}
+
+// Connections.
+
+/** A connection to a unit: the parts of a `ws` WebSocket that make sense for one that carries roletalk. */
+export interface Connection extends EventEmitter {
+  /** What was dialed; undefined for one that was accepted. */
+  readonly url: string | undefined;
+  /** 0 connecting, 1 open, 2 closing, 3 closed. */
+  readonly readyState: 0 | 1 | 2 | 3;
+  readonly CONNECTING: 0;
+  readonly OPEN: 1;
+  readonly CLOSING: 2;
+  readonly CLOSED: 3;
+  readonly protocol: string;
+  readonly extensions: string;
+  /** Bytes that wait in the socket. */
+  readonly bufferedAmount: number;
+  /** Closes it; an address that is dialed permanently is dialed again. */
+  close(code?: number, reason?: string): void;
+  /** Destroys the socket. */
+  terminate(): void;
+  /** Sends a ping. */
+  ping(data?: any, mask?: boolean, cb?: (err?: Error | null) => void): void;
+
+  on(event: 'close', listener: (code: number, reason: string) => void): this;
+  on(event: 'error', listener: (error: Error) => void): this;
+  on(event: 'ping' | 'pong', listener: (data: Buffer) => void): this;
+  on(event: string | symbol, listener: (...args: any[]) => void): this;
+}
+
+/** What `connect` resolves to. */
+export interface Connected {
+  unit: Unit;
+  ws: Connection;
+}
+
+// Counters.
+
+/** Counters of a connection. */
+export interface ConnectionStats {
+  framesSent: number;
+  framesReceived: number;
+  bytesSent: number;
+  bytesReceived: number;
+  /** Bytes that wait to be written. */
+  queued: number;
+  /** Milliseconds of the last ping, null before the first answer. */
+  roundTrip: number | null;
+}
+
+/** Counters of a unit. */
+export interface UnitStats {
+  messagesSent: number;
+  messagesReceived: number;
+  /** Messages that were dropped because too many handlers ran. */
+  messagesDropped: number;
+  requestsSent: number;
+  requestsReceived: number;
+  /** Requests that were rejected because too many handlers ran. */
+  requestsShed: number;
+  /** Requests that wait for an answer. */
+  waiting: number;
+  /** Handlers that have not answered. */
+  running: number;
+  /** Open streams. */
+  streams: number;
+  streamBytesSent: number;
+  streamBytesReceived: number;
+  /** Milliseconds that the last answer took, null before the first. */
+  lastAnswer: number | null;
+  connections: ConnectionStats[];
+}
+
+/** Counters of a peer. */
+export interface PeerStats {
+  /** Requests that wait, handlers that have not answered, streams that are open. */
+  busy: number;
+  units: ({ id: string; name: string | undefined } & Partial<UnitStats>)[];
+}
+
+// Peers.
+
+/** The local node: it listens, connects, offers roles, and knows what units offer. */
+export class Peer extends EventEmitter {
+  constructor(options?: PeerOptions);
+  /** The name shown to units that connect from now on. */
+  name: string;
+  /** See `PeerOptions`. */
+  friendly: boolean;
+  /** Unique for the lifetime of this peer. */
+  get id(): string;
+  /** The port that this peer listens on. */
+  get port(): number | undefined;
+  /** Adds a key: only units that share one of the keys are let in. */
+  addPresharedKey(id: string, key: string): this;
+  /** Sets a tag shown to units that connect from now on. */
+  setTag(key: string, value: string): void;
+  /** This peer's tags. */
+  getTags(): { [key: string]: string };
+  /** To be called before `handleUpgrade`, when this peer does not listen itself. */
+  prepareWSServer(): void;
+  /** Takes a request for an upgrade of somebody else's HTTP server. */
+  handleUpgrade(request: http.IncomingMessage, socket: Socket, upgradeHead: Buffer): void;
+  /** Listens. Throws when the arguments are unusable, or it listens already. */
+  listen(options: ListenOptions | number): Promise<Peer>;
+  listen(options: ListenOptions | number, cb: Function): void;
+  /** Closes all connections and the server, and stops dialing. */
+  close(cb?: (err?: Error) => void): http.Server | https.Server | undefined;
+  /**
+   * Withdraws the roles, lets what is under way finish, and closes.
+   * @param limit milliseconds after which it closes in any case, default 10 000
+   */
+  drain(limit?: number): Promise<void>;
+  /** Closes; for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
+  /** Dials an address, and dials it again when the connection is lost, unless `permanent` is false. */
+  connect(address: string, options?: ClientOptions & ConnectOptions): Promise<Connected>;
+  connect(address: string, cb: (err?: any, res?: Connected) => void): void;
+  connect(
+    address: string,
+    options: (ClientOptions & ConnectOptions) | undefined,
+    cb?: (err?: any, res?: Connected) => void,
+  ): Promise<Connected>;
+  /** A role that units offer. */
+  destination(name: string): Destination;
+  /** A service of this peer, made if need be. */
+  role(name: string, active?: boolean): Role;
+  /** Connected units. */
+  get units(): Unit[];
+  /** This peer's roles. */
+  get roles(): Role[];
+  /** This peer's destinations. */
+  get destinations(): Destination[];
+  /** Counters. */
+  stats(): PeerStats;
+  /** Handles the messages of all roles, before their own handlers. */
+  onMessage(handler: MessageHandler): void;
+  /** Handles the requests of all roles, before their own handlers. */
+  onRequest(handler: RequestHandler): void;
+  /** Handles the requests to write, of all roles, before their own handlers. */
+  onReadable(handler: ReadableHandler): void;
+  /** Handles the requests to read, of all roles, before their own handlers. */
+  onWritable(handler: WritableHandler): void;
+  /** Handles everything of all roles, before all other handlers. */
+  onData(handler: MessageHandler | RequestHandler | WritableHandler | ReadableHandler): void;
+
+  /** All is closed, after `close`. */
+  on(event: 'close', handler: () => void): this;
+  /** A unit has connected. */
+  on(event: 'unit', handler: (unit: Unit) => void): this;
+  /** A role was made. */
+  on(event: 'role', handler: (role: Role) => void): this;
+  /** A handshake failed, whichever side refused. */
+  on(event: 'auth_error', handler: (error: RoletalkError) => void): this;
+  /** An address is connected after `count` attempts that failed. */
+  on(event: 'reconnect_success', handler: (info: { address: string; count: number }) => void): this;
+  /** One more attempt failed. */
+  on(
+    event: 'reconnect_fail',
+    handler: (info: { address: string; count: number; error: RoletalkError }) => void,
+  ): this;
+  /**
+   * A handler threw or rejected, or got data that cannot be read. The request, if it was one, is
+   * rejected. Without a listener it is a warning of the process.
+   */
+  on(event: 'handler_error', handler: (error: any, ctx: Context | undefined) => void): this;
+  /** A unit does not read what is sent to it, or sends more than the handlers can take. */
+  on(
+    event: 'slow_consumer',
+    handler: (info: { unit: Unit; queued: number; dropped: number }) => void,
+  ): this;
+  on(event: string | symbol, handler: (...args: any[]) => void): this;
+}
+
+/** A connected remote peer. */
+export class Unit extends EventEmitter {
+  private constructor();
+  /** Unique for its lifetime. */
+  readonly id: string;
+  /** Its name. */
+  get name(): string | undefined;
+  /** What it runs on. */
+  get meta(): PeerMetaData;
+  /** The roles that it serves now. */
+  getRoles(): string[];
+  /** Its tags. */
+  getTags(): { [key: string]: string };
+  /** Closes all its connections; it is not dialed again. */
+  close(): void;
+  /** Counters; undefined when it is closed. */
+  stats(): UnitStats | undefined;
+
+  /** The last connection is closed. */
+  on(event: 'close', handler: () => void): this;
+  /** It broke the protocol; the connection is closed. */
+  on(event: 'error', handler: (error: RoletalkError) => void): this;
+  on(event: string | symbol, handler: (...args: any[]) => void): this;
+}
+
+/** A service of the local peer. */
+export class Role extends EventEmitter {
+  private constructor();
+  readonly name: string;
+  /** Handles messages of an event, or of all. */
+  onMessage(event: string, handler: MessageHandler): EventEmitter;
+  onMessage(handler: MessageHandler): undefined;
+  /** Handles requests of an event, or of all. */
+  onRequest(event: string, handler: RequestHandler): EventEmitter;
+  onRequest(handler: RequestHandler): undefined;
+  /** Handles requests to write to this peer, of an event, or of all. */
+  onReadable(event: string, handler: ReadableHandler): EventEmitter;
+  onReadable(handler: ReadableHandler): undefined;
+  /** Handles requests to read from this peer, of an event, or of all. */
+  onWritable(event: string, handler: WritableHandler): EventEmitter;
+  onWritable(handler: WritableHandler): undefined;
+  /** Handles everything, before the other handlers of the role. */
+  onData(handler: MessageHandler | RequestHandler | WritableHandler | ReadableHandler): void;
+  /** Withdraws the role: units are told, requests are rejected, messages dropped. */
+  disable(): void;
+  /** Offers the role again. */
+  enable(): void;
+  /** Whether it is offered. */
+  get active(): boolean;
+  get peer(): Peer;
+}
+
+/** One answer to a survey. */
+export type SurveyAnswer<Data = any> =
+  | { unit: Unit; ctx: Context<Data>; error?: undefined }
+  | { unit: Unit; ctx?: undefined; error: any };
+
+/** The answers to a survey, in the order in which they come. */
+export interface Survey<Data = any> extends AsyncIterable<SurveyAnswer<Data>> {
+  /** How many units were asked. */
+  readonly size: number;
+}
+
+/** A role that units offer. Units take turns. */
+export class Destination extends EventEmitter {
+  private constructor();
+  /** The units that serve it now. */
+  get units(): Unit[];
+  get name(): string;
+  get peer(): Peer;
+  /** Whether any unit serves it. */
+  get ready(): boolean;
+  /** Waits until a unit serves it. */
+  whenReady(options?: { signal?: AbortSignal }): Promise<this>;
+  /** Sends a message. Returns the unit that it goes to, if any. The callback is called when it is written. */
+  send(event: string | EmitOptions, data?: sendableData, cb?: (err: any) => void): Unit | undefined;
+  /** Sends a message to every unit. */
+  broadcast(event: string | EmitOptions, data?: sendableData): void;
+  /** Asks a unit. Throws when there is none. */
+  request<Data = any>(event: string | EmitOptions, data?: sendableData): Promise<Context<Data>>;
+  request<Data = any>(
+    event: string | EmitOptions,
+    data: sendableData,
+    cb: (err: any, ctx: Context<Data>) => void,
+  ): Promise<Context<Data>>;
+  /** Asks every unit. Without a callback, the answers can be iterated over. */
+  survey<Data = any>(
+    event: string | EmitOptions,
+    data: sendableData,
+    cb: (err: any, ctx: Context<Data>) => void,
+  ): number;
+  survey<Data = any>(event: string | EmitOptions, data?: sendableData): Survey<Data>;
+  /** Asks a unit for a stream to read from. Throws when there is no unit. */
+  Readable(event: string | EmitOptions, data?: sendableData, options?: ReadableOptions): Readable;
+  /** Asks a unit for a stream to write to. Throws when there is no unit. */
+  Writable(event: string | EmitOptions, data?: sendableData, options?: WritableOptions): Writable;
+
+  /** The first unit serves it. */
+  on(event: 'open', handler: () => void): this;
+  /** One more unit serves it. */
+  on(event: 'unit', handler: (unit: Unit) => void): this;
+  /** No unit serves it any more. */
+  on(event: 'close', handler: () => void): this;
+  on(event: string | symbol, handler: (...args: any[]) => void): this;
+}
+
+/** The peer that all modules of the program share; made at the first call. */
+export let Singleton: (options?: PeerOptions) => Peer;
+
+export const PEER_RECONNECT_SUCCESS_EVENT: 'reconnect_success';
+export const PEER_RECONNECT_FAIL_EVENT: 'reconnect_fail';
+
+/** Moves a unit between the destinations of a peer after its roles. */
+export function refreshPeerDestinations(this: Peer, unit: Unit): void;

@@ -1,0 +1,252 @@
+'use strict';
+
+const { EventEmitter } = require('node:events');
+const { Socket } = require('node:net');
+const { RoletalkError } = require('./errors.js');
+const { call, emit } = require('./guard.js');
+const { NONE } = require('./protocol.js');
+
+/** How long the other side may take to close its end of the socket. */
+const CLOSE_TIMEOUT = 30_000;
+
+/** What the socket is given at once, so that it can be seen how writing goes on. */
+const SLICE = 512 * 1024;
+
+const CONNECTING = 0;
+const OPEN = 1;
+const CLOSING = 2;
+const CLOSED = 3;
+
+/**
+ * One connection to a unit. It has the parts of a `ws` WebSocket that make sense for one that carries
+ * roletalk: `readyState`, `close`, `terminate`, `ping`, and the events `close` (code, reason),
+ * `error`, `ping` and `pong`.
+ */
+class Connection extends EventEmitter {
+  constructor(host, socket, number, url) {
+    super();
+    this.host = host;
+    this.number = number;
+    this.url = url;
+    this.readyState = OPEN;
+    this.protocol = '';
+    this.extensions = '';
+    this._socket = socket;
+    this._code = 1006;
+    this._reason = '';
+    this._timer = null;
+    this._unit = null;
+    this._address = undefined;
+    /** Callbacks of messages that are queued, and that are being written. */
+    this._queued = [];
+    this._writing = [];
+    /** The piece that is being written: its length, and what the socket has not been given. */
+    this._length = 0;
+    this._rest = null;
+    /** The last piece, once the connection is to end. */
+    this._last = undefined;
+    /** Callbacks of the socket for what was found to be written before. */
+    this._early = 0;
+    this._clogged = false;
+    /** Whether what is written may be looked at after the write: by TLS, or by somebody's own stream. */
+    this._keepsMemory = !(socket instanceof Socket) || Boolean(socket.encrypted);
+    this._onWritten = (error) => this._written(error);
+    socket.setTimeout(0);
+    socket.setNoDelay(true);
+    socket.on('data', (chunk) => this._feed(chunk));
+    socket.on('end', () => this._ended());
+    socket.on('error', (error) => this._failed(error));
+    socket.on('close', () => this._closed());
+  }
+
+  /** Bytes that wait in the socket. */
+  get bufferedAmount() {
+    return this._socket.writableLength;
+  }
+
+  /**
+   * Closes this connection.
+   * @param {number} [code] a WebSocket close code
+   * @param {string} [reason]
+   */
+  close(code = 1000, reason = '') {
+    if (this.readyState !== OPEN) return;
+    this.readyState = CLOSING;
+    const { host } = this;
+    host.native.closeConnection(this.number, code, String(reason), host.now());
+    host.schedule();
+  }
+
+  /** Destroys the socket without a word. */
+  terminate() {
+    if (this.readyState === CLOSED) return;
+    this.readyState = CLOSING;
+    // At once, so that nothing more is sent on it.
+    this._gone();
+    this._socket.destroy();
+  }
+
+  /** Sends a ping; the event `pong` tells of the answer. `data` and `mask` are ignored. */
+  ping(data, mask, callback) {
+    const done = [data, mask, callback].find((argument) => typeof argument === 'function');
+    if (this.readyState !== OPEN) {
+      if (done) process.nextTick(done, new Error(`WebSocket is not open: readyState ${this.readyState}`));
+      return;
+    }
+    const { host } = this;
+    host.native.ping(this.number, host.now());
+    host.schedule();
+    if (done) this._onceWritten(done);
+  }
+
+  _feed(chunk) {
+    if (this.number === NONE) return;
+    if (this.host.busy) {
+      // User code in the middle of a batch has made the socket emit.
+      process.nextTick(() => this._feed(chunk));
+      return;
+    }
+    if (this.host.feed(this, chunk) && this.number !== NONE) {
+      this._clogged = true;
+      this._socket.pause();
+    }
+  }
+
+  _onceWritten(callback) {
+    this._queued.push(callback);
+  }
+
+  /** Writes a piece. Returns whether the socket is done with its memory. */
+  _write(piece) {
+    if (this._queued.length > 0) this._writing.push(...this._queued.splice(0));
+    this._length = piece.length;
+    this._rest = piece;
+    return this._continue();
+  }
+
+  /**
+   * Writes what is left of a piece, slice by slice, until the socket cannot take more at once.
+   * Returns whether the socket is done with all of it.
+   */
+  _continue() {
+    const socket = this._socket;
+    while (this._rest !== null) {
+      const rest = this._rest;
+      this._rest = rest.length > SLICE ? rest.subarray(SLICE) : null;
+      const last = this._rest === null;
+      socket.write(last ? rest : rest.subarray(0, SLICE), this._onWritten);
+      if (socket.writableLength > 0 || socket.destroyed) return false;
+      this._early++;
+    }
+    this._done();
+    return true;
+  }
+
+  /** The socket has written a slice. */
+  _written(error) {
+    if (this._early > 0) {
+      this._early--;
+      return;
+    }
+    if (error || this._socket.destroyed) return;
+    if (this._rest === null) {
+      this._done();
+      return;
+    }
+    // A connection over which something large goes out slowly is alive.
+    if (this.number !== NONE) this.host.native.writing(this.number, this.host.now());
+    this._continue();
+  }
+
+  /** The piece is out. */
+  _done() {
+    const length = this._length;
+    this._length = 0;
+    if (this._writing.length > 0) {
+      for (const callback of this._writing.splice(0)) call(callback, null, this);
+    }
+    if (this._last !== undefined) {
+      this._finish();
+      return;
+    }
+    if (this.number === NONE) return;
+    this.host.written(this, length);
+    if (this._clogged && !this.host.native.isClogged(this.number, this.host.now())) {
+      this._clogged = false;
+      this._socket.resume();
+    }
+  }
+
+  /** The engine is through with this connection. */
+  _closing(code, reason) {
+    this._code = code;
+    this._reason = reason;
+    const sockets = this._unit?._sockets ?? [];
+    const at = sockets.indexOf(this);
+    if (at >= 0) sockets.splice(at, 1);
+    if (this.readyState === OPEN) this.readyState = CLOSING;
+  }
+
+  /** Ends the socket behind what is being written and the last piece, if any. */
+  _end(piece) {
+    this.number = NONE;
+    if (this._socket.destroyed) return;
+    this._last = piece;
+    if (this._length === 0) this._finish();
+  }
+
+  _finish() {
+    const socket = this._socket;
+    // What still comes is of no interest, but must be read for the end to be seen.
+    socket.resume();
+    const callbacks = this._takeCallbacks();
+    const done = (error) => {
+      for (const callback of callbacks) call(callback, error ? closed() : null, this);
+    };
+    if (this._last === null) socket.end(done);
+    else socket.end(this._last, done);
+    this._last = null;
+    this._timer = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT);
+    this._timer.unref();
+  }
+
+  _ended() {
+    this._gone();
+    this._socket.end();
+  }
+
+  _failed(error) {
+    if (this.listenerCount('error') > 0) emit(this, 'error', error);
+  }
+
+  _closed() {
+    clearTimeout(this._timer);
+    this._gone();
+    this.readyState = CLOSED;
+    for (const callback of this._takeCallbacks()) call(callback, closed());
+    emit(this, 'close', this._code, this._reason);
+  }
+
+  _takeCallbacks() {
+    return this._writing.splice(0).concat(this._queued.splice(0));
+  }
+
+  /** Tells the engine that the socket is no more. */
+  _gone() {
+    if (this.number === NONE) return;
+    const { host } = this;
+    host.native.closed(this.number, host.now());
+    host.schedule();
+  }
+}
+
+function closed() {
+  return new RoletalkError('CONNECTION_LOST', 'Socket closed');
+}
+
+for (const [name, value] of Object.entries({ CONNECTING, OPEN, CLOSING, CLOSED })) {
+  Object.defineProperty(Connection, name, { value, enumerable: true });
+  Object.defineProperty(Connection.prototype, name, { value, enumerable: true });
+}
+
+module.exports = { Connection };

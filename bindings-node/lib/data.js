@@ -1,0 +1,58 @@
+'use strict';
+
+/** Type bytes of payloads. */
+const Kind = { BINARY: 0, NULL: 1, BOOLEAN: 2, STRING: 3, NUMBER: 4, OBJECT: 5 };
+const NAMES = ['binary', 'null', 'boolean', 'string', 'number', 'object'];
+const EMPTY = Buffer.alloc(0);
+
+/**
+ * @param {number} kind a type byte
+ * @returns {string} the name that contexts have for it
+ */
+function kindName(kind) {
+  return NAMES[kind] ?? '?';
+}
+
+/**
+ * The type byte that a value travels with. Only buffers are binary; other typed arrays are objects.
+ */
+function kindOf(value) {
+  switch (typeof value) {
+    case 'string':
+      return Kind.STRING;
+    case 'number':
+      return Kind.NUMBER;
+    case 'boolean':
+      return Kind.BOOLEAN;
+    case 'object':
+      if (value === null) return Kind.NULL;
+      return Buffer.isBuffer(value) ? Kind.BINARY : Kind.OBJECT;
+    default:
+      return Kind.NULL;
+  }
+}
+
+/**
+ * The text or bytes that a value travels as.
+ * @returns {string | Buffer}
+ */
+function encode(kind, value) {
+  switch (kind) {
+    case Kind.STRING:
+    case Kind.BINARY:
+      return value;
+    case Kind.NUMBER:
+      return String(value);
+    case Kind.BOOLEAN:
+      return value ? '\x01' : '\x00';
+    case Kind.OBJECT: {
+      const json = JSON.stringify(value);
+      if (json === undefined) throw new TypeError('The data has no JSON form');
+      return json;
+    }
+    default:
+      return '';
+  }
+}
+
+module.exports = { EMPTY, Kind, encode, kindName, kindOf };

@@ -1,0 +1,106 @@
+'use strict';
+
+/**
+ * One request on its way through the handlers, until it is answered.
+ *
+ * A handler's answer is not sent at once: handlers of the same level still run, and those that
+ * wait for `ctx.next()` go on one after the other, the last one first, each on its own turn of the
+ * loop. What `ctx.response` and `ctx.error` hold in the end is sent.
+ */
+class Exchange {
+  constructor(host, ctx, number, generation) {
+    this.host = host;
+    this.ctx = ctx;
+    this.number = number;
+    this.generation = generation;
+    /** Whether a handler has answered. */
+    this.done = false;
+    this.sent = false;
+    this.resolvers = null;
+    this.answer = (error, response) => {
+      const { done } = this;
+      this.done = true;
+      ctx.response = response;
+      ctx.error = error;
+      if (done) return;
+      host.answers.push(this);
+      host.schedule();
+    };
+  }
+
+  next() {
+    return new Promise((resolve) => {
+      this.resolvers ??= [];
+      this.resolvers.push(resolve);
+    });
+  }
+
+  /** Lets those who wait go on, then sends the answer. */
+  commit() {
+    if (this.resolvers !== null && this.resolvers.length > 0) {
+      setImmediate(() => this.resume());
+    } else {
+      this.send();
+    }
+  }
+
+  resume() {
+    const resolve = this.resolvers.pop();
+    if (resolve === undefined) return this.send();
+    resolve();
+    // A turn for what the handler does next, then the next handler.
+    setImmediate(() => setImmediate(() => this.resume()));
+  }
+
+  send() {
+    if (this.sent) return;
+    this.sent = true;
+    const { error, response } = this.ctx;
+    if (error) return this.refuse(error);
+    try {
+      this.accept(response);
+    } catch (failure) {
+      this.refuse(failure);
+      this.failed(failure);
+    }
+  }
+
+  accept(response) {
+    this.host.respond(this, response);
+  }
+
+  refuse(error) {
+    this.host.reject(this, error instanceof Error ? error.message : String(error));
+  }
+
+  /** A handler threw, or its answer cannot be sent. */
+  failed(error) {
+    const { ctx } = this;
+    if (!this.done) this.answer(error);
+    ctx.unit._peer._handlerFailed(error, ctx);
+  }
+}
+
+/** A unit's request for a stream. */
+class StreamExchange extends Exchange {
+  constructor(host, ctx, number, generation, stream) {
+    super(host, ctx, number, generation);
+    this.stream = stream;
+  }
+
+  accept(response) {
+    const { stream, ctx } = this;
+    stream._channel.accept(this, response);
+    process.nextTick(() => {
+      stream.emit('ready', { unit: ctx.unit });
+      stream._wake();
+    });
+  }
+
+  refuse(error) {
+    this.host.reject(this, String(error));
+    this.stream.destroy();
+  }
+}
+
+module.exports = { Exchange, StreamExchange };

@@ -1,0 +1,30 @@
+'use strict';
+
+// User code that is called in the middle of a batch must not take the rest of the batch with it. What
+// it throws is thrown again with nothing around it, so that it is uncaught as it would be without
+// this package.
+
+function rethrow(error) {
+  throw error;
+}
+
+/** Calls a user's function. */
+function call(fn, ...args) {
+  try {
+    fn(...args);
+  } catch (error) {
+    process.nextTick(rethrow, error);
+  }
+}
+
+/** Emits an event to a user's listeners. */
+function emit(emitter, ...args) {
+  try {
+    return emitter.emit(...args);
+  } catch (error) {
+    process.nextTick(rethrow, error);
+    return true;
+  }
+}
+
+module.exports = { call, emit };

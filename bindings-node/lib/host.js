@@ -1,0 +1,496 @@
+'use strict';
+
+const { performance } = require('node:perf_hooks');
+const { NativePeer } = require('./addon.js');
+const { Commands } = require('./commands.js');
+const { EMPTY, Kind, kindOf } = require('./data.js');
+const { AnswerContext, MessageContext, RequestContext, failedContext } = require('./context.js');
+const { EventReader, bytes, words } = require('./events.js');
+const { call, emit } = require('./guard.js');
+const { CODES, PlainError, RoletalkError } = require('./errors.js');
+const {
+  Command,
+  ENDING,
+  EVENT_HEADER,
+  EVENT_WORDS,
+  Flag,
+  Header,
+  LARGE,
+  NONE,
+  OUTPUT_WORDS,
+  OUTPUTS,
+  Op,
+} = require('./protocol.js');
+
+const OUTPUT = 4 * LARGE;
+/** Above this, the engine is told at once that something is written. */
+const BULK = 16384;
+
+const OUTPUTS_AT = words.length - OUTPUTS * OUTPUT_WORDS;
+/** Where small output is taken to; shared by all peers of the thread. */
+let output = Buffer.allocUnsafeSlow(OUTPUT);
+/** Whether a batch is being handed out, by any peer of the thread. */
+let busy = false;
+
+/** Who waits for an answer. */
+class Slot {
+  constructor(number) {
+    this.number = number;
+    this.unit = null;
+    this.callback = null;
+    this.sent = 0;
+    /** Whether the unit was gone already when it was asked. */
+    this.late = false;
+  }
+}
+
+/**
+ * The engine of one peer on the event loop: writes commands for it, hands out what it says, and
+ * keeps its time.
+ *
+ * Commands are collected and done together: at the end of a batch of events, or of the present turn
+ * of the loop.
+ */
+class Host {
+  /**
+   * @param {object} settings as the addon takes them
+   * @param {object} listener what is told of connections and units, see `Peer`
+   */
+  constructor(settings, listener) {
+    this.listener = listener;
+    this.time = performance.now();
+    this.epoch = this.time;
+    this.commands = new Commands();
+    const { words: commandWords, payload } = this.commands;
+    this.native = new NativePeer({ ...settings, now: this.time }, commandWords, payload, words, bytes);
+    this.commands.native = this.native;
+    this.events = new EventReader(this.native, listener._roles);
+    this.conns = [];
+    this.units = [];
+    this.streams = [];
+    this.slots = [];
+    this.freeSlots = [];
+    /** Requests that were answered and whose answers are not sent yet. */
+    this.answers = [];
+    /** Whether the commands are worth a visit to the engine. */
+    this.urgent = false;
+    /** Whether a flush is under way, or will be at the end of the turn. */
+    this.scheduled = false;
+    this.timer = null;
+    this.timerAt = Infinity;
+    this.immediate = null;
+    this.onTurn = () => this.flush();
+    this.onTimer = () => {
+      this.timer = null;
+      this.timerAt = Infinity;
+      this.tick();
+    };
+    this.onImmediate = () => {
+      this.immediate = null;
+      this.tick();
+    };
+  }
+
+  /** The clock that the engine goes by, in milliseconds. */
+  now() {
+    return performance.now();
+  }
+
+  // Commands.
+
+  /** Something was asked of the engine: fetch what follows from it at the end of the turn. */
+  schedule() {
+    this.urgent = true;
+    if (this.scheduled) return;
+    this.scheduled = true;
+    this.time = performance.now();
+    process.nextTick(this.onTurn);
+  }
+
+  /** Sends a message. The callback hears when it is written, or why it is not. */
+  send(unit, role, event, value, callback) {
+    const route = this.commands.route(role, event);
+    const kind = kindOf(value);
+    const slot = callback === undefined ? NONE : this.takeSlot(unit, callback).number;
+    const names = route === NONE ? { role, event } : null;
+    try {
+      this.commands.write(Command.SEND, unit._number, route, slot, 0, names, value, kind);
+    } catch (error) {
+      if (slot !== NONE) this.freeSlot(slot);
+      throw error;
+    }
+    this.schedule();
+  }
+
+  /** Sends a request. The callback gets the error or null, and the context. */
+  request(unit, role, event, value, timeout, callback) {
+    const route = this.commands.route(role, event);
+    const kind = kindOf(value);
+    this.schedule();
+    const slot = this.takeSlot(unit, callback);
+    slot.sent = this.time;
+    const names = route === NONE ? { role, event } : null;
+    try {
+      this.commands.write(Command.REQUEST, unit._number, route, slot.number, timeout, names, value, kind);
+    } catch (error) {
+      this.freeSlot(slot.number);
+      throw error;
+    }
+    return slot;
+  }
+
+  /** Waits no more for an answer. The slot is free when the engine says so. */
+  abandon(slot) {
+    slot.callback = ignore;
+    this.commands.plain(Command.ABANDON, slot.number, 0);
+    this.schedule();
+  }
+
+  respond(exchange, value) {
+    const kind = kindOf(value);
+    this.commands.write(Command.RESPOND, exchange.number, exchange.generation, NONE, 0, null, value, kind);
+    this.schedule();
+  }
+
+  reject(exchange, reason) {
+    this.commands.write(Command.REJECT, exchange.number, exchange.generation, NONE, 0, null, reason, Kind.STRING);
+    this.schedule();
+  }
+
+  takeSlot(unit, callback) {
+    let slot = this.freeSlots.pop();
+    if (slot === undefined) this.slots.push((slot = new Slot(this.slots.length)));
+    slot.unit = unit;
+    slot.callback = callback;
+    slot.late = unit._number === NONE;
+    return slot;
+  }
+
+  freeSlot(number) {
+    const slot = this.slots[number];
+    slot.unit = null;
+    slot.callback = null;
+    this.freeSlots.push(slot);
+  }
+
+  // Connections.
+
+  /** Bytes came. Returns whether the connection is to be read no more for now. */
+  feed(conn, chunk) {
+    this.begin();
+    let clogged;
+    try {
+      clogged = this.native.feed(conn.number, chunk, output, this.time);
+      this.drain();
+    } finally {
+      this.end();
+    }
+    return clogged;
+  }
+
+  /** What was taken for a connection is written. */
+  written(conn, length) {
+    const time = busy ? this.time : performance.now();
+    this.commands.plain(Command.WRITTEN, conn.number, (time - this.epoch) >>> 0);
+    if (length > BULK) this.schedule();
+  }
+
+  // Events.
+
+  begin() {
+    busy = true;
+    this.scheduled = true;
+    this.time = performance.now();
+  }
+
+  end() {
+    this.scheduled = false;
+    busy = false;
+    // What the end of the batch has asked for.
+    if (this.urgent) this.schedule();
+  }
+
+  /** Whether a batch is being handed out, by this peer or another one of the thread. */
+  get busy() {
+    return busy;
+  }
+
+  /** Does what is due. */
+  tick() {
+    this.native.timeout(performance.now());
+    this.flush();
+  }
+
+  /** Does what was asked for, and hands out what follows. */
+  flush() {
+    this.begin();
+    try {
+      this.commitAnswers();
+      this.urgent = false;
+      this.native.poll(output, this.time);
+      this.drain();
+    } finally {
+      this.end();
+    }
+  }
+
+  /** Hands out a batch, and those that follow from it. */
+  drain() {
+    for (;;) {
+      this.dispatch();
+      this.writeOutput();
+      this.commitAnswers();
+      if (!this.urgent && words[Header.MORE] === 0) break;
+      this.urgent = false;
+      this.native.poll(output, this.time);
+    }
+    this.arm(words[Header.DEADLINE]);
+  }
+
+  /** Sets the timer for the engine's deadline, unless it fires before that. */
+  arm(millis) {
+    if (millis === NONE) {
+      // A peer that nobody holds any more must not wait for its timer.
+      clearTimeout(this.timer);
+      this.timer = null;
+      this.timerAt = Infinity;
+      return;
+    }
+    if (millis === 0) {
+      this.immediate ??= setImmediate(this.onImmediate);
+      return;
+    }
+    const at = this.time + millis;
+    if (at >= this.timerAt) return;
+    if (this.timer !== null) clearTimeout(this.timer);
+    this.timerAt = at;
+    this.timer = setTimeout(this.onTimer, millis);
+    this.timer.unref();
+  }
+
+  commitAnswers() {
+    const { answers } = this;
+    if (answers.length === 0) return;
+    this.answers = [];
+    for (const exchange of answers) exchange.commit();
+  }
+
+  writeOutput() {
+    const count = words[Header.OUTPUTS];
+    words[Header.OUTPUTS] = 0;
+    const region = output;
+    for (let i = 0, at = OUTPUTS_AT; i < count; i++, at += OUTPUT_WORDS) {
+      const flags = words[at + 3];
+      const length = words[at + 2];
+      const conn = this.conns[words[at]];
+      let piece = null;
+      let own = (flags & Flag.IN_BUFFER) !== 0;
+      if (own) {
+        piece = this.native.buffer(words[at + 1]);
+      } else if (length > 0) {
+        piece = region.subarray(words[at + 1], words[at + 1] + length);
+        if (conn._keepsMemory) {
+          piece = Buffer.from(piece);
+          own = true;
+        }
+      }
+      if (flags & ENDING) {
+        this.conns[words[at]] = undefined;
+        conn._end(piece);
+        if (piece !== null && !own) this.keep(region);
+      } else if (!conn._write(piece) && !own) {
+        this.keep(region);
+      }
+    }
+  }
+
+  /** A socket still needs the memory that output was taken to. */
+  keep(region) {
+    if (output === region) output = Buffer.allocUnsafeSlow(OUTPUT);
+  }
+
+  dispatch() {
+    const count = this.events.begin();
+    for (let i = 0, at = EVENT_HEADER; i < count; i++, at += EVENT_WORDS) {
+      const first = words[at];
+      switch (first & 0xff) {
+        case Op.MESSAGE:
+          this.incoming(at, first);
+          break;
+        case Op.REQUEST:
+        case Op.OFFER_READABLE:
+        case Op.OFFER_WRITABLE:
+          this.question(at, first);
+          break;
+        case Op.ANSWER:
+          this.answer(at, first);
+          break;
+        case Op.STREAM:
+          this.stream(this.streams[words[at + 1]], at, first);
+          break;
+        case Op.SENT:
+          this.sent(at, first);
+          break;
+        case Op.ABANDONED:
+          this.freeSlot(words[at + 1]);
+          break;
+        case Op.CLOSED:
+          this.conns[words[at + 1]]._closing(words[at + 2], this.events.text(at));
+          break;
+        case Op.PING:
+          emit(this.conns[words[at + 1]], 'ping', EMPTY);
+          break;
+        case Op.PONG:
+          emit(this.conns[words[at + 1]], 'pong', EMPTY);
+          break;
+        default:
+          this.peerEvent(at, first);
+      }
+    }
+  }
+
+  peerEvent(at, first) {
+    const { listener } = this;
+    const a = words[at + 1];
+    const b = words[at + 2];
+    const c = words[at + 3];
+    const d = words[at + 4];
+    const address = b * 0x100000000 + a;
+    switch (first & 0xff) {
+      case Op.ATTACHED: {
+        const description = JSON.parse(this.events.text(at));
+        this.units[b] = listener._attached(this.conns[a], this.units[b], b, description);
+        break;
+      }
+      case Op.UNIT_CLOSED: {
+        const unit = this.units[a];
+        this.units[a] = undefined;
+        this.commands.plain(Command.RELEASE_UNIT, a, 0);
+        unit._number = NONE;
+        listener._unitClosed(unit);
+        const { _lost: lost } = unit;
+        unit._lost = [];
+        for (const fail of lost) fail();
+        break;
+      }
+      case Op.UNIT_ROLES:
+        listener._unitRoles(this.units[a], JSON.parse(this.events.text(at)));
+        break;
+      case Op.AUTH_REFUSED:
+        listener._authRefused(new PlainError('AUTH_REFUSED', this.events.text(at)));
+        break;
+      case Op.DIAL:
+        listener._dial(address, this.events.text(at));
+        break;
+      case Op.DIALED: {
+        const error = first & Flag.FAILED ? new PlainError(CODES[(first >> 8) & 0xff], this.events.text(at)) : null;
+        const conn = d === NONE ? null : this.conns[d];
+        listener._dialed(address, c, (first & Flag.AGAIN) !== 0, error, conn);
+        break;
+      }
+      case Op.SLOW_CONSUMER:
+        listener._slowConsumer(this.units[a], b, c);
+        break;
+      case Op.UNSENT: {
+        const error = new RoletalkError(CODES[(first >> 8) & 0xff], this.events.text(at));
+        listener._unsent(this.units[a], error, b, c);
+        break;
+      }
+      case Op.CONNECTION_CLOSED: {
+        const error = new RoletalkError(CODES[(first >> 8) & 0xff], this.events.text(at));
+        listener._connectionClosed(b === NONE ? null : this.units[b], error);
+        break;
+      }
+    }
+  }
+
+  stream(stream, at, first) {
+    // It may be closed already. Reading and writing call the user's listeners.
+    if (stream === undefined) return;
+    if (first & Flag.FAILED) {
+      const code = CODES[(first >> 8) & 0xff];
+      const text = this.events.text(at);
+      call(() => stream._broken(code, text));
+    } else {
+      call(() => stream._wake());
+    }
+  }
+
+  incoming(at, first) {
+    const unit = this.units[words[at + 1]];
+    const names = this.events.namesOf(at, first);
+    const { handler } = names;
+    if (handler === undefined || !handler._active) return;
+    let ctx;
+    try {
+      ctx = new MessageContext((first >> 8) & 0xff, this.events.payloadOf(at, first), names, unit);
+    } catch (error) {
+      return this.listener._handlerFailed(error, { unit, role: names.role, event: names.event });
+    }
+    handler._emitMsg(ctx);
+  }
+
+  question(at, first) {
+    const unit = this.units[words[at + 1]];
+    const number = words[at + 3];
+    const generation = words[at + 4];
+    const names = this.events.namesOf(at, first);
+    const op = first & 0xff;
+    let ctx;
+    try {
+      ctx = new RequestContext((first >> 8) & 0xff, this.events.payloadOf(at, first), names, unit);
+    } catch (error) {
+      this.reject({ number, generation }, error.message);
+      return this.listener._handlerFailed(error, { unit, role: names.role, event: names.event });
+    }
+    this.listener._question(op, ctx, names.handler, number, generation);
+  }
+
+  answer(at, first) {
+    const number = words[at + 1];
+    const slot = this.slots[number];
+    const { unit, callback, sent, late } = slot;
+    const rtt = Math.ceil(this.time - sent);
+    this.freeSlot(number);
+    if (first & Flag.FAILED) {
+      const code = CODES[(first >> 8) & 0xff];
+      const error =
+        late && words[at + 2] === 1
+          ? new PlainError(code, 'Missing underlying sockets to send data')
+          : new RoletalkError(code, this.events.text(at));
+      const ctx = failedContext(unit, rtt);
+      if (code === 'REJECTED') {
+        ctx.data = error.message;
+        ctx.type = 'string';
+      }
+      if (code === 'CONNECTION_LOST' && words[at + 2] === 0) {
+        // Those who wait hear of it after the unit has closed.
+        unit._lost.push(() => callback(error, ctx));
+        return;
+      }
+      return callback(error, ctx);
+    }
+    let ctx;
+    try {
+      ctx = new AnswerContext((first >> 8) & 0xff, this.events.payloadOf(at, first), unit, rtt);
+    } catch (error) {
+      return callback(new RoletalkError('DATA', error.message, { cause: error }), failedContext(unit, rtt));
+    }
+    callback(null, ctx);
+  }
+
+  sent(at, first) {
+    const number = words[at + 1];
+    const { callback } = this.slots[number];
+    this.freeSlot(number);
+    if (first & Flag.FAILED) {
+      callback(new RoletalkError(CODES[(first >> 8) & 0xff], this.events.text(at)));
+    } else {
+      this.conns[words[at + 2]]._onceWritten(callback);
+    }
+  }
+}
+
+function ignore() {}
+
+module.exports = { Host };

@@ -1,0 +1,15 @@
+import roletalk from './index.js';
+
+export const {
+  Singleton,
+  Peer,
+  refreshPeerDestinations,
+  PEER_RECONNECT_SUCCESS_EVENT,
+  PEER_RECONNECT_FAIL_EVENT,
+  Unit,
+  Role,
+  Destination,
+  RoletalkError,
+  errorCodes,
+} = roletalk;
+export default roletalk;

@@ -1,0 +1,528 @@
+'use strict';
+
+const { EventEmitter } = require('node:events');
+const http = require('node:http');
+const https = require('node:https');
+const { checkName } = require('./commands.js');
+const { Connection } = require('./connection.js');
+const { kExchange } = require('./context.js');
+const { Destination } = require('./destination.js');
+const { dial } = require('./dial.js');
+const { PlainError } = require('./errors.js');
+const { Exchange, StreamExchange } = require('./exchange.js');
+const { call, emit } = require('./guard.js');
+const { Host } = require('./host.js');
+const { Op } = require('./protocol.js');
+const { Role } = require('./role.js');
+const { PeerReadable, PeerWritable } = require('./streams.js');
+const { Unit } = require('./unit.js');
+const { upgrade, upgradeRequired } = require('./upgrade.js');
+
+const PEER_RECONNECT_SUCCESS_EVENT = 'reconnect_success';
+const PEER_RECONNECT_FAIL_EVENT = 'reconnect_fail';
+/** How often a peer that drains looks whether it is done. */
+const DRAIN_POLL = 20;
+
+/** The preshared keys of a peer. */
+class Auth {
+  constructor(peer) {
+    this._peer = peer;
+  }
+
+  addPresharedKey(id, key) {
+    if (typeof id !== 'string' || typeof key !== 'string') {
+      throw new Error('both id and key should be of type string');
+    }
+    const { _core: host } = this._peer;
+    host.native.addKey(id, key, host.now());
+  }
+}
+
+/** An address that this peer dials. */
+class Address {
+  constructor(url, options, callback) {
+    this.url = url;
+    this.options = options;
+    /** Told of the first outcome. */
+    this.callback = callback;
+    /** Gives up an attempt that is under way. */
+    this.giveUp = null;
+  }
+}
+
+/**
+ * The local node: it listens, connects, offers roles, and knows what units offer.
+ */
+class Peer extends EventEmitter {
+  constructor(options = {}) {
+    super();
+    this._name = typeof options.name === 'string' ? options.name : '';
+    this._friendly = options.friendly !== false;
+    this._roles = new Map();
+    this._core = new Host(
+      {
+        name: this._name,
+        friendly: this._friendly,
+        runtime: `nodejs ${process.version}`,
+        wallClock: Date.now(),
+      },
+      this,
+    );
+    this._id = this._core.native.id;
+    this._units = new Map();
+    this._destinations = new Map();
+    this._static_tags = new Map();
+    /** What this peer dials, by the engine's number. */
+    this._addresses = new Map();
+    /** Whether `close` was called and the event `close` is due. */
+    this._closing = false;
+    this._server = undefined;
+    this._listener = undefined;
+    this._wss = undefined;
+    this._port = undefined;
+    this._host = undefined;
+    this._path = undefined;
+    this.auth = new Auth(this);
+  }
+
+  get id() {
+    return this._id;
+  }
+
+  get name() {
+    return this._name;
+  }
+
+  set name(name) {
+    this._name = name;
+    this._core.native.setName(String(name), this._core.now());
+  }
+
+  get friendly() {
+    return this._friendly;
+  }
+
+  set friendly(friendly) {
+    this._friendly = friendly;
+    this._core.native.setFriendly(Boolean(friendly), this._core.now());
+  }
+
+  /** The port that this peer listens on. */
+  get port() {
+    return this._port;
+  }
+
+  addPresharedKey(id, key) {
+    this.auth.addPresharedKey(id, key);
+    return this;
+  }
+
+  setTag(key, value) {
+    if (typeof key !== 'string' || typeof value !== 'string') throw new Error('Provide string arguments');
+    this._static_tags.set(key, value);
+    this._core.native.setTag(key, value, this._core.now());
+  }
+
+  getTags() {
+    return Object.fromEntries(this._static_tags);
+  }
+
+  // Listening.
+
+  prepareWSServer() {
+    this._wss = { path: undefined };
+  }
+
+  handleUpgrade(request, socket, head) {
+    if (!this._wss) {
+      throw new Error(
+        'Cannot handle upgrade: instantiate websocket server (use .prepareWSServer or .listen)',
+      );
+    }
+    if (!upgrade(request, socket, this._wss.path)) return;
+    const { _core: core } = this;
+    let number;
+    try {
+      number = core.native.upgraded(null, core.now());
+    } catch {
+      // Too many handshakes are under way.
+      socket.destroy();
+      return;
+    }
+    this._connected(number, socket, head, undefined);
+  }
+
+  /** A WebSocket is open; its handshake follows. */
+  _connected(number, socket, head, url) {
+    const { _core: core } = this;
+    const connection = new Connection(core, socket, number, url);
+    core.conns[number] = connection;
+    if (head.length > 0) connection._feed(head);
+    else core.schedule();
+    return connection;
+  }
+
+  listen(options, callback) {
+    if (this._listener) throw new Error('.listen has been called already');
+    if (typeof options === 'number') {
+      this._server = http.createServer(upgradeRequired);
+      this._port = options;
+    } else if (typeof options === 'object') {
+      const { port, host, path, ssl, server } = options;
+      if (typeof port !== 'number') throw new Error('Provide options.port');
+      if (!server && ssl && !(ssl.cert && ssl.key)) throw new Error('Provide correct options.ssl');
+      this._path = path;
+      this._port = port;
+      this._host = host;
+      if (server) this._server = server;
+      else if (ssl) this._server = https.createServer({ ...ssl }, upgradeRequired);
+      else this._server = http.createServer(upgradeRequired);
+    } else {
+      throw new Error('Incorrect type of arguments');
+    }
+    if (!callback) {
+      return new Promise((resolve, reject) => {
+        this._listen((error) => (error ? reject(error) : resolve(this)));
+      });
+    }
+    if (typeof callback !== 'function') throw new Error('Argument should be a function (if provided)');
+    return this._listen(callback);
+  }
+
+  _listen(callback) {
+    const { _server: server } = this;
+    this._wss = { path: this._path };
+    server.on('upgrade', (request, socket, head) => this.handleUpgrade(request, socket, head));
+    let responded = false;
+    const respond = (error) => {
+      if (responded) return;
+      responded = true;
+      if (error) this._listener = undefined;
+      else this._port = server.address().port;
+      callback(error);
+    };
+    server.on('error', respond);
+    this._listener = server.listen({ port: this._port, host: this._host }, () => respond(null));
+  }
+
+  close(callback) {
+    if (callback && typeof callback !== 'function') {
+      throw new Error('Argument should be a function (if provided)');
+    }
+    const { _core: core, _server: server } = this;
+    this._closing = true;
+    core.native.disconnect(core.now());
+    core.schedule();
+    for (const [number, address] of this._addresses) this._forget(number, address);
+    const closed = (error) => {
+      if (callback) call(callback, error);
+      setImmediate(() => this._checkClosed());
+    };
+    if (!server) {
+      process.nextTick(closed);
+      return undefined;
+    }
+    return server.close(closed);
+  }
+
+  /** Emits `close` once everything is closed. */
+  _checkClosed() {
+    if (!this._closing || this._units.size > 0 || this._server?.listening) return;
+    this._closing = false;
+    emit(this, 'close');
+  }
+
+  /**
+   * Finishes what is under way, then closes. Roles are withdrawn first, so that others turn to other
+   * units.
+   * @param {number} [limit] milliseconds after which it closes in any case
+   */
+  async drain(limit = 10_000) {
+    const { _core: core } = this;
+    const end = core.now() + limit;
+    for (const role of this._roles.values()) role.disable();
+    do {
+      await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL));
+    } while (core.native.busy(core.now()) > 0 && core.now() < end);
+    await new Promise((resolve) => this.close(resolve));
+  }
+
+  async [Symbol.asyncDispose]() {
+    await new Promise((resolve) => this.close(resolve));
+  }
+
+  // Connecting.
+
+  connect(url, options, callback) {
+    if (typeof url !== 'string') throw new Error('address should be a string');
+    if (typeof options === 'function') {
+      callback = options;
+      options = undefined;
+    }
+    if (typeof callback === 'function') {
+      this._connect(url, options ?? {}, (error, result) => call(callback, error, result));
+      return undefined;
+    }
+    return new Promise((resolve, reject) => {
+      this._connect(url, options ?? {}, (error, result) => (error ? reject(error) : resolve(result)));
+    });
+  }
+
+  _connect(url, options, callback) {
+    const { _core: core } = this;
+    try {
+      new URL(url);
+    } catch (error) {
+      process.nextTick(callback, new PlainError('INVALID_ARGUMENT', String(error), { cause: error }));
+      return;
+    }
+    let number;
+    try {
+      number = core.native.connect(url, options.permanent !== false, core.now());
+    } catch (error) {
+      process.nextTick(callback, new PlainError('INVALID_ARGUMENT', error.message));
+      return;
+    }
+    this._addresses.set(number, new Address(url, options, callback));
+    core.schedule();
+  }
+
+  /** The engine wants an address to be dialed. */
+  _dial(number, url) {
+    let address = this._addresses.get(number);
+    if (address === undefined) {
+      // A unit has told of it.
+      address = new Address(url, {}, null);
+      this._addresses.set(number, address);
+    }
+    address.giveUp = dial(url, address.options, (error, socket, head) => {
+      address.giveUp = null;
+      const { _core: core } = this;
+      if (error) {
+        core.native.dialFailed(number, `Socket errored: ${error}`, core.now());
+        core.schedule();
+        return;
+      }
+      let conn;
+      try {
+        conn = core.native.upgraded(number, core.now());
+      } catch {
+        // It is not wanted any more.
+        socket.destroy();
+        return;
+      }
+      this._connected(conn, socket, head, url)._address = number;
+    });
+  }
+
+  /** An attempt has succeeded or failed. */
+  _dialed(number, count, again, error, connection) {
+    const address = this._addresses.get(number);
+    if (address === undefined) return;
+    const { url, callback } = address;
+    address.callback = null;
+    if (callback !== null) callback(error, error ? undefined : { unit: connection._unit, ws: connection });
+    if (count > 0) {
+      if (error) emit(this, PEER_RECONNECT_FAIL_EVENT, { address: url, count, error });
+      else emit(this, PEER_RECONNECT_SUCCESS_EVENT, { address: url, count });
+    }
+    if (error) this._checkAddress(number);
+  }
+
+  /** Forgets an address when the engine has. */
+  _checkAddress(number) {
+    const address = this._addresses.get(number);
+    if (address !== undefined && !this._core.native.isDialed(number)) this._forget(number, address);
+  }
+
+  _forget(number, address) {
+    this._addresses.delete(number);
+    address.giveUp?.();
+    const { callback } = address;
+    address.callback = null;
+    if (callback !== null) process.nextTick(callback, new PlainError('CLOSED', 'Socket closed'));
+  }
+
+  // Roles and destinations.
+
+  destination(name) {
+    let destination = this._destinations.get(name);
+    if (destination === undefined) {
+      destination = new Destination(name, this);
+      this._core.native.addDestination(name, this._core.now());
+      this._destinations.set(name, destination);
+      for (const unit of this._units.values()) {
+        if (unit.getRoles().includes(name)) destination._addUnit(unit);
+      }
+    }
+    return destination;
+  }
+
+  role(name, active) {
+    let role = this._roles.get(name);
+    if (role === undefined) {
+      role = new Role(name, this, active);
+      checkName(name);
+      const { _core: core } = this;
+      core.native.addRole(name, role.active, core.now());
+      core.schedule();
+      this._roles.set(name, role);
+      this.emit('role', role);
+    }
+    return role;
+  }
+
+  _roleChanged(role) {
+    const { _core: core } = this;
+    core.native.setRoleActive(role.name, role.active, core.now());
+    core.schedule();
+  }
+
+  get units() {
+    return [...this._units.values()];
+  }
+
+  get roles() {
+    return [...this._roles.values()];
+  }
+
+  get destinations() {
+    return [...this._destinations.values()];
+  }
+
+  /** Counters: what is under way, and those of each unit. */
+  stats() {
+    const units = this.units.map((unit) => ({ id: unit.id, name: unit.name, ...unit.stats() }));
+    return { busy: this._core.native.busy(this._core.now()), units };
+  }
+
+  onMessage(handler) {
+    this.on('message', handler);
+  }
+
+  onRequest(handler) {
+    this.on('request', handler);
+  }
+
+  onReadable(handler) {
+    this.on('readable', handler);
+  }
+
+  onWritable(handler) {
+    this.on('writable', handler);
+  }
+
+  onData(handler) {
+    this.on('data', handler);
+  }
+
+  // What the engine says.
+
+  /** A connection belongs to a unit from now on, perhaps to a new one. */
+  _attached(connection, known, number, description) {
+    const unit = known ?? new Unit({ peer: this, number, description });
+    if (known) unit._describe(description);
+    else this._units.set(unit.id, unit);
+    unit._sockets.push(connection);
+    connection._unit = unit;
+    connection.once('close', () => this._detached(connection));
+    emit(unit, 'ws', connection);
+    refreshPeerDestinations.call(this, unit);
+    if (known) return unit;
+    emit(this, 'unit', unit);
+    unit.once('close', () => {
+      for (const destination of this._destinations.values()) destination._deleteUnit(unit);
+      if (this._units.get(unit.id) === unit) this._units.delete(unit.id);
+    });
+    return unit;
+  }
+
+  _detached(connection) {
+    if (connection._address !== undefined) this._checkAddress(connection._address);
+  }
+
+  _unitClosed(unit) {
+    emit(unit, 'close');
+    this._checkClosed();
+  }
+
+  _unitRoles(unit, roles) {
+    unit._roles = roles;
+    refreshPeerDestinations.call(this, unit);
+    emit(unit, '_new_roles', { roles });
+  }
+
+  _authRefused(error) {
+    emit(this, 'auth_error', error);
+  }
+
+  _connectionClosed(unit, error) {
+    if (unit && error.code === 'PROTOCOL' && unit.listenerCount('error') > 0) emit(unit, 'error', error);
+  }
+
+  /** Something could not be queued for a unit; nobody is told of `silent` messages among that. */
+  _unsent(unit, error, silent, queued) {
+    // A message to a unit that is gone is lost as those are that were on their way.
+    if (unit === undefined || error.code === 'CONNECTION_LOST') return;
+    unit._unsent += silent;
+    const slow = error.code === 'OVERLOADED';
+    if (slow && emit(this, 'slow_consumer', { unit, queued, dropped: unit._unsent })) return;
+    if (silent > 0) {
+      const text = `${silent} messages to the unit "${unit.id}" were not sent: ${error.message}`;
+      process.emitWarning(text, 'RoletalkDroppedWarning');
+    }
+  }
+
+  _slowConsumer(unit, queued, dropped) {
+    if (unit !== undefined) emit(this, 'slow_consumer', { unit, queued, dropped });
+  }
+
+  /** A request, or a request for a stream, for the role's handlers. */
+  _question(op, ctx, role, number, generation) {
+    const { _core: core } = this;
+    const refuse = (reason) => core.reject({ number, generation }, reason);
+    if (role === undefined) return refuse(`The role "${ctx.role}" is not registered`);
+    if (!role._active) return refuse(`The role "${ctx.role}" is disabled`);
+    const [kind, handlers] =
+      op === Op.REQUEST
+        ? ['request', role._reqHandler]
+        : op === Op.OFFER_READABLE
+          ? ['readable', role._readableHandler]
+          : ['writable', role._writableHandler];
+    if (handlers.listenerCount(ctx.event) === 0) return refuse(`The event "${ctx.event}" is not handled`);
+    let exchange;
+    if (op === Op.REQUEST) {
+      exchange = new Exchange(core, ctx, number, generation);
+    } else {
+      const Stream = op === Op.OFFER_READABLE ? PeerReadable : PeerWritable;
+      const stream = new Stream(undefined, ctx.unit);
+      ctx[kind] = stream;
+      exchange = new StreamExchange(core, ctx, number, generation, stream);
+    }
+    ctx[kExchange] = exchange;
+    role._ask(kind, handlers, ctx, exchange);
+  }
+
+  /** A handler has thrown or rejected; its request, if any, is rejected already. */
+  _handlerFailed(error, ctx) {
+    if (this.listenerCount('handler_error') > 0) {
+      emit(this, 'handler_error', error, ctx);
+      return;
+    }
+    const where = ctx?.role === undefined ? '' : ` of role "${ctx.role}", event "${ctx.event}"`;
+    const warning = new Error(`A handler${where} failed: ${error?.message ?? error}`, { cause: error });
+    warning.name = 'RoletalkHandlerWarning';
+    process.emitWarning(warning);
+  }
+}
+
+/** Moves a unit between the destinations of a peer, after its roles. */
+function refreshPeerDestinations(unit) {
+  const roles = unit.getRoles();
+  for (const destination of this._destinations.values()) {
+    if (!roles.includes(destination.name)) destination._deleteUnit(unit);
+  }
+  for (const role of roles) this._destinations.get(role)?._addUnit(unit);
+}
+
+module.exports = { PEER_RECONNECT_FAIL_EVENT, PEER_RECONNECT_SUCCESS_EVENT, Peer, refreshPeerDestinations };

@@ -1,0 +1,261 @@
+'use strict';
+
+const { Readable, Writable } = require('node:stream');
+const { EMPTY, encode, kindOf } = require('./data.js');
+const { emit } = require('./guard.js');
+const { CODES, RoletalkError } = require('./errors.js');
+const { NONE, StreamState } = require('./protocol.js');
+const { toMillis } = require('./timeout.js');
+
+/** The payload of a request as bytes. */
+function payload(value) {
+  const kind = kindOf(value);
+  const data = encode(kind, value);
+  return { kind, data: typeof data === 'string' ? Buffer.from(data) : data };
+}
+
+/**
+ * What the two kinds of streams have in common: the engine's stream behind them.
+ *
+ * A stream is opened by this peer, which asks a unit, or accepted by it, when a handler answers.
+ */
+class Channel {
+  /**
+   * @param {Readable | Writable} stream
+   * @param {'readable' | 'writable'} kind
+   */
+  constructor(stream, kind, unit) {
+    this.stream = stream;
+    this.kind = kind;
+    this.unit = unit;
+    this.host = unit._peer._core;
+    this.number = NONE;
+    this.slot = null;
+  }
+
+  /** Asks a unit for the stream. */
+  open({ role = '', event = '', timeout }, value = {}) {
+    const { host, unit, kind } = this;
+    const { kind: type, data } = payload(value);
+    const slot = host.takeSlot(unit, (error, ctx) => this.opened(error, ctx));
+    this.slot = slot;
+    host.schedule();
+    slot.sent = host.time;
+    const settings = {
+      unit: unit._number,
+      slot: slot.number,
+      writable: kind === 'writable',
+      role: String(role),
+      event: String(event),
+      kind: type,
+      timeout: toMillis(timeout),
+    };
+    const number = host.native.openStream(settings, data, host.now());
+    if (number !== null) this.attach(number);
+  }
+
+  opened(error, ctx) {
+    this.slot = null;
+    if (error === null) {
+      emit(this.stream, 'ready', ctx);
+      this.stream._wake();
+      return;
+    }
+    // The original wraps what a unit gives as reason.
+    const text = error.code === 'REJECTED' ? JSON.stringify({ data: error.message }) : error.message;
+    const message = `Unit rejected request for ${this.kind} stream: Error: ${text}`;
+    this.stream.destroy(new RoletalkError(error.code, message));
+  }
+
+  /** Accepts the stream that a unit has asked for. */
+  accept(exchange, value) {
+    const { host } = this;
+    const { kind, data } = payload(value);
+    this.attach(host.native.acceptStream(exchange.number, exchange.generation, kind, data, host.now()));
+    host.schedule();
+  }
+
+  attach(number) {
+    this.number = number;
+    this.host.streams[number] = this.stream;
+  }
+
+  /** Whether the remote peer has accepted the stream, and this one has not closed it. */
+  get isOpen() {
+    return this.number !== NONE && this.slot === null;
+  }
+
+  /** The error of the last call to the engine. */
+  lastError() {
+    const { native } = this.host;
+    return this.error(CODES[native.lastErrorKind], native.lastError);
+  }
+
+  /** The error that the engine's stream broke with. */
+  error(code, text) {
+    const lost = code === 'CONNECTION_LOST' && this.kind === 'readable';
+    return new RoletalkError(code, lost ? 'Underlying socket closed' : text);
+  }
+
+  close(reason) {
+    const { host, number } = this;
+    if (number === NONE) return;
+    this.number = NONE;
+    host.streams[number] = undefined;
+    // Nobody waits for the answer any more.
+    if (this.slot !== null) host.abandon(this.slot);
+    host.native.closeStream(number, reason, host.now());
+    host.schedule();
+  }
+}
+
+/**
+ * Listens for errors of a stream that nobody else may listen for. Applications that were written for
+ * roletalk 1.1.3 do not: there a stream that breaks off does not end the process.
+ */
+function ignore() {}
+
+/**
+ * The reading end of a stream.
+ *
+ * Data is taken from the engine when somebody reads, so that a reader that pauses makes the remote
+ * writer wait.
+ */
+class PeerReadable extends Readable {
+  constructor(options, unit, headers, data) {
+    super(options);
+    this._wanted = false;
+    this._channel = new Channel(this, 'readable', unit);
+    this.on('error', ignore);
+    // Also for those that are not destroyed by themselves: the writer waits for it.
+    this.once('end', () => this._channel.close(''));
+    if (headers !== undefined) this._channel.open(headers, data);
+  }
+
+  _read() {
+    this._wanted = true;
+    this._wake();
+  }
+
+  /** There may be something to read. */
+  _wake() {
+    const { _channel: channel } = this;
+    const { host } = channel;
+    if (!channel.isOpen) return;
+    while (this._wanted) {
+      const piece = host.native.readStream(channel.number, host.now());
+      if (piece === StreamState.PENDING) break;
+      if (typeof piece === 'number') {
+        this._wanted = false;
+        if (piece === StreamState.ENDED) this.push(null);
+        else this.destroy(channel.lastError());
+        break;
+      }
+      this._wanted = this.push(piece);
+      if (channel.number === NONE) break;
+    }
+    // What was read may have to be granted again.
+    host.schedule();
+  }
+
+  /** The stream broke off, whether anybody reads at the moment or not. */
+  _broken(code, text) {
+    if (this._channel.isOpen) this.destroy(this._channel.error(code, text));
+  }
+
+  _destroy(error, callback) {
+    this._channel.close(error ? String(error.message ?? error) : '');
+    callback(error);
+  }
+}
+
+/**
+ * The writing end of a stream. A write is done when the engine has taken it, the stream is finished
+ * when all of it was handed to the operating system.
+ */
+class PeerWritable extends Writable {
+  constructor(options, unit, headers, data) {
+    super(options);
+    /** What is being written, and how far it went. */
+    this._chunk = EMPTY;
+    this._offset = 0;
+    this._callback = null;
+    this._finishing = null;
+    /** Whether the end is queued. */
+    this._ended = false;
+    this._channel = new Channel(this, 'writable', unit);
+    this.on('error', ignore);
+    if (headers !== undefined) this._channel.open(headers, data);
+  }
+
+  _write(chunk, encoding, callback) {
+    this._chunk = Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk, encoding);
+    this._offset = 0;
+    this._callback = callback;
+    this._wake();
+  }
+
+  _writev(chunks, callback) {
+    const buffers = chunks.map(({ chunk, encoding }) =>
+      Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk, encoding),
+    );
+    this._write(Buffer.concat(buffers), undefined, callback);
+  }
+
+  _final(callback) {
+    this._finishing = callback;
+    this._wake();
+  }
+
+  /** There may be room to write. */
+  _wake() {
+    const { _channel: channel } = this;
+    const { host } = channel;
+    if (!channel.isOpen) return;
+    if (this._callback !== null) this._continue(channel, host);
+    else if (this._finishing !== null && !this._ended) this._finish(channel, host);
+    host.schedule();
+  }
+
+  _continue(channel, host) {
+    const at = host.native.writeStream(channel.number, this._chunk, this._offset, host.now());
+    if (at >= 0 && at < this._chunk.length) {
+      this._offset = at;
+      return;
+    }
+    const { _callback: callback } = this;
+    this._chunk = EMPTY;
+    this._callback = null;
+    callback(at < 0 ? channel.lastError() : null);
+  }
+
+  _finish(channel, host) {
+    const conn = host.native.finishStream(channel.number, host.now());
+    if (conn < 0) return this._finished(channel.lastError());
+    this._ended = true;
+    host.conns[conn]._onceWritten((error) => this._finished(error));
+  }
+
+  _finished(error) {
+    const { _finishing: callback } = this;
+    this._finishing = null;
+    callback?.(error);
+  }
+
+  _broken(code, text) {
+    // Behind the end, only the socket knows whether everything went out.
+    if (!this._channel.isOpen || (this._ended && code === 'CONNECTION_LOST')) return;
+    this.destroy(this._channel.error(code, text));
+  }
+
+  _destroy(error, callback) {
+    this._channel.close(error ? String(error) : '');
+    const pending = this._callback ?? this._finishing;
+    this._callback = null;
+    this._finishing = null;
+    callback(error);
+    pending?.(error ?? new RoletalkError('STREAM_CLOSED', 'The stream was destroyed'));
+  }
+}
+
+module.exports = { PeerReadable, PeerWritable };

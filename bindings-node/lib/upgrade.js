@@ -1,0 +1,69 @@
+'use strict';
+
+const { createHash } = require('node:crypto');
+const { STATUS_CODES } = require('node:http');
+
+const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
+const KEY = /^[+/0-9A-Za-z]{22}==$/;
+
+/** The answer to a `Sec-WebSocket-Key`. */
+function acceptKey(key) {
+  return createHash('sha1').update(key + GUID).digest('base64');
+}
+
+/** Answers plain HTTP requests. */
+function upgradeRequired(_request, response) {
+  const body = STATUS_CODES[426];
+  response.writeHead(426, {
+    'Content-Length': body.length,
+    'Content-Type': 'text/plain',
+    Connection: 'Upgrade',
+    Upgrade: 'websocket',
+  });
+  response.end(body);
+}
+
+function refuse(socket, status) {
+  const body = STATUS_CODES[status];
+  socket.on('error', () => {});
+  socket.end(
+    `HTTP/1.1 ${status} ${body}\r\nConnection: close\r\nContent-Type: text/plain\r\n` +
+      `Content-Length: ${body.length}\r\n\r\n${body}`,
+  );
+}
+
+/**
+ * Answers a request for an upgrade.
+ * @param {string | undefined} path the only path that is served, if given
+ * @returns {boolean} whether the socket is a WebSocket now
+ */
+function upgrade(request, socket, path) {
+  const { headers } = request;
+  const key = headers['sec-websocket-key'];
+  const version = Number(headers['sec-websocket-version']);
+  const [pathname] = request.url.split('?', 1);
+  const acceptable =
+    request.method === 'GET' &&
+    headers.upgrade?.toLowerCase() === 'websocket' &&
+    KEY.test(key) &&
+    (version === 8 || version === 13) &&
+    (!path || pathname === path);
+  if (!acceptable) {
+    refuse(socket, 400);
+    return false;
+  }
+  if (!socket.readable || !socket.writable) {
+    socket.destroy();
+    return false;
+  }
+  const protocol = headers['sec-websocket-protocol']?.split(',', 1)[0].trim();
+  socket.write(
+    'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
+      `Sec-WebSocket-Accept: ${acceptKey(key)}\r\n` +
+      (protocol ? `Sec-WebSocket-Protocol: ${protocol}\r\n` : '') +
+      '\r\n',
+  );
+  return true;
+}
+
+module.exports = { acceptKey, upgrade, upgradeRequired };

@@ -1,0 +1,117 @@
+//! The commands in the memory that is shared with JavaScript. `lib/protocol.js` has the same
+//! numbers.
+
+use std::time::Duration;
+
+use roletalk::{
+    DataType,
+    engine::{Order, Outgoing},
+    wire::Payload,
+};
+
+use crate::{events::NONE, names::Routes};
+
+/// Words in front of the commands: how many there are, and how many bytes of payload.
+pub(crate) const HEADER: usize = 2;
+/// Words of one command.
+pub(crate) const RECORD: usize = 8;
+
+/// One command, as JavaScript wrote it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Command<'a> {
+    words: &'a [u32],
+    payload: &'a [u8],
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asked<'a> {
+    /// Send a message; the slot, when there is one, is told of the outcome.
+    Send {
+        unit: u32,
+        slot: u32,
+        outgoing: Outgoing<'a>,
+    },
+    Request {
+        unit: u32,
+        slot: u32,
+        outgoing: Outgoing<'a>,
+        timeout: Option<Duration>,
+    },
+    Respond {
+        responder: u32,
+        generation: u32,
+        payload: Payload<'a>,
+    },
+    Reject {
+        responder: u32,
+        generation: u32,
+        reason: &'a str,
+    },
+    /// Nobody waits for the answer of this slot any more.
+    Abandon {
+        slot: u32,
+    },
+    /// All that was taken for this connection was written at this time: milliseconds of the peer's
+    /// clock, modulo 2^32.
+    Written {
+        conn: u32,
+        millis: u32,
+    },
+    /// JavaScript has forgotten the unit.
+    ReleaseUnit {
+        unit: u32,
+    },
+}
+
+/// The commands of a batch, in order.
+pub(crate) fn parse<'a>(words: &'a [u32], payload: &'a [u8]) -> impl Iterator<Item = Command<'a>> {
+    let count = words.first().copied().unwrap_or(0) as usize;
+    let records = words.get(HEADER..).unwrap_or(&[]).chunks_exact(RECORD);
+    records.take(count).map(move |words| Command { words, payload })
+}
+
+impl<'a> Command<'a> {
+    /// What is asked for. None when the words make no sense: JavaScript writes them, and it does not
+    /// do that.
+    pub(crate) fn asked(self, routes: &'a Routes) -> Option<Asked<'a>> {
+        let &[first, target, second, slot, at, len, timeout, lens] = self.words else {
+            return None;
+        };
+        let bytes = self.payload.get(at as usize..)?.get(..len as usize)?;
+        let kind = DataType::from_byte((first >> 8) as u8);
+        let outgoing = || -> Option<Outgoing<'a>> {
+            let (role, event, bytes) = match second {
+                NONE => {
+                    let (role, rest) = bytes.split_at_checked((lens >> 16) as usize)?;
+                    let (event, bytes) = rest.split_at_checked((lens & 0xffff) as usize)?;
+                    (std::str::from_utf8(role).ok()?, std::str::from_utf8(event).ok()?, bytes)
+                }
+                route => {
+                    let (role, event) = routes.get(route)?;
+                    (role, event, bytes)
+                }
+            };
+            Some(Outgoing { role, event, payload: Payload { kind, bytes }, order: Order::Kept })
+        };
+        Some(match first & 0xff {
+            1 => Asked::Send { unit: target, slot, outgoing: outgoing()? },
+            2 => {
+                let timeout = (timeout > 0).then(|| Duration::from_millis(timeout.into()));
+                Asked::Request { unit: target, slot, outgoing: outgoing()?, timeout }
+            }
+            3 => {
+                let payload = Payload { kind, bytes };
+                Asked::Respond { responder: target, generation: second, payload }
+            }
+            4 => {
+                let reason = std::str::from_utf8(bytes).ok()?;
+                Asked::Reject { responder: target, generation: second, reason }
+            }
+            5 => Asked::Abandon { slot: target },
+            6 => Asked::Written { conn: target, millis: second },
+            7 => Asked::ReleaseUnit { unit: target },
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,199 @@
+//! The batch of events in the memory that is shared with JavaScript. `lib/protocol.js` has the
+//! same numbers.
+
+use bytes::Bytes;
+use roletalk::{DataType, Error};
+
+/// Words at the beginning, see [`Header`].
+pub(crate) const HEADER: usize = 8;
+/// Words of one event.
+pub(crate) const RECORD: usize = 8;
+/// Words of one piece of output.
+pub(crate) const OUTPUT: usize = 4;
+/// Pieces of output that one batch has room for, behind the events.
+pub(crate) const OUTPUTS: usize = 64;
+/// Bytes above this are handed over as a buffer of their own, without a copy.
+pub(crate) const LARGE: usize = 16 << 10;
+/// Output above this is handed over likewise.
+pub(crate) const SMALL_OUTPUT: usize = 16 << 10;
+/// Stands for no number.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// The words at the beginning of a batch.
+#[derive(Clone, Copy)]
+#[repr(usize)]
+pub(crate) enum Header {
+    /// Events in this batch.
+    Events = 0,
+    /// 1 when there are more events or outputs: call again.
+    More = 1,
+    /// 1 when all bytes of the batch are ASCII.
+    Ascii = 2,
+    /// Bytes of the batch.
+    Bytes = 3,
+    /// Milliseconds until `timeout` is to be called, [`NONE`] for never.
+    Deadline = 4,
+    /// Pieces of output.
+    Outputs = 5,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Op {
+    /// unit, names; the payload.
+    Message = 1,
+    /// unit, names, responder, generation; the payload.
+    Request = 2,
+    /// As a request: the remote peer wants to write.
+    OfferReadable = 3,
+    /// As a request: the remote peer wants to read.
+    OfferWritable = 4,
+    /// slot; the payload or the error. The second word is 1 when the request was not even sent.
+    Answer = 5,
+    /// stream: try again what had to wait. Or the error that it broke with.
+    Stream = 6,
+    /// slot, connection: the message was queued.
+    Sent = 7,
+    /// slot: nobody waits for its answer any more.
+    Abandoned = 8,
+    /// connection, code; the reason.
+    Closed = 9,
+    /// connection, unit; what the unit says of itself, as JSON.
+    Attached = 10,
+    /// unit.
+    UnitClosed = 11,
+    /// unit; its roles, as JSON.
+    UnitRoles = 12,
+    /// The reason.
+    AuthRefused = 13,
+    /// address (two words), failed attempts before, connection; the error when there is none. The
+    /// flag [`AGAIN`] when it was not the first outcome.
+    Dialed = 14,
+    /// address (two words); the URL.
+    Dial = 15,
+    /// unit, bytes queued, messages and requests dropped.
+    SlowConsumer = 16,
+    /// connection.
+    Ping = 17,
+    /// connection.
+    Pong = 18,
+    /// connection, unit or none, kind of error; its text.
+    ConnectionClosed = 19,
+    /// unit, messages whose sender does not hear of it, bytes queued; why they could not be queued.
+    Unsent = 20,
+}
+
+/// The bytes are ASCII.
+const ASCII: u32 = 1 << 16;
+/// The bytes are a buffer of their own: the offset is its number.
+pub(crate) const IN_BUFFER: u32 = 1 << 17;
+/// The text is not UTF-8 throughout.
+const NOT_UTF8: u32 = 1 << 18;
+/// See [`Op::Dialed`].
+pub(crate) const AGAIN: u32 = 1 << 19;
+/// The bytes begin with the names; the last word has their lengths.
+pub(crate) const NAMED: u32 = 1 << 20;
+/// The outcome is an error.
+pub(crate) const FAILED: u32 = 1 << 21;
+
+const BINARY: u8 = DataType::Binary.as_byte();
+const TEXT: u8 = DataType::String.as_byte();
+
+/// Writes events into shared memory.
+pub(crate) struct Batch<'a> {
+    words: &'a mut [u32],
+    bytes: &'a mut [u8],
+    large: &'a mut Vec<Bytes>,
+    events: usize,
+    used: usize,
+    ascii: bool,
+}
+
+impl<'a> Batch<'a> {
+    pub(crate) fn new(
+        words: &'a mut [u32],
+        bytes: &'a mut [u8],
+        large: &'a mut Vec<Bytes>,
+    ) -> Batch<'a> {
+        large.clear();
+        Batch { words, bytes, large, events: 0, used: 0, ascii: true }
+    }
+
+    /// Whether any event fits.
+    pub(crate) fn has_room(&self) -> bool {
+        let capacity = (self.words.len() - HEADER - OUTPUTS * OUTPUT) / RECORD;
+        self.events < capacity && self.bytes.len() - self.used >= LARGE
+    }
+
+    fn record(&mut self, first: u32, numbers: [u32; 4], rest: [u32; 3]) {
+        let at = HEADER + self.events * RECORD;
+        let record = &mut self.words[at..at + RECORD];
+        record[0] = first;
+        record[1..5].copy_from_slice(&numbers);
+        record[5..].copy_from_slice(&rest);
+        self.events += 1;
+    }
+
+    pub(crate) fn plain(&mut self, op: Op, numbers: [u32; 4]) {
+        self.record(op as u32, numbers, [0; 3]);
+    }
+
+    pub(crate) fn text(&mut self, op: Op, numbers: [u32; 4], flags: u32, text: &str) {
+        let text = Bytes::copy_from_slice(text.as_bytes());
+        self.data(op, numbers, flags, TEXT, ("", ""), &text);
+    }
+
+    /// An event whose outcome is an error: its kind is in place of a data type.
+    pub(crate) fn error(&mut self, op: Op, numbers: [u32; 4], flags: u32, error: &Error) {
+        let text = Bytes::copy_from_slice(error.text().as_bytes());
+        self.data(op, numbers, FAILED | flags, error.kind().code(), ("", ""), &text);
+    }
+
+    /// An event with a payload, and names in front of it when they are not empty.
+    pub(crate) fn data(
+        &mut self,
+        op: Op,
+        numbers: [u32; 4],
+        flags: u32,
+        kind: u8,
+        (role, event): (&str, &str),
+        payload: &Bytes,
+    ) {
+        let mut first = op as u32 | u32::from(kind) << 8 | flags;
+        let names = role.len() + event.len();
+        let len = names + payload.len();
+        let lens = (role.len() as u32) << 16 | event.len() as u32;
+        if len > LARGE {
+            let number = self.large.len() as u32;
+            let whole = match names {
+                0 => payload.clone(),
+                _ => [role.as_bytes(), event.as_bytes(), payload].concat().into(),
+            };
+            self.large.push(whole);
+            return self.record(first | IN_BUFFER, numbers, [number, len as u32, lens]);
+        }
+        let at = self.used;
+        let place = &mut self.bytes[at..at + len];
+        place[..role.len()].copy_from_slice(role.as_bytes());
+        place[role.len()..names].copy_from_slice(event.as_bytes());
+        place[names..].copy_from_slice(payload);
+        let ascii = place.is_ascii();
+        if ascii {
+            first |= ASCII;
+        } else if kind != BINARY && std::str::from_utf8(payload).is_err() {
+            first |= NOT_UTF8;
+        }
+        self.ascii &= ascii;
+        self.used += len;
+        self.record(first, numbers, [at as u32, len as u32, lens]);
+    }
+
+    /// Writes the header. Gives the memory back, for the output.
+    pub(crate) fn finish(self) -> (&'a mut [u32], &'a mut Vec<Bytes>) {
+        self.words[Header::Events as usize] = self.events as u32;
+        self.words[Header::Ascii as usize] = u32::from(self.ascii);
+        self.words[Header::Bytes as usize] = self.used as u32;
+        (self.words, self.large)
+    }
+}

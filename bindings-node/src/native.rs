@@ -1,0 +1,630 @@
+//! [`NativePeer`]: one engine, and what JavaScript calls it with.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use napi::{
+    Either, Env, Result,
+    bindgen_prelude::{BufferSlice, Uint8Array, Uint8ArraySlice, Uint32Array},
+};
+use napi_derive::napi;
+use roletalk::{
+    DataType, Error, ErrorKind,
+    engine::{AddressId, Chunk, Config, Engine, Moment, Order, Outgoing, Unit},
+    wire::{Direction, Payload},
+    ws::Side,
+};
+
+use crate::{
+    commands,
+    events::{Batch, HEADER, Header, NONE, OUTPUT, OUTPUTS},
+    names::Routes,
+    state::State,
+};
+
+/// Bytes that may wait to be written to one connection. Sending is synchronous in JavaScript and
+/// cannot wait, so that what a program sends in one turn of the loop has to fit.
+const QUEUE_PER_CONNECTION: usize = 256 << 20;
+/// Likewise, to all connections of the peer.
+const QUEUE_PER_PEER: usize = 1 << 30;
+/// Programs start this many requests at once; see above.
+const REQUESTS_PER_UNIT: usize = 1 << 20;
+
+/// What a peer is made from.
+#[napi(object)]
+pub struct PeerSettings {
+    /// The name shown to others.
+    pub name: String,
+    /// Whether it dials the addresses that others tell it.
+    pub friendly: bool,
+    /// For `meta.runtime`.
+    pub runtime: String,
+    /// The wall clock in milliseconds since 1970 at the time `now`.
+    pub wall_clock: f64,
+    /// The monotonic clock, in milliseconds.
+    pub now: f64,
+}
+
+/// A request for a stream.
+#[napi(object)]
+pub struct StreamSettings {
+    /// The unit's number.
+    pub unit: u32,
+    /// The slot that waits for the answer.
+    pub slot: u32,
+    /// Whether this peer writes.
+    pub writable: bool,
+    /// The role.
+    pub role: String,
+    /// The event.
+    pub event: String,
+    /// The type byte of the payload.
+    pub kind: u32,
+    /// Milliseconds to wait for the answer, 0 for the default.
+    pub timeout: u32,
+}
+
+/// Nothing yet: an event will tell.
+const PENDING: u32 = 0;
+/// The stream came to its end.
+const ENDED: u32 = 1;
+/// It failed, see [`NativePeer::last_error`].
+const FAILED: u32 = 2;
+
+/// The memory that commands come in, and events go out.
+struct Memory {
+    commands: Uint32Array,
+    payload: Uint8Array,
+    batch: Uint32Array,
+    bytes: Uint8Array,
+}
+
+/// One engine on Node's event loop. It belongs to the thread that made it.
+///
+/// All times are milliseconds of one monotonic clock. Each method first does the commands that wait
+/// in shared memory, so that everything happens in the order in which it was asked for. What follows
+/// from a call is fetched with [`poll`](NativePeer::poll).
+#[napi]
+pub struct NativePeer {
+    state: State,
+    memory: Memory,
+    routes: Routes,
+    /// Buffers that JavaScript has not fetched yet.
+    large: Vec<Bytes>,
+    last_error: Option<Error>,
+    epoch: f64,
+}
+
+fn thrown(error: Error) -> napi::Error {
+    napi::Error::from_reason(error.text())
+}
+
+#[napi]
+impl NativePeer {
+    /// `commands` and `payload` hold commands; `batch` and `bytes` hold what
+    /// [`poll`](NativePeer::poll) gives, and may be those of other peers, too.
+    ///
+    /// # Errors
+    /// When the operating system has no random bytes, or the memory is too small.
+    #[napi(constructor, catch_unwind)]
+    pub fn new(
+        settings: PeerSettings,
+        commands: Uint32Array,
+        payload: Uint8Array,
+        batch: Uint32Array,
+        bytes: Uint8Array,
+    ) -> Result<NativePeer> {
+        let mut probe = [0u8; 8];
+        getrandom::fill(&mut probe).map_err(|error| napi::Error::from_reason(error.to_string()))?;
+        if batch.len() <= HEADER + OUTPUTS * OUTPUT || commands.len() < commands::HEADER {
+            return Err(napi::Error::from_reason("The shared memory is too small"));
+        }
+        let mut config = Config::new(Box::new(|bytes| {
+            // Once there are random bytes there always are.
+            getrandom::fill(bytes).expect("random bytes");
+        }));
+        config.name = settings.name;
+        config.friendly = settings.friendly;
+        config.runtime = settings.runtime;
+        config.wall_clock = settings.wall_clock as u64;
+        config.limits.queue_per_connection = QUEUE_PER_CONNECTION;
+        config.limits.queue_per_peer = QUEUE_PER_PEER;
+        config.limits.waiting_requests = REQUESTS_PER_UNIT;
+        config.limits.running_handlers = REQUESTS_PER_UNIT;
+        Ok(NativePeer {
+            state: State::new(Engine::new(config)),
+            memory: Memory { commands, payload, batch, bytes },
+            routes: Routes::default(),
+            large: Vec::new(),
+            last_error: None,
+            epoch: settings.now,
+        })
+    }
+
+    fn moment(&self, now: f64) -> Moment {
+        Duration::from_nanos(((now - self.epoch).max(0.0) * 1e6) as u64)
+    }
+
+    /// Does the waiting commands. Returns the time as the engine counts it.
+    fn begin(&mut self, now: f64) -> Moment {
+        let now = self.moment(now);
+        let Memory { commands, payload, .. } = &mut self.memory;
+        if commands.first().is_some_and(|count| *count > 0) {
+            self.state.run(commands, payload, &self.routes, now);
+            // SAFETY: the memory belongs to a JavaScript array that this object keeps alive;
+            // JavaScript does not run during the call, and no other reference to it exists.
+            let words = unsafe { commands.as_mut() };
+            words[..commands::HEADER].fill(0);
+        }
+        now
+    }
+
+    // The peer.
+
+    /// The peer's id.
+    #[napi(getter)]
+    pub fn id(&self) -> String {
+        self.state.engine.peer().id().to_string()
+    }
+
+    /// Sets the name shown to units that connect from now on.
+    #[napi(catch_unwind)]
+    pub fn set_name(&mut self, name: String, now: f64) {
+        let now = self.begin(now);
+        self.state.engine.with_peer(now, |peer| peer.set_name(name));
+    }
+
+    /// Sets whether this peer dials the addresses that others tell it.
+    #[napi(catch_unwind)]
+    pub fn set_friendly(&mut self, friendly: bool, now: f64) {
+        let now = self.begin(now);
+        self.state.engine.with_peer(now, |peer| peer.set_friendly(friendly));
+    }
+
+    /// Sets a tag shown to units that connect from now on.
+    #[napi(catch_unwind)]
+    pub fn set_tag(&mut self, key: String, value: String, now: f64) {
+        let now = self.begin(now);
+        self.state.engine.with_peer(now, |peer| peer.set_tag(key, value));
+    }
+
+    /// Adds a preshared key.
+    #[napi(catch_unwind)]
+    pub fn add_key(&mut self, id: String, key: String, now: f64) -> Result<()> {
+        let now = self.begin(now);
+        self.state.engine.with_peer(now, |peer| peer.keys_mut().add(id, key)).map_err(thrown)
+    }
+
+    /// Adds a role.
+    #[napi(catch_unwind)]
+    pub fn add_role(&mut self, name: String, active: bool, now: f64) -> Result<()> {
+        let now = self.begin(now);
+        self.state.engine.with_peer(now, |peer| peer.add_role(&name, active, now)).map_err(thrown)
+    }
+
+    /// Disables or enables a role.
+    #[napi(catch_unwind)]
+    pub fn set_role_active(&mut self, name: String, active: bool, now: f64) {
+        let now = self.begin(now);
+        self.state.engine.with_peer(now, |peer| peer.set_role_active(&name, active, now));
+    }
+
+    /// Declares interest in a role.
+    #[napi(catch_unwind)]
+    pub fn add_destination(&mut self, name: String, now: f64) -> Result<()> {
+        let now = self.begin(now);
+        let added = self.state.engine.with_peer(now, |peer| peer.add_destination(&name));
+        added.map(drop).map_err(thrown)
+    }
+
+    // Connections.
+
+    /// Dials an address from now on; events tell when and with what outcome. Returns its number.
+    #[napi(catch_unwind)]
+    pub fn connect(&mut self, url: String, permanent: bool, now: f64) -> Result<f64> {
+        let now = self.begin(now);
+        let address = self.state.engine.with_peer(now, |peer| peer.connect(&url, permanent, now));
+        Ok(address.map_err(thrown)?.0 as f64)
+    }
+
+    /// Whether an address is still dialed, or its connection is up.
+    #[napi(catch_unwind)]
+    pub fn is_dialed(&self, address: f64) -> bool {
+        self.state.engine.peer().is_dialed(AddressId(address as u64))
+    }
+
+    /// An address could not be dialed.
+    #[napi(catch_unwind)]
+    pub fn dial_failed(&mut self, address: f64, reason: String, now: f64) {
+        let now = self.begin(now);
+        let error = Error::new(ErrorKind::ConnectFailed, reason);
+        self.state.engine.dial_failed(AddressId(address as u64), error, now);
+    }
+
+    /// A socket is upgraded: one that was dialed for `address`, or one that was accepted. Returns the
+    /// connection's number.
+    #[napi(catch_unwind)]
+    pub fn upgraded(&mut self, address: Option<f64>, now: f64) -> Result<u32> {
+        let now = self.begin(now);
+        let side = if address.is_some() { Side::Client } else { Side::Server };
+        let address = address.map(|address| AddressId(address as u64));
+        let id = self.state.engine.upgraded(side, address, now).map_err(thrown)?;
+        Ok(self.state.add_conn(id))
+    }
+
+    /// Bytes came on a connection. Then as [`poll`](NativePeer::poll). Returns whether to read no
+    /// more from it before what it has to say is written.
+    #[napi(catch_unwind)]
+    pub fn feed(&mut self, conn: u32, chunk: &[u8], output: Uint8ArraySlice<'_>, now: f64) -> bool {
+        let moment = self.begin(now);
+        let id = self.state.conns.get(conn).map(|conn| conn.id);
+        if let Some(id) = id {
+            self.state.engine.receive(id, chunk, moment);
+        }
+        self.poll(output, now);
+        id.is_some_and(|id| self.state.engine.is_clogged(id))
+    }
+
+    /// Whether to read no more from a connection.
+    #[napi(catch_unwind)]
+    pub fn is_clogged(&mut self, conn: u32, now: f64) -> bool {
+        self.begin(now);
+        let conn = self.state.conns.get(conn);
+        conn.is_some_and(|conn| self.state.engine.is_clogged(conn.id))
+    }
+
+    /// A part of what was taken is written: the connection is alive.
+    #[napi(catch_unwind)]
+    pub fn writing(&mut self, conn: u32, now: f64) {
+        let now = self.begin(now);
+        if let Some(conn) = self.state.conns.get(conn) {
+            self.state.engine.writing(conn.id, now);
+        }
+    }
+
+    /// The socket of a connection is closed.
+    #[napi(catch_unwind)]
+    pub fn closed(&mut self, conn: u32, now: f64) {
+        let now = self.begin(now);
+        if let Some(conn) = self.state.conns.get(conn) {
+            self.state.engine.closed(conn.id, now);
+        }
+    }
+
+    /// Closes a connection.
+    #[napi(catch_unwind)]
+    pub fn close_connection(&mut self, conn: u32, code: u32, reason: String, now: f64) {
+        let now = self.begin(now);
+        if let Some(conn) = self.state.conns.get(conn) {
+            let code = u16::try_from(code).unwrap_or(1000);
+            self.state.engine.close_connection(conn.id, code, &reason, now);
+        }
+    }
+
+    /// Sends a ping.
+    #[napi(catch_unwind)]
+    pub fn ping(&mut self, conn: u32, now: f64) {
+        let now = self.begin(now);
+        if let Some(conn) = self.state.conns.get(conn) {
+            self.state.engine.ping(conn.id, now);
+        }
+    }
+
+    /// Closes all connections of a unit.
+    #[napi(catch_unwind)]
+    pub fn close_unit(&mut self, unit: u32, now: f64) {
+        let now = self.begin(now);
+        if let Some(unit) = self.state.units.get(unit) {
+            self.state.engine.close_unit(*unit, now);
+        }
+    }
+
+    /// Closes all connections and forgets all addresses.
+    #[napi(catch_unwind)]
+    pub fn disconnect(&mut self, now: f64) {
+        let now = self.begin(now);
+        self.state.engine.disconnect(now);
+    }
+
+    /// Counters of a unit, as JSON.
+    #[napi(catch_unwind)]
+    pub fn unit_stats(&mut self, unit: u32, now: f64) -> Option<String> {
+        self.begin(now);
+        let id = self.state.units.get(unit)?;
+        let stats = self.state.engine.unit(*id)?.stats();
+        let millis = |time: Duration| time.as_secs_f64() * 1e3;
+        let connections = stats.connections.iter().map(|conn| {
+            serde_json::json!({
+                "framesSent": conn.frames_sent,
+                "framesReceived": conn.frames_received,
+                "bytesSent": conn.bytes_sent,
+                "bytesReceived": conn.bytes_received,
+                "queued": conn.queued,
+                "roundTrip": conn.round_trip.map(millis),
+            })
+        });
+        let stats = serde_json::json!({
+            "messagesSent": stats.messages_sent,
+            "messagesReceived": stats.messages_received,
+            "messagesDropped": stats.messages_dropped,
+            "requestsSent": stats.requests_sent,
+            "requestsReceived": stats.requests_received,
+            "requestsShed": stats.requests_shed,
+            "waiting": stats.waiting,
+            "running": stats.running,
+            "streams": stats.streams,
+            "streamBytesSent": stats.stream_bytes_sent,
+            "streamBytesReceived": stats.stream_bytes_received,
+            "lastAnswer": stats.last_answer.map(millis),
+            "connections": connections.collect::<Vec<_>>(),
+        });
+        Some(stats.to_string())
+    }
+
+    /// Requests that wait, handlers that run, and streams that are open.
+    #[napi(catch_unwind)]
+    pub fn busy(&mut self, now: f64) -> u32 {
+        self.begin(now);
+        let engine = &self.state.engine;
+        let units = self.state.units.iter().filter_map(|(_, id)| engine.unit(*id));
+        units.map(Unit::busy).sum::<usize>() as u32
+    }
+
+    // Commands.
+
+    /// Gives a number to the names of what goes out.
+    #[napi(catch_unwind)]
+    pub fn add_route(&mut self, role: String, event: String) -> u32 {
+        self.routes.add(role, event)
+    }
+
+    /// Does the commands in shared memory, and one more whose payload is too large for that.
+    #[napi(catch_unwind)]
+    pub fn run_large(&mut self, command: &[u32], payload: &[u8], now: f64) {
+        let now = self.begin(now);
+        self.state.run(command, payload, &self.routes, now);
+    }
+
+    /// Does the commands in shared memory.
+    #[napi(catch_unwind)]
+    pub fn run(&mut self, now: f64) {
+        self.begin(now);
+    }
+
+    /// Does what is due.
+    #[napi(catch_unwind)]
+    pub fn timeout(&mut self, now: f64) {
+        let now = self.begin(now);
+        self.state.engine.handle_timeout(now);
+    }
+
+    // Events.
+
+    /// Writes events, then output, to shared memory: see `Header`. Output goes out behind the
+    /// events, so that those who hear of a message being queued also hear of its being written.
+    #[napi(catch_unwind)]
+    pub fn poll(&mut self, mut output: Uint8ArraySlice<'_>, now: f64) {
+        let now = self.begin(now);
+        let Memory { batch, bytes, .. } = &mut self.memory;
+        // SAFETY: all three belong to different JavaScript arrays, which this object or the caller
+        // keeps alive. JavaScript does not run during the call, and no other reference exists.
+        let (words, bytes, output) = unsafe { (batch.as_mut(), bytes.as_mut(), output.as_mut()) };
+        self.large.clear();
+        let mut batch = Batch::new(words, bytes, &mut self.large);
+        let all = self.state.write_events(&mut batch, now);
+        let (words, large) = batch.finish();
+        let (mut outputs, mut more) = (0, true);
+        if all {
+            let records = words.len() - OUTPUTS * OUTPUT;
+            let records = &mut words[records..];
+            (outputs, more) = self.state.take_output(records, output, large);
+        }
+        words[Header::Outputs as usize] = outputs as u32;
+        words[Header::More as usize] = more.into();
+        words[Header::Deadline as usize] = match self.state.engine.deadline() {
+            // Rounded up, so that it is due when the timer fires.
+            Some(at) => at.saturating_sub(now).as_micros().div_ceil(1000).min(1 << 30) as u32,
+            None => NONE,
+        };
+    }
+
+    /// A buffer of the last batch, by its number. Each can be had once.
+    #[napi(catch_unwind)]
+    pub fn buffer<'env>(&mut self, env: &'env Env, number: u32) -> Result<BufferSlice<'env>> {
+        let bytes = self.large.get_mut(number as usize).map(std::mem::take).unwrap_or_default();
+        buffer(env, bytes)
+    }
+
+    // Streams.
+
+    /// Asks for a stream. Returns its number; none when that failed, which the slot is told.
+    #[napi(catch_unwind)]
+    pub fn open_stream(
+        &mut self,
+        settings: StreamSettings,
+        payload: &[u8],
+        now: f64,
+    ) -> Option<u32> {
+        let now = self.begin(now);
+        let StreamSettings { unit, slot, writable, role, event, kind, timeout } = settings;
+        let direction =
+            if writable { Direction::RequesterWrites } else { Direction::RequesterReads };
+        let payload = Payload { kind: DataType::from_byte(kind as u8), bytes: payload };
+        let outgoing = Outgoing { role: &role, event: &event, payload, order: Order::Any };
+        let timeout = (timeout > 0).then(|| Duration::from_millis(timeout.into()));
+        let opened = self.state.units.get(unit).copied().and_then(|unit| {
+            let opened = self.state.engine.with_unit(unit, now, |unit| {
+                unit.open_stream(direction, outgoing, timeout, now, slot)
+            });
+            opened.map(|opened| (unit, opened))
+        });
+        match opened {
+            Some((unit, Ok((stream, corr)))) => {
+                self.state.waits(slot, unit, corr);
+                Some(self.state.add_stream(unit, stream))
+            }
+            Some((_, Err(error))) => {
+                self.state.failed(slot, error);
+                None
+            }
+            None => {
+                let error = Error::new(ErrorKind::ConnectionLost, "No open sockets left");
+                self.state.failed(slot, error);
+                None
+            }
+        }
+    }
+
+    /// Accepts a stream. Returns its number.
+    ///
+    /// # Errors
+    /// When it cannot be accepted any more: it is refused then.
+    #[napi(catch_unwind)]
+    pub fn accept_stream(
+        &mut self,
+        responder: u32,
+        generation: u32,
+        kind: u32,
+        payload: &[u8],
+        now: f64,
+    ) -> Result<u32> {
+        let now = self.begin(now);
+        let gone = || Error::new(ErrorKind::ConnectionLost, "Socket closed");
+        let (unit, offer) =
+            self.state.offer(responder, generation).ok_or_else(|| thrown(gone()))?;
+        self.state.answered(responder);
+        let payload = Payload { kind: DataType::from_byte(kind as u8), bytes: payload };
+        let accepted = self.state.engine.with_unit(unit, now, |unit| {
+            unit.handled();
+            let accepted = unit.accept_stream(offer, payload);
+            if let Err(error) = &accepted {
+                // Whoever asked is gone when this fails, too.
+                let _ = unit.refuse_stream(offer, error.text());
+            }
+            accepted
+        });
+        let stream = accepted.unwrap_or_else(|| Err(gone())).map_err(thrown)?;
+        Ok(self.state.add_stream(unit, stream))
+    }
+
+    /// The next piece of a stream, or 0 when there is none yet, 1 at the end, 2 when it failed.
+    #[napi(catch_unwind)]
+    pub fn read_stream<'env>(
+        &mut self,
+        env: &'env Env,
+        stream: u32,
+        now: f64,
+    ) -> Result<Either<BufferSlice<'env>, u32>> {
+        let now = self.begin(now);
+        let chunk = self.state.stream(stream).and_then(|(unit, stream)| {
+            self.state.engine.with_unit(unit, now, |unit| unit.read(stream))
+        });
+        Ok(match chunk {
+            Some(Chunk::Data(bytes)) => Either::A(buffer(env, bytes)?),
+            Some(Chunk::Pending) => Either::B(PENDING),
+            Some(Chunk::End) => Either::B(ENDED),
+            Some(Chunk::Failed(error)) => Either::B(self.fail(error)),
+            None => Either::B(self.fail(socket_closed())),
+        })
+    }
+
+    /// Writes to a stream from `offset` on. Returns up to where it was taken: an event tells when
+    /// there is room for more. -1 when the stream failed.
+    #[napi(catch_unwind)]
+    pub fn write_stream(&mut self, stream: u32, chunk: &[u8], offset: u32, now: f64) -> i64 {
+        let now = self.begin(now);
+        let mut at = offset as usize;
+        let written = self.state.stream(stream).and_then(|(unit, stream)| {
+            self.state.engine.with_unit(unit, now, |unit| {
+                while let Some(rest) = chunk.get(at..).filter(|rest| !rest.is_empty()) {
+                    match unit.write(stream, rest, now)? {
+                        0 => break,
+                        len => at += len,
+                    }
+                }
+                Ok(())
+            })
+        });
+        match written {
+            Some(Ok(())) => at as i64,
+            Some(Err(error)) => {
+                self.fail(error);
+                -1
+            }
+            None => {
+                self.fail(socket_closed());
+                -1
+            }
+        }
+    }
+
+    /// Ends a writer that was accepted. Returns the connection that its end is queued on, -1 when it
+    /// failed.
+    #[napi(catch_unwind)]
+    pub fn finish_stream(&mut self, stream: u32, now: f64) -> i64 {
+        let now = self.begin(now);
+        let finished = self.state.stream(stream).and_then(|(unit, stream)| {
+            self.state.engine.with_unit(unit, now, |unit| unit.finish(stream))
+        });
+        let error = match finished {
+            Some(Ok(conn)) => match conn.and_then(|conn| self.state.number_of(conn)) {
+                Some(conn) => return conn.into(),
+                None => socket_closed(),
+            },
+            Some(Err(error)) => error,
+            None => socket_closed(),
+        };
+        self.fail(error);
+        -1
+    }
+
+    /// Forgets a stream; when it is not at its end, the other end is told why.
+    #[napi(catch_unwind)]
+    pub fn close_stream(&mut self, stream: u32, reason: String, now: f64) {
+        let now = self.begin(now);
+        if let Some((unit, stream)) = self.state.remove_stream(stream) {
+            self.state.engine.with_unit(unit, now, |unit| unit.close_stream(stream, &reason));
+        }
+    }
+
+    fn fail(&mut self, error: Error) -> u32 {
+        self.last_error = Some(error);
+        FAILED
+    }
+
+    /// The text of the last stream error.
+    #[napi(getter)]
+    pub fn last_error(&self) -> String {
+        self.last_error.as_ref().map_or_else(String::new, |error| error.text().to_owned())
+    }
+
+    /// The number of the kind of the last stream error.
+    #[napi(getter)]
+    pub fn last_error_kind(&self) -> u32 {
+        self.last_error.as_ref().map_or(0, |error| error.kind().code().into())
+    }
+}
+
+fn socket_closed() -> Error {
+    Error::new(ErrorKind::ConnectionLost, "Socket closed")
+}
+
+/// The names of all kinds of errors, in the order of their numbers, from 1 on.
+#[napi(catch_unwind)]
+pub fn error_kinds() -> Vec<&'static str> {
+    ErrorKind::ALL.iter().map(|kind| kind.name()).collect()
+}
+
+/// Bytes below this are copied into a buffer, which is cheaper than to hand them over.
+const COPIED: usize = 4 << 10;
+
+fn buffer(env: &Env, bytes: Bytes) -> Result<BufferSlice<'_>> {
+    if bytes.len() <= COPIED {
+        return BufferSlice::copy_from(env, &bytes);
+    }
+    let (data, len) = (bytes.as_ptr().cast_mut(), bytes.len());
+    // SAFETY: the bytes live as long as `bytes`, which the finalizer drops. No other part of the
+    // program looks at them: the engine has given them away, and what shares their allocation are
+    // other ranges of it. So JavaScript may write to them.
+    unsafe { BufferSlice::from_external(env, data, len, bytes, |_, bytes| drop(bytes)) }
+}

@@ -1,0 +1,57 @@
+'use strict';
+
+const { spawn } = require('node:child_process');
+const { once } = require('node:events');
+const readline = require('node:readline');
+
+// In a program, `roletalk` is the subject and `tell(value)` sends a value to the test.
+const PRELUDE = `
+  const roletalk = require(process.env.ROLETALK_SUBJECT);
+  const { Peer } = roletalk;
+  const { once } = require('node:events');
+  const tell = (value) => process.stdout.write(JSON.stringify(value) + '\\n');
+`;
+
+/** A Node process that runs a source text: what only a process of its own can show. */
+class Program {
+  /**
+   * @param {string} subject what loads the module under test
+   * @param {string} source CommonJS; runs within an async function
+   * @param {{ env?: object, ipc?: boolean }} [options] with `ipc` the program may listen to messages
+   */
+  constructor(subject, source, { env = {}, ipc = false } = {}) {
+    const code = `${PRELUDE}\n(async () => {${source}\n})();`;
+    this.process = spawn(process.execPath, ['-e', code], {
+      stdio: ['ignore', 'pipe', 'pipe', ...(ipc ? ['ipc'] : [])],
+      env: { ...process.env, NODE_TEST_CONTEXT: undefined, ROLETALK_SUBJECT: subject, ...env },
+    });
+    this.stderr = '';
+    this.process.stderr.setEncoding('utf8').on('data', (text) => (this.stderr += text));
+    this.exited = once(this.process, 'close');
+    this.lines = readline.createInterface({ input: this.process.stdout })[Symbol.asyncIterator]();
+  }
+
+  /** The next value that the program tells. */
+  async told() {
+    const { value, done } = await this.lines.next();
+    if (done) throw new Error(`the program ended instead of telling more:\n${this.stderr}`);
+    return JSON.parse(value);
+  }
+
+  /** Waits for the end: the exit code and the signal, as `{ code, signal }`. */
+  async end() {
+    const [code, signal] = await this.exited;
+    return { code, signal };
+  }
+
+  kill(signal = 'SIGKILL') {
+    this.process.kill(signal);
+  }
+
+  async close() {
+    this.kill();
+    await this.exited;
+  }
+}
+
+module.exports = { Program };

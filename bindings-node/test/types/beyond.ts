@@ -1,0 +1,53 @@
+// What the original does not have.
+
+import {
+  Connected,
+  Connection,
+  Context,
+  ErrorCode,
+  PEER_RECONNECT_FAIL_EVENT,
+  PEER_RECONNECT_SUCCESS_EVENT,
+  Peer,
+  PeerStats,
+  RoletalkError,
+  Survey,
+  SurveyAnswer,
+  UnitStats,
+  errorCodes,
+} from 'roletalk';
+
+interface Sum {
+  sum: number;
+}
+
+async function additions(peer: Peer, signal: AbortSignal): Promise<void> {
+  const port: number | undefined = peer.port;
+  const { unit, ws }: Connected = await peer.connect('wss://localhost', { servername: 'localhost' });
+  const connection: Connection = ws;
+  const buffered: number = connection.bufferedAmount;
+  const destination = await peer.destination('math').whenReady({ signal });
+  const ctx: Context<Sum> = await destination.request<Sum>({ event: 'add', signal }, [1, 2]);
+  const sum: number = ctx.data.sum;
+  const survey: Survey<Sum> = destination.survey<Sum>('add', [1, 2]);
+  for await (const answer of survey) {
+    const { unit: who }: SurveyAnswer<Sum> = answer;
+    if (answer.error === undefined) console.log(who.id, answer.ctx?.data.sum);
+  }
+  const stats: PeerStats = peer.stats();
+  const unitStats: UnitStats | undefined = unit.stats();
+  peer.on('auth_error', (error) => console.log(error.code));
+  peer.on('handler_error', (error, context) => console.log(error, context?.event));
+  peer.on(PEER_RECONNECT_SUCCESS_EVENT, ({ address, count }) => console.log(address, count + 1));
+  peer.on(PEER_RECONNECT_FAIL_EVENT, ({ error }) => console.log(error.code));
+  console.log(port, buffered, sum, survey.size, stats.busy, unitStats?.waiting);
+  await peer.drain(1_000);
+}
+
+function tell(error: unknown): ErrorCode | undefined {
+  if (!(error instanceof RoletalkError)) return undefined;
+  const known: boolean = errorCodes.includes(error.code);
+  if (error.code === 'TIMEOUT' || !known) return 'TIMEOUT';
+  return error.code;
+}
+
+export { additions, tell };
