@@ -118,7 +118,7 @@ class Connection extends EventEmitter {
 
   /** Writes a piece. Returns whether the socket is done with its memory. */
   _write(piece) {
-    if (this._queued.length > 0) this._writing.push(...this._queued.splice(0));
+    if (this._queued.length > 0) this._writing = this._takeCallbacks();
     this._length = piece.length;
     this._rest = piece;
     return this._continue();

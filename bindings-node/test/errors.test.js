@@ -245,6 +245,19 @@ differs('what cannot be taken and has no callback is told by the peer', 'it buff
   assert.equal((await destination.request('end', null)).data, 300 - told.dropped);
 });
 
+check('all callbacks of what a program sends in one turn are called', async (network) => {
+  const { destination } = await network.service();
+  const count = 150_000;
+  let called = 0;
+  await new Promise((resolve, reject) => {
+    const done = (error) => {
+      if (error) reject(error);
+      else if (++called === count) resolve();
+    };
+    for (let n = 0; n < count; n++) destination.send('e', null, done);
+  });
+});
+
 check('what a program sends in one turn all arrives', async (network) => {
   const { destination, role } = await network.service();
   let received = 0;
