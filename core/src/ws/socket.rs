@@ -308,14 +308,11 @@ impl Socket {
         }
         let mut frames = take(input, end).to_vec();
         if self.side == Side::Server {
-            let mut at = 0;
-            while let Some(Header { mask: Some(mask), len, size, .. }) =
-                Header::parse(&frames[at..])
-            {
-                at += size;
-                let payload = &mut frames[at..at + len as usize];
+            let mut rest = &mut frames[..];
+            while let Some(Header { mask: Some(mask), len, size, .. }) = Header::parse(rest) {
+                let (payload, next) = rest[size..].split_at_mut(len as usize);
                 apply_mask(payload, mask);
-                at += len as usize;
+                rest = next;
             }
         }
         self.whole = frames.into();
