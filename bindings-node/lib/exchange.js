@@ -90,6 +90,8 @@ class StreamExchange extends Exchange {
 
   accept(response) {
     const { stream, ctx } = this;
+    // The handler has given it up before: the remote peer is told instead of left waiting.
+    if (stream.destroyed) return this.refuse(stream.errored ?? new Error('The stream was closed'));
     stream._channel.accept(this, response);
     process.nextTick(() => {
       stream.emit('ready', { unit: ctx.unit });

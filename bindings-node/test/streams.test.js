@@ -455,6 +455,21 @@ for (const [name, { role: roleName = 'role', event, text }] of Object.entries(RE
   });
 }
 
+differs('a handler that destroys its stream and accepts', 'the requester waits', async (network) => {
+  const { dialer, role, unit } = await network.service();
+  for (const [on, end] of Object.entries({ onReadable: 'readable', onWritable: 'writable' })) {
+    role[on]('e', (ctx, cb) => {
+      ctx[end].on('error', () => {});
+      ctx[end].destroy(new Error('boom'));
+      cb(null, null);
+    });
+  }
+  for (const method of ['Writable', 'Readable']) {
+    const [error] = await once(dialer.destination('role')[method]({ event: 'e', unit }, null), 'error');
+    assert.match(error.message, /boom/);
+  }
+});
+
 differs('a Writable that is rejected as if it were a request', 'that reason is not wrapped', async (network) => {
   const listener = await network.listener();
   const accepted = once(listener, 'unit');

@@ -1,0 +1,136 @@
+'use strict';
+
+const { spawn } = require('child_process');
+const { createInterface } = require('readline');
+
+const { within } = require('./deadline');
+
+/** A player process: commands go in, answers and observations come out. */
+class Player {
+  /** @param limit milliseconds that any single wait may take */
+  constructor(implementation, name, limit) {
+    this.implementation = implementation;
+    this.name = name;
+    this.limit = limit;
+    this.seen = [];
+    this.waiting = new Map();
+    this.watchers = new Set();
+    this.stderr = '';
+    const [program, ...args] = implementation.command;
+    this.process = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+    // It may have died; its end is reported below.
+    this.process.stdin.on('error', () => {});
+    this.process.stderr.setEncoding('utf8').on('data', (text) => {
+      this.stderr = (this.stderr + text).slice(-4000);
+    });
+    createInterface({ input: this.process.stdout }).on('line', (line) => this.read(line));
+    this.closed = new Promise((resolve) => {
+      this.process.on('error', (error) => this.end(`cannot be started: ${error.message}`, resolve));
+      this.process.on('close', (code, signal) => {
+        this.end(`died (${signal ?? `exit code ${code}`}): ${this.lastWords()}`, resolve);
+      });
+    });
+  }
+
+  /** Runs a command; resolves to its result. */
+  async ask(command, parameters = {}) {
+    if (this.dead) throw this.dead;
+    const id = ++Player.commands;
+    const answer = new Promise((resolve, reject) => this.waiting.set(id, { resolve, reject }));
+    this.process.stdin.write(JSON.stringify({ id, command, ...parameters }) + '\n');
+    return within(this.limit, `${this.name} to ${command}`, answer);
+  }
+
+  /** The first observation of this event, not seen before, for which `wanted` holds. */
+  observe(event, wanted = () => true) {
+    const matches = (line) => line.event === event && wanted(line);
+    const found = this.seen.findIndex(matches);
+    if (found >= 0) return Promise.resolve(this.seen.splice(found, 1)[0]);
+    if (this.dead) return Promise.reject(this.dead);
+    const watcher = { matches };
+    const observed = new Promise((resolve, reject) => Object.assign(watcher, { resolve, reject }));
+    this.watchers.add(watcher);
+    return within(this.limit, `${this.name} to observe ${event}`, observed);
+  }
+
+  /**
+   * Asks again until the answer is the wanted one: not every implementation has an event for every
+   * change.
+   */
+  async until(command, parameters, wanted) {
+    let last = 'no answer';
+    let over = false;
+    const found = (async () => {
+      while (!over) {
+        try {
+          const result = await this.ask(command, parameters);
+          if (wanted(result)) return result;
+          last = JSON.stringify(result);
+        } catch (error) {
+          if (this.dead) throw error;
+          last = error.message;
+        }
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+      return undefined;
+    })();
+    try {
+      return await within(this.limit, `${this.name} to ${command} as wanted`, found);
+    } catch (error) {
+      throw this.dead ?? new Error(`${error.message}; last: ${last}`);
+    } finally {
+      over = true;
+      found.catch(() => {});
+    }
+  }
+
+  /** Ends the process at once, as a crash of its machine would. */
+  async kill() {
+    this.ending = true;
+    this.process.kill('SIGKILL');
+    await this.closed;
+  }
+
+  read(line) {
+    let said;
+    try {
+      said = JSON.parse(line);
+    } catch {
+      // What an original prints for its own purposes.
+      return;
+    }
+    if (said.id !== undefined) {
+      const waiting = this.waiting.get(said.id);
+      this.waiting.delete(said.id);
+      if (said.error === undefined) waiting?.resolve(said.result);
+      else waiting?.reject(new Error(said.error));
+      return;
+    }
+    for (const watcher of this.watchers) {
+      if (watcher.matches(said)) {
+        this.watchers.delete(watcher);
+        watcher.resolve(said);
+        return;
+      }
+    }
+    this.seen.push(said);
+  }
+
+  end(reason, resolve) {
+    this.dead = new Error(`the process of ${this.name} ${reason}`);
+    this.crashed = !this.ending;
+    for (const { reject } of [...this.waiting.values(), ...this.watchers]) reject(this.dead);
+    this.waiting.clear();
+    this.watchers.clear();
+    resolve();
+  }
+
+  lastWords() {
+    const lines = this.stderr.trim().split('\n');
+    return lines.find((line) => /Error|panic/i.test(line)) ?? lines[0];
+  }
+}
+
+Player.commands = 0;
+
+module.exports = { Player };

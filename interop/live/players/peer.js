@@ -1,0 +1,216 @@
+'use strict';
+
+// The player for roletalk's JavaScript interface: `node peer.js <module>`, where the module is our
+// package or the original. It keeps to what both have. See ../README.md for the protocol.
+
+const { createHash } = require('crypto');
+const { createInterface } = require('readline');
+
+const { Peer } = require(process.argv[2]);
+
+/** The bytes of all streams: their position modulo a prime. */
+const PERIOD = Buffer.from(Array.from({ length: 251 }, (_, i) => i));
+
+let peer;
+const roles = new Map();
+const held = [];
+
+const print = (line) => process.stdout.write(JSON.stringify(line) + '\n');
+const observe = (event, fields) => print({ event, ...fields });
+
+const commands = {
+  start({ name, friendly, keys }) {
+    peer = new Peer({ name, friendly });
+    for (const [id, key] of keys) peer.addPresharedKey(id, key);
+    // An EventEmitter of both packages; the original's refusals would be unhandled otherwise.
+    peer.on('auth_error', () => {});
+  },
+  role({ role, active }) {
+    const made = peer.role(role, active);
+    roles.set(role, made);
+    serve(made);
+  },
+  enable: ({ role }) => roles.get(role).enable(),
+  disable: ({ role }) => roles.get(role).disable(),
+  async listen({ tls }) {
+    const options = { port: 0, host: '127.0.0.1' };
+    if (tls) options.ssl = tls;
+    await peer.listen(options);
+    return peer.port ?? peer._port;
+  },
+  async connect({ url, ca }) {
+    const { unit } = await peer.connect(url, ca ? { ca, rejectUnauthorized: true } : {});
+    return unit.name;
+  },
+  destination({ role }) {
+    peer.destination(role);
+  },
+  units: ({ role }) => names(role ? peer.destination(role).units : peer.units),
+  async request({ role, event, data, timeout, direct }) {
+    const options = { event, timeout };
+    if (direct) [options.unit] = peer.units;
+    const answer = await peer.destination(role).request(options, fromWire(data));
+    return toWire(answer);
+  },
+  async hold({ role, count }) {
+    const numbers = Array.from({ length: count }, (_, i) => i);
+    const destination = peer.destination(role);
+    const answers = await Promise.all(
+      numbers.map((number) => destination.request({ event: 'hold' }, number)),
+    );
+    return numbers.filter((number) => answers[number].data === number).length;
+  },
+  release() {
+    // The last first, so that an answer that finds its request by position is seen.
+    while (held.length > 0) held.pop()();
+  },
+  async large({ role, size }) {
+    const answer = await peer.destination(role).request({ event: 'length' }, Buffer.alloc(size, 1));
+    return answer.data;
+  },
+  send({ role, event, data, direct }) {
+    const options = { event };
+    if (direct) [options.unit] = peer.units;
+    peer.destination(role).send(options, fromWire(data));
+  },
+  upload({ role, event, plan }) {
+    const options = plan.highWaterMark ? { highWaterMark: plan.highWaterMark } : undefined;
+    const stream = peer.destination(role).Writable({ event }, JSON.stringify(plan), options);
+    return write(stream, plan);
+  },
+  download({ role, event, plan }) {
+    const options = plan.highWaterMark ? { highWaterMark: plan.highWaterMark } : undefined;
+    const stream = peer.destination(role).Readable({ event }, JSON.stringify(plan), options);
+    return read(stream, plan);
+  },
+  disconnect() {
+    for (const unit of peer.units) unit.close();
+  },
+  async drain() {
+    await peer.drain();
+  },
+};
+
+function names(units) {
+  return units.map((unit) => unit.name).sort();
+}
+
+/** What every role of a player does. */
+function serve(role) {
+  role.onMessage('note', (ctx) => {
+    observe('message', { role: role.name, from: ctx.unit.name, data: toWire(ctx) });
+  });
+  role.onRequest('echo', (ctx, reply) => {
+    observe('request', { role: role.name, from: ctx.unit.name, data: toWire(ctx) });
+    reply(null, ctx.data);
+  });
+  role.onRequest('name', (ctx, reply) => reply(null, peer.name));
+  role.onRequest('length', (ctx, reply) => reply(null, ctx.data.length));
+  role.onRequest('fail', (ctx, reply) => reply(new Error('no such luck')));
+  role.onRequest('never', () => observe('ignored'));
+  role.onRequest('hold', (ctx, reply) => {
+    held.push(() => reply(null, ctx.data));
+    observe('held', { count: held.length });
+  });
+  role.onReadable('up', (ctx, accept) => {
+    settle('received', read(ctx.readable, JSON.parse(ctx.data)));
+    accept(null, 'go on');
+  });
+  role.onWritable('down', (ctx, accept) => {
+    settle('sent', write(ctx.writable, JSON.parse(ctx.data)));
+    accept(null, 'go on');
+  });
+  role.onReadable('refuse', (ctx, accept) => accept('not today'));
+  role.onWritable('refuse', (ctx, accept) => accept('not today'));
+}
+
+/** Reports how a stream of a handler has ended. */
+function settle(event, ended) {
+  ended.then(
+    (result) => observe(event, { result }),
+    (error) => observe(event, { error: text(error) }),
+  );
+}
+
+/** Reads to the end, or breaks off after the first piece when the plan says so. */
+function read(stream, plan) {
+  return new Promise((resolve, reject) => {
+    const hash = createHash('sha256');
+    let bytes = 0;
+    stream.on('error', reject);
+    stream.on('end', () => resolve({ bytes, sha256: hash.digest('hex') }));
+    stream.on('data', (chunk) => {
+      bytes += chunk.length;
+      hash.update(chunk);
+      if (plan.breaks === 'reader') stream.destroy(new Error('the reader gave up'));
+    });
+  });
+}
+
+/** Writes what the plan says, or breaks off behind it. */
+async function write(stream, plan) {
+  const ended = new Promise((resolve, reject) => {
+    stream.on('error', reject);
+    stream.on('finish', resolve);
+  });
+  ended.catch(() => {});
+  const hash = createHash('sha256');
+  let written;
+  for (let at = 0; at < plan.size && !stream.destroyed; at += plan.piece) {
+    const piece = pattern(at, Math.min(plan.piece, plan.size - at));
+    hash.update(piece);
+    written = new Promise((resolve) => stream.write(piece, resolve));
+    if (stream.writableNeedDrain) {
+      await Promise.race([new Promise((resolve) => stream.once('drain', resolve)), ended]);
+    }
+  }
+  await Promise.race([written, ended]);
+  if (plan.breaks === 'writer') stream.destroy(new Error('the writer gave up'));
+  else if (plan.breaks !== 'reader') stream.end();
+  await ended;
+  return { bytes: plan.size, sha256: hash.digest('hex') };
+}
+
+function pattern(at, length) {
+  const shift = at % PERIOD.length;
+  return Buffer.alloc(length + shift, PERIOD).subarray(shift);
+}
+
+function toWire({ type, data }) {
+  switch (type) {
+    case 'binary':
+      return { type, value: data.toString('hex') };
+    case 'number':
+      return { type, value: String(data) };
+    default:
+      return { type, value: data };
+  }
+}
+
+function fromWire({ type, value }) {
+  switch (type) {
+    case 'binary':
+      return Buffer.from(value, 'hex');
+    case 'number':
+      return Number(value);
+    default:
+      return value;
+  }
+}
+
+/** The original rejects with whatever the other side sent. */
+function text(error) {
+  return error instanceof Error ? error.message : String(error);
+}
+
+createInterface({ input: process.stdin })
+  .on('line', async (line) => {
+    const { id, command, ...parameters } = JSON.parse(line);
+    try {
+      const result = await commands[command](parameters);
+      print({ id, result: result === undefined ? null : result });
+    } catch (error) {
+      print({ id, error: text(error) });
+    }
+  })
+  .on('close', () => process.exit(0));

@@ -1,0 +1,108 @@
+//! What every role of a player does.
+
+use std::sync::Mutex;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use roletalk::{Data, Role};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use crate::{
+    Failure, observe,
+    streams::{self, Plan},
+    value::to_wire,
+};
+
+/// Requests that are answered when the runner says so.
+#[derive(Default)]
+pub(crate) struct Held(Mutex<Vec<oneshot::Sender<()>>>);
+
+impl Held {
+    /// The last first, so that an answer that finds its request by position is seen.
+    pub(crate) fn release(&self) {
+        let mut held = self.0.lock().expect("no handler panics");
+        while let Some(answer) = held.pop() {
+            // Its requester may be gone.
+            let _ = answer.send(());
+        }
+    }
+
+    fn hold(&self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let mut held = self.0.lock().expect("no handler panics");
+        held.push(sender);
+        observe("held", json!({ "count": held.len() }));
+        receiver
+    }
+}
+
+pub(crate) fn serve(role: &Role, peer_name: &str, held: &std::sync::Arc<Held>) {
+    let name = role.name().to_owned();
+    role.on_message("note", move |context| {
+        let seen = seen(&name, &context);
+        async move {
+            observe("message", seen?);
+            Ok::<_, Failure>(())
+        }
+    });
+    let name = role.name().to_owned();
+    role.on_request("echo", move |context| {
+        let seen = seen(&name, &context);
+        async move {
+            observe("request", seen?);
+            Ok::<_, Failure>(context.into_data())
+        }
+    });
+    let name = peer_name.to_owned();
+    role.on_request("name", move |_| std::future::ready(Ok::<_, Failure>(name.clone())));
+    role.on_request("length", |context| async move {
+        Ok::<_, Failure>(context.into_data().as_binary().ok_or("not binary")?.len())
+    });
+    role.on_request("fail", |_| async { Err::<(), _>("no such luck") });
+    role.on_request("never", |_| async {
+        observe("ignored", json!({}));
+        std::future::pending::<Result<(), Failure>>().await
+    });
+    let held = held.clone();
+    role.on_request("hold", move |context| {
+        let released = held.hold();
+        async move {
+            released.await?;
+            Ok::<_, Failure>(context.into_data())
+        }
+    });
+    role.on_readable("up", |request| async move {
+        let plan: Plan = plan(&request.data())?;
+        let stream = request.accept("go on")?;
+        settle("received", streams::read(stream, &plan).boxed()).await;
+        Ok::<_, Failure>(())
+    });
+    role.on_writable("down", |request| async move {
+        let plan: Plan = plan(&request.data())?;
+        let stream = request.accept("go on")?;
+        settle("sent", streams::write(stream, &plan).boxed()).await;
+        Ok::<_, Failure>(())
+    });
+    role.on_readable("refuse", |_| async { Err("not today") });
+    role.on_writable("refuse", |_| async { Err("not today") });
+}
+
+fn seen(role: &str, context: &roletalk::Context) -> Result<Value, Failure> {
+    let from = context.unit().name();
+    Ok(json!({ "role": role, "from": from, "data": to_wire(&context.data())? }))
+}
+
+fn plan(data: &Data) -> Result<Plan, Failure> {
+    Ok(serde_json::from_str(&data.as_str().ok_or("the plan is not a text")?)?)
+}
+
+/// Reports how a stream of a handler has ended.
+async fn settle(event: &str, ended: BoxFuture<'_, Result<Value, Failure>>) {
+    observe(
+        event,
+        match ended.await {
+            Ok(result) => json!({ "result": result }),
+            Err(error) => json!({ "error": error.to_string() }),
+        },
+    );
+}

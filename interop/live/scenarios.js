@@ -1,0 +1,433 @@
+'use strict';
+
+// The one table of scenarios. A scenario gets a stage (see stage.js) and fails by throwing.
+//
+// - `each`: run twice for every dialer and listener, once with each of them as the requester `asker`;
+//   the other, `server`, has the role `svc`. The connection is there already.
+// - `pair`: run once for every dialer and listener, from the start.
+// - `needs`: an ability that the side named must have, else there is no such cell.
+// - `long`: only with INTEROP_LONG=1. `alone`: while nothing else runs.
+
+const assert = require('assert/strict');
+
+const { sha256 } = require('./pattern');
+const { ROLE } = require('./stage');
+
+const NUMBERS = ['0', '1', '-1', '1.5', '0.1', '1e+9', '9007199254740991', '-123.456'];
+const EXTREME_NUMBERS = ['1e+21', '1e-12', '5e-324', '1.7976931348623157e+308', 'NaN', '-Infinity'];
+const VALUES = {
+  binary: ['', '00', 'ff00fe', '00'.repeat(70000)].map((value) => ({ type: 'binary', value })),
+  null: [{ type: 'null', value: null }],
+  boolean: [true, false].map((value) => ({ type: 'boolean', value })),
+  string: ['', 'text', 'zero\0inside', 'žluťoučký 😀', 'x'.repeat(70000)].map((value) => ({
+    type: 'string',
+    value,
+  })),
+  number: NUMBERS.map((value) => ({ type: 'number', value })),
+  'number, extreme': EXTREME_NUMBERS.map((value) => ({ type: 'number', value })),
+  object: [{}, [], { a: [1, 'two', null, { deep: true }] }, ['ž', 1.5]].map((value) => ({
+    type: 'object',
+    value,
+  })),
+};
+const STRING = { type: 'string', value: 'hello' };
+
+// Handshakes.
+
+const SECRETS = { a: 'secret of a', b: 'secret of b', c: 'secret of c' };
+const keys = (...ids) => ids.map((id) => [id, SECRETS[id]]);
+
+/** The two meet with these keys, and a request is answered. */
+function accepted(dialer, listener) {
+  return async (stage) => {
+    await stage.meet({ dialer: { keys: dialer }, listener: { keys: listener } });
+    await stage.works();
+  };
+}
+
+/** The dialer is refused, and says why. */
+function refused(dialer, listener, reason) {
+  return async (stage) => {
+    await stage.start({ dialer: { keys: dialer }, listener: { keys: listener } });
+    const port = await stage.listener.ask('listen');
+    const error = await stage.fails(stage.dialer, 'connect', { url: `ws://127.0.0.1:${port}` });
+    assert.match(error, reason);
+    assert.deepEqual(await stage.listener.ask('units', {}), []);
+  };
+}
+
+// Data.
+
+function carries(values) {
+  return async ({ asker, server }) => {
+    for (const data of values) {
+      const answer = await asker.ask('request', { role: ROLE, event: 'echo', data });
+      same(answer, data, 'answer');
+      const { data: seen } = await server.observe('request');
+      same(seen, data, 'request');
+      await asker.ask('send', { role: ROLE, event: 'note', data });
+      const message = await server.observe('message');
+      same(message.data, data, 'message');
+      assert.equal(message.from, asker.name);
+    }
+  };
+}
+
+function same(seen, sent, where) {
+  const plain = ({ type, value }) => ({ type, value: type === 'number' ? Number(value) : value });
+  assert.deepEqual(plain(seen), plain(sent), `${where} differs from what was sent`);
+}
+
+/** A request that is rejected with this text. */
+function rejects(role, event, reason, prepare = async () => {}) {
+  return async (stage) => {
+    await prepare(stage);
+    const command = { role, event, data: STRING, direct: true };
+    assert.match(await stage.fails(stage.asker, 'request', command), reason);
+    await stage.works();
+  };
+}
+
+// Streams.
+
+function uploads(size, plan = {}) {
+  return streams('upload', 'up', size, plan);
+}
+
+function downloads(size, plan = {}) {
+  return streams('download', 'down', size, plan);
+}
+
+/** A stream arrives whole: both ends count and hash the same. */
+function streams(command, event, size, more) {
+  return async ({ asker, server }) => {
+    const plan = { size, piece: 16384, ...more };
+    const whole = { bytes: size, sha256: sha256(size) };
+    const near = await asker.ask(command, { role: ROLE, event, plan });
+    assert.deepEqual(near, whole, 'at the requester');
+    const { result, error } = await server.observe(command === 'upload' ? 'received' : 'sent');
+    assert.equal(error, undefined);
+    assert.deepEqual(result, whole, 'at the responder');
+  };
+}
+
+function refusesStream(command) {
+  return async (stage) => {
+    const plan = { size: 1, piece: 1 };
+    const error = await stage.fails(stage.asker, command, { role: ROLE, event: 'refuse', plan });
+    assert.match(error, /not today/);
+    await stage.works();
+  };
+}
+
+/** One end breaks off; the other hears of it, with the reason. */
+function breaks(command, breaker) {
+  const event = command === 'upload' ? 'up' : 'down';
+  const requesterBreaks = (command === 'upload') === (breaker === 'writer');
+  return async (stage) => {
+    const plan = { size: breaker === 'writer' ? 1000 : 5_000_000, piece: 1000, breaks: breaker };
+    const near = stage.fails(stage.asker, command, { role: ROLE, event, plan });
+    const far = stage.server.observe(command === 'upload' ? 'received' : 'sent');
+    if (requesterBreaks) {
+      near.catch(() => {});
+      assert.match((await far).error, new RegExp(`the ${breaker} gave up`));
+    } else {
+      far.catch(() => {});
+      assert.match(await near, new RegExp(`the ${breaker} gave up`));
+    }
+    await stage.works();
+  };
+}
+
+// Networks.
+
+async function rolesComeAndGo({ asker, server }) {
+  await asker.ask('destination', { role: 'late' });
+  await server.ask('role', { role: 'late' });
+  await asker.until('units', { role: 'late' }, (units) => units.length === 1);
+  const request = { role: 'late', event: 'echo', data: STRING };
+  same(await asker.ask('request', request), STRING, 'answer');
+  await server.ask('disable', { role: 'late' });
+  await asker.until('units', { role: 'late' }, (units) => units.length === 0);
+  await server.ask('enable', { role: 'late' });
+  await asker.until('units', { role: 'late' }, (units) => units.length === 1);
+  same(await asker.ask('request', request), STRING, 'answer');
+}
+
+async function disabledFromTheStart({ asker, server }) {
+  await server.ask('role', { role: 'off', active: false });
+  await server.ask('role', { role: 'on' });
+  await asker.until('units', { role: 'on' }, (units) => units.length === 1);
+  assert.deepEqual(await asker.ask('units', { role: 'off' }), []);
+}
+
+async function messageIsDropped({ asker, server }, role) {
+  await asker.ask('send', { role, event: 'note', data: STRING, direct: true });
+  await asker.ask('send', { role: ROLE, event: 'note', data: STRING });
+  const { role: first } = await server.observe('message');
+  assert.equal(first, ROLE, `the message for ${role} was delivered`);
+}
+
+async function manyInFlight({ asker, server }) {
+  const answers = asker.ask('hold', { role: ROLE, count: 300 });
+  await server.observe('held', ({ count }) => count === 300);
+  await server.ask('release');
+  assert.equal(await answers, 300);
+}
+
+async function takesTurns(stage) {
+  await stage.start({ dialer: {}, listener: {} });
+  const second = await stage.add(stage.listener.implementation, 'second');
+  for (const server of [stage.listener, second]) {
+    await server.ask('role', { role: ROLE });
+    await stage.dialer.ask('connect', { url: `ws://127.0.0.1:${await server.ask('listen')}` });
+  }
+  await stage.dialer.until('units', { role: ROLE }, (units) => units.length === 2);
+  const count = {};
+  for (let i = 0; i < 10; i++) {
+    const request = { role: ROLE, event: 'name', data: STRING };
+    const { value } = await stage.dialer.ask('request', request);
+    count[value] = (count[value] ?? 0) + 1;
+  }
+  assert.deepEqual(count, { listener: 5, second: 5 });
+}
+
+/** Two connections to one unit; the loss of either changes nothing for those who talk. */
+async function losesOneOfTwo(stage) {
+  await stage.start({ dialer: {}, listener: {} });
+  for (const player of [stage.dialer, stage.listener]) await player.ask('role', { role: ROLE });
+  const port = await stage.listener.ask('listen');
+  const proxies = [await stage.proxy(port), await stage.proxy(port)];
+  for (const { url } of proxies) await stage.dialer.ask('connect', { url });
+  const both = [stage.dialer, stage.listener];
+  const one = (units) => units.length === 1;
+  for (const player of both) await player.until('units', { role: ROLE }, one);
+  for (const proxy of proxies) {
+    const again = proxy.accepted + 1;
+    proxy.cut();
+    await stage.until('the lost connection to be dialed again', proxy, 'accepted', () => {
+      return proxy.accepted >= again;
+    });
+    for (const player of both) {
+      const request = { role: ROLE, event: 'echo', data: STRING, timeout: 1000 };
+      await player.until('request', request, ({ value }) => value === STRING.value);
+      assert.equal((await player.ask('units', { role: ROLE })).length, 1);
+    }
+  }
+}
+
+/** The teller has dialed the subject; a newcomer dials the teller and so finds the subject. */
+function acquaints(place) {
+  return async (stage) => {
+    const others = stage.pair.listener;
+    const at = (name) => (name === place ? stage.pair.dialer : others);
+    const teller = await stage.add(at('teller'), 'teller', { friendly: true });
+    const subject = await stage.add(at('subject'), 'subject', { friendly: true });
+    const newcomer = await stage.add(at('newcomer'), 'newcomer', { friendly: true });
+    await subject.ask('role', { role: ROLE });
+    await newcomer.ask('destination', { role: ROLE });
+    await teller.ask('connect', { url: `ws://127.0.0.1:${await subject.ask('listen')}` });
+    await newcomer.ask('connect', { url: `ws://127.0.0.1:${await teller.ask('listen')}` });
+    await newcomer.until('units', { role: ROLE }, (units) => units.includes('subject'));
+    const request = { role: ROLE, event: 'name', data: STRING };
+    assert.equal((await newcomer.ask('request', request)).value, 'subject');
+  };
+}
+
+async function connectionIsLost(stage) {
+  const { proxy } = await stage.meet({ through: true });
+  for (let times = 1; times <= 2; times++) {
+    const again = proxy.accepted + 1;
+    proxy.cut();
+    await stage.until('to be dialed again', proxy, 'accepted', () => proxy.accepted >= again);
+    await stage.worksAgain();
+  }
+}
+
+async function listenerRestarts(stage) {
+  const { proxy } = await stage.meet({ through: true });
+  await stage.listener.kill();
+  await stage.replace('listener', 'reborn');
+  proxy.target = await stage.listener.ask('listen');
+  await stage.worksAgain();
+  assert.deepEqual(await stage.dialer.ask('units', { role: ROLE }), ['reborn']);
+}
+
+async function dialerRestarts(stage) {
+  const { proxy } = await stage.meet({ through: true });
+  await stage.dialer.kill();
+  await stage.replace('dialer', 'reborn');
+  await stage.dialer.ask('connect', { url: proxy.url });
+  await stage.worksAgain();
+  const listener = stage.listener;
+  await listener.until('units', { role: ROLE }, (units) => units.join() === 'reborn');
+}
+
+async function listenerComesLater(stage) {
+  await stage.start({ dialer: {}, listener: {} });
+  for (const player of [stage.dialer, stage.listener]) await player.ask('role', { role: ROLE });
+  // Nobody listens at the proxy's target yet.
+  const proxy = await stage.proxy(1);
+  await stage.fails(stage.dialer, 'connect', { url: proxy.url });
+  proxy.target = await stage.listener.ask('listen');
+  await stage.worksAgain();
+}
+
+async function listenerCloses(stage) {
+  const { proxy } = await stage.meet({ through: true });
+  const again = proxy.accepted + 1;
+  await stage.listener.ask('disconnect');
+  await stage.until('to be dialed again', proxy, 'accepted', () => proxy.accepted >= again);
+  await stage.worksAgain();
+}
+
+async function dialerCloses(stage) {
+  await stage.meet();
+  await stage.dialer.ask('disconnect');
+  for (const player of [stage.dialer, stage.listener]) {
+    await player.until('units', {}, (units) => units.length === 0);
+  }
+}
+
+async function pendingFails(stage) {
+  const { proxy } = await stage.meet({ through: true });
+  const pending = stage.fails(stage.dialer, 'request', { role: ROLE, event: 'never', data: STRING });
+  await stage.listener.observe('ignored');
+  proxy.cut();
+  assert.match(await pending, /clos|lost|reset|socket|connection/i);
+}
+
+async function timesOut({ asker, fails, works }) {
+  const request = { role: ROLE, event: 'never', data: STRING, timeout: 50 };
+  assert.match(await fails(asker, 'request', request), /time|exceeded/i);
+  await works();
+}
+
+async function largestMessage({ asker }) {
+  // Type, lengths of role, event and correlation, the correlation and the data type.
+  const header = 1 + 2 + 2 + 1 + ROLE.length + 'length'.length + 1 + 1;
+  const size = 100 * 1024 * 1024 - header;
+  assert.equal(await asker.ask('large', { role: ROLE, size }), size);
+}
+
+async function overTls(stage) {
+  const { cert, key } = stage.certificate();
+  await stage.start({ dialer: {}, listener: {} });
+  for (const player of [stage.dialer, stage.listener]) await player.ask('role', { role: ROLE });
+  const port = await stage.listener.ask('listen', { tls: { cert, key } });
+  await stage.dialer.ask('connect', { url: `wss://localhost:${port}`, ca: cert });
+  await stage.works();
+}
+
+/** What was asked before the drain is answered; the role is withdrawn meanwhile. */
+async function drains({ asker, server }) {
+  const answer = asker.ask('hold', { role: ROLE, count: 1 });
+  await server.observe('held');
+  const drained = server.ask('drain');
+  await asker.until('units', { role: ROLE }, (units) => units.length === 0);
+  await server.ask('release');
+  assert.equal(await answer, 1);
+  await drained;
+  await asker.until('units', {}, (units) => units.length === 0);
+}
+
+async function staysConnected(stage) {
+  const { proxy } = await stage.meet({ through: true });
+  // The time is the matter here: four heartbeats of every implementation but Go, two of Go.
+  await new Promise((resolve) => setTimeout(resolve, 22_000));
+  await stage.works();
+  assert.equal(proxy.accepted, 1, 'the connection was lost');
+}
+
+async function stoppedProcess(stage) {
+  await stage.meet();
+  stage.listener.process.kill('SIGSTOP');
+  await stage.dialer.until('units', {}, (units) => units.length === 0);
+}
+
+const each = (name, run, more) => ({ name, kind: 'each', run, ...more });
+const pair = (name, run, more) => ({ name, kind: 'pair', run, ...more });
+
+const HALF_MEGABYTE = 1 << 19;
+
+const SCENARIOS = [
+  pair('handshake without keys', accepted([], [])),
+  pair('handshake with a key', accepted(keys('a'), keys('a'))),
+  pair('handshake with several keys', accepted(keys('a', 'b'), keys('b', 'c'))),
+  pair('handshake, keys differ', refused([['a', 'x']], [['a', 'y']], /mismatch|rejected/i)),
+  pair('handshake, no common key', refused(keys('a'), keys('b'), /proofs|rejected|key|id/i)),
+  pair('handshake, key against none', refused(keys('a'), [], /./)),
+  pair('handshake, none against key', refused([], keys('a'), /./)),
+  ...Object.entries(VALUES).map(([name, values]) => each(`data: ${name}`, carries(values))),
+  each('reject', rejects(ROLE, 'fail', /no such luck/)),
+  each('unknown role', rejects('nope', 'echo', /The role "nope" is not registered/)),
+  each('unknown event', rejects(ROLE, 'nope', /The event "nope" is not handled/)),
+  each(
+    'disabled role',
+    rejects('off', 'echo', /The role "off" is disabled/, async ({ server }) => {
+      await server.ask('role', { role: 'off' });
+      await server.ask('disable', { role: 'off' });
+    }),
+  ),
+  each('message to an unknown role', (stage) => messageIsDropped(stage, 'nope'), {
+    needs: ['asker', 'stray'],
+  }),
+  each(
+    'message to a disabled role',
+    async (stage) => {
+      await stage.server.ask('role', { role: 'off' });
+      await stage.server.ask('disable', { role: 'off' });
+      await messageIsDropped(stage, 'off');
+    },
+    { needs: ['asker', 'stray'] },
+  ),
+  each('timeout', timesOut),
+  each('roles announced, disabled, enabled', rolesComeAndGo),
+  each('role disabled from the start', disabledFromTheStart, { needs: ['server', 'disabled'] }),
+  each('300 requests in flight', manyInFlight),
+  each('upload of 0 B', uploads(0)),
+  each('upload of 1 B', uploads(1)),
+  each('upload of 5 MB', uploads(5_000_000)),
+  each('upload of 5 MB in pieces of 1000 B', uploads(5_000_000, { piece: 1000 })),
+  each('upload of 5 MB, high-water mark 1000', uploads(5_000_000, { highWaterMark: 1000 }), {
+    needs: ['asker', 'highWaterMark'],
+  }),
+  each('upload of 5 MB, high-water mark 512 KiB', uploads(5e6, { highWaterMark: HALF_MEGABYTE }), {
+    needs: ['asker', 'highWaterMark'],
+  }),
+  each('download of 0 B', downloads(0)),
+  each('download of 1 B', downloads(1)),
+  each('download of 5 MB', downloads(5_000_000)),
+  each('download of 5 MB in pieces of 1000 B', downloads(5_000_000, { piece: 1000 })),
+  each('download of 5 MB, high-water mark 1000', downloads(5_000_000, { highWaterMark: 1000 }), {
+    needs: ['asker', 'highWaterMark'],
+  }),
+  each('download of 5 MB, high-water mark 512 KiB', downloads(5e6, { highWaterMark: HALF_MEGABYTE }), {
+    needs: ['asker', 'highWaterMark'],
+  }),
+  each('upload refused', refusesStream('upload')),
+  each('download refused', refusesStream('download')),
+  each('upload broken by the writer', breaks('upload', 'writer')),
+  each('upload broken by the reader', breaks('upload', 'reader')),
+  each('download broken by the writer', breaks('download', 'writer')),
+  each('download broken by the reader', breaks('download', 'reader')),
+  each('drain', drains, { needs: ['server', 'drain'] }),
+  each('message of 100 MiB', largestMessage, { alone: true }),
+  pair('round robin', takesTurns),
+  pair('redundant connections, loss of one', losesOneOfTwo),
+  pair('acquaintance, dialer tells', acquaints('teller')),
+  pair('acquaintance, dialer is told of', acquaints('subject')),
+  pair('acquaintance, dialer is told', acquaints('newcomer')),
+  pair('connection lost', connectionIsLost),
+  pair('connection lost with a request', pendingFails),
+  pair('listener starts later', listenerComesLater),
+  pair('listener restarts', listenerRestarts),
+  pair('dialer restarts', dialerRestarts),
+  pair('listener closes the unit', listenerCloses),
+  pair('dialer closes the unit', dialerCloses),
+  pair('TLS', overTls, { needs: ['listener', 'tls'] }),
+  pair('heartbeats for 22 s', staysConnected, { long: true, limit: 30_000 }),
+  pair('listener is stopped', stoppedProcess, { long: true, limit: 60_000 }),
+];
+
+module.exports = { SCENARIOS };

@@ -1,0 +1,117 @@
+'use strict';
+
+const { once } = require('events');
+
+const { within } = require('./deadline');
+const { Player } = require('./player');
+const { Proxy } = require('./proxy');
+
+/** The role that players have in most scenarios. */
+const ROLE = 'svc';
+
+/** The players and proxies of one run of one scenario. */
+class Stage {
+  /**
+   * @param pair the implementations that dial and listen
+   * @param limit milliseconds that any single wait may take
+   * @param certificate makes a certificate for localhost
+   */
+  constructor(pair, limit, certificate) {
+    this.pair = pair;
+    this.limit = limit;
+    this.certificate = certificate;
+    this.players = [];
+    this.proxies = [];
+    this.fails = this.fails.bind(this);
+    this.works = this.works.bind(this);
+  }
+
+  /** One more player. */
+  async add(implementation, name, { friendly = false, keys = [] } = {}) {
+    const player = new Player(implementation, name, this.limit);
+    this.players.push(player);
+    await player.ask('start', { name, friendly, keys });
+    return player;
+  }
+
+  async start({ dialer, listener }) {
+    [this.dialer, this.listener] = await Promise.all([
+      this.add(this.pair.dialer, 'dialer', dialer),
+      this.add(this.pair.listener, 'listener', listener),
+    ]);
+  }
+
+  /** Both start with the role and are connected, through a proxy if asked for. */
+  async meet({ dialer = {}, listener = {}, through = false } = {}) {
+    await this.start({ dialer, listener });
+    const both = [this.dialer, this.listener];
+    for (const player of both) await player.ask('role', { role: ROLE });
+    const port = await this.listener.ask('listen');
+    const proxy = through ? await this.proxy(port) : undefined;
+    const url = proxy ? proxy.url : `ws://127.0.0.1:${port}`;
+    await this.dialer.ask('connect', { url });
+    for (const player of both) {
+      await player.until('units', { role: ROLE }, (units) => units.length === 1);
+    }
+    return { proxy };
+  }
+
+  /** The same part, played by a new process. */
+  async replace(part, name) {
+    this[part] = await this.add(this.pair[part], name);
+    await this[part].ask('role', { role: ROLE });
+  }
+
+  async proxy(port) {
+    const proxy = await new Proxy(port).listen();
+    this.proxies.push(proxy);
+    return proxy;
+  }
+
+  /** Waits for an emitter's event until the condition holds. */
+  async until(what, emitter, event, holds) {
+    const wait = async () => {
+      while (!holds()) await once(emitter, event);
+    };
+    await within(this.limit, what, wait());
+  }
+
+  /** The text of the error with which the command fails. */
+  async fails(player, command, parameters) {
+    try {
+      await player.ask(command, parameters);
+    } catch (error) {
+      if (player.dead || error.late) throw error;
+      return error.message;
+    }
+    throw new Error(`${player.name} succeeded to ${command}`);
+  }
+
+  /** Requests are answered in both directions, at once. */
+  async works() {
+    for (const player of [this.dialer, this.listener]) {
+      const request = { role: ROLE, event: 'length', data: { type: 'binary', value: 'abcd' } };
+      const { value } = await player.ask('request', request);
+      if (Number(value) !== 2) throw new Error(`${player.name} was answered ${value}`);
+    }
+  }
+
+  /** Requests are answered in both directions, sooner or later. */
+  async worksAgain() {
+    for (const player of [this.dialer, this.listener]) {
+      const data = { type: 'binary', value: 'abcd' };
+      const request = { role: ROLE, event: 'length', data, timeout: 1000 };
+      await player.until('request', request, ({ value }) => Number(value) === 2);
+    }
+  }
+
+  /** Ends everything; fails when a process had ended by itself. */
+  async end() {
+    for (const proxy of this.proxies) proxy.close();
+    const crashed = this.players.find((player) => player.crashed);
+    await Promise.all(this.players.map((player) => player.dead ?? player.kill()));
+    if (crashed) throw crashed.dead;
+  }
+}
+
+module.exports = { Stage, ROLE };
