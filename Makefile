@@ -10,7 +10,7 @@ NODE_PLATFORM = $(shell $(NODE) -p 'process.platform + "-" + process.arch + (pro
 NODE_LIBRARY = target/release/libroletalk_node.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
 NODE_ADDON = bindings-node/prebuilds/$(NODE_PLATFORM)/roletalk.node
 
-.PHONY: all build node dist test-node bench-node demo test bench soak fuzz lint fmt
+.PHONY: all build node dist test-node bench-node interop demo test bench soak fuzz lint fmt
 
 all: build
 
@@ -37,6 +37,12 @@ dist: node
 test-node: node
 	cd bindings-node && npm ci --no-audit --no-fund && $(NODE) --test test/*.test.js
 
+## This implementation beside the originals, as far as they are here. See interop/README.md.
+interop: node
+	$(CARGO) build --locked -p roletalk-interop
+	cd interop && npm install || echo "npm cannot install the original; going on without"
+	$(NODE) interop/live
+
 ## Several processes that find each other and do real work; checks itself.
 demo:
 	$(CARGO) run --locked -p roletalk --example demo
@@ -47,8 +53,8 @@ test:
 	$(CARGO) test --workspace --doc --locked
 	$(MAKE) -C bindings-c test
 	@if $(NODE) --version >/dev/null 2>&1 && npm --version >/dev/null 2>&1; \
-	then $(MAKE) --no-print-directory test-node; \
-	else echo "Node or npm is not installed: bindings-node is not tested"; fi
+	then $(MAKE) --no-print-directory test-node interop; \
+	else echo "Node or npm is not installed: bindings-node and interop are not tested"; fi
 
 ## The measurements of docs/BENCHMARKS.md. BENCH=--quick takes a fraction of the time.
 bench:

@@ -6,8 +6,11 @@ const { RoletalkError } = require('./errors.js');
 const { call, emit } = require('./guard.js');
 const { NONE } = require('./protocol.js');
 
-/** How long the other side may take to close its end of the socket. */
-const CLOSE_TIMEOUT = 30_000;
+/**
+ * How long the other side may take to close its end of the socket, in milliseconds. roletalk-go never
+ * does.
+ */
+const CLOSE_TIMEOUT = 2_000;
 
 /** What the socket is given at once, so that it can be seen how writing goes on. */
 const SLICE = 512 * 1024;
