@@ -60,6 +60,7 @@ async function run(cell, certificate) {
   const limit = scenario.limit ?? (known ? LIMIT_OF_DEVIATION : LIMIT);
   const stage = new Stage({ dialer, listener }, limit, certificate);
   let error;
+  let crashed = false;
   try {
     if (scenario.kind === 'each') {
       await stage.meet();
@@ -74,9 +75,11 @@ async function run(cell, certificate) {
     await stage.end();
   } catch (crash) {
     error = crash;
+    crashed = true;
   }
   const text = error?.message.replace(/\s+/g, ' ').slice(0, 300);
-  if (known) {
+  // No deviation excuses a process that dies.
+  if (known && !crashed) {
     if (error) return { outcome: 'deviates', note: DEVIATIONS.indexOf(known) + 1, text };
     if (known.sometimes) return { outcome: 'ok' };
     return { outcome: 'FAIL', text: `works, but deviation ${DEVIATIONS.indexOf(known) + 1} says no` };
