@@ -3,7 +3,7 @@
 const { performance } = require('node:perf_hooks');
 const { NativePeer } = require('./addon.js');
 const { Commands } = require('./commands.js');
-const { EMPTY, Kind, kindOf } = require('./data.js');
+const { Kind, kindOf } = require('./data.js');
 const { AnswerContext, MessageContext, RequestContext, failedContext } = require('./context.js');
 const { EventReader, bytes, words } = require('./events.js');
 const { call, emit } = require('./guard.js');
@@ -338,10 +338,10 @@ class Host {
           this.conns[words[at + 1]]._closing(words[at + 2], this.events.text(at));
           break;
         case Op.PING:
-          emit(this.conns[words[at + 1]], 'ping', EMPTY);
+          emit(this.conns[words[at + 1]], 'ping', this.events.payloadOf(at, first));
           break;
         case Op.PONG:
-          emit(this.conns[words[at + 1]], 'pong', EMPTY);
+          emit(this.conns[words[at + 1]], 'pong', this.events.payloadOf(at, first));
           break;
         default:
           this.peerEvent(at, first);

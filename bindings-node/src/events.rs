@@ -74,9 +74,9 @@ pub(crate) enum Op {
     Dial = 15,
     /// unit, bytes queued, messages and requests dropped.
     SlowConsumer = 16,
-    /// connection.
+    /// connection; the payload.
     Ping = 17,
-    /// connection.
+    /// connection; the payload.
     Pong = 18,
     /// connection, unit or none, kind of error; its text.
     ConnectionClosed = 19,
@@ -142,6 +142,10 @@ impl<'a> Batch<'a> {
     pub(crate) fn text(&mut self, op: Op, numbers: [u32; 4], flags: u32, text: &str) {
         let text = Bytes::copy_from_slice(text.as_bytes());
         self.data(op, numbers, flags, TEXT, ("", ""), &text);
+    }
+
+    pub(crate) fn binary(&mut self, op: Op, numbers: [u32; 4], payload: &Bytes) {
+        self.data(op, numbers, 0, BINARY, ("", ""), payload);
     }
 
     /// An event whose outcome is an error: its kind is in place of a data type.

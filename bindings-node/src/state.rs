@@ -272,11 +272,11 @@ impl State {
                 let numbers = [self.conn_number(conn), number, 0, 0];
                 batch.text(Op::Attached, numbers, 0, &description.to_string());
             }
-            EngineEvent::Ping { conn } => {
-                batch.plain(Op::Ping, [self.conn_number(conn), 0, 0, 0]);
+            EngineEvent::Ping { conn, payload } => {
+                batch.binary(Op::Ping, [self.conn_number(conn), 0, 0, 0], &payload);
             }
-            EngineEvent::Pong { conn } => {
-                batch.plain(Op::Pong, [self.conn_number(conn), 0, 0, 0]);
+            EngineEvent::Pong { conn, payload } => {
+                batch.binary(Op::Pong, [self.conn_number(conn), 0, 0, 0], &payload);
             }
             EngineEvent::Close { conn, code, reason } => {
                 let number = self.conn_number(conn);

@@ -356,17 +356,24 @@ fn both_ends_learn_how_a_connection_was_closed() {
 }
 
 #[test]
-fn a_ping_of_the_application_is_answered() {
+fn a_ping_of_the_application_is_answered_with_its_payload() {
     let mut pair = Pair::new(|_| {});
     let [a, b] = pair.conns[0];
-    pair.engines[0].ping(a, NOW);
+    let payloads: [&[u8]; 2] = [b"", &[7; 125]];
+    for payload in payloads {
+        pair.engines[0].ping(a, payload, NOW);
+    }
     pair.settle();
-    let pinged =
-        |event: &EngineEvent<u64>| matches!(event, EngineEvent::Ping { conn } if *conn == b);
-    let ponged =
-        |event: &EngineEvent<u64>| matches!(event, EngineEvent::Pong { conn } if *conn == a);
-    assert_eq!(pair.events[1].iter().filter(|event| pinged(event)).count(), 1);
-    assert_eq!(pair.events[0].iter().filter(|event| ponged(event)).count(), 1);
+    let pings = pair.events[1].iter().filter_map(|event| match event {
+        EngineEvent::Ping { conn, payload } => Some((*conn, &payload[..])),
+        _ => None,
+    });
+    assert!(pings.eq(payloads.map(|payload| (b, payload))));
+    let pongs = pair.events[0].iter().filter_map(|event| match event {
+        EngineEvent::Pong { conn, payload } => Some((*conn, &payload[..])),
+        _ => None,
+    });
+    assert!(pongs.eq(payloads.map(|payload| (a, payload))));
 }
 
 #[test]

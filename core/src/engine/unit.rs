@@ -382,10 +382,10 @@ impl<R> Unit<R> {
         }
     }
 
-    /// Queues a ping beside those of the heartbeat.
-    pub fn ping(&mut self, conn: ConnId) {
+    /// Queues a ping beside those of the heartbeat. Of `payload` at most 125 bytes are sent.
+    pub fn ping(&mut self, conn: ConnId, payload: &[u8]) {
         if let Some(at) = self.at(conn) {
-            let added = self.links[at].ping();
+            let added = self.links[at].ping(payload);
             self.budget.add(added);
             self.announce(at);
         }

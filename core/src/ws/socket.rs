@@ -36,8 +36,8 @@ pub enum Incoming {
     Binary(Bytes),
     /// A text message, whole. roletalk has no use for it; the engine decides what becomes of it.
     Text(String),
-    /// A ping. Its pong has been written already.
-    Ping,
+    /// A ping, with its payload of at most 125 bytes. Its pong has been written already.
+    Ping(Bytes),
     /// A pong, asked for or not, with its payload of at most 125 bytes.
     Pong(Bytes),
     /// The remote closes the connection, or answers our close. Nothing comes after it.
@@ -416,7 +416,7 @@ impl Socket {
         match message {
             Message::Binary(data) => Incoming::Binary(data),
             Message::Text(text) => Incoming::Text(text.as_str().to_owned()),
-            Message::Ping(_) => Incoming::Ping,
+            Message::Ping(data) => Incoming::Ping(data),
             Message::Pong(data) => Incoming::Pong(data),
             Message::Close(close) => {
                 self.state = State::Closed;
