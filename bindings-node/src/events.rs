@@ -49,7 +49,7 @@ pub(crate) enum Op {
     OfferReadable = 3,
     /// As a request: the remote peer wants to read.
     OfferWritable = 4,
-    /// slot; the payload or the error. The second word is 1 when the request was not even sent.
+    /// slot, how it went wrong ([`NOT_SENT`], [`REJECTED`] or 0); the payload or the error.
     Answer = 5,
     /// stream: try again what had to wait. Or the error that it broke with.
     Stream = 6,
@@ -96,6 +96,11 @@ pub(crate) const AGAIN: u32 = 1 << 19;
 pub(crate) const NAMED: u32 = 1 << 20;
 /// The outcome is an error.
 pub(crate) const FAILED: u32 = 1 << 21;
+
+/// See [`Op::Answer`]: the request was not even sent.
+pub(crate) const NOT_SENT: u32 = 1;
+/// See [`Op::Answer`]: the payload is what it was rejected with.
+pub(crate) const REJECTED: u32 = 2;
 
 const BINARY: u8 = DataType::Binary.as_byte();
 const TEXT: u8 = DataType::String.as_byte();

@@ -133,6 +133,8 @@ pub enum Event<R> {
         tag: R,
         /// The answer's payload.
         outcome: Result<Data>,
+        /// What a rejection or refusal came with, from which its error's text is made.
+        reason: Option<Data>,
     },
     /// A stream can be read from or written to again, or has ended: try again what had to wait.
     Stream(StreamId),
@@ -225,7 +227,7 @@ impl<R> Unit<R> {
                     self.streams.remove(&stream.0);
                 }
                 let outcome = Err(Error::new(ErrorKind::ConnectionLost, text));
-                events.push(Event::Answer { tag: waiting.tag, outcome });
+                events.push(Event::Answer { tag: waiting.tag, outcome, reason: None });
             }
         }
         self.note_room(events);
@@ -535,19 +537,15 @@ impl<R> Unit<R> {
     /// # Errors
     /// As [`respond`](Unit::respond).
     pub fn reject(&mut self, to: Responder, reason: &str) -> Result<Queued> {
-        let reason = self.cut(reason);
+        let reason = wire::cut(reason, self.longest_reason());
         self.refuse(to.conn, &Frame::Reject { corr: to.corr, payload: text(reason) })
     }
 
-    /// A reason that does not fit into a message must not keep the requester waiting.
-    fn cut<'a>(&self, reason: &'a str) -> &'a str {
+    /// A reason that does not fit into a message must not keep the requester waiting: longer ones
+    /// are cut to this length.
+    fn longest_reason(&self) -> usize {
         // What goes before it has two numbers of at most 255 bytes.
-        let room = self.limits.message_size.saturating_sub(1024);
-        let mut end = room.min(reason.len());
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        &reason[..end]
+        self.limits.message_size.saturating_sub(1024)
     }
 
     /// The connection that the request came on, or another one when it is gone.
@@ -727,9 +725,11 @@ impl<R> Unit<R> {
     /// # Errors
     /// As [`respond`](Unit::respond).
     pub fn refuse_stream(&mut self, offer: StreamOffer, reason: &str) -> Result<Queued> {
-        let reason = self.cut(reason);
+        // Escaped, a byte may take six.
+        let reason = wire::cut(reason, self.longest_reason() / 6);
+        let reason = serde_json::json!({ "data": reason }).to_string();
         let chan = Num::padded(0, self.chan_width(offer.corr));
-        let frame = Frame::StreamRefuse { corr: offer.corr, chan, payload: text(reason) };
+        let frame = Frame::StreamRefuse { corr: offer.corr, chan, payload: text(&reason) };
         self.refuse(offer.conn, &frame)
     }
 
@@ -939,16 +939,20 @@ impl<R> Unit<R> {
                 events.push(Event::StreamRequest(incoming, offer));
             }
             Frame::Response { corr, payload } => {
-                self.answered(conn, corr, Ok((own(message, payload), None)), now, events);
+                let answer = Answer::Response(own(message, payload));
+                self.answered(conn, corr, answer, now, events);
+            }
+            Frame::Reject { corr, payload } => {
+                let answer = Answer::Rejection(own(message, payload));
+                self.answered(conn, corr, answer, now, events);
             }
             Frame::StreamAccept { corr, chan, payload } => {
-                let accepted = Ok((own(message, payload), Some(chan)));
-                self.answered(conn, corr, accepted, now, events);
+                let answer = Answer::Acceptance(own(message, payload), chan);
+                self.answered(conn, corr, answer, now, events);
             }
-            Frame::Reject { corr, payload } | Frame::StreamRefuse { corr, payload, .. } => {
-                let reason = reason(&own(message, payload));
-                let rejected = Err(Error::new(ErrorKind::Rejected, reason));
-                self.answered(conn, corr, rejected, now, events);
+            Frame::StreamRefuse { corr, payload, .. } => {
+                let answer = Answer::Refusal(own(message, payload));
+                self.answered(conn, corr, answer, now, events);
             }
             Frame::Stream { chan, op } => self.stream_op(conn, chan, op, message, events),
             Frame::Acquaint(acquaint) => events.push(Event::Acquaint(acquaint)),
@@ -970,30 +974,35 @@ impl<R> Unit<R> {
         &mut self,
         conn: ConnId,
         corr: Num,
-        answer: Result<(Data, Option<Num>)>,
+        answer: Answer,
         now: Moment,
         events: &mut Vec<Event<R>>,
     ) {
         let Some(waiting) = self.waiting.remove(corr.value()) else {
             // Too late. A peer that accepted a stream nobody waits for any more is told so, when it
             // is one that can stand it.
-            if let (Ok((_, Some(chan))), Dialect::Credit { .. }) = (&answer, self.dialect) {
+            if let (Answer::Acceptance(_, chan), Dialect::Credit { .. }) = (answer, self.dialect) {
                 self.stream_frame(
                     Some(conn),
-                    *chan,
+                    chan,
                     StreamOp::Error("Request was abandoned".into()),
                 );
             }
             return;
         };
         self.stats.last_answer = Some(now.saturating_sub(waiting.sent));
-        let outcome = match (answer, waiting.stream) {
-            (Ok((data, _)), None) => Ok(data),
-            (Ok((data, Some(chan))), Some(id)) => self.stream_opened(conn, id, chan).map(|()| data),
-            (Ok((_, None)), Some(_)) => {
-                Err(Error::new(ErrorKind::Protocol, "The stream was answered as if a request"))
+        let rejected = |text| Err(Error::new(ErrorKind::Rejected, text));
+        let (outcome, reason) = match (answer, waiting.stream) {
+            (Answer::Response(data) | Answer::Acceptance(data, _), None) => (Ok(data), None),
+            (Answer::Acceptance(data, chan), Some(id)) => {
+                (self.stream_opened(conn, id, chan).map(|()| data), None)
             }
-            (Err(error), _) => Err(error),
+            (Answer::Response(_), Some(_)) => {
+                let text = "The stream was answered as if a request";
+                (Err(Error::new(ErrorKind::Protocol, text)), None)
+            }
+            (Answer::Rejection(data), _) => (rejected(text_of(&data)), Some(data)),
+            (Answer::Refusal(data), _) => (rejected(unwrapped(&data)), Some(data)),
         };
         if let (Err(error), Some(id)) = (&outcome, waiting.stream)
             && let Some(stream) = self.streams.get_mut(&id.0)
@@ -1004,7 +1013,7 @@ impl<R> Unit<R> {
         if let Some(id) = waiting.stream {
             events.push(Event::Stream(id));
         }
-        events.push(Event::Answer { tag: waiting.tag, outcome });
+        events.push(Event::Answer { tag: waiting.tag, outcome, reason });
     }
 
     fn stream_opened(&mut self, conn: ConnId, id: StreamId, chan: Num) -> Result<()> {
@@ -1109,7 +1118,7 @@ impl<R> Unit<R> {
                 stream.fail(error.clone());
                 events.push(Event::Stream(id));
             }
-            events.push(Event::Answer { tag: waiting.tag, outcome: Err(error) });
+            events.push(Event::Answer { tag: waiting.tag, outcome: Err(error), reason: None });
         }
         for at in 0..self.links.len() {
             let link = &mut self.links[at];
@@ -1193,21 +1202,29 @@ fn check_names(role: &str, event: &str) -> Result<()> {
     check(role).and_then(|()| check(event))
 }
 
-/// The text of a reject. The JavaScript original puts the reason for refusing a stream into JSON
-/// inside a string; the Go original sends `{}` whatever the reason.
-fn reason(data: &Data) -> String {
+/// What a remote peer says to a request of ours.
+enum Answer {
+    Response(Data),
+    Rejection(Data),
+    /// The stream's channel comes with it.
+    Acceptance(Data, Num),
+    Refusal(Data),
+}
+
+/// The text of a refused stream, which the JavaScript original puts into JSON inside a string.
+fn unwrapped(data: &Data) -> String {
     #[derive(serde::Deserialize)]
     struct Wrapped {
         data: String,
     }
+    let text = text_of(data);
+    serde_json::from_str(&text).map_or(text, |Wrapped { data }| data)
+}
+
+/// The text of a rejection. The Go original sends `{}` whatever the reason.
+fn text_of(data: &Data) -> String {
     match data.kind() {
-        DataType::String => {
-            let text = data.as_str().unwrap_or_default();
-            match serde_json::from_str::<Wrapped>(&text) {
-                Ok(Wrapped { data }) => data,
-                Err(_) => text.into_owned(),
-            }
-        }
+        DataType::String => data.as_str().unwrap_or_default().into_owned(),
         DataType::Boolean => data.as_bool().unwrap_or_default().to_string(),
         DataType::Null | DataType::Unknown(_) => "null".to_owned(),
         _ => String::from_utf8_lossy(data.bytes()).into_owned(),
