@@ -29,6 +29,8 @@ const ROOM: usize = 256 << 10;
 /// Room for a message is reserved when its header arrives, so there has to be some limit.
 const MAX_MESSAGE_CEILING: usize = i32::MAX as usize;
 
+pub(super) const INSIDE_FRAGMENTED: &str = "a message began inside a fragmented one";
+
 /// A message that arrived.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Incoming {
@@ -364,8 +366,7 @@ impl Socket {
         // tungstenite does not know of our fragments.
         if self.fragmented == Some(Owner::Ours) && opcode & CONTROL == 0 {
             if !goes_on {
-                let text = "a message began inside a fragmented one";
-                return Err(WsError::Protocol(text.to_owned()));
+                return Err(WsError::Protocol(INSIDE_FRAGMENTED.to_owned()));
             }
             let size = self.partial.len().saturating_add(to_usize(header.len));
             if size > self.max_message {
