@@ -63,6 +63,7 @@ class Peer extends EventEmitter {
       {
         name: this._name,
         friendly: this._friendly,
+        os: process.platform,
         runtime: `nodejs ${process.version}`,
         wallClock: Date.now(),
       },
