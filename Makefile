@@ -7,10 +7,13 @@ FUZZ_TARGETS = frames handshake websocket stream
 
 NODE ?= node
 NODE_PLATFORM = $(shell $(NODE) -p 'process.platform + "-" + process.arch + (process.platform === "linux" && !process.report.getReport().header.glibcVersionRuntime ? "-musl" : "")')
+NODE_MAJOR = $(shell $(NODE) -p 'process.versions.node.split(".")[0]')
+# The oldest that is supported, and those with long-term support; the newest of them is the current one.
+NODE_VERSIONS ?= 20 24 26
 NODE_LIBRARY = target/release/libroletalk_node.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
 NODE_ADDON = bindings-node/prebuilds/$(NODE_PLATFORM)/roletalk.node
 
-.PHONY: all build node dist test-node bench-node interop scenarios demo test bench soak fuzz lint fmt
+.PHONY: all build node dist test-node test-node-versions bench-node interop scenarios demo test bench soak fuzz lint fmt
 
 all: build
 
@@ -37,6 +40,18 @@ dist: node
 test-node: node
 	cd bindings-node && npm ci --no-audit --no-fund && $(NODE) --test test/*.test.js
 
+## The same on the newest patches of those of NODE_VERSIONS that are not the one installed, by the
+## package `node` of the npm registry.
+test-node-versions: node
+	cd bindings-node && npm ci --no-audit --no-fund
+	@export npm_config_ignore_scripts=false; \
+	for major in $(filter-out $(NODE_MAJOR),$(NODE_VERSIONS)); do \
+		run="npx --yes --package node@$$major -- node"; \
+		version=$$($$run --version) || { echo "npm has no Node $$major: not tested"; continue; }; \
+		echo "Node $$version"; \
+		(cd bindings-node && $$run --test test/*.test.js) || exit 1; \
+	done
+
 ## This implementation beside the originals, as far as they are here. See interop/README.md.
 interop: players
 	cd interop && npm install || echo "npm cannot install the original; going on without"
@@ -61,7 +76,7 @@ test:
 	$(CARGO) test --workspace --doc --locked
 	$(MAKE) -C bindings-c test
 	@if $(NODE) --version >/dev/null 2>&1 && npm --version >/dev/null 2>&1; \
-	then $(MAKE) --no-print-directory test-node interop; \
+	then $(MAKE) --no-print-directory test-node test-node-versions interop; \
 	else echo "Node or npm is not installed: bindings-node and interop are not tested"; fi
 
 ## The measurements of docs/BENCHMARKS.md. BENCH=--quick takes a fraction of the time.

@@ -63,6 +63,7 @@ class Peer extends EventEmitter {
       {
         name: this._name,
         friendly: this._friendly,
+        os: process.platform,
         runtime: `nodejs ${process.version}`,
         wallClock: Date.now(),
       },
@@ -270,15 +271,18 @@ class Peer extends EventEmitter {
 
   _connect(url, options, callback) {
     const { _core: core } = this;
+    let target = url;
     try {
-      new URL(url);
+      const { protocol, href } = new URL(url);
+      // The engine knows only ws and wss; ws takes these as well.
+      if (protocol === 'http:' || protocol === 'https:') target = href.replace('http', 'ws');
     } catch (error) {
       process.nextTick(callback, new PlainError('INVALID_ARGUMENT', String(error), { cause: error }));
       return;
     }
     let number;
     try {
-      number = core.native.connect(url, options.permanent !== false, core.now());
+      number = core.native.connect(target, options.permanent !== false, core.now());
     } catch (error) {
       process.nextTick(callback, new PlainError('INVALID_ARGUMENT', error.message));
       return;
@@ -287,7 +291,7 @@ class Peer extends EventEmitter {
     core.schedule();
   }
 
-  /** The engine wants an address to be dialed. */
+  /** The engine wants an address to be dialed; it gives its own form of the URL. */
   _dial(number, url) {
     let address = this._addresses.get(number);
     if (address === undefined) {
@@ -295,7 +299,7 @@ class Peer extends EventEmitter {
       address = new Address(url, {}, null);
       this._addresses.set(number, address);
     }
-    address.giveUp = dial(url, address.options, (error, socket, head) => {
+    address.giveUp = dial(address.url, address.options, (error, socket, head) => {
       address.giveUp = null;
       const { _core: core } = this;
       if (error) {
@@ -311,7 +315,7 @@ class Peer extends EventEmitter {
         socket.destroy();
         return;
       }
-      this._connected(conn, socket, head, url)._address = number;
+      this._connected(conn, socket, head, address.url)._address = number;
     });
   }
 

@@ -37,6 +37,8 @@ pub struct PeerSettings {
     pub name: String,
     /// Whether it dials the addresses that others tell it.
     pub friendly: bool,
+    /// For `meta.os`.
+    pub os: String,
     /// For `meta.runtime`.
     pub runtime: String,
     /// The wall clock in milliseconds since 1970 at the time `now`.
@@ -125,6 +127,7 @@ impl NativePeer {
         }));
         config.name = settings.name;
         config.friendly = settings.friendly;
+        config.os = settings.os;
         config.runtime = settings.runtime;
         config.wall_clock = settings.wall_clock as u64;
         config.limits.queue_per_connection = QUEUE_PER_CONNECTION;

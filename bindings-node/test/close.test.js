@@ -28,6 +28,24 @@ check('close calls back without an error once the listener is stopped, and its u
   assert.equal(listener.units.length, 0);
 });
 
+check('units that are sent to and closed in one turn get all of it', async (network) => {
+  const listener = await network.listener();
+  const text = 'x'.repeat(10_000);
+  const received = Array.from({ length: 5 }, async () => {
+    const peer = network.peer();
+    const message = new Promise((resolve) => peer.role('extra').onMessage('note', (ctx) => resolve(ctx.data)));
+    const { unit, ws } = await peer.connect(network.address(listener));
+    const closed = once(ws, 'close');
+    unit.on('error', (error) => assert.fail(error));
+    return [await message, (await closed)[0]];
+  });
+  const destination = listener.destination('extra');
+  while (destination.units.length < received.length) await once(destination, 'unit');
+  destination.broadcast('note', text);
+  for (const unit of destination.units) unit.close();
+  for (const outcome of await Promise.all(received)) assert.deepEqual(outcome, [text, 4000]);
+});
+
 check('a second close calls back with an error', async (network) => {
   const listener = await network.listener();
   await new Promise((resolve) => listener.close(resolve));

@@ -207,6 +207,19 @@ check('the socket closes with the code and reason given, and both sides lose the
   assert.deepEqual([ws.readyState, remote.readyState], [3, 3]);
 });
 
+check('an http address is dialed as a ws one, and told as it was given', async (network) => {
+  const port = await network.unusedPort();
+  const address = `http://${HOST}:${port}`;
+  const dialer = network.peer();
+  const failed = once(dialer, 'reconnect_fail');
+  const succeeded = once(dialer, 'reconnect_success');
+  await assert.rejects(dialer.connect(address));
+  assert.equal((await failed)[0].address, address);
+  await network.listener({ port });
+  assert.equal((await succeeded)[0].address, address);
+  assert.equal(dialer.units[0]._sockets[0].url, address);
+});
+
 check('the socket can be terminated', async (network) => {
   const { unit, ws, dialerUnit } = await network.pair();
   const closed = Promise.all([once(ws, 'close'), once(unit, 'close'), once(dialerUnit, 'close')]);

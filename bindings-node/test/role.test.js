@@ -209,6 +209,21 @@ check('messages and requests to one unit arrive in their order', async (network)
   assert.deepEqual(seen, Array.from({ length: 1_000 }, (_, n) => n));
 });
 
+check('messages to one unit arrive in their order, whatever they hold', async (network) => {
+  const { role, destination } = await network.service();
+  const values = ['text', 'ü\u0000', 1.5, true, null, { deep: [1, null] }, Buffer.alloc(100_000, 7), 'x'.repeat(50_000)];
+  const received = [];
+  const done = new Promise((resolve) => {
+    role.onMessage('note', (ctx) => {
+      received.push(ctx.data);
+      if (received.length === values.length) resolve();
+    });
+  });
+  for (const value of values) destination.send('note', value);
+  await done;
+  assert.deepEqual(received, values);
+});
+
 check('a handler that is not a function is refused', (network) => {
   const peer = network.peer();
   const role = peer.role('r');

@@ -32,6 +32,14 @@ check('listen takes ssl, and connect takes ca', async (network) => {
   assert.deepEqual((await dialer.destination('role').request('echo', large)).data, large);
 });
 
+check('an https address is dialed as a wss one', async (network) => {
+  const listener = await network.listener({ ssl: server });
+  const address = secure(listener).replace('wss', 'https');
+  const { unit, ws } = await network.peer().connect(address, { ca, rejectUnauthorized: true });
+  assert.equal(unit.id, listener.id);
+  assert.equal(ws.url, address);
+});
+
 check('listen takes an https server', async (network) => {
   const given = https.createServer(server);
   const listener = await network.listener({ server: given });

@@ -145,6 +145,8 @@ pub struct Config {
     pub limits: Limits,
     /// When lost addresses are dialed again.
     pub reconnect: Reconnect,
+    /// The operating system, for `meta.os`: as Rust names it unless set.
+    pub os: String,
     /// What runs this peer, for `meta.runtime`, such as `rust`.
     pub runtime: String,
     /// The wall clock, in milliseconds since 1970, at the moment that the host calls zero.
@@ -163,6 +165,7 @@ impl Config {
             keys: Keys::default(),
             limits: Limits::default(),
             reconnect: Reconnect::default(),
+            os: std::env::consts::OS.to_owned(),
             runtime: "rust".to_owned(),
             wall_clock: 0,
             entropy,

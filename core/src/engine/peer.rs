@@ -566,7 +566,7 @@ impl Peer {
             friendly: self.config.friendly,
             name: self.config.name.clone(),
             meta: Meta {
-                os: std::env::consts::OS.to_owned(),
+                os: self.config.os.clone(),
                 runtime: self.config.runtime.clone(),
                 time: self.config.wall_clock + uptime,
                 uptime,
