@@ -188,6 +188,11 @@ impl Shared {
                         unit.with(|state| state.machine.send_raw(&frame));
                     }
                 }
+                PeerEffect::Introduce { unit, frames } => {
+                    if let Some(unit) = core.units.get(&unit) {
+                        unit.with(|state| state.machine.introduce(&frames));
+                    }
+                }
                 PeerEffect::Close { conn, frames, code, reason } => {
                     if let Some(handle) = core.conns.get(&conn) {
                         handle.close(frames, code, reason.to_owned());
