@@ -4,7 +4,8 @@ mod common;
 
 use std::{convert::Infallible, time::Duration};
 
-use common::{Authority, Pair, Raw, Watch, echo, peer, until, within};
+use common::{AGAIN, Authority, Pair, Raw, Watch, echo, peer, until, within};
+use futures_util::FutureExt;
 use http_body_util::Empty;
 use hyper::{
     Request, Response, StatusCode,
@@ -227,6 +228,59 @@ async fn once_is_not_dialed_again_and_permanent_is() {
     let none = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
     assert!(none.is_err(), "a disconnected address is dialed again");
     client.close().await;
+}
+
+#[tokio::test]
+async fn dialing_in_the_background_tells_of_every_outcome() {
+    let address = TcpListener::bind(AGAIN).await.unwrap().local_addr().unwrap();
+    let client = peer("client");
+    assert_eq!(client.dial("http://h").unwrap_err().kind(), ErrorKind::InvalidArgument);
+    let mut watch = Watch::new(&client);
+    client.dial(format!("ws://{address}")).unwrap();
+    let failed = |event: &PeerEvent| matches!(event, PeerEvent::ReconnectFailed { count: 0, .. });
+    watch.next("the first failure", failed).await;
+    let server = peer("server");
+    echo(&server);
+    server.listen(address).await.unwrap();
+    answers(&client).await;
+    let succeeded = |event: &PeerEvent| matches!(event, PeerEvent::ReconnectSucceeded { .. });
+    watch.next("the success", succeeded).await;
+    client.close().await;
+    server.close().await;
+}
+
+#[tokio::test]
+async fn a_connect_that_nobody_waits_for_goes_on() {
+    let server = peer("server");
+    let listener = server.listen("127.0.0.1:0").await.unwrap();
+    let client = peer("client");
+    let mut watch = Watch::new(&client);
+    let mut connecting = Box::pin(client.connect(listener.url()));
+    assert!(connecting.as_mut().now_or_never().is_none());
+    drop(connecting);
+    let succeeded = |event: &PeerEvent| matches!(event, PeerEvent::ReconnectSucceeded { .. });
+    watch.next("the connection", succeeded).await;
+    client.close().await;
+    server.close().await;
+}
+
+#[tokio::test]
+async fn several_units_can_be_waited_for() {
+    let client = peer("client");
+    let to = client.destination("r").unwrap();
+    let mut both = Box::pin(to.ready_with(2));
+    let servers = [peer("one"), peer("two")];
+    for server in &servers {
+        assert!(both.as_mut().now_or_never().is_none());
+        echo(server);
+        client.dial(server.listen("127.0.0.1:0").await.unwrap().url()).unwrap();
+        within("a unit", to.ready()).await.unwrap();
+    }
+    within("both units", both).await.unwrap();
+    assert_eq!(to.units().len(), 2);
+    let third = to.ready_with(3);
+    client.close().await;
+    assert_eq!(within("the end", third).await.unwrap_err().kind(), ErrorKind::Closed);
 }
 
 #[tokio::test]

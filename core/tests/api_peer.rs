@@ -682,6 +682,30 @@ async fn long_messages_outlast_the_heartbeat() {
 
 /// The runtime goes, the peers do not know: nothing hangs and nothing panics.
 #[test]
+fn a_peer_can_be_used_from_any_runtime() {
+    let own = tokio::runtime::Runtime::new().unwrap();
+    let (server, client) = {
+        let _own = own.enter();
+        (peer("server"), peer("client"))
+    };
+    echo(&server);
+    // One without sockets and timers.
+    let other = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    other.block_on(async {
+        let listener = server.listen("127.0.0.1:0").await.unwrap();
+        client.connect(listener.url()).await.unwrap();
+        let to = client.destination("r").unwrap();
+        to.ready().await.unwrap();
+        assert_eq!(to.request("echo", 1).timeout(LIMIT).await.unwrap().parse::<u8>().unwrap(), 1);
+        let (ours, theirs) = tokio::io::duplex(1024);
+        drop(ours);
+        server.accept(theirs).await.unwrap();
+        assert!(client.drain(LIMIT).await);
+        server.close().await;
+    });
+}
+
+#[test]
 fn a_runtime_that_is_dropped() {
     for threads in [0, 2] {
         let mut builder = match threads {

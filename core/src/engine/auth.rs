@@ -6,6 +6,19 @@ use sha2::Sha256;
 use super::{Moment, config::Keys};
 use crate::wire::{self, Challenge, Confirm, Proof};
 
+/// How much of a text that a stranger chose is repeated, in characters.
+const MAX_QUOTED: usize = 256;
+
+/// The beginning of a text that a stranger chose. It goes back to him, to the log, and to the
+/// application.
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MAX_QUOTED) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 /// The proof for a challenge: lowercase hex of HMAC-SHA256 over the challenge's text as received.
 fn prove(key: &str, challenge: &str) -> String {
     use std::fmt::Write;
@@ -127,7 +140,7 @@ impl Handshake {
         is_ours: impl Fn(&str) -> bool,
     ) -> Result<Step, Refusal> {
         match frame {
-            wire::Handshake::Error(reason) => Err(Refusal::Theirs(reason)),
+            wire::Handshake::Error(reason) => Err(Refusal::Theirs(shortened(reason))),
             wire::Handshake::Challenge(Challenge { challenge, ids }) => {
                 if is_ours(&challenge) {
                     return Err(Refusal::Ours("The challenge was reflected".to_owned()));
@@ -143,15 +156,14 @@ impl Handshake {
                     }))),
                     None => Err(Refusal::Ours(format!(
                         "The peer has not such proofs: {}",
-                        ids.join(",")
+                        shortened(ids.join(","))
                     ))),
                 }
             }
             wire::Handshake::Proof(Proof { proof, id }) => {
-                let Some(challenge) = self.challenge.as_deref() else {
-                    return Err(Refusal::Ours(format!("Verification ID is not registered: {id}")));
-                };
-                let Some(key) = keys.get(&id) else {
+                let (Some(challenge), Some(key)) = (self.challenge.as_deref(), keys.get(&id))
+                else {
+                    let id = shortened(id);
                     return Err(Refusal::Ours(format!("Verification ID is not registered: {id}")));
                 };
                 if !verify(key, challenge, &proof) {
@@ -232,6 +244,26 @@ mod tests {
             wire::Handshake::Challenge(Challenge { challenge: "x".into(), ids: vec!["a".into()] });
         let step = handshake.receive(frame, &mine, |challenge| challenge == "x");
         assert!(matches!(step, Err(Refusal::Ours(_))));
+    }
+
+    #[test]
+    fn little_is_repeated_of_what_a_stranger_says() {
+        let mine = keys(&[("a", "2")]);
+        let long = "é".repeat(100_000);
+        let challenge = Challenge { challenge: "x".into(), ids: vec![long.clone()] };
+        for frame in [
+            wire::Handshake::Error(long.clone()),
+            wire::Handshake::Challenge(challenge),
+            wire::Handshake::Proof(Proof { proof: String::new(), id: long }),
+        ] {
+            let mut handshake = Handshake::new(Some("c".into()), Moment::ZERO);
+            match handshake.receive(frame, &mine, |_| false) {
+                Err(Refusal::Ours(reason) | Refusal::Theirs(reason)) => {
+                    assert!((500..600).contains(&reason.len()), "{}", reason.len());
+                }
+                step => panic!("{step:?}"),
+            }
+        }
     }
 
     #[test]

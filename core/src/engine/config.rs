@@ -14,7 +14,8 @@ pub struct Limits {
     /// is all that the original accepts. Sending more is an error; receiving more closes the
     /// connection with 1009.
     pub message_size: usize,
-    /// Bytes of one message before the connection is authenticated. Default 1 MiB.
+    /// Bytes of one message before the connection is authenticated, and of one announcement (roles,
+    /// acquaintance) after it. Default 1 MiB; more closes the connection.
     pub handshake_message_size: usize,
     /// Bytes of the HTTP head of an upgrade. Default 16 KiB; more is answered with 431.
     pub upgrade_size: usize,

@@ -594,12 +594,10 @@ impl<R> Engine<R> {
                     self.events.push_back(EngineEvent::Dial { address, url });
                 }
                 PeerEffect::Send { unit, frame } => {
-                    if let Some(machine) = self.units.get_mut(&unit) {
-                        machine.send_raw(&frame);
-                        while let Some(conn) = machine.poll_output() {
-                            self.output.push_back(conn);
-                        }
-                    }
+                    self.tell(unit, |machine| machine.send_raw(&frame));
+                }
+                PeerEffect::Introduce { unit, frames } => {
+                    self.tell(unit, |machine| machine.introduce(&frames));
                 }
                 PeerEffect::Close { conn, frames, code, reason } => {
                     self.write_frames(conn, &frames);
@@ -607,6 +605,14 @@ impl<R> Engine<R> {
                     self.end(conn);
                 }
             }
+        }
+    }
+
+    fn tell(&mut self, unit: UnitId, say: impl FnOnce(&mut Unit<R>)) {
+        let Some(machine) = self.units.get_mut(&unit) else { return };
+        say(machine);
+        while let Some(conn) = machine.poll_output() {
+            self.output.push_back(conn);
         }
     }
 

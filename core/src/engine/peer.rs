@@ -23,6 +23,9 @@ use crate::{
 /// The version of the protocol that peers tell each other.
 pub const PROTOCOL_VERSION: &str = "2.0.0";
 
+/// The longest address that is learned by acquaintance, in bytes.
+const MAX_ADDRESS: usize = 4 << 10;
+
 /// What a unit said of itself when it connected.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -137,6 +140,14 @@ pub enum PeerEffect {
         /// The whole frame.
         frame: Vec<u8>,
     },
+    /// Write these frames to any connection of the unit, or none of them when its queue is full: it
+    /// can do without.
+    Introduce {
+        /// The unit.
+        unit: UnitId,
+        /// Whole frames.
+        frames: Vec<Vec<u8>>,
+    },
     /// Close this connection with this code and reason.
     Close {
         /// The connection.
@@ -196,7 +207,14 @@ struct UnitState {
     info: Arc<UnitInfo>,
     roles: Arc<[String]>,
     last_update: u64,
-    conns: Vec<(ConnId, Option<AddressId>)>,
+    conns: Vec<UnitConn>,
+}
+
+struct UnitConn {
+    id: ConnId,
+    address: Option<AddressId>,
+    /// The counter of the last announcement that cannot have been lost with this connection.
+    announced: u64,
 }
 
 struct RoleState {
@@ -432,8 +450,12 @@ impl Peer {
     }
 
     /// Replaces the roles of a unit and moves it between the destinations.
-    fn set_unit_roles(&mut self, unit: UnitId, roles: Vec<String>) {
+    fn set_unit_roles(&mut self, unit: UnitId, mut roles: Vec<String>) {
         let Some(state) = self.units.get_mut(&unit) else { return };
+        let mut seen = HashSet::new();
+        let repeated: Vec<bool> = roles.iter().map(|role| !seen.insert(role.as_str())).collect();
+        let mut repeated = repeated.into_iter();
+        roles.retain(|_| !repeated.next().unwrap_or_default());
         let before = std::mem::replace(&mut state.roles, roles.into());
         let after = state.roles.clone();
         let kept: HashSet<&str> = after.iter().map(String::as_str).collect();
@@ -573,7 +595,7 @@ impl Peer {
                 protocol: PROTOCOL_VERSION.to_owned(),
             },
             tags: self.config.tags.clone(),
-            window: Some(self.config.limits.stream_window as u64),
+            window: Some((self.config.limits.stream_window as u64).min(wire::MAX_NUMBER)),
             i: Some(self.roles_counter),
         }
     }
@@ -641,6 +663,8 @@ impl Peer {
         let dialect = Dialect::of(&confirm);
         let Confirm { id, roles, friendly, name, meta, tags, window: _, i } = *confirm;
         let info = Arc::new(UnitInfo { id: id.into(), name, friendly, meta, tags, dialect });
+        let unit_conn =
+            UnitConn { id: conn, address: pending.address, announced: self.roles_counter };
         let (unit, first, stale) = match known {
             Some(unit) => {
                 // An announcement on another connection may have overtaken the confirmation.
@@ -649,7 +673,7 @@ impl Peer {
                     stale = i.is_some_and(|i| i < state.last_update);
                     state.last_update = state.last_update.max(i.unwrap_or(0));
                     state.info = info.clone();
-                    state.conns.push((conn, pending.address));
+                    state.conns.push(unit_conn);
                 }
                 (unit, false, stale)
             }
@@ -661,7 +685,7 @@ impl Peer {
                     info: info.clone(),
                     roles: Vec::new().into(),
                     last_update: i.unwrap_or(0),
-                    conns: vec![(conn, pending.address)],
+                    conns: vec![unit_conn],
                 };
                 self.units.insert(unit, state);
                 self.event(PeerEvent::UnitOpened { unit, info: info.clone() });
@@ -718,7 +742,7 @@ impl Peer {
             return;
         }
         let Some(state) = self.units.get(&newcomer) else { return };
-        let mut sends = Vec::new();
+        let mut introductions = Vec::new();
         if state.info.friendly {
             let known = self.addresses.iter().filter_map(|(id, known)| match known.state {
                 State::Up { unit, .. } if unit != newcomer => Some((id, unit, &known.url)),
@@ -726,19 +750,20 @@ impl Peer {
             });
             let mut known: Vec<_> = known.collect();
             known.sort_unstable_by_key(|(id, ..)| *id);
-            for (_, unit, url) in known {
-                if let Some(other) = self.units.get(&unit) {
-                    sends.push((newcomer, acquaint(&other.info.id, url, &other.roles)));
-                }
-            }
+            let frames = known.into_iter().filter_map(|(_, unit, url)| {
+                let other = self.units.get(&unit)?;
+                Some(acquaint(&other.info.id, url, &other.roles))
+            });
+            introductions.push((newcomer, frames.collect()));
         }
         if let Some(url) = address.and_then(|id| self.addresses.get(id)).map(|a| &a.url) {
             let frame = acquaint(&state.info.id, url, &state.roles);
             let friends = self.units.iter().filter(|(id, u)| **id != newcomer && u.info.friendly);
-            sends.extend(friends.map(|(id, _)| (*id, frame.clone())));
+            introductions.extend(friends.map(|(id, _)| (*id, vec![frame.clone()])));
         }
+        let introductions = introductions.into_iter().filter(|(_, frames)| !frames.is_empty());
         self.effects
-            .extend(sends.into_iter().map(|(unit, frame)| PeerEffect::Send { unit, frame }));
+            .extend(introductions.map(|(unit, frames)| PeerEffect::Introduce { unit, frames }));
     }
 
     /// Records the outcome of dialing.
@@ -790,8 +815,8 @@ impl Peer {
         let Some((unit, state)) = unit.and_then(|u| self.units.get_mut(&u).map(|s| (u, s))) else {
             return;
         };
-        let Some(at) = state.conns.iter().position(|(known, _)| *known == conn) else { return };
-        let (_, address) = state.conns.remove(at);
+        let Some(at) = state.conns.iter().position(|known| known.id == conn) else { return };
+        let UnitConn { address, announced, .. } = state.conns.remove(at);
         let last = state.conns.is_empty();
         if let Some(address) = address {
             self.address_down(address, now);
@@ -803,7 +828,7 @@ impl Peer {
                 self.by_remote_id.remove(&state.info.id);
             }
             self.event(PeerEvent::UnitClosed { unit });
-        } else if self.roles_counter > 0 {
+        } else if self.roles_counter > announced {
             // The last announcement may have been lost with the connection.
             let frame = self.roles_frame();
             self.effects.push_back(PeerEffect::Send { unit, frame });
@@ -834,7 +859,9 @@ impl Peer {
             && !self.by_remote_id.contains_key(told.id.as_str())
             && told.id != *self.id
             && told.roles.iter().any(|role| self.destinations.contains_key(role.as_str()));
-        let usable = |address: &String| wanted && parse_address(address).is_ok();
+        let usable = |address: &String| {
+            wanted && address.len() <= MAX_ADDRESS && parse_address(address).is_ok()
+        };
         let Some(address) = told.address.filter(usable) else { return };
         let room = self.addresses.learned() < self.config.limits.acquaintance_addresses;
         if room && !self.addresses.contains(&address) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     ErrorKind,
-    wire::{DataType, Direction, Frame, Num, Payload},
+    wire::{Acquaint, DataType, Direction, Frame, Num, Payload, RolesUpdate},
     ws::{FrameWriter, Side},
 };
 
@@ -215,6 +215,79 @@ fn roles_that_were_announced_on_a_lost_connection_are_announced_again() {
     }
     pair.settle();
     assert_eq!(pair.roles_seen_by(1), ["r"]);
+}
+
+/// Otherwise a unit that opens and closes connections, and reads none, could fill the memory.
+#[test]
+fn a_connection_that_can_have_lost_no_announcement_causes_none() {
+    let mut pair = Pair::new(|_| {});
+    pair.serve(0, "r");
+    pair.settle();
+    for _ in 0..10 {
+        let second = pair.connect();
+        while pair.carry(second, 0) || pair.carry(second, 1) {}
+        pair.conns.pop();
+        for side in [0, 1] {
+            pair.engines[side].closed(second[side], NOW);
+        }
+    }
+    assert_eq!(pair.engines[0].budget().queued(), 0);
+    assert_eq!(pair.roles_seen_by(1), ["r"]);
+}
+
+#[test]
+fn introductions_stay_out_of_a_full_queue() {
+    let mut pair = Pair::new(|limits| limits.queue_per_connection = 10_000);
+    let frames = vec![vec![200; 6_000]; 3];
+    pair.unit(0, |unit| unit.introduce(&frames));
+    let queued = pair.engines[0].budget().queued();
+    assert!(queued > 18_000, "all of them or none: {queued}");
+    pair.unit(0, |unit| unit.introduce(&frames));
+    assert_eq!(pair.engines[0].budget().queued(), queued);
+}
+
+#[test]
+fn announcements_have_the_bound_of_the_handshake() {
+    let mut pair = Pair::new(|limits| limits.handshake_message_size = 10_000);
+    let conn = pair.conns[0][1];
+    let roles = |count| vec!["r".to_owned(); count];
+    let acquaint = Acquaint { id: "i".into(), address: None, roles: roles(3_000) };
+    for (frame, fits) in [
+        (Frame::Roles(RolesUpdate { i: None, roles: roles(2_000) }), true),
+        (Frame::Roles(RolesUpdate { i: None, roles: roles(3_000) }), false),
+        (Frame::Acquaint(acquaint), false),
+    ] {
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        let mut events = Vec::new();
+        let taken = pair.unit(1, |unit| unit.receive(conn, &bytes.into(), NOW, &mut events));
+        assert_eq!(taken.map_err(|error| error.kind()).is_ok(), fits);
+        assert_eq!(events.len(), usize::from(fits));
+    }
+}
+
+#[test]
+fn a_role_that_is_announced_twice_is_one_role() {
+    let mut pair = Pair::new(|_| {});
+    let roles = ["a", "b", "a", "c", "b"].map(str::to_owned).to_vec();
+    pair.engines[0]
+        .with_peer(NOW, |peer| peer.unit_roles(UnitId(0), RolesUpdate { i: None, roles }));
+    assert_eq!(pair.roles_seen_by(0), ["a", "b", "c"]);
+}
+
+#[test]
+fn addresses_of_any_length_are_not_remembered() {
+    let mut pair = Pair::new(|_| {});
+    let engine = &mut pair.engines[0];
+    engine.with_peer(NOW, |peer| peer.add_destination("r")).unwrap();
+    for (length, dialed) in [(5_000, false), (4_000, true)] {
+        let address = Some(format!("ws://h/{}", "x".repeat(length)));
+        let told = Acquaint { id: "other".into(), address, roles: vec!["r".into()] };
+        engine.with_peer(NOW, |peer| peer.acquainted(told, NOW));
+        engine.handle_timeout(NOW);
+        let mut events = std::iter::from_fn(|| engine.poll_event());
+        assert_eq!(events.any(|event| matches!(event, EngineEvent::Dial { .. })), dialed);
+    }
 }
 
 #[test]

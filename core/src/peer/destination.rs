@@ -92,11 +92,19 @@ impl Destination {
     /// # Errors
     /// [`ErrorKind::Closed`] when the peer is closed.
     pub async fn ready(&self) -> Result<()> {
+        self.ready_with(1).await
+    }
+
+    /// Waits until at least so many units serve the role at the same time. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`ready`](Destination::ready).
+    pub async fn ready_with(&self, units: usize) -> Result<()> {
         let mut count = self.inner.count.subscribe();
         let mut closed = self.shared.closed.subscribe();
         tokio::select! {
             // The sender lives in `self`.
-            _ = count.wait_for(|count| *count > 0) => Ok(()),
+            _ = count.wait_for(|count| *count >= units) => Ok(()),
             _ = closed.wait_for(|closed| *closed) => {
                 Err(Error::new(ErrorKind::Closed, "The peer is closed"))
             }

@@ -46,7 +46,8 @@ pub enum PeerEvent {
         /// that it did not ask for. `Preshared key mismatch. Chosen id: a`: same id, different keys.
         reason: String,
     },
-    /// An address that was lost, or never reached, is connected now.
+    /// An address that was lost, or not reached at first, is connected now; for one that nobody waits
+    /// for in [`Peer::connect`](crate::Peer::connect), also when it is reached at once.
     ReconnectSucceeded {
         /// The address.
         address: Arc<str>,
@@ -55,7 +56,9 @@ pub enum PeerEvent {
         /// The unit that answered.
         unit: Unit,
     },
-    /// An address was dialed again in vain. It is tried further.
+    /// An address was dialed again in vain, or for the first time when nobody waits for it in
+    /// [`Peer::connect`](crate::Peer::connect). It is tried further, unless it was to be dialed
+    /// [once](crate::ConnectOptions::once).
     ReconnectFailed {
         /// The address.
         address: Arc<str>,

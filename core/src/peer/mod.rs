@@ -47,7 +47,7 @@ use crate::{
 };
 use destination::DestinationInner;
 use role::{RoleInner, Roles};
-use shared::Dialed;
+use shared::{Dialed, Waiter};
 
 /// The local node: it offers roles, finds those of others, and is connected to them in any direction.
 ///
@@ -167,7 +167,9 @@ impl Peer {
         self.shared().with_core(|core, _| core.peer.keys_mut().remove(id))
     }
 
-    /// The role of this name, added and offered if it is new.
+    /// The role of this name, added and offered if it is new. Units that are connected are told at
+    /// once, and what they ask before the handlers are set is rejected:
+    /// [`disabled_role`](Peer::disabled_role) is for roles that are added while others are connected.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] when the name is empty or longer than 65 535 bytes,
@@ -304,7 +306,8 @@ impl Peer {
         address: impl ToSocketAddrs,
         options: ListenOptions,
     ) -> Result<Listener> {
-        net::listen(self.shared(), address, options).await
+        let shared = self.shared();
+        shared.on_runtime(net::listen(shared, address, options)).await
     }
 
     /// Serves a connection that the application's own server has accepted: its first bytes are an
@@ -340,13 +343,13 @@ impl Peer {
         let shared = self.shared().clone();
         shared.check_open()?;
         let _guard = shared.count_task();
-        net::serve(shared, stream, opening).await;
+        shared.on_runtime(net::serve(shared.clone(), stream, opening)).await;
         Ok(())
     }
 
     /// Connects to a `ws://` or `wss://` address, and again whenever the connection is lost, until
-    /// [`disconnect`](Peer::disconnect). Waits for the first outcome; after a failure the address is
-    /// still tried further.
+    /// [`disconnect`](Peer::disconnect). Waits for the first outcome; after a failure, or when the
+    /// future is dropped, the address is still tried further. [`dial`](Peer::dial) does not wait.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`], [`ErrorKind::ConnectFailed`], [`ErrorKind::AuthRefused`],
@@ -364,23 +367,61 @@ impl Peer {
         address: impl AsRef<str>,
         options: ConnectOptions,
     ) -> Result<Connected> {
-        if address.as_ref().starts_with("wss:") {
+        let (sender, receiver) = oneshot::channel();
+        self.start_dialing(address.as_ref(), options, Some(sender))?;
+        let closed = |_| Err(Error::new(ErrorKind::Closed, "The peer is closed"));
+        let (unit, connection) = receiver.await.unwrap_or_else(closed)?;
+        Ok(Connected { unit: Unit::new(unit), connection })
+    }
+
+    /// As [`connect`](Peer::connect), but in the background: for a program that may start before those
+    /// that it needs. [`Destination::ready`] waits for them; each attempt's outcome is an event
+    /// ([`PeerEvent::ReconnectSucceeded`], [`PeerEvent::ReconnectFailed`]).
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # let math = roletalk::Peer::builder().build()?;
+    /// # math.role("math")?;
+    /// # let listener = math.listen("127.0.0.1:0").await?;
+    /// # let address = listener.url();
+    /// # let peer = roletalk::Peer::builder().build()?;
+    /// peer.dial(address)?;
+    /// peer.destination("math")?.ready().await?;
+    /// # Ok::<_, roletalk::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`], [`ErrorKind::Closed`].
+    pub fn dial(&self, address: impl AsRef<str>) -> Result<()> {
+        self.dial_with(address, ConnectOptions::new())
+    }
+
+    /// As [`dial`](Peer::dial), with options.
+    ///
+    /// # Errors
+    /// As [`dial`](Peer::dial), and [`ErrorKind::Tls`].
+    pub fn dial_with(&self, address: impl AsRef<str>, options: ConnectOptions) -> Result<()> {
+        self.start_dialing(address.as_ref(), options, None)
+    }
+
+    fn start_dialing(
+        &self,
+        address: &str,
+        options: ConnectOptions,
+        waiter: Option<Waiter>,
+    ) -> Result<()> {
+        if address.starts_with("wss:") {
             options.tls.config()?;
         }
-        let (sender, receiver) = oneshot::channel();
         self.shared().with_core(|core, now| {
-            let id = core.peer.connect(address.as_ref(), options.permanent, now)?;
+            let id = core.peer.connect(address, options.permanent, now)?;
             // Those that were to be dialed once are forgotten by the engine when they are lost.
             if core.dialed.len().is_power_of_two() {
                 core.dialed.retain(|id, _| core.peer.is_dialed(*id));
             }
-            let dialed = Dialed { options: Arc::new(options), waiter: Some(sender) };
-            core.dialed.insert(id, dialed);
-            Ok::<_, Error>(())
-        })?;
-        let closed = |_| Err(Error::new(ErrorKind::Closed, "The peer is closed"));
-        let (unit, connection) = receiver.await.unwrap_or_else(closed)?;
-        Ok(Connected { unit: Unit::new(unit), connection })
+            core.dialed.insert(id, Dialed { options: Arc::new(options), waiter });
+            Ok(())
+        })
     }
 
     /// Stops dialing an address. A connection that is up stays; close its unit to end it. One that
@@ -416,7 +457,8 @@ impl Peer {
     }
 
     /// Stops offering roles, lets running requests and streams finish within the limit, then
-    /// closes. True when everything had finished.
+    /// closes. True when everything had finished. A handler that calls this would wait for itself:
+    /// let it spawn a task for that.
     pub async fn drain(&self, limit: Duration) -> bool {
         let shared = self.shared();
         shared.draining.store(true, Ordering::Relaxed);
@@ -426,7 +468,7 @@ impl Peer {
                 role.set_active(false);
             }
         });
-        let finished = tokio::time::timeout(limit, async {
+        let idle = async {
             loop {
                 let idle = shared.idle.notified();
                 tokio::pin!(idle);
@@ -438,8 +480,9 @@ impl Peer {
                 }
                 idle.await;
             }
-        });
-        let finished = finished.await.is_ok();
+        };
+        let finished = async { tokio::time::timeout(limit, idle).await.is_ok() };
+        let finished = shared.on_runtime(finished).await;
         self.close().await;
         finished
     }

@@ -61,7 +61,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-type Waiter = oneshot::Sender<Result<(Arc<UnitInner>, ConnId)>>;
+pub(crate) type Waiter = oneshot::Sender<Result<(Arc<UnitInner>, ConnId)>>;
 
 /// An address that is being dialed on behalf of the application.
 pub(crate) struct Dialed {
@@ -188,6 +188,11 @@ impl Shared {
                         unit.with(|state| state.machine.send_raw(&frame));
                     }
                 }
+                PeerEffect::Introduce { unit, frames } => {
+                    if let Some(unit) = core.units.get(&unit) {
+                        unit.with(|state| state.machine.introduce(&frames));
+                    }
+                }
                 PeerEffect::Close { conn, frames, code, reason } => {
                     if let Some(handle) = core.conns.get(&conn) {
                         handle.close(frames, code, reason.to_owned());
@@ -257,20 +262,19 @@ impl Shared {
                     Ok(_) => unit.ok_or_else(|| Error::new(ErrorKind::Closed, "The unit is gone")),
                     Err(error) => Err(error),
                 };
-                if let Some(waiter) = core.dialed.get_mut(&address).and_then(|d| d.waiter.take()) {
-                    let _ = waiter.send(known.clone());
-                }
+                let waiter = core.dialed.get_mut(&address).and_then(|d| d.waiter.take());
+                let told = waiter.is_some_and(|waiter| waiter.send(known.clone()).is_ok());
                 if !core.peer.is_dialed(address) {
                     core.dialed.remove(&address);
                 }
-                match (again, known) {
-                    (false, _) => return,
-                    (true, Ok((unit, _))) => {
-                        core.reconnects += 1;
+                core.reconnects += u64::from(again && known.is_ok());
+                match known {
+                    _ if told => return,
+                    Ok((unit, _)) => {
                         let unit = super::Unit::new(unit);
                         PeerEvent::ReconnectSucceeded { address: url, count, unit }
                     }
-                    (true, Err(error)) => {
+                    Err(error) => {
                         debug!(peer = %self.id, address = %url, count, %error, "reconnect failed");
                         PeerEvent::ReconnectFailed { address: url, count, error }
                     }
@@ -325,6 +329,16 @@ impl Shared {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// Runs a future of tokio's on the peer's runtime, whoever polls it.
+    pub(crate) async fn on_runtime<F: Future>(&self, future: F) -> F::Output {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|cx| {
+            let _runtime = self.runtime.enter();
+            future.as_mut().poll(cx)
+        })
+        .await
     }
 
     /// Closes everything. Idempotent; [`Shared::tasks`] tells when it is done.

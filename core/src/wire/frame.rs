@@ -231,6 +231,12 @@ pub enum DecodeError {
 }
 
 impl<'a> Frame<'a> {
+    /// Whether the frame that `bytes` are carries JSON, which takes a multiple of its size when it is
+    /// decoded: an acquaintance or an announcement of roles.
+    pub(crate) fn is_json(bytes: &[u8]) -> bool {
+        matches!(bytes.first(), Some(&(ACQUAINT | ROLES)))
+    }
+
     /// Reads the frame that `bytes` are, borrowing from them.
     ///
     /// Names and texts that are not UTF-8 have the wrong parts replaced by U+FFFD, as JavaScript

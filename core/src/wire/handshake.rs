@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::json::{self, JsonError};
+use super::num::MAX_NUMBER;
 use super::text;
 
 const ERROR: u8 = 0;
@@ -242,7 +243,10 @@ impl Confirm {
             name: name.and_then(json::string).unwrap_or_default(),
             meta: meta.map(Meta::decode).unwrap_or_default(),
             tags: tags.map(decode_tags).unwrap_or_default(),
-            window: window.and_then(json::integer).and_then(|window| window.try_into().ok()),
+            window: window
+                .and_then(json::integer)
+                .and_then(|window| window.try_into().ok())
+                .filter(|window| (1..=MAX_NUMBER).contains(window)),
             i: i.and_then(json::integer).and_then(|i| i.try_into().ok()),
         })
     }
@@ -454,6 +458,8 @@ mod tests {
             r#","friendly":1,"name":5,"meta":null,"tags":null,"window":null"#,
             r#","friendly":"true","name":null,"meta":[],"tags":[],"window":-1,"more":[{}]"#,
             r#","meta":{},"tags":{},"window":1.5"#,
+            r#","window":0"#,
+            r#","window":9007199254740992"#,
             r#","meta":{"os":1,"runtime":null,"time":"1","uptime":{},"protocol":2},"tags":"x""#,
             r#","meta":{"time":-5,"uptime":-0.5},"tags":{"a":1,"b":null,"c":["x"]},"window":"1""#,
         ] {
@@ -500,7 +506,7 @@ mod tests {
             friendly: bool,
             (time, uptime) in (any::<u64>(), any::<u64>()),
             tags in btree_map(any::<String>(), any::<String>(), 0..4),
-            window in option::of(any::<u64>()),
+            window in option::of(1..=MAX_NUMBER),
             i in option::of(any::<u64>()),
         ) -> Handshake {
             match first {

@@ -570,6 +570,14 @@ impl<R> Unit<R> {
         }
     }
 
+    /// Writes frames that the peer's state machine made and that the remote peer can do without,
+    /// unless its queue is full.
+    pub fn introduce(&mut self, frames: &[Vec<u8>]) {
+        if self.route(Order::Kept).is_some_and(|at| self.fits(at)) {
+            frames.iter().for_each(|frame| self.send_raw(frame));
+        }
+    }
+
     /// The handler of a message, request or stream request has returned.
     pub fn handled(&mut self) {
         self.stats.running = self.stats.running.saturating_sub(1);
@@ -597,6 +605,10 @@ impl<R> Unit<R> {
     ) -> Result<()> {
         let Some(at) = self.at(conn) else { return Ok(()) };
         self.links[at].heard(message.len(), now);
+        if message.len() > self.limits.handshake_message_size && Frame::is_json(message) {
+            let text = "the announcement is too large";
+            return Err(Error::new(ErrorKind::Protocol, text));
+        }
         let frame = Frame::decode(message)
             .map_err(|error| Error::new(ErrorKind::Protocol, error.to_string()))?;
         match frame {
