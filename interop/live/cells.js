@@ -41,7 +41,7 @@ function sides(scenario, { dialer, listener }) {
   ];
 }
 
-/** Whether the side that needs an ability has it. */
+/** Whether the side that needs an ability has it; `ours` is that of all but the originals. */
 function able(cell) {
   if (!cell.scenario.needs) return true;
   const [side, ability] = cell.scenario.needs;

@@ -16,7 +16,7 @@ const ROLETALK_JS = path.resolve(
 );
 
 /** What a player of ours can do; ../README.md says what each means. */
-const ALL = ['cancel', 'disabled', 'drain', 'highWaterMark', 'stray', 'tls'];
+const ALL = ['backPressure', 'cancel', 'disabled', 'drain', 'highWaterMark', 'stray', 'tls'];
 const allBut = (...missing) => ALL.filter((ability) => !missing.includes(ability));
 
 /**
@@ -54,7 +54,7 @@ const IMPLEMENTATIONS = [
     command: [GO_PLAYER],
     prepare: buildGo,
     version: goVersion,
-    abilities: ['stray', 'tls'],
+    abilities: ['backPressure', 'stray', 'tls'],
   },
 ];
 
@@ -67,7 +67,8 @@ function find() {
     try {
       if (needs !== undefined && !fs.existsSync(needs)) throw new Error(`not here: ${get}`);
       prepare?.();
-      present.push({ ...one, original, version: version() });
+      const abilities = original ? one.abilities : [...one.abilities, 'ours'];
+      present.push({ ...one, original, abilities, version: version() });
     } catch (error) {
       absent.push({ name, reason: error.message });
     }

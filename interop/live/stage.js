@@ -45,8 +45,9 @@ class Stage {
     const both = [this.dialer, this.listener];
     for (const player of both) await player.ask('role', { role: ROLE });
     const port = await this.listener.ask('listen');
+    this.url = `ws://127.0.0.1:${port}`;
     const proxy = through ? await this.proxy(port) : undefined;
-    const url = proxy ? proxy.url : `ws://127.0.0.1:${port}`;
+    const url = proxy ? proxy.url : this.url;
     await this.dialer.ask('connect', { url });
     for (const player of both) {
       await player.until('units', { role: ROLE }, (units) => units.length === 1);
@@ -80,15 +81,30 @@ class Stage {
     await within(this.limit, what, wait());
   }
 
-  /** The text of the error with which the command fails. */
-  async fails(player, command, parameters) {
+  /** Waits for an answer, be it a result or an error. */
+  async settles(answer) {
     try {
-      await player.ask(command, parameters);
+      await answer;
     } catch (error) {
-      if (player.dead || error.late) throw error;
+      if (!error.answered) throw error;
+    }
+  }
+
+  /** The text of the error with which the command fails. */
+  fails(player, command, parameters) {
+    return this.failure(player.ask(command, parameters));
+  }
+
+  /** The text of the error that a player has answered. */
+  async failure(answer) {
+    let result;
+    try {
+      result = await answer;
+    } catch (error) {
+      if (!error.answered) throw error;
       return error.message;
     }
-    throw new Error(`${player.name} succeeded to ${command}`);
+    throw new Error(`it succeeded, with ${JSON.stringify(result)}`);
   }
 
   /** Requests are answered in both directions, at once. */

@@ -17,7 +17,7 @@ const roles = new Map();
 const held = [];
 /** How to give up a command that waits, by its id. */
 const cancels = new Map();
-/** Streams by the tag of their plan: the reader's `resume`, the writer's bytes. */
+/** By the tag of the plan: readers that pause, and the bytes that writers have got rid of. */
 const paused = new Map();
 const progress = new Map();
 /** Given to the streams that this peer asks for. */
@@ -100,9 +100,13 @@ const commands = {
     cancels.set(id, () => stream.destroy(new Error('cancelled')));
     return read(stream, plan);
   },
-  resume: ({ tag }) => paused.get(tag)(),
+  resume({ tag }) {
+    paused.get(tag).resume();
+  },
   progress: ({ tag }) => progress.get(tag),
-  cancel: ({ target }) => cancels.get(target)(),
+  cancel({ target }) {
+    cancels.get(target)();
+  },
   disconnect() {
     for (const unit of peer.units) unit.close();
   },
@@ -170,7 +174,7 @@ function read(stream, plan) {
       if (plan.breaks === 'reader') stream.destroy(new Error(plan.reason));
       if (plan.pauses && first) {
         stream.pause();
-        paused.set(plan.tag, () => stream.resume());
+        paused.set(plan.tag, stream);
         observe('paused', { tag: plan.tag });
       }
     });
@@ -202,7 +206,7 @@ async function write(stream, plan) {
   }
   await Promise.race([written, ended]);
   if (plan.breaks === 'writer') stream.destroy(new Error(plan.reason));
-  else if (plan.breaks !== 'reader') stream.end();
+  else if (!stream.destroyed) stream.end();
   await ended;
   return { bytes: plan.size, sha256: hash.digest('hex') };
 }
