@@ -33,9 +33,10 @@ dist: node
 	cp LICENSE bindings-node/LICENSE
 	cd bindings-node && npm pack
 
-## The tests of the Node package.
+## The tests of the Node package, with loop-native sockets and with Node's.
 test-node: node
 	cd bindings-node && npm ci --no-audit --no-fund && $(NODE) --test test/*.test.js
+	cd bindings-node && ROLETALK_SOCKETS=node $(NODE) --test test/*.test.js
 
 ## This implementation beside the originals, as far as they are here. See interop/README.md.
 interop: node

@@ -47,8 +47,11 @@ const Flag = {
   NAMED: 1 << 20,
   FAILED: 1 << 21,
 };
-/** Flag of a piece of output: the socket ends behind it. */
+/** Flags of a piece of output: the socket ends behind it. */
 const ENDING = 1;
+/** For a loop-native socket: what was queued is taken to be written; what was taken is written. */
+const TAKEN = 2;
+const WRITTEN = 4;
 /** Stands for no number. */
 const NONE = 0xffffffff;
 /** Payloads above this do not travel in shared memory. */
@@ -69,6 +72,8 @@ module.exports = {
   Header,
   Flag,
   ENDING,
+  TAKEN,
+  WRITTEN,
   NONE,
   LARGE,
   StreamState,
