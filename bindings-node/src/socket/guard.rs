@@ -107,8 +107,21 @@ struct Watch {
     suspects: FxHashMap<u64, u64>,
 }
 
-/// A connection that is watched: its number, and how often the loop has read from it.
-type Watched = (u64, u64, Arc<Transport>);
+/// A connection that is watched.
+struct Watched {
+    id: u64,
+    /// How often the loop has read from it.
+    reads: u64,
+    /// Whether something waits to be written.
+    writes: bool,
+    transport: Arc<Transport>,
+}
+
+impl Watched {
+    fn entry(&self) -> libc::pollfd {
+        entry(self.transport.fd())
+    }
+}
 
 impl Watch {
     fn run(mut self, tell: impl Fn()) {
@@ -131,9 +144,8 @@ impl Watch {
     /// Sleeps until something comes.
     fn sleep(&mut self) -> Result<(), Over> {
         let (watched, all) = self.watched(true);
-        let fds = watched.iter().map(|(_, _, transport)| transport.fd());
-        let mut entries: Vec<_> =
-            std::iter::once(self.bell.as_raw_fd()).chain(fds).map(entry).collect();
+        let mut entries = vec![entry(self.bell.as_raw_fd())];
+        entries.extend(watched.iter().map(Watched::entry));
         poll(&mut entries, (!all).then_some(REVIEW));
         self.shared.guarded().asleep = false;
         // Their descriptors are closed by now, when they were removed meanwhile.
@@ -161,28 +173,33 @@ impl Watch {
         let watched: Vec<Watched> = guarded
             .transports
             .iter()
-            .filter_map(|(id, transport)| Some((*id, transport.reads()?, transport.clone())))
+            .filter_map(|(id, transport)| {
+                let (reads, writes) = transport.reads()?;
+                Some(Watched { id: *id, reads, writes, transport: transport.clone() })
+            })
             .collect();
         let all = watched.len() == guarded.transports.len();
         (watched, all)
     }
 
     /// Stands in for the loop where that is blocked. Returns whether there is something for it, and
-    /// whether anything is waiting to be read.
+    /// whether to look again soon.
     fn look(&mut self) -> (bool, bool) {
         let (watched, _) = self.watched(false);
-        let mut entries: Vec<_> = watched.iter().map(|(_, _, it)| entry(it.fd())).collect();
+        let mut entries: Vec<_> = watched.iter().map(Watched::entry).collect();
         poll(&mut entries, Some(Duration::ZERO));
         let (mut stalled, mut waiting) = (false, false);
         let mut suspects = FxHashMap::default();
-        for ((id, reads, transport), entry) in watched.iter().zip(&entries) {
-            let suspected = self.suspects.get(id) == Some(reads);
+        for (Watched { id, reads, writes, transport }, entry) in watched.iter().zip(&entries) {
             let readable = entry.revents != 0;
-            if suspected && readable {
+            let suspected = self.suspects.get(id) == Some(reads);
+            // Pongs wait behind what is half written.
+            let busy = readable || suspected && *writes;
+            if busy && suspected {
                 stalled |= transport.stand_in(*reads);
             }
-            waiting |= readable;
-            if suspected || readable {
+            waiting |= busy;
+            if busy || suspected {
                 suspects.insert(*id, *reads);
             }
         }

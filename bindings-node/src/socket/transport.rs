@@ -179,11 +179,12 @@ impl Transport {
 
     // For the guard.
 
-    /// How often the loop has read; none when it wants nothing to be read, or the guard has as much
-    /// for it as it may.
-    pub(super) fn reads(&self) -> Option<u64> {
+    /// How often the loop has read, and whether something waits to be written. None when the loop
+    /// wants nothing to be read, or the guard has as much for it as it may.
+    pub(super) fn reads(&self) -> Option<(u64, bool)> {
         let wire = self.wire();
-        (!wire.paused && self.has_room(&wire)).then_some(wire.reads)
+        let may_read = !wire.paused && self.has_room(&wire);
+        may_read.then(|| (wire.reads, !wire.output.is_empty()))
     }
 
     /// Does for the loop what cannot wait, unless it has read since it had read `reads` times: goes
