@@ -36,9 +36,10 @@ dist: node
 	cp LICENSE bindings-node/LICENSE
 	cd bindings-node && npm pack
 
-## The tests of the Node package.
+## The tests of the Node package, with loop-native sockets and with Node's.
 test-node: node
 	cd bindings-node && npm ci --no-audit --no-fund && $(NODE) --test test/*.test.js
+	cd bindings-node && ROLETALK_SOCKETS=node $(NODE) --test test/*.test.js
 
 ## The same on the newest patches of those of NODE_VERSIONS that are not the one installed, by the
 ## package `node` of the npm registry.

@@ -2,9 +2,11 @@
 
 const { EventEmitter } = require('node:events');
 const { Socket } = require('node:net');
+const { getSystemErrorName } = require('node:util');
 const { EMPTY } = require('./data.js');
 const { RoletalkError } = require('./errors.js');
 const { call, emit } = require('./guard.js');
+const { adopt, restore } = require('./loop-socket.js');
 const { NONE } = require('./protocol.js');
 
 /**
@@ -60,7 +62,9 @@ class Connection extends EventEmitter {
     this._onWritten = (error) => this._written(error);
     socket.setTimeout(0);
     socket.setNoDelay(true);
-    socket.on('data', (chunk) => this._feed(chunk));
+    /** Whether the addon reads and writes, see `loop-socket.js`. */
+    this._native = adopt(this);
+    if (!this._native) this._listen();
     socket.on('end', () => this._ended());
     socket.on('error', (error) => this._failed(error));
     socket.on('close', () => this._closed());
@@ -68,7 +72,8 @@ class Connection extends EventEmitter {
 
   /** Bytes that wait in the socket. */
   get bufferedAmount() {
-    return this._socket.writableLength;
+    const { writableLength } = this._socket;
+    return this._native ? writableLength + this.host.native.pending(this.number) : writableLength;
   }
 
   /**
@@ -112,6 +117,10 @@ class Connection extends EventEmitter {
     if (done) this._onceWritten(done);
   }
 
+  _listen() {
+    this._socket.on('data', (chunk) => this._feed(chunk));
+  }
+
   _feed(chunk) {
     if (this.number === NONE) return;
     if (this.host.busy) {
@@ -119,9 +128,44 @@ class Connection extends EventEmitter {
       process.nextTick(() => this._feed(chunk));
       return;
     }
-    if (this.host.feed(this, chunk) && this.number !== NONE) {
+    if (this.host.feed(this, chunk) && this.number !== NONE && !this._native) {
       this._clogged = true;
       this._socket.pause();
+    }
+  }
+
+  /** The addon has something to read or can go on writing. */
+  _ready() {
+    if (this.number === NONE) return;
+    const state = this.host.ready(this);
+    if (state !== 0 && this._native) this._giveBack(state);
+  }
+
+  /** The addon writes what was queued. */
+  _taken() {
+    if (this._queued.length > 0) this._writing = this._takeCallbacks();
+  }
+
+  /** It has written that. */
+  _sent() {
+    for (const callback of this._writing.splice(0)) call(callback, null, this);
+  }
+
+  /** Node's socket goes on, since the connection has come to its end or has failed. */
+  _giveBack(state) {
+    const socket = this._socket;
+    const rest = this.host.native.release(this.number);
+    this._native = false;
+    if (state < 0) {
+      socket.destroy(systemError('read', state));
+      return;
+    }
+    restore(socket);
+    this._listen();
+    if (rest !== null) {
+      this._length = rest.length;
+      this._rest = rest;
+      this._continue();
     }
   }
 
@@ -131,7 +175,7 @@ class Connection extends EventEmitter {
 
   /** Writes a piece. Returns whether the socket is done with its memory. */
   _write(piece) {
-    if (this._queued.length > 0) this._writing = this._takeCallbacks();
+    this._taken();
     this._length = piece.length;
     this._rest = piece;
     return this._continue();
@@ -175,9 +219,7 @@ class Connection extends EventEmitter {
   _done() {
     const length = this._length;
     this._length = 0;
-    if (this._writing.length > 0) {
-      for (const callback of this._writing.splice(0)) call(callback, null, this);
-    }
+    this._sent();
     if (this._last !== undefined) {
       this._finish();
       return;
@@ -204,6 +246,8 @@ class Connection extends EventEmitter {
   _end(piece) {
     this.number = NONE;
     if (this._socket.destroyed) return;
+    if (this._native) restore(this._socket);
+    this._native = false;
     this._last = piece;
     if (this._length === 0) this._finish();
   }
@@ -259,6 +303,12 @@ function toBytes(data) {
   if (Buffer.isBuffer(data)) return data;
   if (ArrayBuffer.isView(data)) return Buffer.from(data.buffer, data.byteOffset, data.byteLength);
   return Buffer.from(typeof data === 'number' ? String(data) : data);
+}
+
+/** An error as Node's sockets have them. */
+function systemError(syscall, errno) {
+  const code = getSystemErrorName(errno);
+  return Object.assign(new Error(`${syscall} ${code}`), { errno, code, syscall });
 }
 
 function closed() {

@@ -22,11 +22,16 @@ const {
   OUTPUTS,
   Op,
   REJECTED,
+  TAKEN,
+  WRITTEN,
 } = require('./protocol.js');
 
 const OUTPUT = 4 * LARGE;
 /** Above this, the engine is told at once that something is written. */
 const BULK = 16384;
+
+/** A timer that fires so many milliseconds too late belongs to a loop that was blocked. */
+const LATE = 100;
 
 const OUTPUTS_AT = words.length - OUTPUTS * OUTPUT_WORDS;
 /** Where small output is taken to; shared by all peers of the thread. */
@@ -83,9 +88,12 @@ class Host {
     this.immediate = null;
     this.onTurn = () => this.flush();
     this.onTimer = () => {
+      const late = performance.now() - this.timerAt > LATE;
       this.timer = null;
       this.timerAt = Infinity;
-      this.tick();
+      // After the loop was blocked, what has come meanwhile is read before anyone is given up.
+      if (late) this.immediate ??= setImmediate(this.onImmediate);
+      else this.tick();
     };
     this.onImmediate = () => {
       this.immediate = null;
@@ -190,6 +198,22 @@ class Host {
     return clogged;
   }
 
+  /**
+   * A loop-native socket is ready. Returns 0, or why it is to be given back: 1 at its end, or the
+   * negative number of the system's error.
+   */
+  ready(conn) {
+    this.begin();
+    let state;
+    try {
+      state = this.native.ready(conn.number, output, this.time);
+      this.drain();
+    } finally {
+      this.end();
+    }
+    return state;
+  }
+
   /** What was taken for a connection is written. */
   written(conn, length) {
     const time = busy ? this.time : performance.now();
@@ -285,6 +309,11 @@ class Host {
       const flags = words[at + 3];
       const length = words[at + 2];
       const conn = this.conns[words[at]];
+      if (flags & (TAKEN | WRITTEN)) {
+        if (flags & TAKEN) conn._taken();
+        if (flags & WRITTEN) conn._sent();
+        continue;
+      }
       let piece = null;
       let own = (flags & Flag.IN_BUFFER) !== 0;
       if (own) {

@@ -47,8 +47,11 @@ const Flag = {
   NAMED: 1 << 20,
   FAILED: 1 << 21,
 };
-/** Flag of a piece of output: the socket ends behind it. */
+/** Flags of a piece of output: the socket ends behind it. */
 const ENDING = 1;
+/** For a loop-native socket: what was queued is taken to be written; what was taken is written. */
+const TAKEN = 2;
+const WRITTEN = 4;
 /** How an answer went wrong: the request was not even sent, or was rejected with the payload. */
 const NOT_SENT = 1;
 const REJECTED = 2;
@@ -74,6 +77,8 @@ module.exports = {
   ENDING,
   NOT_SENT,
   REJECTED,
+  TAKEN,
+  WRITTEN,
   NONE,
   LARGE,
   StreamState,

@@ -16,6 +16,12 @@ pub(crate) const OUTPUTS: usize = 64;
 pub(crate) const LARGE: usize = 16 << 10;
 /// Output above this is handed over likewise.
 pub(crate) const SMALL_OUTPUT: usize = 16 << 10;
+/// Flags of a piece of output. The socket ends behind it.
+pub(crate) const ENDING: u32 = 1;
+/// It is on a loop-native socket, and what was queued for that has been taken to be written.
+pub(crate) const TAKEN: u32 = 2;
+/// It is on a loop-native socket, and all that was taken is written.
+pub(crate) const WRITTEN: u32 = 4;
 /// Stands for no number.
 pub(crate) const NONE: u32 = u32::MAX;
 

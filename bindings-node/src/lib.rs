@@ -1,16 +1,23 @@
 //! The Node-API addon of the npm package `roletalk-native`: the roletalk engine for a host that is
 //! Node's own event loop.
 //!
-//! JavaScript owns sockets, timers and the clock. It calls [`NativePeer`] with what came in, and
-//! reads events and bytes to write from memory that both share; the addon never calls into
-//! JavaScript. One call carries a batch: all frames of a chunk that was read, or all commands of a
-//! turn of the loop.
+//! JavaScript owns timers, the clock and most sockets. It calls [`NativePeer`] with what came in, and
+//! reads events and bytes to write from memory that both share. One call carries a batch: all frames
+//! of a chunk that was read, or all commands of a turn of the loop.
+//!
+//! Plain TCP sockets are read and written here, see `socket`. The addon calls into JavaScript only to
+//! tell that one of them is ready; no state is borrowed then.
 
 mod commands;
 mod events;
 mod names;
 mod native;
 mod slab;
+#[cfg(unix)]
+mod socket;
+#[cfg(not(unix))]
+#[path = "no_socket.rs"]
+mod socket;
 mod state;
 
 pub use native::{NativePeer, PeerSettings, StreamSettings, error_kinds};

@@ -1,11 +1,11 @@
 //! [`NativePeer`]: one engine, and what JavaScript calls it with.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use napi::{
     Either, Env, Result,
-    bindgen_prelude::{BufferSlice, Uint8Array, Uint8ArraySlice, Uint32Array},
+    bindgen_prelude::{BufferSlice, Function, Uint8Array, Uint8ArraySlice, Uint32Array, Unknown},
 };
 use napi_derive::napi;
 use roletalk::{
@@ -19,6 +19,7 @@ use crate::{
     commands,
     events::{Batch, HEADER, Header, NONE, OUTPUT, OUTPUTS},
     names::Routes,
+    socket::Socket,
     state::State,
 };
 
@@ -73,6 +74,13 @@ const ENDED: u32 = 1;
 /// It failed, see [`NativePeer::last_error`].
 const FAILED: u32 = 2;
 
+/// A loop-native socket goes on.
+const OPEN: i32 = 0;
+/// The other side has ended it.
+const OVER: i32 = 1;
+/// What is read at once.
+const READ_BUFFER: usize = 64 << 10;
+
 /// The memory that commands come in, and events go out.
 struct Memory {
     commands: Uint32Array,
@@ -95,6 +103,8 @@ pub struct NativePeer {
     large: Vec<Bytes>,
     last_error: Option<Error>,
     epoch: f64,
+    /// What sockets are read into; empty while there are none.
+    read_buffer: Vec<u8>,
 }
 
 fn thrown(error: Error) -> napi::Error {
@@ -141,6 +151,7 @@ impl NativePeer {
             large: Vec::new(),
             last_error: None,
             epoch: settings.now,
+            read_buffer: Vec::new(),
         })
     }
 
@@ -262,10 +273,101 @@ impl NativePeer {
         let moment = self.begin(now);
         let id = self.state.conns.get(conn).map(|conn| conn.id);
         if let Some(id) = id {
+            if let Some(socket) = self.socket(conn) {
+                socket.pass(chunk);
+            }
             self.state.engine.receive(id, chunk, moment);
         }
         self.poll(output, now);
+        self.state.settle(conn);
         id.is_some_and(|id| self.state.engine.is_clogged(id))
+    }
+
+    // Loop-native sockets.
+
+    fn socket(&self, conn: u32) -> Option<&Rc<Socket>> {
+        self.state.conns.get(conn)?.socket.as_ref()
+    }
+
+    /// Has the addon read and write a connection whose upgrade is done and that nothing was read
+    /// from or written to since: by the descriptor of a TCP socket of Node's, which is duplicated.
+    /// `callback` is called when [`ready`](NativePeer::ready) is to be called. Returns false where
+    /// that is not possible.
+    #[napi(catch_unwind)]
+    pub fn adopt(
+        &mut self,
+        env: &Env,
+        conn: u32,
+        fd: i32,
+        dialed: bool,
+        callback: Function<'_, (), Unknown<'static>>,
+    ) -> bool {
+        let side = if dialed { Side::Client } else { Side::Server };
+        let Some(conn) = self.state.conns.get_mut(conn) else { return false };
+        conn.socket = Socket::new(env, fd, side, &callback);
+        if self.read_buffer.is_empty() {
+            self.read_buffer = vec![0; READ_BUFFER];
+        }
+        conn.socket.is_some()
+    }
+
+    /// Reads and writes as far as that goes. Then as [`poll`](NativePeer::poll). Returns 0 when the
+    /// connection goes on; otherwise it is to be [given back](NativePeer::release): 1 at its end, or
+    /// the negative number of the system's error.
+    #[napi(catch_unwind)]
+    pub fn ready(&mut self, conn: u32, output: Uint8ArraySlice<'_>, now: f64) -> i32 {
+        let moment = self.begin(now);
+        let state = self.read_and_write(conn, moment);
+        self.poll(output, now);
+        self.state.settle(conn);
+        state
+    }
+
+    fn read_and_write(&mut self, number: u32, now: Moment) -> i32 {
+        let Some(conn) = self.state.conns.get(number) else { return OPEN };
+        let Some(socket) = conn.socket.clone() else { return OPEN };
+        let id = conn.id;
+        let (readable, writable) = socket.take_found();
+        if writable {
+            self.state.flush(number, now);
+        }
+        if !readable {
+            return OPEN;
+        }
+        let read = socket.read(&mut self.read_buffer);
+        self.state.pinged(number, read.answered);
+        if !read.early.is_empty() {
+            self.state.engine.receive(id, &read.early, now);
+        }
+        match read.now {
+            Ok(Some(0)) => OVER,
+            Ok(Some(len)) => {
+                self.state.engine.receive(id, &self.read_buffer[..len], now);
+                OPEN
+            }
+            Ok(None) => OPEN,
+            Err(error) => error.raw_os_error().map_or(OVER, |errno| -errno),
+        }
+    }
+
+    /// Bytes that wait to be written by the addon.
+    #[napi(catch_unwind)]
+    pub fn pending(&self, conn: u32) -> u32 {
+        let pending = self.socket(conn).map_or(0, |socket| socket.pending());
+        u32::try_from(pending).unwrap_or(u32::MAX)
+    }
+
+    /// Gives a connection back. Returns what waits to be written, if anything does:
+    /// it counts as taken from the connection.
+    #[napi(catch_unwind)]
+    pub fn release<'env>(
+        &mut self,
+        env: &'env Env,
+        conn: u32,
+    ) -> Result<Option<BufferSlice<'env>>> {
+        let socket = self.state.conns.get_mut(conn).and_then(|conn| conn.socket.take());
+        let rest = socket.map_or_else(Vec::new, |socket| socket.release());
+        (!rest.is_empty()).then(|| buffer(env, rest.into())).transpose()
     }
 
     /// Whether to read no more from a connection.
@@ -420,7 +522,7 @@ impl NativePeer {
         if all {
             let records = words.len() - OUTPUTS * OUTPUT;
             let records = &mut words[records..];
-            (outputs, more) = self.state.take_output(records, output, large);
+            (outputs, more) = self.state.take_output(records, output, large, now);
         }
         words[Header::Outputs as usize] = outputs as u32;
         words[Header::More as usize] = more.into();

@@ -1,7 +1,7 @@
 //! The engine and the numbers under which JavaScript knows what is in it: commands in, events and
 //! output out.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, rc::Rc};
 
 use bytes::Bytes;
 use roletalk::{
@@ -17,10 +17,12 @@ use rustc_hash::FxHashMap;
 use crate::{
     commands::{self, Asked},
     events::{
-        AGAIN, Batch, IN_BUFFER, NAMED, NONE, NOT_SENT, OUTPUT, OUTPUTS, Op, REJECTED, SMALL_OUTPUT,
+        AGAIN, Batch, ENDING, IN_BUFFER, NAMED, NONE, NOT_SENT, OUTPUT, OUTPUTS, Op, REJECTED,
+        SMALL_OUTPUT, TAKEN, WRITTEN,
     },
     names::{Names, Routes, Told},
     slab::Slab,
+    socket::Socket,
 };
 
 /// A request, or a request for a stream, that waits for this peer's answer.
@@ -32,13 +34,20 @@ pub(crate) enum Question {
 
 pub(crate) struct Conn {
     pub(crate) id: ConnId,
+    /// None when JavaScript reads and writes.
+    pub(crate) socket: Option<Rc<Socket>>,
     /// What was taken is not written yet.
     writing: bool,
+    /// JavaScript does not know yet that it is written.
+    written: bool,
     /// It is in the list of those that may have output.
     fresh: bool,
     /// The engine is through with it: its socket ends behind what is taken next.
     ending: bool,
 }
+
+/// A buffer that is larger than this is not used again.
+const KEPT: usize = 256 << 10;
 
 /// What became of a command.
 enum Outcome {
@@ -46,6 +55,7 @@ enum Outcome {
     Sent { slot: u32, conn: u32 },
     NotSent { slot: u32, error: Error },
     Abandoned { slot: u32 },
+    Pinged { conn: u32 },
 }
 
 /// What could not be queued for one unit and one kind of reason, since this was last told. One
@@ -74,6 +84,8 @@ pub(crate) struct State {
     names: Names,
     /// Connections that may have output.
     fresh: VecDeque<u32>,
+    /// What output is taken in; empty.
+    buffer: Vec<u8>,
 }
 
 impl State {
@@ -92,11 +104,13 @@ impl State {
             unsent: FxHashMap::default(),
             names: Names::default(),
             fresh: VecDeque::new(),
+            buffer: Vec::new(),
         }
     }
 
     pub(crate) fn add_conn(&mut self, id: ConnId) -> u32 {
-        let conn = Conn { id, writing: false, fresh: false, ending: false };
+        let conn =
+            Conn { id, socket: None, writing: false, written: false, fresh: false, ending: false };
         let (number, _) = self.conns.insert(conn);
         self.conn_numbers.insert(id, number);
         number
@@ -421,15 +435,51 @@ impl State {
         }
     }
 
+    // Sockets.
+
+    /// Pings that were answered before the engine has seen them.
+    pub(crate) fn pinged(&mut self, conn: u32, count: u32) {
+        self.outcomes.extend((0..count).map(|_| Outcome::Pinged { conn }));
+    }
+
+    /// The socket of a connection can be written to again.
+    pub(crate) fn flush(&mut self, number: u32, now: Moment) {
+        let Some(conn) = self.conns.get_mut(number) else { return };
+        let Some(socket) = &conn.socket else { return };
+        let all = socket.flush();
+        if !conn.writing {
+            return;
+        }
+        // A connection over which something large goes out slowly is alive.
+        self.engine.writing(conn.id, now);
+        if all {
+            conn.writing = false;
+            conn.written = true;
+            self.engine.written(conn.id, now);
+            self.fresh.push_back(number);
+        }
+    }
+
+    /// Reads from a connection only as long as it may.
+    pub(crate) fn settle(&self, number: u32) {
+        let Some(conn) = self.conns.get(number) else { return };
+        if let Some(socket) = &conn.socket {
+            socket.set_paused(self.engine.is_clogged(conn.id));
+            socket.settle();
+        }
+    }
+
     // Output.
 
-    /// Takes what connections have to say: small pieces into `small`, large ones into `large`. Returns
-    /// how many pieces there are, and whether there is more.
+    /// Takes what connections have to say. What is on sockets of this addon is written; of the rest,
+    /// small pieces go into `small`, large ones into `large`. Returns how many records there are,
+    /// and whether to call again: there are more, or so much was written that more may follow.
     pub(crate) fn take_output(
         &mut self,
         records: &mut [u32],
         small: &mut [u8],
         large: &mut Vec<Bytes>,
+        now: Moment,
     ) -> (usize, bool) {
         while let Some(id) = self.engine.poll_output() {
             let number = self.conn_number(id);
@@ -439,7 +489,7 @@ impl State {
                 self.fresh.push_back(number);
             }
         }
-        let (mut count, mut used) = (0, 0);
+        let (mut count, mut used, mut bulk) = (0, 0, false);
         while let Some(number) = self.fresh.pop_front() {
             if count == OUTPUTS || small.len() - used < SMALL_OUTPUT {
                 self.fresh.push_front(number);
@@ -447,12 +497,37 @@ impl State {
             }
             let Some(conn) = self.conns.get_mut(number) else { continue };
             if conn.writing && !conn.ending {
-                // `written` brings it back.
+                // `written` or `flush` brings it back.
+                continue;
+            }
+            let record = &mut records[count * OUTPUT..(count + 1) * OUTPUT];
+            if std::mem::take(&mut conn.written) {
+                record.copy_from_slice(&[number, 0, 0, WRITTEN]);
+                count += 1;
+                self.fresh.push_front(number);
                 continue;
             }
             conn.fresh = false;
-            let mut taken = Vec::new();
+            let mut taken = std::mem::take(&mut self.buffer);
             self.engine.take_output(conn.id, &mut taken);
+            if let Some(socket) = &conn.socket {
+                if !conn.ending {
+                    let len = taken.len();
+                    if len > 0 {
+                        let written = write(&mut self.engine, conn, &mut taken, now);
+                        let flags = if written { TAKEN | WRITTEN } else { TAKEN };
+                        record.copy_from_slice(&[number, 0, 0, flags]);
+                        count += 1;
+                        bulk |= len > SMALL_OUTPUT;
+                    }
+                    if taken.capacity() <= KEPT {
+                        self.buffer = taken;
+                    }
+                    continue;
+                }
+                let rest = socket.release();
+                taken.splice(0..0, rest);
+            }
             if taken.is_empty() && !conn.ending {
                 continue;
             }
@@ -466,19 +541,32 @@ impl State {
                 large.push(taken.into());
                 (large.len() - 1, IN_BUFFER)
             };
-            let ending = conn.ending;
-            let record = &mut records[count * OUTPUT..(count + 1) * OUTPUT];
-            record.copy_from_slice(&[number, at as u32, len as u32, flags | u32::from(ending)]);
+            let ending = if conn.ending { ENDING } else { 0 };
+            record.copy_from_slice(&[number, at as u32, len as u32, flags | ending]);
             count += 1;
-            if ending {
+            if conn.ending {
                 let id = conn.id;
                 self.engine.closed(id, Moment::ZERO);
                 self.conn_numbers.remove(&id);
                 self.conns.remove(number);
             }
         }
-        (count, false)
+        (count, bulk)
     }
+}
+
+/// Writes what was taken, as far as that goes. Returns whether that is all.
+fn write(engine: &mut Engine<u32>, conn: &mut Conn, taken: &mut Vec<u8>, now: Moment) -> bool {
+    let Some(socket) = &conn.socket else { return false };
+    if !socket.write(taken) {
+        conn.writing = true;
+        return false;
+    }
+    engine.written(conn.id, now);
+    if socket.is_paused() && !engine.is_clogged(conn.id) {
+        socket.set_paused(false);
+    }
+    true
 }
 
 /// The parts of [`State`] that commands for a unit change.
@@ -599,5 +687,6 @@ fn write_outcome(outcome: Outcome, batch: &mut Batch<'_>) {
         Outcome::Sent { slot, conn } => batch.plain(Op::Sent, [slot, conn, 0, 0]),
         Outcome::NotSent { slot, error } => batch.error(Op::Sent, [slot, NONE, 0, 0], 0, &error),
         Outcome::Abandoned { slot } => batch.plain(Op::Abandoned, [slot, 0, 0, 0]),
+        Outcome::Pinged { conn } => batch.plain(Op::Ping, [conn, 0, 0, 0]),
     }
 }

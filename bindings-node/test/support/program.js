@@ -17,12 +17,13 @@ class Program {
   /**
    * @param {string} subject what loads the module under test
    * @param {string} source CommonJS; runs within an async function
-   * @param {{ env?: object, ipc?: boolean }} [options] with `ipc` the program may listen to messages
+   * @param {{ env?: object, ipc?: boolean, gate?: boolean }} [options] with `ipc` the program may listen to messages;
+   *   with `gate` it can read one byte from descriptor 3, which blocks it until `open` is called
    */
-  constructor(subject, source, { env = {}, ipc = false } = {}) {
+  constructor(subject, source, { env = {}, ipc = false, gate = false } = {}) {
     const code = `${PRELUDE}\n(async () => {${source}\n})();`;
     this.process = spawn(process.execPath, ['-e', code], {
-      stdio: ['ignore', 'pipe', 'pipe', ...(ipc ? ['ipc'] : [])],
+      stdio: ['ignore', 'pipe', 'pipe', ...(gate ? ['pipe'] : []), ...(ipc ? ['ipc'] : [])],
       env: { ...process.env, NODE_TEST_CONTEXT: undefined, ROLETALK_SUBJECT: subject, ...env },
     });
     this.stderr = '';
@@ -42,6 +43,11 @@ class Program {
   async end() {
     const [code, signal] = await this.exited;
     return { code, signal };
+  }
+
+  /** Lets a program go on that waits at its gate. */
+  open() {
+    this.process.stdio[3].write('.');
   }
 
   kill(signal = 'SIGKILL') {

@@ -13,22 +13,24 @@ pub(super) const BINARY: u8 = 0x2;
 /// Set in the opcodes of pings, pongs and closes.
 pub(super) const CONTROL: u8 = 0x8;
 
-/// What the header of a frame says. Nothing is judged here.
+/// What the header of a frame says, for hosts that have to find their way in bytes that a
+/// [`Socket`](super::Socket) has not read yet. Nothing is judged here.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Header {
+pub struct Header {
     /// The final bit, the reserved bits and the opcode.
-    pub(super) first: u8,
-    pub(super) mask: Option<[u8; 4]>,
-    /// The length of the payload.
-    pub(super) len: u64,
-    /// The length of the header itself, mask included.
-    pub(super) size: usize,
+    pub first: u8,
+    /// The mask, when the payload is masked.
+    pub mask: Option<[u8; 4]>,
+    /// The length of the payload in bytes. It is what the remote says: up to 2^64 - 1.
+    pub len: u64,
+    /// The length of the header itself in bytes, mask included: at most 14.
+    pub size: usize,
 }
 
 impl Header {
     /// The header at the front of these bytes. None when a part of it is missing.
     #[inline]
-    pub(super) fn parse(bytes: &[u8]) -> Option<Header> {
+    pub fn parse(bytes: &[u8]) -> Option<Header> {
         let [first, second, rest @ ..] = bytes else {
             return None;
         };

@@ -16,6 +16,7 @@ mod socket;
 mod upgrade;
 
 pub use frame_writer::FrameWriter;
+pub use header::Header;
 pub use socket::{Incoming, Socket, WsError};
 pub use upgrade::{Accept, Dial, UpgradeError, Upgraded};
 

@@ -1,0 +1,334 @@
+//! Loop-native sockets: connections whose file descriptors this addon polls on Node's own loop, reads
+//! and writes, so that a batch of messages costs one call into JavaScript and no stream of Node's.
+//!
+//! Node does the upgrade. The descriptor is then duplicated, and Node's socket, which is not read any
+//! more, stays as what JavaScript knows of the connection. It gets the connection back for its end,
+//! or when something is wrong with it.
+
+mod event_loop;
+mod guard;
+mod pings;
+mod transport;
+mod uv;
+
+use std::{
+    cell::Cell,
+    ffi::c_int,
+    io,
+    net::TcpStream,
+    os::fd::{BorrowedFd, RawFd},
+    ptr,
+    rc::Rc,
+    sync::Arc,
+};
+
+use napi::{
+    Env, JsValue,
+    bindgen_prelude::{Function, Unknown},
+    sys,
+};
+use roletalk::ws::Side;
+
+use self::{
+    event_loop::EventLoop,
+    transport::{Reading, Transport},
+    uv::{Handle, Kind, READABLE, Uv, WRITABLE},
+};
+
+/// One connection's socket. It stays on the thread of its loop.
+pub(crate) struct Socket {
+    id: u64,
+    event_loop: Rc<EventLoop>,
+    transport: Arc<Transport>,
+    /// The `uv_poll_t`; null when it is closed.
+    poll: Cell<*mut Handle>,
+    /// What it polls for.
+    polled: Cell<c_int>,
+    /// What was found by polling and is not handled yet.
+    found: Cell<c_int>,
+    /// What JavaScript is called with: a function, and the asynchronous context that it was given in.
+    callback: sys::napi_ref,
+    context: sys::napi_async_context,
+    /// Whether something waits to be written.
+    writes: Cell<bool>,
+    paused: Cell<bool>,
+}
+
+/// What was read.
+pub(crate) struct Read {
+    /// What the guard has read before.
+    pub(crate) early: Vec<u8>,
+    /// Pings that the guard has answered.
+    pub(crate) answered: u32,
+    /// What was read now: so many bytes, none at the end, or nothing yet.
+    pub(crate) now: io::Result<Option<usize>>,
+}
+
+impl Socket {
+    /// Takes over a connection. `fd` is the descriptor of a TCP socket of Node's, which does not read
+    /// from it and has written all; it is duplicated. `callback` is called when there is something to
+    /// do: [`take_found`](Socket::take_found) tells what.
+    ///
+    /// None where that is not possible.
+    pub(crate) fn new(
+        env: &Env,
+        fd: c_int,
+        side: Side,
+        callback: &Function<'_, (), Unknown<'static>>,
+    ) -> Option<Rc<Socket>> {
+        let event_loop = EventLoop::of(env)?;
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).ok()?;
+        // SAFETY: JavaScript says that the descriptor is open, and does not close it during the call.
+        let fd = unsafe { (fd >= 0).then(|| BorrowedFd::borrow_raw(fd)) }?;
+        let stream = TcpStream::from(fd.try_clone_to_owned().ok()?);
+        let total = event_loop.total.clone();
+        let transport = Transport::new(stream, side, u64::from_ne_bytes(seed), total);
+        let transport = Arc::new(transport);
+        let calls = Calls::new(env, callback)?;
+        let Some(poll) = new_poll(&event_loop, transport.fd()) else {
+            calls.release(env.raw());
+            return None;
+        };
+        let Calls { callback, context } = calls;
+        let socket = Rc::new(Socket {
+            id: event_loop.next_id(),
+            event_loop,
+            transport: transport.clone(),
+            poll: Cell::new(poll),
+            polled: Cell::new(0),
+            found: Cell::new(0),
+            callback,
+            context,
+            writes: Cell::new(false),
+            paused: Cell::new(false),
+        });
+        // SAFETY: the handle is initialised. The socket closes it before it is gone itself.
+        unsafe { (socket.event_loop.uv.set_data)(poll, Rc::as_ptr(&socket).cast()) };
+        socket.event_loop.add(&socket, transport);
+        socket.settle();
+        Some(socket)
+    }
+
+    /// What was found since this was last called: whether to read, and whether to
+    /// [flush](Socket::flush).
+    pub(crate) fn take_found(&self) -> (bool, bool) {
+        let found = self.found.take();
+        (found & READABLE != 0, found & WRITABLE != 0)
+    }
+
+    /// Reads into `buffer`, once.
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> Read {
+        let Reading { early, answered, now, writes } = self.transport.read(buffer);
+        self.writes.set(writes);
+        Read { early, answered, now }
+    }
+
+    /// Tells of bytes that were read before this had the connection.
+    pub(crate) fn pass(&self, bytes: &[u8]) {
+        self.transport.pass(bytes);
+    }
+
+    /// Writes all of `bytes`, or takes over what does not go out at once; `bytes` are empty then.
+    /// Returns whether all is written. Otherwise it is written when [`flush`](Socket::flush) says so.
+    pub(crate) fn write(&self, bytes: &mut Vec<u8>) -> bool {
+        let all = self.transport.write(bytes);
+        self.writes.set(!all);
+        if !all {
+            self.settle();
+        }
+        all
+    }
+
+    /// Goes on writing. Returns whether all is written.
+    pub(crate) fn flush(&self) -> bool {
+        let all = self.transport.flush();
+        self.writes.set(!all);
+        self.settle();
+        all
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn pending(&self) -> usize {
+        self.transport.pending()
+    }
+
+    /// Whether nothing is read for now.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.get()
+    }
+
+    /// Reads nothing, or goes on.
+    pub(crate) fn set_paused(&self, paused: bool) {
+        if self.paused.replace(paused) != paused {
+            self.transport.set_paused(paused);
+            self.settle();
+        }
+    }
+
+    /// Polls for what is wanted. To be called after what was found was handled: libuv stops polling
+    /// when it finds that something is wrong.
+    pub(crate) fn settle(&self) {
+        let poll = self.poll.get();
+        if poll.is_null() {
+            return;
+        }
+        let wanted = if self.paused.get() { 0 } else { READABLE }
+            | if self.writes.get() { WRITABLE } else { 0 };
+        if self.polled.replace(wanted) == wanted {
+            return;
+        }
+        let uv = self.event_loop.uv;
+        // SAFETY: the handle is initialised and not closed.
+        unsafe {
+            match wanted {
+                0 => (uv.poll_stop)(poll),
+                _ => (uv.poll_start)(poll, wanted, on_poll),
+            }
+        };
+    }
+
+    /// Gives the connection back. Returns what waits to be written.
+    pub(crate) fn release(&self) -> Vec<u8> {
+        self.close();
+        self.transport.take_rest()
+    }
+
+    /// Calls JavaScript, when the guard has read something for it.
+    fn wake(&self) {
+        if self.transport.has_early() {
+            self.found.set(self.found.get() | READABLE);
+            self.call();
+        }
+    }
+
+    /// Lets go of everything but the descriptor, which is closed when the guard has let go of it,
+    /// too.
+    fn close(&self) {
+        let poll = self.poll.replace(ptr::null_mut());
+        if poll.is_null() {
+            return;
+        }
+        self.event_loop.remove(self.id, poll);
+        Calls { callback: self.callback, context: self.context }.release(self.event_loop.env);
+    }
+
+    /// Calls JavaScript. Nothing of this addon's is borrowed meanwhile: the function calls it.
+    fn call(&self) {
+        let (env, context, function) = (self.event_loop.env, self.context, self.callback);
+        if self.poll.get().is_null() {
+            return;
+        }
+        // SAFETY: this is the thread of the environment, which has not ended: then the socket would
+        // be closed. All handles live as long as the scope, which is closed on each way out.
+        unsafe {
+            let mut scope = ptr::null_mut();
+            if sys::napi_open_handle_scope(env, &raw mut scope) != sys::Status::napi_ok {
+                return;
+            }
+            let (mut callee, mut this, mut result) =
+                (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+            sys::napi_get_reference_value(env, function, &raw mut callee);
+            sys::napi_get_global(env, &raw mut this);
+            let status = sys::napi_make_callback(
+                env,
+                context,
+                this,
+                callee,
+                0,
+                ptr::null(),
+                &raw mut result,
+            );
+            if status == sys::Status::napi_pending_exception {
+                let mut error = ptr::null_mut();
+                // Fails when the thread is being terminated.
+                if sys::napi_get_and_clear_last_exception(env, &raw mut error)
+                    == sys::Status::napi_ok
+                {
+                    sys::napi_fatal_exception(env, error);
+                }
+            }
+            sys::napi_close_handle_scope(env, scope);
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// A handle that polls this descriptor, once it is started.
+fn new_poll(event_loop: &EventLoop, fd: RawFd) -> Option<*mut Handle> {
+    let uv = event_loop.uv;
+    let poll = uv.alloc(Kind::Poll);
+    if poll.is_null() {
+        return None;
+    }
+    // SAFETY: the handle has the size that libuv asks for and is not in use yet.
+    if unsafe { (uv.poll_init)(event_loop.raw, poll, fd) } != 0 {
+        // SAFETY: it was not initialised.
+        unsafe { uv::free(poll) };
+        return None;
+    }
+    Some(poll)
+}
+
+/// How JavaScript is called.
+struct Calls {
+    callback: sys::napi_ref,
+    context: sys::napi_async_context,
+}
+
+impl Calls {
+    fn new(env: &Env, function: &Function<'_, (), Unknown<'static>>) -> Option<Calls> {
+        let env = env.raw();
+        let (mut callback, mut context) = (ptr::null_mut(), ptr::null_mut());
+        let mut name = ptr::null_mut();
+        const NAME: &str = "roletalk";
+        // SAFETY: the environment is that of the call under way, and the function is a value in it.
+        // Whatever fails leaves a null pointer.
+        unsafe {
+            sys::napi_create_string_utf8(
+                env,
+                NAME.as_ptr().cast(),
+                NAME.len() as isize,
+                &raw mut name,
+            );
+            sys::napi_async_init(env, ptr::null_mut(), name, &raw mut context);
+            sys::napi_create_reference(env, function.raw(), 1, &raw mut callback);
+        }
+        (!callback.is_null() && !context.is_null()).then_some(Calls { callback, context })
+    }
+
+    fn release(self, env: sys::napi_env) {
+        // SAFETY: both are from `new`, and are released once. The environment has not ended: its
+        // cleanup hook closes all sockets.
+        unsafe {
+            sys::napi_delete_reference(env, self.callback);
+            sys::napi_async_destroy(env, self.context);
+        }
+    }
+}
+
+unsafe extern "C" fn on_poll(handle: *mut Handle, status: c_int, found: c_int) {
+    // SAFETY: the handle points to its socket, which closes it before it is gone, and libuv does not
+    // call this for handles that are closed. The socket is kept: JavaScript may release it.
+    let socket = unsafe {
+        let Some(uv) = Uv::get() else { return };
+        let socket = (uv.get_data)(handle).cast::<Socket>();
+        Rc::increment_strong_count(socket);
+        Rc::from_raw(socket)
+    };
+    let found = match status {
+        0 => found,
+        _ => {
+            // Reading tells what is wrong. libuv polls no more.
+            socket.polled.set(0);
+            READABLE | WRITABLE
+        }
+    };
+    socket.found.set(socket.found.get() | found);
+    socket.call();
+}

@@ -1,0 +1,317 @@
+'use strict';
+
+// Sockets that the addon reads and writes itself, and the guard that stands in for a loop that is
+// blocked. With ROLETALK_SOCKETS=node there are none, and only what both kinds have in common is
+// tested.
+
+const assert = require('node:assert/strict');
+const { once } = require('node:events');
+const http = require('node:http');
+const { Worker } = require('node:worker_threads');
+const { HOST, addressOf, until } = require('./support/network');
+const { RawConnection, OPCODE } = require('./support/raw');
+const { beyond, concurrently, subject } = require('./support/subject');
+
+const native = process.env.ROLETALK_SOCKETS !== 'node' && process.platform !== 'win32';
+const guarded = native ? beyond : () => {};
+
+/** A program that listens and serves, and a connection to it whose request blocks it until it is let go on. */
+async function blockedProgram(network, then = '') {
+  const program = network.program(
+    `const peer = new Peer();
+     const role = peer.role('r');
+     role.onRequest('echo', (ctx, answer) => answer(null, ctx.data));
+     role.onRequest('block', (ctx, answer) => {
+       tell('blocked');
+       require('node:fs').readSync(3, Buffer.alloc(1));
+       answer(null, 'free');
+       ${then}
+     });
+     peer.on('unit', ({ _sockets: [ws] }) => ws.on('ping', () => tell('ping')));
+     await peer.listen({ port: 0, host: '${HOST}' });
+     tell(peer._port);`,
+    { gate: true },
+  );
+  const raw = network.keep(await RawConnection.dial(await program.told(), HOST));
+  await raw.handshake();
+  raw.ask('r', 'block', '', 1);
+  assert.equal(await program.told(), 'blocked');
+  return { program, raw };
+}
+
+/** The text of the next answer. */
+async function answer(raw) {
+  return (await raw.message(102)).subarray(4).toString();
+}
+
+concurrently(() => {
+  // The timers of the heartbeat are the subject of these.
+  const TRAFFIC = {
+    nothing: async () => {},
+    '300 requests': async (destination) => {
+      const texts = Array.from({ length: 300 }, (_, n) => `${n}`.repeat(100));
+      const answers = await Promise.all(texts.map((text) => destination.request('echo', text)));
+      assert.deepEqual(answers.map(({ data }) => data), texts);
+    },
+    'a stream': async (destination) => {
+      const writable = destination.Writable('sink', null);
+      const length = 8 << 20;
+      for (let sent = 0; sent < length; sent += 1 << 16) {
+        if (!writable.write(Buffer.alloc(1 << 16))) await once(writable, 'drain');
+      }
+      writable.end();
+      await once(writable, 'finish');
+      await until(async () => (await destination.request('received', null)).data === length);
+    },
+  };
+  for (const side of ['listens', 'dials']) {
+    for (const [traffic, run] of Object.entries(TRAFFIC)) {
+      guarded(`a peer that ${side} is blocked for 3 s across a heartbeat, while ${traffic} arrives`, async (network) => {
+        const judge = await network.listener();
+        const program = network.program(`
+          const peer = new Peer();
+          const role = peer.role('role');
+          let received = 0;
+          role.onRequest('echo', (ctx, answer) => answer(null, ctx.data));
+          role.onRequest('received', (ctx, answer) => answer(null, received));
+          role.onReadable('sink', ({ readable }, answer) => {
+            readable.on('data', (chunk) => (received += chunk.length));
+            answer(null);
+          });
+          peer.on('unit', async (unit) => {
+            const [ws] = unit._sockets;
+            await once(ws, 'ping');
+            // The next ping comes in the middle.
+            setTimeout(() => {
+              tell('blocked');
+              Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3_000);
+              tell('free');
+              ws.once('ping', () => tell('ping'));
+            }, 4_000);
+          });
+          await ${side === 'dials' ? `peer.connect(process.env.ADDRESS)` : `peer.listen({ port: 0, host: '${HOST}' })`};
+          tell(peer._port ?? null);
+        `, { env: { ADDRESS: network.address(judge) } });
+        const joined = once(judge, 'unit');
+        const port = await program.told();
+        if (side === 'listens') await judge.connect(addressOf(port));
+        const [unit] = await joined;
+        const [ws] = unit._sockets;
+        let lost = 0;
+        unit.on('close', () => lost++);
+        assert.equal(await program.told(), 'blocked');
+        let free = false;
+        const freed = program.told().then((told) => {
+          free = true;
+          return told;
+        });
+        const done = run(judge.destination('role'));
+        await once(ws, 'pong');
+        assert.equal(free, false, 'the pong came from the guard');
+        assert.equal(await freed, 'free');
+        // The ping was answered already, and is told of nevertheless.
+        assert.equal(await program.told(), 'ping');
+        await done;
+        assert.equal((await judge.destination('role').request('echo', 'alive')).data, 'alive');
+        assert.equal(lost, 0);
+      });
+    }
+  }
+
+  guarded('the guard answers each ping once, wherever it is, and leaves all else in order', async (network) => {
+    const { program, raw } = await blockedProgram(network);
+    const large = 'x'.repeat(300_000);
+    // A request whose end comes with a ping behind it, in the middle of the next request's header.
+    const written = [];
+    const bytes = raw.bytes;
+    raw.bytes = (data) => written.push(data);
+    raw.ask('r', 'echo', large, 2);
+    raw.frame(OPCODE.ping, Buffer.from('one'));
+    raw.ask('r', 'echo', 'second', 3);
+    raw.frame(OPCODE.ping, Buffer.from('two'));
+    raw.bytes = bytes;
+    const all = Buffer.concat(written);
+    raw.bytes(all.subarray(0, 100_000));
+    raw.bytes(all.subarray(100_000, all.length - 30));
+    assert.equal(String(await raw.frameOf(OPCODE.pong)), 'one');
+    raw.bytes(all.subarray(all.length - 30));
+    assert.equal(String(await raw.frameOf(OPCODE.pong)), 'two');
+    program.open();
+    assert.equal(await answer(raw), 'free');
+    assert.equal(await answer(raw), large);
+    assert.equal(await answer(raw), 'second');
+    raw.frame(OPCODE.ping, Buffer.from('three'));
+    assert.equal(String(await raw.frameOf(OPCODE.pong)), 'three');
+    for (let pings = 0; pings < 3; pings++) assert.equal(await program.told(), 'ping');
+  });
+
+  guarded('the guard goes on writing a message that is half out, and answers behind it', async (network) => {
+    const program = network.program(
+      `const peer = new Peer();
+       peer.role('r').onRequest('large', (ctx, answer) => {
+         answer(null, Buffer.alloc(24 << 20, 7));
+         // Not before it is being written.
+         setImmediate(() => setImmediate(() => {
+           tell('blocked');
+           require('node:fs').readSync(3, Buffer.alloc(1));
+         }));
+       });
+       await peer.listen({ port: 0, host: '${HOST}' });
+       tell(peer._port);`,
+      { gate: true },
+    );
+    const raw = network.keep(await RawConnection.dial(await program.told(), HOST));
+    await raw.handshake();
+    raw.socket.pause();
+    raw.ask('r', 'large', '');
+    assert.equal(await program.told(), 'blocked');
+    raw.frame(OPCODE.ping, Buffer.from('behind'));
+    // The bytes are only counted: the messages of the test's own reader would be copied often.
+    const chunks = [];
+    let length = 0;
+    raw.socket.removeAllListeners('data').on('data', (chunk) => {
+      chunks.push(chunk);
+      length += chunk.length;
+      raw.wake();
+    });
+    raw.socket.resume();
+    const header = 10 + 4;
+    const pong = 2 + 'behind'.length;
+    while (length < header + (24 << 20) + pong) await new Promise((resolve) => (raw.wake = resolve));
+    const tail = Buffer.concat(chunks).subarray(header + (24 << 20));
+    assert.equal(tail.subarray(-'behind'.length).toString(), 'behind');
+  });
+
+  guarded('a program ends although the guard has something for it', async (network) => {
+    const { program, raw } = await blockedProgram(network, 'process.exit(7);');
+    raw.frame(OPCODE.ping, Buffer.from('x'));
+    assert.equal(String(await raw.frameOf(OPCODE.pong)), 'x');
+    program.open();
+    assert.deepEqual(await program.end(), { code: 7, signal: null });
+  });
+
+  guarded('a worker thread is terminated while the guard stands in for it', async (network) => {
+    for (let n = 0; n < 3; n++) {
+      const worker = new Worker(
+        `const { parentPort, workerData } = require('node:worker_threads');
+         const { Peer } = require(workerData);
+         const peer = new Peer();
+         peer.role('r').onRequest('block', () => {
+           parentPort.postMessage('blocked');
+           Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+         });
+         peer.listen({ port: 0, host: '${HOST}' }).then(() => parentPort.postMessage(peer._port));`,
+        { eval: true, workerData: subject },
+      );
+      const [port] = await once(worker, 'message');
+      const raw = network.keep(await RawConnection.dial(port, HOST));
+      await raw.handshake();
+      const blocked = once(worker, 'message');
+      raw.ask('r', 'block', '');
+      await blocked;
+      raw.frame(OPCODE.ping, Buffer.from('x'));
+      assert.equal(String(await raw.frameOf(OPCODE.pong)), 'x');
+      await worker.terminate();
+      assert.deepEqual(await raw.closed(), { code: 1006, reason: '' });
+    }
+  });
+
+  if (process.platform === 'linux') {
+    guarded('there is one guard, from the first connection on', async (network) => {
+      const program = network.program(`
+        const { readdirSync, readFileSync } = require('node:fs');
+        const guards = () => readdirSync('/proc/self/task')
+          .filter((task) => readFileSync('/proc/self/task/' + task + '/comm', 'utf8') === 'roletalk-guard\\n').length;
+        const peer = new Peer();
+        await peer.listen({ port: 0, host: '${HOST}' });
+        tell(guards());
+        for (let n = 0; n < 3; n++) await new Peer().connect('ws://${HOST}:' + peer._port);
+        // It gives itself its name.
+        while (guards() === 0) await new Promise(setImmediate);
+        tell(guards());
+        process.exit();
+      `);
+      assert.equal(await program.told(), 0);
+      assert.equal(await program.told(), 1);
+      assert.deepEqual(await program.end(), { code: 0, signal: null });
+    });
+
+    beyond('a thousand connections that come and go leave no descriptor behind', async (network) => {
+      const program = network.program(`
+        const { readdirSync } = require('node:fs');
+        const descriptors = () => readdirSync('/proc/self/fd').length;
+        const peer = new Peer();
+        await peer.listen({ port: 0, host: '${HOST}' });
+        const dialer = new Peer();
+        const visit = async (n) => {
+          const { unit, ws } = await dialer.connect('ws://${HOST}:' + peer._port, { permanent: false });
+          const gone = once(ws, 'close');
+          if (n % 2) ws.terminate(); else ws.close();
+          await gone;
+        };
+        // What the first ones open, stays.
+        for (let n = 0; n < 4; n++) await visit(n);
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        const before = descriptors();
+        for (let n = 0; n < 1000; n++) await visit(n);
+        while (descriptors() > before) await new Promise((resolve) => setTimeout(resolve, 10));
+        tell(peer.units.length);
+        process.exit();
+      `);
+      assert.equal(await program.told(), 0);
+      assert.deepEqual(await program.end(), { code: 0, signal: null });
+    });
+  }
+
+  beyond('a connection that is reset is told of as Node does', async (network) => {
+    const rawListener = await network.rawListener();
+    const connecting = network.peer().connect(rawListener.address, { permanent: false });
+    const raw = await rawListener.connection();
+    const [{ ws }] = await Promise.all([connecting, raw.handshake()]);
+    const events = [];
+    ws.on('error', ({ code, syscall, message }) => events.push([code, syscall, message]));
+    const closed = new Promise((resolve) => ws.on('close', (...args) => resolve(args)));
+    raw.socket.resetAndDestroy();
+    assert.deepEqual(await closed, [1006, '']);
+    assert.deepEqual(events, [['ECONNRESET', 'read', 'read ECONNRESET']]);
+  });
+
+  beyond('a process that is killed is told of at once', async (network) => {
+    const listener = await network.listener();
+    const program = network.program(`await new Peer().connect(process.env.ADDRESS);`, {
+      env: { ADDRESS: network.address(listener) },
+    });
+    const [unit] = await once(listener, 'unit');
+    const closed = once([...unit._sockets][0], 'close');
+    program.kill();
+    assert.deepEqual(await closed, [1006, '']);
+  });
+
+  beyond('connections count for the server they came from, and know their addresses', async (network) => {
+    const server = http.createServer();
+    const listener = await network.listener({ server, host: HOST, port: 0 });
+    const dialer = network.peer();
+    const { ws, peerUnit, unit } = await network.join(dialer, listener);
+    const count = () =>
+      new Promise((resolve, reject) => server.getConnections((error, n) => (error ? reject(error) : resolve(n))));
+    assert.equal(await count(), 1);
+    const [accepted] = peerUnit._sockets;
+    assert.equal(ws._socket.remotePort, listener._port);
+    assert.equal(accepted._socket.remotePort, ws._socket.localPort);
+    const closed = once(server, 'close');
+    server.close();
+    assert.equal((await dialer.destination('none').units.length), 0);
+    assert.equal(await count(), 1);
+    unit.close();
+    await closed;
+  });
+
+  beyond('a socket that somebody destroys takes its connection along', async (network) => {
+    const { ws, dialerUnit } = await network.pair();
+    const lost = once(dialerUnit, 'close');
+    const closed = once(ws, 'close');
+    ws._socket.destroy();
+    assert.deepEqual(await closed, [1006, '']);
+    await lost;
+  });
+});
