@@ -353,7 +353,8 @@ class Peer extends EventEmitter {
     let destination = this._destinations.get(name);
     if (destination === undefined) {
       destination = new Destination(name, this);
-      this._core.native.addDestination(name, this._core.now());
+      // Nobody can serve a role without a name, but asking for one is no error in the original.
+      if (typeof name === 'string' && name !== '') this._core.native.addDestination(name, this._core.now());
       this._destinations.set(name, destination);
       for (const unit of this._units.values()) {
         if (unit.getRoles().includes(name)) destination._addUnit(unit);
