@@ -255,6 +255,8 @@ export interface UnitStats {
 export interface PeerStats {
   /** Requests that wait, handlers that have not answered, streams that are open. */
   busy: number;
+  /** Handlers that threw or rejected, or got data that cannot be read. */
+  handlerErrors: number;
   units: ({ id: string; name: string | undefined } & Partial<UnitStats>)[];
 }
 
@@ -341,7 +343,7 @@ export class Peer extends EventEmitter {
   ): this;
   /**
    * A handler threw or rejected, or got data that cannot be read. The request, if it was one, is
-   * rejected. Without a listener it is a warning of the process.
+   * rejected. Without a listener it is a warning of the process, at most ten in a second.
    */
   on(event: 'handler_error', handler: (error: any, ctx: Context | undefined) => void): this;
   /** A unit does not read what is sent to it, or sends more than the handlers can take. */

@@ -239,7 +239,7 @@ beyond('stats count what happened', async (network) => {
   unit.close();
   await Promise.all([lost, waiting]);
   assert.equal(unit.stats(), undefined);
-  assert.deepEqual(dialer.stats(), { busy: 0, units: [] });
+  assert.deepEqual(dialer.stats(), { busy: 0, handlerErrors: 0, units: [] });
 });
 
 const DIES = 'it ends the process';
@@ -314,6 +314,24 @@ for (const [how, fail] of Object.entries({
     await assert.rejects(destination.request('e', null), { message: 'boom' });
   });
 }
+
+differs('however many handlers fail, the warnings are few, and all are counted', DIES, async (network) => {
+  const { listener, role, destination } = await network.service();
+  role.onRequest('e', () => {
+    throw new Error('boom');
+  });
+  const warnings = [];
+  const warned = ({ message }) => warnings.push(message);
+  process.on('warning', warned);
+  const outcomes = await Promise.allSettled(Array.from({ length: 1_000 }, () => destination.request('e', null)));
+  // Warnings are emitted in a turn of their own.
+  await new Promise(setImmediate);
+  process.off('warning', warned);
+  assert.ok(outcomes.every(({ reason }) => reason.message === 'boom'));
+  assert.equal(listener.stats().handlerErrors, 1_000);
+  assert.ok(warnings.length >= 10 && warnings.length < 100, `${warnings.length} warnings`);
+  assert.match(warnings[9], /only counted/);
+});
 
 differs('an answer that cannot be sent rejects the request', DIES, async (network) => {
   const { listener, role, destination } = await network.service();
