@@ -10,7 +10,7 @@ const { Destination } = require('./destination.js');
 const { dial } = require('./dial.js');
 const { PlainError } = require('./errors.js');
 const { Exchange, StreamExchange } = require('./exchange.js');
-const { call, emit } = require('./guard.js');
+const { call, emit, messageOf } = require('./guard.js');
 const { Host } = require('./host.js');
 const { Op } = require('./protocol.js');
 const { Role } = require('./role.js');
@@ -529,7 +529,7 @@ class Peer extends EventEmitter {
     if (++this._warnings > MAX_WARNINGS) return;
     const where = ctx?.role === undefined ? '' : ` of role "${ctx.role}", event "${ctx.event}"`;
     const last = this._warnings === MAX_WARNINGS ? ' (for a second, further ones are only counted)' : '';
-    const warning = new Error(`A handler${where} failed: ${error?.message ?? error}${last}`, { cause: error });
+    const warning = new Error(`A handler${where} failed: ${messageOf(error)}${last}`, { cause: error });
     warning.name = 'RoletalkHandlerWarning';
     process.emitWarning(warning);
   }

@@ -333,6 +333,44 @@ differs('however many handlers fail, the warnings are few, and all are counted',
   assert.match(warnings[9], /only counted/);
 });
 
+const UNPRINTABLE = 'an error that cannot be printed';
+
+// Whatever a handler throws, and the text that the requester sees.
+const THROWN = {
+  undefined: [undefined, 'undefined'],
+  'an empty string': ['', ''],
+  'a symbol': [Symbol('x'), 'Symbol(x)'],
+  'an object without a prototype': [Object.create(null), UNPRINTABLE],
+  'an Error whose message is no text': [Object.assign(new Error(), { message: Object.create(null) }), UNPRINTABLE],
+};
+
+for (const [name, [thrown, text]] of Object.entries(THROWN)) {
+  differs(`a handler that throws ${name}`, DIES, async (network) => {
+    const { listener, role, destination } = await network.service();
+    const reported = [];
+    listener.on('handler_error', (error) => reported.push(error));
+    role.onRequest('throws', () => {
+      throw thrown;
+    });
+    role.onRequest('rejects', async () => {
+      throw thrown;
+    });
+    role.onReadable('throws', () => {
+      throw thrown;
+    });
+    role.onMessage('throws', () => {
+      throw thrown;
+    });
+    destination.send('throws', null);
+    for (const event of ['throws', 'rejects']) {
+      await assert.rejects(destination.request(event, null), { message: text, code: 'REJECTED' });
+    }
+    const [error] = await once(destination.Writable('throws', null), 'error');
+    assert.match(error.message, /^Unit rejected request for writable stream: /);
+    assert.deepEqual(reported, [thrown, thrown, thrown, thrown]);
+  });
+}
+
 differs('an answer that cannot be sent rejects the request', DIES, async (network) => {
   const { listener, role, destination } = await network.service();
   const circular = {};
