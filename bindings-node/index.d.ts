@@ -131,15 +131,18 @@ export interface ContextForWritable<Data = any> extends Context<Data> {
 }
 
 /** Answers a request: with an error if that is truthy, else with data. */
-export type RequestCallback = (err: any, data?: sendableData) => void;
+export type RequestCallback<Answer = sendableData> = (err: any, data?: Answer) => void;
 /** Handles messages. */
-export type MessageHandler = (ctx: Context) => void;
+export type MessageHandler<Data = any> = (ctx: Context<Data>) => void;
 /** Handles requests. What it throws or rejects with, rejects the request. */
-export type RequestHandler = (ctx: Context, cb: RequestCallback) => void;
+export type RequestHandler<Data = any, Answer = sendableData> = (
+  ctx: Context<Data>,
+  cb: RequestCallback<Answer>,
+) => void;
 /** Handles requests to read from this peer. */
-export type WritableHandler = (ctx: ContextForWritable, cb: RequestCallback) => void;
+export type WritableHandler<Data = any> = (ctx: ContextForWritable<Data>, cb: RequestCallback) => void;
 /** Handles requests to write to this peer. */
-export type ReadableHandler = (ctx: ContextForReadable, cb: RequestCallback) => void;
+export type ReadableHandler<Data = any> = (ctx: ContextForReadable<Data>, cb: RequestCallback) => void;
 
 // Errors.
 
@@ -252,6 +255,8 @@ export interface UnitStats {
 export interface PeerStats {
   /** Requests that wait, handlers that have not answered, streams that are open. */
   busy: number;
+  /** Handlers that threw or rejected, or got data that cannot be read. */
+  handlerErrors: number;
   units: ({ id: string; name: string | undefined } & Partial<UnitStats>)[];
 }
 
@@ -338,7 +343,7 @@ export class Peer extends EventEmitter {
   ): this;
   /**
    * A handler threw or rejected, or got data that cannot be read. The request, if it was one, is
-   * rejected. Without a listener it is a warning of the process.
+   * rejected. Without a listener it is a warning of the process, at most ten in a second.
    */
   on(event: 'handler_error', handler: (error: any, ctx: Context | undefined) => void): this;
   /** A unit does not read what is sent to it, or sends more than the handlers can take. */
@@ -379,16 +384,16 @@ export class Role extends EventEmitter {
   private constructor();
   readonly name: string;
   /** Handles messages of an event, or of all. */
-  onMessage(event: string, handler: MessageHandler): EventEmitter;
+  onMessage<Data = any>(event: string, handler: MessageHandler<Data>): EventEmitter;
   onMessage(handler: MessageHandler): undefined;
   /** Handles requests of an event, or of all. */
-  onRequest(event: string, handler: RequestHandler): EventEmitter;
+  onRequest<Data = any, Answer = sendableData>(event: string, handler: RequestHandler<Data, Answer>): EventEmitter;
   onRequest(handler: RequestHandler): undefined;
   /** Handles requests to write to this peer, of an event, or of all. */
-  onReadable(event: string, handler: ReadableHandler): EventEmitter;
+  onReadable<Data = any>(event: string, handler: ReadableHandler<Data>): EventEmitter;
   onReadable(handler: ReadableHandler): undefined;
   /** Handles requests to read from this peer, of an event, or of all. */
-  onWritable(event: string, handler: WritableHandler): EventEmitter;
+  onWritable<Data = any>(event: string, handler: WritableHandler<Data>): EventEmitter;
   onWritable(handler: WritableHandler): undefined;
   /** Handles everything, before the other handlers of the role. */
   onData(handler: MessageHandler | RequestHandler | WritableHandler | ReadableHandler): void;

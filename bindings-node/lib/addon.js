@@ -1,5 +1,6 @@
 'use strict';
 
+const { existsSync } = require('node:fs');
 const path = require('node:path');
 
 /** @returns {boolean} whether this is a Linux whose C library is musl */
@@ -25,10 +26,12 @@ function load() {
   try {
     return require(file);
   } catch (error) {
+    const what = existsSync(file)
+      ? `cannot load its binary for ${platform} (${error.message})`
+      : `has no binary for ${platform}`;
     throw new Error(
-      `roletalk-native cannot load its binary for ${platform} (Node ${process.version}). ` +
-        'Build it from source: `make build` in a checkout of the repository, with a Rust toolchain. ' +
-        `(${file})`,
+      `roletalk-native ${what}. Build it from source: ` +
+        '`make build` in a checkout of the repository, with a Rust toolchain.',
       { cause: error },
     );
   }

@@ -1,5 +1,7 @@
 'use strict';
 
+const { messageOf, print } = require('./guard.js');
+
 /**
  * One request on its way through the handlers, until it is answered.
  *
@@ -70,13 +72,14 @@ class Exchange {
   }
 
   refuse(error) {
-    this.host.reject(this, error instanceof Error ? error.message : String(error));
+    this.host.reject(this, messageOf(error));
   }
 
   /** A handler threw, or its answer cannot be sent. */
   failed(error) {
     const { ctx } = this;
-    if (!this.done) this.answer(error);
+    // What is falsy would be an answer.
+    if (!this.done) this.answer(error || new Error(print(error)));
     ctx.unit._peer._handlerFailed(error, ctx);
   }
 }
@@ -100,7 +103,7 @@ class StreamExchange extends Exchange {
   }
 
   refuse(error) {
-    this.host.reject(this, String(error));
+    this.host.reject(this, print(error));
     this.stream.destroy();
   }
 }

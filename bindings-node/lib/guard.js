@@ -27,4 +27,24 @@ function emit(emitter, ...args) {
   }
 }
 
-module.exports = { call, emit };
+const UNPRINTABLE = 'an error that cannot be printed';
+
+/** What `String` makes of a value that a user has given as an error, which may be anything. */
+function print(value) {
+  try {
+    return String(value);
+  } catch {
+    return UNPRINTABLE;
+  }
+}
+
+/** The message of an error; of any other value, what `String` makes of it. */
+function messageOf(value) {
+  try {
+    return String(value instanceof Error ? value.message : value);
+  } catch {
+    return UNPRINTABLE;
+  }
+}
+
+module.exports = { call, emit, messageOf, print };

@@ -486,10 +486,7 @@ class Host {
     const wrong = words[at + 2];
     if (first & Flag.FAILED) {
       const code = CODES[(first >> 8) & 0xff];
-      const error =
-        late && wrong === NOT_SENT
-          ? new PlainError(code, 'Missing underlying sockets to send data')
-          : new RoletalkError(code, this.events.text(at));
+      const error = late && wrong === NOT_SENT ? noSockets(code) : new RoletalkError(code, this.events.text(at));
       const ctx = failedContext(unit, rtt);
       if (code === 'CONNECTION_LOST' && wrong === 0) {
         // Those who wait hear of it after the unit has closed.
@@ -509,10 +506,11 @@ class Host {
 
   sent(at, first) {
     const number = words[at + 1];
-    const { callback } = this.slots[number];
+    const { callback, late } = this.slots[number];
     this.freeSlot(number);
     if (first & Flag.FAILED) {
-      callback(new RoletalkError(CODES[(first >> 8) & 0xff], this.events.text(at)));
+      const code = CODES[(first >> 8) & 0xff];
+      callback(late ? noSockets(code) : new RoletalkError(code, this.events.text(at)));
     } else {
       this.conns[words[at + 2]]._onceWritten(callback);
     }
@@ -520,5 +518,10 @@ class Host {
 }
 
 function ignore() {}
+
+/** Something was for a unit that had closed before. */
+function noSockets(code) {
+  return new PlainError(code, 'Missing underlying sockets to send data');
+}
 
 module.exports = { Host };

@@ -10,7 +10,7 @@ const { Destination } = require('./destination.js');
 const { dial } = require('./dial.js');
 const { PlainError } = require('./errors.js');
 const { Exchange, StreamExchange } = require('./exchange.js');
-const { call, emit } = require('./guard.js');
+const { call, emit, messageOf } = require('./guard.js');
 const { Host } = require('./host.js');
 const { Op } = require('./protocol.js');
 const { Role } = require('./role.js');
@@ -22,6 +22,8 @@ const PEER_RECONNECT_SUCCESS_EVENT = 'reconnect_success';
 const PEER_RECONNECT_FAIL_EVENT = 'reconnect_fail';
 /** How often a peer that drains looks whether it is done. */
 const DRAIN_POLL = 20;
+/** Warnings about handlers within a second. */
+const MAX_WARNINGS = 10;
 
 /** The preshared keys of a peer. */
 class Auth {
@@ -77,6 +79,9 @@ class Peer extends EventEmitter {
     this._addresses = new Map();
     /** Whether `close` was called and the event `close` is due. */
     this._closing = false;
+    this._handlerErrors = 0;
+    this._warnings = 0;
+    this._warnedSince = -Infinity;
     this._server = undefined;
     this._listener = undefined;
     this._wss = undefined;
@@ -353,7 +358,8 @@ class Peer extends EventEmitter {
     let destination = this._destinations.get(name);
     if (destination === undefined) {
       destination = new Destination(name, this);
-      this._core.native.addDestination(name, this._core.now());
+      // Nobody can serve a role without a name, but asking for one is no error in the original.
+      if (typeof name === 'string' && name !== '') this._core.native.addDestination(name, this._core.now());
       this._destinations.set(name, destination);
       for (const unit of this._units.values()) {
         if (unit.getRoles().includes(name)) destination._addUnit(unit);
@@ -397,7 +403,7 @@ class Peer extends EventEmitter {
   /** Counters: what is under way, and those of each unit. */
   stats() {
     const units = this.units.map((unit) => ({ id: unit.id, name: unit.name, ...unit.stats() }));
-    return { busy: this._core.native.busy(this._core.now()), units };
+    return { busy: this._core.native.busy(this._core.now()), handlerErrors: this._handlerErrors, units };
   }
 
   onMessage(handler) {
@@ -509,12 +515,21 @@ class Peer extends EventEmitter {
 
   /** A handler has thrown or rejected; its request, if any, is rejected already. */
   _handlerFailed(error, ctx) {
+    this._handlerErrors++;
     if (this.listenerCount('handler_error') > 0) {
       emit(this, 'handler_error', error, ctx);
       return;
     }
+    const now = this._core.now();
+    if (now - this._warnedSince >= 1_000) {
+      this._warnedSince = now;
+      this._warnings = 0;
+    }
+    // What units send can make handlers fail: they must not be able to fill a log.
+    if (++this._warnings > MAX_WARNINGS) return;
     const where = ctx?.role === undefined ? '' : ` of role "${ctx.role}", event "${ctx.event}"`;
-    const warning = new Error(`A handler${where} failed: ${error?.message ?? error}`, { cause: error });
+    const last = this._warnings === MAX_WARNINGS ? ' (for a second, further ones are only counted)' : '';
+    const warning = new Error(`A handler${where} failed: ${messageOf(error)}${last}`, { cause: error });
     warning.name = 'RoletalkHandlerWarning';
     process.emitWarning(warning);
   }

@@ -2,7 +2,7 @@
 
 const { Readable, Writable } = require('node:stream');
 const { EMPTY, encode, kindOf } = require('./data.js');
-const { emit } = require('./guard.js');
+const { emit, messageOf, print } = require('./guard.js');
 const { CODES, RoletalkError } = require('./errors.js');
 const { NONE, StreamState } = require('./protocol.js');
 const { toMillis } = require('./timeout.js');
@@ -164,7 +164,7 @@ class PeerReadable extends Readable {
   }
 
   _destroy(error, callback) {
-    this._channel.close(error ? String(error.message ?? error) : '');
+    this._channel.close(error ? messageOf(error) : '');
     callback(error);
   }
 }
@@ -249,7 +249,7 @@ class PeerWritable extends Writable {
   }
 
   _destroy(error, callback) {
-    this._channel.close(error ? String(error) : '');
+    this._channel.close(error ? print(error) : '');
     const pending = this._callback ?? this._finishing;
     this._callback = null;
     this._finishing = null;

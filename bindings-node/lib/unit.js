@@ -21,7 +21,8 @@ class Unit extends EventEmitter {
     /** Messages that could not be queued and whose senders were not told. */
     this._unsent = 0;
     this._static_tags = new Map(Object.entries(description.tags));
-    this._metaData = description.meta;
+    const { os, runtime, time, uptime, protocol } = description.meta;
+    this._metaData = { os, runtime, time, uptime, protocol };
     this._describe(description);
   }
 

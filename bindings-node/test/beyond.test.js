@@ -239,7 +239,7 @@ beyond('stats count what happened', async (network) => {
   unit.close();
   await Promise.all([lost, waiting]);
   assert.equal(unit.stats(), undefined);
-  assert.deepEqual(dialer.stats(), { busy: 0, units: [] });
+  assert.deepEqual(dialer.stats(), { busy: 0, handlerErrors: 0, units: [] });
 });
 
 const DIES = 'it ends the process';
@@ -312,6 +312,62 @@ for (const [how, fail] of Object.entries({
     assert.deepEqual(await program.told(), ['RoletalkHandlerWarning', true]);
     assert.deepEqual(await program.told(), ['RoletalkHandlerWarning', true]);
     await assert.rejects(destination.request('e', null), { message: 'boom' });
+  });
+}
+
+differs('however many handlers fail, the warnings are few, and all are counted', DIES, async (network) => {
+  const { listener, role, destination } = await network.service();
+  role.onRequest('e', () => {
+    throw new Error('boom');
+  });
+  const warnings = [];
+  const warned = ({ message }) => warnings.push(message);
+  process.on('warning', warned);
+  const outcomes = await Promise.allSettled(Array.from({ length: 1_000 }, () => destination.request('e', null)));
+  // Warnings are emitted in a turn of their own.
+  await new Promise(setImmediate);
+  process.off('warning', warned);
+  assert.ok(outcomes.every(({ reason }) => reason.message === 'boom'));
+  assert.equal(listener.stats().handlerErrors, 1_000);
+  assert.ok(warnings.length >= 10 && warnings.length < 100, `${warnings.length} warnings`);
+  assert.match(warnings[9], /only counted/);
+});
+
+const UNPRINTABLE = 'an error that cannot be printed';
+
+// Whatever a handler throws, and the text that the requester sees.
+const THROWN = {
+  undefined: [undefined, 'undefined'],
+  'an empty string': ['', ''],
+  'a symbol': [Symbol('x'), 'Symbol(x)'],
+  'an object without a prototype': [Object.create(null), UNPRINTABLE],
+  'an Error whose message is no text': [Object.assign(new Error(), { message: Object.create(null) }), UNPRINTABLE],
+};
+
+for (const [name, [thrown, text]] of Object.entries(THROWN)) {
+  differs(`a handler that throws ${name}`, DIES, async (network) => {
+    const { listener, role, destination } = await network.service();
+    const reported = [];
+    listener.on('handler_error', (error) => reported.push(error));
+    role.onRequest('throws', () => {
+      throw thrown;
+    });
+    role.onRequest('rejects', async () => {
+      throw thrown;
+    });
+    role.onReadable('throws', () => {
+      throw thrown;
+    });
+    role.onMessage('throws', () => {
+      throw thrown;
+    });
+    destination.send('throws', null);
+    for (const event of ['throws', 'rejects']) {
+      await assert.rejects(destination.request(event, null), { message: text, code: 'REJECTED' });
+    }
+    const [error] = await once(destination.Writable('throws', null), 'error');
+    assert.match(error.message, /^Unit rejected request for writable stream: /);
+    assert.deepEqual(reported, [thrown, thrown, thrown, thrown]);
   });
 }
 

@@ -283,3 +283,12 @@ check('names and properties', async (network) => {
   assert.equal(destination.peer, dialer);
   assert.deepEqual(dialer.destinations, [destination]);
 });
+
+check('a destination may have any name', (network) => {
+  const peer = network.peer();
+  for (const name of [undefined, '', 5]) {
+    const destination = peer.destination(name);
+    assert.deepEqual([destination.name, destination.ready], [name, false]);
+    assert.equal(peer.destination(name), destination);
+  }
+});

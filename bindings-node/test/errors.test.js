@@ -213,6 +213,17 @@ check('on a unit that is closing, the callback of a message is told', async (net
   await lost;
 });
 
+check('a message or a request to a unit that is gone', async (network) => {
+  const { unit } = await network.service();
+  const closed = once(unit, 'close');
+  unit.close();
+  await closed;
+  const target = { role: 'role', event: 'e' };
+  const text = 'Missing underlying sockets to send data';
+  assert.equal(String(await new Promise((resolve) => unit.send(target, null, resolve))), text);
+  assert.equal(String(await rejection(unit.request(target, null))), text);
+});
+
 const CODES = {
   REJECTED: ({ destination, role }) => {
     role.onRequest('e', (ctx, cb) => cb('no'));

@@ -9,7 +9,7 @@ const os = require('node:os');
 const path = require('node:path');
 const { execFile } = require('node:child_process');
 const { promisify } = require('node:util');
-const { check, roletalk, root } = require('./support/subject');
+const { beyond, check, roletalk, root } = require('./support/subject');
 
 const EXPORTS = [
   'Destination',
@@ -126,4 +126,26 @@ check('an application that depends on the name roletalk loads it, as CommonJS an
     const { stdout } = await promisify(execFile)(process.execPath, [path.join(application, file)]);
     assert.equal(stdout.trim(), 'function function n', file);
   }
+});
+
+beyond('where there is no binary for the platform, the error says which, and what to do', async (_network, t) => {
+  const copy = fs.mkdtempSync(path.join(os.tmpdir(), 'roletalk-elsewhere-'));
+  t.after(() => fs.rmSync(copy, { recursive: true }));
+  fs.cpSync(path.join(root, 'lib'), path.join(copy, 'lib'), { recursive: true });
+  assert.throws(() => require(path.join(copy, 'lib/index.js')), (error) => {
+    assert.match(error.message, new RegExp(`no binary for ${process.platform}-${process.arch}`));
+    assert.match(error.message, /make build/);
+    assert.equal(error.cause.code, 'MODULE_NOT_FOUND');
+    return true;
+  });
+  // One that is there and cannot be loaded is another matter.
+  for (const directory of fs.readdirSync(path.join(root, 'prebuilds'))) {
+    fs.mkdirSync(path.join(copy, 'prebuilds', directory), { recursive: true });
+    fs.writeFileSync(path.join(copy, 'prebuilds', directory, 'roletalk.node'), 'no library');
+  }
+  assert.throws(() => require(path.join(copy, 'lib/index.js')), (error) => {
+    assert.match(error.message, /cannot load its binary/);
+    assert.ok(error.message.includes(error.cause.message));
+    return true;
+  });
 });

@@ -6,56 +6,19 @@
 const assert = require('node:assert/strict');
 const fs = require('node:fs');
 const path = require('node:path');
-const { beyond, check, isOriginal, root, roletalk } = require('./support/subject');
-
-const ts = load('typescript');
-
-function load(name) {
-  try {
-    return require(name);
-  } catch {
-    throw new Error(`${name} is needed to check the types: run npm ci in bindings-node`);
-  }
-}
+const { DECLARATIONS, compile, ts } = require('./support/compile');
+const { beyond, check, isOriginal, roletalk } = require('./support/subject');
 
 const TYPES = path.join(__dirname, 'types');
-const MODULES = path.resolve(__dirname, '../node_modules');
-
-/** The declarations of the subject. */
-const DECLARATIONS = path.join(root, require(path.join(root, 'package.json')).types);
 
 /** What is there and not declared, as in the original. */
 const INTERNAL = { Unit: ['send', 'request', 'Readable', 'Writable'] };
 
 const PROGRAMS = ['guide.ts', 'shared.ts', 'wrong.ts', ...(isOriginal ? [] : ['beyond.ts'])];
 
-/** Compiles the programs, and returns the program and its errors as text. */
-function compile(options) {
-  const program = ts.createProgram(
-    PROGRAMS.map((file) => path.join(TYPES, file)),
-    {
-      noEmit: true,
-      strict: true,
-      noUnusedLocals: true,
-      target: ts.ScriptTarget.ES2022,
-      lib: ['lib.es2022.d.ts', 'lib.esnext.disposable.d.ts'],
-      baseUrl: TYPES,
-      paths: { roletalk: [DECLARATIONS] },
-      typeRoots: [path.join(MODULES, '@types')],
-      types: ['node'],
-      // Those of the original are of another time.
-      skipLibCheck: isOriginal,
-      ...options,
-    },
-  );
-  const errors = ts.getPreEmitDiagnostics(program).map(({ file, start, messageText }) => {
-    const where = file && `${path.basename(file.fileName)}:${file.getLineAndCharacterOfPosition(start).line + 1} `;
-    return `${where ?? ''}${ts.flattenDiagnosticMessageText(messageText, '\n')}`;
-  });
-  return { program, errors };
-}
+const FILES = PROGRAMS.map((file) => path.join(TYPES, file));
 
-const { program, errors } = compile({
+const { program, errors } = compile(FILES, {
   module: ts.ModuleKind.CommonJS,
   moduleResolution: ts.ModuleResolutionKind.Node10,
 });
@@ -67,7 +30,7 @@ beyond('they compile where modules are resolved as Node does, too', () => {
     module: ts.ModuleKind.Node16,
     moduleResolution: ts.ModuleResolutionKind.Node16,
   };
-  assert.deepEqual(compile({ module, moduleResolution }).errors, []);
+  assert.deepEqual(compile(FILES, { module, moduleResolution }).errors, []);
 });
 
 beyond('what is declared is there, and what is there is declared', () => {

@@ -20,6 +20,7 @@ check('a unit without a name has an empty one', async (network) => {
 check('meta tells of the other process', async (network) => {
   const before = Date.now();
   const { unit } = await network.pair();
+  assert.deepEqual(Object.keys(unit.meta), ['os', 'runtime', 'time', 'uptime', 'protocol']);
   const { os, runtime, time, uptime, protocol } = unit.meta;
   assert.equal(os, process.platform);
   assert.equal(runtime, `nodejs ${process.version}`);

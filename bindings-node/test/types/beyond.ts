@@ -20,6 +20,16 @@ interface Sum {
   sum: number;
 }
 
+function adding(peer: Peer): void {
+  const role = peer.role('math');
+  role.onRequest<number[], Sum>('add', ({ data }, cb) => cb(null, { sum: data[0] + data[1] }));
+  role.onMessage<Sum>('note', ({ data }) => console.log(data.sum));
+  role.onReadable<Sum>('up', ({ data, readable }, cb) => cb(data.sum > 0 ? null : readable.errored));
+  role.onWritable<Sum>('down', ({ data, writable }, cb) => cb(null, writable.write(`${data.sum}`)));
+  // @ts-expect-error: the answer is a sum
+  role.onRequest<number[], Sum>('add', (_ctx, cb) => cb(null, 5));
+}
+
 async function additions(peer: Peer, signal: AbortSignal): Promise<void> {
   const port: number | undefined = peer.port;
   const { unit, ws }: Connected = await peer.connect('wss://localhost', { servername: 'localhost' });
@@ -50,4 +60,4 @@ function tell(error: unknown): ErrorCode | undefined {
   return error.code;
 }
 
-export { additions, tell };
+export { adding, additions, tell };
