@@ -150,7 +150,7 @@ fn view(event: &PeerEvent) -> rt_event {
             (view.kind, view.unit) = (RT_EVENT_SLOW_CONSUMER, lend(unit));
             (view.queued, view.count) = (*queued as u64, *dropped);
         }
-        PeerEvent::HandlerFailed { unit, error } => {
+        PeerEvent::HandlerFailed { unit, error, .. } => {
             (view.kind, view.unit) = (RT_EVENT_HANDLER_FAILED, lend(unit));
             fail(&mut view, error);
         }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{Pair, Raw, Watch, peer, until, within};
-use roletalk::{Data, Error, ErrorKind, Peer, PeerEvent, wire::Frame};
+use roletalk::{Data, Error, ErrorKind, Peer, PeerEvent, engine::Limits, wire::Frame};
 use tokio::sync::Notify;
 
 #[tokio::test]
@@ -144,8 +144,19 @@ async fn too_many_waiting_requests() {
 
 #[tokio::test]
 async fn too_many_running_handlers() {
+    two_handlers_reach_the_limit(|limits| limits.running_handlers = 2).await;
+}
+
+#[tokio::test]
+async fn too_much_for_the_running_handlers() {
+    two_handlers_reach_the_limit(|limits| limits.running_bytes = 2 * LARGE).await;
+}
+
+const LARGE: usize = 100_000;
+
+async fn two_handlers_reach_the_limit(limits: impl FnOnce(&mut Limits)) {
     let go = Arc::new(Notify::new());
-    let server = Peer::builder().limits(|limits| limits.running_handlers = 2).build().unwrap();
+    let server = Peer::builder().limits(limits).build().unwrap();
     let pair = Pair::of(server, peer("client"), |server| {
         let release = go.clone();
         server.role("r").unwrap().on_request("wait", move |_| {
@@ -158,7 +169,8 @@ async fn too_many_running_handlers() {
     })
     .await;
     let mut watch = Watch::new(&pair.server);
-    let mut running: Vec<_> = (0..2).map(|_| pair.to.request("wait", ()).into_future()).collect();
+    let ask = |_| pair.to.request("wait", vec![0; LARGE]).into_future();
+    let mut running: Vec<_> = (0..2).map(ask).collect();
     for request in &mut running {
         assert!(futures_util::poll!(request).is_pending());
     }
@@ -189,6 +201,7 @@ async fn too_many_running_handlers() {
         answer.unwrap();
     }
     assert!(pair.to.request("echo", 1).await.is_ok());
+    assert_eq!(pair.server.units()[0].stats().running_bytes, 0);
     pair.close().await;
 }
 

@@ -192,9 +192,11 @@ async fn a_handler_that_fails_or_panics_rejects_that_one_request() {
     for (event, kind) in [("panic", ErrorKind::HandlerPanicked), ("text", ErrorKind::HandlerFailed)]
     {
         pair.to.send(event, ()).await.unwrap();
-        let event = watch.next(event, |e| matches!(e, PeerEvent::HandlerFailed { .. })).await;
-        let PeerEvent::HandlerFailed { error, .. } = event else { unreachable!() };
-        assert_eq!(error.kind(), kind);
+        let failed = watch.next(event, |e| matches!(e, PeerEvent::HandlerFailed { .. })).await;
+        let PeerEvent::HandlerFailed { role, event: name, error, .. } = failed else {
+            unreachable!()
+        };
+        assert_eq!((&*role, &*name, error.kind()), ("r", event, kind));
     }
     let error = pair.to.writable("panic", ()).await.unwrap_err();
     assert_eq!((error.kind(), error.text()), (ErrorKind::Rejected, panicked));

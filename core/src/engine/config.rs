@@ -35,6 +35,9 @@ pub struct Limits {
     /// Requests and messages of one unit whose handlers are running. Default 65 536. At the bound
     /// requests are rejected and messages dropped, each counted and reported as a slow consumer.
     pub running_handlers: usize,
+    /// Bytes of the requests and messages of one unit whose handlers are running. Default 256 MiB; at
+    /// the bound as for `running_handlers`. One may go over.
+    pub running_bytes: usize,
     /// Bytes that wait to be written to one connection. Default 1 MiB, so that pongs do not wait
     /// long behind it. At the bound, sending waits
     /// (asynchronous API) or fails with [`ErrorKind::Overloaded`] (engine). One message may go over.
@@ -77,6 +80,7 @@ impl Default for Limits {
             connections_per_unit: 16,
             waiting_requests: 65_536,
             running_handlers: 65_536,
+            running_bytes: 256 << 20,
             queue_per_connection: 1 << 20,
             owed_per_connection: 1 << 20,
             queue_per_peer: 256 << 20,

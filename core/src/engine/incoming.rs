@@ -98,6 +98,11 @@ impl Incoming {
         Data::from_raw(self.kind, self.frame)
     }
 
+    /// Bytes that are kept in memory for it, names included.
+    pub fn size(&self) -> usize {
+        self.frame.len()
+    }
+
     /// The connection it came on.
     pub fn connection(&self) -> ConnId {
         self.conn

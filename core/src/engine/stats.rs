@@ -44,6 +44,8 @@ pub struct UnitStats {
     pub waiting: usize,
     /// Handlers that are running for this unit's messages and requests.
     pub running: usize,
+    /// Bytes of what those handlers were given, as far as the host [holds](super::Unit::hold) it.
+    pub running_bytes: usize,
     /// Streams that are open or being opened.
     pub streams: usize,
     /// Stream bytes sent.

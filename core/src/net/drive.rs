@@ -22,7 +22,10 @@ use url::Url;
 
 use super::{ConnHandle, linger::Linger};
 use crate::{
-    engine::{AddressId, ConnId, Connection, Event, HandshakeState, Moment, Received, close_code},
+    engine::{
+        AddressId, ConnId, Connection, Event, HandshakeState, Incoming, Moment, Received,
+        close_code,
+    },
     error::{Error, ErrorKind, Result},
     peer::{Dispatcher, PeerEvent, Shared, Tag, Unit, UnitInner},
     ws::Side,
@@ -387,6 +390,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 }
             }
             messages.drain(..taken);
+            state.machine.hold(events.iter().filter_map(Event::incoming).map(Incoming::size).sum());
             (taken, result)
         });
         self.handle_events(&unit);

@@ -33,20 +33,30 @@ use crate::{
 pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Data>> + Send>>;
 
 /// What serves an event.
-#[derive(Clone)]
-pub(crate) enum Handler {
-    /// Its outcome is the answer.
-    Future(Arc<dyn Fn(Context) -> HandlerFuture + Send + Sync>),
-    /// It is given the means to answer.
-    Deferred(Arc<dyn Fn(Context, Deferred) + Send + Sync>),
+pub(crate) struct Handler {
+    pub(crate) names: Arc<Names>,
+    pub(crate) function: Function,
 }
 
-impl Handler {
+/// What a handler was set for.
+pub(crate) struct Names {
+    pub(crate) role: Arc<str>,
+    pub(crate) event: Arc<str>,
+}
+
+pub(crate) enum Function {
+    /// Its outcome is the answer.
+    Future(Box<dyn Fn(Context) -> HandlerFuture + Send + Sync>),
+    /// It is given the means to answer.
+    Deferred(Box<dyn Fn(Context, Deferred) + Send + Sync>),
+}
+
+impl Function {
     /// Behind middleware, which waits for an outcome in any case.
     fn start(&self, context: Context) -> HandlerFuture {
         match self {
-            Handler::Future(function) => function(context),
-            Handler::Deferred(function) => {
+            Function::Future(function) => function(context),
+            Function::Deferred(function) => {
                 let (sender, receiver) = oneshot::channel();
                 function(context, Deferred(Some(Way::Middleware(sender))));
                 Box::pin(async { receiver.await.unwrap_or_else(|_| Err(unanswered())) })
@@ -67,7 +77,7 @@ pub(crate) struct Chain {
 pub struct Next {
     chain: Chain,
     at: usize,
-    handler: Handler,
+    handler: Arc<Handler>,
 }
 
 impl Next {
@@ -91,16 +101,22 @@ impl Next {
                 self.at += 1;
                 middleware(context, self)
             }
-            None => self.handler.start(context),
+            None => self.handler.function.start(context),
         }
     }
 }
 
 /// The way back for an outcome.
-enum Reply {
-    /// A message: nobody waits.
-    None,
-    Request(Responder),
+struct Reply {
+    to: To,
+    /// Bytes that are held for the handler.
+    held: usize,
+}
+
+enum To {
+    /// It is for a message: nobody waits.
+    Nobody,
+    Requester(Responder),
     Stream(StreamOffer, Arc<Offer>),
 }
 
@@ -114,7 +130,7 @@ pub struct Deferred(Option<Way>);
 
 /// Where an outcome goes.
 enum Way {
-    Unit(Arc<UnitInner>, Reply),
+    Unit(Arc<UnitInner>, Arc<Names>, Reply),
     Middleware(oneshot::Sender<Result<Data>>),
 }
 
@@ -131,8 +147,8 @@ impl Deferred {
         let mut of: Option<Arc<UnitInner>> = None;
         for (mut deferred, outcome) in answers {
             match deferred.0.take() {
-                Some(Way::Unit(unit, reply)) => {
-                    report(&unit, &reply, &outcome);
+                Some(Way::Unit(unit, names, reply)) => {
+                    report(&unit, &names, &reply.to, &outcome);
                     if let Some(other) = of.take_if(|of| !Arc::ptr_eq(of, &unit)) {
                         answer_all(&other, batch.drain(..));
                     }
@@ -156,7 +172,7 @@ impl Drop for Deferred {
     fn drop(&mut self) {
         if let Some(way) = self.0.take() {
             let outcome = match way {
-                Way::Unit(_, Reply::None) => Ok(Data::null()),
+                Way::Unit(_, _, Reply { to: To::Nobody, .. }) => Ok(Data::null()),
                 _ => Err(unanswered()),
             };
             Deferred(Some(way)).respond(outcome);
@@ -177,7 +193,7 @@ const SLOW_FOR: Duration = Duration::from_secs(1);
 
 /// A handler that was found for something that came, and all that it needs.
 struct Job {
-    handler: Handler,
+    handler: Arc<Handler>,
     /// Empty for nearly all.
     chain: Option<Chain>,
     context: Context,
@@ -196,8 +212,7 @@ struct Found {
     at: u64,
     role: Arc<RoleInner>,
     kind: Kind,
-    event: String,
-    handler: Handler,
+    handler: Arc<Handler>,
 }
 
 /// Runs handlers for one connection. A handler is started right where its message was read; only
@@ -254,16 +269,16 @@ impl Dispatcher {
                     shared.emit(PeerEvent::SlowConsumer { unit, queued, dropped });
                 }
                 Event::Message(incoming) => {
-                    self.find(unit, incoming, Kind::Message, Reply::None);
+                    self.find(unit, incoming, Kind::Message, To::Nobody);
                 }
                 Event::Request(incoming, responder) => {
-                    self.find(unit, incoming, Kind::Request, Reply::Request(responder));
+                    self.find(unit, incoming, Kind::Request, To::Requester(responder));
                 }
                 Event::StreamRequest(incoming, offer) => {
                     let kind =
                         if offer.is_writable_here() { Kind::Writable } else { Kind::Readable };
-                    let reply = Reply::Stream(offer, Arc::new(Offer::new(offer)));
-                    self.find(unit, incoming, kind, reply);
+                    let to = To::Stream(offer, Arc::new(Offer::new(offer)));
+                    self.find(unit, incoming, kind, to);
                 }
             }
         }
@@ -273,13 +288,14 @@ impl Dispatcher {
     }
 
     /// Finds the handler, or rejects.
-    fn find(&mut self, unit: &Arc<UnitInner>, incoming: Incoming, kind: Kind, reply: Reply) {
+    fn find(&mut self, unit: &Arc<UnitInner>, incoming: Incoming, kind: Kind, to: To) {
+        let reply = Reply { to, held: incoming.size() };
         let (handler, chain) = match self.look_up(&unit.shared, &incoming, kind) {
             Ok(found) => found,
             Err(reason) => return refuse(unit, &reply, &reason),
         };
-        let offer = match &reply {
-            Reply::Stream(_, offer) => Some(offer.clone()),
+        let offer = match &reply.to {
+            To::Stream(_, offer) => Some(offer.clone()),
             _ => None,
         };
         let context = Context::new(unit.clone(), incoming, kind, offer);
@@ -291,13 +307,13 @@ impl Dispatcher {
         shared: &Shared,
         incoming: &Incoming,
         kind: Kind,
-    ) -> Result<(Handler, Option<Chain>), String> {
+    ) -> Result<(Arc<Handler>, Option<Chain>), String> {
         let at = shared.changes.count();
         let (name, event) = (incoming.role(), incoming.event());
         if let Some(found) = &self.found
             && found.at == at
             && found.kind == kind
-            && found.event == event
+            && *found.handler.names.event == *event
             && found.role.name() == name
             && found.role.is_active()
         {
@@ -312,7 +328,7 @@ impl Dispatcher {
         let chain = role.chain(&shared.middleware);
         if chain.is_none() {
             let (role, handler) = (role.clone(), handler.clone());
-            self.found = Some(Found { at, role, kind, event: event.to_owned(), handler });
+            self.found = Some(Found { at, role, kind, handler });
         }
         Ok((handler, chain))
     }
@@ -342,19 +358,19 @@ impl Dispatcher {
 /// task, which polls it once more: the wake-up of this first try is not needed.
 fn first_step(unit: &Arc<UnitInner>, job: Job) -> Option<(Reply, Result<Data>)> {
     let Job { handler, chain, context, reply } = job;
-    if let (Handler::Deferred(function), None) = (&handler, &chain) {
-        let deferred = Deferred(Some(Way::Unit(unit.clone(), reply)));
+    if let (Function::Deferred(function), None) = (&handler.function, &chain) {
+        let deferred = Deferred(Some(Way::Unit(unit.clone(), handler.names.clone(), reply)));
         let call = AssertUnwindSafe(|| function(context, deferred));
         if std::panic::catch_unwind(call).is_err() {
-            report(unit, &Reply::None, &Err(panicked()));
+            report(unit, &handler.names, &To::Nobody, &Err(panicked()));
         }
         return None;
     }
     // Foreign code: it may do anything, panicking included.
     let step = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let mut future = match chain {
-            None => handler.start(context),
-            Some(chain) => Next { chain, at: 0, handler }.start(context),
+            None => handler.function.start(context),
+            Some(chain) => Next { chain, at: 0, handler: handler.clone() }.start(context),
         };
         match future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => Step::Done(outcome),
@@ -363,17 +379,17 @@ fn first_step(unit: &Arc<UnitInner>, job: Job) -> Option<(Reply, Result<Data>)> 
     }));
     let future = match step.unwrap_or_else(|_| Step::Done(Err(panicked()))) {
         Step::Done(outcome) => {
-            report(unit, &reply, &outcome);
+            report(unit, &handler.names, &reply.to, &outcome);
             return Some((reply, outcome));
         }
         Step::Waits(future) => future,
     };
-    let unit = unit.clone();
+    let (unit, names) = (unit.clone(), handler.names.clone());
     let runtime = unit.shared.runtime.clone();
     runtime.spawn(async move {
         let outcome = AssertUnwindSafe(future).catch_unwind().await;
         let outcome = outcome.unwrap_or_else(|_| Err(panicked()));
-        report(&unit, &reply, &outcome);
+        report(&unit, &names, &reply.to, &outcome);
         answer(unit, reply, outcome).await;
     });
     None
@@ -434,11 +450,11 @@ fn panicked() -> Error {
 fn refuse(unit: &Arc<UnitInner>, reply: &Reply, reason: &str) {
     debug!(unit = %unit.info.load().id, reason, "not handled");
     unit.with(|state| {
-        state.handled();
-        let _ = match reply {
-            Reply::None => return,
-            Reply::Request(responder) => state.machine.reject(*responder, reason),
-            Reply::Stream(offer, _) => state.machine.refuse_stream(*offer, reason),
+        state.handled(reply.held);
+        let _ = match &reply.to {
+            To::Nobody => return,
+            To::Requester(responder) => state.machine.reject(*responder, reason),
+            To::Stream(offer, _) => state.machine.refuse_stream(*offer, reason),
         };
     });
 }
@@ -460,30 +476,31 @@ fn answer_all(unit: &Arc<UnitInner>, outcomes: impl IntoIterator<Item = (Reply, 
 
 /// Answers when the unit has room. Gives the outcome back when it has none.
 fn try_answer(state: &mut UnitState, reply: &Reply, outcome: Result<Data>) -> Option<Result<Data>> {
-    if matches!(reply, Reply::None) {
-        state.handled();
+    if matches!(reply.to, To::Nobody) {
+        state.handled(reply.held);
         return None;
     }
     if state.machine.is_open() && !state.machine.has_room() {
         return Some(outcome);
     }
-    state.handled();
+    state.handled(reply.held);
     let machine = &mut state.machine;
     // A unit that is gone needs no answer: errors of sending do not matter here.
-    match (reply, &outcome) {
-        (Reply::None, _) => {}
-        (Reply::Request(responder), Ok(data)) => {
+    match (&reply.to, &outcome) {
+        (To::Nobody, _) => {}
+        (To::Requester(responder), Ok(data)) => {
             if let Err(error) = machine.respond(*responder, data.payload())
                 && error.kind() == ErrorKind::TooLarge
             {
                 let _ = machine.reject(*responder, error.text());
             }
         }
-        (Reply::Request(responder), Err(error)) => {
+        (To::Requester(responder), Err(error)) => {
             let _ = machine.reject(*responder, error.text());
         }
-        (Reply::Stream(..), _) if taken(reply) => {}
-        (Reply::Stream(offer, _), outcome) => {
+        // The handler has accepted it.
+        (To::Stream(_, offer), _) if offer.take().is_none() => {}
+        (To::Stream(offer, _), outcome) => {
             let reason = match outcome {
                 Ok(_) => "The stream was not accepted",
                 Err(error) => error.text(),
@@ -492,11 +509,6 @@ fn try_answer(state: &mut UnitState, reply: &Reply, outcome: Result<Data>) -> Op
         }
     }
     None
-}
-
-/// Whether the handler has accepted the stream.
-fn taken(reply: &Reply) -> bool {
-    matches!(reply, Reply::Stream(_, offer) if offer.take().is_none())
 }
 
 /// Answers as soon as the unit has room.
@@ -515,17 +527,22 @@ async fn answer(unit: Arc<UnitInner>, reply: Reply, outcome: Result<Data>) {
 }
 
 /// Tells of errors that no requester will hear of, and of panics.
-fn report(unit: &Arc<UnitInner>, reply: &Reply, outcome: &Result<Data>) {
+fn report(unit: &Arc<UnitInner>, names: &Names, to: &To, outcome: &Result<Data>) {
     let Err(error) = outcome else { return };
-    let unheard = match reply {
-        Reply::None => true,
-        Reply::Request(_) => false,
+    let unheard = match to {
+        To::Nobody => true,
+        To::Requester(_) => false,
         // It was accepted: the requester has its answer, and the stream tells of its own end.
-        Reply::Stream(_, offer) => offer.is_taken(),
+        To::Stream(_, offer) => offer.is_taken(),
     };
     if unheard || error.kind() == ErrorKind::HandlerPanicked {
-        warn!(unit = %unit.info.load().id, %error, "handler failed");
-        let unit_handle = super::Unit::new(unit.clone());
-        unit.shared.emit(PeerEvent::HandlerFailed { unit: unit_handle, error: error.clone() });
+        let Names { role, event } = names;
+        warn!(unit = %unit.info.load().id, %role, %event, %error, "handler failed");
+        unit.shared.emit(PeerEvent::HandlerFailed {
+            unit: super::Unit::new(unit.clone()),
+            role: role.clone(),
+            event: event.clone(),
+            error: error.clone(),
+        });
     }
 }

@@ -95,6 +95,10 @@ pub enum PeerEvent {
     HandlerFailed {
         /// The unit whose message it was.
         unit: Unit,
+        /// The role that it was for.
+        role: Arc<str>,
+        /// The event that the handler was set for.
+        event: Arc<str>,
         /// What the handler said.
         error: Error,
     },

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     context::{Context, Kind, ReadableRequest, WritableRequest},
-    dispatch::{Chain, Deferred, Handler, HandlerFuture, Middleware, Next},
+    dispatch::{Chain, Deferred, Function, Handler, HandlerFuture, Middleware, Names, Next},
     shared::Shared,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The keys are the application's, so they need no defence against collisions.
-type ByEvent = FxHashMap<Box<str>, Handler>;
+type ByEvent = FxHashMap<Arc<str>, Arc<Handler>>;
 pub(crate) type Roles = FxHashMap<Arc<str>, Arc<RoleInner>>;
 
 /// Counts changes of roles, handlers and middleware: what was found before one may be wrong.
@@ -78,7 +78,7 @@ impl RoleInner {
         self.active.store(active, Ordering::Release);
     }
 
-    pub(crate) fn handler(&self, kind: Kind, event: &str) -> Option<Handler> {
+    pub(crate) fn handler(&self, kind: Kind, event: &str) -> Option<Arc<Handler>> {
         let handlers = self.handlers.load();
         let by_event = match kind {
             Kind::Message => &handlers.message,
@@ -96,7 +96,9 @@ impl RoleInner {
         any.then(|| Chain { peer: peer.clone(), role: role.clone() })
     }
 
-    fn register(&self, kind: Kind, event: &str, handler: Handler) {
+    fn register(&self, kind: Kind, event: &str, function: Function) {
+        let names = Arc::new(Names { role: self.name.clone(), event: event.into() });
+        let handler = Arc::new(Handler { names: names.clone(), function });
         self.handlers.rcu(|handlers| {
             let mut handlers = Handlers::clone(handlers);
             let by_event = match kind {
@@ -105,7 +107,7 @@ impl RoleInner {
                 Kind::Readable => &mut handlers.readable,
                 Kind::Writable => &mut handlers.writable,
             };
-            by_event.insert(event.into(), handler.clone());
+            by_event.insert(names.event.clone(), handler.clone());
             handlers
         });
         self.changes.note();
@@ -113,7 +115,7 @@ impl RoleInner {
 }
 
 /// Turns an application's closure into a handler.
-fn handler<A, F, Fut, T, E>(function: F, argument: fn(Context) -> A) -> Handler
+fn handler<A, F, Fut, T, E>(function: F, argument: fn(Context) -> A) -> Function
 where
     A: 'static,
     F: Fn(A) -> Fut + Send + Sync + 'static,
@@ -121,7 +123,7 @@ where
     T: Into<Data>,
     E: fmt::Display,
 {
-    Handler::Future(Arc::new(move |context| -> HandlerFuture {
+    Function::Future(Box::new(move |context| -> HandlerFuture {
         let future = function(argument(context));
         Box::pin(async move {
             match future.await {
@@ -283,7 +285,7 @@ impl Role {
     where
         F: Fn(Context, Deferred) + Send + Sync + 'static,
     {
-        self.inner.register(kind, event, Handler::Deferred(Arc::new(function)));
+        self.inner.register(kind, event, Function::Deferred(Box::new(function)));
         self
     }
 

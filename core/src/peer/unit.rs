@@ -43,9 +43,11 @@ pub(crate) struct UnitState {
 }
 
 impl UnitState {
-    /// A handler has returned. If connections do not read because too many were running, they go on.
-    pub(crate) fn handled(&mut self) {
+    /// A handler has returned, for which so many bytes were held. If connections do not read because
+    /// too many were running, they go on.
+    pub(crate) fn handled(&mut self, bytes: usize) {
         let overrun = self.machine.is_overrun();
+        self.machine.release(bytes);
         self.machine.handled();
         if overrun && !self.machine.is_overrun() {
             self.wake_all();

@@ -158,6 +158,19 @@ pub enum Event<R> {
     Dead(ConnId),
 }
 
+impl<R> Event<R> {
+    /// What a handler is to be called for, if that is what it is.
+    #[cfg(feature = "net")]
+    pub(crate) fn incoming(&self) -> Option<&Incoming> {
+        match self {
+            Event::Message(incoming)
+            | Event::Request(incoming, _)
+            | Event::StreamRequest(incoming, _) => Some(incoming),
+            _ => None,
+        }
+    }
+}
+
 /// One remote peer's state machine. The host calls it with messages, the time and commands, and
 /// takes bytes to write for each of its connections.
 pub struct Unit<R> {
@@ -583,10 +596,23 @@ impl<R> Unit<R> {
         self.stats.running = self.stats.running.saturating_sub(1);
     }
 
-    /// Whether so many handlers are running that further messages and requests are dropped. A host
-    /// that stops reading for a moment first turns this into back-pressure.
+    /// The host keeps so many bytes of what came ([`Incoming::size`]) for handlers, until it
+    /// [releases](Unit::release) them. For hosts that hand payloads over as they are.
+    pub fn hold(&mut self, bytes: usize) {
+        self.stats.running_bytes += bytes;
+    }
+
+    /// Handlers have returned for which the host [held](Unit::hold) so many bytes.
+    pub fn release(&mut self, bytes: usize) {
+        self.stats.running_bytes = self.stats.running_bytes.saturating_sub(bytes);
+    }
+
+    /// Whether so many handlers are running, or so much is held for them, that further messages and
+    /// requests are dropped. A host that stops reading for a moment first turns this into
+    /// back-pressure.
     pub fn is_overrun(&self) -> bool {
         self.stats.running >= self.limits.running_handlers
+            || self.stats.running_bytes >= self.limits.running_bytes
     }
 
     // Input.
