@@ -16,7 +16,16 @@ const ROLETALK_JS = path.resolve(
 );
 
 /** What a player of ours can do; ../README.md says what each means. */
-const ALL = ['backPressure', 'cancel', 'disabled', 'drain', 'highWaterMark', 'stray', 'tls'];
+const ALL = [
+  'backPressure',
+  'cancel',
+  'disabled',
+  'drain',
+  'handler',
+  'highWaterMark',
+  'stray',
+  'tls',
+];
 const allBut = (...missing) => ALL.filter((ability) => !missing.includes(ability));
 
 /**

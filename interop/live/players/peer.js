@@ -43,6 +43,16 @@ const commands = {
     roles.set(role, made);
     serve(made);
   },
+  handler({ role, event, answers }) {
+    const target = roles.get(role);
+    target.onMessage(event, (ctx) => seen('message', target, ctx));
+    target.onRequest(event, (ctx, reply) => {
+      seen('request', target, ctx);
+      const { error, result } = answers.shift();
+      if (error === undefined) reply(null, fromWire(result));
+      else reply(new Error(error));
+    });
+  },
   enable: ({ role }) => roles.get(role).enable(),
   disable: ({ role }) => roles.get(role).disable(),
   async listen({ tls }) {
@@ -119,13 +129,15 @@ function names(units) {
   return units.map((unit) => unit.name).sort();
 }
 
+function seen(event, role, ctx) {
+  observe(event, { role: role.name, from: ctx.unit.name, data: toWire(ctx) });
+}
+
 /** What every role of a player does. */
 function serve(role) {
-  role.onMessage('note', (ctx) => {
-    observe('message', { role: role.name, from: ctx.unit.name, data: toWire(ctx) });
-  });
+  role.onMessage('note', (ctx) => seen('message', role, ctx));
   role.onRequest('echo', (ctx, reply) => {
-    observe('request', { role: role.name, from: ctx.unit.name, data: toWire(ctx) });
+    seen('request', role, ctx);
     reply(null, ctx.data);
   });
   role.onRequest('name', (ctx, reply) => reply(null, peer.name));
@@ -233,6 +245,9 @@ function fromWire({ type, value }) {
       return Buffer.from(value, 'hex');
     case 'number':
       return Number(value);
+    case 'object':
+      // A plain string or number would travel as what it is.
+      return Object(value);
     default:
       return value;
   }

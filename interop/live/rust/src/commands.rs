@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Failure,
-    roles::{self, Held},
+    roles::{self, Answer, Held},
     streams::{Plan, Streams, lock},
     value::{from_wire, to_wire},
 };
@@ -70,6 +70,8 @@ struct Command {
     tag: String,
     #[serde(default)]
     target: u64,
+    #[serde(default)]
+    answers: Vec<Answer>,
 }
 
 impl Player {
@@ -95,6 +97,7 @@ impl Player {
         let command = Command::deserialize(command)?;
         match command.command.as_str() {
             "role" => self.role(&command)?,
+            "handler" => self.handler(&command)?,
             "enable" => self.peer.role(&command.role)?.enable(),
             "disable" => self.peer.role(&command.role)?.disable(),
             "listen" => return self.listen(&command).await,
@@ -146,6 +149,12 @@ impl Player {
             false => self.peer.disabled_role(&command.role)?,
         };
         roles::serve(&role, &self.name, &self.held, &self.streams);
+        Ok(())
+    }
+
+    fn handler(&self, command: &Command) -> Result<(), Failure> {
+        let role = self.peer.role(&command.role)?;
+        roles::handle(&role, &command.event, command.answers.clone());
         Ok(())
     }
 

@@ -6,13 +6,14 @@ use std::{
 };
 
 use roletalk::{Data, Role};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::{
     Failure, observe,
     streams::{Plan, Streams, lock},
-    value::to_wire,
+    value::{from_wire, to_wire},
 };
 
 /// Requests that are answered when the runner says so.
@@ -39,14 +40,7 @@ impl Held {
 }
 
 pub(crate) fn serve(role: &Role, peer_name: &str, held: &Arc<Held>, streams: &Arc<Streams>) {
-    let name = role.name().to_owned();
-    role.on_message("note", move |context| {
-        let seen = seen(&name, &context);
-        async move {
-            observe("message", seen?);
-            Ok::<_, Failure>(())
-        }
-    });
+    observe_messages(role, "note");
     let name = role.name().to_owned();
     role.on_request("echo", move |context| {
         let seen = seen(&name, &context);
@@ -97,6 +91,42 @@ pub(crate) fn serve(role: &Role, peer_name: &str, held: &Arc<Held>, streams: &Ar
     });
     role.on_readable("refuse", |request| async move { refuse(&request.data()) });
     role.on_writable("refuse", |request| async move { refuse(&request.data()) });
+}
+
+/// What a handler that the runner has asked for answers with.
+#[derive(Clone, Deserialize)]
+pub(crate) struct Answer {
+    result: Option<Value>,
+    error: Option<String>,
+}
+
+/// Handles an event for messages, and for requests with these answers, one after the other.
+pub(crate) fn handle(role: &Role, event: &str, answers: Vec<Answer>) {
+    observe_messages(role, event);
+    let name = role.name().to_owned();
+    let answers = Mutex::new(answers.into_iter());
+    role.on_request(event, move |context| {
+        let seen = seen(&name, &context);
+        let answer = lock(&answers).next();
+        async move {
+            observe("request", seen?);
+            match answer.ok_or("no answer is left")? {
+                Answer { error: Some(reason), .. } => Err::<Data, Failure>(reason.into()),
+                Answer { result, .. } => from_wire(&result.ok_or("neither result nor error")?),
+            }
+        }
+    });
+}
+
+fn observe_messages(role: &Role, event: &str) {
+    let name = role.name().to_owned();
+    role.on_message(event, move |context| {
+        let seen = seen(&name, &context);
+        async move {
+            observe("message", seen?);
+            Ok::<_, Failure>(())
+        }
+    });
 }
 
 fn seen(role: &str, context: &roletalk::Context) -> Result<Value, Failure> {
