@@ -151,22 +151,28 @@ class Connection extends EventEmitter {
     for (const callback of this._writing.splice(0)) call(callback, null, this);
   }
 
-  /** Node's socket goes on, since the connection has come to its end or has failed. */
+  /** The connection has come to its end or has failed. */
   _giveBack(state) {
-    const socket = this._socket;
-    const rest = this.host.native.release(this.number);
-    this._native = false;
+    const { host, _socket: socket } = this;
+    const rest = host.native.release(this.number, host.now());
+    host.schedule();
     if (state < 0) {
+      this._native = false;
       socket.destroy(systemError('read', state));
-      return;
+    } else {
+      this._goOn(rest);
+      this._listen();
     }
-    restore(socket);
-    this._listen();
-    if (rest !== null) {
-      this._length = rest.length;
-      this._rest = rest;
-      this._continue();
-    }
+  }
+
+  /** Node's socket goes on, with what is half written. Returns whether it is done with all of it. */
+  _goOn(rest) {
+    this._native = false;
+    restore(this._socket);
+    if (rest === null) return true;
+    this._length = rest.length;
+    this._rest = rest;
+    return this._continue();
   }
 
   _onceWritten(callback) {
@@ -175,6 +181,7 @@ class Connection extends EventEmitter {
 
   /** Writes a piece. Returns whether the socket is done with its memory. */
   _write(piece) {
+    if (this._native) return this._goOn(piece);
     this._taken();
     this._length = piece.length;
     this._rest = piece;
@@ -246,8 +253,7 @@ class Connection extends EventEmitter {
   _end(piece) {
     this.number = NONE;
     if (this._socket.destroyed) return;
-    if (this._native) restore(this._socket);
-    this._native = false;
+    if (this._native) this._goOn(null);
     this._last = piece;
     if (this._length === 0) this._finish();
   }

@@ -364,9 +364,10 @@ impl NativePeer {
         &mut self,
         env: &'env Env,
         conn: u32,
+        now: f64,
     ) -> Result<Option<BufferSlice<'env>>> {
-        let socket = self.state.conns.get_mut(conn).and_then(|conn| conn.socket.take());
-        let rest = socket.map_or_else(Vec::new, |socket| socket.release());
+        let now = self.begin(now);
+        let rest = self.state.release(conn, now);
         (!rest.is_empty()).then(|| buffer(env, rest.into())).transpose()
     }
 

@@ -439,6 +439,9 @@ impl State {
 
     /// Pings that were answered before the engine has seen them.
     pub(crate) fn pinged(&mut self, conn: u32, count: u32) {
+        if count == 0 {
+            return;
+        }
         self.outcomes.extend((0..count).map(|_| Outcome::Pinged { conn }));
     }
 
@@ -458,6 +461,22 @@ impl State {
             self.engine.written(conn.id, now);
             self.fresh.push_back(number);
         }
+    }
+
+    /// JavaScript reads and writes a connection from now on. Returns what waits to be written: it counts
+    /// as taken.
+    pub(crate) fn release(&mut self, number: u32, now: Moment) -> Vec<u8> {
+        let Some(conn) = self.conns.get_mut(number) else { return Vec::new() };
+        let Some(socket) = conn.socket.take() else { return Vec::new() };
+        let rest = socket.release();
+        if rest.is_empty() && conn.writing {
+            // The guard has written it.
+            conn.writing = false;
+            conn.written = true;
+            self.engine.written(conn.id, now);
+            self.fresh.push_back(number);
+        }
+        rest
     }
 
     /// Reads from a connection only as long as it may.
@@ -507,28 +526,34 @@ impl State {
                 self.fresh.push_front(number);
                 continue;
             }
-            conn.fresh = false;
-            let mut taken = std::mem::take(&mut self.buffer);
-            self.engine.take_output(conn.id, &mut taken);
-            if let Some(socket) = &conn.socket {
-                if !conn.ending {
-                    let len = taken.len();
-                    if len > 0 {
-                        let written = write(&mut self.engine, conn, &mut taken, now);
-                        let flags = if written { TAKEN | WRITTEN } else { TAKEN };
-                        record.copy_from_slice(&[number, 0, 0, flags]);
-                        count += 1;
-                        bulk |= len > SMALL_OUTPUT;
-                    }
-                    if taken.capacity() <= KEPT {
-                        self.buffer = taken;
-                    }
-                    continue;
-                }
-                let rest = socket.release();
-                taken.splice(0..0, rest);
+            let socket = if conn.ending { conn.socket.take() } else { None };
+            let rest = socket.map_or_else(Vec::new, |socket| socket.release());
+            let gives_back = !rest.is_empty();
+            let mut taken = rest;
+            if gives_back {
+                // What is half out goes to Node's socket first.
+                self.fresh.push_front(number);
+            } else {
+                conn.fresh = false;
+                taken = std::mem::take(&mut self.buffer);
+                self.engine.take_output(conn.id, &mut taken);
             }
-            if taken.is_empty() && !conn.ending {
+            if conn.socket.is_some() {
+                let len = taken.len();
+                if len > 0 {
+                    let written = write(&mut self.engine, conn, &mut taken, now);
+                    let flags = if written { TAKEN | WRITTEN } else { TAKEN };
+                    record.copy_from_slice(&[number, 0, 0, flags]);
+                    count += 1;
+                    bulk |= len > SMALL_OUTPUT;
+                }
+                if taken.capacity() <= KEPT {
+                    self.buffer = taken;
+                }
+                continue;
+            }
+            let ends = conn.ending && !gives_back;
+            if taken.is_empty() && !ends {
                 continue;
             }
             conn.writing = true;
@@ -541,10 +566,10 @@ impl State {
                 large.push(taken.into());
                 (large.len() - 1, IN_BUFFER)
             };
-            let ending = if conn.ending { ENDING } else { 0 };
+            let ending = if ends { ENDING } else { 0 };
             record.copy_from_slice(&[number, at as u32, len as u32, flags | ending]);
             count += 1;
-            if conn.ending {
+            if ends {
                 let id = conn.id;
                 self.engine.closed(id, Moment::ZERO);
                 self.conn_numbers.remove(&id);

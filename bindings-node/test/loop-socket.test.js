@@ -263,6 +263,30 @@ concurrently(() => {
     });
   }
 
+  beyond('a connection that is closed while a message is half out sends all of it', async (network) => {
+    const listener = await network.listener();
+    const raw = await network.raw(listener);
+    const joined = once(listener, 'unit');
+    await raw.handshake();
+    const [unit] = await joined;
+    raw.socket.pause();
+    const calls = [];
+    const message = Buffer.alloc(24 << 20, 7);
+    const destination = listener.destination('r');
+    destination.send({ event: 'large', unit }, message, (error) => calls.push(error));
+    const [ws] = unit._sockets;
+    await until(() => ws.bufferedAmount > 0);
+    destination.send({ event: 'small', unit }, 'last');
+    unit.close();
+    assert.deepEqual(calls, []);
+    raw.socket.resume();
+    const { payload } = await raw.next();
+    assert.ok(payload.subarray(-message.length).equals(message));
+    assert.ok(String((await raw.next()).payload).endsWith('last'));
+    assert.equal((await raw.closed()).code, 4000);
+    assert.deepEqual(calls, [null]);
+  });
+
   beyond('a connection that is reset is told of as Node does', async (network) => {
     const rawListener = await network.rawListener();
     const connecting = network.peer().connect(rawListener.address, { permanent: false });

@@ -125,6 +125,7 @@ impl Watched {
 
 impl Watch {
     fn run(mut self, tell: impl Fn()) {
+        ignore_signals();
         while let Ok(()) = self.sleep() {
             loop {
                 // Nothing but the end is worth to be heard meanwhile: connections that come and go
@@ -205,6 +206,16 @@ impl Watch {
         }
         self.suspects = suspects;
         (stalled, waiting)
+    }
+}
+
+/// Leaves signals to other threads, so that none ends a wait.
+fn ignore_signals() {
+    // SAFETY: all zeros are a set of signals, and the pointers are to such sets or null.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
     }
 }
 

@@ -46,9 +46,9 @@ pub(crate) struct Socket {
     polled: Cell<c_int>,
     /// What was found by polling and is not handled yet.
     found: Cell<c_int>,
-    /// What JavaScript is called with: a function, and the asynchronous context that it was given in.
-    callback: sys::napi_ref,
-    context: sys::napi_async_context,
+    /// How JavaScript is called; none when the socket is closed.
+    calls: Cell<Option<Calls>>,
+    calling: Cell<bool>,
     /// Whether something waits to be written.
     writes: Cell<bool>,
     paused: Cell<bool>,
@@ -90,7 +90,6 @@ impl Socket {
             calls.release(env.raw());
             return None;
         };
-        let Calls { callback, context } = calls;
         let socket = Rc::new(Socket {
             id: event_loop.next_id(),
             event_loop,
@@ -98,8 +97,8 @@ impl Socket {
             poll: Cell::new(poll),
             polled: Cell::new(0),
             found: Cell::new(0),
-            callback,
-            context,
+            calls: Cell::new(Some(calls)),
+            calling: Cell::new(false),
             writes: Cell::new(false),
             paused: Cell::new(false),
         });
@@ -210,45 +209,26 @@ impl Socket {
             return;
         }
         self.event_loop.remove(self.id, poll);
-        Calls { callback: self.callback, context: self.context }.release(self.event_loop.env);
+        self.forget_calls();
+    }
+
+    /// JavaScript is called no more: at once, or when the call that is under way returns.
+    fn forget_calls(&self) {
+        if !self.calling.get()
+            && let Some(calls) = self.calls.take()
+        {
+            calls.release(self.event_loop.env);
+        }
     }
 
     /// Calls JavaScript. Nothing of this addon's is borrowed meanwhile: the function calls it.
     fn call(&self) {
-        let (env, context, function) = (self.event_loop.env, self.context, self.callback);
+        let Some(calls) = self.calls.get() else { return };
+        self.calling.set(true);
+        calls.call(self.event_loop.env);
+        self.calling.set(false);
         if self.poll.get().is_null() {
-            return;
-        }
-        // SAFETY: this is the thread of the environment, which has not ended: then the socket would
-        // be closed. All handles live as long as the scope, which is closed on each way out.
-        unsafe {
-            let mut scope = ptr::null_mut();
-            if sys::napi_open_handle_scope(env, &raw mut scope) != sys::Status::napi_ok {
-                return;
-            }
-            let (mut callee, mut this, mut result) =
-                (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
-            sys::napi_get_reference_value(env, function, &raw mut callee);
-            sys::napi_get_global(env, &raw mut this);
-            let status = sys::napi_make_callback(
-                env,
-                context,
-                this,
-                callee,
-                0,
-                ptr::null(),
-                &raw mut result,
-            );
-            if status == sys::Status::napi_pending_exception {
-                let mut error = ptr::null_mut();
-                // Fails when the thread is being terminated.
-                if sys::napi_get_and_clear_last_exception(env, &raw mut error)
-                    == sys::Status::napi_ok
-                {
-                    sys::napi_fatal_exception(env, error);
-                }
-            }
-            sys::napi_close_handle_scope(env, scope);
+            self.forget_calls();
         }
     }
 }
@@ -275,7 +255,8 @@ fn new_poll(event_loop: &EventLoop, fd: RawFd) -> Option<*mut Handle> {
     Some(poll)
 }
 
-/// How JavaScript is called.
+/// What JavaScript is called with: a function, and the asynchronous context that it was given in.
+#[derive(Clone, Copy)]
 struct Calls {
     callback: sys::napi_ref,
     context: sys::napi_async_context,
@@ -302,8 +283,34 @@ impl Calls {
         (!callback.is_null() && !context.is_null()).then_some(Calls { callback, context })
     }
 
+    fn call(self, env: sys::napi_env) {
+        // SAFETY: this is the thread of the environment, which has not ended: then the socket would
+        // be closed. All values live as long as the scope, which is closed in the end.
+        unsafe {
+            let mut scope = ptr::null_mut();
+            if sys::napi_open_handle_scope(env, &raw mut scope) != sys::Status::napi_ok {
+                return;
+            }
+            let (mut function, mut this) = (ptr::null_mut(), ptr::null_mut());
+            sys::napi_get_reference_value(env, self.callback, &raw mut function);
+            sys::napi_get_global(env, &raw mut this);
+            let (context, result) = (self.context, ptr::null_mut());
+            let called =
+                sys::napi_make_callback(env, context, this, function, 0, ptr::null(), result);
+            if called == sys::Status::napi_pending_exception {
+                let mut error = ptr::null_mut();
+                let caught = sys::napi_get_and_clear_last_exception(env, &raw mut error);
+                // There is none to be had when the thread is being terminated.
+                if caught == sys::Status::napi_ok {
+                    sys::napi_fatal_exception(env, error);
+                }
+            }
+            sys::napi_close_handle_scope(env, scope);
+        }
+    }
+
     fn release(self, env: sys::napi_env) {
-        // SAFETY: both are from `new`, and are released once. The environment has not ended: its
+        // SAFETY: both are from `new`, released once, and not in use. The environment has not ended: its
         // cleanup hook closes all sockets.
         unsafe {
             sys::napi_delete_reference(env, self.callback);
