@@ -192,33 +192,33 @@ impl Exchange {
 
     /// Goes on to where it is answered or deferred, or tells of its outcome.
     pub(crate) fn run(self) {
-        if self.is_answered() {
-            return self.observe();
-        }
-        let mut exchange = self;
-        loop {
+        let mut slot = Some(self);
+        while let Some(exchange) = &mut slot {
+            if exchange.is_answered() {
+                return Exchange::observe(slot);
+            }
             let layer = exchange.next_layer();
             let handler = exchange.handler.clone();
             let closure = layer.as_deref().unwrap_or(&handler.closure);
             let Some((call, user_data)) = closure.parts() else { return };
             let replaced = exchange.replaced();
             let mut view = exchange.view(replaced.as_ref(), queue::lend_unit_of(&exchange.context));
-            let Some(number) = queue::set_exchange(exchange) else { return };
-            view.context.id = number;
-            // SAFETY: function and argument belong together; the view points into the bytes of the
-            // context, which the frame holds until `take_exchange`, and into `replaced`; no lock is
-            // held.
-            unsafe { call(user_data, &view) };
-            match queue::take_exchange() {
-                None => return,
-                Some(rest) if rest.is_through() => {
-                    let outcome = match rest.context.kind() {
+            queue::lend_exchange(&mut slot, |number| {
+                view.context.id = number;
+                // SAFETY: function and argument belong together; the view points into the bytes of the
+                // context, which `slot` or the frame holds, and into `replaced`; no lock is held.
+                unsafe { call(user_data, &view) };
+            });
+            match &mut slot {
+                Some(exchange) if !exchange.is_open() => return,
+                Some(exchange) if exchange.is_through() => {
+                    let outcome = match exchange.context.kind() {
                         Kind::Message => Ok(Data::null()),
                         _ => Err(failed("The handler did not answer")),
                     };
-                    return rest.finish(outcome);
+                    return Exchange::finish(&mut slot, outcome);
                 }
-                Some(rest) => exchange = rest,
+                _ => {}
             }
         }
     }
@@ -253,15 +253,18 @@ impl Exchange {
         if observed { None } else { self.deferred.take() }
     }
 
-    fn finish(mut self, outcome: Result<Data, Error>) {
-        match (self.close(), &mut self.detour) {
-            (Some(deferred), _) => queue::answer(deferred, outcome),
-            (None, Some(detour)) => {
-                detour.outcome = Some(outcome);
-                let queue = self.queue().clone();
-                queue.push(Item::Exchange(self));
-            }
-            (None, None) => {}
+    /// Answers, or takes it out to tell of the outcome first.
+    fn finish(slot: &mut Option<Exchange>, outcome: Result<Data, Error>) {
+        let Some(exchange) = slot else { return };
+        if let Some(deferred) = exchange.close() {
+            return queue::answer(deferred, outcome);
+        }
+        if let Some(detour) = &mut exchange.detour {
+            detour.outcome = Some(outcome);
+        }
+        if let Some(exchange) = slot.take() {
+            let queue = exchange.queue().clone();
+            queue.push(Item::Exchange(exchange));
         }
     }
 
@@ -273,9 +276,8 @@ impl Exchange {
     }
 
     /// Tells those who wanted to know, the last middleware first.
-    fn observe(self) {
-        let mut exchange = self;
-        loop {
+    fn observe(mut slot: Option<Exchange>) {
+        while let Some(exchange) = &mut slot {
             let Some(detour) = &mut exchange.detour else { return };
             let Some(outcome) = detour.outcome.clone() else { return };
             let Some(observer) = detour.observers.pop() else {
@@ -293,16 +295,13 @@ impl Exchange {
                 error: rt_string::lend(outcome.as_ref().err().map_or("", Error::text)),
                 context: rt_context { id: 0 },
             };
-            let Some(number) = queue::set_exchange(exchange) else { return };
-            view.context.id = number;
-            // SAFETY: function and argument belong together; the view points into `outcome`, which
-            // lives on, and no lock is held.
-            unsafe { call(user_data, &view) };
+            queue::lend_exchange(&mut slot, |number| {
+                view.context.id = number;
+                // SAFETY: function and argument belong together; the view points into `outcome`, which
+                // lives on, and no lock is held.
+                unsafe { call(user_data, &view) };
+            });
             observer.release_now();
-            match queue::take_exchange() {
-                Some(rest) => exchange = rest,
-                None => return,
-            }
         }
     }
 }
@@ -354,7 +353,7 @@ impl rt_context {
         })?;
         match (closed, given) {
             (Some(deferred), Some(outcome)) => queue::answer(deferred, outcome),
-            (None, Some(outcome)) => self.take()?.finish(outcome),
+            (None, Some(outcome)) => Exchange::finish(&mut Some(self.take()?), outcome),
             (_, None) => {}
         }
         Ok(())

@@ -11,6 +11,7 @@ use std::{
     os::fd::{AsRawFd, RawFd},
     os::unix::net::UnixStream,
     panic::{AssertUnwindSafe, catch_unwind},
+    ptr::NonNull,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     task::{Poll, Waker},
     time::{Duration, Instant},
@@ -455,7 +456,7 @@ struct Frame {
     /// The handle of the unit that the last callback was about: mostly, the next one is, too.
     unit: Option<(Unit, u64)>,
     /// What the running handler is to answer, and by which number it is known.
-    exchange: Option<Exchange>,
+    exchange: Option<NonNull<Option<Exchange>>>,
     number: u64,
     numbers: Specials,
     /// What the running handler is looking at, when the exchange has gone on.
@@ -627,20 +628,23 @@ fn lend_unit_if(is: impl Fn(&Unit) -> bool, unit: impl FnOnce() -> Unit) -> rt_u
     }
 }
 
-/// Makes something what the handler is to answer that is called next. The number of its handle; none
-/// while the thread ends, when no handler can be called.
-pub(crate) fn set_exchange(exchange: Exchange) -> Option<u64> {
-    with_frame(|frame| {
-        frame.exchange = Some(exchange);
+/// Runs a handler that is to answer what is in `slot`, which it may take out, and is told the number of
+/// its handle. Not while the thread ends: nothing is known of callbacks then.
+pub(crate) fn lend_exchange(slot: &mut Option<Exchange>, call: impl FnOnce(u64)) {
+    let lent = NonNull::from(slot);
+    let number = with_frame(|frame| {
+        frame.exchange = Some(lent);
         frame.number = frame.numbers.next();
         frame.number
-    })
-}
-
-/// Takes back what was not answered. What the handler was looking at ends.
-pub(crate) fn take_exchange() -> Option<Exchange> {
-    let taken = with_frame(|frame| (frame.exchange.take(), frame.looked_at.take()));
-    taken.and_then(|(exchange, _)| exchange).filter(Exchange::is_open)
+    });
+    if let Some(number) = number {
+        call(number);
+        // Dropped without the frame.
+        let _looked_at = with_frame(|frame| {
+            frame.exchange = None;
+            frame.looked_at.take()
+        });
+    }
 }
 
 /// Works on what the running handler is to answer.
@@ -651,12 +655,23 @@ pub(crate) fn with_exchange<T>(
     handle: u64,
     work: impl FnOnce(&mut Exchange) -> T,
 ) -> Result<T, Failure> {
+    with_slot(handle, |slot| slot.as_mut().map(work))
+}
+
+fn with_slot<T>(
+    handle: u64,
+    work: impl FnOnce(&mut Option<Exchange>) -> Option<T>,
+) -> Result<T, Failure> {
     let text =
         "The handler has answered or deferred already, or it has returned, or runs elsewhere";
     with_frame(|frame| {
-        let known = frame.number == handle;
-        frame.exchange.as_mut().filter(|exchange| known && exchange.is_open()).map(work)
+        let slot = frame.exchange.filter(|_| frame.number == handle)?;
+        // SAFETY: `lend_exchange` has exclusive access to the slot, takes it back from the frame when the
+        // handler has returned, and leaves it alone until then; only this thread sees the frame.
+        let slot = unsafe { &mut *slot.as_ptr() };
+        slot.as_ref().is_some_and(Exchange::is_open).then(|| work(slot))
     })
+    .flatten()
     .flatten()
     .ok_or_else(|| Failure::new(RT_INVALID_HANDLE, text))
 }
@@ -666,10 +681,7 @@ pub(crate) fn with_exchange<T>(
 /// # Errors
 /// As [`with_exchange`].
 pub(crate) fn part_with_exchange(handle: u64) -> Result<Exchange, Failure> {
-    let looked_at = with_exchange(handle, |exchange| exchange.context().clone())?;
-    let taken = with_frame(|frame| {
-        frame.looked_at = Some(looked_at);
-        frame.exchange.take()
-    });
-    taken.flatten().ok_or_else(table::invalid)
+    let exchange = with_slot(handle, Option::take)?;
+    with_frame(|frame| frame.looked_at = Some(exchange.context().clone()));
+    Ok(exchange)
 }
