@@ -14,8 +14,8 @@ fn data_error(text: impl Into<std::borrow::Cow<'static, str>>) -> Failure {
     Failure::new(RT_DATA, text)
 }
 
-fn kind_of(data: &Data) -> i32 {
-    match data.kind() {
+fn kind_of(kind: DataType) -> i32 {
+    match kind {
         DataType::Binary => RT_BINARY,
         DataType::Null => RT_NULL,
         DataType::Boolean => RT_BOOLEAN,
@@ -29,8 +29,12 @@ fn kind_of(data: &Data) -> i32 {
 impl rt_data {
     /// For the other side to read while `data` lives.
     pub(crate) fn lend(data: &Data) -> rt_data {
-        let bytes = data.bytes();
-        rt_data { kind: kind_of(data), len: bytes.len(), bytes: bytes.as_ptr().cast() }
+        rt_data::lend_parts(data.kind(), data.bytes())
+    }
+
+    /// For the other side to read while `bytes` live.
+    pub(crate) fn lend_parts(kind: DataType, bytes: &[u8]) -> rt_data {
+        rt_data { kind: kind_of(kind), len: bytes.len(), bytes: bytes.as_ptr().cast() }
     }
 
     /// A copy of what the other side wants to send, checked.
@@ -38,9 +42,21 @@ impl rt_data {
     /// # Safety
     /// `bytes` points to `len` readable bytes.
     pub(crate) unsafe fn get(self) -> Result<Data, Failure> {
+        // SAFETY: the caller's promise.
+        unsafe { self.get_or_share(|_| None) }
+    }
+
+    /// As [`get`](rt_data::get), but `share` may give the same bytes without a copy.
+    ///
+    /// # Safety
+    /// `bytes` points to `len` readable bytes.
+    pub(crate) unsafe fn get_or_share(
+        self,
+        share: impl FnOnce(&[u8]) -> Option<Bytes>,
+    ) -> Result<Data, Failure> {
         // SAFETY: the caller's promise; the slice is copied before this function returns.
         let bytes = unsafe { slice(self.bytes.cast(), self.len, "data") }?;
-        let copy = || Bytes::copy_from_slice(bytes);
+        let copy = || share(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes));
         match self.kind {
             RT_BINARY => Ok(Data::binary(copy())),
             RT_NULL if bytes.is_empty() => Ok(Data::null()),

@@ -3,10 +3,12 @@
 use std::{
     os::raw::c_void,
     sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use engine::{Answer, Data, Destination, Readable, Survey, Unit, Writable};
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use crate::{
@@ -158,8 +160,13 @@ pub unsafe extern "C" fn rt_destination_send(
         if options.unordered {
             message = message.unordered();
         }
+        let mut sending = message.into_future();
+        // Mostly there is room.
+        if let Poll::Ready(sent) = sending.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+            return Ok(sent.map(drop)?);
+        }
         let limit = if queue::is_inline() { Limit::Now } else { options.limit() };
-        object.wait(limit, message.into_future()).map_err(overloaded)??;
+        object.wait(limit, sending).map_err(overloaded)??;
         Ok(())
     })
 }
@@ -249,7 +256,7 @@ pub unsafe extern "C" fn rt_destination_request(
         check_answer(answer)?;
         check_may_wait(Limit::Never)?;
         let request = request(&object.destination, event, data, &options)?;
-        let answered = object.wait(Limit::Never, request)??;
+        let answered = object.wait(Limit::Never, request.into_future())??;
         // SAFETY: as above.
         unsafe { put_answer(answer, Outcome::of(Ok(answered))) }
     })
@@ -260,7 +267,7 @@ fn request<'a>(
     event: &'a str,
     data: Data,
     options: &Options,
-) -> Result<engine::Requesting<'a>, Failure> {
+) -> Result<engine::SendRequest<'a>, Failure> {
     let mut request = destination.request(event, data);
     if let Some(unit) = &options.unit {
         request = request.to(unit);
@@ -271,7 +278,7 @@ fn request<'a>(
     if options.unordered {
         request = request.unordered();
     }
-    Ok(request.into_future())
+    Ok(request)
 }
 
 /// Asks, without waiting: `handler` is called with the answer, once. `options` may be NULL. `operation`,
@@ -294,9 +301,31 @@ pub unsafe extern "C" fn rt_destination_request_async(
     enter(move || {
         let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction, here and below.
-        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        let ((event, copy), options) = unsafe { (what(event, data)?, Options::read(options)?) };
         options.timeout()?;
+        // SAFETY: as above.
+        unsafe { clear_operation(operation) }?;
         let completion = Completion::new(closure, &object.queue, invoke_reply)?;
+        let completion = match request(&object.destination, event, copy, &options)?
+            .call(completion, Asked::answered)
+        {
+            // SAFETY: as above.
+            Ok(call) => return unsafe { put_operation(operation, Operation::Request(call)) },
+            Err((completion, None)) => completion,
+            Err((completion, Some(error))) => {
+                completion.give_up();
+                return Err(error.into());
+            }
+        };
+        // It has to wait for room.
+        // SAFETY: as above.
+        let data = match unsafe { data.get() } {
+            Ok(data) => data,
+            Err(failure) => {
+                completion.give_up();
+                return Err(failure);
+            }
+        };
         let (event, asked) = (Box::<str>::from(event), object.clone());
         let asking = async move {
             match request(&asked.destination, &event, data, &options) {
@@ -461,7 +490,7 @@ pub unsafe extern "C" fn rt_destination_survey_async(
         };
         let task = Task::spawn(&object.queue, hearing);
         // SAFETY: as above.
-        unsafe { put_operation(operation, task) }
+        unsafe { put_operation(operation, Operation::Task(task)) }
     })
 }
 

@@ -6,7 +6,7 @@ use engine::{PeerEvent, Unit};
 
 use crate::{
     closure::{Closure, Drop},
-    operation::{check_operation, put_operation},
+    operation::{Operation, check_operation, put_operation},
     options::sized,
     peer, queue,
     status::{RT_OK, enter},
@@ -191,6 +191,6 @@ pub unsafe extern "C" fn rt_peer_on_event(
         };
         let task = Task::spawn_endless(&object.queue, telling);
         // SAFETY: the contract of pointers in the header's introduction.
-        unsafe { put_operation(operation, task) }
+        unsafe { put_operation(operation, Operation::Task(task)) }
     })
 }

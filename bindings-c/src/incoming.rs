@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use bytes::Bytes;
 use engine::{Context, Data, Deferred, Error, ErrorKind, Kind};
 
 use crate::{
@@ -120,9 +121,9 @@ impl Handler {
 
 /// Something that came, until it is answered.
 pub(crate) struct Exchange {
-    /// Shared with the callback that is looking at it, whatever happens to the exchange meanwhile.
-    context: Arc<Context>,
-    deferred: Deferred,
+    context: Context,
+    /// None when it was answered while a callback is looking at it.
+    deferred: Option<Deferred>,
     handler: Arc<Handler>,
     /// Only where there is middleware.
     detour: Option<Box<Detour>>,
@@ -147,16 +148,30 @@ impl Exchange {
         let detour = (!layers.is_empty()).then(|| {
             Box::new(Detour { layers, at: 0, data: None, observers: Vec::new(), outcome: None })
         });
-        Exchange { context: Arc::new(context), deferred, handler, detour }
+        Exchange { context, deferred: Some(deferred), handler, detour }
+    }
+
+    /// Begins, where callbacks run.
+    pub(crate) fn come_in(self) {
+        let queue = self.handler.queue.clone();
+        queue.run_or_push(self, Exchange::run, Item::Exchange);
     }
 
     fn queue(&self) -> &Arc<Queue> {
         &self.handler.queue
     }
 
-    fn data(&self) -> Data {
-        let replaced = self.detour.as_ref().and_then(|detour| detour.data.clone());
-        replaced.unwrap_or_else(|| self.context.data())
+    /// A payload of middleware's in the place of the original one.
+    fn replaced(&self) -> Option<Data> {
+        self.detour.as_ref().and_then(|detour| detour.data.clone())
+    }
+
+    /// The part of the payload that the bytes are, if they are one, without a copy.
+    fn share(&self, bytes: &[u8]) -> Option<Bytes> {
+        let whole = self.context.bytes().as_ptr_range();
+        let part = bytes.as_ptr_range();
+        let within = whole.start <= part.start && part.end <= whole.end && !bytes.is_empty();
+        within.then(|| self.context.data().into_bytes().slice_ref(bytes))
     }
 
     /// The middleware that is next; none when it is the handler's turn.
@@ -177,69 +192,99 @@ impl Exchange {
 
     /// Goes on to where it is answered or deferred, or tells of its outcome.
     pub(crate) fn run(self) {
-        if self.is_answered() {
-            return self.observe();
-        }
-        let mut exchange = self;
-        loop {
+        let mut slot = Some(self);
+        while let Some(exchange) = &mut slot {
+            if exchange.is_answered() {
+                return Exchange::observe(slot);
+            }
             let layer = exchange.next_layer();
             let handler = exchange.handler.clone();
             let closure = layer.as_deref().unwrap_or(&handler.closure);
             let Some((call, user_data)) = closure.parts() else { return };
-            let context = exchange.context.clone();
-            let data = exchange.data();
-            let mut view = exchange.view(&data, queue::lend_unit(&context.unit()));
-            view.context.id = queue::set_exchange(exchange);
-            // SAFETY: function and argument belong together; the view points into `context` and
-            // `data`, which live on, and no lock is held.
-            unsafe { call(user_data, &view) };
-            match queue::take_exchange() {
-                None => return,
-                Some(rest) if rest.is_through() => {
-                    let outcome = match rest.context.kind() {
+            let replaced = exchange.replaced();
+            let mut view = exchange.view(replaced.as_ref(), queue::lend_unit_of(&exchange.context));
+            queue::lend_exchange(&mut slot, |number| {
+                view.context.id = number;
+                // SAFETY: function and argument belong together; the view points into the bytes of the
+                // context, which `slot` or the frame holds, and into `replaced`; no lock is held.
+                unsafe { call(user_data, &view) };
+            });
+            match &mut slot {
+                Some(exchange) if !exchange.is_open() => return,
+                Some(exchange) if exchange.is_through() => {
+                    let outcome = match exchange.context.kind() {
                         Kind::Message => Ok(Data::null()),
                         _ => Err(failed("The handler did not answer")),
                     };
-                    return rest.finish(outcome);
+                    return Exchange::finish(&mut slot, outcome);
                 }
-                Some(rest) => exchange = rest,
+                _ => {}
             }
         }
     }
 
-    /// The view's pointers are valid as long as the context and `data`.
-    fn view(&self, data: &Data, unit: rt_unit) -> rt_incoming {
+    /// The view's pointers are valid as long as the context, or a clone of it, and `replaced`.
+    fn view(&self, replaced: Option<&Data>, unit: rt_unit) -> rt_incoming {
+        let own = || rt_data::lend_parts(self.context.data_type(), self.context.bytes());
         rt_incoming {
             struct_size: size_of::<rt_incoming>(),
             kind: kind_of(self.context.kind()),
             role: rt_string::lend(self.context.role()),
             event: rt_string::lend(self.context.event()),
-            data: rt_data::lend(data),
+            data: replaced.map_or_else(own, rt_data::lend),
             unit,
             context: rt_context { id: 0 },
         }
     }
 
-    fn finish(self, outcome: Result<Data, Error>) {
-        let mut exchange = self;
-        match &mut exchange.detour {
-            Some(detour) if !detour.observers.is_empty() => {
-                detour.outcome = Some(outcome);
-                let queue = exchange.queue().clone();
-                queue.push(Item::Exchange(exchange));
-            }
-            _ => queue::answer(exchange.deferred, outcome),
+    /// Whether callbacks can still do something with it.
+    pub(crate) fn is_open(&self) -> bool {
+        self.deferred.is_some()
+    }
+
+    /// What a callback is looking at, to be kept until it returns.
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The means to answer, unless someone wants to know of the outcome before.
+    fn close(&mut self) -> Option<Deferred> {
+        let observed = self.detour.as_ref().is_some_and(|detour| !detour.observers.is_empty());
+        if observed { None } else { self.deferred.take() }
+    }
+
+    /// Answers, or takes it out to tell of the outcome first.
+    fn finish(slot: &mut Option<Exchange>, outcome: Result<Data, Error>) {
+        let Some(exchange) = slot else { return };
+        if let Some(deferred) = exchange.close() {
+            return queue::answer(deferred, outcome);
+        }
+        if let Some(detour) = &mut exchange.detour {
+            detour.outcome = Some(outcome);
+        }
+        if let Some(exchange) = slot.take() {
+            let queue = exchange.queue().clone();
+            queue.push(Item::Exchange(exchange));
+        }
+    }
+
+    /// Says that the handler is done with a stream: the requester has its answer.
+    fn say_done<T>(mut self, accepted: &Result<T, Error>) {
+        if let Some(deferred) = self.deferred.take() {
+            queue::answer(deferred, accepted.as_ref().map(|_| Data::null()).map_err(Clone::clone));
         }
     }
 
     /// Tells those who wanted to know, the last middleware first.
-    fn observe(self) {
-        let mut exchange = self;
-        loop {
+    fn observe(mut slot: Option<Exchange>) {
+        while let Some(exchange) = &mut slot {
             let Some(detour) = &mut exchange.detour else { return };
             let Some(outcome) = detour.outcome.clone() else { return };
             let Some(observer) = detour.observers.pop() else {
-                return queue::answer(exchange.deferred, outcome);
+                if let Some(deferred) = exchange.deferred.take() {
+                    queue::answer(deferred, outcome);
+                }
+                return;
             };
             let Some((call, user_data)) = observer.parts() else { continue };
             let (null, status) = (Data::null(), outcome.as_ref().err().map(|e| e.kind().code()));
@@ -250,15 +295,13 @@ impl Exchange {
                 error: rt_string::lend(outcome.as_ref().err().map_or("", Error::text)),
                 context: rt_context { id: 0 },
             };
-            view.context.id = queue::set_exchange(exchange);
-            // SAFETY: function and argument belong together; the view points into `outcome`, which
-            // lives on, and no lock is held.
-            unsafe { call(user_data, &view) };
+            queue::lend_exchange(&mut slot, |number| {
+                view.context.id = number;
+                // SAFETY: function and argument belong together; the view points into `outcome`, which
+                // lives on, and no lock is held.
+                unsafe { call(user_data, &view) };
+            });
             observer.release_now();
-            match queue::take_exchange() {
-                Some(rest) => exchange = rest,
-                None => return,
-            }
         }
     }
 }
@@ -281,39 +324,37 @@ impl Kept {
 impl rt_context {
     /// Works on what the handle stands for, where it stays.
     fn with<T>(self, work: impl FnOnce(&mut Exchange) -> T) -> Result<T, Failure> {
-        if table::is_special(self.id) {
-            let result = queue::with_exchange(self.id, |exchange| exchange.as_mut().map(work))?;
-            return result.ok_or_else(table::invalid);
+        match table::is_special(self.id) {
+            true => queue::with_exchange(self.id, work),
+            false => table::get::<Kept>(self.id)?.with(work),
         }
-        table::get::<Kept>(self.id)?.with(work)
     }
 
     /// Takes what the handle stands for: of several that try, one succeeds.
     fn take(self) -> Result<Exchange, Failure> {
-        let taken = match table::is_special(self.id) {
-            true => queue::with_exchange(self.id, Option::take)?,
-            false => {
-                let kept = table::remove::<Kept>(self.id)?;
-                let mut exchange = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
-                exchange.take()
-            }
-        };
-        taken.ok_or_else(table::invalid)
+        if table::is_special(self.id) {
+            return queue::part_with_exchange(self.id);
+        }
+        let kept = table::remove::<Kept>(self.id)?;
+        let mut exchange = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+        exchange.take().ok_or_else(table::invalid)
     }
 
     fn answer(self, outcome: Result<Data, Error>) -> Result<(), Failure> {
-        // Within an observer it replaces the outcome, and the exchange goes on.
         let mut given = Some(outcome);
-        self.with(|exchange| {
+        let closed = self.with(|exchange| {
             if let Some(Detour { outcome: Some(outcome), .. }) = exchange.detour.as_deref_mut() {
-                given = given.take().and_then(|given| {
-                    *outcome = given;
-                    None
-                });
+                // Within an observer it replaces the outcome, and the exchange goes on.
+                *outcome = given.take()?;
+                return None;
             }
+            // What the running callback is looking at stays where it is.
+            table::is_special(self.id).then(|| exchange.close()).flatten()
         })?;
-        if let Some(outcome) = given {
-            self.take()?.finish(outcome);
+        match (closed, given) {
+            (Some(deferred), Some(outcome)) => queue::answer(deferred, outcome),
+            (None, Some(outcome)) => Exchange::finish(&mut Some(self.take()?), outcome),
+            (_, None) => {}
         }
         Ok(())
     }
@@ -329,8 +370,13 @@ impl rt_context {
 /// deferred contexts; inside the handler for others.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_context_respond(context: rt_context, data: rt_data) -> i32 {
-    // SAFETY: the contract of pointers in the header's introduction.
-    enter(|| context.answer(Ok(unsafe { data.get() }?)))
+    enter(|| {
+        // Nothing is copied of what came and goes back.
+        let share = |bytes: &[u8]| context.with(|exchange| exchange.share(bytes)).ok().flatten();
+        // SAFETY: the contract of pointers in the header's introduction.
+        let data = unsafe { data.get_or_share(share) }?;
+        context.answer(Ok(data))
+    })
 }
 
 /// Rejects a request or a stream with a text for the requester. Ends the context. A message that is
@@ -363,13 +409,10 @@ pub unsafe extern "C" fn rt_context_accept_readable(
         let data = unsafe { data.get() }?;
         check_kind(context, Kind::Readable)?;
         let exchange = context.take()?;
+        let queue = exchange.queue().clone();
         let accepted = exchange.context.accept_readable(data);
-        // Says only that the handler is done: the requester has its answer.
-        queue::answer(
-            exchange.deferred,
-            accepted.as_ref().map(|_| Data::null()).map_err(Clone::clone),
-        );
-        let end = ReadEnd::insert(accepted?, exchange.handler.queue.clone());
+        exchange.say_done(&accepted);
+        let end = ReadEnd::insert(accepted?, queue);
         // SAFETY: as above.
         unsafe { put(stream, end, "stream") }
     })
@@ -392,12 +435,10 @@ pub unsafe extern "C" fn rt_context_accept_writable(
         let data = unsafe { data.get() }?;
         check_kind(context, Kind::Writable)?;
         let exchange = context.take()?;
+        let queue = exchange.queue().clone();
         let accepted = exchange.context.accept_writable(data);
-        queue::answer(
-            exchange.deferred,
-            accepted.as_ref().map(|_| Data::null()).map_err(Clone::clone),
-        );
-        let end = WriteEnd::insert(accepted?, exchange.handler.queue.clone());
+        exchange.say_done(&accepted);
+        let end = WriteEnd::insert(accepted?, queue);
         // SAFETY: as above.
         unsafe { put(stream, end, "stream") }
     })
@@ -447,7 +488,11 @@ pub unsafe extern "C" fn rt_context_defer(context: rt_context, deferred: *mut rt
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_context_view(context: rt_context, incoming: *mut rt_incoming) -> i32 {
     enter(|| {
-        let mut view = context.with(|exchange| exchange.view(&exchange.data(), rt_unit::NONE))?;
+        let mut view = context.with(|exchange| {
+            // It lives on in the exchange.
+            let replaced = exchange.replaced();
+            exchange.view(replaced.as_ref(), rt_unit::NONE)
+        })?;
         view.context = context;
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { options::write(incoming, &view) }

@@ -2,7 +2,7 @@
 
 use std::{os::raw::c_void, sync::Arc};
 
-use engine::{Data, Unit};
+use engine::{Answer, Call, Data, Unit};
 
 use crate::{
     closure::{Closure, Drop},
@@ -66,7 +66,7 @@ impl Outcome {
     }
 
     /// The answer to a request, or why there is none.
-    pub(crate) fn of(answer: engine::Result<engine::Answer>) -> Outcome {
+    pub(crate) fn of(answer: engine::Result<Answer>) -> Outcome {
         match answer {
             Ok(answer) => {
                 let unit = answer.unit();
@@ -92,10 +92,14 @@ impl Outcome {
 /// A closure that is called once, with what an operation ends with: with RT_CANCELED if it is dropped
 /// before.
 pub(crate) struct Completion<F: Copy + Send + 'static, T: 'static> {
+    /// Not bound to the queue: it is let go of in the callback.
     closure: Option<Closure<F>>,
     queue: Arc<Queue>,
     invoke: Invoke<F, T>,
 }
+
+/// One for requests.
+pub(crate) type Asked = Completion<ReplyCall, Outcome>;
 
 type Invoke<F, T> = fn(F, *mut c_void, Result<T, Failure>);
 
@@ -107,8 +111,10 @@ impl<F: Copy + Send, T> Completion<F, T> {
         queue: &Arc<Queue>,
         invoke: Invoke<F, T>,
     ) -> Result<Completion<F, T>, Failure> {
-        let closure = Some(closure.bind(queue)?);
-        Ok(Completion { closure, queue: queue.clone(), invoke })
+        match closure.parts() {
+            Some(_) => Ok(Completion { closure: Some(closure), queue: queue.clone(), invoke }),
+            None => Err(Failure::null("call")),
+        }
     }
 
     /// Calls it, where callbacks run.
@@ -143,6 +149,22 @@ impl<F: Copy + Send + 'static, T: 'static> std::ops::Drop for Completion<F, T> {
     }
 }
 
+impl Asked {
+    /// Calls it with an answer, from where that was read.
+    pub(crate) fn answered(self, answer: engine::Result<Answer>) {
+        let queue = self.queue.clone();
+        let run = |(asked, outcome): (Asked, Outcome)| asked.complete(Ok(outcome));
+        let item = |(asked, outcome)| Item::Answer(asked, outcome);
+        queue.run_or_push((self, Outcome::of(answer)), run, item);
+    }
+}
+
+/// What the program has a handle of.
+pub(crate) enum Operation {
+    Task(Arc<Task>),
+    Request(Call),
+}
+
 /// Begins something that ends with a completion. What fails at once is an error, and no callback.
 ///
 /// # Safety
@@ -158,14 +180,10 @@ where
     F: Copy + Send + 'static,
     T: 'static,
 {
-    if !operation.is_null() {
-        // There may be nothing to cancel any more.
-        // SAFETY: the caller's promise.
-        let put = unsafe { put(operation, rt_operation { id: 0 }, "operation") };
-        if let Err(failure) = put {
-            completion.give_up();
-            return Err(failure);
-        }
+    // SAFETY: the caller's promise.
+    if let Err(failure) = unsafe { clear_operation(operation) } {
+        completion.give_up();
+        return Err(failure);
     }
     let queue = completion.queue.clone();
     let started =
@@ -174,7 +192,7 @@ where
         });
     match started {
         // SAFETY: the caller's promise.
-        Ok(task) => unsafe { put_operation(operation, task) },
+        Ok(task) => unsafe { put_operation(operation, Operation::Task(task)) },
         Err((Err(error), (completion, _))) if never_began(&error) => {
             completion.give_up();
             Err(error.into())
@@ -217,20 +235,32 @@ fn never_began(error: &engine::Error) -> bool {
     )
 }
 
-/// Gives the program a handle of a task, if it wants one.
+/// Gives the program a handle of what is under way, if it wants one.
 ///
 /// # Safety
 /// `operation` is NULL or points to an `rt_operation`.
 pub(crate) unsafe fn put_operation(
     operation: *mut rt_operation,
-    task: Arc<Task>,
+    what: Operation,
 ) -> Result<(), Failure> {
     if operation.is_null() {
         return Ok(());
     }
-    let id = table::insert(task);
+    let id = table::insert(Arc::new(what));
     // SAFETY: the caller's promise.
     unsafe { put(operation, rt_operation { id }, "operation") }
+}
+
+/// There may be nothing to cancel in the end.
+///
+/// # Safety
+/// As [`put_operation`].
+pub(crate) unsafe fn clear_operation(operation: *mut rt_operation) -> Result<(), Failure> {
+    match operation.is_null() {
+        true => Ok(()),
+        // SAFETY: the caller's promise.
+        false => unsafe { put(operation, rt_operation { id: 0 }, "operation") },
+    }
 }
 
 pub(crate) fn check_operation(operation: *mut rt_operation) -> Result<(), Failure> {
@@ -247,9 +277,15 @@ pub(crate) fn check_operation(operation: *mut rt_operation) -> Result<(), Failur
 /// thread, also inside callbacks.
 #[unsafe(no_mangle)]
 pub extern "C" fn rt_operation_cancel(operation: rt_operation) -> i32 {
-    enter(|| match table::get::<Task>(operation.id)?.cancel() {
-        true => Ok(()),
-        false => Err(Failure::new(crate::status::RT_END, "The operation has ended already")),
+    enter(|| {
+        let canceled = match &*table::get::<Operation>(operation.id)? {
+            Operation::Task(task) => task.cancel(),
+            Operation::Request(call) => call.cancel(),
+        };
+        match canceled {
+            true => Ok(()),
+            false => Err(Failure::new(crate::status::RT_END, "The operation has ended already")),
+        }
     })
 }
 
@@ -258,5 +294,5 @@ pub extern "C" fn rt_operation_cancel(operation: rt_operation) -> i32 {
 /// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
 pub extern "C" fn rt_operation_free(operation: rt_operation) -> i32 {
-    enter(|| table::remove::<Task>(operation.id).map(drop))
+    enter(|| table::remove::<Operation>(operation.id).map(drop))
 }

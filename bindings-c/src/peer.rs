@@ -444,8 +444,12 @@ fn drive(
     stopped: oneshot::Receiver<Stop>,
     release: impl FnOnce(),
 ) {
+    let io = queue.enter_io();
     runtime.block_on(async {
         let inline = queue.is_inline().then(|| tokio::spawn(queue.clone().run_inline()));
+        if inline.is_none() {
+            tokio::spawn(queue.clone().run_outbox());
+        }
         match stopped.await {
             Ok(Stop::Drain(limit, report)) => {
                 let finished = peer.drain(limit).await;
@@ -462,6 +466,8 @@ fn drive(
         }
     });
     runtime.shutdown_timeout(LOOKUP);
+    // Hands over the rest.
+    drop(io);
     queue.finish();
 }
 

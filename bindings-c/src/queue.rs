@@ -1,9 +1,9 @@
 //! Where a peer's callbacks wait until they are run: by a thread of the library's, by the thread that
 //! does input and output, or by the program itself.
 //!
-//! Whatever happens on the input's side only puts items here, so foreign code never runs while a lock
-//! is held, and a slow callback holds up no heartbeat. The consumer takes all that waits at once and
-//! is woken once for it; the answers that its callbacks give leave together.
+//! Unless callbacks are to run right there, what happens on the input's side only puts items here, so a slow
+//! callback holds up no heartbeat. The consumer takes all that waits at once and is woken once for it;
+//! the answers that its callbacks give leave together. Foreign code never runs while a lock is held.
 
 use std::{
     cell::RefCell,
@@ -11,18 +11,20 @@ use std::{
     os::fd::{AsRawFd, RawFd},
     os::unix::net::UnixStream,
     panic::{AssertUnwindSafe, catch_unwind},
+    ptr::NonNull,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
-use engine::{Data, Deferred, Error, Unit};
+use engine::{Context, Data, Deferred, Error, Unit};
 
 use crate::{
     closure::Release,
     incoming::Exchange,
+    operation::{Asked, Outcome},
     status::{Failure, RT_INVALID_HANDLE},
-    table,
+    table::{self, Specials},
     task::Task,
     types::rt_unit,
     unit::UnitHandle,
@@ -39,6 +41,8 @@ pub const RT_CALLBACKS_POLL: i32 = 2;
 
 /// Answers that are given together at most.
 const ANSWERS: usize = 64;
+/// A longer list is given back when it was worked off.
+const KEEP: usize = 4096;
 /// When a batch took longer, answers leave one by one for a while.
 const SLOW_BATCH: Duration = Duration::from_millis(5);
 const SLOW_FOR: Duration = Duration::from_secs(1);
@@ -46,6 +50,8 @@ const SLOW_FOR: Duration = Duration::from_secs(1);
 pub(crate) enum Item {
     /// Something came for a handler, or goes on.
     Exchange(Exchange),
+    /// A request was answered.
+    Answer(Asked, Outcome),
     Task(Arc<Task>),
     Call(Box<dyn FnOnce() + Send>),
     Release(Release),
@@ -55,6 +61,7 @@ impl Item {
     fn run(self) {
         match self {
             Item::Exchange(exchange) => exchange.run(),
+            Item::Answer(asked, outcome) => asked.complete(Ok(outcome)),
             Item::Task(task) => task.run(),
             Item::Call(call) => call(),
             Item::Release(release) => release.call(),
@@ -134,12 +141,13 @@ impl Queue {
     /// Puts something into the queue. What comes after its end is done here and now if it is owed to
     /// the other side, and dropped if not.
     pub(crate) fn push(&self, item: Item) {
+        let Some(item) = self.put_aside(item) else { return };
         let mut state = self.lock();
         if state.ended {
             drop(state);
             match item {
                 Item::Exchange(_) | Item::Task(_) => {}
-                Item::Call(_) | Item::Release(_) => item.run(),
+                Item::Answer(..) | Item::Call(_) | Item::Release(_) => item.run(),
             }
             return;
         }
@@ -148,6 +156,73 @@ impl Queue {
             drop(state);
             self.tell();
         }
+    }
+
+    /// On the thread of input and output: keeps an item until what has arrived is read. Elsewhere gives it
+    /// back.
+    fn put_aside(&self, item: Item) -> Option<Item> {
+        let mut item = Some(item);
+        let waker = with_frame(|frame| {
+            let outbox = frame.outbox.as_mut().filter(|_| std::ptr::eq(&*frame.queue, self))?;
+            let first = outbox.items.is_empty();
+            outbox.items.extend(item.take());
+            outbox.waker.clone().filter(|_| first)
+        });
+        if let Some(waker) = waker.flatten() {
+            waker.wake();
+        }
+        item
+    }
+
+    /// Hands over what was put aside: one lock and one wake-up for all.
+    fn hand_over(&self) {
+        let told = with_frame(|frame| {
+            let outbox = frame.outbox.as_mut().filter(|outbox| !outbox.items.is_empty())?;
+            let mut state = self.lock();
+            match state.items.is_empty() {
+                true => std::mem::swap(&mut state.items, &mut outbox.items),
+                false => state.items.append(&mut outbox.items),
+            }
+            Some(std::mem::replace(&mut state.told, true))
+        });
+        if told.flatten() == Some(false) {
+            self.tell();
+        }
+    }
+
+    /// The task that hands over what is put aside, when other tasks have had their turn.
+    pub(crate) async fn run_outbox(self: Arc<Queue>) {
+        std::future::poll_fn(|cx| {
+            with_frame(|frame| {
+                if let Some(outbox) = &mut frame.outbox {
+                    outbox.waker.get_or_insert_with(|| cx.waker().clone());
+                }
+            });
+            self.hand_over();
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// On the thread where callbacks run, and outside of any: runs something at once. Else puts it into
+    /// the queue.
+    pub(crate) fn run_or_push<T>(
+        self: &Arc<Queue>,
+        what: T,
+        run: impl FnOnce(T),
+        item: impl FnOnce(T) -> Item,
+    ) {
+        if self.is_inline()
+            && let Some(_running) = Running::begin(self)
+        {
+            return guarded(|| run(what));
+        }
+        self.push(item(what));
+    }
+
+    /// Makes this thread the one of the peer's input and output.
+    pub(crate) fn enter_io(self: &Arc<Queue>) -> Entered {
+        Frame::enter(self, false, 0)
     }
 
     fn tell(&self) {
@@ -334,15 +409,19 @@ impl Queue {
         if items.is_empty() {
             return;
         }
+        if self.is_inline() {
+            let _running = Running::begin(self);
+            items.drain(..).for_each(|item| guarded(|| item.run()));
+            return;
+        }
         let begun = Instant::now();
         let slow = self.lock().slow_until.is_some_and(|until| begun < until);
-        let _frame = Frame::enter(self, if slow { 1 } else { ANSWERS });
-        for item in items.drain(..) {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| item.run())) {
-                std::mem::forget(panic);
-            }
-        }
+        let _frame = Frame::enter(self, true, if slow { 1 } else { ANSWERS });
+        items.drain(..).for_each(|item| guarded(|| item.run()));
         let now = Instant::now();
+        if items.capacity() > KEEP {
+            *items = Vec::new();
+        }
         if now - begun > SLOW_BATCH {
             self.lock().slow_until = Some(now + SLOW_FOR);
         }
@@ -369,14 +448,29 @@ impl Drop for Polling<'_> {
 /// What belongs to the callbacks that this thread is running.
 struct Frame {
     queue: Arc<Queue>,
+    /// False between two callbacks on the thread of input and output, whose frame stays.
+    running: bool,
     answers: Vec<(Deferred, engine::Result<Data>)>,
     /// Answers that may wait.
     bound: usize,
     /// The handle of the unit that the last callback was about: mostly, the next one is, too.
     unit: Option<(Unit, u64)>,
     /// What the running handler is to answer, and by which number it is known.
-    exchange: Option<Exchange>,
+    exchange: Option<NonNull<Option<Exchange>>>,
     number: u64,
+    numbers: Specials,
+    /// What the running handler is looking at, when the exchange has gone on.
+    looked_at: Option<Context>,
+    /// On the thread of input and output, when callbacks run elsewhere.
+    outbox: Option<Outbox>,
+}
+
+/// What is not handed over yet.
+#[derive(Default)]
+struct Outbox {
+    items: Vec<Item>,
+    /// Of the task that hands it over.
+    waker: Option<Waker>,
 }
 
 thread_local! {
@@ -385,13 +479,22 @@ thread_local! {
 }
 
 /// The frame, as long as it lives.
-struct Entered;
+pub(crate) struct Entered;
 
 impl Frame {
-    fn enter(queue: &Arc<Queue>, bound: usize) -> Entered {
-        let queue = queue.clone();
-        let frame =
-            Frame { queue, answers: Vec::new(), bound, unit: None, exchange: None, number: 0 };
+    fn enter(queue: &Arc<Queue>, running: bool, bound: usize) -> Entered {
+        let frame = Frame {
+            queue: queue.clone(),
+            running,
+            answers: Vec::new(),
+            bound,
+            unit: None,
+            exchange: None,
+            number: 0,
+            numbers: Specials::default(),
+            looked_at: None,
+            outbox: (!running && !queue.is_inline()).then(Outbox::default),
+        };
         FRAMES.with_borrow_mut(|frames| frames.push(frame));
         Entered
     }
@@ -399,10 +502,42 @@ impl Frame {
 
 impl Drop for Entered {
     fn drop(&mut self) {
+        if let Some(queue) = with_frame(|frame| frame.queue.clone()) {
+            queue.hand_over();
+        }
         let frame = FRAMES.with_borrow_mut(Vec::pop);
         let Some(Frame { answers, unit, .. }) = frame else { return };
         Deferred::respond_all(answers);
         forget_unit(unit);
+    }
+}
+
+/// While a callback runs in a frame that stays.
+struct Running;
+
+impl Running {
+    /// None when callbacks of this queue do not run here, or one is running.
+    fn begin(queue: &Arc<Queue>) -> Option<Running> {
+        let begun = with_frame(|frame| {
+            let idle = !frame.running && Arc::ptr_eq(&frame.queue, queue);
+            frame.running |= idle;
+            idle
+        });
+        (begun == Some(true)).then_some(Running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        with_frame(|frame| frame.running = false);
+    }
+}
+
+/// Runs foreign code.
+fn guarded(work: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+        // What was thrown may throw again when it is dropped.
+        std::mem::forget(panic);
     }
 }
 
@@ -424,27 +559,39 @@ fn with_frame<T>(work: impl FnOnce(&mut Frame) -> T) -> Option<T> {
     FRAMES.try_with(|frames| frames.borrow_mut().last_mut().map(work)).ok().flatten()
 }
 
-/// Whether this thread is inside a callback.
-pub(crate) fn in_callback() -> bool {
-    with_frame(|_| ()).is_some()
+/// Whether this thread is inside a callback that `which` is true for.
+fn in_frame(which: impl Fn(&Frame) -> bool) -> bool {
+    // In any frame: what runs inside a callback holds that up, too.
+    let found =
+        FRAMES.try_with(|frames| frames.borrow().iter().any(|frame| frame.running && which(frame)));
+    found.unwrap_or(false)
 }
 
-/// Whether this thread does a peer's input and output.
+/// Whether this thread is inside a callback.
+pub(crate) fn in_callback() -> bool {
+    in_frame(|_| true)
+}
+
+/// Whether this thread is inside a callback that holds up a peer's input and output.
 pub(crate) fn is_inline() -> bool {
-    // In any frame: what runs inside a callback holds that up, too.
-    let inline =
-        FRAMES.try_with(|frames| frames.borrow().iter().any(|frame| frame.queue.is_inline()));
-    inline.unwrap_or(false)
+    in_frame(|frame| frame.queue.is_inline())
 }
 
 /// Gives an answer, together with others if this thread is running callbacks.
 pub(crate) fn answer(deferred: Deferred, outcome: Result<Data, Error>) {
     let mut given = Some((deferred, outcome));
     let full = with_frame(|frame| {
+        // Where the connection calls handlers, it puts their answers together itself.
+        if frame.queue.is_inline() {
+            return None;
+        }
         frame.answers.extend(given.take());
         (frame.answers.len() >= frame.bound).then(|| std::mem::take(&mut frame.answers))
     });
-    Deferred::respond_all(given.into_iter().chain(full.flatten().into_iter().flatten()));
+    if let Some((deferred, outcome)) = given {
+        return deferred.respond(outcome);
+    }
+    Deferred::respond_all(full.flatten().into_iter().flatten());
 }
 
 /// Lets all answers leave that were given in this callback and those before it.
@@ -455,16 +602,25 @@ pub(crate) fn flush_answers() {
 
 /// A handle that lives as long as the callback that it is lent to.
 pub(crate) fn lend_unit(unit: &Unit) -> rt_unit {
+    lend_unit_if(|known| known == unit, || unit.clone())
+}
+
+/// As [`lend_unit`], for the unit that something came from.
+pub(crate) fn lend_unit_of(context: &Context) -> rt_unit {
+    lend_unit_if(|known| context.is_from(known), || context.unit())
+}
+
+fn lend_unit_if(is: impl Fn(&Unit) -> bool, unit: impl FnOnce() -> Unit) -> rt_unit {
     let known = with_frame(|frame| match &frame.unit {
-        Some((known, handle)) if known == unit => Some(*handle),
+        Some((known, handle)) if is(known) => Some(*handle),
         _ => None,
     });
     match known {
         Some(Some(handle)) => rt_unit { id: handle },
         Some(None) => {
+            let unit = unit();
             let handle = table::insert(Arc::new(UnitHandle::lent(unit.clone())));
-            let new = Some((unit.clone(), handle));
-            let old = with_frame(|frame| std::mem::replace(&mut frame.unit, new));
+            let old = with_frame(|frame| frame.unit.replace((unit, handle)));
             forget_unit(old.flatten());
             rt_unit { id: handle }
         }
@@ -472,19 +628,23 @@ pub(crate) fn lend_unit(unit: &Unit) -> rt_unit {
     }
 }
 
-/// Makes something what the handler is to answer that is called next. The number of its handle.
-pub(crate) fn set_exchange(exchange: Exchange) -> u64 {
-    let number = table::special();
-    with_frame(|frame| {
-        frame.exchange = Some(exchange);
-        frame.number = number;
+/// Runs a handler that is to answer what is in `slot`, which it may take out, and is told the number of
+/// its handle. Not while the thread ends: nothing is known of callbacks then.
+pub(crate) fn lend_exchange(slot: &mut Option<Exchange>, call: impl FnOnce(u64)) {
+    let lent = NonNull::from(slot);
+    let number = with_frame(|frame| {
+        frame.exchange = Some(lent);
+        frame.number = frame.numbers.next();
+        frame.number
     });
-    number
-}
-
-/// Takes back what was not answered.
-pub(crate) fn take_exchange() -> Option<Exchange> {
-    with_frame(|frame| frame.exchange.take()).flatten()
+    if let Some(number) = number {
+        call(number);
+        // Dropped without the frame.
+        let _looked_at = with_frame(|frame| {
+            frame.exchange = None;
+            frame.looked_at.take()
+        });
+    }
 }
 
 /// Works on what the running handler is to answer.
@@ -493,14 +653,35 @@ pub(crate) fn take_exchange() -> Option<Exchange> {
 /// `RT_INVALID_HANDLE` when it was answered or deferred, or the handle is not the running handler's.
 pub(crate) fn with_exchange<T>(
     handle: u64,
-    work: impl FnOnce(&mut Option<Exchange>) -> T,
+    work: impl FnOnce(&mut Exchange) -> T,
+) -> Result<T, Failure> {
+    with_slot(handle, |slot| slot.as_mut().map(work))
+}
+
+fn with_slot<T>(
+    handle: u64,
+    work: impl FnOnce(&mut Option<Exchange>) -> Option<T>,
 ) -> Result<T, Failure> {
     let text =
         "The handler has answered or deferred already, or it has returned, or runs elsewhere";
     with_frame(|frame| {
-        let known = frame.number == handle && frame.exchange.is_some();
-        known.then(|| work(&mut frame.exchange))
+        let slot = frame.exchange.filter(|_| frame.number == handle)?;
+        // SAFETY: `lend_exchange` has exclusive access to the slot, takes it back from the frame when the
+        // handler has returned, and leaves it alone until then; only this thread sees the frame.
+        let slot = unsafe { &mut *slot.as_ptr() };
+        slot.as_ref().is_some_and(Exchange::is_open).then(|| work(slot))
     })
     .flatten()
+    .flatten()
     .ok_or_else(|| Failure::new(RT_INVALID_HANDLE, text))
+}
+
+/// Takes what the running handler is to answer, which may go on looking at it.
+///
+/// # Errors
+/// As [`with_exchange`].
+pub(crate) fn part_with_exchange(handle: u64) -> Result<Exchange, Failure> {
+    let exchange = with_slot(handle, Option::take)?;
+    with_frame(|frame| frame.looked_at = Some(exchange.context().clone()));
+    Ok(exchange)
 }

@@ -1,12 +1,15 @@
 //! Services that a peer offers.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{
+    Arc, PoisonError, RwLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use engine::Kind;
 
 use crate::{
     incoming::{Exchange, Handler, IncomingClosure, rt_incoming_handler},
-    queue::{Item, Queue},
+    queue::Queue,
     status::{Failure, enter},
     table,
     types::*,
@@ -14,22 +17,28 @@ use crate::{
 
 /// Middleware, in its order.
 #[derive(Default)]
-pub(crate) struct Layers(RwLock<Vec<Arc<IncomingClosure>>>);
+pub(crate) struct Layers {
+    /// For nearly all there is none: then this is all that is looked at.
+    any: AtomicBool,
+    list: RwLock<Vec<Arc<IncomingClosure>>>,
+}
 
 impl Layers {
     pub(crate) fn add(&self, layer: IncomingClosure) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(layer));
+        self.list.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(layer));
+        self.any.store(true, Ordering::Release);
     }
 
-    /// None, for nearly all, costs nothing.
     pub(crate) fn list(&self) -> Option<Vec<Arc<IncomingClosure>>> {
-        let layers = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        (!layers.is_empty()).then(|| layers.clone())
+        let any = self.any.load(Ordering::Acquire);
+        any.then(|| self.list.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// Lets go of all, when the peer ends.
     pub(crate) fn clear(&self) {
-        let layers = std::mem::take(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner));
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        let layers = std::mem::take(&mut *list);
+        drop(list);
         drop(layers);
     }
 }
@@ -71,8 +80,7 @@ pub unsafe extern "C" fn rt_role_handle(
             layers: [role.peer_layers.clone(), role.layers.clone()],
         });
         role.role.on_deferred(kind, event, move |context, deferred| {
-            let exchange = Exchange::new(context, deferred, handler.clone());
-            handler.queue.push(Item::Exchange(exchange));
+            Exchange::new(context, deferred, handler.clone()).come_in();
         });
         Ok(())
     })

@@ -7,6 +7,7 @@
 use std::{
     any::Any,
     cell::Cell,
+    ops::Range,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
@@ -88,14 +89,25 @@ fn number(generation: u32, shard: usize, place: u32) -> u64 {
     (u64::from(process::epoch()) << 56) | (u64::from(generation) << 32) | place
 }
 
-/// A number that never comes again and is in no table.
-pub(crate) fn special() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let next = NEXT.fetch_add(1, Ordering::Relaxed) % SPECIAL;
-    (u64::from(process::epoch()) << 56) | SPECIAL | next
+/// Numbers that never come again and are in no table: taken many at a time, since threads would
+/// contend for each.
+#[derive(Default)]
+pub(crate) struct Specials(Range<u64>);
+
+impl Specials {
+    pub(crate) fn next(&mut self) -> u64 {
+        const BLOCK: u64 = 1024;
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let next = self.0.next().unwrap_or_else(|| {
+            let first = NEXT.fetch_add(BLOCK, Ordering::Relaxed);
+            self.0 = first + 1..first + BLOCK;
+            first
+        });
+        (u64::from(process::epoch()) << 56) | SPECIAL | (next % SPECIAL)
+    }
 }
 
-/// Whether the number is of [`special`].
+/// Whether the number is of [`Specials`].
 pub(crate) fn is_special(number: u64) -> bool {
     number & SPECIAL != 0
 }
@@ -200,7 +212,7 @@ mod tests {
 
     #[test]
     fn numbers_that_nobody_gave_out_are_errors() {
-        for number in [0, 1, u64::MAX >> 8, special(), number(3, 15, 1_000_000)] {
+        for number in [0, 1, u64::MAX >> 8, Specials::default().next(), number(3, 15, 1_000_000)] {
             assert_eq!(get::<u32>(number).unwrap_err().code(), RT_INVALID_HANDLE, "{number:x}");
         }
     }

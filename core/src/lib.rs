@@ -27,7 +27,7 @@ pub use wire::{Data, DataType};
 pub use net::{ConnectOptions, ListenOptions, Listener, TlsClient, TlsServer};
 #[cfg(feature = "net")]
 pub use peer::{
-    Answer, Connected, Context, Deferred, Destination, Events, Kind, Next, OpenStream, Peer,
+    Answer, Call, Connected, Context, Deferred, Destination, Events, Kind, Next, OpenStream, Peer,
     PeerBuilder, PeerEvent, PeerStats, Readable, ReadableRequest, Requesting, Role, SendMessage,
     SendRequest, Sending, Survey, Unit, Writable, WritableRequest,
 };

@@ -279,13 +279,16 @@ static void canceling(int32_t callbacks) {
     EXPECT(RT_END, rt_operation_cancel(operation));
     OK(rt_operation_free(operation));
     /* It is dialed on. */
+    int dialed = accept(silent, NULL, NULL);
+    CHECK(dialed >= 0);
     OK(rt_peer_disconnect(p.client, str(url)));
+    close(dialed);
 
     /* Closing the peer ends a blocking call on another thread. */
     pthread_t thread;
     p.role.id = (uint64_t)port;
     CHECK(pthread_create(&thread, NULL, connect_for_ever, &p) == 0);
-    int dialed = accept(silent, NULL, NULL);
+    dialed = accept(silent, NULL, NULL);
     CHECK(dialed >= 0);
     OK(rt_peer_close(p.client));
     CHECK(pthread_join(thread, NULL) == 0);

@@ -1,6 +1,11 @@
 //! Where the outcomes of requests wait for those who asked.
 
-use std::task::{Context, Poll, Waker};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::{Context, Poll, Waker},
+};
+
+use tracing::error;
 
 use crate::{error::Result, wire::Data};
 
@@ -33,7 +38,32 @@ struct Slot {
 enum State {
     /// The task to wake, once it has asked.
     Waiting(Option<Waker>),
+    /// The function to call.
+    Calling(OnOutcome),
     Here(Result<Data>),
+}
+
+/// Called with an outcome, where it was read.
+pub(crate) type OnOutcome = Box<dyn FnOnce(Result<Data>) + Send>;
+
+/// What is to be done for one who asked, without the lock.
+pub(crate) enum Brought {
+    Wake(Waker),
+    Call(OnOutcome, Result<Data>),
+}
+
+impl Brought {
+    pub(crate) fn finish(self) {
+        match self {
+            Brought::Wake(waker) => waker.wake(),
+            Brought::Call(call, outcome) => {
+                // Foreign code: it may do anything, panicking included.
+                if catch_unwind(AssertUnwindSafe(|| call(outcome))).is_err() {
+                    error!("the function that a request was to call panicked");
+                }
+            }
+        }
+    }
 }
 
 impl Answers {
@@ -60,11 +90,19 @@ impl Answers {
         slot.filter(|slot| slot.serial == Some(tag.serial))
     }
 
-    /// Brings an outcome. Gives the task to wake. Nothing happens when nobody waits any more.
-    pub(crate) fn bring(&mut self, tag: Tag, outcome: Result<Data>) -> Option<Waker> {
+    /// Has the outcome call a function instead of waking a task.
+    pub(crate) fn call(&mut self, tag: Tag, function: OnOutcome) {
+        if let Some(slot) = self.slot(tag) {
+            slot.state = State::Calling(function);
+        }
+    }
+
+    /// Brings an outcome. Nothing happens when nobody waits any more.
+    pub(crate) fn bring(&mut self, tag: Tag, outcome: Result<Data>) -> Option<Brought> {
         let slot = self.slot(tag)?;
         match std::mem::replace(&mut slot.state, State::Here(outcome)) {
-            State::Waiting(waker) => waker,
+            State::Waiting(waker) => waker.map(Brought::Wake),
+            State::Calling(call) => self.close(tag).map(|outcome| Brought::Call(call, outcome)),
             State::Here(_) => None,
         }
     }
@@ -72,14 +110,29 @@ impl Answers {
     /// Fetches the outcome, which closes the slot.
     pub(crate) fn poll(&mut self, tag: Tag, cx: &Context<'_>) -> Poll<Option<Result<Data>>> {
         let Some(slot) = self.slot(tag) else { return Poll::Ready(None) };
-        if let State::Waiting(waker) = &mut slot.state {
-            match waker {
-                Some(waker) => waker.clone_from(cx.waker()),
-                None => *waker = Some(cx.waker().clone()),
-            }
-            return Poll::Pending;
+        match &mut slot.state {
+            State::Waiting(Some(waker)) => waker.clone_from(cx.waker()),
+            State::Waiting(none) => *none = Some(cx.waker().clone()),
+            State::Calling(_) => {}
+            State::Here(_) => return Poll::Ready(self.close(tag)),
         }
-        Poll::Ready(self.close(tag))
+        Poll::Pending
+    }
+
+    /// Closes a slot whose function was not called yet, and gives that function, which is to be dropped
+    /// without the lock.
+    pub(crate) fn give_up(&mut self, tag: Tag) -> Option<OnOutcome> {
+        let slot = self.slot(tag)?;
+        match std::mem::replace(&mut slot.state, State::Waiting(None)) {
+            State::Calling(call) => {
+                self.close(tag);
+                Some(call)
+            }
+            other => {
+                slot.state = other;
+                None
+            }
+        }
     }
 
     /// Closes a slot. Gives the outcome, if it is there.
@@ -94,7 +147,7 @@ impl Answers {
         }
         match state {
             State::Here(outcome) => Some(outcome),
-            State::Waiting(_) => None,
+            State::Waiting(_) | State::Calling(_) => None,
         }
     }
 }
@@ -121,6 +174,25 @@ mod tests {
             assert_eq!(poll(&mut answers, *tag), Poll::Ready(None), "fetched already");
         }
         assert_eq!(answers.slots.len(), 0, "the room is given back");
+    }
+
+    #[test]
+    fn a_function_is_called_with_the_outcome_or_given_back() {
+        let mut answers = Answers::default();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let mut open = || {
+            let (tag, sender) = (answers.open(None), sender.clone());
+            answers.call(tag, Box::new(move |outcome| sender.send(outcome).unwrap()));
+            tag
+        };
+        let (called, given_up) = (open(), open());
+        answers.bring(called, Ok(Data::from(1))).expect("a function").finish();
+        assert_eq!(receiver.try_recv().unwrap().unwrap(), Data::from(1));
+        assert!(answers.give_up(called).is_none());
+        assert!(answers.give_up(given_up).is_some());
+        assert!(answers.bring(given_up, Ok(Data::from(2))).is_none());
+        assert!(receiver.try_recv().is_err());
+        assert_eq!(answers.free.len(), 2);
     }
 
     #[test]

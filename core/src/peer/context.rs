@@ -50,7 +50,9 @@ impl Offer {
 
 /// A message, a request or a request for a stream, with who sent it and to what.
 ///
-/// For a stream, the handler turns it into a [`ReadableRequest`] or [`WritableRequest`].
+/// For a stream, the handler turns it into a [`ReadableRequest`] or [`WritableRequest`]. Clones are cheap
+/// and stand for the same: a stream can be accepted once.
+#[derive(Clone)]
 pub struct Context {
     unit: Arc<UnitInner>,
     incoming: Incoming,
@@ -87,6 +89,16 @@ impl Context {
     /// The unit that sent it.
     pub fn unit(&self) -> Unit {
         Unit::new(self.unit.clone())
+    }
+
+    /// Whether this unit sent it.
+    pub fn is_from(&self, unit: &Unit) -> bool {
+        Arc::ptr_eq(&self.unit, &unit.inner)
+    }
+
+    /// The bytes of the payload, which are what [`data_type`](Context::data_type) says.
+    pub fn bytes(&self) -> &[u8] {
+        self.data.as_ref().map_or_else(|| self.incoming.payload(), |data| data.bytes())
     }
 
     /// The payload.

@@ -425,6 +425,86 @@ impl<'a> SendRequest<'a> {
     }
 }
 
+impl SendRequest<'_> {
+    /// Sends at once, and calls `on_answer` with `state` and the outcome, without a future: for those who
+    /// call back themselves, such as other languages. The function is called on the task of the connection
+    /// and must not block.
+    ///
+    /// ```no_run
+    /// # fn example(math: roletalk::Destination) {
+    /// let asked = math.request("pi", ()).call("pi is", |what, answer| println!("{what} {answer:?}"));
+    /// if let Ok(call) = asked {
+    ///     call.cancel();
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Nothing was sent, and `state` comes back: without an error when the unit has no room, else as
+    /// [`Requesting`] for what can be told at once.
+    pub fn call<S: Send + 'static>(
+        self,
+        state: S,
+        on_answer: fn(S, Result<Answer>),
+    ) -> std::result::Result<Call, (S, Option<Error>)> {
+        let SendRequest { destination, event, data, unit, timeout, order } = self;
+        let unit = match destination.unit_or_next(unit.map(|unit| unit.inner)) {
+            Ok(unit) => unit,
+            Err(error) => return Err((state, Some(error))),
+        };
+        let outgoing = outgoing(&destination.inner.role, event, &data, order);
+        let mut state = Some(state);
+        let sent = unit.if_room(|unit_state, now| {
+            let tag = unit_state.answers.open(None);
+            let sent = unit_state.machine.request(outgoing, timeout, now, tag);
+            if sent.is_err() {
+                unit_state.answers.close(tag);
+            } else if let Some(state) = state.take() {
+                let unit = unit.clone();
+                let call = move |data: Result<Data>| {
+                    on_answer(state, data.map(|data| Answer { data, unit }));
+                };
+                unit_state.answers.call(tag, Box::new(call));
+            }
+            sent.map(|corr| (tag, corr))
+        });
+        match (sent.transpose(), state) {
+            (Ok(Some((tag, corr))), _) => Ok(Call { unit, tag, corr }),
+            (sent, Some(state)) => Err((state, sent.err())),
+            (_, None) => unreachable!("the state went where the request went"),
+        }
+    }
+}
+
+/// A request that calls a function back. Dropping it changes nothing. Made by [`SendRequest::call`].
+pub struct Call {
+    unit: Arc<UnitInner>,
+    tag: Tag,
+    corr: u64,
+}
+
+impl Call {
+    /// Gives up waiting: the function is dropped, uncalled. The handler at the other end is not told.
+    /// False when the outcome is there already.
+    pub fn cancel(&self) -> bool {
+        let function = self.unit.with(|state| {
+            let function = state.answers.give_up(self.tag);
+            if function.is_some() {
+                state.machine.abandon(self.corr);
+            }
+            function
+        });
+        // What is dropped here, without the lock, may do anything.
+        function.is_some()
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("tag", &self.tag).finish_non_exhaustive()
+    }
+}
+
 impl<'a> IntoFuture for SendRequest<'a> {
     type Output = Result<Answer>;
     type IntoFuture = Requesting<'a>;

@@ -1,6 +1,7 @@
 //! From the engine's events to the application's handlers, and back with the answers.
 
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     fmt,
     panic::AssertUnwindSafe,
@@ -136,9 +137,22 @@ enum Way {
 
 impl Deferred {
     /// Answers, or rejects with the error's text. Never waits: when the unit has no room, a task
-    /// does.
-    pub fn respond(self, outcome: Result<Data>) {
-        Deferred::respond_all([(self, outcome)]);
+    /// does. Within the handler itself the answer leaves with those of the handlers that the connection
+    /// calls next.
+    pub fn respond(mut self, outcome: Result<Data>) {
+        match self.0.take() {
+            Some(Way::Unit(unit, reply)) => {
+                report(&unit, &reply, &outcome);
+                if let Some(answer) = with_batch(&unit, (reply, outcome)) {
+                    answer_all(&unit, [answer]);
+                }
+            }
+            Some(Way::Middleware(sender)) => {
+                // The middleware may have gone on without it.
+                let _ = sender.send(outcome);
+            }
+            None => {}
+        }
     }
 
     /// Answers many at once, which costs less than one after the other.
@@ -166,6 +180,34 @@ impl Deferred {
             answer_all(&unit, batch);
         }
     }
+}
+
+/// The answers that deferred handlers give before they return.
+struct Batch {
+    unit: Arc<UnitInner>,
+    outcomes: Vec<(Reply, Result<Data>)>,
+}
+
+thread_local! {
+    /// That of the handlers that this thread is calling.
+    static BATCH: RefCell<Option<Batch>> = const { RefCell::new(None) };
+}
+
+/// Puts an answer to the others of the unit, or gives it back.
+fn with_batch(
+    unit: &Arc<UnitInner>,
+    answer: (Reply, Result<Data>),
+) -> Option<(Reply, Result<Data>)> {
+    let mut answer = Some(answer);
+    // While the thread ends, there is none.
+    let _ = BATCH.try_with(|batch| {
+        if let Some(batch) = &mut *batch.borrow_mut()
+            && Arc::ptr_eq(&batch.unit, unit)
+        {
+            batch.outcomes.extend(answer.take());
+        }
+    });
+    answer
 }
 
 impl Drop for Deferred {
@@ -344,8 +386,16 @@ impl Dispatcher {
             return;
         }
         let mut jobs = std::mem::take(&mut self.jobs);
-        self.outcomes.extend(jobs.drain(..).filter_map(|job| first_step(unit, job)));
-        // Keep the allocation.
+        let outcomes = std::mem::take(&mut self.outcomes);
+        let before = BATCH.replace(Some(Batch { unit: unit.clone(), outcomes }));
+        for job in jobs.drain(..) {
+            if let Some(answer) = first_step(unit, job) {
+                with_batch(unit, answer);
+            }
+        }
+        let outcomes = BATCH.replace(before).map(|batch| batch.outcomes);
+        // Keep the allocations.
+        self.outcomes = outcomes.unwrap_or_default();
         self.jobs = jobs;
         answer_all(unit, self.outcomes.drain(..));
         if begun.elapsed() > SLOW_BATCH {

@@ -28,7 +28,7 @@ pub(crate) use answers::Tag;
 pub use builder::PeerBuilder;
 pub use context::{Context, Kind, ReadableRequest, WritableRequest};
 pub use destination::{
-    Answer, Destination, OpenStream, Requesting, SendMessage, SendRequest, Sending, Survey,
+    Answer, Call, Destination, OpenStream, Requesting, SendMessage, SendRequest, Sending, Survey,
 };
 pub(crate) use dispatch::Dispatcher;
 pub use dispatch::{Deferred, Next};

@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    answers::{Answers, Tag},
+    answers::{Answers, Brought, Tag},
     dispatch::Backlog,
     shared::{Shared, lock},
 };
@@ -168,11 +168,11 @@ impl UnitInner {
         if outcomes.is_empty() {
             return;
         }
-        let mut wakers = Vec::with_capacity(outcomes.len());
+        let mut brought = Vec::with_capacity(outcomes.len());
         let mut state = lock(&self.state);
-        wakers.extend(outcomes.drain(..).filter_map(|(tag, data)| state.answers.bring(tag, data)));
+        brought.extend(outcomes.drain(..).filter_map(|(tag, data)| state.answers.bring(tag, data)));
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        brought.into_iter().for_each(Brought::finish);
     }
 
     /// Fetches the outcome of a request.
