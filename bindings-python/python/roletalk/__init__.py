@@ -1,0 +1,62 @@
+"""Brokerless, peer-to-peer messaging between services, over WebSocket.
+
+Processes connect in any direction, learn each other's roles by themselves, and talk: one-way messages,
+requests, binary streams, broadcast, survey; load-balanced over the units that serve a role. The wire is
+that of the npm package ``roletalk`` 1.1.3 and of ``roletalk-go``. ::
+
+    import asyncio, roletalk
+
+    async def main():
+        async with roletalk.Peer(name="worker") as peer:
+            math = peer.role("math")
+
+            @math.on_request("add")
+            async def add(ctx):
+                return ctx.data["a"] + ctx.data["b"]
+
+            await peer.listen("127.0.0.1", 9000)
+            await asyncio.Event().wait()
+
+    asyncio.run(main())
+
+Start with ``help(roletalk.Peer)``. The package logs through ``logging``, as ``roletalk``.
+"""
+
+from ._engine import Context, __version__
+from .codec import Codec, JsonCodec, OrjsonCodec
+from .destination import Destination, Survey, UnitAnswer
+from .errors import *  # noqa: F403
+from .errors import __all__ as _errors
+from .events import *  # noqa: F403
+from .events import __all__ as _events
+from .limits import Limits
+from .peer import Listener, Peer
+from .role import Middleware, Next, Role
+from .stats import ConnectionStats, PeerStats, UnitStats
+from .streams import Readable, Writable
+from .unit import Unit
+
+__all__ = [
+    "Codec",
+    "ConnectionStats",
+    "Context",
+    "Destination",
+    "JsonCodec",
+    "Limits",
+    "Listener",
+    "Middleware",
+    "Next",
+    "OrjsonCodec",
+    "Peer",
+    "PeerStats",
+    "Readable",
+    "Role",
+    "Survey",
+    "Unit",
+    "UnitAnswer",
+    "UnitStats",
+    "Writable",
+    "__version__",
+]
+__all__ += _errors
+__all__ += _events

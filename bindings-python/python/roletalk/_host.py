@@ -1,0 +1,464 @@
+"""The engine of one peer on one asyncio event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import socket
+import ssl as ssl_module
+import sys
+import weakref
+from dataclasses import dataclass
+from typing import Any, Callable, Coroutine, Dict, List, Optional, Sequence, Set, Tuple, Union
+from urllib.parse import urlsplit
+
+from . import _engine, events
+from ._links import SocketLink, TransportLink
+from ._pool import Pool
+from .errors import ClosedError, ConnectFailedError, Error, ProtocolError, RejectedError, TlsError
+from .streams import Readable, Writable
+from .unit import Unit
+
+logger = logging.getLogger("roletalk")
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_engine.forked)
+
+Stream = Union[Readable, Writable]
+Callback = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class ConnectOptions:
+    """How to dial an address."""
+
+    ssl: Optional[ssl_module.SSLContext] = None
+    server_hostname: Optional[str] = None
+    headers: Sequence[Tuple[str, str]] = ()
+    timeout: float = 10.0
+
+
+class Host:
+    """What the engine needs of the loop: sockets, timers, tasks. It also hears from the engine of
+    everything that is rare; the engine calls these methods by name."""
+
+    def __init__(
+        self, engine: _engine.Engine, acquaintance: ConnectOptions, threads: int, tls_handshakes: int
+    ) -> None:
+        self.engine = engine
+        self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]
+        self.closed = False
+        self.reconnects = 0
+        self.waiters: Dict[int, asyncio.Future[Unit]] = {}
+        self.options: Dict[int, ConnectOptions] = {}
+        self.ready: Dict[str, List[asyncio.Future[None]]] = {}
+        self.subscribers: weakref.WeakSet[events.Events] = weakref.WeakSet()
+        self.callbacks: List[Tuple[Callback, Tuple[type, ...]]] = []
+        self._acquaintance = acquaintance
+        self._threads = threads
+        self._tls_handshakes = tls_handshakes
+        self._tls_waiting = 0
+        self._pool: Optional[Pool] = None
+        self._links: Dict[int, Union[SocketLink, TransportLink]] = {}
+        self._tasks: Set[asyncio.Task[Any]] = set()
+        self._streams: Dict[_engine.Context, weakref.ref[Stream]] = {}
+        self._idle: Optional[asyncio.Future[None]] = None
+        self._links_gone: Optional[asyncio.Future[None]] = None
+
+    def bind(self) -> None:
+        """Binds the peer to the running loop, once."""
+        loop = asyncio.get_running_loop()
+        if self.loop is loop:
+            return
+        if self.loop is not None:
+            raise RuntimeError("the peer belongs to another event loop")
+        self.loop = loop
+        # Cheaper than `create_task`, which matters only when nobody has changed that.
+        spawn: Callable[..., Any] = loop.create_task
+        if loop.get_task_factory() is None:
+            spawn = functools.partial(asyncio.Task, loop=loop, name="roletalk handler")
+            if sys.version_info >= (3, 12):
+                # It ends right where it begins if it has nothing to wait for.
+                spawn = functools.partial(spawn, eager_start=True)
+        self.engine.bind(loop, self, spawn, self._run)
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise ClosedError("The peer is closed")
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # Handlers.
+
+    async def _run(self, handler: Callable[[_engine.Context], Any], ctx: _engine.Context) -> None:
+        try:
+            value = await handler(ctx)
+        except BaseException as error:
+            self.handler_failed(ctx, error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self.engine.answer(ctx, value)
+
+    async def run_stream(self, handler: Callable[[_engine.Context], Any], ctx: _engine.Context) -> None:
+        """Calls the handler of a stream; when it fails, the stream is broken off."""
+        try:
+            await handler(ctx)
+        except BaseException as error:
+            opened = self._streams.get(ctx)
+            stream = opened() if opened is not None else None
+            if stream is not None:
+                stream.abort(_text(error))
+            raise
+        self._streams.pop(ctx, None)
+
+    def accepted(self, ctx: _engine.Context, number: int) -> Stream:
+        made: Stream
+        if ctx.kind == "readable":
+            made = Readable._accepted(self, ctx.unit, number)
+        else:
+            made = Writable._accepted(self, ctx.unit, number)
+        self._streams[ctx] = weakref.ref(made)
+        return made
+
+    @property
+    def pool(self) -> Pool:
+        if self._pool is None:
+            self._pool = Pool(self.loop, self._threads)
+        return self._pool
+
+    def submit(self, handler: Callable[[_engine.Context], Any], ctx: _engine.Context) -> None:
+        self.pool.submit(handler, ctx, self._returned)
+
+    def _returned(self, ctx: _engine.Context, value: Any, error: Optional[BaseException]) -> None:
+        if error is None:
+            self.engine.answer(ctx, value)
+        else:
+            self.handler_failed(ctx, error)
+
+    def handler_failed(self, ctx: _engine.Context, error: BaseException) -> None:
+        accepted = self._streams.pop(ctx, None) is not None
+        self.engine.fail(ctx, _text(error))
+        if isinstance(error, asyncio.CancelledError):
+            logger.debug("the handler of %s/%s was cancelled", ctx.role, ctx.event)
+            return
+        if not isinstance(error, RejectedError):
+            logger.error("the handler of %s/%s failed", ctx.role, ctx.event, exc_info=error)
+        if accepted or ctx.kind == "message":
+            self.emit(events.HandlerFailed(ctx.unit, error))
+
+    def not_handled(self, reason: str) -> None:
+        logger.debug("not handled: %s", reason)
+
+    def bad_data(self, unit: Unit, reason: str) -> None:
+        logger.warning("%r sent something that cannot be read: %s", unit, reason)
+
+    # Links.
+
+    def write(self, conn: int, data: bytes) -> None:
+        self._links[conn].write(data)
+
+    def await_writable(self, conn: int) -> None:
+        self._links[conn].await_writable()
+
+    def stop_writing(self, conn: int) -> None:
+        self._links[conn].stop_writing()
+
+    def pause(self, conn: int) -> None:
+        self._links[conn].pause()
+
+    def resume(self, conn: int) -> None:
+        self._links[conn].resume()
+
+    def part(self, conn: int) -> None:
+        self._links[conn].part()
+
+    def gone(self, conn: int) -> None:
+        link = self._links.get(conn)
+        if link is not None:
+            link.gone()
+
+    def release(self, conn: int) -> None:
+        if self._links.pop(conn, None) is not None:
+            self.engine.release(conn)
+        if not self._links and self._links_gone is not None and not self._links_gone.done():
+            self._links_gone.set_result(None)
+
+    def _owned(self, sock: socket.socket, begin: Callable[[Optional[socket.socket]], int]) -> None:
+        """Gives the engine a plain socket."""
+        fd = sock.fileno()
+        conn = begin(sock)
+        self._links[conn] = SocketLink(self, conn, fd)
+
+    def _transported(
+        self, link: TransportLink, begin: Callable[[Optional[socket.socket]], int]
+    ) -> None:
+        conn = begin(None)
+        self._links[conn] = link
+        link.begin(conn)
+
+    # Accepting.
+
+    async def serve(
+        self, listening: socket.socket, ssl: Optional[ssl_module.SSLContext], path: Optional[str]
+    ) -> None:
+        """Accepts connections until it is cancelled."""
+        while True:
+            try:
+                sock, _ = await self.loop.sock_accept(listening)
+            except OSError as error:
+                # Such as for want of file descriptors.
+                logger.warning("accept failed: %s", error)
+                await asyncio.sleep(0.05)
+                continue
+            begin = functools.partial(self.engine.accepted, path)
+            if ssl is None and _can_watch(self.loop):
+                try:
+                    _prepare(sock)
+                    self._owned(sock, begin)
+                except Error as error:
+                    sock.close()
+                    logger.debug("connection refused: %s", error)
+            elif self._tls_waiting < self._tls_handshakes:
+                self._tls_waiting += 1
+                self.start(self._accept_transport(sock, ssl, begin))
+            else:
+                sock.close()
+
+    async def _accept_transport(
+        self,
+        sock: socket.socket,
+        ssl: Optional[ssl_module.SSLContext],
+        begin: Callable[[Optional[socket.socket]], int],
+    ) -> None:
+        link = TransportLink(self)
+        try:
+            _prepare(sock)
+            timeout = {} if ssl is None else {"ssl_handshake_timeout": HANDSHAKE}
+            await self.loop.connect_accepted_socket(lambda: link, sock, ssl=ssl, **timeout)
+            self._transported(link, begin)
+        except (OSError, ssl_module.SSLError, asyncio.TimeoutError) as error:
+            text = f"The TLS handshake failed: {error}"
+            logger.debug("connection refused: %s", text)
+            self.emit(events.ConnectionClosed(None, TlsError(text)))
+            link.gone()
+        except Error as error:
+            logger.debug("connection refused: %s", error)
+            link.gone()
+        finally:
+            self._tls_waiting -= 1
+
+    # Dialing.
+
+    def dial(self, address: int, url: str) -> None:
+        self.start(self._dial(address, url))
+
+    async def _dial(self, address: int, url: str) -> None:
+        options = self.options.get(address, self._acquaintance)
+        reason = None
+        try:
+            await asyncio.wait_for(self._open(address, url, options), options.timeout)
+        except asyncio.TimeoutError:
+            reason = f"`{url}` did not answer in {options.timeout:g} s"
+        except (OSError, ValueError) as error:
+            reason = f"cannot connect to `{url}`: {error}"
+        except Error as error:
+            reason = str(error)
+        if reason is not None and not self.closed:
+            self.engine.dial_failed(address, f"Socket errored: {reason}")
+
+    async def _open(self, address: int, url: str, options: ConnectOptions) -> None:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = parts.port or (443 if parts.scheme == "wss" else 80)
+        sock = await self._connect(host, port)
+        begin = functools.partial(self.engine.dialed, address, url, list(options.headers))
+        try:
+            if parts.scheme == "ws" and _can_watch(self.loop):
+                self._owned(sock, begin)
+                return
+            ssl = None
+            if parts.scheme == "wss":
+                ssl = options.ssl or ssl_module.create_default_context()
+            name = None if ssl is None else options.server_hostname or host
+            link = TransportLink(self)
+            await self.loop.create_connection(lambda: link, sock=sock, ssl=ssl, server_hostname=name)
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            self._transported(link, begin)
+        except BaseException:
+            link.gone()
+            raise
+
+    async def _connect(self, host: str, port: int) -> socket.socket:
+        found = await self.loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        failure: OSError = ConnectionError("the name has no address")
+        for family, kind, protocol, _, address in found:
+            sock = socket.socket(family, kind, protocol)
+            try:
+                _prepare(sock)
+                await self.loop.sock_connect(sock, address)
+                return sock
+            except OSError as error:
+                sock.close()
+                failure = error
+            except BaseException:
+                sock.close()
+                raise
+        raise failure
+
+    def dialed(
+        self,
+        address: int,
+        url: str,
+        count: int,
+        again: bool,
+        unit: Optional[Unit],
+        error: Optional[Error],
+    ) -> None:
+        if unit is None and error is None:
+            error = ClosedError("The unit is gone")
+        waiter = self.waiters.pop(address, None)
+        if waiter is not None and not waiter.done():
+            if unit is not None:
+                waiter.set_result(unit)
+            else:
+                waiter.set_exception(error or ConnectFailedError(url))
+        if not self.engine.is_dialed(address):
+            self.options.pop(address, None)
+        if not again:
+            return
+        if unit is not None:
+            self.reconnects += 1
+            self.emit(events.ReconnectSucceeded(url, count, unit))
+        elif error is not None:
+            logger.debug("cannot reconnect to %s: %s", url, error)
+            self.emit(events.ReconnectFailed(url, count, error))
+
+    # Units and destinations.
+
+    def attached(self, known: Optional[Unit], number: int, description: str) -> Unit:
+        if known is None:
+            return Unit(self, number, description)
+        known._describe(description)
+        return known
+
+    def unit_opened(self, unit: Unit) -> None:
+        self.emit(events.UnitOpened(unit))
+
+    def unit_closed(self, unit: Optional[Unit]) -> None:
+        if unit is not None:
+            if not unit._closed.done():
+                unit._closed.set_result(None)
+            self.emit(events.UnitClosed(unit))
+
+    def unit_roles(self, unit: Optional[Unit], roles: List[str]) -> None:
+        if unit is not None:
+            unit._roles = tuple(roles)
+
+    def destination_opened(self, role: str) -> None:
+        for waiter in self.ready.pop(role, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+        self.emit(events.DestinationOpened(role))
+
+    def destination_closed(self, role: str) -> None:
+        self.emit(events.DestinationClosed(role))
+
+    def destination_gained(self, role: str, unit: Optional[Unit]) -> None:
+        if unit is not None:
+            self.emit(events.DestinationGained(role, unit))
+
+    def destination_lost(self, role: str, unit: Optional[Unit]) -> None:
+        if unit is not None:
+            self.emit(events.DestinationLost(role, unit))
+
+    def auth_refused(self, reason: str) -> None:
+        logger.warning("authentication refused: %s", reason)
+        self.emit(events.AuthRefused(reason))
+
+    def connection_closed(self, unit: Optional[Unit], reason: Error) -> None:
+        logger.debug("connection closed: %s", reason)
+        if isinstance(reason, ProtocolError):
+            self.emit(events.BadInput(unit, reason))
+        self.emit(events.ConnectionClosed(unit, reason))
+
+    def slow_consumer(self, unit: Optional[Unit], queued: int, dropped: int) -> None:
+        if unit is not None:
+            logger.warning("slow consumer %r: %d bytes queued, %d dropped", unit, queued, dropped)
+            self.emit(events.SlowConsumer(unit, queued, dropped))
+
+    def emit(self, event: events.Event) -> None:
+        for subscriber in tuple(self.subscribers):
+            subscriber._put(event)
+        for callback, types in tuple(self.callbacks):
+            if not types or isinstance(event, types):
+                try:
+                    callback(event)
+                except Exception:
+                    logger.exception("a callback for %s failed", type(event).__name__)
+
+    # The end.
+
+    def idle(self) -> None:
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    async def wait_idle(self) -> None:
+        """Waits until no request, handler or stream is under way."""
+        self._idle = self.loop.create_future()
+        self.engine.drain()
+        await self._idle
+
+    async def close(self) -> None:
+        """Closes all connections and waits for that; then lets go of everything."""
+        self.closed = True
+        me = asyncio.current_task()
+        self.engine.close()
+        running = [task for task in (*self._tasks, *self.engine.tasks()) if task is not me]
+        for task in running:
+            task.cancel()
+        for waiter in (*self.waiters.values(), *(w for ws in self.ready.values() for w in ws)):
+            if not waiter.done():
+                waiter.set_exception(ClosedError("The peer is closed"))
+        if self._pool is not None:
+            self._pool.close()
+        if running:
+            await asyncio.wait(running)
+        self.engine.flush()
+        while self._links:
+            self._links_gone = self.loop.create_future()
+            await self._links_gone
+        for subscriber in tuple(self.subscribers):
+            subscriber.close()
+        self.engine.unbind()
+
+
+HANDSHAKE = 4.0
+"""Seconds for the TLS handshake of accepted connections."""
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, asyncio.CancelledError):
+        return "The handler was cancelled"
+    return str(error) or type(error).__name__
+
+
+def _prepare(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        # Pings, requests and answers are small and must not wait for each other.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _can_watch(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop can watch sockets for the engine."""
+    return _engine.OWNS_SOCKETS and not isinstance(loop, getattr(asyncio, "ProactorEventLoop", ()))

@@ -1,0 +1,158 @@
+"""Connections as the event loop sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Optional, cast
+
+if TYPE_CHECKING:
+    from ._host import Host
+
+CLOSING = 2.0
+"""Seconds that the other side has to close its end."""
+
+PROGRESS = 0.5
+"""Seconds after which it is looked whether a transport goes on writing."""
+
+
+class SocketLink:
+    """A plain socket: the engine reads and writes it, the loop only watches it."""
+
+    def __init__(self, host: Host, conn: int, fd: int) -> None:
+        self._host = host
+        self._conn = conn
+        self._fd = fd
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self.resume()
+
+    def write(self, data: bytes) -> None:
+        raise AssertionError("the engine writes to its sockets itself")
+
+    def await_writable(self) -> None:
+        self._host.loop.add_writer(self._fd, self._host.engine.writable, self._conn)
+
+    def stop_writing(self) -> None:
+        self._host.loop.remove_writer(self._fd)
+
+    def pause(self) -> None:
+        self._host.loop.remove_reader(self._fd)
+
+    def resume(self) -> None:
+        self._host.loop.add_reader(self._fd, self._host.engine.readable, self._conn)
+
+    def part(self) -> None:
+        # To see the other side's end, also when reading was paused.
+        self.resume()
+        self._timer = self._host.loop.call_later(CLOSING, self.gone)
+
+    def gone(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = self._host.loop
+        if not loop.is_closed():
+            loop.remove_reader(self._fd)
+            loop.remove_writer(self._fd)
+        self._host.release(self._conn)
+
+
+class TransportLink(asyncio.Protocol):
+    """A transport of the loop's: for TLS, and for loops that watch no sockets."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._conn: Optional[int] = None
+        self._transport: Optional[asyncio.Transport] = None
+        self._blocked = False
+        self._buffered = 0
+        self._timer: Optional[asyncio.TimerHandle] = None
+
+    def begin(self, conn: int) -> None:
+        """The connection has this number from now on. Nothing has been read before."""
+        self._conn = conn
+        assert self._transport is not None
+        if self._transport.is_closing():
+            self._host.engine.lost(conn)
+        else:
+            self._transport.resume_reading()
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        # It tells when all is written, not when there is room. (With a mark of 0, asyncio's TLS says
+        # that it is full when it is empty.)
+        self._transport.set_write_buffer_limits(high=1, low=0)
+        self._transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self._conn is not None:
+            self._host.engine.feed(self._conn, data)
+
+    def eof_received(self) -> None:
+        if self._conn is not None:
+            self._host.engine.lost(self._conn)
+
+    def connection_lost(self, error: Optional[Exception]) -> None:
+        if self._conn is not None:
+            self._host.engine.lost(self._conn)
+
+    def pause_writing(self) -> None:
+        self._blocked = True
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        self._stop_timer()
+        if self._conn is not None:
+            self._host.engine.written(self._conn)
+
+    # What the engine calls.
+
+    def write(self, data: bytes) -> None:
+        assert self._transport is not None and self._conn is not None
+        self._transport.write(data)
+        if not self._blocked:
+            self._host.engine.written(self._conn)
+        elif self._timer is None:
+            self._watch()
+
+    def await_writable(self) -> None:
+        raise AssertionError("transports tell when they have written")
+
+    def stop_writing(self) -> None:
+        raise AssertionError("transports tell when they have written")
+
+    def pause(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def part(self) -> None:
+        assert self._transport is not None
+        self._stop_timer()
+        self._transport.close()
+        self._timer = self._host.loop.call_later(CLOSING, self.gone)
+
+    def gone(self) -> None:
+        self._stop_timer()
+        if self._transport is not None:
+            self._transport.abort()
+        if self._conn is not None:
+            conn, self._conn = self._conn, None
+            self._host.release(conn)
+
+    def _watch(self) -> None:
+        """A connection over which something large goes out slowly is alive."""
+        assert self._transport is not None
+        buffered = self._transport.get_write_buffer_size()
+        if buffered < self._buffered and self._conn is not None:
+            self._host.engine.writing(self._conn)
+        self._buffered = buffered
+        self._timer = self._host.loop.call_later(PROGRESS, self._watch)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

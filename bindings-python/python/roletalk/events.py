@@ -1,0 +1,198 @@
+"""What happens to a peer, for those who want to know."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Deque, Optional
+
+from .errors import Error
+from .unit import Unit
+
+__all__ = [
+    "AuthRefused",
+    "BadInput",
+    "ConnectionClosed",
+    "DestinationClosed",
+    "DestinationGained",
+    "DestinationLost",
+    "DestinationOpened",
+    "Event",
+    "Events",
+    "HandlerFailed",
+    "Missed",
+    "ReconnectFailed",
+    "ReconnectSucceeded",
+    "SlowConsumer",
+    "UnitClosed",
+    "UnitOpened",
+]
+
+BACKLOG = 1024
+
+
+class Event:
+    """The base of all events."""
+
+
+@dataclass(frozen=True)
+class UnitOpened(Event):
+    """A unit connected."""
+
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class UnitClosed(Event):
+    """A unit's last connection closed."""
+
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class DestinationOpened(Event):
+    """The first unit that serves a destination's role is there."""
+
+    role: str
+
+
+@dataclass(frozen=True)
+class DestinationClosed(Event):
+    """No unit serves a destination's role any more."""
+
+    role: str
+
+
+@dataclass(frozen=True)
+class DestinationGained(Event):
+    """A unit serves a destination's role from now on."""
+
+    role: str
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class DestinationLost(Event):
+    """A unit serves a destination's role no longer."""
+
+    role: str
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class AuthRefused(Event):
+    """A handshake was refused, by this side or the other; ``reason`` is in the original's words."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReconnectSucceeded(Event):
+    """An address that was lost, or never reached, is connected now, after ``count`` failures."""
+
+    address: str
+    count: int
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class ReconnectFailed(Event):
+    """An address was dialed again in vain, after ``count`` failures before. It is tried further."""
+
+    address: str
+    count: int
+    error: Error
+
+
+@dataclass(frozen=True)
+class ConnectionClosed(Event):
+    """A connection closed. Others of the unit may still be open; None before its handshake."""
+
+    unit: Optional[Unit]
+    reason: Error
+
+
+@dataclass(frozen=True)
+class BadInput(Event):
+    """Something came that the protocol does not allow. That one connection is closed."""
+
+    unit: Optional[Unit]
+    error: Error
+
+
+@dataclass(frozen=True)
+class SlowConsumer(Event):
+    """A unit takes no data although ``queued`` bytes wait for it, or sends more than the handlers can
+    do: ``dropped`` messages and requests were dropped or rejected so far."""
+
+    unit: Unit
+    queued: int
+    dropped: int
+
+
+@dataclass(frozen=True)
+class HandlerFailed(Event):
+    """A handler raised where no requester hears of it: that of a message, or of an open stream."""
+
+    unit: Unit
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class Missed(Event):
+    """This subscriber was too slow and has missed ``count`` events."""
+
+    count: int
+
+
+class Events:
+    """A subscription to a peer's events, from ``Peer.events()``: iterate over it with ``async for``.
+
+    It sees what happens from its creation on, and ends when the peer is closed. When it lags more than
+    1024 events behind, the oldest are replaced by one ``Missed``.
+    """
+
+    def __init__(self) -> None:
+        self._queue: Deque[Event] = deque()
+        self._missed = 0
+        self._waiter: Optional[asyncio.Future[None]] = None
+        self._ended = False
+
+    def __aiter__(self) -> Events:
+        return self
+
+    async def __anext__(self) -> Event:
+        while True:
+            if self._missed:
+                missed, self._missed = self._missed, 0
+                return Missed(missed)
+            if self._queue:
+                return self._queue.popleft()
+            if self._ended:
+                raise StopAsyncIteration
+            if self._waiter is not None:
+                raise RuntimeError("these events are already being waited for")
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def close(self) -> None:
+        """Ends the subscription; what has happened can still be read."""
+        self._ended = True
+        self._wake()
+
+    def _put(self, event: Event) -> None:
+        if self._ended:
+            return
+        if len(self._queue) == BACKLOG:
+            self._queue.popleft()
+            self._missed += 1
+        self._queue.append(event)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,65 @@
+"""Bounds on what a peer holds and how long it waits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Dict, Optional, Union
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on what a peer holds and how long it waits; None is the default. Sizes are in bytes,
+    times in seconds."""
+
+    message_size: Optional[int] = None
+    """One WebSocket message, sent or received. Default 100 MiB, which is all that the original accepts.
+    Sending more raises ``TooLargeError``; receiving more closes the connection."""
+    handshake_message_size: Optional[int] = None
+    """One message before the connection is authenticated. Default 1 MiB."""
+    upgrade_size: Optional[int] = None
+    """The HTTP head of an upgrade. Default 16 KiB."""
+    handshake_timeout: Optional[float] = None
+    """Time for the upgrade and the handshake together, and for the TLS handshake of accepted
+    connections. Default 4 s."""
+    handshakes: Optional[int] = None
+    """Accepted connections that have not finished their handshake. Default 1024; further ones are
+    dropped."""
+    units: Optional[int] = None
+    """Connected units. Default 65536; further ones are refused."""
+    connections_per_unit: Optional[int] = None
+    """Connections of one unit. Default 16; further ones are refused."""
+    waiting_requests: Optional[int] = None
+    """Requests to one unit that wait for an answer. Default 65536; further ones raise
+    ``OverloadedError``."""
+    running_handlers: Optional[int] = None
+    """Requests and messages of one unit whose handlers are running. Default 65536. At the bound, the
+    unit's connections are not read for up to a second; after that requests are rejected and messages
+    dropped, which is reported as ``SlowConsumer``."""
+    queue_per_connection: Optional[int] = None
+    """What waits to be written to one connection. Default 1 MiB. At the bound, sending waits."""
+    owed_per_connection: Optional[int] = None
+    """What waits to be written to one connection and that the other side has caused itself. Default
+    1 MiB. At the bound, nothing is read from it."""
+    queue_per_peer: Optional[int] = None
+    """What waits to be written to all connections. Default 256 MiB. At the bound, sending waits."""
+    streams: Optional[int] = None
+    """Open streams with one unit. Default 4096; further ones raise ``OverloadedError`` or are
+    refused."""
+    stream_window: Optional[int] = None
+    """What this peer holds unread of one stream. Default 1 MiB; the writer waits."""
+    stream_overrun: Optional[int] = None
+    """What is held unread of a stream whose writer does not keep to its quota, as the originals may.
+    Default 16 MiB; over it the stream is broken off."""
+    request_timeout: Optional[float] = None
+    """Default time for an answer. Default 300 s, as the original."""
+    acquaintance_dials: Optional[int] = None
+    """Addresses learned by acquaintance that are being dialed at the same time. Default 16."""
+    acquaintance_addresses: Optional[int] = None
+    """Addresses learned by acquaintance that are remembered. Default 1024."""
+    acquaintance_patience: Optional[float] = None
+    """How long an address learned by acquaintance is tried without success. Default 120 s."""
+
+    def _given(self) -> Dict[str, Union[int, float]]:
+        return {name: value for name, value in asdict(self).items() if value is not None}

@@ -1,0 +1,430 @@
+"""The local node."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import socket
+import ssl as ssl_module
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Tuple,
+    Type,
+    TypeVar,
+    Union,
+)
+
+from . import _engine, events
+from ._host import ConnectOptions, Host
+from .codec import Codec, default_codec
+from .destination import Destination
+from .errors import ConnectFailedError, InvalidArgumentError, IoError
+from .limits import Limits
+from .role import Middleware, Role, _check_layer
+from .stats import PeerStats
+from .unit import Unit
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Listener", "Peer"]
+
+M = TypeVar("M", bound=Middleware)
+C = TypeVar("C", bound=Callable[[Any], Any])
+Headers = Union[Mapping[str, str], Iterable[Tuple[str, str]]]
+
+
+class Listener:
+    """A listening address, from ``Peer.listen()``. It listens until it or the peer is closed, also
+    when this object is dropped."""
+
+    def __init__(
+        self, host: Host, sockets: List[socket.socket], tasks: List[asyncio.Task[Any]], url: str
+    ) -> None:
+        self._host = host
+        self._sockets = sockets
+        self._tasks = tasks
+        self._url = url
+        self._address = sockets[0].getsockname()
+        for task, sock in zip(tasks, sockets):
+            task.add_done_callback(lambda _, sock=sock: sock.close())
+
+    @property
+    def address(self) -> Any:
+        """The address that is listened on, as ``socket.getsockname`` tells it: host and port."""
+        return self._address
+
+    @property
+    def port(self) -> int:
+        """The port, also when 0 was asked for; 0 for sockets that have none."""
+        return self._address[1] if isinstance(self._address, tuple) else 0
+
+    @property
+    def url(self) -> str:
+        """The address that a peer on the same machine can connect to. For TLS, replace the host by one
+        that is in the certificate."""
+        return self._url
+
+    def close(self) -> None:
+        """Stops listening. Connections that were accepted stay."""
+        for task in self._tasks:
+            task.cancel()
+
+    def __repr__(self) -> str:
+        return f"<Listener {self._url}>"
+
+
+class Peer:
+    """The local node: it offers roles, finds those of others, and is connected to them in any
+    direction.
+
+    ``async with Peer(name="worker") as peer`` closes it at the end. A peer belongs to the event loop in
+    which it was entered, listens or connects first; everything but making it and adding roles and
+    handlers is to be done there. To use it from other threads, see
+    ``asyncio.run_coroutine_threadsafe``, or ``roletalk.sync``.
+
+    - ``name`` and ``tags`` are shown to others.
+    - ``friendly``: whether the peer takes part in acquaintance: is told of other peers and dials them.
+    - ``keys``: preshared keys by id. With any, only peers that share one get in.
+    - ``limits``: bounds on memory and time, see ``Limits``.
+    - ``reconnect_cap``, ``reconnect_jitter``: the longest wait in seconds between two attempts to reach
+      an address, and the share of each wait that is random, from 0 to 1.
+    - ``codec``: makes JSON of objects and objects of JSON; default is ``orjson`` where it is installed,
+      else ``json``.
+    - ``threads``: how many threads may call handlers that are plain functions.
+    - ``acquaintance_ssl``: the context for ``wss`` addresses that other units tell.
+
+    Raises ``InvalidArgumentError`` for an unusable key.
+    """
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        tags: Optional[Mapping[str, str]] = None,
+        friendly: bool = True,
+        keys: Optional[Mapping[str, str]] = None,
+        limits: Optional[Limits] = None,
+        reconnect_cap: float = 60.0,
+        reconnect_jitter: float = 0.0,
+        codec: Optional[Codec] = None,
+        threads: int = 8,
+        acquaintance_ssl: Optional[ssl_module.SSLContext] = None,
+    ) -> None:
+        if threads < 1:
+            raise ValueError("threads must be at least 1")
+        codec = codec or default_codec()
+        limits = limits or Limits()
+        self._engine = _engine.Engine(
+            name=name,
+            tags=list((tags or {}).items()),
+            friendly=friendly,
+            keys=list((keys or {}).items()),
+            limits=limits._given(),
+            reconnect=(reconnect_cap, reconnect_jitter),
+            runtime=f"{platform.python_implementation()} {platform.python_version()}",
+            dumps=codec.dumps,
+            loads=codec.loads,
+        )
+        self._name = name
+        self._layers: List[Middleware] = []
+        self._roles: Dict[str, Role] = {}
+        self._destinations: Dict[str, Destination] = {}
+        self._host = Host(
+            self._engine, ConnectOptions(ssl=acquaintance_ssl), threads, limits.handshakes or 1024
+        )
+        self._listeners: List[Listener] = []
+        self._closing: Optional[asyncio.Task[None]] = None
+        try:
+            self._host.bind()
+        except RuntimeError:
+            # No loop is running yet.
+            pass
+
+    @property
+    def id(self) -> str:
+        """This peer's id, unique for its lifetime: 32 hexadecimal digits."""
+        return self._engine.id
+
+    @property
+    def name(self) -> str:
+        """This peer's name."""
+        return self._name
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """This peer's tags."""
+        return dict(self._engine.tags())
+
+    def set_tag(self, key: str, value: str) -> None:
+        """Sets a tag. Units that connect from now on see it."""
+        self._engine.set_tag(key, value)
+
+    def add_preshared_key(self, id: str, key: str) -> None:
+        """Adds a preshared key, or replaces the one with this id. Connections that are up stay.
+
+        Raises ``InvalidArgumentError`` when the id or the key is empty or longer than 1024 bytes.
+        """
+        self._engine.add_key(id, key)
+
+    def remove_preshared_key(self, id: str) -> bool:
+        """Removes a preshared key; False when there is none with this id. Without any key everyone gets
+        in."""
+        return self._engine.remove_key(id)
+
+    # Roles and destinations.
+
+    def role(self, name: str, *, active: bool = True) -> Role:
+        """The role of this name, added if it is new. With ``active=False`` a new one is not offered
+        before ``Role.enable()``.
+
+        Raises ``InvalidArgumentError`` when the name is empty or longer than 65535 bytes, and
+        ``ClosedError``.
+        """
+        self._host.check_open()
+        role = self._roles.get(name)
+        if role is None:
+            self._engine.add_role(name, active)
+            role = self._roles[name] = Role(self._host, self._layers, name)
+        return role
+
+    @property
+    def roles(self) -> List[Role]:
+        """All roles, in the order in which they were added."""
+        return list(self._roles.values())
+
+    def destination(self, role: str) -> Destination:
+        """The destination of this name, added if it is new. Acquaintance looks for the roles of
+        destinations. Raises as ``role``."""
+        self._host.check_open()
+        destination = self._destinations.get(role)
+        if destination is None:
+            self._engine.add_destination(role)
+            destination = self._destinations[role] = Destination._make(self._host, role)
+        return destination
+
+    @property
+    def destinations(self) -> List[Destination]:
+        """All destinations, in the order in which they were added."""
+        return list(self._destinations.values())
+
+    @property
+    def units(self) -> List[Unit]:
+        """All connected units, in no particular order."""
+        return self._engine.units()
+
+    def middleware(self, layer: M) -> M:
+        """Adds middleware, ``async def layer(ctx, call_next)``, for everything that any role handles. A
+        decorator.
+
+        It sees what passes the checks (the role is offered, the event has a handler), in the order in
+        which it was added, before the roles' own. What it returns is the answer; it may change the
+        payload with ``call_next(ctx.with_data(...))``, or raise to reject.
+        """
+        _check_layer(layer)
+        self._layers.append(layer)
+        for role in self._roles.values():
+            role._install_all()
+        return layer
+
+    # Connections.
+
+    async def listen(
+        self,
+        host: Optional[str] = None,
+        port: int = 0,
+        *,
+        ssl: Optional[ssl_module.SSLContext] = None,
+        path: Optional[str] = None,
+        sock: Optional[socket.socket] = None,
+    ) -> Listener:
+        """Listens on a host's addresses (all of the machine's for None) and a port, 0 for a free one;
+        or on ``sock``, which is bound already, a Unix socket for example. May be called several times.
+
+        ``ssl`` makes it ``wss``. With ``path``, such as ``/rt``, only upgrades to this path are served,
+        others get 400.
+
+        Raises ``IoError`` when the address cannot be listened on, ``InvalidArgumentError`` for a path
+        that does not begin with a slash, and ``ClosedError``.
+        """
+        self._host.check_open()
+        self._host.bind()
+        if path is not None and not path.startswith("/"):
+            raise InvalidArgumentError(f"The path `{path}` must begin with /")
+        try:
+            sockets = [sock] if sock is not None else await _bind(self._host.loop, host, port)
+            for each in sockets:
+                each.listen(1024)
+                each.setblocking(False)
+        except OSError as error:
+            raise IoError(f"The address cannot be listened on: {error}") from error
+        tasks = [self._host.start(self._host.serve(each, ssl, path)) for each in sockets]
+        scheme = "ws" if ssl is None else "wss"
+        listener = Listener(self._host, sockets, tasks, _url(scheme, sockets[0], path or ""))
+        return listener
+
+    async def connect(
+        self,
+        url: str,
+        *,
+        ssl: Optional[ssl_module.SSLContext] = None,
+        server_hostname: Optional[str] = None,
+        headers: Headers = (),
+        permanent: bool = True,
+        timeout: float = 10.0,
+    ) -> Unit:
+        """Connects to a ``ws://`` or ``wss://`` address, and returns the unit that answered.
+
+        The address is dialed again whenever the connection is lost, until ``disconnect()``, unless it
+        is not ``permanent``. After a failure, too: a program that may start first goes on after the
+        error and waits with ``Destination.wait_ready()``. Cancelling it only gives up waiting.
+
+        ``ssl`` verifies the other side of ``wss`` addresses (default: the system's roots), by
+        ``server_hostname`` if given. ``headers`` go into the upgrade. ``timeout`` limits name lookup,
+        TCP and TLS together, in seconds; upgrade and handshake have ``Limits.handshake_timeout``.
+
+        Raises ``ConnectFailedError``, ``ConnectionLostError`` when the other side hangs up instead of
+        answering, ``AuthRefusedError``, ``InvalidArgumentError`` and ``ClosedError``.
+        """
+        self._host.check_open()
+        self._host.bind()
+        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+        address = self._engine.connect(url, permanent)
+        self._host.options[address] = ConnectOptions(ssl, server_hostname, pairs, timeout)
+        waiter: asyncio.Future[Unit] = self._host.loop.create_future()
+        self._host.waiters[address] = waiter
+        return await waiter
+
+    def disconnect(self, url: str) -> bool:
+        """Stops dialing an address. A connection that is up stays: close its unit to end it. One that
+        is being opened is given up. False when the address is not dialed."""
+        forgotten = self._engine.forget_url(url)
+        for address in forgotten:
+            self._host.options.pop(address, None)
+            waiter = self._host.waiters.pop(address, None)
+            if waiter is not None and not waiter.done():
+                text = f"`{url}` is not to be dialed any more"
+                waiter.set_exception(ConnectFailedError(text))
+        return bool(forgotten)
+
+    # Events and counters.
+
+    def events(self) -> events.Events:
+        """Subscribes to what happens from now on: ``async for event in peer.events()``."""
+        subscriber = events.Events()
+        if self._host.closed:
+            subscriber.close()
+        self._host.subscribers.add(subscriber)
+        return subscriber
+
+    def on(self, *types: Type[events.Event]) -> Callable[[C], C]:
+        """A decorator: has the loop call a function with each event of these types, or with every one.
+        ::
+
+            @peer.on(roletalk.UnitOpened, roletalk.UnitClosed)
+            def changed(event): ...
+        """
+
+        def add(callback: C) -> C:
+            self._host.callbacks.append((callback, types))
+            return callback
+
+        return add
+
+    def stats(self) -> PeerStats:
+        """Counters."""
+        handshakes, queued = self._engine.stats()
+        units = {unit: unit.stats() for unit in self.units}
+        return PeerStats(units, handshakes, queued, self._host.reconnects)
+
+    # The end.
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the peer was closed."""
+        return self._host.closed
+
+    async def drain(self, timeout: float) -> bool:
+        """Stops offering roles, lets running requests and streams finish within ``timeout`` seconds,
+        then closes. True when everything had finished."""
+        self._host.check_open()
+        self._host.bind()
+        self._engine.disable_roles()
+        try:
+            await asyncio.wait_for(self._host.wait_idle(), timeout)
+            return True
+        except asyncio.TimeoutError:
+            return False
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Closes all connections with code 4000, stops listening and dialing, cancels running handlers,
+        and waits until that is done: at most about two seconds, when the other side does not answer.
+
+        May be called several times.
+        """
+        if self._closing is None:
+            self._host.bind()
+            self._closing = asyncio.create_task(self._host.close())
+        await asyncio.shield(self._closing)
+
+    async def __aenter__(self) -> Peer:
+        self._host.check_open()
+        self._host.bind()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<Peer {self._name!r} {self.id}>"
+
+
+async def _bind(
+    loop: asyncio.AbstractEventLoop, host: Optional[str], port: int
+) -> List[socket.socket]:
+    found = await loop.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    sockets: List[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            sock = socket.socket(family, kind, protocol)
+            sockets.append(sock)
+            if hasattr(socket, "AF_INET6") and family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if platform.system() != "Windows":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Port 0 is the same free port for all addresses.
+            sock.bind((address[0], port, *address[2:]))
+            port = sock.getsockname()[1]
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _url(scheme: str, sock: socket.socket, path: str) -> str:
+    name = sock.getsockname()
+    if not isinstance(name, tuple):
+        return f"{scheme}://localhost{path}"
+    host, port = name[:2]
+    if host == "0.0.0.0":
+        host = "127.0.0.1"
+    elif host == "::":
+        host = "::1"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"

@@ -1,0 +1,171 @@
+"""Services that this peer offers."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Optional, Tuple, TypeVar
+
+from ._engine import Context
+
+if TYPE_CHECKING:
+    from ._host import Host
+
+__all__ = ["Middleware", "Next", "Role"]
+
+Next = Callable[[Context], Awaitable[Any]]
+"""The rest of the chain: call it with the context, await the outcome."""
+
+Middleware = Callable[[Context, Next], Awaitable[Any]]
+"""``async def middleware(ctx, call_next)``; it returns the answer, or raises to reject."""
+
+H = TypeVar("H", bound=Callable[[Context], Any])
+M = TypeVar("M", bound=Middleware)
+
+
+class Role:
+    """A service that this peer offers, and the handlers of its events. From ``Peer.role()``.
+
+    A handler is called with a ``Context``. What it returns answers a request; what it raises rejects
+    it, with the text of the exception. ``async def`` handlers become tasks of the loop. Plain functions
+    are called by threads of the peer's own, several at a time, or with ``inline=True`` right in the
+    loop, for those that take microseconds.
+
+    One handler serves an event of each kind; registering again replaces it. The methods that register
+    are decorators, or take the handler as their last argument.
+    """
+
+    def __init__(self, host: Host, layers: List[Middleware], name: str) -> None:
+        self._host = host
+        self._name = name
+        self._peer_layers = layers
+        self._layers: List[Middleware] = []
+        self._handlers: Dict[Tuple[str, str], Tuple[Callable[[Context], Any], bool]] = {}
+
+    @property
+    def name(self) -> str:
+        """The role's name."""
+        return self._name
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the role is offered."""
+        return self._host.engine.is_role_active(self._name)
+
+    def enable(self) -> None:
+        """Offers the role again; units are told."""
+        self._host.engine.set_role_active(self._name, True)
+
+    def disable(self) -> None:
+        """Offers the role no longer: requests are rejected, messages dropped, units are told. What is
+        running goes on."""
+        self._host.engine.set_role_active(self._name, False)
+
+    def on_message(
+        self, event: str, handler: Optional[H] = None, *, inline: bool = False
+    ) -> Any:
+        """Registers the handler of one-way messages. What it raises is logged, and emitted as
+        ``HandlerFailed``."""
+        return self._register("message", event, handler, inline)
+
+    def on_request(
+        self, event: str, handler: Optional[H] = None, *, inline: bool = False
+    ) -> Any:
+        """Registers the handler of requests: what it returns is the answer. What it raises rejects the
+        request and is logged, unless it is a ``RejectedError``."""
+        return self._register("request", event, handler, inline)
+
+    def on_readable(self, event: str, handler: Optional[H] = None) -> Any:
+        """Registers the handler, an ``async def``, of units that want to write a stream, which this
+        peer reads: ``stream = ctx.accept()`` is a ``Readable``. Raising refuses the stream, or breaks
+        it off when it was accepted."""
+        return self._register("readable", event, handler, False)
+
+    def on_writable(self, event: str, handler: Optional[H] = None) -> Any:
+        """Registers the handler, an ``async def``, of units that want to read a stream, which this
+        peer writes: ``stream = ctx.accept()`` is a ``Writable``. As ``on_readable``."""
+        return self._register("writable", event, handler, False)
+
+    def middleware(self, layer: M) -> M:
+        """Adds middleware for everything that this role handles. It runs behind the peer's own
+        (``Peer.middleware``) and those added before. A decorator."""
+        _check_layer(layer)
+        self._layers.append(layer)
+        self._install_all()
+        return layer
+
+    def _register(self, kind: str, event: str, handler: Optional[H], inline: bool) -> Any:
+        if handler is None:
+            return functools.partial(self._register, kind, event, inline=inline)
+        if not callable(handler):
+            raise TypeError("a handler must be callable")
+        stream = kind in ("readable", "writable")
+        if stream and not _is_async(handler):
+            raise TypeError("the handler of a stream must be an async def function")
+        run = functools.partial(self._host.run_stream, handler) if stream else handler
+        self._handlers[kind, event] = (run, inline)
+        self._install(kind, event)
+        return handler
+
+    def _install_all(self) -> None:
+        for kind, event in self._handlers:
+            self._install(kind, event)
+
+    def _install(self, kind: str, event: str) -> None:
+        handler, inline = self._handlers[kind, event]
+        layers = [*self._peer_layers, *self._layers]
+        mode = "task" if _is_async(handler) else "inline" if inline else "pool"
+        if layers:
+            if mode == "inline":
+                handler = _awaitable(handler)
+            elif mode == "pool":
+                handler = functools.partial(self._in_pool, handler)
+            for layer in reversed(layers):
+                handler = _layered(layer, handler)
+            mode = "task"
+        self._host.engine.set_handler(self._name, kind, event, handler, mode)
+
+    async def _in_pool(self, handler: Callable[[Context], Any], ctx: Context) -> Any:
+        future = asyncio.get_running_loop().create_future()
+
+        def done(_: Context, value: Any, error: Optional[BaseException]) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+        self._host.pool.submit(handler, ctx, done)
+        return await future
+
+    def __repr__(self) -> str:
+        return f"<Role {self._name!r}{'' if self.is_active else ', disabled'}>"
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)
+    )
+
+
+def _check_layer(layer: Any) -> None:
+    if not _is_async(layer):
+        raise TypeError("middleware must be an async def function")
+
+
+def _awaitable(handler: Callable[[Context], Any]) -> Next:
+    async def call(ctx: Context) -> Any:
+        return handler(ctx)
+
+    return call
+
+
+def _layered(layer: Middleware, rest: Next) -> Next:
+    async def call(ctx: Context) -> Any:
+        return await layer(ctx, rest)
+
+    return call

@@ -1,0 +1,82 @@
+"""Counters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional
+
+if TYPE_CHECKING:
+    from .unit import Unit
+
+__all__ = ["ConnectionStats", "PeerStats", "UnitStats"]
+
+
+@dataclass(frozen=True)
+class ConnectionStats:
+    """Counters of one connection since it was opened."""
+
+    frames_sent: int = 0
+    """roletalk frames sent, or waiting to be written."""
+    frames_received: int = 0
+    """roletalk frames received."""
+    bytes_sent: int = 0
+    """Bytes of WebSocket frames sent, or waiting to be written."""
+    bytes_received: int = 0
+    """Bytes of roletalk frames received."""
+    queued: int = 0
+    """Bytes that wait to be written."""
+    round_trip: Optional[float] = None
+    """Seconds that the last ping took; None before the first answer."""
+
+
+@dataclass(frozen=True)
+class UnitStats:
+    """Counters of one unit since it connected."""
+
+    messages_sent: int = 0
+    """One-way messages sent."""
+    messages_received: int = 0
+    """One-way messages received."""
+    messages_dropped: int = 0
+    """One-way messages dropped because too many handlers were running."""
+    requests_sent: int = 0
+    """Requests sent, stream openings included."""
+    requests_received: int = 0
+    """Requests received, stream openings included."""
+    requests_shed: int = 0
+    """Requests rejected because too many handlers were running."""
+    waiting: int = 0
+    """Requests sent that wait for an answer."""
+    running: int = 0
+    """Handlers that are running for this unit's messages and requests."""
+    streams: int = 0
+    """Streams that are open or being opened."""
+    stream_bytes_sent: int = 0
+    """Stream bytes sent."""
+    stream_bytes_received: int = 0
+    """Stream bytes received."""
+    last_answer: Optional[float] = None
+    """Seconds from the last answered request to its answer."""
+    connections: List[ConnectionStats] = field(default_factory=list)
+    """One entry for each connection."""
+
+    @staticmethod
+    def _of(counters: Optional[Dict[str, Any]]) -> UnitStats:
+        if counters is None:
+            return UnitStats()
+        connections = [ConnectionStats(**conn) for conn in counters.pop("connections")]
+        return UnitStats(connections=connections, **counters)
+
+
+@dataclass(frozen=True)
+class PeerStats:
+    """Counters of a peer."""
+
+    units: Mapping[Unit, UnitStats]
+    """Connected units, each with its counters."""
+    handshakes: int
+    """Accepted connections whose handshake is under way."""
+    queued: int
+    """Bytes that wait to be written on all connections."""
+    reconnects: int
+    """Addresses that were connected again after a loss, or after failures."""

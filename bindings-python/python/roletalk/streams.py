@@ -1,0 +1,248 @@
+"""The two ends of a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Generator, Optional, Tuple, Type, TypeVar, Union
+
+from .errors import StreamClosedError, TimeoutError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._host import Host
+    from .unit import Unit
+
+__all__ = ["Readable", "Writable"]
+
+Self = TypeVar("Self", bound="_Stream")
+
+
+class _Stream:
+    _WRITABLE = False
+    _DROPPED = ""
+
+    def __init__(
+        self,
+        host: Host,
+        request: Optional[Tuple[str, str, Any, int, Optional[float]]] = None,
+    ) -> None:
+        self._host = host
+        self._request = request
+        self._unit: Optional[Unit] = None
+        self._unit_number = 0
+        self._number: Optional[int] = None
+        self._answer: Any = None
+        self._waiting = False
+        self._closed = False
+
+    @classmethod
+    def _accepted(cls: Type[Self], host: Host, unit: Unit, number: int) -> Self:
+        stream = cls(host)
+        stream._unit = unit
+        stream._unit_number = unit._number
+        stream._number = number
+        return stream
+
+    @property
+    def unit(self) -> Optional[Unit]:
+        """The unit at the other end; None before the stream is open."""
+        return self._unit
+
+    @property
+    def answer(self) -> Any:
+        """The payload that the stream was accepted with."""
+        return self._answer
+
+    async def _open(self) -> None:
+        if self._request is None:
+            self._check()
+            return
+        (role, event, data, unit, timeout), self._request = self._request, None
+        engine = self._host.engine
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        limit = timeout
+        while True:
+            opened = engine.open_stream(role, event, data, unit, limit, self._WRITABLE)
+            if opened is not None:
+                break
+            await wait_for_room(self._host, unit, limit)
+            if timeout is not None:
+                limit = max(timeout - (loop.time() - since), 0.001)
+        self._number, future = opened
+        self._unit_number = unit
+        self._unit = next((known for known in engine.units() if known._number == unit), None)
+        try:
+            self._answer = await future
+        except BaseException:
+            self.abort("Request was abandoned")
+            raise
+
+    def __await__(self: Self) -> Generator[Any, Any, Self]:
+        yield from self._open().__await__()
+        return self
+
+    async def __aenter__(self: Self) -> Self:
+        await self._open()
+        return self
+
+    def _check(self) -> int:
+        if self._closed or self._number is None:
+            raise StreamClosedError("The stream is closed")
+        return self._number
+
+    async def _moved(self) -> None:
+        """Waits until there is reason to try again."""
+        number = self._check()
+        if self._waiting:
+            raise RuntimeError("another task waits for this stream already")
+        self._waiting = True
+        try:
+            await self._host.engine.wait_stream(self._unit_number, number)
+        finally:
+            self._waiting = False
+
+    def abort(self, reason: str = "") -> None:
+        """Breaks off, with a reason for the other end. Does nothing when the stream has ended."""
+        if not self._closed:
+            self._closed = True
+            if self._number is not None:
+                self._host.engine.close_stream(self._unit_number, self._number, reason)
+
+    def __del__(self) -> None:
+        if not self._closed and self._number is not None:
+            self.abort(self._DROPPED)
+
+
+class Readable(_Stream):
+    """The reading end of a stream: ``async for`` gives its pieces as bytes, as they arrive.
+
+    From ``Destination.readable()``, which asks for it when it is awaited, entered with ``async with``,
+    or iterated over; or from ``Context.accept()``. The writer is told how much it may send as this end
+    is read, so that an unread stream holds at most ``Limits.stream_window`` bytes (originals may
+    overrun that, up to ``stream_overrun``).
+
+    Leaving the ``async with`` before the end, or dropping the stream, breaks it off. What the writer
+    broke off with is raised, behind the data that arrived before, as ``StreamClosedError``; the loss of
+    the connection as ``ConnectionLostError``.
+    """
+
+    _rest = b""
+    _ended = False
+
+    async def read(self, limit: int = -1) -> bytes:
+        """The next bytes, at most ``limit``; without a limit, all to the end. Empty at the end.
+
+        Cancelling it loses nothing, unless there is no limit.
+        """
+        if self._request is not None:
+            await self._open()
+        if limit >= 0:
+            piece = await self._next()
+            self._rest = piece[limit:]
+            return piece[:limit]
+        pieces = []
+        while True:
+            piece = await self._next()
+            if not piece:
+                return b"".join(pieces)
+            pieces.append(piece)
+
+    async def _next(self) -> bytes:
+        if self._rest:
+            piece, self._rest = self._rest, b""
+            return piece
+        if self._ended:
+            return b""
+        while True:
+            piece = self._host.engine.read_stream(self._unit_number, self._check())
+            if piece is None:
+                await self._moved()
+            elif piece:
+                return piece
+            else:
+                self._ended = True
+                self.abort()
+                return b""
+
+    def __aiter__(self) -> Readable:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._request is not None:
+            await self._open()
+        piece = await self._next()
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def __aexit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        self.abort("" if error is None else str(error))
+
+
+class Writable(_Stream):
+    """The writing end of a stream.
+
+    From ``Destination.writable()``, which asks for it when it is awaited or entered with ``async
+    with``; or from ``Context.accept()``. Leaving the ``async with`` ends the stream with ``finish()``;
+    leaving it with an exception, or dropping the stream, tells the reader that it broke off.
+    """
+
+    _WRITABLE = True
+    _DROPPED = "The writable stream was dropped"
+
+    async def write(self, data: Union[bytes, bytearray, memoryview]) -> None:
+        """Writes all of the data, waiting while the reader is not ready for more.
+
+        When it is cancelled, a part of the data may have been sent. Raises what the reader broke off
+        with as ``StreamClosedError``, and ``ConnectionLostError``.
+        """
+        if self._request is not None:
+            await self._open()
+        if type(data) is not bytes:
+            data = bytes(memoryview(data))
+        engine, at, end = self._host.engine, 0, len(data)
+        while True:
+            at = engine.write_stream(self._unit_number, self._check(), data, at)
+            if at == end:
+                return
+            await self._moved()
+
+    async def finish(self) -> None:
+        """Ends the stream. Between peers of this implementation it returns when the reader has read
+        everything, with others when the end has been queued. Raises as ``write``."""
+        if self._request is not None:
+            await self._open()
+        while not self._host.engine.finish_stream(self._unit_number, self._check()):
+            await self._moved()
+        self.abort()
+
+    async def __aexit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        if error is not None:
+            self.abort(str(error) or type(error).__name__)
+        elif not self._closed:
+            try:
+                await self.finish()
+            finally:
+                self.abort(self._DROPPED)
+
+
+async def wait_for_room(host: Host, unit: int, timeout: Optional[float]) -> None:
+    """Waits until a unit may have room again, or is gone."""
+    room = host.engine.wait_room(unit)
+    try:
+        await asyncio.wait_for(room, timeout)
+    except asyncio.TimeoutError:
+        millis = round((timeout or 0) * 1000)
+        raise TimeoutError(f"Request timeout exceeded ({millis} ms)") from None

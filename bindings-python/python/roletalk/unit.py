@@ -1,0 +1,112 @@
+"""Connected remote peers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple
+
+from .stats import UnitStats
+
+if TYPE_CHECKING:
+    from ._host import Host
+
+__all__ = ["Unit"]
+
+
+class Unit:
+    """A connected remote peer: its name, tags and roles, and the means to close it.
+
+    It stays usable after the unit has gone; then everything that needs a connection raises
+    ``ConnectionLostError``. A unit that comes back is a new one, with the same ``id`` if its process
+    is the same.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_friendly",
+        "_host",
+        "_id",
+        "_meta",
+        "_name",
+        "_number",
+        "_roles",
+        "_tags",
+    )
+
+    def __init__(self, host: Host, number: int, description: str) -> None:
+        self._host = host
+        self._number = number
+        self._closed: asyncio.Future[None] = host.loop.create_future()
+        self._describe(description)
+
+    def _describe(self, description: str) -> None:
+        told = json.loads(description)
+        self._id: str = told["id"]
+        self._name: str = told["name"]
+        self._friendly: bool = told["friendly"]
+        self._meta: Dict[str, Any] = told["meta"]
+        self._tags: Dict[str, str] = told["tags"]
+        self._roles: Tuple[str, ...] = tuple(told["roles"])
+
+    @property
+    def id(self) -> str:
+        """The remote peer's id, unique for its lifetime. Opaque."""
+        return self._id
+
+    @property
+    def name(self) -> str:
+        """The remote peer's name; may be empty."""
+        return self._name
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The remote peer's tags, as they were when it connected."""
+        return dict(self._tags)
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """What the remote peer runs on: ``os``, ``runtime``, ``time``, ``uptime``, ``protocol``."""
+        return dict(self._meta)
+
+    @property
+    def friendly(self) -> bool:
+        """Whether the remote peer wants to be told of others."""
+        return self._friendly
+
+    @property
+    def roles(self) -> List[str]:
+        """The roles that the remote peer serves now."""
+        return list(self._roles)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a connection is open."""
+        return self._host.engine.is_open(self._number)
+
+    async def close(self) -> None:
+        """Closes all connections to this unit, with code 4000, and waits until they are closed.
+
+        The addresses that this peer dialed for them are not dialed again; the remote peer may come
+        back if it dialed us.
+        """
+        self._host.engine.close_unit(self._number)
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Waits until the last connection has closed."""
+        await asyncio.shield(self._closed)
+
+    def stats(self) -> UnitStats:
+        """Counters since the unit connected; all zero when it is gone."""
+        return UnitStats._of(self._host.engine.unit_stats(self._number))
+
+    @property
+    def round_trip(self) -> Optional[float]:
+        """The seconds that the last answered ping took on the fastest connection; None before that."""
+        times = [conn.round_trip for conn in self.stats().connections if conn.round_trip is not None]
+        return min(times) if times else None
+
+    def __repr__(self) -> str:
+        return f"<Unit {self._name!r} {self._id}>"

@@ -1,0 +1,137 @@
+//! Python values as payloads, and back.
+
+use pyo3::{
+    PyTypeInfo,
+    exceptions::PyUnicodeEncodeError,
+    prelude::*,
+    types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyMemoryView, PyString},
+};
+use roletalk::{Data, DataType, ErrorKind, wire::Payload};
+
+use crate::error::failure;
+
+/// What makes JSON of objects and objects of JSON.
+pub(crate) struct Codec {
+    /// Takes a value, gives `str` or `bytes`.
+    pub(crate) dumps: Py<PyAny>,
+    /// Takes `bytes`.
+    pub(crate) loads: Py<PyAny>,
+}
+
+/// The UTF-8 of a text.
+pub(crate) fn utf8<'py>(text: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyBytes>> {
+    text.encode_utf8().map_err(|error| {
+        let py = text.py();
+        if error.is_instance_of::<PyUnicodeEncodeError>(py) {
+            return failure(py, ErrorKind::Data, "The text has surrogates, which UTF-8 cannot hold");
+        }
+        error
+    })
+}
+
+/// Shows `take` a value as a payload.
+///
+/// # Errors
+/// `DataError` when the value cannot be sent.
+pub(crate) fn with_payload<T>(
+    value: &Bound<'_, PyAny>,
+    codec: &Codec,
+    take: impl FnOnce(Payload<'_>) -> T,
+) -> PyResult<T> {
+    let py = value.py();
+    let payload = |kind, bytes| Payload { kind, bytes };
+    if let Ok(text) = value.cast::<PyString>() {
+        let bytes = utf8(text)?;
+        return Ok(take(payload(DataType::String, bytes.as_bytes())));
+    }
+    if let Ok(bytes) = value.cast::<PyBytes>() {
+        return Ok(take(payload(DataType::Binary, bytes.as_bytes())));
+    }
+    if value.is_none() {
+        return Ok(take(payload(DataType::Null, &[])));
+    }
+    if let Ok(value) = value.cast::<PyBool>() {
+        return Ok(take(Data::boolean(value.is_true()).payload()));
+    }
+    if let Ok(number) = value.cast_exact::<PyInt>() {
+        if let Ok(number) = number.extract::<i64>() {
+            return Ok(take(Data::integer(number).payload()));
+        }
+        let text = number.str().map_err(|error| unusable(py, &error))?;
+        let bytes = utf8(&text)?;
+        return Ok(take(payload(DataType::Number, bytes.as_bytes())));
+    }
+    if let Ok(number) = value.cast::<PyFloat>() {
+        return Ok(take(Data::number(number.value()).payload()));
+    }
+    if value.is_instance_of::<PyByteArray>() || value.is_instance_of::<PyMemoryView>() {
+        let copy = PyBytes::type_object(py).call1((value,))?.cast_into::<PyBytes>()?;
+        return Ok(take(payload(DataType::Binary, copy.as_bytes())));
+    }
+    let json = codec.dumps.bind(py).call1((value,)).map_err(|error| unusable(py, &error))?;
+    let bytes = match json.cast_into::<PyString>() {
+        Ok(text) => utf8(&text)?,
+        Err(other) => other.into_inner().cast_into::<PyBytes>().map_err(|_| {
+            failure(py, ErrorKind::Data, "The codec's `dumps` gave neither str nor bytes")
+        })?,
+    };
+    Ok(take(payload(DataType::Object, bytes.as_bytes())))
+}
+
+fn unusable(py: Python<'_>, error: &PyErr) -> PyErr {
+    let failed = failure(py, ErrorKind::Data, format!("The value cannot be sent: {}", error.value(py)));
+    failed.set_cause(py, Some(error.clone_ref(py)));
+    failed
+}
+
+/// The value of a payload.
+///
+/// # Errors
+/// `DataError` when an object's JSON cannot be read.
+pub(crate) fn to_python<'py>(
+    py: Python<'py>,
+    payload: Payload<'_>,
+    codec: &Codec,
+) -> PyResult<Bound<'py, PyAny>> {
+    let Payload { kind, bytes } = payload;
+    match kind {
+        DataType::String => Ok(text(py, bytes).into_any()),
+        DataType::Binary => Ok(PyBytes::new(py, bytes).into_any()),
+        DataType::Boolean => Ok(PyBool::new(py, bytes.first() != Some(&0)).to_owned().into_any()),
+        DataType::Number => number(py, bytes),
+        DataType::Object => {
+            let read = codec.loads.bind(py).call1((PyBytes::new(py, bytes),));
+            read.map_err(|error| {
+                let text = format!("The object that came cannot be read: {}", error.value(py));
+                let failed = failure(py, ErrorKind::Data, text);
+                failed.set_cause(py, Some(error));
+                failed
+            })
+        }
+        DataType::Null | DataType::Unknown(_) => Ok(py.None().into_bound(py)),
+    }
+}
+
+fn text<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
+    match PyString::from_bytes(py, bytes) {
+        Ok(text) => text,
+        Err(_) => PyString::new(py, &String::from_utf8_lossy(bytes)),
+    }
+}
+
+/// Integers exactly, however long; everything else as a float.
+fn number<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let data = Data::from_raw(DataType::Number, bytes.to_vec().into());
+    if let Some(small) = data.as_i64() {
+        return Ok(small.into_pyobject(py)?.into_any());
+    }
+    let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
+    if !digits.is_empty()
+        && digits.iter().all(u8::is_ascii_digit)
+        // Python refuses those that take long to convert.
+        && let Ok(number) = PyInt::type_object(py).call1((text(py, bytes),))
+    {
+        return Ok(number);
+    }
+    Ok(PyFloat::new(py, data.as_f64().unwrap_or(f64::NAN)).into_any())
+}

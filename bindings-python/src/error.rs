@@ -1,0 +1,42 @@
+//! Errors as exceptions of the package's classes.
+
+use pyo3::{
+    prelude::*,
+    sync::PyOnceLock,
+    types::{PyDict, PyString},
+};
+use roletalk::{Error, ErrorKind};
+
+/// The classes by the number of the kind, made in `roletalk/errors.py`.
+fn classes(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
+    static CLASSES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+    let classes = CLASSES.get_or_try_init(py, || {
+        let classes = py.import("roletalk.errors")?.getattr("CLASSES")?;
+        Ok::<_, PyErr>(classes.cast_into::<PyDict>()?.unbind())
+    })?;
+    Ok(classes.bind(py))
+}
+
+/// The exception for an error.
+pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
+    let made = classes(py).and_then(|classes| {
+        let class = classes.as_any().get_item(error.kind().code())?;
+        class.call1((PyString::new(py, error.text()),))
+    });
+    made.map_or_else(|failed| failed, PyErr::from_value)
+}
+
+/// The exception for a kind and a text.
+pub(crate) fn failure(py: Python<'_>, kind: ErrorKind, text: impl Into<String>) -> PyErr {
+    exception(py, &Error::new(kind, text.into()))
+}
+
+/// The text of an exception for a remote peer: its message, or its class when there is none.
+pub(crate) fn text_of(error: &Bound<'_, PyAny>) -> String {
+    let text = error.str().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
+    if !text.is_empty() {
+        return text;
+    }
+    let name = error.get_type().name();
+    name.map_or_else(|_| "The handler failed".to_owned(), |name| name.to_string_lossy().into_owned())
+}

@@ -1,0 +1,27 @@
+//! The loop that an engine is bound to, as the engine calls it.
+
+use pyo3::{PyVisit, prelude::*};
+
+/// Bound methods and functions, looked up once.
+pub(crate) struct Host {
+    pub(crate) call_soon: Py<PyAny>,
+    pub(crate) call_later: Py<PyAny>,
+    pub(crate) create_future: Py<PyAny>,
+    /// Makes a task of a coroutine.
+    pub(crate) spawn: Py<PyAny>,
+    /// Makes a coroutine that calls a handler and answers.
+    pub(crate) run: Py<PyAny>,
+    /// `Engine.flush` and `Engine.timeout` of the engine itself.
+    pub(crate) flush: Py<PyAny>,
+    pub(crate) timeout: Py<PyAny>,
+}
+
+impl Host {
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        let Host { call_soon, call_later, create_future, spawn, run, flush, timeout } = self;
+        for object in [call_soon, call_later, create_future, spawn, run, flush, timeout] {
+            visit.call(object)?;
+        }
+        Ok(())
+    }
+}

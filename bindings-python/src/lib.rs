@@ -1,0 +1,36 @@
+//! The extension module of the Python package `roletalk`: the roletalk engine for a host that is
+//! asyncio's event loop.
+//!
+//! Python owns the loop, the timers, name lookup and TLS. The module owns plain TCP sockets, which
+//! the loop only watches: reading, decoding, finding the handler and writing happen in one call for
+//! each time a socket is readable. It makes the objects that user code gets.
+//!
+//! No lock is held while Python code can run, which it can whenever a Python object is made or
+//! dropped. See [`engine`] for what that means for its parts.
+
+mod context;
+mod data;
+mod destination;
+mod engine;
+mod error;
+mod host;
+mod routes;
+mod state;
+mod table;
+
+use pyo3::prelude::*;
+use roletalk::ErrorKind;
+
+/// The parts of `roletalk` that are in Rust.
+#[pymodule]
+fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<engine::Engine>()?;
+    module.add_class::<context::Context>()?;
+    module.add_class::<destination::DestinationBase>()?;
+    module.add_function(wrap_pyfunction!(engine::forked, module)?)?;
+    let kinds = ErrorKind::ALL.map(|kind| (kind.code(), kind.name()));
+    module.add("ERROR_KINDS", kinds.to_vec())?;
+    module.add("OWNS_SOCKETS", cfg!(unix))?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    Ok(())
+}

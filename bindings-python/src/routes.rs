@@ -1,0 +1,111 @@
+//! Which handler an event has.
+
+use pyo3::{prelude::*, pyclass::PyVisit, types::PyString};
+use roletalk::engine;
+use rustc_hash::FxHashMap;
+
+use crate::context::Kind;
+
+/// How a handler is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// It is a coroutine function and becomes a task.
+    Task,
+    /// It is a function that is called right away.
+    Inline,
+    /// It is a function that a thread of the pool calls.
+    Pool,
+}
+
+pub(crate) struct Handler {
+    event: Py<PyString>,
+    function: Py<PyAny>,
+    mode: Mode,
+}
+
+struct Role {
+    name: Py<PyString>,
+    active: bool,
+    /// By kind, then by event. The keys are the application's.
+    handlers: [FxHashMap<Box<str>, Handler>; Kind::COUNT],
+}
+
+/// A handler that was found, with the names as objects that are made once.
+pub(crate) struct Found {
+    pub(crate) role: Py<PyString>,
+    pub(crate) event: Py<PyString>,
+    pub(crate) function: Py<PyAny>,
+    pub(crate) mode: Mode,
+}
+
+/// The handlers of all roles.
+#[derive(Default)]
+pub(crate) struct Routes(FxHashMap<Box<str>, Role>);
+
+impl Routes {
+    /// Nothing happens when the role is known.
+    pub(crate) fn add_role(&mut self, name: &str, object: Py<PyString>, active: bool) {
+        let role = || Role { name: object, active, handlers: Default::default() };
+        self.0.entry(name.into()).or_insert_with(role);
+    }
+
+    pub(crate) fn set_active(&mut self, name: &str, active: bool) {
+        if let Some(role) = self.0.get_mut(name) {
+            role.active = active;
+        }
+    }
+
+    pub(crate) fn disable_all(&mut self) {
+        self.0.values_mut().for_each(|role| role.active = false);
+    }
+
+    pub(crate) fn is_active(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|role| role.active)
+    }
+
+    /// Returns the handler that was there before, to be dropped outside of any lock.
+    #[must_use]
+    pub(crate) fn set_handler(
+        &mut self,
+        role: &str,
+        kind: Kind,
+        event: &str,
+        names: Py<PyString>,
+        function: Py<PyAny>,
+        mode: Mode,
+    ) -> Option<Handler> {
+        let role = self.0.get_mut(role)?;
+        let handler = Handler { event: names, function, mode };
+        role.handlers[kind as usize].insert(event.into(), handler)
+    }
+
+    /// # Errors
+    /// The text to reject with.
+    pub(crate) fn find(
+        &self,
+        py: Python<'_>,
+        role: &str,
+        kind: Kind,
+        event: &str,
+    ) -> Result<Found, String> {
+        let known = self.0.get(role).ok_or_else(|| engine::role_not_registered(role))?;
+        if !known.active {
+            return Err(engine::role_disabled(role));
+        }
+        let handler = known.handlers[kind as usize].get(event);
+        let handler = handler.ok_or_else(|| engine::event_not_handled(event))?;
+        Ok(Found {
+            role: known.name.clone_ref(py),
+            event: handler.event.clone_ref(py),
+            function: handler.function.clone_ref(py),
+            mode: handler.mode,
+        })
+    }
+
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        for handler in self.0.values().flat_map(|role| &role.handlers).flat_map(FxHashMap::values) {
+            visit.call(&handler.function)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,430 @@
+//! The engine with its sockets: everything that knows nothing of Python, under one lock.
+
+use std::{
+    collections::VecDeque,
+    io::{ErrorKind::Interrupted, ErrorKind::WouldBlock, Read, Write},
+    net::{Shutdown, TcpStream},
+    time::Duration,
+};
+
+use roletalk::{
+    Data, Error, ErrorKind,
+    engine::{ConnId, Engine, EngineEvent, Moment, Responder, StreamOffer, Unit, UnitId},
+    wire::Payload,
+};
+use rustc_hash::FxHashMap;
+
+/// Bytes asked for with one read.
+const READ: usize = 256 << 10;
+/// A write buffer that is larger than this is given back when it has been written.
+const KEEP: usize = 256 << 10;
+/// How long reading stops when too many handlers are running, before work is dropped.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a handler was called for, and how it is answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Question {
+    /// A message, or a stream that was answered: nobody waits.
+    None,
+    Request(Responder),
+    Stream(StreamOffer),
+}
+
+/// Something for the Python side of a connection to do.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Write this to the transport.
+    Write(ConnId, Vec<u8>),
+    /// Call when the socket is writable.
+    AwaitWritable(ConnId),
+    /// All is written: do not call any more.
+    StopWriting(ConnId),
+    /// Read no more.
+    Pause(ConnId),
+    /// Read again.
+    Resume(ConnId),
+    /// All is said. Wait a little for the other side to close, too.
+    Part(ConnId),
+    /// The socket is at its end: stop watching it, then release it.
+    Gone(ConnId),
+}
+
+/// One connection on the host's side.
+struct Link {
+    /// None when Python has a transport.
+    socket: Option<TcpStream>,
+    unit: Option<UnitId>,
+    /// What the engine has given up, and how much of it is written.
+    out: Vec<u8>,
+    written: usize,
+    /// Waits for the socket to be writable, or for the transport to have written.
+    waiting: bool,
+    /// The loop watches whether the socket is writable.
+    watched: bool,
+    /// It is in the list of those that may have output.
+    fresh: bool,
+    /// The engine is through with it.
+    ending: bool,
+    /// All is written, the other side has still to close.
+    parting: bool,
+    gone: bool,
+    paused: bool,
+    /// Since when too many handlers have been running.
+    overrun_since: Option<Moment>,
+}
+
+pub(crate) struct State {
+    pub(crate) engine: Engine<u32>,
+    links: FxHashMap<ConnId, Link>,
+    fresh: Vec<ConnId>,
+    paused: Vec<ConnId>,
+    /// Answers that wait for room in their unit's queue. Their handlers count as running.
+    late: FxHashMap<UnitId, VecDeque<(Question, Result<Data, String>)>>,
+    actions: Vec<Action>,
+    buffer: Vec<u8>,
+    /// The application has closed the peer.
+    closed: bool,
+}
+
+impl State {
+    pub(crate) fn new(engine: Engine<u32>) -> State {
+        State {
+            engine,
+            links: FxHashMap::default(),
+            fresh: Vec::new(),
+            paused: Vec::new(),
+            late: FxHashMap::default(),
+            actions: Vec::new(),
+            buffer: Vec::new(),
+            closed: false,
+        }
+    }
+
+    pub(crate) fn add_link(&mut self, conn: ConnId, socket: Option<TcpStream>) {
+        let link = Link {
+            socket,
+            unit: None,
+            out: Vec::new(),
+            written: 0,
+            waiting: false,
+            watched: false,
+            fresh: false,
+            ending: false,
+            parting: false,
+            gone: false,
+            paused: false,
+            overrun_since: None,
+        };
+        self.links.insert(conn, link);
+    }
+
+    /// Forgets a connection that is gone, or that was never watched, and closes its socket.
+    pub(crate) fn release(&mut self, conn: ConnId, now: Moment) {
+        self.links.remove(&conn);
+        self.engine.closed(conn, now);
+    }
+
+    pub(crate) fn attached(&mut self, conn: ConnId, unit: UnitId) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.unit = Some(unit);
+        }
+    }
+
+    /// The engine is through with a connection: its socket ends behind what is still to be written.
+    pub(crate) fn ending(&mut self, conn: ConnId) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.ending = true;
+            mark(&mut self.fresh, conn, link);
+        }
+    }
+
+    // Reading.
+
+    /// A socket is readable.
+    pub(crate) fn readable(&mut self, conn: ConnId, now: Moment) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let Some(socket) = &mut link.socket else { return };
+        if link.gone || (link.paused && !link.parting) {
+            return;
+        }
+        self.buffer.resize(READ, 0);
+        let read = loop {
+            match socket.read(&mut self.buffer) {
+                Err(error) if error.kind() == Interrupted => {}
+                read => break read,
+            }
+        };
+        match read {
+            Ok(0) => self.lost(conn, now),
+            // Only the end is still of interest.
+            Ok(_) if link.parting => {}
+            Ok(len) => {
+                self.engine.receive(conn, &self.buffer[..len], now);
+                self.consider_pause(conn, now);
+            }
+            Err(error) if error.kind() == WouldBlock => {}
+            Err(_) => self.lost(conn, now),
+        }
+    }
+
+    /// Bytes came on a transport.
+    pub(crate) fn feed(&mut self, conn: ConnId, bytes: &[u8], now: Moment) {
+        if self.links.get(&conn).is_some_and(|link| !link.parting && !link.gone) {
+            self.engine.receive(conn, bytes, now);
+            self.consider_pause(conn, now);
+        }
+    }
+
+    /// The other side has closed, or the socket has failed.
+    pub(crate) fn lost(&mut self, conn: ConnId, now: Moment) {
+        if let Some(link) = self.links.get_mut(&conn)
+            && !link.gone
+        {
+            link.gone = true;
+            self.actions.push(Action::Gone(conn));
+            self.engine.closed(conn, now);
+        }
+    }
+
+    fn consider_pause(&mut self, conn: ConnId, now: Moment) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        if !link.paused && must_pause(&self.engine, conn, link, now) {
+            link.paused = true;
+            self.paused.push(conn);
+            self.actions.push(Action::Pause(conn));
+        }
+    }
+
+    fn consider_resume(&mut self, now: Moment) {
+        let State { paused, links, engine, actions, .. } = self;
+        paused.retain(|conn| {
+            let Some(link) = links.get_mut(conn) else { return false };
+            if must_pause(engine, *conn, link, now) {
+                return true;
+            }
+            link.paused = false;
+            actions.push(Action::Resume(*conn));
+            false
+        });
+    }
+
+    // Writing.
+
+    /// A socket is writable.
+    pub(crate) fn writable(&mut self, conn: ConnId) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.waiting = false;
+            mark(&mut self.fresh, conn, link);
+        }
+    }
+
+    /// A transport has written all that it was given.
+    pub(crate) fn written(&mut self, conn: ConnId, now: Moment) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.waiting = false;
+            mark(&mut self.fresh, conn, link);
+            self.engine.written(conn, now);
+        }
+    }
+
+    /// Writes to sockets what is to be written. Returns what Python has to do for that.
+    pub(crate) fn write(&mut self, now: Moment) -> Vec<Action> {
+        loop {
+            while let Some(conn) = self.engine.poll_output() {
+                if let Some(link) = self.links.get_mut(&conn) {
+                    mark(&mut self.fresh, conn, link);
+                }
+            }
+            let Some(conn) = self.fresh.pop() else { break };
+            self.write_link(conn, now);
+        }
+        if !self.paused.is_empty() {
+            self.consider_resume(now);
+        }
+        std::mem::take(&mut self.actions)
+    }
+
+    fn write_link(&mut self, conn: ConnId, now: Moment) {
+        let State { links, engine, actions, .. } = self;
+        let Some(link) = links.get_mut(&conn) else { return };
+        link.fresh = false;
+        if link.gone || link.parting || link.waiting {
+            return;
+        }
+        let Some(socket) = &mut link.socket else {
+            let mut taken = Vec::new();
+            engine.take_output(conn, &mut taken);
+            if !taken.is_empty() {
+                link.waiting = true;
+                actions.push(Action::Write(conn, taken));
+            }
+            if link.ending {
+                link.parting = true;
+                engine.closed(conn, now);
+                actions.push(Action::Part(conn));
+            }
+            return;
+        };
+        let mut wrote = false;
+        loop {
+            if link.written == link.out.len() {
+                if !link.out.is_empty() {
+                    engine.written(conn, now);
+                }
+                link.out.clear();
+                link.written = 0;
+                if link.out.capacity() > KEEP {
+                    link.out = Vec::new();
+                }
+                engine.take_output(conn, &mut link.out);
+                if link.out.is_empty() {
+                    break;
+                }
+            }
+            match socket.write(&link.out[link.written..]) {
+                Ok(len) => {
+                    link.written += len;
+                    wrote = true;
+                }
+                Err(error) if error.kind() == Interrupted => {}
+                Err(error) if error.kind() == WouldBlock => {
+                    if wrote {
+                        engine.writing(conn, now);
+                    }
+                    link.waiting = true;
+                    if !std::mem::replace(&mut link.watched, true) {
+                        actions.push(Action::AwaitWritable(conn));
+                    }
+                    return;
+                }
+                Err(_) => return self.lost(conn, now),
+            }
+        }
+        if std::mem::take(&mut link.watched) {
+            actions.push(Action::StopWriting(conn));
+        }
+        if link.ending {
+            link.parting = true;
+            // The other side may have closed already.
+            let _ = socket.shutdown(Shutdown::Write);
+            engine.closed(conn, now);
+            actions.push(Action::Part(conn));
+        }
+    }
+
+    /// Closes the peer.
+    pub(crate) fn close(&mut self, now: Moment) {
+        self.closed = true;
+        self.engine.close(now);
+    }
+
+    /// Why nothing can be sent when there is nobody to send it to.
+    pub(crate) fn no_unit(&self, role: &str) -> Error {
+        match self.closed {
+            true => Error::new(ErrorKind::Closed, "The peer is closed"),
+            false => Error::new(ErrorKind::NoUnit, format!("No units serve the role \"{role}\"")),
+        }
+    }
+
+    // Answers.
+
+    /// Answers when the unit has room; otherwise as soon as it has.
+    pub(crate) fn answer(
+        &mut self,
+        unit: UnitId,
+        question: Question,
+        outcome: Result<Payload<'_>, &str>,
+        now: Moment,
+    ) {
+        let late = &mut self.late;
+        self.engine.with_unit(unit, now, |machine| {
+            let nobody = matches!(question, Question::None);
+            // Answers of different requests have no order, but one that is late must not starve.
+            if nobody || !machine.is_open() || (!late.contains_key(&unit) && machine.has_room()) {
+                return answer(machine, question, outcome);
+            }
+            machine.note_full(now);
+            let outcome = outcome.map(Data::from).map_err(str::to_owned);
+            late.entry(unit).or_default().push_back((question, outcome));
+        });
+    }
+
+    /// A unit has room again, or is gone.
+    pub(crate) fn has_room(&mut self, unit: UnitId, now: Moment) {
+        let Some(mut late) = self.late.remove(&unit) else { return };
+        self.engine.with_unit(unit, now, |machine| {
+            while (machine.has_room() || !machine.is_open())
+                && let Some((question, outcome)) = late.pop_front()
+            {
+                let outcome = outcome.as_ref().map(Data::payload).map_err(String::as_str);
+                answer(machine, question, outcome);
+            }
+            if !late.is_empty() {
+                self.late.insert(unit, late);
+            }
+        });
+    }
+
+    // Time.
+
+    /// When [`State::timeout`] is to be called next.
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        let link = |conn| self.links.get(conn).and_then(|link| link.overrun_since);
+        let paused = self.paused.iter().filter_map(link).map(|since| since + PAUSE);
+        [self.engine.deadline(), paused.min()].into_iter().flatten().min()
+    }
+
+    pub(crate) fn timeout(&mut self, now: Moment) {
+        self.engine.handle_timeout(now);
+    }
+
+    /// Requests that wait, handlers that run, and streams that are open.
+    pub(crate) fn busy(&self) -> usize {
+        let units = self.engine.peer().units().filter_map(|unit| self.engine.unit(unit));
+        units.map(Unit::busy).sum()
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<EngineEvent<u32>> {
+        self.engine.poll_event()
+    }
+}
+
+fn mark(fresh: &mut Vec<ConnId>, conn: ConnId, link: &mut Link) {
+    if !std::mem::replace(&mut link.fresh, true) {
+        fresh.push(conn);
+    }
+}
+
+/// Whether to read no more from a connection for now.
+fn must_pause(engine: &Engine<u32>, conn: ConnId, link: &mut Link, now: Moment) -> bool {
+    let unit = link.unit.and_then(|unit| engine.unit(unit));
+    let overrun = unit.is_some_and(Unit::is_overrun);
+    if !overrun {
+        link.overrun_since = None;
+    } else if now.saturating_sub(*link.overrun_since.get_or_insert(now)) < PAUSE {
+        return true;
+    }
+    engine.is_clogged(conn)
+}
+
+/// Errors of sending do not matter: a unit that is gone needs no answer.
+fn answer(machine: &mut Unit<u32>, question: Question, outcome: Result<Payload<'_>, &str>) {
+    machine.handled();
+    match (question, outcome) {
+        (Question::None, _) => {}
+        (Question::Request(to), Ok(payload)) => {
+            if let Err(error) = machine.respond(to, payload)
+                && error.kind() == ErrorKind::TooLarge
+            {
+                let _ = machine.reject(to, error.text());
+            }
+        }
+        (Question::Request(to), Err(reason)) => {
+            let _ = machine.reject(to, reason);
+        }
+        (Question::Stream(offer), outcome) => {
+            let reason = outcome.err().unwrap_or("The stream was not accepted");
+            let _ = machine.refuse_stream(offer, reason);
+        }
+    }
+}
