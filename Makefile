@@ -10,7 +10,7 @@ NODE_PLATFORM = $(shell $(NODE) -p 'process.platform + "-" + process.arch + (pro
 NODE_LIBRARY = target/release/libroletalk_node.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
 NODE_ADDON = bindings-node/prebuilds/$(NODE_PLATFORM)/roletalk.node
 
-.PHONY: all build node dist test-node bench-node interop demo test bench soak fuzz lint fmt
+.PHONY: all build node dist test-node bench-node interop scenarios demo test bench soak fuzz lint fmt
 
 all: build
 
@@ -38,10 +38,18 @@ test-node: node
 	cd bindings-node && npm ci --no-audit --no-fund && $(NODE) --test test/*.test.js
 
 ## This implementation beside the originals, as far as they are here. See interop/README.md.
-interop: node
-	$(CARGO) build --locked -p roletalk-interop
+interop: players
 	cd interop && npm install || echo "npm cannot install the original; going on without"
 	$(NODE) interop/live
+
+## This implementation's packages with each other, without the originals.
+scenarios: players
+	$(NODE) interop/live --ours
+
+## The programs that take part in scenarios.
+.PHONY: players
+players: node
+	$(CARGO) build --locked -p roletalk-interop
 
 ## Several processes that find each other and do real work; checks itself.
 demo:

@@ -194,8 +194,10 @@ export interface Connection extends EventEmitter {
   close(code?: number, reason?: string): void;
   /** Destroys the socket. */
   terminate(): void;
-  /** Sends a ping. */
+  /** Sends a ping with at most 125 bytes; the event `pong` has them. */
   ping(data?: any, mask?: boolean, cb?: (err?: Error | null) => void): void;
+  ping(data: any, cb: (err?: Error | null) => void): void;
+  ping(cb: (err?: Error | null) => void): void;
 
   on(event: 'close', listener: (code: number, reason: string) => void): this;
   on(event: 'error', listener: (error: Error) => void): this;

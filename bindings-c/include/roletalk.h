@@ -27,7 +27,9 @@
  *   the library's is held during either. They must return; C++ exceptions must not leave them.
  * - Pointers that a callback gets are valid until it returns, unless it is said otherwise.
  * - In the child of a fork everything but rt_peer_new returns RT_FORKED, and so do the parent's handles
- *   after that. The library sets no signal handler, raises no SIGPIPE and does nothing at exit.
+ *   after that. A child that is forked inside a callback must not return from it.
+ * - The library sets no signal handler, raises no SIGPIPE and does nothing at exit. dlclose leaves it
+ *   loaded: its threads end with the peers, and with rt_log(RT_LOG_OFF).
  */
 
 
@@ -1661,7 +1663,8 @@ int32_t rt_log(int32_t level,
  * Cancels an operation: its callback is called with RT_CANCELED soon; a subscription is called no
  * more. The other side is not told.
  *
- * Errors: RT_INVALID_HANDLE; RT_END when it has ended already. Any thread, also inside callbacks.
+ * Errors: RT_INVALID_HANDLE; RT_END when it has ended already, also while its callback is running. Any
+ * thread, also inside callbacks.
  */
 int32_t rt_operation_cancel(rt_operation operation);
 
@@ -1684,8 +1687,9 @@ int32_t rt_peer_new(const rt_peer_options *options,
 /**
  * Closes all connections with code 4000, stops listening and dialing, and ends the peer's threads.
  * When it returns, all callbacks have returned, operations under way have called back (with RT_CLOSED,
- * RT_CONNECTION_LOST or RT_CANCELED), and every `drop` was called. That takes two seconds at most if
- * the other side does not answer, besides the time that callbacks take.
+ * RT_CONNECTION_LOST or RT_CANCELED), and every `drop` was called (where middleware has deferred
+ * contexts, that of what comes behind it follows when they are answered). That takes two seconds at
+ * most if the other side does not answer, besides the time that callbacks take.
  *
  * Inside a callback, of whichever peer, it does not wait: the rest happens when the callback has
  * returned. The peer's roles, destinations and listeners end with it; units, streams, answers and
@@ -1813,10 +1817,10 @@ int32_t rt_listener_close(rt_listener listener);
 /**
  * Serves a TCP connection that the program's own server has accepted. Its first bytes are an HTTP
  * upgrade, or, when `upgraded` is not 0, the upgrade was done already. The library owns `fd` from here
- * on, also when this fails, unless the peer's handle is invalid.
+ * on, unless this fails with RT_INVALID_ARGUMENT or RT_INVALID_HANDLE.
  *
- * Errors: RT_IO, RT_INVALID_ARGUMENT for a negative number, RT_INVALID_HANDLE. Any thread, also inside
- * callbacks.
+ * Errors: RT_INVALID_ARGUMENT when `fd` is not a connected stream socket, RT_IO, RT_INVALID_HANDLE. Any
+ * thread, also inside callbacks.
  */
 int32_t rt_peer_accept_fd(rt_peer peer,
                           int32_t fd,

@@ -569,12 +569,19 @@ public:
     /// The units that serve the role.
     std::vector<Unit> units() const {
         std::vector<Unit> units;
-        auto add = [](void *user_data, rt_unit unit) {
-            rt_unit own;
-            if (rt_unit_clone(unit, &own) == RT_OK)
-                static_cast<std::vector<Unit> *>(user_data)->emplace_back(own);
+        std::exception_ptr failed;
+        auto collect = [&](rt_unit unit) noexcept {
+            try {
+                units.push_back(Unit::keep(unit));
+            } catch (...) {
+                failed = std::current_exception();
+            }
         };
-        detail::check(rt_destination_each_unit(destination_, add, &units));
+        auto call = [](void *user_data, rt_unit unit) {
+            (*static_cast<decltype(collect) *>(user_data))(unit);
+        };
+        detail::check(rt_destination_each_unit(destination_, call, &collect));
+        if (failed) std::rethrow_exception(failed);
         return units;
     }
 

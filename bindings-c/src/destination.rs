@@ -20,7 +20,7 @@ use crate::{
     task::Task,
     types::*,
     unit,
-    wait::{Limit, block_on},
+    wait::{Limit, block_on, check_may_wait},
 };
 
 pub(crate) struct DestinationObject {
@@ -247,10 +247,7 @@ pub unsafe extern "C" fn rt_destination_request(
         // SAFETY: the contract of pointers in the header's introduction.
         let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
         check_answer(answer)?;
-        if queue::is_inline() {
-            // Before anything is sent.
-            object.wait(Limit::Never, std::future::pending::<()>())?;
-        }
+        check_may_wait(Limit::Never)?;
         let request = request(&object.destination, event, data, &options)?;
         let answered = object.wait(Limit::Never, request)??;
         // SAFETY: as above.
@@ -462,7 +459,7 @@ pub unsafe extern "C" fn rt_destination_survey_async(
                 }
             }
         };
-        let task = Task::spawn(&object.queue, Box::pin(hearing));
+        let task = Task::spawn(&object.queue, hearing);
         // SAFETY: as above.
         unsafe { put_operation(operation, task) }
     })
@@ -535,6 +532,7 @@ pub unsafe extern "C" fn rt_destination_readable(
         options.timeout()?;
         check_out(stream, "stream")?;
         check_answer(answer)?;
+        check_may_wait(Limit::Never)?;
         let opening = open!(readable, object.destination, event, data, options);
         let (opened, answered) = object.wait(Limit::Never, opening)??;
         let end = ReadEnd::insert(opened, object.queue.clone());
@@ -566,6 +564,7 @@ pub unsafe extern "C" fn rt_destination_writable(
         options.timeout()?;
         check_out(stream, "stream")?;
         check_answer(answer)?;
+        check_may_wait(Limit::Never)?;
         let opening = open!(writable, object.destination, event, data, options);
         let (opened, answered) = object.wait(Limit::Never, opening)??;
         let end = WriteEnd::insert(opened, object.queue.clone());

@@ -189,8 +189,7 @@ pub unsafe extern "C" fn rt_peer_on_event(
                 }
             }
         };
-        let task = Task::spawn(&object.queue, Box::pin(telling));
-        object.queue.end_with_peer(&task);
+        let task = Task::spawn_endless(&object.queue, telling);
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { put_operation(operation, task) }
     })

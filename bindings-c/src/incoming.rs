@@ -110,6 +110,14 @@ pub(crate) struct Handler {
     pub(crate) layers: [Arc<Layers>; 2],
 }
 
+impl Handler {
+    /// For what needs no handler any more.
+    fn none(queue: Arc<Queue>) -> Handler {
+        let closure = Closure::new(None, std::ptr::null_mut(), None);
+        Handler { closure, queue, layers: Default::default() }
+    }
+}
+
 /// Something that came, until it is answered.
 pub(crate) struct Exchange {
     /// Shared with the callback that is looking at it, whatever happens to the exchange meanwhile.
@@ -418,7 +426,14 @@ pub unsafe extern "C" fn rt_context_defer(context: rt_context, deferred: *mut rt
         if told {
             return Err(Failure::invalid("There is nothing to defer in an outcome handler"));
         }
-        let exchange = context.take()?;
+        let mut exchange = context.take()?;
+        if exchange.is_through() {
+            // It may be kept for longer than the handler.
+            exchange.handler = Arc::new(Handler::none(exchange.queue().clone()));
+            if let Some(detour) = &mut exchange.detour {
+                detour.at -= std::mem::take(&mut detour.layers).len();
+            }
+        }
         let id = table::insert(Arc::new(Kept(Mutex::new(Some(exchange)))));
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { put(deferred, rt_context { id }, "deferred") }

@@ -243,7 +243,8 @@ pub(crate) fn check_operation(operation: *mut rt_operation) -> Result<(), Failur
 /// Cancels an operation: its callback is called with RT_CANCELED soon; a subscription is called no
 /// more. The other side is not told.
 ///
-/// Errors: RT_INVALID_HANDLE; RT_END when it has ended already. Any thread, also inside callbacks.
+/// Errors: RT_INVALID_HANDLE; RT_END when it has ended already, also while its callback is running. Any
+/// thread, also inside callbacks.
 #[unsafe(no_mangle)]
 pub extern "C" fn rt_operation_cancel(operation: rt_operation) -> i32 {
     enter(|| match table::get::<Task>(operation.id)?.cancel() {

@@ -71,7 +71,8 @@ pub(crate) unsafe fn write<T: Sized>(to: *mut T, value: &T) -> Result<(), Failur
 fn check_size<T: Sized>(size: usize) -> Result<(), Failure> {
     // No struct will ever be larger than this.
     const LARGEST: usize = 64 << 10;
-    if size < size_of::<usize>() || size > LARGEST {
+    // No version's struct ends within a pointer.
+    if size < size_of::<usize>() || size > LARGEST || !size.is_multiple_of(align_of::<T>()) {
         let text = format!("the struct_size of the {} is {size}: set it to its sizeof", T::NAME);
         return Err(Failure::invalid(text));
     }
@@ -125,7 +126,7 @@ mod tests {
             let read_newer = unsafe { read(newer.as_ptr().cast::<Known>()) };
             assert_eq!(read_newer.is_ok(), understood, "{extra}");
         }
-        for size in [0, 7, u64::MAX] {
+        for size in [0, 7, 12, u64::MAX] {
             let wrong = [size, 7, 8];
             // SAFETY: nothing is read behind a wrong size.
             assert!(unsafe { read(wrong.as_ptr().cast::<Known>()) }.is_err(), "{size}");

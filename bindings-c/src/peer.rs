@@ -28,7 +28,7 @@ use crate::{
     table,
     types::*,
     unit,
-    wait::{Limit, block_on},
+    wait::{Limit, block_on, check_may_wait},
 };
 
 /// How long a name lookup that is under way may hold up the end of a peer.
@@ -403,24 +403,37 @@ impl PeerObject {
     }
 }
 
-/// Starts a thread that no signal of the program's is delivered to, and that no write to a closed
-/// socket can kill.
+/// Keeps the program's signals from this thread: no handler of theirs runs on it, and no write to a
+/// closed socket can kill the process. Gives the mask before. What the thread itself causes still
+/// arrives, for crash reporters.
+fn block_signals() -> libc::sigset_t {
+    const OWN: [i32; 6] =
+        [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT];
+    // SAFETY: both sets are local variables that the functions fill before they are read.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        let mut before = std::mem::zeroed();
+        libc::sigfillset(&mut set);
+        for signal in OWN {
+            libc::sigdelset(&mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, &mut before);
+        before
+    }
+}
+
+/// Starts a thread with [blocked signals](block_signals).
 pub(crate) fn spawn(
     name: &str,
     body: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>, Failure> {
     let builder = std::thread::Builder::new().name(name.to_owned());
-    // SAFETY: both sets are local variables that the functions fill before they are read.
-    unsafe {
-        let mut all = std::mem::zeroed();
-        let mut before = std::mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        // The new thread has the mask of this one.
-        let thread = builder.spawn(body);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
-        thread.map_err(io_error)
-    }
+    let before = block_signals();
+    // The new thread has the mask of this one.
+    let thread = builder.spawn(body);
+    // SAFETY: the mask is a local variable.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
+    thread.map_err(io_error)
 }
 
 /// The thread that does a peer's input and output, from its beginning to its end.
@@ -460,7 +473,10 @@ fn drive(
 pub unsafe extern "C" fn rt_peer_new(options: *const rt_peer_options, peer: *mut rt_peer) -> i32 {
     enter_any(|| {
         check_out(peer, "peer")?;
-        process::renew_after_fork(table::renew);
+        process::renew_after_fork(|| {
+            table::renew();
+            queue::leave_frames();
+        });
         // SAFETY: the contract of pointers in the header's introduction, here and below.
         let options = unsafe { read_or_default(options) }?;
         let queue = Queue::new(options.callbacks)?;
@@ -490,10 +506,25 @@ pub unsafe extern "C" fn rt_peer_new(options: *const rt_peer_options, peer: *mut
                 reconnect.cap = Duration::from_millis(options.reconnect_cap_ms);
             }
         });
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(io_error)?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            // Name lookups have threads of their own, which whoever listens may start.
+            .on_thread_start(|| {
+                block_signals();
+            })
+            .build()
+            .map_err(io_error)?;
         let built = {
             let _runtime = runtime.enter();
-            builder.build()?
+            builder.build()
+        };
+        let built = match built {
+            Ok(built) => built,
+            Err(error) => {
+                // Dropping it would wait, which an inline callback must not.
+                runtime.shutdown_background();
+                return Err(error.into());
+            }
         };
         let id = table::insert(Arc::new(PeerObject::new(built, runtime, queue)?));
         // SAFETY: as above.
@@ -503,8 +534,9 @@ pub unsafe extern "C" fn rt_peer_new(options: *const rt_peer_options, peer: *mut
 
 /// Closes all connections with code 4000, stops listening and dialing, and ends the peer's threads.
 /// When it returns, all callbacks have returned, operations under way have called back (with RT_CLOSED,
-/// RT_CONNECTION_LOST or RT_CANCELED), and every `drop` was called. That takes two seconds at most if
-/// the other side does not answer, besides the time that callbacks take.
+/// RT_CONNECTION_LOST or RT_CANCELED), and every `drop` was called (where middleware has deferred
+/// contexts, that of what comes behind it follows when they are answered). That takes two seconds at
+/// most if the other side does not answer, besides the time that callbacks take.
 ///
 /// Inside a callback, of whichever peer, it does not wait: the rest happens when the callback has
 /// returned. The peer's roles, destinations and listeners end with it; units, streams, answers and
@@ -725,6 +757,9 @@ pub unsafe extern "C" fn rt_peer_listen(
         let made = object.wait(Limit::Never, object.peer.listen_with(address, options))??;
         let mut owned = object.owned()?;
         let handle = rt_listener { id: table::insert(Arc::new(ListenerObject(made))) };
+        if owned.listeners.len().is_power_of_two() {
+            owned.listeners.retain(|known| table::get::<ListenerObject>(known.id).is_ok());
+        }
         owned.listeners.push(handle);
         match listener.is_null() {
             true => Ok(()),
@@ -766,20 +801,20 @@ pub extern "C" fn rt_listener_close(listener: rt_listener) -> i32 {
 
 /// Serves a TCP connection that the program's own server has accepted. Its first bytes are an HTTP
 /// upgrade, or, when `upgraded` is not 0, the upgrade was done already. The library owns `fd` from here
-/// on, also when this fails, unless the peer's handle is invalid.
+/// on, unless this fails with RT_INVALID_ARGUMENT or RT_INVALID_HANDLE.
 ///
-/// Errors: RT_IO, RT_INVALID_ARGUMENT for a negative number, RT_INVALID_HANDLE. Any thread, also inside
-/// callbacks.
+/// Errors: RT_INVALID_ARGUMENT when `fd` is not a connected stream socket, RT_IO, RT_INVALID_HANDLE. Any
+/// thread, also inside callbacks.
 #[unsafe(no_mangle)]
 pub extern "C" fn rt_peer_accept_fd(peer: rt_peer, fd: i32, upgraded: i32) -> i32 {
     use std::os::fd::FromRawFd;
 
     enter(|| {
         let object = get(peer)?;
-        if fd < 0 {
-            return Err(Failure::invalid("The file descriptor is negative"));
+        if !is_stream(fd) {
+            return Err(Failure::invalid("The file descriptor is not a connected stream socket"));
         }
-        // SAFETY: the caller gives the descriptor away.
+        // SAFETY: it is open, and the caller gives it away.
         let stream = unsafe { std::net::TcpStream::from_raw_fd(fd) };
         stream.set_nonblocking(true).map_err(io_error)?;
         let _ = stream.set_nodelay(true);
@@ -796,6 +831,22 @@ pub extern "C" fn rt_peer_accept_fd(peer: rt_peer, fd: i32, upgraded: i32) -> i3
         });
         Ok(())
     })
+}
+
+/// Whether it is a stream socket that does not listen.
+fn is_stream(fd: i32) -> bool {
+    let option = |name| {
+        let mut value = 0_i32;
+        let mut len = size_of::<i32>() as libc::socklen_t;
+        // SAFETY: the descriptor may be anything; `value` and `len` are local variables of the right
+        // size.
+        let asked = unsafe {
+            let value = std::ptr::from_mut(&mut value).cast();
+            libc::getsockopt(fd, libc::SOL_SOCKET, name, value, &mut len)
+        };
+        (asked == 0).then_some(value)
+    };
+    option(libc::SO_TYPE) == Some(libc::SOCK_STREAM) && option(libc::SO_ACCEPTCONN) == Some(0)
 }
 
 /// Connects to a `ws://` or `wss://` address, and again whenever the connection is lost, until
@@ -821,6 +872,7 @@ pub unsafe extern "C" fn rt_peer_connect(
         if !unit.is_null() {
             check_out(unit, "unit")?;
         }
+        check_may_wait(Limit::Never)?;
         let connected = object.wait(Limit::Never, object.peer.connect_with(address, options))??;
         match unit.is_null() {
             true => Ok(()),

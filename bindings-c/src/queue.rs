@@ -26,6 +26,7 @@ use crate::{
     task::Task,
     types::rt_unit,
     unit::UnitHandle,
+    wait::{Limit, check_may_wait},
 };
 
 /// Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
@@ -171,13 +172,18 @@ impl Queue {
         self.push(Item::Release(release));
     }
 
-    /// Ends a task together with the peer.
-    pub(crate) fn end_with_peer(&self, task: &Arc<Task>) {
-        let endless = &mut self.lock().endless;
+    /// Ends a task together with the peer. False when that has ended already.
+    pub(crate) fn end_with_peer(&self, task: &Arc<Task>) -> bool {
+        let mut state = self.lock();
+        if state.ended {
+            return false;
+        }
+        let endless = &mut state.endless;
         if endless.len().is_power_of_two() {
             endless.retain(|task| task.strong_count() > 0);
         }
         endless.push(Arc::downgrade(task));
+        true
     }
 
     /// Says that the peer has ended: what waits is still run.
@@ -259,20 +265,22 @@ impl Queue {
     /// Runs what waits until the queue ends, when the peer has ended.
     pub(crate) fn run_rest(self: &Arc<Queue>) {
         let mut state = self.lock();
-        while std::mem::replace(&mut state.polled, true) {
+        while state.polled {
             state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        drop(state);
+        let _polling = Polling::begin(self, &mut state);
         let mut items = Vec::new();
-        while self.take(&mut self.lock(), &mut items).is_some() {
+        while self.take(&mut state, &mut items).is_some() {
+            if items.is_empty() {
+                state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            drop(state);
             self.run(&mut items);
+            state = self.lock();
         }
-        self.end_poll();
-    }
-
-    fn end_poll(&self) {
-        self.lock().polled = false;
-        self.ready.notify_all();
+        // Before `_polling`, which takes it.
+        drop(state);
     }
 
     /// The body of `rt_poll`: waits until something is there, and runs it. How many callbacks' worth
@@ -284,11 +292,15 @@ impl Queue {
         if !self.is_polled() {
             return Err(Failure::invalid("The peer was not made with RT_CALLBACKS_POLL"));
         }
+        if wait.is_some() {
+            check_may_wait(Limit::Never)?;
+        }
         let mut items = Vec::new();
         let mut state = self.lock();
-        if std::mem::replace(&mut state.polled, true) {
+        if state.polled {
             return Err(Failure::invalid("Another thread is inside rt_poll, or this one already"));
         }
+        let _polling = Polling::begin(self, &mut state);
         let ended = loop {
             if self.take(&mut state, &mut items).is_none() {
                 break true;
@@ -307,7 +319,6 @@ impl Queue {
         drop(state);
         let count = items.len();
         self.run(&mut items);
-        self.end_poll();
         Ok((count, ended))
     }
 
@@ -335,6 +346,23 @@ impl Queue {
         if now - begun > SLOW_BATCH {
             self.lock().slow_until = Some(now + SLOW_FOR);
         }
+    }
+}
+
+/// The right to be the one who runs callbacks of [`Consumer::Poll`].
+struct Polling<'a>(&'a Queue);
+
+impl<'a> Polling<'a> {
+    fn begin(queue: &'a Queue, state: &mut State) -> Polling<'a> {
+        state.polled = true;
+        Polling(queue)
+    }
+}
+
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        self.0.lock().polled = false;
+        self.0.ready.notify_all();
     }
 }
 
@@ -384,6 +412,13 @@ fn forget_unit(unit: Option<(Unit, u64)>) {
     }
 }
 
+/// In the child of a fork inside a callback: that callback is the parent's.
+pub(crate) fn leave_frames() {
+    let frames = FRAMES.try_with(|frames| std::mem::take(&mut *frames.borrow_mut()));
+    // What they hold may be locked by threads that do not exist here.
+    std::mem::forget(frames);
+}
+
 fn with_frame<T>(work: impl FnOnce(&mut Frame) -> T) -> Option<T> {
     // No frame while the thread ends.
     FRAMES.try_with(|frames| frames.borrow_mut().last_mut().map(work)).ok().flatten()
@@ -396,7 +431,10 @@ pub(crate) fn in_callback() -> bool {
 
 /// Whether this thread does a peer's input and output.
 pub(crate) fn is_inline() -> bool {
-    with_frame(|frame| frame.queue.is_inline()).unwrap_or(false)
+    // In any frame: what runs inside a callback holds that up, too.
+    let inline =
+        FRAMES.try_with(|frames| frames.borrow().iter().any(|frame| frame.queue.is_inline()));
+    inline.unwrap_or(false)
 }
 
 /// Gives an answer, together with others if this thread is running callbacks.

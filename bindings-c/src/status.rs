@@ -95,7 +95,9 @@ impl Failure {
 
     /// Makes it this thread's last error.
     fn report(self) -> i32 {
-        LAST.with_borrow_mut(|last| {
+        // While the thread ends there is no text any more.
+        let _ = LAST.try_with(|last| {
+            let mut last = last.borrow_mut();
             last.clear();
             last.push_str(&self.text);
         });
@@ -136,7 +138,8 @@ pub(crate) fn enter_any(body: impl FnOnce() -> Result<(), Failure>) -> i32 {
 /// thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn rt_last_error() -> rt_string {
-    LAST.with_borrow(|last| rt_string::lend(last))
+    let last = LAST.try_with(|last| rt_string::lend(&last.borrow()));
+    last.unwrap_or_else(|_| rt_string::lend(""))
 }
 
 /// The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Any thread. Valid for

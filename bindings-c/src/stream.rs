@@ -24,7 +24,7 @@ use crate::{
     task::Task,
     types::*,
     unit,
-    wait::{Limit, block_on},
+    wait::{Limit, block_on, check_may_wait},
 };
 
 /// Called once when a stream can go on, where the peer's callbacks run.
@@ -139,8 +139,7 @@ impl<S: Send + 'static> End<S> {
                 }
             })
         });
-        let task = Task::spawn(&self.queue, Box::pin(waiting));
-        self.queue.end_with_peer(&task);
+        Task::spawn_endless(&self.queue, waiting);
         Ok(())
     }
 }
@@ -346,6 +345,7 @@ pub unsafe extern "C" fn rt_writable_write(
         if !(written.is_null() && limit == Limit::Never) {
             check_out(written, "written")?;
         }
+        check_may_wait(limit)?;
         let mut done = 0;
         let outcome = end.wait(limit, |writing, cx| {
             let stream = match &mut writing.stream {
@@ -423,7 +423,9 @@ pub unsafe extern "C" fn rt_writable_unit(stream: rt_writable, unit: *mut rt_uni
 pub extern "C" fn rt_writable_finish(stream: rt_writable, timeout_ms: i64) -> i32 {
     enter(|| {
         let end = table::get::<WriteEnd>(stream.id)?;
-        end.wait(Limit::from_millis(timeout_ms), |writing, cx| {
+        let limit = Limit::from_millis(timeout_ms);
+        check_may_wait(limit)?;
+        end.wait(limit, |writing, cx| {
             writing.finished = true;
             end.readiness.moved.store(false, Ordering::Release);
             match &mut writing.stream {

@@ -11,9 +11,18 @@ use std::{
 
 use crate::queue::{Item, Queue};
 
-pub(crate) type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// What a task does.
+trait Work: Send {
+    /// Goes on until it has to wait.
+    fn step(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
 
-/// A future that the queue polls. A request costs one of these and no task of the runtime's: its
+    /// Called once after the last step, when nobody can cancel any more.
+    fn finish(self: Pin<&mut Self>);
+}
+
+type BoxWork = Pin<Box<dyn Work>>;
+
+/// Work that the queue takes forward. A request costs one of these and no task of the runtime's: its
 /// waker, called where the answer is read, only puts it into the queue.
 pub(crate) struct Task {
     queue: Arc<Queue>,
@@ -23,9 +32,9 @@ pub(crate) struct Task {
 }
 
 enum State {
-    Waiting(BoxFuture),
-    /// It is being polled, perhaps in a callback that cancels it.
-    Polled,
+    Waiting(BoxWork),
+    /// It takes a step, perhaps in a callback that cancels it.
+    Running,
     Ended,
 }
 
@@ -36,9 +45,25 @@ impl Task {
     }
 
     /// Runs a future; its first step, too, happens where callbacks run.
-    pub(crate) fn spawn(queue: &Arc<Queue>, future: BoxFuture) -> Arc<Task> {
-        let task = Task::new(queue, State::Waiting(future));
+    pub(crate) fn spawn(
+        queue: &Arc<Queue>,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> Arc<Task> {
+        let task = Task::new(queue, State::Waiting(Box::pin(Plain(future))));
         task.wake_by_ref();
+        task
+    }
+
+    /// As [`spawn`](Task::spawn), for what nothing ends but the end of the peer.
+    pub(crate) fn spawn_endless(
+        queue: &Arc<Queue>,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> Arc<Task> {
+        let task = Task::new(queue, State::Waiting(Box::pin(Plain(future))));
+        match queue.end_with_peer(&task) {
+            true => task.wake_by_ref(),
+            false => drop(task.cancel()),
+        }
         task
     }
 
@@ -50,20 +75,20 @@ impl Task {
         state: S,
         then: fn(S, T),
     ) -> Result<Arc<Task>, (T, S)> {
-        let task = Task::new(queue, State::Polled);
+        let task = Task::new(queue, State::Running);
         // On the heap before its first step, since it must not move after that.
-        let mut future = Box::pin(Started { begin, state: Some(state), then });
+        let mut work = Box::pin(Started { begin, end: End::Open(state), then });
         let waker = Waker::from(task.clone());
         let mut cx = Context::from_waker(&waker);
         // Woken meanwhile, it waits for this lock.
         let mut guard = task.lock();
-        match future.as_mut().step(&mut cx) {
-            Poll::Ready(ended) => {
+        match work.as_mut().step(&mut cx) {
+            Poll::Ready(()) => {
                 *guard = State::Ended;
-                Err(ended)
+                Err(work.as_mut().end().expect("the last step leaves a result"))
             }
             Poll::Pending => {
-                *guard = State::Waiting(future);
+                *guard = State::Waiting(work);
                 drop(guard);
                 Ok(task)
             }
@@ -77,10 +102,10 @@ impl Task {
     /// Takes a step, where callbacks run.
     pub(crate) fn run(self: Arc<Self>) {
         self.queued.store(false, Ordering::Release);
-        let mut future = {
+        let mut work = {
             let mut state = self.lock();
-            match std::mem::replace(&mut *state, State::Polled) {
-                State::Waiting(future) => future,
+            match std::mem::replace(&mut *state, State::Running) {
+                State::Waiting(work) => work,
                 other => {
                     *state = other;
                     return;
@@ -88,25 +113,24 @@ impl Task {
             }
         };
         let waker = Waker::from(self.clone());
-        let done = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        let done = work.as_mut().step(&mut Context::from_waker(&waker)).is_ready();
         let mut state = self.lock();
-        match &*state {
-            State::Polled if !done => *state = State::Waiting(future),
-            // It was canceled meanwhile, or is done.
-            _ => {
+        match (&*state, done) {
+            (State::Running, false) => *state = State::Waiting(work),
+            (State::Running, true) => {
                 *state = State::Ended;
                 drop(state);
-                drop(future);
+                work.as_mut().finish();
             }
+            // It was canceled meanwhile. What is dropped may do anything: not under the lock.
+            _ => drop(state),
         }
     }
 
     /// Ends it: false when it has ended already.
     pub(crate) fn cancel(&self) -> bool {
-        let mut state = self.lock();
-        let before = std::mem::replace(&mut *state, State::Ended);
-        drop(state);
-        // A future that is dropped may do anything.
+        let before = std::mem::replace(&mut *self.lock(), State::Ended);
+        // What is dropped here, without the lock, may do anything.
         !matches!(before, State::Ended)
     }
 }
@@ -120,31 +144,65 @@ impl Wake for Task {
     }
 }
 
+/// A future that does by itself what there is to do.
+struct Plain<F>(F);
+
+impl<F: Future<Output = ()> + Send> Work for Plain<F> {
+    fn step(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: the future stays where it is.
+        unsafe { self.map_unchecked_mut(|plain| &mut plain.0) }.poll(cx)
+    }
+
+    fn finish(self: Pin<&mut Self>) {}
+}
+
 /// A future and what to do with its result.
 struct Started<F, S, T> {
     begin: F,
-    state: Option<S>,
+    end: End<S, T>,
     then: fn(S, T),
 }
 
-impl<F: Future<Output = T>, S, T> Started<F, S, T> {
-    fn step(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(T, S)> {
-        // SAFETY: `begin` stays where it is; `state` is not pinned.
-        let Started { begin, state, .. } = unsafe { self.get_unchecked_mut() };
-        // SAFETY: as above.
-        let begin = unsafe { Pin::new_unchecked(begin) };
-        begin.poll(cx).map(|result| {
-            let state = state.take();
-            (result, state.expect("a task is not polled after its end"))
-        })
+enum End<S, T> {
+    Open(S),
+    Here(T, S),
+    Over,
+}
+
+impl<F, S, T> Started<F, S, T> {
+    /// What [`End`] there is to see to, once.
+    fn end(self: Pin<&mut Self>) -> Option<(T, S)> {
+        // SAFETY: `begin`, which alone is pinned, stays where it is.
+        let Started { end, .. } = unsafe { self.get_unchecked_mut() };
+        match std::mem::replace(end, End::Over) {
+            End::Here(result, state) => Some((result, state)),
+            End::Open(_) | End::Over => None,
+        }
     }
 }
 
-impl<F: Future<Output = T>, S, T> Future for Started<F, S, T> {
-    type Output = ();
+impl<F, S, T> Work for Started<F, S, T>
+where
+    F: Future<Output = T> + Send,
+    S: Send,
+    T: Send,
+{
+    fn step(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: `begin`, which alone is pinned, stays where it is.
+        let Started { begin, end, .. } = unsafe { self.get_unchecked_mut() };
+        // SAFETY: as above.
+        let begin = unsafe { Pin::new_unchecked(begin) };
+        begin.poll(cx).map(|result| {
+            if let End::Open(state) = std::mem::replace(end, End::Over) {
+                *end = End::Here(result, state);
+            }
+        })
+    }
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn finish(self: Pin<&mut Self>) {
         let then = self.then;
-        self.step(cx).map(|(result, state)| then(state, result))
+        if let Some((result, state)) = self.end() {
+            then(state, result);
+        }
     }
 }

@@ -55,6 +55,19 @@ fn waker() -> Waker {
     WAKER.try_with(|waker| waker.get_or_init(make).clone()).unwrap_or_else(|_| make())
 }
 
+/// Refuses to wait on a thread that does a peer's input and output: to be called before anything is
+/// done that could not be undone.
+///
+/// # Errors
+/// [`RT_WOULD_DEADLOCK`].
+pub(crate) fn check_may_wait(limit: Limit) -> Result<(), Failure> {
+    if limit == Limit::Now || !queue::is_inline() {
+        return Ok(());
+    }
+    let text = "A callback on the library's own thread must not wait: use the call that calls back";
+    Err(Failure::new(RT_WOULD_DEADLOCK, text))
+}
+
 /// Waits for a future on this thread.
 ///
 /// # Errors
@@ -79,11 +92,7 @@ pub(crate) fn block_on<F: Future>(
     if limit == Limit::Now {
         return Err(Failure::new(RT_WOULD_BLOCK, "It cannot be done without waiting"));
     }
-    if queue::is_inline() {
-        let text =
-            "A callback on the library's own thread must not wait: use the call that calls back";
-        return Err(Failure::new(RT_WOULD_DEADLOCK, text));
-    }
+    check_may_wait(limit)?;
     // Those that were answered in this callback must not wait for it.
     queue::flush_answers();
     let until = match limit {

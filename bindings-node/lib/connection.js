@@ -2,6 +2,7 @@
 
 const { EventEmitter } = require('node:events');
 const { Socket } = require('node:net');
+const { EMPTY } = require('./data.js');
 const { RoletalkError } = require('./errors.js');
 const { call, emit } = require('./guard.js');
 const { NONE } = require('./protocol.js');
@@ -14,6 +15,9 @@ const CLOSE_TIMEOUT = 2_000;
 
 /** What the socket is given at once, so that it can be seen how writing goes on. */
 const SLICE = 512 * 1024;
+
+/** The most that a ping may carry, in bytes. */
+const MAX_PING = 125;
 
 const CONNECTING = 0;
 const OPEN = 1;
@@ -89,15 +93,21 @@ class Connection extends EventEmitter {
     this._socket.destroy();
   }
 
-  /** Sends a ping; the event `pong` tells of the answer. `data` and `mask` are ignored. */
+  /**
+   * Sends a ping; the event `pong` tells of the answer. Masked is what has to be.
+   * @param {string | number | Buffer | ArrayBufferView | ArrayBuffer} [data] at most 125 bytes
+   */
   ping(data, mask, callback) {
     const done = [data, mask, callback].find((argument) => typeof argument === 'function');
     if (this.readyState !== OPEN) {
-      if (done) process.nextTick(done, new Error(`WebSocket is not open: readyState ${this.readyState}`));
+      const state = this.readyState === CLOSING ? 'CLOSING' : 'CLOSED';
+      done?.(new Error(`WebSocket is not open: readyState ${this.readyState} (${state})`));
       return;
     }
+    const payload = typeof data === 'function' ? EMPTY : toBytes(data);
+    if (payload.length > MAX_PING) throw new RangeError(`The data size must not be greater than ${MAX_PING} bytes`);
     const { host } = this;
-    host.native.ping(this.number, host.now());
+    host.native.ping(this.number, payload, host.now());
     host.schedule();
     if (done) this._onceWritten(done);
   }
@@ -241,6 +251,14 @@ class Connection extends EventEmitter {
     host.native.closed(this.number, host.now());
     host.schedule();
   }
+}
+
+/** What `ws` takes as the data of a ping. */
+function toBytes(data) {
+  if (!data && data !== 0) return EMPTY;
+  if (Buffer.isBuffer(data)) return data;
+  if (ArrayBuffer.isView(data)) return Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+  return Buffer.from(typeof data === 'number' ? String(data) : data);
 }
 
 function closed() {

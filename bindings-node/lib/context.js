@@ -94,9 +94,14 @@ class AnswerContext extends Context {
   }
 }
 
+/** The text of what a request was rejected with. */
+function reasonOf({ type, data, origin }) {
+  return type === 'object' || type === 'binary' ? origin.raw.toString() : String(data);
+}
+
 /** The context of a request that came to nothing. */
 function failedContext(unit, rtt) {
   return { unit, data: null, rtt };
 }
 
-module.exports = { AnswerContext, MessageContext, RequestContext, failedContext, kExchange };
+module.exports = { AnswerContext, MessageContext, RequestContext, failedContext, kExchange, reasonOf };

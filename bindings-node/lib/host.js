@@ -3,8 +3,8 @@
 const { performance } = require('node:perf_hooks');
 const { NativePeer } = require('./addon.js');
 const { Commands } = require('./commands.js');
-const { EMPTY, Kind, kindOf } = require('./data.js');
-const { AnswerContext, MessageContext, RequestContext, failedContext } = require('./context.js');
+const { Kind, kindOf } = require('./data.js');
+const { AnswerContext, MessageContext, RequestContext, failedContext, reasonOf } = require('./context.js');
 const { EventReader, bytes, words } = require('./events.js');
 const { call, emit } = require('./guard.js');
 const { CODES, PlainError, RoletalkError } = require('./errors.js');
@@ -17,9 +17,11 @@ const {
   Header,
   LARGE,
   NONE,
+  NOT_SENT,
   OUTPUT_WORDS,
   OUTPUTS,
   Op,
+  REJECTED,
 } = require('./protocol.js');
 
 const OUTPUT = 4 * LARGE;
@@ -338,10 +340,10 @@ class Host {
           this.conns[words[at + 1]]._closing(words[at + 2], this.events.text(at));
           break;
         case Op.PING:
-          emit(this.conns[words[at + 1]], 'ping', EMPTY);
+          emit(this.conns[words[at + 1]], 'ping', this.events.payloadOf(at, first));
           break;
         case Op.PONG:
-          emit(this.conns[words[at + 1]], 'pong', EMPTY);
+          emit(this.conns[words[at + 1]], 'pong', this.events.payloadOf(at, first));
           break;
         default:
           this.peerEvent(at, first);
@@ -452,18 +454,15 @@ class Host {
     const { unit, callback, sent, late } = slot;
     const rtt = Math.ceil(this.time - sent);
     this.freeSlot(number);
+    const wrong = words[at + 2];
     if (first & Flag.FAILED) {
       const code = CODES[(first >> 8) & 0xff];
       const error =
-        late && words[at + 2] === 1
+        late && wrong === NOT_SENT
           ? new PlainError(code, 'Missing underlying sockets to send data')
           : new RoletalkError(code, this.events.text(at));
       const ctx = failedContext(unit, rtt);
-      if (code === 'REJECTED') {
-        ctx.data = error.message;
-        ctx.type = 'string';
-      }
-      if (code === 'CONNECTION_LOST' && words[at + 2] === 0) {
+      if (code === 'CONNECTION_LOST' && wrong === 0) {
         // Those who wait hear of it after the unit has closed.
         unit._lost.push(() => callback(error, ctx));
         return;
@@ -476,7 +475,7 @@ class Host {
     } catch (error) {
       return callback(new RoletalkError('DATA', error.message, { cause: error }), failedContext(unit, rtt));
     }
-    callback(null, ctx);
+    callback(wrong === REJECTED ? new RoletalkError('REJECTED', reasonOf(ctx)) : null, ctx);
   }
 
   sent(at, first) {

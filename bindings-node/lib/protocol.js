@@ -49,6 +49,9 @@ const Flag = {
 };
 /** Flag of a piece of output: the socket ends behind it. */
 const ENDING = 1;
+/** How an answer went wrong: the request was not even sent, or was rejected with the payload. */
+const NOT_SENT = 1;
+const REJECTED = 2;
 /** Stands for no number. */
 const NONE = 0xffffffff;
 /** Payloads above this do not travel in shared memory. */
@@ -69,6 +72,8 @@ module.exports = {
   Header,
   Flag,
   ENDING,
+  NOT_SENT,
+  REJECTED,
   NONE,
   LARGE,
   StreamState,

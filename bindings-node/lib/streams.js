@@ -61,9 +61,9 @@ class Channel {
       this.stream._wake();
       return;
     }
-    // The original wraps what a unit gives as reason.
-    const text = error.code === 'REJECTED' ? JSON.stringify({ data: error.message }) : error.message;
-    const message = `Unit rejected request for ${this.kind} stream: Error: ${text}`;
+    // As in the original, only what came as text becomes an error on the way.
+    const reason = ctx.type === undefined || ctx.type === 'string' ? error : error.message;
+    const message = `Unit rejected request for ${this.kind} stream: ${reason}`;
     this.stream.destroy(new RoletalkError(error.code, message));
   }
 

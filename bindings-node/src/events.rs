@@ -49,7 +49,7 @@ pub(crate) enum Op {
     OfferReadable = 3,
     /// As a request: the remote peer wants to read.
     OfferWritable = 4,
-    /// slot; the payload or the error. The second word is 1 when the request was not even sent.
+    /// slot, how it went wrong ([`NOT_SENT`], [`REJECTED`] or 0); the payload or the error.
     Answer = 5,
     /// stream: try again what had to wait. Or the error that it broke with.
     Stream = 6,
@@ -74,9 +74,9 @@ pub(crate) enum Op {
     Dial = 15,
     /// unit, bytes queued, messages and requests dropped.
     SlowConsumer = 16,
-    /// connection.
+    /// connection; the payload.
     Ping = 17,
-    /// connection.
+    /// connection; the payload.
     Pong = 18,
     /// connection, unit or none, kind of error; its text.
     ConnectionClosed = 19,
@@ -96,6 +96,11 @@ pub(crate) const AGAIN: u32 = 1 << 19;
 pub(crate) const NAMED: u32 = 1 << 20;
 /// The outcome is an error.
 pub(crate) const FAILED: u32 = 1 << 21;
+
+/// See [`Op::Answer`]: the request was not even sent.
+pub(crate) const NOT_SENT: u32 = 1;
+/// See [`Op::Answer`]: the payload is what it was rejected with.
+pub(crate) const REJECTED: u32 = 2;
 
 const BINARY: u8 = DataType::Binary.as_byte();
 const TEXT: u8 = DataType::String.as_byte();
@@ -142,6 +147,10 @@ impl<'a> Batch<'a> {
     pub(crate) fn text(&mut self, op: Op, numbers: [u32; 4], flags: u32, text: &str) {
         let text = Bytes::copy_from_slice(text.as_bytes());
         self.data(op, numbers, flags, TEXT, ("", ""), &text);
+    }
+
+    pub(crate) fn binary(&mut self, op: Op, numbers: [u32; 4], payload: &Bytes) {
+        self.data(op, numbers, 0, BINARY, ("", ""), payload);
     }
 
     /// An event whose outcome is an error: its kind is in place of a data type.

@@ -301,12 +301,12 @@ impl NativePeer {
         }
     }
 
-    /// Sends a ping.
+    /// Sends a ping with a payload of at most 125 bytes.
     #[napi(catch_unwind)]
-    pub fn ping(&mut self, conn: u32, now: f64) {
+    pub fn ping(&mut self, conn: u32, payload: &[u8], now: f64) {
         let now = self.begin(now);
         if let Some(conn) = self.state.conns.get(conn) {
-            self.state.engine.ping(conn.id, now);
+            self.state.engine.ping(conn.id, payload, now);
         }
     }
 

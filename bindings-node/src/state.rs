@@ -16,7 +16,9 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     commands::{self, Asked},
-    events::{AGAIN, Batch, IN_BUFFER, NAMED, NONE, OUTPUT, OUTPUTS, Op, SMALL_OUTPUT},
+    events::{
+        AGAIN, Batch, IN_BUFFER, NAMED, NONE, NOT_SENT, OUTPUT, OUTPUTS, Op, REJECTED, SMALL_OUTPUT,
+    },
     names::{Names, Routes, Told},
     slab::Slab,
 };
@@ -272,11 +274,11 @@ impl State {
                 let numbers = [self.conn_number(conn), number, 0, 0];
                 batch.text(Op::Attached, numbers, 0, &description.to_string());
             }
-            EngineEvent::Ping { conn } => {
-                batch.plain(Op::Ping, [self.conn_number(conn), 0, 0, 0]);
+            EngineEvent::Ping { conn, payload } => {
+                batch.binary(Op::Ping, [self.conn_number(conn), 0, 0, 0], &payload);
             }
-            EngineEvent::Pong { conn } => {
-                batch.plain(Op::Pong, [self.conn_number(conn), 0, 0, 0]);
+            EngineEvent::Pong { conn, payload } => {
+                batch.binary(Op::Pong, [self.conn_number(conn), 0, 0, 0], &payload);
             }
             EngineEvent::Close { conn, code, reason } => {
                 let number = self.conn_number(conn);
@@ -329,13 +331,17 @@ impl State {
                 let (number, generation) = self.questions.insert((id, Question::Stream(offer)));
                 self.write_incoming(op, [unit, 0, number, generation], incoming, batch);
             }
-            Event::Answer { tag, outcome } => match outcome {
-                Ok(data) => {
-                    let kind = data.kind().as_byte();
-                    batch.data(Op::Answer, [tag, 0, 0, 0], 0, kind, ("", ""), data.bytes());
+            Event::Answer { tag, outcome, reason } => {
+                let rejected = u32::from(reason.is_some()) * REJECTED;
+                match reason.map_or(outcome, Ok) {
+                    Ok(data) => {
+                        let kind = data.kind().as_byte();
+                        let numbers = [tag, rejected, 0, 0];
+                        batch.data(Op::Answer, numbers, 0, kind, ("", ""), data.bytes());
+                    }
+                    Err(error) => batch.error(Op::Answer, [tag, 0, 0, 0], 0, &error),
                 }
-                Err(error) => batch.error(Op::Answer, [tag, 0, 0, 0], 0, &error),
-            },
+            }
             Event::Stream(stream) => {
                 if let Some(number) = self.stream_numbers.get(&(id, stream)) {
                     match self.engine.unit(id).and_then(|unit| unit.failure(stream)) {
@@ -587,7 +593,9 @@ fn unit_of(
 
 fn write_outcome(outcome: Outcome, batch: &mut Batch<'_>) {
     match outcome {
-        Outcome::Failed { slot, error } => batch.error(Op::Answer, [slot, 1, 0, 0], 0, &error),
+        Outcome::Failed { slot, error } => {
+            batch.error(Op::Answer, [slot, NOT_SENT, 0, 0], 0, &error)
+        }
         Outcome::Sent { slot, conn } => batch.plain(Op::Sent, [slot, conn, 0, 0]),
         Outcome::NotSent { slot, error } => batch.error(Op::Sent, [slot, NONE, 0, 0], 0, &error),
         Outcome::Abandoned { slot } => batch.plain(Op::Abandoned, [slot, 0, 0, 0]),

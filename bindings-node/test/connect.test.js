@@ -215,14 +215,36 @@ check('the socket can be terminated', async (network) => {
   assert.equal(code, 1006);
 });
 
-check('the socket pings, and tells of pings and pongs', async (network) => {
+check('the socket pings, and tells of pings and pongs and what they carry', async (network) => {
   const { ws, dialerUnit } = await network.pair();
   const [remote] = dialerUnit._sockets;
-  const pinged = once(remote, 'ping');
-  const ponged = once(ws, 'pong');
-  ws.ping();
-  await pinged;
-  await ponged;
+  const longest = Buffer.alloc(125, 7);
+  for (const [from, to] of [[ws, remote], [remote, ws]]) {
+    for (const [data, bytes] of [
+      [undefined, ''],
+      ['text', 'text'],
+      [5, '5'],
+      [Uint8Array.of(104, 105), 'hi'],
+      [longest, longest],
+    ]) {
+      const heard = Promise.all([once(to, 'ping'), once(from, 'pong')]);
+      await new Promise((resolve, reject) => from.ping(data, (error) => (error ? reject(error) : resolve())));
+      for (const [payload] of await heard) assert.deepEqual(payload, Buffer.from(bytes));
+    }
+  }
+  assert.throws(() => ws.ping(Buffer.alloc(126)), {
+    name: 'RangeError',
+    message: 'The data size must not be greater than 125 bytes',
+  });
+  const closed = once(ws, 'close');
+  ws.close();
+  await new Promise((resolve) => {
+    ws.ping('late', (error) => {
+      assert.equal(error.message, 'WebSocket is not open: readyState 2 (CLOSING)');
+      resolve();
+    });
+  });
+  await closed;
 });
 
 differs('permanent: false does not dial again', 'it ignores the option', async (network) => {

@@ -5,6 +5,7 @@
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
 const { check, differs } = require('./support/subject');
+const { FRAME } = require('./support/raw');
 
 /** What a request is rejected with. */
 const rejection = async (promise) => {
@@ -43,6 +44,46 @@ for (const [name, [reason, text]] of Object.entries(REASONS)) {
     assert.equal(called[1].unit, unit);
   });
 }
+
+/** The error and the context of a request that a peer rejects with this payload. */
+const rejectedWith = async (network, payload) => {
+  const listener = await network.listener();
+  const accepted = once(listener, 'unit');
+  const raw = await network.raw(listener);
+  await raw.handshake();
+  const [unit] = await accepted;
+  const outcome = new Promise((resolve) => {
+    listener.destination('r').request({ event: 'e', unit }, null, (...args) => resolve(args));
+  });
+  await raw.message(FRAME.request);
+  raw.binary(Buffer.concat([Buffer.from([FRAME.reject, 1, 0]), Buffer.from(payload, 'latin1')]));
+  return outcome;
+};
+
+check('the context of a rejected request has what it was rejected with', async (network) => {
+  // The last one is the text that refusals of streams have.
+  for (const text of ['', 'no', '{"data":"no"}']) {
+    const [error, ctx] = await rejectedWith(network, `\x03${text}`);
+    assert.equal(String(error), String(new Error(text)));
+    assert.deepEqual([ctx.data, ctx.type, String(ctx.origin.raw)], [text, 'string', text]);
+    assert.equal(typeof ctx.rtt, 'number');
+  }
+  const [, ctx] = await rejectedWith(network, '\x05{"a":1}');
+  assert.deepEqual([ctx.data, ctx.type], [{ a: 1 }, 'object']);
+});
+
+differs('a reject that is not text is an Error', 'it is the bare value, or a success', async (network) => {
+  for (const [payload, text, data] of [
+    ['\x05{}', '{}', {}],
+    ['\x04-7', '-7', -7],
+    ['\x02\x00', 'false', false],
+    ['\x00bytes', 'bytes', Buffer.from('bytes')],
+    ['\x01', 'null', null],
+  ]) {
+    const [error, ctx] = await rejectedWith(network, payload);
+    assert.deepEqual([String(error), error.code, ctx.data], [`Error: ${text}`, 'REJECTED', data]);
+  }
+});
 
 for (const falsy of [null, undefined, '', 0, false, NaN]) {
   check(`${String(falsy) || 'an empty string'} as error is none`, async (network) => {

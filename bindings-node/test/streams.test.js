@@ -470,7 +470,8 @@ differs('a handler that destroys its stream and accepts', 'the requester waits',
   }
 });
 
-differs('a Writable that is rejected as if it were a request', 'that reason is not wrapped', async (network) => {
+/** What a Writable fails with that a peer refuses with this frame. */
+const refusedWith = async (network, ...frame) => {
   const listener = await network.listener();
   const accepted = once(listener, 'unit');
   const raw = await network.raw(listener);
@@ -479,9 +480,25 @@ differs('a Writable that is rejected as if it were a request', 'that reason is n
   const writable = listener.destination('r').Writable({ event: 'e', unit }, null);
   const failed = once(writable, 'error');
   await raw.message(FRAME.writableRequest);
-  raw.binary(Buffer.from([FRAME.reject, 1, 0, 3, ...Buffer.from('plain')]));
-  const text = 'Error: Unit rejected request for writable stream: Error: {"data":"plain"}';
-  assert.equal(String((await failed)[0]), text);
+  raw.binary(Buffer.concat(frame.map((part) => Buffer.from(part))));
+  const [{ message }] = await failed;
+  return message;
+};
+
+check('a Writable that is rejected as if it were a request, or refused with plain text', async (network) => {
+  for (const head of [[FRAME.reject, 1, 0, 3], [FRAME.streamReject, 1, 1, 0, 0, 3]]) {
+    for (const reason of ['plain', '{"data":"JSON"}', '{"data":5}']) {
+      const message = await refusedWith(network, head, reason);
+      assert.equal(message, `Unit rejected request for writable stream: Error: ${reason}`);
+    }
+  }
+});
+
+differs('a Writable that is rejected with something else than text', 'only [object Object] is seen', async (network) => {
+  for (const [payload, reason] of [['\x05{}', '{}'], ['\x05{"toString":1}', '{"toString":1}'], ['\x01', 'null']]) {
+    const message = await refusedWith(network, [FRAME.reject, 1, 0], payload);
+    assert.equal(message, `Unit rejected request for writable stream: ${reason}`);
+  }
 });
 
 check('an unsendable value as data of a stream is refused at once', async (network) => {

@@ -7,11 +7,11 @@ const { within } = require('./deadline');
 
 /** A player process: commands go in, answers and observations come out. */
 class Player {
-  /** @param limit milliseconds that any single wait may take */
-  constructor(implementation, name, limit) {
+  /** @param stage has the limit of all waits */
+  constructor(implementation, name, stage) {
     this.implementation = implementation;
     this.name = name;
-    this.limit = limit;
+    this.stage = stage;
     this.seen = [];
     this.waiting = new Map();
     this.watchers = new Set();
@@ -82,6 +82,23 @@ class Player {
       over = true;
       found.catch(() => {});
     }
+  }
+
+  /** Milliseconds that any single wait may take. */
+  get limit() {
+    return this.stage.limit;
+  }
+
+  /** Stops the process, as a debugger would. */
+  stop() {
+    this.stopped = true;
+    this.process.kill('SIGSTOP');
+  }
+
+  /** Lets a stopped process go on. */
+  resume() {
+    this.process.kill('SIGCONT');
+    this.stopped = false;
   }
 
   /** Ends the process at once, as a crash of its machine would. */

@@ -6,10 +6,13 @@
 //   the other, `server`, has the role `svc`. The connection is there already.
 // - `pair`: run once for every dialer and listener, from the start.
 // - `needs`: an ability that the side named must have, else there is no such cell.
+// - `fresh`: with processes of its own; an `each` otherwise finds those of the one before it.
+// - `start`: what the two of an `each` are started with beside their names.
 // - `long`: only with INTEROP_LONG=1. `alone`: while nothing else runs.
 
 const assert = require('assert/strict');
 
+const { certificate } = require('./implementations');
 const { sha256 } = require('./pattern');
 const { ROLE } = require('./stage');
 
@@ -31,6 +34,7 @@ const VALUES = {
   })),
 };
 const STRING = { type: 'string', value: 'hello' };
+const NULL = { type: 'null', value: null };
 
 // Handshakes.
 
@@ -82,7 +86,7 @@ function same(seen, sent, where) {
 function rejects(role, event, reason, prepare = async () => {}) {
   return async (stage) => {
     await prepare(stage);
-    const command = { role, event, data: STRING, direct: true };
+    const command = { role, event, data: NULL, direct: true };
     assert.match(await stage.fails(stage.asker, 'request', command), reason);
     await stage.works();
   };
@@ -90,31 +94,43 @@ function rejects(role, event, reason, prepare = async () => {}) {
 
 // Streams.
 
-function uploads(size, plan = {}) {
-  return streams('upload', 'up', size, plan);
+/** The handlers that serve the commands for streams. */
+const EVENTS = { upload: 'up', download: 'down' };
+
+let streams = 0;
+
+/** What a stream has to do, see ../README.md. */
+function plan(fields) {
+  return { tag: `stream ${++streams}`, ...fields };
 }
 
-function downloads(size, plan = {}) {
-  return streams('download', 'down', size, plan);
+/** The observation with which a stream ends at the responder. */
+function ended(command, server, { tag }) {
+  return server.observe(command === 'upload' ? 'received' : 'sent', (one) => one.tag === tag);
 }
 
 /** A stream arrives whole: both ends count and hash the same. */
-function streams(command, event, size, more) {
+function streamsWhole(command, size, piece = 16384) {
   return async ({ asker, server }) => {
-    const plan = { size, piece: 16384, ...more };
-    const whole = { bytes: size, sha256: sha256(size) };
-    const near = await asker.ask(command, { role: ROLE, event, plan });
-    assert.deepEqual(near, whole, 'at the requester');
-    const { result, error } = await server.observe(command === 'upload' ? 'received' : 'sent');
-    assert.equal(error, undefined);
-    assert.deepEqual(result, whole, 'at the responder');
+    const wanted = plan({ size, piece });
+    const near = asker.ask(command, { role: ROLE, event: EVENTS[command], plan: wanted });
+    await arrivesWhole(command, server, wanted, near);
   };
+}
+
+async function arrivesWhole(command, server, wanted, near) {
+  const whole = { bytes: wanted.size, sha256: sha256(wanted.size) };
+  assert.deepEqual(await near, whole, 'at the requester');
+  const { result, error } = await ended(command, server, wanted);
+  assert.equal(error, undefined);
+  assert.deepEqual(result, whole, 'at the responder');
 }
 
 function refusesStream(command) {
   return async (stage) => {
-    const plan = { size: 1, piece: 1 };
-    const error = await stage.fails(stage.asker, command, { role: ROLE, event: 'refuse', plan });
+    const wanted = plan({ size: 1, piece: 1, reason: 'not today' });
+    const asked = { role: ROLE, event: 'refuse', plan: wanted };
+    const error = await stage.fails(stage.asker, command, asked);
     assert.match(error, /not today/);
     await stage.works();
   };
@@ -122,18 +138,20 @@ function refusesStream(command) {
 
 /** One end breaks off; the other hears of it, with the reason. */
 function breaks(command, breaker) {
-  const event = command === 'upload' ? 'up' : 'down';
   const requesterBreaks = (command === 'upload') === (breaker === 'writer');
   return async (stage) => {
-    const plan = { size: breaker === 'writer' ? 1000 : 5_000_000, piece: 1000, breaks: breaker };
-    const near = stage.fails(stage.asker, command, { role: ROLE, event, plan });
-    const far = stage.server.observe(command === 'upload' ? 'received' : 'sent');
+    const size = breaker === 'writer' ? 1000 : 5_000_000;
+    const reason = `the ${breaker} gave up`;
+    const wanted = plan({ size, piece: 1000, breaks: breaker, reason });
+    const asked = { role: ROLE, event: EVENTS[command], plan: wanted };
+    const near = stage.fails(stage.asker, command, asked);
+    const far = ended(command, stage.server, wanted);
     if (requesterBreaks) {
       near.catch(() => {});
-      assert.match((await far).error, new RegExp(`the ${breaker} gave up`));
+      assert.match((await far).error, new RegExp(reason));
     } else {
       far.catch(() => {});
-      assert.match(await near, new RegExp(`the ${breaker} gave up`));
+      assert.match(await near, new RegExp(reason));
     }
     await stage.works();
   };
@@ -155,10 +173,10 @@ async function rolesComeAndGo({ asker, server }) {
 }
 
 async function disabledFromTheStart({ asker, server }) {
-  await server.ask('role', { role: 'off', active: false });
+  await server.ask('role', { role: 'asleep', active: false });
   await server.ask('role', { role: 'on' });
   await asker.until('units', { role: 'on' }, (units) => units.length === 1);
-  assert.deepEqual(await asker.ask('units', { role: 'off' }), []);
+  assert.deepEqual(await asker.ask('units', { role: 'asleep' }), []);
 }
 
 async function messageIsDropped({ asker, server }, role) {
@@ -315,7 +333,7 @@ async function largestMessage({ asker }) {
 }
 
 async function overTls(stage) {
-  const { cert, key } = stage.certificate();
+  const { cert, key } = certificate();
   await stage.start({ dialer: {}, listener: {} });
   for (const player of [stage.dialer, stage.listener]) await player.ask('role', { role: ROLE });
   const port = await stage.listener.ask('listen', { tls: { cert, key } });
@@ -345,14 +363,12 @@ async function staysConnected(stage) {
 
 async function stoppedProcess(stage) {
   await stage.meet();
-  stage.listener.process.kill('SIGSTOP');
+  stage.listener.stop();
   await stage.dialer.until('units', {}, (units) => units.length === 0);
 }
 
 const each = (name, run, more) => ({ name, kind: 'each', run, ...more });
 const pair = (name, run, more) => ({ name, kind: 'pair', run, ...more });
-
-const HALF_MEGABYTE = 1 << 19;
 
 const SCENARIOS = [
   pair('handshake without keys', accepted([], [])),
@@ -375,6 +391,7 @@ const SCENARIOS = [
   ),
   each('message to an unknown role', (stage) => messageIsDropped(stage, 'nope'), {
     needs: ['asker', 'stray'],
+    fresh: true,
   }),
   each(
     'message to a disabled role',
@@ -383,39 +400,37 @@ const SCENARIOS = [
       await stage.server.ask('disable', { role: 'off' });
       await messageIsDropped(stage, 'off');
     },
-    { needs: ['asker', 'stray'] },
+    { needs: ['asker', 'stray'], fresh: true },
   ),
   each('timeout', timesOut),
   each('roles announced, disabled, enabled', rolesComeAndGo),
   each('role disabled from the start', disabledFromTheStart, { needs: ['server', 'disabled'] }),
   each('300 requests in flight', manyInFlight),
-  each('upload of 0 B', uploads(0)),
-  each('upload of 1 B', uploads(1)),
-  each('upload of 5 MB', uploads(5_000_000)),
-  each('upload of 5 MB in pieces of 1000 B', uploads(5_000_000, { piece: 1000 })),
-  each('upload of 5 MB, high-water mark 1000', uploads(5_000_000, { highWaterMark: 1000 }), {
-    needs: ['asker', 'highWaterMark'],
-  }),
-  each('upload of 5 MB, high-water mark 512 KiB', uploads(5e6, { highWaterMark: HALF_MEGABYTE }), {
-    needs: ['asker', 'highWaterMark'],
-  }),
-  each('download of 0 B', downloads(0)),
-  each('download of 1 B', downloads(1)),
-  each('download of 5 MB', downloads(5_000_000)),
-  each('download of 5 MB in pieces of 1000 B', downloads(5_000_000, { piece: 1000 })),
-  each('download of 5 MB, high-water mark 1000', downloads(5_000_000, { highWaterMark: 1000 }), {
-    needs: ['asker', 'highWaterMark'],
-  }),
-  each('download of 5 MB, high-water mark 512 KiB', downloads(5e6, { highWaterMark: HALF_MEGABYTE }), {
-    needs: ['asker', 'highWaterMark'],
-  }),
+  ...['upload', 'download'].flatMap((command) => [
+    each(`${command} of 0 B`, streamsWhole(command, 0)),
+    each(`${command} of 1 B`, streamsWhole(command, 1)),
+    each(`${command} of 5 MB`, streamsWhole(command, 5_000_000)),
+    each(`${command} of 5 MB in pieces of 1000 B`, streamsWhole(command, 5_000_000, 1000)),
+    ...[1000, 512 * 1024].flatMap((highWaterMark) =>
+      [
+        ['asker', 'requester'],
+        ['server', 'responder'],
+      ].map(([side, word]) =>
+        each(
+          `${command} of 5 MB, high-water mark of the ${word} ${highWaterMark} B`,
+          streamsWhole(command, 5_000_000),
+          { needs: [side, 'highWaterMark'], start: { [side]: { highWaterMark } } },
+        ),
+      ),
+    ),
+  ]),
   each('upload refused', refusesStream('upload')),
   each('download refused', refusesStream('download')),
   each('upload broken by the writer', breaks('upload', 'writer')),
   each('upload broken by the reader', breaks('upload', 'reader')),
   each('download broken by the writer', breaks('download', 'writer')),
   each('download broken by the reader', breaks('download', 'reader')),
-  each('drain', drains, { needs: ['server', 'drain'] }),
+  each('drain', drains, { needs: ['server', 'drain'], fresh: true }),
   each('message of 100 MiB', largestMessage, { alone: true }),
   pair('round robin', takesTurns),
   pair('redundant connections, loss of one', losesOneOfTwo),

@@ -21,6 +21,7 @@ const FRAME = {
   answer: 102,
   writableRequest: 104,
   reject: 105,
+  streamReject: 108,
   acquaint: 200,
   roles: 201,
 };

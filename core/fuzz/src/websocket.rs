@@ -145,7 +145,7 @@ fn read_raw(
 fn roundtrip(side: Side, cuts: &[u8], mut input: Input<'_>) {
     let mut writer = FrameWriter::new(opposite(side), u64::from(input.byte()));
     let (mut bytes, mut expected) = (Vec::new(), Vec::new());
-    let mut pings = 0;
+    let mut pings = Vec::new();
     while !input.is_empty() {
         let kind = input.byte();
         let data = input.chunk();
@@ -159,8 +159,9 @@ fn roundtrip(side: Side, cuts: &[u8], mut input: Input<'_>) {
             }
             2 => {
                 writer.ping(&mut bytes, data);
-                expected.push(Incoming::Ping);
-                pings += 1;
+                let data = &data[..data.len().min(125)];
+                expected.push(Incoming::Ping(data.to_vec().into()));
+                pings.push(Incoming::Pong(data.to_vec().into()));
             }
             3 => {
                 writer.pong(&mut bytes, data);
@@ -188,5 +189,5 @@ fn roundtrip(side: Side, cuts: &[u8], mut input: Input<'_>) {
     let (messages, error, pongs) = read(side, &mut pieces(cuts, &bytes));
     assert_eq!(error, None);
     assert_eq!(messages, expected);
-    assert_eq!(pongs.len(), pings, "a pong for every ping");
+    assert_eq!(pongs, pings, "a pong for every ping");
 }

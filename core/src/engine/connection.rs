@@ -19,10 +19,10 @@ pub enum Received {
     Message(Bytes),
     /// A text message, which roletalk does not use.
     Text,
-    /// A ping; it has been answered.
-    Ping,
-    /// The answer to a ping.
-    Pong,
+    /// A ping with its payload; it has been answered.
+    Ping(Bytes),
+    /// The answer to a ping, with the ping's payload.
+    Pong(Bytes),
     /// The other side closed. Write what is queued, then close the socket.
     Closed {
         /// WebSocket close code.
@@ -132,8 +132,8 @@ impl Connection {
             Ok(Some(incoming)) => Ok(Some(match incoming {
                 Incoming::Binary(message) => Received::Message(message),
                 Incoming::Text(_) => Received::Text,
-                Incoming::Ping => Received::Ping,
-                Incoming::Pong(_) => Received::Pong,
+                Incoming::Ping(payload) => Received::Ping(payload),
+                Incoming::Pong(payload) => Received::Pong(payload),
                 Incoming::Close { code, reason } => {
                     self.phase = Phase::Over;
                     Received::Closed { code, reason }

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use http::HeaderMap;
 use url::Url;
 
@@ -53,11 +54,15 @@ pub enum EngineEvent<R> {
     Ping {
         /// The connection.
         conn: ConnId,
+        /// What came with it, at most 125 bytes.
+        payload: Bytes,
     },
     /// A ping was answered.
     Pong {
         /// The connection.
         conn: ConnId,
+        /// What came with it, at most 125 bytes: the payload of the ping.
+        payload: Bytes,
     },
     /// Write what the connection still has to say, then close its socket. The connection is no
     /// longer known otherwise.
@@ -293,13 +298,15 @@ impl<R> Engine<R> {
                 self.over(conn, Some(id), error, now);
             }
             (Received::Text, None) => self.handshake(conn, None, now),
-            (Received::Pong, unit) => {
+            (Received::Pong(payload), unit) => {
                 if let Some(unit) = unit.and_then(|unit| self.units.get_mut(&unit)) {
                     unit.pong(conn, now);
                 }
-                self.events.push_back(EngineEvent::Pong { conn });
+                self.events.push_back(EngineEvent::Pong { conn, payload });
             }
-            (Received::Ping, _) => self.events.push_back(EngineEvent::Ping { conn }),
+            (Received::Ping(payload), _) => {
+                self.events.push_back(EngineEvent::Ping { conn, payload });
+            }
             (Received::Closed { code, reason }, unit) => {
                 if let Some(slot) = self.slots.get_mut(&conn) {
                     slot.close.get_or_insert_with(|| (code, reason.clone()));
@@ -417,11 +424,12 @@ impl<R> Engine<R> {
         self.over(conn, unit, Error::new(ErrorKind::Closed, "Socket closed"), now);
     }
 
-    /// Sends a ping beside those of the heartbeat. Nothing happens before the handshake is done.
-    pub fn ping(&mut self, conn: ConnId, now: Moment) {
+    /// Sends a ping beside those of the heartbeat. Of `payload` at most 125 bytes are sent, the most
+    /// that a ping may carry. Nothing happens before the handshake is done.
+    pub fn ping(&mut self, conn: ConnId, payload: &[u8], now: Moment) {
         let Some(unit) = self.slots.get(&conn).and_then(|slot| slot.unit) else { return };
         if let Some(machine) = self.units.get_mut(&unit) {
-            machine.ping(conn);
+            machine.ping(conn, payload);
             self.drain_unit(unit, now);
         }
     }

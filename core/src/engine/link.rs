@@ -131,10 +131,10 @@ impl Link {
     }
 
     /// Appends a ping, unless the connection is closing. Returns the bytes it added to the queue.
-    pub(super) fn ping(&mut self) -> usize {
+    pub(super) fn ping(&mut self, payload: &[u8]) -> usize {
         let before = self.out.len();
         if !self.closing {
-            self.writer.ping(&mut self.out, &[]);
+            self.writer.ping(&mut self.out, payload);
         }
         self.out.len() - before
     }

@@ -22,6 +22,11 @@ const PROBE_AFTER: Moment = Moment::from_millis(20);
 /// No reader has a high-water mark beyond this; without a quota by then, the reader is just slow.
 const PROBE_MAX: u64 = 32 << 20;
 
+/// Chunks below this size are copied together while others wait before them. Each by itself would
+/// keep alive the buffer that it came in, of up to this size, however few bytes count against the
+/// window.
+const SMALL: usize = 4 << 10;
+
 /// What reading from a stream gives.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Chunk {
@@ -73,6 +78,9 @@ impl Stream {
 #[derive(Debug)]
 pub(super) struct Reader {
     chunks: VecDeque<Bytes>,
+    /// Small chunks that came behind `chunks`.
+    tail: Vec<u8>,
+    /// Bytes in both.
     buffered: usize,
     window: usize,
     overrun: usize,
@@ -102,6 +110,7 @@ impl Reader {
     pub(super) fn new(window: usize, overrun: usize, dialect: Dialect) -> Reader {
         Reader {
             chunks: VecDeque::new(),
+            tail: Vec::new(),
             buffered: 0,
             window,
             overrun: overrun.max(window),
@@ -127,13 +136,26 @@ impl Reader {
         if over {
             return Accepted::Overrun;
         }
+        let waits = self.buffered > 0;
         self.allowance -= chunk.len().min(self.allowance);
         self.buffered += chunk.len();
         self.received += chunk.len();
-        if !chunk.is_empty() {
+        if waits && chunk.len() < SMALL {
+            self.tail.extend_from_slice(&chunk);
+            if self.tail.len() >= MAX_CHUNK {
+                self.end_tail();
+            }
+        } else if !chunk.is_empty() {
+            self.end_tail();
             self.chunks.push_back(chunk);
         }
         Accepted::Yes
+    }
+
+    fn end_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.chunks.push_back(std::mem::take(&mut self.tail).into());
+        }
     }
 
     pub(super) fn finish(&mut self) {
@@ -149,6 +171,9 @@ impl Reader {
     }
 
     pub(super) fn read(&mut self) -> Chunk {
+        if self.chunks.is_empty() {
+            self.end_tail();
+        }
         if let Some(chunk) = self.chunks.pop_front() {
             self.buffered -= chunk.len();
             self.consumed += chunk.len();
@@ -167,7 +192,7 @@ impl Reader {
 
     /// Whether the writer finished and everything was read.
     pub(super) fn is_at_end(&self) -> bool {
-        self.finished && self.chunks.is_empty()
+        self.finished && self.buffered == 0
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -186,7 +211,7 @@ impl Reader {
         let half = (self.window / 2).max(1);
         // A JavaScript writer with a high-water mark of 0 sends nothing before it is granted something.
         let news = self.received > 0 || !self.granted;
-        let starving = self.waiting && self.chunks.is_empty() && news;
+        let starving = self.waiting && self.buffered == 0 && news;
         if self.credit {
             let room = self.window.saturating_sub(self.allowance + self.buffered);
             if room == 0 || room < half && self.allowance > 0 {
@@ -401,6 +426,31 @@ mod tests {
         writer.sent(100);
         assert_eq!(writer.allowed(1, Moment::ZERO), 0);
         assert_eq!(writer.probe_deadline(), None);
+    }
+
+    /// One that sends a byte at a time, among other things, would otherwise make an unread stream
+    /// hold a thousand times its window.
+    #[test]
+    fn what_is_unread_takes_no_more_memory_than_it_counts() {
+        let mut reader = Reader::new(1 << 20, 1 << 20, Dialect::Original);
+        let mut sent = Vec::new();
+        let mut buffers = Vec::new();
+        for n in 0..200_000 {
+            let buffer = Bytes::from(vec![n as u8; 32]);
+            let len = if n % 50_000 == 3 { SMALL } else { 1 };
+            let chunk = if len == 1 { buffer.slice(7..8) } else { bytes(len) };
+            sent.extend_from_slice(&chunk);
+            assert_eq!(reader.chunk(chunk), Accepted::Yes);
+            buffers.push(buffer);
+        }
+        let held = buffers.iter().filter(|buffer| !buffer.is_unique()).count();
+        assert_eq!(held, 1, "only the first needs no copy");
+        assert!(reader.chunks.len() < 20, "{} pieces", reader.chunks.len());
+        let mut read = Vec::new();
+        while let Chunk::Data(chunk) = reader.read() {
+            read.extend_from_slice(&chunk);
+        }
+        assert!(read == sent);
     }
 
     #[test]

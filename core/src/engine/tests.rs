@@ -87,14 +87,20 @@ impl Pair {
         let (writer, _) = self
             .unit(0, |unit| unit.open_stream(Direction::RequesterWrites, to("r"), None, now, 7))
             .unwrap();
+        let offer = self.offer();
+        let reader = self.unit(1, |unit| unit.accept_stream(offer, Payload::NULL));
+        self.settle();
+        (writer, reader.unwrap())
+    }
+
+    /// What side 1 is asked for.
+    fn offer(&mut self) -> StreamOffer {
         self.settle();
         let offer = self.said(1).into_iter().find_map(|event| match event {
             Event::StreamRequest(_, offer) => Some(offer),
             _ => None,
         });
-        let reader = self.unit(1, |unit| unit.accept_stream(offer.unwrap(), Payload::NULL));
-        self.settle();
-        (writer, reader.unwrap())
+        offer.expect("somebody asks for a stream")
     }
 }
 
@@ -356,17 +362,55 @@ fn both_ends_learn_how_a_connection_was_closed() {
 }
 
 #[test]
-fn a_ping_of_the_application_is_answered() {
+fn a_reason_comes_as_text_and_as_it_came() {
+    let reasons = |pair: &mut Pair| match &pair.said(0)[..] {
+        [.., Event::Answer { outcome: Err(error), reason: Some(reason), .. }] => {
+            (error.text().to_owned(), reason.as_str().expect("text").into_owned())
+        }
+        other => panic!("no rejection in {other:?}"),
+    };
+    // A request's is taken as it is, also when it looks like a stream's.
+    for reason in ["no", r#"{"data":"no"}"#] {
+        let mut pair = Pair::new(|_| {});
+        pair.unit(0, |unit| unit.request(to("r"), None, NOW, 1)).unwrap();
+        pair.settle();
+        let responder = pair.said(1).into_iter().find_map(|event| match event {
+            Event::Request(_, responder) => Some(responder),
+            _ => None,
+        });
+        pair.unit(1, |unit| unit.reject(responder.unwrap(), reason)).unwrap();
+        pair.settle();
+        assert_eq!(reasons(&mut pair), (reason.to_owned(), reason.to_owned()));
+    }
+    let mut pair = Pair::new(|_| {});
+    let direction = Direction::RequesterWrites;
+    pair.unit(0, |unit| unit.open_stream(direction, to("r"), None, NOW, 1)).unwrap();
+    let offer = pair.offer();
+    pair.unit(1, |unit| unit.refuse_stream(offer, "say \"no\"")).unwrap();
+    pair.settle();
+    let wrapped = r#"{"data":"say \"no\""}"#;
+    assert_eq!(reasons(&mut pair), ("say \"no\"".to_owned(), wrapped.to_owned()));
+}
+
+#[test]
+fn a_ping_of_the_application_is_answered_with_its_payload() {
     let mut pair = Pair::new(|_| {});
     let [a, b] = pair.conns[0];
-    pair.engines[0].ping(a, NOW);
+    let payloads: [&[u8]; 2] = [b"", &[7; 125]];
+    for payload in payloads {
+        pair.engines[0].ping(a, payload, NOW);
+    }
     pair.settle();
-    let pinged =
-        |event: &EngineEvent<u64>| matches!(event, EngineEvent::Ping { conn } if *conn == b);
-    let ponged =
-        |event: &EngineEvent<u64>| matches!(event, EngineEvent::Pong { conn } if *conn == a);
-    assert_eq!(pair.events[1].iter().filter(|event| pinged(event)).count(), 1);
-    assert_eq!(pair.events[0].iter().filter(|event| ponged(event)).count(), 1);
+    let pings = pair.events[1].iter().filter_map(|event| match event {
+        EngineEvent::Ping { conn, payload } => Some((*conn, &payload[..])),
+        _ => None,
+    });
+    assert!(pings.eq(payloads.map(|payload| (b, payload))));
+    let pongs = pair.events[0].iter().filter_map(|event| match event {
+        EngineEvent::Pong { conn, payload } => Some((*conn, &payload[..])),
+        _ => None,
+    });
+    assert!(pongs.eq(payloads.map(|payload| (a, payload))));
 }
 
 #[test]

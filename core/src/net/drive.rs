@@ -294,8 +294,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 }
                 Received::Text => self.handshake(None)?,
                 Received::Upgraded(_) => self.start_handshake(),
-                Received::Ping => {}
-                Received::Pong => {
+                Received::Ping(_) => {}
+                Received::Pong(_) => {
                     if let Some(unit) = &self.unit {
                         let now = self.shared.clock.now();
                         unit.with(|state| state.machine.pong(self.conn, now));

@@ -234,7 +234,7 @@ impl Dispatcher {
         let shared = &unit.shared;
         for event in events.drain(..) {
             match event {
-                Event::Answer { tag, outcome } => self.answers.push((tag, outcome)),
+                Event::Answer { tag, outcome, .. } => self.answers.push((tag, outcome)),
                 Event::Stream(id) => {
                     if let Some(waker) = unit.with(|state| state.waker(id)) {
                         waker.wake();

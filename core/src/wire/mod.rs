@@ -28,3 +28,4 @@ pub use handshake::{Challenge, Confirm, Handshake, HandshakeDecodeError, MAX_ID,
 pub use name::{MAX_NAME, NameTooLong, check_name};
 pub use num::{MAX_NUMBER, Num};
 pub use payload::{DataType, Payload};
+pub(crate) use text::cut;

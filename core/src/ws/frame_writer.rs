@@ -7,6 +7,7 @@ use super::{
     Side,
     header::{FINAL, MAX_HEADER, apply_mask},
 };
+use crate::wire::cut;
 
 const BINARY: OpCode = OpCode::Data(Data::Binary);
 const CLOSE: OpCode = OpCode::Control(Control::Close);
@@ -124,15 +125,6 @@ impl FrameWriter {
         }
         mask
     }
-}
-
-/// The beginning of `text` that fits into `max` bytes.
-fn cut(text: &str, max: usize) -> &str {
-    let mut end = text.len().min(max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 /// SplitMix64: the cheapest generator whose successive values have nothing visible in common.

@@ -29,6 +29,8 @@ const ROOM: usize = 256 << 10;
 /// Room for a message is reserved when its header arrives, so there has to be some limit.
 const MAX_MESSAGE_CEILING: usize = i32::MAX as usize;
 
+pub(super) const INSIDE_FRAGMENTED: &str = "a message began inside a fragmented one";
+
 /// A message that arrived.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Incoming {
@@ -36,8 +38,8 @@ pub enum Incoming {
     Binary(Bytes),
     /// A text message, whole. roletalk has no use for it; the engine decides what becomes of it.
     Text(String),
-    /// A ping. Its pong has been written already.
-    Ping,
+    /// A ping, with its payload of at most 125 bytes. Its pong has been written already.
+    Ping(Bytes),
     /// A pong, asked for or not, with its payload of at most 125 bytes.
     Pong(Bytes),
     /// The remote closes the connection, or answers our close. Nothing comes after it.
@@ -364,8 +366,7 @@ impl Socket {
         // tungstenite does not know of our fragments.
         if self.fragmented == Some(Owner::Ours) && opcode & CONTROL == 0 {
             if !goes_on {
-                let text = "a message began inside a fragmented one";
-                return Err(WsError::Protocol(text.to_owned()));
+                return Err(WsError::Protocol(INSIDE_FRAGMENTED.to_owned()));
             }
             let size = self.partial.len().saturating_add(to_usize(header.len));
             if size > self.max_message {
@@ -416,7 +417,7 @@ impl Socket {
         match message {
             Message::Binary(data) => Incoming::Binary(data),
             Message::Text(text) => Incoming::Text(text.as_str().to_owned()),
-            Message::Ping(_) => Incoming::Ping,
+            Message::Ping(data) => Incoming::Ping(data),
             Message::Pong(data) => Incoming::Pong(data),
             Message::Close(close) => {
                 self.state = State::Closed;

@@ -211,7 +211,7 @@ impl Host {
             Event::StreamRequest(incoming, offer) => {
                 self.stream_request(ctx, id, &incoming, offer);
             }
-            Event::Answer { tag, outcome } => self.answer(ctx, id, tag, &outcome),
+            Event::Answer { tag, outcome, .. } => self.answer(ctx, id, tag, &outcome),
             Event::Stream(stream) => {
                 if self.unit(id).streams.get(&stream).is_some_and(|stream| !stream.pausing) {
                     self.step(ctx, id, stream);

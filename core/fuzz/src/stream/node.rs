@@ -141,7 +141,7 @@ impl Node {
                 let key = incoming.data().as_u64().expect("the other sends numbers");
                 self.offers.push_back((id, offer, key as usize));
             }
-            Event::Answer { tag, outcome } => return Some(Happening::Outcome(tag, outcome)),
+            Event::Answer { tag, outcome, .. } => return Some(Happening::Outcome(tag, outcome)),
             _ => {}
         }
         None

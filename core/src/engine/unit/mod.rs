@@ -1,5 +1,7 @@
 //! The state machine of one remote peer: everything that is said to it and by it.
 
+mod streams;
+
 use std::{
     sync::{
         Arc,
@@ -16,14 +18,13 @@ use super::{
     auth::Dialect,
     config::Limits,
     link::{Beat, Link},
-    stream::{Accepted, Chunk, End, Reader, Stream, Writer},
+    stream::Stream,
     waiting::{Waiting, WaitingTable},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     wire::{
         self, Acquaint, Data, DataType, Direction, Frame, MAX_NUMBER, Num, Payload, RolesUpdate,
-        StreamOp,
     },
     ws::FrameWriter,
 };
@@ -133,6 +134,8 @@ pub enum Event<R> {
         tag: R,
         /// The answer's payload.
         outcome: Result<Data>,
+        /// What a rejection or refusal came with, from which its error's text is made.
+        reason: Option<Data>,
     },
     /// A stream can be read from or written to again, or has ended: try again what had to wait.
     Stream(StreamId),
@@ -207,15 +210,7 @@ impl<R> Unit<R> {
         if self.ordered == Some(conn) {
             self.ordered = None;
         }
-        let mut failed = Vec::new();
-        for (id, stream) in &mut self.streams {
-            if stream.conn == Some(conn) {
-                stream.fail(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
-                failed.push(StreamId(*id));
-            }
-        }
-        failed.sort_unstable();
-        events.extend(failed.into_iter().map(Event::Stream));
+        self.fail_streams(conn, events);
         if self.links.is_empty() {
             // The remote peer may not have noticed yet, and answer the unit that comes next.
             self.budget.0.next_corr.fetch_max(self.next_corr, Ordering::Relaxed);
@@ -225,7 +220,7 @@ impl<R> Unit<R> {
                     self.streams.remove(&stream.0);
                 }
                 let outcome = Err(Error::new(ErrorKind::ConnectionLost, text));
-                events.push(Event::Answer { tag: waiting.tag, outcome });
+                events.push(Event::Answer { tag: waiting.tag, outcome, reason: None });
             }
         }
         self.note_room(events);
@@ -382,10 +377,10 @@ impl<R> Unit<R> {
         }
     }
 
-    /// Queues a ping beside those of the heartbeat.
-    pub fn ping(&mut self, conn: ConnId) {
+    /// Queues a ping beside those of the heartbeat. Of `payload` at most 125 bytes are sent.
+    pub fn ping(&mut self, conn: ConnId, payload: &[u8]) {
         if let Some(at) = self.at(conn) {
-            let added = self.links[at].ping();
+            let added = self.links[at].ping(payload);
             self.budget.add(added);
             self.announce(at);
         }
@@ -535,19 +530,15 @@ impl<R> Unit<R> {
     /// # Errors
     /// As [`respond`](Unit::respond).
     pub fn reject(&mut self, to: Responder, reason: &str) -> Result<Queued> {
-        let reason = self.cut(reason);
+        let reason = wire::cut(reason, self.longest_reason());
         self.refuse(to.conn, &Frame::Reject { corr: to.corr, payload: text(reason) })
     }
 
-    /// A reason that does not fit into a message must not keep the requester waiting.
-    fn cut<'a>(&self, reason: &'a str) -> &'a str {
+    /// A reason that does not fit into a message must not keep the requester waiting: longer ones
+    /// are cut to this length.
+    fn longest_reason(&self) -> usize {
         // What goes before it has two numbers of at most 255 bytes.
-        let room = self.limits.message_size.saturating_sub(1024);
-        let mut end = room.min(reason.len());
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        &reason[..end]
+        self.limits.message_size.saturating_sub(1024)
     }
 
     /// The connection that the request came on, or another one when it is gone.
@@ -588,295 +579,6 @@ impl<R> Unit<R> {
     /// that stops reading for a moment first turns this into back-pressure.
     pub fn is_overrun(&self) -> bool {
         self.stats.running >= self.limits.running_handlers
-    }
-
-    // Streams.
-
-    /// Asks for a stream: to read from when `direction` is [`Direction::RequesterReads`], to write
-    /// to otherwise. [`Event::Answer`] brings `tag` back when it was accepted or refused; until
-    /// then nothing can be written. The stream must be [closed](Unit::close_stream) in the end, even
-    /// when it was refused.
-    ///
-    /// # Errors
-    /// As [`request`](Unit::request), and [`ErrorKind::Overloaded`] when too many streams are open.
-    pub fn open_stream(
-        &mut self,
-        direction: Direction,
-        outgoing: Outgoing<'_>,
-        timeout: Option<Duration>,
-        now: Moment,
-        tag: R,
-    ) -> Result<(StreamId, u64)> {
-        let Outgoing { role, event, payload, .. } = outgoing;
-        check_names(role, event)?;
-        self.check_waiting()?;
-        self.check_streams()?;
-        let corr = self.free_corr();
-        let number = Num::new(corr);
-        let chan = self.free_chan(number)?;
-        let frame = Frame::StreamRequest {
-            direction,
-            role: role.into(),
-            event: event.into(),
-            corr: number,
-            chan: Num::padded(chan, self.chan_width(number)),
-            payload,
-        };
-        self.send_frame(Order::Any, &frame)?;
-        let end = match direction {
-            Direction::RequesterReads => self.reader(),
-            Direction::RequesterWrites => self.writer(),
-        };
-        let stream = Stream { conn: None, remote: Num::new(0), opening: Some(corr), end };
-        self.streams.insert(chan, stream);
-        self.wait(corr, timeout, now, Some(StreamId(chan)), tag);
-        Ok((StreamId(chan), corr))
-    }
-
-    fn reader(&self) -> End {
-        let (window, overrun) = (self.limits.stream_window, self.limits.stream_overrun);
-        End::Reader(Reader::new(window, overrun, self.dialect))
-    }
-
-    fn writer(&self) -> End {
-        End::Writer(Writer::new(self.dialect))
-    }
-
-    fn check_streams(&self) -> Result<()> {
-        if self.streams.len() < self.limits.streams {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Overloaded, "Too many streams with the unit"))
-    }
-
-    /// The Go original reads the payload of an acceptance from the right place only when both
-    /// numbers have the same length.
-    fn chan_width(&self, corr: Num) -> u8 {
-        if self.dialect == Dialect::Go { corr.width() } else { 1 }
-    }
-
-    /// A number for a new stream. The Go original counts from 1 and is answered with its own
-    /// numbers, so ours for it come from the other end of the range that the correlation's length
-    /// leaves.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Overloaded`] when all of the range are in use: there are only 255 as long as the
-    /// correlations are that small.
-    fn free_chan(&mut self, corr: Num) -> Result<u64> {
-        if self.dialect == Dialect::Go {
-            let last = match corr.width() {
-                0..=6 => (1 << (8 * u64::from(corr.width()))) - 1,
-                _ => MAX_NUMBER,
-            };
-            let free = (1..=last).rev().find(|chan| !self.streams.contains_key(chan));
-            return free.ok_or_else(|| {
-                Error::new(ErrorKind::Overloaded, "Too many streams with the unit")
-            });
-        }
-        loop {
-            self.next_chan = self.next_chan % 0xffff_ffff + 1;
-            if !self.streams.contains_key(&self.next_chan) {
-                return Ok(self.next_chan);
-            }
-        }
-    }
-
-    /// Accepts a stream that the remote peer asked for. It must be [closed](Unit::close_stream) in
-    /// the end.
-    ///
-    /// # Errors
-    /// [`ErrorKind::ConnectionLost`] when the connection that it came on is gone,
-    /// [`ErrorKind::Overloaded`] when too many streams are open (then refuse it).
-    pub fn accept_stream(&mut self, offer: StreamOffer, payload: Payload<'_>) -> Result<StreamId> {
-        self.check_streams()?;
-        let at = self
-            .at(offer.conn)
-            .filter(|at| !self.links[*at].closing)
-            .ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "Socket closed"))?;
-        let chan = match self.dialect {
-            Dialect::Go if self.streams.contains_key(&offer.chan.value()) => {
-                return Err(Error::new(ErrorKind::Overloaded, "The stream's number is in use"));
-            }
-            Dialect::Go => offer.chan.value(),
-            _ => self.free_chan(offer.corr)?,
-        };
-        let (corr, number) = match self.dialect {
-            Dialect::Go => {
-                let width = offer.corr.width().max(Num::new(chan).width());
-                (Num::padded(offer.corr.value(), width), Num::padded(chan, width))
-            }
-            _ => (offer.corr, Num::new(chan)),
-        };
-        let frame = Frame::StreamAccept { corr, chan: number, payload };
-        let len = frame.encoded_len();
-        if len > self.limits.message_size {
-            return Err(Error::new(ErrorKind::TooLarge, format!("The answer has {len} bytes")));
-        }
-        let end = match offer.direction {
-            Direction::RequesterReads => self.writer(),
-            Direction::RequesterWrites => self.reader(),
-        };
-        let stream = Stream { conn: Some(offer.conn), remote: offer.chan, opening: None, end };
-        self.streams.insert(chan, stream);
-        self.push_owed(at, &frame);
-        Ok(StreamId(chan))
-    }
-
-    /// Refuses a stream that the remote peer asked for.
-    ///
-    /// # Errors
-    /// As [`respond`](Unit::respond).
-    pub fn refuse_stream(&mut self, offer: StreamOffer, reason: &str) -> Result<Queued> {
-        let reason = self.cut(reason);
-        let chan = Num::padded(0, self.chan_width(offer.corr));
-        let frame = Frame::StreamRefuse { corr: offer.corr, chan, payload: text(reason) };
-        self.refuse(offer.conn, &frame)
-    }
-
-    /// Takes the next piece out of a reader.
-    pub fn read(&mut self, id: StreamId) -> Chunk {
-        let Some(Stream { end: End::Reader(reader), opening, .. }) = self.streams.get_mut(&id.0)
-        else {
-            return Chunk::Failed(not_open());
-        };
-        let opening = opening.is_some();
-        let chunk = reader.read();
-        if !opening {
-            self.grant(id);
-        }
-        chunk
-    }
-
-    fn grant(&mut self, id: StreamId) {
-        let dialect = self.dialect;
-        let Some(stream) = self.streams.get_mut(&id.0) else { return };
-        let End::Reader(reader) = &mut stream.end else { return };
-        let (conn, chan) = (stream.conn, stream.remote);
-        if let Some(quota) = reader.grant(dialect) {
-            self.stream_frame(conn, chan, StreamOp::Quota(Num::new(quota)));
-        }
-    }
-
-    fn stream_frame(&mut self, conn: Option<ConnId>, chan: Num, op: StreamOp<'_>) {
-        let at = conn.and_then(|conn| self.at(conn)).filter(|at| !self.links[*at].closing);
-        if let Some(at) = at {
-            self.push_owed(at, &Frame::Stream { chan, op });
-        }
-    }
-
-    /// Sends as much of `bytes` as is allowed now, at most 64 KiB, and returns how much that was.
-    /// Zero for bytes that are not empty means to wait for [`Event::Stream`].
-    ///
-    /// # Errors
-    /// The error that the stream broke with; [`ErrorKind::StreamClosed`] after
-    /// [`finish`](Unit::finish).
-    pub fn write(&mut self, id: StreamId, bytes: &[u8], now: Moment) -> Result<usize> {
-        let Some(Stream { end: End::Writer(writer), conn, remote, .. }) =
-            self.streams.get_mut(&id.0)
-        else {
-            return Err(not_open());
-        };
-        if let Some(error) = &writer.error {
-            return Err(error.clone());
-        }
-        if writer.finishing {
-            return Err(Error::new(ErrorKind::StreamClosed, "write after end"));
-        }
-        let Some(conn) = *conn else {
-            writer.waiting = true;
-            return Ok(0);
-        };
-        let chan = *remote;
-        let Some(at) = self.links.iter().position(|link| link.conn == conn && !link.closing) else {
-            return Err(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
-        };
-        if bytes.is_empty() {
-            return Ok(0);
-        }
-        if self.links[at].queued() >= BULK_MARK {
-            if !self.links[at].blocked.contains(&id) {
-                self.links[at].blocked.push(id);
-            }
-            return Ok(0);
-        }
-        let len = writer.allowed(bytes.len(), now);
-        writer.waiting = len == 0;
-        if len > 0 {
-            writer.sent(len);
-            self.stats.stream_bytes_sent += len as u64;
-            self.push(at, &Frame::Stream { chan, op: StreamOp::Chunk(&bytes[..len]) });
-        }
-        Ok(len)
-    }
-
-    /// Ends a writer: the reader will come to the end behind what was written. See
-    /// [`finished`](Unit::finished) for when it has. Returns the connection that the end was queued
-    /// on; none as long as the stream is not accepted.
-    ///
-    /// # Errors
-    /// The error that the stream broke with.
-    pub fn finish(&mut self, id: StreamId) -> Result<Option<ConnId>> {
-        let Some(Stream { end: End::Writer(writer), conn, remote, .. }) =
-            self.streams.get_mut(&id.0)
-        else {
-            return Err(not_open());
-        };
-        if let Some(error) = &writer.error {
-            return Err(error.clone());
-        }
-        writer.finishing = true;
-        let (conn, chan) = (*conn, *remote);
-        if writer.finish_sent || conn.is_none() {
-            return Ok(conn);
-        }
-        writer.finish_sent = true;
-        // Only a peer that grants credit tells when its reader is through.
-        writer.done |= !matches!(self.dialect, Dialect::Credit { .. });
-        self.stream_frame(conn, chan, StreamOp::Finish);
-        Ok(conn)
-    }
-
-    /// The error that a stream broke with, at either end of it. What a reader received before can
-    /// still be [read](Unit::read).
-    pub fn failure(&self, id: StreamId) -> Option<&Error> {
-        self.streams.get(&id.0)?.error()
-    }
-
-    /// Whether a writer has ended: none while it has not, then how.
-    pub fn finished(&self, id: StreamId) -> Option<Result<()>> {
-        match self.streams.get(&id.0) {
-            Some(Stream { end: End::Writer(writer), .. }) => match &writer.error {
-                Some(error) => Some(Err(error.clone())),
-                None => writer.done.then_some(Ok(())),
-            },
-            _ => Some(Err(not_open())),
-        }
-    }
-
-    /// Ends a stream from this side, whatever its state. A reader that has not come to the end and a
-    /// writer that was not finished break off: the other end gets `reason`.
-    pub fn close_stream(&mut self, id: StreamId, reason: &str) {
-        let Some(stream) = self.streams.remove(&id.0) else { return };
-        if let Some(corr) = stream.opening {
-            self.waiting.remove(corr);
-            return;
-        }
-        let credit = matches!(self.dialect, Dialect::Credit { .. });
-        let op = match &stream.end {
-            End::Reader(reader) if reader.is_at_end() => match credit {
-                true => StreamOp::Error("".into()),
-                false => return,
-            },
-            End::Reader(reader) if reader.has_failed() => return,
-            // An original that has finished waits for nothing.
-            End::Reader(reader) if reader.is_over() && !credit => return,
-            // The writer may have finished meanwhile: an empty reason would tell it that everything
-            // was read.
-            End::Reader(_) if credit && reason.is_empty() => StreamOp::Error(BROKEN_OFF.into()),
-            End::Writer(writer) if writer.is_over() || writer.finish_sent => return,
-            _ => StreamOp::Error(reason.into()),
-        };
-        self.stream_frame(stream.conn, stream.remote, op);
     }
 
     // Input.
@@ -939,16 +641,20 @@ impl<R> Unit<R> {
                 events.push(Event::StreamRequest(incoming, offer));
             }
             Frame::Response { corr, payload } => {
-                self.answered(conn, corr, Ok((own(message, payload), None)), now, events);
+                let answer = Answer::Response(own(message, payload));
+                self.answered(conn, corr, answer, now, events);
+            }
+            Frame::Reject { corr, payload } => {
+                let answer = Answer::Rejection(own(message, payload));
+                self.answered(conn, corr, answer, now, events);
             }
             Frame::StreamAccept { corr, chan, payload } => {
-                let accepted = Ok((own(message, payload), Some(chan)));
-                self.answered(conn, corr, accepted, now, events);
+                let answer = Answer::Acceptance(own(message, payload), chan);
+                self.answered(conn, corr, answer, now, events);
             }
-            Frame::Reject { corr, payload } | Frame::StreamRefuse { corr, payload, .. } => {
-                let reason = reason(&own(message, payload));
-                let rejected = Err(Error::new(ErrorKind::Rejected, reason));
-                self.answered(conn, corr, rejected, now, events);
+            Frame::StreamRefuse { corr, payload, .. } => {
+                let answer = Answer::Refusal(own(message, payload));
+                self.answered(conn, corr, answer, now, events);
             }
             Frame::Stream { chan, op } => self.stream_op(conn, chan, op, message, events),
             Frame::Acquaint(acquaint) => events.push(Event::Acquaint(acquaint)),
@@ -970,108 +676,37 @@ impl<R> Unit<R> {
         &mut self,
         conn: ConnId,
         corr: Num,
-        answer: Result<(Data, Option<Num>)>,
+        answer: Answer,
         now: Moment,
         events: &mut Vec<Event<R>>,
     ) {
         let Some(waiting) = self.waiting.remove(corr.value()) else {
-            // Too late. A peer that accepted a stream nobody waits for any more is told so, when it
-            // is one that can stand it.
-            if let (Ok((_, Some(chan))), Dialect::Credit { .. }) = (&answer, self.dialect) {
-                self.stream_frame(
-                    Some(conn),
-                    *chan,
-                    StreamOp::Error("Request was abandoned".into()),
-                );
+            if let Answer::Acceptance(_, chan) = answer {
+                self.stream_opened_late(conn, chan);
             }
             return;
         };
         self.stats.last_answer = Some(now.saturating_sub(waiting.sent));
-        let outcome = match (answer, waiting.stream) {
-            (Ok((data, _)), None) => Ok(data),
-            (Ok((data, Some(chan))), Some(id)) => self.stream_opened(conn, id, chan).map(|()| data),
-            (Ok((_, None)), Some(_)) => {
-                Err(Error::new(ErrorKind::Protocol, "The stream was answered as if a request"))
+        let rejected = |text| Err(Error::new(ErrorKind::Rejected, text));
+        let (outcome, reason) = match (answer, waiting.stream) {
+            (Answer::Response(data) | Answer::Acceptance(data, _), None) => (Ok(data), None),
+            (Answer::Acceptance(data, chan), Some(id)) => {
+                (self.stream_opened(conn, id, chan).map(|()| data), None)
             }
-            (Err(error), _) => Err(error),
+            (Answer::Response(_), Some(_)) => {
+                let text = "The stream was answered as if a request";
+                (Err(Error::new(ErrorKind::Protocol, text)), None)
+            }
+            (Answer::Rejection(data), _) => (rejected(text_of(&data)), Some(data)),
+            (Answer::Refusal(data), _) => (rejected(unwrapped(&data)), Some(data)),
         };
-        if let (Err(error), Some(id)) = (&outcome, waiting.stream)
-            && let Some(stream) = self.streams.get_mut(&id.0)
-        {
-            stream.opening = None;
-            stream.fail(error.clone());
-        }
         if let Some(id) = waiting.stream {
+            if let Err(error) = &outcome {
+                self.stream_not_opened(id, error);
+            }
             events.push(Event::Stream(id));
         }
-        events.push(Event::Answer { tag: waiting.tag, outcome });
-    }
-
-    fn stream_opened(&mut self, conn: ConnId, id: StreamId, chan: Num) -> Result<()> {
-        let Some(stream) = self.streams.get_mut(&id.0) else { return Err(not_open()) };
-        stream.conn = Some(conn);
-        stream.remote = chan;
-        stream.opening = None;
-        if let End::Writer(Writer { finishing: true, .. }) = stream.end {
-            self.finish(id)?;
-        }
-        self.grant(id);
-        Ok(())
-    }
-
-    /// The stream that the remote addresses by a number. The Go original uses its own.
-    fn addressed(&self, conn: ConnId, chan: Num) -> Option<u64> {
-        if self.dialect == Dialect::Go {
-            let by_own = |stream: &Stream| {
-                stream.conn == Some(conn) && stream.remote.value() == chan.value()
-            };
-            if let Some((id, _)) = self.streams.iter().find(|(_, stream)| by_own(stream)) {
-                return Some(*id);
-            }
-        }
-        self.streams.contains_key(&chan.value()).then_some(chan.value())
-    }
-
-    fn stream_op(
-        &mut self,
-        conn: ConnId,
-        chan: Num,
-        op: StreamOp<'_>,
-        message: &Bytes,
-        events: &mut Vec<Event<R>>,
-    ) {
-        let Some(id) = self.addressed(conn, chan) else { return };
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        if stream.conn != Some(conn) {
-            return;
-        }
-        let mut overrun = false;
-        match (&mut stream.end, op) {
-            (End::Reader(reader), StreamOp::Chunk(bytes)) => {
-                self.stats.stream_bytes_received += bytes.len() as u64;
-                overrun = reader.chunk(message.slice_ref(bytes)) == Accepted::Overrun;
-            }
-            (End::Reader(reader), StreamOp::Finish) => reader.finish(),
-            (End::Reader(reader), StreamOp::Error(reason)) => {
-                let text = match reason.is_empty() {
-                    true => "Remote writable stream was closed".to_owned(),
-                    false => format!("Remote writable stream emitted error: {reason}"),
-                };
-                reader.fail(Error::new(ErrorKind::StreamClosed, text));
-            }
-            (End::Writer(writer), StreamOp::Quota(quota)) => writer.granted(quota.value()),
-            (End::Writer(writer), StreamOp::Error(reason)) => writer.reader_said(&reason),
-            _ => return,
-        }
-        if overrun {
-            let reason = "The writer sent more than it was allowed to";
-            stream.fail(Error::new(ErrorKind::Protocol, reason));
-            let (conn, remote) = (stream.conn, stream.remote);
-            self.stream_frame(conn, remote, StreamOp::Error(reason.into()));
-        }
-        // It may have used up the last quota although the application has read more by now.
-        self.grant(StreamId(id));
-        events.push(Event::Stream(StreamId(id)));
+        events.push(Event::Answer { tag: waiting.tag, outcome, reason });
     }
 
     /// A pong came on a connection.
@@ -1086,30 +721,18 @@ impl<R> Unit<R> {
     /// When [`handle_timeout`](Unit::handle_timeout) is to be called next. Earlier calls do no harm.
     pub fn deadline(&self) -> Option<Moment> {
         let links = self.links.iter().map(Link::deadline).min();
-        let probes = self.streams.values().filter_map(|stream| match &stream.end {
-            End::Writer(writer) => writer.probe_deadline(),
-            End::Reader(_) => None,
-        });
-        // Only the originals are probed: others need not be searched.
-        let probe = match self.dialect {
-            Dialect::Credit { .. } => None,
-            _ => probes.min(),
-        };
-        [links, self.waiting.deadline(), probe].into_iter().flatten().min()
+        [links, self.waiting.deadline(), self.probe_deadline()].into_iter().flatten().min()
     }
 
     /// Does what is due: heartbeats, request timeouts, stream probes.
     pub fn handle_timeout(&mut self, now: Moment, events: &mut Vec<Event<R>>) {
         for waiting in self.waiting.take_due(now) {
             let error = timed_out(waiting.timeout);
-            if let Some(id) = waiting.stream
-                && let Some(stream) = self.streams.get_mut(&id.0)
-            {
-                stream.opening = None;
-                stream.fail(error.clone());
+            if let Some(id) = waiting.stream {
+                self.stream_not_opened(id, &error);
                 events.push(Event::Stream(id));
             }
-            events.push(Event::Answer { tag: waiting.tag, outcome: Err(error) });
+            events.push(Event::Answer { tag: waiting.tag, outcome: Err(error), reason: None });
         }
         for at in 0..self.links.len() {
             let link = &mut self.links[at];
@@ -1130,15 +753,7 @@ impl<R> Unit<R> {
                 Beat::Dead => events.push(Event::Dead(link.conn)),
             }
         }
-        if !matches!(self.dialect, Dialect::Credit { .. }) {
-            for (id, stream) in &mut self.streams {
-                if let End::Writer(writer) = &mut stream.end
-                    && writer.probe(now)
-                {
-                    events.push(Event::Stream(StreamId(*id)));
-                }
-            }
-        }
+        self.probe_streams(now, events);
     }
 
     /// Requests that wait for an answer, handlers that run, streams that are open: zero when
@@ -1165,16 +780,11 @@ impl<R> Drop for Unit<R> {
 }
 
 const OVERRUN: &str = "Too many requests are in progress";
-const BROKEN_OFF: &str = "The readable stream was closed";
 
 /// The error of a request that was not answered within this time.
 pub(crate) fn timed_out(limit: Duration) -> Error {
     let text = format!("Request timeout exceeded ({} ms)", limit.as_millis());
     Error::new(ErrorKind::Timeout, text)
-}
-
-fn not_open() -> Error {
-    Error::new(ErrorKind::StreamClosed, "The stream is closed")
 }
 
 fn text(text: &str) -> Payload<'_> {
@@ -1193,21 +803,29 @@ fn check_names(role: &str, event: &str) -> Result<()> {
     check(role).and_then(|()| check(event))
 }
 
-/// The text of a reject. The JavaScript original puts the reason for refusing a stream into JSON
-/// inside a string; the Go original sends `{}` whatever the reason.
-fn reason(data: &Data) -> String {
+/// What a remote peer says to a request of ours.
+enum Answer {
+    Response(Data),
+    Rejection(Data),
+    /// The stream's channel comes with it.
+    Acceptance(Data, Num),
+    Refusal(Data),
+}
+
+/// The text of a refused stream, which the JavaScript original puts into JSON inside a string.
+fn unwrapped(data: &Data) -> String {
     #[derive(serde::Deserialize)]
     struct Wrapped {
         data: String,
     }
+    let text = text_of(data);
+    serde_json::from_str(&text).map_or(text, |Wrapped { data }| data)
+}
+
+/// The text of a rejection. The Go original sends `{}` whatever the reason.
+fn text_of(data: &Data) -> String {
     match data.kind() {
-        DataType::String => {
-            let text = data.as_str().unwrap_or_default();
-            match serde_json::from_str::<Wrapped>(&text) {
-                Ok(Wrapped { data }) => data,
-                Err(_) => text.into_owned(),
-            }
-        }
+        DataType::String => data.as_str().unwrap_or_default().into_owned(),
         DataType::Boolean => data.as_bool().unwrap_or_default().to_string(),
         DataType::Null | DataType::Unknown(_) => "null".to_owned(),
         _ => String::from_utf8_lossy(data.bytes()).into_owned(),
