@@ -68,6 +68,15 @@ fn this_thread() -> usize {
 /// after the last time.
 const SWEEP: usize = 256;
 
+/// What handing out events has come to.
+#[derive(Clone, Copy)]
+struct Dispatched {
+    /// There were events.
+    any: bool,
+    /// Something will run in this turn of the loop that may want to send something.
+    woken: bool,
+}
+
 /// What became of a request.
 pub(crate) enum Asked<'py> {
     /// It has a future, perhaps one that failed already.
@@ -295,14 +304,14 @@ impl Engine {
 
     // Events.
 
-    /// Hands out all events. Returns whether anything will run in this turn of the loop that may
-    /// want to send something.
-    fn dispatch(slf: &Bound<'_, Engine>, now: Moment) -> PyResult<bool> {
+    /// Hands out all events.
+    fn dispatch(slf: &Bound<'_, Engine>, now: Moment) -> PyResult<Dispatched> {
         let this = slf.get();
-        let mut woken = false;
+        let mut dispatched = Dispatched { any: false, woken: false };
         loop {
-            let Some(event) = lock(&this.state).poll_event() else { return Ok(woken) };
-            woken |= match event {
+            let Some(event) = lock(&this.state).poll_event() else { return Ok(dispatched) };
+            dispatched.any = true;
+            dispatched.woken |= match event {
                 EngineEvent::Unit { unit, event } => this.unit_event(slf, unit, event, now)?,
                 EngineEvent::Peer(event) => this.peer_event(slf.py(), event)?,
                 event => this.connection_event(slf.py(), event)?,
@@ -545,14 +554,14 @@ impl Engine {
         let armed = this.armed.swap(true, Relaxed);
         let dispatched = Engine::dispatch(slf, now);
         let written = match &dispatched {
-            Ok(false) => Engine::write_all(slf, now),
+            Ok(Dispatched { woken: false, .. }) => Engine::write_all(slf, now),
             _ => Ok(()),
         };
         this.armed.store(armed, Relaxed);
-        if !matches!(dispatched, Ok(false)) || written.is_err() {
+        if !matches!(dispatched, Ok(Dispatched { woken: false, .. })) || written.is_err() {
             this.arm(slf.py())?;
         }
-        dispatched.and(written)
+        dispatched.map(drop).and(written)
     }
 
     /// Writes, and does what follows, until there is nothing left.
@@ -564,8 +573,7 @@ impl Engine {
             for action in actions {
                 this.act(py, action)?;
             }
-            let woken = Engine::dispatch(slf, now)?;
-            if idle && !woken {
+            if !Engine::dispatch(slf, now)?.any && idle {
                 this.tell_idle(py)?;
                 return this.arm_timer(py, now);
             }

@@ -116,8 +116,7 @@ class Host:
             if stream is not None:
                 stream.abort(_text(error))
             raise
-        finally:
-            self._streams.pop(ctx, None)
+        self._streams.pop(ctx, None)
 
     def accepted(self, ctx: _engine.Context, number: int) -> Stream:
         made: Stream
@@ -144,14 +143,14 @@ class Host:
             self.handler_failed(ctx, error)
 
     def handler_failed(self, ctx: _engine.Context, error: BaseException) -> None:
-        unheard = ctx.kind == "message" or ctx in self._streams
+        accepted = self._streams.pop(ctx, None) is not None
         self.engine.fail(ctx, _text(error))
         if isinstance(error, asyncio.CancelledError):
             logger.debug("the handler of %s/%s was cancelled", ctx.role, ctx.event)
             return
         if not isinstance(error, RejectedError):
             logger.error("the handler of %s/%s failed", ctx.role, ctx.event, exc_info=error)
-        if unheard:
+        if accepted or ctx.kind == "message":
             self.emit(events.HandlerFailed(ctx.unit, error))
 
     def not_handled(self, reason: str) -> None:

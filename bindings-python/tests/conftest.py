@@ -1,0 +1,81 @@
+"""Peers that find each other over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, AsyncIterator, Callable, List
+
+import pytest
+
+import roletalk
+
+LIMIT = 10.0
+"""Seconds; only there to fail."""
+
+
+@dataclass
+class Pair:
+    """A worker that listens, and a client that is connected to it."""
+
+    worker: roletalk.Peer
+    client: roletalk.Peer
+    listener: roletalk.Listener
+    unit: roletalk.Unit
+
+    def role(self, name: str = "role") -> roletalk.Role:
+        return self.worker.role(name)
+
+    async def destination(self, name: str = "role") -> roletalk.Destination:
+        destination = self.client.destination(name)
+        await destination.wait_ready(LIMIT)
+        return destination
+
+
+Connect = Callable[..., Any]
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Makes pairs, with options for the two peers."""
+    peers: List[roletalk.Peer] = []
+
+    async def make(worker: Any = None, client: Any = None) -> Pair:
+        first = roletalk.Peer(name="worker", **(worker or {}))
+        second = roletalk.Peer(name="client", **(client or {}))
+        peers.extend([second, first])
+        listener = await first.listen("127.0.0.1")
+        unit = await second.connect(listener.url)
+        return Pair(first, second, listener, unit)
+
+    yield make
+    for peer in peers:
+        await peer.close()
+
+
+@pytest.fixture
+async def pair(connect: Connect) -> Pair:
+    made: Pair = await connect()
+    return made
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Gives the loop turns until something has come true."""
+
+    async def turns() -> None:
+        while not condition():
+            await asyncio.sleep(0)
+
+    await asyncio.wait_for(turns(), LIMIT)
+
+
+async def event_of(events: roletalk.Events, kind: type) -> Any:
+    """The next event of a kind."""
+
+    async def search() -> Any:
+        async for event in events:
+            if isinstance(event, kind):
+                return event
+        raise AssertionError("the events have ended")
+
+    return await asyncio.wait_for(search(), LIMIT)
