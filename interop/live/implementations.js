@@ -10,6 +10,9 @@ const ROOT = path.join(__dirname, '..', '..');
 const SUFFIX = process.platform === 'win32' ? '.exe' : '';
 const JS_PLAYER = inRepository('interop/live/players/peer.js');
 const RUST_PLAYER = inRepository(`target/debug/roletalk-interop${SUFFIX}`);
+const PYTHON = inRepository(
+  process.platform === 'win32' ? '.venv/Scripts/python.exe' : '.venv/bin/python',
+);
 const GO_PLAYER = inRepository(`target/interop/go-player${SUFFIX}`);
 const ROLETALK_JS = path.resolve(
   process.env.ROLETALK_JS ?? inRepository('interop/node_modules/roletalk'),
@@ -47,6 +50,14 @@ const IMPLEMENTATIONS = [
     get: 'make node',
     version: () => `${ours()}, Node ${process.versions.node}`,
     abilities: allBut('stray'),
+  },
+  {
+    name: 'python',
+    command: [PYTHON, inRepository('interop/live/players/peer.py')],
+    needs: PYTHON,
+    get: 'make python',
+    version: pythonVersion,
+    abilities: ALL,
   },
   {
     name: 'js',
@@ -92,6 +103,20 @@ function certificate() {
 
 function ours() {
   return 'this repository';
+}
+
+/** Fails where the environment is there but the package is not. */
+function pythonVersion() {
+  const script = 'import platform, roletalk; print(platform.python_version())';
+  try {
+    const version = execFileSync(PYTHON, ['-c', script], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    return `${ours()}, CPython ${version.trim()}`;
+  } catch {
+    throw new Error('roletalk is not installed in .venv: make python');
+  }
 }
 
 function jsVersion() {
