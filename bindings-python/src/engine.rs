@@ -516,12 +516,8 @@ impl Engine {
             PeerEvent::UnitRoles { unit, roles } => {
                 self.tell(py, "unit_roles", (object(unit), roles.to_vec()))
             }
-            PeerEvent::DestinationOpened { role } => {
-                self.tell(py, "destination_opened", (&*role,))
-            }
-            PeerEvent::DestinationClosed { role } => {
-                self.tell(py, "destination_closed", (&*role,))
-            }
+            PeerEvent::DestinationOpened { role } => self.tell(py, "destination_opened", (&*role,)),
+            PeerEvent::DestinationClosed { role } => self.tell(py, "destination_closed", (&*role,)),
             PeerEvent::DestinationGained { role, unit } => {
                 self.tell(py, "destination_gained", (&*role, object(unit)))
             }
@@ -1023,9 +1019,8 @@ impl Engine {
         let bytes = utf8(event)?;
         let text = String::from_utf8_lossy(bytes.as_bytes());
         let name = event.clone().unbind();
-        let before = lock(&slf.get().table)
-            .routes
-            .set_handler(role, kind, &text, name, function, mode);
+        let before =
+            lock(&slf.get().table).routes.set_handler(role, kind, &text, name, function, mode);
         drop(before);
         Ok(())
     }
@@ -1192,8 +1187,7 @@ impl Engine {
             let unit = UnitId(unit);
             let mut state = lock(&self.state);
             let now = self.epoch.elapsed();
-            let full =
-                state.engine.with_unit(unit, now, |unit| unit.is_open() && !unit.has_room());
+            let full = state.engine.with_unit(unit, now, |unit| unit.is_open() && !unit.has_room());
             if full == Some(true) {
                 table.room.entry(unit).or_default().push(kept);
                 true
@@ -1228,10 +1222,15 @@ impl Engine {
         };
         let (asked, opened) = with_payload(data, &slf.get().codec, |payload| {
             let outgoing = Outgoing { role, event, payload, order: Order::Any };
-            Engine::ask(slf, |_| Some(UnitId(unit)), role, |machine, now, tag| {
-                let opened = machine.open_stream(direction, outgoing, limit, now, tag);
-                opened.map(|(stream, corr)| (corr, stream))
-            })
+            Engine::ask(
+                slf,
+                |_| Some(UnitId(unit)),
+                role,
+                |machine, now, tag| {
+                    let opened = machine.open_stream(direction, outgoing, limit, now, tag);
+                    opened.map(|(stream, corr)| (corr, stream))
+                },
+            )
         })??;
         let stream = opened.map(|(_, stream)| stream.0);
         Ok(match asked {

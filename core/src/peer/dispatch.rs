@@ -141,8 +141,8 @@ impl Deferred {
     /// calls next.
     pub fn respond(mut self, outcome: Result<Data>) {
         match self.0.take() {
-            Some(Way::Unit(unit, reply)) => {
-                report(&unit, &reply, &outcome);
+            Some(Way::Unit(unit, names, reply)) => {
+                report(&unit, &names, &reply.to, &outcome);
                 if let Some(answer) = with_batch(&unit, (reply, outcome)) {
                     answer_all(&unit, [answer]);
                 }
