@@ -262,7 +262,9 @@ class Connection extends EventEmitter {
 function checkClose(code, reason) {
   const known = code >= 1000 && code <= 1014 && ![1004, NO_CODE, 1006].includes(code);
   const free = code >= 3000 && code <= 4999;
-  if (typeof code !== 'number' || !(known || free)) throw new TypeError('First argument must be a valid error code number');
+  if (typeof code !== 'number' || !(known || free)) {
+    throw new TypeError('First argument must be a valid error code number');
+  }
   if (Buffer.byteLength(String(reason)) > MAX_REASON) {
     throw new RangeError(`The message must not be greater than ${MAX_REASON} bytes`);
   }
