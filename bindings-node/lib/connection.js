@@ -18,8 +18,12 @@ const CLOSE_TIMEOUT = 2_000;
 /** What the socket is given at once, so that it can be seen how writing goes on. */
 const SLICE = 512 * 1024;
 
-/** The most that a ping may carry, in bytes. */
+/** The most that a ping may carry, and the reason of a close, in bytes. */
 const MAX_PING = 125;
+const MAX_REASON = 123;
+
+/** The close code that stands for none. */
+const NO_CODE = 1005;
 
 const CONNECTING = 0;
 const OPEN = 1;
@@ -78,14 +82,15 @@ class Connection extends EventEmitter {
 
   /**
    * Closes this connection.
-   * @param {number} [code] a WebSocket close code
-   * @param {string} [reason]
+   * @param {number} [code] a WebSocket close code; without one, the other side sees 1005
+   * @param {string} [reason] at most 123 bytes
    */
-  close(code = 1000, reason = '') {
+  close(code, reason = '') {
     if (this.readyState !== OPEN) return;
+    if (code !== undefined) checkClose(code, reason);
     this.readyState = CLOSING;
     const { host } = this;
-    host.native.closeConnection(this.number, code, String(reason), host.now());
+    host.native.closeConnection(this.number, code ?? NO_CODE, String(reason), host.now());
     host.schedule();
   }
 
@@ -300,6 +305,18 @@ class Connection extends EventEmitter {
     const { host } = this;
     host.native.closed(this.number, host.now());
     host.schedule();
+  }
+}
+
+/** Throws what `ws` throws for close codes and reasons that cannot be sent. */
+function checkClose(code, reason) {
+  const known = code >= 1000 && code <= 1014 && ![1004, NO_CODE, 1006].includes(code);
+  const free = code >= 3000 && code <= 4999;
+  if (typeof code !== 'number' || !(known || free)) {
+    throw new TypeError('First argument must be a valid error code number');
+  }
+  if (Buffer.byteLength(String(reason)) > MAX_REASON) {
+    throw new RangeError(`The message must not be greater than ${MAX_REASON} bytes`);
   }
 }
 

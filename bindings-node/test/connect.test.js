@@ -220,6 +220,25 @@ check('an http address is dialed as a ws one, and told as it was given', async (
   assert.equal(dialer.units[0]._sockets[0].url, address);
 });
 
+check('a socket that is closed without a code has 1005', async (network) => {
+  const { ws, dialerUnit } = await network.pair();
+  const closed = Promise.all([once(ws, 'close'), once(dialerUnit._sockets[0], 'close')]);
+  ws.close();
+  for (const [code, reason] of await closed) assert.deepEqual([code, String(reason)], [1005, '']);
+});
+
+differs('a socket is not closed with a code or a reason that cannot be sent', 'it is closing all the same', async (network) => {
+  const { ws } = await network.pair();
+  for (const code of [0, 999, 1004, 1005, 1006, 2000, 5000, NaN, 'x', null]) {
+    assert.throws(() => ws.close(code), { name: 'TypeError', message: 'First argument must be a valid error code number' });
+  }
+  assert.throws(() => ws.close(1000, 'é'.repeat(62)), {
+    name: 'RangeError',
+    message: 'The message must not be greater than 123 bytes',
+  });
+  assert.equal(ws.readyState, 1);
+});
+
 check('the socket can be terminated', async (network) => {
   const { unit, ws, dialerUnit } = await network.pair();
   const closed = Promise.all([once(ws, 'close'), once(unit, 'close'), once(dialerUnit, 'close')]);
