@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Pair, Raw, Watch, peer, until, within};
+use common::{Pair, Raw, Watch, never, peer, until, within};
 use roletalk::{Data, Error, ErrorKind, Peer, PeerEvent, engine::Limits, wire::Frame};
 use tokio::sync::Notify;
 
@@ -121,13 +121,7 @@ async fn long_names() {
 #[tokio::test]
 async fn too_many_waiting_requests() {
     let client = Peer::builder().limits(|limits| limits.waiting_requests = 2).build().unwrap();
-    let pair = Pair::of(peer("server"), client, |server| {
-        server.role("r").unwrap().on_request("never", |_| async {
-            std::future::pending::<()>().await;
-            Ok::<_, Error>(())
-        });
-    })
-    .await;
+    let pair = Pair::of(peer("server"), client, never).await;
     let mut one = pair.to.request("never", ()).into_future();
     let mut two = pair.to.readable("never", ()).into_future();
     assert!(futures_util::poll!(&mut one).is_pending());

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Log, Pair, Raw, Watch, confirmation, echo, null, peer, until, within};
+use common::{Log, Pair, Raw, Watch, confirmation, echo, never, null, peer, relay, until, within};
 use roletalk::{
     Data, DataType, Error, ErrorKind, Kind, Peer, PeerEvent,
     wire::{Frame, Handshake, Num, Payload},
@@ -448,16 +448,10 @@ async fn roles_come_and_go_while_requests_run() {
 
 #[tokio::test]
 async fn timeouts() {
-    let pair = Pair::new(|server| {
-        server.role("r").unwrap().on_request("never", |_| async {
-            std::future::pending::<()>().await;
-            Ok::<_, Error>(())
-        });
-    })
-    .await;
-    let never = || pair.to.request("never", ());
+    let pair = Pair::new(never).await;
+    let ask = || pair.to.request("never", ());
     let begun = Instant::now();
-    let error = never().timeout(Duration::from_millis(100)).await.unwrap_err();
+    let error = ask().timeout(Duration::from_millis(100)).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.text()),
         (ErrorKind::Timeout, "Request timeout exceeded (100 ms)")
@@ -471,7 +465,7 @@ async fn timeouts() {
     assert!(answer.is_ok());
     // Dropped, it is abandoned.
     {
-        let request = never().into_future();
+        let request = ask().into_future();
         tokio::pin!(request);
         assert!(futures_util::poll!(&mut request).is_pending());
         assert_eq!(pair.unit().stats().waiting, 1);
@@ -485,13 +479,7 @@ async fn timeouts() {
         .limits(|limits| limits.request_timeout = Duration::from_millis(30))
         .build()
         .unwrap();
-    let pair = Pair::of(peer("server"), short, |server| {
-        server.role("r").unwrap().on_request("never", |_| async {
-            std::future::pending::<()>().await;
-            Ok::<_, Error>(())
-        });
-    })
-    .await;
+    let pair = Pair::of(peer("server"), short, never).await;
     let error = pair.to.request("never", ()).await.unwrap_err();
     assert_eq!(error.text(), "Request timeout exceeded (30 ms)");
     pair.close().await;
@@ -818,20 +806,10 @@ async fn one_connection_of_two_is_lost_while_requests_run() {
 #[tokio::test]
 async fn timeouts_outlive_their_connection() {
     let server = peer("server");
-    server.role("r").unwrap().on_request("never", |_| async {
-        std::future::pending::<()>().await;
-        Ok::<_, Error>(())
-    });
+    never(&server);
     let listener = server.listen("127.0.0.1:0").await.unwrap();
     let client = peer("client");
-    let relay = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let through = format!("ws://{}", relay.local_addr().unwrap());
-    let target = listener.local_addr();
-    let relaying = tokio::spawn(async move {
-        let (mut one, _) = relay.accept().await.unwrap();
-        let mut two = tokio::net::TcpStream::connect(target).await.unwrap();
-        let _ = tokio::io::copy_bidirectional(&mut one, &mut two).await;
-    });
+    let (through, relaying) = relay(listener.local_addr()).await;
     let once = roletalk::ConnectOptions::new().once();
     let first = client.connect_with(through, once).await.unwrap();
     client.connect(listener.url()).await.unwrap();
@@ -853,13 +831,7 @@ async fn timeouts_outlive_their_connection() {
 
 #[tokio::test]
 async fn requests_fail_with_the_last_connection() {
-    let pair = Pair::new(|server| {
-        server.role("r").unwrap().on_request("never", |_| async {
-            std::future::pending::<()>().await;
-            Ok::<_, Error>(())
-        });
-    })
-    .await;
+    let pair = Pair::new(never).await;
     let unit = pair.unit();
     let mut request = pair.to.request("never", ()).into_future();
     assert!(futures_util::poll!(&mut request).is_pending());

@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{AGAIN, LIMIT, Log, Pair, Raw, Watch, confirmation, echo, null, peer, until, within};
+use common::{
+    AGAIN, LIMIT, Log, Pair, Raw, Watch, confirmation, echo, never, null, peer, until, within,
+};
 use futures_util::{SinkExt, StreamExt};
 use roletalk::{
     ConnectOptions, DataType, Error, ErrorKind, Peer, PeerEvent,
@@ -714,13 +716,7 @@ fn a_runtime_that_is_dropped() {
         };
         let runtime = builder.enable_all().build().unwrap();
         let (pair, events) = runtime.block_on(async {
-            let pair = Pair::new(|server| {
-                server.role("r").unwrap().on_request("never", |_| async {
-                    std::future::pending::<()>().await;
-                    Ok::<_, Error>(())
-                });
-            })
-            .await;
+            let pair = Pair::new(never).await;
             for _ in 0..3 {
                 let to = pair.to.clone();
                 tokio::spawn(async move { to.request("never", ()).await.map(drop) });

@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use common::{Log, Pair, Raw, null, pattern, peer, until, within};
+use common::{Log, Pair, Raw, null, pattern, peer, relay, until, within};
 use futures_util::{SinkExt, StreamExt};
 use roletalk::{
     ConnectOptions, Error, ErrorKind, Peer,
@@ -312,14 +312,7 @@ async fn streams_die_with_their_connection_only() {
     serve(&server, &read);
     let listener = server.listen("127.0.0.1:0").await.unwrap();
     let client = peer("client");
-    let relay = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let through = format!("ws://{}", relay.local_addr().unwrap());
-    let target = listener.local_addr();
-    let relaying = tokio::spawn(async move {
-        let (mut one, _) = relay.accept().await.unwrap();
-        let mut two = tokio::net::TcpStream::connect(target).await.unwrap();
-        let _ = tokio::io::copy_bidirectional(&mut one, &mut two).await;
-    });
+    let (through, relaying) = relay(listener.local_addr()).await;
     client.connect_with(through, ConnectOptions::new().once()).await.unwrap();
     let to = client.destination("r").unwrap();
     within("the role", to.ready()).await.unwrap();

@@ -249,6 +249,8 @@ pub(super) struct Writer {
     starved_since: Option<Moment>,
     /// The application waits to write.
     pub(super) waiting: bool,
+    /// It waits for its connection, which knows.
+    pub(super) blocked: bool,
     /// The application has ended it; the finish was sent, or will be when it is accepted.
     pub(super) finishing: bool,
     pub(super) finish_sent: bool,
@@ -271,6 +273,7 @@ impl Writer {
             probed: 0,
             starved_since: None,
             waiting: false,
+            blocked: false,
             finishing: false,
             finish_sent: false,
             done: false,

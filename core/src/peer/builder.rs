@@ -88,7 +88,8 @@ impl PeerBuilder {
     }
 
     /// How to connect to the addresses that other units tell, such as which authorities to trust for
-    /// `wss`. Whether they are permanent is not taken from here.
+    /// `wss`. Whether they are permanent is not taken from here. Whoever gets in decides what the
+    /// addresses are: headers given here are no secret.
     pub fn acquaintance_options(mut self, options: ConnectOptions) -> PeerBuilder {
         self.acquaintance = options;
         self

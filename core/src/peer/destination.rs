@@ -140,7 +140,7 @@ impl Destination {
     /// # Ok(()) }
     /// ```
     pub fn send<'a>(&'a self, event: &'a str, data: impl Into<Data>) -> SendMessage<'a> {
-        SendMessage { destination: self, event, data: data.into(), unit: None, order: Order::Kept }
+        SendMessage { call: self.call(event, data, Order::Kept) }
     }
 
     /// Sends a one-way message to every unit that serves the role now. Returns how many took it.
@@ -181,14 +181,7 @@ impl Destination {
     /// # Ok(()) }
     /// ```
     pub fn request<'a>(&'a self, event: &'a str, data: impl Into<Data>) -> SendRequest<'a> {
-        SendRequest {
-            destination: self,
-            event,
-            data: data.into(),
-            unit: None,
-            timeout: None,
-            order: Order::Kept,
-        }
+        SendRequest { call: self.call(event, data, Order::Kept), timeout: None }
     }
 
     /// Sends a request to every unit that serves the role now. The answers come as they arrive.
@@ -246,10 +239,7 @@ impl Destination {
         data: impl Into<Data>,
     ) -> OpenStream<'a, Readable> {
         OpenStream {
-            destination: self,
-            event,
-            data: data.into(),
-            unit: None,
+            call: self.call(event, data, Order::Any),
             timeout: None,
             direction: Direction::RequesterReads,
             make: Readable::new,
@@ -273,22 +263,15 @@ impl Destination {
         data: impl Into<Data>,
     ) -> OpenStream<'a, Writable> {
         OpenStream {
-            destination: self,
-            event,
-            data: data.into(),
-            unit: None,
+            call: self.call(event, data, Order::Any),
             timeout: None,
             direction: Direction::RequesterWrites,
             make: Writable::new,
         }
     }
 
-    /// The chosen unit, or the next one.
-    fn unit_or_next(&self, unit: Option<Arc<UnitInner>>) -> Result<Arc<UnitInner>> {
-        match unit {
-            Some(unit) => self.shared.check_open().map(|()| unit),
-            None => self.pick(),
-        }
+    fn call<'a>(&'a self, event: &'a str, data: impl Into<Data>, order: Order) -> Call<'a> {
+        Call { destination: self, event, data: data.into(), unit: None, order }
     }
 }
 
@@ -303,10 +286,9 @@ impl fmt::Debug for Destination {
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A message about to be sent: `await` it. Made by [`Destination::send`].
-#[must_use = "nothing is sent until it is awaited"]
+/// What is about to be sent, and to whom.
 #[derive(Debug)]
-pub struct SendMessage<'a> {
+struct Call<'a> {
     destination: &'a Destination,
     event: &'a str,
     data: Data,
@@ -314,16 +296,37 @@ pub struct SendMessage<'a> {
     order: Order,
 }
 
+impl Call<'_> {
+    /// The chosen unit, or the next one.
+    fn unit(&self) -> Result<Arc<UnitInner>> {
+        match &self.unit {
+            Some(unit) => self.destination.shared.check_open().map(|()| unit.inner.clone()),
+            None => self.destination.pick(),
+        }
+    }
+
+    fn outgoing(&self) -> Outgoing<'_> {
+        outgoing(&self.destination.inner.role, self.event, &self.data, self.order)
+    }
+}
+
+/// A message about to be sent: `await` it. Made by [`Destination::send`].
+#[must_use = "nothing is sent until it is awaited"]
+#[derive(Debug)]
+pub struct SendMessage<'a> {
+    call: Call<'a>,
+}
+
 impl<'a> SendMessage<'a> {
     /// Sends to this unit instead of the next in turn.
     pub fn to(mut self, unit: &Unit) -> SendMessage<'a> {
-        self.unit = Some(unit.clone());
+        self.call.unit = Some(unit.clone());
         self
     }
 
     /// Takes the least loaded connection of the unit, though the message may then overtake others.
     pub fn unordered(mut self) -> SendMessage<'a> {
-        self.order = Order::Any;
+        self.call.order = Order::Any;
         self
     }
 }
@@ -333,7 +336,7 @@ impl<'a> IntoFuture for SendMessage<'a> {
     type IntoFuture = Sending<'a>;
 
     fn into_future(self) -> Sending<'a> {
-        Sending { message: Some(self), queued: None }
+        Sending { call: Some(self.call), queued: None }
     }
 }
 
@@ -344,23 +347,20 @@ impl<'a> IntoFuture for SendMessage<'a> {
 /// [`ErrorKind::NoUnit`], [`ErrorKind::ConnectionLost`], [`ErrorKind::TooLarge`],
 /// [`ErrorKind::InvalidArgument`] for an event name over 65 535 bytes, [`ErrorKind::Closed`].
 pub struct Sending<'a> {
-    message: Option<SendMessage<'a>>,
+    call: Option<Call<'a>>,
     /// The unit had no room at first.
     queued: Option<Boxed<'a, Result<Unit>>>,
 }
 
 impl<'a> Sending<'a> {
     /// Sends at once if the unit has room.
-    fn start(&mut self, message: SendMessage<'a>) -> Result<Option<Unit>> {
-        let SendMessage { destination, event, data, unit, order } = message;
-        let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
-        let role = &destination.inner.role;
-        let message = outgoing(role, event, &data, order);
-        match unit.if_room(|state, _| state.machine.send(message)) {
+    fn start(&mut self, call: Call<'a>) -> Result<Option<Unit>> {
+        let unit = call.unit()?;
+        match unit.if_room(|state, _| state.machine.send(call.outgoing())) {
             Some(sent) => sent.map(|_| Some(Unit::new(unit))),
             None => {
                 self.queued = Some(Box::pin(async move {
-                    unit.send(outgoing(role, event, &data, order)).await?;
+                    unit.send(call.outgoing()).await?;
                     Ok(Unit::new(unit))
                 }));
                 Ok(None)
@@ -373,8 +373,8 @@ impl Future for Sending<'_> {
     type Output = Result<Unit>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Unit>> {
-        if let Some(message) = self.message.take()
-            && let Some(unit) = self.start(message)?
+        if let Some(call) = self.call.take()
+            && let Some(unit) = self.start(call)?
         {
             return Poll::Ready(Ok(unit));
         }
@@ -395,18 +395,14 @@ impl fmt::Debug for Sending<'_> {
 #[must_use = "nothing is sent until it is awaited"]
 #[derive(Debug)]
 pub struct SendRequest<'a> {
-    destination: &'a Destination,
-    event: &'a str,
-    data: Data,
-    unit: Option<Unit>,
+    call: Call<'a>,
     timeout: Option<Duration>,
-    order: Order,
 }
 
 impl<'a> SendRequest<'a> {
     /// Asks this unit instead of the next in turn.
     pub fn to(mut self, unit: &Unit) -> SendRequest<'a> {
-        self.unit = Some(unit.clone());
+        self.call.unit = Some(unit.clone());
         self
     }
 
@@ -420,7 +416,7 @@ impl<'a> SendRequest<'a> {
 
     /// Takes the least loaded connection of the unit, though the request may then overtake others.
     pub fn unordered(mut self) -> SendRequest<'a> {
-        self.order = Order::Any;
+        self.call.order = Order::Any;
         self
     }
 }
@@ -554,22 +550,17 @@ impl Requesting<'_> {
                     else {
                         continue;
                     };
-                    let SendRequest { destination, event, data, unit, timeout, order } = request;
-                    let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
-                    let outgoing = outgoing(&destination.inner.role, event, &data, order);
-                    self.state = match try_ask(&unit, outgoing, timeout, None, Some(cx.waker()))? {
+                    let SendRequest { call, timeout } = request;
+                    let (unit, waker) = (call.unit()?, Some(cx.waker()));
+                    self.state = match try_ask(&unit, call.outgoing(), timeout, None, waker)? {
                         // It will be woken.
                         Some(waiting) => {
                             self.state = State::Waiting(waiting);
                             return Ok(Poll::Pending);
                         }
-                        None => {
-                            let role = destination.inner.role.clone();
-                            State::Queued(Box::pin(async move {
-                                let outgoing = self::outgoing(&role, event, &data, order);
-                                ask_with_room(&unit, outgoing, timeout).await
-                            }))
-                        }
+                        None => State::Queued(Box::pin(async move {
+                            ask_with_room(&unit, call.outgoing(), timeout).await
+                        })),
                     };
                 }
                 State::Queued(queued) => match queued.as_mut().poll(cx) {
@@ -770,10 +761,7 @@ impl fmt::Debug for Survey {
 /// [`Destination::readable`] and [`Destination::writable`].
 #[must_use = "nothing is asked until it is awaited"]
 pub struct OpenStream<'a, S> {
-    destination: &'a Destination,
-    event: &'a str,
-    data: Data,
-    unit: Option<Unit>,
+    call: Call<'a>,
     timeout: Option<Duration>,
     direction: Direction,
     make: fn(Arc<UnitInner>, StreamId) -> S,
@@ -782,7 +770,7 @@ pub struct OpenStream<'a, S> {
 impl<'a, S> OpenStream<'a, S> {
     /// Asks this unit instead of the next in turn.
     pub fn to(mut self, unit: &Unit) -> OpenStream<'a, S> {
-        self.unit = Some(unit.clone());
+        self.call.unit = Some(unit.clone());
         self
     }
 
@@ -803,13 +791,12 @@ impl<'a, S: Send + 'a> IntoFuture for OpenStream<'a, S> {
     /// [`ErrorKind::Overloaded`] also when too many streams are open.
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let OpenStream { destination, event, data, unit, timeout, direction, make } = self;
-            let unit = destination.unit_or_next(unit.map(|unit| unit.inner))?;
-            let outgoing = outgoing(&destination.inner.role, event, &data, Order::Any);
+            let OpenStream { call, timeout, direction, make } = self;
+            let unit = call.unit()?;
             let since = unit.shared.clock.now();
             let attempt = || {
                 let ask = |machine: &mut engine::Unit<Tag>, _, tag| {
-                    machine.open_stream(direction, outgoing, timeout, since, tag)
+                    machine.open_stream(direction, call.outgoing(), timeout, since, tag)
                 };
                 Waiting::begin(&unit, None, ask, |_| None)
             };

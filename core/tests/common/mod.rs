@@ -151,6 +151,26 @@ pub fn echo(peer: &Peer) {
         .on_request("echo", |ctx| async move { Ok::<_, Error>(ctx.into_data()) });
 }
 
+/// Serves role `r`, event `never`, without ever answering.
+pub fn never(peer: &Peer) {
+    peer.role("r").unwrap().on_request("never", |_| async {
+        std::future::pending::<()>().await;
+        Ok::<_, Error>(())
+    });
+}
+
+/// An address whose first connection leads to another one, until the task is aborted.
+pub async fn relay(target: SocketAddr) -> (String, tokio::task::JoinHandle<()>) {
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("ws://{}", relay.local_addr().unwrap());
+    let relaying = tokio::spawn(async move {
+        let (mut one, _) = relay.accept().await.unwrap();
+        let mut two = TcpStream::connect(target).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut one, &mut two).await;
+    });
+    (address, relaying)
+}
+
 /// A list that handlers and tests share.
 #[derive(Debug)]
 pub struct Log<T>(Arc<Mutex<Vec<T>>>);

@@ -303,9 +303,10 @@ impl<R> Unit<R> {
         link.written(bytes, now);
         self.budget.sub(bytes);
         if link.queued() < BULK_MARK && !link.blocked.is_empty() {
-            events.extend(link.blocked.drain(..).map(Event::Stream));
+            self.unblock_streams(at, events);
         }
         if self.full {
+            let link = &mut self.links[at];
             let full = link.queued() >= self.limits.queue_per_connection;
             if link.note_full(full, now) {
                 let queued = link.queued();

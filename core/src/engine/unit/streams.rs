@@ -223,7 +223,7 @@ impl<R> Unit<R> {
             return Ok(0);
         }
         if self.links[at].queued() >= BULK_MARK {
-            if !self.links[at].blocked.contains(&id) {
+            if !std::mem::replace(&mut writer.blocked, true) {
                 self.links[at].blocked.push(id);
             }
             return Ok(0);
@@ -405,6 +405,16 @@ impl<R> Unit<R> {
         }
         failed.sort_unstable();
         events.extend(failed.into_iter().map(Event::Stream));
+    }
+
+    /// A connection has room for stream data again.
+    pub(super) fn unblock_streams(&mut self, at: usize, events: &mut Vec<Event<R>>) {
+        for id in std::mem::take(&mut self.links[at].blocked) {
+            if let Some(Stream { end: End::Writer(writer), .. }) = self.streams.get_mut(&id.0) {
+                writer.blocked = false;
+            }
+            events.push(Event::Stream(id));
+        }
     }
 
     /// When [`probe_streams`](Unit::probe_streams) is to be called next. Only the originals are
