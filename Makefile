@@ -37,9 +37,11 @@ dist: node
 test-node: node
 	cd bindings-node && npm ci --no-audit --no-fund && $(NODE) --test test/*.test.js
 
-## This implementation beside the originals, as far as they are here. See interop/README.md.
+## What was recorded of the originals, replayed against this implementation, and this implementation
+## beside the originals, as far as they are here. See interop/README.md.
 interop: players
 	cd interop && npm install || echo "npm cannot install the original; going on without"
+	$(NODE) interop/vectors
 	$(NODE) interop/live
 
 ## This implementation's packages with each other, without the originals.

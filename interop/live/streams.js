@@ -13,7 +13,7 @@ const EVENTS = { upload: 'up', download: 'down' };
 /** How often a writer has to be found at the same byte to stand still. */
 const STANDSTILL = 10;
 /** Bytes of a stream on the way to a reader that does not read: what writer, sockets and reader hold. */
-const HELD = 4 << 20;
+const HELD = 2 << 20;
 
 let streams = 0;
 
@@ -107,7 +107,7 @@ function lostWithStream(command) {
     const { proxy } = await stage.meet({ through: true });
     [stage.asker, stage.server] = [stage.dialer, stage.listener];
     // More than can be on the way, so that the writer has not finished.
-    const { wanted, near, reader } = await pausedStream(stage, command, 4 * HELD);
+    const { wanted, near, reader } = await pausedStream(stage, command, 8 * HELD);
     const far = ended(command, stage.server, wanted);
     proxy.cut();
     // A reader may read what it has before it is told.
