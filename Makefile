@@ -53,9 +53,11 @@ test-node-versions: node
 		(cd bindings-node && $$run --test test/*.test.js) || exit 1; \
 	done
 
-## This implementation beside the originals, as far as they are here. See interop/README.md.
+## What was recorded of the originals, replayed against this implementation, and this implementation
+## beside the originals, as far as they are here. See interop/README.md.
 interop: players
 	cd interop && npm install || echo "npm cannot install the original; going on without"
+	$(NODE) interop/vectors
 	$(NODE) interop/live
 
 ## This implementation's packages with each other, without the originals.

@@ -397,8 +397,8 @@ const SCENARIOS = [
         ['server', 'responder'],
       ].map(([side, word]) =>
         each(
-          `${command} of 5 MB, high-water mark of the ${word} ${highWaterMark} B`,
-          streamsWhole(command, 5_000_000),
+          `${command} of 2 MB, high-water mark of the ${word} ${highWaterMark} B`,
+          streamsWhole(command, 2_000_000),
           { needs: [side, 'highWaterMark'], start: { [side]: { highWaterMark } } },
         ),
       ),

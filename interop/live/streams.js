@@ -12,8 +12,13 @@ const EVENTS = { upload: 'up', download: 'down' };
 
 /** How often a writer has to be found at the same byte to stand still. */
 const STANDSTILL = 10;
-/** Bytes of a stream on the way to a reader that does not read: what writer, sockets and reader hold. */
-const HELD = 4 << 20;
+/**
+ * More than a writer gets rid of while the reader does not read: our window of 1 MiB that is unread, as
+ * much that an original may still have been granted, and what it writes at a time.
+ */
+const HELD = 3 << 20;
+/** Bytes that are not all on the way yet when the reader has seen the first. */
+const LONG = 16 << 20;
 
 let streams = 0;
 
@@ -106,8 +111,7 @@ function lostWithStream(command) {
   return async (stage) => {
     const { proxy } = await stage.meet({ through: true });
     [stage.asker, stage.server] = [stage.dialer, stage.listener];
-    // More than can be on the way, so that the writer has not finished.
-    const { wanted, near, reader } = await pausedStream(stage, command, 4 * HELD);
+    const { wanted, near, reader } = await pausedStream(stage, command, LONG);
     const far = ended(command, stage.server, wanted);
     proxy.cut();
     // A reader may read what it has before it is told.

@@ -20,6 +20,7 @@ async function main() {
       if (!patterns.every((pattern) => name.includes(pattern))) continue;
       if (!needs.every((ability) => implementation.abilities.includes(ability))) continue;
       count++;
+      const began = performance.now();
       const table = new Table(implementation);
       let problem;
       try {
@@ -30,7 +31,9 @@ async function main() {
         await table.end().catch(() => {});
       }
       if (problem) failed++;
-      console.log(`${problem ? 'FAIL    ' : 'ok      '} ${name}${problem ? `: ${problem.message}` : ''}`);
+      const seconds = ((performance.now() - began) / 1000).toFixed(1);
+      const text = problem ? `: ${problem.message}` : '';
+      console.log(`${problem ? 'FAIL    ' : 'ok      '} ${name} (${seconds} s)${text}`);
     }
   }
   console.log(`${count - failed} of ${count} replays are as recorded`);

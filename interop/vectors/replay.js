@@ -142,8 +142,7 @@ class Replay {
         await within(LIMIT, 'the peer', done);
         closed ||= !step.frame;
       } catch (error) {
-        const what = step.frame ? JSON.stringify(step.frame.json ?? toWire(step.frame.payload)) : '';
-        error.message = `step ${index + 1}, ${step.ours ? 'from us' : 'to us'} ${what.slice(0, 100)}: ${error.message}`;
+        error.message = `step ${index + 1}, ${describe(step)}: ${error.message}`;
         throw error;
       }
     }
@@ -304,6 +303,11 @@ function bytes({ hex, head, fill, length }) {
   const left = length - start.length;
   const counter = () => Buffer.from(Array.from({ length: left }, (_, at) => at * 31 + (at >> 8)));
   return Buffer.concat([start, fill === 'letter' ? Buffer.alloc(left, 'ж') : counter()]);
+}
+
+function describe({ ours, frame, close }) {
+  const what = frame ? JSON.stringify(frame.json ?? toWire(frame.payload)) : `close ${close}`;
+  return `${ours ? 'from us' : 'to us'} ${what.slice(0, 100)}`;
 }
 
 function proof(challenge, secret) {

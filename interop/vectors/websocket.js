@@ -14,6 +14,9 @@ class WebSocket {
   /** Messages as buffers, and `{ code, reason }` when the other side closes. */
   inbox = [];
 
+  /** Whether pings stay without an answer. */
+  silent = false;
+
   constructor(socket, masks) {
     this.socket = socket;
     this.masks = masks;
@@ -129,7 +132,7 @@ class WebSocket {
         });
         break;
       case 0x80 | OPCODE.PING:
-        this.write(OPCODE.PONG, body);
+        if (!this.silent) this.write(OPCODE.PONG, body);
         break;
       case 0x80 | OPCODE.PONG:
         break;

@@ -7,10 +7,9 @@ const { createHash } = require('crypto');
 const { createInterface } = require('readline');
 const { setDefaultHighWaterMark } = require('stream');
 
-const { Peer } = require(process.argv[2]);
+const { pattern } = require('../pattern');
 
-/** The bytes of all streams: their position modulo a prime. */
-const PERIOD = Buffer.from(Array.from({ length: 251 }, (_, i) => i));
+const { Peer } = require(process.argv[2]);
 
 let peer;
 const roles = new Map();
@@ -221,11 +220,6 @@ async function write(stream, plan) {
   else if (!stream.destroyed) stream.end();
   await ended;
   return { bytes: plan.size, sha256: hash.digest('hex') };
-}
-
-function pattern(at, length) {
-  const shift = at % PERIOD.length;
-  return Buffer.alloc(length + shift, PERIOD).subarray(shift);
 }
 
 function toWire({ type, data }) {
