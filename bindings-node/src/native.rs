@@ -328,10 +328,9 @@ impl NativePeer {
         let Some(socket) = conn.socket.clone() else { return OPEN };
         let id = conn.id;
         let (readable, writable) = socket.take_found();
-        if writable {
-            self.state.flush(number, now);
-        }
-        if !readable {
+        let failed = writable && !self.state.flush(number, now);
+        // Reading tells what is wrong, also while nothing is read otherwise.
+        if !readable && !failed {
             return OPEN;
         }
         let read = socket.read(&mut self.read_buffer);

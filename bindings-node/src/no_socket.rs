@@ -44,7 +44,7 @@ impl Socket {
         match *self {}
     }
 
-    pub(crate) fn flush(&self) -> bool {
+    pub(crate) fn flush(&self) -> (bool, bool) {
         match *self {}
     }
 

@@ -445,22 +445,22 @@ impl State {
         self.outcomes.extend((0..count).map(|_| Outcome::Pinged { conn }));
     }
 
-    /// The socket of a connection can be written to again.
-    pub(crate) fn flush(&mut self, number: u32, now: Moment) {
-        let Some(conn) = self.conns.get_mut(number) else { return };
-        let Some(socket) = &conn.socket else { return };
-        let all = socket.flush();
-        if !conn.writing {
-            return;
+    /// The socket of a connection can be written to again. Returns whether that is so.
+    pub(crate) fn flush(&mut self, number: u32, now: Moment) -> bool {
+        let Some(conn) = self.conns.get_mut(number) else { return true };
+        let Some(socket) = &conn.socket else { return true };
+        let (any, all) = socket.flush();
+        if any && conn.writing {
+            // A connection over which something large goes out slowly is alive.
+            self.engine.writing(conn.id, now);
         }
-        // A connection over which something large goes out slowly is alive.
-        self.engine.writing(conn.id, now);
-        if all {
+        if all && conn.writing {
             conn.writing = false;
             conn.written = true;
             self.engine.written(conn.id, now);
             self.fresh.push_back(number);
         }
+        any || all
     }
 
     /// JavaScript reads and writes a connection from now on. Returns what waits to be written: it counts

@@ -7,6 +7,7 @@
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
 const http = require('node:http');
+const { setTimeout: delay } = require('node:timers/promises');
 const { Worker } = require('node:worker_threads');
 const { HOST, addressOf, until } = require('./support/network');
 const { RawConnection, OPCODE } = require('./support/raw');
@@ -78,16 +79,14 @@ concurrently(() => {
             readable.on('data', (chunk) => (received += chunk.length));
             answer(null);
           });
-          peer.on('unit', async (unit) => {
-            const [ws] = unit._sockets;
-            await once(ws, 'ping');
-            // The next ping comes in the middle.
+          peer.on('unit', ({ _sockets: [ws] }) => {
+            // The first ping comes after 5 s, and must be answered within 2 s.
             setTimeout(() => {
               tell('blocked');
               Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3_000);
               tell('free');
               ws.once('ping', () => tell('ping'));
-            }, 4_000);
+            }, 4_300);
           });
           await ${side === 'dials' ? `peer.connect(process.env.ADDRESS)` : `peer.listen({ port: 0, host: '${HOST}' })`};
           tell(peer._port ?? null);
@@ -298,6 +297,29 @@ concurrently(() => {
     raw.socket.resetAndDestroy();
     assert.deepEqual(await closed, [1006, '']);
     assert.deepEqual(events, [['ECONNRESET', 'read', 'read ECONNRESET']]);
+  });
+
+  beyond('a connection that is reset while nothing is read from it is closed', async (network) => {
+    const listener = await network.listener();
+    const raw = await network.raw(listener);
+    const joined = once(listener, 'unit');
+    await raw.handshake();
+    const [unit] = await joined;
+    const [ws] = unit._sockets;
+    const closed = new Promise((resolve) => ws.on('close', (...args) => resolve(args)));
+    ws.on('error', () => {});
+    // Who sends pings and does not read the pongs is not read any more in the end.
+    raw.socket.pause();
+    const ping = Buffer.concat([Buffer.from([0x89, 0xfd, 0, 0, 0, 0]), Buffer.alloc(125)]);
+    raw.bytes(Buffer.alloc(ping.length * 200_000, ping));
+    let waiting;
+    do {
+      waiting = ws.bufferedAmount;
+      await delay(100);
+    } while (waiting === 0 || waiting !== ws.bufferedAmount);
+    assert.ok(raw.socket.writableLength > 0);
+    raw.socket.resetAndDestroy();
+    assert.deepEqual(await closed, [1006, '']);
   });
 
   beyond('a process that is killed is told of at once', async (network) => {

@@ -139,12 +139,12 @@ impl Socket {
         all
     }
 
-    /// Goes on writing. Returns whether all is written.
-    pub(crate) fn flush(&self) -> bool {
-        let all = self.transport.flush();
+    /// Goes on writing. Returns whether anything was written, and whether all is.
+    pub(crate) fn flush(&self) -> (bool, bool) {
+        let (any, all) = self.transport.flush();
         self.writes.set(!all);
         self.settle();
-        all
+        (any, all)
     }
 
     /// Bytes that wait to be written.

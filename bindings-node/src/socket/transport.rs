@@ -50,7 +50,7 @@ struct Wire {
     /// guard's pongs.
     output: Vec<u8>,
     written: usize,
-    /// The loop wants nothing to be read.
+    /// Nothing is to be read.
     paused: bool,
     /// How often the loop has read.
     reads: u64,
@@ -145,11 +145,11 @@ impl Transport {
         false
     }
 
-    /// Goes on writing. Returns whether all is written.
-    pub(super) fn flush(&self) -> bool {
+    /// Goes on writing. Returns whether anything was written, and whether all is.
+    pub(super) fn flush(&self) -> (bool, bool) {
         let mut wire = self.wire();
-        wire.flush(&self.stream);
-        wire.output.is_empty()
+        let any = wire.flush(&self.stream);
+        (any, wire.output.is_empty())
     }
 
     /// Bytes that wait to be written.
@@ -158,9 +158,11 @@ impl Transport {
         wire.output.len() - wire.written
     }
 
-    /// What waits to be written.
+    /// Ends it: what waits to be written is for somebody else to write, who reads as well.
     pub(super) fn take_rest(&self) -> Vec<u8> {
         let mut wire = self.wire();
+        // The guard may be about to look.
+        wire.paused = true;
         let written = mem::take(&mut wire.written);
         let mut rest = mem::take(&mut wire.output);
         rest.drain(..written);
@@ -234,18 +236,21 @@ impl Wire {
         self.answered > 0 || !self.early.is_empty() || !self.undecided.is_empty()
     }
 
-    /// Writes as much as there is and as goes.
-    fn flush(&mut self, mut stream: &TcpStream) {
+    /// Writes as much as there is and as goes. Returns whether that was anything.
+    fn flush(&mut self, mut stream: &TcpStream) -> bool {
+        let mut any = false;
         while self.written < self.output.len() {
             // What is wrong with the connection is seen by reading.
             let Ok(Some(len @ 1..)) = would_block(stream.write(&self.output[self.written..]))
             else {
-                return;
+                return any;
             };
             self.written += len;
+            any = true;
         }
         self.written = 0;
         self.output = Vec::new();
+        any
     }
 }
 
