@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use engine::{Answer, Data, Destination, Readable, Survey, Unit, Writable};
+use engine::{Answer, Data, Destination, Survey, Unit};
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
@@ -103,11 +103,17 @@ impl Options {
     }
 }
 
+/// What all calls are given that send something.
+///
 /// # Safety
 /// The pointers are as the header demands.
-unsafe fn what<'a>(event: rt_string, data: rt_data) -> Result<(&'a str, Data), Failure> {
+unsafe fn asked<'a>(
+    event: rt_string,
+    data: rt_data,
+    options: *const rt_send_options,
+) -> Result<(&'a str, Data, Options), Failure> {
     // SAFETY: the caller's promise.
-    unsafe { Ok((event.get("event")?, data.get()?)) }
+    unsafe { Ok((event.get("event")?, data.get()?, Options::read(options)?)) }
 }
 
 /// Waits until a unit serves the role: for `timeout_ms` milliseconds, without a limit if that is
@@ -152,7 +158,7 @@ pub unsafe extern "C" fn rt_destination_send(
     enter(|| {
         let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction.
-        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        let (event, data, options) = unsafe { asked(event, data, options) }?;
         let mut message = object.destination.send(event, data);
         if let Some(unit) = &options.unit {
             message = message.to(unit);
@@ -196,7 +202,7 @@ pub unsafe extern "C" fn rt_destination_broadcast(
     enter(|| {
         let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction.
-        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        let (event, data, options) = unsafe { asked(event, data, options) }?;
         options.not_for_units()?;
         if !count.is_null() {
             check_out(count, "count")?;
@@ -252,7 +258,7 @@ pub unsafe extern "C" fn rt_destination_request(
     enter(|| {
         let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction.
-        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        let (event, data, options) = unsafe { asked(event, data, options) }?;
         check_answer(answer)?;
         check_may_wait(Limit::Never)?;
         let request = request(&object.destination, event, data, &options)?;
@@ -301,7 +307,7 @@ pub unsafe extern "C" fn rt_destination_request_async(
     enter(move || {
         let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction, here and below.
-        let ((event, copy), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        let (event, copy, options) = unsafe { asked(event, data, options) }?;
         options.timeout()?;
         // SAFETY: as above.
         unsafe { clear_operation(operation) }?;
@@ -326,9 +332,9 @@ pub unsafe extern "C" fn rt_destination_request_async(
                 return Err(failure);
             }
         };
-        let (event, asked) = (Box::<str>::from(event), object.clone());
+        let (event, to) = (Box::<str>::from(event), object.clone());
         let asking = async move {
-            match request(&asked.destination, &event, data, &options) {
+            match request(&to.destination, &event, data, &options) {
                 Ok(request) => request.await,
                 Err(_) => Err(engine::Error::new(engine::ErrorKind::InvalidArgument, "")),
             }
@@ -397,7 +403,7 @@ pub unsafe extern "C" fn rt_destination_survey(
     enter(|| {
         let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction.
-        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        let (event, data, options) = unsafe { asked(event, data, options) }?;
         options.not_for_units()?;
         check_out(survey, "survey")?;
         let made = object.destination.survey_within(event, data, options.timeout()?);
@@ -473,7 +479,7 @@ pub unsafe extern "C" fn rt_destination_survey_async(
     enter(move || {
         let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction, here and below.
-        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
+        let (event, data, options) = unsafe { asked(event, data, options) }?;
         options.not_for_units()?;
         check_operation(operation)?;
         let closure = closure.bind(&object.queue)?;
@@ -538,6 +544,67 @@ macro_rules! open {
     }};
 }
 
+/// What both directions do to open a stream and wait for it.
+macro_rules! open_and_wait {
+    ($open:ident, $End:ident, $destination:ident, $event:ident, $data:ident, $options:ident, $stream:ident,
+     $answer:ident) => {
+        enter(|| {
+            let object = get($destination)?;
+            // SAFETY: the contract of pointers in the header's introduction.
+            let (event, data, options) = unsafe { asked($event, $data, $options) }?;
+            options.timeout()?;
+            check_out($stream, "stream")?;
+            check_answer($answer)?;
+            check_may_wait(Limit::Never)?;
+            let opening = open!($open, object.destination, event, data, options);
+            let (opened, answered) = object.wait(Limit::Never, opening)??;
+            let end = $End::insert(opened, object.queue.clone());
+            // SAFETY: as above.
+            unsafe {
+                put_answer($answer, Outcome::of(Ok(answered)))?;
+                put($stream, end, "stream")
+            }
+        })
+    };
+}
+
+/// What both directions do to open a stream and call back.
+macro_rules! open_async {
+    ($open:ident, $End:ident, $Handle:ident,
+     ($destination:ident, $event:ident, $data:ident, $options:ident, $handler:ident, $operation:ident)) => {{
+        let closure = Closure::new($handler.call, $handler.user_data, $handler.drop);
+        enter(move || {
+            let object = get($destination)?;
+            // SAFETY: the contract of pointers in the header's introduction, here and below.
+            let (event, data, options) = unsafe { asked($event, $data, $options) }?;
+            options.timeout()?;
+            let completion = Completion::new(
+                closure,
+                &object.queue,
+                |call, user_data, result: Result<(Outcome, Option<_>), Failure>| {
+                    let failed = |failure| (Outcome::failed(failure), None);
+                    let (outcome, stream) = result.unwrap_or_else(failed);
+                    let view = outcome.view(queue::lend_unit);
+                    let insert = |(stream, queue)| $End::insert(stream, queue);
+                    let stream = stream.map_or($Handle { id: 0 }, insert);
+                    // SAFETY: function and argument belong together; the view points into `outcome`, and
+                    // no lock is held.
+                    unsafe { call(user_data, &view, stream) };
+                },
+            )?;
+            let (event, to) = (Box::<str>::from(event), object.clone());
+            let opening = async move {
+                let opened = open!($open, to.destination, &event, data, options).await?;
+                Ok((opened, to.queue.clone()))
+            };
+            let outcome =
+                |((stream, answer), queue)| (Outcome::of(Ok(answer)), Some((stream, queue)));
+            // SAFETY: as above.
+            unsafe { start(opening, completion, $operation, outcome) }
+        })
+    }};
+}
+
 /// Asks for a stream to read, and waits until it is accepted. `options` may be NULL;
 /// `options->timeout_ms` limits the wait. The caller closes the stream with rt_readable_close.
 /// `answer`, which may be NULL, is set to what the other side has said; the caller frees it with
@@ -554,23 +621,7 @@ pub unsafe extern "C" fn rt_destination_readable(
     stream: *mut rt_readable,
     answer: *mut rt_answer,
 ) -> i32 {
-    enter(|| {
-        let object = get(destination)?;
-        // SAFETY: the contract of pointers in the header's introduction.
-        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
-        options.timeout()?;
-        check_out(stream, "stream")?;
-        check_answer(answer)?;
-        check_may_wait(Limit::Never)?;
-        let opening = open!(readable, object.destination, event, data, options);
-        let (opened, answered) = object.wait(Limit::Never, opening)??;
-        let end = ReadEnd::insert(opened, object.queue.clone());
-        // SAFETY: as above.
-        unsafe {
-            put_answer(answer, Outcome::of(Ok(answered)))?;
-            put(stream, end, "stream")
-        }
-    })
+    open_and_wait!(readable, ReadEnd, destination, event, data, options, stream, answer)
 }
 
 /// Asks for a stream to write, and waits until it is accepted, as rt_destination_readable. The caller
@@ -586,27 +637,8 @@ pub unsafe extern "C" fn rt_destination_writable(
     stream: *mut rt_writable,
     answer: *mut rt_answer,
 ) -> i32 {
-    enter(|| {
-        let object = get(destination)?;
-        // SAFETY: the contract of pointers in the header's introduction.
-        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
-        options.timeout()?;
-        check_out(stream, "stream")?;
-        check_answer(answer)?;
-        check_may_wait(Limit::Never)?;
-        let opening = open!(writable, object.destination, event, data, options);
-        let (opened, answered) = object.wait(Limit::Never, opening)??;
-        let end = WriteEnd::insert(opened, object.queue.clone());
-        // SAFETY: as above.
-        unsafe {
-            put_answer(answer, Outcome::of(Ok(answered)))?;
-            put(stream, end, "stream")
-        }
-    })
+    open_and_wait!(writable, WriteEnd, destination, event, data, options, stream, answer)
 }
-
-type ReadableCall = unsafe extern "C" fn(*mut c_void, *const rt_reply, rt_readable);
-type WritableCall = unsafe extern "C" fn(*mut c_void, *const rt_reply, rt_writable);
 
 /// Asks for a stream to read, without waiting: `handler` is called once. `options` and `operation` may
 /// be NULL. `handler.drop` is called after that, or when this fails.
@@ -621,32 +653,12 @@ pub unsafe extern "C" fn rt_destination_readable_async(
     handler: rt_readable_handler,
     operation: *mut rt_operation,
 ) -> i32 {
-    type Opened = (Outcome, Option<(Readable, Arc<Queue>)>);
-    fn invoke(call: ReadableCall, user_data: *mut c_void, result: Result<Opened, Failure>) {
-        let (outcome, stream) = result.unwrap_or_else(|failure| (Outcome::failed(failure), None));
-        let view = outcome.view(queue::lend_unit);
-        let none = rt_readable { id: 0 };
-        let stream = stream.map_or(none, |(stream, queue)| ReadEnd::insert(stream, queue));
-        // SAFETY: function and argument belong together; the view points into `outcome`, and no lock
-        // is held.
-        unsafe { call(user_data, &view, stream) };
-    }
-    let closure = Closure::new(handler.call, handler.user_data, handler.drop);
-    enter(move || {
-        let object = get(destination)?;
-        // SAFETY: the contract of pointers in the header's introduction, here and below.
-        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
-        options.timeout()?;
-        let completion = Completion::new(closure, &object.queue, invoke)?;
-        let (event, asked) = (Box::<str>::from(event), object.clone());
-        let opening = async move {
-            let opened = open!(readable, asked.destination, &event, data, options).await?;
-            Ok((opened, asked.queue.clone()))
-        };
-        let outcome = |((stream, answer), queue)| (Outcome::of(Ok(answer)), Some((stream, queue)));
-        // SAFETY: as above.
-        unsafe { start(opening, completion, operation, outcome) }
-    })
+    open_async!(
+        readable,
+        ReadEnd,
+        rt_readable,
+        (destination, event, data, options, handler, operation)
+    )
 }
 
 /// Asks for a stream to write, without waiting: `handler` is called once. `options` and `operation` may
@@ -662,30 +674,10 @@ pub unsafe extern "C" fn rt_destination_writable_async(
     handler: rt_writable_handler,
     operation: *mut rt_operation,
 ) -> i32 {
-    type Opened = (Outcome, Option<(Writable, Arc<Queue>)>);
-    fn invoke(call: WritableCall, user_data: *mut c_void, result: Result<Opened, Failure>) {
-        let (outcome, stream) = result.unwrap_or_else(|failure| (Outcome::failed(failure), None));
-        let view = outcome.view(queue::lend_unit);
-        let none = rt_writable { id: 0 };
-        let stream = stream.map_or(none, |(stream, queue)| WriteEnd::insert(stream, queue));
-        // SAFETY: function and argument belong together; the view points into `outcome`, and no lock
-        // is held.
-        unsafe { call(user_data, &view, stream) };
-    }
-    let closure = Closure::new(handler.call, handler.user_data, handler.drop);
-    enter(move || {
-        let object = get(destination)?;
-        // SAFETY: the contract of pointers in the header's introduction, here and below.
-        let ((event, data), options) = unsafe { (what(event, data)?, Options::read(options)?) };
-        options.timeout()?;
-        let completion = Completion::new(closure, &object.queue, invoke)?;
-        let (event, asked) = (Box::<str>::from(event), object.clone());
-        let opening = async move {
-            let opened = open!(writable, asked.destination, &event, data, options).await?;
-            Ok((opened, asked.queue.clone()))
-        };
-        let outcome = |((stream, answer), queue)| (Outcome::of(Ok(answer)), Some((stream, queue)));
-        // SAFETY: as above.
-        unsafe { start(opening, completion, operation, outcome) }
-    })
+    open_async!(
+        writable,
+        WriteEnd,
+        rt_writable,
+        (destination, event, data, options, handler, operation)
+    )
 }
