@@ -5,6 +5,12 @@ SECONDS_OF_SOAK ?= 600
 SECONDS_OF_FUZZ ?= 60
 FUZZ_TARGETS = frames handshake websocket stream
 
+PYTHON ?= python3
+VENV = .venv
+VENV_PYTHON = $(VENV)/bin/python
+# The extension module needs CPython 3.9.
+HAS_PYTHON = $(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 9))' >/dev/null 2>&1
+
 NODE ?= node
 NODE_PLATFORM = $(shell $(NODE) -p 'process.platform + "-" + process.arch + (process.platform === "linux" && !process.report.getReport().header.glibcVersionRuntime ? "-musl" : "")')
 NODE_MAJOR = $(shell $(NODE) -p 'process.versions.node.split(".")[0]')
@@ -13,15 +19,18 @@ NODE_VERSIONS ?= 20 24 26
 NODE_LIBRARY = target/release/libroletalk_node.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
 NODE_ADDON = bindings-node/prebuilds/$(NODE_PLATFORM)/roletalk.node
 
-.PHONY: all build node dist test-node test-node-versions bench-node interop scenarios demo test bench soak fuzz lint fmt
+.PHONY: all build node python dist dist-python test-node test-node-versions test-python bench-node bench-python interop scenarios demo test bench soak fuzz lint fmt
 
 all: build
 
-## Builds the library, its examples and its benchmarks, and the Node package where there is Node.
+## Builds the library, its examples and its benchmarks, the Node package where there is Node, and the
+## Python package where there is Python.
 build:
 	$(CARGO) build --workspace --all-targets --locked
 	@if $(NODE) --version >/dev/null 2>&1; then $(MAKE) --no-print-directory node; \
 	else echo "Node is not installed: bindings-node is not built"; fi
+	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory python; \
+	else echo "Python 3.9 is not installed: bindings-python is not built"; fi
 
 ## Builds the Node package: `require('./bindings-node')` works then.
 node:
@@ -31,10 +40,34 @@ node:
 	strip $(if $(filter Darwin,$(shell uname -s)),-x,--strip-unneeded) $(NODE_ADDON).new
 	mv $(NODE_ADDON).new $(NODE_ADDON)
 
-## The npm package with the binary for this platform, in bindings-node.
+$(VENV)/.requirements: bindings-python/requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV_PYTHON) -m pip install --quiet -r $<
+	@touch $@
+
+## Builds the Python package into .venv: `.venv/bin/python -c 'import roletalk'` works then.
+python: $(VENV)/.requirements
+	$(VENV)/bin/maturin develop --release --locked --quiet -m bindings-python/Cargo.toml
+
+## The npm package with the binary for this platform, in bindings-node; wheel and sdist.
 dist: node
 	cp LICENSE bindings-node/LICENSE
 	cd bindings-node && npm pack
+	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory dist-python; fi
+
+## The wheel and the sdist, in bindings-python/dist; the wheel is tested in a virtual environment of
+## its own.
+dist-python: $(VENV)/.requirements
+	rm -rf bindings-python/dist
+	cp LICENSE bindings-python/LICENSE
+	$(VENV)/bin/maturin build --release --locked --sdist -m bindings-python/Cargo.toml \
+		-o bindings-python/dist
+	$(PYTHON) -m venv --clear bindings-python/dist/venv
+	cd bindings-python/dist && venv/bin/python -m pip install --quiet \
+		-r ../requirements-dev.txt ./roletalk-*.whl
+	cp -r bindings-python/tests bindings-python/pyproject.toml bindings-python/dist/venv
+	cd bindings-python/dist/venv && bin/python -m pytest -q tests
+	rm -rf bindings-python/dist/venv
 
 ## The tests of the Node package, with loop-native sockets and with Node's.
 test-node: node
@@ -53,6 +86,13 @@ test-node-versions: node
 		(cd bindings-node && $$run --test test/*.test.js) || exit 1; \
 	done
 
+## The tests of the Python package, and what checks its types.
+test-python: python
+	cd bindings-python && ../$(VENV_PYTHON) -m pytest -q
+	cd bindings-python && ../$(VENV_PYTHON) -m mypy
+	cd bindings-python && ../$(VENV_PYTHON) -m mypy.stubtest roletalk
+	cd bindings-python && ../$(VENV)/bin/pyright --pythonpath ../$(VENV_PYTHON) -p .
+
 ## What was recorded of the originals, replayed against this implementation, and this implementation
 ## beside the originals, as far as they are here. See interop/README.md.
 interop: players
@@ -68,6 +108,7 @@ scenarios: players
 .PHONY: players
 players: node
 	$(CARGO) build --locked -p roletalk-interop
+	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory python; fi
 
 ## Several processes that find each other and do real work; checks itself.
 demo:
@@ -81,6 +122,8 @@ test:
 	@if $(NODE) --version >/dev/null 2>&1 && npm --version >/dev/null 2>&1; \
 	then $(MAKE) --no-print-directory test-node test-node-versions interop; \
 	else echo "Node or npm is not installed: bindings-node and interop are not tested"; fi
+	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory test-python; \
+	else echo "Python 3.9 is not installed: bindings-python is not tested"; fi
 
 ## The measurements of docs/BENCHMARKS.md. BENCH=--quick takes a fraction of the time.
 bench:
@@ -88,10 +131,16 @@ bench:
 	$(CARGO) bench --locked -p roletalk --bench field -- $(BENCH)
 	$(MAKE) -C bindings-c bench
 	@if $(NODE) --version >/dev/null 2>&1; then $(MAKE) --no-print-directory bench-node; fi
+	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory bench-python; fi
 
 ## The Node package, beside the original where ROLETALK_JS names its directory.
 bench-node: node
 	$(NODE) bindings-node/bench $(BENCH)
+
+## The Python package, beside websockets, pyzmq, grpcio and asyncio's streams.
+bench-python: python
+	$(VENV_PYTHON) -m pip install --quiet -r bindings-python/requirements-bench.txt
+	$(VENV_PYTHON) bindings-python/bench $(BENCH)
 
 ## The simulation for a long time, with new seeds.
 soak:

@@ -426,7 +426,10 @@ class Host:
         running = [task for task in (*self._tasks, *self.engine.tasks()) if task is not me]
         for task in running:
             task.cancel()
-        for waiter in (*self.waiters.values(), *(w for ws in self.ready.values() for w in ws)):
+        waiters: List[asyncio.Future[Any]] = [*self.waiters.values()]
+        for waiting in self.ready.values():
+            waiters.extend(waiting)
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(ClosedError("The peer is closed"))
         if self._pool is not None:
