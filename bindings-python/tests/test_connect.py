@@ -128,7 +128,7 @@ async def test_headers_go_into_the_upgrade() -> None:
 
         listening = await asyncio.start_server(server, "127.0.0.1")
         port = listening.sockets[0].getsockname()[1]
-        with pytest.raises(roletalk.ConnectFailedError):
+        with pytest.raises(roletalk.ConnectionLostError):
             await other.connect(
                 f"ws://127.0.0.1:{port}", headers={"Authorization": "Bearer x"}, permanent=False
             )

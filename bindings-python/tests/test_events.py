@@ -20,8 +20,8 @@ async def test_events_of_units_and_destinations() -> None:
         unit = await client.connect(listener.url, permanent=False)
         opened = await event_of(events, roletalk.UnitOpened)
         assert opened == roletalk.UnitOpened(unit)
-        assert (await event_of(events, roletalk.DestinationGained)).role == "role"
         assert (await event_of(events, roletalk.DestinationOpened)).role == "role"
+        assert (await event_of(events, roletalk.DestinationGained)).role == "role"
         await worker.close()
         closed = await event_of(events, roletalk.ConnectionClosed)
         assert isinstance(closed.reason, roletalk.ConnectionLostError)

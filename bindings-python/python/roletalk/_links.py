@@ -79,8 +79,9 @@ class TransportLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        # It tells when all is written, not when there is room.
-        self._transport.set_write_buffer_limits(high=0)
+        # It tells when all is written, not when there is room. (With a mark of 0, asyncio's TLS says
+        # that it is full when it is empty.)
+        self._transport.set_write_buffer_limits(high=1, low=0)
         self._transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:

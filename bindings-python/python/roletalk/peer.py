@@ -290,8 +290,8 @@ class Peer:
         ``server_hostname`` if given. ``headers`` go into the upgrade. ``timeout`` limits name lookup,
         TCP and TLS together, in seconds; upgrade and handshake have ``Limits.handshake_timeout``.
 
-        Raises ``ConnectFailedError``, ``AuthRefusedError``, ``InvalidArgumentError`` and
-        ``ClosedError``.
+        Raises ``ConnectFailedError``, ``ConnectionLostError`` when the other side hangs up instead of
+        answering, ``AuthRefusedError``, ``InvalidArgumentError`` and ``ClosedError``.
         """
         self._host.check_open()
         self._host.bind()
