@@ -11,16 +11,18 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from statistics import median
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from scenarios import SCENARIOS
 from systems import SYSTEMS
 
 BASE = next(iter(SYSTEMS))
+OURS = "roletalk"
 CHILD = Path(__file__).with_name("child.py")
 
 TARGETS: List[Tuple[str, str, str, float]] = [
@@ -34,6 +36,14 @@ TARGETS: List[Tuple[str, str, str, float]] = [
 """Scenario, figure, who to compare with, bound: the least for rates, the most for times."""
 
 
+ALONE = "1 in flight"
+"""Its time depends on whether the two processes share a CPU, so that it is measured both ways, too."""
+PINNED: Dict[str, Tuple[Set[int], Set[int]]] = {
+    "both processes on one CPU": ({0}, {0}),
+    "one CPU for each process": ({0}, {1}),
+}
+
+
 class Sample(NamedTuple):
     rate: float
     cpu: float
@@ -43,12 +53,13 @@ class Sample(NamedTuple):
 
 
 class Child:
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, cpus: Optional[Set[int]], *arguments: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(CHILD), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            preexec_fn=None if cpus is None else lambda: os.sched_setaffinity(0, cpus),
         )
         self.first = self._line()
 
@@ -74,10 +85,12 @@ class Child:
 class Pair:
     """Server and client of a system."""
 
-    def __init__(self, loop: str, system: str) -> None:
-        self._server = Child(loop, system)
+    def __init__(
+        self, loop: str, system: str, pinned: Tuple[Optional[Set[int]], Optional[Set[int]]]
+    ) -> None:
+        self._server = Child(pinned[0], loop, system)
         try:
-            self._client = Child(loop, system, self._server.first)
+            self._client = Child(pinned[1], loop, system, self._server.first)
         except BaseException:
             self._server.close()
             raise
@@ -100,12 +113,19 @@ Samples = Dict[str, List[Sample]]
 """By system, one for each round."""
 
 
-def compare(loop: str, systems: List[str], scenarios: List[str], rounds: int, seconds: float) -> Dict[str, Samples]:
+def compare(
+    loop: str,
+    systems: List[str],
+    scenarios: List[str],
+    rounds: int,
+    seconds: float,
+    pinned: Tuple[Optional[Set[int]], Optional[Set[int]]] = (None, None),
+) -> Dict[str, Samples]:
     pairs: Dict[str, Pair] = {}
     results: Dict[str, Samples] = {}
     try:
         for system in systems:
-            pairs[system] = Pair(loop, system)
+            pairs[system] = Pair(loop, system, pinned)
         for scenario in scenarios:
             samples: Samples = {system: [] for system in systems}
             for pair in pairs.values():
@@ -134,38 +154,50 @@ def table(title: str, head: List[str], rows: List[List[str]]) -> None:
         print(f"| {' | '.join(row)} |")
 
 
-def report(loop: str, systems: List[str], results: Dict[str, Samples]) -> None:
-    def row(name: str, samples: Samples, figure: Callable[[Sample], float], digits: int) -> List[str]:
+class Report:
+    """The rows of all tables."""
+
+    def __init__(self, systems: List[str]) -> None:
+        self._systems = systems
+        self._rates: List[List[str]] = []
+        self._cpu: List[List[str]] = []
+        self._verdicts: List[List[str]] = []
+
+    def add(self, where: str, results: Dict[str, Samples]) -> None:
+        for scenario, samples in results.items():
+            name = f"{where}, {scenario}"
+            self._rates.append(self._row(f"{name}: per second", samples, lambda one: one.rate, 0))
+            if samples[BASE][0].p50 is not None:
+                p50 = self._row(f"{name}: p50, µs", samples, lambda one: (one.p50 or 0) * 1e6, 1)
+                p99 = self._row(f"{name}: p99, µs", samples, lambda one: (one.p99 or 0) * 1e6, 1)
+                self._rates += [p50, p99]
+            self._cpu.append(self._row(name, samples, lambda one: one.cpu, 1))
+        for scenario, figure, base, bound in TARGETS:
+            samples = results.get(scenario, {})
+            if base not in samples or OURS not in samples:
+                continue
+            found = ratio(samples, OURS, base, lambda one: getattr(one, figure))
+            least = figure == "rate"
+            verdict = "reached" if (found >= bound) == least else "missed"
+            name = f"{where}, {scenario}: {figure} / {base}"
+            bound_text = f"{'≥' if least else '≤'} {bound}"
+            self._verdicts.append([name, bound_text, f"{found:.2f}", verdict])
+
+    def _row(
+        self, name: str, samples: Samples, figure: Callable[[Sample], float], digits: int
+    ) -> List[str]:
         cells = [name]
-        for system in systems:
+        for system in self._systems:
             text = f"{median(map(figure, samples[system])):,.{digits}f}"
             if system != BASE:
                 text += f" (×{ratio(samples, system, BASE, figure):.2f})"
             cells.append(text)
         return cells
 
-    rates, cpu = [], []
-    for scenario, samples in results.items():
-        rates.append(row(f"{scenario}: per second", samples, lambda one: one.rate, 0))
-        cpu.append(row(scenario, samples, lambda one: one.cpu, 1))
-        if samples[BASE][0].p50 is not None:
-            rates.append(row("p50, µs", samples, lambda one: (one.p50 or 0) * 1e6, 1))
-            rates.append(row("p99, µs", samples, lambda one: (one.p99 or 0) * 1e6, 1))
-    table(f"### {loop}", ["32 B", *systems], rates)
-    table(f"### {loop}, CPU µs for each, both processes", ["32 B", *systems], cpu)
-
-    verdicts = []
-    for scenario, name, base, bound in TARGETS:
-        samples = results.get(scenario, {})
-        if base not in samples or "roletalk" not in samples:
-            continue
-        found = ratio(samples, "roletalk", base, lambda one: getattr(one, name))
-        reached = found >= bound if name == "rate" else found <= bound
-        sign = "≥" if name == "rate" else "≤"
-        verdict = "reached" if reached else "missed"
-        cells = [f"{scenario}: {name} / {base}", f"{sign} {bound}", f"{found:.2f}", verdict]
-        verdicts.append(cells)
-    table(f"### {loop}, targets", ["target", "bound", "measured", "verdict"], verdicts)
+    def print(self) -> None:
+        table("Requests of 32 B, streams in chunks of 64 KiB", ["", *self._systems], self._rates)
+        table("CPU µs for each, both processes", ["", *self._systems], self._cpu)
+        table("Targets", ["", "bound", "measured", "verdict"], self._verdicts)
 
 
 def main() -> None:
@@ -194,8 +226,14 @@ def main() -> None:
         loops.remove("uvloop")
     scenarios = [name for name in SCENARIOS if options.only in name]
     print(f"{', '.join(versions)}; {rounds} rounds of {seconds} s, medians.")
+    report = Report(systems)
     for loop in loops:
-        report(loop, systems, compare(loop, systems, scenarios, rounds, seconds))
+        report.add(loop, compare(loop, systems, scenarios, rounds, seconds))
+        if ALONE in scenarios and hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1:
+            for where, pinned in PINNED.items():
+                found = compare(loop, systems, [ALONE], rounds, seconds, pinned)
+                report.add(f"{loop}, {where}", found)
+    report.print()
 
 
 main()
