@@ -110,9 +110,11 @@ players: node
 	$(CARGO) build --locked -p roletalk-interop
 	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory python; fi
 
-## Several processes that find each other and do real work; checks itself.
+## Several processes that find each other and do real work; checks itself. One of them is in Python
+## where the package is installed in .venv.
 demo:
-	$(CARGO) run --locked -p roletalk --example demo
+	ROLETALK_DEMO_PYTHON="$$(.venv/bin/python -c 'import roletalk, sys; print(sys.executable)' 2>/dev/null)" \
+		$(CARGO) run --locked -p roletalk --example demo
 
 ## Everything that must pass before a change is merged.
 test:

@@ -20,10 +20,15 @@ const MATH: &str = "math";
 const NIGHT: &str = "night-watch";
 const FILE: &str = "portrait.bin";
 const FILE_SIZE: usize = 8 << 20;
+const PYTHON_PLAYER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/demo/player.py");
 const KEY: &str = "what only the four of them know";
 
 pub(crate) async fn play(report: &mut Report) -> Result<()> {
     println!("Four processes, no broker: they find each other and work together.");
+    match python() {
+        Some(_) => println!("Bob is a Python process, the others are in Rust."),
+        None => println!("All are in Rust: ROLETALK_DEMO_PYTHON names no Python with the package."),
+    }
     let stage = Stage::build()?;
     let mut cast = Vec::new();
     for name in ["alice", "bob", "carol", "dave"] {
@@ -124,11 +129,25 @@ impl Stage {
         Ok(Stage { directory })
     }
 
-    /// All parts are played by this program. Another language's program goes here.
+    /// Bob is played by Python where there is one. Another language's program goes here, too.
     fn part(&self, name: &'static str) -> Result<Part> {
-        let program = std::env::current_exe()?;
-        Ok(Part { name, program, arguments: Vec::new(), key: KEY.to_owned() })
+        let key = KEY.to_owned();
+        match python() {
+            Some(program) if name == "bob" => {
+                Ok(Part { name, program, arguments: vec![PYTHON_PLAYER.to_owned()], key })
+            }
+            _ => {
+                let program = std::env::current_exe()?;
+                Ok(Part { name, program, arguments: Vec::new(), key })
+            }
+        }
     }
+}
+
+/// The interpreter that has the Python package, if there is one.
+fn python() -> Option<PathBuf> {
+    let named = std::env::var_os("ROLETALK_DEMO_PYTHON")?;
+    (!named.is_empty()).then(|| named.into())
 }
 
 impl Drop for Stage {

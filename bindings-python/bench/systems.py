@@ -1,0 +1,400 @@
+"""What is compared. Each system has a server that echoes requests and counts the bytes of uploads, and a
+client. All carry a number that tells which answer belongs to which request, on one connection.
+
+What is not installed raises ``ImportError`` from its ``version()``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import struct
+from importlib.metadata import version
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Protocol
+
+HOST = "127.0.0.1"
+HEAD = struct.Struct("!II")
+"""Length of the payload, number of the request."""
+UPLOAD, END = 0, 0
+"""The number that chunks have, and the length of the one behind the last."""
+
+Chunks = Callable[[], AsyncIterator[bytes]]
+
+
+async def echo(data: bytes) -> bytes:
+    """The handler."""
+    return data
+
+
+class Client(Protocol):
+    def request(self, data: bytes) -> Awaitable[Any]:
+        """The answer to a request."""
+
+    async def upload(self, chunks: Chunks) -> int:
+        """Sends all chunks, waiting while the server is not ready for more; how many bytes it got."""
+
+
+class System(Protocol):
+    name: str
+
+    def version(self) -> str:
+        """Which version is installed."""
+
+    async def serve(self) -> str:
+        """Starts the server; its address."""
+
+    async def connect(self, address: str) -> Client:
+        """Connects a client."""
+
+
+class Calls:
+    """The requests that wait for an answer."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: Dict[int, asyncio.Future[Any]] = {}
+        self._last = UPLOAD
+
+    def add(self) -> int:
+        self._last += 1
+        self._waiting[self._last] = self._loop.create_future()
+        return self._last
+
+    def future(self, number: int) -> asyncio.Future[Any]:
+        return self._waiting[number]
+
+    def answered(self, number: int, data: Any) -> None:
+        self._waiting.pop(number).set_result(data)
+
+
+class AsyncioStreams:
+    """``asyncio.open_connection`` and ``start_server`` with a length prefix."""
+
+    name = "asyncio streams"
+
+    def version(self) -> str:
+        return f"CPython {platform.python_version()}"
+
+    async def serve(self) -> str:
+        self._server = await asyncio.start_server(self._connected, HOST, 0)
+        return str(self._server.sockets[0].getsockname()[1])
+
+    async def _connected(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        uploaded = 0
+        while True:
+            length, number = HEAD.unpack(await reader.readexactly(HEAD.size))
+            data = await reader.readexactly(length)
+            if number != UPLOAD:
+                data = await echo(data)
+            elif length != END:
+                uploaded += length
+                continue
+            else:
+                data, uploaded = str(uploaded).encode(), 0
+            writer.write(HEAD.pack(len(data), number) + data)
+            await writer.drain()
+
+    async def connect(self, address: str) -> Client:
+        return _StreamsClient(*await asyncio.open_connection(HOST, int(address)))
+
+
+class _StreamsClient:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._calls = Calls()
+        self._uploaded: asyncio.Queue[bytes] = asyncio.Queue()
+        self._reading = asyncio.create_task(self._read(reader))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        while True:
+            length, number = HEAD.unpack(await reader.readexactly(HEAD.size))
+            data = await reader.readexactly(length)
+            if number == UPLOAD:
+                self._uploaded.put_nowait(data)
+            else:
+                self._calls.answered(number, data)
+
+    async def request(self, data: bytes) -> bytes:
+        number = self._calls.add()
+        future = self._calls.future(number)
+        self._writer.write(HEAD.pack(len(data), number) + data)
+        await self._writer.drain()
+        return await future
+
+    async def upload(self, chunks: Chunks) -> int:
+        async for chunk in chunks():
+            self._writer.write(HEAD.pack(len(chunk), UPLOAD))
+            self._writer.write(chunk)
+            await self._writer.drain()
+        self._writer.write(HEAD.pack(END, UPLOAD))
+        return int(await self._uploaded.get())
+
+
+class Websockets:
+    """``websockets`` without compression; a message is the number and the payload."""
+
+    name = "websockets"
+
+    def version(self) -> str:
+        import websockets.asyncio.client  # noqa: F401
+
+        return f"websockets {version('websockets')}"
+
+    async def serve(self) -> str:
+        from websockets.asyncio.server import serve
+
+        self._server = await serve(self._connected, HOST, 0, compression=None)
+        return str(next(iter(self._server.sockets)).getsockname()[1])
+
+    async def _connected(self, socket: Any) -> None:
+        uploaded = 0
+        async for message in socket:
+            length, number = HEAD.unpack_from(message)
+            if number != UPLOAD:
+                await socket.send(message[: HEAD.size] + await echo(message[HEAD.size :]))
+            elif length != END:
+                uploaded += len(message) - HEAD.size
+            else:
+                await socket.send(HEAD.pack(0, UPLOAD) + str(uploaded).encode())
+                uploaded = 0
+
+    async def connect(self, address: str) -> Client:
+        from websockets.asyncio.client import connect
+
+        url = f"ws://{HOST}:{address}"
+        return _WebsocketsClient(await connect(url, compression=None, proxy=None))
+
+
+class _WebsocketsClient:
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self._calls = Calls()
+        self._uploaded: asyncio.Queue[bytes] = asyncio.Queue()
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        async for message in self._socket:
+            _, number = HEAD.unpack_from(message)
+            data = message[HEAD.size :]
+            if number == UPLOAD:
+                self._uploaded.put_nowait(data)
+            else:
+                self._calls.answered(number, data)
+
+    async def request(self, data: bytes) -> bytes:
+        number = self._calls.add()
+        future = self._calls.future(number)
+        await self._socket.send(HEAD.pack(len(data), number) + data)
+        return await future
+
+    async def upload(self, chunks: Chunks) -> int:
+        async for chunk in chunks():
+            await self._socket.send(HEAD.pack(len(chunk), UPLOAD) + chunk)
+        await self._socket.send(HEAD.pack(END, UPLOAD))
+        return int(await self._uploaded.get())
+
+
+class Zmq:
+    """``zmq.asyncio``, DEALER and ROUTER over TCP."""
+
+    name = "pyzmq"
+
+    def version(self) -> str:
+        import zmq
+
+        return f"pyzmq {zmq.__version__}, libzmq {zmq.zmq_version()}"
+
+    async def serve(self) -> str:
+        import zmq.asyncio
+
+        self._socket = zmq.asyncio.Context.instance().socket(zmq.ROUTER)
+        port = self._socket.bind_to_random_port(f"tcp://{HOST}")
+        self._serving = asyncio.create_task(self._serve())
+        return str(port)
+
+    async def _serve(self) -> None:
+        uploaded = 0
+        while True:
+            who, head, data = await self._socket.recv_multipart()
+            length, number = HEAD.unpack(head)
+            if number != UPLOAD:
+                await self._socket.send_multipart((who, head, await echo(data)))
+            elif length != END:
+                uploaded += len(data)
+            else:
+                await self._socket.send_multipart((who, head, str(uploaded).encode()))
+                uploaded = 0
+
+    async def connect(self, address: str) -> Client:
+        import zmq.asyncio
+
+        socket = zmq.asyncio.Context.instance().socket(zmq.DEALER)
+        socket.connect(f"tcp://{HOST}:{address}")
+        return _ZmqClient(socket)
+
+
+class _ZmqClient:
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self._calls = Calls()
+        self._uploaded: asyncio.Queue[bytes] = asyncio.Queue()
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        while True:
+            head, data = await self._socket.recv_multipart()
+            _, number = HEAD.unpack(head)
+            if number == UPLOAD:
+                self._uploaded.put_nowait(data)
+            else:
+                self._calls.answered(number, data)
+
+    async def request(self, data: bytes) -> bytes:
+        number = self._calls.add()
+        future = self._calls.future(number)
+        await self._socket.send_multipart((HEAD.pack(len(data), number), data))
+        return await future
+
+    async def upload(self, chunks: Chunks) -> int:
+        async for chunk in chunks():
+            await self._socket.send_multipart((HEAD.pack(len(chunk), UPLOAD), chunk))
+        await self._socket.send_multipart((HEAD.pack(END, UPLOAD), b""))
+        return int(await self._uploaded.get())
+
+
+class Grpc:
+    """``grpc.aio`` without protobuf: payloads are bytes as they are."""
+
+    name = "grpc.aio"
+
+    def version(self) -> str:
+        import grpc.aio
+
+        return f"grpcio {grpc.__version__}"
+
+    async def serve(self) -> str:
+        import grpc.aio
+
+        async def unary(data: bytes, _: Any) -> bytes:
+            return await echo(data)
+
+        async def upload(chunks: AsyncIterator[bytes], _: Any) -> bytes:
+            uploaded = 0
+            async for chunk in chunks:
+                uploaded += len(chunk)
+            return str(uploaded).encode()
+
+        self._server = grpc.aio.server()
+        handlers = {
+            "echo": grpc.unary_unary_rpc_method_handler(unary),
+            "upload": grpc.stream_unary_rpc_method_handler(upload),
+        }
+        handler = grpc.method_handlers_generic_handler("bench", handlers)
+        self._server.add_generic_rpc_handlers((handler,))
+        port = self._server.add_insecure_port(f"{HOST}:0")
+        await self._server.start()
+        return str(port)
+
+    async def connect(self, address: str) -> Client:
+        import grpc.aio
+
+        return _GrpcClient(grpc.aio.insecure_channel(f"{HOST}:{address}"))
+
+
+class _GrpcClient:
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._upload = channel.stream_unary("/bench/upload")
+        self.request = channel.unary_unary("/bench/echo")
+
+    async def upload(self, chunks: Chunks) -> int:
+        return int(await self._upload(chunks()))
+
+
+class Roletalk:
+    """This package, with an ``async def`` handler: a task for each request."""
+
+    name = "roletalk"
+    inline = False
+
+    def version(self) -> str:
+        import roletalk
+
+        return f"roletalk {roletalk.__version__}"
+
+    async def serve(self) -> str:
+        import roletalk
+
+        self._peer = roletalk.Peer("server")
+        role = self._peer.role("bench")
+
+        @role.on_request("echo")
+        async def echo(ctx: roletalk.Context) -> Any:
+            return ctx.data
+
+        @role.on_request("echo inline", inline=True)
+        def echo_inline(ctx: roletalk.Context) -> Any:
+            return ctx.data
+
+        uploads: asyncio.Queue[int] = asyncio.Queue()
+
+        @role.on_readable("upload")
+        async def upload(ctx: roletalk.Context) -> None:
+            uploaded = 0
+            async for chunk in ctx.accept():
+                uploaded += len(chunk)
+            uploads.put_nowait(uploaded)
+
+        @role.on_request("uploaded")
+        async def uploaded(ctx: roletalk.Context) -> int:
+            return await uploads.get()
+
+        return (await self._peer.listen(HOST, 0)).url
+
+    async def connect(self, address: str) -> Client:
+        import roletalk
+
+        peer = roletalk.Peer("client")
+        await peer.connect(address)
+        destination = peer.destination("bench")
+        await destination.wait_ready()
+        return _RoletalkClient(destination, "echo inline" if self.inline else "echo")
+
+
+class RoletalkInline(Roletalk):
+    """This package, with a plain function that is called in the loop."""
+
+    name = "roletalk, inline"
+    inline = True
+
+
+class _RoletalkClient:
+    def __init__(self, destination: Any, event: str) -> None:
+        self._destination = destination
+        self._event = event
+
+    def request(self, data: bytes) -> Awaitable[Any]:
+        answer: Awaitable[Any] = self._destination.request(self._event, data)
+        return answer
+
+    async def upload(self, chunks: Chunks) -> int:
+        async with self._destination.writable("upload") as stream:
+            async for chunk in chunks():
+                await stream.write(chunk)
+        return int(await self._destination.request("uploaded"))
+
+
+SYSTEMS: Dict[str, System] = {
+    system.name: system
+    for system in (
+        AsyncioStreams(),
+        Websockets(),
+        Zmq(),
+        Grpc(),
+        RoletalkInline(),
+        Roletalk(),
+    )
+}
+"""The first is what the others are compared with."""
