@@ -5,20 +5,30 @@ SECONDS_OF_SOAK ?= 600
 SECONDS_OF_FUZZ ?= 60
 FUZZ_TARGETS = frames handshake websocket stream
 
+PYTHON ?= python3
+VENV = .venv
+VENV_PYTHON = $(VENV)/bin/python
+# The extension module needs CPython 3.9.
+HAS_PYTHON = $(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 9))' >/dev/null 2>&1
+
 NODE ?= node
 NODE_PLATFORM = $(shell $(NODE) -p 'process.platform + "-" + process.arch + (process.platform === "linux" && !process.report.getReport().header.glibcVersionRuntime ? "-musl" : "")')
 NODE_LIBRARY = target/release/libroletalk_node.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
 NODE_ADDON = bindings-node/prebuilds/$(NODE_PLATFORM)/roletalk.node
 
-.PHONY: all build node dist test-node bench-node interop scenarios demo test bench soak fuzz lint fmt
+.PHONY: all build node python dist dist-python test-node test-python bench-node bench-python \
+	interop scenarios players demo test bench soak fuzz lint fmt
 
 all: build
 
-## Builds the library, its examples and its benchmarks, and the Node package where there is Node.
+## Builds the library, its examples and its benchmarks, the Node package where there is Node, and the
+## Python package where there is Python.
 build:
 	$(CARGO) build --workspace --all-targets --locked
 	@if $(NODE) --version >/dev/null 2>&1; then $(MAKE) --no-print-directory node; \
 	else echo "Node is not installed: bindings-node is not built"; fi
+	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory python; \
+	else echo "Python 3.9 is not installed: bindings-python is not built"; fi
 
 ## Builds the Node package: `require('./bindings-node')` works then.
 node:
@@ -28,14 +38,45 @@ node:
 	strip $(if $(filter Darwin,$(shell uname -s)),-x,--strip-unneeded) $(NODE_ADDON).new
 	mv $(NODE_ADDON).new $(NODE_ADDON)
 
-## The npm package with the binary for this platform, in bindings-node.
+$(VENV)/.requirements: bindings-python/requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV_PYTHON) -m pip install --quiet -r $<
+	@touch $@
+
+## Builds the Python package into .venv: `.venv/bin/python -c 'import roletalk'` works then.
+python: $(VENV)/.requirements
+	$(VENV)/bin/maturin develop --release --locked --quiet -m bindings-python/Cargo.toml
+
+## The npm package with the binary for this platform, in bindings-node; wheel and sdist.
 dist: node
 	cp LICENSE bindings-node/LICENSE
 	cd bindings-node && npm pack
+	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory dist-python; fi
+
+## The wheel and the sdist, in bindings-python/dist; the wheel is tested in a virtual environment of
+## its own.
+dist-python: $(VENV)/.requirements
+	rm -rf bindings-python/dist
+	cp LICENSE bindings-python/LICENSE
+	$(VENV)/bin/maturin build --release --locked --sdist -m bindings-python/Cargo.toml \
+		-o bindings-python/dist
+	$(PYTHON) -m venv --clear bindings-python/dist/venv
+	cd bindings-python/dist && venv/bin/python -m pip install --quiet \
+		-r ../requirements-dev.txt ./roletalk-*.whl
+	cp -r bindings-python/tests bindings-python/pyproject.toml bindings-python/dist/venv
+	cd bindings-python/dist/venv && bin/python -m pytest -q tests
+	rm -rf bindings-python/dist/venv
 
 ## The tests of the Node package.
 test-node: node
 	cd bindings-node && npm ci --no-audit --no-fund && $(NODE) --test test/*.test.js
+
+## The tests of the Python package, and what checks its types.
+test-python: python
+	cd bindings-python && ../$(VENV_PYTHON) -m pytest -q
+	cd bindings-python && ../$(VENV_PYTHON) -m mypy
+	cd bindings-python && ../$(VENV_PYTHON) -m mypy.stubtest roletalk
+	cd bindings-python && ../$(VENV)/bin/pyright --pythonpath ../$(VENV_PYTHON) -p .
 
 ## This implementation beside the originals, as far as they are here. See interop/README.md.
 interop: players
@@ -47,14 +88,15 @@ scenarios: players
 	$(NODE) interop/live --ours
 
 ## The programs that take part in scenarios.
-.PHONY: players
 players: node
 	$(CARGO) build --locked -p roletalk-interop
+	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory python; \
+	else echo "Python 3.9 is not installed: its player does not take part"; fi
 
 ## Several processes that find each other and do real work; checks itself. One of them is in Python
 ## where the package is installed in .venv.
 demo:
-	ROLETALK_DEMO_PYTHON="$$(.venv/bin/python -c 'import roletalk, sys; print(sys.executable)' 2>/dev/null)" \
+	ROLETALK_DEMO_PYTHON="$$($(VENV_PYTHON) -c 'import roletalk, sys; print(sys.executable)' 2>/dev/null)" \
 		$(CARGO) run --locked -p roletalk --example demo
 
 ## Everything that must pass before a change is merged.
@@ -65,6 +107,8 @@ test:
 	@if $(NODE) --version >/dev/null 2>&1 && npm --version >/dev/null 2>&1; \
 	then $(MAKE) --no-print-directory test-node interop; \
 	else echo "Node or npm is not installed: bindings-node and interop are not tested"; fi
+	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory test-python; \
+	else echo "Python 3.9 is not installed: bindings-python is not tested"; fi
 
 ## The measurements of docs/BENCHMARKS.md. BENCH=--quick takes a fraction of the time.
 bench:
@@ -72,10 +116,16 @@ bench:
 	$(CARGO) bench --locked -p roletalk --bench field -- $(BENCH)
 	$(MAKE) -C bindings-c bench
 	@if $(NODE) --version >/dev/null 2>&1; then $(MAKE) --no-print-directory bench-node; fi
+	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory bench-python; fi
 
 ## The Node package, beside the original where ROLETALK_JS names its directory.
 bench-node: node
 	$(NODE) bindings-node/bench $(BENCH)
+
+## The Python package, beside websockets, pyzmq, grpcio and asyncio's streams.
+bench-python: python
+	$(VENV_PYTHON) -m pip install --quiet -r bindings-python/requirements-bench.txt
+	$(VENV_PYTHON) bindings-python/bench $(BENCH)
 
 ## The simulation for a long time, with new seeds.
 soak:

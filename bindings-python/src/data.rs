@@ -23,7 +23,11 @@ pub(crate) fn utf8<'py>(text: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyBy
     text.encode_utf8().map_err(|error| {
         let py = text.py();
         if error.is_instance_of::<PyUnicodeEncodeError>(py) {
-            return failure(py, ErrorKind::Data, "The text has surrogates, which UTF-8 cannot hold");
+            return failure(
+                py,
+                ErrorKind::Data,
+                "The text has surrogates, which UTF-8 cannot hold",
+            );
         }
         error
     })
@@ -79,7 +83,8 @@ pub(crate) fn with_payload<T>(
 }
 
 fn unusable(py: Python<'_>, error: &PyErr) -> PyErr {
-    let failed = failure(py, ErrorKind::Data, format!("The value cannot be sent: {}", error.value(py)));
+    let failed =
+        failure(py, ErrorKind::Data, format!("The value cannot be sent: {}", error.value(py)));
     failed.set_cause(py, Some(error.clone_ref(py)));
     failed
 }

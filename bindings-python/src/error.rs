@@ -38,5 +38,8 @@ pub(crate) fn text_of(error: &Bound<'_, PyAny>) -> String {
         return text;
     }
     let name = error.get_type().name();
-    name.map_or_else(|_| "The handler failed".to_owned(), |name| name.to_string_lossy().into_owned())
+    name.map_or_else(
+        |_| "The handler failed".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, AsyncIterator, Callable, List
+from typing import Any, AsyncIterator, Callable, Dict, List
 
 import pytest
 
 import roletalk
 
+try:
+    import uvloop
+except ImportError:
+    uvloop = None  # type: ignore[assignment]
+
 LIMIT = 10.0
 """Seconds; only there to fail."""
+
+
+def pytest_asyncio_loop_factories() -> Dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Every test that needs a loop runs on both, where there are both."""
+    factories: Dict[str, Callable[[], asyncio.AbstractEventLoop]]
+    factories = {"asyncio": asyncio.new_event_loop}
+    if uvloop is not None:
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories
 
 
 @dataclass

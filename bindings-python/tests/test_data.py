@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import roletalk
+from roletalk.codec import default_codec
 
 from .conftest import Connect, Pair
 
@@ -135,3 +136,12 @@ async def test_a_codec_that_fails(connect: Connect) -> None:
     with pytest.raises(roletalk.RejectedError, match="neither str nor bytes"):
         await destination.request("list")
     assert await destination.request("echo", 1) == 1
+
+
+def test_the_default_codec_is_orjson_where_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("orjson")
+    assert isinstance(default_codec(), roletalk.OrjsonCodec)
+    monkeypatch.setitem(sys.modules, "orjson", None)
+    assert isinstance(default_codec(), roletalk.JsonCodec)

@@ -25,10 +25,45 @@ Start with ``help(roletalk.Peer)``. The package logs through ``logging``, as ``r
 from ._engine import Context, __version__
 from .codec import Codec, JsonCodec, OrjsonCodec
 from .destination import Destination, Survey, UnitAnswer
-from .errors import *  # noqa: F403
-from .errors import __all__ as _errors
-from .events import *  # noqa: F403
-from .events import __all__ as _events
+from .errors import (
+    AuthRefusedError,
+    ClosedError,
+    ConnectFailedError,
+    ConnectionLostError,
+    DataError,
+    Error,
+    HandlerFailedError,
+    HandlerPanickedError,
+    HeartbeatTimeoutError,
+    InvalidArgumentError,
+    IoError,
+    NoUnitError,
+    OverloadedError,
+    ProtocolError,
+    RejectedError,
+    StreamClosedError,
+    TimeoutError,
+    TlsError,
+    TooLargeError,
+)
+from .events import (
+    AuthRefused,
+    BadInput,
+    ConnectionClosed,
+    DestinationClosed,
+    DestinationGained,
+    DestinationLost,
+    DestinationOpened,
+    Event,
+    Events,
+    HandlerFailed,
+    Missed,
+    ReconnectFailed,
+    ReconnectSucceeded,
+    SlowConsumer,
+    UnitClosed,
+    UnitOpened,
+)
 from .limits import Limits
 from .peer import Listener, Peer
 from .role import Middleware, Next, Role
@@ -37,26 +72,59 @@ from .streams import Readable, Writable
 from .unit import Unit
 
 __all__ = [
+    "AuthRefused",
+    "AuthRefusedError",
+    "BadInput",
+    "ClosedError",
     "Codec",
+    "ConnectFailedError",
+    "ConnectionClosed",
+    "ConnectionLostError",
     "ConnectionStats",
     "Context",
+    "DataError",
     "Destination",
+    "DestinationClosed",
+    "DestinationGained",
+    "DestinationLost",
+    "DestinationOpened",
+    "Error",
+    "Event",
+    "Events",
+    "HandlerFailed",
+    "HandlerFailedError",
+    "HandlerPanickedError",
+    "HeartbeatTimeoutError",
+    "InvalidArgumentError",
+    "IoError",
     "JsonCodec",
     "Limits",
     "Listener",
     "Middleware",
+    "Missed",
     "Next",
+    "NoUnitError",
     "OrjsonCodec",
+    "OverloadedError",
     "Peer",
     "PeerStats",
+    "ProtocolError",
     "Readable",
+    "ReconnectFailed",
+    "ReconnectSucceeded",
+    "RejectedError",
     "Role",
+    "SlowConsumer",
+    "StreamClosedError",
     "Survey",
+    "TimeoutError",
+    "TlsError",
+    "TooLargeError",
     "Unit",
     "UnitAnswer",
+    "UnitClosed",
+    "UnitOpened",
     "UnitStats",
     "Writable",
     "__version__",
 ]
-__all__ += _errors
-__all__ += _events

@@ -66,6 +66,7 @@ class Host:
         self._streams: Dict[_engine.Context, weakref.ref[Stream]] = {}
         self._idle: Optional[asyncio.Future[None]] = None
         self._links_gone: Optional[asyncio.Future[None]] = None
+        self._guard: Optional[int] = None
 
     def bind(self) -> None:
         """Binds the peer to the running loop, once."""
@@ -192,6 +193,9 @@ class Host:
 
     def _owned(self, sock: socket.socket, begin: Callable[[Optional[socket.socket]], int]) -> None:
         """Gives the engine a plain socket."""
+        if self._guard is None:
+            self._guard = self.engine.guard()
+            self.loop.add_reader(self._guard, self.engine.awake)
         fd = sock.fileno()
         conn = begin(sock)
         self._links[conn] = SocketLink(self, conn, fd)
@@ -426,7 +430,10 @@ class Host:
         running = [task for task in (*self._tasks, *self.engine.tasks()) if task is not me]
         for task in running:
             task.cancel()
-        for waiter in (*self.waiters.values(), *(w for ws in self.ready.values() for w in ws)):
+        waiters: List[asyncio.Future[Any]] = [*self.waiters.values()]
+        for waiting in self.ready.values():
+            waiters.extend(waiting)
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(ClosedError("The peer is closed"))
         if self._pool is not None:
@@ -439,6 +446,8 @@ class Host:
             await self._links_gone
         for subscriber in tuple(self.subscribers):
             subscriber.close()
+        if self._guard is not None:
+            self.loop.remove_reader(self._guard)
         self.engine.unbind()
 
 

@@ -92,7 +92,7 @@ class TransportLink(asyncio.Protocol):
         if self._conn is not None:
             self._host.engine.lost(self._conn)
 
-    def connection_lost(self, error: Optional[Exception]) -> None:
+    def connection_lost(self, exc: Optional[Exception]) -> None:
         if self._conn is not None:
             self._host.engine.lost(self._conn)
 

@@ -17,9 +17,11 @@ class Codec(Protocol):
 
     def dumps(self, value: Any) -> Union[bytes, str]:
         """The JSON of a value. What it raises becomes a ``DataError``."""
+        ...
 
     def loads(self, text: bytes) -> Any:
         """The value of JSON that came from a remote peer. What it raises becomes a ``DataError``."""
+        ...
 
 
 class JsonCodec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, List, Optional, Set
 
@@ -194,7 +195,7 @@ class Survey:
         for unit in units:
             future = destination.request(event, data, to=unit, timeout=timeout)
             self._futures.add(future)
-            future.add_done_callback(lambda future, unit=unit: self._answered(unit, future))
+            future.add_done_callback(functools.partial(self._answered, unit))
 
     @property
     def asked(self) -> int:

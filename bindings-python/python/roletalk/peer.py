@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import platform
 import socket
 import ssl as ssl_module
@@ -11,21 +12,20 @@ from typing import (
     Any,
     Callable,
     Dict,
-    Iterable,
     List,
     Mapping,
     Optional,
     Tuple,
     Type,
     TypeVar,
-    Union,
 )
 
-from . import _engine, events
+from . import _engine
 from ._host import ConnectOptions, Host
 from .codec import Codec, default_codec
 from .destination import Destination
 from .errors import ConnectFailedError, InvalidArgumentError, IoError
+from .events import Event, Events
 from .limits import Limits
 from .role import Middleware, Role, _check_layer
 from .stats import PeerStats
@@ -38,7 +38,6 @@ __all__ = ["Listener", "Peer"]
 
 M = TypeVar("M", bound=Middleware)
 C = TypeVar("C", bound=Callable[[Any], Any])
-Headers = Union[Mapping[str, str], Iterable[Tuple[str, str]]]
 
 
 class Listener:
@@ -54,7 +53,7 @@ class Listener:
         self._url = url
         self._address = sockets[0].getsockname()
         for task, sock in zip(tasks, sockets):
-            task.add_done_callback(lambda _, sock=sock: sock.close())
+            task.add_done_callback(functools.partial(_close, sock))
 
     @property
     def address(self) -> Any:
@@ -276,7 +275,7 @@ class Peer:
         *,
         ssl: Optional[ssl_module.SSLContext] = None,
         server_hostname: Optional[str] = None,
-        headers: Headers = (),
+        headers: Optional[Mapping[str, str]] = None,
         permanent: bool = True,
         timeout: float = 10.0,
     ) -> Unit:
@@ -295,7 +294,7 @@ class Peer:
         """
         self._host.check_open()
         self._host.bind()
-        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+        pairs: List[Tuple[str, str]] = list((headers or {}).items())
         address = self._engine.connect(url, permanent)
         self._host.options[address] = ConnectOptions(ssl, server_hostname, pairs, timeout)
         waiter: asyncio.Future[Unit] = self._host.loop.create_future()
@@ -316,15 +315,15 @@ class Peer:
 
     # Events and counters.
 
-    def events(self) -> events.Events:
+    def events(self) -> Events:
         """Subscribes to what happens from now on: ``async for event in peer.events()``."""
-        subscriber = events.Events()
+        subscriber = Events()
         if self._host.closed:
             subscriber.close()
         self._host.subscribers.add(subscriber)
         return subscriber
 
-    def on(self, *types: Type[events.Event]) -> Callable[[C], C]:
+    def on(self, *types: Type[Event]) -> Callable[[C], C]:
         """A decorator: has the loop call a function with each event of these types, or with every one.
         ::
 
@@ -391,6 +390,10 @@ class Peer:
 
     def __repr__(self) -> str:
         return f"<Peer {self._name!r} {self.id}>"
+
+
+def _close(sock: socket.socket, _: object) -> None:
+    sock.close()
 
 
 async def _bind(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generator, Optional, Tuple, Type, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Generator, List, Optional, Tuple, Type, TypeVar, Union
 
 from .errors import StreamClosedError, TimeoutError
 
@@ -142,7 +142,7 @@ class Readable(_Stream):
             piece = await self._next()
             self._rest = piece[limit:]
             return piece[:limit]
-        pieces = []
+        pieces: List[bytes] = []
         while True:
             piece = await self._next()
             if not piece:
@@ -156,15 +156,14 @@ class Readable(_Stream):
         if self._ended:
             return b""
         while True:
-            piece = self._host.engine.read_stream(self._unit_number, self._check())
-            if piece is None:
+            read = self._host.engine.read_stream(self._unit_number, self._check())
+            if read is None:
                 await self._moved()
-            elif piece:
-                return piece
-            else:
+                continue
+            if not read:
                 self._ended = True
                 self.abort()
-                return b""
+            return read
 
     def __aiter__(self) -> Readable:
         return self
