@@ -15,7 +15,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -40,6 +40,7 @@ use crate::{
     data::{Codec, to_python, utf8, with_payload},
     destination::limit,
     error::{exception, failure, text_of},
+    guard::Guarded,
     host::Host,
     routes::Mode,
     state::{Action, Question, State},
@@ -95,13 +96,13 @@ pub(crate) enum Sent {
 /// One peer engine. It belongs to the thread whose loop it is bound to, and to the process.
 #[pyclass(frozen, module = "roletalk._engine")]
 pub struct Engine {
-    state: Mutex<State>,
+    id: String,
+    shared: Arc<Guarded>,
     table: Mutex<Table>,
     host: Mutex<Option<Arc<Host>>>,
     pub(crate) codec: Codec,
     /// Hears of what is rare.
     listener: Mutex<Option<Py<PyAny>>>,
-    epoch: Instant,
     forks: u32,
     /// The thread that may use it, 0 as long as it is not bound.
     thread: AtomicUsize,
@@ -111,7 +112,7 @@ pub struct Engine {
     draining: AtomicBool,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No lock is held across foreign code, and what panics under one has changed nothing yet.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -121,12 +122,23 @@ fn lost() -> Error {
 }
 
 impl Engine {
-    /// The time, if the caller may use this engine.
-    fn enter(&self, py: Python<'_>) -> PyResult<Moment> {
+    fn check_process(&self, py: Python<'_>) -> PyResult<()> {
         if self.forks != FORKS.load(Relaxed) {
             let text = "The peer belongs to the parent process: make a new one after a fork";
             return Err(failure(py, ErrorKind::Closed, text));
         }
+        Ok(())
+    }
+
+    /// The state, for a look from any thread. In a child process the lock may be held for ever.
+    fn look(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, State>> {
+        self.check_process(py)?;
+        Ok(lock(&self.shared.state))
+    }
+
+    /// The time, if the caller may use this engine.
+    fn enter(&self, py: Python<'_>) -> PyResult<Moment> {
+        self.check_process(py)?;
         let thread = self.thread.load(Relaxed);
         if thread != 0 && thread != this_thread() {
             return Err(PyRuntimeError::new_err(
@@ -134,7 +146,7 @@ impl Engine {
                  loop.call_soon_threadsafe or asyncio.run_coroutine_threadsafe",
             ));
         }
-        Ok(self.epoch.elapsed())
+        Ok(self.shared.call())
     }
 
     fn host(&self, py: Python<'_>) -> PyResult<Arc<Host>> {
@@ -153,7 +165,7 @@ impl Engine {
     ) -> PyResult<T> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
-        let result = change(&mut lock(&this.state), now);
+        let result = change(&mut lock(&this.shared.state), now);
         this.arm(py)?;
         Ok(result)
     }
@@ -189,7 +201,7 @@ impl Engine {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
         let sent = {
-            let mut state = lock(&this.state);
+            let mut state = lock(&this.shared.state);
             let Some(unit) = pick(&state) else {
                 return Ok(Sent::Failed(state.no_unit(outgoing.role)));
             };
@@ -237,7 +249,7 @@ impl Engine {
         let kept = future.clone().unbind();
         let (outcome, must_sweep) = {
             let mut table = lock(&this.table);
-            let mut state = lock(&this.state);
+            let mut state = lock(&this.shared.state);
             let picked = pick(&state);
             let outcome = match picked {
                 None => Err(state.no_unit(role)),
@@ -292,7 +304,7 @@ impl Engine {
                     let Some(true) = table.waiting.get(at).map(same) else { continue };
                     table.waiting.remove(at)
                 };
-                let mut state = lock(&self.state);
+                let mut state = lock(&self.shared.state);
                 state.engine.with_unit(waiting.unit, now, |unit| unit.abandon(waiting.corr));
                 drop(state);
             }
@@ -309,7 +321,7 @@ impl Engine {
         let this = slf.get();
         let mut dispatched = Dispatched { any: false, woken: false };
         loop {
-            let Some(event) = lock(&this.state).poll_event() else { return Ok(dispatched) };
+            let Some(event) = lock(&this.shared.state).poll_event() else { return Ok(dispatched) };
             dispatched.any = true;
             dispatched.woken |= match event {
                 EngineEvent::Unit { unit, event } => this.unit_event(slf, unit, event, now)?,
@@ -350,7 +362,7 @@ impl Engine {
                 Ok(wake(py, waiter))
             }
             Event::Room => {
-                lock(&self.state).has_room(unit, now);
+                lock(&self.shared.state).has_room(unit, now);
                 let waiters = lock(&self.table).room.remove(&unit);
                 Ok(wake(py, waiters.into_iter().flatten()))
             }
@@ -396,7 +408,7 @@ impl Engine {
                 (found, _) => {
                     drop(table);
                     let reason = found.err().unwrap_or_else(|| "Socket closed".to_owned());
-                    lock(&self.state).answer(unit, question, Err(&reason), now);
+                    lock(&self.shared.state).answer(unit, question, Err(&reason), now);
                     return self.tell(py, "not_handled", (reason,));
                 }
             }
@@ -449,7 +461,7 @@ impl Engine {
         now: Moment,
     ) -> bool {
         let Some(running) = lock(&self.table).end(ticket) else { return false };
-        lock(&self.state).answer(running.unit, running.question, outcome, now);
+        lock(&self.shared.state).answer(running.unit, running.question, outcome, now);
         // Outside of the locks.
         drop(running.task.map(|task| task.into_bound(py)));
         true
@@ -457,6 +469,12 @@ impl Engine {
 
     fn unit_object(&self, py: Python<'_>, unit: UnitId) -> Option<Py<PyAny>> {
         lock(&self.table).units.get(&unit).map(|unit| unit.clone_ref(py))
+    }
+
+    fn unit_objects(&self, py: Python<'_>, units: &[UnitId]) -> Vec<Py<PyAny>> {
+        let table = lock(&self.table);
+        let objects = units.iter().filter_map(|unit| table.units.get(unit));
+        objects.map(|unit| unit.clone_ref(py)).collect()
     }
 
     /// Tells the listener of something rare.
@@ -476,7 +494,7 @@ impl Engine {
         match event {
             EngineEvent::Dial { address, url } => self.tell(py, "dial", (address.0, &*url)),
             EngineEvent::Attached { conn, unit, info, roles } => {
-                lock(&self.state).attached(conn, unit);
+                lock(&self.shared.state).attached(conn, unit);
                 let description = serde_json::json!({
                     "id": &*info.id,
                     "name": info.name,
@@ -494,7 +512,7 @@ impl Engine {
                 Ok(true)
             }
             EngineEvent::Close { conn, .. } => {
-                lock(&self.state).ending(conn);
+                lock(&self.shared.state).ending(conn);
                 Ok(false)
             }
             _ => Ok(false),
@@ -564,7 +582,7 @@ impl Engine {
     fn write_all(slf: &Bound<'_, Engine>, now: Moment) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         loop {
-            let actions = lock(&this.state).write(now);
+            let actions = lock(&this.shared.state).write(now);
             let idle = actions.is_empty();
             for action in actions {
                 this.act(py, action)?;
@@ -578,7 +596,7 @@ impl Engine {
 
     /// Tells a draining peer when nothing is under way any more.
     fn tell_idle(&self, py: Python<'_>) -> PyResult<()> {
-        if self.draining.load(Relaxed) && lock(&self.state).busy() == 0 {
+        if self.draining.load(Relaxed) && lock(&self.shared.state).busy() == 0 {
             self.draining.store(false, Relaxed);
             self.tell(py, "idle", ())?;
         }
@@ -605,7 +623,7 @@ impl Engine {
 
     /// Sets the loop's timer for the engine's deadline, unless one comes before that.
     fn arm_timer(&self, py: Python<'_>, now: Moment) -> PyResult<()> {
-        let deadline = lock(&self.state).deadline();
+        let deadline = lock(&self.shared.state).deadline();
         let armed = lock(&self.table).timer.as_ref().map(|timer| timer.at);
         let Some(deadline) = deadline else {
             if armed.is_some() {
@@ -657,7 +675,7 @@ impl Engine {
             let (unit, offer) = question.ok_or_else(|| {
                 Error::new(ErrorKind::StreamClosed, "The stream was answered already")
             })?;
-            let accepted = lock(&this.state).engine.with_unit(unit, now, |machine| {
+            let accepted = lock(&this.shared.state).engine.with_unit(unit, now, |machine| {
                 let accepted = machine.accept_stream(offer, payload);
                 if let Err(error) = &accepted {
                     // Whoever asked is gone when this fails, too.
@@ -813,13 +831,14 @@ impl Engine {
         config.runtime = runtime;
         config.wall_clock =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+        let core = Core::new(config);
         Ok(Engine {
-            state: Mutex::new(State::new(Core::new(config))),
+            id: core.peer().id().to_string(),
+            shared: Guarded::new(State::new(core)),
             table: Mutex::default(),
             host: Mutex::new(None),
             codec: Codec { dumps, loads },
             listener: Mutex::new(None),
-            epoch: Instant::now(),
             forks: FORKS.load(Relaxed),
             thread: AtomicUsize::new(0),
             armed: AtomicBool::new(false),
@@ -860,7 +879,29 @@ impl Engine {
         self.__clear__();
     }
 
+    /// Starts the guard. Returns what the loop has to watch, to call `awake` when it is readable.
+    #[cfg(unix)]
+    fn guard(slf: &Bound<'_, Self>) -> PyResult<i32> {
+        let this = slf.get();
+        let waker = crate::guard::Waker::new()?;
+        let descriptor = waker.descriptor();
+        this.shared.start()?;
+        Engine::with_state(slf, |state, _| state.waker = Some(waker))?;
+        Ok(descriptor)
+    }
+
     // What the loop calls.
+
+    /// The guard has read something.
+    #[cfg(unix)]
+    fn awake(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        let now = this.enter(slf.py())?;
+        if let Some(waker) = &mut lock(&this.shared.state).waker {
+            waker.woken();
+        }
+        Engine::after_input(slf, now)
+    }
 
     /// Does what was asked for in this turn of the loop.
     fn flush(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -882,7 +923,7 @@ impl Engine {
         let now = this.enter(py)?;
         let timer = lock(&this.table).timer.take();
         drop(timer);
-        lock(&this.state).timeout(now);
+        lock(&this.shared.state).timeout(now);
         Engine::flush(slf)
     }
 
@@ -890,7 +931,7 @@ impl Engine {
     fn readable(slf: &Bound<'_, Self>, conn: u64) -> PyResult<()> {
         let this = slf.get();
         let now = this.enter(slf.py())?;
-        lock(&this.state).readable(ConnId(conn), now);
+        lock(&this.shared.state).readable(ConnId(conn), now);
         Engine::after_input(slf, now)
     }
 
@@ -898,7 +939,7 @@ impl Engine {
     fn writable(slf: &Bound<'_, Self>, conn: u64) -> PyResult<()> {
         let this = slf.get();
         let now = this.enter(slf.py())?;
-        lock(&this.state).writable(ConnId(conn));
+        lock(&this.shared.state).writable(ConnId(conn));
         Engine::after_input(slf, now)
     }
 
@@ -906,7 +947,7 @@ impl Engine {
     fn feed(slf: &Bound<'_, Self>, conn: u64, bytes: &[u8]) -> PyResult<()> {
         let this = slf.get();
         let now = this.enter(slf.py())?;
-        lock(&this.state).feed(ConnId(conn), bytes, now);
+        lock(&this.shared.state).feed(ConnId(conn), bytes, now);
         Engine::after_input(slf, now)
     }
 
@@ -934,8 +975,8 @@ impl Engine {
 
     /// The peer's id.
     #[getter]
-    fn id(&self) -> String {
-        lock(&self.state).engine.peer().id().to_string()
+    fn id(&self) -> &str {
+        &self.id
     }
 
     /// Sets a tag.
@@ -946,9 +987,10 @@ impl Engine {
     }
 
     /// The tags.
-    fn tags(&self) -> Vec<(String, String)> {
-        let state = lock(&self.state);
-        state.engine.peer().tags().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+    fn tags(&self, py: Python<'_>) -> PyResult<Vec<(String, String)>> {
+        let state = self.look(py)?;
+        let tags = state.engine.peer().tags().iter();
+        Ok(tags.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
     /// Adds a preshared key.
@@ -1034,24 +1076,20 @@ impl Engine {
     }
 
     /// The units that serve a destination's role.
-    fn destination_units(&self, py: Python<'_>, role: &str) -> Vec<Py<PyAny>> {
-        let units = lock(&self.state).engine.peer().destination(role).to_vec();
-        let table = lock(&self.table);
-        let objects = units.iter().filter_map(|unit| table.units.get(unit));
-        objects.map(|unit| unit.clone_ref(py)).collect()
+    fn destination_units(&self, py: Python<'_>, role: &str) -> PyResult<Vec<Py<PyAny>>> {
+        let units = self.look(py)?.engine.peer().destination(role).to_vec();
+        Ok(self.unit_objects(py, &units))
     }
 
     /// All units.
-    fn units(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
-        let units: Vec<UnitId> = lock(&self.state).engine.peer().units().collect();
-        let table = lock(&self.table);
-        let objects = units.iter().filter_map(|unit| table.units.get(unit));
-        objects.map(|unit| unit.clone_ref(py)).collect()
+    fn units(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        let units: Vec<UnitId> = self.look(py)?.engine.peer().units().collect();
+        Ok(self.unit_objects(py, &units))
     }
 
     /// Whether a unit has an open connection.
-    fn is_open(&self, unit: u64) -> bool {
-        lock(&self.state).engine.unit(UnitId(unit)).is_some_and(Unit::is_open)
+    fn is_open(&self, py: Python<'_>, unit: u64) -> PyResult<bool> {
+        Ok(self.look(py)?.engine.unit(UnitId(unit)).is_some_and(Unit::is_open))
     }
 
     /// Closes a unit.
@@ -1084,8 +1122,8 @@ impl Engine {
     }
 
     /// Whether an address is still dialed, or its connection is up.
-    fn is_dialed(&self, address: u64) -> bool {
-        lock(&self.state).engine.peer().is_dialed(AddressId(address))
+    fn is_dialed(&self, py: Python<'_>, address: u64) -> PyResult<bool> {
+        Ok(self.look(py)?.engine.peer().is_dialed(AddressId(address)))
     }
 
     /// An address could not be dialed.
@@ -1185,8 +1223,8 @@ impl Engine {
         let full = {
             let mut table = lock(&self.table);
             let unit = UnitId(unit);
-            let mut state = lock(&self.state);
-            let now = self.epoch.elapsed();
+            let mut state = lock(&self.shared.state);
+            let now = self.shared.call();
             let full = state.engine.with_unit(unit, now, |unit| unit.is_open() && !unit.has_room());
             if full == Some(true) {
                 table.room.entry(unit).or_default().push(kept);
@@ -1333,14 +1371,14 @@ impl Engine {
     fn unit_stats<'py>(&self, py: Python<'py>, unit: u64) -> PyResult<Option<Bound<'py, PyDict>>> {
         let now = self.enter(py)?;
         self.sweep(py, now)?;
-        let stats = lock(&self.state).engine.unit(UnitId(unit)).map(Unit::stats);
+        let stats = lock(&self.shared.state).engine.unit(UnitId(unit)).map(Unit::stats);
         stats.map(|stats| unit_stats(py, &stats)).transpose()
     }
 
     /// Handshakes under way, and bytes that wait to be written.
-    fn stats(&self) -> (usize, usize) {
-        let state = lock(&self.state);
-        (state.engine.peer().handshakes(), state.engine.budget().queued())
+    fn stats(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
+        let state = self.look(py)?;
+        Ok((state.engine.peer().handshakes(), state.engine.budget().queued()))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -66,6 +66,7 @@ class Host:
         self._streams: Dict[_engine.Context, weakref.ref[Stream]] = {}
         self._idle: Optional[asyncio.Future[None]] = None
         self._links_gone: Optional[asyncio.Future[None]] = None
+        self._guard: Optional[int] = None
 
     def bind(self) -> None:
         """Binds the peer to the running loop, once."""
@@ -192,6 +193,9 @@ class Host:
 
     def _owned(self, sock: socket.socket, begin: Callable[[Optional[socket.socket]], int]) -> None:
         """Gives the engine a plain socket."""
+        if self._guard is None:
+            self._guard = self.engine.guard()
+            self.loop.add_reader(self._guard, self.engine.awake)
         fd = sock.fileno()
         conn = begin(sock)
         self._links[conn] = SocketLink(self, conn, fd)
@@ -442,6 +446,8 @@ class Host:
             await self._links_gone
         for subscriber in tuple(self.subscribers):
             subscriber.close()
+        if self._guard is not None:
+            self.loop.remove_reader(self._guard)
         self.engine.unbind()
 
 
