@@ -16,7 +16,7 @@ NODE_PLATFORM = $(shell $(NODE) -p 'process.platform + "-" + process.arch + (pro
 NODE_LIBRARY = target/release/libroletalk_node.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
 NODE_ADDON = bindings-node/prebuilds/$(NODE_PLATFORM)/roletalk.node
 
-.PHONY: all build node python dist dist-python test-node test-python bench-node bench-python interop demo test bench soak fuzz lint fmt
+.PHONY: all build node python dist dist-python test-node test-python bench-node bench-python interop scenarios demo test bench soak fuzz lint fmt
 
 all: build
 
@@ -77,11 +77,22 @@ test-python: python
 	cd bindings-python && ../$(VENV_PYTHON) -m mypy.stubtest roletalk
 	cd bindings-python && ../$(VENV)/bin/pyright --pythonpath ../$(VENV_PYTHON) -p .
 
-## This implementation beside the originals, as far as they are here. See interop/README.md.
-interop: node
-	$(CARGO) build --locked -p roletalk-interop
+## What was recorded of the originals, replayed against this implementation, and this implementation
+## beside the originals, as far as they are here. See interop/README.md.
+interop: players
 	cd interop && npm install || echo "npm cannot install the original; going on without"
+	$(NODE) interop/vectors
 	$(NODE) interop/live
+
+## This implementation's packages with each other, without the originals.
+scenarios: players
+	$(NODE) interop/live --ours
+
+## The programs that take part in scenarios.
+.PHONY: players
+players: node
+	$(CARGO) build --locked -p roletalk-interop
+	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory python; fi
 
 ## Several processes that find each other and do real work; checks itself.
 demo:

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"net"
+	"net/http"
 	"sort"
 	"sync"
 	"time"
@@ -28,11 +30,20 @@ type command struct {
 	Count    int
 	Size     int
 	Plan     plan
+	Tag      string
+	TLS      *certificate
+}
+
+// certificate and its key, in PEM.
+type certificate struct {
+	Cert string
+	Key  string
 }
 
 type player struct {
-	peer *roletalk.Peer
-	held held
+	peer    *roletalk.Peer
+	held    held
+	streams streams
 }
 
 func (p *player) run(c *command) (interface{}, error) {
@@ -43,17 +54,13 @@ func (p *player) run(c *command) (interface{}, error) {
 			p.peer.AddKey(key[0], key[1])
 		}
 	case "role":
-		serve(p.peer.Role(c.Role), c.Role, p.peer.Name, &p.held)
+		p.serve(p.peer.Role(c.Role), c.Role)
 	case "enable":
 		p.peer.Role(c.Role).Enable()
 	case "disable":
 		p.peer.Role(c.Role).Disable()
 	case "listen":
-		address, err := p.peer.Listen("127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		return address.(*net.TCPAddr).Port, nil
+		return p.listen(c.TLS)
 	case "connect":
 		// The module takes no certificate to trust.
 		unit, err := p.peer.Connect(c.URL, roletalk.ConnectOptions{InsecureTLS: c.CA != ""})
@@ -97,13 +104,17 @@ func (p *player) run(c *command) (interface{}, error) {
 		if err != nil {
 			return nil, err
 		}
-		return write(stream, &c.Plan)
+		return p.streams.write(stream, &c.Plan)
 	case "download":
 		_, stream, err := p.peer.Destination(c.Role).NewReader(c.Event, c.Plan.options())
 		if err != nil {
 			return nil, err
 		}
-		return read(stream, &c.Plan)
+		return p.streams.read(stream, &c.Plan)
+	case "resume":
+		return nil, p.streams.resume(c.Tag)
+	case "progress":
+		return p.streams.progress(c.Tag)
 	case "disconnect":
 		for _, unit := range p.peer.Units() {
 			unit.Close()
@@ -112,6 +123,28 @@ func (p *player) run(c *command) (interface{}, error) {
 		return nil, errors.New("unknown command " + c.Command)
 	}
 	return nil, nil
+}
+
+func (p *player) listen(pem *certificate) (int, error) {
+	if pem == nil {
+		address, err := p.peer.Listen("127.0.0.1:0")
+		if err != nil {
+			return 0, err
+		}
+		return address.(*net.TCPAddr).Port, nil
+	}
+	// The peer is an http.Handler, and TLS is the matter of its server.
+	pair, err := tls.X509KeyPair([]byte(pem.Cert), []byte(pem.Key))
+	if err != nil {
+		return 0, err
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{pair}}
+	listener, err := tls.Listen("tcp4", "127.0.0.1:0", config)
+	if err != nil {
+		return 0, err
+	}
+	go http.Serve(listener, p.peer)
+	return listener.Addr().(*net.TCPAddr).Port, nil
 }
 
 func (p *player) options(c *command) (roletalk.EmitOptions, error) {

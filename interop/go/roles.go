@@ -32,10 +32,10 @@ func (h *held) release() {
 	h.released = nil
 }
 
-// serve does what every role of a player does. The name is that of the peer.
-func serve(role *roletalk.Role, roleName, peerName string, held *held) {
+// serve does what every role of a player does.
+func (p *player) serve(role *roletalk.Role, name string) {
 	seen := func(event string, ctx *roletalk.MessageContext) {
-		observe(event, object{"role": roleName, "from": ctx.Unit().Name(), "data": toWire(ctx)})
+		observe(event, object{"role": name, "from": ctx.Unit().Name(), "data": toWire(ctx)})
 	}
 	role.OnMessage("note", func(ctx *roletalk.MessageContext) { seen("message", ctx) })
 	role.OnRequest("echo", func(ctx *roletalk.RequestContext) {
@@ -46,49 +46,66 @@ func serve(role *roletalk.Role, roleName, peerName string, held *held) {
 			ctx.Reply(ctx.Data)
 		}
 	})
-	role.OnRequest("name", func(ctx *roletalk.RequestContext) { ctx.Reply(peerName) })
+	role.OnRequest("name", func(ctx *roletalk.RequestContext) { ctx.Reply(p.peer.Name) })
 	role.OnRequest("length", func(ctx *roletalk.RequestContext) {
 		ctx.Reply(len(ctx.OriginData().Data))
 	})
-	role.OnRequest("fail", func(ctx *roletalk.RequestContext) { ctx.Reject("no such luck") })
+	role.OnRequest("fail", func(ctx *roletalk.RequestContext) {
+		if reason, ok := ctx.Data.(string); ok {
+			ctx.Reject(reason)
+		} else {
+			ctx.Reject("no such luck")
+		}
+	})
 	role.OnRequest("never", func(ctx *roletalk.RequestContext) {
 		observe("ignored", object{})
 		select {}
 	})
 	role.OnRequest("hold", func(ctx *roletalk.RequestContext) {
-		<-held.hold()
+		<-p.held.hold()
 		ctx.Reply(ctx.Data)
 	})
 	role.OnReader("up", func(ctx *roletalk.ReaderRequestContext) {
-		var plan plan
-		if err := plan.parse(ctx.Data); err != nil {
-			ctx.Reject(err)
-			return
-		}
-		stream, err := ctx.Reply("go on")
-		if err != nil {
-			settle("received", nil, err)
-			return
-		}
-		result, err := read(stream, &plan)
-		settle("received", result, err)
+		stream("received", ctx.RequestContext, ctx.Reply, p.streams.read)
 	})
 	role.OnWriter("down", func(ctx *roletalk.WriterRequestContext) {
-		var plan plan
-		if err := plan.parse(ctx.Data); err != nil {
-			ctx.Reject(err)
-			return
-		}
-		stream, err := ctx.Reply("go on")
-		if err != nil {
-			settle("sent", nil, err)
-			return
-		}
-		result, err := write(stream, &plan)
-		settle("sent", result, err)
+		stream("sent", ctx.RequestContext, ctx.Reply, p.streams.write)
 	})
-	role.OnReader("refuse", func(ctx *roletalk.ReaderRequestContext) { ctx.Reject("not today") })
-	role.OnWriter("refuse", func(ctx *roletalk.WriterRequestContext) { ctx.Reject("not today") })
+	role.OnReader("refuse", func(ctx *roletalk.ReaderRequestContext) { refuse(ctx.RequestContext) })
+	role.OnWriter("refuse", func(ctx *roletalk.WriterRequestContext) { refuse(ctx.RequestContext) })
+}
+
+// stream accepts what was asked for, runs it, and reports how it has ended.
+func stream[S any](
+	event string,
+	ctx *roletalk.RequestContext,
+	accept func(interface{}) (S, error),
+	run func(S, *plan) (*transfer, error),
+) {
+	var plan plan
+	if err := plan.parse(ctx.Data); err != nil {
+		ctx.Reject(err)
+		return
+	}
+	stream, err := accept("go on")
+	var result *transfer
+	if err == nil {
+		result, err = run(stream, &plan)
+	}
+	if err != nil {
+		observe(event, object{"tag": plan.Tag, "error": err.Error()})
+	} else {
+		observe(event, object{"tag": plan.Tag, "result": result})
+	}
+}
+
+func refuse(ctx *roletalk.RequestContext) {
+	var plan plan
+	if err := plan.parse(ctx.Data); err != nil {
+		ctx.Reject(err)
+		return
+	}
+	ctx.Reject(plan.Reason)
 }
 
 func (p *plan) parse(data interface{}) error {
@@ -97,13 +114,4 @@ func (p *plan) parse(data interface{}) error {
 		return fmt.Errorf("the plan is not a text: %v", data)
 	}
 	return json.Unmarshal([]byte(text), p)
-}
-
-// settle reports how a stream of a handler has ended.
-func settle(event string, result *transfer, err error) {
-	if err != nil {
-		observe(event, object{"error": err.Error()})
-	} else {
-		observe(event, object{"result": result})
-	}
 }

@@ -2,12 +2,20 @@
 
 // Every wait of the suite is for an event; the limit is only there to fail.
 
-/** Fails with what was waited for when the promise takes longer than `limit` milliseconds. */
-async function within(limit, what, promise) {
+/**
+ * Fails with what was waited for when the promise takes longer than `limit` milliseconds. Who does not
+ * look at the result need not handle its failure.
+ */
+function within(limit, what, promise) {
+  const result = race(limit, what, promise);
+  result.catch(() => {});
+  return result;
+}
+
+async function race(limit, what, promise) {
   let timer;
   const late = new Promise((_, reject) => {
-    const error = new Error(`waited ${limit / 1000} s for ${what}`);
-    timer = setTimeout(() => reject(Object.assign(error, { late: true })), limit);
+    timer = setTimeout(() => reject(new Error(`waited ${limit / 1000} s for ${what}`)), limit);
   });
   try {
     return await Promise.race([promise, late]);

@@ -7,99 +7,133 @@ const fs = require('fs');
 const path = require('path');
 
 const ROOT = path.join(__dirname, '..', '..');
-const JS_PLAYER = path.join(__dirname, 'players', 'peer.js');
+const SUFFIX = process.platform === 'win32' ? '.exe' : '';
+const JS_PLAYER = inRepository('interop/live/players/peer.js');
+const RUST_PLAYER = inRepository(`target/debug/roletalk-interop${SUFFIX}`);
+const GO_PLAYER = inRepository(`target/interop/go-player${SUFFIX}`);
+const PYTHON = inRepository('.venv/bin/python');
+const ROLETALK_JS = path.resolve(
+  process.env.ROLETALK_JS ?? inRepository('interop/node_modules/roletalk'),
+);
 
-// Abilities: `drain`; `tls`, to listen with it; `disabled`, to make a role that is disabled from the
-// start; `highWaterMark`, to set it on the streams that it asks for; `stray`, to send a message to a
-// unit that does not serve the role.
+/** What a player of ours can do; ../README.md says what each means. */
+const ALL = [
+  'backPressure',
+  'cancel',
+  'disabled',
+  'drain',
+  'handler',
+  'highWaterMark',
+  'stray',
+  'tls',
+];
+const allBut = (...missing) => ALL.filter((ability) => !missing.includes(ability));
+
+/**
+ * The table of players: a new one is one entry here. `needs` is the file that has to be there and
+ * `get` how to make it; `prepare` makes what can be made quickly, and throws when it cannot be had.
+ */
+const IMPLEMENTATIONS = [
+  {
+    name: 'rust',
+    command: [RUST_PLAYER],
+    needs: RUST_PLAYER,
+    get: 'cargo build -p roletalk-interop',
+    abilities: ALL,
+  },
+  {
+    name: 'node',
+    command: [process.execPath, JS_PLAYER, inRepository('bindings-node')],
+    needs: inRepository('bindings-node/prebuilds'),
+    get: 'make node',
+    version: () => `${ours()}, Node ${process.versions.node}`,
+    abilities: allBut('stray'),
+  },
+  {
+    name: 'python',
+    command: [PYTHON, inRepository('interop/live/players/peer.py')],
+    needs: inRepository('bindings-python/python/roletalk/_engine.abi3.so'),
+    get: 'make python',
+    abilities: ALL,
+  },
+  {
+    name: 'js',
+    original: true,
+    command: [process.execPath, JS_PLAYER, ROLETALK_JS],
+    needs: path.join(ROLETALK_JS, 'package.json'),
+    get: '`npm install` in interop, or name its directory in ROLETALK_JS',
+    version: jsVersion,
+    abilities: ['disabled', 'highWaterMark', 'tls'],
+  },
+  {
+    name: 'go',
+    original: true,
+    command: [GO_PLAYER],
+    prepare: buildGo,
+    version: goVersion,
+    abilities: ['backPressure', 'stray', 'tls'],
+  },
+];
 
 /** Those that are present, and the reasons for those that are not. */
 function find() {
   const present = [];
   const absent = [];
-  for (const one of [rust, node, js, go]) {
+  for (const one of IMPLEMENTATIONS) {
+    const { name, original = false, needs, get, prepare, version = ours } = one;
     try {
-      present.push(one());
+      if (needs !== undefined && !fs.existsSync(needs)) throw new Error(`not here: ${get}`);
+      prepare?.();
+      const abilities = original ? one.abilities : [...one.abilities, 'ours'];
+      present.push({ ...one, original, abilities, version: version() });
     } catch (error) {
-      absent.push({ name: one.name, reason: error.message });
+      absent.push({ name, reason: error.message });
     }
   }
   return { present, absent };
 }
 
-function rust() {
-  const program = path.join(ROOT, 'target', 'debug', `roletalk-interop${suffix()}`);
-  if (!fs.existsSync(program)) throw new Error('not built: cargo build -p roletalk-interop');
-  return {
-    name: 'rust',
-    original: false,
-    version: 'this repository',
-    command: [program],
-    abilities: ['drain', 'tls', 'disabled', 'stray'],
-    certificate: () => JSON.parse(execFileSync(program, ['certificate'], { encoding: 'utf8' })),
-  };
+/** A certificate for localhost and its key, in PEM. */
+function certificate() {
+  return JSON.parse(execFileSync(RUST_PLAYER, ['certificate'], { encoding: 'utf8' }));
 }
 
-function node() {
-  const directory = path.join(ROOT, 'bindings-node');
-  if (!fs.existsSync(path.join(directory, 'prebuilds'))) throw new Error('not built: make node');
-  return {
-    name: 'node',
-    original: false,
-    version: `this repository, Node ${process.versions.node}`,
-    command: [process.execPath, JS_PLAYER, directory],
-    abilities: ['drain', 'tls', 'disabled', 'highWaterMark'],
-  };
+function ours() {
+  return 'this repository';
 }
 
-function js() {
-  const directory = process.env.ROLETALK_JS
-    ? path.resolve(process.env.ROLETALK_JS)
-    : path.join(ROOT, 'interop', 'node_modules', 'roletalk');
-  const manifest = path.join(directory, 'package.json');
-  if (!fs.existsSync(manifest)) {
-    throw new Error('`npm install` in interop, or name its directory in ROLETALK_JS');
-  }
-  const { version } = JSON.parse(fs.readFileSync(manifest, 'utf8'));
-  return {
-    name: 'js',
-    original: true,
-    version: `roletalk ${version}, Node ${process.versions.node}`,
-    command: [process.execPath, JS_PLAYER, directory],
-    abilities: ['tls', 'disabled', 'highWaterMark'],
-  };
+function jsVersion() {
+  const { version } = JSON.parse(fs.readFileSync(path.join(ROLETALK_JS, 'package.json'), 'utf8'));
+  return `roletalk ${version}, Node ${process.versions.node}`;
+}
+
+function goVersion() {
+  const manifest = fs.readFileSync(inRepository('interop/go/go.mod'), 'utf8');
+  const [, module] = manifest.match(/roletalk-go (v\S+)/);
+  return `roletalk-go ${module}, ${go('env', 'GOVERSION').trim()}`;
 }
 
 /** Go gets the module by itself. */
-function go() {
-  const source = path.join(ROOT, 'interop', 'go');
-  const program = path.join(ROOT, 'target', 'interop', `go-player${suffix()}`);
-  const run = (...args) =>
-    execFileSync('go', args, { cwd: source, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
-  let version;
+function buildGo() {
   try {
-    version = run('env', 'GOVERSION').trim();
+    go('version');
   } catch {
     throw new Error('Go is not installed: https://go.dev/dl');
   }
   try {
-    run('build', '-o', program, '.');
+    go('build', '-o', GO_PLAYER, '.');
   } catch (error) {
     throw new Error(`cannot be built: ${error.stderr.trim().split('\n').pop()}`);
   }
-  const manifest = fs.readFileSync(path.join(source, 'go.mod'), 'utf8');
-  const [, module] = manifest.match(/roletalk-go (v\S+)/);
-  return {
-    name: 'go',
-    original: true,
-    version: `roletalk-go ${module}, ${version}`,
-    command: [program],
-    abilities: ['stray'],
-  };
 }
 
-function suffix() {
-  return process.platform === 'win32' ? '.exe' : '';
+function go(...args) {
+  const cwd = inRepository('interop/go');
+  return execFileSync('go', args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
 }
 
-module.exports = { find };
+function inRepository(file) {
+  return path.join(ROOT, file);
+}
+
+module.exports = { certificate, find };

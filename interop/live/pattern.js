@@ -2,11 +2,18 @@
 
 const { createHash } = require('crypto');
 
-/** The digest of what the players stream: each byte is its position modulo a prime. */
-function sha256(size) {
-  return createHash('sha256')
-    .update(Buffer.alloc(size, Buffer.from(Array.from({ length: 251 }, (_, i) => i))))
-    .digest('hex');
+/** What the players stream: each byte is its position modulo a prime. */
+const PERIOD = Buffer.from(Array.from({ length: 251 }, (_, i) => i));
+
+/** The bytes of a stream from a position on. */
+function pattern(at, length) {
+  const shift = at % PERIOD.length;
+  return Buffer.alloc(length + shift, PERIOD).subarray(shift);
 }
 
-module.exports = { sha256 };
+/** The digest of a whole stream. */
+function sha256(size) {
+  return createHash('sha256').update(pattern(0, size)).digest('hex');
+}
+
+module.exports = { pattern, sha256 };

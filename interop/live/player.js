@@ -7,11 +7,11 @@ const { within } = require('./deadline');
 
 /** A player process: commands go in, answers and observations come out. */
 class Player {
-  /** @param limit milliseconds that any single wait may take */
-  constructor(implementation, name, limit) {
+  /** @param stage has the limit of all waits */
+  constructor(implementation, name, stage) {
     this.implementation = implementation;
     this.name = name;
-    this.limit = limit;
+    this.stage = stage;
     this.seen = [];
     this.waiting = new Map();
     this.watchers = new Set();
@@ -33,12 +33,19 @@ class Player {
   }
 
   /** Runs a command; resolves to its result. */
-  async ask(command, parameters = {}) {
-    if (this.dead) throw this.dead;
+  ask(command, parameters) {
+    return this.begin(command, parameters).result;
+  }
+
+  /** Runs a command that may be cancelled: its id and a promise of its result. */
+  begin(command, parameters = {}) {
     const id = ++Player.commands;
-    const answer = new Promise((resolve, reject) => this.waiting.set(id, { resolve, reject }));
+    const answer = new Promise((resolve, reject) => {
+      if (this.dead) reject(this.dead);
+      this.waiting.set(id, { resolve, reject });
+    });
     this.process.stdin.write(JSON.stringify({ id, command, ...parameters }) + '\n');
-    return within(this.limit, `${this.name} to ${command}`, answer);
+    return { id, result: within(this.limit, `${this.name} to ${command}`, answer) };
   }
 
   /** The first observation of this event, not seen before, for which `wanted` holds. */
@@ -46,10 +53,10 @@ class Player {
     const matches = (line) => line.event === event && wanted(line);
     const found = this.seen.findIndex(matches);
     if (found >= 0) return Promise.resolve(this.seen.splice(found, 1)[0]);
-    if (this.dead) return Promise.reject(this.dead);
-    const watcher = { matches };
-    const observed = new Promise((resolve, reject) => Object.assign(watcher, { resolve, reject }));
-    this.watchers.add(watcher);
+    const observed = new Promise((resolve, reject) => {
+      if (this.dead) reject(this.dead);
+      this.watchers.add({ matches, resolve, reject });
+    });
     return within(this.limit, `${this.name} to observe ${event}`, observed);
   }
 
@@ -84,6 +91,23 @@ class Player {
     }
   }
 
+  /** Milliseconds that any single wait may take. */
+  get limit() {
+    return this.stage.limit;
+  }
+
+  /** Stops the process, as a debugger would. */
+  stop() {
+    this.stopped = true;
+    this.process.kill('SIGSTOP');
+  }
+
+  /** Lets a stopped process go on. */
+  resume() {
+    this.process.kill('SIGCONT');
+    this.stopped = false;
+  }
+
   /** Ends the process at once, as a crash of its machine would. */
   async kill() {
     this.ending = true;
@@ -103,7 +127,7 @@ class Player {
       const waiting = this.waiting.get(said.id);
       this.waiting.delete(said.id);
       if (said.error === undefined) waiting?.resolve(said.result);
-      else waiting?.reject(new Error(said.error));
+      else waiting?.reject(Object.assign(new Error(said.error), { answered: true }));
       return;
     }
     for (const watcher of this.watchers) {

@@ -9,17 +9,15 @@ const { Proxy } = require('./proxy');
 /** The role that players have in most scenarios. */
 const ROLE = 'svc';
 
-/** The players and proxies of one run of one scenario. */
+/** The players and proxies of a scenario, or of some that follow each other. */
 class Stage {
   /**
    * @param pair the implementations that dial and listen
-   * @param limit milliseconds that any single wait may take
-   * @param certificate makes a certificate for localhost
+   * @param limit milliseconds that any single wait may take; can be changed
    */
-  constructor(pair, limit, certificate) {
+  constructor(pair, limit) {
     this.pair = pair;
     this.limit = limit;
-    this.certificate = certificate;
     this.players = [];
     this.proxies = [];
     this.fails = this.fails.bind(this);
@@ -27,10 +25,10 @@ class Stage {
   }
 
   /** One more player. */
-  async add(implementation, name, { friendly = false, keys = [] } = {}) {
-    const player = new Player(implementation, name, this.limit);
+  async add(implementation, name, options = {}) {
+    const player = new Player(implementation, name, this);
     this.players.push(player);
-    await player.ask('start', { name, friendly, keys });
+    await player.ask('start', { name, friendly: false, keys: [], ...options });
     return player;
   }
 
@@ -47,13 +45,20 @@ class Stage {
     const both = [this.dialer, this.listener];
     for (const player of both) await player.ask('role', { role: ROLE });
     const port = await this.listener.ask('listen');
+    this.url = `ws://127.0.0.1:${port}`;
     const proxy = through ? await this.proxy(port) : undefined;
-    const url = proxy ? proxy.url : `ws://127.0.0.1:${port}`;
+    const url = proxy ? proxy.url : this.url;
     await this.dialer.ask('connect', { url });
     for (const player of both) {
       await player.until('units', { role: ROLE }, (units) => units.length === 1);
     }
     return { proxy };
+  }
+
+  /** They meet, or go on; what they have observed so far no longer counts. */
+  async meetOnce(options) {
+    if (!this.dialer) await this.meet(options);
+    for (const player of this.players) player.seen = [];
   }
 
   /** The same part, played by a new process. */
@@ -76,15 +81,30 @@ class Stage {
     await within(this.limit, what, wait());
   }
 
-  /** The text of the error with which the command fails. */
-  async fails(player, command, parameters) {
+  /** Waits for an answer, be it a result or an error. */
+  async settles(answer) {
     try {
-      await player.ask(command, parameters);
+      await answer;
     } catch (error) {
-      if (player.dead || error.late) throw error;
+      if (!error.answered) throw error;
+    }
+  }
+
+  /** The text of the error with which the command fails. */
+  fails(player, command, parameters) {
+    return this.failure(player.ask(command, parameters));
+  }
+
+  /** The text of the error that a player has answered. */
+  async failure(answer) {
+    let result;
+    try {
+      result = await answer;
+    } catch (error) {
+      if (!error.answered) throw error;
       return error.message;
     }
-    throw new Error(`${player.name} succeeded to ${command}`);
+    throw new Error(`it succeeded, with ${JSON.stringify(result)}`);
   }
 
   /** Requests are answered in both directions, at once. */
@@ -103,6 +123,12 @@ class Stage {
       const request = { role: ROLE, event: 'length', data, timeout: 1000 };
       await player.until('request', request, ({ value }) => Number(value) === 2);
     }
+  }
+
+  /** Fails when a process has died that nobody has ended. */
+  async isAlive() {
+    const alive = this.players.filter((player) => !player.ending && !player.stopped);
+    await Promise.all(alive.map((player) => player.ask('units')));
   }
 
   /** Ends everything; fails when a process had ended by itself. */

@@ -458,7 +458,9 @@ HANDSHAKE = 4.0
 def _text(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return "The handler was cancelled"
-    return str(error) or type(error).__name__
+    text = str(error)
+    # Who rejects in so many words may have none.
+    return text if text or isinstance(error, RejectedError) else type(error).__name__
 
 
 def _prepare(sock: socket.socket) -> None:

@@ -5,21 +5,33 @@
 
 const { createHash } = require('crypto');
 const { createInterface } = require('readline');
+const { setDefaultHighWaterMark } = require('stream');
+
+const { pattern } = require('../pattern');
 
 const { Peer } = require(process.argv[2]);
-
-/** The bytes of all streams: their position modulo a prime. */
-const PERIOD = Buffer.from(Array.from({ length: 251 }, (_, i) => i));
 
 let peer;
 const roles = new Map();
 const held = [];
+/** How to give up a command that waits, by its id. */
+const cancels = new Map();
+/** By the tag of the plan: readers that pause, and the bytes that writers have got rid of. */
+const paused = new Map();
+const progress = new Map();
+/** Given to the streams that this peer asks for. */
+let streamOptions;
 
 const print = (line) => process.stdout.write(JSON.stringify(line) + '\n');
 const observe = (event, fields) => print({ event, ...fields });
 
 const commands = {
-  start({ name, friendly, keys }) {
+  start({ name, friendly, keys, highWaterMark }) {
+    if (highWaterMark !== undefined) {
+      streamOptions = { highWaterMark };
+      // There is no option for the streams that others ask for.
+      setDefaultHighWaterMark(false, highWaterMark);
+    }
     peer = new Peer({ name, friendly });
     for (const [id, key] of keys) peer.addPresharedKey(id, key);
     // An EventEmitter of both packages; the original's refusals would be unhandled otherwise.
@@ -29,6 +41,16 @@ const commands = {
     const made = peer.role(role, active);
     roles.set(role, made);
     serve(made);
+  },
+  handler({ role, event, answers }) {
+    const target = roles.get(role);
+    target.onMessage(event, (ctx) => seen('message', target, ctx));
+    target.onRequest(event, (ctx, reply) => {
+      seen('request', target, ctx);
+      const { error, result } = answers.shift();
+      if (error === undefined) reply(null, fromWire(result));
+      else reply(new Error(error));
+    });
   },
   enable: ({ role }) => roles.get(role).enable(),
   disable: ({ role }) => roles.get(role).disable(),
@@ -46,8 +68,10 @@ const commands = {
     peer.destination(role);
   },
   units: ({ role }) => names(role ? peer.destination(role).units : peer.units),
-  async request({ role, event, data, timeout, direct }) {
-    const options = { event, timeout };
+  async request({ id, role, event, data, timeout, direct }) {
+    const controller = new AbortController();
+    cancels.set(id, () => controller.abort());
+    const options = { event, timeout, signal: controller.signal };
     if (direct) [options.unit] = peer.units;
     const answer = await peer.destination(role).request(options, fromWire(data));
     return toWire(answer);
@@ -73,15 +97,24 @@ const commands = {
     if (direct) [options.unit] = peer.units;
     peer.destination(role).send(options, fromWire(data));
   },
-  upload({ role, event, plan }) {
-    const options = plan.highWaterMark ? { highWaterMark: plan.highWaterMark } : undefined;
-    const stream = peer.destination(role).Writable({ event }, JSON.stringify(plan), options);
+  upload({ id, role, event, plan }) {
+    const destination = peer.destination(role);
+    const stream = destination.Writable({ event }, JSON.stringify(plan), streamOptions);
+    cancels.set(id, () => stream.destroy(new Error('cancelled')));
     return write(stream, plan);
   },
-  download({ role, event, plan }) {
-    const options = plan.highWaterMark ? { highWaterMark: plan.highWaterMark } : undefined;
-    const stream = peer.destination(role).Readable({ event }, JSON.stringify(plan), options);
+  download({ id, role, event, plan }) {
+    const destination = peer.destination(role);
+    const stream = destination.Readable({ event }, JSON.stringify(plan), streamOptions);
+    cancels.set(id, () => stream.destroy(new Error('cancelled')));
     return read(stream, plan);
+  },
+  resume({ tag }) {
+    paused.get(tag).resume();
+  },
+  progress: ({ tag }) => progress.get(tag),
+  cancel({ target }) {
+    cancels.get(target)();
   },
   disconnect() {
     for (const unit of peer.units) unit.close();
@@ -95,44 +128,50 @@ function names(units) {
   return units.map((unit) => unit.name).sort();
 }
 
+function seen(event, role, ctx) {
+  observe(event, { role: role.name, from: ctx.unit.name, data: toWire(ctx) });
+}
+
 /** What every role of a player does. */
 function serve(role) {
-  role.onMessage('note', (ctx) => {
-    observe('message', { role: role.name, from: ctx.unit.name, data: toWire(ctx) });
-  });
+  role.onMessage('note', (ctx) => seen('message', role, ctx));
   role.onRequest('echo', (ctx, reply) => {
-    observe('request', { role: role.name, from: ctx.unit.name, data: toWire(ctx) });
+    seen('request', role, ctx);
     reply(null, ctx.data);
   });
   role.onRequest('name', (ctx, reply) => reply(null, peer.name));
   role.onRequest('length', (ctx, reply) => reply(null, ctx.data.length));
-  role.onRequest('fail', (ctx, reply) => reply(new Error('no such luck')));
+  role.onRequest('fail', (ctx, reply) => {
+    reply(new Error(typeof ctx.data === 'string' ? ctx.data : 'no such luck'));
+  });
   role.onRequest('never', () => observe('ignored'));
   role.onRequest('hold', (ctx, reply) => {
     held.push(() => reply(null, ctx.data));
     observe('held', { count: held.length });
   });
   role.onReadable('up', (ctx, accept) => {
-    settle('received', read(ctx.readable, JSON.parse(ctx.data)));
+    const plan = JSON.parse(ctx.data);
+    settle('received', plan, read(ctx.readable, plan));
     accept(null, 'go on');
   });
   role.onWritable('down', (ctx, accept) => {
-    settle('sent', write(ctx.writable, JSON.parse(ctx.data)));
+    const plan = JSON.parse(ctx.data);
+    settle('sent', plan, write(ctx.writable, plan));
     accept(null, 'go on');
   });
-  role.onReadable('refuse', (ctx, accept) => accept('not today'));
-  role.onWritable('refuse', (ctx, accept) => accept('not today'));
+  role.onReadable('refuse', (ctx, accept) => accept(JSON.parse(ctx.data).reason));
+  role.onWritable('refuse', (ctx, accept) => accept(JSON.parse(ctx.data).reason));
 }
 
 /** Reports how a stream of a handler has ended. */
-function settle(event, ended) {
+function settle(event, { tag }, ended) {
   ended.then(
-    (result) => observe(event, { result }),
-    (error) => observe(event, { error: text(error) }),
+    (result) => observe(event, { tag, result }),
+    (error) => observe(event, { tag, error: text(error) }),
   );
 }
 
-/** Reads to the end, or breaks off after the first piece when the plan says so. */
+/** Reads to the end, or breaks off or pauses after the first piece when the plan says so. */
 function read(stream, plan) {
   return new Promise((resolve, reject) => {
     const hash = createHash('sha256');
@@ -140,9 +179,15 @@ function read(stream, plan) {
     stream.on('error', reject);
     stream.on('end', () => resolve({ bytes, sha256: hash.digest('hex') }));
     stream.on('data', (chunk) => {
+      const first = bytes === 0;
       bytes += chunk.length;
       hash.update(chunk);
-      if (plan.breaks === 'reader') stream.destroy(new Error('the reader gave up'));
+      if (plan.breaks === 'reader') stream.destroy(new Error(plan.reason));
+      if (plan.pauses && first) {
+        stream.pause();
+        paused.set(plan.tag, stream);
+        observe('paused', { tag: plan.tag });
+      }
     });
   });
 }
@@ -155,25 +200,26 @@ async function write(stream, plan) {
   });
   ended.catch(() => {});
   const hash = createHash('sha256');
+  progress.set(plan.tag, 0);
   let written;
   for (let at = 0; at < plan.size && !stream.destroyed; at += plan.piece) {
     const piece = pattern(at, Math.min(plan.piece, plan.size - at));
     hash.update(piece);
-    written = new Promise((resolve) => stream.write(piece, resolve));
+    written = new Promise((resolve) => {
+      stream.write(piece, () => {
+        progress.set(plan.tag, at + piece.length);
+        resolve();
+      });
+    });
     if (stream.writableNeedDrain) {
       await Promise.race([new Promise((resolve) => stream.once('drain', resolve)), ended]);
     }
   }
   await Promise.race([written, ended]);
-  if (plan.breaks === 'writer') stream.destroy(new Error('the writer gave up'));
-  else if (plan.breaks !== 'reader') stream.end();
+  if (plan.breaks === 'writer') stream.destroy(new Error(plan.reason));
+  else if (!stream.destroyed) stream.end();
   await ended;
   return { bytes: plan.size, sha256: hash.digest('hex') };
-}
-
-function pattern(at, length) {
-  const shift = at % PERIOD.length;
-  return Buffer.alloc(length + shift, PERIOD).subarray(shift);
 }
 
 function toWire({ type, data }) {
@@ -193,6 +239,9 @@ function fromWire({ type, value }) {
       return Buffer.from(value, 'hex');
     case 'number':
       return Number(value);
+    case 'object':
+      // A plain string or number would travel as what it is.
+      return Object(value);
     default:
       return value;
   }
@@ -205,7 +254,8 @@ function text(error) {
 
 createInterface({ input: process.stdin })
   .on('line', async (line) => {
-    const { id, command, ...parameters } = JSON.parse(line);
+    const { command, ...parameters } = JSON.parse(line);
+    const { id } = parameters;
     try {
       const result = await commands[command](parameters);
       print({ id, result: result === undefined ? null : result });

@@ -1,16 +1,22 @@
 //! The commands of the runner.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use roletalk::{ConnectOptions, Data, ListenOptions, Peer, TlsClient, TlsServer, Unit};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use crate::{
     Failure,
-    roles::{self, Held},
-    streams::{self, Plan},
+    roles::{self, Answer, Held},
+    streams::{Plan, Streams, lock},
     value::{from_wire, to_wire},
 };
 
@@ -19,6 +25,9 @@ pub(crate) struct Player {
     peer: Peer,
     name: String,
     held: Arc<Held>,
+    streams: Arc<Streams>,
+    /// How to give up a command that waits, by its id.
+    cancels: Arc<Mutex<HashMap<u64, oneshot::Sender<()>>>>,
 }
 
 #[derive(Deserialize)]
@@ -26,11 +35,14 @@ struct Start {
     name: String,
     friendly: bool,
     keys: Vec<(String, String)>,
+    #[serde(rename = "highWaterMark")]
+    high_water_mark: Option<usize>,
 }
 
 /// Everything that a command may have beside its name.
 #[derive(Deserialize)]
 struct Command {
+    id: u64,
     command: String,
     #[serde(default)]
     role: String,
@@ -54,6 +66,12 @@ struct Command {
     #[serde(default)]
     size: usize,
     plan: Option<Plan>,
+    #[serde(default)]
+    tag: String,
+    #[serde(default)]
+    target: u64,
+    #[serde(default)]
+    answers: Vec<Answer>,
 }
 
 impl Player {
@@ -63,26 +81,39 @@ impl Player {
         for (id, key) in start.keys {
             builder = builder.preshared_key(id, key);
         }
-        Ok(Player { peer: builder.build()?, name: start.name, held: Arc::default() })
+        if let Some(bytes) = start.high_water_mark {
+            builder = builder.limits(|limits| limits.stream_window = bytes);
+        }
+        Ok(Player {
+            peer: builder.build()?,
+            name: start.name,
+            held: Arc::default(),
+            streams: Arc::default(),
+            cancels: Arc::default(),
+        })
     }
 
     pub(crate) async fn run(&self, command: &Value) -> Result<Value, Failure> {
         let command = Command::deserialize(command)?;
         match command.command.as_str() {
             "role" => self.role(&command)?,
+            "handler" => self.handler(&command)?,
             "enable" => self.peer.role(&command.role)?.enable(),
             "disable" => self.peer.role(&command.role)?.disable(),
             "listen" => return self.listen(&command).await,
             "connect" => return self.connect(&command).await,
             "destination" => drop(self.peer.destination(&command.role)?),
             "units" => return self.units(&command),
-            "request" => return self.request(&command).await,
+            "request" => return self.unless_cancelled(&command, self.request(&command)).await,
             "hold" => return self.hold(&command).await,
             "release" => self.held.release(),
             "large" => return self.large(&command).await,
             "send" => self.send(&command).await?,
-            "upload" => return self.upload(&command).await,
-            "download" => return self.download(&command).await,
+            "upload" => return self.unless_cancelled(&command, self.upload(&command)).await,
+            "download" => return self.unless_cancelled(&command, self.download(&command)).await,
+            "resume" => self.streams.resume(&command.tag)?,
+            "progress" => return Ok(self.streams.progress(&command.tag)?.into()),
+            "cancel" => self.cancel(&command)?,
             "disconnect" => {
                 join_all(self.peer.units().iter().map(Unit::close)).await;
             }
@@ -92,12 +123,38 @@ impl Player {
         Ok(Value::Null)
     }
 
+    async fn unless_cancelled(
+        &self,
+        command: &Command,
+        done: impl Future<Output = Result<Value, Failure>>,
+    ) -> Result<Value, Failure> {
+        let (cancel, cancelled) = oneshot::channel();
+        lock(&self.cancels).insert(command.id, cancel);
+        tokio::select! {
+            result = done => result,
+            Ok(()) = cancelled => Err("cancelled".into()),
+        }
+    }
+
+    fn cancel(&self, command: &Command) -> Result<(), Failure> {
+        let cancel = lock(&self.cancels).remove(&command.target);
+        // It may be over by now.
+        let _ = cancel.ok_or("no such command")?.send(());
+        Ok(())
+    }
+
     fn role(&self, command: &Command) -> Result<(), Failure> {
         let role = match command.active {
             true => self.peer.role(&command.role)?,
             false => self.peer.disabled_role(&command.role)?,
         };
-        roles::serve(&role, &self.name, &self.held);
+        roles::serve(&role, &self.name, &self.held, &self.streams);
+        Ok(())
+    }
+
+    fn handler(&self, command: &Command) -> Result<(), Failure> {
+        let role = self.peer.role(&command.role)?;
+        roles::handle(&role, &command.event, command.answers.clone());
         Ok(())
     }
 
@@ -172,13 +229,13 @@ impl Player {
     async fn upload(&self, command: &Command) -> Result<Value, Failure> {
         let (destination, plan, text) = self.stream(command)?;
         let (stream, _) = destination.writable(&command.event, text).await?;
-        streams::write(stream, plan).await
+        self.streams.write(stream, plan).await
     }
 
     async fn download(&self, command: &Command) -> Result<Value, Failure> {
         let (destination, plan, text) = self.stream(command)?;
         let (stream, _) = destination.readable(&command.event, text).await?;
-        streams::read(stream, plan).await
+        self.streams.read(stream, plan).await
     }
 
     fn stream<'c>(

@@ -1,16 +1,19 @@
 //! What every role of a player does.
 
-use std::sync::Mutex;
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex},
+};
 
-use futures_util::future::{BoxFuture, FutureExt};
 use roletalk::{Data, Role};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::{
     Failure, observe,
-    streams::{self, Plan},
-    value::to_wire,
+    streams::{Plan, Streams, lock},
+    value::{from_wire, to_wire},
 };
 
 /// Requests that are answered when the runner says so.
@@ -20,7 +23,7 @@ pub(crate) struct Held(Mutex<Vec<oneshot::Sender<()>>>);
 impl Held {
     /// The last first, so that an answer that finds its request by position is seen.
     pub(crate) fn release(&self) {
-        let mut held = self.0.lock().expect("no handler panics");
+        let mut held = lock(&self.0);
         while let Some(answer) = held.pop() {
             // Its requester may be gone.
             let _ = answer.send(());
@@ -29,22 +32,15 @@ impl Held {
 
     fn hold(&self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        let mut held = self.0.lock().expect("no handler panics");
+        let mut held = lock(&self.0);
         held.push(sender);
         observe("held", json!({ "count": held.len() }));
         receiver
     }
 }
 
-pub(crate) fn serve(role: &Role, peer_name: &str, held: &std::sync::Arc<Held>) {
-    let name = role.name().to_owned();
-    role.on_message("note", move |context| {
-        let seen = seen(&name, &context);
-        async move {
-            observe("message", seen?);
-            Ok::<_, Failure>(())
-        }
-    });
+pub(crate) fn serve(role: &Role, peer_name: &str, held: &Arc<Held>, streams: &Arc<Streams>) {
+    observe_messages(role, "note");
     let name = role.name().to_owned();
     role.on_request("echo", move |context| {
         let seen = seen(&name, &context);
@@ -58,7 +54,9 @@ pub(crate) fn serve(role: &Role, peer_name: &str, held: &std::sync::Arc<Held>) {
     role.on_request("length", |context| async move {
         Ok::<_, Failure>(context.into_data().as_binary().ok_or("not binary")?.len())
     });
-    role.on_request("fail", |_| async { Err::<(), _>("no such luck") });
+    role.on_request("fail", |context| async move {
+        Err::<(), _>(context.into_data().as_str().map_or("no such luck".into(), Cow::into_owned))
+    });
     role.on_request("never", |_| async {
         observe("ignored", json!({}));
         std::future::pending::<Result<(), Failure>>().await
@@ -71,20 +69,64 @@ pub(crate) fn serve(role: &Role, peer_name: &str, held: &std::sync::Arc<Held>) {
             Ok::<_, Failure>(context.into_data())
         }
     });
-    role.on_readable("up", |request| async move {
-        let plan: Plan = plan(&request.data())?;
-        let stream = request.accept("go on")?;
-        settle("received", streams::read(stream, &plan).boxed()).await;
-        Ok::<_, Failure>(())
+    let reading = streams.clone();
+    role.on_readable("up", move |request| {
+        let streams = reading.clone();
+        async move {
+            let plan = plan(&request.data())?;
+            let stream = request.accept("go on")?;
+            settle("received", &plan, streams.read(stream, &plan)).await;
+            Ok::<_, Failure>(())
+        }
     });
-    role.on_writable("down", |request| async move {
-        let plan: Plan = plan(&request.data())?;
-        let stream = request.accept("go on")?;
-        settle("sent", streams::write(stream, &plan).boxed()).await;
-        Ok::<_, Failure>(())
+    let writing = streams.clone();
+    role.on_writable("down", move |request| {
+        let streams = writing.clone();
+        async move {
+            let plan = plan(&request.data())?;
+            let stream = request.accept("go on")?;
+            settle("sent", &plan, streams.write(stream, &plan)).await;
+            Ok::<_, Failure>(())
+        }
     });
-    role.on_readable("refuse", |_| async { Err("not today") });
-    role.on_writable("refuse", |_| async { Err("not today") });
+    role.on_readable("refuse", |request| async move { refuse(&request.data()) });
+    role.on_writable("refuse", |request| async move { refuse(&request.data()) });
+}
+
+/// What a handler that the runner has asked for answers with.
+#[derive(Clone, Deserialize)]
+pub(crate) struct Answer {
+    result: Option<Value>,
+    error: Option<String>,
+}
+
+/// Handles an event for messages, and for requests with these answers, one after the other.
+pub(crate) fn handle(role: &Role, event: &str, answers: Vec<Answer>) {
+    observe_messages(role, event);
+    let name = role.name().to_owned();
+    let answers = Mutex::new(answers.into_iter());
+    role.on_request(event, move |context| {
+        let seen = seen(&name, &context);
+        let answer = lock(&answers).next();
+        async move {
+            observe("request", seen?);
+            match answer.ok_or("no answer is left")? {
+                Answer { error: Some(reason), .. } => Err::<Data, Failure>(reason.into()),
+                Answer { result, .. } => from_wire(&result.ok_or("neither result nor error")?),
+            }
+        }
+    });
+}
+
+fn observe_messages(role: &Role, event: &str) {
+    let name = role.name().to_owned();
+    role.on_message(event, move |context| {
+        let seen = seen(&name, &context);
+        async move {
+            observe("message", seen?);
+            Ok::<_, Failure>(())
+        }
+    });
 }
 
 fn seen(role: &str, context: &roletalk::Context) -> Result<Value, Failure> {
@@ -96,13 +138,17 @@ fn plan(data: &Data) -> Result<Plan, Failure> {
     Ok(serde_json::from_str(&data.as_str().ok_or("the plan is not a text")?)?)
 }
 
+fn refuse(data: &Data) -> Result<(), Failure> {
+    Err(plan(data)?.reason.into())
+}
+
 /// Reports how a stream of a handler has ended.
-async fn settle(event: &str, ended: BoxFuture<'_, Result<Value, Failure>>) {
+async fn settle(event: &str, plan: &Plan, ended: impl Future<Output = Result<Value, Failure>>) {
     observe(
         event,
         match ended.await {
-            Ok(result) => json!({ "result": result }),
-            Err(error) => json!({ "error": error.to_string() }),
+            Ok(result) => json!({ "tag": plan.tag, "result": result }),
+            Err(error) => json!({ "tag": plan.tag, "error": error.to_string() }),
         },
     );
 }

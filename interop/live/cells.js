@@ -1,0 +1,56 @@
+'use strict';
+
+const { SCENARIOS } = require('./scenarios');
+
+/** In how many of the pairs without an original a scenario runs, unless all of them are wanted. */
+const OURS_PER_SCENARIO = 4;
+
+/**
+ * The cells: a scenario, a dialer and a listener, and the requester where that matters.
+ *
+ * @param options `ours` leaves the originals out; `all` has every scenario for every pair, otherwise
+ *   the pairs without an original take turns; `long` has the scenarios that take a while.
+ */
+function cells(implementations, { ours, all, long }) {
+  const pairs = implementations
+    .flatMap((dialer) => implementations.map((listener) => ({ dialer, listener })))
+    .filter(({ dialer, listener }) => !(dialer.original && listener.original));
+  const isOurs = ({ dialer, listener }) => !dialer.original && !listener.original;
+  const ownPairs = pairs.filter(isOurs);
+  const others = ours ? [] : pairs.filter((pair) => !isOurs(pair));
+  return SCENARIOS.filter((scenario) => long || !scenario.long)
+    .flatMap((scenario, index) => {
+      const own = all || ours ? ownPairs : turn(ownPairs, index);
+      return [...own, ...others].flatMap((pair) => sides(scenario, pair));
+    })
+    .filter(able)
+    .map((cell) => ({ ...cell, name: title(cell) }));
+}
+
+/** The next few in a circle, so that every pair has its turn with every few scenarios. */
+function turn(pairs, index) {
+  const count = Math.min(OURS_PER_SCENARIO, pairs.length);
+  return Array.from({ length: count }, (_, i) => pairs[(index * count + i) % pairs.length]);
+}
+
+function sides(scenario, { dialer, listener }) {
+  if (scenario.kind === 'pair') return [{ scenario, dialer, listener }];
+  return [
+    { scenario, dialer, listener, asker: dialer, server: listener, side: 'dialer' },
+    { scenario, dialer, listener, asker: listener, server: dialer, side: 'listener' },
+  ];
+}
+
+/** Whether the side that needs an ability has it; `ours` is that of all but the originals. */
+function able(cell) {
+  if (!cell.scenario.needs) return true;
+  const [side, ability] = cell.scenario.needs;
+  return cell[side].abilities.includes(ability);
+}
+
+function title({ scenario, dialer, listener, side }) {
+  const asks = side ? `, ${side} asks` : '';
+  return `${scenario.name}: ${dialer.name} → ${listener.name}${asks}`;
+}
+
+module.exports = { cells };
