@@ -1,6 +1,6 @@
 //! What the engine has to say, handed out: to futures, to handlers, and to the listener.
 
-use pyo3::{intern, prelude::*};
+use pyo3::{exceptions::PyException, intern, prelude::*};
 use roletalk::{
     Data, Error,
     engine::{EngineEvent, Event, Incoming, Moment, PeerEvent, UnitId},
@@ -156,7 +156,11 @@ impl Engine {
                     Engine::answer(slf, &context, &value)?;
                     Ok(false)
                 }
-                Err(error) => self.tell(py, "handler_failed", (context, error.value(py))),
+                Err(error) => {
+                    let told = self.tell(py, "handler_failed", (context, error.value(py)));
+                    // Such as KeyboardInterrupt.
+                    if error.is_instance_of::<PyException>(py) { told } else { Err(error) }
+                }
             },
             Mode::Pool => self.tell(py, "submit", (function, context)),
         }
