@@ -34,6 +34,9 @@ pub(crate) enum Question {
     Stream(StreamOffer),
 }
 
+/// A question, and the answer or the text to reject it with.
+type LateAnswer = (Question, Result<Data, String>);
+
 /// Something for the Python side of a connection to do.
 #[derive(Debug)]
 pub(crate) enum Action {
@@ -92,7 +95,7 @@ pub(crate) struct State {
     fresh: Vec<ConnId>,
     paused: Vec<ConnId>,
     /// Answers that wait for room in their unit's queue. Their handlers count as running.
-    late: FxHashMap<UnitId, VecDeque<(Question, Result<Data, String>)>>,
+    late: FxHashMap<UnitId, VecDeque<LateAnswer>>,
     actions: Vec<Action>,
     buffer: Vec<u8>,
     /// The application has closed the peer.

@@ -18,6 +18,7 @@ from . import _engine, events
 from ._links import SocketLink, TransportLink
 from ._pool import Pool
 from .errors import ClosedError, ConnectFailedError, Error, ProtocolError, RejectedError, TlsError
+from .limits import Limits
 from .streams import Readable, Writable
 from .unit import Unit
 
@@ -45,7 +46,7 @@ class Host:
     everything that is rare; the engine calls these methods by name."""
 
     def __init__(
-        self, engine: _engine.Engine, acquaintance: ConnectOptions, threads: int, tls_handshakes: int
+        self, engine: _engine.Engine, acquaintance: ConnectOptions, threads: int, limits: Limits
     ) -> None:
         self.engine = engine
         self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]
@@ -58,7 +59,8 @@ class Host:
         self.callbacks: List[Tuple[Callback, Tuple[type, ...]]] = []
         self._acquaintance = acquaintance
         self._threads = threads
-        self._tls_handshakes = tls_handshakes
+        self._tls_handshakes = limits.handshakes or 1024
+        self._tls_timeout = limits.handshake_timeout or 4.0
         self._tls_waiting = 0
         self._pool: Optional[Pool] = None
         self._links: Dict[int, Union[SocketLink, TransportLink]] = {}
@@ -226,7 +228,7 @@ class Host:
                 try:
                     _prepare(sock)
                     self._owned(sock, begin)
-                except Error as error:
+                except (Error, OSError) as error:
                     sock.close()
                     logger.debug("connection refused: %s", error)
             elif self._tls_waiting < self._tls_handshakes:
@@ -244,7 +246,7 @@ class Host:
         link = TransportLink(self)
         try:
             _prepare(sock)
-            timeout = {} if ssl is None else {"ssl_handshake_timeout": HANDSHAKE}
+            timeout = {} if ssl is None else {"ssl_handshake_timeout": self._tls_timeout}
             await self.loop.connect_accepted_socket(lambda: link, sock, ssl=ssl, **timeout)
             self._transported(link, begin)
         except (OSError, ssl_module.SSLError, asyncio.TimeoutError) as error:
@@ -451,14 +453,12 @@ class Host:
         self.engine.unbind()
 
 
-HANDSHAKE = 4.0
-"""Seconds for the TLS handshake of accepted connections."""
-
-
 def _text(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return "The handler was cancelled"
-    return str(error) or type(error).__name__
+    text = str(error)
+    # Who rejects in so many words may have none.
+    return text if text or isinstance(error, RejectedError) else type(error).__name__
 
 
 def _prepare(sock: socket.socket) -> None:
