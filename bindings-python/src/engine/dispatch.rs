@@ -50,7 +50,7 @@ impl Engine {
     ) -> PyResult<bool> {
         let py = slf.py();
         match event {
-            Event::Answer { tag, outcome } => {
+            Event::Answer { tag, outcome, .. } => {
                 let waiting = lock(&self.table).waiting.try_remove(tag as usize);
                 if let Some(waiting) = waiting {
                     self.settle(waiting.future.bind(py), &outcome);
