@@ -69,7 +69,11 @@ pub enum Dialect {
         window: u64,
     },
     /// The JavaScript original, or anything else: a quota replaces what was left.
-    Original,
+    Original {
+        /// Whether a reader tells when its application has come to the end of a stream. The
+        /// original's does on Node 14 and later, whose streams destroy themselves then.
+        acknowledges: bool,
+    },
     /// The Go original, which addresses both ends of a stream by its own number.
     Go,
 }
@@ -79,9 +83,15 @@ impl Dialect {
         match confirm.window {
             Some(window) if window > 0 => Dialect::Credit { window },
             _ if confirm.meta.runtime == "GO" => Dialect::Go,
-            _ => Dialect::Original,
+            _ => Dialect::Original { acknowledges: has_auto_destroy(&confirm.meta.runtime) },
         }
     }
+}
+
+/// Whether this is a Node whose streams destroy themselves at their end: `nodejs v14.0.0` or later.
+fn has_auto_destroy(runtime: &str) -> bool {
+    let major = runtime.strip_prefix("nodejs v").and_then(|version| version.split('.').next());
+    major.and_then(|major| major.parse().ok()).is_some_and(|major: u32| major >= 14)
 }
 
 /// Why a handshake ended without a connection.
@@ -200,6 +210,18 @@ impl Handshake {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_newer_nodes_acknowledge() {
+        for runtime in ["nodejs v14.0.0", "nodejs v20.20.2", "nodejs v100.0.0-nightly"] {
+            assert!(has_auto_destroy(runtime), "{runtime}");
+        }
+        let others =
+            ["nodejs v12.22.12", "nodejs v", "nodejs", "v20.20.2", "GO", "", "nodejs v-20.0"];
+        for runtime in others {
+            assert!(!has_auto_destroy(runtime), "{runtime}");
+        }
+    }
 
     fn keys(pairs: &[(&str, &str)]) -> Keys {
         let mut keys = Keys::default();

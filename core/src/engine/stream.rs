@@ -254,8 +254,10 @@ pub(super) struct Writer {
     /// The application has ended it; the finish was sent, or will be when it is accepted.
     pub(super) finishing: bool,
     pub(super) finish_sent: bool,
-    /// Ended well: the reader has everything, as far as it tells.
+    /// Ended well: the reader has everything, as far as one may wait for it to tell.
     pub(super) done: bool,
+    /// The reader said behind the finish that it is through, or that it reads no further.
+    pub(super) acknowledged: bool,
     pub(super) error: Option<Error>,
 }
 
@@ -277,6 +279,7 @@ impl Writer {
             finishing: false,
             finish_sent: false,
             done: false,
+            acknowledged: false,
             error: None,
         }
     }
@@ -329,6 +332,7 @@ impl Writer {
 
     /// The reader sent an error. After the finish an empty one only means that it is through.
     pub(super) fn reader_said(&mut self, reason: &str) {
+        self.acknowledged = self.finish_sent;
         if self.finish_sent && reason.is_empty() {
             self.done = true;
         } else if reason.is_empty() {
@@ -349,6 +353,7 @@ mod tests {
     use super::*;
 
     const CREDIT: Dialect = Dialect::Credit { window: 100 };
+    const ORIGINAL: Dialect = Dialect::Original { acknowledges: true };
 
     fn bytes(len: usize) -> Bytes {
         Bytes::from(vec![0; len])
@@ -379,7 +384,7 @@ mod tests {
     #[test]
     fn an_original_writer_with_a_tiny_start_never_waits_forever() {
         for start in [0i64, 1, 1000, 16_384, 1 << 20] {
-            let mut reader = Reader::new(64 << 10, 16 << 20, Dialect::Original);
+            let mut reader = Reader::new(64 << 10, 16 << 20, ORIGINAL);
             let (mut quota, mut left) = (start, 1_000_000usize);
             while left > 0 {
                 if quota > 0 {
@@ -390,7 +395,7 @@ mod tests {
                     continue;
                 }
                 while matches!(reader.read(), Chunk::Data(_)) {}
-                quota = reader.grant(Dialect::Original).expect("the writer starves") as i64;
+                quota = reader.grant(ORIGINAL).expect("the writer starves") as i64;
             }
         }
     }
@@ -399,7 +404,7 @@ mod tests {
     #[test]
     fn an_original_reader_with_any_mark_is_served() {
         for mark in [0i64, 1, 1000, 16_384, 65_536, 8 << 20] {
-            let mut writer = Writer::new(Dialect::Original);
+            let mut writer = Writer::new(ORIGINAL);
             let (mut remain, mut left, mut now) = (mark, 20usize << 20, Moment::ZERO);
             writer.waiting = true;
             while left > 0 {
@@ -435,7 +440,7 @@ mod tests {
     /// hold a thousand times its window.
     #[test]
     fn what_is_unread_takes_no_more_memory_than_it_counts() {
-        let mut reader = Reader::new(1 << 20, 1 << 20, Dialect::Original);
+        let mut reader = Reader::new(1 << 20, 1 << 20, ORIGINAL);
         let mut sent = Vec::new();
         let mut buffers = Vec::new();
         for n in 0..200_000 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     ErrorKind,
-    wire::{Acquaint, DataType, Direction, Frame, Num, Payload, RolesUpdate},
+    wire::{Acquaint, DataType, Direction, Frame, Num, Payload, RolesUpdate, StreamOp},
     ws::{FrameWriter, Side},
 };
 
@@ -383,9 +383,7 @@ fn a_large_message_on_a_slow_network_is_no_dead_connection() {
 /// The numbers of a Go peer's own streams may be all that there are for ours.
 #[test]
 fn a_stream_never_takes_the_number_of_another_one() {
-    let mut unit: Unit<()> = Unit::new(Dialect::Go, Arc::default(), Budget::default());
-    unit.attach(ConnId(0), FrameWriter::new(Side::Server, 0), NOW);
-    let mut events = Vec::new();
+    let mut unit = original(Dialect::Go, Limits::default());
     for chan in 1..=255 {
         let frame = Frame::StreamRequest {
             direction: Direction::RequesterWrites,
@@ -395,15 +393,110 @@ fn a_stream_never_takes_the_number_of_another_one() {
             chan: Num::new(chan),
             payload: Payload::NULL,
         };
-        let mut bytes = Vec::new();
-        frame.encode(&mut bytes);
-        unit.receive(ConnId(0), &bytes.into(), NOW, &mut events).unwrap();
-        let Some(Event::StreamRequest(_, offer)) = events.pop() else { panic!("no offer") };
+        let Some(Event::StreamRequest(_, offer)) = receive(&mut unit, &frame).pop() else {
+            panic!("no offer")
+        };
         unit.accept_stream(offer, Payload::NULL).unwrap();
     }
     let opened = unit.open_stream(Direction::RequesterReads, to("r"), None, NOW, ());
     assert_eq!(opened.unwrap_err().kind(), ErrorKind::Overloaded);
     assert_eq!(unit.stats().streams, 255);
+}
+
+/// A unit that is an original, with one connection.
+fn original(dialect: Dialect, limits: Limits) -> Unit<()> {
+    let mut unit = Unit::new(dialect, Arc::new(limits), Budget::default());
+    unit.attach(ConnId(0), FrameWriter::new(Side::Server, 0), NOW);
+    unit
+}
+
+fn receive(unit: &mut Unit<()>, frame: &Frame<'_>) -> Vec<Event<()>> {
+    let mut events = Vec::new();
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes);
+    unit.receive(ConnId(0), &bytes.into(), NOW, &mut events).unwrap();
+    events
+}
+
+/// A stream that an original asked for to read, written to its end and closed.
+fn written(unit: &mut Unit<()>) -> StreamId {
+    let frame = Frame::StreamRequest {
+        direction: Direction::RequesterReads,
+        role: "r".into(),
+        event: "".into(),
+        corr: Num::new(0),
+        chan: Num::new(7),
+        payload: Payload::NULL,
+    };
+    let events = receive(unit, &frame);
+    let [Event::StreamRequest(_, offer)] = events[..] else { panic!("no offer: {events:?}") };
+    let stream = unit.accept_stream(offer, Payload::NULL).unwrap();
+    unit.write(stream, b"data", NOW).unwrap();
+    unit.finish(stream).unwrap();
+    assert_eq!(unit.finished(stream), Some(Ok(())), "who writes does not wait for an original");
+    unit.handled();
+    stream
+}
+
+/// What a JavaScript reader says when it was read to its end, and when it was destroyed.
+fn through(unit: &mut Unit<()>, stream: StreamId, reason: &str) {
+    let op = StreamOp::Error(reason.into());
+    receive(unit, &Frame::Stream { chan: Num::new(stream.0), op });
+}
+
+const JAVASCRIPT: Dialect = Dialect::Original { acknowledges: true };
+
+#[test]
+fn a_stream_is_under_way_until_a_javascript_reader_is_through() {
+    for reason in ["", "boom"] {
+        for closed_first in [true, false] {
+            let mut unit = original(JAVASCRIPT, Limits::default());
+            let stream = written(&mut unit);
+            if closed_first {
+                unit.close_stream(stream, "");
+                assert_eq!((unit.busy(), unit.stats().streams), (1, 0));
+            }
+            // What it received, not what was read: no news.
+            let op = StreamOp::Quota(Num::new(4));
+            receive(&mut unit, &Frame::Stream { chan: Num::new(stream.0), op });
+            assert_eq!(unit.busy(), 1);
+            through(&mut unit, stream, reason);
+            unit.close_stream(stream, "");
+            assert_eq!(unit.busy(), 0, "{reason:?} {closed_first}");
+        }
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_reader_that_is_gone_or_says_nothing() {
+    for dialect in [Dialect::Go, Dialect::Original { acknowledges: false }] {
+        let mut unit = original(dialect, Limits::default());
+        let stream = written(&mut unit);
+        unit.close_stream(stream, "");
+        assert_eq!(unit.busy(), 0, "{dialect:?}");
+    }
+    for closed_first in [true, false] {
+        let mut unit = original(JAVASCRIPT, Limits::default());
+        unit.attach(ConnId(1), FrameWriter::new(Side::Server, 0), NOW);
+        let stream = written(&mut unit);
+        if closed_first {
+            unit.close_stream(stream, "");
+        }
+        unit.detach(ConnId(0), &mut Vec::new());
+        unit.close_stream(stream, "");
+        assert_eq!(unit.busy(), 0, "{closed_first}");
+    }
+}
+
+#[test]
+fn readers_that_never_end_are_forgotten_in_time() {
+    let limits = Limits { streams: 10, ..Limits::default() };
+    let mut unit = original(JAVASCRIPT, limits);
+    for _ in 0..100 {
+        let stream = written(&mut unit);
+        unit.close_stream(stream, "");
+    }
+    assert_eq!(unit.busy(), 10);
 }
 
 #[test]

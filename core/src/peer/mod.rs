@@ -457,7 +457,8 @@ impl Peer {
     }
 
     /// Stops offering roles, lets running requests and streams finish within the limit, then
-    /// closes. True when everything had finished. A handler that calls this would wait for itself:
+    /// closes. True when everything had finished. A stream towards roletalk 1.1.3 (Node 14 or later)
+    /// has when its application has read it to the end. A handler that calls this would wait for itself:
     /// let it spawn a task for that.
     pub async fn drain(&self, limit: Duration) -> bool {
         let shared = self.shared();

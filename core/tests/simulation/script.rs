@@ -226,7 +226,7 @@ impl Script {
             Original::Go => 1,
         };
         match self.plan.writes {
-            true => ctx.ledger.writer_opened(id, Dialect::Original),
+            true => ctx.ledger.writer_opened(id, Dialect::Original { acknowledges: false }),
             false => ctx.ledger.reader_opened(id),
         }
         let quota = match self.plan.original {

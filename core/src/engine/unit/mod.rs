@@ -3,6 +3,7 @@
 mod streams;
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -183,6 +184,9 @@ pub struct Unit<R> {
     next_corr: u64,
     waiting: WaitingTable<R>,
     streams: FxHashMap<u64, Stream>,
+    /// Writers that have ended and were closed, whose reader has yet to say that it is through. By
+    /// their number, which tells their age.
+    unread: BTreeMap<u64, ConnId>,
     next_chan: u64,
     /// Connections with output that the host has not been told of.
     fresh: Vec<ConnId>,
@@ -203,6 +207,7 @@ impl<R> Unit<R> {
             next_corr,
             waiting: WaitingTable::new(),
             streams: FxHashMap::default(),
+            unread: BTreeMap::new(),
             next_chan: 0,
             fresh: Vec::new(),
             full: false,
@@ -795,10 +800,11 @@ impl<R> Unit<R> {
         self.probe_streams(now, events);
     }
 
-    /// Requests that wait for an answer, handlers that run, streams that are open: zero when
-    /// nothing is under way.
+    /// Requests that wait for an answer, handlers that run, streams that are open, and those that
+    /// were written to their end and that an original, as far as it tells, has not read to its end:
+    /// it loses the rest when the connection closes. Zero when nothing is under way.
     pub fn busy(&self) -> usize {
-        self.waiting.len() + self.stats.running + self.streams.len()
+        self.waiting.len() + self.stats.running + self.streams.len() + self.unread.len()
     }
 
     /// Counters.

@@ -102,7 +102,8 @@ impl<R> Unit<R> {
         }
         loop {
             self.next_chan = self.next_chan % 0xffff_ffff + 1;
-            if !self.streams.contains_key(&self.next_chan) {
+            let taken = self.streams.contains_key(&self.next_chan);
+            if !taken && !self.unread.contains_key(&self.next_chan) {
                 return Ok(self.next_chan);
             }
         }
@@ -283,13 +284,15 @@ impl<R> Unit<R> {
     }
 
     /// Ends a stream from this side, whatever its state. A reader that has not come to the end and a
-    /// writer that was not finished break off: the other end gets `reason`.
+    /// writer that was not finished break off: the other end gets `reason`. One that was finished
+    /// still counts as [busy](Unit::busy) until its reader is through, if it is one that says so.
     pub fn close_stream(&mut self, id: StreamId, reason: &str) {
         let Some(stream) = self.streams.remove(&id.0) else { return };
         if let Some(corr) = stream.opening {
             self.waiting.remove(corr);
             return;
         }
+        self.note_unread(id, &stream);
         let credit = matches!(self.dialect, Dialect::Credit { .. });
         let op = match &stream.end {
             End::Reader(reader) if reader.is_at_end() => match credit {
@@ -306,6 +309,23 @@ impl<R> Unit<R> {
             _ => StreamOp::Error(reason.into()),
         };
         self.stream_frame(stream.conn, stream.remote, op);
+    }
+
+    fn note_unread(&mut self, id: StreamId, stream: &Stream) {
+        let (Dialect::Original { acknowledges: true }, End::Writer(writer), Some(conn)) =
+            (self.dialect, &stream.end, stream.conn)
+        else {
+            return;
+        };
+        let told = writer.acknowledged || writer.error.is_some();
+        if !writer.finish_sent || told || self.at(conn).is_none() {
+            return;
+        }
+        // An application that never reads to the end leaves its stream here for good.
+        if self.unread.len() >= self.limits.streams {
+            self.unread.pop_first();
+        }
+        self.unread.insert(id.0, conn);
     }
 
     /// The remote peer accepted a stream under the number `chan`.
@@ -343,7 +363,12 @@ impl<R> Unit<R> {
         message: &Bytes,
         events: &mut Vec<Event<R>>,
     ) {
-        let Some(id) = self.addressed(conn, chan) else { return };
+        let Some(id) = self.addressed(conn, chan) else {
+            if matches!(op, StreamOp::Error(_)) && self.unread.get(&chan.value()) == Some(&conn) {
+                self.unread.remove(&chan.value());
+            }
+            return;
+        };
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.conn != Some(conn) {
             return;
@@ -403,6 +428,7 @@ impl<R> Unit<R> {
                 failed.push(StreamId(*id));
             }
         }
+        self.unread.retain(|_, carrier| *carrier != conn);
         failed.sort_unstable();
         events.extend(failed.into_iter().map(Event::Stream));
     }
