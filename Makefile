@@ -56,12 +56,12 @@ dist: node
 	cd bindings-node && npm pack
 	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory dist-python; fi
 
-## The wheel and the sdist, in bindings-python/dist; the wheel is tested in a virtual environment of
-## its own.
+## The sdist, and the wheel that is built from it, which is tested in a virtual environment of
+## its own; in bindings-python/dist.
 dist-python: $(VENV)/.requirements
 	rm -rf bindings-python/dist
 	cp LICENSE bindings-python/LICENSE
-	$(VENV)/bin/maturin build --release --locked --sdist -m bindings-python/Cargo.toml \
+	$(VENV)/bin/maturin build --release --sdist -m bindings-python/Cargo.toml \
 		-o bindings-python/dist
 	$(PYTHON) -m venv --clear bindings-python/dist/venv
 	cd bindings-python/dist && venv/bin/python -m pip install --quiet \

@@ -46,7 +46,7 @@ pub(crate) struct Ticket {
 /// A message, a request or a request for a stream: what a handler is called with.
 ///
 /// Handlers return the answer to a request; a stream is opened with `accept`.
-#[pyclass(frozen, freelist = 256, module = "roletalk")]
+#[pyclass(frozen, module = "roletalk")]
 pub struct Context {
     pub(crate) engine: Py<Engine>,
     pub(crate) kind: Kind,

@@ -6,7 +6,7 @@
 //! each time a socket is readable. It makes the objects that user code gets.
 //!
 //! No lock is held while Python code can run, which it can whenever a Python object is made or
-//! dropped. See [`engine`] for what that means for its parts.
+//! dropped: `engine.rs` says what that means for its parts.
 
 mod context;
 mod data;
