@@ -65,6 +65,10 @@ fn this_thread() -> usize {
     THREAD.with(|thread| std::ptr::from_ref(thread) as usize)
 }
 
+/// Messages, requests and answers that are handed out before what they have caused is written, so that
+/// the other side works on that while this one goes on: with all of a read at a time, the two take turns.
+const BATCH: usize = 32;
+
 /// Cancelled requests are looked for when there are more waiting than this, and twice as many as
 /// after the last time.
 const SWEEP: usize = 256;
@@ -76,6 +80,16 @@ struct Dispatched {
     any: bool,
     /// Something will run in this turn of the loop that may want to send something.
     woken: bool,
+    /// There may be more: this was a batch.
+    full: bool,
+}
+
+/// How far writing and what follows has come.
+enum Progress {
+    /// Nothing is left.
+    Complete,
+    /// The rest is for another turn of the loop.
+    Suspended,
 }
 
 /// What became of a request.
@@ -319,10 +333,27 @@ impl Engine {
     /// Hands out all events.
     fn dispatch(slf: &Bound<'_, Engine>, now: Moment) -> PyResult<Dispatched> {
         let this = slf.get();
-        let mut dispatched = Dispatched { any: false, woken: false };
+        let mut dispatched = Dispatched { any: false, woken: false, full: false };
+        let mut handled = 0;
         loop {
-            let Some(event) = lock(&this.shared.state).poll_event() else { return Ok(dispatched) };
+            let event = {
+                let mut state = lock(&this.shared.state);
+                // There may be no further turn when the peer is closed.
+                if handled == BATCH && !state.is_closed() {
+                    dispatched.full = true;
+                    return Ok(dispatched);
+                }
+                state.poll_event()
+            };
+            let Some(event) = event else { return Ok(dispatched) };
             dispatched.any = true;
+            if let EngineEvent::Unit {
+                event: Event::Answer { .. } | Event::Request(..) | Event::Message(..),
+                ..
+            } = &event
+            {
+                handled += 1;
+            }
             dispatched.woken |= match event {
                 EngineEvent::Unit { unit, event } => this.unit_event(slf, unit, event, now)?,
                 EngineEvent::Peer(event) => this.peer_event(slf.py(), event)?,
@@ -569,17 +600,18 @@ impl Engine {
         let dispatched = Engine::dispatch(slf, now);
         let written = match &dispatched {
             Ok(Dispatched { woken: false, .. }) => Engine::write_all(slf, now),
-            _ => Ok(()),
+            _ => Ok(Progress::Suspended),
         };
         this.armed.store(armed, Relaxed);
-        if !matches!(dispatched, Ok(Dispatched { woken: false, .. })) || written.is_err() {
+        if !matches!(written, Ok(Progress::Complete)) {
             this.arm(slf.py())?;
         }
-        dispatched.map(drop).and(written)
+        dispatched.and(written).map(drop)
     }
 
-    /// Writes, and does what follows, until there is nothing left.
-    fn write_all(slf: &Bound<'_, Engine>, now: Moment) -> PyResult<()> {
+    /// Writes, and does what follows, until there is nothing left, or until those that were woken
+    /// are to run first.
+    fn write_all(slf: &Bound<'_, Engine>, now: Moment) -> PyResult<Progress> {
         let (py, this) = (slf.py(), slf.get());
         loop {
             let actions = lock(&this.shared.state).write(now);
@@ -587,9 +619,14 @@ impl Engine {
             for action in actions {
                 this.act(py, action)?;
             }
-            if !Engine::dispatch(slf, now)?.any && idle {
+            let dispatched = Engine::dispatch(slf, now)?;
+            if dispatched.full && dispatched.woken {
+                return Ok(Progress::Suspended);
+            }
+            if !dispatched.any && idle {
                 this.tell_idle(py)?;
-                return this.arm_timer(py, now);
+                this.arm_timer(py, now)?;
+                return Ok(Progress::Complete);
             }
         }
     }
@@ -911,10 +948,10 @@ impl Engine {
         this.armed.store(true, Relaxed);
         let written = Engine::write_all(slf, now);
         this.armed.store(false, Relaxed);
-        if written.is_err() {
+        if !matches!(written, Ok(Progress::Complete)) {
             this.arm(py)?;
         }
-        written
+        written.map(drop)
     }
 
     /// Does what is due.
