@@ -365,6 +365,11 @@ impl State {
         self.engine.close(now);
     }
 
+    /// Whether the application has closed the peer.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Why nothing can be sent when there is nobody to send it to.
     pub(crate) fn no_unit(&self, role: &str) -> Error {
         match self.closed {
