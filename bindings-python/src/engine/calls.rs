@@ -26,6 +26,7 @@ use super::{
     Asked, Engine, FORKS,
     dispatch::wake,
     lock, lost,
+    output::Progress,
     settings::{headers_of, set_limits, take_socket, unit_stats},
     this_thread,
 };
@@ -197,10 +198,10 @@ impl Engine {
         this.armed.store(true, Relaxed);
         let written = Engine::write_all(slf, now);
         this.armed.store(false, Relaxed);
-        if written.is_err() {
+        if !matches!(written, Ok(Progress::Complete)) {
             this.arm(py)?;
         }
-        written
+        written.map(drop)
     }
 
     /// Does what is due.

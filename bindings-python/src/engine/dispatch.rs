@@ -23,16 +23,39 @@ pub(super) struct Dispatched {
     pub(super) any: bool,
     /// Something will run in this turn of the loop that may want to send something.
     pub(super) woken: bool,
+    /// There may be more: this was a batch.
+    pub(super) full: bool,
 }
+
+/// Messages, requests and answers that are handed out before what they have caused is written, so that
+/// the other side works on that while this one goes on: with all of a read at a time, the two take turns.
+const BATCH: usize = 32;
 
 impl Engine {
     /// Hands out all events.
     pub(super) fn dispatch(slf: &Bound<'_, Engine>, now: Moment) -> PyResult<Dispatched> {
         let this = slf.get();
-        let mut dispatched = Dispatched { any: false, woken: false };
+        let mut dispatched = Dispatched { any: false, woken: false, full: false };
+        let mut handled = 0;
         loop {
-            let Some(event) = lock(&this.shared.state).poll_event() else { return Ok(dispatched) };
+            let event = {
+                let mut state = lock(&this.shared.state);
+                // There may be no further turn when the peer is closed.
+                if handled == BATCH && !state.is_closed() {
+                    dispatched.full = true;
+                    return Ok(dispatched);
+                }
+                state.poll_event()
+            };
+            let Some(event) = event else { return Ok(dispatched) };
             dispatched.any = true;
+            if let EngineEvent::Unit {
+                event: Event::Answer { .. } | Event::Request(..) | Event::Message(..),
+                ..
+            } = &event
+            {
+                handled += 1;
+            }
             dispatched.woken |= match event {
                 EngineEvent::Unit { unit, event } => this.unit_event(slf, unit, event, now)?,
                 EngineEvent::Peer(event) => this.peer_event(slf.py(), event)?,

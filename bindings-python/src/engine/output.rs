@@ -8,6 +8,14 @@ use roletalk::engine::Moment;
 use super::{Engine, dispatch::Dispatched, lock};
 use crate::{state::Action, table::Timer};
 
+/// How far writing and what follows has come.
+pub(super) enum Progress {
+    /// Nothing is left.
+    Complete,
+    /// The rest is for another turn of the loop.
+    Suspended,
+}
+
 impl Engine {
     /// Something came in: hands it out, and writes what follows, unless somebody was woken who may
     /// have more to write.
@@ -18,17 +26,18 @@ impl Engine {
         let dispatched = Engine::dispatch(slf, now);
         let written = match &dispatched {
             Ok(Dispatched { woken: false, .. }) => Engine::write_all(slf, now),
-            _ => Ok(()),
+            _ => Ok(Progress::Suspended),
         };
         this.armed.store(armed, Relaxed);
-        if !matches!(dispatched, Ok(Dispatched { woken: false, .. })) || written.is_err() {
+        if !matches!(written, Ok(Progress::Complete)) {
             this.arm(slf.py())?;
         }
-        dispatched.map(drop).and(written)
+        dispatched.and(written).map(drop)
     }
 
-    /// Writes, and does what follows, until there is nothing left.
-    pub(super) fn write_all(slf: &Bound<'_, Engine>, now: Moment) -> PyResult<()> {
+    /// Writes, and does what follows, until there is nothing left, or until those that were woken
+    /// are to run first.
+    pub(super) fn write_all(slf: &Bound<'_, Engine>, now: Moment) -> PyResult<Progress> {
         let (py, this) = (slf.py(), slf.get());
         loop {
             let actions = lock(&this.shared.state).write(now);
@@ -36,9 +45,14 @@ impl Engine {
             for action in actions {
                 this.act(py, action)?;
             }
-            if !Engine::dispatch(slf, now)?.any && idle {
+            let dispatched = Engine::dispatch(slf, now)?;
+            if dispatched.full && dispatched.woken {
+                return Ok(Progress::Suspended);
+            }
+            if !dispatched.any && idle {
                 this.tell_idle(py)?;
-                return this.arm_timer(py, now);
+                this.arm_timer(py, now)?;
+                return Ok(Progress::Complete);
             }
         }
     }
