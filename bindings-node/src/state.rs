@@ -1,7 +1,7 @@
 //! The engine and the numbers under which JavaScript knows what is in it: commands in, events and
 //! output out.
 
-use std::{collections::VecDeque, rc::Rc};
+use std::{collections::VecDeque, io, rc::Rc};
 
 use bytes::Bytes;
 use roletalk::{
@@ -445,11 +445,14 @@ impl State {
         self.outcomes.extend((0..count).map(|_| Outcome::Pinged { conn }));
     }
 
-    /// The socket of a connection can be written to again. Returns whether that is so.
-    pub(crate) fn flush(&mut self, number: u32, now: Moment) -> bool {
-        let Some(conn) = self.conns.get_mut(number) else { return true };
-        let Some(socket) = &conn.socket else { return true };
-        let (any, all) = socket.flush();
+    /// The socket of a connection can be written to again.
+    ///
+    /// # Errors
+    /// When that is not so.
+    pub(crate) fn flush(&mut self, number: u32, now: Moment) -> io::Result<()> {
+        let Some(conn) = self.conns.get_mut(number) else { return Ok(()) };
+        let Some(socket) = &conn.socket else { return Ok(()) };
+        let (any, all) = socket.flush()?;
         if any && conn.writing {
             // A connection over which something large goes out slowly is alive.
             self.engine.writing(conn.id, now);
@@ -460,7 +463,7 @@ impl State {
             self.engine.written(conn.id, now);
             self.fresh.push_back(number);
         }
-        any || all
+        Ok(())
     }
 
     /// JavaScript reads and writes a connection from now on. Returns what waits to be written: it counts
