@@ -749,9 +749,9 @@ impl<R> Unit<R> {
     }
 
     /// A pong came on a connection.
-    pub fn pong(&mut self, conn: ConnId, now: Moment) {
+    pub fn pong(&mut self, conn: ConnId, payload: &[u8], now: Moment) {
         if let Some(at) = self.at(conn) {
-            self.links[at].pong(now);
+            self.links[at].pong(payload, now);
         }
     }
 
