@@ -183,6 +183,8 @@ pub struct Unit<R> {
     next_corr: u64,
     waiting: WaitingTable<R>,
     streams: FxHashMap<u64, Stream>,
+    /// Bytes that streams hold unread beyond their windows.
+    overrun: usize,
     next_chan: u64,
     /// Connections with output that the host has not been told of.
     fresh: Vec<ConnId>,
@@ -203,6 +205,7 @@ impl<R> Unit<R> {
             next_corr,
             waiting: WaitingTable::new(),
             streams: FxHashMap::default(),
+            overrun: 0,
             next_chan: 0,
             fresh: Vec::new(),
             full: false,
