@@ -597,12 +597,12 @@ impl NativePeer {
     ) -> Result<u32> {
         let now = self.begin(now);
         let gone = || Error::new(ErrorKind::ConnectionLost, "Socket closed");
-        let (unit, offer) =
-            self.state.offer(responder, generation).ok_or_else(|| thrown(gone()))?;
-        self.state.answered(responder);
+        let (unit, offer, held) =
+            self.state.take_offer(responder, generation).ok_or_else(|| thrown(gone()))?;
         let payload = Payload { kind: DataType::from_byte(kind as u8), bytes: payload };
         let accepted = self.state.engine.with_unit(unit, now, |unit| {
             unit.handled();
+            unit.release(held);
             let accepted = unit.accept_stream(offer, payload);
             if let Err(error) = &accepted {
                 // Whoever asked is gone when this fails, too.

@@ -4,7 +4,7 @@
 
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
-const { check, differs } = require('./support/subject');
+const { beyond, check, differs } = require('./support/subject');
 const { FRAME } = require('./support/raw');
 
 /** What a request is rejected with. */
@@ -319,4 +319,25 @@ check('what a program sends in one turn all arrives', async (network) => {
   const data = 'x'.repeat(1000);
   for (let n = 0; n < count; n++) destination.send('e', data);
   assert.equal((await destination.request('end', null)).data, count);
+});
+
+beyond('what unanswered requests hold is bounded', async (network) => {
+  const { destination, role, unit } = await network.service();
+  const answers = [];
+  role.onRequest('large', (ctx, answer) => answers.push(answer));
+  role.onRequest('small', (ctx, answer) => answer(null, 'served'));
+  const large = Buffer.alloc(90 << 20);
+  const waiting = [];
+  for (let n = 1; n <= 3; n++) {
+    waiting.push(destination.request({ event: 'large', unit }, large));
+    while (answers.length < n) await new Promise(setImmediate);
+  }
+  const refused = await destination.request({ event: 'small', unit }, null).catch((error) => error);
+  assert.equal(refused.code, 'REJECTED');
+  assert.match(refused.message, /too many/i);
+  answers.pop()(null);
+  await waiting.pop();
+  assert.equal((await destination.request({ event: 'small', unit }, null)).data, 'served');
+  for (const answer of answers) answer('no');
+  for (const request of waiting) await assert.rejects(request, { code: 'REJECTED' });
 });
