@@ -341,3 +341,25 @@ beyond('what unanswered requests hold is bounded', async (network) => {
   for (const answer of answers) answer('no');
   for (const request of waiting) await assert.rejects(request, { code: 'REJECTED' });
 });
+
+check('null stands for no callback', async (network) => {
+  const { destination, role } = await network.service();
+  const received = new Promise((resolve) => role.onMessage('e', resolve));
+  role.onRequest('e', (ctx, cb) => cb(null, 'answer'));
+  destination.send('e', null, null);
+  await received;
+  assert.equal((await destination.request('e', null, null)).data, 'answer');
+});
+
+differs('what is no callback is thrown at', 'it calls it later, which ends the process', async (network) => {
+  const { destination, role, unit } = await network.service();
+  role.onRequest('e', (ctx, cb) => cb(null, 'answer'));
+  const wrong = { message: 'Argument should be a function (if provided)' };
+  for (const callback of [{}, 'text', 1]) {
+    assert.throws(() => destination.send('e', null, callback), wrong);
+    assert.throws(() => unit.send({ role: 'role', event: 'e' }, null, callback), wrong);
+    assert.throws(() => destination.request('e', null, callback), wrong);
+    assert.throws(() => destination.survey('e', null, callback), wrong);
+  }
+  assert.equal((await destination.request('e', null)).data, 'answer');
+});
