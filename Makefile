@@ -19,7 +19,8 @@ NODE_VERSIONS ?= 20 24 26
 NODE_LIBRARY = target/release/libroletalk_node.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
 NODE_ADDON = bindings-node/prebuilds/$(NODE_PLATFORM)/roletalk.node
 
-.PHONY: all build node python dist dist-python test-node test-node-versions test-python bench-node bench-python interop scenarios demo test bench soak fuzz lint fmt
+.PHONY: all build node python dist dist-python test-node test-node-versions test-python \
+	bench-node bench-python interop scenarios players demo test bench soak fuzz lint fmt
 
 all: build
 
@@ -105,15 +106,15 @@ scenarios: players
 	$(NODE) interop/live --ours
 
 ## The programs that take part in scenarios.
-.PHONY: players
 players: node
 	$(CARGO) build --locked -p roletalk-interop
-	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory python; fi
+	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory python; \
+	else echo "Python 3.9 is not installed: its player does not take part"; fi
 
 ## Several processes that find each other and do real work; checks itself. One of them is in Python
 ## where the package is installed in .venv.
 demo:
-	ROLETALK_DEMO_PYTHON="$$(.venv/bin/python -c 'import roletalk, sys; print(sys.executable)' 2>/dev/null)" \
+	ROLETALK_DEMO_PYTHON="$$($(VENV_PYTHON) -c 'import roletalk, sys; print(sys.executable)' 2>/dev/null)" \
 		$(CARGO) run --locked -p roletalk --example demo
 
 ## Everything that must pass before a change is merged.

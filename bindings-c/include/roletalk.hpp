@@ -84,6 +84,20 @@ template <class Handler, class F> Handler handler(F function, decltype(Handler::
     return made;
 }
 
+/// Calls a function whose exceptions nobody is left to hear of.
+template <class Run> void quietly(Run run) noexcept {
+    try {
+        run();
+    } catch (...) {
+    }
+}
+
+template <class F> rt_ready_handler on_ready(F function) {
+    return handler<rt_ready_handler>(std::move(function), [](void *user_data) {
+        quietly([&] { (*static_cast<F *>(user_data))(); });
+    });
+}
+
 template <class Call> std::string text(Call call) {
     std::string text(64, '\0');
     size_t len = 0;
@@ -228,6 +242,11 @@ public:
         detail::check(rt_readable_read(handle_.get(), buffer, room, limit.count(), &len));
         return len;
     }
+    /// `function()` is called once, as soon as read() would not wait.
+    template <class F> void on_ready(F function) {
+        detail::check(
+            rt_readable_on_ready(handle_.get(), detail::on_ready(std::move(function))));
+    }
     /// Everything up to the end.
     std::string read_all() {
         std::string all;
@@ -258,6 +277,11 @@ public:
         return written;
     }
     void write(std::string_view bytes) { write(bytes.data(), bytes.size()); }
+    /// `function()` is called once, as soon as it is worth trying to go on.
+    template <class F> void on_ready(F function) {
+        detail::check(
+            rt_writable_on_ready(handle_.get(), detail::on_ready(std::move(function))));
+    }
     /// Ends the stream, and waits until the reader has read everything.
     void finish(std::chrono::milliseconds limit = forever) {
         detail::check(rt_writable_finish(handle_.get(), limit.count()));
@@ -468,17 +492,28 @@ inline Reply reply(const rt_reply &view) {
     return reply;
 }
 
+/// What a callback is lent, to be kept.
+inline Reply keep(const rt_reply &view) {
+    Reply made = reply(view);
+    if (view.unit.id != 0) made.unit = Unit::keep(view.unit);
+    return made;
+}
+
 template <class F> rt_reply_handler on_reply(F function) {
     return handler<rt_reply_handler>(
         std::move(function), [](void *user_data, const rt_reply *view) {
-            try {
-                Reply made = reply(*view);
-                if (view->unit.id != 0) made.unit = Unit::keep(view->unit);
-                (*static_cast<F *>(user_data))(std::move(made));
-            } catch (...) {
-                // Nobody is left to tell.
-            }
+            quietly([&] { (*static_cast<F *>(user_data))(keep(*view)); });
         });
+}
+
+/// For streams: the function gets the reply and the stream, which is none if there is an error.
+template <class Handler, class Stream, class Raw, class F> Handler on_stream(F function) {
+    return handler<Handler>(std::move(function), [](void *user_data, const rt_reply *view, Raw raw) {
+        quietly([&] {
+            Stream stream(raw);
+            (*static_cast<F *>(user_data))(keep(*view), std::move(stream));
+        });
+    });
 }
 
 inline Reply take(rt_answer answer) {
@@ -566,6 +601,26 @@ public:
                                               &stream, nullptr));
         return Writable(stream);
     }
+    /// Asks for a stream to read: `function(Reply, Readable)` is called once.
+    template <class F>
+    void readable_async(std::string_view event, const Data &data, F function,
+                        const SendOptions &options = {}) const {
+        const rt_send_options get = options.get();
+        detail::check(rt_destination_readable_async(
+            destination_, detail::lend(event), data.get(), &get,
+            detail::on_stream<rt_readable_handler, Readable, rt_readable>(std::move(function)),
+            nullptr));
+    }
+    /// Asks for a stream to write: `function(Reply, Writable)` is called once.
+    template <class F>
+    void writable_async(std::string_view event, const Data &data, F function,
+                        const SendOptions &options = {}) const {
+        const rt_send_options get = options.get();
+        detail::check(rt_destination_writable_async(
+            destination_, detail::lend(event), data.get(), &get,
+            detail::on_stream<rt_writable_handler, Writable, rt_writable>(std::move(function)),
+            nullptr));
+    }
     /// The units that serve the role.
     std::vector<Unit> units() const {
         std::vector<Unit> units;
@@ -605,6 +660,18 @@ inline rt_connect_options connect_options() {
     options.struct_size = sizeof options;
     return options;
 }
+
+/// `function(const rt_log_record &)` is called for the diagnostics of all peers up to `level`, in the place
+/// of the one before.
+template <class F> void log(int32_t level, F function) {
+    auto call = [](void *user_data, const rt_log_record *record) {
+        detail::quietly([&] { (*static_cast<F *>(user_data))(*record); });
+    };
+    detail::check(rt_log(level, detail::handler<rt_log_handler>(std::move(function), call)));
+}
+
+/// No diagnostics any more.
+inline void log_off() { detail::check(rt_log(RT_LOG_OFF, rt_log_handler{})); }
 
 /// The local node. Closes when it is destroyed: all callbacks have returned then, unless that happens
 /// inside one.
@@ -649,6 +716,13 @@ public:
         detail::check(rt_peer_connect(peer_.get(), detail::lend(address), &options, &unit));
         return Unit(unit);
     }
+    /// Connects: `function(Reply)` is called with the first outcome, and the unit if it connected.
+    template <class F>
+    void connect_async(std::string_view address, F function,
+                       const rt_connect_options &options = connect_options()) {
+        detail::check(rt_peer_connect_async(peer_.get(), detail::lend(address), &options,
+                                            detail::on_reply(std::move(function)), nullptr));
+    }
     void disconnect(std::string_view address) {
         detail::check(rt_peer_disconnect(peer_.get(), detail::lend(address)));
     }
@@ -659,11 +733,7 @@ public:
     /// `function(const rt_event &)` is called for each event until the peer is closed.
     template <class F> void on_event(F function) {
         auto call = [](void *user_data, const rt_event *event) {
-            try {
-                (*static_cast<F *>(user_data))(*event);
-            } catch (...) {
-                // Nobody is left to tell.
-            }
+            detail::quietly([&] { (*static_cast<F *>(user_data))(*event); });
         };
         detail::check(rt_peer_on_event(
             peer_.get(), detail::handler<rt_event_handler>(std::move(function), call), nullptr));

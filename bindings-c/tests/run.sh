@@ -52,6 +52,18 @@ for test in messages lifecycle arguments hostile leaks; do
     compile "${CC:-cc}" c "$here/tests/c/$test.c" "$work/$test" "$shared"
     "$work/$test"
 done
+compile "${CC:-cc}" c "$here/tests/c/unload.c" "$work/unload" "-ldl"
+"$work/unload" "$stage/lib/libroletalk.so"
+compile "${CC:-cc}" c "$here/tests/c/tls.c" "$work/tls" "$shared"
+if have openssl; then
+    for name in own other; do
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
+            -subj "/CN=$name" -addext "subjectAltName=DNS:localhost" \
+            -addext "basicConstraints=critical,CA:FALSE" \
+            -keyout "$work/$name.key" -out "$work/$name.pem" 2> "$work/log" || fail "$(cat "$work/log")"
+    done
+    "$work/tls" "$work/own.pem" "$work/own.key" "$work/other.pem"
+fi
 compile "${CXX:-c++}" c++ "$here/tests/c/messages.c" "$work/messages++" "$static"
 "$work/messages++"
 compile "${CXX:-c++}" c++ "$here/tests/cpp/layer.cpp" "$work/layer" "$shared"
@@ -67,6 +79,9 @@ if have valgrind; then
             "$work/"$test
     done
 fi
+
+step "AddressSanitizer and UndefinedBehaviorSanitizer, in the C code"
+"$here/tests/sanitize.sh" "$stage"
 
 step "examples, with every compiler, shared and static"
 for pair in gcc:g++ clang:clang++; do

@@ -231,8 +231,8 @@ def main() -> None:
         report.add(loop, compare(loop, systems, scenarios, rounds, seconds))
         if ALONE in scenarios and hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1:
             for where, pinned in PINNED.items():
-                found = compare(loop, systems, [ALONE], rounds, seconds, pinned)
-                report.add(f"{loop}, {where}", found)
+                results = compare(loop, systems, [ALONE], rounds, seconds, pinned)
+                report.add(f"{loop}, {where}", results)
     report.print()
 
 

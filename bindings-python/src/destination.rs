@@ -8,6 +8,7 @@ use std::{
 use pyo3::{
     PyTraverseError, PyVisit,
     exceptions::PyValueError,
+    intern,
     prelude::*,
     types::{PyNone, PyString, PyTuple},
 };
@@ -37,11 +38,6 @@ pub(crate) fn limit(timeout: Option<f64>) -> PyResult<Option<Duration>> {
     let limit = Duration::try_from_secs_f64(seconds).ok().filter(|limit| !limit.is_zero());
     let invalid = || PyValueError::new_err("timeout must be a positive number of seconds");
     limit.map(Some).ok_or_else(invalid)
-}
-
-/// The number of a `Unit`.
-pub(crate) fn number_of(unit: &Bound<'_, PyAny>) -> PyResult<UnitId> {
-    Ok(UnitId(unit.getattr(pyo3::intern!(unit.py(), "_number"))?.extract()?))
 }
 
 fn order(ordered: bool) -> Order {
@@ -80,7 +76,7 @@ impl DestinationBase {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, this) = (slf.py(), slf.get());
         let limit = limit(timeout)?;
-        let target = to.map(number_of).transpose()?;
+        let target = to.map(|unit| this.number_of(unit)).transpose()?;
         let none = PyNone::get(py).to_owned().into_any();
         let data = data.unwrap_or(&none);
         let engine = this.engine.bind(py);
@@ -149,6 +145,11 @@ impl DestinationBase {
         }
     }
 
+    /// The number of a unit that was chosen.
+    fn _number_of(&self, unit: &Bound<'_, PyAny>) -> PyResult<u64> {
+        self.number_of(unit).map(|unit| unit.0)
+    }
+
     /// The number of the unit whose turn it is.
     fn _next(slf: &Bound<'_, Self>) -> PyResult<u64> {
         let (py, this) = (slf.py(), slf.get());
@@ -164,6 +165,15 @@ impl DestinationBase {
 }
 
 impl DestinationBase {
+    /// The number of a `Unit`. Other peers have other units by the same number.
+    fn number_of(&self, unit: &Bound<'_, PyAny>) -> PyResult<UnitId> {
+        let py = unit.py();
+        if !unit.getattr(intern!(py, "_engine"))?.is(&self.engine) {
+            return Err(PyValueError::new_err("the unit is one of another peer"));
+        }
+        Ok(UnitId(unit.getattr(intern!(py, "_number"))?.extract()?))
+    }
+
     fn outgoing<'a>(
         &'a self,
         event: &'a str,

@@ -13,6 +13,7 @@ mod data;
 mod destination;
 mod engine;
 mod error;
+mod guard;
 mod host;
 mod routes;
 mod state;

@@ -14,10 +14,14 @@ use roletalk::{
 };
 use rustc_hash::FxHashMap;
 
+use crate::guard::Waker;
+
 /// Bytes asked for with one read.
 const READ: usize = 256 << 10;
 /// A write buffer that is larger than this is given back when it has been written.
 const KEEP: usize = 256 << 10;
+/// Bytes of one connection that are read while the loop is blocked.
+const STAND_IN: usize = 1 << 20;
 /// How long reading stops when too many handlers are running, before work is dropped.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -29,6 +33,9 @@ pub(crate) enum Question {
     Request(Responder),
     Stream(StreamOffer),
 }
+
+/// A question, and the answer or the text to reject it with.
+type LateAnswer = (Question, Result<Data, String>);
 
 /// Something for the Python side of a connection to do.
 #[derive(Debug)]
@@ -71,6 +78,15 @@ struct Link {
     paused: bool,
     /// Since when too many handlers have been running.
     overrun_since: Option<Moment>,
+    /// Bytes that were read since the loop was blocked.
+    stand_in: usize,
+}
+
+impl Link {
+    /// Whether the socket is to be read for the engine.
+    fn is_open(&self) -> bool {
+        !self.gone && !self.parting && !self.paused
+    }
 }
 
 pub(crate) struct State {
@@ -79,11 +95,13 @@ pub(crate) struct State {
     fresh: Vec<ConnId>,
     paused: Vec<ConnId>,
     /// Answers that wait for room in their unit's queue. Their handlers count as running.
-    late: FxHashMap<UnitId, VecDeque<(Question, Result<Data, String>)>>,
+    late: FxHashMap<UnitId, VecDeque<LateAnswer>>,
     actions: Vec<Action>,
     buffer: Vec<u8>,
     /// The application has closed the peer.
     closed: bool,
+    /// There is one as soon as there is a guard.
+    pub(crate) waker: Option<Waker>,
 }
 
 impl State {
@@ -97,6 +115,7 @@ impl State {
             actions: Vec::new(),
             buffer: Vec::new(),
             closed: false,
+            waker: None,
         }
     }
 
@@ -114,6 +133,7 @@ impl State {
             gone: false,
             paused: false,
             overrun_since: None,
+            stand_in: 0,
         };
         self.links.insert(conn, link);
     }
@@ -148,13 +168,8 @@ impl State {
             return;
         }
         self.buffer.resize(READ, 0);
-        let read = loop {
-            match socket.read(&mut self.buffer) {
-                Err(error) if error.kind() == Interrupted => {}
-                read => break read,
-            }
-        };
-        match read {
+        link.stand_in = 0;
+        match read(socket, &mut self.buffer) {
             Ok(0) => self.lost(conn, now),
             // Only the end is still of interest.
             Ok(_) if link.parting => {}
@@ -164,6 +179,38 @@ impl State {
             }
             Err(error) if error.kind() == WouldBlock => {}
             Err(_) => self.lost(conn, now),
+        }
+    }
+
+    /// Whether a socket has something to read.
+    pub(crate) fn has_input(&self) -> bool {
+        let readable = |link: &Link| {
+            let socket = link.socket.as_ref().filter(|_| link.is_open());
+            socket.is_some_and(|socket| matches!(socket.peek(&mut [0]), Ok(1..)))
+        };
+        self.links.values().any(readable)
+    }
+
+    /// Reads and writes in place of a loop that is blocked. What it would have to hear of waits for it,
+    /// so that not much is read. Losses of connections are left to it, too.
+    pub(crate) fn stand_in(&mut self, now: Moment) {
+        self.buffer.resize(READ, 0);
+        let mut any = false;
+        for (conn, link) in &mut self.links {
+            while link.is_open()
+                && link.stand_in < STAND_IN
+                && !self.engine.is_clogged(*conn)
+                && let Some(socket) = &mut link.socket
+                && let Ok(len @ 1..) = read(socket, &mut self.buffer)
+            {
+                link.stand_in += len;
+                any = true;
+                self.engine.receive(*conn, &self.buffer[..len], now);
+            }
+        }
+        self.actions = self.write(now);
+        if let (true, Some(waker)) = (any, &mut self.waker) {
+            waker.wake();
         }
     }
 
@@ -386,6 +433,15 @@ impl State {
 
     pub(crate) fn poll_event(&mut self) -> Option<EngineEvent<u32>> {
         self.engine.poll_event()
+    }
+}
+
+fn read(socket: &mut TcpStream, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match socket.read(buffer) {
+            Err(error) if error.kind() == Interrupted => {}
+            read => return read,
+        }
     }
 }
 

@@ -306,6 +306,18 @@ asyncio.run(ask())
     assert (ended.returncode, ended.stdout) == (0, "hanging\n")
 
 
+def test_an_interrupt_in_a_handler_ends_the_program() -> None:
+    program = OPEN.replace('lambda ctx: "pooled"', "interrupt, inline=True") + """
+def interrupt(ctx):
+    raise KeyboardInterrupt
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    assert run(program).stdout == "interrupted\n"
+
+
 def test_a_blocking_peer_does_not_keep_the_interpreter() -> None:
     program = "import roletalk.sync\npeer = roletalk.sync.Peer()\npeer.listen('127.0.0.1')\n"
     ended = run(program)

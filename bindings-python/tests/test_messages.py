@@ -110,6 +110,10 @@ async def test_bad_arguments(pair: Pair) -> None:
         await destination.send("x" * 65_536)
     with pytest.raises(TypeError):
         await destination.send(5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="another peer"):
+        await destination.send("x", to=pair.worker.units[0])
+    with pytest.raises(ValueError, match="another peer"):
+        destination.request("x", to=pair.worker.units[0])
     with pytest.raises(roletalk.InvalidArgumentError):
         pair.client.destination("")
     with pytest.raises(roletalk.InvalidArgumentError):

@@ -110,7 +110,7 @@ async def test_what_can_be_a_handler(pair: Pair) -> None:
     assert await destination.request("method") == "method"
     assert await destination.request("partial") == "partial"
     with pytest.raises(TypeError):
-        role.on_request("x", 5)  # type: ignore[type-var]
+        role.on_request("x", 5)  # type: ignore[call-overload]
     with pytest.raises(TypeError):
         role.middleware(lambda ctx, call_next: None)  # type: ignore[type-var]
 

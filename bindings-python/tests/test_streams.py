@@ -203,7 +203,7 @@ async def test_wrong_use(pair: Pair) -> None:
             first.abort(str(error))
 
     with pytest.raises(TypeError, match="async def"):
-        role.on_readable("plain", lambda ctx: None)
+        role.on_readable("plain", lambda ctx: None)  # type: ignore[type-var]
     destination = await pair.destination()
     with pytest.raises(roletalk.RejectedError, match="not a request for a stream"):
         await destination.request("accept")

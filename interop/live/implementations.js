@@ -54,7 +54,7 @@ const IMPLEMENTATIONS = [
   {
     name: 'python',
     command: [PYTHON, inRepository('interop/live/players/peer.py')],
-    needs: PYTHON,
+    needs: inRepository('bindings-python/python/roletalk/_engine.abi3.so'),
     get: 'make python',
     version: pythonVersion,
     abilities: ALL,

@@ -400,11 +400,6 @@ static void at_thread_end(void *key) {
     rt_peer none = {0};
     EXPECT(RT_INVALID_HANDLE, rt_peer_close(none));
     CHECK(rt_last_error().len == 0);
-    rt_peer peer = new_peer("late", RT_CALLBACKS_THREAD);
-    rt_destination nobody;
-    OK(rt_peer_destination(peer, RT_STR("nobody"), &nobody));
-    EXPECT(RT_NO_UNIT, rt_destination_send(nobody, RT_STR("x"), rt_null(), NULL));
-    OK(rt_peer_close(peer));
     count(&tried);
 }
 

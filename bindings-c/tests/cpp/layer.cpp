@@ -81,6 +81,46 @@ int main() {
         CHECK(status_of([&] { client.destination("nobody").send("x"); }) == RT_NO_UNIT);
         CHECK(status_of([&] { roletalk::Data("x").as_int64(); }) == RT_DATA);
         CHECK(status_of([&] { client.connect("nonsense"); }) == RT_INVALID_ARGUMENT);
+        // Without waiting: a stream by readiness, and connecting.
+        std::promise<std::string> uploaded;
+        std::promise<void> written;
+        role.on_readable("up", [&](roletalk::Context &context) {
+            auto stream = std::make_shared<roletalk::Readable>(context.accept_readable("go on"));
+            stream->on_ready([&uploaded, stream] {
+                char buffer[16];
+                uploaded.set_value({buffer, stream->read(buffer, sizeof buffer, 0ms)});
+            });
+        });
+        to.writable_async("up", {}, [&](roletalk::Reply got, roletalk::Writable stream) {
+            CHECK(got.value().as_text() == "go on");
+            auto shared = std::make_shared<roletalk::Writable>(std::move(stream));
+            shared->on_ready([&written, shared] {
+                CHECK(shared->write("hello", 5, 0ms) == 5);
+                written.set_value();
+                throw std::runtime_error("goes no further");
+            });
+        });
+        written.get_future().wait();
+        CHECK(uploaded.get_future().get() == "hello");
+        std::promise<int32_t> refused, failed;
+        to.readable_async("none", {}, [&](roletalk::Reply got, roletalk::Readable stream) {
+            CHECK(stream.get().id == 0);
+            refused.set_value(got.status);
+        });
+        CHECK(refused.get_future().get() == RT_REJECTED);
+        auto once = roletalk::connect_options();
+        once.once = 1;
+        client.connect_async(
+            "ws://127.0.0.1:1", [&](roletalk::Reply got) { failed.set_value(got.status); }, once);
+        CHECK(failed.get_future().get() == RT_CONNECT_FAILED);
+        std::promise<void> logged;
+        roletalk::log(RT_LOG_DEBUG, [&, done = false](const rt_log_record &record) mutable {
+            CHECK(record.text.len > 0);
+            if (!std::exchange(done, true)) logged.set_value();
+        });
+        CHECK(status_of([&] { to.request("unknown"); }) == RT_REJECTED);
+        logged.get_future().wait();
+        roletalk::log_off();
         roletalk::Peer moved(std::move(client));
         CHECK(status_of([&] { client.id(); }) == RT_INVALID_HANDLE);
         CHECK(moved.stats().units == 1);

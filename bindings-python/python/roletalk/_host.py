@@ -18,6 +18,7 @@ from . import _engine, events
 from ._links import SocketLink, TransportLink
 from ._pool import Pool
 from .errors import ClosedError, ConnectFailedError, Error, ProtocolError, RejectedError, TlsError
+from .limits import Limits
 from .streams import Readable, Writable
 from .unit import Unit
 
@@ -45,7 +46,7 @@ class Host:
     everything that is rare; the engine calls these methods by name."""
 
     def __init__(
-        self, engine: _engine.Engine, acquaintance: ConnectOptions, threads: int, tls_handshakes: int
+        self, engine: _engine.Engine, acquaintance: ConnectOptions, threads: int, limits: Limits
     ) -> None:
         self.engine = engine
         self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]
@@ -58,7 +59,8 @@ class Host:
         self.callbacks: List[Tuple[Callback, Tuple[type, ...]]] = []
         self._acquaintance = acquaintance
         self._threads = threads
-        self._tls_handshakes = tls_handshakes
+        self._tls_handshakes = limits.handshakes or 1024
+        self._tls_timeout = limits.handshake_timeout or 4.0
         self._tls_waiting = 0
         self._pool: Optional[Pool] = None
         self._links: Dict[int, Union[SocketLink, TransportLink]] = {}
@@ -66,6 +68,7 @@ class Host:
         self._streams: Dict[_engine.Context, weakref.ref[Stream]] = {}
         self._idle: Optional[asyncio.Future[None]] = None
         self._links_gone: Optional[asyncio.Future[None]] = None
+        self._guard: Optional[int] = None
 
     def bind(self) -> None:
         """Binds the peer to the running loop, once."""
@@ -192,6 +195,9 @@ class Host:
 
     def _owned(self, sock: socket.socket, begin: Callable[[Optional[socket.socket]], int]) -> None:
         """Gives the engine a plain socket."""
+        if self._guard is None:
+            self._guard = self.engine.guard()
+            self.loop.add_reader(self._guard, self.engine.awake)
         fd = sock.fileno()
         conn = begin(sock)
         self._links[conn] = SocketLink(self, conn, fd)
@@ -222,7 +228,7 @@ class Host:
                 try:
                     _prepare(sock)
                     self._owned(sock, begin)
-                except Error as error:
+                except (Error, OSError) as error:
                     sock.close()
                     logger.debug("connection refused: %s", error)
             elif self._tls_waiting < self._tls_handshakes:
@@ -240,7 +246,7 @@ class Host:
         link = TransportLink(self)
         try:
             _prepare(sock)
-            timeout = {} if ssl is None else {"ssl_handshake_timeout": HANDSHAKE}
+            timeout = {} if ssl is None else {"ssl_handshake_timeout": self._tls_timeout}
             await self.loop.connect_accepted_socket(lambda: link, sock, ssl=ssl, **timeout)
             self._transported(link, begin)
         except (OSError, ssl_module.SSLError, asyncio.TimeoutError) as error:
@@ -442,17 +448,17 @@ class Host:
             await self._links_gone
         for subscriber in tuple(self.subscribers):
             subscriber.close()
+        if self._guard is not None:
+            self.loop.remove_reader(self._guard)
         self.engine.unbind()
-
-
-HANDSHAKE = 4.0
-"""Seconds for the TLS handshake of accepted connections."""
 
 
 def _text(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return "The handler was cancelled"
-    return str(error) or type(error).__name__
+    text = str(error)
+    # Who rejects in so many words may have none.
+    return text if text or isinstance(error, RejectedError) else type(error).__name__
 
 
 def _prepare(sock: socket.socket) -> None:

@@ -74,7 +74,7 @@ class Destination(DestinationBase):
         Raises ``NoUnitError``, ``ConnectionLostError``, ``TooLargeError``, ``DataError``,
         ``InvalidArgumentError`` for an event name over 65535 bytes, and ``ClosedError``.
         """
-        unit, sent = self._try_send(event, data, None if to is None else to._number, ordered)
+        unit, sent = self._try_send(event, data, None if to is None else self._number_of(to), ordered)
         while not sent:
             await self._host.engine.wait_room(unit)
             unit, sent = self._try_send(event, data, unit, ordered)
@@ -143,7 +143,7 @@ class Destination(DestinationBase):
 
         Raises ``NoUnitError`` and ``ClosedError`` at once.
         """
-        unit = self._next() if to is None else to._number
+        unit = self._next() if to is None else self._number_of(to)
         return Readable(self._host, (self.name, event, data, unit, timeout))
 
     def writable(
@@ -156,7 +156,7 @@ class Destination(DestinationBase):
     ) -> Writable:
         """A stream to write to the next unit in turn, or to ``to``; it is asked for when the result is
         awaited or entered with ``async with``. Raises as ``readable``."""
-        unit = self._next() if to is None else to._number
+        unit = self._next() if to is None else self._number_of(to)
         return Writable(self._host, (self.name, event, data, unit, timeout))
 
     def __repr__(self) -> str:

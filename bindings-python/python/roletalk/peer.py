@@ -137,7 +137,7 @@ class Peer:
         self._roles: Dict[str, Role] = {}
         self._destinations: Dict[str, Destination] = {}
         self._host = Host(
-            self._engine, ConnectOptions(ssl=acquaintance_ssl), threads, limits.handshakes or 1024
+            self._engine, ConnectOptions(ssl=acquaintance_ssl), threads, limits
         )
         self._listeners: List[Listener] = []
         self._closing: Optional[asyncio.Task[None]] = None
@@ -245,7 +245,8 @@ class Peer:
         sock: Optional[socket.socket] = None,
     ) -> Listener:
         """Listens on a host's addresses (all of the machine's for None) and a port, 0 for a free one;
-        or on ``sock``, which is bound already, a Unix socket for example. May be called several times.
+        or on ``sock``, which is bound already, a Unix socket for example, and is closed with the listener.
+        May be called several times.
 
         ``ssl`` makes it ``wss``. With ``path``, such as ``/rt``, only upgrades to this path are served,
         others get 400.

@@ -5,7 +5,18 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Optional, Tuple, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Awaitable,
+    Callable,
+    Dict,
+    List,
+    Optional,
+    Tuple,
+    TypeVar,
+    overload,
+)
 
 from ._engine import Context
 
@@ -21,6 +32,7 @@ Middleware = Callable[[Context, Next], Awaitable[Any]]
 """``async def middleware(ctx, call_next)``; it returns the answer, or raises to reject."""
 
 H = TypeVar("H", bound=Callable[[Context], Any])
+A = TypeVar("A", bound=Callable[[Context], Awaitable[Any]])
 M = TypeVar("M", bound=Middleware)
 
 
@@ -62,12 +74,28 @@ class Role:
         running goes on."""
         self._host.engine.set_role_active(self._name, False)
 
+    @overload
+    def on_message(
+        self, event: str, handler: None = None, *, inline: bool = False
+    ) -> Callable[[H], H]: ...
+
+    @overload
+    def on_message(self, event: str, handler: H, *, inline: bool = False) -> H: ...
+
     def on_message(
         self, event: str, handler: Optional[H] = None, *, inline: bool = False
     ) -> Any:
         """Registers the handler of one-way messages. What it raises is logged, and emitted as
         ``HandlerFailed``."""
         return self._register("message", event, handler, inline)
+
+    @overload
+    def on_request(
+        self, event: str, handler: None = None, *, inline: bool = False
+    ) -> Callable[[H], H]: ...
+
+    @overload
+    def on_request(self, event: str, handler: H, *, inline: bool = False) -> H: ...
 
     def on_request(
         self, event: str, handler: Optional[H] = None, *, inline: bool = False
@@ -76,13 +104,25 @@ class Role:
         request and is logged, unless it is a ``RejectedError``."""
         return self._register("request", event, handler, inline)
 
-    def on_readable(self, event: str, handler: Optional[H] = None) -> Any:
+    @overload
+    def on_readable(self, event: str, handler: None = None) -> Callable[[A], A]: ...
+
+    @overload
+    def on_readable(self, event: str, handler: A) -> A: ...
+
+    def on_readable(self, event: str, handler: Optional[A] = None) -> Any:
         """Registers the handler, an ``async def``, of units that want to write a stream, which this
         peer reads: ``stream = ctx.accept()`` is a ``Readable``. Raising refuses the stream, or breaks
         it off when it was accepted."""
         return self._register("readable", event, handler, False)
 
-    def on_writable(self, event: str, handler: Optional[H] = None) -> Any:
+    @overload
+    def on_writable(self, event: str, handler: None = None) -> Callable[[A], A]: ...
+
+    @overload
+    def on_writable(self, event: str, handler: A) -> A: ...
+
+    def on_writable(self, event: str, handler: Optional[A] = None) -> Any:
         """Registers the handler, an ``async def``, of units that want to read a stream, which this
         peer writes: ``stream = ctx.accept()`` is a ``Writable``. As ``on_readable``."""
         return self._register("writable", event, handler, False)

@@ -25,8 +25,8 @@ class Unit:
     __slots__ = (
         "__weakref__",
         "_closed",
+        "_engine",
         "_friendly",
-        "_host",
         "_id",
         "_meta",
         "_name",
@@ -36,7 +36,7 @@ class Unit:
     )
 
     def __init__(self, host: Host, number: int, description: str) -> None:
-        self._host = host
+        self._engine = host.engine
         self._number = number
         self._closed: asyncio.Future[None] = host.loop.create_future()
         self._describe(description)
@@ -83,7 +83,7 @@ class Unit:
     @property
     def is_open(self) -> bool:
         """Whether a connection is open."""
-        return self._host.engine.is_open(self._number)
+        return self._engine.is_open(self._number)
 
     async def close(self) -> None:
         """Closes all connections to this unit, with code 4000, and waits until they are closed.
@@ -91,7 +91,7 @@ class Unit:
         The addresses that this peer dialed for them are not dialed again; the remote peer may come
         back if it dialed us.
         """
-        self._host.engine.close_unit(self._number)
+        self._engine.close_unit(self._number)
         await self.wait_closed()
 
     async def wait_closed(self) -> None:
@@ -100,7 +100,7 @@ class Unit:
 
     def stats(self) -> UnitStats:
         """Counters since the unit connected; all zero when it is gone."""
-        return UnitStats._of(self._host.engine.unit_stats(self._number))
+        return UnitStats._of(self._engine.unit_stats(self._number))
 
     @property
     def round_trip(self) -> Optional[float]:

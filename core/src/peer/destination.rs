@@ -140,7 +140,7 @@ impl Destination {
     /// # Ok(()) }
     /// ```
     pub fn send<'a>(&'a self, event: &'a str, data: impl Into<Data>) -> SendMessage<'a> {
-        SendMessage { call: self.call(event, data, Order::Kept) }
+        SendMessage { what: self.addressed(event, data, Order::Kept) }
     }
 
     /// Sends a one-way message to every unit that serves the role now. Returns how many took it.
@@ -181,7 +181,7 @@ impl Destination {
     /// # Ok(()) }
     /// ```
     pub fn request<'a>(&'a self, event: &'a str, data: impl Into<Data>) -> SendRequest<'a> {
-        SendRequest { call: self.call(event, data, Order::Kept), timeout: None }
+        SendRequest { what: self.addressed(event, data, Order::Kept), timeout: None }
     }
 
     /// Sends a request to every unit that serves the role now. The answers come as they arrive.
@@ -239,7 +239,7 @@ impl Destination {
         data: impl Into<Data>,
     ) -> OpenStream<'a, Readable> {
         OpenStream {
-            call: self.call(event, data, Order::Any),
+            what: self.addressed(event, data, Order::Any),
             timeout: None,
             direction: Direction::RequesterReads,
             make: Readable::new,
@@ -263,15 +263,20 @@ impl Destination {
         data: impl Into<Data>,
     ) -> OpenStream<'a, Writable> {
         OpenStream {
-            call: self.call(event, data, Order::Any),
+            what: self.addressed(event, data, Order::Any),
             timeout: None,
             direction: Direction::RequesterWrites,
             make: Writable::new,
         }
     }
 
-    fn call<'a>(&'a self, event: &'a str, data: impl Into<Data>, order: Order) -> Call<'a> {
-        Call { destination: self, event, data: data.into(), unit: None, order }
+    fn addressed<'a>(
+        &'a self,
+        event: &'a str,
+        data: impl Into<Data>,
+        order: Order,
+    ) -> Addressed<'a> {
+        Addressed { destination: self, event, data: data.into(), unit: None, order }
     }
 }
 
@@ -288,7 +293,7 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What is about to be sent, and to whom.
 #[derive(Debug)]
-struct Call<'a> {
+struct Addressed<'a> {
     destination: &'a Destination,
     event: &'a str,
     data: Data,
@@ -296,7 +301,7 @@ struct Call<'a> {
     order: Order,
 }
 
-impl Call<'_> {
+impl Addressed<'_> {
     /// The chosen unit, or the next one.
     fn unit(&self) -> Result<Arc<UnitInner>> {
         match &self.unit {
@@ -314,19 +319,19 @@ impl Call<'_> {
 #[must_use = "nothing is sent until it is awaited"]
 #[derive(Debug)]
 pub struct SendMessage<'a> {
-    call: Call<'a>,
+    what: Addressed<'a>,
 }
 
 impl<'a> SendMessage<'a> {
     /// Sends to this unit instead of the next in turn.
     pub fn to(mut self, unit: &Unit) -> SendMessage<'a> {
-        self.call.unit = Some(unit.clone());
+        self.what.unit = Some(unit.clone());
         self
     }
 
     /// Takes the least loaded connection of the unit, though the message may then overtake others.
     pub fn unordered(mut self) -> SendMessage<'a> {
-        self.call.order = Order::Any;
+        self.what.order = Order::Any;
         self
     }
 }
@@ -336,7 +341,7 @@ impl<'a> IntoFuture for SendMessage<'a> {
     type IntoFuture = Sending<'a>;
 
     fn into_future(self) -> Sending<'a> {
-        Sending { call: Some(self.call), queued: None }
+        Sending { what: Some(self.what), queued: None }
     }
 }
 
@@ -347,20 +352,20 @@ impl<'a> IntoFuture for SendMessage<'a> {
 /// [`ErrorKind::NoUnit`], [`ErrorKind::ConnectionLost`], [`ErrorKind::TooLarge`],
 /// [`ErrorKind::InvalidArgument`] for an event name over 65 535 bytes, [`ErrorKind::Closed`].
 pub struct Sending<'a> {
-    call: Option<Call<'a>>,
+    what: Option<Addressed<'a>>,
     /// The unit had no room at first.
     queued: Option<Boxed<'a, Result<Unit>>>,
 }
 
 impl<'a> Sending<'a> {
     /// Sends at once if the unit has room.
-    fn start(&mut self, call: Call<'a>) -> Result<Option<Unit>> {
-        let unit = call.unit()?;
-        match unit.if_room(|state, _| state.machine.send(call.outgoing())) {
+    fn start(&mut self, what: Addressed<'a>) -> Result<Option<Unit>> {
+        let unit = what.unit()?;
+        match unit.if_room(|state, _| state.machine.send(what.outgoing())) {
             Some(sent) => sent.map(|_| Some(Unit::new(unit))),
             None => {
                 self.queued = Some(Box::pin(async move {
-                    unit.send(call.outgoing()).await?;
+                    unit.send(what.outgoing()).await?;
                     Ok(Unit::new(unit))
                 }));
                 Ok(None)
@@ -373,8 +378,8 @@ impl Future for Sending<'_> {
     type Output = Result<Unit>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Unit>> {
-        if let Some(call) = self.call.take()
-            && let Some(unit) = self.start(call)?
+        if let Some(what) = self.what.take()
+            && let Some(unit) = self.start(what)?
         {
             return Poll::Ready(Ok(unit));
         }
@@ -395,14 +400,14 @@ impl fmt::Debug for Sending<'_> {
 #[must_use = "nothing is sent until it is awaited"]
 #[derive(Debug)]
 pub struct SendRequest<'a> {
-    call: Call<'a>,
+    what: Addressed<'a>,
     timeout: Option<Duration>,
 }
 
 impl<'a> SendRequest<'a> {
     /// Asks this unit instead of the next in turn.
     pub fn to(mut self, unit: &Unit) -> SendRequest<'a> {
-        self.call.unit = Some(unit.clone());
+        self.what.unit = Some(unit.clone());
         self
     }
 
@@ -416,7 +421,7 @@ impl<'a> SendRequest<'a> {
 
     /// Takes the least loaded connection of the unit, though the request may then overtake others.
     pub fn unordered(mut self) -> SendRequest<'a> {
-        self.call.order = Order::Any;
+        self.what.order = Order::Any;
         self
     }
 }
@@ -443,16 +448,15 @@ impl SendRequest<'_> {
         state: S,
         on_answer: fn(S, Result<Answer>),
     ) -> std::result::Result<Call, (S, Option<Error>)> {
-        let SendRequest { destination, event, data, unit, timeout, order } = self;
-        let unit = match destination.unit_or_next(unit.map(|unit| unit.inner)) {
+        let SendRequest { what, timeout } = self;
+        let unit = match what.unit() {
             Ok(unit) => unit,
             Err(error) => return Err((state, Some(error))),
         };
-        let outgoing = outgoing(&destination.inner.role, event, &data, order);
         let mut state = Some(state);
         let sent = unit.if_room(|unit_state, now| {
             let tag = unit_state.answers.open(None);
-            let sent = unit_state.machine.request(outgoing, timeout, now, tag);
+            let sent = unit_state.machine.request(what.outgoing(), timeout, now, tag);
             if sent.is_err() {
                 unit_state.answers.close(tag);
             } else if let Some(state) = state.take() {
@@ -550,16 +554,16 @@ impl Requesting<'_> {
                     else {
                         continue;
                     };
-                    let SendRequest { call, timeout } = request;
-                    let (unit, waker) = (call.unit()?, Some(cx.waker()));
-                    self.state = match try_ask(&unit, call.outgoing(), timeout, None, waker)? {
+                    let SendRequest { what, timeout } = request;
+                    let (unit, waker) = (what.unit()?, Some(cx.waker()));
+                    self.state = match try_ask(&unit, what.outgoing(), timeout, None, waker)? {
                         // It will be woken.
                         Some(waiting) => {
                             self.state = State::Waiting(waiting);
                             return Ok(Poll::Pending);
                         }
                         None => State::Queued(Box::pin(async move {
-                            ask_with_room(&unit, call.outgoing(), timeout).await
+                            ask_with_room(&unit, what.outgoing(), timeout).await
                         })),
                     };
                 }
@@ -761,7 +765,7 @@ impl fmt::Debug for Survey {
 /// [`Destination::readable`] and [`Destination::writable`].
 #[must_use = "nothing is asked until it is awaited"]
 pub struct OpenStream<'a, S> {
-    call: Call<'a>,
+    what: Addressed<'a>,
     timeout: Option<Duration>,
     direction: Direction,
     make: fn(Arc<UnitInner>, StreamId) -> S,
@@ -770,7 +774,7 @@ pub struct OpenStream<'a, S> {
 impl<'a, S> OpenStream<'a, S> {
     /// Asks this unit instead of the next in turn.
     pub fn to(mut self, unit: &Unit) -> OpenStream<'a, S> {
-        self.call.unit = Some(unit.clone());
+        self.what.unit = Some(unit.clone());
         self
     }
 
@@ -791,12 +795,12 @@ impl<'a, S: Send + 'a> IntoFuture for OpenStream<'a, S> {
     /// [`ErrorKind::Overloaded`] also when too many streams are open.
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let OpenStream { call, timeout, direction, make } = self;
-            let unit = call.unit()?;
+            let OpenStream { what, timeout, direction, make } = self;
+            let unit = what.unit()?;
             let since = unit.shared.clock.now();
             let attempt = || {
                 let ask = |machine: &mut engine::Unit<Tag>, _, tag| {
-                    machine.open_stream(direction, call.outgoing(), timeout, since, tag)
+                    machine.open_stream(direction, what.outgoing(), timeout, since, tag)
                 };
                 Waiting::begin(&unit, None, ask, |_| None)
             };

@@ -1,155 +1,96 @@
-"""The player for the Python package: ``python peer.py``. See ../../README.md for the protocol."""
+"""The player for the Python package. See ../../README.md for the protocol."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import json
+import math
+import re
 import ssl
 import sys
 import tempfile
-from pathlib import Path
-from typing import Any, Awaitable, Callable, Dict, List, Optional, Tuple
+from typing import Any, Dict, List
 
 import roletalk
-
-LINE = 64 << 20
-"""Bytes of the longest command."""
+from roletalk import Context
 
 PERIOD = bytes(range(251))
-"""The bytes of all streams: their position modulo a prime."""
-
-Plan = Dict[str, Any]
-Wire = Dict[str, Any]
 
 
-def say(line: Dict[str, Any]) -> None:
+class Json:
+    """What travels as JSON, whatever its type: Python's own strings and numbers do not."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class Codec:
+    def dumps(self, value: Json) -> str:
+        return json.dumps(value.value)
+
+    def loads(self, text: bytes) -> Json:
+        return Json(json.loads(text))
+
+
+def show(line: Dict[str, Any]) -> None:
     print(json.dumps(line), flush=True)
 
 
 def observe(event: str, **fields: Any) -> None:
-    say({"event": event, **fields})
-
-
-def to_wire(data: Any) -> Wire:
-    if data is None:
-        return {"type": "null", "value": None}
-    if isinstance(data, bytes):
-        return {"type": "binary", "value": data.hex()}
-    if isinstance(data, bool):
-        return {"type": "boolean", "value": data}
-    if isinstance(data, str):
-        return {"type": "string", "value": data}
-    if isinstance(data, int):
-        return {"type": "number", "value": str(data)}
-    if isinstance(data, float):
-        return {"type": "number", "value": repr(data).replace("inf", "Infinity").replace("nan", "NaN")}
-    return {"type": "object", "value": data}
-
-
-def from_wire(data: Wire) -> Any:
-    kind, value = data["type"], data["value"]
-    if kind == "binary":
-        return bytes.fromhex(value)
-    if kind == "number":
-        return int(value) if value.lstrip("-").isdigit() else float(value)
-    return value
+    show({"event": event, **fields})
 
 
 def pattern(at: int, length: int) -> bytes:
+    """The bytes of all streams: their position modulo a prime."""
     shift = at % len(PERIOD)
-    return (PERIOD * ((shift + length) // len(PERIOD) + 1))[shift : shift + length]
+    return (PERIOD * (length // len(PERIOD) + 2))[shift : shift + length]
 
 
-class Streams:
-    """All streams, by the tags of their plans."""
-
-    def __init__(self) -> None:
-        self._paused: Dict[str, asyncio.Event] = {}
-        self.progress: Dict[str, int] = {}
-        """Bytes that the writers have got rid of."""
-
-    async def read(self, stream: roletalk.Readable, plan: Plan) -> Dict[str, Any]:
-        """Reads to the end, or breaks off or pauses after the first piece when the plan says so."""
-        digest, size = hashlib.sha256(), 0
-        async for piece in stream:
-            first = size == 0
-            size += len(piece)
-            digest.update(piece)
-            if plan.get("breaks") == "reader":
-                stream.abort(plan["reason"])
-                raise RuntimeError(plan["reason"])
-            if plan.get("pauses") and first:
-                resumed = self._paused[plan["tag"]] = asyncio.Event()
-                observe("paused", tag=plan["tag"])
-                await resumed.wait()
-        return {"bytes": size, "sha256": digest.hexdigest()}
-
-    async def write(self, stream: roletalk.Writable, plan: Plan) -> Dict[str, Any]:
-        """Writes what the plan says, or breaks off behind it."""
-        digest, at = hashlib.sha256(), 0
-        self.progress[plan["tag"]] = at
-        while at < plan["size"]:
-            piece = pattern(at, min(plan["piece"], plan["size"] - at))
-            digest.update(piece)
-            await stream.write(piece)
-            at += len(piece)
-            self.progress[plan["tag"]] = at
-        if plan.get("breaks") == "writer":
-            stream.abort(plan["reason"])
-            raise RuntimeError(plan["reason"])
-        await stream.finish()
-        return {"bytes": at, "sha256": digest.hexdigest()}
-
-    def resume(self, tag: str) -> None:
-        self._paused.pop(tag).set()
-
-
-async def settle(event: str, plan: Plan, ended: Awaitable[Dict[str, Any]]) -> None:
-    """Reports how a stream of a handler has ended."""
-    try:
-        observe(event, tag=plan["tag"], result=await ended)
-    except Exception as error:
-        observe(event, tag=plan["tag"], error=str(error))
+class Broken(Exception):
+    """This side has broken off a stream."""
 
 
 class Player:
-    """One peer, and its commands: the methods named ``do_…``."""
-
-    def __init__(
-        self, name: str, friendly: bool, keys: List[Tuple[str, str]], window: Optional[int]
-    ) -> None:
+    def __init__(self, name: str, friendly: bool, keys: List[List[str]], **options: Any) -> None:
+        limits = roletalk.Limits(stream_window=options.get("highWaterMark"))
+        keys_by_id = {id: key for id, key in keys}
         self.peer = roletalk.Peer(
-            name,
-            friendly=friendly,
-            keys=dict(keys),
-            limits=roletalk.Limits(stream_window=window),
+            name, friendly=friendly, keys=keys_by_id, limits=limits, codec=Codec()
         )
-        self.streams = Streams()
         self.held: List[asyncio.Future[None]] = []
         self.tasks: Dict[int, asyncio.Task[None]] = {}
+        self.paused: Dict[str, asyncio.Event] = {}
+        self.written: Dict[str, int] = {}
 
-    def perform(self, line: Dict[str, Any]) -> None:
-        """Carries out a command beside the others."""
-        number = line.pop("id")
-        command: Callable[..., Awaitable[Any]] = getattr(self, f"do_{line.pop('command')}")
-        task = asyncio.create_task(self._answer(number, command(**line)))
-        self.tasks[number] = task
-        task.add_done_callback(lambda _: self.tasks.pop(number))
-
-    async def _answer(self, number: int, result: Awaitable[Any]) -> None:
+    async def run(self, id: int, command: str, parameters: Dict[str, Any]) -> None:
         try:
-            say({"id": number, "result": await result})
+            show({"id": id, "result": await getattr(self, f"do_{command}")(**parameters)})
         except asyncio.CancelledError:
-            say({"id": number, "error": "cancelled"})
+            show({"id": id, "error": "cancelled"})
         except Exception as error:
-            say({"id": number, "error": str(error)})
+            show({"id": id, "error": str(error)})
+        finally:
+            del self.tasks[id]
 
-    def _to(self, direct: bool) -> Optional[roletalk.Unit]:
-        return self.peer.units[0] if direct else None
+    # Commands.
 
     async def do_role(self, role: str, active: bool = True) -> None:
         self.serve(self.peer.role(role, active=active))
+
+    async def do_handler(self, role: str, event: str, answers: List[Any]) -> None:
+        left = iter(answers)
+
+        async def answer(ctx: Context) -> Any:
+            seen("request", ctx)
+            outcome = next(left)
+            if "error" in outcome:
+                raise roletalk.RejectedError(outcome["error"])
+            return from_wire(outcome["result"])
+
+        target = self.peer.role(role)
+        target.on_message(event, lambda ctx: seen("message", ctx), inline=True)
+        target.on_request(event, answer)
 
     async def do_enable(self, role: str) -> None:
         self.peer.role(role).enable()
@@ -157,43 +98,43 @@ class Player:
     async def do_disable(self, role: str) -> None:
         self.peer.role(role).disable()
 
-    async def do_listen(self, tls: Optional[Dict[str, str]] = None) -> int:
-        context = None if tls is None else server_context(tls["cert"], tls["key"])
-        listener = await self.peer.listen("127.0.0.1", 0, ssl=context)
-        return listener.port
+    async def do_listen(self, tls: Any = None) -> int:
+        context = None
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+                file.write(tls["cert"] + tls["key"])
+                file.flush()
+                context.load_cert_chain(file.name)
+        return (await self.peer.listen("127.0.0.1", ssl=context)).port
 
-    async def do_connect(self, url: str, ca: Optional[str] = None) -> str:
-        context = None if ca is None else ssl.create_default_context(cadata=ca)
-        unit = await self.peer.connect(url, ssl=context)
-        return unit.name
+    async def do_connect(self, url: str, ca: Any = None) -> str:
+        context = ssl.create_default_context(cadata=ca) if ca else None
+        return (await self.peer.connect(url, ssl=context)).name
 
     async def do_destination(self, role: str) -> None:
         self.peer.destination(role)
 
-    async def do_units(self, role: Optional[str] = None) -> List[str]:
-        units = self.peer.units if role is None else self.peer.destination(role).units
+    async def do_units(self, role: str = "") -> List[str]:
+        units = self.peer.destination(role).units if role else self.peer.units
         return sorted(unit.name for unit in units)
 
     async def do_request(
-        self,
-        role: str,
-        event: str,
-        data: Wire,
-        timeout: Optional[int] = None,
-        direct: bool = False,
-    ) -> Wire:
-        seconds = None if timeout is None else timeout / 1000
+        self, role: str, event: str, data: Any, timeout: Any = None, direct: bool = False
+    ) -> Any:
+        to = self.peer.units[0] if direct else None
+        limit = None if timeout is None else timeout / 1000
         destination = self.peer.destination(role)
-        return to_wire(
-            await destination.request(event, from_wire(data), to=self._to(direct), timeout=seconds)
-        )
+        return to_wire(await destination.request(event, from_wire(data), to=to, timeout=limit))
+
+    async def do_send(self, role: str, event: str, data: Any, direct: bool = False) -> None:
+        to = self.peer.units[0] if direct else None
+        await self.peer.destination(role).send(event, from_wire(data), to=to)
 
     async def do_hold(self, role: str, count: int) -> int:
         destination = self.peer.destination(role)
-        answers = await asyncio.gather(
-            *(destination.request("hold", number) for number in range(count))
-        )
-        return sum(answer == number for number, answer in enumerate(answers))
+        answers = await asyncio.gather(*(destination.request("hold", n) for n in range(count)))
+        return sum(answer == n for n, answer in enumerate(answers))
 
     async def do_release(self) -> None:
         # The last first, so that an answer that finds its request by position is seen.
@@ -203,24 +144,19 @@ class Player:
     async def do_large(self, role: str, size: int) -> Any:
         return await self.peer.destination(role).request("length", b"\1" * size)
 
-    async def do_send(self, role: str, event: str, data: Wire, direct: bool = False) -> None:
-        await self.peer.destination(role).send(event, from_wire(data), to=self._to(direct))
-
-    async def do_upload(self, role: str, event: str, plan: Plan) -> Dict[str, Any]:
+    async def do_upload(self, role: str, event: str, plan: Any) -> Any:
         destination = self.peer.destination(role)
-        async with destination.writable(event, json.dumps(plan)) as stream:
-            return await self.streams.write(stream, plan)
+        return await self.write(await destination.writable(event, json.dumps(plan)), plan)
 
-    async def do_download(self, role: str, event: str, plan: Plan) -> Dict[str, Any]:
+    async def do_download(self, role: str, event: str, plan: Any) -> Any:
         destination = self.peer.destination(role)
-        async with destination.readable(event, json.dumps(plan)) as stream:
-            return await self.streams.read(stream, plan)
+        return await self.read(await destination.readable(event, json.dumps(plan)), plan)
 
     async def do_resume(self, tag: str) -> None:
-        self.streams.resume(tag)
+        self.paused[tag].set()
 
     async def do_progress(self, tag: str) -> int:
-        return self.streams.progress[tag]
+        return self.written[tag]
 
     async def do_cancel(self, target: int) -> None:
         self.tasks[target].cancel()
@@ -231,88 +167,147 @@ class Player:
     async def do_drain(self) -> None:
         await self.peer.drain(60)
 
+    # Handlers.
+
     def serve(self, role: roletalk.Role) -> None:
-        """What every role of a player does."""
-
-        def seen(ctx: roletalk.Context) -> Dict[str, Any]:
-            return {"role": role.name, "from": ctx.unit.name, "data": to_wire(ctx.data)}
-
-        @role.on_message("note", inline=True)
-        def note(ctx: roletalk.Context) -> None:
-            observe("message", **seen(ctx))
-
-        @role.on_request("echo")
-        async def echo(ctx: roletalk.Context) -> Any:
-            observe("request", **seen(ctx))
+        async def echo(ctx: Context) -> Any:
+            seen("request", ctx)
             return ctx.data
 
-        @role.on_request("name", inline=True)
-        def name(ctx: roletalk.Context) -> str:
-            return self.peer.name
-
-        @role.on_request("length")
-        def length(ctx: roletalk.Context) -> int:
-            return len(ctx.data)
-
-        @role.on_request("fail")
-        def fail(ctx: roletalk.Context) -> None:
+        async def fail(ctx: Context) -> None:
             raise roletalk.RejectedError(ctx.data if isinstance(ctx.data, str) else "no such luck")
 
-        @role.on_request("never")
-        async def never(ctx: roletalk.Context) -> None:
+        async def never(ctx: Context) -> None:
             observe("ignored")
-            await asyncio.get_running_loop().create_future()
+            await asyncio.Event().wait()
 
-        @role.on_request("hold")
-        async def hold(ctx: roletalk.Context) -> Any:
+        async def hold(ctx: Context) -> Any:
             released = asyncio.get_running_loop().create_future()
             self.held.append(released)
             observe("held", count=len(self.held))
             await released
             return ctx.data
 
-        @role.on_readable("up")
-        async def up(ctx: roletalk.Context) -> None:
+        async def up(ctx: Context) -> None:
             plan = json.loads(ctx.data)
-            await settle("received", plan, self.streams.read(ctx.accept("go on"), plan))
+            await settle("received", plan, self.read(ctx.accept("go on"), plan))
 
-        @role.on_writable("down")
-        async def down(ctx: roletalk.Context) -> None:
+        async def down(ctx: Context) -> None:
             plan = json.loads(ctx.data)
-            await settle("sent", plan, self.streams.write(ctx.accept("go on"), plan))
+            await settle("sent", plan, self.write(ctx.accept("go on"), plan))
 
-        @role.on_readable("refuse")
-        @role.on_writable("refuse")
-        async def refuse(ctx: roletalk.Context) -> None:
-            raise roletalk.RejectedError(json.loads(ctx.data)["reason"])
+        async def refuse(ctx: Context) -> None:
+            raise roletalk.RejectedError(json.loads(ctx.data).get("reason", ""))
+
+        role.on_message("note", lambda ctx: seen("message", ctx), inline=True)
+        role.on_request("echo", echo)
+        role.on_request("name", lambda ctx: self.peer.name, inline=True)
+        role.on_request("length", lambda ctx: len(ctx.data), inline=True)
+        role.on_request("fail", fail)
+        role.on_request("never", never)
+        role.on_request("hold", hold)
+        role.on_readable("up", up)
+        role.on_writable("down", down)
+        role.on_readable("refuse", refuse)
+        role.on_writable("refuse", refuse)
+
+    # Streams.
+
+    async def read(self, stream: roletalk.Readable, plan: Any) -> Any:
+        """Reads to the end, or breaks off or pauses after the first piece when the plan says so."""
+        digest, size = hashlib.sha256(), 0
+        async with stream:
+            async for piece in stream:
+                first = size == 0
+                size += len(piece)
+                digest.update(piece)
+                if plan.get("breaks") == "reader":
+                    stream.abort(plan["reason"])
+                    raise Broken(plan["reason"])
+                if plan.get("pauses") and first:
+                    resumed = self.paused[plan["tag"]] = asyncio.Event()
+                    observe("paused", tag=plan["tag"])
+                    await resumed.wait()
+        return {"bytes": size, "sha256": digest.hexdigest()}
+
+    async def write(self, stream: roletalk.Writable, plan: Any) -> Any:
+        """Writes what the plan says, or breaks off behind it."""
+        digest, at = hashlib.sha256(), 0
+        self.written[plan["tag"]] = at
+        async with stream:
+            while at < plan["size"]:
+                piece = pattern(at, min(plan["piece"], plan["size"] - at))
+                digest.update(piece)
+                await stream.write(piece)
+                at += len(piece)
+                self.written[plan["tag"]] = at
+            if plan.get("breaks") == "writer":
+                stream.abort(plan["reason"])
+                raise Broken(plan["reason"])
+        return {"bytes": at, "sha256": digest.hexdigest()}
 
 
-def server_context(cert: str, key: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # It only loads from files.
-    with tempfile.TemporaryDirectory() as directory:
-        pem = Path(directory, "server.pem")
-        pem.write_text(key + cert)
-        context.load_cert_chain(pem)
-    return context
+async def settle(event: str, plan: Any, ended: Any) -> None:
+    """Reports how a stream of a handler has ended."""
+    try:
+        observe(event, tag=plan["tag"], result=await ended)
+    except Exception as error:
+        observe(event, tag=plan["tag"], error=str(error))
+
+
+def seen(event: str, ctx: Context) -> None:
+    observe(event, role=ctx.role, **{"from": ctx.unit.name}, data=to_wire(ctx.data))
+
+
+def to_wire(value: Any) -> Any:
+    if value is None:
+        return {"type": "null", "value": None}
+    if isinstance(value, bytes):
+        return {"type": "binary", "value": value.hex()}
+    if isinstance(value, bool):
+        return {"type": "boolean", "value": value}
+    if isinstance(value, str):
+        return {"type": "string", "value": value}
+    if isinstance(value, (int, float)):
+        return {"type": "number", "value": number_text(value)}
+    return {"type": "object", "value": value.value}
+
+
+def number_text(value: float) -> str:
+    """As JavaScript writes it."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return re.sub(r"e([+-])0*", r"e\1", repr(value))
+
+
+def from_wire(payload: Any) -> Any:
+    kind, value = payload["type"], payload["value"]
+    if kind == "binary":
+        return bytes.fromhex(value)
+    if kind == "number":
+        return int(value) if re.fullmatch(r"-?\d+", value) else float(value)
+    if kind == "object":
+        return Json(value)
+    return value
 
 
 async def main() -> None:
-    commands = asyncio.StreamReader(limit=LINE)
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(commands), sys.stdin
-    )
-    player: Optional[Player] = None
-    while text := await commands.readline():
-        line = json.loads(text)
-        if player is None:
-            window = line.get("highWaterMark")
-            player = Player(line["name"], line["friendly"], line["keys"], window)
-            say({"id": line["id"], "result": None})
-        else:
-            player.perform(line)
-    if player is not None:
-        await player.peer.close()
+    loop = asyncio.get_running_loop()
+
+    async def next_line() -> str:
+        return await loop.run_in_executor(None, sys.stdin.readline)
+
+    start = json.loads(await next_line())
+    id = start.pop("id")
+    start.pop("command")
+    player = Player(**start)
+    show({"id": id, "result": None})
+    while line := await next_line():
+        command = json.loads(line)
+        id, name = command.pop("id"), command.pop("command")
+        player.tasks[id] = loop.create_task(player.run(id, name, command))
 
 
 asyncio.run(main())

@@ -1,0 +1,694 @@
+//! What Python calls.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use pyo3::{
+    PyTraverseError, PyVisit,
+    exceptions::PyValueError,
+    prelude::*,
+    types::{PyBytes, PyDict, PyString},
+};
+use roletalk::{
+    Data, Error, ErrorKind,
+    engine::{
+        AddressId, Chunk, Config, ConnId, Engine as Core, Order, Outgoing, StreamId, Unit, UnitId,
+    },
+    wire::{Direction, Payload},
+};
+
+use super::{
+    Asked, Engine, FORKS,
+    dispatch::wake,
+    lock, lost,
+    settings::{headers_of, set_limits, take_socket, unit_stats},
+    this_thread,
+};
+use crate::{
+    context::{Context, Kind},
+    data::{Codec, utf8, with_payload},
+    destination::limit,
+    error::{exception, failure},
+    guard::Guarded,
+    host::Host,
+    routes::Mode,
+    state::{Question, State},
+};
+
+impl Engine {
+    /// Opens the stream that a handler was called for.
+    pub(crate) fn accept_stream<'py>(
+        slf: &Bound<'py, Engine>,
+        context: &Bound<'py, Context>,
+        data: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        let now = this.enter(py)?;
+        let ticket = context.get().ticket;
+        let accepted = with_payload(data, &this.codec, |payload| {
+            let mut table = lock(&this.table);
+            let running = table.running(ticket);
+            let question = running.and_then(|running| match running.question {
+                Question::Stream(offer) => {
+                    running.question = Question::None;
+                    Some((running.unit, offer))
+                }
+                _ => None,
+            });
+            let (unit, offer) = question.ok_or_else(|| {
+                Error::new(ErrorKind::StreamClosed, "The stream was answered already")
+            })?;
+            let accepted = lock(&this.shared.state).engine.with_unit(unit, now, |machine| {
+                let accepted = machine.accept_stream(offer, payload);
+                if let Err(error) = &accepted {
+                    // Whoever asked is gone when this fails, too.
+                    let _ = machine.refuse_stream(offer, error.text());
+                }
+                accepted
+            });
+            let gone = || Err(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
+            accepted.unwrap_or_else(gone).map(|stream| (unit, stream))
+        })?;
+        this.arm(py)?;
+        let (_, stream) = accepted.map_err(|error| exception(py, &error))?;
+        let listener = this.listener(py).ok_or_else(|| exception(py, &lost()))?;
+        listener.call_method1("accepted", (context, stream.0))
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (*, name, tags, friendly, keys, limits, reconnect, runtime, dumps, loads))]
+    #[expect(clippy::too_many_arguments, reason = "called from one place, by keyword")]
+    fn new(
+        py: Python<'_>,
+        name: String,
+        tags: Vec<(String, String)>,
+        friendly: bool,
+        keys: Vec<(String, String)>,
+        limits: &Bound<'_, PyDict>,
+        reconnect: (f64, f64),
+        runtime: String,
+        dumps: Py<PyAny>,
+        loads: Py<PyAny>,
+    ) -> PyResult<Engine> {
+        // Tried once, so that it cannot come as a surprise later.
+        getrandom::fill(&mut [0u8; 16])
+            .map_err(|error| failure(py, ErrorKind::Io, error.to_string()))?;
+        let mut config = Config::new(Box::new(|bytes| {
+            getrandom::fill(bytes).expect("the system gave random bytes before");
+        }));
+        config.name = name;
+        config.tags = tags.into_iter().collect();
+        config.friendly = friendly;
+        for (id, key) in keys {
+            config.keys.add(id, key).map_err(|error| exception(py, &error))?;
+        }
+        set_limits(&mut config.limits, limits)?;
+        let (cap, jitter) = reconnect;
+        config.reconnect.cap = limit(Some(cap))?.unwrap_or_default();
+        config.reconnect.jitter = jitter;
+        config.runtime = runtime;
+        config.wall_clock =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+        let core = Core::new(config);
+        Ok(Engine {
+            id: core.peer().id().to_string(),
+            shared: Guarded::new(State::new(core)),
+            table: Mutex::default(),
+            host: Mutex::new(None),
+            codec: Codec { dumps, loads },
+            listener: Mutex::new(None),
+            forks: FORKS.load(Relaxed),
+            thread: AtomicUsize::new(0),
+            armed: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// Binds it to the loop of this thread. `listener` hears of what is rare, `spawn` makes tasks of
+    /// coroutines, `run` makes a coroutine of a handler and a context.
+    fn bind(
+        slf: &Bound<'_, Self>,
+        event_loop: &Bound<'_, PyAny>,
+        listener: Py<PyAny>,
+        spawn: Py<PyAny>,
+        run: Py<PyAny>,
+    ) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        this.enter(py)?;
+        let host = Host {
+            call_soon: event_loop.getattr("call_soon")?.unbind(),
+            call_later: event_loop.getattr("call_later")?.unbind(),
+            create_future: event_loop.getattr("create_future")?.unbind(),
+            spawn,
+            run,
+            flush: slf.getattr("flush")?.unbind(),
+            timeout: slf.getattr("timeout")?.unbind(),
+        };
+        this.thread.store(this_thread(), Relaxed);
+        let before = lock(&this.listener).replace(listener);
+        drop(before);
+        let before = lock(&this.host).replace(Arc::new(host));
+        drop(before);
+        this.arm(py)
+    }
+
+    /// Lets go of the loop and of everything that waits.
+    fn unbind(&self) {
+        self.__clear__();
+    }
+
+    /// Starts the guard. Returns what the loop has to watch, to call `awake` when it is readable.
+    #[cfg(unix)]
+    fn guard(slf: &Bound<'_, Self>) -> PyResult<i32> {
+        let this = slf.get();
+        let waker = crate::guard::Waker::new()?;
+        let descriptor = waker.descriptor();
+        this.shared.start()?;
+        Engine::with_state(slf, |state, _| state.waker = Some(waker))?;
+        Ok(descriptor)
+    }
+
+    // What the loop calls.
+
+    /// The guard has read something.
+    #[cfg(unix)]
+    fn awake(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        let now = this.enter(slf.py())?;
+        if let Some(waker) = &mut lock(&this.shared.state).waker {
+            waker.woken();
+        }
+        Engine::after_input(slf, now)
+    }
+
+    /// Does what was asked for in this turn of the loop.
+    fn flush(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let now = this.enter(py)?;
+        // What handlers send meanwhile is written here, too.
+        this.armed.store(true, Relaxed);
+        let written = Engine::write_all(slf, now);
+        this.armed.store(false, Relaxed);
+        if written.is_err() {
+            this.arm(py)?;
+        }
+        written
+    }
+
+    /// Does what is due.
+    fn timeout(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let now = this.enter(py)?;
+        let timer = lock(&this.table).timer.take();
+        drop(timer);
+        lock(&this.shared.state).timeout(now);
+        Engine::flush(slf)
+    }
+
+    /// A socket is readable.
+    fn readable(slf: &Bound<'_, Self>, conn: u64) -> PyResult<()> {
+        let this = slf.get();
+        let now = this.enter(slf.py())?;
+        lock(&this.shared.state).readable(ConnId(conn), now);
+        Engine::after_input(slf, now)
+    }
+
+    /// A socket is writable.
+    fn writable(slf: &Bound<'_, Self>, conn: u64) -> PyResult<()> {
+        let this = slf.get();
+        let now = this.enter(slf.py())?;
+        lock(&this.shared.state).writable(ConnId(conn));
+        Engine::after_input(slf, now)
+    }
+
+    /// Bytes came on a transport.
+    fn feed(slf: &Bound<'_, Self>, conn: u64, bytes: &[u8]) -> PyResult<()> {
+        let this = slf.get();
+        let now = this.enter(slf.py())?;
+        lock(&this.shared.state).feed(ConnId(conn), bytes, now);
+        Engine::after_input(slf, now)
+    }
+
+    /// A transport has written all that it was given.
+    fn written(slf: &Bound<'_, Self>, conn: u64) -> PyResult<()> {
+        Engine::with_state(slf, |state, now| state.written(ConnId(conn), now))
+    }
+
+    /// A transport has written a part of what it was given.
+    fn writing(slf: &Bound<'_, Self>, conn: u64) -> PyResult<()> {
+        Engine::with_state(slf, |state, now| state.engine.writing(ConnId(conn), now))
+    }
+
+    /// A transport was lost.
+    fn lost(slf: &Bound<'_, Self>, conn: u64) -> PyResult<()> {
+        Engine::with_state(slf, |state, now| state.lost(ConnId(conn), now))
+    }
+
+    /// Closes a connection's socket, which is watched no longer.
+    fn release(slf: &Bound<'_, Self>, conn: u64) -> PyResult<()> {
+        Engine::with_state(slf, |state, now| state.release(ConnId(conn), now))
+    }
+
+    // The peer.
+
+    /// The peer's id.
+    #[getter]
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Sets a tag.
+    fn set_tag(slf: &Bound<'_, Self>, key: String, value: String) -> PyResult<()> {
+        Engine::with_state(slf, |state, now| {
+            state.engine.with_peer(now, |peer| peer.set_tag(key, value))
+        })
+    }
+
+    /// The tags.
+    fn tags(&self, py: Python<'_>) -> PyResult<Vec<(String, String)>> {
+        let state = self.look(py)?;
+        let tags = state.engine.peer().tags().iter();
+        Ok(tags.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    /// Adds a preshared key.
+    fn add_key(slf: &Bound<'_, Self>, id: String, key: String) -> PyResult<()> {
+        Engine::with_state(slf, |state, now| {
+            state.engine.with_peer(now, |peer| peer.keys_mut().add(id, key))
+        })?
+        .map_err(|error| exception(slf.py(), &error))
+    }
+
+    /// Removes a preshared key; false when there is none with this id.
+    fn remove_key(slf: &Bound<'_, Self>, id: &str) -> PyResult<bool> {
+        Engine::with_state(slf, |state, now| {
+            state.engine.with_peer(now, |peer| peer.keys_mut().remove(id))
+        })
+    }
+
+    /// Adds a role; nothing happens when it is known.
+    fn add_role(slf: &Bound<'_, Self>, name: &Bound<'_, PyString>, active: bool) -> PyResult<()> {
+        let bytes = utf8(name)?;
+        let text = String::from_utf8_lossy(bytes.as_bytes());
+        Engine::with_state(slf, |state, now| {
+            state.engine.with_peer(now, |peer| peer.add_role(&text, active, now))
+        })?
+        .map_err(|error| exception(slf.py(), &error))?;
+        let object = name.clone().unbind();
+        lock(&slf.get().table).routes.add_role(&text, object, active);
+        Ok(())
+    }
+
+    /// Disables or enables a role.
+    fn set_role_active(slf: &Bound<'_, Self>, name: &str, active: bool) -> PyResult<()> {
+        lock(&slf.get().table).routes.set_active(name, active);
+        Engine::with_state(slf, |state, now| {
+            state.engine.with_peer(now, |peer| peer.set_role_active(name, active, now))
+        })
+    }
+
+    /// Whether a role is offered.
+    fn is_role_active(&self, name: &str) -> bool {
+        lock(&self.table).routes.is_active(name)
+    }
+
+    /// Disables all roles.
+    fn disable_roles(slf: &Bound<'_, Self>) -> PyResult<()> {
+        lock(&slf.get().table).routes.disable_all();
+        Engine::with_state(slf, |state, now| {
+            state.engine.with_peer(now, |peer| peer.disable_roles(now))
+        })
+    }
+
+    /// Sets the handler of an event. `mode` is `task`, `inline` or `pool`.
+    fn set_handler(
+        slf: &Bound<'_, Self>,
+        role: &str,
+        kind: &str,
+        event: &Bound<'_, PyString>,
+        function: Py<PyAny>,
+        mode: &str,
+    ) -> PyResult<()> {
+        let kind = Kind::parse(kind).ok_or_else(|| PyValueError::new_err("unknown kind"))?;
+        let mode = match mode {
+            "task" => Mode::Task,
+            "inline" => Mode::Inline,
+            "pool" => Mode::Pool,
+            _ => return Err(PyValueError::new_err("unknown mode")),
+        };
+        let bytes = utf8(event)?;
+        let text = String::from_utf8_lossy(bytes.as_bytes());
+        let name = event.clone().unbind();
+        let before =
+            lock(&slf.get().table).routes.set_handler(role, kind, &text, name, function, mode);
+        drop(before);
+        Ok(())
+    }
+
+    /// Declares interest in a role.
+    fn add_destination(slf: &Bound<'_, Self>, role: &str) -> PyResult<()> {
+        Engine::with_state(slf, |state, now| {
+            state.engine.with_peer(now, |peer| peer.add_destination(role).map(drop))
+        })?
+        .map_err(|error| exception(slf.py(), &error))
+    }
+
+    /// The units that serve a destination's role.
+    fn destination_units(&self, py: Python<'_>, role: &str) -> PyResult<Vec<Py<PyAny>>> {
+        let units = self.look(py)?.engine.peer().destination(role).to_vec();
+        Ok(self.unit_objects(py, &units))
+    }
+
+    /// All units.
+    fn units(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        let units: Vec<UnitId> = self.look(py)?.engine.peer().units().collect();
+        Ok(self.unit_objects(py, &units))
+    }
+
+    /// Whether a unit has an open connection.
+    fn is_open(&self, py: Python<'_>, unit: u64) -> PyResult<bool> {
+        Ok(self.look(py)?.engine.unit(UnitId(unit)).is_some_and(Unit::is_open))
+    }
+
+    /// Closes a unit.
+    fn close_unit(slf: &Bound<'_, Self>, unit: u64) -> PyResult<()> {
+        Engine::with_state(slf, |state, now| state.engine.close_unit(UnitId(unit), now))
+    }
+
+    /// Closes the peer.
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Engine::with_state(slf, |state, now| state.close(now))
+    }
+
+    // Connections.
+
+    /// Dials an address from now on. Returns its number.
+    fn connect(slf: &Bound<'_, Self>, url: &str, permanent: bool) -> PyResult<u64> {
+        Engine::with_state(slf, |state, now| {
+            state.engine.with_peer(now, |peer| peer.connect(url, permanent, now))
+        })?
+        .map(|address| address.0)
+        .map_err(|error| exception(slf.py(), &error))
+    }
+
+    /// Stops dialing an address. Returns the numbers that were forgotten.
+    fn forget_url(slf: &Bound<'_, Self>, url: &str) -> PyResult<Vec<u64>> {
+        Engine::with_state(slf, |state, now| {
+            let forgotten = state.engine.with_peer(now, |peer| peer.forget_url(url));
+            forgotten.into_iter().map(|address| address.0).collect()
+        })
+    }
+
+    /// Whether an address is still dialed, or its connection is up.
+    fn is_dialed(&self, py: Python<'_>, address: u64) -> PyResult<bool> {
+        Ok(self.look(py)?.engine.peer().is_dialed(AddressId(address)))
+    }
+
+    /// An address could not be dialed.
+    fn dial_failed(slf: &Bound<'_, Self>, address: u64, reason: String) -> PyResult<()> {
+        let error = Error::new(ErrorKind::ConnectFailed, reason);
+        Engine::with_state(slf, |state, now| {
+            state.engine.dial_failed(AddressId(address), error, now);
+        })
+    }
+
+    /// An address was dialed. Takes the socket over, or none when Python has a transport. Returns the
+    /// connection's number.
+    fn dialed(
+        slf: &Bound<'_, Self>,
+        address: u64,
+        url: &str,
+        headers: Vec<(String, String)>,
+        socket: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<u64> {
+        let headers = headers_of(headers)?;
+        let socket = socket.map(take_socket).transpose()?;
+        let conn = Engine::with_state(slf, |state, now| {
+            let conn = state.engine.dialed(AddressId(address), url, &headers, now)?;
+            state.add_link(conn, socket);
+            Ok::<_, Error>(conn.0)
+        })?;
+        conn.map_err(|error| exception(slf.py(), &error))
+    }
+
+    /// A connection was accepted. As `dialed`.
+    fn accepted(
+        slf: &Bound<'_, Self>,
+        path: Option<String>,
+        socket: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<u64> {
+        let socket = socket.map(take_socket).transpose()?;
+        let conn = Engine::with_state(slf, |state, now| {
+            let conn = state.engine.accepted(path, now)?;
+            state.add_link(conn, socket);
+            Ok::<_, Error>(conn.0)
+        })?;
+        conn.map_err(|error| exception(slf.py(), &error))
+    }
+
+    // Handlers.
+
+    /// The handler of a context has returned this.
+    pub(super) fn answer(
+        slf: &Bound<'_, Self>,
+        context: &Bound<'_, Context>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let now = this.enter(py)?;
+        let ticket = context.get().ticket;
+        // What the handlers of messages and streams return means nothing.
+        if context.get().kind != Kind::Request {
+            this.finish(py, ticket, Ok(Data::null().payload()), now);
+            return this.arm(py);
+        }
+        let finish = |payload: Payload<'_>| this.finish(py, ticket, Ok(payload), now);
+        if let Err(error) = with_payload(value, &this.codec, finish) {
+            this.tell(py, "handler_failed", (context, error.value(py)))?;
+        }
+        this.arm(py)
+    }
+
+    /// The handler of a context has failed.
+    fn fail(slf: &Bound<'_, Self>, context: &Bound<'_, Context>, reason: &str) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let now = this.enter(py)?;
+        this.finish(py, context.get().ticket, Err(reason), now);
+        this.arm(py)
+    }
+
+    /// The tasks of running handlers.
+    fn tasks(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        let table = lock(&self.table);
+        let tasks = table.running.iter().filter_map(|(_, running)| running.task.as_ref());
+        tasks.map(|task| task.clone_ref(py)).collect()
+    }
+
+    /// Has the listener's `idle` called when nothing is under way.
+    fn drain(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let now = this.enter(py)?;
+        this.sweep(py, now)?;
+        this.draining.store(true, Relaxed);
+        this.arm(py)
+    }
+
+    /// A future that is done when a unit may have room, or is gone.
+    fn wait_room<'py>(&self, py: Python<'py>, unit: u64) -> PyResult<Bound<'py, PyAny>> {
+        self.enter(py)?;
+        let future = self.host(py)?.create_future.bind(py).call0()?;
+        let kept = future.clone().unbind();
+        let full = {
+            let mut table = lock(&self.table);
+            let unit = UnitId(unit);
+            let mut state = lock(&self.shared.state);
+            let now = self.shared.call();
+            let full = state.engine.with_unit(unit, now, |unit| unit.is_open() && !unit.has_room());
+            if full == Some(true) {
+                table.room.entry(unit).or_default().push(kept);
+                true
+            } else {
+                false
+            }
+        };
+        if !full {
+            wake(py, [future.clone().unbind()]);
+        }
+        Ok(future)
+    }
+
+    // Streams.
+
+    /// Asks a unit, or the next one in turn, for a stream, if that has room. Returns the unit's number,
+    /// the stream's number and a future of the answer; None for the numbers when that has failed.
+    fn open_stream<'py>(
+        slf: &Bound<'py, Self>,
+        role: &str,
+        event: &str,
+        data: &Bound<'py, PyAny>,
+        unit: u64,
+        timeout: Option<f64>,
+        writable: bool,
+    ) -> PyResult<Option<(Option<u64>, Bound<'py, PyAny>)>> {
+        let limit = limit(timeout)?;
+        let direction = match writable {
+            true => Direction::RequesterWrites,
+            false => Direction::RequesterReads,
+        };
+        let (asked, opened) = with_payload(data, &slf.get().codec, |payload| {
+            let outgoing = Outgoing { role, event, payload, order: Order::Any };
+            Engine::ask(
+                slf,
+                |_| Some(UnitId(unit)),
+                role,
+                |machine, now, tag| {
+                    let opened = machine.open_stream(direction, outgoing, limit, now, tag);
+                    opened.map(|(stream, corr)| (corr, stream))
+                },
+            )
+        })??;
+        let stream = opened.map(|(_, stream)| stream.0);
+        Ok(match asked {
+            Asked::Sent(future) => Some((stream, future)),
+            Asked::Full(_) => None,
+        })
+    }
+
+    /// The next piece of a stream: None when there is none yet, empty at the end.
+    fn read_stream<'py>(
+        slf: &Bound<'py, Self>,
+        unit: u64,
+        stream: u64,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let py = slf.py();
+        let chunk = Engine::with_unit(slf, UnitId(unit), |unit, _| {
+            loop {
+                match unit.read(StreamId(stream)) {
+                    Chunk::Data(bytes) if bytes.is_empty() => {}
+                    chunk => return chunk,
+                }
+            }
+        })?;
+        match chunk {
+            Some(Chunk::Data(bytes)) => Ok(Some(PyBytes::new(py, &bytes))),
+            Some(Chunk::Pending) => Ok(None),
+            Some(Chunk::End) => Ok(Some(PyBytes::new(py, b""))),
+            Some(Chunk::Failed(error)) => Err(exception(py, &error)),
+            None => Err(failure(py, ErrorKind::ConnectionLost, "Socket closed")),
+        }
+    }
+
+    /// Writes to a stream from `offset` on. Returns up to where it was taken.
+    fn write_stream(
+        slf: &Bound<'_, Self>,
+        unit: u64,
+        stream: u64,
+        bytes: &[u8],
+        offset: usize,
+    ) -> PyResult<usize> {
+        let py = slf.py();
+        let written = Engine::with_unit(slf, UnitId(unit), |unit, now| {
+            let mut at = offset;
+            while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+                match unit.write(StreamId(stream), rest, now)? {
+                    0 => break,
+                    len => at += len,
+                }
+            }
+            Ok(at)
+        })?;
+        let gone = || Err(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
+        written.unwrap_or_else(gone).map_err(|error| exception(py, &error))
+    }
+
+    /// Ends a writer. Whether it has ended: the reader has everything, as far as it can be known.
+    fn finish_stream(slf: &Bound<'_, Self>, unit: u64, stream: u64) -> PyResult<bool> {
+        let py = slf.py();
+        let finished = Engine::with_unit(slf, UnitId(unit), |unit, _| {
+            unit.finish(StreamId(stream))?;
+            unit.finished(StreamId(stream)).transpose()
+        })?;
+        let gone = || Err(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
+        let finished = finished.unwrap_or_else(gone).map_err(|error| exception(py, &error))?;
+        Ok(finished.is_some())
+    }
+
+    /// Forgets a stream; when it is not at its end, the other end is told why. Does nothing where a
+    /// stream cannot be used any more.
+    fn close_stream(slf: &Bound<'_, Self>, unit: u64, stream: u64, reason: &str) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        if this.enter(py).is_err() {
+            return Ok(());
+        }
+        let key = (UnitId(unit), StreamId(stream));
+        let waiter = lock(&this.table).streams.remove(&key);
+        wake(py, waiter);
+        Engine::with_unit(slf, key.0, |unit, _| unit.close_stream(key.1, reason))?;
+        Ok(())
+    }
+
+    /// A future that is done when a stream can be read from or written to again, or has ended.
+    fn wait_stream<'py>(
+        &self,
+        py: Python<'py>,
+        unit: u64,
+        stream: u64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.enter(py)?;
+        let future = self.host(py)?.create_future.bind(py).call0()?;
+        let kept = future.clone().unbind();
+        let before = lock(&self.table).streams.insert((UnitId(unit), StreamId(stream)), kept);
+        wake(py, before);
+        Ok(future)
+    }
+
+    // Counters.
+
+    /// Counters of a unit.
+    fn unit_stats<'py>(&self, py: Python<'py>, unit: u64) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let now = self.enter(py)?;
+        self.sweep(py, now)?;
+        let stats = lock(&self.shared.state).engine.unit(UnitId(unit)).map(Unit::stats);
+        stats.map(|stats| unit_stats(py, &stats)).transpose()
+    }
+
+    /// Handshakes under way, and bytes that wait to be written.
+    fn stats(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
+        let state = self.look(py)?;
+        Ok((state.engine.peer().handshakes(), state.engine.budget().queued()))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.codec.dumps)?;
+        visit.call(&self.codec.loads)?;
+        // The collector never runs while a lock is held, since no Python object is made then.
+        if let Ok(listener) = self.listener.try_lock() {
+            visit.call(&*listener)?;
+        }
+        if let Ok(host) = self.host.try_lock()
+            && let Some(host) = &*host
+        {
+            host.traverse(&visit)?;
+        }
+        match self.table.try_lock() {
+            Ok(table) => table.traverse(&visit),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        // Dropped outside of the locks.
+        let host = lock(&self.host).take();
+        let listener = lock(&self.listener).take();
+        let table = std::mem::take(&mut *lock(&self.table));
+        drop((host, listener, table));
+    }
+}

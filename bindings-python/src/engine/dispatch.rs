@@ -1,0 +1,289 @@
+//! What the engine has to say, handed out: to futures, to handlers, and to the listener.
+
+use pyo3::{exceptions::PyException, intern, prelude::*};
+use roletalk::{
+    Data, Error,
+    engine::{EngineEvent, Event, Incoming, Moment, PeerEvent, UnitId},
+    wire::Payload,
+};
+
+use super::{Engine, lock};
+use crate::{
+    context::{Context, Kind, Ticket},
+    data::to_python,
+    error::{exception, text_of},
+    routes::Mode,
+    state::Question,
+};
+
+/// What handing out events has come to.
+#[derive(Clone, Copy)]
+pub(super) struct Dispatched {
+    /// There were events.
+    pub(super) any: bool,
+    /// Something will run in this turn of the loop that may want to send something.
+    pub(super) woken: bool,
+}
+
+impl Engine {
+    /// Hands out all events.
+    pub(super) fn dispatch(slf: &Bound<'_, Engine>, now: Moment) -> PyResult<Dispatched> {
+        let this = slf.get();
+        let mut dispatched = Dispatched { any: false, woken: false };
+        loop {
+            let Some(event) = lock(&this.shared.state).poll_event() else { return Ok(dispatched) };
+            dispatched.any = true;
+            dispatched.woken |= match event {
+                EngineEvent::Unit { unit, event } => this.unit_event(slf, unit, event, now)?,
+                EngineEvent::Peer(event) => this.peer_event(slf.py(), event)?,
+                event => this.connection_event(slf.py(), event)?,
+            };
+        }
+    }
+
+    pub(super) fn unit_event(
+        &self,
+        slf: &Bound<'_, Engine>,
+        unit: UnitId,
+        event: Event<u32>,
+        now: Moment,
+    ) -> PyResult<bool> {
+        let py = slf.py();
+        match event {
+            Event::Answer { tag, outcome, .. } => {
+                let waiting = lock(&self.table).waiting.try_remove(tag as usize);
+                if let Some(waiting) = waiting {
+                    self.settle(waiting.future.bind(py), &outcome);
+                }
+                Ok(true)
+            }
+            Event::Request(incoming, responder) => {
+                self.incoming(slf, unit, Kind::Request, Question::Request(responder), incoming, now)
+            }
+            Event::Message(incoming) => {
+                self.incoming(slf, unit, Kind::Message, Question::None, incoming, now)
+            }
+            Event::StreamRequest(incoming, offer) => {
+                let kind = if offer.is_writable_here() { Kind::Writable } else { Kind::Readable };
+                self.incoming(slf, unit, kind, Question::Stream(offer), incoming, now)
+            }
+            Event::Stream(stream) => {
+                let waiter = lock(&self.table).streams.remove(&(unit, stream));
+                Ok(wake(py, waiter))
+            }
+            Event::Room => {
+                lock(&self.shared.state).has_room(unit, now);
+                let waiters = lock(&self.table).room.remove(&unit);
+                Ok(wake(py, waiters.into_iter().flatten()))
+            }
+            Event::SlowConsumer { queued, dropped, .. } => {
+                let unit = self.unit_object(py, unit);
+                self.tell(py, "slow_consumer", (unit, queued, dropped))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Gives a future its outcome, unless nobody waits for it any more.
+    pub(super) fn settle(&self, future: &Bound<'_, PyAny>, outcome: &Result<Data, Error>) {
+        let py = future.py();
+        let value = match outcome {
+            Ok(data) => to_python(py, data.payload(), &self.codec),
+            Err(error) => Err(exception(py, error)),
+        };
+        // It fails when the future was cancelled, or the loop is closed.
+        let _ = match value {
+            Ok(value) => future.call_method1(intern!(py, "set_result"), (value,)),
+            Err(error) => future.call_method1(intern!(py, "set_exception"), (error.value(py),)),
+        };
+    }
+
+    /// Finds and starts the handler of something that came.
+    pub(super) fn incoming(
+        &self,
+        slf: &Bound<'_, Engine>,
+        unit: UnitId,
+        kind: Kind,
+        question: Question,
+        incoming: Incoming,
+        now: Moment,
+    ) -> PyResult<bool> {
+        let py = slf.py();
+        let (found, ticket, unit_object) = {
+            let mut table = lock(&self.table);
+            let found = table.routes.find(py, incoming.role(), kind, incoming.event());
+            let object = table.units.get(&unit).map(|unit| unit.clone_ref(py));
+            match (found, object) {
+                (Ok(found), Some(object)) => (found, table.begin(unit, question), object),
+                (found, _) => {
+                    drop(table);
+                    let reason = found.err().unwrap_or_else(|| "Socket closed".to_owned());
+                    lock(&self.shared.state).answer(unit, question, Err(&reason), now);
+                    return self.tell(py, "not_handled", (reason,));
+                }
+            }
+        };
+        let payload = Payload { kind: incoming.kind(), bytes: incoming.payload() };
+        let data = match to_python(py, payload, &self.codec) {
+            Ok(data) => data.unbind(),
+            Err(error) => {
+                let reason = text_of(error.value(py));
+                self.finish(py, ticket, Err(&reason), now);
+                return self.tell(py, "bad_data", (unit_object, reason));
+            }
+        };
+        let (mode, names) = (found.mode, (found.role, found.event));
+        let context = Context::new(slf.clone().unbind(), kind, ticket, names, data, unit_object);
+        let context = Bound::new(py, context)?;
+        let function = found.function.bind(py);
+        match mode {
+            Mode::Task => {
+                let host = self.host(py)?;
+                let coroutine = host.run.bind(py).call1((function, &context))?;
+                let task = host.spawn.bind(py).call1((coroutine,))?.unbind();
+                // An eager task may have ended already.
+                let ended = match lock(&self.table).running(ticket) {
+                    Some(running) => {
+                        running.task = Some(task);
+                        None
+                    }
+                    None => Some(task),
+                };
+                Ok(ended.is_none())
+            }
+            Mode::Inline => match function.call1((&context,)) {
+                Ok(value) => {
+                    Engine::answer(slf, &context, &value)?;
+                    Ok(false)
+                }
+                Err(error) => {
+                    let told = self.tell(py, "handler_failed", (context, error.value(py)));
+                    // Such as KeyboardInterrupt.
+                    if error.is_instance_of::<PyException>(py) { told } else { Err(error) }
+                }
+            },
+            Mode::Pool => self.tell(py, "submit", (function, context)),
+        }
+    }
+
+    /// Answers what a handler was called for, and forgets it.
+    pub(super) fn finish(
+        &self,
+        py: Python<'_>,
+        ticket: Ticket,
+        outcome: Result<Payload<'_>, &str>,
+        now: Moment,
+    ) -> bool {
+        let Some(running) = lock(&self.table).end(ticket) else { return false };
+        lock(&self.shared.state).answer(running.unit, running.question, outcome, now);
+        // Outside of the locks.
+        drop(running.task.map(|task| task.into_bound(py)));
+        true
+    }
+
+    pub(super) fn unit_object(&self, py: Python<'_>, unit: UnitId) -> Option<Py<PyAny>> {
+        lock(&self.table).units.get(&unit).map(|unit| unit.clone_ref(py))
+    }
+
+    pub(super) fn unit_objects(&self, py: Python<'_>, units: &[UnitId]) -> Vec<Py<PyAny>> {
+        let table = lock(&self.table);
+        let objects = units.iter().filter_map(|unit| table.units.get(unit));
+        objects.map(|unit| unit.clone_ref(py)).collect()
+    }
+
+    /// Tells the listener of something rare.
+    pub(super) fn tell<'py>(
+        &self,
+        py: Python<'py>,
+        what: &str,
+        arguments: impl pyo3::call::PyCallArgs<'py>,
+    ) -> PyResult<bool> {
+        if let Some(listener) = self.listener(py) {
+            listener.call_method1(what, arguments)?;
+        }
+        Ok(true)
+    }
+
+    pub(super) fn connection_event(
+        &self,
+        py: Python<'_>,
+        event: EngineEvent<u32>,
+    ) -> PyResult<bool> {
+        match event {
+            EngineEvent::Dial { address, url } => self.tell(py, "dial", (address.0, &*url)),
+            EngineEvent::Attached { conn, unit, info, roles } => {
+                lock(&self.shared.state).attached(conn, unit);
+                let description = serde_json::json!({
+                    "id": &*info.id,
+                    "name": info.name,
+                    "friendly": info.friendly,
+                    "meta": info.meta,
+                    "tags": info.tags,
+                    "roles": &*roles,
+                });
+                let Some(listener) = self.listener(py) else { return Ok(false) };
+                let known = self.unit_object(py, unit);
+                let arguments = (known, unit.0, description.to_string());
+                let object = listener.call_method1(intern!(py, "attached"), arguments)?.unbind();
+                let before = lock(&self.table).units.insert(unit, object);
+                drop(before);
+                Ok(true)
+            }
+            EngineEvent::Close { conn, .. } => {
+                lock(&self.shared.state).ending(conn);
+                Ok(false)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    pub(super) fn peer_event(&self, py: Python<'_>, event: PeerEvent) -> PyResult<bool> {
+        let object = |unit| self.unit_object(py, unit);
+        match event {
+            PeerEvent::UnitOpened { unit, .. } => self.tell(py, "unit_opened", (object(unit),)),
+            PeerEvent::UnitClosed { unit } => {
+                let (object, waiters) = {
+                    let mut table = lock(&self.table);
+                    (table.units.remove(&unit), table.room.remove(&unit))
+                };
+                wake(py, waiters.into_iter().flatten());
+                self.tell(py, "unit_closed", (object,))
+            }
+            PeerEvent::UnitRoles { unit, roles } => {
+                self.tell(py, "unit_roles", (object(unit), roles.to_vec()))
+            }
+            PeerEvent::DestinationOpened { role } => self.tell(py, "destination_opened", (&*role,)),
+            PeerEvent::DestinationClosed { role } => self.tell(py, "destination_closed", (&*role,)),
+            PeerEvent::DestinationGained { role, unit } => {
+                self.tell(py, "destination_gained", (&*role, object(unit)))
+            }
+            PeerEvent::DestinationLost { role, unit } => {
+                self.tell(py, "destination_lost", (&*role, object(unit)))
+            }
+            PeerEvent::AuthRefused { reason, .. } => self.tell(py, "auth_refused", (reason,)),
+            PeerEvent::Dialed { address, url, count, outcome, again } => {
+                let (unit, error) = match outcome {
+                    Ok((unit, _)) => (object(unit), None),
+                    Err(error) => (None, Some(exception(py, &error))),
+                };
+                self.tell(py, "dialed", (address.0, &*url, count, again, unit, error))
+            }
+            PeerEvent::ConnectionClosed { unit, reason, .. } => {
+                let unit = unit.and_then(object);
+                self.tell(py, "connection_closed", (unit, exception(py, &reason)))
+            }
+            _ => Ok(false),
+        }
+    }
+}
+
+/// Wakes who waits with a future. Whether there was anybody.
+pub(super) fn wake(py: Python<'_>, futures: impl IntoIterator<Item = Py<PyAny>>) -> bool {
+    let mut any = false;
+    for future in futures {
+        // It fails when the future was cancelled.
+        let _ = future.call_method1(py, intern!(py, "set_result"), (py.None(),));
+        any = true;
+    }
+    any
+}

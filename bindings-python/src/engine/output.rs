@@ -1,0 +1,102 @@
+//! What goes out, and when: see [`super`].
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use pyo3::{intern, prelude::*, types::PyBytes};
+use roletalk::engine::Moment;
+
+use super::{Engine, dispatch::Dispatched, lock};
+use crate::{state::Action, table::Timer};
+
+impl Engine {
+    /// Something came in: hands it out, and writes what follows, unless somebody was woken who may
+    /// have more to write.
+    pub(super) fn after_input(slf: &Bound<'_, Engine>, now: Moment) -> PyResult<()> {
+        let this = slf.get();
+        // What handlers send now goes out in any case.
+        let armed = this.armed.swap(true, Relaxed);
+        let dispatched = Engine::dispatch(slf, now);
+        let written = match &dispatched {
+            Ok(Dispatched { woken: false, .. }) => Engine::write_all(slf, now),
+            _ => Ok(()),
+        };
+        this.armed.store(armed, Relaxed);
+        if !matches!(dispatched, Ok(Dispatched { woken: false, .. })) || written.is_err() {
+            this.arm(slf.py())?;
+        }
+        dispatched.map(drop).and(written)
+    }
+
+    /// Writes, and does what follows, until there is nothing left.
+    pub(super) fn write_all(slf: &Bound<'_, Engine>, now: Moment) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        loop {
+            let actions = lock(&this.shared.state).write(now);
+            let idle = actions.is_empty();
+            for action in actions {
+                this.act(py, action)?;
+            }
+            if !Engine::dispatch(slf, now)?.any && idle {
+                this.tell_idle(py)?;
+                return this.arm_timer(py, now);
+            }
+        }
+    }
+
+    /// Tells a draining peer when nothing is under way any more.
+    pub(super) fn tell_idle(&self, py: Python<'_>) -> PyResult<()> {
+        if self.draining.load(Relaxed) && lock(&self.shared.state).busy() == 0 {
+            self.draining.store(false, Relaxed);
+            self.tell(py, "idle", ())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn act(&self, py: Python<'_>, action: Action) -> PyResult<()> {
+        let Some(listener) = self.listener(py) else { return Ok(()) };
+        let (what, conn) = match action {
+            Action::Write(conn, bytes) => {
+                listener.call_method1("write", (conn.0, PyBytes::new(py, &bytes)))?;
+                return Ok(());
+            }
+            Action::AwaitWritable(conn) => ("await_writable", conn),
+            Action::StopWriting(conn) => ("stop_writing", conn),
+            Action::Pause(conn) => ("pause", conn),
+            Action::Resume(conn) => ("resume", conn),
+            Action::Part(conn) => ("part", conn),
+            Action::Gone(conn) => ("gone", conn),
+        };
+        listener.call_method1(what, (conn.0,))?;
+        Ok(())
+    }
+
+    /// Sets the loop's timer for the engine's deadline, unless one comes before that.
+    pub(super) fn arm_timer(&self, py: Python<'_>, now: Moment) -> PyResult<()> {
+        let deadline = lock(&self.shared.state).deadline();
+        let armed = lock(&self.table).timer.as_ref().map(|timer| timer.at);
+        let Some(deadline) = deadline else {
+            if armed.is_some() {
+                self.cancel_timer(py)?;
+            }
+            return Ok(());
+        };
+        if armed.is_some_and(|at| at <= deadline) {
+            return Ok(());
+        }
+        self.cancel_timer(py)?;
+        let Some(host) = lock(&self.host).clone() else { return Ok(()) };
+        let delay = deadline.saturating_sub(now).as_secs_f64();
+        let handle = host.call_later.bind(py).call1((delay, &host.timeout))?.unbind();
+        let before = lock(&self.table).timer.replace(Timer { at: deadline, handle });
+        drop(before);
+        Ok(())
+    }
+
+    pub(super) fn cancel_timer(&self, py: Python<'_>) -> PyResult<()> {
+        let timer = lock(&self.table).timer.take();
+        if let Some(timer) = timer {
+            timer.handle.call_method0(py, intern!(py, "cancel"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! Messages and requests on their way out, and who waits for answers.
+
+use std::time::Duration;
+
+use pyo3::{intern, prelude::*};
+use roletalk::{
+    Error,
+    engine::{Moment, Outgoing, Unit, UnitId},
+};
+
+use super::{Engine, lock, lost};
+use crate::{error::exception, state::State, table::Waiting};
+
+/// Cancelled requests are looked for when there are more waiting than this, and twice as many as
+/// after the last time.
+const SWEEP: usize = 256;
+
+/// What became of a request.
+pub(crate) enum Asked<'py> {
+    /// It has a future, perhaps one that failed already.
+    Sent(Bound<'py, PyAny>),
+    /// The unit has no room.
+    Full(UnitId),
+}
+
+/// What became of a message.
+pub(crate) enum Sent {
+    Queued(UnitId),
+    Full(UnitId),
+    Failed(Error),
+}
+
+impl Engine {
+    pub(crate) fn send(
+        slf: &Bound<'_, Engine>,
+        outgoing: Outgoing<'_>,
+        pick: impl FnOnce(&State) -> Option<UnitId>,
+    ) -> PyResult<Sent> {
+        let (py, this) = (slf.py(), slf.get());
+        let now = this.enter(py)?;
+        let sent = {
+            let mut state = lock(&this.shared.state);
+            let Some(unit) = pick(&state) else {
+                return Ok(Sent::Failed(state.no_unit(outgoing.role)));
+            };
+            let sent = state.engine.with_unit(unit, now, |machine| {
+                if machine.has_room() || !machine.is_open() {
+                    return Some(machine.send(outgoing));
+                }
+                machine.note_full(now);
+                None
+            });
+            match sent {
+                None => Sent::Failed(lost()),
+                Some(None) => Sent::Full(unit),
+                Some(Some(Ok(_))) => Sent::Queued(unit),
+                Some(Some(Err(error))) => Sent::Failed(error),
+            }
+        };
+        this.arm(py)?;
+        Ok(sent)
+    }
+
+    pub(crate) fn request<'py>(
+        slf: &Bound<'py, Engine>,
+        outgoing: Outgoing<'_>,
+        pick: impl FnOnce(&State) -> Option<UnitId>,
+        limit: Option<Duration>,
+    ) -> PyResult<Asked<'py>> {
+        Engine::ask(slf, pick, outgoing.role, |machine, now, tag| {
+            machine.request(outgoing, limit, now, tag).map(|corr| (corr, ()))
+        })
+        .map(|(asked, _)| asked)
+    }
+
+    /// Sends something that is answered, if the unit has room.
+    pub(super) fn ask<'py, T>(
+        slf: &Bound<'py, Engine>,
+        pick: impl FnOnce(&State) -> Option<UnitId>,
+        role: &str,
+        ask: impl FnOnce(&mut Unit<u32>, Moment, u32) -> Result<(u64, T), Error>,
+    ) -> PyResult<(Asked<'py>, Option<(UnitId, T)>)> {
+        let (py, this) = (slf.py(), slf.get());
+        let now = this.enter(py)?;
+        let host = this.host(py)?;
+        let future = host.create_future.bind(py).call0()?;
+        let kept = future.clone().unbind();
+        let (outcome, must_sweep) = {
+            let mut table = lock(&this.table);
+            let mut state = lock(&this.shared.state);
+            let picked = pick(&state);
+            let outcome = match picked {
+                None => Err(state.no_unit(role)),
+                Some(unit) => {
+                    let tag = table.waiting.vacant_key();
+                    let asked = state.engine.with_unit(unit, now, |machine| {
+                        if machine.has_room() || !machine.is_open() {
+                            return ask(machine, now, tag as u32).map(Some);
+                        }
+                        machine.note_full(now);
+                        Ok(None)
+                    });
+                    asked.unwrap_or_else(|| Err(lost())).map(|asked| (unit, asked))
+                }
+            };
+            let outcome = outcome.map(|(unit, asked)| {
+                asked.map_or(Err(unit), |(corr, opened)| {
+                    table.waiting.insert(Waiting { future: kept, unit, corr });
+                    Ok((unit, opened))
+                })
+            });
+            let waiting = table.waiting.len();
+            (outcome, waiting > SWEEP && waiting > 2 * table.swept)
+        };
+        this.arm(py)?;
+        if must_sweep {
+            this.sweep(py, now)?;
+        }
+        match outcome {
+            Ok(Ok(opened)) => Ok((Asked::Sent(future), Some(opened))),
+            Ok(Err(unit)) => Ok((Asked::Full(unit), None)),
+            Err(error) => {
+                let error = exception(py, &error);
+                future.call_method1(intern!(py, "set_exception"), (error.value(py),))?;
+                Ok((Asked::Sent(future), None))
+            }
+        }
+    }
+
+    /// Abandons requests whose futures were cancelled. Nobody tells of a cancellation: a callback
+    /// for each future would cost more than to look at all of them now and then.
+    pub(super) fn sweep(&self, py: Python<'_>, now: Moment) -> PyResult<()> {
+        let futures: Vec<(usize, Py<PyAny>)> = {
+            let table = lock(&self.table);
+            table.waiting.iter().map(|(at, waiting)| (at, waiting.future.clone_ref(py))).collect()
+        };
+        for (at, future) in futures {
+            if future.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
+                let waiting = {
+                    let mut table = lock(&self.table);
+                    let same = |waiting: &Waiting| waiting.future.is(&future);
+                    let Some(true) = table.waiting.get(at).map(same) else { continue };
+                    table.waiting.remove(at)
+                };
+                let mut state = lock(&self.shared.state);
+                state.engine.with_unit(waiting.unit, now, |unit| unit.abandon(waiting.corr));
+                drop(state);
+            }
+        }
+        let mut table = lock(&self.table);
+        table.swept = table.waiting.len();
+        Ok(())
+    }
+}

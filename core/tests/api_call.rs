@@ -1,0 +1,61 @@
+//! Requests that call a function back.
+
+mod common;
+
+use std::sync::mpsc;
+
+use common::{Pair, within};
+use roletalk::{Answer, Context, Data, Error, ErrorKind, Result};
+
+type Sender = mpsc::Sender<Result<Answer>>;
+
+fn tell(sender: Sender, answer: Result<Answer>) {
+    sender.send(answer).unwrap();
+}
+
+async fn next(receiver: mpsc::Receiver<Result<Answer>>) -> Result<Data> {
+    let received = tokio::task::spawn_blocking(move || receiver.recv().unwrap());
+    within("the outcome", received).await.unwrap().map(Answer::into_data)
+}
+
+async fn pair() -> Pair {
+    Pair::new(|server| {
+        let role = server.role("r").unwrap();
+        role.on_request("echo", |ctx: Context| async move { Ok::<_, Error>(ctx.into_data()) });
+        role.on_request("never", |_| std::future::pending::<Result<()>>());
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_function_is_called_with_the_outcome() {
+    let pair = pair().await;
+    for (event, expected) in [("echo", Ok(Data::from(1))), ("none", Err(ErrorKind::Rejected))] {
+        let (sender, receiver) = mpsc::channel();
+        let call = pair.to.request(event, 1).call(sender, tell).unwrap();
+        assert_eq!(next(receiver).await.map_err(|error| error.kind()), expected);
+        assert!(!call.cancel(), "it has ended");
+    }
+}
+
+#[tokio::test]
+async fn a_canceled_call_drops_its_state() {
+    let pair = pair().await;
+    let (sender, receiver) = mpsc::channel();
+    let call = pair.to.request("never", ()).call(sender, tell).unwrap();
+    assert!(call.cancel());
+    assert!(!call.cancel());
+    assert_eq!(receiver.try_recv().unwrap_err(), mpsc::TryRecvError::Disconnected);
+}
+
+#[tokio::test]
+async fn the_end_of_the_unit_is_an_outcome() {
+    let pair = pair().await;
+    let (sender, receiver) = mpsc::channel();
+    pair.to.request("never", ()).call(sender.clone(), tell).unwrap();
+    pair.server.close().await;
+    assert_eq!(next(receiver).await.unwrap_err().kind(), ErrorKind::ConnectionLost);
+    let nobody = pair.client.destination("nobody").unwrap();
+    let (_, error) = nobody.request("x", ()).call(sender, tell).unwrap_err();
+    assert_eq!(error.unwrap().kind(), ErrorKind::NoUnit);
+}
