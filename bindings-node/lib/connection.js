@@ -6,7 +6,7 @@ const { getSystemErrorName } = require('node:util');
 const { EMPTY } = require('./data.js');
 const { RoletalkError } = require('./errors.js');
 const { call, emit } = require('./guard.js');
-const { adopt, restore } = require('./loop-socket.js');
+const { adopt, restore, stir } = require('./loop-socket.js');
 const { NONE } = require('./protocol.js');
 
 /**
@@ -142,12 +142,14 @@ class Connection extends EventEmitter {
   /** The addon has something to read or can go on writing. */
   _ready() {
     if (this.number === NONE) return;
+    stir(this._socket);
     const state = this.host.ready(this);
     if (state !== 0 && this._native) this._giveBack(state);
   }
 
   /** The addon writes what was queued. */
   _taken() {
+    if (this._native) stir(this._socket);
     if (this._queued.length > 0) this._writing = this._takeCallbacks();
   }
 
@@ -163,7 +165,7 @@ class Connection extends EventEmitter {
     host.schedule();
     if (state < 0) {
       this._native = false;
-      socket.destroy(systemError('read', state));
+      socket.destroy(systemError(state));
     } else {
       this._goOn(rest);
       this._listen();
@@ -329,8 +331,9 @@ function toBytes(data) {
 }
 
 /** An error as Node's sockets have them. */
-function systemError(syscall, errno) {
+function systemError(errno) {
   const code = getSystemErrorName(errno);
+  const syscall = code === 'EPIPE' ? 'write' : 'read';
   return Object.assign(new Error(`${syscall} ${code}`), { errno, code, syscall });
 }
 

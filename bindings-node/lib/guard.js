@@ -17,6 +17,11 @@ function call(fn, ...args) {
   }
 }
 
+/** Throws at what is no callback. Anything false stands for none. */
+function checkCallback(callback) {
+  if (callback && typeof callback !== 'function') throw new Error('Argument should be a function (if provided)');
+}
+
 /** Emits an event to a user's listeners. */
 function emit(emitter, ...args) {
   try {
@@ -47,4 +52,4 @@ function messageOf(value) {
   }
 }
 
-module.exports = { call, emit, messageOf, print };
+module.exports = { call, checkCallback, emit, messageOf, print };

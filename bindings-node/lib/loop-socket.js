@@ -14,7 +14,8 @@ const ENABLED =
 
 /**
  * Whether nothing else has to do with the bytes of a socket: it is TCP without TLS, nothing was read
- * that nobody has taken, and nothing waits to be written.
+ * that nobody has taken, and nothing waits to be written. Also, it keeps the process alive, as the
+ * addon will.
  */
 function isPlain(socket) {
   const handle = socket._handle;
@@ -22,6 +23,7 @@ function isPlain(socket) {
     Object.getPrototypeOf(socket) === Socket.prototype &&
     handle?.constructor.name === 'TCP' &&
     handle.fd >= 0 &&
+    handle.hasRef() &&
     typeof handle.readStop === 'function' &&
     !socket.destroyed &&
     socket.readable &&
@@ -55,4 +57,9 @@ function restore(socket) {
   socket._handle?.readStart();
 }
 
-module.exports = { adopt, restore };
+/** Bytes came or went, which Node's socket does not see: what `setTimeout` waits for. */
+function stir(socket) {
+  if (socket.timeout > 0) socket._unrefTimer();
+}
+
+module.exports = { adopt, restore, stir };

@@ -10,7 +10,7 @@ const { Destination } = require('./destination.js');
 const { dial } = require('./dial.js');
 const { PlainError } = require('./errors.js');
 const { Exchange, StreamExchange } = require('./exchange.js');
-const { call, emit, messageOf } = require('./guard.js');
+const { call, checkCallback, emit, messageOf } = require('./guard.js');
 const { Host } = require('./host.js');
 const { Op } = require('./protocol.js');
 const { Role } = require('./role.js');
@@ -191,7 +191,7 @@ class Peer extends EventEmitter {
         this._listen((error) => (error ? reject(error) : resolve(this)));
       });
     }
-    if (typeof callback !== 'function') throw new Error('Argument should be a function (if provided)');
+    checkCallback(callback);
     return this._listen(callback);
   }
 
@@ -212,9 +212,7 @@ class Peer extends EventEmitter {
   }
 
   close(callback) {
-    if (callback && typeof callback !== 'function') {
-      throw new Error('Argument should be a function (if provided)');
-    }
+    checkCallback(callback);
     const { _core: core, _server: server } = this;
     this._closing = true;
     core.native.disconnect(core.now());

@@ -2,7 +2,7 @@
 
 const { EventEmitter } = require('node:events');
 const { NONE } = require('./protocol.js');
-const { call } = require('./guard.js');
+const { call, checkCallback } = require('./guard.js');
 const { toMillis } = require('./timeout.js');
 const { PeerReadable, PeerWritable } = require('./streams.js');
 
@@ -65,10 +65,13 @@ class Unit extends EventEmitter {
   }
 
   send({ role = '', event = '' }, data, callback) {
-    this._peer._core.send(this, role, event, data, callback && ((...args) => call(callback, ...args)));
+    checkCallback(callback);
+    const written = callback ? (...args) => call(callback, ...args) : undefined;
+    this._peer._core.send(this, role, event, data, written);
   }
 
   request({ role = '', event = '', timeout, signal }, data, callback) {
+    checkCallback(callback);
     const { _core: host } = this._peer;
     const millis = toMillis(timeout);
     if (callback) {

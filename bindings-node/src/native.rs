@@ -1,6 +1,6 @@
 //! [`NativePeer`]: one engine, and what JavaScript calls it with.
 
-use std::{rc::Rc, time::Duration};
+use std::{io, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use napi::{
@@ -328,9 +328,10 @@ impl NativePeer {
         let Some(socket) = conn.socket.clone() else { return OPEN };
         let id = conn.id;
         let (readable, writable) = socket.take_found();
-        let failed = writable && !self.state.flush(number, now);
-        // Reading tells what is wrong, also while nothing is read otherwise.
-        if !readable && !failed {
+        let written = if writable { self.state.flush(number, now) } else { Ok(()) };
+        // What cannot be written any more is for reading to explain, also while nothing is read
+        // otherwise.
+        if !readable && written.is_ok() {
             return OPEN;
         }
         let read = socket.read(&mut self.read_buffer);
@@ -344,8 +345,9 @@ impl NativePeer {
                 self.state.engine.receive(id, &self.read_buffer[..len], now);
                 OPEN
             }
-            Ok(None) => OPEN,
-            Err(error) => error.raw_os_error().map_or(OVER, |errno| -errno),
+            // Reading does not explain it when it is this process that has ended the writing half.
+            Ok(None) => written.map_or_else(number_of, |()| OPEN),
+            Err(error) => number_of(error),
         }
     }
 
@@ -595,12 +597,12 @@ impl NativePeer {
     ) -> Result<u32> {
         let now = self.begin(now);
         let gone = || Error::new(ErrorKind::ConnectionLost, "Socket closed");
-        let (unit, offer) =
-            self.state.offer(responder, generation).ok_or_else(|| thrown(gone()))?;
-        self.state.answered(responder);
+        let (unit, offer, held) =
+            self.state.take_offer(responder, generation).ok_or_else(|| thrown(gone()))?;
         let payload = Payload { kind: DataType::from_byte(kind as u8), bytes: payload };
         let accepted = self.state.engine.with_unit(unit, now, |unit| {
             unit.handled();
+            unit.release(held);
             let accepted = unit.accept_stream(offer, payload);
             if let Err(error) = &accepted {
                 // Whoever asked is gone when this fails, too.
@@ -708,6 +710,11 @@ impl NativePeer {
     pub fn last_error_kind(&self) -> u32 {
         self.last_error.as_ref().map_or(0, |error| error.kind().code().into())
     }
+}
+
+/// The negative number of a system's error.
+fn number_of(error: io::Error) -> i32 {
+    error.raw_os_error().map_or(OVER, |errno| -errno)
 }
 
 fn socket_closed() -> Error {

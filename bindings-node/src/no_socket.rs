@@ -44,7 +44,7 @@ impl Socket {
         match *self {}
     }
 
-    pub(crate) fn flush(&self) -> (bool, bool) {
+    pub(crate) fn flush(&self) -> io::Result<(bool, bool)> {
         match *self {}
     }
 

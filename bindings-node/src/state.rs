@@ -1,7 +1,7 @@
 //! The engine and the numbers under which JavaScript knows what is in it: commands in, events and
 //! output out.
 
-use std::{collections::VecDeque, rc::Rc};
+use std::{collections::VecDeque, io, rc::Rc};
 
 use bytes::Bytes;
 use roletalk::{
@@ -25,11 +25,42 @@ use crate::{
     socket::Socket,
 };
 
-/// A request, or a request for a stream, that waits for this peer's answer.
+/// What waits for this peer's answer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Question {
+pub(crate) struct Question {
+    unit: UnitId,
+    asked: Way,
+    /// Bytes that the unit counts as held for its handler.
+    held: usize,
+}
+
+/// Where the answer goes: to a request, or to a request for a stream.
+#[derive(Clone, Copy, Debug)]
+enum Way {
     Request(Responder),
     Stream(StreamOffer),
+}
+
+/// What JavaScript was handed of one unit.
+struct Handed {
+    unit: UnitId,
+    /// Messages: they are handled as soon as JavaScript has them.
+    handled: usize,
+    /// Bytes of requests, which are held until they are answered.
+    held: usize,
+}
+
+impl Handed {
+    /// What an event hands over, if anything.
+    fn of(event: &EngineEvent<u32>) -> Option<Handed> {
+        let EngineEvent::Unit { unit, event } = event else { return None };
+        let (handled, held) = match event {
+            Event::Message(_) => (1, 0),
+            Event::Request(incoming, _) | Event::StreamRequest(incoming, _) => (0, incoming.size()),
+            _ => return None,
+        };
+        Some(Handed { unit: *unit, handled, held })
+    }
 }
 
 pub(crate) struct Conn {
@@ -76,7 +107,7 @@ pub(crate) struct State {
     conn_numbers: FxHashMap<ConnId, u32>,
     streams: Slab<(UnitId, StreamId)>,
     stream_numbers: FxHashMap<(UnitId, StreamId), u32>,
-    questions: Slab<(UnitId, Question)>,
+    questions: Slab<Question>,
     /// Under which correlation each slot waits.
     waiting: Vec<Option<(UnitId, u64)>>,
     outcomes: VecDeque<Outcome>,
@@ -132,16 +163,20 @@ impl State {
         Some(stream)
     }
 
-    /// The request for a stream that waits for an answer.
-    pub(crate) fn offer(&self, number: u32, generation: u32) -> Option<(UnitId, StreamOffer)> {
-        match self.questions.checked(number, generation) {
-            Some((unit, Question::Stream(offer))) => Some((*unit, *offer)),
+    /// Takes a request for a stream out of those that wait for an answer. Returns also how many bytes are
+    /// held for it.
+    pub(crate) fn take_offer(
+        &mut self,
+        number: u32,
+        generation: u32,
+    ) -> Option<(UnitId, StreamOffer, usize)> {
+        match *self.questions.checked(number, generation)? {
+            Question { unit, asked: Way::Stream(offer), held } => {
+                self.questions.remove(number);
+                Some((unit, offer, held))
+            }
             _ => None,
         }
-    }
-
-    pub(crate) fn answered(&mut self, number: u32) {
-        self.questions.remove(number);
     }
 
     pub(crate) fn waits(&mut self, slot: u32, unit: UnitId, corr: u64) {
@@ -219,8 +254,7 @@ impl State {
 
     /// Writes events until the batch is full. True when all were written.
     pub(crate) fn write_events(&mut self, batch: &mut Batch<'_>, now: Moment) -> bool {
-        // Messages are handled as soon as JavaScript has them.
-        let mut handled: Option<(UnitId, usize)> = None;
+        let mut handed: Option<Handed> = None;
         let mut all = true;
         loop {
             if !batch.has_room() {
@@ -228,19 +262,20 @@ impl State {
                 break;
             }
             if let Some(event) = self.engine.poll_event() {
-                if let EngineEvent::Unit { unit, event: Event::Message(_) } = &event {
-                    match &mut handled {
-                        Some((same, count)) if same == unit => *count += 1,
-                        _ => {
-                            self.handled(handled.replace((*unit, 1)), now);
+                if let Some(new) = Handed::of(&event) {
+                    match &mut handed {
+                        Some(same) if same.unit == new.unit => {
+                            same.handled += new.handled;
+                            same.held += new.held;
                         }
+                        _ => self.handed(handed.replace(new), now),
                     }
                 }
                 self.write_event(event, batch);
             } else if let Some(outcome) = self.outcomes.pop_front() {
                 write_outcome(outcome, batch);
-            } else if handled.is_some() {
-                self.handled(handled.take(), now);
+            } else if handed.is_some() {
+                self.handed(handed.take(), now);
             } else if let Some(&(unit, kind)) = self.unsent.keys().next()
                 && let Some(Unsent { silent, error }) = self.unsent.remove(&(unit, kind))
             {
@@ -251,13 +286,16 @@ impl State {
                 break;
             }
         }
-        self.handled(handled, now);
+        self.handed(handed, now);
         all
     }
 
-    fn handled(&mut self, handled: Option<(UnitId, usize)>, now: Moment) {
-        if let Some((unit, count)) = handled {
-            self.engine.with_unit(unit, now, |unit| (0..count).for_each(|_| unit.handled()));
+    fn handed(&mut self, handed: Option<Handed>, now: Moment) {
+        if let Some(Handed { unit, handled, held }) = handed {
+            self.engine.with_unit(unit, now, |unit| {
+                (0..handled).for_each(|_| unit.handled());
+                unit.hold(held);
+            });
         }
     }
 
@@ -333,7 +371,8 @@ impl State {
                 self.write_incoming(Op::Message, [unit, 0, 0, 0], incoming, batch);
             }
             Event::Request(incoming, responder) => {
-                let question = (id, Question::Request(responder));
+                let held = incoming.size();
+                let question = Question { unit: id, asked: Way::Request(responder), held };
                 let (number, generation) = self.questions.insert(question);
                 self.write_incoming(Op::Request, [unit, 0, number, generation], incoming, batch);
             }
@@ -342,7 +381,9 @@ impl State {
                     true => Op::OfferWritable,
                     false => Op::OfferReadable,
                 };
-                let (number, generation) = self.questions.insert((id, Question::Stream(offer)));
+                let held = incoming.size();
+                let question = Question { unit: id, asked: Way::Stream(offer), held };
+                let (number, generation) = self.questions.insert(question);
                 self.write_incoming(op, [unit, 0, number, generation], incoming, batch);
             }
             Event::Answer { tag, outcome, reason } => {
@@ -397,7 +438,7 @@ impl State {
             PeerEvent::UnitClosed { unit } => {
                 if let Some(number) = self.unit_numbers.remove(&unit) {
                     let gone =
-                        |(at, (of, _)): (u32, &(UnitId, Question))| (*of == unit).then_some(at);
+                        |(at, question): (u32, &Question)| (question.unit == unit).then_some(at);
                     let questions: Vec<u32> = self.questions.iter().filter_map(gone).collect();
                     for question in questions {
                         self.questions.remove(question);
@@ -445,11 +486,14 @@ impl State {
         self.outcomes.extend((0..count).map(|_| Outcome::Pinged { conn }));
     }
 
-    /// The socket of a connection can be written to again. Returns whether that is so.
-    pub(crate) fn flush(&mut self, number: u32, now: Moment) -> bool {
-        let Some(conn) = self.conns.get_mut(number) else { return true };
-        let Some(socket) = &conn.socket else { return true };
-        let (any, all) = socket.flush();
+    /// The socket of a connection can be written to again.
+    ///
+    /// # Errors
+    /// When that is not so.
+    pub(crate) fn flush(&mut self, number: u32, now: Moment) -> io::Result<()> {
+        let Some(conn) = self.conns.get_mut(number) else { return Ok(()) };
+        let Some(socket) = &conn.socket else { return Ok(()) };
+        let (any, all) = socket.flush()?;
         if any && conn.writing {
             // A connection over which something large goes out slowly is alive.
             self.engine.writing(conn.id, now);
@@ -460,7 +504,7 @@ impl State {
             self.engine.written(conn.id, now);
             self.fresh.push_back(number);
         }
-        any || all
+        Ok(())
     }
 
     /// JavaScript reads and writes a connection from now on. Returns what waits to be written: it counts
@@ -596,7 +640,7 @@ fn write(engine: &mut Engine<u32>, conn: &mut Conn, taken: &mut Vec<u8>, now: Mo
 
 /// The parts of [`State`] that commands for a unit change.
 struct Tables<'a> {
-    questions: &'a mut Slab<(UnitId, Question)>,
+    questions: &'a mut Slab<Question>,
     waiting: &'a mut Vec<Option<(UnitId, u64)>>,
     outcomes: &'a mut VecDeque<Outcome>,
     unsent: &'a mut FxHashMap<(UnitId, ErrorKind), Unsent>,
@@ -645,20 +689,24 @@ fn run_on(
             }
         }
         Asked::Respond { responder, payload, .. } => {
-            if let Some((_, Question::Request(to))) = tables.questions.remove(responder) {
+            if let Some(Question { asked: Way::Request(to), held, .. }) =
+                tables.questions.remove(responder)
+            {
                 respond(machine, to, payload);
                 machine.handled();
+                machine.release(held);
             }
         }
         Asked::Reject { responder, reason, .. } => {
             // Nothing can be done about an answer that cannot be sent: the connection is gone, and the
             // requester knows.
-            let _ = match tables.questions.remove(responder) {
-                Some((_, Question::Request(to))) => machine.reject(to, reason),
-                Some((_, Question::Stream(offer))) => machine.refuse_stream(offer, reason),
-                None => return,
+            let Some(question) = tables.questions.remove(responder) else { return };
+            let _ = match question.asked {
+                Way::Request(to) => machine.reject(to, reason),
+                Way::Stream(offer) => machine.refuse_stream(offer, reason),
             };
             machine.handled();
+            machine.release(question.held);
         }
         Asked::Abandon { slot } => {
             let waits = tables.waiting.get_mut(slot as usize).and_then(Option::take);
@@ -687,7 +735,7 @@ fn wait(waiting: &mut Vec<Option<(UnitId, u64)>>, slot: u32, unit: UnitId, corr:
 /// The unit that a command is for.
 fn unit_of(
     units: &Slab<UnitId>,
-    questions: &Slab<(UnitId, Question)>,
+    questions: &Slab<Question>,
     waiting: &[Option<(UnitId, u64)>],
     asked: &Asked<'_>,
 ) -> Option<UnitId> {
@@ -695,7 +743,7 @@ fn unit_of(
         Asked::Send { unit, .. } | Asked::Request { unit, .. } => units.get(unit).copied(),
         Asked::Respond { responder, generation, .. }
         | Asked::Reject { responder, generation, .. } => {
-            questions.checked(responder, generation).map(|(unit, _)| *unit)
+            questions.checked(responder, generation).map(|question| question.unit)
         }
         Asked::Abandon { slot } => {
             waiting.get(slot as usize).copied().flatten().map(|(unit, _)| unit)

@@ -4,7 +4,7 @@
 
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
-const { check, differs } = require('./support/subject');
+const { beyond, check, differs } = require('./support/subject');
 const { FRAME } = require('./support/raw');
 
 /** What a request is rejected with. */
@@ -319,4 +319,47 @@ check('what a program sends in one turn all arrives', async (network) => {
   const data = 'x'.repeat(1000);
   for (let n = 0; n < count; n++) destination.send('e', data);
   assert.equal((await destination.request('end', null)).data, count);
+});
+
+beyond('what unanswered requests hold is bounded', async (network) => {
+  const { destination, role, unit } = await network.service();
+  const answers = [];
+  role.onRequest('large', (ctx, answer) => answers.push(answer));
+  role.onRequest('small', (ctx, answer) => answer(null, 'served'));
+  const large = Buffer.alloc(90 << 20);
+  const waiting = [];
+  for (let n = 1; n <= 3; n++) {
+    waiting.push(destination.request({ event: 'large', unit }, large));
+    while (answers.length < n) await new Promise(setImmediate);
+  }
+  const refused = await destination.request({ event: 'small', unit }, null).catch((error) => error);
+  assert.equal(refused.code, 'REJECTED');
+  assert.match(refused.message, /too many/i);
+  answers.pop()(null);
+  await waiting.pop();
+  assert.equal((await destination.request({ event: 'small', unit }, null)).data, 'served');
+  for (const answer of answers) answer('no');
+  for (const request of waiting) await assert.rejects(request, { code: 'REJECTED' });
+});
+
+check('null stands for no callback', async (network) => {
+  const { destination, role } = await network.service();
+  const received = new Promise((resolve) => role.onMessage('e', resolve));
+  role.onRequest('e', (ctx, cb) => cb(null, 'answer'));
+  destination.send('e', null, null);
+  await received;
+  assert.equal((await destination.request('e', null, null)).data, 'answer');
+});
+
+differs('what is no callback is thrown at', 'it calls it later, which ends the process', async (network) => {
+  const { destination, role, unit } = await network.service();
+  role.onRequest('e', (ctx, cb) => cb(null, 'answer'));
+  const wrong = { message: 'Argument should be a function (if provided)' };
+  for (const callback of [{}, 'text', 1]) {
+    assert.throws(() => destination.send('e', null, callback), wrong);
+    assert.throws(() => unit.send({ role: 'role', event: 'e' }, null, callback), wrong);
+    assert.throws(() => destination.request('e', null, callback), wrong);
+    assert.throws(() => destination.survey('e', null, callback), wrong);
+  }
+  assert.equal((await destination.request('e', null)).data, 'answer');
 });

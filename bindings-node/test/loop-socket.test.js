@@ -235,6 +235,61 @@ concurrently(() => {
       assert.deepEqual(await program.end(), { code: 0, signal: null });
     });
 
+    guarded('each time the module is loaded there is one guard, however its connections alternate', async (network) => {
+      const program = network.program(`
+        const { readdirSync, readFileSync } = require('node:fs');
+        const guards = () => readdirSync('/proc/self/task')
+          .filter((task) => readFileSync('/proc/self/task/' + task + '/comm', 'utf8') === 'roletalk-guard\\n').length;
+        const { Peer: First } = roletalk;
+        for (const file of Object.keys(require.cache)) delete require.cache[file];
+        const { Peer: Second } = require(process.env.ROLETALK_SUBJECT);
+        tell(First !== Second);
+        const peer = new Peer();
+        await peer.listen({ port: 0, host: '${HOST}' });
+        const connect = (Peer) => new Peer().connect('ws://${HOST}:' + peer._port);
+        for (let n = 0; n < 5; n++) for (const Peer of [First, Second]) await connect(Peer);
+        while (guards() < 2) await new Promise(setImmediate);
+        tell(guards());
+        process.exit();
+      `);
+      assert.equal(await program.told(), true);
+      assert.equal(await program.told(), 2);
+      assert.deepEqual(await program.end(), { code: 0, signal: null });
+    });
+
+    guarded('a guard that could not be started at first stands in for all connections later', async (network) => {
+      const program = network.program(
+        `const { closeSync, openSync, readSync } = require('node:fs');
+         const peer = new Peer();
+         peer.role('r').onRequest('block', () => {
+           tell('blocked');
+           readSync(3, Buffer.alloc(1));
+         });
+         await peer.listen({ port: 0, host: '${HOST}' });
+         // Enough for a connection and its duplicate, not for the guard's pair of sockets.
+         const held = [];
+         try {
+           for (;;) held.push(openSync('/dev/null'));
+         } catch {
+           for (const descriptor of held.splice(-3)) closeSync(descriptor);
+         }
+         const [unit] = await Promise.all([once(peer, 'unit').then(([unit]) => unit), tell(peer._port)]);
+         for (const descriptor of held) closeSync(descriptor);
+         tell(unit._sockets[0]._native);`,
+        { gate: true, files: 64 },
+      );
+      const port = await program.told();
+      const first = network.keep(await RawConnection.dial(port, HOST));
+      await first.handshake();
+      assert.equal(await program.told(), true);
+      const second = network.keep(await RawConnection.dial(port, HOST));
+      await second.handshake({ id: 'second' });
+      second.ask('r', 'block', '');
+      assert.equal(await program.told(), 'blocked');
+      first.frame(OPCODE.ping, Buffer.from('x'));
+      assert.equal(String(await first.frameOf(OPCODE.pong)), 'x');
+    });
+
     beyond('a thousand connections that come and go leave no descriptor behind', async (network) => {
       const program = network.program(`
         const { readdirSync } = require('node:fs');
@@ -320,6 +375,70 @@ concurrently(() => {
     assert.ok(raw.socket.writableLength > 0);
     raw.socket.resetAndDestroy();
     assert.deepEqual(await closed, [1006, '']);
+  });
+
+  guarded('a socket that somebody ends while a message is half out fails', async (network) => {
+    const listener = await network.listener();
+    const raw = await network.raw(listener);
+    const joined = once(listener, 'unit');
+    await raw.handshake();
+    const [unit] = await joined;
+    const [ws] = unit._sockets;
+    raw.socket.pause();
+    const events = [];
+    ws.on('error', ({ code, syscall }) => events.push([code, syscall]));
+    const closed = new Promise((resolve) => ws.on('close', (...args) => resolve(args)));
+    const sent = new Promise((resolve) => {
+      listener.destination('r').send({ event: 'large', unit }, Buffer.alloc(24 << 20), resolve);
+    });
+    await until(() => ws.bufferedAmount > 0);
+    ws._socket.end();
+    assert.deepEqual(await closed, [1006, '']);
+    assert.deepEqual(events, [['EPIPE', 'write']]);
+    assert.equal((await sent).code, 'CONNECTION_LOST');
+  });
+
+  beyond('a connection that its server does not wait for keeps no process alive', async (network) => {
+    const program = network.program(`
+      const server = require('node:http').createServer();
+      server.on('connection', (socket) => socket.unref());
+      const peer = new Peer();
+      const alive = setInterval(() => {}, 1000);
+      peer.on('unit', () => {
+        clearInterval(alive);
+        tell('unit');
+      });
+      await peer.listen({ server, port: 0, host: '${HOST}' });
+      server.unref();
+      tell(peer._port);
+    `);
+    const raw = network.keep(await RawConnection.dial(await program.told(), HOST));
+    await raw.handshake();
+    assert.equal(await program.told(), 'unit');
+    // Or the program would be through with the connection soon.
+    const answering = assert.rejects(async () => {
+      for (;;) raw.frame(OPCODE.pong, await raw.frameOf(OPCODE.ping));
+    });
+    assert.deepEqual(await program.end(), { code: 0, signal: null });
+    await answering;
+  });
+
+  beyond('what is read and written puts off the timeout of a socket', async (network) => {
+    const { dialer, ws, dialerUnit } = await network.pair({ roles: ['r'] });
+    const [accepted] = dialerUnit._sockets;
+    const refreshed = (socket) => {
+      socket.setTimeout(60_000);
+      const unrefTimer = socket._unrefTimer;
+      return new Promise((resolve) => {
+        socket._unrefTimer = () => {
+          unrefTimer.call(socket);
+          resolve();
+        };
+      });
+    };
+    const both = Promise.all([refreshed(ws._socket), refreshed(accepted._socket)]);
+    dialer.destination('r').send('event', 'x');
+    await both;
   });
 
   beyond('a process that is killed is told of at once', async (network) => {

@@ -5,7 +5,6 @@ use std::{
     ffi::c_void,
     ptr,
     rc::{Rc, Weak},
-    sync::Arc,
 };
 
 use napi::{Env, sys};
@@ -14,7 +13,7 @@ use rustc_hash::FxHashMap;
 use super::{
     Socket,
     guard::Guard,
-    transport::{Total, Transport},
+    transport::Total,
     uv::{self, Handle, Kind, Loop, Uv},
 };
 
@@ -40,19 +39,25 @@ pub(super) struct EventLoop {
 }
 
 thread_local! {
-    /// The loop of this thread's environment. The environment itself holds it.
-    static CURRENT: RefCell<Weak<EventLoop>> = const { RefCell::new(Weak::new()) };
+    /// The loops of this thread's environments, which themselves hold them: there is one for each time
+    /// that the addon was loaded.
+    static LOOPS: RefCell<Vec<Weak<EventLoop>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl EventLoop {
     /// The loop of an environment. None where that has no libuv, or has ended.
     pub(super) fn of(env: &Env) -> Option<Rc<EventLoop>> {
-        let current = CURRENT.with_borrow(Weak::upgrade);
-        if let Some(current) = current.filter(|current| current.env == env.raw()) {
-            return current.hook.get().is_none().then_some(current);
+        let known = LOOPS.with_borrow(|loops| {
+            loops.iter().filter_map(Weak::upgrade).find(|known| known.env == env.raw())
+        });
+        if let Some(known) = known {
+            return known.hook.get().is_none().then_some(known);
         }
         let new = EventLoop::new(env.raw())?;
-        CURRENT.set(Rc::downgrade(&new));
+        LOOPS.with_borrow_mut(|loops| {
+            loops.retain(|known| known.strong_count() > 0);
+            loops.push(Rc::downgrade(&new));
+        });
         Some(new)
     }
 
@@ -104,17 +109,21 @@ impl EventLoop {
         self.next_id.replace(self.next_id.get() + 1)
     }
 
-    pub(super) fn add(&self, socket: &Rc<Socket>, transport: Arc<Transport>) {
+    pub(super) fn add(&self, socket: &Rc<Socket>) {
         self.handles.set(self.handles.get() + 1);
         self.sockets.borrow_mut().insert(socket.id, Rc::downgrade(socket));
         let mut guard = self.guard.borrow_mut();
-        if guard.is_none() {
-            let wakeup = Wakeup { handle: self.wakeup.get(), uv: self.uv };
-            // Without a thread, a blocked loop is what it is without this package.
-            *guard = Guard::start(move || wakeup.send()).ok();
-        }
         if let Some(guard) = &*guard {
-            guard.add(socket.id, transport);
+            guard.add(socket.id, socket.transport.clone());
+            return;
+        }
+        let wakeup = Wakeup { handle: self.wakeup.get(), uv: self.uv };
+        // Without a thread, a blocked loop is what it is without this package, until one can be had.
+        if let Ok(new) = Guard::start(move || wakeup.send()) {
+            for socket in self.sockets() {
+                new.add(socket.id, socket.transport.clone());
+            }
+            *guard = Some(new);
         }
     }
 

@@ -93,7 +93,7 @@ impl Socket {
         let socket = Rc::new(Socket {
             id: event_loop.next_id(),
             event_loop,
-            transport: transport.clone(),
+            transport,
             poll: Cell::new(poll),
             polled: Cell::new(0),
             found: Cell::new(0),
@@ -104,7 +104,7 @@ impl Socket {
         });
         // SAFETY: the handle is initialised. The socket closes it before it is gone itself.
         unsafe { (socket.event_loop.uv.set_data)(poll, Rc::as_ptr(&socket).cast()) };
-        socket.event_loop.add(&socket, transport);
+        socket.event_loop.add(&socket);
         socket.settle();
         Some(socket)
     }
@@ -140,11 +140,14 @@ impl Socket {
     }
 
     /// Goes on writing. Returns whether anything was written, and whether all is.
-    pub(crate) fn flush(&self) -> (bool, bool) {
-        let (any, all) = self.transport.flush();
+    ///
+    /// # Errors
+    /// When no more can be written, ever.
+    pub(crate) fn flush(&self) -> io::Result<(bool, bool)> {
+        let (any, all) = self.transport.flush()?;
         self.writes.set(!all);
         self.settle();
-        (any, all)
+        Ok((any, all))
     }
 
     /// Bytes that wait to be written.

@@ -131,10 +131,11 @@ impl Transport {
         if !wire.output.is_empty() {
             // A pong of the guard's that is half out.
             wire.output.append(bytes);
-            wire.flush(&self.stream);
+            // What is wrong with the connection is seen when it is flushed.
+            let _ = wire.flush(&self.stream);
             return wire.output.is_empty();
         }
-        // What is wrong with the connection is seen by reading.
+        // Likewise.
         let len = would_block((&self.stream).write(bytes)).ok().flatten().unwrap_or(0);
         if len == bytes.len() {
             bytes.clear();
@@ -146,10 +147,10 @@ impl Transport {
     }
 
     /// Goes on writing. Returns whether anything was written, and whether all is.
-    pub(super) fn flush(&self) -> (bool, bool) {
+    pub(super) fn flush(&self) -> io::Result<(bool, bool)> {
         let mut wire = self.wire();
-        let any = wire.flush(&self.stream);
-        (any, wire.output.is_empty())
+        let any = wire.flush(&self.stream)?;
+        Ok((any, wire.output.is_empty()))
     }
 
     /// Bytes that wait to be written.
@@ -212,7 +213,8 @@ impl Transport {
             self.total.0.fetch_add(early.len() - before, Ordering::Relaxed);
             wire.undecided = undecided.to_vec();
         }
-        wire.flush(&self.stream);
+        // Likewise.
+        let _ = wire.flush(&self.stream);
         wire.has_early()
     }
 
@@ -237,20 +239,17 @@ impl Wire {
     }
 
     /// Writes as much as there is and as goes. Returns whether that was anything.
-    fn flush(&mut self, mut stream: &TcpStream) -> bool {
+    fn flush(&mut self, mut stream: &TcpStream) -> io::Result<bool> {
         let mut any = false;
         while self.written < self.output.len() {
-            // What is wrong with the connection is seen by reading.
-            let Ok(Some(len @ 1..)) = would_block(stream.write(&self.output[self.written..]))
-            else {
-                return any;
-            };
+            let written = would_block(stream.write(&self.output[self.written..]))?;
+            let Some(len @ 1..) = written else { return Ok(any) };
             self.written += len;
             any = true;
         }
         self.written = 0;
         self.output = Vec::new();
-        any
+        Ok(any)
     }
 }
 

@@ -17,12 +17,15 @@ class Program {
   /**
    * @param {string} subject what loads the module under test
    * @param {string} source CommonJS; runs within an async function
-   * @param {{ env?: object, ipc?: boolean, gate?: boolean }} [options] with `ipc` the program may listen to messages;
-   *   with `gate` it can read one byte from descriptor 3, which blocks it until `open` is called
+   * @param {{ env?: object, ipc?: boolean, gate?: boolean, files?: number }} [options] with `ipc` the program may
+   *   listen to messages; with `gate` it can read one byte from descriptor 3, which blocks it until `open` is called;
+   *   with `files` it may have so many descriptors
    */
-  constructor(subject, source, { env = {}, ipc = false, gate = false } = {}) {
+  constructor(subject, source, { env = {}, ipc = false, gate = false, files } = {}) {
     const code = `${PRELUDE}\n(async () => {${source}\n})();`;
-    this.process = spawn(process.execPath, ['-e', code], {
+    const command = [process.execPath, '-e', code];
+    if (files !== undefined) command.unshift('sh', '-c', `ulimit -n ${files}; exec "$@"`, 'sh');
+    this.process = spawn(command[0], command.slice(1), {
       stdio: ['ignore', 'pipe', 'pipe', ...(gate ? ['pipe'] : []), ...(ipc ? ['ipc'] : [])],
       env: { ...process.env, NODE_TEST_CONTEXT: undefined, ROLETALK_SUBJECT: subject, ...env },
     });

@@ -56,6 +56,9 @@ pub struct Limits {
     /// Bytes of one stream that are held unread although the sender does not keep to its quota, as
     /// the originals may. Default 16 MiB; over it the stream is broken off with an error.
     pub stream_overrun: usize,
+    /// Bytes that all streams of one unit together hold unread beyond their windows, for the same
+    /// reason. Default 256 MiB; a stream that would need more is broken off with an error.
+    pub overrun_per_unit: usize,
     /// Default time for an answer. Default 5 minutes, as the original.
     pub request_timeout: Duration,
     /// Addresses learned by acquaintance that are being dialed at the same time. Default 16; further
@@ -87,6 +90,7 @@ impl Default for Limits {
             streams: 4096,
             stream_window: 1 << 20,
             stream_overrun: 16 << 20,
+            overrun_per_unit: 256 << 20,
             request_timeout: Duration::from_secs(300),
             acquaintance_dials: 16,
             acquaintance_addresses: 1024,

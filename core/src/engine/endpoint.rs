@@ -300,7 +300,7 @@ impl<R> Engine<R> {
             (Received::Text, None) => self.handshake(conn, None, now),
             (Received::Pong(payload), unit) => {
                 if let Some(unit) = unit.and_then(|unit| self.units.get_mut(&unit)) {
-                    unit.pong(conn, now);
+                    unit.pong(conn, &payload, now);
                 }
                 self.events.push_back(EngineEvent::Pong { conn, payload });
             }

@@ -43,7 +43,12 @@ pub(super) struct Link {
     full_since: Option<Moment>,
     full_reported: bool,
     next_ping: Moment,
+    /// When the last ping was sent, until a pong comes: any, as it shows that somebody is there.
     ping_sent: Option<Moment>,
+    /// Likewise, until its own pong comes, which shows what has arrived before it.
+    measured: Option<Moment>,
+    /// Pings sent, but for the application's.
+    pings: u64,
     /// When something was last heard, or a byte last written.
     alive: Moment,
     /// When something was last heard.
@@ -74,6 +79,8 @@ impl Link {
             full_reported: false,
             next_ping: now + PING_INTERVAL,
             ping_sent: None,
+            measured: None,
+            pings: 0,
             alive: now,
             heard: now,
             spared_until: now,
@@ -171,12 +178,24 @@ impl Link {
         self.reading(now);
     }
 
-    pub(super) fn pong(&mut self, now: Moment) {
+    /// A pong came: for a ping of the heartbeat, or of the application.
+    pub(super) fn pong(&mut self, payload: &[u8], now: Moment) {
         self.reading(now);
-        if let Some(sent) = self.ping_sent.take() {
+        self.ping_sent = None;
+        if payload == self.beat_payload()
+            && let Some(sent) = self.measured.take()
+        {
             self.stats.round_trip = Some(now.saturating_sub(sent));
             self.ordered_acked = self.ordered_at_ping;
         }
+    }
+
+    /// What the last ping of the heartbeat carries, so that its pong is known among those for the
+    /// application's pings.
+    fn beat_payload(&self) -> [u8; 12] {
+        let mut payload = *b"beat        ";
+        payload[4..].copy_from_slice(&self.pings.to_be_bytes());
+        payload
     }
 
     fn pong_deadline(&self) -> Option<Moment> {
@@ -210,12 +229,15 @@ impl Link {
         }
         self.next_ping = now + PING_INTERVAL;
         self.ping_sent = Some(now);
+        self.measured = Some(now);
+        self.pings += 1;
         self.ordered_at_ping = self.ordered;
         if self.frames_at_ping == self.stats.frames_sent && self.out.capacity() > KEEP {
             self.out.shrink_to(KEEP);
         }
         self.frames_at_ping = self.stats.frames_sent;
-        self.writer.ping(&mut self.out, &[]);
+        let payload = self.beat_payload();
+        self.writer.ping(&mut self.out, &payload);
         Beat::Ping
     }
 
@@ -261,12 +283,31 @@ mod tests {
         assert_eq!(link.deadline(), seconds(5.0));
         assert_eq!(link.beat(seconds(4.9)), Beat::Nothing);
         assert_eq!(link.beat(seconds(5.0)), Beat::Ping);
-        link.pong(seconds(5.1));
+        link.pong(&link.beat_payload(), seconds(5.1));
         assert_eq!(link.stats().round_trip, Some(seconds(5.1) - seconds(5.0)));
         assert_eq!(link.deadline(), seconds(10.0));
         assert_eq!(link.beat(seconds(10.0)), Beat::Ping);
         assert_eq!(link.deadline(), seconds(12.0));
         assert_eq!(link.beat(seconds(12.0)), Beat::Dead);
+    }
+
+    #[test]
+    fn a_pong_for_another_ping_only_shows_that_somebody_is_there() {
+        let mut link = link();
+        link.ordered = 1;
+        assert_eq!(link.beat(seconds(5.0)), Beat::Ping);
+        let beat = link.beat_payload();
+        // For a ping that the application has sent before.
+        link.pong(b"", seconds(5.1));
+        assert_eq!(link.deadline(), seconds(10.0), "it is alive");
+        assert!(!link.is_quiet() && link.stats().round_trip.is_none());
+        link.pong(&beat, seconds(5.2));
+        assert!(link.is_quiet());
+        assert_eq!(link.stats().round_trip, Some(seconds(5.2) - seconds(5.0)));
+        link.ordered = 2;
+        assert_eq!(link.beat(seconds(10.0)), Beat::Ping);
+        link.pong(&beat, seconds(10.1));
+        assert!(!link.is_quiet(), "that was for the ping before");
     }
 
     #[test]

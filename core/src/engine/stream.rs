@@ -104,6 +104,8 @@ pub(super) enum Accepted {
     Late,
     /// More than the writer was allowed.
     Overrun,
+    /// More than there is left for all writers of the unit that do not keep to what they are allowed.
+    Crowded,
 }
 
 impl Reader {
@@ -125,7 +127,8 @@ impl Reader {
         }
     }
 
-    pub(super) fn chunk(&mut self, chunk: Bytes) -> Accepted {
+    /// Takes a chunk. With it, at most `spare` bytes more than now may be held beyond the window.
+    pub(super) fn chunk(&mut self, chunk: Bytes, spare: usize) -> Accepted {
         if self.finished || self.error.is_some() {
             return Accepted::Late;
         }
@@ -135,6 +138,10 @@ impl Reader {
         };
         if over {
             return Accepted::Overrun;
+        }
+        let excess = (self.buffered + chunk.len()).saturating_sub(self.window);
+        if excess.saturating_sub(self.excess()) > spare {
+            return Accepted::Crowded;
         }
         let waits = self.buffered > 0;
         self.allowance -= chunk.len().min(self.allowance);
@@ -150,6 +157,11 @@ impl Reader {
             self.chunks.push_back(chunk);
         }
         Accepted::Yes
+    }
+
+    /// Bytes that are held beyond the window.
+    pub(super) fn excess(&self) -> usize {
+        self.buffered.saturating_sub(self.window)
     }
 
     fn end_tail(&mut self) {
@@ -354,6 +366,7 @@ mod tests {
 
     const CREDIT: Dialect = Dialect::Credit { window: 100 };
     const ORIGINAL: Dialect = Dialect::Original { acknowledges: true };
+    const SPARE: usize = 16 << 20;
 
     fn bytes(len: usize) -> Bytes {
         Bytes::from(vec![0; len])
@@ -362,19 +375,19 @@ mod tests {
     #[test]
     fn credit_never_exceeds_the_window() {
         let mut reader = Reader::new(100, 100, CREDIT);
-        assert_eq!(reader.chunk(bytes(60)), Accepted::Yes);
+        assert_eq!(reader.chunk(bytes(60), SPARE), Accepted::Yes);
         assert_eq!(reader.grant(CREDIT), None, "nothing consumed, nothing granted");
         assert!(matches!(reader.read(), Chunk::Data(_)));
         assert_eq!(reader.grant(CREDIT), Some(60));
-        assert_eq!(reader.chunk(bytes(100)), Accepted::Yes);
-        assert_eq!(reader.chunk(bytes(1)), Accepted::Overrun);
+        assert_eq!(reader.chunk(bytes(100), SPARE), Accepted::Yes);
+        assert_eq!(reader.chunk(bytes(1), SPARE), Accepted::Overrun);
     }
 
     #[test]
     fn small_credit_is_granted_when_the_writer_has_none() {
         let mut reader = Reader::new(100, 100, CREDIT);
         for _ in 0..10 {
-            assert_eq!(reader.chunk(bytes(10)), Accepted::Yes);
+            assert_eq!(reader.chunk(bytes(10), SPARE), Accepted::Yes);
         }
         assert!(matches!(reader.read(), Chunk::Data(_)));
         assert_eq!(reader.grant(CREDIT), Some(10));
@@ -389,7 +402,7 @@ mod tests {
             while left > 0 {
                 if quota > 0 {
                     let len = left.min(700);
-                    assert_eq!(reader.chunk(bytes(len)), Accepted::Yes);
+                    assert_eq!(reader.chunk(bytes(len), SPARE), Accepted::Yes);
                     quota -= len as i64;
                     left -= len;
                     continue;
@@ -448,7 +461,7 @@ mod tests {
             let len = if n % 50_000 == 3 { SMALL } else { 1 };
             let chunk = if len == 1 { buffer.slice(7..8) } else { bytes(len) };
             sent.extend_from_slice(&chunk);
-            assert_eq!(reader.chunk(chunk), Accepted::Yes);
+            assert_eq!(reader.chunk(chunk, SPARE), Accepted::Yes);
             buffers.push(buffer);
         }
         let held = buffers.iter().filter(|buffer| !buffer.is_unique()).count();
@@ -464,7 +477,7 @@ mod tests {
     #[test]
     fn data_before_an_error_is_delivered_first() {
         let mut reader = Reader::new(100, 100, CREDIT);
-        reader.chunk(bytes(5));
+        reader.chunk(bytes(5), SPARE);
         reader.fail(Error::new(ErrorKind::StreamClosed, "x"));
         assert!(matches!(reader.read(), Chunk::Data(_)));
         assert!(matches!(reader.read(), Chunk::Failed(_)));

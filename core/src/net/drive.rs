@@ -298,10 +298,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 Received::Text => self.handshake(None)?,
                 Received::Upgraded(_) => self.start_handshake(),
                 Received::Ping(_) => {}
-                Received::Pong(_) => {
+                Received::Pong(payload) => {
                     if let Some(unit) = &self.unit {
                         let now = self.shared.clock.now();
-                        unit.with(|state| state.machine.pong(self.conn, now));
+                        unit.with(|state| state.machine.pong(self.conn, &payload, now));
                     }
                 }
                 Received::Closed { code, reason } => {

@@ -27,7 +27,7 @@ class Json:
 
 class Codec:
     def dumps(self, value: Json) -> str:
-        return json.dumps(value.value)
+        return json.dumps(value.value, ensure_ascii=False, separators=(",", ":"))
 
     def loads(self, text: bytes) -> Json:
         return Json(json.loads(text))

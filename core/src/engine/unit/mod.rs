@@ -187,6 +187,8 @@ pub struct Unit<R> {
     /// Writers that have ended and were closed, whose reader has yet to say that it is through. By
     /// their number, which tells their age.
     unread: BTreeMap<u64, ConnId>,
+    /// Bytes that streams hold unread beyond their windows.
+    overrun: usize,
     next_chan: u64,
     /// Connections with output that the host has not been told of.
     fresh: Vec<ConnId>,
@@ -208,6 +210,7 @@ impl<R> Unit<R> {
             waiting: WaitingTable::new(),
             streams: FxHashMap::default(),
             unread: BTreeMap::new(),
+            overrun: 0,
             next_chan: 0,
             fresh: Vec::new(),
             full: false,
@@ -754,9 +757,9 @@ impl<R> Unit<R> {
     }
 
     /// A pong came on a connection.
-    pub fn pong(&mut self, conn: ConnId, now: Moment) {
+    pub fn pong(&mut self, conn: ConnId, payload: &[u8], now: Moment) {
         if let Some(at) = self.at(conn) {
-            self.links[at].pong(now);
+            self.links[at].pong(payload, now);
         }
     }
 

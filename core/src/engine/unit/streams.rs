@@ -18,6 +18,9 @@ use crate::{
 /// What the other end is told of a reader that is dropped without a reason.
 const BROKEN_OFF: &str = "The readable stream was closed";
 
+const OVERRUN: &str = "The writer sent more than it was allowed to";
+const CROWDED: &str = "The unit's writers sent much more than they were allowed to";
+
 impl<R> Unit<R> {
     /// Asks for a stream: to read from when `direction` is [`Direction::RequesterReads`], to write
     /// to otherwise. [`Event::Answer`] brings `tag` back when it was accepted or refused; until
@@ -170,7 +173,9 @@ impl<R> Unit<R> {
             return Chunk::Failed(not_open());
         };
         let opening = opening.is_some();
+        let excess = reader.excess();
         let chunk = reader.read();
+        self.overrun -= excess - reader.excess();
         if !opening {
             self.grant(id);
         }
@@ -288,6 +293,9 @@ impl<R> Unit<R> {
     /// still counts as [busy](Unit::busy) until its reader is through, if it is one that says so.
     pub fn close_stream(&mut self, id: StreamId, reason: &str) {
         let Some(stream) = self.streams.remove(&id.0) else { return };
+        if let End::Reader(reader) = &stream.end {
+            self.overrun -= reader.excess();
+        }
         if let Some(corr) = stream.opening {
             self.waiting.remove(corr);
             return;
@@ -373,11 +381,18 @@ impl<R> Unit<R> {
         if stream.conn != Some(conn) {
             return;
         }
-        let mut overrun = false;
+        let mut broken = None;
         match (&mut stream.end, op) {
             (End::Reader(reader), StreamOp::Chunk(bytes)) => {
                 self.stats.stream_bytes_received += bytes.len() as u64;
-                overrun = reader.chunk(message.slice_ref(bytes)) == Accepted::Overrun;
+                let excess = reader.excess();
+                let spare = self.limits.overrun_per_unit.saturating_sub(self.overrun);
+                broken = match reader.chunk(message.slice_ref(bytes), spare) {
+                    Accepted::Yes | Accepted::Late => None,
+                    Accepted::Overrun => Some((ErrorKind::Protocol, OVERRUN)),
+                    Accepted::Crowded => Some((ErrorKind::Overloaded, CROWDED)),
+                };
+                self.overrun += reader.excess() - excess;
             }
             (End::Reader(reader), StreamOp::Finish) => reader.finish(),
             (End::Reader(reader), StreamOp::Error(reason)) => {
@@ -391,9 +406,8 @@ impl<R> Unit<R> {
             (End::Writer(writer), StreamOp::Error(reason)) => writer.reader_said(&reason),
             _ => return,
         }
-        if overrun {
-            let reason = "The writer sent more than it was allowed to";
-            stream.fail(Error::new(ErrorKind::Protocol, reason));
+        if let Some((kind, reason)) = broken {
+            stream.fail(Error::new(kind, reason));
             let (conn, remote) = (stream.conn, stream.remote);
             self.stream_frame(conn, remote, StreamOp::Error(reason.into()));
         }
@@ -473,4 +487,81 @@ impl<R> Unit<R> {
 
 fn not_open() -> Error {
     Error::new(ErrorKind::StreamClosed, "The stream is closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        engine::{Limits, unit::Budget},
+        ws::{FrameWriter, Side},
+    };
+
+    const CONN: ConnId = ConnId(0);
+
+    /// Three streams that an original writes to, and a unit that holds 100 bytes beyond their windows of 10.
+    fn unit() -> (Unit<()>, [StreamId; 3]) {
+        let limits = Limits {
+            stream_window: 10,
+            stream_overrun: 80,
+            overrun_per_unit: 100,
+            ..Limits::default()
+        };
+        let mut unit = Unit::new(
+            Dialect::Original { acknowledges: true },
+            Arc::new(limits),
+            Budget::default(),
+        );
+        unit.attach(CONN, FrameWriter::new(Side::Server, 1), Moment::ZERO);
+        let direction = Direction::RequesterWrites;
+        let streams = [1, 2, 3].map(|n| {
+            let offer = StreamOffer { conn: CONN, corr: Num::new(n), chan: Num::new(n), direction };
+            unit.accept_stream(offer, Payload::NULL).unwrap()
+        });
+        (unit, streams)
+    }
+
+    fn chunk(unit: &mut Unit<()>, stream: StreamId, len: usize) {
+        let bytes = vec![7; len];
+        let frame = Frame::Stream { chan: Num::new(stream.0), op: StreamOp::Chunk(&bytes) };
+        let mut message = Vec::new();
+        frame.encode(&mut message);
+        unit.receive(CONN, &message.into(), Moment::ZERO, &mut Vec::new()).unwrap();
+    }
+
+    fn failure(unit: &Unit<()>, stream: StreamId) -> Option<ErrorKind> {
+        unit.failure(stream).map(Error::kind)
+    }
+
+    #[test]
+    fn what_all_streams_hold_beyond_their_windows_is_bounded() {
+        let (mut unit, [first, second, third]) = unit();
+        chunk(&mut unit, first, 70);
+        chunk(&mut unit, second, 50);
+        assert_eq!(unit.overrun, 100);
+        chunk(&mut unit, third, 10);
+        assert_eq!(failure(&unit, third), None, "its window is its own");
+        chunk(&mut unit, third, 1);
+        assert_eq!(failure(&unit, third), Some(ErrorKind::Overloaded));
+        assert!(matches!(unit.read(third), Chunk::Data(held) if held.len() == 10));
+        assert_eq!((failure(&unit, first), failure(&unit, second)), (None, None));
+    }
+
+    #[test]
+    fn what_is_read_or_closed_is_held_no_more() {
+        let (mut unit, [first, second, third]) = unit();
+        chunk(&mut unit, first, 70);
+        chunk(&mut unit, second, 50);
+        assert!(matches!(unit.read(first), Chunk::Data(held) if held.len() == 70));
+        assert_eq!(unit.overrun, 40);
+        chunk(&mut unit, third, 70);
+        assert_eq!((failure(&unit, third), unit.overrun), (None, 100));
+        unit.close_stream(third, "");
+        unit.close_stream(second, "");
+        assert_eq!(unit.overrun, 0);
+        chunk(&mut unit, first, 81);
+        assert_eq!(failure(&unit, first), Some(ErrorKind::Protocol));
+    }
 }
