@@ -108,6 +108,8 @@ scenarios: players
 .PHONY: players
 players: node
 	$(CARGO) build --locked -p roletalk-interop
+	@if command -v $(CC) >/dev/null; then $(MAKE) --no-print-directory -C bindings-c player; \
+	else echo "There is no C compiler: the player in C is not built"; fi
 	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory python; fi
 
 ## Several processes that find each other and do real work; checks itself. One of them is in Python
