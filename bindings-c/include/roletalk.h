@@ -32,9 +32,9 @@
  *   loaded: its threads end with the peers, and with rt_log(RT_LOG_OFF).
  */
 
-
 #ifndef ROLETALK_H
 #define ROLETALK_H
+
 
 
 #include <stddef.h>
@@ -2144,8 +2144,6 @@ int32_t rt_unit_get_connection_stats(rt_unit unit,
 }  // extern "C"
 #endif  // __cplusplus
 
-#endif  /* ROLETALK_H */
-
 /** A string of a literal. */
 #define RT_STR(literal) rt_string_of("" literal, sizeof(literal) - 1)
 /** The two arguments of printf's "%.*s". */
@@ -2198,3 +2196,5 @@ static inline rt_data rt_json(rt_string json) {
 static inline rt_data rt_number_data(const rt_number *number) {
     return rt_data_of(RT_NUMBER, number->text, number->len);
 }
+
+#endif  /* ROLETALK_H */

@@ -1,9 +1,6 @@
 #!/usr/bin/env bash
 # Runs the C tests with AddressSanitizer: sanitize.sh STAGE. It sees the C code, and what the library does
 # with the program's memory through malloc, memcpy and the like; the library itself is built as usual.
-#
-# Not ThreadSanitizer: it would have to see the atomics of Rust's standard library, which takes a nightly
-# compiler that builds that too. Without, every lock of the library's looks like a race.
 set -euo pipefail
 stage=$(cd "$1" && pwd)
 here=$(cd "$(dirname "$0")/.." && pwd)

@@ -13,6 +13,7 @@ const RUST_PLAYER = inRepository(`target/debug/roletalk-interop${SUFFIX}`);
 const PYTHON = inRepository(
   process.platform === 'win32' ? '.venv/Scripts/python.exe' : '.venv/bin/python',
 );
+const C_PLAYER = inRepository('target/interop/c-player');
 const GO_PLAYER = inRepository(`target/interop/go-player${SUFFIX}`);
 const ROLETALK_JS = path.resolve(
   process.env.ROLETALK_JS ?? inRepository('interop/node_modules/roletalk'),
@@ -57,6 +58,13 @@ const IMPLEMENTATIONS = [
     needs: inRepository('bindings-python/python/roletalk/_engine.abi3.so'),
     get: 'make python',
     version: pythonVersion,
+    abilities: ALL,
+  },
+  {
+    name: 'c',
+    command: [C_PLAYER],
+    needs: C_PLAYER,
+    get: 'make -C bindings-c player',
     abilities: ALL,
   },
   {

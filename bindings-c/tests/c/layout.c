@@ -4,6 +4,8 @@
 #include <stdio.h>
 
 #include "roletalk.h"
+/* Twice, as through several headers of a program. */
+#include "roletalk.h"
 
 #define TYPE(type) printf(#type " %zu\n", sizeof(type))
 #define FIELD(type, field) printf("  " #field " %zu\n", offsetof(type, field))

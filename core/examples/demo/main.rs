@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The director starts this same program once for each player, or `player.py` for one of them when
-//! `ROLETALK_DEMO_PYTHON` names a Python that has the package (see [`player`] for the lines that they
+//! `ROLETALK_DEMO_PYTHON` names a Python that has the package, and for another one the program that
+//! `ROLETALK_DEMO_C` names, which is `bindings-c/examples/demo_player.c` (see [`player`] for the lines that they
 //! understand: a player can be written in any language), tells them what to do, and checks what they
 //! saw. It exits with 0 only if every check passed. The players end with it in every case: they
 //! are killed when it fails, panics or is interrupted, and by themselves when their standard input

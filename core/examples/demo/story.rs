@@ -26,8 +26,12 @@ const KEY: &str = "what only the four of them know";
 pub(crate) async fn play(report: &mut Report) -> Result<()> {
     println!("Four processes, no broker: they find each other and work together.");
     match python() {
-        Some(_) => println!("Bob is a Python process, the others are in Rust."),
-        None => println!("All are in Rust: ROLETALK_DEMO_PYTHON names no Python with the package."),
+        Some(_) => println!("Bob is a Python process."),
+        None => println!("Bob is in Rust: ROLETALK_DEMO_PYTHON names no Python with the package."),
+    }
+    match c_player() {
+        Some(_) => println!("Dave is a C process."),
+        None => println!("Dave is in Rust: ROLETALK_DEMO_C names no player in C."),
     }
     let stage = Stage::build()?;
     let mut cast = Vec::new();
@@ -129,24 +133,30 @@ impl Stage {
         Ok(Stage { directory })
     }
 
-    /// Bob is played by Python where there is one. Another language's program goes here, too.
+    /// Bob is played by Python and Dave by C where they are there. Another language's program goes here,
+    /// too.
     fn part(&self, name: &'static str) -> Result<Part> {
-        let key = KEY.to_owned();
-        match python() {
-            Some(program) if name == "bob" => {
-                Ok(Part { name, program, arguments: vec![PYTHON_PLAYER.to_owned()], key })
-            }
-            _ => {
-                let program = std::env::current_exe()?;
-                Ok(Part { name, program, arguments: Vec::new(), key })
-            }
-        }
+        let (program, arguments) = match (name, python(), c_player()) {
+            ("bob", Some(python), _) => (python, vec![PYTHON_PLAYER.to_owned()]),
+            ("dave", _, Some(player)) => (player, Vec::new()),
+            _ => (std::env::current_exe()?, Vec::new()),
+        };
+        Ok(Part { name, program, arguments, key: KEY.to_owned() })
     }
 }
 
 /// The interpreter that has the Python package, if there is one.
 fn python() -> Option<PathBuf> {
-    let named = std::env::var_os("ROLETALK_DEMO_PYTHON")?;
+    named("ROLETALK_DEMO_PYTHON")
+}
+
+/// The program of bindings-c/examples/demo_player.c, if it is built.
+fn c_player() -> Option<PathBuf> {
+    named("ROLETALK_DEMO_C")
+}
+
+fn named(variable: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable)?;
     (!named.is_empty()).then(|| named.into())
 }
 

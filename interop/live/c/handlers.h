@@ -1,0 +1,18 @@
+/* What every role of a player does. */
+#ifndef HANDLERS_H
+#define HANDLERS_H
+
+#include "json.h"
+#include "roletalk.h"
+
+/* `peer_name` outlives the role. */
+void serve(rt_role role, const rt_string *peer_name);
+/* Handles an event for messages, and for requests with these answers, one after the other. */
+void handle(rt_role role, rt_string event, json answers);
+/* Answers the requests that are held. */
+void release_held(void);
+
+/* A payload of the runner's; decodes to *memory as json_string. */
+rt_data payload_of(json payload, char **memory);
+
+#endif

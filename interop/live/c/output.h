@@ -1,0 +1,24 @@
+/* The lines that a player prints, each at once. */
+#ifndef OUTPUT_H
+#define OUTPUT_H
+
+#include "roletalk.h"
+
+/* Between these two, the thread prints the inside of one object to stdout. */
+void line_begin(void);
+void line_end(void);
+
+void print_payload(rt_data data);
+void print_name_of(rt_unit unit);
+
+void answer_null(uint64_t id);
+void answer_count(uint64_t id, uint64_t count);
+void answer_error(uint64_t id, rt_string error);
+/* With the error of the last call that failed. */
+void answer_last_error(uint64_t id);
+
+/* A message or a request. */
+void observe_incoming(const char *event, const rt_incoming *incoming);
+void observe_count(const char *event, size_t count);
+
+#endif
