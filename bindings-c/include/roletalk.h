@@ -865,7 +865,7 @@ typedef struct {
      */
     uint64_t streams;
     /**
-     * Bytes of one stream that are held unread. Default 256 KiB.
+     * Bytes of one stream that are held unread. Default 1 MiB.
      */
     uint64_t stream_window;
     /**
@@ -889,6 +889,16 @@ typedef struct {
      * Milliseconds that an address learned by acquaintance is tried in vain. Default 120 000.
      */
     uint64_t acquaintance_patience_ms;
+    /**
+     * Bytes that the running handlers of one unit were called with, deferred contexts included. Default
+     * 256 MiB; the bound as for running_handlers. One may go over.
+     */
+    uint64_t running_bytes;
+    /**
+     * Bytes that all streams of a unit hold unread beyond their windows. Default 256 MiB; a stream that
+     * would need more is broken off.
+     */
+    uint64_t overrun_per_unit;
 } rt_limits;
 
 /**

@@ -68,7 +68,7 @@ pub struct rt_limits {
     pub queue_per_peer: u64,
     /// Open streams with one unit. Default 4 096; further ones are RT_OVERLOADED.
     pub streams: u64,
-    /// Bytes of one stream that are held unread. Default 256 KiB.
+    /// Bytes of one stream that are held unread. Default 1 MiB.
     pub stream_window: u64,
     /// Bytes of one stream that are held unread when the sender does not keep to its quota, as the
     /// originals may. Default 16 MiB; over it the stream is broken off.
@@ -81,6 +81,12 @@ pub struct rt_limits {
     pub acquaintance_addresses: u64,
     /// Milliseconds that an address learned by acquaintance is tried in vain. Default 120 000.
     pub acquaintance_patience_ms: u64,
+    /// Bytes that the running handlers of one unit were called with, deferred contexts included. Default
+    /// 256 MiB; the bound as for running_handlers. One may go over.
+    pub running_bytes: u64,
+    /// Bytes that all streams of a unit hold unread beyond their windows. Default 256 MiB; a stream that
+    /// would need more is broken off.
+    pub overrun_per_unit: u64,
 }
 
 impl rt_limits {
@@ -113,6 +119,8 @@ impl rt_limits {
         set(&mut limits.acquaintance_dials, self.acquaintance_dials);
         set(&mut limits.acquaintance_addresses, self.acquaintance_addresses);
         set_time(&mut limits.acquaintance_patience, self.acquaintance_patience_ms);
+        set(&mut limits.running_bytes, self.running_bytes);
+        set(&mut limits.overrun_per_unit, self.overrun_per_unit);
     }
 }
 

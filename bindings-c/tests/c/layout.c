@@ -128,6 +128,8 @@ int main(void) {
     FIELD(rt_limits, acquaintance_dials);
     FIELD(rt_limits, acquaintance_addresses);
     FIELD(rt_limits, acquaintance_patience_ms);
+    FIELD(rt_limits, running_bytes);
+    FIELD(rt_limits, overrun_per_unit);
     TYPE(rt_connect_options);
     FIELD(rt_connect_options, struct_size);
     FIELD(rt_connect_options, once);

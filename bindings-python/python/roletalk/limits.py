@@ -52,6 +52,9 @@ class Limits:
     stream_overrun: Optional[int] = None
     """What is held unread of a stream whose writer does not keep to its quota, as the originals may.
     Default 16 MiB; over it the stream is broken off."""
+    overrun_per_unit: Optional[int] = None
+    """What all streams of a unit hold unread beyond their windows. Default 256 MiB; a stream that would
+    need more is broken off."""
     request_timeout: Optional[float] = None
     """Default time for an answer. Default 300 s, as the original."""
     acquaintance_dials: Optional[int] = None

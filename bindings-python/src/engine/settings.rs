@@ -63,6 +63,7 @@ pub(super) fn set_limits(limits: &mut Limits, given: &Bound<'_, PyDict>) -> PyRe
             "streams" => limits.streams = size()?,
             "stream_window" => limits.stream_window = size()?,
             "stream_overrun" => limits.stream_overrun = size()?,
+            "overrun_per_unit" => limits.overrun_per_unit = size()?,
             "request_timeout" => limits.request_timeout = time()?,
             "acquaintance_dials" => limits.acquaintance_dials = size()?,
             "acquaintance_addresses" => limits.acquaintance_addresses = size()?,
