@@ -241,9 +241,16 @@ class Replay {
     }
   }
 
+  /** The player may know of its unit later than the other side has sent the end of the handshake. */
+  connected(player) {
+    this.connection ??= player.until('units', {}, (units) => units.length === 1);
+    return this.connection;
+  }
+
   /** Has the player do what the recorded application did; false when there is nothing to expect. */
   async act(frame, player) {
     const { type, role, event, corr, payload } = frame;
+    await this.connected(player);
     if (type === TYPE.ROLES) return this.changeRoles(frame.json.roles, player);
     if (type === TYPE.MESSAGE) {
       await player.ask('send', { role, event, data: toWire(payload), direct: true });
@@ -286,7 +293,10 @@ class Replay {
 
   async close({ ours, close, reason: text }, socket, player, closed) {
     if (!ours) return socket.close(close, text);
-    if (!closed && close === 4000) await player.ask('disconnect');
+    if (!closed && close === 4000) {
+      await this.connected(player);
+      await player.ask('disconnect');
+    }
     const { code, reason: said } = await socket.take(({ code: one }) => one !== undefined);
     // Who answers a close repeats the code; the text is for those who read logs.
     if (!closed && close === 4000) assert.deepEqual({ code, said }, { code: close, said: text });
