@@ -6,7 +6,7 @@ use engine::{PeerEvent, Unit};
 
 use crate::{
     closure::{Closure, Drop},
-    operation::{Operation, check_operation, put_operation},
+    operation::{Operation, put_operation},
     options::sized,
     peer, queue,
     status::{RT_OK, enter},
@@ -176,7 +176,7 @@ pub unsafe extern "C" fn rt_peer_on_event(
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
         let object = peer::get(peer)?;
-        check_operation(operation)?;
+        check_optional(operation, "operation")?;
         let closure = closure.bind(&object.queue)?;
         let mut events = object.peer.events();
         let telling = async move {
