@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use crate::{
-    closure::{Closure, Drop},
+    closure::{Closure, rt_drop},
     operation::*,
     options::{self, read_or_default, sized},
     queue::{self, Queue},
@@ -522,7 +522,7 @@ pub struct rt_readable_handler {
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: Drop,
+    pub drop: rt_drop,
 }
 
 /// Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
@@ -537,7 +537,7 @@ pub struct rt_writable_handler {
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: Drop,
+    pub drop: rt_drop,
 }
 
 /// What both directions of streams have in common.

@@ -5,7 +5,7 @@ use std::os::raw::c_void;
 use engine::{PeerEvent, Unit};
 
 use crate::{
-    closure::{Closure, Drop},
+    closure::{Closure, rt_drop},
     operation::{Operation, put_operation},
     options::sized,
     peer, queue,
@@ -78,7 +78,7 @@ pub struct rt_event_handler {
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: Drop,
+    pub drop: rt_drop,
 }
 
 sized!(rt_event);

@@ -5,7 +5,7 @@ use std::{os::raw::c_void, sync::Arc};
 use engine::{Answer, Call, Data, Unit};
 
 use crate::{
-    closure::{Closure, Drop},
+    closure::{Closure, rt_drop},
     options::sized,
     queue::{self, Item, Queue},
     status::{Failure, RT_CANCELED, RT_OK, enter},
@@ -41,7 +41,7 @@ pub struct rt_reply_handler {
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: Drop,
+    pub drop: rt_drop,
 }
 
 sized!(rt_reply);
@@ -140,7 +140,7 @@ fn call<F: Copy, T>(closure: Closure<F>, invoke: Invoke<F, T>, result: Result<T,
     closure.release_now();
 }
 
-impl<F: Copy + Send + 'static, T: 'static> std::ops::Drop for Completion<F, T> {
+impl<F: Copy + Send + 'static, T: 'static> Drop for Completion<F, T> {
     fn drop(&mut self) {
         if let Some(closure) = self.closure.take() {
             let canceled = Failure::new(RT_CANCELED, "The operation was canceled");
