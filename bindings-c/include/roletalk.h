@@ -486,9 +486,9 @@ typedef struct {
 } rt_reply;
 
 /**
- * Ends the life of `user_data`.
+ * Ends the life of `user_data`. NULL where nothing has to be done.
  */
-typedef void (*Drop)(void *user_data);
+typedef void (*rt_drop)(void *user_data);
 
 /**
  * Called with the end of an operation, where the peer's callbacks run.
@@ -505,7 +505,7 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    Drop drop;
+    rt_drop drop;
 } rt_reply_handler;
 
 /**
@@ -564,7 +564,7 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    Drop drop;
+    rt_drop drop;
 } rt_readable_handler;
 
 /**
@@ -583,7 +583,7 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    Drop drop;
+    rt_drop drop;
 } rt_writable_handler;
 
 /**
@@ -654,7 +654,7 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    Drop drop;
+    rt_drop drop;
 } rt_event_handler;
 
 /**
@@ -743,7 +743,7 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    Drop drop;
+    rt_drop drop;
 } rt_outcome_handler;
 
 /**
@@ -787,7 +787,7 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    Drop drop;
+    rt_drop drop;
 } rt_log_handler;
 
 /**
@@ -1032,7 +1032,7 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    Drop drop;
+    rt_drop drop;
 } rt_incoming_handler;
 
 /**
@@ -1112,7 +1112,7 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    Drop drop;
+    rt_drop drop;
 } rt_ready_handler;
 
 /**

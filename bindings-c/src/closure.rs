@@ -4,8 +4,8 @@ use std::{os::raw::c_void, sync::Arc};
 
 use crate::{queue::Queue, status::Failure};
 
-/// Ends the life of `user_data`.
-pub(crate) type Drop = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
+/// Ends the life of `user_data`. NULL where nothing has to be done.
+pub type rt_drop = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
 /// A function with its `user_data`, whose `drop` is called exactly once: when this is dropped, on the
 /// thread that runs the peer's callbacks.
@@ -18,7 +18,7 @@ pub(crate) struct Closure<F: Copy> {
 
 impl<F: Copy> Closure<F> {
     /// Takes over what the other side has given. From here on `drop` is called, whatever happens.
-    pub(crate) fn new(call: Option<F>, user_data: *mut c_void, drop: Drop) -> Closure<F> {
+    pub(crate) fn new(call: Option<F>, user_data: *mut c_void, drop: rt_drop) -> Closure<F> {
         Closure { call, release: Release { user_data, drop }, queue: None }
     }
 
@@ -45,7 +45,7 @@ impl<F: Copy> Closure<F> {
     }
 }
 
-impl<F: Copy> std::ops::Drop for Closure<F> {
+impl<F: Copy> Drop for Closure<F> {
     fn drop(&mut self) {
         let release = std::mem::replace(&mut self.release, Release::NOTHING);
         match self.queue.take() {
@@ -59,7 +59,7 @@ impl<F: Copy> std::ops::Drop for Closure<F> {
 /// A `user_data` whose life has ended.
 pub(crate) struct Release {
     user_data: *mut c_void,
-    drop: Drop,
+    drop: rt_drop,
 }
 
 // SAFETY: the header demands that `user_data` may be used on the thread that runs the callbacks, and

@@ -7,12 +7,14 @@ use std::{
     time::Duration,
 };
 
-use engine::{Answer, Data, Destination, Survey, Unit};
+use engine::{
+    Answer, Data, Destination, OpenStream, Readable, SendRequest, Survey, Unit, Writable,
+};
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use crate::{
-    closure::{Closure, Drop},
+    closure::{Closure, rt_drop},
     operation::*,
     options::{self, read_or_default, sized},
     queue::{self, Queue},
@@ -77,18 +79,20 @@ impl Options {
         Ok(Options { unit, unordered: options.unordered != 0, timeout_ms: options.timeout_ms })
     }
 
-    /// For an answer.
-    fn timeout(&self) -> Result<Option<Duration>, Failure> {
-        match u64::try_from(self.timeout_ms) {
-            Ok(0) => Ok(None),
-            Ok(millis) => Ok(Some(Duration::from_millis(millis))),
-            Err(_) => Err(Failure::invalid("The time for an answer is negative")),
-        }
+    /// For what is answered.
+    fn asking(self) -> Result<Asking, Failure> {
+        let timeout = match u64::try_from(self.timeout_ms) {
+            Ok(0) => None,
+            Ok(millis) => Some(Duration::from_millis(millis)),
+            Err(_) => return Err(Failure::invalid("The time for an answer is negative")),
+        };
+        Ok(Asking { unit: self.unit, unordered: self.unordered, timeout })
     }
 
-    /// For room.
+    /// For room. The thread that makes it does not wait for it.
     fn limit(&self) -> Limit {
         match self.timeout_ms {
+            _ if queue::is_inline() => Limit::Now,
             0 => Limit::Never,
             millis if millis < 0 => Limit::Now,
             millis => Limit::from_millis(millis),
@@ -103,17 +107,75 @@ impl Options {
     }
 }
 
-/// What all calls are given that send something.
-///
+/// How to ask.
+struct Asking {
+    unit: Option<Unit>,
+    unordered: bool,
+    timeout: Option<Duration>,
+}
+
+impl Asking {
+    fn request<'a>(&self, to: &'a Destination, event: &'a str, data: Data) -> SendRequest<'a> {
+        let mut request = to.request(event, data);
+        if let Some(unit) = &self.unit {
+            request = request.to(unit);
+        }
+        if let Some(timeout) = self.timeout {
+            request = request.timeout(timeout);
+        }
+        if self.unordered {
+            request = request.unordered();
+        }
+        request
+    }
+
+    fn open<'a, S: Stream>(
+        &self,
+        to: &'a Destination,
+        event: &'a str,
+        data: Data,
+    ) -> OpenStream<'a, S> {
+        let mut opening = S::open(to, event, data);
+        if let Some(unit) = &self.unit {
+            opening = opening.to(unit);
+        }
+        if let Some(timeout) = self.timeout {
+            opening = opening.timeout(timeout);
+        }
+        opening
+    }
+}
+
+/// What every call is given that sends something.
+struct Given<'a> {
+    object: Arc<DestinationObject>,
+    event: &'a str,
+    data: Data,
+    options: Options,
+}
+
+impl Given<'_> {
+    fn survey(self) -> Result<(Arc<DestinationObject>, Survey), Failure> {
+        let Given { object, event, data, options } = self;
+        options.not_for_units()?;
+        let survey = object.destination.survey_within(event, data, options.asking()?.timeout);
+        Ok((object, survey))
+    }
+}
+
 /// # Safety
 /// The pointers are as the header demands.
-unsafe fn asked<'a>(
+unsafe fn given<'a>(
+    destination: rt_destination,
     event: rt_string,
     data: rt_data,
     options: *const rt_send_options,
-) -> Result<(&'a str, Data, Options), Failure> {
+) -> Result<Given<'a>, Failure> {
+    let object = get(destination)?;
     // SAFETY: the caller's promise.
-    unsafe { Ok((event.get("event")?, data.get()?, Options::read(options)?)) }
+    let (event, data, options) =
+        unsafe { (event.get("event")?, data.get()?, Options::read(options)?) };
+    Ok(Given { object, event, data, options })
 }
 
 /// Waits until a unit serves the role: for `timeout_ms` milliseconds, without a limit if that is
@@ -156,9 +218,9 @@ pub unsafe extern "C" fn rt_destination_send(
     options: *const rt_send_options,
 ) -> i32 {
     enter(|| {
-        let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction.
-        let (event, data, options) = unsafe { asked(event, data, options) }?;
+        let given = unsafe { given(destination, event, data, options) }?;
+        let Given { object, event, data, options } = given;
         let mut message = object.destination.send(event, data);
         if let Some(unit) = &options.unit {
             message = message.to(unit);
@@ -171,8 +233,7 @@ pub unsafe extern "C" fn rt_destination_send(
         if let Poll::Ready(sent) = sending.poll_unpin(&mut Context::from_waker(Waker::noop())) {
             return Ok(sent.map(drop)?);
         }
-        let limit = if queue::is_inline() { Limit::Now } else { options.limit() };
-        object.wait(limit, sending).map_err(overloaded)??;
+        object.wait(options.limit(), sending).map_err(overloaded)??;
         Ok(())
     })
 }
@@ -200,21 +261,15 @@ pub unsafe extern "C" fn rt_destination_broadcast(
     count: *mut usize,
 ) -> i32 {
     enter(|| {
-        let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction.
-        let (event, data, options) = unsafe { asked(event, data, options) }?;
+        let given = unsafe { given(destination, event, data, options) }?;
+        let Given { object, event, data, options } = given;
         options.not_for_units()?;
-        if !count.is_null() {
-            check_out(count, "count")?;
-        }
-        let limit = if queue::is_inline() { Limit::Now } else { options.limit() };
+        check_optional(count, "count")?;
         let broadcast = object.destination.broadcast(event, data);
-        let taken = object.wait(limit, broadcast).map_err(overloaded)??;
-        match count.is_null() {
-            true => Ok(()),
-            // SAFETY: as above.
-            false => unsafe { put(count, taken, "count") },
-        }
+        let taken = object.wait(options.limit(), broadcast).map_err(overloaded)??;
+        // SAFETY: as above.
+        unsafe { put_optional(count, "count", || taken) }
     })
 }
 
@@ -224,19 +279,9 @@ struct AnswerObject(Outcome);
 /// # Safety
 /// `answer` is NULL or points to an `rt_answer`.
 unsafe fn put_answer(answer: *mut rt_answer, outcome: Outcome) -> Result<(), Failure> {
-    if answer.is_null() {
-        return Ok(());
-    }
-    let id = table::insert(Arc::new(AnswerObject(outcome)));
+    let insert = || rt_answer { id: table::insert(Arc::new(AnswerObject(outcome))) };
     // SAFETY: the caller's promise.
-    unsafe { put(answer, rt_answer { id }, "answer") }
-}
-
-fn check_answer(answer: *mut rt_answer) -> Result<(), Failure> {
-    match answer.is_null() {
-        true => Ok(()),
-        false => check_out(answer, "answer"),
-    }
+    unsafe { put_optional(answer, "answer", insert) }
 }
 
 /// Asks, and waits for the answer. `options` may be NULL; `options->timeout_ms` limits the whole.
@@ -256,35 +301,17 @@ pub unsafe extern "C" fn rt_destination_request(
     answer: *mut rt_answer,
 ) -> i32 {
     enter(|| {
-        let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction.
-        let (event, data, options) = unsafe { asked(event, data, options) }?;
-        check_answer(answer)?;
+        let given = unsafe { given(destination, event, data, options) }?;
+        let Given { object, event, data, options } = given;
+        let asking = options.asking()?;
+        check_optional(answer, "answer")?;
         check_may_wait(Limit::Never)?;
-        let request = request(&object.destination, event, data, &options)?;
+        let request = asking.request(&object.destination, event, data);
         let answered = object.wait(Limit::Never, request.into_future())??;
         // SAFETY: as above.
         unsafe { put_answer(answer, Outcome::of(Ok(answered))) }
     })
-}
-
-fn request<'a>(
-    destination: &'a Destination,
-    event: &'a str,
-    data: Data,
-    options: &Options,
-) -> Result<engine::SendRequest<'a>, Failure> {
-    let mut request = destination.request(event, data);
-    if let Some(unit) = &options.unit {
-        request = request.to(unit);
-    }
-    if let Some(timeout) = options.timeout()? {
-        request = request.timeout(timeout);
-    }
-    if options.unordered {
-        request = request.unordered();
-    }
-    Ok(request)
 }
 
 /// Asks, without waiting: `handler` is called with the answer, once. `options` may be NULL. `operation`,
@@ -305,42 +332,29 @@ pub unsafe extern "C" fn rt_destination_request_async(
 ) -> i32 {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
-        let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction, here and below.
-        let (event, copy, options) = unsafe { asked(event, data, options) }?;
-        options.timeout()?;
-        // SAFETY: as above.
-        unsafe { clear_operation(operation) }?;
+        let given = unsafe { given(destination, event, data, options) }?;
+        let Given { object, event, data: copy, options } = given;
+        let asking = options.asking()?;
+        check_optional(operation, "operation")?;
         let completion = Completion::new(closure, &object.queue, invoke_reply)?;
-        let completion = match request(&object.destination, event, copy, &options)?
-            .call(completion, Asked::answered)
-        {
+        let request = asking.request(&object.destination, event, copy);
+        let completion = match request.call(completion, Asked::answered) {
             // SAFETY: as above.
             Ok(call) => return unsafe { put_operation(operation, Operation::Request(call)) },
             Err((completion, None)) => completion,
-            Err((completion, Some(error))) => {
-                completion.give_up();
-                return Err(error.into());
-            }
+            Err((completion, Some(error))) => return completion.refuse(error.into()),
         };
-        // It has to wait for room.
+        // It has to wait for room, which is rare: only now is there a second copy.
         // SAFETY: as above.
         let data = match unsafe { data.get() } {
             Ok(data) => data,
-            Err(failure) => {
-                completion.give_up();
-                return Err(failure);
-            }
+            Err(failure) => return completion.refuse(failure),
         };
         let (event, to) = (Box::<str>::from(event), object.clone());
-        let asking = async move {
-            match request(&to.destination, &event, data, &options) {
-                Ok(request) => request.await,
-                Err(_) => Err(engine::Error::new(engine::ErrorKind::InvalidArgument, "")),
-            }
-        };
+        let waiting = async move { asking.request(&to.destination, &event, data).await };
         // SAFETY: as above.
-        unsafe { start(asking, completion, operation, |answer| Outcome::of(Ok(answer))) }
+        unsafe { start(waiting, completion, operation, |answer| Outcome::of(Ok(answer))) }
     })
 }
 
@@ -401,12 +415,10 @@ pub unsafe extern "C" fn rt_destination_survey(
     survey: *mut rt_survey,
 ) -> i32 {
     enter(|| {
-        let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction.
-        let (event, data, options) = unsafe { asked(event, data, options) }?;
-        options.not_for_units()?;
+        let given = unsafe { given(destination, event, data, options) }?;
         check_out(survey, "survey")?;
-        let made = object.destination.survey_within(event, data, options.timeout()?);
+        let (object, made) = given.survey()?;
         let runtime = object.runtime.clone();
         let id = table::insert(Arc::new(SurveyObject { survey: Mutex::new(made), runtime }));
         // SAFETY: as above.
@@ -477,13 +489,11 @@ pub unsafe extern "C" fn rt_destination_survey_async(
 ) -> i32 {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
-        let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction, here and below.
-        let (event, data, options) = unsafe { asked(event, data, options) }?;
-        options.not_for_units()?;
-        check_operation(operation)?;
+        let given = unsafe { given(destination, event, data, options) }?;
+        check_optional(operation, "operation")?;
+        let (object, mut survey) = given.survey()?;
         let closure = closure.bind(&object.queue)?;
-        let mut survey = object.destination.survey_within(event, data, options.timeout()?);
         let hearing = async move {
             let mut remaining = survey.asked();
             while let Some((unit, answer)) = survey.next().await {
@@ -512,7 +522,7 @@ pub struct rt_readable_handler {
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: Drop,
+    pub drop: rt_drop,
 }
 
 /// Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
@@ -527,82 +537,107 @@ pub struct rt_writable_handler {
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: Drop,
+    pub drop: rt_drop,
 }
 
-/// Opens a stream in the way that both directions share.
-macro_rules! open {
-    ($open:ident, $destination:expr, $event:expr, $data:expr, $options:expr) => {{
-        let mut opening = $destination.$open($event, $data);
-        if let Some(unit) = &$options.unit {
-            opening = opening.to(unit);
+/// What both directions of streams have in common.
+trait Stream: Sized + Send + 'static {
+    /// What the program gets.
+    type Handle: Copy;
+    const NONE: Self::Handle;
+
+    fn open<'a>(to: &'a Destination, event: &'a str, data: Data) -> OpenStream<'a, Self>;
+
+    fn insert(self, queue: Arc<Queue>) -> Self::Handle;
+}
+
+impl Stream for Readable {
+    type Handle = rt_readable;
+    const NONE: rt_readable = rt_readable { id: 0 };
+
+    fn open<'a>(to: &'a Destination, event: &'a str, data: Data) -> OpenStream<'a, Readable> {
+        to.readable(event, data)
+    }
+
+    fn insert(self, queue: Arc<Queue>) -> rt_readable {
+        ReadEnd::insert(self, queue)
+    }
+}
+
+impl Stream for Writable {
+    type Handle = rt_writable;
+    const NONE: rt_writable = rt_writable { id: 0 };
+
+    fn open<'a>(to: &'a Destination, event: &'a str, data: Data) -> OpenStream<'a, Writable> {
+        to.writable(event, data)
+    }
+
+    fn insert(self, queue: Arc<Queue>) -> rt_writable {
+        WriteEnd::insert(self, queue)
+    }
+}
+
+impl Given<'_> {
+    /// # Safety
+    /// `stream` and `answer` are NULL or point to such handles.
+    unsafe fn open<S: Stream>(
+        self,
+        stream: *mut S::Handle,
+        answer: *mut rt_answer,
+    ) -> Result<(), Failure> {
+        let Given { object, event, data, options } = self;
+        let asking = options.asking()?;
+        check_out(stream, "stream")?;
+        check_optional(answer, "answer")?;
+        check_may_wait(Limit::Never)?;
+        let opening = asking.open::<S>(&object.destination, event, data);
+        let (opened, answered) = object.wait(Limit::Never, opening.into_future())??;
+        // SAFETY: the caller's promise.
+        unsafe {
+            put_answer(answer, Outcome::of(Ok(answered)))?;
+            put(stream, opened.insert(object.queue.clone()), "stream")
         }
-        if let Ok(Some(timeout)) = $options.timeout() {
-            opening = opening.timeout(timeout);
-        }
-        opening.into_future()
-    }};
+    }
+
+    /// # Safety
+    /// `operation` is NULL or points to an `rt_operation`.
+    unsafe fn open_async<S: Stream>(
+        self,
+        closure: Closure<OpenedCall<S>>,
+        operation: *mut rt_operation,
+    ) -> Result<(), Failure> {
+        let Given { object, event, data, options } = self;
+        let asking = options.asking()?;
+        let completion = Completion::new(closure, &object.queue, invoke_opened::<S>)?;
+        let event = Box::<str>::from(event);
+        let opening = async move {
+            let opened = asking.open::<S>(&object.destination, &event, data).await?;
+            Ok((opened, object.queue.clone()))
+        };
+        let outcome = |((stream, answer), queue)| (Outcome::of(Ok(answer)), Some((stream, queue)));
+        // SAFETY: the caller's promise.
+        unsafe { start(opening, completion, operation, outcome) }
+    }
 }
 
-/// What both directions do to open a stream and wait for it.
-macro_rules! open_and_wait {
-    ($open:ident, $End:ident, $destination:ident, $event:ident, $data:ident, $options:ident, $stream:ident,
-     $answer:ident) => {
-        enter(|| {
-            let object = get($destination)?;
-            // SAFETY: the contract of pointers in the header's introduction.
-            let (event, data, options) = unsafe { asked($event, $data, $options) }?;
-            options.timeout()?;
-            check_out($stream, "stream")?;
-            check_answer($answer)?;
-            check_may_wait(Limit::Never)?;
-            let opening = open!($open, object.destination, event, data, options);
-            let (opened, answered) = object.wait(Limit::Never, opening)??;
-            let end = $End::insert(opened, object.queue.clone());
-            // SAFETY: as above.
-            unsafe {
-                put_answer($answer, Outcome::of(Ok(answered)))?;
-                put($stream, end, "stream")
-            }
-        })
-    };
-}
+type OpenedCall<S> =
+    unsafe extern "C" fn(*mut c_void, *const rt_reply, stream: <S as Stream>::Handle);
 
-/// What both directions do to open a stream and call back.
-macro_rules! open_async {
-    ($open:ident, $End:ident, $Handle:ident,
-     ($destination:ident, $event:ident, $data:ident, $options:ident, $handler:ident, $operation:ident)) => {{
-        let closure = Closure::new($handler.call, $handler.user_data, $handler.drop);
-        enter(move || {
-            let object = get($destination)?;
-            // SAFETY: the contract of pointers in the header's introduction, here and below.
-            let (event, data, options) = unsafe { asked($event, $data, $options) }?;
-            options.timeout()?;
-            let completion = Completion::new(
-                closure,
-                &object.queue,
-                |call, user_data, result: Result<(Outcome, Option<_>), Failure>| {
-                    let failed = |failure| (Outcome::failed(failure), None);
-                    let (outcome, stream) = result.unwrap_or_else(failed);
-                    let view = outcome.view(queue::lend_unit);
-                    let insert = |(stream, queue)| $End::insert(stream, queue);
-                    let stream = stream.map_or($Handle { id: 0 }, insert);
-                    // SAFETY: function and argument belong together; the view points into `outcome`, and
-                    // no lock is held.
-                    unsafe { call(user_data, &view, stream) };
-                },
-            )?;
-            let (event, to) = (Box::<str>::from(event), object.clone());
-            let opening = async move {
-                let opened = open!($open, to.destination, &event, data, options).await?;
-                Ok((opened, to.queue.clone()))
-            };
-            let outcome =
-                |((stream, answer), queue)| (Outcome::of(Ok(answer)), Some((stream, queue)));
-            // SAFETY: as above.
-            unsafe { start(opening, completion, $operation, outcome) }
-        })
-    }};
+/// An outcome, and the stream with what its handle is made of.
+type Opened<S> = (Outcome, Option<(S, Arc<Queue>)>);
+
+/// For [`Completion`]: only here, where it is called, is a handle made.
+fn invoke_opened<S: Stream>(
+    call: OpenedCall<S>,
+    user_data: *mut c_void,
+    result: Result<Opened<S>, Failure>,
+) {
+    let (outcome, stream) = result.unwrap_or_else(|failure| (Outcome::failed(failure), None));
+    let view = outcome.view(queue::lend_unit);
+    let stream = stream.map_or(S::NONE, |(stream, queue)| stream.insert(queue));
+    // SAFETY: function and argument belong together; the view points into `outcome`, and no lock is
+    // held.
+    unsafe { call(user_data, &view, stream) };
 }
 
 /// Asks for a stream to read, and waits until it is accepted. `options` may be NULL;
@@ -621,7 +656,8 @@ pub unsafe extern "C" fn rt_destination_readable(
     stream: *mut rt_readable,
     answer: *mut rt_answer,
 ) -> i32 {
-    open_and_wait!(readable, ReadEnd, destination, event, data, options, stream, answer)
+    // SAFETY: the contract of pointers in the header's introduction.
+    enter(|| unsafe { given(destination, event, data, options)?.open::<Readable>(stream, answer) })
 }
 
 /// Asks for a stream to write, and waits until it is accepted, as rt_destination_readable. The caller
@@ -637,7 +673,8 @@ pub unsafe extern "C" fn rt_destination_writable(
     stream: *mut rt_writable,
     answer: *mut rt_answer,
 ) -> i32 {
-    open_and_wait!(writable, WriteEnd, destination, event, data, options, stream, answer)
+    // SAFETY: the contract of pointers in the header's introduction.
+    enter(|| unsafe { given(destination, event, data, options)?.open::<Writable>(stream, answer) })
 }
 
 /// Asks for a stream to read, without waiting: `handler` is called once. `options` and `operation` may
@@ -653,12 +690,11 @@ pub unsafe extern "C" fn rt_destination_readable_async(
     handler: rt_readable_handler,
     operation: *mut rt_operation,
 ) -> i32 {
-    open_async!(
-        readable,
-        ReadEnd,
-        rt_readable,
-        (destination, event, data, options, handler, operation)
-    )
+    let closure = Closure::new(handler.call, handler.user_data, handler.drop);
+    // SAFETY: the contract of pointers in the header's introduction.
+    enter(move || unsafe {
+        given(destination, event, data, options)?.open_async::<Readable>(closure, operation)
+    })
 }
 
 /// Asks for a stream to write, without waiting: `handler` is called once. `options` and `operation` may
@@ -674,10 +710,9 @@ pub unsafe extern "C" fn rt_destination_writable_async(
     handler: rt_writable_handler,
     operation: *mut rt_operation,
 ) -> i32 {
-    open_async!(
-        writable,
-        WriteEnd,
-        rt_writable,
-        (destination, event, data, options, handler, operation)
-    )
+    let closure = Closure::new(handler.call, handler.user_data, handler.drop);
+    // SAFETY: the contract of pointers in the header's introduction.
+    enter(move || unsafe {
+        given(destination, event, data, options)?.open_async::<Writable>(closure, operation)
+    })
 }

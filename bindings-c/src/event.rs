@@ -5,8 +5,8 @@ use std::os::raw::c_void;
 use engine::{PeerEvent, Unit};
 
 use crate::{
-    closure::{Closure, Drop},
-    operation::{Operation, check_operation, put_operation},
+    closure::{Closure, rt_drop},
+    operation::{Operation, put_operation},
     options::sized,
     peer, queue,
     status::{RT_OK, enter},
@@ -78,7 +78,7 @@ pub struct rt_event_handler {
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: Drop,
+    pub drop: rt_drop,
 }
 
 sized!(rt_event);
@@ -176,7 +176,7 @@ pub unsafe extern "C" fn rt_peer_on_event(
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
         let object = peer::get(peer)?;
-        check_operation(operation)?;
+        check_optional(operation, "operation")?;
         let closure = closure.bind(&object.queue)?;
         let mut events = object.peer.events();
         let telling = async move {

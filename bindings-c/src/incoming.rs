@@ -9,7 +9,7 @@ use bytes::Bytes;
 use engine::{Context, Data, Deferred, Error, ErrorKind, Kind};
 
 use crate::{
-    closure::{Closure, Drop},
+    closure::{Closure, rt_drop},
     options::{self, sized},
     queue::{self, Item, Queue},
     role::Layers,
@@ -51,7 +51,7 @@ pub struct rt_incoming_handler {
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: Drop,
+    pub drop: rt_drop,
 }
 
 /// How something that middleware has passed on was answered. Valid during the call.
@@ -79,7 +79,7 @@ pub struct rt_outcome_handler {
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: Drop,
+    pub drop: rt_drop,
 }
 
 sized!(rt_incoming rt_outcome);

@@ -22,7 +22,7 @@ use tracing::{
 };
 
 use crate::{
-    closure::{Closure, Drop},
+    closure::{Closure, rt_drop},
     peer::spawn,
     process,
     status::{Failure, enter},
@@ -70,7 +70,7 @@ pub struct rt_log_handler {
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: Drop,
+    pub drop: rt_drop,
 }
 
 type LogClosure = Closure<unsafe extern "C" fn(*mut c_void, *const rt_log_record)>;

@@ -5,7 +5,7 @@ use std::{os::raw::c_void, sync::Arc};
 use engine::{Answer, Call, Data, Unit};
 
 use crate::{
-    closure::{Closure, Drop},
+    closure::{Closure, rt_drop},
     options::sized,
     queue::{self, Item, Queue},
     status::{Failure, RT_CANCELED, RT_OK, enter},
@@ -41,7 +41,7 @@ pub struct rt_reply_handler {
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: Drop,
+    pub drop: rt_drop,
 }
 
 sized!(rt_reply);
@@ -125,10 +125,11 @@ impl<F: Copy + Send, T> Completion<F, T> {
     }
 
     /// Gives the closure up without a call: the operation did not begin.
-    pub(crate) fn give_up(mut self) {
+    pub(crate) fn refuse(mut self, failure: Failure) -> Result<(), Failure> {
         if let Some(closure) = self.closure.take() {
             closure.release_now();
         }
+        Err(failure)
     }
 }
 
@@ -139,7 +140,7 @@ fn call<F: Copy, T>(closure: Closure<F>, invoke: Invoke<F, T>, result: Result<T,
     closure.release_now();
 }
 
-impl<F: Copy + Send + 'static, T: 'static> std::ops::Drop for Completion<F, T> {
+impl<F: Copy + Send + 'static, T: 'static> Drop for Completion<F, T> {
     fn drop(&mut self) {
         if let Some(closure) = self.closure.take() {
             let canceled = Failure::new(RT_CANCELED, "The operation was canceled");
@@ -180,10 +181,11 @@ where
     F: Copy + Send + 'static,
     T: 'static,
 {
+    // There may be nothing to cancel in the end.
     // SAFETY: the caller's promise.
-    if let Err(failure) = unsafe { clear_operation(operation) } {
-        completion.give_up();
-        return Err(failure);
+    if let Err(failure) = unsafe { put_optional(operation, "operation", || rt_operation { id: 0 }) }
+    {
+        return completion.refuse(failure);
     }
     let queue = completion.queue.clone();
     let started =
@@ -194,8 +196,7 @@ where
         // SAFETY: the caller's promise.
         Ok(task) => unsafe { put_operation(operation, Operation::Task(task)) },
         Err((Err(error), (completion, _))) if never_began(&error) => {
-            completion.give_up();
-            Err(error.into())
+            completion.refuse(error.into())
         }
         Err((Err(error), (completion, _))) => {
             let call = move || completion.complete(Err(error.into()));
@@ -243,31 +244,9 @@ pub(crate) unsafe fn put_operation(
     operation: *mut rt_operation,
     what: Operation,
 ) -> Result<(), Failure> {
-    if operation.is_null() {
-        return Ok(());
-    }
-    let id = table::insert(Arc::new(what));
+    let insert = || rt_operation { id: table::insert(Arc::new(what)) };
     // SAFETY: the caller's promise.
-    unsafe { put(operation, rt_operation { id }, "operation") }
-}
-
-/// There may be nothing to cancel in the end.
-///
-/// # Safety
-/// As [`put_operation`].
-pub(crate) unsafe fn clear_operation(operation: *mut rt_operation) -> Result<(), Failure> {
-    match operation.is_null() {
-        true => Ok(()),
-        // SAFETY: the caller's promise.
-        false => unsafe { put(operation, rt_operation { id: 0 }, "operation") },
-    }
-}
-
-pub(crate) fn check_operation(operation: *mut rt_operation) -> Result<(), Failure> {
-    match operation.is_null() {
-        true => Ok(()),
-        false => check_out(operation, "operation"),
-    }
+    unsafe { put_optional(operation, "operation", insert) }
 }
 
 /// Cancels an operation: its callback is called with RT_CANCELED soon; a subscription is called no

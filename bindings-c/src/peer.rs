@@ -576,18 +576,13 @@ pub extern "C" fn rt_peer_close(peer: rt_peer) -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_peer_drain(peer: rt_peer, timeout_ms: u64, finished: *mut i32) -> i32 {
     enter(|| {
-        if !finished.is_null() {
-            check_out(finished, "finished")?;
-        }
+        check_optional(finished, "finished")?;
         let object = table::remove::<PeerObject>(peer.id)?;
         let (report, reported) = mpsc::channel();
         object.end(Stop::Drain(Duration::from_millis(timeout_ms), report));
-        if finished.is_null() {
-            return Ok(());
-        }
-        let done = reported.try_recv().unwrap_or(false);
+        let done = || i32::from(reported.try_recv().unwrap_or(false));
         // SAFETY: the contract of pointers in the header's introduction.
-        unsafe { put(finished, i32::from(done), "finished") }
+        unsafe { put_optional(finished, "finished", done) }
     })
 }
 
@@ -765,9 +760,7 @@ pub unsafe extern "C" fn rt_peer_listen(
         let address = unsafe { address.get("address") }?;
         // SAFETY: as above.
         let options = unsafe { read_or_default(options)?.get() }?;
-        if !listener.is_null() {
-            check_out(listener, "listener")?;
-        }
+        check_optional(listener, "listener")?;
         let made = object.wait(Limit::Never, object.peer.listen_with(address, options))??;
         let mut owned = object.owned()?;
         let handle = rt_listener { id: table::insert(Arc::new(ListenerObject(made))) };
@@ -775,11 +768,8 @@ pub unsafe extern "C" fn rt_peer_listen(
             owned.listeners.retain(|known| table::get::<ListenerObject>(known.id).is_ok());
         }
         owned.listeners.push(handle);
-        match listener.is_null() {
-            true => Ok(()),
-            // SAFETY: as above.
-            false => unsafe { put(listener, handle, "listener") },
-        }
+        // SAFETY: as above.
+        unsafe { put_optional(listener, "listener", || handle) }
     })
 }
 
@@ -883,16 +873,11 @@ pub unsafe extern "C" fn rt_peer_connect(
         let address = unsafe { address.get("address") }?;
         // SAFETY: as above.
         let options = unsafe { read_or_default(options)?.get() }?;
-        if !unit.is_null() {
-            check_out(unit, "unit")?;
-        }
+        check_optional(unit, "unit")?;
         check_may_wait(Limit::Never)?;
         let connected = object.wait(Limit::Never, object.peer.connect_with(address, options))??;
-        match unit.is_null() {
-            true => Ok(()),
-            // SAFETY: as above.
-            false => unsafe { put(unit, unit::insert(connected.unit().clone()), "unit") },
-        }
+        // SAFETY: as above.
+        unsafe { put_optional(unit, "unit", || unit::insert(connected.unit().clone())) }
     })
 }
 
@@ -987,9 +972,7 @@ pub unsafe extern "C" fn rt_fd(peer: rt_peer, fd: *mut i32) -> i32 {
 pub unsafe extern "C" fn rt_poll(peer: rt_peer, timeout_ms: i64, count: *mut usize) -> i32 {
     enter(|| {
         let object = get(peer)?;
-        if !count.is_null() {
-            check_out(count, "count")?;
-        }
+        check_optional(count, "count")?;
         const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
         let until = match Limit::from_millis(timeout_ms) {
             Limit::Now => None,
@@ -997,10 +980,8 @@ pub unsafe extern "C" fn rt_poll(peer: rt_peer, timeout_ms: i64, count: *mut usi
             Limit::Never => Instant::now().checked_add(LONG),
         };
         let (done, mut ended) = object.queue.poll(until)?;
-        if !count.is_null() {
-            // SAFETY: the contract of pointers in the header's introduction.
-            unsafe { put(count, done, "count") }?;
-        }
+        // SAFETY: the contract of pointers in the header's introduction.
+        unsafe { put_optional(count, "count", || done) }?;
         if object.is_ending() && !queue::in_callback() {
             // Closed in a callback just now, or by another thread.
             object.end(Stop::Close);

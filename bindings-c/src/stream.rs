@@ -17,7 +17,7 @@ use futures_util::{SinkExt, Stream};
 use tokio::io::AsyncWrite;
 
 use crate::{
-    closure::{Closure, Drop},
+    closure::{Closure, rt_drop},
     queue::Queue,
     status::{Failure, RT_IO, RT_STREAM_CLOSED, RT_TIMEOUT, RT_WOULD_BLOCK, enter},
     table,
@@ -36,7 +36,7 @@ pub struct rt_ready_handler {
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: Drop,
+    pub drop: rt_drop,
 }
 
 /// Who waits for a stream: a stream itself knows one waker, here many may wait.

@@ -103,6 +103,30 @@ pub(crate) fn check_out<T>(to: *mut T, what: &str) -> Result<(), Failure> {
     }
 }
 
+/// As [`put`], for a result that the other side need not want: then it is not made.
+///
+/// # Safety
+/// As [`put`].
+pub(crate) unsafe fn put_optional<T: Copy>(
+    to: *mut T,
+    what: &str,
+    make: impl FnOnce() -> T,
+) -> Result<(), Failure> {
+    check_optional(to, what)?;
+    match to.is_null() {
+        true => Ok(()),
+        // SAFETY: the caller's promise.
+        false => unsafe { put(to, make(), what) },
+    }
+}
+
+pub(crate) fn check_optional<T>(to: *mut T, what: &str) -> Result<(), Failure> {
+    match to.is_null() {
+        true => Ok(()),
+        false => check_out(to, what),
+    }
+}
+
 /// Copies text to a buffer of the other side's and tells its length, also when the buffer is too
 /// small.
 ///

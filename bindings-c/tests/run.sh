@@ -27,6 +27,11 @@ for name in $(cat "$here/tests/symbols.txt"); do
     grep -q "\b$name(" "$here/include/roletalk.h" || fail "$name is not in roletalk.h"
     grep -q "\b$name(" "$here"/tests/c/*.[ch] || fail "no test calls $name"
 done
+# What the header defines for every program that includes it.
+{
+    sed -n 's/^#define \([A-Za-z_0-9]*\).*/\1/p; s/^} \([A-Za-z_0-9]*\);/\1/p' "$here/include/roletalk.h"
+    sed -n 's/^typedef .*(\*\([A-Za-z_0-9]*\)).*/\1/p' "$here/include/roletalk.h"
+} | grep -v '^rt_\|^RT_\|^ROLETALK_H$' && fail "roletalk.h defines names that are not its own"
 readelf -d "$stage/lib/libroletalk.so" | grep -q 'SONAME.*\[libroletalk\.so\.0\]' || fail "soname"
 
 flags=$(pkg-config --cflags roletalk)
