@@ -6,6 +6,7 @@ SECONDS_OF_FUZZ ?= 60
 FUZZ_TARGETS = frames handshake websocket stream
 
 PYTHON ?= python3
+MEMCHECK_PYTHON = data messages requests streams roles events limits
 VENV = .venv
 VENV_PYTHON = $(VENV)/bin/python
 # The extension module needs CPython 3.9.
@@ -20,7 +21,7 @@ NODE_LIBRARY = target/release/libroletalk_node.$(if $(filter Darwin,$(shell unam
 NODE_ADDON = bindings-node/prebuilds/$(NODE_PLATFORM)/roletalk.node
 
 .PHONY: all build node python dist dist-python test-node test-node-versions test-python \
-	bench-node bench-python interop scenarios players demo test bench soak fuzz lint fmt
+	memcheck-python bench-node bench-python interop scenarios players demo test bench soak fuzz lint fmt
 
 all: build
 
@@ -93,6 +94,14 @@ test-python: python
 	cd bindings-python && ../$(VENV_PYTHON) -m mypy
 	cd bindings-python && ../$(VENV_PYTHON) -m mypy.stubtest roletalk
 	cd bindings-python && ../$(VENV)/bin/pyright --pythonpath ../$(VENV_PYTHON) -p .
+	@if command -v valgrind >/dev/null; then $(MAKE) --no-print-directory memcheck-python; \
+	else echo "valgrind is not installed: the extension module is not run under it"; fi
+
+## Those tests of the Python package that use one process, under valgrind, with Rust's own checks.
+memcheck-python: $(VENV)/.requirements
+	$(CARGO) build --locked -p roletalk-python
+	cd bindings-python && ../$(VENV_PYTHON) tests/memcheck.py \
+		../target/debug/libroletalk_engine.so $(MEMCHECK_PYTHON:%=tests/test_%.py)
 
 ## What was recorded of the originals, replayed against this implementation, and this implementation
 ## beside the originals, as far as they are here. See interop/README.md.

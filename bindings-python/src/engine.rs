@@ -17,7 +17,7 @@ mod settings;
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
@@ -62,6 +62,8 @@ pub struct Engine {
     thread: AtomicUsize,
     /// The loop will call `flush`.
     armed: AtomicBool,
+    /// How often the loop was asked to.
+    armings: AtomicU64,
     /// The listener wants to know when nothing is under way.
     draining: AtomicBool,
 }
@@ -141,6 +143,7 @@ impl Engine {
             let Some(host) = lock(&self.host).clone() else { return Ok(()) };
             host.call_soon.bind(py).call1((&host.flush,))?;
             self.armed.store(true, Relaxed);
+            self.armings.fetch_add(1, Relaxed);
         }
         Ok(())
     }

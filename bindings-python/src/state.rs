@@ -9,7 +9,9 @@ use std::{
 
 use roletalk::{
     Data, Error, ErrorKind,
-    engine::{ConnId, Engine, EngineEvent, Moment, Responder, StreamOffer, Unit, UnitId},
+    engine::{
+        ConnId, Engine, EngineEvent, Event, Incoming, Moment, Responder, StreamOffer, Unit, UnitId,
+    },
     wire::Payload,
 };
 use rustc_hash::FxHashMap;
@@ -25,11 +27,26 @@ const STAND_IN: usize = 1 << 20;
 /// How long reading stops when too many handlers are running, before work is dropped.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What a handler was called for, and how it is answered.
+/// What a handler was called for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Question {
-    /// A message, or a stream that was answered: nobody waits.
-    None,
+pub(crate) struct Question {
+    pub(crate) way: Way,
+    /// Bytes that the unit counts as held until it is answered.
+    held: usize,
+}
+
+impl Question {
+    /// What came is [held](State::poll_event) already.
+    pub(crate) fn new(way: Way, incoming: &Incoming) -> Question {
+        Question { way, held: incoming.size() }
+    }
+}
+
+/// Where the answer goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    /// Nobody waits: it was a message, or a stream that was answered.
+    Nowhere,
     Request(Responder),
     Stream(StreamOffer),
 }
@@ -94,10 +111,13 @@ pub(crate) struct State {
     links: FxHashMap<ConnId, Link>,
     fresh: Vec<ConnId>,
     paused: Vec<ConnId>,
-    /// Answers that wait for room in their unit's queue. Their handlers count as running.
+    /// Answers that wait for room in their unit's queue. Their handlers count as running, and the
+    /// answers as what is held for these.
     late: FxHashMap<UnitId, VecDeque<LateAnswer>>,
     actions: Vec<Action>,
     buffer: Vec<u8>,
+    /// There may be events that were not handed out yet.
+    backlog: bool,
     /// The application has closed the peer.
     closed: bool,
     /// There is one as soon as there is a guard.
@@ -114,6 +134,7 @@ impl State {
             late: FxHashMap::default(),
             actions: Vec::new(),
             buffer: Vec::new(),
+            backlog: false,
             closed: false,
             waker: None,
         }
@@ -163,6 +184,10 @@ impl State {
     /// A socket is readable.
     pub(crate) fn readable(&mut self, conn: ConnId, now: Moment) {
         let Some(link) = self.links.get_mut(&conn) else { return };
+        // What came before is to be handed out first, or it would pile up. The loop calls again.
+        if self.backlog {
+            return;
+        }
         let Some(socket) = &mut link.socket else { return };
         if link.gone || (link.paused && !link.parting) {
             return;
@@ -234,11 +259,23 @@ impl State {
     }
 
     fn consider_pause(&mut self, conn: ConnId, now: Moment) {
-        let Some(link) = self.links.get_mut(&conn) else { return };
-        if !link.paused && must_pause(&self.engine, conn, link, now) {
-            link.paused = true;
-            self.paused.push(conn);
-            self.actions.push(Action::Pause(conn));
+        let State { links, paused, engine, actions, .. } = self;
+        let mut pause = |conn: ConnId, link: &mut Link| {
+            let must = !link.paused && must_pause(engine, conn, link, now);
+            if must {
+                link.paused = true;
+                paused.push(conn);
+                actions.push(Action::Pause(conn));
+            }
+            must
+        };
+        let Some(link) = links.get_mut(&conn) else { return };
+        let unit = link.unit;
+        // Too much work for the unit concerns its other connections, too.
+        if pause(conn, link) && link.overrun_since.is_some() {
+            for (conn, link) in links.iter_mut().filter(|(_, link)| link.unit == unit) {
+                pause(*conn, link);
+            }
         }
     }
 
@@ -384,18 +421,21 @@ impl State {
     pub(crate) fn answer(
         &mut self,
         unit: UnitId,
-        question: Question,
+        mut question: Question,
         outcome: Result<Payload<'_>, &str>,
         now: Moment,
     ) {
         let late = &mut self.late;
         self.engine.with_unit(unit, now, |machine| {
-            let nobody = matches!(question, Question::None);
+            let nobody = matches!(question.way, Way::Nowhere);
             // Answers of different requests have no order, but one that is late must not starve.
             if nobody || !machine.is_open() || (!late.contains_key(&unit) && machine.has_room()) {
                 return answer(machine, question, outcome);
             }
             machine.note_full(now);
+            machine.release(question.held);
+            question.held = outcome.map_or_else(str::len, |payload| payload.bytes.len());
+            machine.hold(question.held);
             let outcome = outcome.map(Data::from).map_err(str::to_owned);
             late.entry(unit).or_default().push_back((question, outcome));
         });
@@ -436,8 +476,29 @@ impl State {
         units.map(Unit::busy).sum()
     }
 
-    pub(crate) fn poll_event(&mut self) -> Option<EngineEvent<u32>> {
-        self.engine.poll_event()
+    /// The next event. What it hands over to a handler counts as held from now on.
+    pub(crate) fn poll_event(&mut self, now: Moment) -> Option<EngineEvent<u32>> {
+        let event = self.engine.poll_event();
+        self.backlog = event.is_some();
+        let event = event?;
+        if let EngineEvent::Unit {
+            unit,
+            event:
+                Event::Message(incoming)
+                | Event::Request(incoming, _)
+                | Event::StreamRequest(incoming, _),
+        } = &event
+        {
+            let size = incoming.size();
+            let overrun = self.engine.with_unit(*unit, now, |unit| {
+                unit.hold(size);
+                unit.is_overrun()
+            });
+            if overrun == Some(true) {
+                self.consider_pause(incoming.connection(), now);
+            }
+        }
+        Some(event)
     }
 }
 
@@ -471,19 +532,20 @@ fn must_pause(engine: &Engine<u32>, conn: ConnId, link: &mut Link, now: Moment) 
 /// Errors of sending do not matter: a unit that is gone needs no answer.
 fn answer(machine: &mut Unit<u32>, question: Question, outcome: Result<Payload<'_>, &str>) {
     machine.handled();
-    match (question, outcome) {
-        (Question::None, _) => {}
-        (Question::Request(to), Ok(payload)) => {
+    machine.release(question.held);
+    match (question.way, outcome) {
+        (Way::Nowhere, _) => {}
+        (Way::Request(to), Ok(payload)) => {
             if let Err(error) = machine.respond(to, payload)
                 && error.kind() == ErrorKind::TooLarge
             {
                 let _ = machine.reject(to, error.text());
             }
         }
-        (Question::Request(to), Err(reason)) => {
+        (Way::Request(to), Err(reason)) => {
             let _ = machine.reject(to, reason);
         }
-        (Question::Stream(offer), outcome) => {
+        (Way::Stream(offer), outcome) => {
             let reason = outcome.err().unwrap_or("The stream was not accepted");
             let _ = machine.refuse_stream(offer, reason);
         }

@@ -40,6 +40,8 @@ pub(crate) struct Table {
     pub(crate) swept: usize,
     pub(crate) running: Slab<Running>,
     serial: u64,
+    /// Whose tasks may not have begun, and how often the loop had been asked for a flush by then.
+    pub(crate) young: Vec<(Ticket, u64)>,
     pub(crate) units: FxHashMap<UnitId, Py<PyAny>>,
     /// Futures of those who wait for a stream to move.
     pub(crate) streams: FxHashMap<(UnitId, StreamId), Py<PyAny>>,
@@ -62,6 +64,19 @@ impl Table {
     pub(crate) fn end(&mut self, ticket: Ticket) -> Option<Running> {
         self.running(ticket)?;
         Some(self.running.remove(ticket.index))
+    }
+
+    /// Takes out the running ones that are young no longer when the loop was asked so often.
+    pub(crate) fn grow_up(&mut self, py: Python<'_>, armings: u64) -> Vec<(Ticket, Py<PyAny>)> {
+        let mut begun = Vec::new();
+        for (ticket, at) in std::mem::take(&mut self.young) {
+            if at == armings {
+                self.young.push((ticket, at));
+            } else if let Some(Running { task: Some(task), .. }) = self.running(ticket) {
+                begun.push((ticket, task.clone_ref(py)));
+            }
+        }
+        begun
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import fields
+from typing import Any, List
 
 import pytest
 
 import roletalk
 from roletalk import Context
 
-from .conftest import LIMIT, Connect, event_of, until
+from .conftest import LIMIT, Connect, Pair, event_of, until
 
 
 def test_every_limit_is_known_to_the_engine() -> None:
@@ -70,3 +71,165 @@ async def test_a_peer_that_sends_and_never_reads(connect: Connect) -> None:
     assert {type(outcome) for outcome in outcomes} == {roletalk.RejectedError}
     await until(lambda: pair.worker.stats().queued == 0)
     await client.close()
+
+
+def running_bytes(pair: Pair) -> int:
+    """What the worker's handlers hold for the client."""
+    (counters,) = pair.worker.stats().units.values()
+    return counters.running_bytes
+
+
+async def test_what_handlers_hold_is_bounded(connect: Connect) -> None:
+    pair = await connect(worker={"limits": roletalk.Limits(running_bytes=100_000)})
+    go = asyncio.Event()
+    held: List[int] = []
+
+    @pair.role().on_request("wait")
+    async def wait(ctx: Context) -> int:
+        held.append(len(ctx.data))
+        await go.wait()
+        held.pop()
+        return len(ctx.data)
+
+    destination = await pair.destination()
+    flood = [destination.request("wait", bytes(60_000)) for _ in range(50)]
+    # Reading stops behind the second one, for a moment; then all is rejected that has come.
+    outcomes = asyncio.gather(*flood[2:], return_exceptions=True)
+    refused = await asyncio.wait_for(outcomes, LIMIT)
+    assert {type(error) for error in refused} == {roletalk.RejectedError}
+    assert len(held) == 2 and 120_000 < running_bytes(pair) < 121_000
+    go.set()
+    assert await asyncio.gather(*flood[:2]) == [60_000] * 2
+    assert running_bytes(pair) == 0
+    assert await destination.request("wait", bytes(60_000)) == 60_000
+
+
+async def test_reading_goes_on_when_handlers_let_go(connect: Connect) -> None:
+    pair = await connect(worker={"limits": roletalk.Limits(running_bytes=100_000)})
+
+    @pair.role().on_request("work")
+    async def work(ctx: Context) -> int:
+        # Turns of the loop, in which the next ones would be read.
+        for _ in range(10):
+            await asyncio.sleep(0)
+        most.append(running_bytes(pair))
+        return len(ctx.data)
+
+    most: List[int] = []
+    destination = await pair.destination()
+    flood = [destination.request("work", bytes(90_000)) for _ in range(100)]
+    assert await asyncio.gather(*flood) == [90_000] * 100
+    assert 90_000 < max(most) < 600_000
+
+
+@pytest.mark.parametrize("mode", ["task", "inline", "pool"])
+async def test_failed_handlers_hold_nothing(connect: Connect, mode: str) -> None:
+    pair = await connect()
+    role = pair.role()
+
+    def fail(ctx: Context) -> None:
+        raise roletalk.RejectedError("no")
+
+    async def fail_later(ctx: Context) -> None:
+        fail(ctx)
+
+    role.on_request("fail", fail_later if mode == "task" else fail, inline=mode == "inline")
+    role.on_message("fail", fail_later if mode == "task" else fail, inline=mode == "inline")
+    destination = await pair.destination()
+    await destination.send("fail", bytes(1000))
+    await destination.send("unknown", bytes(1000))
+    for event in ("fail", "unknown"):
+        with pytest.raises(roletalk.RejectedError):
+            await destination.request(event, bytes(1000))
+    await until(lambda: running_bytes(pair) == 0)
+
+
+async def test_handlers_of_streams_hold_what_opened_them(connect: Connect) -> None:
+    pair = await connect(worker={"limits": roletalk.Limits(running_bytes=1000)})
+    done = asyncio.Event()
+
+    @pair.role().on_readable("take")
+    async def take(ctx: Context) -> None:
+        stream = ctx.accept()
+        await stream.read()
+        done.set()
+
+    @pair.role().on_writable("refuse")
+    async def refuse(ctx: Context) -> None:
+        raise roletalk.RejectedError("no")
+
+    destination = await pair.destination()
+    writable = await destination.writable("take", bytes(2000))
+    assert running_bytes(pair) > 2000
+    with pytest.raises(roletalk.RejectedError, match="Too many"):
+        await destination.writable("take", bytes(2000))
+    await writable.finish()
+    await done.wait()
+    await until(lambda: running_bytes(pair) == 0)
+    with pytest.raises(roletalk.RejectedError, match="no"):
+        await destination.readable("refuse", bytes(500))
+    assert running_bytes(pair) == 0
+
+
+async def test_cancelled_handlers_hold_nothing(connect: Connect) -> None:
+    pair = await connect()
+    tasks: List["asyncio.Task[Any]"] = []
+
+    @pair.role().on_request("wait")
+    async def wait(ctx: Context) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        await asyncio.Event().wait()
+
+    destination = await pair.destination()
+    futures = [destination.request("wait", bytes(1000)) for _ in range(10)]
+    await until(lambda: len(tasks) == 10)
+    assert running_bytes(pair) > 10_000
+    for task in tasks:
+        task.cancel()
+    outcomes = await asyncio.gather(*futures, return_exceptions=True)
+    assert [str(error) for error in outcomes] == ["The handler was cancelled"] * 10
+    assert running_bytes(pair) == 0
+
+
+async def test_handlers_that_never_began_hold_nothing(connect: Connect) -> None:
+    pair = await connect()
+    role = pair.role()
+
+    @role.on_request("wait")
+    async def wait(ctx: Context) -> None:
+        await asyncio.Event().wait()
+
+    def cancel(ctx: Context) -> None:
+        """Called when the tasks of what came before were made, and before they run."""
+        for task in asyncio.all_tasks():
+            if task.get_name() == "roletalk handler":
+                task.cancel()
+
+    role.on_message("cancel", cancel, inline=True)
+    destination = await pair.destination()
+    future = destination.request("wait", bytes(1000))
+    await destination.send("cancel")
+    with pytest.raises(roletalk.RejectedError, match="The handler was cancelled"):
+        await asyncio.wait_for(future, LIMIT)
+    assert running_bytes(pair) == 0
+
+
+async def test_what_has_come_is_handled_before_more_is_read(pair: Pair) -> None:
+    most = last = 0
+
+    @pair.role().on_message("count")
+    async def count(ctx: Context) -> None:
+        nonlocal most, last
+        last = int(ctx.data)
+        if last % 100 == 0:
+            (counters,) = pair.worker.stats().units.values()
+            most = max(most, counters.running)
+
+    destination = await pair.destination()
+    for n in range(4000):
+        await destination.send("count", f"{n:0500}")
+    await until(lambda: last == 3999)
+    # One read has at most 256 KiB.
+    assert 0 < most < 1200

@@ -37,6 +37,10 @@ class Limits:
     """Requests and messages of one unit whose handlers are running. Default 65536. At the bound, the
     unit's connections are not read for up to a second; after that requests are rejected and messages
     dropped, which is reported as ``SlowConsumer``."""
+    running_bytes: Optional[int] = None
+    """What the handlers of one unit's requests, messages and stream openings hold together: what they
+    were called with, until they return, and answers that wait because the unit does not read. Default
+    256 MiB; one may go over. At the bound as for ``running_handlers``."""
     queue_per_connection: Optional[int] = None
     """What waits to be written to one connection. Default 1 MiB. At the bound, sending waits."""
     owed_per_connection: Optional[int] = None

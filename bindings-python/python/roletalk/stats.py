@@ -49,6 +49,8 @@ class UnitStats:
     """Requests sent that wait for an answer."""
     running: int = 0
     """Handlers that are running for this unit's messages and requests."""
+    running_bytes: int = 0
+    """Bytes of what those handlers were called with."""
     streams: int = 0
     """Streams that are open or being opened."""
     stream_bytes_sent: int = 0

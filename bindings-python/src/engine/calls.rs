@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -38,7 +38,7 @@ use crate::{
     guard::Guarded,
     host::Host,
     routes::Mode,
-    state::{Question, State},
+    state::{State, Way},
 };
 
 impl Engine {
@@ -54,9 +54,9 @@ impl Engine {
         let accepted = with_payload(data, &this.codec, |payload| {
             let mut table = lock(&this.table);
             let running = table.running(ticket);
-            let question = running.and_then(|running| match running.question {
-                Question::Stream(offer) => {
-                    running.question = Question::None;
+            let question = running.and_then(|running| match running.question.way {
+                Way::Stream(offer) => {
+                    running.question.way = Way::Nowhere;
                     Some((running.unit, offer))
                 }
                 _ => None,
@@ -129,6 +129,7 @@ impl Engine {
             forks: FORKS.load(Relaxed),
             thread: AtomicUsize::new(0),
             armed: AtomicBool::new(false),
+            armings: AtomicU64::new(0),
             draining: AtomicBool::new(false),
         })
     }
@@ -196,9 +197,9 @@ impl Engine {
         let now = this.enter(py)?;
         // What handlers send meanwhile is written here, too.
         this.armed.store(true, Relaxed);
-        let written = Engine::write_all(slf, now);
+        let written = this.bury_stillborn(py, now).and_then(|()| Engine::write_all(slf, now));
         this.armed.store(false, Relaxed);
-        if !matches!(written, Ok(Progress::Complete)) {
+        if !matches!(written, Ok(Progress::Complete)) || !lock(&this.table).young.is_empty() {
             this.arm(py)?;
         }
         written.map(drop)

@@ -1,5 +1,7 @@
 //! What the engine has to say, handed out: to futures, to handlers, and to the listener.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use pyo3::{exceptions::PyException, intern, prelude::*};
 use roletalk::{
     Data, Error,
@@ -13,7 +15,7 @@ use crate::{
     data::to_python,
     error::{exception, text_of},
     routes::Mode,
-    state::Question,
+    state::{Question, Way},
 };
 
 /// What handing out events has come to.
@@ -45,7 +47,7 @@ impl Engine {
                     dispatched.full = true;
                     return Ok(dispatched);
                 }
-                state.poll_event()
+                state.poll_event(now)
             };
             let Some(event) = event else { return Ok(dispatched) };
             dispatched.any = true;
@@ -81,14 +83,14 @@ impl Engine {
                 Ok(true)
             }
             Event::Request(incoming, responder) => {
-                self.incoming(slf, unit, Kind::Request, Question::Request(responder), incoming, now)
+                self.incoming(slf, unit, Kind::Request, Way::Request(responder), incoming, now)
             }
             Event::Message(incoming) => {
-                self.incoming(slf, unit, Kind::Message, Question::None, incoming, now)
+                self.incoming(slf, unit, Kind::Message, Way::Nowhere, incoming, now)
             }
             Event::StreamRequest(incoming, offer) => {
                 let kind = if offer.is_writable_here() { Kind::Writable } else { Kind::Readable };
-                self.incoming(slf, unit, kind, Question::Stream(offer), incoming, now)
+                self.incoming(slf, unit, kind, Way::Stream(offer), incoming, now)
             }
             Event::Stream(stream) => {
                 let waiter = lock(&self.table).streams.remove(&(unit, stream));
@@ -127,11 +129,12 @@ impl Engine {
         slf: &Bound<'_, Engine>,
         unit: UnitId,
         kind: Kind,
-        question: Question,
+        way: Way,
         incoming: Incoming,
         now: Moment,
     ) -> PyResult<bool> {
         let py = slf.py();
+        let question = Question::new(way, &incoming);
         let (found, ticket, unit_object) = {
             let mut table = lock(&self.table);
             let found = table.routes.find(py, incoming.role(), kind, incoming.event());
@@ -164,14 +167,17 @@ impl Engine {
                 let host = self.host(py)?;
                 let coroutine = host.run.bind(py).call1((function, &context))?;
                 let task = host.spawn.bind(py).call1((coroutine,))?.unbind();
+                let mut table = lock(&self.table);
                 // An eager task may have ended already.
-                let ended = match lock(&self.table).running(ticket) {
+                let ended = match table.running(ticket) {
                     Some(running) => {
                         running.task = Some(task);
+                        table.young.push((ticket, self.armings.load(Relaxed)));
                         None
                     }
                     None => Some(task),
                 };
+                drop(table);
                 Ok(ended.is_none())
             }
             Mode::Inline => match function.call1((&context,)) {
@@ -187,6 +193,19 @@ impl Engine {
             },
             Mode::Pool => self.tell(py, "submit", (function, context)),
         }
+    }
+
+    /// Answers for handlers whose tasks were cancelled before they began: those cannot do it
+    /// themselves. Behind a flush that was asked for later, a task has begun.
+    pub(super) fn bury_stillborn(&self, py: Python<'_>, now: Moment) -> PyResult<()> {
+        let armings = self.armings.load(Relaxed);
+        let begun = lock(&self.table).grow_up(py, armings);
+        for (ticket, task) in begun {
+            if task.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
+                self.finish(py, ticket, Err("The handler was cancelled"), now);
+            }
+        }
+        Ok(())
     }
 
     /// Answers what a handler was called for, and forgets it.

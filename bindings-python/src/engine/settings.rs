@@ -57,6 +57,7 @@ pub(super) fn set_limits(limits: &mut Limits, given: &Bound<'_, PyDict>) -> PyRe
             "connections_per_unit" => limits.connections_per_unit = size()?,
             "waiting_requests" => limits.waiting_requests = size()?,
             "running_handlers" => limits.running_handlers = size()?,
+            "running_bytes" => limits.running_bytes = size()?,
             "queue_per_connection" => limits.queue_per_connection = size()?,
             "owed_per_connection" => limits.owed_per_connection = size()?,
             "queue_per_peer" => limits.queue_per_peer = size()?,
@@ -96,6 +97,7 @@ pub(super) fn unit_stats<'py>(py: Python<'py>, stats: &UnitStats) -> PyResult<Bo
     counters.set_item("requests_shed", stats.requests_shed)?;
     counters.set_item("waiting", stats.waiting)?;
     counters.set_item("running", stats.running)?;
+    counters.set_item("running_bytes", stats.running_bytes)?;
     counters.set_item("streams", stats.streams)?;
     counters.set_item("stream_bytes_sent", stats.stream_bytes_sent)?;
     counters.set_item("stream_bytes_received", stats.stream_bytes_received)?;
