@@ -20,6 +20,7 @@ NODE_LIBRARY = target/release/libroletalk_node.$(if $(filter Darwin,$(shell unam
 NODE_ADDON = bindings-node/prebuilds/$(NODE_PLATFORM)/roletalk.node
 
 .PHONY: all build node python dist dist-python test-node test-node-versions test-python \
+	test-python-versions lint-python \
 	bench-node bench-python interop scenarios players demo test bench soak fuzz lint fmt
 
 all: build
@@ -87,11 +88,14 @@ test-node-versions: node
 		(cd bindings-node && $$run --test test/*.test.js) || exit 1; \
 	done
 
-## The tests of the Python package, and what checks its types.
+## The tests of the Python package.
 test-python: python
 	cd bindings-python && ../$(VENV_PYTHON) -m pytest -q
+
+## What checks its types, those of its tests, examples and benchmark, and its stubs.
+lint-python: python
 	cd bindings-python && ../$(VENV_PYTHON) -m mypy
-	cd bindings-python && ../$(VENV_PYTHON) -m mypy.stubtest roletalk
+	cd bindings-python && ../$(VENV_PYTHON) -m mypy.stubtest roletalk --allowlist stubtest-allowlist.txt
 	cd bindings-python && ../$(VENV)/bin/pyright --pythonpath ../$(VENV_PYTHON) -p .
 
 ## What was recorded of the originals, replayed against this implementation, and this implementation
@@ -175,6 +179,8 @@ lint:
 	else \
 		echo "cargo-deny is not installed: licenses and sources are not checked (cargo install cargo-deny)"; \
 	fi
+	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory lint-python; \
+	else echo "Python 3.9 is not installed: types of bindings-python are not checked"; fi
 
 fmt:
 	$(CARGO) fmt --all
