@@ -21,7 +21,8 @@ NODE_LIBRARY = target/release/libroletalk_node.$(if $(filter Darwin,$(shell unam
 NODE_ADDON = bindings-node/prebuilds/$(NODE_PLATFORM)/roletalk.node
 
 .PHONY: all build node python dist dist-python test-node test-node-versions test-python \
-	memcheck-python bench-node bench-python interop scenarios players demo test bench soak fuzz lint fmt
+	test-python-versions lint-python memcheck-python \
+	bench-node bench-python interop scenarios players demo test bench soak fuzz lint fmt
 
 all: build
 
@@ -88,14 +89,17 @@ test-node-versions: node
 		(cd bindings-node && $$run --test test/*.test.js) || exit 1; \
 	done
 
-## The tests of the Python package, and what checks its types.
+## The tests of the Python package, under valgrind as well where it is installed.
 test-python: python
 	cd bindings-python && ../$(VENV_PYTHON) -m pytest -q
-	cd bindings-python && ../$(VENV_PYTHON) -m mypy
-	cd bindings-python && ../$(VENV_PYTHON) -m mypy.stubtest roletalk
-	cd bindings-python && ../$(VENV)/bin/pyright --pythonpath ../$(VENV_PYTHON) -p .
 	@if command -v valgrind >/dev/null; then $(MAKE) --no-print-directory memcheck-python; \
 	else echo "valgrind is not installed: the extension module is not run under it"; fi
+
+## What checks its types, those of its tests, examples and benchmark, and its stubs.
+lint-python: python
+	cd bindings-python && ../$(VENV_PYTHON) -m mypy
+	cd bindings-python && ../$(VENV_PYTHON) -m mypy.stubtest roletalk --allowlist stubtest-allowlist.txt
+	cd bindings-python && ../$(VENV)/bin/pyright --pythonpath ../$(VENV_PYTHON) -p .
 
 ## Those tests of the Python package that use one process, under valgrind, with Rust's own checks.
 memcheck-python: $(VENV)/.requirements
@@ -184,6 +188,8 @@ lint:
 	else \
 		echo "cargo-deny is not installed: licenses and sources are not checked (cargo install cargo-deny)"; \
 	fi
+	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory lint-python; \
+	else echo "Python 3.9 is not installed: types of bindings-python are not checked"; fi
 
 fmt:
 	$(CARGO) fmt --all

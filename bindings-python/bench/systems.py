@@ -10,20 +10,17 @@ import asyncio
 import platform
 import struct
 from importlib.metadata import version
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Protocol
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Optional, Protocol
 
 HOST = "127.0.0.1"
 HEAD = struct.Struct("!II")
 """Length of the payload, number of the request."""
 UPLOAD, END = 0, 0
 """The number that chunks have, and the length of the one behind the last."""
+COPY = 4096
+"""From this size on a payload is written for itself, rather than copied behind its head."""
 
 Chunks = Callable[[], AsyncIterator[bytes]]
-
-
-async def echo(data: bytes) -> bytes:
-    """The handler."""
-    return data
 
 
 class Client(Protocol):
@@ -47,24 +44,59 @@ class System(Protocol):
         """Connects a client."""
 
 
-class Calls:
-    """The requests that wait for an answer."""
+class Uploads:
+    """A server's handler, for systems that have only messages: each begins with `HEAD`."""
+
+    def __init__(self) -> None:
+        self._uploaded = 0
+
+    async def handle(self, length: int, number: int, data: bytes) -> Optional[bytes]:
+        """What is sent back, if anything: requests as they are, at the end of an upload its size."""
+        if number != UPLOAD:
+            return data
+        if length != END:
+            self._uploaded += len(data)
+            return None
+        uploaded, self._uploaded = self._uploaded, 0
+        return str(uploaded).encode()
+
+
+class MessageClient:
+    """A client of such a server, over what ``send`` sends."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: Dict[int, asyncio.Future[Any]] = {}
+        self._waiting: Dict[int, asyncio.Future[bytes]] = {}
         self._last = UPLOAD
+        self._uploaded: asyncio.Queue[bytes] = asyncio.Queue()
+        self._reading = asyncio.create_task(self.read())
 
-    def add(self) -> int:
+    def send(self, head: bytes, data: bytes) -> Awaitable[Any]:
+        raise NotImplementedError
+
+    async def read(self) -> None:
+        """Calls ``received`` with everything that comes."""
+        raise NotImplementedError
+
+    def received(self, number: int, data: bytes) -> None:
+        if number == UPLOAD:
+            self._uploaded.put_nowait(data)
+        else:
+            self._waiting.pop(number).set_result(data)
+
+    async def request(self, data: bytes) -> bytes:
         self._last += 1
-        self._waiting[self._last] = self._loop.create_future()
-        return self._last
+        number = self._last
+        future: asyncio.Future[bytes] = self._loop.create_future()
+        self._waiting[number] = future
+        await self.send(HEAD.pack(len(data), number), data)
+        return await future
 
-    def future(self, number: int) -> asyncio.Future[Any]:
-        return self._waiting[number]
-
-    def answered(self, number: int, data: Any) -> None:
-        self._waiting.pop(number).set_result(data)
+    async def upload(self, chunks: Chunks) -> int:
+        async for chunk in chunks():
+            await self.send(HEAD.pack(len(chunk), UPLOAD), chunk)
+        await self.send(HEAD.pack(END, UPLOAD), b"")
+        return int(await self._uploaded.get())
 
 
 class AsyncioStreams:
@@ -82,54 +114,35 @@ class AsyncioStreams:
     async def _connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        uploaded = 0
+        uploads = Uploads()
         while True:
             length, number = HEAD.unpack(await reader.readexactly(HEAD.size))
-            data = await reader.readexactly(length)
-            if number != UPLOAD:
-                data = await echo(data)
-            elif length != END:
-                uploaded += length
-                continue
-            else:
-                data, uploaded = str(uploaded).encode(), 0
-            writer.write(HEAD.pack(len(data), number) + data)
-            await writer.drain()
+            data = await uploads.handle(length, number, await reader.readexactly(length))
+            if data is not None:
+                writer.write(HEAD.pack(len(data), number) + data)
+                await writer.drain()
 
     async def connect(self, address: str) -> Client:
         return _StreamsClient(*await asyncio.open_connection(HOST, int(address)))
 
 
-class _StreamsClient:
+class _StreamsClient(MessageClient):
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
-        self._calls = Calls()
-        self._uploaded: asyncio.Queue[bytes] = asyncio.Queue()
-        self._reading = asyncio.create_task(self._read(reader))
+        self._reader, self._writer = reader, writer
+        super().__init__()
 
-    async def _read(self, reader: asyncio.StreamReader) -> None:
+    def send(self, head: bytes, data: bytes) -> Awaitable[Any]:
+        if len(data) < COPY:
+            self._writer.write(head + data)
+        else:
+            self._writer.write(head)
+            self._writer.write(data)
+        return self._writer.drain()
+
+    async def read(self) -> None:
         while True:
-            length, number = HEAD.unpack(await reader.readexactly(HEAD.size))
-            data = await reader.readexactly(length)
-            if number == UPLOAD:
-                self._uploaded.put_nowait(data)
-            else:
-                self._calls.answered(number, data)
-
-    async def request(self, data: bytes) -> bytes:
-        number = self._calls.add()
-        future = self._calls.future(number)
-        self._writer.write(HEAD.pack(len(data), number) + data)
-        await self._writer.drain()
-        return await future
-
-    async def upload(self, chunks: Chunks) -> int:
-        async for chunk in chunks():
-            self._writer.write(HEAD.pack(len(chunk), UPLOAD))
-            self._writer.write(chunk)
-            await self._writer.drain()
-        self._writer.write(HEAD.pack(END, UPLOAD))
-        return int(await self._uploaded.get())
+            length, number = HEAD.unpack(await self._reader.readexactly(HEAD.size))
+            self.received(number, await self._reader.readexactly(length))
 
 
 class Websockets:
@@ -149,16 +162,12 @@ class Websockets:
         return str(next(iter(self._server.sockets)).getsockname()[1])
 
     async def _connected(self, socket: Any) -> None:
-        uploaded = 0
+        uploads = Uploads()
         async for message in socket:
             length, number = HEAD.unpack_from(message)
-            if number != UPLOAD:
-                await socket.send(message[: HEAD.size] + await echo(message[HEAD.size :]))
-            elif length != END:
-                uploaded += len(message) - HEAD.size
-            else:
-                await socket.send(HEAD.pack(0, UPLOAD) + str(uploaded).encode())
-                uploaded = 0
+            data = await uploads.handle(length, number, message[HEAD.size :])
+            if data is not None:
+                await socket.send(message[: HEAD.size] + data)
 
     async def connect(self, address: str) -> Client:
         from websockets.asyncio.client import connect
@@ -167,33 +176,19 @@ class Websockets:
         return _WebsocketsClient(await connect(url, compression=None, proxy=None))
 
 
-class _WebsocketsClient:
+class _WebsocketsClient(MessageClient):
     def __init__(self, socket: Any) -> None:
         self._socket = socket
-        self._calls = Calls()
-        self._uploaded: asyncio.Queue[bytes] = asyncio.Queue()
-        self._reading = asyncio.create_task(self._read())
+        super().__init__()
 
-    async def _read(self) -> None:
+    def send(self, head: bytes, data: bytes) -> Awaitable[Any]:
+        sending: Awaitable[Any] = self._socket.send(head + data)
+        return sending
+
+    async def read(self) -> None:
         async for message in self._socket:
             _, number = HEAD.unpack_from(message)
-            data = message[HEAD.size :]
-            if number == UPLOAD:
-                self._uploaded.put_nowait(data)
-            else:
-                self._calls.answered(number, data)
-
-    async def request(self, data: bytes) -> bytes:
-        number = self._calls.add()
-        future = self._calls.future(number)
-        await self._socket.send(HEAD.pack(len(data), number) + data)
-        return await future
-
-    async def upload(self, chunks: Chunks) -> int:
-        async for chunk in chunks():
-            await self._socket.send(HEAD.pack(len(chunk), UPLOAD) + chunk)
-        await self._socket.send(HEAD.pack(END, UPLOAD))
-        return int(await self._uploaded.get())
+            self.received(number, message[HEAD.size :])
 
 
 class Zmq:
@@ -215,17 +210,13 @@ class Zmq:
         return str(port)
 
     async def _serve(self) -> None:
-        uploaded = 0
+        uploads = Uploads()
         while True:
             who, head, data = await self._socket.recv_multipart()
             length, number = HEAD.unpack(head)
-            if number != UPLOAD:
-                await self._socket.send_multipart((who, head, await echo(data)))
-            elif length != END:
-                uploaded += len(data)
-            else:
-                await self._socket.send_multipart((who, head, str(uploaded).encode()))
-                uploaded = 0
+            answer = await uploads.handle(length, number, data)
+            if answer is not None:
+                await self._socket.send_multipart((who, head, answer))
 
     async def connect(self, address: str) -> Client:
         import zmq.asyncio
@@ -235,33 +226,20 @@ class Zmq:
         return _ZmqClient(socket)
 
 
-class _ZmqClient:
+class _ZmqClient(MessageClient):
     def __init__(self, socket: Any) -> None:
         self._socket = socket
-        self._calls = Calls()
-        self._uploaded: asyncio.Queue[bytes] = asyncio.Queue()
-        self._reading = asyncio.create_task(self._read())
+        super().__init__()
 
-    async def _read(self) -> None:
+    def send(self, head: bytes, data: bytes) -> Awaitable[Any]:
+        sending: Awaitable[Any] = self._socket.send_multipart((head, data))
+        return sending
+
+    async def read(self) -> None:
         while True:
             head, data = await self._socket.recv_multipart()
             _, number = HEAD.unpack(head)
-            if number == UPLOAD:
-                self._uploaded.put_nowait(data)
-            else:
-                self._calls.answered(number, data)
-
-    async def request(self, data: bytes) -> bytes:
-        number = self._calls.add()
-        future = self._calls.future(number)
-        await self._socket.send_multipart((HEAD.pack(len(data), number), data))
-        return await future
-
-    async def upload(self, chunks: Chunks) -> int:
-        async for chunk in chunks():
-            await self._socket.send_multipart((HEAD.pack(len(chunk), UPLOAD), chunk))
-        await self._socket.send_multipart((HEAD.pack(END, UPLOAD), b""))
-        return int(await self._uploaded.get())
+            self.received(number, data)
 
 
 class Grpc:
@@ -278,7 +256,7 @@ class Grpc:
         import grpc.aio
 
         async def unary(data: bytes, _: Any) -> bytes:
-            return await echo(data)
+            return data
 
         async def upload(chunks: AsyncIterator[bytes], _: Any) -> bytes:
             uploaded = 0

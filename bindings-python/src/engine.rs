@@ -38,6 +38,10 @@ pub(crate) fn forked() {
     FORKS.fetch_add(1, Relaxed);
 }
 
+/// What those are told who use a peer in a thread that is not its loop's.
+pub(crate) const OTHER_THREAD: &str = "The peer belongs to the event loop of another thread: use \
+    loop.call_soon_threadsafe or asyncio.run_coroutine_threadsafe";
+
 thread_local! {
     static THREAD: u8 = const { 0 };
 }
@@ -97,10 +101,7 @@ impl Engine {
         self.check_process(py)?;
         let thread = self.thread.load(Relaxed);
         if thread != 0 && thread != this_thread() {
-            return Err(PyRuntimeError::new_err(
-                "The peer belongs to the event loop of another thread: use \
-                 loop.call_soon_threadsafe or asyncio.run_coroutine_threadsafe",
-            ));
+            return Err(PyRuntimeError::new_err(OTHER_THREAD));
         }
         Ok(self.shared.call())
     }

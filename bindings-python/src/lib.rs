@@ -23,13 +23,16 @@ use pyo3::prelude::*;
 use roletalk::ErrorKind;
 
 /// The parts of `roletalk` that are in Rust.
-#[pymodule]
+// True: all state is behind locks or atomic, under none of which a Python object is made, called or
+// dropped, and what changes it is refused in other threads than the loop's (`engine.rs`).
+#[pymodule(gil_used = false)]
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::Engine>()?;
     module.add_class::<context::Context>()?;
     module.add_class::<destination::DestinationBase>()?;
     module.add_function(wrap_pyfunction!(engine::forked, module)?)?;
     let kinds = ErrorKind::ALL.map(|kind| (kind.code(), kind.name()));
+    module.add("OTHER_THREAD", engine::OTHER_THREAD)?;
     module.add("ERROR_KINDS", kinds.to_vec())?;
     module.add("OWNS_SOCKETS", cfg!(unix))?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;

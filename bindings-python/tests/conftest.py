@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, AsyncIterator, Callable, Dict, List
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List
 
 import pytest
 
@@ -40,13 +40,18 @@ class Pair:
     def role(self, name: str = "role") -> roletalk.Role:
         return self.worker.role(name)
 
+    async def destination_of(self, name: str) -> roletalk.Destination:
+        """A destination whose role answers `echo`."""
+        self.role(name).on_request("echo", lambda ctx: ctx.data, inline=True)
+        return await self.destination(name)
+
     async def destination(self, name: str = "role") -> roletalk.Destination:
         destination = self.client.destination(name)
         await destination.wait_ready(LIMIT)
         return destination
 
 
-Connect = Callable[..., Any]
+Connect = Callable[..., Awaitable[Pair]]
 
 
 @pytest.fixture
@@ -69,8 +74,7 @@ async def connect() -> AsyncIterator[Connect]:
 
 @pytest.fixture
 async def pair(connect: Connect) -> Pair:
-    made: Pair = await connect()
-    return made
+    return await connect()
 
 
 async def until(condition: Callable[[], bool]) -> None:

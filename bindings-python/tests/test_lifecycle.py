@@ -7,7 +7,6 @@ import gc
 import os
 import subprocess
 import sys
-import threading
 import weakref
 from typing import Any, List
 
@@ -139,42 +138,6 @@ def test_a_peer_belongs_to_one_loop() -> None:
         asyncio.run(enter())
     first.run_until_complete(peer.close())
     first.close()
-
-
-async def test_a_peer_belongs_to_one_thread(pair: Pair) -> None:
-    pair.role()
-    destination = await pair.destination()
-    errors: List[BaseException] = []
-
-    def use() -> None:
-        try:
-            destination.request("x")
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=use)
-    thread.start()
-    thread.join()
-    assert [type(error) for error in errors] == [RuntimeError]
-    assert "another thread" in str(errors[0])
-
-
-def test_several_loops_in_several_threads() -> None:
-    async def talk() -> int:
-        async with roletalk.Peer() as worker, roletalk.Peer() as client:
-            worker.role("role").on_request("echo", lambda ctx: ctx.data, inline=True)
-            await client.connect((await worker.listen("127.0.0.1")).url)
-            destination = client.destination("role")
-            futures = [destination.request("echo", n) for n in range(1000)]
-            return sum(await asyncio.gather(*futures))
-
-    sums: List[int] = []
-    threads = [threading.Thread(target=lambda: sums.append(asyncio.run(talk()))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sums == [499_500] * 4
 
 
 async def test_a_closed_peer_is_freed(connect: Connect) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Iterator, Tuple
+import inspect
+import pydoc
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 
@@ -9,6 +11,32 @@ import roletalk
 from roletalk import sync
 
 from .conftest import LIMIT
+
+if TYPE_CHECKING:
+    from typing_extensions import assert_type
+
+    async def what_checkers_see(peer: sync.Peer, original: roletalk.Peer) -> None:
+        assert_type(peer.id, str)
+        assert_type(peer.listen("127.0.0.1", 0, path="/"), sync.Listener)
+        assert_type(peer.connect("ws://"), roletalk.Unit)
+        assert_type(await original.connect("ws://"), roletalk.Unit)
+        role = peer.role("role", active=False)
+        assert_type(role, sync.Role)
+        assert_type(role.name, str)
+        assert_type(role.on_request("x", repr), Callable[[object], str])
+        destination = peer.destination("role")
+        assert_type(destination.units, List[roletalk.Unit])
+        assert_type(destination.broadcast("x"), int)
+        assert_type(destination.readable("x", to=peer.units[0]), sync.Readable)
+        with destination.readable("x") as stream:
+            assert_type([chunk for chunk in stream], List[bytes])
+            assert_type(stream.read(1), bytes)
+        assert_type([answer for answer in destination.survey("x")], List[roletalk.UnitAnswer])
+        assert_type(next(peer.events()), roletalk.Event)
+        destination.send()  # type: ignore[call-arg]
+        destination.request("x", timeout="1")  # type: ignore[arg-type]
+        peer.drain()  # type: ignore[call-arg]
+
 
 Pair = Tuple[sync.Peer, sync.Peer, roletalk.Unit]
 
@@ -46,7 +74,7 @@ def test_requests_and_messages(both: Pair) -> None:
         destination.request("fail")
     [answer] = destination.survey("double", 1, timeout=LIMIT)
     assert (answer.unit, answer.data) == (unit, 2)
-    assert client.unit_stats(unit).messages_sent == 2
+    assert client.stats().units[unit].messages_sent == 2
     assert client.stats().units[unit].requests_sent == 3
     role.disable()
     with pytest.raises(roletalk.RejectedError):
@@ -78,6 +106,87 @@ def test_streams(both: Pair) -> None:
     assert destination.readable("download", 10).read() == b"x" * 10
 
 
+def test_everything_else(both: Pair) -> None:
+    worker, client, unit = both
+    events = client.events()
+    seen: List[roletalk.Event] = []
+
+    @client.on(roletalk.DestinationGained)
+    def gained(event: roletalk.DestinationGained) -> None:
+        seen.append(event)
+
+    role = worker.role("role", active=False)
+    assert worker.roles == [role] == [worker.role("role")] and role in {role}
+    assert role.name == "role" and not role.is_active
+
+    @role.middleware
+    async def twice(ctx: roletalk.Context, call_next: roletalk.Next) -> Any:
+        return [await call_next(ctx), await call_next(ctx)]
+
+    role.on_request("echo", lambda ctx: ctx.data)
+    role.enable()
+    destination = client.destination("role")
+    assert client.destinations == [destination] != [client.destination("other")]
+    destination.wait_ready(LIMIT)
+    assert destination.is_ready and repr(destination) == "<Destination 'role', 1 units>"
+    assert destination.request("echo", 1, timeout=LIMIT) == [1, 1]
+    with destination.survey("echo", 2, timeout=LIMIT) as survey:
+        assert survey.asked == 1
+        assert [answer.result() for answer in survey] == [[2, 2]]
+    assert next(events) == roletalk.DestinationOpened("role")
+    assert next(events) == roletalk.DestinationGained("role", unit)
+    assert seen == [roletalk.DestinationGained("role", unit)]
+    events.close()
+    assert list(events) == []
+    client.set_tag("key", "value")
+    assert (client.name, client.tags) == ("client", {"key": "value"})
+    with pytest.raises(AttributeError, match="only be read"):
+        client.name = "other"  # type: ignore[assignment]
+    client.close_unit(unit)
+    assert not unit.is_open and client.units == [] and not client.is_closed
+    listener = worker.listen("127.0.0.1")
+    assert listener.port == listener.address[1]
+    listener.close()
+
+
+def test_a_handler_may_use_its_peer(both: Pair) -> None:
+    worker, client, _ = both
+    role = worker.role("role")
+
+    @role.on_request("units")
+    def units(ctx: roletalk.Context) -> int:
+        return len(worker.stats().units)
+
+    @role.on_request("wait for the loop in the loop")
+    async def stuck(ctx: roletalk.Context) -> int:
+        return len(worker.stats().units)
+
+    destination = client.destination("role")
+    destination.wait_ready(LIMIT)
+    assert destination.request("units", timeout=LIMIT) == 1
+    with pytest.raises(roletalk.RejectedError, match="make it a plain function"):
+        destination.request("wait for the loop in the loop", timeout=LIMIT)
+
+
+def test_a_dropped_stream_is_broken_off(both: Pair) -> None:
+    worker, client, unit = both
+
+    @worker.role("role").on_readable("upload")
+    async def upload(ctx: roletalk.Context) -> None:
+        await ctx.accept().read()
+
+    destination = client.destination("role")
+    destination.wait_ready(LIMIT)
+    failed = worker.events()
+    stream = destination.writable("upload")
+    del stream
+    for event in failed:
+        if isinstance(event, roletalk.HandlerFailed):
+            assert isinstance(event.error, roletalk.StreamClosedError)
+            break
+    assert client.stats().units[unit].streams == 0
+
+
 def test_errors_and_the_end(both: Pair) -> None:
     _, client, _ = both
     with pytest.raises(roletalk.InvalidArgumentError):
@@ -87,11 +196,69 @@ def test_errors_and_the_end(both: Pair) -> None:
         sync.Peer(keys={"": ""})
     assert client.drain(LIMIT)
     client.close()
+    assert client.is_closed
     with pytest.raises(RuntimeError, match="has ended"):
         client.destination("role")
 
 
 async def test_inside_of_a_loop(both: Pair) -> None:
-    with pytest.raises(RuntimeError, match="use roletalk inside"):
-        both[1].destination("role")
-    await asyncio.sleep(0)
+    """As in a notebook."""
+    worker, client, _ = both
+    worker.role("role").on_request("echo", lambda ctx: ctx.data)
+    destination = client.destination("role")
+    destination.wait_ready(LIMIT)
+    assert destination.request("echo", 1, timeout=LIMIT) == 1
+
+
+FACADES = {
+    sync.Peer: roletalk.Peer,
+    sync.Listener: roletalk.Listener,
+    sync.Role: roletalk.Role,
+    sync.Destination: roletalk.Destination,
+    sync.Survey: roletalk.Survey,
+    sync.Readable: roletalk.Readable,
+    sync.Writable: roletalk.Writable,
+    sync.Events: roletalk.Events,
+}
+SPECIAL = {
+    (sync.Peer, "close_unit"),
+    (sync.Peer, "close"),
+    (sync.Peer, "drain"),
+    (sync.Peer, "roles"),
+    (sync.Peer, "destinations"),
+}
+"""What is written out in the facade, and has a text of its own."""
+
+
+def public(kind: type) -> Dict[str, Any]:
+    names = [name for name in dir(kind) if not name.startswith("_")]
+    return {name: inspect.getattr_static(kind, name) for name in names}
+
+
+@pytest.mark.parametrize("facade", FACADES, ids=lambda facade: facade.__name__)
+def test_the_facade_is_that_of_the_original(facade: type) -> None:
+    original = FACADES[facade]
+    assert facade.__name__ == original.__name__ and facade.__doc__
+    own, theirs = public(facade), public(original)
+    assert own.keys() - {name for kind, name in SPECIAL if kind is facade} <= theirs.keys()
+    assert own.keys() >= theirs.keys()
+    for name, member in theirs.items():
+        assert inspect.isdatadescriptor(own[name]) == inspect.isdatadescriptor(member), name
+        if (facade, name) not in SPECIAL:
+            assert inspect.getdoc(own[name]) == inspect.getdoc(member) != None, name  # noqa: E711
+        if inspect.isfunction(member) or inspect.ismethoddescriptor(member):
+            assert parameters(own[name]) == parameters(member), name
+            assert not inspect.iscoroutinefunction(own[name]), name
+    text = pydoc.render_doc(facade, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
+    assert all(name in text for name in theirs)
+
+
+def parameters(function: Any) -> List[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())
+
+
+def test_peers_are_made_with_the_same_arguments() -> None:
+    assert parameters(sync.Peer.__init__) == parameters(roletalk.Peer.__init__)
+    assert "tags" in pydoc.render_doc(sync.Peer, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="nme"):
+        sync.Peer(nme="typo")  # type: ignore[call-arg]

@@ -8,10 +8,20 @@ from typing_extensions import disjoint_base
 
 from .unit import Unit
 
-__all__ = ["ERROR_KINDS", "OWNS_SOCKETS", "Context", "DestinationBase", "Engine", "__version__", "forked"]
+__all__ = [
+    "ERROR_KINDS",
+    "OTHER_THREAD",
+    "OWNS_SOCKETS",
+    "Context",
+    "DestinationBase",
+    "Engine",
+    "__version__",
+    "forked",
+]
 
 __version__: str
 ERROR_KINDS: List[Tuple[int, str]]
+OTHER_THREAD: str
 OWNS_SOCKETS: bool
 
 def forked() -> None: ...

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl as ssl_module
 import sys
+import threading
 import weakref
 from dataclasses import dataclass
 from typing import Any, Callable, Coroutine, Dict, List, Optional, Sequence, Set, Tuple, Union
@@ -50,6 +51,7 @@ class Host:
     ) -> None:
         self.engine = engine
         self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]
+        self.thread: Optional[int] = None
         self.closed = False
         self.reconnects = 0
         self.waiters: Dict[int, asyncio.Future[Unit]] = {}
@@ -77,7 +79,6 @@ class Host:
             return
         if self.loop is not None:
             raise RuntimeError("the peer belongs to another event loop")
-        self.loop = loop
         # Cheaper than `create_task`, which matters only when nobody has changed that.
         spawn: Callable[..., Any] = loop.create_task
         if loop.get_task_factory() is None:
@@ -86,8 +87,27 @@ class Host:
                 # It ends right where it begins if it has nothing to wait for.
                 spawn = functools.partial(spawn, eager_start=True)
         self.engine.bind(loop, self, spawn, self._run)
+        self.loop = loop
+        self.thread = threading.get_ident()
+
+    def check_thread(self) -> None:
+        """Raises when this is not the thread of the loop that the peer is bound to."""
+        if self.thread is not None and self.thread != threading.get_ident():
+            raise RuntimeError(_engine.OTHER_THREAD)
+
+    def hand_over(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Calls a function in the loop's thread: now, when this is it, else soon, unless the loop is
+        closed. For what the garbage collector does, in whichever thread."""
+        if self.thread == threading.get_ident():
+            function(*arguments)
+            return
+        try:
+            self.loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            pass
 
     def check_open(self) -> None:
+        self.check_thread()
         if self.closed:
             raise ClosedError("The peer is closed")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections import deque
-from typing import Any, Callable, Deque, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 from ._engine import Context
 
@@ -25,8 +24,9 @@ class Pool:
         self._loop = loop
         self._size = size
         self._jobs: queue.SimpleQueue[Optional[Tuple[Handler, Context, Done]]] = queue.SimpleQueue()
-        self._ended: Deque[Tuple[Done, Context, Any, Optional[BaseException]]] = deque()
-        self._signalled = False
+        self._lock = threading.Lock()
+        # Under the lock: what has ended, of which the loop has been told when there is any.
+        self._ended: List[Tuple[Done, Context, Any, Optional[BaseException]]] = []
         self._threads: List[threading.Thread] = []
         self._closed = False
 
@@ -55,11 +55,12 @@ class Pool:
                 value, error = handler(ctx), None
             except BaseException as raised:
                 value, error = None, raised
-            self._ended.append((done, ctx, value, error))
+            with self._lock:
+                is_first = not self._ended
+                self._ended.append((done, ctx, value, error))
             # Waiting for the next one must keep nothing alive.
             del job, handler, ctx, done, value, error
-            if not self._signalled:
-                self._signalled = True
+            if is_first:
                 try:
                     self._loop.call_soon_threadsafe(self._collect)
                 except RuntimeError:
@@ -67,7 +68,8 @@ class Pool:
                     return
 
     def _collect(self) -> None:
-        self._signalled = False
-        while self._ended and not self._closed:
-            done, ctx, value, error = self._ended.popleft()
-            done(ctx, value, error)
+        with self._lock:
+            ended, self._ended = self._ended, []
+        for done, ctx, value, error in ended:
+            if not self._closed:
+                done(ctx, value, error)

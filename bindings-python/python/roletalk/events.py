@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import Deque, Optional
+from typing import TYPE_CHECKING, Deque, Optional
 
 from .errors import Error
 from .unit import Unit
+
+if TYPE_CHECKING:
+    from ._host import Host
 
 __all__ = [
     "AuthRefused",
@@ -153,7 +156,8 @@ class Events:
     1024 events behind, the oldest are replaced by one ``Missed``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: Host) -> None:
+        self._host = host
         self._queue: Deque[Event] = deque()
         self._missed = 0
         self._waiter: Optional[asyncio.Future[None]] = None
@@ -163,6 +167,7 @@ class Events:
         return self
 
     async def __anext__(self) -> Event:
+        self._host.check_thread()
         while True:
             if self._missed:
                 missed, self._missed = self._missed, 0
@@ -181,6 +186,7 @@ class Events:
 
     def close(self) -> None:
         """Ends the subscription; what has happened can still be read."""
+        self._host.check_thread()
         self._ended = True
         self._wake()
 

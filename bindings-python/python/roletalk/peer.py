@@ -73,6 +73,7 @@ class Listener:
 
     def close(self) -> None:
         """Stops listening. Connections that were accepted stay."""
+        self._host.check_thread()
         for task in self._tasks:
             task.cancel()
 
@@ -318,7 +319,7 @@ class Peer:
 
     def events(self) -> Events:
         """Subscribes to what happens from now on: ``async for event in peer.events()``."""
-        subscriber = Events()
+        subscriber = Events(self._host)
         if self._host.closed:
             subscriber.close()
         self._host.subscribers.add(subscriber)

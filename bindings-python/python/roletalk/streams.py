@@ -112,7 +112,8 @@ class _Stream:
 
     def __del__(self) -> None:
         if not self._closed and self._number is not None:
-            self.abort(self._DROPPED)
+            close = self._host.engine.close_stream
+            self._host.hand_over(close, self._unit_number, self._number, self._DROPPED)
 
 
 class Readable(_Stream):

@@ -8,34 +8,57 @@
         math.wait_ready(timeout=5)
         print(math.request("add", {"a": 1, "b": 2}, timeout=2))
 
-Each peer runs an event loop in a thread of its own. Everything here may be called from any thread, but
-not from inside a running event loop: there, use the package itself.
+The classes here have the methods of those of the same name in ``roletalk``, with the same arguments; what
+is awaited there is waited for here, ``async with`` is ``with``, and ``async for`` is ``for``. Units, events,
+limits, counters and exceptions are those of ``roletalk``.
+
+Each peer runs an event loop in a thread of its own. Everything here may be called from any thread but that
+one: a handler that is an ``async def`` function runs in it, and what it calls here raises ``RuntimeError``.
+Calls from within another event loop, such as a notebook's, block that loop. ``KeyboardInterrupt`` while
+something is waited for gives that up.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl as ssl_module
+import functools
 import threading
-from typing import TYPE_CHECKING, Any, Callable, Coroutine, Iterator, List, Mapping, Optional, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generic,
+    Iterator,
+    List,
+    NoReturn,
+    Optional,
+    Type,
+    TypeVar,
+    Union,
+    overload,
+)
 
 from . import destination as _destination
+from . import events as _events
 from . import peer as _peer
 from . import role as _role
 from . import streams as _streams
-from .stats import PeerStats, UnitStats
 from .unit import Unit
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Type, Union
 
-    from .destination import UnitAnswer
-    from .peer import Listener
+    from typing_extensions import Concatenate, ParamSpec
 
-__all__ = ["Destination", "Peer", "Readable", "Role", "Writable"]
+    _P = ParamSpec("_P")
 
+__all__ = ["Destination", "Events", "Listener", "Peer", "Readable", "Role", "Survey", "Writable"]
+
+I = TypeVar("I")
 T = TypeVar("T")
+F = TypeVar("F", bound="_Facade")
 
 
 class _Loop:
@@ -53,18 +76,21 @@ class _Loop:
         finally:
             self._loop.close()
 
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError(
+                "a handler in the peer's own event loop cannot wait for it: make it a plain function"
+            )
         try:
-            asyncio.get_running_loop()
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         except RuntimeError:
-            pass
-        else:
             work.close()
-            raise RuntimeError("roletalk.sync blocks: use roletalk inside of an event loop")
-        if not self._thread.is_alive():
-            work.close()
-            raise RuntimeError("the peer's event loop has ended")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            raise RuntimeError("the peer is closed, and its event loop has ended") from None
         try:
             return future.result()
         except BaseException:
@@ -72,306 +98,278 @@ class _Loop:
             future.cancel()
             raise
 
-    def call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """Calls a function in the loop."""
-
-        async def call() -> T:
-            return function(*arguments, **options)
-
-        return self.run(call())
-
     def stop(self) -> None:
-        if self._thread.is_alive():
+        if self.is_running:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
 
 
-class Readable:
+# What follows makes the methods and properties of the facades from those of the originals. The types tell
+# checkers and editors what the originals take and give; `help()` finds their signatures and texts.
+
+
+def _signed_as(
+    original: Callable[Concatenate[Any, _P], Any],
+) -> Callable[[Callable[..., T]], Callable[Concatenate[Any, _P], T]]:
+    def sign(call: Callable[..., T]) -> Callable[Concatenate[Any, _P], T]:
+        functools.update_wrapper(call, original)
+        call.__module__ = __name__
+        return call
+
+    return sign
+
+
+def _awaited(
+    method: Callable[Concatenate[Any, _P], Awaitable[T]],
+) -> Callable[Concatenate[Any, _P], T]:
+    """The method, waiting for what it gives."""
+
+    @_signed_as(method)
+    def call(self: _Facade, *arguments: Any, **options: Any) -> T:
+        async def work() -> T:
+            return await method(self._inner, *arguments, **options)
+
+        return self._loop.run(work())
+
+    return call
+
+
+def _called(method: Callable[Concatenate[Any, _P], T]) -> Callable[Concatenate[Any, _P], T]:
+    """The method, called in the loop."""
+
+    @_signed_as(method)
+    def call(self: _Facade, *arguments: Any, **options: Any) -> T:
+        async def work() -> T:
+            return method(self._inner, *arguments, **options)
+
+        return self._loop.run(work())
+
+    return call
+
+
+def _giving(
+    facade: Type[F], method: Callable[Concatenate[Any, _P], Any]
+) -> Callable[Concatenate[Any, _P], F]:
+    """The method, with what it gives behind a facade."""
+
+    @_signed_as(method)
+    def call(self: _Facade, *arguments: Any, **options: Any) -> F:
+        return facade(self._loop, method(self, *arguments, **options))
+
+    return call
+
+
+class _Value(Generic[I, T]):
+    """A property of the original, which may be read in any thread."""
+
+    def __init__(self, of: Type[I], get: Callable[[I], T]) -> None:
+        self._of = of
+        self._get = get
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.__doc__ = getattr(self._of, name).__doc__
+
+    @overload
+    def __get__(self, facade: None, owner: type) -> _Value[I, T]: ...
+
+    @overload
+    def __get__(self, facade: _Facade, owner: type) -> T: ...
+
+    def __get__(self, facade: Optional[_Facade], owner: type) -> Union[_Value[I, T], T]:
+        return self if facade is None else self._get(facade._inner)
+
+    def __set__(self, facade: _Facade, value: NoReturn) -> NoReturn:
+        raise AttributeError("it can only be read")
+
+
+class _Facade:
+    """Something that lives in a loop."""
+
+    def __init__(self, loop: _Loop, inner: Any) -> None:
+        self._loop = loop
+        self._inner = inner
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and other._inner is self._inner
+
+    def __hash__(self) -> int:
+        return hash((type(self), id(self._inner)))
+
+    def __repr__(self) -> str:
+        return repr(self._inner)
+
+
+class _Context(_Facade):
+    """What is left with ``with``."""
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        self._loop.run(self._inner.__aexit__(kind, error, traceback))
+
+
+class _Iterable(_Facade, Generic[T]):
+    """What is iterated over with ``for``."""
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        try:
+            item: T = self._loop.run(self._next())
+        except StopAsyncIteration:
+            raise StopIteration from None
+        return item
+
+    async def _next(self) -> T:
+        item: T = await self._inner.__anext__()
+        return item
+
+
+class Readable(_Context, _Iterable[bytes]):
     """As ``roletalk.Readable``, with ``for`` and ``with``."""
 
-    def __init__(self, loop: _Loop, stream: _streams.Readable) -> None:
-        self._loop = loop
-        self._stream = stream
-
-    @property
-    def answer(self) -> Any:
-        """The payload that the stream was accepted with."""
-        return self._stream.answer
-
-    def read(self, limit: int = -1) -> bytes:
-        """The next bytes, at most ``limit``; without a limit, all to the end. Empty at the end."""
-        return self._loop.run(self._stream.read(limit))
-
-    def abort(self, reason: str = "") -> None:
-        """Breaks off, with a reason for the other end."""
-        self._loop.call(self._stream.abort, reason)
-
-    def __iter__(self) -> Iterator[bytes]:
-        while True:
-            try:
-                yield self._loop.run(self._stream.__anext__())
-            except StopAsyncIteration:
-                return
+    unit = _Value(_streams.Readable, lambda stream: stream.unit)
+    answer = _Value(_streams.Readable, lambda stream: stream.answer)
+    read = _awaited(_streams.Readable.read)
+    abort = _called(_streams.Readable.abort)
 
     def __enter__(self) -> Readable:
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
-        self._loop.run(self._stream.__aexit__(kind, error, traceback))
 
-
-class Writable:
+class Writable(_Context):
     """As ``roletalk.Writable``, with ``with``."""
 
-    def __init__(self, loop: _Loop, stream: _streams.Writable) -> None:
-        self._loop = loop
-        self._stream = stream
-
-    @property
-    def answer(self) -> Any:
-        """The payload that the stream was accepted with."""
-        return self._stream.answer
-
-    def write(self, data: Union[bytes, bytearray, memoryview]) -> None:
-        """Writes all of the data, waiting while the reader is not ready for more."""
-        self._loop.run(self._stream.write(data))
-
-    def finish(self) -> None:
-        """Ends the stream; returns when the reader has read everything, as far as it can be known."""
-        self._loop.run(self._stream.finish())
-
-    def abort(self, reason: str = "") -> None:
-        """Breaks off, with a reason for the other end."""
-        self._loop.call(self._stream.abort, reason)
+    unit = _Value(_streams.Writable, lambda stream: stream.unit)
+    answer = _Value(_streams.Writable, lambda stream: stream.answer)
+    write = _awaited(_streams.Writable.write)
+    finish = _awaited(_streams.Writable.finish)
+    abort = _called(_streams.Writable.abort)
 
     def __enter__(self) -> Writable:
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
-        self._loop.run(self._stream.__aexit__(kind, error, traceback))
+
+class Survey(_Context, _Iterable[_destination.UnitAnswer]):
+    """As ``roletalk.Survey``, with ``for`` and ``with``."""
+
+    asked = _Value(_destination.Survey, lambda survey: survey.asked)
+    all = _awaited(_destination.Survey.all)
+    cancel = _called(_destination.Survey.cancel)
+
+    def __enter__(self) -> Survey:
+        return self
 
 
-class Destination:
-    """As ``roletalk.Destination``; each method waits for its outcome."""
+class Events(_Iterable[_events.Event]):
+    """As ``roletalk.Events``, with ``for``."""
 
-    def __init__(self, loop: _Loop, destination: _destination.Destination) -> None:
-        self._loop = loop
-        self._destination = destination
-
-    @property
-    def name(self) -> str:
-        """The role's name."""
-        return self._destination.name
-
-    @property
-    def units(self) -> List[Unit]:
-        """The units that serve the role now."""
-        return self._loop.call(lambda: self._destination.units)
-
-    def wait_ready(self, timeout: Optional[float] = None) -> None:
-        """Waits until a unit serves the role, at most ``timeout`` seconds."""
-        self._loop.run(self._destination.wait_ready(timeout))
-
-    def send(self, event: str, data: Any = None, *, to: Optional[Unit] = None) -> None:
-        """Sends a one-way message to the next unit in turn, or to ``to``."""
-        self._loop.run(self._destination.send(event, data, to=to))
-
-    def broadcast(self, event: str, data: Any = None) -> int:
-        """Sends a one-way message to every unit; returns how many took it."""
-        return self._loop.run(self._destination.broadcast(event, data))
-
-    def request(
-        self,
-        event: str,
-        data: Any = None,
-        *,
-        to: Optional[Unit] = None,
-        timeout: Optional[float] = None,
-    ) -> Any:
-        """Sends a request to the next unit in turn, or to ``to``, and returns its answer."""
-
-        async def ask() -> Any:
-            return await self._destination.request(event, data, to=to, timeout=timeout)
-
-        return self._loop.run(ask())
-
-    def survey(
-        self, event: str, data: Any = None, *, timeout: Optional[float] = None
-    ) -> List[UnitAnswer]:
-        """Sends a request to every unit, and returns all answers."""
-
-        async def ask() -> List[UnitAnswer]:
-            return await self._destination.survey(event, data, timeout=timeout).all()
-
-        return self._loop.run(ask())
-
-    def readable(
-        self,
-        event: str,
-        data: Any = None,
-        *,
-        to: Optional[Unit] = None,
-        timeout: Optional[float] = None,
-    ) -> Readable:
-        """A stream to read from the next unit in turn, or from ``to``."""
-
-        async def open_stream() -> _streams.Readable:
-            return await self._destination.readable(event, data, to=to, timeout=timeout)
-
-        return Readable(self._loop, self._loop.run(open_stream()))
-
-    def writable(
-        self,
-        event: str,
-        data: Any = None,
-        *,
-        to: Optional[Unit] = None,
-        timeout: Optional[float] = None,
-    ) -> Writable:
-        """A stream to write to the next unit in turn, or to ``to``."""
-
-        async def open_stream() -> _streams.Writable:
-            return await self._destination.writable(event, data, to=to, timeout=timeout)
-
-        return Writable(self._loop, self._loop.run(open_stream()))
+    close = _called(_events.Events.close)
 
 
-class Role:
-    """As ``roletalk.Role``. Plain functions are called by threads of the peer's; ``async def`` handlers
-    and those of streams run in the peer's event loop."""
+class Destination(_Facade):
+    """As ``roletalk.Destination``. ``request`` returns the answer, ``readable`` and ``writable`` return
+    streams that are open."""
 
-    def __init__(self, loop: _Loop, role: _role.Role) -> None:
-        self._loop = loop
-        self._role = role
-
-    @property
-    def name(self) -> str:
-        """The role's name."""
-        return self._role.name
-
-    def on_message(self, event: str, handler: Any = None, *, inline: bool = False) -> Any:
-        """Registers the handler of one-way messages."""
-        return self._register(self._role.on_message, event, handler, inline=inline)
-
-    def on_request(self, event: str, handler: Any = None, *, inline: bool = False) -> Any:
-        """Registers the handler of requests: what it returns is the answer."""
-        return self._register(self._role.on_request, event, handler, inline=inline)
-
-    def on_readable(self, event: str, handler: Any = None) -> Any:
-        """Registers the handler, an ``async def``, of units that want to write a stream."""
-        return self._register(self._role.on_readable, event, handler)
-
-    def on_writable(self, event: str, handler: Any = None) -> Any:
-        """Registers the handler, an ``async def``, of units that want to read a stream."""
-        return self._register(self._role.on_writable, event, handler)
-
-    def _register(self, register: Any, event: str, handler: Any, **options: Any) -> Any:
-        if handler is None:
-            return lambda handler: self._register(register, event, handler, **options)
-        return self._loop.call(register, event, handler, **options)
-
-    def enable(self) -> None:
-        """Offers the role again; units are told."""
-        self._loop.call(self._role.enable)
-
-    def disable(self) -> None:
-        """Offers the role no longer; units are told."""
-        self._loop.call(self._role.disable)
+    name = _Value(_destination.Destination, lambda destination: destination.name)
+    units = _Value(_destination.Destination, lambda destination: destination.units)
+    is_ready = _Value(_destination.Destination, lambda destination: destination.is_ready)
+    wait_ready = _awaited(_destination.Destination.wait_ready)
+    send = _awaited(_destination.Destination.send)
+    broadcast = _awaited(_destination.Destination.broadcast)
+    request = _awaited(_destination.Destination.request)
+    survey = _giving(Survey, _called(_destination.Destination.survey))
+    readable = _giving(Readable, _awaited(_destination.Destination.readable))
+    writable = _giving(Writable, _awaited(_destination.Destination.writable))
 
 
-class Peer:
+class Role(_Facade, _role.Role):
+    """As ``roletalk.Role``. Handlers that are plain functions are called by threads of the peer's, and may
+    use everything here; ``async def`` handlers and those of streams run in the peer's event loop, with what
+    ``roletalk`` has for that."""
+
+    # What is inherited has the types already. The methods that register end in `_register`.
+    if not TYPE_CHECKING:
+        name = _Value(_role.Role, lambda role: role.name)
+        is_active = _Value(_role.Role, lambda role: role.is_active)
+        enable = _called(_role.Role.enable)
+        disable = _called(_role.Role.disable)
+        middleware = _called(_role.Role.middleware)
+        _register = _called(_role.Role._register)
+
+
+class Listener(_Facade):
+    """As ``roletalk.Listener``."""
+
+    address = _Value(_peer.Listener, lambda listener: listener.address)
+    port = _Value(_peer.Listener, lambda listener: listener.port)
+    url = _Value(_peer.Listener, lambda listener: listener.url)
+    close = _called(_peer.Listener.close)
+
+
+class Peer(_Facade):
     """As ``roletalk.Peer``, with the same arguments. Use it in ``with``, or close it in the end."""
 
-    def __init__(self, name: str = "", **options: Any) -> None:
-        self._loop = _Loop()
+    @_signed_as(_peer.Peer.__init__)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        async def make() -> _peer.Peer:
+            return _peer.Peer(*arguments, **options)
+
+        loop = _Loop()
         try:
-            self._peer: _peer.Peer = self._loop.call(_peer.Peer, name, **options)
+            super().__init__(loop, loop.run(make()))
         except BaseException:
-            self._loop.stop()
+            loop.stop()
             raise
 
-    @property
-    def id(self) -> str:
-        """This peer's id."""
-        return self._peer.id
+    id = _Value(_peer.Peer, lambda peer: peer.id)
+    name = _Value(_peer.Peer, lambda peer: peer.name)
+    tags = _Value(_peer.Peer, lambda peer: peer.tags)
+    units = _Value(_peer.Peer, lambda peer: peer.units)
+    is_closed = _Value(_peer.Peer, lambda peer: peer.is_closed)
+    set_tag = _called(_peer.Peer.set_tag)
+    add_preshared_key = _called(_peer.Peer.add_preshared_key)
+    remove_preshared_key = _called(_peer.Peer.remove_preshared_key)
+    role = _giving(Role, _called(_peer.Peer.role))
+    destination = _giving(Destination, _called(_peer.Peer.destination))
+    middleware = _called(_peer.Peer.middleware)
+    listen = _giving(Listener, _awaited(_peer.Peer.listen))
+    connect = _awaited(_peer.Peer.connect)
+    disconnect = _called(_peer.Peer.disconnect)
+    events = _giving(Events, _called(_peer.Peer.events))
+    on = _called(_peer.Peer.on)
+    stats = _called(_peer.Peer.stats)
 
     @property
-    def units(self) -> List[Unit]:
-        """All connected units. Of their methods, use the properties only; see ``unit_stats``."""
-        return self._loop.call(lambda: self._peer.units)
+    def roles(self) -> List[Role]:
+        """All roles, in the order in which they were added."""
+        return [Role(self._loop, role) for role in self._inner.roles]
 
-    def listen(
-        self,
-        host: Optional[str] = None,
-        port: int = 0,
-        *,
-        ssl: Optional[ssl_module.SSLContext] = None,
-        path: Optional[str] = None,
-    ) -> Listener:
-        """Listens on a host's addresses and a port, 0 for a free one."""
-        return self._loop.run(self._peer.listen(host, port, ssl=ssl, path=path))
+    @property
+    def destinations(self) -> List[Destination]:
+        """All destinations, in the order in which they were added."""
+        return [Destination(self._loop, each) for each in self._inner.destinations]
 
-    def connect(
-        self,
-        url: str,
-        *,
-        ssl: Optional[ssl_module.SSLContext] = None,
-        server_hostname: Optional[str] = None,
-        headers: Optional[Mapping[str, str]] = None,
-        permanent: bool = True,
-        timeout: float = 10.0,
-    ) -> Unit:
-        """Connects to a ``ws://`` or ``wss://`` address, and returns the unit that answered."""
-        connecting = self._peer.connect(
-            url,
-            ssl=ssl,
-            server_hostname=server_hostname,
-            headers=headers,
-            permanent=permanent,
-            timeout=timeout,
-        )
-        return self._loop.run(connecting)
-
-    def disconnect(self, url: str) -> bool:
-        """Stops dialing an address."""
-        return self._loop.call(self._peer.disconnect, url)
-
-    def role(self, name: str, *, active: bool = True) -> Role:
-        """The role of this name, added if it is new."""
-        return Role(self._loop, self._loop.call(self._peer.role, name, active=active))
-
-    def destination(self, role: str) -> Destination:
-        """The destination of this name, added if it is new."""
-        return Destination(self._loop, self._loop.call(self._peer.destination, role))
-
-    def stats(self) -> PeerStats:
-        """Counters."""
-        return self._loop.call(self._peer.stats)
-
-    def unit_stats(self, unit: Unit) -> UnitStats:
-        """Counters of a unit."""
-        return self._loop.call(unit.stats)
+    def close_unit(self, unit: Unit) -> None:
+        """Closes all connections to a unit, and waits until they are closed, as ``roletalk.Unit.close``,
+        which is for event loops."""
+        self._loop.run(unit.close())
 
     def drain(self, timeout: float) -> bool:
-        """Stops offering roles, lets running requests and streams finish, then closes."""
-        finished = self._loop.run(self._peer.drain(timeout))
+        """As ``roletalk.Peer.drain``; ends the peer's thread, too."""
+        finished: bool = self._loop.run(self._inner.drain(timeout))
         self._loop.stop()
         return finished
 
     def close(self) -> None:
-        """Closes the peer and ends its thread. May be called several times."""
-        if self._loop._thread.is_alive():
-            self._loop.run(self._peer.close())
+        """As ``roletalk.Peer.close``; ends the peer's thread, too. May be called several times, from any
+        thread but the peer's."""
+        if self._loop.is_running:
+            self._loop.run(self._inner.close())
             self._loop.stop()
 
     def __enter__(self) -> Peer:

@@ -10,7 +10,7 @@ use std::{
 
 use pyo3::{
     PyTraverseError, PyVisit,
-    exceptions::PyValueError,
+    exceptions::{PyRuntimeError, PyValueError},
     prelude::*,
     types::{PyBytes, PyDict, PyString},
 };
@@ -23,7 +23,7 @@ use roletalk::{
 };
 
 use super::{
-    Asked, Engine, FORKS,
+    Asked, Engine, FORKS, OTHER_THREAD,
     dispatch::wake,
     lock, lost,
     output::Progress,
@@ -154,7 +154,11 @@ impl Engine {
             flush: slf.getattr("flush")?.unbind(),
             timeout: slf.getattr("timeout")?.unbind(),
         };
-        this.thread.store(this_thread(), Relaxed);
+        // Of several threads that bind it at the same time, one succeeds.
+        let me = this_thread();
+        if this.thread.compare_exchange(0, me, Relaxed, Relaxed).is_err_and(|bound| bound != me) {
+            return Err(PyRuntimeError::new_err(OTHER_THREAD));
+        }
         let before = lock(&this.listener).replace(listener);
         drop(before);
         let before = lock(&this.host).replace(Arc::new(host));
@@ -311,10 +315,11 @@ impl Engine {
 
     /// Disables or enables a role.
     fn set_role_active(slf: &Bound<'_, Self>, name: &str, active: bool) -> PyResult<()> {
-        lock(&slf.get().table).routes.set_active(name, active);
         Engine::with_state(slf, |state, now| {
-            state.engine.with_peer(now, |peer| peer.set_role_active(name, active, now))
-        })
+            state.engine.with_peer(now, |peer| peer.set_role_active(name, active, now));
+        })?;
+        lock(&slf.get().table).routes.set_active(name, active);
+        Ok(())
     }
 
     /// Whether a role is offered.
@@ -324,10 +329,11 @@ impl Engine {
 
     /// Disables all roles.
     fn disable_roles(slf: &Bound<'_, Self>) -> PyResult<()> {
-        lock(&slf.get().table).routes.disable_all();
         Engine::with_state(slf, |state, now| {
-            state.engine.with_peer(now, |peer| peer.disable_roles(now))
-        })
+            state.engine.with_peer(now, |peer| peer.disable_roles(now));
+        })?;
+        lock(&slf.get().table).routes.disable_all();
+        Ok(())
     }
 
     /// Sets the handler of an event. `mode` is `task`, `inline` or `pool`.
