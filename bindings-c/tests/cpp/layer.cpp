@@ -29,15 +29,16 @@ int main() {
     {
         roletalk::Peer server("server"), client("client");
         auto role = server.role("r");
-        std::thread later;
+        std::promise<std::thread> later;
         role.on_request("held", [held](roletalk::Context &) { return *held; })
             .on_request("throw", [](roletalk::Context &) -> roletalk::Data {
                 throw std::runtime_error("on purpose");
             })
             .on_request("later", [&](roletalk::Context &context) {
-                later = std::thread([deferred = context.defer(), data = context.data()]() mutable {
+                auto answer = [deferred = context.defer(), data = context.data()]() mutable {
                     deferred.respond(data);
-                });
+                };
+                later.set_value(std::thread(std::move(answer)));
                 return roletalk::Data();
             })
             .on_request("drop", [](roletalk::Context &context) {
@@ -61,7 +62,7 @@ int main() {
         to.ready(20s);
         CHECK(to.request("held").as_int64() == 7);
         CHECK(to.request("later", roletalk::Data::json("[1]")) == roletalk::Data::json("[1]"));
-        later.join();
+        later.get_future().get().join();
         for (auto [event, text] : {std::pair("throw", "on purpose"), std::pair("forbidden", "no"),
                                    std::pair("drop", "The handler did not answer")}) {
             try {
