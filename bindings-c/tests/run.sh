@@ -107,7 +107,8 @@ done
 step "examples do what they say"
 serve() { # PROGRAM: its address in $url, its input open as descriptor 9
     mkfifo "$work/in"
-    "$@" < "$work/in" > "$work/out" 2> "$work/err" &
+    # What a server before has written goes before this one's input can be opened.
+    "$@" > "$work/out" 2> "$work/err" < "$work/in" &
     server=$!
     exec 9> "$work/in"
     rm "$work/in"
@@ -118,34 +119,48 @@ serve() { # PROGRAM: its address in $url, its input open as descriptor 9
         url=$(head -n 1 "$work/out" "$work/err" 2>/dev/null | grep -a -m 1 '^ws://' || true)
     done
 }
-for service in echo_service epoll_service echo_service_cpp; do
+for service in echo_service epoll_service echo_service_cpp epoll_service_cpp; do
     serve "$work/$service"
     "$work/rpc_client" "$url" | diff <(printf 'hello\n100 answers\n') -
     "$work/rpc_client_cpp" "$url" | diff <(printf 'hello\n100 answers, 4950 in sum\n') -
     exec 9>&-
     wait $server
 done
-serve "$work/publish"
-# It must not keep the publisher's input open.
-"$work/subscribe" "$url" > "$work/heard" 9>&- &
-subscriber=$!
-printf 'one\ntwo\n' >&9
-exec 9>&-
-wait $server $subscriber
-diff <(printf 'one\ntwo\n') "$work/heard"
-serve "$work/receive_file"
-"$work/send_file" "$url" "$here/include/roletalk.h" > /dev/null
-wait $server
-exec 9>&-
-cmp "$work/out" "$here/include/roletalk.h"
-"$work/streams_pubsub_cpp" | diff <(printf 'it rains\n1048576 bytes\n') -
+# Each with one in the other language.
+for pair in publish:subscribe_cpp publish_cpp:subscribe; do
+    serve "$work/${pair%:*}"
+    # It must not keep the publisher's input open.
+    "$work/${pair#*:}" "$url" > "$work/heard" 9>&- &
+    subscriber=$!
+    printf 'one\ntwo\n' >&9
+    exec 9>&-
+    wait $server $subscriber
+    diff <(printf 'one\ntwo\n') "$work/heard"
+done
+for pair in receive_file:send_file_cpp receive_file_cpp:send_file; do
+    serve "$work/${pair%:*}"
+    "$work/${pair#*:}" "$url" "$library" > /dev/null
+    wait $server
+    exec 9>&-
+    cmp "$work/out" "$library"
+done
 
 if have cmake; then
     step "find_package"
-    cmake -S "$here/tests/cmake" -B "$work/cmake" -DCMAKE_PREFIX_PATH="$stage" \
-        -DEXAMPLES="$here/examples" > "$work/log" || { cat "$work/log"; exit 1; }
-    cmake --build "$work/cmake" > "$work/log" || { cat "$work/log"; exit 1; }
-    "$work/cmake/streams_shared" > /dev/null
-    "$work/cmake/streams_static" > /dev/null
+    for pair in gcc:g++ clang:clang++; do
+        have "${pair%:*}" || continue
+        rm -rf "$work/cmake"
+        cmake -S "$here/tests/cmake" -B "$work/cmake" -DCMAKE_PREFIX_PATH="$stage" \
+            -DCMAKE_C_COMPILER="${pair%:*}" -DCMAKE_CXX_COMPILER="${pair#*:}" \
+            -DEXAMPLES="$here/examples" > "$work/log" || { cat "$work/log"; exit 1; }
+        cmake --build "$work/cmake" > "$work/log" || { cat "$work/log"; exit 1; }
+    done
+    # pkg-config's have been run above.
+    for kind in shared static; do
+        serve "$work/cmake/echo_service_cpp_$kind"
+        "$work/cmake/rpc_client_c_$kind" "$url" > /dev/null
+        exec 9>&-
+        wait $server
+    done
 fi
 echo "C and C++: ok"
