@@ -103,7 +103,8 @@
 #define RT_EVENT_SLOW_CONSUMER 12
 
 /**
- * The handler of a message failed, or that of a stream after it had accepted it.
+ * The handler of a message failed, or that of a stream after it had accepted it: `role` and `event` say
+ * which, `text` is what it rejected with.
  */
 #define RT_EVENT_HANDLER_FAILED 13
 
@@ -618,7 +619,7 @@ typedef struct {
      */
     rt_unit unit;
     /**
-     * The destination's role.
+     * The role of the destination, or of the handler.
      */
     rt_string role;
     /**
@@ -637,6 +638,10 @@ typedef struct {
      * Bytes that wait to be written.
      */
     uint64_t queued;
+    /**
+     * The event that the handler is for; may be empty.
+     */
+    rt_string event;
 } rt_event;
 
 /**

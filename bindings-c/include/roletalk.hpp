@@ -98,6 +98,24 @@ template <class F> rt_ready_handler on_ready(F function) {
     });
 }
 
+/// Calls `each(view)` for what `visit(function, user_data)` shows, and lets its first exception out when
+/// that has returned.
+template <class View, class Visit, class Each> void visit(Visit visit, Each each) {
+    std::exception_ptr failed;
+    auto guarded = [&](View view) noexcept {
+        try {
+            if (!failed) each(view);
+        } catch (...) {
+            failed = std::current_exception();
+        }
+    };
+    auto call = [](void *user_data, View view) {
+        (*static_cast<decltype(guarded) *>(user_data))(view);
+    };
+    check(visit(call, &guarded));
+    if (failed) std::rethrow_exception(failed);
+}
+
 template <class Call> std::string text(Call call) {
     std::string text(64, '\0');
     size_t len = 0;
@@ -217,6 +235,12 @@ public:
         detail::check(rt_unit_is_open(handle_.get(), &open));
         return open != 0;
     }
+    /// Calls `function(const rt_unit_info &)` once, before this returns: meta, tags, roles.
+    template <class F> void describe(F function) const {
+        detail::visit<const rt_unit_info *>(
+            [&](auto visitor, void *data) { return rt_unit_describe(handle_.get(), visitor, data); },
+            [&](const rt_unit_info *info) { function(*info); });
+    }
     void close() { detail::check(rt_unit_close(handle_.get())); }
     rt_unit_stats stats() const {
         rt_unit_stats stats{};
@@ -228,6 +252,36 @@ public:
 
 private:
     detail::Handle<rt_unit, rt_unit_free> handle_;
+};
+
+namespace detail {
+
+/// Keeps the units that `visit` shows.
+template <class Visit> std::vector<Unit> units(Visit visit_units) {
+    std::vector<Unit> units;
+    visit<rt_unit>(visit_units, [&](rt_unit unit) { units.push_back(Unit::keep(unit)); });
+    return units;
+}
+
+} // namespace detail
+
+/// Something under way that will call back. Destroying it does not end it.
+class Operation {
+public:
+    Operation() = default;
+    explicit Operation(rt_operation owned) : handle_(owned) {}
+
+    /// Ends it: what it would have called is called with RT_CANCELED, a subscription is called no more.
+    /// False when it has ended already.
+    bool cancel() {
+        int32_t status = rt_operation_cancel(handle_.get());
+        if (status != RT_END) detail::check(status);
+        return status == RT_OK;
+    }
+    rt_operation get() const noexcept { return handle_.get(); }
+
+private:
+    detail::Handle<rt_operation, rt_operation_free> handle_;
 };
 
 /// The reading end of a stream.
@@ -256,7 +310,8 @@ public:
     }
     /// Breaks off.
     void abort(std::string_view reason) {
-        detail::check(rt_readable_abort(handle_.release(), detail::lend(reason)));
+        detail::check(rt_readable_abort(handle_.get(), detail::lend(reason)));
+        handle_.release();
     }
     rt_readable get() const noexcept { return handle_.get(); }
 
@@ -288,7 +343,8 @@ public:
     }
     /// Breaks off.
     void abort(std::string_view reason) {
-        detail::check(rt_writable_abort(handle_.release(), detail::lend(reason)));
+        detail::check(rt_writable_abort(handle_.get(), detail::lend(reason)));
+        handle_.release();
     }
     rt_writable get() const noexcept { return handle_.get(); }
 
@@ -318,6 +374,18 @@ public:
         detail::check(rt_context_reject(context_, detail::lend(reason)));
         context_ = rt_context{};
     }
+
+    /// For middleware: passes it on to the next, or to the handler.
+    void next() {
+        detail::check(rt_context_next(context_));
+        context_ = rt_context{};
+    }
+    Unit unit() const {
+        rt_unit unit;
+        detail::check(rt_context_unit(context_, &unit));
+        return Unit(unit);
+    }
+    rt_context get() const noexcept { return context_; }
 
 private:
     rt_context context_{};
@@ -439,6 +507,7 @@ public:
         detail::check(rt_role_is_active(role_, &active));
         return active != 0;
     }
+    rt_role get() const noexcept { return role_; }
 
 private:
     Role &handle(int32_t kind, std::string_view event, rt_incoming_handler handler) {
@@ -455,6 +524,8 @@ struct Reply {
     Data data;
     std::string error;
     Unit unit;
+    /// Of a survey: how many more answers will come.
+    size_t remaining = 0;
 
     bool ok() const noexcept { return status == RT_OK; }
     /// The payload, or an exception.
@@ -489,6 +560,7 @@ inline Reply reply(const rt_reply &view) {
     reply.status = view.status;
     reply.data = Data(view.data);
     reply.error = std::string(detail::view(view.error));
+    reply.remaining = view.remaining;
     return reply;
 }
 
@@ -543,10 +615,12 @@ public:
         detail::check(rt_destination_send(destination_, detail::lend(event), data.get(), &get));
     }
     /// How many units took it.
-    size_t broadcast(std::string_view event, const Data &data = {}) const {
+    size_t broadcast(std::string_view event, const Data &data = {},
+                     const SendOptions &options = {}) const {
+        const rt_send_options get = options.get();
         size_t count = 0;
-        detail::check(rt_destination_broadcast(destination_, detail::lend(event), data.get(),
-                                               nullptr, &count));
+        detail::check(rt_destination_broadcast(destination_, detail::lend(event), data.get(), &get,
+                                               &count));
         return count;
     }
     /// Asks, and waits for the answer.
@@ -560,12 +634,14 @@ public:
     }
     /// Asks: `function(Reply)` is called with the answer.
     template <class F>
-    void request_async(std::string_view event, const Data &data, F function,
-                       const SendOptions &options = {}) const {
+    Operation request_async(std::string_view event, const Data &data, F function,
+                            const SendOptions &options = {}) const {
         const rt_send_options get = options.get();
+        rt_operation operation;
         detail::check(rt_destination_request_async(destination_, detail::lend(event), data.get(),
                                                    &get, detail::on_reply(std::move(function)),
-                                                   nullptr));
+                                                   &operation));
+        return Operation(operation);
     }
     /// Asks every unit, and waits for all answers.
     std::vector<Reply> survey(std::string_view event, const Data &data = {},
@@ -582,6 +658,17 @@ public:
             detail::check(status);
             replies.push_back(detail::take(answer));
         }
+    }
+    /// Asks every unit: `function(Reply)` is called for each, and `Reply::remaining` counts down.
+    template <class F>
+    Operation survey_async(std::string_view event, const Data &data, F function,
+                           const SendOptions &options = {}) const {
+        const rt_send_options get = options.get();
+        rt_operation operation;
+        detail::check(rt_destination_survey_async(destination_, detail::lend(event), data.get(),
+                                                  &get, detail::on_reply(std::move(function)),
+                                                  &operation));
+        return Operation(operation);
     }
     /// Asks for a stream to read, and waits until it is accepted.
     Readable readable(std::string_view event, const Data &data = {},
@@ -603,42 +690,35 @@ public:
     }
     /// Asks for a stream to read: `function(Reply, Readable)` is called once.
     template <class F>
-    void readable_async(std::string_view event, const Data &data, F function,
-                        const SendOptions &options = {}) const {
+    Operation readable_async(std::string_view event, const Data &data, F function,
+                             const SendOptions &options = {}) const {
         const rt_send_options get = options.get();
+        rt_operation operation;
         detail::check(rt_destination_readable_async(
             destination_, detail::lend(event), data.get(), &get,
             detail::on_stream<rt_readable_handler, Readable, rt_readable>(std::move(function)),
-            nullptr));
+            &operation));
+        return Operation(operation);
     }
     /// Asks for a stream to write: `function(Reply, Writable)` is called once.
     template <class F>
-    void writable_async(std::string_view event, const Data &data, F function,
-                        const SendOptions &options = {}) const {
+    Operation writable_async(std::string_view event, const Data &data, F function,
+                             const SendOptions &options = {}) const {
         const rt_send_options get = options.get();
+        rt_operation operation;
         detail::check(rt_destination_writable_async(
             destination_, detail::lend(event), data.get(), &get,
             detail::on_stream<rt_writable_handler, Writable, rt_writable>(std::move(function)),
-            nullptr));
+            &operation));
+        return Operation(operation);
     }
     /// The units that serve the role.
     std::vector<Unit> units() const {
-        std::vector<Unit> units;
-        std::exception_ptr failed;
-        auto collect = [&](rt_unit unit) noexcept {
-            try {
-                units.push_back(Unit::keep(unit));
-            } catch (...) {
-                failed = std::current_exception();
-            }
-        };
-        auto call = [](void *user_data, rt_unit unit) {
-            (*static_cast<decltype(collect) *>(user_data))(unit);
-        };
-        detail::check(rt_destination_each_unit(destination_, call, &collect));
-        if (failed) std::rethrow_exception(failed);
-        return units;
+        return detail::units([&](auto visitor, void *data) {
+            return rt_destination_each_unit(destination_, visitor, data);
+        });
     }
+    rt_destination get() const noexcept { return destination_; }
 
 private:
     rt_destination destination_;
@@ -691,6 +771,23 @@ public:
             return rt_peer_id(peer_.get(), to, room, len);
         });
     }
+    /// Units that connect from now on see it.
+    void set_tag(std::string_view key, std::string_view value) {
+        detail::check(rt_peer_set_tag(peer_.get(), detail::lend(key), detail::lend(value)));
+    }
+    /// From the first preshared key on, only peers that share one get in.
+    void add_key(std::string_view id, std::string_view key) {
+        detail::check(rt_peer_add_key(peer_.get(), detail::lend(id), detail::lend(key)));
+    }
+    void remove_key(std::string_view id) {
+        detail::check(rt_peer_remove_key(peer_.get(), detail::lend(id)));
+    }
+    /// The connected units.
+    std::vector<Unit> units() const {
+        return detail::units([&](auto visitor, void *data) {
+            return rt_peer_each_unit(peer_.get(), visitor, data);
+        });
+    }
     Role role(std::string_view name, bool disabled = false) {
         rt_role role;
         detail::check(rt_peer_role(peer_.get(), detail::lend(name), disabled, &role));
@@ -710,6 +807,10 @@ public:
             return rt_listener_url(listener, to, room, len);
         });
     }
+    /// Serves a connection that the program's own server has accepted; see rt_peer_accept_fd.
+    void accept_fd(int fd, bool upgraded = false) {
+        detail::check(rt_peer_accept_fd(peer_.get(), fd, upgraded));
+    }
     /// Connects, and waits for the first outcome.
     Unit connect(std::string_view address, const rt_connect_options &options = connect_options()) {
         rt_unit unit;
@@ -718,10 +819,12 @@ public:
     }
     /// Connects: `function(Reply)` is called with the first outcome, and the unit if it connected.
     template <class F>
-    void connect_async(std::string_view address, F function,
-                       const rt_connect_options &options = connect_options()) {
+    Operation connect_async(std::string_view address, F function,
+                            const rt_connect_options &options = connect_options()) {
+        rt_operation operation;
         detail::check(rt_peer_connect_async(peer_.get(), detail::lend(address), &options,
-                                            detail::on_reply(std::move(function)), nullptr));
+                                            detail::on_reply(std::move(function)), &operation));
+        return Operation(operation);
     }
     void disconnect(std::string_view address) {
         detail::check(rt_peer_disconnect(peer_.get(), detail::lend(address)));
@@ -730,13 +833,15 @@ public:
     template <class F> void layer(F function) {
         detail::check(rt_peer_layer(peer_.get(), detail::on_context(std::move(function))));
     }
-    /// `function(const rt_event &)` is called for each event until the peer is closed.
-    template <class F> void on_event(F function) {
+    /// `function(const rt_event &)` is called for each event until that is canceled or the peer closed.
+    template <class F> Operation on_event(F function) {
         auto call = [](void *user_data, const rt_event *event) {
             detail::quietly([&] { (*static_cast<F *>(user_data))(*event); });
         };
+        rt_operation operation;
         detail::check(rt_peer_on_event(
-            peer_.get(), detail::handler<rt_event_handler>(std::move(function), call), nullptr));
+            peer_.get(), detail::handler<rt_event_handler>(std::move(function), call), &operation));
+        return Operation(operation);
     }
     rt_peer_stats stats() const {
         rt_peer_stats stats{};

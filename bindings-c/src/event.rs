@@ -39,7 +39,8 @@ pub const RT_EVENT_BAD_INPUT: i32 = 11;
 /// A unit takes no data although `queued` bytes wait for it, or sends more than the handlers can do:
 /// `count` messages and requests were dropped or rejected so far.
 pub const RT_EVENT_SLOW_CONSUMER: i32 = 12;
-/// The handler of a message failed, or that of a stream after it had accepted it.
+/// The handler of a message failed, or that of a stream after it had accepted it: `role` and `event` say
+/// which, `text` is what it rejected with.
 pub const RT_EVENT_HANDLER_FAILED: i32 = 13;
 /// This subscriber was too slow and has missed `count` events.
 pub const RT_EVENT_MISSED: i32 = 14;
@@ -57,7 +58,7 @@ pub struct rt_event {
     pub status: i32,
     /// The unit, borrowed.
     pub unit: rt_unit,
-    /// The destination's role.
+    /// The role of the destination, or of the handler.
     pub role: rt_string,
     /// The address that was dialed.
     pub address: rt_string,
@@ -67,6 +68,8 @@ pub struct rt_event {
     pub count: u64,
     /// Bytes that wait to be written.
     pub queued: u64,
+    /// The event that the handler is for; may be empty.
+    pub event: rt_string,
 }
 
 /// Called for each event, in their order, where the peer's callbacks run.
@@ -96,6 +99,7 @@ fn view(event: &PeerEvent) -> rt_event {
         text: none,
         count: 0,
         queued: 0,
+        event: none,
     };
     let lend = |unit: &Unit| queue::lend_unit(unit);
     let optional = |unit: &Option<Unit>| unit.as_ref().map_or(rt_unit::NONE, queue::lend_unit);
@@ -150,8 +154,9 @@ fn view(event: &PeerEvent) -> rt_event {
             (view.kind, view.unit) = (RT_EVENT_SLOW_CONSUMER, lend(unit));
             (view.queued, view.count) = (*queued as u64, *dropped);
         }
-        PeerEvent::HandlerFailed { unit, error, .. } => {
+        PeerEvent::HandlerFailed { unit, role, event, error } => {
             (view.kind, view.unit) = (RT_EVENT_HANDLER_FAILED, lend(unit));
+            (view.role, view.event) = (rt_string::lend(role), rt_string::lend(event));
             fail(&mut view, error);
         }
         PeerEvent::Missed(count) => (view.kind, view.count) = (RT_EVENT_MISSED, *count),

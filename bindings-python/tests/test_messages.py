@@ -77,6 +77,7 @@ async def test_a_failing_handler_is_reported(
     event = await event_of(events, roletalk.HandlerFailed)
     assert isinstance(event.error, ValueError)
     assert event.unit.name == "client"
+    assert (event.role, event.event) == ("role", "line")
     assert "the handler of role/line failed" in caplog.text
 
 

@@ -29,15 +29,16 @@ int main() {
     {
         roletalk::Peer server("server"), client("client");
         auto role = server.role("r");
-        std::thread later;
+        std::promise<std::thread> later;
         role.on_request("held", [held](roletalk::Context &) { return *held; })
             .on_request("throw", [](roletalk::Context &) -> roletalk::Data {
                 throw std::runtime_error("on purpose");
             })
             .on_request("later", [&](roletalk::Context &context) {
-                later = std::thread([deferred = context.defer(), data = context.data()]() mutable {
+                auto answer = [deferred = context.defer(), data = context.data()]() mutable {
                     deferred.respond(data);
-                });
+                };
+                later.set_value(std::thread(std::move(answer)));
                 return roletalk::Data();
             })
             .on_request("drop", [](roletalk::Context &context) {
@@ -61,7 +62,7 @@ int main() {
         to.ready(20s);
         CHECK(to.request("held").as_int64() == 7);
         CHECK(to.request("later", roletalk::Data::json("[1]")) == roletalk::Data::json("[1]"));
-        later.join();
+        later.get_future().get().join();
         for (auto [event, text] : {std::pair("throw", "on purpose"), std::pair("forbidden", "no"),
                                    std::pair("drop", "The handler did not answer")}) {
             try {
@@ -72,6 +73,55 @@ int main() {
             }
         }
         CHECK(to.survey("held").at(0).value().as_int64() == 7 && to.units().size() == 1);
+        std::promise<roletalk::Reply> heard;
+        to.survey_async("held", {}, [&](roletalk::Reply got) { heard.set_value(std::move(got)); });
+        roletalk::Reply only = heard.get_future().get();
+        CHECK(only.value().as_int64() == 7 && only.remaining == 0 && only.unit.id() == server.id());
+        CHECK(client.units().at(0).id() == server.id());
+        server.set_tag("zone", "eu");
+        size_t roles = 0;
+        unit.describe([&](const rt_unit_info &info) { roles = info.role_count; });
+        CHECK(roles == 1);
+        try {
+            unit.describe([](const rt_unit_info &) { throw std::logic_error("comes out"); });
+            CHECK(false);
+        } catch (const std::logic_error &error) {
+            CHECK(std::string(error.what()) == "comes out");
+        }
+        // Canceling: what nobody answers, and then what has ended.
+        std::promise<roletalk::Deferred> kept;
+        role.on_request("keep", [&](roletalk::Context &context) {
+            kept.set_value(context.defer());
+            return nullptr;
+        });
+        std::promise<int32_t> canceled;
+        auto operation = to.request_async(
+            "keep", {}, [&](roletalk::Reply got) { canceled.set_value(got.status); });
+        roletalk::Deferred unanswered = kept.get_future().get();
+        CHECK(unanswered.unit().id() == client.id());
+        CHECK(operation.cancel() && canceled.get_future().get() == RT_CANCELED);
+        CHECK(!operation.cancel());
+        // Middleware that passes on later.
+        std::promise<roletalk::Deferred> waiting;
+        server.layer([&](roletalk::Context &context) {
+            if (context.event() == "waits") waiting.set_value(context.defer());
+        });
+        role.on_request("waits", [](roletalk::Context &) { return "through"; });
+        std::promise<roletalk::Reply> passed;
+        to.request_async("waits", {}, [&](roletalk::Reply got) { passed.set_value(std::move(got)); });
+        waiting.get_future().get().next();
+        CHECK(passed.get_future().get().value().as_text() == "through");
+        // A stream whose reason is refused is still there to be closed.
+        role.on_readable("take", [](roletalk::Context &context) { context.accept_readable(); });
+        auto taken = to.writable("take");
+        CHECK(status_of([&] { taken.abort("\xff"); }) == RT_INVALID_ARGUMENT);
+        CHECK(taken.get().id != 0);
+        taken.abort("no");
+        CHECK(taken.get().id == 0);
+        server.add_key("id", "key");
+        server.remove_key("id");
+        CHECK(status_of([&] { server.remove_key("id"); }) == RT_INVALID_ARGUMENT);
+        CHECK(status_of([&] { server.accept_fd(-1); }) == RT_INVALID_ARGUMENT);
         roletalk::SendOptions options;
         options.unit = &unit;
         std::promise<roletalk::Reply> reply;

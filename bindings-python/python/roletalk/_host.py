@@ -174,7 +174,7 @@ class Host:
         if not isinstance(error, RejectedError):
             logger.error("the handler of %s/%s failed", ctx.role, ctx.event, exc_info=error)
         if accepted or ctx.kind == "message":
-            self.emit(events.HandlerFailed(ctx.unit, error))
+            self.emit(events.HandlerFailed(ctx.unit, ctx.role, ctx.event, error))
 
     def not_handled(self, reason: str) -> None:
         logger.debug("not handled: %s", reason)

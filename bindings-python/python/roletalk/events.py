@@ -136,9 +136,12 @@ class SlowConsumer(Event):
 
 @dataclass(frozen=True)
 class HandlerFailed(Event):
-    """A handler raised where no requester hears of it: that of a message, or of an open stream."""
+    """The handler of ``event`` of ``role`` raised where no requester hears of it: that of a message, or
+    of an open stream."""
 
     unit: Unit
+    role: str
+    event: str
     error: BaseException
 
 

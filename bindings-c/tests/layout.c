@@ -71,6 +71,7 @@ int main(void) {
     FIELD(rt_event, text);
     FIELD(rt_event, count);
     FIELD(rt_event, queued);
+    FIELD(rt_event, event);
     TYPE(rt_event_handler);
     FIELD(rt_event_handler, call);
     FIELD(rt_event_handler, user_data);
