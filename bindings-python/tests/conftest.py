@@ -19,6 +19,7 @@ LIMIT = 10.0
 """Seconds; only there to fail."""
 
 
+@pytest.hookimpl(optionalhook=True)  # The last pytest-asyncio for CPython 3.9 does not have it.
 def pytest_asyncio_loop_factories() -> Dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Every test that needs a loop runs on both, where there are both."""
     factories: Dict[str, Callable[[], asyncio.AbstractEventLoop]]

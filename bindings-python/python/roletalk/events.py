@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Deque, Optional
+from typing import TYPE_CHECKING, ClassVar, Deque, Optional
 
 from .errors import Error
 from .unit import Unit
@@ -37,6 +38,9 @@ BACKLOG = 1024
 
 class Event:
     """The base of all events."""
+
+    _LEVEL: ClassVar[Optional[int]] = None
+    """At which level it is logged, if at all."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class DestinationLost(Event):
 class AuthRefused(Event):
     """A handshake was refused, by this side or the other; ``reason`` is in the original's words."""
 
+    _LEVEL = logging.WARNING
+
     reason: str
 
 
@@ -103,6 +109,8 @@ class ReconnectSucceeded(Event):
 class ReconnectFailed(Event):
     """An address was dialed again in vain, after ``count`` failures before. It is tried further."""
 
+    _LEVEL = logging.DEBUG
+
     address: str
     count: int
     error: Error
@@ -111,6 +119,8 @@ class ReconnectFailed(Event):
 @dataclass(frozen=True)
 class ConnectionClosed(Event):
     """A connection closed. Others of the unit may still be open; None before its handshake."""
+
+    _LEVEL = logging.DEBUG
 
     unit: Optional[Unit]
     reason: Error
@@ -128,6 +138,8 @@ class BadInput(Event):
 class SlowConsumer(Event):
     """A unit takes no data although ``queued`` bytes wait for it, or sends more than the handlers can
     do: ``dropped`` messages and requests were dropped or rejected so far."""
+
+    _LEVEL = logging.WARNING
 
     unit: Unit
     queued: int

@@ -297,7 +297,7 @@ class Peer:
         self._host.check_open()
         self._host.bind()
         pairs: List[Tuple[str, str]] = list((headers or {}).items())
-        address = self._engine.connect(url, permanent)
+        address = self._engine.connect(url, permanent, pairs)
         self._host.options[address] = ConnectOptions(ssl, server_hostname, pairs, timeout)
         waiter: asyncio.Future[Unit] = self._host.loop.create_future()
         self._host.waiters[address] = waiter

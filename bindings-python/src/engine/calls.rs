@@ -397,8 +397,14 @@ impl Engine {
 
     // Connections.
 
-    /// Dials an address from now on. Returns its number.
-    fn connect(slf: &Bound<'_, Self>, url: &str, permanent: bool) -> PyResult<u64> {
+    /// Dials an address from now on. Returns its number. The headers are those `dialed` will be given.
+    fn connect(
+        slf: &Bound<'_, Self>,
+        url: &str,
+        permanent: bool,
+        headers: Vec<(String, String)>,
+    ) -> PyResult<u64> {
+        headers_of(slf.py(), headers)?;
         Engine::with_state(slf, |state, now| {
             state.engine.with_peer(now, |peer| peer.connect(url, permanent, now))
         })?
@@ -436,7 +442,7 @@ impl Engine {
         headers: Vec<(String, String)>,
         socket: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
-        let headers = headers_of(headers)?;
+        let headers = headers_of(slf.py(), headers)?;
         let socket = socket.map(take_socket).transpose()?;
         let conn = Engine::with_state(slf, |state, now| {
             let conn = state.engine.dialed(AddressId(address), url, &headers, now)?;

@@ -8,14 +8,20 @@ use pyo3::{
     prelude::*,
     types::{PyDict, PyList},
 };
-use roletalk::engine::{Limits, UnitStats};
+use roletalk::{
+    ErrorKind,
+    engine::{Limits, UnitStats},
+};
 
-use crate::destination::limit;
+use crate::{destination::limit, error::failure};
 
-pub(super) fn headers_of(pairs: Vec<(String, String)>) -> PyResult<HeaderMap> {
+pub(super) fn headers_of(py: Python<'_>, pairs: Vec<(String, String)>) -> PyResult<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (name, value) in pairs {
-        let invalid = || PyValueError::new_err(format!("the header `{name}` is not one of HTTP's"));
+        let invalid = || {
+            let text = format!("The header `{name}` is not one of HTTP's");
+            failure(py, ErrorKind::InvalidArgument, text)
+        };
         let key = HeaderName::try_from(name.as_str()).map_err(|_| invalid())?;
         headers.append(key, HeaderValue::try_from(value).map_err(|_| invalid())?);
     }
