@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List
 
@@ -17,6 +18,12 @@ except ImportError:
 
 LIMIT = 10.0
 """Seconds; only there to fail."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if sys.version_info < (3, 10):
+        # The last pytest-asyncio for CPython 3.9 makes event loops that it never closes.
+        config.addinivalue_line("filterwarnings", "ignore::ResourceWarning")
 
 
 @pytest.hookimpl(optionalhook=True)  # The last pytest-asyncio for CPython 3.9 does not have it.

@@ -410,8 +410,9 @@ class Host:
             _settle(self.ready.pop(event.role, ()))
         elif isinstance(event, events.ReconnectSucceeded):
             self.reconnects += 1
-        if event._LEVEL is not None:
-            logger.log(event._LEVEL, "%s", event)
+        if event._LOG is not None:
+            level, text = event._LOG
+            logger.log(level, text, vars(event))
         for subscriber in tuple(self.subscribers):
             subscriber._put(event)
         for callback, types in tuple(self.callbacks):

@@ -86,9 +86,11 @@ class Peer:
     direction.
 
     ``async with Peer(name="worker") as peer`` closes it at the end. A peer belongs to the event loop in
-    which it was entered, listens or connects first; everything but making it and adding roles and
-    handlers is to be done there. To use it from other threads, see
-    ``asyncio.run_coroutine_threadsafe``, or ``roletalk.sync``.
+    which it was made, or, when none was running, is entered, listens or connects first. From then on it
+    is used in that loop's thread: elsewhere everything raises ``RuntimeError`` and changes nothing, but
+    for the properties of peers, roles, destinations and units, and for registering handlers, which any
+    thread may do. From other threads, use ``asyncio.run_coroutine_threadsafe``, or ``roletalk.sync``.
+    In a process that was forked off, everything raises ``ClosedError``: make new peers there.
 
     - ``name`` and ``tags`` are shown to others.
     - ``friendly``: whether the peer takes part in acquaintance: is told of other peers and dials them.
@@ -245,8 +247,8 @@ class Peer:
         path: Optional[str] = None,
         sock: Optional[socket.socket] = None,
     ) -> Listener:
-        """Listens on a host's addresses (all of the machine's for None) and a port, 0 for a free one;
-        or on ``sock``, which is bound already, a Unix socket for example, and is closed with the listener.
+        """Listens on a host's addresses (all of the machine's for None) and a port, 0 for a free one, which
+        ``Listener.port`` tells; or on ``sock``, which is bound already, a Unix socket for example, and is closed with the listener.
         May be called several times.
 
         ``ssl`` makes it ``wss``. With ``path``, such as ``/rt``, only upgrades to this path are served,
@@ -288,7 +290,7 @@ class Peer:
         error and waits with ``Destination.wait_ready()``. Cancelling it only gives up waiting.
 
         ``ssl`` verifies the other side of ``wss`` addresses (default: the system's roots), by
-        ``server_hostname`` if given. ``headers`` go into the upgrade. ``timeout`` limits name lookup,
+        ``server_hostname`` if given. ``headers`` go into the upgrade, that of each attempt. ``timeout`` limits name lookup,
         TCP and TLS together, in seconds; upgrade and handshake have ``Limits.handshake_timeout``.
 
         Raises ``ConnectFailedError``, ``ConnectionLostError`` when the other side hangs up instead of
@@ -318,7 +320,8 @@ class Peer:
     # Events and counters.
 
     def events(self) -> Events:
-        """Subscribes to what happens from now on: ``async for event in peer.events()``."""
+        """Subscribes to what happens from now on: ``async for event in peer.events()`` gives objects of the
+        subclasses of ``Event``, until the peer is closed."""
         subscriber = Events(self._host)
         if self._host.closed:
             subscriber.close()
@@ -340,7 +343,7 @@ class Peer:
         return add
 
     def stats(self) -> PeerStats:
-        """Counters."""
+        """Counters of this peer and of all its units, as they are now."""
         handshakes, queued = self._engine.stats()
         units = {unit: unit.stats() for unit in self.units}
         return PeerStats(units, handshakes, queued, self._host.reconnects)
@@ -353,8 +356,10 @@ class Peer:
         return self._host.closed
 
     async def drain(self, timeout: float) -> bool:
-        """Stops offering roles, lets running requests and streams finish within ``timeout`` seconds,
-        then closes. True when everything had finished."""
+        """Stops offering roles, lets running requests and streams, in both directions, finish within
+        ``timeout`` seconds, then closes: for the end of a service. True when everything had finished.
+
+        Raises ``ClosedError``. Cancelling it closes at once."""
         self._host.check_open()
         self._host.bind()
         self._engine.disable_roles()
@@ -367,8 +372,8 @@ class Peer:
             await self.close()
 
     async def close(self) -> None:
-        """Closes all connections with code 4000, stops listening and dialing, cancels running handlers,
-        and waits until that is done: at most about two seconds, when the other side does not answer.
+        """Closes all connections with code 4000, stops listening and dialing, cancels running handlers that
+        are tasks, and waits until that is done: at most about two seconds, when the other side does not answer.
 
         May be called several times.
         """
