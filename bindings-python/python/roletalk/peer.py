@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import operator
 import platform
 import socket
 import ssl as ssl_module
@@ -103,7 +104,8 @@ class Peer:
     - ``threads``: how many threads may call handlers that are plain functions.
     - ``acquaintance_ssl``: the context for ``wss`` addresses that other units tell.
 
-    Raises ``InvalidArgumentError`` for an unusable key.
+    Raises ``InvalidArgumentError`` for an unusable key, ``ValueError`` for a number that cannot be one of
+    these settings.
     """
 
     def __init__(
@@ -122,6 +124,8 @@ class Peer:
     ) -> None:
         if threads < 1:
             raise ValueError("threads must be at least 1")
+        if limits is not None and not isinstance(limits, Limits):
+            raise TypeError("limits must be roletalk.Limits")
         codec = codec or default_codec()
         limits = limits or Limits()
         self._engine = _engine.Engine(
@@ -255,12 +259,17 @@ class Peer:
         others get 400.
 
         Raises ``IoError`` when the address cannot be listened on, ``InvalidArgumentError`` for a path
-        that does not begin with a slash, and ``ClosedError``.
+        that does not begin with a slash and for a port over 65535, and ``ClosedError``.
         """
         self._host.check_open()
         self._host.bind()
+        _check_ssl(ssl)
         if path is not None and not path.startswith("/"):
             raise InvalidArgumentError(f"The path `{path}` must begin with /")
+        if sock is None and not (host is None or isinstance(host, str)):
+            raise TypeError('host must be a str or None, as in listen("127.0.0.1", 9000)')
+        if sock is None and not 0 <= operator.index(port) <= 65535:
+            raise InvalidArgumentError(f"The port {port} must be from 0 to 65535")
         try:
             sockets = [sock] if sock is not None else await _bind(self._host.loop, host, port)
             for each in sockets:
@@ -294,10 +303,16 @@ class Peer:
         TCP and TLS together, in seconds; upgrade and handshake have ``Limits.handshake_timeout``.
 
         Raises ``ConnectFailedError``, ``ConnectionLostError`` when the other side hangs up instead of
-        answering, ``AuthRefusedError``, ``InvalidArgumentError`` and ``ClosedError``.
+        answering, ``AuthRefusedError``, and ``ClosedError``. Raises ``InvalidArgumentError``, and does not
+        dial, for what is no address, for ``ssl`` with a ``ws`` address, and for headers that are none.
         """
         self._host.check_open()
         self._host.bind()
+        _check_ssl(ssl)
+        if ssl is not None and not url.lower().startswith("wss:"):
+            raise InvalidArgumentError(f"The address `{url}` must begin with wss:// for ssl to be used")
+        if timeout <= 0:
+            raise ValueError("timeout must be a positive number of seconds")
         pairs: List[Tuple[str, str]] = list((headers or {}).items())
         address = self._engine.connect(url, permanent, pairs)
         self._host.options[address] = ConnectOptions(ssl, server_hostname, pairs, timeout)
@@ -335,6 +350,11 @@ class Peer:
             @peer.on(roletalk.UnitOpened, roletalk.UnitClosed)
             def changed(event): ...
         """
+
+        for kind in types:
+            if not (isinstance(kind, type) and issubclass(kind, Event)):
+                # Such as the callback itself, of `@peer.on` without types.
+                raise TypeError("the types of events must be subclasses of Event")
 
         def add(callback: C) -> C:
             self._host.callbacks.append((callback, types))
@@ -397,6 +417,11 @@ class Peer:
 
     def __repr__(self) -> str:
         return f"<Peer {self._name!r} {self.id}>"
+
+
+def _check_ssl(ssl: object) -> None:
+    if not (ssl is None or isinstance(ssl, ssl_module.SSLContext)):
+        raise TypeError("ssl must be an ssl.SSLContext")
 
 
 def _close(sock: socket.socket, _: object) -> None:

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     context::{Context, Kind},
     data::{Codec, utf8, with_payload},
-    destination::limit,
+    destination::{limit, time},
     error::{exception, failure},
     guard::Guarded,
     host::Host,
@@ -113,7 +113,10 @@ impl Engine {
         }
         set_limits(&mut config.limits, limits)?;
         let (cap, jitter) = reconnect;
-        config.reconnect.cap = limit(Some(cap))?.unwrap_or_default();
+        if !(0.0..=1.0).contains(&jitter) {
+            return Err(PyValueError::new_err("reconnect_jitter must be from 0 to 1"));
+        }
+        config.reconnect.cap = time("reconnect_cap", cap)?;
         config.reconnect.jitter = jitter;
         config.runtime = runtime;
         config.wall_clock =

@@ -13,7 +13,7 @@ use roletalk::{
     engine::{Limits, UnitStats},
 };
 
-use crate::{destination::limit, error::failure};
+use crate::{destination::time, error::failure};
 
 pub(super) fn headers_of(py: Python<'_>, pairs: Vec<(String, String)>) -> PyResult<HeaderMap> {
     let mut headers = HeaderMap::new();
@@ -48,11 +48,11 @@ pub(super) fn take_socket(_socket: &Bound<'_, PyAny>) -> PyResult<TcpStream> {
 pub(super) fn set_limits(limits: &mut Limits, given: &Bound<'_, PyDict>) -> PyResult<()> {
     for (name, value) in given {
         let name: String = name.extract()?;
-        let size = || value.extract::<usize>();
-        let time = || -> PyResult<Duration> {
-            let seconds = limit(Some(value.extract()?))?;
-            Ok(seconds.unwrap_or_default())
+        let size = || {
+            let text = "must be a whole number that is not negative";
+            value.extract().map_err(|_| PyValueError::new_err(format!("Limits.{name} {text}")))
         };
+        let time = || -> PyResult<Duration> { time(&format!("Limits.{name}"), value.extract()?) };
         match name.as_str() {
             "message_size" => limits.message_size = size()?,
             "handshake_message_size" => limits.handshake_message_size = size()?,
