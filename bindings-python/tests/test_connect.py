@@ -6,12 +6,14 @@ import ssl
 import sys
 from pathlib import Path
 from typing import Any, Tuple
+from unittest.mock import Mock, call
 
 import pytest
 import trustme
 
 import roletalk
 from roletalk import Context
+from roletalk._links import TransportLink
 
 from .conftest import LIMIT, Connect, Pair, event_of, until
 
@@ -256,3 +258,22 @@ async def test_bad_input_closes_that_connection_only(pair: Pair) -> None:
     assert pair.unit.is_open
     with pytest.raises(roletalk.RejectedError):
         await pair.client.destination("x").request("still here", to=pair.unit)
+
+
+@pytest.mark.parametrize("closing", [False, True])
+def test_what_came_with_the_tls_handshake_is_not_lost(closing: bool) -> None:
+    """As it does on CPython 3.9 and 3.10, depending on how TCP cuts it."""
+    host, transport = Mock(), Mock()
+    transport.is_closing.return_value = closing
+    link = TransportLink(host)
+    link.connection_made(transport)
+    link.data_received(b"GET /")
+    link.data_received(b" HTTP/1.1")
+    assert host.mock_calls == []
+    link.begin(7)
+    begun = [call.engine.lost(7)] if closing else [call.engine.feed(7, b"GET / HTTP/1.1")]
+    assert host.mock_calls == begun
+    assert transport.resume_reading.called is not closing
+    link.gone()
+    link.data_received(b"late")
+    assert host.mock_calls == [*begun, call.release(7)]
