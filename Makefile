@@ -7,9 +7,12 @@ FUZZ_TARGETS = frames handshake websocket stream
 
 PYTHON ?= python3
 MEMCHECK_PYTHON = data messages requests streams roles events limits
-VENV = .venv
+VENV ?= .venv
 VENV_PYTHON = $(VENV)/bin/python
 # The extension module needs CPython 3.9.
+# Those that are supported, free-threaded ones too; and those that `make dist` tests the wheels on.
+PYTHONS ?= python3.9 python3.10 python3.11 python3.12 python3.13 python3.14 python3.14t
+DIST_PYTHONS ?= $(PYTHON)
 HAS_PYTHON = $(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 9))' >/dev/null 2>&1
 
 NODE ?= node
@@ -43,7 +46,7 @@ node:
 	strip $(if $(filter Darwin,$(shell uname -s)),-x,--strip-unneeded) $(NODE_ADDON).new
 	mv $(NODE_ADDON).new $(NODE_ADDON)
 
-$(VENV)/.requirements: bindings-python/requirements-dev.txt
+$(VENV)/.requirements: bindings-python/requirements-dev.txt bindings-python/requirements-test.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV_PYTHON) -m pip install --quiet -r $<
 	@touch $@
@@ -58,19 +61,15 @@ dist: node
 	cd bindings-node && npm pack
 	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory dist-python; fi
 
-## The sdist, and the wheel that is built from it, which is tested in a virtual environment of
-## its own; in bindings-python/dist.
+## The sdist, and the wheel that is built from it, which is tested in virtual environments of its own
+## on DIST_PYTHONS; in bindings-python/dist. Those of DIST_PYTHONS that are free-threaded get wheels of
+## their own.
 dist-python: $(VENV)/.requirements
 	rm -rf bindings-python/dist
 	cp LICENSE bindings-python/LICENSE
 	$(VENV)/bin/maturin build --release --sdist -m bindings-python/Cargo.toml \
 		-o bindings-python/dist
-	$(PYTHON) -m venv --clear bindings-python/dist/venv
-	cd bindings-python/dist && venv/bin/python -m pip install --quiet \
-		-r ../requirements-dev.txt ./roletalk-*.whl
-	cp -r bindings-python/tests bindings-python/pyproject.toml bindings-python/dist/venv
-	cd bindings-python/dist/venv && bin/python -m pytest -q tests
-	rm -rf bindings-python/dist/venv
+	scripts/test-python-versions.sh $(VENV)/bin/maturin bindings-python/dist $(DIST_PYTHONS)
 
 ## The tests of the Node package, with loop-native sockets and with Node's.
 test-node: node
@@ -94,6 +93,11 @@ test-python: python
 	cd bindings-python && ../$(VENV_PYTHON) -m pytest -q
 	@if command -v valgrind >/dev/null; then $(MAKE) --no-print-directory memcheck-python; \
 	else echo "valgrind is not installed: the extension module is not run under it"; fi
+
+## The same with the wheels on those of PYTHONS that are here.
+test-python-versions: $(VENV)/.requirements
+	rm -rf target/python
+	scripts/test-python-versions.sh $(VENV)/bin/maturin target/python $(PYTHONS)
 
 ## What checks its types, those of its tests, examples and benchmark, and its stubs.
 lint-python: python

@@ -7,7 +7,7 @@ use std::{
 
 use pyo3::{
     PyTraverseError, PyVisit,
-    exceptions::PyValueError,
+    exceptions::{PyTypeError, PyValueError},
     intern,
     prelude::*,
     types::{PyNone, PyString, PyTuple},
@@ -34,10 +34,15 @@ pub struct DestinationBase {
 
 /// A time limit in seconds.
 pub(crate) fn limit(timeout: Option<f64>) -> PyResult<Option<Duration>> {
-    let Some(seconds) = timeout else { return Ok(None) };
-    let limit = Duration::try_from_secs_f64(seconds).ok().filter(|limit| !limit.is_zero());
-    let invalid = || PyValueError::new_err("timeout must be a positive number of seconds");
-    limit.map(Some).ok_or_else(invalid)
+    timeout.map(|seconds| time("timeout", seconds)).transpose()
+}
+
+/// A time in seconds, which has this name.
+pub(crate) fn time(name: &str, seconds: f64) -> PyResult<Duration> {
+    let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero());
+    time.ok_or_else(|| {
+        PyValueError::new_err(format!("{name} must be a positive number of seconds"))
+    })
 }
 
 fn order(ordered: bool) -> Order {
@@ -168,7 +173,10 @@ impl DestinationBase {
     /// The number of a `Unit`. Other peers have other units by the same number.
     fn number_of(&self, unit: &Bound<'_, PyAny>) -> PyResult<UnitId> {
         let py = unit.py();
-        if !unit.getattr(intern!(py, "_engine"))?.is(&self.engine) {
+        let engine = unit.getattr(intern!(py, "_engine")).map_err(|_| {
+            PyTypeError::new_err("`to` must be a Unit, such as one of Destination.units")
+        })?;
+        if !engine.is(&self.engine) {
             return Err(PyValueError::new_err("the unit is one of another peer"));
         }
         Ok(UnitId(unit.getattr(intern!(py, "_number"))?.extract()?))

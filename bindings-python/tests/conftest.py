@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List
 
@@ -19,6 +20,13 @@ LIMIT = 10.0
 """Seconds; only there to fail."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if sys.version_info < (3, 10):
+        # The last pytest-asyncio for CPython 3.9 makes event loops that it never closes.
+        config.addinivalue_line("filterwarnings", "ignore::ResourceWarning")
+
+
+@pytest.hookimpl(optionalhook=True)  # The last pytest-asyncio for CPython 3.9 does not have it.
 def pytest_asyncio_loop_factories() -> Dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Every test that needs a loop runs on both, where there are both."""
     factories: Dict[str, Callable[[], asyncio.AbstractEventLoop]]

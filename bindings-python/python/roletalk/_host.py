@@ -12,7 +12,7 @@ import sys
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import Any, Callable, Coroutine, Dict, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Coroutine, Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
 from urllib.parse import urlsplit
 
 from . import _engine, events
@@ -40,6 +40,17 @@ class ConnectOptions:
     server_hostname: Optional[str] = None
     headers: Sequence[Tuple[str, str]] = ()
     timeout: float = 10.0
+
+
+def _emits(kind: Callable[..., events.Event]) -> Callable[..., None]:
+    """A method that the engine calls when something of a kind has happened, with what the event has."""
+
+    def told(self: Host, *what: Any) -> None:
+        # None stands for a unit that is gone already.
+        if None not in what:
+            self.emit(kind(*what))
+
+    return told
 
 
 class Host:
@@ -210,8 +221,8 @@ class Host:
     def release(self, conn: int) -> None:
         if self._links.pop(conn, None) is not None:
             self.engine.release(conn)
-        if not self._links and self._links_gone is not None and not self._links_gone.done():
-            self._links_gone.set_result(None)
+        if not self._links and self._links_gone is not None:
+            _settle([self._links_gone])
 
     def _owned(self, sock: socket.socket, begin: Callable[[Optional[socket.socket]], int]) -> None:
         """Gives the engine a plain socket."""
@@ -270,9 +281,7 @@ class Host:
             await self.loop.connect_accepted_socket(lambda: link, sock, ssl=ssl, **timeout)
             self._transported(link, begin)
         except (OSError, ssl_module.SSLError, asyncio.TimeoutError) as error:
-            text = f"The TLS handshake failed: {error}"
-            logger.debug("connection refused: %s", text)
-            self.emit(events.ConnectionClosed(None, TlsError(text)))
+            self.emit(events.ConnectionClosed(None, TlsError(f"The TLS handshake failed: {error}")))
             link.gone()
         except Error as error:
             logger.debug("connection refused: %s", error)
@@ -363,10 +372,8 @@ class Host:
         if not again:
             return
         if unit is not None:
-            self.reconnects += 1
             self.emit(events.ReconnectSucceeded(url, count, unit))
         elif error is not None:
-            logger.debug("cannot reconnect to %s: %s", url, error)
             self.emit(events.ReconnectFailed(url, count, error))
 
     # Units and destinations.
@@ -377,52 +384,35 @@ class Host:
         known._describe(description)
         return known
 
-    def unit_opened(self, unit: Unit) -> None:
-        self.emit(events.UnitOpened(unit))
-
-    def unit_closed(self, unit: Optional[Unit]) -> None:
-        if unit is not None:
-            if not unit._closed.done():
-                unit._closed.set_result(None)
-            self.emit(events.UnitClosed(unit))
-
     def unit_roles(self, unit: Optional[Unit], roles: List[str]) -> None:
         if unit is not None:
             unit._roles = tuple(roles)
 
-    def destination_opened(self, role: str) -> None:
-        for waiter in self.ready.pop(role, ()):
-            if not waiter.done():
-                waiter.set_result(None)
-        self.emit(events.DestinationOpened(role))
-
-    def destination_closed(self, role: str) -> None:
-        self.emit(events.DestinationClosed(role))
-
-    def destination_gained(self, role: str, unit: Optional[Unit]) -> None:
-        if unit is not None:
-            self.emit(events.DestinationGained(role, unit))
-
-    def destination_lost(self, role: str, unit: Optional[Unit]) -> None:
-        if unit is not None:
-            self.emit(events.DestinationLost(role, unit))
-
-    def auth_refused(self, reason: str) -> None:
-        logger.warning("authentication refused: %s", reason)
-        self.emit(events.AuthRefused(reason))
+    unit_opened = _emits(events.UnitOpened)
+    unit_closed = _emits(events.UnitClosed)
+    destination_opened = _emits(events.DestinationOpened)
+    destination_closed = _emits(events.DestinationClosed)
+    destination_gained = _emits(events.DestinationGained)
+    destination_lost = _emits(events.DestinationLost)
+    auth_refused = _emits(events.AuthRefused)
+    slow_consumer = _emits(events.SlowConsumer)
 
     def connection_closed(self, unit: Optional[Unit], reason: Error) -> None:
-        logger.debug("connection closed: %s", reason)
         if isinstance(reason, ProtocolError):
             self.emit(events.BadInput(unit, reason))
         self.emit(events.ConnectionClosed(unit, reason))
 
-    def slow_consumer(self, unit: Optional[Unit], queued: int, dropped: int) -> None:
-        if unit is not None:
-            logger.warning("slow consumer %r: %d bytes queued, %d dropped", unit, queued, dropped)
-            self.emit(events.SlowConsumer(unit, queued, dropped))
-
     def emit(self, event: events.Event) -> None:
+        """Does what an event is the reason for, logs it, and tells whoever wants to know."""
+        if isinstance(event, events.UnitClosed):
+            _settle([event.unit._closed])
+        elif isinstance(event, events.DestinationOpened):
+            _settle(self.ready.pop(event.role, ()))
+        elif isinstance(event, events.ReconnectSucceeded):
+            self.reconnects += 1
+        if event._LOG is not None:
+            level, text = event._LOG
+            logger.log(level, text, vars(event))
         for subscriber in tuple(self.subscribers):
             subscriber._put(event)
         for callback, types in tuple(self.callbacks):
@@ -435,8 +425,8 @@ class Host:
     # The end.
 
     def idle(self) -> None:
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+        if self._idle is not None:
+            _settle([self._idle])
 
     async def wait_idle(self) -> None:
         """Waits until no request, handler or stream is under way."""
@@ -471,6 +461,12 @@ class Host:
         if self._guard is not None:
             self.loop.remove_reader(self._guard)
         self.engine.unbind()
+
+
+def _settle(waiters: Iterable[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
 
 
 def _text(error: BaseException) -> str:

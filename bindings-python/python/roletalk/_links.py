@@ -61,19 +61,23 @@ class TransportLink(asyncio.Protocol):
     def __init__(self, host: Host) -> None:
         self._host = host
         self._conn: Optional[int] = None
+        self._early: Optional[bytearray] = bytearray()
         self._transport: Optional[asyncio.Transport] = None
         self._blocked = False
         self._buffered = 0
         self._timer: Optional[asyncio.TimerHandle] = None
 
     def begin(self, conn: int) -> None:
-        """The connection has this number from now on. Nothing has been read before."""
+        """The connection has this number from now on."""
         self._conn = conn
+        early, self._early = self._early, None
         assert self._transport is not None
         if self._transport.is_closing():
             self._host.engine.lost(conn)
-        else:
-            self._transport.resume_reading()
+            return
+        if early:
+            self._host.engine.feed(conn, bytes(early))
+        self._transport.resume_reading()
 
     # What the loop calls.
 
@@ -87,6 +91,9 @@ class TransportLink(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._conn is not None:
             self._host.engine.feed(self._conn, data)
+        elif self._early is not None:
+            # Until CPython 3.11, a paused TLS transport still hands out what came with the handshake.
+            self._early += data
 
     def eof_received(self) -> None:
         if self._conn is not None:
@@ -137,6 +144,7 @@ class TransportLink(asyncio.Protocol):
 
     def gone(self) -> None:
         self._stop_timer()
+        self._early = None
         if self._transport is not None:
             self._transport.abort()
         if self._conn is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from typing import ClassVar, Dict, Optional, Type
+from typing import ClassVar, Dict, Type
 
 from ._engine import ERROR_KINDS
 
@@ -154,18 +154,10 @@ class HeartbeatTimeoutError(Error, builtins.TimeoutError):
     kind = "HEARTBEAT_TIMEOUT"
 
 
-def _class_of(code: int, kind: str) -> Type[Error]:
-    known: Optional[Type[Error]] = None
-    for known in Error.__subclasses__():
-        if known.kind == kind:
-            break
-    else:
-        # A kind that the engine has and this file has not yet.
-        name = "".join(word.capitalize() for word in kind.split("_")) + "Error"
-        known = type(name, (Error,), {"__module__": __name__, "kind": kind})
-    known.code = code
-    return known
+_BY_KIND = {known.kind: known for known in Error.__subclasses__()}
 
+CLASSES: Dict[int, Type[Error]] = {code: _BY_KIND[kind] for code, kind in ERROR_KINDS}
+"""Every class by its number: one for each kind of the engine's."""
 
-CLASSES: Dict[int, Type[Error]] = {code: _class_of(code, kind) for code, kind in ERROR_KINDS}
-"""Every class by its number."""
+for _code, _class in CLASSES.items():
+    _class.code = _code

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Deque, Optional
+from typing import TYPE_CHECKING, ClassVar, Deque, Optional, Tuple
 
 from .errors import Error
 from .unit import Unit
@@ -36,7 +37,13 @@ BACKLOG = 1024
 
 
 class Event:
-    """The base of all events."""
+    """The base of all events: ``UnitOpened`` and ``UnitClosed``; ``DestinationOpened``,
+    ``DestinationClosed``, ``DestinationGained`` and ``DestinationLost``; ``ConnectionClosed``,
+    ``ReconnectSucceeded`` and ``ReconnectFailed``; ``AuthRefused`` and ``BadInput``; ``SlowConsumer``,
+    ``HandlerFailed`` and ``Missed``. They come from ``Peer.events()`` and ``Peer.on()``."""
+
+    _LOG: ClassVar[Optional[Tuple[int, str]]] = None
+    """The level and the text that it is logged with, if it is."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,8 @@ class DestinationLost(Event):
 class AuthRefused(Event):
     """A handshake was refused, by this side or the other; ``reason`` is in the original's words."""
 
+    _LOG = (logging.WARNING, "authentication refused: %(reason)s")
+
     reason: str
 
 
@@ -103,6 +112,8 @@ class ReconnectSucceeded(Event):
 class ReconnectFailed(Event):
     """An address was dialed again in vain, after ``count`` failures before. It is tried further."""
 
+    _LOG = (logging.DEBUG, "cannot reconnect to %(address)s: %(error)s")
+
     address: str
     count: int
     error: Error
@@ -111,6 +122,8 @@ class ReconnectFailed(Event):
 @dataclass(frozen=True)
 class ConnectionClosed(Event):
     """A connection closed. Others of the unit may still be open; None before its handshake."""
+
+    _LOG = (logging.DEBUG, "connection of %(unit)r closed: %(reason)s")
 
     unit: Optional[Unit]
     reason: Error
@@ -128,6 +141,8 @@ class BadInput(Event):
 class SlowConsumer(Event):
     """A unit takes no data although ``queued`` bytes wait for it, or sends more than the handlers can
     do: ``dropped`` messages and requests were dropped or rejected so far."""
+
+    _LOG = (logging.WARNING, "slow consumer %(unit)r: %(queued)d bytes queued, %(dropped)d dropped")
 
     unit: Unit
     queued: int

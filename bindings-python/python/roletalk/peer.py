@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import operator
 import platform
 import socket
 import ssl as ssl_module
@@ -86,9 +87,11 @@ class Peer:
     direction.
 
     ``async with Peer(name="worker") as peer`` closes it at the end. A peer belongs to the event loop in
-    which it was entered, listens or connects first; everything but making it and adding roles and
-    handlers is to be done there. To use it from other threads, see
-    ``asyncio.run_coroutine_threadsafe``, or ``roletalk.sync``.
+    which it was made, or, when none was running, is entered, listens or connects first. From then on it
+    is used in that loop's thread: elsewhere everything raises ``RuntimeError`` and changes nothing, but
+    for the properties of peers, roles, destinations and units, and for registering handlers, which any
+    thread may do. From other threads, use ``asyncio.run_coroutine_threadsafe``, or ``roletalk.sync``.
+    In a process that was forked off, everything raises ``ClosedError``: make new peers there.
 
     - ``name`` and ``tags`` are shown to others.
     - ``friendly``: whether the peer takes part in acquaintance: is told of other peers and dials them.
@@ -101,7 +104,8 @@ class Peer:
     - ``threads``: how many threads may call handlers that are plain functions.
     - ``acquaintance_ssl``: the context for ``wss`` addresses that other units tell.
 
-    Raises ``InvalidArgumentError`` for an unusable key.
+    Raises ``InvalidArgumentError`` for an unusable key, ``ValueError`` for a number that cannot be one of
+    these settings.
     """
 
     def __init__(
@@ -120,6 +124,8 @@ class Peer:
     ) -> None:
         if threads < 1:
             raise ValueError("threads must be at least 1")
+        if limits is not None and not isinstance(limits, Limits):
+            raise TypeError("limits must be roletalk.Limits")
         codec = codec or default_codec()
         limits = limits or Limits()
         self._engine = _engine.Engine(
@@ -245,20 +251,25 @@ class Peer:
         path: Optional[str] = None,
         sock: Optional[socket.socket] = None,
     ) -> Listener:
-        """Listens on a host's addresses (all of the machine's for None) and a port, 0 for a free one;
-        or on ``sock``, which is bound already, a Unix socket for example, and is closed with the listener.
+        """Listens on a host's addresses (all of the machine's for None) and a port, 0 for a free one, which
+        ``Listener.port`` tells; or on ``sock``, which is bound already, a Unix socket for example, and is closed with the listener.
         May be called several times.
 
         ``ssl`` makes it ``wss``. With ``path``, such as ``/rt``, only upgrades to this path are served,
         others get 400.
 
         Raises ``IoError`` when the address cannot be listened on, ``InvalidArgumentError`` for a path
-        that does not begin with a slash, and ``ClosedError``.
+        that does not begin with a slash and for a port over 65535, and ``ClosedError``.
         """
         self._host.check_open()
         self._host.bind()
+        _check_ssl(ssl)
         if path is not None and not path.startswith("/"):
             raise InvalidArgumentError(f"The path `{path}` must begin with /")
+        if sock is None and not (host is None or isinstance(host, str)):
+            raise TypeError('host must be a str or None, as in listen("127.0.0.1", 9000)')
+        if sock is None and not 0 <= operator.index(port) <= 65535:
+            raise InvalidArgumentError(f"The port {port} must be from 0 to 65535")
         try:
             sockets = [sock] if sock is not None else await _bind(self._host.loop, host, port)
             for each in sockets:
@@ -288,16 +299,22 @@ class Peer:
         error and waits with ``Destination.wait_ready()``. Cancelling it only gives up waiting.
 
         ``ssl`` verifies the other side of ``wss`` addresses (default: the system's roots), by
-        ``server_hostname`` if given. ``headers`` go into the upgrade. ``timeout`` limits name lookup,
+        ``server_hostname`` if given. ``headers`` go into the upgrade, that of each attempt. ``timeout`` limits name lookup,
         TCP and TLS together, in seconds; upgrade and handshake have ``Limits.handshake_timeout``.
 
         Raises ``ConnectFailedError``, ``ConnectionLostError`` when the other side hangs up instead of
-        answering, ``AuthRefusedError``, ``InvalidArgumentError`` and ``ClosedError``.
+        answering, ``AuthRefusedError``, and ``ClosedError``. Raises ``InvalidArgumentError``, and does not
+        dial, for what is no address, for ``ssl`` with a ``ws`` address, and for headers that are none.
         """
         self._host.check_open()
         self._host.bind()
+        _check_ssl(ssl)
+        if ssl is not None and not url.lower().startswith("wss:"):
+            raise InvalidArgumentError(f"The address `{url}` must begin with wss:// for ssl to be used")
+        if timeout <= 0:
+            raise ValueError("timeout must be a positive number of seconds")
         pairs: List[Tuple[str, str]] = list((headers or {}).items())
-        address = self._engine.connect(url, permanent)
+        address = self._engine.connect(url, permanent, pairs)
         self._host.options[address] = ConnectOptions(ssl, server_hostname, pairs, timeout)
         waiter: asyncio.Future[Unit] = self._host.loop.create_future()
         self._host.waiters[address] = waiter
@@ -318,7 +335,8 @@ class Peer:
     # Events and counters.
 
     def events(self) -> Events:
-        """Subscribes to what happens from now on: ``async for event in peer.events()``."""
+        """Subscribes to what happens from now on: ``async for event in peer.events()`` gives objects of the
+        subclasses of ``Event``, until the peer is closed."""
         subscriber = Events(self._host)
         if self._host.closed:
             subscriber.close()
@@ -333,6 +351,11 @@ class Peer:
             def changed(event): ...
         """
 
+        for kind in types:
+            if not (isinstance(kind, type) and issubclass(kind, Event)):
+                # Such as the callback itself, of `@peer.on` without types.
+                raise TypeError("the types of events must be subclasses of Event")
+
         def add(callback: C) -> C:
             self._host.callbacks.append((callback, types))
             return callback
@@ -340,7 +363,7 @@ class Peer:
         return add
 
     def stats(self) -> PeerStats:
-        """Counters."""
+        """Counters of this peer and of all its units, as they are now."""
         handshakes, queued = self._engine.stats()
         units = {unit: unit.stats() for unit in self.units}
         return PeerStats(units, handshakes, queued, self._host.reconnects)
@@ -353,8 +376,10 @@ class Peer:
         return self._host.closed
 
     async def drain(self, timeout: float) -> bool:
-        """Stops offering roles, lets running requests and streams finish within ``timeout`` seconds,
-        then closes. True when everything had finished."""
+        """Stops offering roles, lets running requests and streams, in both directions, finish within
+        ``timeout`` seconds, then closes: for the end of a service. True when everything had finished.
+
+        Raises ``ClosedError``. Cancelling it closes at once."""
         self._host.check_open()
         self._host.bind()
         self._engine.disable_roles()
@@ -367,8 +392,8 @@ class Peer:
             await self.close()
 
     async def close(self) -> None:
-        """Closes all connections with code 4000, stops listening and dialing, cancels running handlers,
-        and waits until that is done: at most about two seconds, when the other side does not answer.
+        """Closes all connections with code 4000, stops listening and dialing, cancels running handlers that
+        are tasks, and waits until that is done: at most about two seconds, when the other side does not answer.
 
         May be called several times.
         """
@@ -392,6 +417,11 @@ class Peer:
 
     def __repr__(self) -> str:
         return f"<Peer {self._name!r} {self.id}>"
+
+
+def _check_ssl(ssl: object) -> None:
+    if not (ssl is None or isinstance(ssl, ssl_module.SSLContext)):
+        raise TypeError("ssl must be an ssl.SSLContext")
 
 
 def _close(sock: socket.socket, _: object) -> None:

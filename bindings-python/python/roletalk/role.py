@@ -136,6 +136,9 @@ class Role:
         return layer
 
     def _register(self, kind: str, event: str, handler: Optional[H], inline: bool) -> Any:
+        if not isinstance(event, str):
+            # Such as of `@role.on_request` without an event.
+            raise TypeError("the name of the event must be a str")
         if handler is None:
             return functools.partial(self._register, kind, event, inline=inline)
         if not callable(handler):

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     context::{Context, Kind},
     data::{Codec, utf8, with_payload},
-    destination::limit,
+    destination::{limit, time},
     error::{exception, failure},
     guard::Guarded,
     host::Host,
@@ -113,7 +113,10 @@ impl Engine {
         }
         set_limits(&mut config.limits, limits)?;
         let (cap, jitter) = reconnect;
-        config.reconnect.cap = limit(Some(cap))?.unwrap_or_default();
+        if !(0.0..=1.0).contains(&jitter) {
+            return Err(PyValueError::new_err("reconnect_jitter must be from 0 to 1"));
+        }
+        config.reconnect.cap = time("reconnect_cap", cap)?;
         config.reconnect.jitter = jitter;
         config.runtime = runtime;
         config.wall_clock =
@@ -398,8 +401,14 @@ impl Engine {
 
     // Connections.
 
-    /// Dials an address from now on. Returns its number.
-    fn connect(slf: &Bound<'_, Self>, url: &str, permanent: bool) -> PyResult<u64> {
+    /// Dials an address from now on. Returns its number. The headers are those `dialed` will be given.
+    fn connect(
+        slf: &Bound<'_, Self>,
+        url: &str,
+        permanent: bool,
+        headers: Vec<(String, String)>,
+    ) -> PyResult<u64> {
+        headers_of(slf.py(), headers)?;
         Engine::with_state(slf, |state, now| {
             state.engine.with_peer(now, |peer| peer.connect(url, permanent, now))
         })?
@@ -437,7 +446,7 @@ impl Engine {
         headers: Vec<(String, String)>,
         socket: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
-        let headers = headers_of(headers)?;
+        let headers = headers_of(slf.py(), headers)?;
         let socket = socket.map(take_socket).transpose()?;
         let conn = Engine::with_state(slf, |state, now| {
             let conn = state.engine.dialed(AddressId(address), url, &headers, now)?;

@@ -8,14 +8,20 @@ use pyo3::{
     prelude::*,
     types::{PyDict, PyList},
 };
-use roletalk::engine::{Limits, UnitStats};
+use roletalk::{
+    ErrorKind,
+    engine::{Limits, UnitStats},
+};
 
-use crate::destination::limit;
+use crate::{destination::time, error::failure};
 
-pub(super) fn headers_of(pairs: Vec<(String, String)>) -> PyResult<HeaderMap> {
+pub(super) fn headers_of(py: Python<'_>, pairs: Vec<(String, String)>) -> PyResult<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (name, value) in pairs {
-        let invalid = || PyValueError::new_err(format!("the header `{name}` is not one of HTTP's"));
+        let invalid = || {
+            let text = format!("The header `{name}` is not one of HTTP's");
+            failure(py, ErrorKind::InvalidArgument, text)
+        };
         let key = HeaderName::try_from(name.as_str()).map_err(|_| invalid())?;
         headers.append(key, HeaderValue::try_from(value).map_err(|_| invalid())?);
     }
@@ -42,11 +48,11 @@ pub(super) fn take_socket(_socket: &Bound<'_, PyAny>) -> PyResult<TcpStream> {
 pub(super) fn set_limits(limits: &mut Limits, given: &Bound<'_, PyDict>) -> PyResult<()> {
     for (name, value) in given {
         let name: String = name.extract()?;
-        let size = || value.extract::<usize>();
-        let time = || -> PyResult<Duration> {
-            let seconds = limit(Some(value.extract()?))?;
-            Ok(seconds.unwrap_or_default())
+        let size = || {
+            let text = "must be a whole number that is not negative";
+            value.extract().map_err(|_| PyValueError::new_err(format!("Limits.{name} {text}")))
         };
+        let time = || -> PyResult<Duration> { time(&format!("Limits.{name}"), value.extract()?) };
         match name.as_str() {
             "message_size" => limits.message_size = size()?,
             "handshake_message_size" => limits.handshake_message_size = size()?,

@@ -1,0 +1,219 @@
+"""The programs of the documentation, word for word, but for the port."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, List, Tuple
+
+import pytest
+import trustme
+
+import roletalk
+
+from .conftest import LIMIT
+
+README = Path(__file__).parents[1] / "README.md"
+PROGRAMS: List[str] = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
+SERVICE, CLIENT, SUBSCRIBER, PUBLISHER, STORE, STORE_CLIENT, VAULT, VAULT_CLIENT, SCRIPT = PROGRAMS
+
+
+class Program:
+    """A process that runs a program."""
+
+    def __init__(self, text: str, directory: Path, port: int) -> None:
+        assert "9000" in text
+        command = [sys.executable, "-W", "error", "-c", text.replace("9000", str(port))]
+        self._process = subprocess.Popen(
+            command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def line(self) -> str:
+        """The next line that it prints."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def finished(self, logged: str = "") -> List[str]:
+        """What it has printed to its end, which must be a good one."""
+        try:
+            out, errors = self._process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            out, errors = self._process.communicate()
+        assert (self._process.returncode, errors) == (0, logged), out
+        return out.splitlines()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture
+def port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def both(
+    service: str, client: str, directory: Path, port: int, logged: str = ""
+) -> Tuple[str, List[str]]:
+    """The first line of a service, and all of a client that runs when that is there."""
+    serving = Program(service, directory, port)
+    try:
+        line = serving.line()
+        return line, Program(client, directory, port).finished(logged)
+    finally:
+        serving.kill()
+
+
+def test_a_service_and_a_client(tmp_path: Path, port: int) -> None:
+    line, printed = both(SERVICE, CLIENT, tmp_path, port)
+    assert line == f"listening on ws://127.0.0.1:{port}"
+    rejected = 'rejected: The event "divide" is not handled'
+    assert printed == ["3", rejected, "worker says 7"]
+
+
+def test_the_quick_start_of_the_repository(tmp_path: Path, port: int) -> None:
+    readme = README.parents[1] / "README.md"
+    if not readme.exists():
+        pytest.skip("not in the repository")
+    [client] = re.findall(r"^```python\n(.*?)^```", readme.read_text(), re.M | re.S)
+    # Its service is in Rust or Node, and adds what is in a list.
+    service = SERVICE.replace('ctx.data["a"] + ctx.data["b"]', "sum(ctx.data)")
+    assert both(service, client, tmp_path, port)[1] == ["5"]
+
+
+def test_the_script(tmp_path: Path, port: int) -> None:
+    assert both(SERVICE, SCRIPT, tmp_path, port)[1] == ["3"]
+
+
+def test_messages_to_many(tmp_path: Path, port: int) -> None:
+    publisher = Program(PUBLISHER, tmp_path, port)
+    try:
+        subscriber = None
+        while subscriber is None:
+            # The publisher says nothing before it has a subscriber: it may not listen yet.
+            assert publisher.is_running
+            started = Program(SUBSCRIBER, tmp_path, port)
+            if started.line() == "publisher says peers need no broker":
+                subscriber = started
+            else:
+                started.kill()
+        assert publisher.finished() == ["sent to 1"]
+        subscriber.kill()
+    finally:
+        publisher.kill()
+
+
+def test_streams(tmp_path: Path, port: int) -> None:
+    assert both(STORE, STORE_CLIENT, tmp_path, port)[1] == ["of 1048576 bytes", "came 1048576"]
+
+
+def test_tls_and_keys(tmp_path: Path, port: int) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    for part in (*certificate.cert_chain_pems, authority.cert_pem):
+        part.write_to_path(tmp_path / "cert.pem", append=True)
+    logged = "authentication refused: The peer has not such proofs: main\n"
+    line, printed = both(VAULT, VAULT_CLIENT, tmp_path, port, logged)
+    assert line.startswith("listening on wss://")
+    assert printed[0] == "sesame" and printed[1].startswith("refused: ")
+
+
+def test_the_program_in_the_package(tmp_path: Path, port: int) -> None:
+    text = re.search(r"::\n\n(    import asyncio.*?asyncio\.run\(main\(\)\)\n)", roletalk.__doc__, re.S)
+    assert text is not None
+    program = Program(inspect.cleandoc("\n" + text[1]), tmp_path, port)
+
+    async def ask() -> Any:
+        async with roletalk.Peer() as peer:
+            try:
+                await peer.connect(f"ws://127.0.0.1:{port}")
+            except roletalk.ConnectFailedError:
+                pass
+            math = peer.destination("math")
+            await math.wait_ready(LIMIT)
+            return await math.request("add", {"a": 1, "b": 2}, timeout=LIMIT)
+
+    try:
+        assert asyncio.run(ask()) == 3
+    finally:
+        program.kill()
+
+
+EXPECTED = """
+import asyncio, roletalk
+
+async def main():
+    async with roletalk.Peer(name="worker") as peer:
+        math = peer.role("math")
+
+        @math.on_request("add")
+        async def add(ctx):
+            return ctx.data["a"] + ctx.data["b"]
+
+        await peer.listen("127.0.0.1", 9000)          # ssl=SSLContext, path="/rt" and sock= too
+        dest = peer.destination("log")
+        await dest.wait_ready(timeout=5)
+        await dest.send("line", "hello")
+        answer = await dest.request("count", {"since": 0}, timeout=2)
+        print(answer)
+        async for unit_answer in dest.survey("health"):
+            print(unit_answer.unit.name, unit_answer.result())
+        async with dest.writable("upload", {"name": "x"}) as w:
+            await w.write(b"...")
+        async for chunk in dest.readable("download", "x"):
+            print(chunk)
+asyncio.run(main())
+"""
+"""Everything in one program: it serves, and uses what its partner serves."""
+
+
+def test_one_program_with_everything(tmp_path: Path, port: int) -> None:
+    async def partner() -> List[Any]:
+        got: List[Any] = []
+        async with roletalk.Peer(name="logger") as peer:
+            log, math = peer.role("log"), peer.destination("math")
+            log.on_message("line", lambda ctx: got.append(ctx.data), inline=True)
+
+            @log.on_request("count")
+            async def count(ctx: roletalk.Context) -> Any:
+                got.append(ctx.data)
+                return await math.request("add", {"a": len(got), "b": 40}, to=ctx.unit)
+
+            log.on_request("health", lambda ctx: {"ok": True})
+
+            @log.on_readable("upload")
+            async def upload(ctx: roletalk.Context) -> None:
+                got.append((ctx.data, await ctx.accept().read()))
+
+            @log.on_writable("download")
+            async def download(ctx: roletalk.Context) -> None:
+                async with ctx.accept() as stream:
+                    await stream.write(ctx.data.encode())
+
+            events = peer.events()
+            with pytest.raises(roletalk.ConnectFailedError):
+                await peer.connect(f"ws://127.0.0.1:{port}")
+            program = Program(EXPECTED, tmp_path, port)
+            # It is dialed again; it ends when it has done everything.
+            async for event in events:
+                if isinstance(event, roletalk.UnitClosed):
+                    break
+            printed = await asyncio.get_running_loop().run_in_executor(None, program.finished)
+        return [got, printed]
+
+    got, printed = asyncio.run(asyncio.wait_for(partner(), LIMIT))
+    assert got == ["hello", {"since": 0}, ({"name": "x"}, b"...")]
+    assert printed == ["42", "logger {'ok': True}", "b'x'"]
