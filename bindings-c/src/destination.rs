@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use engine::{Answer, Data, Destination, Survey, Unit};
+use bytes::Bytes;
+use engine::{Answer, Data, Destination, Survey, Unit, wire::Payload};
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
@@ -17,7 +18,7 @@ use crate::{
     options::{self, read_or_default, sized},
     queue::{self, Queue},
     status::{Failure, RT_END, RT_NO_UNIT, RT_OVERLOADED, RT_WOULD_BLOCK, enter},
-    stream::{ReadEnd, WriteEnd},
+    stream::{ReadEnd, WriteEnd, call_when, rt_ready_handler},
     table,
     task::Task,
     types::*,
@@ -116,6 +117,19 @@ unsafe fn asked<'a>(
     unsafe { Ok((event.get("event")?, data.get()?, Options::read(options)?)) }
 }
 
+/// As [`asked`], for what is sent before the call returns, mostly: without a copy.
+///
+/// # Safety
+/// The pointers are as the header demands, and valid for `'a`.
+unsafe fn borrowed<'a>(
+    event: rt_string,
+    data: rt_data,
+    options: *const rt_send_options,
+) -> Result<(&'a str, Payload<'a>, Options), Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { Ok((event.get("event")?, data.payload()?, Options::read(options)?)) }
+}
+
 /// Waits until a unit serves the role: for `timeout_ms` milliseconds, without a limit if that is
 /// negative, not at all if it is 0.
 ///
@@ -158,8 +172,8 @@ pub unsafe extern "C" fn rt_destination_send(
     enter(|| {
         let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction.
-        let (event, data, options) = unsafe { asked(event, data, options) }?;
-        let mut message = object.destination.send(event, data);
+        let (event, payload, options) = unsafe { borrowed(event, data, options) }?;
+        let mut message = object.destination.send_payload(event, payload);
         if let Some(unit) = &options.unit {
             message = message.to(unit);
         }
@@ -174,6 +188,36 @@ pub unsafe extern "C" fn rt_destination_send(
         let limit = if queue::is_inline() { Limit::Now } else { options.limit() };
         object.wait(limit, sending).map_err(overloaded)??;
         Ok(())
+    })
+}
+
+/// Calls `handler` once, as soon as rt_destination_send may find room: at once if there is some, or
+/// if it would fail for another reason, such as RT_NO_UNIT. For programs that send without waiting, as in
+/// callbacks of RT_CALLBACKS_INLINE: after RT_OVERLOADED, send on in `handler`. It may be early, if others
+/// take the room, or it is another unit's than whose turn it is: try again then. Of `options`, which may be
+/// NULL, `unit` counts. `handler.drop` is called after that, when the peer is closed, or when this fails.
+///
+/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_destination_on_room(
+    destination: rt_destination,
+    options: *const rt_send_options,
+    handler: rt_ready_handler,
+) -> i32 {
+    let closure = Closure::new(handler.call, handler.user_data, handler.drop);
+    enter(move || {
+        let object = get(destination)?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        let options = unsafe { Options::read(options) }?;
+        let to = object.clone();
+        let room = async move {
+            // Why there will be none is what sending says.
+            let _ = match &options.unit {
+                Some(unit) => unit.room().await,
+                None => to.destination.room().await,
+            };
+        };
+        call_when(room, closure, &object.queue)
     })
 }
 
@@ -258,10 +302,10 @@ pub unsafe extern "C" fn rt_destination_request(
     enter(|| {
         let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction.
-        let (event, data, options) = unsafe { asked(event, data, options) }?;
+        let (event, payload, options) = unsafe { borrowed(event, data, options) }?;
         check_answer(answer)?;
         check_may_wait(Limit::Never)?;
-        let request = request(&object.destination, event, data, &options)?;
+        let request = request(&object.destination, event, payload, &options)?;
         let answered = object.wait(Limit::Never, request.into_future())??;
         // SAFETY: as above.
         unsafe { put_answer(answer, Outcome::of(Ok(answered))) }
@@ -271,10 +315,10 @@ pub unsafe extern "C" fn rt_destination_request(
 fn request<'a>(
     destination: &'a Destination,
     event: &'a str,
-    data: Data,
+    payload: Payload<'a>,
     options: &Options,
 ) -> Result<engine::SendRequest<'a>, Failure> {
-    let mut request = destination.request(event, data);
+    let mut request = destination.request_payload(event, payload);
     if let Some(unit) = &options.unit {
         request = request.to(unit);
     }
@@ -307,12 +351,12 @@ pub unsafe extern "C" fn rt_destination_request_async(
     enter(move || {
         let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction, here and below.
-        let (event, copy, options) = unsafe { asked(event, data, options) }?;
+        let (event, payload, options) = unsafe { borrowed(event, data, options) }?;
         options.timeout()?;
         // SAFETY: as above.
         unsafe { clear_operation(operation) }?;
         let completion = Completion::new(closure, &object.queue, invoke_reply)?;
-        let completion = match request(&object.destination, event, copy, &options)?
+        let completion = match request(&object.destination, event, payload, &options)?
             .call(completion, Asked::answered)
         {
             // SAFETY: as above.
@@ -324,17 +368,10 @@ pub unsafe extern "C" fn rt_destination_request_async(
             }
         };
         // It has to wait for room.
-        // SAFETY: as above.
-        let data = match unsafe { data.get() } {
-            Ok(data) => data,
-            Err(failure) => {
-                completion.give_up();
-                return Err(failure);
-            }
-        };
+        let data = Data::from_raw(payload.kind, Bytes::copy_from_slice(payload.bytes));
         let (event, to) = (Box::<str>::from(event), object.clone());
         let asking = async move {
-            match request(&to.destination, &event, data, &options) {
+            match request(&to.destination, &event, data.payload(), &options) {
                 Ok(request) => request.await,
                 Err(_) => Err(engine::Error::new(engine::ErrorKind::InvalidArgument, "")),
             }

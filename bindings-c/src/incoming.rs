@@ -142,7 +142,7 @@ struct Detour {
 }
 
 impl Exchange {
-    pub(crate) fn new(context: Context, deferred: Deferred, handler: Arc<Handler>) -> Exchange {
+    fn new(context: Context, deferred: Deferred, handler: Arc<Handler>) -> Exchange {
         let [peer, role] = &handler.layers;
         let layers: Vec<_> = [peer.list(), role.list()].into_iter().flatten().flatten().collect();
         let detour = (!layers.is_empty()).then(|| {
@@ -151,10 +151,15 @@ impl Exchange {
         Exchange { context, deferred: Some(deferred), handler, detour }
     }
 
-    /// Begins, where callbacks run.
-    pub(crate) fn come_in(self) {
-        let queue = self.handler.queue.clone();
-        queue.run_or_push(self, Exchange::run, Item::Exchange);
+    /// Something came for a handler: begins, where callbacks run.
+    pub(crate) fn come_in(context: Context, deferred: Deferred, handler: &Arc<Handler>) {
+        let mut slot = Some(Exchange::new(context, deferred, handler.clone()));
+        // In its place: it is large.
+        if !handler.queue.run_here(|| Exchange::run_in(&mut slot, handler))
+            && let Some(exchange) = slot
+        {
+            handler.queue.push(Item::Exchange(exchange));
+        }
     }
 
     fn queue(&self) -> &Arc<Queue> {
@@ -192,31 +197,36 @@ impl Exchange {
 
     /// Goes on to where it is answered or deferred, or tells of its outcome.
     pub(crate) fn run(self) {
-        let mut slot = Some(self);
-        while let Some(exchange) = &mut slot {
+        let handler = self.handler.clone();
+        Exchange::run_in(&mut Some(self), &handler);
+    }
+
+    /// The same, where it lies; `handler` is its own.
+    fn run_in(slot: &mut Option<Exchange>, handler: &Handler) {
+        while let Some(exchange) = slot {
             if exchange.is_answered() {
                 return Exchange::observe(slot);
             }
             let layer = exchange.next_layer();
-            let handler = exchange.handler.clone();
             let closure = layer.as_deref().unwrap_or(&handler.closure);
             let Some((call, user_data)) = closure.parts() else { return };
             let replaced = exchange.replaced();
-            let mut view = exchange.view(replaced.as_ref(), queue::lend_unit_of(&exchange.context));
-            queue::lend_exchange(&mut slot, |number| {
+            let mut view = exchange.view(replaced.as_ref(), rt_unit::NONE);
+            queue::lend_exchange(slot, |number, unit| {
                 view.context.id = number;
+                view.unit = unit;
                 // SAFETY: function and argument belong together; the view points into the bytes of the
                 // context, which `slot` or the frame holds, and into `replaced`; no lock is held.
                 unsafe { call(user_data, &view) };
             });
-            match &mut slot {
+            match slot {
                 Some(exchange) if !exchange.is_open() => return,
                 Some(exchange) if exchange.is_through() => {
                     let outcome = match exchange.context.kind() {
                         Kind::Message => Ok(Data::null()),
                         _ => Err(failed("The handler did not answer")),
                     };
-                    return Exchange::finish(&mut slot, outcome);
+                    return Exchange::finish(slot, outcome);
                 }
                 _ => {}
             }
@@ -276,8 +286,8 @@ impl Exchange {
     }
 
     /// Tells those who wanted to know, the last middleware first.
-    fn observe(mut slot: Option<Exchange>) {
-        while let Some(exchange) = &mut slot {
+    fn observe(slot: &mut Option<Exchange>) {
+        while let Some(exchange) = slot {
             let Some(detour) = &mut exchange.detour else { return };
             let Some(outcome) = detour.outcome.clone() else { return };
             let Some(observer) = detour.observers.pop() else {
@@ -295,7 +305,7 @@ impl Exchange {
                 error: rt_string::lend(outcome.as_ref().err().map_or("", Error::text)),
                 context: rt_context { id: 0 },
             };
-            queue::lend_exchange(&mut slot, |number| {
+            queue::lend_exchange(slot, |number, _| {
                 view.context.id = number;
                 // SAFETY: function and argument belong together; the view points into `outcome`, which
                 // lives on, and no lock is held.

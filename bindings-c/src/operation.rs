@@ -153,9 +153,17 @@ impl Asked {
     /// Calls it with an answer, from where that was read.
     pub(crate) fn answered(self, answer: engine::Result<Answer>) {
         let queue = self.queue.clone();
-        let run = |(asked, outcome): (Asked, Outcome)| asked.complete(Ok(outcome));
-        let item = |(asked, outcome)| Item::Answer(asked, outcome);
-        queue.run_or_push((self, Outcome::of(answer)), run, item);
+        let mut ended = Some((self, Outcome::of(answer)));
+        let complete = || {
+            if let Some((asked, outcome)) = ended.take() {
+                asked.complete(Ok(outcome));
+            }
+        };
+        if !queue.run_here(complete)
+            && let Some((asked, outcome)) = ended
+        {
+            queue.push(Item::Answer(asked, outcome));
+        }
     }
 }
 

@@ -48,7 +48,7 @@ compile "${CC:-cc}" c "$here/tests/c/layout.c" "$work/layout" "$shared"
     fail "the layout of a struct has changed: only new fields at the end may be recorded"
 
 step "tests"
-for test in messages lifecycle arguments hostile leaks; do
+for test in messages lifecycle arguments hostile bounds leaks; do
     compile "${CC:-cc}" c "$here/tests/c/$test.c" "$work/$test" "$shared"
     "$work/$test"
 done
@@ -72,7 +72,7 @@ compile "${CXX:-c++}" c++ "$here/tests/cpp/layer.cpp" "$work/layer" "$shared"
 if have valgrind; then
     step "valgrind"
     # Without the fork: the child leaves what was the parent's alone.
-    for test in messages "lifecycle no-fork" arguments hostile "leaks 2000"; do
+    for test in messages "lifecycle no-fork" arguments hostile bounds "leaks 2000"; do
         # shellcheck disable=SC2086
         valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite,indirect \
             --show-leak-kinds=definite,indirect --error-exitcode=9 --fair-sched=try \

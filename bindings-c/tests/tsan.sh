@@ -29,7 +29,7 @@ run=()
 failed=0
 setarch -R true 2>/dev/null && run=(setarch -R)
 # The argument of lifecycle leaves its fork out.
-for test in messages "lifecycle no-fork" arguments hostile "leaks 2000"; do
+for test in messages "lifecycle no-fork" arguments hostile bounds "leaks 2000"; do
     name=${test%% *}
     echo "ThreadSanitizer: $name"
     "$compiler" -std=c11 -D_GNU_SOURCE -g -O1 -Wall -Wextra -Werror -fsanitize=thread \

@@ -232,6 +232,10 @@ impl fmt::Debug for Deferred {
 /// following ones are started by another task.
 const SLOW_BATCH: Duration = Duration::from_millis(5);
 const SLOW_FOR: Duration = Duration::from_secs(1);
+/// How long that task collects the answers of quick handlers.
+const SHARED: Duration = Duration::from_micros(200);
+/// So many handlers behind a slow one leave their answers alone.
+const ALONE: u32 = 64;
 
 /// A handler that was found for something that came, and all that it needs.
 struct Job {
@@ -385,23 +389,30 @@ impl Dispatcher {
         if unit.backlog.add(unit, elsewhere, &mut self.jobs) {
             return;
         }
-        let mut jobs = std::mem::take(&mut self.jobs);
-        let outcomes = std::mem::take(&mut self.outcomes);
-        let before = BATCH.replace(Some(Batch { unit: unit.clone(), outcomes }));
-        for job in jobs.drain(..) {
-            if let Some(answer) = first_step(unit, job) {
-                with_batch(unit, answer);
-            }
-        }
-        let outcomes = BATCH.replace(before).map(|batch| batch.outcomes);
-        // Keep the allocations.
-        self.outcomes = outcomes.unwrap_or_default();
-        self.jobs = jobs;
-        answer_all(unit, self.outcomes.drain(..));
+        run_all(unit, self.jobs.drain(..), &mut self.outcomes);
         if begun.elapsed() > SLOW_BATCH {
             self.elsewhere_until = Some(Instant::now() + SLOW_FOR);
         }
     }
+}
+
+/// Starts handlers one after the other; all answers that they give at once leave together. `outcomes` is
+/// room for those.
+fn run_all(
+    unit: &Arc<UnitInner>,
+    jobs: impl Iterator<Item = Job>,
+    outcomes: &mut Vec<(Reply, Result<Data>)>,
+) {
+    let batch = Batch { unit: unit.clone(), outcomes: std::mem::take(outcomes) };
+    let before = BATCH.replace(Some(batch));
+    for job in jobs {
+        if let Some(answer) = first_step(unit, job) {
+            with_batch(unit, answer);
+        }
+    }
+    // Keep the allocation.
+    *outcomes = BATCH.replace(before).map(|batch| batch.outcomes).unwrap_or_default();
+    answer_all(unit, outcomes.drain(..));
 }
 
 /// Takes a handler to its end and gives its outcome, or to where it first waits and leaves it to a
@@ -478,12 +489,32 @@ impl Backlog {
         state.task = next.is_some();
         next
     }
+
+    /// As [`next`](Backlog::next), but the task goes on in any case.
+    fn next_if_any(&self) -> Option<Job> {
+        lock(&self.0).waiting.pop_front()
+    }
 }
 
 async fn backlog_task(unit: Arc<UnitInner>) {
-    while let Some(job) = unit.backlog.next() {
-        answer_all(&unit, first_step(&unit, job));
-        tokio::task::consume_budget().await;
+    let mut outcomes = Vec::new();
+    let mut alone = 0;
+    while let Some(first) = unit.backlog.next() {
+        // Those that are quick leave their answers together; behind a slow one nobody is to wait.
+        let until = Instant::now() + SHARED;
+        let more = std::iter::from_fn(|| match alone == 0 && Instant::now() < until {
+            true => unit.backlog.next_if_any(),
+            false => None,
+        });
+        run_all(&unit, std::iter::once(first).chain(more), &mut outcomes);
+        if Instant::now() < until {
+            alone -= 1.min(alone);
+            tokio::task::consume_budget().await;
+        } else {
+            alone = ALONE;
+            // Pings are to be answered meanwhile.
+            tokio::task::yield_now().await;
+        }
     }
 }
 
