@@ -76,22 +76,9 @@ impl rt_data {
     /// # Safety
     /// `bytes` points to `len` readable bytes.
     pub(crate) unsafe fn get(self) -> Result<Data, Failure> {
-        // SAFETY: the caller's promise.
-        unsafe { self.get_or_share(|_| None) }
-    }
-
-    /// As [`get`](rt_data::get), but `share` may give the same bytes without a copy.
-    ///
-    /// # Safety
-    /// `bytes` points to `len` readable bytes.
-    pub(crate) unsafe fn get_or_share(
-        self,
-        share: impl FnOnce(&[u8]) -> Option<Bytes>,
-    ) -> Result<Data, Failure> {
         // SAFETY: the caller's promise; the bytes are copied before this function returns.
         let Payload { kind, bytes } = unsafe { self.payload() }?;
-        let bytes = share(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes));
-        Ok(Data::from_raw(kind, bytes))
+        Ok(Data::from_raw(kind, Bytes::copy_from_slice(bytes)))
     }
 
     /// What was lent to the other side, to read a value from.

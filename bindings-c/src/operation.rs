@@ -69,8 +69,8 @@ impl Outcome {
     pub(crate) fn of(answer: engine::Result<Answer>) -> Outcome {
         match answer {
             Ok(answer) => {
-                let unit = answer.unit();
-                Outcome::done(answer.into_data(), Some(unit))
+                let (unit, data) = answer.into_parts();
+                Outcome::done(data, Some(unit))
             }
             Err(error) => Outcome::failed(error.into()),
         }
@@ -152,18 +152,12 @@ impl<F: Copy + Send + 'static, T: 'static> std::ops::Drop for Completion<F, T> {
 impl Asked {
     /// Calls it with an answer, from where that was read.
     pub(crate) fn answered(self, answer: engine::Result<Answer>) {
-        let queue = self.queue.clone();
-        let mut ended = Some((self, Outcome::of(answer)));
-        let complete = || {
-            if let Some((asked, outcome)) = ended.take() {
-                asked.complete(Ok(outcome));
-            }
-        };
-        if !queue.run_here(complete)
-            && let Some((asked, outcome)) = ended
-        {
-            queue.push(Item::Answer(asked, outcome));
+        let outcome = Outcome::of(answer);
+        if let Some(running) = self.queue.begin_here() {
+            return running.run(|| self.complete(Ok(outcome)));
         }
+        let queue = self.queue.clone();
+        queue.push(Item::Answer(self, outcome));
     }
 }
 

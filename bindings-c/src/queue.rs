@@ -212,15 +212,9 @@ impl Queue {
         .await
     }
 
-    /// On the thread where callbacks run, and outside of any: runs foreign code at once. Else does nothing
-    /// and gives false.
-    pub(crate) fn run_here(self: &Arc<Queue>, work: impl FnOnce()) -> bool {
-        if !self.is_inline() {
-            return false;
-        }
-        let Some(_running) = Running::begin(self) else { return false };
-        guarded(work);
-        true
+    /// The right to run foreign code here and now: on the thread where callbacks run, and outside of any.
+    pub(crate) fn begin_here(self: &Arc<Queue>) -> Option<Running> {
+        if self.is_inline() { Running::begin(self) } else { None }
     }
 
     /// Makes this thread the one of the peer's input and output.
@@ -530,9 +524,14 @@ impl Drop for Entered {
 }
 
 /// While a callback runs in a frame that stays.
-struct Running;
+pub(crate) struct Running(());
 
 impl Running {
+    /// Runs foreign code.
+    pub(crate) fn run(self, work: impl FnOnce()) {
+        guarded(work);
+    }
+
     /// None when callbacks of this queue do not run here, or one is running.
     fn begin(queue: &Arc<Queue>) -> Option<Running> {
         let begun = with_frame(|frame| {
@@ -540,7 +539,7 @@ impl Running {
             frame.running |= idle;
             idle
         });
-        (begun == Some(true)).then_some(Running)
+        (begun == Some(true)).then_some(Running(()))
     }
 }
 
@@ -594,11 +593,15 @@ pub(crate) fn is_inline() -> bool {
     in_frame(|frame| frame.queue.is_inline())
 }
 
-/// Gives an answer, together with others if this thread is running callbacks.
-pub(crate) fn answer(deferred: Deferred, outcome: Result<Data, Error>) {
+/// Gives an answer, together with others if this thread is running callbacks. `inline` says that callbacks
+/// of its peer run where things are read.
+pub(crate) fn answer(inline: bool, deferred: Deferred, outcome: Result<Data, Error>) {
+    // The connection puts the answers of the handlers that it calls together itself.
+    if inline {
+        return deferred.respond(outcome);
+    }
     let mut given = Some((deferred, outcome));
     let full = with_frame(|frame| {
-        // Where the connection calls handlers, it puts their answers together itself.
         if frame.queue.is_inline() {
             return None;
         }

@@ -767,6 +767,11 @@ impl Answer {
     pub fn unit(&self) -> Unit {
         Unit::new(self.unit.clone())
     }
+
+    /// The unit that answered, and the payload.
+    pub fn into_parts(self) -> (Unit, Data) {
+        (Unit::new(self.unit), self.data)
+    }
 }
 
 impl fmt::Debug for Answer {
