@@ -1,11 +1,16 @@
 /* The C side of the comparison with Rust: compare.py starts this program as server and as client, and
  * tells the client by lines on its input what to do.
  *
- *   bench server CALLBACKS            prints its address, serves until its input ends
- *   bench client CALLBACKS ADDRESS    reads lines, answers each with `COUNT NANOSECONDS P50 P99`:
+ *   bench server STYLE            prints its address, serves until its input ends
+ *   bench client STYLE ADDRESS    reads lines, answers each with `COUNT NANOSECONDS P50 P99`:
  *     requests SIZE WINDOW MICROSECONDS
  *     messages SIZE MICROSECONDS
  *     stream BYTES
+ *
+ * Each style is a way to write a program:
+ *   inline    everything is done in callbacks on the library's thread, and nothing waits
+ *   blocking  a thread of the program's own makes blocking calls; callbacks as above
+ *   thread    the same, with callbacks on the library's dispatch thread
  */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
@@ -34,10 +39,14 @@ static uint64_t now(void) {
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-static rt_peer new_peer(const char *name, const char *callbacks) {
+/* Whether this program does nothing but in callbacks. */
+static int calls_back;
+
+static rt_peer new_peer(const char *name, const char *style) {
+    calls_back = !strcmp(style, "inline");
     rt_peer_options options = {.struct_size = sizeof options};
     options.name = rt_string_of(name, strlen(name));
-    options.callbacks = strcmp(callbacks, "inline") ? RT_CALLBACKS_THREAD : RT_CALLBACKS_INLINE;
+    options.callbacks = strcmp(style, "thread") ? RT_CALLBACKS_INLINE : RT_CALLBACKS_THREAD;
     rt_peer peer;
     MUST(rt_peer_new(&options, &peer));
     return peer;
@@ -76,10 +85,31 @@ static void *drain(void *argument) {
     return NULL;
 }
 
+/* Or none, where nothing waits. */
+static void can_read(void *user_data) {
+    rt_readable *stream = user_data;
+    static char buffer[4 * PIECE];
+    size_t len;
+    int32_t status;
+    while ((status = rt_readable_read(*stream, buffer, sizeof buffer, 0, &len)) == RT_OK && len > 0) {
+    }
+    if (status == RT_WOULD_BLOCK) {
+        rt_ready_handler handler = {.call = can_read, .user_data = stream};
+        MUST(rt_readable_on_ready(*stream, handler));
+        return;
+    }
+    rt_readable_close(*stream);
+    free(stream);
+}
+
 static void on_upload(void *user_data, const rt_incoming *in) {
     (void)user_data;
     rt_readable *stream = malloc(sizeof *stream);
     MUST(rt_context_accept_readable(in->context, rt_null(), stream));
+    if (calls_back) {
+        can_read(stream);
+        return;
+    }
     pthread_t thread;
     pthread_create(&thread, NULL, drain, stream);
     pthread_detach(thread);
@@ -91,8 +121,8 @@ static void handle(rt_role role, int32_t kind, rt_string event,
     MUST(rt_role_handle(role, kind, event, handler));
 }
 
-static int serve(const char *callbacks) {
-    rt_peer peer = new_peer("server", callbacks);
+static int serve(const char *style) {
+    rt_peer peer = new_peer("server", style);
     rt_role role;
     MUST(rt_peer_role(peer, RT_STR("bench"), 1, &role));
     handle(role, RT_REQUEST, RT_STR("echo"), on_echo);
@@ -114,45 +144,72 @@ static int serve(const char *callbacks) {
 
 /* The client. */
 
+/* What the callbacks of a measurement share with the thread that waits for its end. */
 typedef struct {
     rt_destination bench;
     rt_data data;
+    uint64_t start;
     uint64_t until;
     uint64_t count;
+    rt_writable stream;
+    /* For one request in flight. */
+    uint64_t *times, last;
+    size_t room;
     int open;
     pthread_mutex_t mutex;
     pthread_cond_t done;
-} window;
+} work;
 
-static void ask(window *w);
+static work begin(rt_destination bench, size_t size, uint64_t time, int open) {
+    char *bytes = malloc(size);
+    memset(bytes, 1, size);
+    work w = {.bench = bench, .data = rt_binary(bytes, size), .open = open};
+    pthread_mutex_init(&w.mutex, NULL);
+    pthread_cond_init(&w.done, NULL);
+    w.start = w.last = now();
+    w.until = w.start + time;
+    return w;
+}
 
-static void on_answer(void *user_data, const rt_reply *reply) {
-    window *w = user_data;
-    must(reply->status, "answer");
-    if (reply->data.len != w->data.len) exit(1);
-    w->count++;
-    /* As often as the Rust side looks at its flag, which a timer sets: the clock is not free. */
-    if ((w->count & 15) || now() < w->until) {
-        ask(w);
-        return;
-    }
-    w->until = 0;
+static void one_less(work *w) {
     pthread_mutex_lock(&w->mutex);
     w->open--;
     pthread_cond_signal(&w->done);
     pthread_mutex_unlock(&w->mutex);
 }
 
-static void ask(window *w) {
-    if (w->until == 0) {
-        pthread_mutex_lock(&w->mutex);
-        w->open--;
-        pthread_cond_signal(&w->done);
-        pthread_mutex_unlock(&w->mutex);
-        return;
-    }
+static void wait_for_all(work *w) {
+    pthread_mutex_lock(&w->mutex);
+    while (w->open > 0) pthread_cond_wait(&w->done, &w->mutex);
+    pthread_mutex_unlock(&w->mutex);
+}
+
+static void report(const work *w, uint64_t p50, uint64_t p99) {
+    printf("%llu %llu %llu %llu\n", (unsigned long long)w->count,
+           (unsigned long long)(now() - w->start), (unsigned long long)p50, (unsigned long long)p99);
+}
+
+static void ask(work *w, void (*on_answer)(void *, const rt_reply *)) {
     rt_reply_handler handler = {.call = on_answer, .user_data = w};
     MUST(rt_destination_request_async(w->bench, RT_STR("echo"), w->data, NULL, handler, NULL));
+}
+
+static void check_answer(const work *w, const rt_reply *reply) {
+    must(reply->status, "answer");
+    if (reply->data.len != w->data.len) exit(1);
+}
+
+static void on_answer(void *user_data, const rt_reply *reply) {
+    work *w = user_data;
+    check_answer(w, reply);
+    w->count++;
+    /* As often as the Rust side looks at its flag, which a timer sets: the clock is not free. */
+    if (w->until == 0 || (!(w->count & 15) && now() >= w->until)) {
+        w->until = 0;
+        one_less(w);
+        return;
+    }
+    ask(w, on_answer);
 }
 
 static int by_time(const void *a, const void *b) {
@@ -160,57 +217,82 @@ static int by_time(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static void latencies(rt_destination bench, rt_data data, uint64_t time) {
-    size_t room = 1 << 16, count = 0;
-    uint64_t *times = malloc(room * sizeof *times);
-    uint64_t start = now(), last = start;
-    while (last - start < time) {
-        rt_answer answer;
-        MUST(rt_destination_request(bench, RT_STR("echo"), data, NULL, &answer));
-        MUST(rt_answer_free(answer));
-        if (count == room) times = realloc(times, (room *= 2) * sizeof *times);
-        uint64_t is = now();
-        times[count++] = is - last;
-        last = is;
+static void note_time(work *w) {
+    if (w->count == w->room) {
+        w->room = w->room ? 2 * w->room : 1 << 16;
+        w->times = realloc(w->times, w->room * sizeof *w->times);
     }
-    qsort(times, count, sizeof *times, by_time);
-    printf("%zu %llu %llu %llu\n", count, (unsigned long long)(now() - start),
-           (unsigned long long)times[count / 2], (unsigned long long)times[count * 99 / 100]);
-    free(times);
+    uint64_t is = now();
+    w->times[w->count++] = is - w->last;
+    w->last = is;
+}
+
+static void on_single_answer(void *user_data, const rt_reply *reply) {
+    work *w = user_data;
+    check_answer(w, reply);
+    note_time(w);
+    if (w->last < w->until)
+        ask(w, on_single_answer);
+    else
+        one_less(w);
+}
+
+static void latencies(work *w) {
+    if (calls_back) {
+        ask(w, on_single_answer);
+        wait_for_all(w);
+    }
+    while (w->last < w->until) {
+        rt_answer answer;
+        MUST(rt_destination_request(w->bench, RT_STR("echo"), w->data, NULL, &answer));
+        MUST(rt_answer_free(answer));
+        note_time(w);
+    }
+    qsort(w->times, w->count, sizeof *w->times, by_time);
+    report(w, w->times[w->count / 2], w->times[w->count * 99 / 100]);
+    free(w->times);
 }
 
 static void requests(rt_destination bench, size_t size, int in_flight, uint64_t time) {
-    char *bytes = malloc(size);
-    memset(bytes, 1, size);
-    rt_data data = rt_binary(bytes, size);
+    work w = begin(bench, size, time, in_flight);
     if (in_flight == 1) {
-        latencies(bench, data, time);
-        free(bytes);
-        return;
+        latencies(&w);
+    } else {
+        for (int i = 0; i < in_flight; i++) ask(&w, on_answer);
+        wait_for_all(&w);
+        report(&w, 0, 0);
     }
-    window w = {.bench = bench, .data = data, .open = in_flight};
-    pthread_mutex_init(&w.mutex, NULL);
-    pthread_cond_init(&w.done, NULL);
-    uint64_t start = now();
-    w.until = start + time;
-    rt_reply_handler handler = {.call = on_answer, .user_data = &w};
-    for (int i = 0; i < in_flight; i++)
-        MUST(rt_destination_request_async(bench, RT_STR("echo"), data, NULL, handler, NULL));
-    pthread_mutex_lock(&w.mutex);
-    while (w.open > 0) pthread_cond_wait(&w.done, &w.mutex);
-    pthread_mutex_unlock(&w.mutex);
-    printf("%llu %llu 0 0\n", (unsigned long long)w.count, (unsigned long long)(now() - start));
-    free(bytes);
+    free((void *)w.data.bytes);
+}
+
+/* Sends as long as there is room. */
+static void can_send(void *user_data) {
+    work *w = user_data;
+    static const rt_send_options at_once = {.struct_size = sizeof at_once, .timeout_ms = -1};
+    while (w->count % BATCH || now() < w->until) {
+        int32_t status = rt_destination_send(w->bench, RT_STR("count"), w->data, &at_once);
+        if (status == RT_OVERLOADED) {
+            rt_ready_handler handler = {.call = can_send, .user_data = w};
+            MUST(rt_destination_on_room(w->bench, NULL, handler));
+            return;
+        }
+        must(status, "rt_destination_send");
+        w->count++;
+    }
+    one_less(w);
 }
 
 static void messages(rt_destination bench, size_t size, uint64_t time) {
-    char *bytes = malloc(size);
-    memset(bytes, 1, size);
-    uint64_t start = now(), count = 0;
-    while (now() - start < time) {
+    work w = begin(bench, size, time, 1);
+    if (calls_back) {
+        rt_ready_handler handler = {.call = can_send, .user_data = &w};
+        MUST(rt_destination_on_room(bench, NULL, handler));
+        wait_for_all(&w);
+    }
+    while (now() < w.until) {
         for (int i = 0; i < BATCH; i++)
-            MUST(rt_destination_send(bench, RT_STR("count"), rt_binary(bytes, size), NULL));
-        count += BATCH;
+            MUST(rt_destination_send(bench, RT_STR("count"), w.data, NULL));
+        w.count += BATCH;
     }
     rt_answer answer;
     MUST(rt_destination_request(bench, RT_STR("end"), rt_null(), NULL, &answer));
@@ -219,29 +301,56 @@ static void messages(rt_destination bench, size_t size, uint64_t time) {
     uint64_t arrived;
     MUST(rt_data_as_uint64(reply.data, &arrived));
     MUST(rt_answer_free(answer));
-    if (arrived != count) {
-        fprintf(stderr, "%llu were sent, %llu arrived\n", (unsigned long long)count,
+    if (arrived != w.count) {
+        fprintf(stderr, "%llu were sent, %llu arrived\n", (unsigned long long)w.count,
                 (unsigned long long)arrived);
         exit(1);
     }
-    printf("%llu %llu 0 0\n", (unsigned long long)count, (unsigned long long)(now() - start));
-    free(bytes);
+    report(&w, 0, 0);
+    free((void *)w.data.bytes);
+}
+
+static char piece[PIECE];
+
+/* Writes as long as there is room; `until` is the number of bytes here. */
+static void can_write(void *user_data) {
+    work *w = user_data;
+    int32_t status = RT_OK;
+    while (status == RT_OK && w->count < w->until) {
+        size_t at = w->count % PIECE, written = 0;
+        status = rt_writable_write(w->stream, piece + at, PIECE - at, 0, &written);
+        w->count += written;
+    }
+    if (status == RT_OK) status = rt_writable_finish(w->stream, 0);
+    if (status == RT_WOULD_BLOCK) {
+        rt_ready_handler handler = {.call = can_write, .user_data = w};
+        MUST(rt_writable_on_ready(w->stream, handler));
+        return;
+    }
+    must(status, "writing");
+    one_less(w);
 }
 
 static void stream(rt_destination bench, uint64_t bytes) {
-    static char piece[PIECE];
-    uint64_t start = now(), count = 0;
-    rt_writable writable;
-    MUST(rt_destination_writable(bench, RT_STR("upload"), rt_null(), NULL, &writable, NULL));
-    for (; count < bytes; count += PIECE)
-        MUST(rt_writable_write(writable, piece, PIECE, -1, NULL));
-    MUST(rt_writable_finish(writable, -1));
-    MUST(rt_writable_close(writable));
-    printf("%llu %llu 0 0\n", (unsigned long long)count, (unsigned long long)(now() - start));
+    work w = begin(bench, 0, 0, 1);
+    MUST(rt_destination_writable(bench, RT_STR("upload"), rt_null(), NULL, &w.stream, NULL));
+    w.until = bytes;
+    if (calls_back) {
+        rt_ready_handler handler = {.call = can_write, .user_data = &w};
+        MUST(rt_writable_on_ready(w.stream, handler));
+        wait_for_all(&w);
+    } else {
+        for (; w.count < bytes; w.count += PIECE)
+            MUST(rt_writable_write(w.stream, piece, PIECE, -1, NULL));
+        MUST(rt_writable_finish(w.stream, -1));
+    }
+    MUST(rt_writable_close(w.stream));
+    report(&w, 0, 0);
+    free((void *)w.data.bytes);
 }
 
-static int obey(const char *callbacks, const char *address) {
-    rt_peer peer = new_peer("client", callbacks);
+static int obey(const char *style, const char *address) {
+    rt_peer peer = new_peer("client", style);
     char url[160], line[160];
     int len = snprintf(url, sizeof url, "ws://%s", address);
     MUST(rt_peer_connect(peer, rt_string_of(url, (size_t)len), NULL, NULL));
@@ -267,6 +376,6 @@ static int obey(const char *callbacks, const char *address) {
 int main(int argc, char **argv) {
     if (argc == 3 && !strcmp(argv[1], "server")) return serve(argv[2]);
     if (argc == 4 && !strcmp(argv[1], "client")) return obey(argv[2], argv[3]);
-    fprintf(stderr, "bench server CALLBACKS | bench client CALLBACKS ADDRESS\n");
+    fprintf(stderr, "bench server STYLE | bench client STYLE ADDRESS\n");
     return 2;
 }

@@ -447,6 +447,29 @@ typedef struct {
 } rt_send_options;
 
 /**
+ * Ends the life of `user_data`. NULL where nothing has to be done.
+ */
+typedef void (*rt_drop)(void *user_data);
+
+/**
+ * Called once when a stream can go on, where the peer's callbacks run.
+ */
+typedef struct {
+    /**
+     * The function; not NULL.
+     */
+    void (*call)(void *user_data);
+    /**
+     * Given to both functions.
+     */
+    void *user_data;
+    /**
+     * Ends the life of `user_data`; NULL if nothing has to be done.
+     */
+    rt_drop drop;
+} rt_ready_handler;
+
+/**
  * The answer to a blocking call. Freed by rt_answer_free.
  */
 typedef struct {
@@ -485,11 +508,6 @@ typedef struct {
      */
     size_t remaining;
 } rt_reply;
-
-/**
- * Ends the life of `user_data`. NULL where nothing has to be done.
- */
-typedef void (*rt_drop)(void *user_data);
 
 /**
  * Called with the end of an operation, where the peer's callbacks run.
@@ -1103,24 +1121,6 @@ typedef struct {
 } rt_peer_stats;
 
 /**
- * Called once when a stream can go on, where the peer's callbacks run.
- */
-typedef struct {
-    /**
-     * The function; not NULL.
-     */
-    void (*call)(void *user_data);
-    /**
-     * Given to both functions.
-     */
-    void *user_data;
-    /**
-     * Ends the life of `user_data`; NULL if nothing has to be done.
-     */
-    rt_drop drop;
-} rt_ready_handler;
-
-/**
  * What is known of a unit. Valid during the call.
  */
 typedef struct {
@@ -1379,6 +1379,19 @@ int32_t rt_destination_send(rt_destination destination,
                             rt_string event,
                             rt_data data,
                             const rt_send_options *options);
+
+/**
+ * Calls `handler` once, as soon as rt_destination_send may find room: at once if there is some, or
+ * if it would fail for another reason, such as RT_NO_UNIT. For programs that send without waiting, as in
+ * callbacks of RT_CALLBACKS_INLINE: after RT_OVERLOADED, send on in `handler`. It may be early, if others
+ * take the room, or it is another unit's than whose turn it is: try again then. Of `options`, which may be
+ * NULL, `unit` counts. `handler.drop` is called after that, when the peer is closed, or when this fails.
+ *
+ * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ */
+int32_t rt_destination_on_room(rt_destination destination,
+                               const rt_send_options *options,
+                               rt_ready_handler handler);
 
 /**
  * Sends a one-way message to every unit that serves the role. `count`, which may be NULL, is set to how

@@ -614,6 +614,13 @@ public:
         const rt_send_options get = options.get();
         detail::check(rt_destination_send(destination_, detail::lend(event), data.get(), &get));
     }
+    /// `function()` is called once, as soon as it is worth sending again what had no room with a
+    /// negative timeout.
+    template <class F> void on_room(F function, const SendOptions &options = {}) const {
+        const rt_send_options get = options.get();
+        detail::check(
+            rt_destination_on_room(destination_, &get, detail::on_ready(std::move(function))));
+    }
     /// How many units took it.
     size_t broadcast(std::string_view event, const Data &data = {},
                      const SendOptions &options = {}) const {

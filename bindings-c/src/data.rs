@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 
 use bytes::Bytes;
-use engine::{Data, DataType};
+use engine::{Data, DataType, wire::Payload};
 
 use crate::{
     status::{Failure, RT_DATA, enter},
@@ -37,47 +37,48 @@ impl rt_data {
         rt_data { kind: kind_of(kind), len: bytes.len(), bytes: bytes.as_ptr().cast() }
     }
 
+    /// What the other side wants to send, checked.
+    ///
+    /// # Safety
+    /// `bytes` points to `len` readable bytes that stay as they are for `'a`.
+    pub(crate) unsafe fn payload<'a>(self) -> Result<Payload<'a>, Failure> {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { slice(self.bytes.cast(), self.len, "data") }?;
+        let kind = match self.kind {
+            RT_BINARY => DataType::Binary,
+            RT_NULL if bytes.is_empty() => DataType::Null,
+            RT_BOOLEAN if matches!(bytes, [0 | 1]) => DataType::Boolean,
+            RT_TEXT => match std::str::from_utf8(bytes) {
+                Ok(_) => DataType::String,
+                Err(error) => return Err(data_error(format!("The text is not UTF-8: {error}"))),
+            },
+            RT_NUMBER => {
+                let data = Data::from_raw(DataType::Number, Bytes::copy_from_slice(bytes));
+                let number = !data.as_f64().is_none_or(f64::is_nan) && !bytes.is_empty();
+                match number || bytes == b"NaN" {
+                    true => DataType::Number,
+                    false => return Err(data_error("The number's text is no number")),
+                }
+            }
+            RT_JSON => {
+                Data::check_json(bytes).map_err(|error| data_error(error.to_string()))?;
+                DataType::Object
+            }
+            RT_NULL => return Err(data_error("null has no bytes")),
+            RT_BOOLEAN => return Err(data_error("a boolean is one byte, 0 or 1")),
+            kind => return Err(Failure::invalid(format!("there is no kind of data {kind}"))),
+        };
+        Ok(Payload { kind, bytes })
+    }
+
     /// A copy of what the other side wants to send, checked.
     ///
     /// # Safety
     /// `bytes` points to `len` readable bytes.
     pub(crate) unsafe fn get(self) -> Result<Data, Failure> {
-        // SAFETY: the caller's promise.
-        unsafe { self.get_or_share(|_| None) }
-    }
-
-    /// As [`get`](rt_data::get), but `share` may give the same bytes without a copy.
-    ///
-    /// # Safety
-    /// `bytes` points to `len` readable bytes.
-    pub(crate) unsafe fn get_or_share(
-        self,
-        share: impl FnOnce(&[u8]) -> Option<Bytes>,
-    ) -> Result<Data, Failure> {
-        // SAFETY: the caller's promise; the slice is copied before this function returns.
-        let bytes = unsafe { slice(self.bytes.cast(), self.len, "data") }?;
-        let copy = || share(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes));
-        match self.kind {
-            RT_BINARY => Ok(Data::binary(copy())),
-            RT_NULL if bytes.is_empty() => Ok(Data::null()),
-            RT_BOOLEAN if matches!(bytes, [0 | 1]) => Ok(Data::boolean(bytes == [1])),
-            RT_TEXT => match std::str::from_utf8(bytes) {
-                Ok(_) => Ok(Data::from_raw(DataType::String, copy())),
-                Err(error) => Err(data_error(format!("The text is not UTF-8: {error}"))),
-            },
-            RT_NUMBER => {
-                let data = Data::from_raw(DataType::Number, copy());
-                let number = !data.as_f64().is_none_or(f64::is_nan) && !bytes.is_empty();
-                match number || bytes == b"NaN" {
-                    true => Ok(data),
-                    false => Err(data_error("The number's text is no number")),
-                }
-            }
-            RT_JSON => Data::raw_json(copy()).map_err(|error| data_error(error.to_string())),
-            RT_NULL => Err(data_error("null has no bytes")),
-            RT_BOOLEAN => Err(data_error("a boolean is one byte, 0 or 1")),
-            kind => Err(Failure::invalid(format!("there is no kind of data {kind}"))),
-        }
+        // SAFETY: the caller's promise; the bytes are copied before this function returns.
+        let Payload { kind, bytes } = unsafe { self.payload() }?;
+        Ok(Data::from_raw(kind, Bytes::copy_from_slice(bytes)))
     }
 
     /// What was lent to the other side, to read a value from.

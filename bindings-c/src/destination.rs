@@ -7,8 +7,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use engine::{
     Answer, Data, Destination, OpenStream, Readable, SendRequest, Survey, Unit, Writable,
+    wire::Payload,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
@@ -19,7 +21,7 @@ use crate::{
     options::{self, read_or_default, sized},
     queue::{self, Queue},
     status::{Failure, RT_END, RT_NO_UNIT, RT_OVERLOADED, RT_WOULD_BLOCK, enter},
-    stream::{ReadEnd, WriteEnd},
+    stream::{ReadEnd, WriteEnd, call_when, rt_ready_handler},
     table,
     task::Task,
     types::*,
@@ -115,8 +117,13 @@ struct Asking {
 }
 
 impl Asking {
-    fn request<'a>(&self, to: &'a Destination, event: &'a str, data: Data) -> SendRequest<'a> {
-        let mut request = to.request(event, data);
+    fn request<'a>(
+        &self,
+        to: &'a Destination,
+        event: &'a str,
+        payload: Payload<'a>,
+    ) -> SendRequest<'a> {
+        let mut request = to.request_payload(event, payload);
         if let Some(unit) = &self.unit {
             request = request.to(unit);
         }
@@ -150,21 +157,28 @@ impl Asking {
 struct Given<'a> {
     object: Arc<DestinationObject>,
     event: &'a str,
-    data: Data,
+    /// The caller's, mostly sent before the call returns, without a copy.
+    payload: Payload<'a>,
     options: Options,
+}
+
+/// A copy that outlives the call.
+fn owned(payload: Payload<'_>) -> Data {
+    Data::from_raw(payload.kind, Bytes::copy_from_slice(payload.bytes))
 }
 
 impl Given<'_> {
     fn survey(self) -> Result<(Arc<DestinationObject>, Survey), Failure> {
-        let Given { object, event, data, options } = self;
+        let Given { object, event, payload, options } = self;
         options.not_for_units()?;
+        let data = owned(payload);
         let survey = object.destination.survey_within(event, data, options.asking()?.timeout);
         Ok((object, survey))
     }
 }
 
 /// # Safety
-/// The pointers are as the header demands.
+/// The pointers are as the header demands, and valid for `'a`.
 unsafe fn given<'a>(
     destination: rt_destination,
     event: rt_string,
@@ -173,9 +187,9 @@ unsafe fn given<'a>(
 ) -> Result<Given<'a>, Failure> {
     let object = get(destination)?;
     // SAFETY: the caller's promise.
-    let (event, data, options) =
-        unsafe { (event.get("event")?, data.get()?, Options::read(options)?) };
-    Ok(Given { object, event, data, options })
+    let (event, payload, options) =
+        unsafe { (event.get("event")?, data.payload()?, Options::read(options)?) };
+    Ok(Given { object, event, payload, options })
 }
 
 /// Waits until a unit serves the role: for `timeout_ms` milliseconds, without a limit if that is
@@ -220,8 +234,8 @@ pub unsafe extern "C" fn rt_destination_send(
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let given = unsafe { given(destination, event, data, options) }?;
-        let Given { object, event, data, options } = given;
-        let mut message = object.destination.send(event, data);
+        let Given { object, event, payload, options } = given;
+        let mut message = object.destination.send_payload(event, payload);
         if let Some(unit) = &options.unit {
             message = message.to(unit);
         }
@@ -235,6 +249,36 @@ pub unsafe extern "C" fn rt_destination_send(
         }
         object.wait(options.limit(), sending).map_err(overloaded)??;
         Ok(())
+    })
+}
+
+/// Calls `handler` once, as soon as rt_destination_send may find room: at once if there is some, or
+/// if it would fail for another reason, such as RT_NO_UNIT. For programs that send without waiting, as in
+/// callbacks of RT_CALLBACKS_INLINE: after RT_OVERLOADED, send on in `handler`. It may be early, if others
+/// take the room, or it is another unit's than whose turn it is: try again then. Of `options`, which may be
+/// NULL, `unit` counts. `handler.drop` is called after that, when the peer is closed, or when this fails.
+///
+/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rt_destination_on_room(
+    destination: rt_destination,
+    options: *const rt_send_options,
+    handler: rt_ready_handler,
+) -> i32 {
+    let closure = Closure::new(handler.call, handler.user_data, handler.drop);
+    enter(move || {
+        let object = get(destination)?;
+        // SAFETY: the contract of pointers in the header's introduction.
+        let options = unsafe { Options::read(options) }?;
+        let to = object.clone();
+        let room = async move {
+            // Why there will be none is what sending says.
+            let _ = match &options.unit {
+                Some(unit) => unit.room().await,
+                None => to.destination.room().await,
+            };
+        };
+        call_when(room, closure, &object.queue)
     })
 }
 
@@ -263,10 +307,10 @@ pub unsafe extern "C" fn rt_destination_broadcast(
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let given = unsafe { given(destination, event, data, options) }?;
-        let Given { object, event, data, options } = given;
+        let Given { object, event, payload, options } = given;
         options.not_for_units()?;
         check_optional(count, "count")?;
-        let broadcast = object.destination.broadcast(event, data);
+        let broadcast = object.destination.broadcast(event, owned(payload));
         let taken = object.wait(options.limit(), broadcast).map_err(overloaded)??;
         // SAFETY: as above.
         unsafe { put_optional(count, "count", || taken) }
@@ -303,11 +347,11 @@ pub unsafe extern "C" fn rt_destination_request(
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let given = unsafe { given(destination, event, data, options) }?;
-        let Given { object, event, data, options } = given;
+        let Given { object, event, payload, options } = given;
         let asking = options.asking()?;
         check_optional(answer, "answer")?;
         check_may_wait(Limit::Never)?;
-        let request = asking.request(&object.destination, event, data);
+        let request = asking.request(&object.destination, event, payload);
         let answered = object.wait(Limit::Never, request.into_future())??;
         // SAFETY: as above.
         unsafe { put_answer(answer, Outcome::of(Ok(answered))) }
@@ -334,25 +378,21 @@ pub unsafe extern "C" fn rt_destination_request_async(
     enter(move || {
         // SAFETY: the contract of pointers in the header's introduction, here and below.
         let given = unsafe { given(destination, event, data, options) }?;
-        let Given { object, event, data: copy, options } = given;
+        let Given { object, event, payload, options } = given;
         let asking = options.asking()?;
         check_optional(operation, "operation")?;
         let completion = Completion::new(closure, &object.queue, invoke_reply)?;
-        let request = asking.request(&object.destination, event, copy);
+        let request = asking.request(&object.destination, event, payload);
         let completion = match request.call(completion, Asked::answered) {
             // SAFETY: as above.
             Ok(call) => return unsafe { put_operation(operation, Operation::Request(call)) },
             Err((completion, None)) => completion,
             Err((completion, Some(error))) => return completion.refuse(error.into()),
         };
-        // It has to wait for room, which is rare: only now is there a second copy.
-        // SAFETY: as above.
-        let data = match unsafe { data.get() } {
-            Ok(data) => data,
-            Err(failure) => return completion.refuse(failure),
-        };
+        // It has to wait for room.
+        let data = owned(payload);
         let (event, to) = (Box::<str>::from(event), object.clone());
-        let waiting = async move { asking.request(&to.destination, &event, data).await };
+        let waiting = async move { asking.request(&to.destination, &event, data.payload()).await };
         // SAFETY: as above.
         unsafe { start(waiting, completion, operation, |answer| Outcome::of(Ok(answer))) }
     })
@@ -585,12 +625,12 @@ impl Given<'_> {
         stream: *mut S::Handle,
         answer: *mut rt_answer,
     ) -> Result<(), Failure> {
-        let Given { object, event, data, options } = self;
+        let Given { object, event, payload, options } = self;
         let asking = options.asking()?;
         check_out(stream, "stream")?;
         check_optional(answer, "answer")?;
         check_may_wait(Limit::Never)?;
-        let opening = asking.open::<S>(&object.destination, event, data);
+        let opening = asking.open::<S>(&object.destination, event, owned(payload));
         let (opened, answered) = object.wait(Limit::Never, opening.into_future())??;
         // SAFETY: the caller's promise.
         unsafe {
@@ -606,10 +646,10 @@ impl Given<'_> {
         closure: Closure<OpenedCall<S>>,
         operation: *mut rt_operation,
     ) -> Result<(), Failure> {
-        let Given { object, event, data, options } = self;
+        let Given { object, event, payload, options } = self;
         let asking = options.asking()?;
         let completion = Completion::new(closure, &object.queue, invoke_opened::<S>)?;
-        let event = Box::<str>::from(event);
+        let (event, data) = (Box::<str>::from(event), owned(payload));
         let opening = async move {
             let opened = asking.open::<S>(&object.destination, &event, data).await?;
             Ok((opened, object.queue.clone()))

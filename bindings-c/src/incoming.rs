@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use engine::{Context, Data, Deferred, Error, ErrorKind, Kind};
+use engine::{Context, Data, Deferred, Error, ErrorKind, Kind, wire::Payload};
 
 use crate::{
     closure::{Closure, rt_drop},
@@ -142,7 +142,7 @@ struct Detour {
 }
 
 impl Exchange {
-    pub(crate) fn new(context: Context, deferred: Deferred, handler: Arc<Handler>) -> Exchange {
+    fn new(context: Context, deferred: Deferred, handler: Arc<Handler>) -> Exchange {
         let [peer, role] = &handler.layers;
         let layers: Vec<_> = [peer.list(), role.list()].into_iter().flatten().flatten().collect();
         let detour = (!layers.is_empty()).then(|| {
@@ -151,14 +151,25 @@ impl Exchange {
         Exchange { context, deferred: Some(deferred), handler, detour }
     }
 
-    /// Begins, where callbacks run.
-    pub(crate) fn come_in(self) {
-        let queue = self.handler.queue.clone();
-        queue.run_or_push(self, Exchange::run, Item::Exchange);
+    /// Something came for a handler: begins, where callbacks run.
+    pub(crate) fn come_in(context: Context, deferred: Deferred, handler: &Arc<Handler>) {
+        let mut slot = Some(Exchange::new(context, deferred, handler.clone()));
+        if let Some(running) = handler.queue.begin_here() {
+            // In its place: it is large.
+            return running.run(|| Exchange::run_in(&mut slot, handler));
+        }
+        if let Some(exchange) = slot {
+            handler.queue.push(Item::Exchange(exchange));
+        }
     }
 
     fn queue(&self) -> &Arc<Queue> {
         &self.handler.queue
+    }
+
+    /// Whether callbacks run where it was read.
+    fn is_inline(&self) -> bool {
+        self.handler.queue.is_inline()
     }
 
     /// A payload of middleware's in the place of the original one.
@@ -192,31 +203,36 @@ impl Exchange {
 
     /// Goes on to where it is answered or deferred, or tells of its outcome.
     pub(crate) fn run(self) {
-        let mut slot = Some(self);
-        while let Some(exchange) = &mut slot {
+        let handler = self.handler.clone();
+        Exchange::run_in(&mut Some(self), &handler);
+    }
+
+    /// The same, where it lies; `handler` is its own.
+    fn run_in(slot: &mut Option<Exchange>, handler: &Handler) {
+        while let Some(exchange) = slot {
             if exchange.is_answered() {
                 return Exchange::observe(slot);
             }
             let layer = exchange.next_layer();
-            let handler = exchange.handler.clone();
             let closure = layer.as_deref().unwrap_or(&handler.closure);
             let Some((call, user_data)) = closure.parts() else { return };
             let replaced = exchange.replaced();
-            let mut view = exchange.view(replaced.as_ref(), queue::lend_unit_of(&exchange.context));
-            queue::lend_exchange(&mut slot, |number| {
+            let mut view = exchange.view(replaced.as_ref(), rt_unit::NONE);
+            queue::lend_exchange(slot, |number, unit| {
                 view.context.id = number;
+                view.unit = unit;
                 // SAFETY: function and argument belong together; the view points into the bytes of the
                 // context, which `slot` or the frame holds, and into `replaced`; no lock is held.
                 unsafe { call(user_data, &view) };
             });
-            match &mut slot {
+            match slot {
                 Some(exchange) if !exchange.is_open() => return,
                 Some(exchange) if exchange.is_through() => {
                     let outcome = match exchange.context.kind() {
                         Kind::Message => Ok(Data::null()),
                         _ => Err(failed("The handler did not answer")),
                     };
-                    return Exchange::finish(&mut slot, outcome);
+                    return Exchange::finish(slot, outcome);
                 }
                 _ => {}
             }
@@ -226,11 +242,12 @@ impl Exchange {
     /// The view's pointers are valid as long as the context, or a clone of it, and `replaced`.
     fn view(&self, replaced: Option<&Data>, unit: rt_unit) -> rt_incoming {
         let own = || rt_data::lend_parts(self.context.data_type(), self.context.bytes());
+        let (role, event) = self.context.names();
         rt_incoming {
             struct_size: size_of::<rt_incoming>(),
             kind: kind_of(self.context.kind()),
-            role: rt_string::lend(self.context.role()),
-            event: rt_string::lend(self.context.event()),
+            role: rt_string::lend_bytes(role),
+            event: rt_string::lend_bytes(event),
             data: replaced.map_or_else(own, rt_data::lend),
             unit,
             context: rt_context { id: 0 },
@@ -257,7 +274,7 @@ impl Exchange {
     fn finish(slot: &mut Option<Exchange>, outcome: Result<Data, Error>) {
         let Some(exchange) = slot else { return };
         if let Some(deferred) = exchange.close() {
-            return queue::answer(deferred, outcome);
+            return queue::answer(exchange.is_inline(), deferred, outcome);
         }
         if let Some(detour) = &mut exchange.detour {
             detour.outcome = Some(outcome);
@@ -271,18 +288,19 @@ impl Exchange {
     /// Says that the handler is done with a stream: the requester has its answer.
     fn say_done<T>(mut self, accepted: &Result<T, Error>) {
         if let Some(deferred) = self.deferred.take() {
-            queue::answer(deferred, accepted.as_ref().map(|_| Data::null()).map_err(Clone::clone));
+            let outcome = accepted.as_ref().map(|_| Data::null()).map_err(Clone::clone);
+            queue::answer(self.is_inline(), deferred, outcome);
         }
     }
 
     /// Tells those who wanted to know, the last middleware first.
-    fn observe(mut slot: Option<Exchange>) {
-        while let Some(exchange) = &mut slot {
+    fn observe(slot: &mut Option<Exchange>) {
+        while let Some(exchange) = slot {
             let Some(detour) = &mut exchange.detour else { return };
             let Some(outcome) = detour.outcome.clone() else { return };
             let Some(observer) = detour.observers.pop() else {
                 if let Some(deferred) = exchange.deferred.take() {
-                    queue::answer(deferred, outcome);
+                    queue::answer(exchange.is_inline(), deferred, outcome);
                 }
                 return;
             };
@@ -295,7 +313,7 @@ impl Exchange {
                 error: rt_string::lend(outcome.as_ref().err().map_or("", Error::text)),
                 context: rt_context { id: 0 },
             };
-            queue::lend_exchange(&mut slot, |number| {
+            queue::lend_exchange(slot, |number, _| {
                 view.context.id = number;
                 // SAFETY: function and argument belong together; the view points into `outcome`, which
                 // lives on, and no lock is held.
@@ -340,19 +358,21 @@ impl rt_context {
         exchange.take().ok_or_else(table::invalid)
     }
 
-    fn answer(self, outcome: Result<Data, Error>) -> Result<(), Failure> {
-        let mut given = Some(outcome);
-        let closed = self.with(|exchange| {
+    /// Answers with the outcome, which may be made of what came.
+    fn answer(self, outcome: impl FnOnce(&Exchange) -> Result<Data, Error>) -> Result<(), Failure> {
+        let (closed, given) = self.with(|exchange| {
+            let given = outcome(exchange);
             if let Some(Detour { outcome: Some(outcome), .. }) = exchange.detour.as_deref_mut() {
                 // Within an observer it replaces the outcome, and the exchange goes on.
-                *outcome = given.take()?;
-                return None;
+                *outcome = given;
+                return (None, None);
             }
             // What the running callback is looking at stays where it is.
-            table::is_special(self.id).then(|| exchange.close()).flatten()
+            let closed = table::is_special(self.id).then(|| exchange.close()).flatten();
+            (closed.map(|deferred| (exchange.is_inline(), deferred)), Some(given))
         })?;
         match (closed, given) {
-            (Some(deferred), Some(outcome)) => queue::answer(deferred, outcome),
+            (Some((inline, deferred)), Some(outcome)) => queue::answer(inline, deferred, outcome),
             (None, Some(outcome)) => Exchange::finish(&mut Some(self.take()?), outcome),
             (_, None) => {}
         }
@@ -371,11 +391,13 @@ impl rt_context {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_context_respond(context: rt_context, data: rt_data) -> i32 {
     enter(|| {
-        // Nothing is copied of what came and goes back.
-        let share = |bytes: &[u8]| context.with(|exchange| exchange.share(bytes)).ok().flatten();
         // SAFETY: the contract of pointers in the header's introduction.
-        let data = unsafe { data.get_or_share(share) }?;
-        context.answer(Ok(data))
+        let Payload { kind, bytes } = unsafe { data.payload() }?;
+        context.answer(|exchange| {
+            // Nothing is copied of what came and goes back.
+            let copy = || Bytes::copy_from_slice(bytes);
+            Ok(Data::from_raw(kind, exchange.share(bytes).unwrap_or_else(copy)))
+        })
     })
 }
 
@@ -386,8 +408,11 @@ pub unsafe extern "C" fn rt_context_respond(context: rt_context, data: rt_data) 
 /// contexts; inside the handler for others.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_context_reject(context: rt_context, reason: rt_string) -> i32 {
-    // SAFETY: the contract of pointers in the header's introduction.
-    enter(|| context.answer(Err(failed(unsafe { reason.get("reason") }?))))
+    enter(|| {
+        // SAFETY: the contract of pointers in the header's introduction.
+        let reason = unsafe { reason.get("reason") }?;
+        context.answer(|_| Err(failed(reason)))
+    })
 }
 
 /// Accepts a stream that this peer reads, with a payload for the requester. Ends the context; the

@@ -69,8 +69,8 @@ impl Outcome {
     pub(crate) fn of(answer: engine::Result<Answer>) -> Outcome {
         match answer {
             Ok(answer) => {
-                let unit = answer.unit();
-                Outcome::done(answer.into_data(), Some(unit))
+                let (unit, data) = answer.into_parts();
+                Outcome::done(data, Some(unit))
             }
             Err(error) => Outcome::failed(error.into()),
         }
@@ -153,10 +153,12 @@ impl<F: Copy + Send + 'static, T: 'static> Drop for Completion<F, T> {
 impl Asked {
     /// Calls it with an answer, from where that was read.
     pub(crate) fn answered(self, answer: engine::Result<Answer>) {
+        let outcome = Outcome::of(answer);
+        if let Some(running) = self.queue.begin_here() {
+            return running.run(|| self.complete(Ok(outcome)));
+        }
         let queue = self.queue.clone();
-        let run = |(asked, outcome): (Asked, Outcome)| asked.complete(Ok(outcome));
-        let item = |(asked, outcome)| Item::Answer(asked, outcome);
-        queue.run_or_push((self, Outcome::of(answer)), run, item);
+        queue.push(Item::Answer(self, outcome));
     }
 }
 

@@ -12,7 +12,10 @@ use std::{
     os::unix::net::UnixStream,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr::NonNull,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
@@ -43,9 +46,9 @@ pub const RT_CALLBACKS_POLL: i32 = 2;
 const ANSWERS: usize = 64;
 /// A longer list is given back when it was worked off.
 const KEEP: usize = 4096;
-/// When a batch took longer, answers leave one by one for a while.
+/// When so many callbacks took longer, the answers of the next ones leave one by one.
 const SLOW_BATCH: Duration = Duration::from_millis(5);
-const SLOW_FOR: Duration = Duration::from_secs(1);
+const ALONE: usize = 256;
 
 pub(crate) enum Item {
     /// Something came for a handler, or goes on.
@@ -82,6 +85,8 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     /// For the dispatch thread, and for those who wait in `rt_poll`.
     ready: Condvar,
+    /// So many of the next answers leave one by one. Only the consumer uses it.
+    alone: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -96,8 +101,6 @@ struct State {
     /// Nothing comes from the peer any more: when the queue is empty, it ends.
     finishing: bool,
     ended: bool,
-    /// Answers leave one by one until then.
-    slow_until: Option<Instant>,
 }
 
 impl Queue {
@@ -119,7 +122,12 @@ impl Queue {
                 return Err(Failure::invalid(format!("there is no way {other} to run callbacks")));
             }
         };
-        Ok(Arc::new(Queue { consumer, state: Mutex::default(), ready: Condvar::new() }))
+        Ok(Arc::new(Queue {
+            consumer,
+            state: Mutex::default(),
+            ready: Condvar::new(),
+            alone: AtomicUsize::new(0),
+        }))
     }
 
     pub(crate) fn has_thread(&self) -> bool {
@@ -204,25 +212,14 @@ impl Queue {
         .await
     }
 
-    /// On the thread where callbacks run, and outside of any: runs something at once. Else puts it into
-    /// the queue.
-    pub(crate) fn run_or_push<T>(
-        self: &Arc<Queue>,
-        what: T,
-        run: impl FnOnce(T),
-        item: impl FnOnce(T) -> Item,
-    ) {
-        if self.is_inline()
-            && let Some(_running) = Running::begin(self)
-        {
-            return guarded(|| run(what));
-        }
-        self.push(item(what));
+    /// The right to run foreign code here and now: on the thread where callbacks run, and outside of any.
+    pub(crate) fn begin_here(self: &Arc<Queue>) -> Option<Running> {
+        if self.is_inline() { Running::begin(self) } else { None }
     }
 
     /// Makes this thread the one of the peer's input and output.
     pub(crate) fn enter_io(self: &Arc<Queue>) -> Entered {
-        Frame::enter(self, false, 0)
+        Frame::enter(self, false)
     }
 
     fn tell(&self) {
@@ -414,16 +411,25 @@ impl Queue {
             items.drain(..).for_each(|item| guarded(|| item.run()));
             return;
         }
-        let begun = Instant::now();
-        let slow = self.lock().slow_until.is_some_and(|until| begun < until);
-        let _frame = Frame::enter(self, true, if slow { 1 } else { ANSWERS });
-        items.drain(..).for_each(|item| guarded(|| item.run()));
-        let now = Instant::now();
+        let _frame = Frame::enter(self, true);
+        let mut begun = Instant::now();
+        let mut rest = items.drain(..);
+        while !rest.as_slice().is_empty() {
+            let alone = self.alone.load(Ordering::Relaxed);
+            with_frame(|frame| frame.bound = if alone > 0 { 1 } else { ANSWERS });
+            rest.by_ref().take(ANSWERS).for_each(|item| guarded(|| item.run()));
+            flush_answers();
+            let now = Instant::now();
+            let alone = match now - begun > SLOW_BATCH {
+                true => ALONE,
+                false => alone.saturating_sub(ANSWERS),
+            };
+            self.alone.store(alone, Ordering::Relaxed);
+            begun = now;
+        }
+        drop(rest);
         if items.capacity() > KEEP {
             *items = Vec::new();
-        }
-        if now - begun > SLOW_BATCH {
-            self.lock().slow_until = Some(now + SLOW_FOR);
         }
     }
 }
@@ -482,12 +488,12 @@ thread_local! {
 pub(crate) struct Entered;
 
 impl Frame {
-    fn enter(queue: &Arc<Queue>, running: bool, bound: usize) -> Entered {
+    fn enter(queue: &Arc<Queue>, running: bool) -> Entered {
         let frame = Frame {
             queue: queue.clone(),
             running,
             answers: Vec::new(),
-            bound,
+            bound: ANSWERS,
             unit: None,
             exchange: None,
             number: 0,
@@ -497,6 +503,11 @@ impl Frame {
         };
         FRAMES.with_borrow_mut(|frames| frames.push(frame));
         Entered
+    }
+
+    /// The handle of the unit that the last callback was about, if it is this one.
+    fn handle_if(&self, is: impl FnOnce(&Unit) -> bool) -> Option<u64> {
+        self.unit.as_ref().filter(|(known, _)| is(known)).map(|(_, handle)| *handle)
     }
 }
 
@@ -513,9 +524,14 @@ impl Drop for Entered {
 }
 
 /// While a callback runs in a frame that stays.
-struct Running;
+pub(crate) struct Running(());
 
 impl Running {
+    /// Runs foreign code.
+    pub(crate) fn run(self, work: impl FnOnce()) {
+        guarded(work);
+    }
+
     /// None when callbacks of this queue do not run here, or one is running.
     fn begin(queue: &Arc<Queue>) -> Option<Running> {
         let begun = with_frame(|frame| {
@@ -523,7 +539,7 @@ impl Running {
             frame.running |= idle;
             idle
         });
-        (begun == Some(true)).then_some(Running)
+        (begun == Some(true)).then_some(Running(()))
     }
 }
 
@@ -577,11 +593,15 @@ pub(crate) fn is_inline() -> bool {
     in_frame(|frame| frame.queue.is_inline())
 }
 
-/// Gives an answer, together with others if this thread is running callbacks.
-pub(crate) fn answer(deferred: Deferred, outcome: Result<Data, Error>) {
+/// Gives an answer, together with others if this thread is running callbacks. `inline` says that callbacks
+/// of its peer run where things are read.
+pub(crate) fn answer(inline: bool, deferred: Deferred, outcome: Result<Data, Error>) {
+    // The connection puts the answers of the handlers that it calls together itself.
+    if inline {
+        return deferred.respond(outcome);
+    }
     let mut given = Some((deferred, outcome));
     let full = with_frame(|frame| {
-        // Where the connection calls handlers, it puts their answers together itself.
         if frame.queue.is_inline() {
             return None;
         }
@@ -602,35 +622,25 @@ pub(crate) fn flush_answers() {
 
 /// A handle that lives as long as the callback that it is lent to.
 pub(crate) fn lend_unit(unit: &Unit) -> rt_unit {
-    lend_unit_if(|known| known == unit, || unit.clone())
+    let known = with_frame(|frame| frame.handle_if(|known| known == unit));
+    rt_unit { id: known.map_or(0, |known| known.unwrap_or_else(|| lend_new_unit(unit.clone()))) }
 }
 
-/// As [`lend_unit`], for the unit that something came from.
-pub(crate) fn lend_unit_of(context: &Context) -> rt_unit {
-    lend_unit_if(|known| context.is_from(known), || context.unit())
+/// Another unit than the last time.
+fn lend_new_unit(unit: Unit) -> u64 {
+    let handle = table::insert(Arc::new(UnitHandle::lent(unit.clone())));
+    let old = with_frame(|frame| frame.unit.replace((unit, handle)));
+    forget_unit(old.flatten());
+    handle
 }
 
-fn lend_unit_if(is: impl Fn(&Unit) -> bool, unit: impl FnOnce() -> Unit) -> rt_unit {
-    let known = with_frame(|frame| match &frame.unit {
-        Some((known, handle)) if is(known) => Some(*handle),
-        _ => None,
-    });
-    match known {
-        Some(Some(handle)) => rt_unit { id: handle },
-        Some(None) => {
-            let unit = unit();
-            let handle = table::insert(Arc::new(UnitHandle::lent(unit.clone())));
-            let old = with_frame(|frame| frame.unit.replace((unit, handle)));
-            forget_unit(old.flatten());
-            rt_unit { id: handle }
-        }
-        None => rt_unit::NONE,
-    }
-}
-
-/// Runs a handler that is to answer what is in `slot`, which it may take out, and is told the number of
-/// its handle. Not while the thread ends: nothing is known of callbacks then.
-pub(crate) fn lend_exchange(slot: &mut Option<Exchange>, call: impl FnOnce(u64)) {
+/// Runs a handler that is to answer what is in `slot`, which it may take out: it is told the number of
+/// the handle of that and that of the unit. Not while the thread ends: nothing is known of callbacks then.
+pub(crate) fn lend_exchange(slot: &mut Option<Exchange>, call: impl FnOnce(u64, rt_unit)) {
+    let Some(context) = slot.as_ref().map(Exchange::context) else { return };
+    let known = with_frame(|frame| frame.handle_if(|known| context.is_from(known)));
+    let Some(known) = known else { return };
+    let unit = known.unwrap_or_else(|| lend_new_unit(context.unit()));
     let lent = NonNull::from(slot);
     let number = with_frame(|frame| {
         frame.exchange = Some(lent);
@@ -638,7 +648,7 @@ pub(crate) fn lend_exchange(slot: &mut Option<Exchange>, call: impl FnOnce(u64))
         frame.number
     });
     if let Some(number) = number {
-        call(number);
+        call(number, rt_unit { id: unit });
         // Dropped without the frame.
         let _looked_at = with_frame(|frame| {
             frame.exchange = None;

@@ -80,7 +80,7 @@ pub unsafe extern "C" fn rt_role_handle(
             layers: [role.peer_layers.clone(), role.layers.clone()],
         });
         role.role.on_deferred(kind, event, move |context, deferred| {
-            Exchange::new(context, deferred, handler.clone()).come_in();
+            Exchange::come_in(context, deferred, &handler);
         });
         Ok(())
     })

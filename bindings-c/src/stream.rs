@@ -125,26 +125,35 @@ impl<S: Send + 'static> End<S> {
         closure: Closure<ReadyCall>,
         step: impl Fn(&mut S, &mut Context<'_>) -> Poll<()> + Send + 'static,
     ) -> Result<(), Failure> {
-        let closure = closure.bind(&self.queue)?;
         let end = self.clone();
-        let mut closure = Some(closure);
-        let waiting = std::future::poll_fn(move |cx| {
-            end.poll(cx, &step).map(|()| {
-                if let Some(closure) = closure.take() {
-                    if let Some((call, user_data)) = closure.parts() {
-                        // SAFETY: function and argument belong together, and no lock is held.
-                        unsafe { call(user_data) };
-                    }
-                    closure.release_now();
-                }
-            })
-        });
-        Task::spawn_endless(&self.queue, waiting);
-        Ok(())
+        let ready = std::future::poll_fn(move |cx| end.poll(cx, &step));
+        call_when(ready, closure, &self.queue)
     }
 }
 
 type ReadyCall = unsafe extern "C" fn(*mut c_void);
+
+/// Calls back once when `ready` is done, unless the peer ends before.
+///
+/// # Errors
+/// `RT_INVALID_ARGUMENT` when there is no function.
+pub(crate) fn call_when(
+    ready: impl Future<Output = ()> + Send + 'static,
+    closure: Closure<ReadyCall>,
+    queue: &Arc<Queue>,
+) -> Result<(), Failure> {
+    let closure = closure.bind(queue)?;
+    let waiting = async move {
+        ready.await;
+        if let Some((call, user_data)) = closure.parts() {
+            // SAFETY: function and argument belong together, and no lock is held.
+            unsafe { call(user_data) };
+        }
+        closure.release_now();
+    };
+    Task::spawn_endless(queue, waiting);
+    Ok(())
+}
 
 /// What is behind an `rt_readable`.
 pub(crate) struct Reading {

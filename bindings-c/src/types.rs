@@ -18,6 +18,11 @@ pub struct rt_string {
 impl rt_string {
     /// For the other side to read while `text` lives.
     pub(crate) fn lend(text: &str) -> rt_string {
+        rt_string::lend_bytes(text.as_bytes())
+    }
+
+    /// As [`lend`](rt_string::lend), for bytes that are known to be UTF-8.
+    pub(crate) fn lend_bytes(text: &[u8]) -> rt_string {
         rt_string { data: text.as_ptr().cast(), len: text.len() }
     }
 

@@ -11,7 +11,12 @@ use std::{
 };
 
 use common::{Pair, Raw, Watch, never, peer, until, within};
-use roletalk::{Data, Error, ErrorKind, Peer, PeerEvent, engine::Limits, wire::Frame};
+use futures_util::FutureExt;
+use roletalk::{
+    Data, Error, ErrorKind, Peer, PeerEvent,
+    engine::Limits,
+    wire::{DataType, Frame, Payload},
+};
 use tokio::sync::Notify;
 
 #[tokio::test]
@@ -270,6 +275,62 @@ async fn slow_consumers() {
     until("an empty queue", || server.stats().queued == 0).await;
     drop(raw);
     server.close().await;
+}
+
+/// Who sends without waiting is told when to try again.
+#[tokio::test]
+async fn room_is_waited_for_without_a_message() {
+    let server = Peer::builder().limits(|limits| limits.queue_per_connection = 1000).build();
+    let server = server.unwrap();
+    let listener = server.listen("127.0.0.1:0").await.unwrap();
+    let to = server.destination("r").unwrap();
+    assert_eq!(to.room().await.unwrap_err().kind(), ErrorKind::NoUnit);
+    let mut raw = Raw::join(listener.local_addr(), "raw", &["r"]).await;
+    within("the role", to.ready()).await.unwrap();
+    let unit = to.units()[0].clone();
+    within("room", to.room()).await.unwrap();
+    within("room", unit.room()).await.unwrap();
+    // It reads nothing: at some time nothing more fits into the system's buffers.
+    let payload = vec![7u8; 64 << 10];
+    let mut sent = 0;
+    let both = async || tokio::join!(to.room(), unit.room());
+    loop {
+        let payload = Payload { kind: DataType::Binary, bytes: &payload };
+        match to.send_payload("m", payload).into_future().now_or_never() {
+            Some(taken) => sent += usize::from(taken.is_ok()),
+            // Often the connection's task only has to have its turn.
+            None if tokio::time::timeout(Duration::from_millis(200), both()).await.is_ok() => {}
+            None => break,
+        }
+    }
+    let (any, this) = tokio::join!(within("room", both()), async {
+        for _ in 0..sent {
+            let read = raw.frame(|frame| match frame {
+                Frame::Message { payload, .. } => Some(payload.bytes.len()),
+                _ => None,
+            });
+            assert_eq!(read.await, payload.len());
+        }
+    })
+    .0;
+    assert!(any.is_ok() && this.is_ok());
+    drop(raw);
+    within("its end", unit.closed()).await;
+    assert_eq!(unit.room().await.unwrap_err().kind(), ErrorKind::ConnectionLost);
+    assert_eq!(to.room().await.unwrap_err().kind(), ErrorKind::NoUnit);
+    server.close().await;
+    assert_eq!(to.room().await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test]
+async fn borrowed_payloads_are_sent_as_they_are() {
+    let pair = Pair::of(peer("server"), peer("client"), |_| {}).await;
+    for (kind, bytes) in [(DataType::Binary, &b"\0\x01"[..]), (DataType::Object, b"[1]")] {
+        let payload = Payload { kind, bytes };
+        let answer = within("answer", pair.to.request_payload("echo", payload).into_future()).await;
+        assert_eq!(answer.unwrap().data().payload(), payload);
+    }
+    pair.close().await;
 }
 
 #[tokio::test]

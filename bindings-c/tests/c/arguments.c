@@ -132,6 +132,7 @@ static void wrong_handles(uint64_t id) {
     EXPECT(bad, rt_destination_ready(to, 0));
     EXPECT(bad, rt_destination_each_unit(to, never_unit, NULL));
     EXPECT(bad, rt_destination_send(to, s, d, NULL));
+    EXPECT_DROP(bad, rt_destination_on_room(to, NULL, DROPPED(rt_ready_handler)));
     EXPECT(bad, rt_destination_broadcast(to, s, d, NULL, &len));
     EXPECT(bad, rt_destination_request(to, s, d, NULL, &answer));
     EXPECT_DROP(bad, rt_destination_request_async(to, s, d, NULL, DROPPED(rt_reply_handler), NULL));

@@ -152,6 +152,9 @@ int main() {
         });
         written.get_future().wait();
         CHECK(uploaded.get_future().get() == "hello");
+        std::promise<void> roomy;
+        to.on_room([&] { roomy.set_value(); }, options);
+        roomy.get_future().wait();
         std::promise<int32_t> refused, failed;
         to.readable_async("none", {}, [&](roletalk::Reply got, roletalk::Readable stream) {
             CHECK(stream.get().id == 0);

@@ -61,10 +61,19 @@ impl Incoming {
         }
     }
 
-    fn text(&self, (at, len): (u32, u32)) -> &str {
-        let bytes = &self.frame[at as usize..(at + len) as usize];
+    fn part(&self, (at, len): (u32, u32)) -> &[u8] {
+        &self.frame[at as usize..(at + len) as usize]
+    }
+
+    fn text(&self, part: (u32, u32)) -> &str {
         // Checked when the frame was decoded.
-        std::str::from_utf8(bytes).unwrap_or_default()
+        std::str::from_utf8(self.part(part)).unwrap_or_default()
+    }
+
+    /// The bytes of [`role`](Incoming::role) and [`event`](Incoming::event), for those who need no
+    /// `str`: that is checked each time.
+    pub fn names(&self) -> (&[u8], &[u8]) {
+        (self.part(self.role), self.part(self.event))
     }
 
     /// The role it is addressed to.

@@ -86,6 +86,11 @@ impl Context {
         self.incoming.event()
     }
 
+    /// The bytes of [`role`](Context::role) and [`event`](Context::event): UTF-8.
+    pub fn names(&self) -> (&[u8], &[u8]) {
+        self.incoming.names()
+    }
+
     /// The unit that sent it.
     pub fn unit(&self) -> Unit {
         Unit::new(self.unit.clone())

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     engine::{self, Moment, Order, Outgoing, StreamId},
     error::{Error, ErrorKind, Result},
-    wire::{Data, Direction},
+    wire::{Data, Direction, Payload},
 };
 
 pub(crate) struct DestinationInner {
@@ -140,7 +140,46 @@ impl Destination {
     /// # Ok(()) }
     /// ```
     pub fn send<'a>(&'a self, event: &'a str, data: impl Into<Data>) -> SendMessage<'a> {
-        SendMessage { what: self.addressed(event, data, Order::Kept) }
+        SendMessage { what: self.addressed(event, Content::Owned(data.into()), Order::Kept) }
+    }
+
+    /// As [`send`](Destination::send), from bytes that are borrowed until they are in the queue: for
+    /// those that have no [`Bytes`](bytes::Bytes) to share, such as other languages. Nothing is checked,
+    /// as with [`Data::from_raw`].
+    pub fn send_payload<'a>(&'a self, event: &'a str, payload: Payload<'a>) -> SendMessage<'a> {
+        SendMessage { what: self.addressed(event, Content::Borrowed(payload), Order::Kept) }
+    }
+
+    /// Waits until a unit that serves the role has room for a message: for those who send without
+    /// waiting, by polling [`send`](Destination::send) once. It may be another one than whose turn it is,
+    /// and somebody else may take the room: try again then. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoUnit`] when none serves the role, or none does any more; [`ErrorKind::Closed`].
+    pub async fn room(&self) -> Result<()> {
+        let mut changes = self.inner.count.subscribe();
+        loop {
+            self.shared.check_open()?;
+            changes.mark_unchanged();
+            let units = self.inner.units.load_full();
+            let open = units.iter().filter(|unit| unit.is_open());
+            let rooms = open.map(|unit| async move {
+                unit.has_room().await;
+                unit.is_open()
+            });
+            let mut rooms: FuturesUnordered<_> = rooms.collect();
+            if rooms.is_empty() {
+                return Err(self.no_unit());
+            }
+            tokio::select! {
+                biased;
+                // The sender lives in `self`.
+                _ = changes.changed() => {}
+                room = rooms.next() => if room == Some(true) {
+                    return Ok(());
+                },
+            }
+        }
     }
 
     /// Sends a one-way message to every unit that serves the role now. Returns how many took it.
@@ -154,7 +193,7 @@ impl Destination {
         let units = self.inner.units.load_full();
         let mut sends: FuturesUnordered<_> = units
             .iter()
-            .map(|unit| unit.send(outgoing(&self.inner.role, event, &data, Order::Kept)))
+            .map(|unit| unit.send(outgoing(&self.inner.role, event, data.payload(), Order::Kept)))
             .collect();
         let mut taken = 0;
         while let Some(sent) = sends.next().await {
@@ -181,7 +220,15 @@ impl Destination {
     /// # Ok(()) }
     /// ```
     pub fn request<'a>(&'a self, event: &'a str, data: impl Into<Data>) -> SendRequest<'a> {
-        SendRequest { what: self.addressed(event, data, Order::Kept), timeout: None }
+        let what = self.addressed(event, Content::Owned(data.into()), Order::Kept);
+        SendRequest { what, timeout: None }
+    }
+
+    /// As [`request`](Destination::request), from borrowed bytes, as
+    /// [`send_payload`](Destination::send_payload).
+    pub fn request_payload<'a>(&'a self, event: &'a str, payload: Payload<'a>) -> SendRequest<'a> {
+        let what = self.addressed(event, Content::Borrowed(payload), Order::Kept);
+        SendRequest { what, timeout: None }
     }
 
     /// Sends a request to every unit that serves the role now. The answers come as they arrive.
@@ -213,7 +260,7 @@ impl Destination {
         let answers = units.iter().cloned().map(|unit| {
             let (role, event, data) = (role.clone(), event.clone(), data.clone());
             let asking = async move {
-                let outgoing = outgoing(&role, &event, &data, Order::Kept);
+                let outgoing = outgoing(&role, &event, data.payload(), Order::Kept);
                 let answer = ask(&unit, outgoing, timeout).await;
                 (Unit::new(unit), answer)
             };
@@ -239,7 +286,7 @@ impl Destination {
         data: impl Into<Data>,
     ) -> OpenStream<'a, Readable> {
         OpenStream {
-            what: self.addressed(event, data, Order::Any),
+            what: self.addressed(event, Content::Owned(data.into()), Order::Any),
             timeout: None,
             direction: Direction::RequesterReads,
             make: Readable::new,
@@ -263,20 +310,15 @@ impl Destination {
         data: impl Into<Data>,
     ) -> OpenStream<'a, Writable> {
         OpenStream {
-            what: self.addressed(event, data, Order::Any),
+            what: self.addressed(event, Content::Owned(data.into()), Order::Any),
             timeout: None,
             direction: Direction::RequesterWrites,
             make: Writable::new,
         }
     }
 
-    fn addressed<'a>(
-        &'a self,
-        event: &'a str,
-        data: impl Into<Data>,
-        order: Order,
-    ) -> Addressed<'a> {
-        Addressed { destination: self, event, data: data.into(), unit: None, order }
+    fn addressed<'a>(&'a self, event: &'a str, data: Content<'a>, order: Order) -> Addressed<'a> {
+        Addressed { destination: self, event, data, unit: None, order }
     }
 }
 
@@ -291,12 +333,28 @@ impl fmt::Debug for Destination {
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// A payload about to be sent.
+#[derive(Debug)]
+enum Content<'a> {
+    Owned(Data),
+    Borrowed(Payload<'a>),
+}
+
+impl Content<'_> {
+    fn payload(&self) -> Payload<'_> {
+        match self {
+            Content::Owned(data) => data.payload(),
+            Content::Borrowed(payload) => *payload,
+        }
+    }
+}
+
 /// What is about to be sent, and to whom.
 #[derive(Debug)]
 struct Addressed<'a> {
     destination: &'a Destination,
     event: &'a str,
-    data: Data,
+    data: Content<'a>,
     unit: Option<Unit>,
     order: Order,
 }
@@ -311,7 +369,7 @@ impl Addressed<'_> {
     }
 
     fn outgoing(&self) -> Outgoing<'_> {
-        outgoing(&self.destination.inner.role, self.event, &self.data, self.order)
+        outgoing(&self.destination.inner.role, self.event, self.data.payload(), self.order)
     }
 }
 
@@ -641,8 +699,8 @@ impl Drop for Waiting {
     }
 }
 
-fn outgoing<'a>(role: &'a str, event: &'a str, data: &'a Data, order: Order) -> Outgoing<'a> {
-    Outgoing { role, event, payload: data.payload(), order }
+fn outgoing<'a>(role: &'a str, event: &'a str, payload: Payload<'a>, order: Order) -> Outgoing<'a> {
+    Outgoing { role, event, payload, order }
 }
 
 /// Sends a request if the unit has room. Its time limit runs since then, or from now on.
@@ -708,6 +766,11 @@ impl Answer {
     /// The unit that answered.
     pub fn unit(&self) -> Unit {
         Unit::new(self.unit.clone())
+    }
+
+    /// The unit that answered, and the payload.
+    pub fn into_parts(self) -> (Unit, Data) {
+        (Unit::new(self.unit), self.data)
     }
 }
 

@@ -229,9 +229,14 @@ impl fmt::Debug for Deferred {
 }
 
 /// A batch of handlers that takes longer than this keeps the connection from answering pings: the
-/// following ones are started by another task.
+/// following ones are started by another task, until so many in a row were quick.
 const SLOW_BATCH: Duration = Duration::from_millis(5);
 const SLOW_FOR: Duration = Duration::from_secs(1);
+const QUICK: usize = 1024;
+/// How long that task collects the answers of quick handlers.
+const SHARED: Duration = Duration::from_micros(200);
+/// So many handlers behind a slow one leave their answers alone.
+const ALONE: usize = 64;
 
 /// A handler that was found for something that came, and all that it needs.
 struct Job {
@@ -260,7 +265,6 @@ struct Found {
 /// Runs handlers for one connection. A handler is started right where its message was read; only
 /// when it has to wait does it become a task.
 pub(crate) struct Dispatcher {
-    elsewhere_until: Option<Instant>,
     found: Option<Found>,
     jobs: Vec<Job>,
     answers: Vec<(Tag, Result<Data>)>,
@@ -269,13 +273,7 @@ pub(crate) struct Dispatcher {
 
 impl Dispatcher {
     pub(crate) fn new() -> Dispatcher {
-        Dispatcher {
-            elsewhere_until: None,
-            found: None,
-            jobs: Vec::new(),
-            answers: Vec::new(),
-            outcomes: Vec::new(),
-        }
+        Dispatcher { found: None, jobs: Vec::new(), answers: Vec::new(), outcomes: Vec::new() }
     }
 
     /// Does what the events mean. Returns connections that must be closed as dead.
@@ -381,27 +379,34 @@ impl Dispatcher {
             return;
         }
         let begun = Instant::now();
-        let elsewhere = self.elsewhere_until.is_some_and(|until| begun < until);
-        if unit.backlog.add(unit, elsewhere, &mut self.jobs) {
+        if unit.backlog.add(unit, begun, &mut self.jobs) {
             return;
         }
-        let mut jobs = std::mem::take(&mut self.jobs);
-        let outcomes = std::mem::take(&mut self.outcomes);
-        let before = BATCH.replace(Some(Batch { unit: unit.clone(), outcomes }));
-        for job in jobs.drain(..) {
-            if let Some(answer) = first_step(unit, job) {
-                with_batch(unit, answer);
-            }
-        }
-        let outcomes = BATCH.replace(before).map(|batch| batch.outcomes);
-        // Keep the allocations.
-        self.outcomes = outcomes.unwrap_or_default();
-        self.jobs = jobs;
-        answer_all(unit, self.outcomes.drain(..));
-        if begun.elapsed() > SLOW_BATCH {
-            self.elsewhere_until = Some(Instant::now() + SLOW_FOR);
+        run_all(unit, self.jobs.drain(..), &mut self.outcomes);
+        let now = Instant::now();
+        if now - begun > SLOW_BATCH {
+            unit.backlog.begin(now + SLOW_FOR);
         }
     }
+}
+
+/// Starts handlers one after the other; all answers that they give at once leave together. `outcomes` is
+/// room for those.
+fn run_all(
+    unit: &Arc<UnitInner>,
+    jobs: impl Iterator<Item = Job>,
+    outcomes: &mut Vec<(Reply, Result<Data>)>,
+) {
+    let batch = Batch { unit: unit.clone(), outcomes: std::mem::take(outcomes) };
+    let before = BATCH.replace(Some(batch));
+    for job in jobs {
+        if let Some(answer) = first_step(unit, job) {
+            with_batch(unit, answer);
+        }
+    }
+    // Keep the allocation.
+    *outcomes = BATCH.replace(before).map(|batch| batch.outcomes).unwrap_or_default();
+    answer_all(unit, outcomes.drain(..));
 }
 
 /// Takes a handler to its end and gives its outcome, or to where it first waits and leaves it to a
@@ -455,13 +460,24 @@ pub(crate) struct Backlog(Mutex<BacklogState>);
 struct BacklogState {
     waiting: VecDeque<Job>,
     task: bool,
+    /// Until then the task starts all.
+    until: Option<Instant>,
+    /// Handlers that were quick, in a row.
+    quick: usize,
 }
 
 impl Backlog {
-    /// Takes the handlers, if they are not to be started right away. True when it did.
-    fn add(&self, unit: &Arc<UnitInner>, always: bool, jobs: &mut Vec<Job>) -> bool {
+    /// Handlers were slow: the task is to start the next ones.
+    fn begin(&self, until: Instant) {
         let mut state = lock(&self.0);
-        if !always && !state.task {
+        state.until = Some(until);
+        state.quick = 0;
+    }
+
+    /// Takes the handlers, if they are not to be started right away. True when it did.
+    fn add(&self, unit: &Arc<UnitInner>, now: Instant, jobs: &mut Vec<Job>) -> bool {
+        let mut state = lock(&self.0);
+        if !state.task && state.until.is_none_or(|until| now >= until) {
             return false;
         }
         state.waiting.extend(jobs.drain(..));
@@ -471,19 +487,47 @@ impl Backlog {
         true
     }
 
-    /// The next handler to start. None ends the task.
-    fn next(&self) -> Option<Job> {
+    /// The next handler to start, and whether its answer is to leave alone. None ends the task.
+    fn next(&self) -> Option<(Job, bool)> {
         let mut state = lock(&self.0);
         let next = state.waiting.pop_front();
         state.task = next.is_some();
-        next
+        next.map(|job| (job, state.quick < ALONE))
+    }
+
+    /// So many handlers were quick, or one of them was not.
+    fn note(&self, quick: bool, handlers: usize) {
+        let mut state = lock(&self.0);
+        state.quick = if quick { state.quick + handlers } else { 0 };
+        if state.quick >= QUICK {
+            state.until = None;
+        }
+    }
+
+    /// As [`next`](Backlog::next), but the task goes on in any case.
+    fn next_if_any(&self) -> Option<Job> {
+        lock(&self.0).waiting.pop_front()
     }
 }
 
 async fn backlog_task(unit: Arc<UnitInner>) {
-    while let Some(job) = unit.backlog.next() {
-        answer_all(&unit, first_step(&unit, job));
-        tokio::task::consume_budget().await;
+    let mut outcomes = Vec::new();
+    while let Some((first, alone)) = unit.backlog.next() {
+        // Those that are quick leave their answers together; behind a slow one nobody is to wait.
+        let until = Instant::now() + SHARED;
+        let mut started = 1;
+        let more = std::iter::from_fn(|| match !alone && Instant::now() < until {
+            true => unit.backlog.next_if_any().inspect(|_| started += 1),
+            false => None,
+        });
+        run_all(&unit, std::iter::once(first).chain(more), &mut outcomes);
+        let quick = Instant::now() < until;
+        unit.backlog.note(quick, started);
+        match quick {
+            true => tokio::task::consume_budget().await,
+            // Pings are to be answered meanwhile.
+            false => tokio::task::yield_now().await,
+        }
     }
 }
 

@@ -270,6 +270,12 @@ impl UnitInner {
         Ok(())
     }
 
+    /// Waits until there is room to send, or no connection any more.
+    pub(crate) async fn has_room(&self) {
+        // Nothing is sent that could fail.
+        let _ = self.when_room(|| self.if_room(|_, _| Ok(()))).await;
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
@@ -356,6 +362,16 @@ impl Unit {
     /// Whether a connection is open.
     pub fn is_open(&self) -> bool {
         self.inner.is_open()
+    }
+
+    /// Waits until the unit has room for a message; see [`Destination::room`](super::Destination::room).
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConnectionLost`] when it has no connection.
+    pub async fn room(&self) -> Result<()> {
+        self.inner.has_room().await;
+        if self.is_open() { Ok(()) } else { Err(Unit::gone()) }
     }
 
     /// Waits until the last connection has closed.

@@ -105,10 +105,20 @@ impl Data {
     /// [`DataError::InvalidJson`] if it is not exactly one JSON value.
     pub fn raw_json(json: impl Into<Bytes>) -> Result<Data, DataError> {
         let json = json.into();
-        let text = std::str::from_utf8(&json)
+        Data::check_json(&json)?;
+        Ok(Data::from_raw(DataType::Object, json))
+    }
+
+    /// Whether [`raw_json`](Data::raw_json) would take it.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn check_json(json: &[u8]) -> Result<(), DataError> {
+        let text = std::str::from_utf8(json)
             .map_err(|error| DataError::InvalidJson(serde::de::Error::custom(error)))?;
         serde_json::from_str::<IgnoredAny>(text).map_err(DataError::InvalidJson)?;
-        Ok(Data::from_raw(DataType::Object, json))
+        Ok(())
     }
 
     /// Any serializable value as the type that fits it best: nothing as null, then booleans,

@@ -1,0 +1,261 @@
+/* What is bounded, and how a program goes on at a bound: what waits to be sent, and what waits for the
+   handlers of a program that does not come to run them. */
+#include "check.h"
+
+#define MESSAGES 2000
+#define SIZE 1024
+
+static rt_limits limits(void) {
+    rt_limits limits;
+    memset(&limits, 0, sizeof limits);
+    limits.struct_size = sizeof limits;
+    return limits;
+}
+
+static rt_peer bounded_peer(int32_t callbacks, const rt_limits *limits) {
+    rt_peer_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.callbacks = callbacks;
+    options.limits = limits;
+    rt_peer peer;
+    OK(rt_peer_new(&options, &peer));
+    return peer;
+}
+
+static void count_message(void *user_data, const rt_incoming *in) {
+    (void)in;
+    count((counter *)user_data);
+}
+
+/* Sending without waiting. */
+
+typedef struct {
+    /* The first, for count_drop. */
+    counter drops;
+    counter done;
+    rt_destination to;
+    long asked, sent;
+} sender;
+
+static void sender_init(sender *s, rt_destination to) {
+    counter_init(&s->drops), counter_init(&s->done);
+    s->to = to, s->asked = s->sent = 0;
+}
+
+static void sender_destroy(sender *s) {
+    counter_destroy(&s->drops), counter_destroy(&s->done);
+}
+
+static void send_as_room_comes(sender *s, void (*call)(void *)) {
+    s->asked++;
+    OK(rt_destination_on_room(s->to, NULL, handler_rt_ready_handler(call, s, count_drop)));
+}
+
+static rt_send_options at_once(void) {
+    rt_send_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.timeout_ms = -1;
+    return options;
+}
+
+static void send_some(void *user_data) {
+    sender *s = (sender *)user_data;
+    static const char bytes[SIZE] = {0};
+    rt_send_options options = at_once();
+    for (; s->sent < MESSAGES; s->sent++) {
+        int32_t status = rt_destination_send(s->to, RT_STR("m"), rt_binary(bytes, SIZE), &options);
+        if (status == RT_OVERLOADED) {
+            send_as_room_comes(s, send_some);
+            return;
+        }
+        OK(status);
+    }
+    count(&s->done);
+}
+
+static void room(int32_t callbacks) {
+    rt_limits small = limits();
+    small.queue_per_connection = 16 * SIZE;
+    pair p;
+    p.server = new_peer("server", RT_CALLBACKS_THREAD);
+    p.client = bounded_peer(callbacks, &small);
+    listen_and_connect(&p);
+    counter arrived;
+    counter_init(&arrived);
+    handle(&p, RT_MESSAGE, "m", count_message, &arrived);
+    sender s;
+    sender_init(&s, p.to);
+    send_as_room_comes(&s, send_some);
+    while (callbacks == RT_CALLBACKS_POLL && counted(&s.done) == 0) OK(rt_poll(p.client, 1000, NULL));
+    wait_count(&s.done, 1);
+    wait_count(&arrived, MESSAGES);
+    /* While such a callback runs, nothing is written. */
+    if (callbacks == RT_CALLBACKS_INLINE) CHECK(s.asked > MESSAGES / 20);
+    close_pair(&p);
+    CHECK(counted(&s.drops) == s.asked && counted(&arrived) == MESSAGES);
+    sender_destroy(&s), counter_destroy(&arrived);
+}
+
+static void send_in_vain(void *user_data) {
+    sender *s = (sender *)user_data;
+    rt_send_options options = at_once();
+    EXPECT(RT_NO_UNIT, rt_destination_send(s->to, RT_STR("m"), rt_null(), &options));
+    count(&s->done);
+}
+
+static void keep_unit(void *user_data, rt_unit unit) {
+    OK(rt_unit_clone(unit, (rt_unit *)user_data));
+}
+
+static void see_room(void *user_data) {
+    count(&((sender *)user_data)->done);
+}
+
+/* There is nobody to wait for, or somebody in particular. */
+static void no_unit_and_one_unit(void) {
+    pair p = connect_pair(RT_CALLBACKS_THREAD);
+    rt_destination nobody;
+    OK(rt_peer_destination(p.client, RT_STR("nobody"), &nobody));
+    sender s;
+    sender_init(&s, nobody);
+    send_as_room_comes(&s, send_in_vain);
+    wait_count(&s.done, 1);
+    rt_unit unit;
+    OK(rt_peer_each_unit(p.client, keep_unit, &unit));
+    rt_send_options options = at_once();
+    options.unit = unit;
+    rt_ready_handler handler = handler_rt_ready_handler(see_room, &s, count_drop);
+    OK(rt_destination_on_room(p.to, &options, handler));
+    wait_count(&s.done, 2);
+    /* A unit that is gone keeps nobody waiting. */
+    OK(rt_unit_close(unit));
+    OK(rt_destination_on_room(p.to, &options, handler));
+    wait_count(&s.done, 3);
+    options.struct_size = 1;
+    EXPECT(RT_INVALID_ARGUMENT, rt_destination_on_room(p.to, &options, handler));
+    wait_count(&s.drops, 4);
+    OK(rt_unit_free(unit));
+    close_pair(&p);
+    CHECK(counted(&s.done) == 3 && counted(&s.drops) == 4);
+    sender_destroy(&s);
+}
+
+typedef struct {
+    counter entered;
+    pthread_mutex_t busy;
+} blocker;
+
+static void block(void *user_data, const rt_incoming *in) {
+    (void)in;
+    blocker *b = (blocker *)user_data;
+    count(&b->entered);
+    pthread_mutex_lock(&b->busy);
+    pthread_mutex_unlock(&b->busy);
+}
+
+static void flood(void *user_data) {
+    sender *s = (sender *)user_data;
+    static const char bytes[SIZE] = {0};
+    rt_send_options options = at_once();
+    int32_t status;
+    do {
+        status = rt_destination_send(s->to, RT_STR("m"), rt_binary(bytes, SIZE), &options);
+    } while (status == RT_OK);
+    if (status == RT_OVERLOADED)
+        send_as_room_comes(s, flood);
+    else
+        EXPECT(RT_CLOSED, status);
+    count(&s->done);
+}
+
+/* Who waits for room at the end hears of it no later than from rt_peer_close. */
+static void closing_without_room(void) {
+    blocker b;
+    counter_init(&b.entered);
+    CHECK(pthread_mutex_init(&b.busy, NULL) == 0);
+    pthread_mutex_lock(&b.busy);
+    rt_limits small = limits();
+    small.queue_per_connection = 16 * SIZE;
+    pair p;
+    p.server = new_peer("server", RT_CALLBACKS_INLINE);
+    p.client = bounded_peer(RT_CALLBACKS_THREAD, &small);
+    listen_and_connect(&p);
+    handle(&p, RT_MESSAGE, "block", block, &b);
+    OK(rt_destination_send(p.to, RT_STR("block"), rt_null(), NULL));
+    /* From now on the server reads nothing. */
+    wait_count(&b.entered, 1);
+    sender s;
+    sender_init(&s, p.to);
+    send_as_room_comes(&s, flood);
+    wait_count(&s.done, 1);
+    OK(rt_peer_close(p.client));
+    CHECK(counted(&s.drops) == s.asked);
+    pthread_mutex_unlock(&b.busy);
+    OK(rt_peer_close(p.server));
+    pthread_mutex_destroy(&b.busy);
+    counter_destroy(&b.entered);
+    sender_destroy(&s);
+}
+
+/* What waits for handlers. */
+
+#define LARGE (16 << 10)
+#define HELD 4
+
+/* Messages that nobody works on are bounded by their bytes, too: beyond that they are dropped. */
+static void unheard(int32_t callbacks) {
+    rt_limits few = limits();
+    few.running_bytes = HELD * LARGE;
+    pair p;
+    p.server = bounded_peer(callbacks, &few);
+    p.client = new_peer("client", RT_CALLBACKS_THREAD);
+    listen_and_connect(&p);
+    blocker b;
+    counter_init(&b.entered);
+    CHECK(pthread_mutex_init(&b.busy, NULL) == 0);
+    pthread_mutex_lock(&b.busy);
+    counter arrived;
+    counter_init(&arrived);
+    handle(&p, RT_MESSAGE, "block", block, &b);
+    handle(&p, RT_MESSAGE, "m", count_message, &arrived);
+    if (callbacks == RT_CALLBACKS_THREAD) {
+        OK(rt_destination_send(p.to, RT_STR("block"), rt_null(), NULL));
+        wait_count(&b.entered, 1);
+    }
+    static const char bytes[LARGE] = {0};
+    for (int i = 0; i < 10 * HELD; i++)
+        OK(rt_destination_send(p.to, RT_STR("m"), rt_binary(bytes, LARGE), NULL));
+    /* It comes behind them all, and nobody has worked on anything: so it is shed. */
+    EXPECT(RT_REJECTED, rt_destination_request(p.to, RT_STR("m"), rt_null(), NULL, NULL));
+    rt_unit unit;
+    OK(rt_peer_each_unit(p.server, keep_unit, &unit));
+    rt_unit_stats stats;
+    stats.struct_size = sizeof stats;
+    OK(rt_unit_get_stats(unit, &stats));
+    long blocked = callbacks == RT_CALLBACKS_THREAD;
+    long held = (long)stats.running - blocked;
+    CHECK(held >= HELD - 1 && held <= HELD + 1);
+    CHECK((long)stats.messages_dropped == 10 * HELD - held && stats.requests_shed == 1);
+    pthread_mutex_unlock(&b.busy);
+    while (callbacks == RT_CALLBACKS_POLL && counted(&arrived) < held) OK(rt_poll(p.server, 1000, NULL));
+    wait_count(&arrived, held);
+    OK(rt_unit_free(unit));
+    close_pair(&p);
+    CHECK(counted(&arrived) == held);
+    pthread_mutex_destroy(&b.busy);
+    counter_destroy(&b.entered), counter_destroy(&arrived);
+}
+
+int main(void) {
+    room(RT_CALLBACKS_INLINE);
+    room(RT_CALLBACKS_THREAD);
+    room(RT_CALLBACKS_POLL);
+    no_unit_and_one_unit();
+    closing_without_room();
+    unheard(RT_CALLBACKS_THREAD);
+    unheard(RT_CALLBACKS_POLL);
+    puts("bounds: ok");
+    return 0;
+}
