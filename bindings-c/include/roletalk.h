@@ -12,6 +12,9 @@
  *   closing one twice, also from two threads at the same time.
  * - Every function may be called from any thread, and inside callbacks, closing and freeing included,
  *   unless its description says otherwise.
+ * - Calls that wait return RT_WOULD_DEADLOCK inside a callback of RT_CALLBACKS_INLINE, unless they are told
+ *   not to wait. Inside other callbacks they wait, and hold up the further callbacks of that peer: what one
+ *   of those would have to do first does not come.
  * - Strings and payloads are a pointer and a length, in both directions; there is no zero at the end.
  *   What a program passes in is copied before the call returns. A pointer must point to as many
  *   readable (or writable) bytes as the length says: that, no library can check. NULL where something
@@ -1298,7 +1301,7 @@ extern "C" {
 /**
  * Prints a number as JavaScript does: NaN and the infinities are kept, negative zero loses its sign.
  *
- * Errors: RT_INVALID_ARGUMENT. Any thread.
+ * Errors: RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
  */
 int32_t rt_number_from_double(double value,
                               rt_number *number);
@@ -1306,28 +1309,29 @@ int32_t rt_number_from_double(double value,
 /**
  * Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
  *
- * Errors: RT_INVALID_ARGUMENT. Any thread.
+ * Errors: RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
  */
 int32_t rt_number_from_int64(int64_t value, rt_number *number);
 
 /**
  * Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
  *
- * Errors: RT_INVALID_ARGUMENT. Any thread.
+ * Errors: RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
  */
 int32_t rt_number_from_uint64(uint64_t value, rt_number *number);
 
 /**
  * Reads a boolean: 0 or 1.
  *
- * Errors: RT_DATA when it is none, RT_INVALID_ARGUMENT. Any thread.
+ * Errors: RT_DATA when it is none, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
  */
 int32_t rt_data_as_bool(rt_data data, int32_t *value);
 
 /**
  * Reads a number as JavaScript does: text that is no number is NaN.
  *
- * Errors: RT_DATA when the data is of another kind, RT_INVALID_ARGUMENT. Any thread.
+ * Errors: RT_DATA when the data is of another kind, RT_INVALID_ARGUMENT. Any thread, also inside
+ * callbacks.
  */
 int32_t rt_data_as_double(rt_data data, double *value);
 
@@ -1335,7 +1339,7 @@ int32_t rt_data_as_double(rt_data data, double *value);
  * Reads an integer exactly.
  *
  * Errors: RT_DATA when it is no number, has a fraction or does not fit; RT_INVALID_ARGUMENT. Any
- * thread.
+ * thread, also inside callbacks.
  */
 int32_t rt_data_as_int64(rt_data data, int64_t *value);
 
@@ -1343,7 +1347,7 @@ int32_t rt_data_as_int64(rt_data data, int64_t *value);
  * Reads an integer exactly.
  *
  * Errors: RT_DATA when it is no number, negative, has a fraction or does not fit;
- * RT_INVALID_ARGUMENT. Any thread.
+ * RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
  */
 int32_t rt_data_as_uint64(rt_data data, uint64_t *value);
 
@@ -1352,7 +1356,7 @@ int32_t rt_data_as_uint64(rt_data data, uint64_t *value);
  * negative, not at all if it is 0.
  *
  * Errors: RT_TIMEOUT, RT_WOULD_BLOCK, RT_CLOSED, RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of
- * RT_CALLBACKS_INLINE. Any thread.
+ * RT_CALLBACKS_INLINE. Any thread; waits, as the introduction says.
  */
 int32_t rt_destination_ready(rt_destination destination,
                              int64_t timeout_ms);
@@ -1517,7 +1521,7 @@ int32_t rt_destination_survey_async(rt_destination destination,
  * rt_answer_free.
  *
  * Errors: those of rt_destination_request; RT_REJECTED when it is refused, RT_OVERLOADED also when too
- * many streams are open. Any thread, as rt_destination_request.
+ * many streams are open. Any thread; in a callback as rt_destination_request.
  */
 int32_t rt_destination_readable(rt_destination destination,
                                 rt_string event,
@@ -1530,7 +1534,7 @@ int32_t rt_destination_readable(rt_destination destination,
  * Asks for a stream to write, and waits until it is accepted, as rt_destination_readable. The caller
  * finishes it with rt_writable_finish and closes it with rt_writable_close.
  *
- * Errors and threads as rt_destination_readable.
+ * Errors, threads and callbacks as rt_destination_readable.
  */
 int32_t rt_destination_writable(rt_destination destination,
                                 rt_string event,
@@ -1584,8 +1588,8 @@ int32_t rt_peer_on_event(rt_peer peer,
  * When the unit has no room for the answer, the library keeps it until there is. Inside an outcome
  * handler it replaces the outcome.
  *
- * Errors: RT_DATA, RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread for
- * deferred contexts; inside the handler for others.
+ * Errors: RT_DATA, RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread,
+ * also inside callbacks, for deferred contexts; inside the handler for others.
  */
 int32_t rt_context_respond(rt_context context,
                            rt_data data);
@@ -1594,8 +1598,8 @@ int32_t rt_context_respond(rt_context context,
  * Rejects a request or a stream with a text for the requester. Ends the context. A message that is
  * rejected, and a stream that was accepted before, is reported by RT_EVENT_HANDLER_FAILED.
  *
- * Errors: RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread for deferred
- * contexts; inside the handler for others.
+ * Errors: RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread, also inside
+ * callbacks, for deferred contexts; inside the handler for others.
  */
 int32_t rt_context_reject(rt_context context, rt_string reason);
 
@@ -1604,9 +1608,9 @@ int32_t rt_context_reject(rt_context context, rt_string reason);
  * stream belongs to the caller, who closes it with rt_readable_close.
  *
  * Errors: RT_INVALID_ARGUMENT when the context is not of RT_READABLE, RT_DATA: the context is as
- * before. RT_CONNECTION_LOST when the requester is gone, RT_OVERLOADED when too many streams are
- * open: the context has ended. RT_INVALID_HANDLE. Any thread for deferred contexts; inside the handler
- * for others.
+ * before. RT_CONNECTION_LOST when the requester is gone, RT_OVERLOADED when too many streams are open:
+ * the context has ended. RT_INVALID_HANDLE. Any thread, also inside callbacks, for deferred contexts;
+ * inside the handler for others.
  */
 int32_t rt_context_accept_readable(rt_context context,
                                    rt_data data,
@@ -1617,7 +1621,7 @@ int32_t rt_context_accept_readable(rt_context context,
  * stream belongs to the caller, who finishes it with rt_writable_finish and closes it with
  * rt_writable_close.
  *
- * Errors and threads as rt_context_accept_readable, for RT_WRITABLE.
+ * Errors, threads and callbacks as rt_context_accept_readable, for RT_WRITABLE.
  */
 int32_t rt_context_accept_writable(rt_context context, rt_data data, rt_writable *stream);
 
@@ -1635,24 +1639,23 @@ int32_t rt_context_defer(rt_context context,
  * Shows a deferred context again, as its handler saw it. `incoming->struct_size` must be set. The
  * pointers are valid until the context is answered; `incoming->unit` is none: see rt_context_unit.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread.
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
  */
 int32_t rt_context_view(rt_context context, rt_incoming *incoming);
 
 /**
  * The unit that sent it. The caller frees it with rt_unit_free.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread for deferred contexts; inside the handler
- * for others.
+ * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks, for deferred
+ * contexts; inside the handler for others.
  */
-int32_t rt_context_unit(rt_context context,
-                        rt_unit *unit);
+int32_t rt_context_unit(rt_context context, rt_unit *unit);
 
 /**
  * Passes what middleware has deferred on to the next middleware or the handler. Ends the context.
  *
  * Errors: RT_INVALID_HANDLE; RT_INVALID_ARGUMENT for a context that is not deferred: returning from
- * the middleware passes that on. Any thread.
+ * the middleware passes that on. Any thread, also inside callbacks.
  */
 int32_t rt_context_next(rt_context context);
 
@@ -1660,8 +1663,8 @@ int32_t rt_context_next(rt_context context);
  * Replaces the payload, for middleware that changes it before the handler sees it. Pointers into the
  * payload before are valid until the callback returns; in a deferred context they end.
  *
- * Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread for deferred contexts; inside
- * the middleware for others.
+ * Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks, for
+ * deferred contexts; inside the middleware for others.
  */
 int32_t rt_context_set_data(rt_context context,
                             rt_data data);
@@ -1670,8 +1673,8 @@ int32_t rt_context_set_data(rt_context context,
  * For middleware: calls `handler` with the outcome, before the requester gets it. Several are called
  * in the reverse order of their middleware. `drop` is called also when this fails.
  *
- * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread for deferred contexts; inside the
- * middleware for others.
+ * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks, for deferred
+ * contexts; inside the middleware for others.
  */
 int32_t rt_context_on_outcome(rt_context context,
                               rt_outcome_handler handler);
@@ -1819,7 +1822,7 @@ int32_t rt_peer_layer(rt_peer peer, rt_incoming_handler layer);
  *
  * Errors: RT_IO when the address cannot be listened on, RT_TLS, RT_INVALID_ARGUMENT, RT_CLOSED,
  * RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; waits for a
- * name lookup if the address has a name.
+ * name lookup if the address has a name, as the introduction says.
  */
 int32_t rt_peer_listen(rt_peer peer,
                        rt_string address,
@@ -1861,7 +1864,8 @@ int32_t rt_peer_accept_fd(rt_peer peer,
  * unit that answered; the caller frees it with rt_unit_free.
  *
  * Errors: RT_INVALID_ARGUMENT, RT_CONNECT_FAILED, RT_AUTH_REFUSED, RT_TLS, RT_CLOSED,
- * RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; waits.
+ * RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; waits, as the
+ * introduction says.
  */
 int32_t rt_peer_connect(rt_peer peer,
                         rt_string address,
@@ -1965,25 +1969,26 @@ int32_t rt_role_is_active(rt_role role, int32_t *active);
 
 /**
  * The text of the last call on this thread that returned something else than RT_OK. Successful calls
- * leave it as it is. Any thread, also inside callbacks. Valid until the next call that fails on this
- * thread.
+ * leave it as it is. Never fails; empty before the first. Any thread, also inside callbacks. Valid until
+ * the next call that fails on this thread, so copy what is to be kept.
  */
 rt_string rt_last_error(void);
 
 /**
- * The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Any thread. Valid for
- * ever.
+ * The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Never fails. Any thread, also
+ * inside callbacks. Valid for ever.
  */
 rt_string rt_status_name(int32_t status);
 
 /**
- * The version of the library, such as `0.1.0`. Any thread. Valid for ever.
+ * The version of the library, such as `0.1.0`. Never fails. Any thread, also inside callbacks. Valid for
+ * ever.
  */
 rt_string rt_version(void);
 
 /**
  * The version of the ABI. A program runs with every library whose ABI version is the RT_ABI_VERSION
- * that it was compiled with. Any thread.
+ * that it was compiled with. Never fails. Any thread, also inside callbacks.
  */
 uint32_t rt_abi_version(void);
 
@@ -2123,7 +2128,7 @@ int32_t rt_unit_id(rt_unit unit, char *buffer, size_t capacity, size_t *len);
 /**
  * Copies the remote peer's name as rt_unit_id does its id; it may be empty.
  *
- * Errors and threads as rt_unit_id.
+ * Errors, threads and callbacks as rt_unit_id.
  */
 int32_t rt_unit_name(rt_unit unit, char *buffer, size_t capacity, size_t *len);
 

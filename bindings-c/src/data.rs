@@ -119,7 +119,7 @@ unsafe fn print(data: &Data, number: *mut rt_number) -> Result<(), Failure> {
 
 /// Prints a number as JavaScript does: NaN and the infinities are kept, negative zero loses its sign.
 ///
-/// Errors: RT_INVALID_ARGUMENT. Any thread.
+/// Errors: RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_number_from_double(value: f64, number: *mut rt_number) -> i32 {
     // SAFETY: the contract of pointers in the header's introduction.
@@ -128,7 +128,7 @@ pub unsafe extern "C" fn rt_number_from_double(value: f64, number: *mut rt_numbe
 
 /// Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
 ///
-/// Errors: RT_INVALID_ARGUMENT. Any thread.
+/// Errors: RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_number_from_int64(value: i64, number: *mut rt_number) -> i32 {
     // SAFETY: the contract of pointers in the header's introduction.
@@ -137,7 +137,7 @@ pub unsafe extern "C" fn rt_number_from_int64(value: i64, number: *mut rt_number
 
 /// Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
 ///
-/// Errors: RT_INVALID_ARGUMENT. Any thread.
+/// Errors: RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_number_from_uint64(value: u64, number: *mut rt_number) -> i32 {
     // SAFETY: the contract of pointers in the header's introduction.
@@ -146,7 +146,7 @@ pub unsafe extern "C" fn rt_number_from_uint64(value: u64, number: *mut rt_numbe
 
 /// Reads a boolean: 0 or 1.
 ///
-/// Errors: RT_DATA when it is none, RT_INVALID_ARGUMENT. Any thread.
+/// Errors: RT_DATA when it is none, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_data_as_bool(data: rt_data, value: *mut i32) -> i32 {
     enter(|| {
@@ -163,7 +163,8 @@ pub unsafe extern "C" fn rt_data_as_bool(data: rt_data, value: *mut i32) -> i32 
 
 /// Reads a number as JavaScript does: text that is no number is NaN.
 ///
-/// Errors: RT_DATA when the data is of another kind, RT_INVALID_ARGUMENT. Any thread.
+/// Errors: RT_DATA when the data is of another kind, RT_INVALID_ARGUMENT. Any thread, also inside
+/// callbacks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_data_as_double(data: rt_data, value: *mut f64) -> i32 {
     enter(|| {
@@ -177,7 +178,7 @@ pub unsafe extern "C" fn rt_data_as_double(data: rt_data, value: *mut f64) -> i3
 /// Reads an integer exactly.
 ///
 /// Errors: RT_DATA when it is no number, has a fraction or does not fit; RT_INVALID_ARGUMENT. Any
-/// thread.
+/// thread, also inside callbacks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_data_as_int64(data: rt_data, value: *mut i64) -> i32 {
     enter(|| {
@@ -192,7 +193,7 @@ pub unsafe extern "C" fn rt_data_as_int64(data: rt_data, value: *mut i64) -> i32
 /// Reads an integer exactly.
 ///
 /// Errors: RT_DATA when it is no number, negative, has a fraction or does not fit;
-/// RT_INVALID_ARGUMENT. Any thread.
+/// RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_data_as_uint64(data: rt_data, value: *mut u64) -> i32 {
     enter(|| {

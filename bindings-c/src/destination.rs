@@ -196,7 +196,7 @@ unsafe fn given<'a>(
 /// negative, not at all if it is 0.
 ///
 /// Errors: RT_TIMEOUT, RT_WOULD_BLOCK, RT_CLOSED, RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of
-/// RT_CALLBACKS_INLINE. Any thread.
+/// RT_CALLBACKS_INLINE. Any thread; waits, as the introduction says.
 #[unsafe(no_mangle)]
 pub extern "C" fn rt_destination_ready(destination: rt_destination, timeout_ms: i64) -> i32 {
     enter(|| {
@@ -686,7 +686,7 @@ fn invoke_opened<S: Stream>(
 /// rt_answer_free.
 ///
 /// Errors: those of rt_destination_request; RT_REJECTED when it is refused, RT_OVERLOADED also when too
-/// many streams are open. Any thread, as rt_destination_request.
+/// many streams are open. Any thread; in a callback as rt_destination_request.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_destination_readable(
     destination: rt_destination,
@@ -703,7 +703,7 @@ pub unsafe extern "C" fn rt_destination_readable(
 /// Asks for a stream to write, and waits until it is accepted, as rt_destination_readable. The caller
 /// finishes it with rt_writable_finish and closes it with rt_writable_close.
 ///
-/// Errors and threads as rt_destination_readable.
+/// Errors, threads and callbacks as rt_destination_readable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_destination_writable(
     destination: rt_destination,

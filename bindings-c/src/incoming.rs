@@ -386,8 +386,8 @@ impl rt_context {
 /// When the unit has no room for the answer, the library keeps it until there is. Inside an outcome
 /// handler it replaces the outcome.
 ///
-/// Errors: RT_DATA, RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread for
-/// deferred contexts; inside the handler for others.
+/// Errors: RT_DATA, RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread,
+/// also inside callbacks, for deferred contexts; inside the handler for others.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_context_respond(context: rt_context, data: rt_data) -> i32 {
     enter(|| {
@@ -404,8 +404,8 @@ pub unsafe extern "C" fn rt_context_respond(context: rt_context, data: rt_data) 
 /// Rejects a request or a stream with a text for the requester. Ends the context. A message that is
 /// rejected, and a stream that was accepted before, is reported by RT_EVENT_HANDLER_FAILED.
 ///
-/// Errors: RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread for deferred
-/// contexts; inside the handler for others.
+/// Errors: RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread, also inside
+/// callbacks, for deferred contexts; inside the handler for others.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_context_reject(context: rt_context, reason: rt_string) -> i32 {
     enter(|| {
@@ -419,9 +419,9 @@ pub unsafe extern "C" fn rt_context_reject(context: rt_context, reason: rt_strin
 /// stream belongs to the caller, who closes it with rt_readable_close.
 ///
 /// Errors: RT_INVALID_ARGUMENT when the context is not of RT_READABLE, RT_DATA: the context is as
-/// before. RT_CONNECTION_LOST when the requester is gone, RT_OVERLOADED when too many streams are
-/// open: the context has ended. RT_INVALID_HANDLE. Any thread for deferred contexts; inside the handler
-/// for others.
+/// before. RT_CONNECTION_LOST when the requester is gone, RT_OVERLOADED when too many streams are open:
+/// the context has ended. RT_INVALID_HANDLE. Any thread, also inside callbacks, for deferred contexts;
+/// inside the handler for others.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_context_accept_readable(
     context: rt_context,
@@ -447,7 +447,7 @@ pub unsafe extern "C" fn rt_context_accept_readable(
 /// stream belongs to the caller, who finishes it with rt_writable_finish and closes it with
 /// rt_writable_close.
 ///
-/// Errors and threads as rt_context_accept_readable, for RT_WRITABLE.
+/// Errors, threads and callbacks as rt_context_accept_readable, for RT_WRITABLE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_context_accept_writable(
     context: rt_context,
@@ -509,7 +509,7 @@ pub unsafe extern "C" fn rt_context_defer(context: rt_context, deferred: *mut rt
 /// Shows a deferred context again, as its handler saw it. `incoming->struct_size` must be set. The
 /// pointers are valid until the context is answered; `incoming->unit` is none: see rt_context_unit.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread.
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_context_view(context: rt_context, incoming: *mut rt_incoming) -> i32 {
     enter(|| {
@@ -526,8 +526,8 @@ pub unsafe extern "C" fn rt_context_view(context: rt_context, incoming: *mut rt_
 
 /// The unit that sent it. The caller frees it with rt_unit_free.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread for deferred contexts; inside the handler
-/// for others.
+/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks, for deferred
+/// contexts; inside the handler for others.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_context_unit(context: rt_context, unit: *mut rt_unit) -> i32 {
     enter(|| {
@@ -542,7 +542,7 @@ pub unsafe extern "C" fn rt_context_unit(context: rt_context, unit: *mut rt_unit
 /// Passes what middleware has deferred on to the next middleware or the handler. Ends the context.
 ///
 /// Errors: RT_INVALID_HANDLE; RT_INVALID_ARGUMENT for a context that is not deferred: returning from
-/// the middleware passes that on. Any thread.
+/// the middleware passes that on. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
 pub extern "C" fn rt_context_next(context: rt_context) -> i32 {
     enter(|| {
@@ -563,8 +563,8 @@ pub extern "C" fn rt_context_next(context: rt_context) -> i32 {
 /// Replaces the payload, for middleware that changes it before the handler sees it. Pointers into the
 /// payload before are valid until the callback returns; in a deferred context they end.
 ///
-/// Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread for deferred contexts; inside
-/// the middleware for others.
+/// Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks, for
+/// deferred contexts; inside the middleware for others.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_context_set_data(context: rt_context, data: rt_data) -> i32 {
     enter(|| {
@@ -585,8 +585,8 @@ pub unsafe extern "C" fn rt_context_set_data(context: rt_context, data: rt_data)
 /// For middleware: calls `handler` with the outcome, before the requester gets it. Several are called
 /// in the reverse order of their middleware. `drop` is called also when this fails.
 ///
-/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread for deferred contexts; inside the
-/// middleware for others.
+/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks, for deferred
+/// contexts; inside the middleware for others.
 #[unsafe(no_mangle)]
 pub extern "C" fn rt_context_on_outcome(context: rt_context, handler: rt_outcome_handler) -> i32 {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);

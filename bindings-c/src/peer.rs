@@ -746,7 +746,7 @@ struct ListenerObject(engine::Listener);
 ///
 /// Errors: RT_IO when the address cannot be listened on, RT_TLS, RT_INVALID_ARGUMENT, RT_CLOSED,
 /// RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; waits for a
-/// name lookup if the address has a name.
+/// name lookup if the address has a name, as the introduction says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_peer_listen(
     peer: rt_peer,
@@ -761,7 +761,11 @@ pub unsafe extern "C" fn rt_peer_listen(
         // SAFETY: as above.
         let options = unsafe { read_or_default(options)?.get() }?;
         check_optional(listener, "listener")?;
-        let made = object.wait(Limit::Never, object.peer.listen_with(address, options))??;
+        let listening = object.wait(Limit::Never, object.peer.listen_with(address, options))?;
+        let made = listening.map_err(|error| {
+            let failure = Failure::from(error);
+            Failure::new(failure.code(), format!("`{address}`: {}", failure.text()))
+        })?;
         let mut owned = object.owned()?;
         let handle = rt_listener { id: table::insert(Arc::new(ListenerObject(made))) };
         if owned.listeners.len().is_power_of_two() {
@@ -859,7 +863,8 @@ fn is_stream(fd: i32) -> bool {
 /// unit that answered; the caller frees it with rt_unit_free.
 ///
 /// Errors: RT_INVALID_ARGUMENT, RT_CONNECT_FAILED, RT_AUTH_REFUSED, RT_TLS, RT_CLOSED,
-/// RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; waits.
+/// RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; waits, as the
+/// introduction says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_peer_connect(
     peer: rt_peer,

@@ -134,16 +134,16 @@ pub(crate) fn enter_any(body: impl FnOnce() -> Result<(), Failure>) -> i32 {
 }
 
 /// The text of the last call on this thread that returned something else than RT_OK. Successful calls
-/// leave it as it is. Any thread, also inside callbacks. Valid until the next call that fails on this
-/// thread.
+/// leave it as it is. Never fails; empty before the first. Any thread, also inside callbacks. Valid until
+/// the next call that fails on this thread, so copy what is to be kept.
 #[unsafe(no_mangle)]
 pub extern "C" fn rt_last_error() -> rt_string {
     let last = LAST.try_with(|last| rt_string::lend(&last.borrow()));
     last.unwrap_or_else(|_| rt_string::lend(""))
 }
 
-/// The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Any thread. Valid for
-/// ever.
+/// The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Never fails. Any thread, also
+/// inside callbacks. Valid for ever.
 #[unsafe(no_mangle)]
 pub extern "C" fn rt_status_name(status: i32) -> rt_string {
     let kind = ErrorKind::ALL.iter().find(|kind| i32::from(kind.code()) == status);
@@ -161,14 +161,15 @@ pub extern "C" fn rt_status_name(status: i32) -> rt_string {
     })
 }
 
-/// The version of the library, such as `0.1.0`. Any thread. Valid for ever.
+/// The version of the library, such as `0.1.0`. Never fails. Any thread, also inside callbacks. Valid for
+/// ever.
 #[unsafe(no_mangle)]
 pub extern "C" fn rt_version() -> rt_string {
     rt_string::lend(env!("CARGO_PKG_VERSION"))
 }
 
 /// The version of the ABI. A program runs with every library whose ABI version is the RT_ABI_VERSION
-/// that it was compiled with. Any thread.
+/// that it was compiled with. Never fails. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
 pub extern "C" fn rt_abi_version() -> u32 {
     RT_ABI_VERSION

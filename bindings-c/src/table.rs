@@ -137,7 +137,7 @@ fn parse(number: u64) -> Result<Place, Failure> {
 pub(crate) fn invalid() -> Failure {
     Failure::new(
         RT_INVALID_HANDLE,
-        "The handle was closed or freed, or is of another kind, or of an open library before",
+        "The handle was closed or freed, is of another kind, or was never given out",
     )
 }
 

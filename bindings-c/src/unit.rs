@@ -209,7 +209,7 @@ pub unsafe extern "C" fn rt_unit_id(
 
 /// Copies the remote peer's name as rt_unit_id does its id; it may be empty.
 ///
-/// Errors and threads as rt_unit_id.
+/// Errors, threads and callbacks as rt_unit_id.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rt_unit_name(
     unit: rt_unit,

@@ -28,6 +28,15 @@ done
     sed -n 's/^#define \([A-Za-z_0-9]*\).*/\1/p; s/^} \([A-Za-z_0-9]*\);/\1/p' "$here/include/roletalk.h"
     sed -n 's/^typedef .*(\*\([A-Za-z_0-9]*\)).*/\1/p' "$here/include/roletalk.h"
 } | grep -v '^rt_\|^RT_\|^ROLETALK_H$' && fail "roletalk.h defines names that are not its own"
+awk '
+    /^\/\*\*/ { text = "" }
+    /^ \*/ { text = text $0 }
+    /^[a-z].* \*?rt_[a-z0-9_]*\(/ && !/^static|^typedef/ {
+        if (text !~ /[Tt]hread/) { print "not said from which threads:", $0; bad = 1 }
+        if (text !~ /callback|handler|middleware/) { print "not said what in callbacks:", $0; bad = 1 }
+        text = ""
+    }
+    END { exit bad }' "$here/include/roletalk.h" || fail "roletalk.h has gaps"
 readelf -d "$library" | grep -q 'SONAME.*\[libroletalk\.so\.0\]' || fail "soname"
 
 include=$(pkg-config --cflags roletalk)

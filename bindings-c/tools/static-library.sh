@@ -16,7 +16,8 @@ nm -D --defined-only "$shared" | awk '{print $3}' > "$work/exported"
 "${LD:-ld}" -r --force-group-allocation $(sed 's/^/-u /' "$work/exported") "$rust" -o "$work/merged.o"
 # LLVM bitcode of the standard library, which no linker needs, and on which the LLVM plugin of older
 # binutils aborts.
-"${OBJCOPY:-objcopy}" -R .llvmbc -R .llvmcmd --keep-global-symbols="$work/exported" \
+# shellcheck disable=SC2086
+${OBJCOPY:-objcopy} -R .llvmbc -R .llvmcmd --keep-global-symbols="$work/exported" \
     "$work/merged.o" "$work/roletalk.o"
 rm -f "$out"
 "${AR:-ar}" rcs "$out" "$work/roletalk.o"
