@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import pydoc
+import threading
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
@@ -197,8 +198,36 @@ def test_errors_and_the_end(both: Pair) -> None:
     assert client.drain(LIMIT)
     client.close()
     assert client.is_closed
-    with pytest.raises(RuntimeError, match="has ended"):
+    with pytest.raises(roletalk.ClosedError):
         client.destination("role")
+
+
+def test_closing_ends_what_other_threads_wait_for() -> None:
+    """However the calls and the end of the loop fall together, each has an outcome."""
+    for _ in range(20):
+        peer = sync.Peer()
+        destination = peer.destination("role")
+        begun = threading.Barrier(4, timeout=LIMIT)
+        outcomes: List[BaseException] = []
+
+        def wait() -> None:
+            begun.wait()
+            try:
+                while True:
+                    with pytest.raises(roletalk.NoUnitError):
+                        destination.request("x")
+                    destination.wait_ready()
+            except BaseException as error:
+                outcomes.append(error)
+
+        threads = [threading.Thread(target=wait) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        peer.close()
+        for thread in threads:
+            thread.join()
+        assert [type(outcome) for outcome in outcomes] == [roletalk.ClosedError] * 3
 
 
 async def test_inside_of_a_loop(both: Pair) -> None:

@@ -21,6 +21,7 @@ something is waited for gives that up.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import functools
 import threading
 from typing import (
@@ -45,6 +46,7 @@ from . import events as _events
 from . import peer as _peer
 from . import role as _role
 from . import streams as _streams
+from .errors import ClosedError
 from .unit import Unit
 
 if TYPE_CHECKING:
@@ -66,19 +68,18 @@ class _Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()
+        self._ended = False
         # A daemon: a script that forgets to close its peer must be able to end.
         self._thread = threading.Thread(target=self._work, name="roletalk loop", daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.close()
-
-    @property
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
+        self._loop.run_forever()
+        with self._lock:
+            self._ended = True
+        self._loop.run_until_complete(_cancel_all())
+        self._loop.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         if threading.current_thread() is self._thread:
@@ -86,22 +87,34 @@ class _Loop:
             raise RuntimeError(
                 "a handler in the peer's own event loop cannot wait for it: make it a plain function"
             )
-        try:
+        with self._lock:
+            if self._ended:
+                work.close()
+                raise ClosedError("The peer is closed")
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:
-            work.close()
-            raise RuntimeError("the peer is closed, and its event loop has ended") from None
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise ClosedError("The peer is closed") from None
         except BaseException:
             # Such as KeyboardInterrupt while it waited.
             future.cancel()
             raise
 
     def stop(self) -> None:
-        if self.is_running:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
+        with self._lock:
+            if not self._ended:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+
+async def _cancel_all() -> None:
+    """Cancels whatever runs in a loop that ends."""
+    me = asyncio.current_task()
+    rest = [task for task in asyncio.all_tasks() if task is not me]
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
 
 
 # What follows makes the methods and properties of the facades from those of the originals. The types tell
@@ -368,9 +381,11 @@ class Peer(_Facade):
     def close(self) -> None:
         """As ``roletalk.Peer.close``; ends the peer's thread, too. May be called several times, from any
         thread but the peer's."""
-        if self._loop.is_running:
+        try:
             self._loop.run(self._inner.close())
-            self._loop.stop()
+        except ClosedError:
+            pass
+        self._loop.stop()
 
     def __enter__(self) -> Peer:
         return self
