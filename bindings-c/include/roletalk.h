@@ -873,9 +873,9 @@ typedef struct {
      */
     uint64_t waiting_requests;
     /**
-     * Requests and messages of one unit whose handlers are running or wait for their turn, deferred
-     * contexts included. Default 65 536; further requests are rejected and messages dropped, counted
-     * and reported.
+     * Requests and messages of one unit whose handlers are running or wait for their turn, also for the
+     * dispatch thread and for rt_poll, deferred contexts included. Default 65 536; further requests are
+     * rejected and messages dropped, counted and reported.
      */
     uint64_t running_handlers;
     /**
@@ -916,8 +916,9 @@ typedef struct {
      */
     uint64_t acquaintance_patience_ms;
     /**
-     * Bytes that the running handlers of one unit were called with, deferred contexts included. Default
-     * 256 MiB; the bound as for running_handlers. One may go over.
+     * Bytes that the running handlers of one unit were called with, deferred contexts and what waits for
+     * the dispatch thread or rt_poll included. Default 256 MiB; the bound as for running_handlers. What
+     * comes with the same read may go over.
      */
     uint64_t running_bytes;
     /**

@@ -58,9 +58,9 @@ pub struct rt_limits {
     pub connections_per_unit: u64,
     /// Requests to one unit that wait for an answer. Default 65 536; further ones are RT_OVERLOADED.
     pub waiting_requests: u64,
-    /// Requests and messages of one unit whose handlers are running or wait for their turn, deferred
-    /// contexts included. Default 65 536; further requests are rejected and messages dropped, counted
-    /// and reported.
+    /// Requests and messages of one unit whose handlers are running or wait for their turn, also for the
+    /// dispatch thread and for rt_poll, deferred contexts included. Default 65 536; further requests are
+    /// rejected and messages dropped, counted and reported.
     pub running_handlers: u64,
     /// Bytes that wait to be written to one connection. Default 1 MiB; at the bound, sending waits.
     pub queue_per_connection: u64,
@@ -81,8 +81,9 @@ pub struct rt_limits {
     pub acquaintance_addresses: u64,
     /// Milliseconds that an address learned by acquaintance is tried in vain. Default 120 000.
     pub acquaintance_patience_ms: u64,
-    /// Bytes that the running handlers of one unit were called with, deferred contexts included. Default
-    /// 256 MiB; the bound as for running_handlers. One may go over.
+    /// Bytes that the running handlers of one unit were called with, deferred contexts and what waits for
+    /// the dispatch thread or rt_poll included. Default 256 MiB; the bound as for running_handlers. What
+    /// comes with the same read may go over.
     pub running_bytes: u64,
     /// Bytes that all streams of a unit hold unread beyond their windows. Default 256 MiB; a stream that
     /// would need more is broken off.

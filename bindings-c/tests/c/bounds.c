@@ -236,8 +236,8 @@ static void unheard(int32_t callbacks) {
     OK(rt_unit_get_stats(unit, &stats));
     long blocked = callbacks == RT_CALLBACKS_THREAD;
     long held = (long)stats.running - blocked;
-    /* What one read of 64 KiB brings is counted together. */
-    CHECK(held >= HELD - 1 && held <= HELD + 1 + (64 << 10) / LARGE);
+    /* What comes with the same read may go over. */
+    CHECK(held >= HELD && held <= 2 * HELD);
     CHECK((long)stats.messages_dropped == 10 * HELD - held && stats.requests_shed == 1);
     pthread_mutex_unlock(&b.busy);
     while (callbacks == RT_CALLBACKS_POLL && counted(&arrived) < held) OK(rt_poll(p.server, 1000, NULL));

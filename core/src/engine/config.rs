@@ -36,7 +36,7 @@ pub struct Limits {
     /// requests are rejected and messages dropped, each counted and reported as a slow consumer.
     pub running_handlers: usize,
     /// Bytes of the requests and messages of one unit whose handlers are running. Default 256 MiB; at
-    /// the bound as for `running_handlers`. One may go over.
+    /// the bound as for `running_handlers`. What comes with the same read may go over.
     pub running_bytes: usize,
     /// Bytes that wait to be written to one connection. Default 1 MiB, so that pongs do not wait
     /// long behind it. At the bound, sending waits
