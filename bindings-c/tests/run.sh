@@ -37,6 +37,17 @@ awk '
         text = ""
     }
     END { exit bad }' "$here/include/roletalk.h" || fail "roletalk.h has gaps"
+
+step "uninstall removes what install has brought"
+for what in install uninstall; do
+    # The library is there already.
+    make -s -C "$here" -o lib "$what" PROFILE=dev PREFIX=/usr DESTDIR="$work/root" > "$work/log" 2>&1 ||
+        fail "$(cat "$work/log")"
+    found=$(find "$work/root" -not -type d | wc -l)
+    [ "$what" = uninstall ] || [ "$found" -ge 8 ] || fail "only $found files were installed"
+done
+[ "$found" -eq 0 ] || fail "$(find "$work/root" -not -type d) is left"
+
 readelf -d "$library" | grep -q 'SONAME.*\[libroletalk\.so\.0\]' || fail "soname"
 
 include=$(pkg-config --cflags roletalk)

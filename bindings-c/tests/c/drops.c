@@ -231,6 +231,18 @@ static void others(pair *p) {
     FAILS(RT_INVALID_HANDLE,
           rt_writable_on_ready(no_writable, GIVE(rt_ready_handler, called)));
     FAILS(RT_INVALID_ARGUMENT, rt_log(99, GIVE(rt_log_handler, on_record)));
+
+    rt_destination no_destination = {0};
+    rt_send_options to;
+    memset(&to, 0, sizeof to);
+    FAILS(RT_INVALID_HANDLE,
+          rt_destination_on_room(no_destination, NULL, GIVE(rt_ready_handler, called)));
+    FAILS(RT_INVALID_ARGUMENT, rt_destination_on_room(p->to, NULL, NONE(rt_ready_handler)));
+    FAILS(RT_INVALID_ARGUMENT,
+          rt_destination_on_room(p->to, &to, GIVE(rt_ready_handler, called)));
+    to.struct_size = sizeof to;
+    to.unit.id = 12345;
+    FAILS(RT_INVALID_HANDLE, rt_destination_on_room(p->to, &to, GIVE(rt_ready_handler, called)));
 }
 
 static void readiness(pair *p) {
@@ -293,6 +305,8 @@ static void good(pair *p) {
         OK(ask(how, p->to, RT_STR("nothing"), rt_null(), NULL, 1, NULL));
         DROPPED(1);
     }
+    OK(rt_destination_on_room(p->to, NULL, GIVE(rt_ready_handler, called)));
+    DROPPED(1);
     rt_operation events;
     OK(rt_peer_on_event(p->client, GIVE(rt_event_handler, on_event), &events));
     OK(rt_operation_cancel(events));
@@ -318,6 +332,7 @@ static void forked(pair *p) {
             FAILS(RT_FORKED, ask(how, p->to, RT_STR("echo"), rt_null(), NULL, 1, NULL));
         FAILS(RT_FORKED, rt_peer_layer(p->server, GIVE(rt_incoming_handler, on_incoming)));
         FAILS(RT_FORKED, rt_peer_on_event(p->client, GIVE(rt_event_handler, on_event), NULL));
+        FAILS(RT_FORKED, rt_destination_on_room(p->to, NULL, GIVE(rt_ready_handler, called)));
         FAILS(RT_FORKED, rt_log(RT_LOG_ERROR, GIVE(rt_log_handler, on_record)));
         _exit(0);
     }
