@@ -87,7 +87,7 @@ def test_errors_and_the_end(both: Pair) -> None:
         sync.Peer(keys={"": ""})
     assert client.drain(LIMIT)
     client.close()
-    with pytest.raises(RuntimeError, match="has ended"):
+    with pytest.raises(roletalk.ClosedError, match="is closed"):
         client.destination("role")
 
 

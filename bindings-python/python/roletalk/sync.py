@@ -15,6 +15,8 @@ not from inside a running event loop: there, use the package itself.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import os
 import ssl as ssl_module
 import threading
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, Iterator, List, Mapping, Optional, TypeVar
@@ -23,6 +25,7 @@ from . import destination as _destination
 from . import peer as _peer
 from . import role as _role
 from . import streams as _streams
+from .errors import ClosedError
 from .stats import PeerStats, UnitStats
 from .unit import Unit
 
@@ -45,11 +48,18 @@ class _Loop:
         self._loop = asyncio.new_event_loop()
         # A daemon: a script that forgets to close its peer must be able to end.
         self._thread = threading.Thread(target=self._work, name="roletalk loop", daemon=True)
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._ended = False
         self._thread.start()
 
     def _work(self) -> None:
         try:
             self._loop.run_forever()
+            # What was asked for before the end: whoever waits for it has to hear of that.
+            for task in asyncio.all_tasks(self._loop):
+                task.cancel()
+                self._loop.run_until_complete(asyncio.wait([task]))
         finally:
             self._loop.close()
 
@@ -61,12 +71,21 @@ class _Loop:
         else:
             work.close()
             raise RuntimeError("roletalk.sync blocks: use roletalk inside of an event loop")
-        if not self._thread.is_alive():
+        if self._process != os.getpid():
             work.close()
-            raise RuntimeError("the peer's event loop has ended")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            text = "The peer belongs to the parent process: make a new one after a fork"
+            raise ClosedError(text)
+        with self._lock:
+            if self._ended:
+                work.close()
+                raise ClosedError("The peer is closed")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            if self._ended:
+                raise ClosedError("The peer is closed") from None
+            raise
         except BaseException:
             # Such as KeyboardInterrupt while it waited.
             future.cancel()
@@ -81,9 +100,11 @@ class _Loop:
         return self.run(call())
 
     def stop(self) -> None:
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
+        with self._lock:
+            if not self._ended:
+                self._ended = True
+                self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
 
 
 class Readable:
@@ -370,9 +391,12 @@ class Peer:
 
     def close(self) -> None:
         """Closes the peer and ends its thread. May be called several times."""
-        if self._loop._thread.is_alive():
+        try:
             self._loop.run(self._peer.close())
-            self._loop.stop()
+        except ClosedError:
+            # It was closed before, or belongs to another process.
+            return
+        self._loop.stop()
 
     def __enter__(self) -> Peer:
         return self
