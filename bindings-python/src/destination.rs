@@ -7,7 +7,7 @@ use std::{
 
 use pyo3::{
     PyTraverseError, PyVisit,
-    exceptions::PyValueError,
+    exceptions::{PyTypeError, PyValueError},
     intern,
     prelude::*,
     types::{PyNone, PyString, PyTuple},
@@ -32,12 +32,17 @@ pub struct DestinationBase {
     next: AtomicUsize,
 }
 
-/// A time limit in seconds.
+/// The time that an argument says in seconds.
+pub(crate) fn seconds(name: &str, seconds: f64) -> PyResult<Duration> {
+    let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero());
+    time.ok_or_else(|| {
+        PyValueError::new_err(format!("{name} must be a positive number of seconds"))
+    })
+}
+
+/// The limit of a request.
 pub(crate) fn limit(timeout: Option<f64>) -> PyResult<Option<Duration>> {
-    let Some(seconds) = timeout else { return Ok(None) };
-    let limit = Duration::try_from_secs_f64(seconds).ok().filter(|limit| !limit.is_zero());
-    let invalid = || PyValueError::new_err("timeout must be a positive number of seconds");
-    limit.map(Some).ok_or_else(invalid)
+    timeout.map(|timeout| seconds("timeout", timeout)).transpose()
 }
 
 fn order(ordered: bool) -> Order {
@@ -168,7 +173,11 @@ impl DestinationBase {
     /// The number of a `Unit`. Other peers have other units by the same number.
     fn number_of(&self, unit: &Bound<'_, PyAny>) -> PyResult<UnitId> {
         let py = unit.py();
-        if !unit.getattr(intern!(py, "_engine"))?.is(&self.engine) {
+        let Some(engine) = unit.getattr_opt(intern!(py, "_engine"))? else {
+            let text = format!("`to` must be a Unit, not {}", unit.get_type().name()?);
+            return Err(PyTypeError::new_err(text));
+        };
+        if !engine.is(&self.engine) {
             return Err(PyValueError::new_err("the unit is one of another peer"));
         }
         Ok(UnitId(unit.getattr(intern!(py, "_number"))?.extract()?))

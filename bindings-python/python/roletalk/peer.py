@@ -20,7 +20,7 @@ from typing import (
     TypeVar,
 )
 
-from . import _engine
+from . import _checks, _engine
 from ._host import ConnectOptions, Host
 from .codec import Codec, default_codec
 from .destination import Destination
@@ -38,6 +38,8 @@ __all__ = ["Listener", "Peer"]
 
 M = TypeVar("M", bound=Middleware)
 C = TypeVar("C", bound=Callable[[Any], Any])
+
+_SSL = (ssl_module.SSLContext, type(None))
 
 
 class Listener:
@@ -117,9 +119,21 @@ class Peer:
         threads: int = 8,
         acquaintance_ssl: Optional[ssl_module.SSLContext] = None,
     ) -> None:
+        _checks.texts("tags", tags)
+        _checks.texts("keys", keys)
+        _checks.instance("limits", limits, (Limits, type(None)), "a Limits")
+        _checks.seconds("reconnect_cap", reconnect_cap)
+        _checks.instance("reconnect_jitter", reconnect_jitter, (int, float), "a number")
+        if not 0 <= reconnect_jitter <= 1:
+            raise ValueError("reconnect_jitter must be from 0 to 1")
+        _checks.instance("threads", threads, int, "an int")
         if threads < 1:
             raise ValueError("threads must be at least 1")
-        codec = codec or default_codec()
+        _checks.instance("acquaintance_ssl", acquaintance_ssl, _SSL, "an ssl.SSLContext")
+        codec = default_codec() if codec is None else codec
+        for method in ("dumps", "loads"):
+            if not callable(getattr(codec, method, None)):
+                raise TypeError(f"codec must have a method `{method}`")
         limits = limits or Limits()
         self._engine = _engine.Engine(
             name=name,
@@ -255,15 +269,28 @@ class Peer:
         that does not begin with a slash, and ``ClosedError``.
         """
         self._host.check_open()
-        self._host.bind()
+        _checks.instance("host", host, (str, type(None)), "a str")
+        _checks.instance("port", port, int, "an int")
+        if not 0 <= port <= 65535:
+            raise InvalidArgumentError("port must be from 0 to 65535")
+        _checks.instance("ssl", ssl, _SSL, "an ssl.SSLContext")
+        _checks.instance("path", path, (str, type(None)), "a str")
+        _checks.instance("sock", sock, (socket.socket, type(None)), "a socket")
         if path is not None and not path.startswith("/"):
             raise InvalidArgumentError(f"The path `{path}` must begin with /")
+        self._host.bind()
         try:
             sockets = [sock] if sock is not None else await _bind(self._host.loop, host, port)
-            for each in sockets:
-                each.listen(1024)
-                each.setblocking(False)
-        except OSError as error:
+            try:
+                self._host.check_open()
+                for each in sockets:
+                    each.listen(1024)
+                    each.setblocking(False)
+            except BaseException:
+                if sock is None:
+                    _close_all(sockets)
+                raise
+        except (OSError, UnicodeError) as error:
             raise IoError(f"The address cannot be listened on: {error}") from error
         tasks = [self._host.start(self._host.serve(each, ssl, path)) for each in sockets]
         scheme = "ws" if ssl is None else "wss"
@@ -294,9 +321,13 @@ class Peer:
         answering, ``AuthRefusedError``, ``InvalidArgumentError`` and ``ClosedError``.
         """
         self._host.check_open()
-        self._host.bind()
+        _checks.instance("ssl", ssl, _SSL, "an ssl.SSLContext")
+        _checks.instance("server_hostname", server_hostname, (str, type(None)), "a str")
+        _checks.texts("headers", headers)
+        _checks.seconds("timeout", timeout)
         pairs: List[Tuple[str, str]] = list((headers or {}).items())
-        address = self._engine.connect(url, permanent)
+        self._host.bind()
+        address = self._engine.connect(url, permanent, pairs)
         self._host.options[address] = ConnectOptions(ssl, server_hostname, pairs, timeout)
         waiter: asyncio.Future[Unit] = self._host.loop.create_future()
         self._host.waiters[address] = waiter
@@ -355,6 +386,7 @@ class Peer:
         """Stops offering roles, lets running requests and streams finish within ``timeout`` seconds,
         then closes. True when everything had finished."""
         self._host.check_open()
+        _checks.instance("timeout", timeout, (int, float), "a number of seconds")
         self._host.bind()
         self._engine.disable_roles()
         try:
@@ -397,6 +429,11 @@ def _close(sock: socket.socket, _: object) -> None:
     sock.close()
 
 
+def _close_all(sockets: List[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
+
+
 async def _bind(
     loop: asyncio.AbstractEventLoop, host: Optional[str], port: int
 ) -> List[socket.socket]:
@@ -416,8 +453,7 @@ async def _bind(
             sock.bind((address[0], port, *address[2:]))
             port = sock.getsockname()[1]
     except BaseException:
-        for sock in sockets:
-            sock.close()
+        _close_all(sockets)
         raise
     return sockets
 

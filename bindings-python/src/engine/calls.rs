@@ -33,8 +33,9 @@ use super::{
 use crate::{
     context::{Context, Kind},
     data::{Codec, utf8, with_payload},
-    destination::limit,
+    destination::{limit, seconds},
     error::{exception, failure},
+    exit::Inside,
     guard::Guarded,
     host::Host,
     routes::Mode,
@@ -113,7 +114,7 @@ impl Engine {
         }
         set_limits(&mut config.limits, limits)?;
         let (cap, jitter) = reconnect;
-        config.reconnect.cap = limit(Some(cap))?.unwrap_or_default();
+        config.reconnect.cap = seconds("reconnect_cap", cap)?;
         config.reconnect.jitter = jitter;
         config.runtime = runtime;
         config.wall_clock =
@@ -195,6 +196,7 @@ impl Engine {
     fn flush(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
+        let _inside = Inside::enter(py);
         // What handlers send meanwhile is written here, too.
         this.armed.store(true, Relaxed);
         let written = this.bury_stillborn(py, now).and_then(|()| Engine::write_all(slf, now));
@@ -311,10 +313,11 @@ impl Engine {
 
     /// Disables or enables a role.
     fn set_role_active(slf: &Bound<'_, Self>, name: &str, active: bool) -> PyResult<()> {
-        lock(&slf.get().table).routes.set_active(name, active);
         Engine::with_state(slf, |state, now| {
-            state.engine.with_peer(now, |peer| peer.set_role_active(name, active, now))
-        })
+            state.engine.with_peer(now, |peer| peer.set_role_active(name, active, now));
+        })?;
+        lock(&slf.get().table).routes.set_active(name, active);
+        Ok(())
     }
 
     /// Whether a role is offered.
@@ -324,10 +327,11 @@ impl Engine {
 
     /// Disables all roles.
     fn disable_roles(slf: &Bound<'_, Self>) -> PyResult<()> {
-        lock(&slf.get().table).routes.disable_all();
         Engine::with_state(slf, |state, now| {
-            state.engine.with_peer(now, |peer| peer.disable_roles(now))
-        })
+            state.engine.with_peer(now, |peer| peer.disable_roles(now));
+        })?;
+        lock(&slf.get().table).routes.disable_all();
+        Ok(())
     }
 
     /// Sets the handler of an event. `mode` is `task`, `inline` or `pool`.
@@ -392,8 +396,14 @@ impl Engine {
 
     // Connections.
 
-    /// Dials an address from now on. Returns its number.
-    fn connect(slf: &Bound<'_, Self>, url: &str, permanent: bool) -> PyResult<u64> {
+    /// Dials an address from now on. Returns its number. The headers are only checked.
+    fn connect(
+        slf: &Bound<'_, Self>,
+        url: &str,
+        permanent: bool,
+        headers: Vec<(String, String)>,
+    ) -> PyResult<u64> {
+        headers_of(slf.py(), headers)?;
         Engine::with_state(slf, |state, now| {
             state.engine.with_peer(now, |peer| peer.connect(url, permanent, now))
         })?
@@ -415,8 +425,12 @@ impl Engine {
     }
 
     /// An address could not be dialed.
-    fn dial_failed(slf: &Bound<'_, Self>, address: u64, reason: String) -> PyResult<()> {
-        let error = Error::new(ErrorKind::ConnectFailed, reason);
+    fn dial_failed(
+        slf: &Bound<'_, Self>,
+        address: u64,
+        reason: &Bound<'_, PyString>,
+    ) -> PyResult<()> {
+        let error = Error::new(ErrorKind::ConnectFailed, reason.to_string_lossy().into_owned());
         Engine::with_state(slf, |state, now| {
             state.engine.dial_failed(AddressId(address), error, now);
         })
@@ -431,7 +445,7 @@ impl Engine {
         headers: Vec<(String, String)>,
         socket: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
-        let headers = headers_of(headers)?;
+        let headers = headers_of(slf.py(), headers)?;
         let socket = socket.map(take_socket).transpose()?;
         let conn = Engine::with_state(slf, |state, now| {
             let conn = state.engine.dialed(AddressId(address), url, &headers, now)?;
@@ -480,10 +494,14 @@ impl Engine {
     }
 
     /// The handler of a context has failed.
-    fn fail(slf: &Bound<'_, Self>, context: &Bound<'_, Context>, reason: &str) -> PyResult<()> {
+    fn fail(
+        slf: &Bound<'_, Self>,
+        context: &Bound<'_, Context>,
+        reason: &Bound<'_, PyString>,
+    ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
-        this.finish(py, context.get().ticket, Err(reason), now);
+        this.finish(py, context.get().ticket, Err(&reason.to_string_lossy()), now);
         this.arm(py)
     }
 
@@ -623,17 +641,20 @@ impl Engine {
         Ok(finished.is_some())
     }
 
-    /// Forgets a stream; when it is not at its end, the other end is told why. Does nothing where a
-    /// stream cannot be used any more.
-    fn close_stream(slf: &Bound<'_, Self>, unit: u64, stream: u64, reason: &str) -> PyResult<()> {
+    /// Forgets a stream; when it is not at its end, the other end is told why.
+    fn close_stream(
+        slf: &Bound<'_, Self>,
+        unit: u64,
+        stream: u64,
+        reason: &Bound<'_, PyString>,
+    ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
-        if this.enter(py).is_err() {
-            return Ok(());
-        }
+        this.enter(py)?;
+        let reason = reason.to_string_lossy();
         let key = (UnitId(unit), StreamId(stream));
         let waiter = lock(&this.table).streams.remove(&key);
         wake(py, waiter);
-        Engine::with_unit(slf, key.0, |unit, _| unit.close_stream(key.1, reason))?;
+        Engine::with_unit(slf, key.0, |unit, _| unit.close_stream(key.1, &reason))?;
         Ok(())
     }
 

@@ -6,16 +6,20 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
     prelude::*,
-    types::{PyDict, PyList},
+    types::{PyDict, PyInt, PyList},
 };
-use roletalk::engine::{Limits, UnitStats};
+use roletalk::{
+    ErrorKind,
+    engine::{Limits, UnitStats},
+};
 
-use crate::destination::limit;
+use crate::{destination::seconds, error::failure};
 
-pub(super) fn headers_of(pairs: Vec<(String, String)>) -> PyResult<HeaderMap> {
+pub(super) fn headers_of(py: Python<'_>, pairs: Vec<(String, String)>) -> PyResult<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (name, value) in pairs {
-        let invalid = || PyValueError::new_err(format!("the header `{name}` is not one of HTTP's"));
+        let text = format!("the header `{name}` is not one of HTTP's");
+        let invalid = || failure(py, ErrorKind::InvalidArgument, text.clone());
         let key = HeaderName::try_from(name.as_str()).map_err(|_| invalid())?;
         headers.append(key, HeaderValue::try_from(value).map_err(|_| invalid())?);
     }
@@ -42,10 +46,19 @@ pub(super) fn take_socket(_socket: &Bound<'_, PyAny>) -> PyResult<TcpStream> {
 pub(super) fn set_limits(limits: &mut Limits, given: &Bound<'_, PyDict>) -> PyResult<()> {
     for (name, value) in given {
         let name: String = name.extract()?;
-        let size = || value.extract::<usize>();
+        let size = || -> PyResult<usize> {
+            let number = value
+                .cast::<PyInt>()
+                .map_err(|_| PyTypeError::new_err(format!("{name} must be an int")))?;
+            let range =
+                || PyValueError::new_err(format!("{name} must be from 0 to {}", usize::MAX));
+            number.extract().map_err(|_| range())
+        };
         let time = || -> PyResult<Duration> {
-            let seconds = limit(Some(value.extract()?))?;
-            Ok(seconds.unwrap_or_default())
+            let number = value
+                .extract()
+                .map_err(|_| PyTypeError::new_err(format!("{name} must be a number of seconds")))?;
+            seconds(&name, number)
         };
         match name.as_str() {
             "message_size" => limits.message_size = size()?,
