@@ -2,13 +2,13 @@
 
 use pyo3::{
     PyTypeInfo,
-    exceptions::PyUnicodeEncodeError,
+    exceptions::{PyException, PyUnicodeEncodeError},
     prelude::*,
     types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyMemoryView, PyString},
 };
 use roletalk::{Data, DataType, ErrorKind, wire::Payload};
 
-use crate::error::failure;
+use crate::{error::failure, exit::Inside};
 
 /// What makes JSON of objects and objects of JSON.
 pub(crate) struct Codec {
@@ -43,6 +43,7 @@ pub(crate) fn with_payload<T>(
     take: impl FnOnce(Payload<'_>) -> T,
 ) -> PyResult<T> {
     let py = value.py();
+    let _inside = Inside::enter(py);
     let payload = |kind, bytes| Payload { kind, bytes };
     if let Ok(text) = value.cast::<PyString>() {
         let bytes = utf8(text)?;
@@ -61,7 +62,7 @@ pub(crate) fn with_payload<T>(
         if let Ok(number) = number.extract::<i64>() {
             return Ok(take(Data::integer(number).payload()));
         }
-        let text = number.str().map_err(|error| unusable(py, &error))?;
+        let text = number.str().map_err(|error| unusable(py, error))?;
         let bytes = utf8(&text)?;
         return Ok(take(payload(DataType::Number, bytes.as_bytes())));
     }
@@ -69,10 +70,11 @@ pub(crate) fn with_payload<T>(
         return Ok(take(Data::number(number.value()).payload()));
     }
     if value.is_instance_of::<PyByteArray>() || value.is_instance_of::<PyMemoryView>() {
-        let copy = PyBytes::type_object(py).call1((value,))?.cast_into::<PyBytes>()?;
+        let copy = PyBytes::type_object(py).call1((value,));
+        let copy = copy.map_err(|error| unusable(py, error))?.cast_into::<PyBytes>()?;
         return Ok(take(payload(DataType::Binary, copy.as_bytes())));
     }
-    let json = codec.dumps.bind(py).call1((value,)).map_err(|error| unusable(py, &error))?;
+    let json = codec.dumps.bind(py).call1((value,)).map_err(|error| unusable(py, error))?;
     let bytes = match json.cast_into::<PyString>() {
         Ok(text) => utf8(&text)?,
         Err(other) => other.into_inner().cast_into::<PyBytes>().map_err(|_| {
@@ -82,10 +84,17 @@ pub(crate) fn with_payload<T>(
     Ok(take(payload(DataType::Object, bytes.as_bytes())))
 }
 
-fn unusable(py: Python<'_>, error: &PyErr) -> PyErr {
-    let failed =
-        failure(py, ErrorKind::Data, format!("The value cannot be sent: {}", error.value(py)));
-    failed.set_cause(py, Some(error.clone_ref(py)));
+fn unusable(py: Python<'_>, error: PyErr) -> PyErr {
+    data_error(py, "The value cannot be sent", error)
+}
+
+/// A `DataError` with its cause, unless it is one such as KeyboardInterrupt.
+fn data_error(py: Python<'_>, what: &str, error: PyErr) -> PyErr {
+    if !error.is_instance_of::<PyException>(py) {
+        return error;
+    }
+    let failed = failure(py, ErrorKind::Data, format!("{what}: {}", error.value(py)));
+    failed.set_cause(py, Some(error));
     failed
 }
 
@@ -106,12 +115,7 @@ pub(crate) fn to_python<'py>(
         DataType::Number => number(py, bytes),
         DataType::Object => {
             let read = codec.loads.bind(py).call1((PyBytes::new(py, bytes),));
-            read.map_err(|error| {
-                let text = format!("The object that came cannot be read: {}", error.value(py));
-                let failed = failure(py, ErrorKind::Data, text);
-                failed.set_cause(py, Some(error));
-                failed
-            })
+            read.map_err(|error| data_error(py, "The object that came cannot be read", error))
         }
         DataType::Null | DataType::Unknown(_) => Ok(py.None().into_bound(py)),
     }

@@ -32,17 +32,17 @@ pub struct DestinationBase {
     next: AtomicUsize,
 }
 
-/// A time limit in seconds.
-pub(crate) fn limit(timeout: Option<f64>) -> PyResult<Option<Duration>> {
-    timeout.map(|seconds| time("timeout", seconds)).transpose()
-}
-
-/// A time in seconds, which has this name.
-pub(crate) fn time(name: &str, seconds: f64) -> PyResult<Duration> {
+/// The time that an argument says in seconds.
+pub(crate) fn seconds(name: &str, seconds: f64) -> PyResult<Duration> {
     let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero());
     time.ok_or_else(|| {
         PyValueError::new_err(format!("{name} must be a positive number of seconds"))
     })
+}
+
+/// The limit of a request.
+pub(crate) fn limit(timeout: Option<f64>) -> PyResult<Option<Duration>> {
+    timeout.map(|timeout| seconds("timeout", timeout)).transpose()
 }
 
 fn order(ordered: bool) -> Order {
@@ -173,9 +173,10 @@ impl DestinationBase {
     /// The number of a `Unit`. Other peers have other units by the same number.
     fn number_of(&self, unit: &Bound<'_, PyAny>) -> PyResult<UnitId> {
         let py = unit.py();
-        let engine = unit.getattr(intern!(py, "_engine")).map_err(|_| {
-            PyTypeError::new_err("`to` must be a Unit, such as one of Destination.units")
-        })?;
+        let Some(engine) = unit.getattr_opt(intern!(py, "_engine"))? else {
+            let text = format!("`to` must be a Unit, not {}", unit.get_type().name()?);
+            return Err(PyTypeError::new_err(text));
+        };
         if !engine.is(&self.engine) {
             return Err(PyValueError::new_err("the unit is one of another peer"));
         }

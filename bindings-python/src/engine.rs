@@ -26,7 +26,10 @@ use roletalk::{
     engine::{Moment, Unit, UnitId},
 };
 
-use crate::{data::Codec, error::failure, guard::Guarded, host::Host, state::State, table::Table};
+use crate::{
+    data::Codec, error::failure, exit::Inside, guard::Guarded, host::Host, state::State,
+    table::Table,
+};
 pub(crate) use sending::{Asked, Sent};
 
 /// How often this process has been forked off since the module was loaded.
@@ -47,7 +50,7 @@ thread_local! {
 }
 
 /// A number that no other thread has, never zero.
-fn this_thread() -> usize {
+pub(crate) fn this_thread() -> usize {
     THREAD.with(|thread| std::ptr::from_ref(thread) as usize)
 }
 
@@ -142,6 +145,7 @@ impl Engine {
         if !self.armed.load(Relaxed) {
             // Without a loop there is nothing to be done yet.
             let Some(host) = lock(&self.host).clone() else { return Ok(()) };
+            let _inside = Inside::enter(py);
             host.call_soon.bind(py).call1((&host.flush,))?;
             self.armed.store(true, Relaxed);
             self.armings.fetch_add(1, Relaxed);

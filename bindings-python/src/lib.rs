@@ -13,6 +13,7 @@ mod data;
 mod destination;
 mod engine;
 mod error;
+mod exit;
 mod guard;
 mod host;
 mod routes;
@@ -31,6 +32,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<context::Context>()?;
     module.add_class::<destination::DestinationBase>()?;
     module.add_function(wrap_pyfunction!(engine::forked, module)?)?;
+    module.add_function(wrap_pyfunction!(exit::exiting, module)?)?;
     let kinds = ErrorKind::ALL.map(|kind| (kind.code(), kind.name()));
     module.add("OTHER_THREAD", engine::OTHER_THREAD)?;
     module.add("ERROR_KINDS", kinds.to_vec())?;

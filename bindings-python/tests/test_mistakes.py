@@ -17,7 +17,7 @@ from .conftest import Pair
     [
         ({"limits": {"units": 1}}, TypeError, "roletalk.Limits"),
         ({"limits": roletalk.Limits(units=-1)}, ValueError, "Limits.units must"),
-        ({"limits": roletalk.Limits(streams=1.5)}, ValueError, "Limits.streams must"),  # type: ignore[arg-type]
+        ({"limits": roletalk.Limits(streams=1.5)}, TypeError, "Limits.streams must"),  # type: ignore[arg-type]
         ({"limits": roletalk.Limits(request_timeout=0)}, ValueError, "Limits.request_timeout must"),
         ({"reconnect_cap": 0}, ValueError, "reconnect_cap must"),
         ({"reconnect_jitter": 1.5}, ValueError, "reconnect_jitter must"),

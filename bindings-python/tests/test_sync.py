@@ -198,7 +198,7 @@ def test_errors_and_the_end(both: Pair) -> None:
     assert client.drain(LIMIT)
     client.close()
     assert client.is_closed
-    with pytest.raises(roletalk.ClosedError):
+    with pytest.raises(roletalk.ClosedError, match="is closed"):
         client.destination("role")
 
 

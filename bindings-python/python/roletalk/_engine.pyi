@@ -16,6 +16,7 @@ __all__ = [
     "DestinationBase",
     "Engine",
     "__version__",
+    "exiting",
     "forked",
 ]
 
@@ -24,6 +25,7 @@ ERROR_KINDS: List[Tuple[int, str]]
 OTHER_THREAD: str
 OWNS_SOCKETS: bool
 
+def exiting() -> None: ...
 def forked() -> None: ...
 @final
 class Context:

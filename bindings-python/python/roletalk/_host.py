@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import functools
 import logging
 import os
@@ -18,7 +20,15 @@ from urllib.parse import urlsplit
 from . import _engine, events
 from ._links import SocketLink, TransportLink
 from ._pool import Pool
-from .errors import ClosedError, ConnectFailedError, Error, ProtocolError, RejectedError, TlsError
+from .errors import (
+    ClosedError,
+    ConnectFailedError,
+    Error,
+    ProtocolError,
+    RejectedError,
+    TlsError,
+    reason_of,
+)
 from .limits import Limits
 from .streams import Readable, Writable
 from .unit import Unit
@@ -27,6 +37,7 @@ logger = logging.getLogger("roletalk")
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_engine.forked)
+atexit.register(_engine.exiting)
 
 Stream = Union[Readable, Writable]
 Callback = Callable[[Any], Any]
@@ -108,19 +119,22 @@ class Host:
 
     def hand_over(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Calls a function in the loop's thread: now, when this is it, else soon, unless the loop is
-        closed. For what the garbage collector does, in whichever thread."""
-        if self.thread == threading.get_ident():
-            function(*arguments)
-            return
-        try:
-            self.loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            pass
+        closed or the parent process's. For what the garbage collector does, in whichever thread."""
+        with contextlib.suppress(RuntimeError, ClosedError):
+            if self.thread == threading.get_ident():
+                function(*arguments)
+            else:
+                self.loop.call_soon_threadsafe(function, *arguments)
 
     def check_open(self) -> None:
         self.check_thread()
         if self.closed:
             raise ClosedError("The peer is closed")
+
+    def check_loop(self) -> None:
+        """Raises when the running loop is not the peer's: what waits there would never be woken."""
+        if self.loop is not None and asyncio.get_running_loop() is not self.loop:
+            raise RuntimeError("the peer belongs to another event loop")
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = self.loop.create_task(work)
@@ -148,7 +162,7 @@ class Host:
             opened = self._streams.get(ctx)
             stream = opened() if opened is not None else None
             if stream is not None:
-                stream.abort(_text(error))
+                stream.abort(reason_of(error))
             raise
         self._streams.pop(ctx, None)
 
@@ -178,7 +192,7 @@ class Host:
 
     def handler_failed(self, ctx: _engine.Context, error: BaseException) -> None:
         accepted = self._streams.pop(ctx, None) is not None
-        self.engine.fail(ctx, _text(error))
+        self.engine.fail(ctx, reason_of(error))
         if isinstance(error, asyncio.CancelledError):
             logger.debug("the handler of %s/%s was cancelled", ctx.role, ctx.event)
             return
@@ -231,7 +245,11 @@ class Host:
             self.loop.add_reader(self._guard, self.engine.awake)
         fd = sock.fileno()
         conn = begin(sock)
-        self._links[conn] = SocketLink(self, conn, fd)
+        try:
+            self._links[conn] = SocketLink(self, conn, fd)
+        except BaseException:
+            self.engine.release(conn)
+            raise
 
     def _transported(
         self, link: TransportLink, begin: Callable[[Optional[socket.socket]], int]
@@ -292,21 +310,27 @@ class Host:
     # Dialing.
 
     def dial(self, address: int, url: str) -> None:
-        self.start(self._dial(address, url))
-
-    async def _dial(self, address: int, url: str) -> None:
         options = self.options.get(address, self._acquaintance)
-        reason = None
-        try:
-            await asyncio.wait_for(self._open(address, url, options), options.timeout)
-        except asyncio.TimeoutError:
-            reason = f"`{url}` did not answer in {options.timeout:g} s"
-        except (OSError, ValueError) as error:
-            reason = f"cannot connect to `{url}`: {error}"
-        except Error as error:
+        task = self.start(self._dial(address, url, options))
+        # Also when somebody cancels all tasks, the engine has to know.
+        task.add_done_callback(functools.partial(self._dial_ended, address, url, options.timeout))
+
+    async def _dial(self, address: int, url: str, options: ConnectOptions) -> None:
+        await asyncio.wait_for(self._open(address, url, options), options.timeout)
+
+    def _dial_ended(
+        self, address: int, url: str, timeout: float, task: asyncio.Task[None]
+    ) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None or self.closed:
+            return
+        if isinstance(error, asyncio.TimeoutError):
+            reason = f"`{url}` did not answer in {timeout:g} s"
+        elif isinstance(error, Error):
             reason = str(error)
-        if reason is not None and not self.closed:
-            self.engine.dial_failed(address, f"Socket errored: {reason}")
+        else:
+            reason = f"cannot connect to `{url}`: {reason_of(error)}"
+        self.engine.dial_failed(address, f"Socket errored: {reason}")
 
     async def _open(self, address: int, url: str, options: ConnectOptions) -> None:
         parts = urlsplit(url)
@@ -467,14 +491,6 @@ def _settle(waiters: Iterable[asyncio.Future[None]]) -> None:
     for waiter in waiters:
         if not waiter.done():
             waiter.set_result(None)
-
-
-def _text(error: BaseException) -> str:
-    if isinstance(error, asyncio.CancelledError):
-        return "The handler was cancelled"
-    text = str(error)
-    # Who rejects in so many words may have none.
-    return text if text or isinstance(error, RejectedError) else type(error).__name__
 
 
 def _prepare(sock: socket.socket) -> None:

@@ -7,6 +7,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, List, Optional, Set
 
+from . import _checks
 from ._engine import DestinationBase
 from .errors import ConnectionLostError, TimeoutError
 from .streams import Readable, Writable, wait_for_room
@@ -49,6 +50,9 @@ class Destination(DestinationBase):
         Raises ``TimeoutError``, and ``ClosedError`` when the peer is closed.
         """
         self._host.check_open()
+        self._host.check_loop()
+        if timeout is not None:
+            _checks.instance("timeout", timeout, (int, float), "a number of seconds")
         if self.is_ready:
             return
         waiter = asyncio.get_running_loop().create_future()

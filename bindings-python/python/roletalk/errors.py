@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 from typing import ClassVar, Dict, Type
 
@@ -152,6 +153,18 @@ class HeartbeatTimeoutError(Error, builtins.TimeoutError):
     """The remote peer did not answer a ping in time."""
 
     kind = "HEARTBEAT_TIMEOUT"
+
+
+def reason_of(error: BaseException) -> str:
+    """What the other end is told of an error of this one."""
+    if isinstance(error, asyncio.CancelledError):
+        return "The handler was cancelled"
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    # Who rejects in so many words may have none.
+    return text if text or isinstance(error, RejectedError) else type(error).__name__
 
 
 _BY_KIND = {known.kind: known for known in Error.__subclasses__()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import operator
 import platform
 import socket
 import ssl as ssl_module
@@ -21,7 +20,7 @@ from typing import (
     TypeVar,
 )
 
-from . import _engine
+from . import _checks, _engine
 from ._host import ConnectOptions, Host
 from .codec import Codec, default_codec
 from .destination import Destination
@@ -39,6 +38,8 @@ __all__ = ["Listener", "Peer"]
 
 M = TypeVar("M", bound=Middleware)
 C = TypeVar("C", bound=Callable[[Any], Any])
+
+_SSL = (ssl_module.SSLContext, type(None))
 
 
 class Listener:
@@ -122,11 +123,21 @@ class Peer:
         threads: int = 8,
         acquaintance_ssl: Optional[ssl_module.SSLContext] = None,
     ) -> None:
+        _checks.texts("tags", tags)
+        _checks.texts("keys", keys)
+        _checks.instance("limits", limits, (Limits, type(None)), "a roletalk.Limits")
+        _checks.seconds("reconnect_cap", reconnect_cap)
+        _checks.instance("reconnect_jitter", reconnect_jitter, (int, float), "a number")
+        if not 0 <= reconnect_jitter <= 1:
+            raise ValueError("reconnect_jitter must be from 0 to 1")
+        _checks.instance("threads", threads, int, "an int")
         if threads < 1:
             raise ValueError("threads must be at least 1")
-        if limits is not None and not isinstance(limits, Limits):
-            raise TypeError("limits must be roletalk.Limits")
-        codec = codec or default_codec()
+        _checks.instance("acquaintance_ssl", acquaintance_ssl, _SSL, "an ssl.SSLContext")
+        codec = default_codec() if codec is None else codec
+        for method in ("dumps", "loads"):
+            if not callable(getattr(codec, method, None)):
+                raise TypeError(f"codec must have a method `{method}`")
         limits = limits or Limits()
         self._engine = _engine.Engine(
             name=name,
@@ -262,20 +273,28 @@ class Peer:
         that does not begin with a slash and for a port over 65535, and ``ClosedError``.
         """
         self._host.check_open()
-        self._host.bind()
-        _check_ssl(ssl)
+        _checks.instance("host", host, (str, type(None)), 'a str or None, as in listen("127.0.0.1", 9000)')
+        _checks.instance("port", port, int, "an int")
+        if not 0 <= port <= 65535:
+            raise InvalidArgumentError(f"The port {port} must be from 0 to 65535")
+        _checks.instance("ssl", ssl, _SSL, "an ssl.SSLContext")
+        _checks.instance("path", path, (str, type(None)), "a str")
+        _checks.instance("sock", sock, (socket.socket, type(None)), "a socket")
         if path is not None and not path.startswith("/"):
             raise InvalidArgumentError(f"The path `{path}` must begin with /")
-        if sock is None and not (host is None or isinstance(host, str)):
-            raise TypeError('host must be a str or None, as in listen("127.0.0.1", 9000)')
-        if sock is None and not 0 <= operator.index(port) <= 65535:
-            raise InvalidArgumentError(f"The port {port} must be from 0 to 65535")
+        self._host.bind()
         try:
             sockets = [sock] if sock is not None else await _bind(self._host.loop, host, port)
-            for each in sockets:
-                each.listen(1024)
-                each.setblocking(False)
-        except OSError as error:
+            try:
+                self._host.check_open()
+                for each in sockets:
+                    each.listen(1024)
+                    each.setblocking(False)
+            except BaseException:
+                if sock is None:
+                    _close_all(sockets)
+                raise
+        except (OSError, UnicodeError) as error:
             raise IoError(f"The address cannot be listened on: {error}") from error
         tasks = [self._host.start(self._host.serve(each, ssl, path)) for each in sockets]
         scheme = "ws" if ssl is None else "wss"
@@ -307,13 +326,14 @@ class Peer:
         dial, for what is no address, for ``ssl`` with a ``ws`` address, and for headers that are none.
         """
         self._host.check_open()
-        self._host.bind()
-        _check_ssl(ssl)
+        _checks.instance("ssl", ssl, _SSL, "an ssl.SSLContext")
         if ssl is not None and not url.lower().startswith("wss:"):
             raise InvalidArgumentError(f"The address `{url}` must begin with wss:// for ssl to be used")
-        if timeout <= 0:
-            raise ValueError("timeout must be a positive number of seconds")
+        _checks.instance("server_hostname", server_hostname, (str, type(None)), "a str")
+        _checks.texts("headers", headers)
+        _checks.seconds("timeout", timeout)
         pairs: List[Tuple[str, str]] = list((headers or {}).items())
+        self._host.bind()
         address = self._engine.connect(url, permanent, pairs)
         self._host.options[address] = ConnectOptions(ssl, server_hostname, pairs, timeout)
         waiter: asyncio.Future[Unit] = self._host.loop.create_future()
@@ -381,6 +401,7 @@ class Peer:
 
         Raises ``ClosedError``. Cancelling it closes at once."""
         self._host.check_open()
+        _checks.instance("timeout", timeout, (int, float), "a number of seconds")
         self._host.bind()
         self._engine.disable_roles()
         try:
@@ -419,13 +440,13 @@ class Peer:
         return f"<Peer {self._name!r} {self.id}>"
 
 
-def _check_ssl(ssl: object) -> None:
-    if not (ssl is None or isinstance(ssl, ssl_module.SSLContext)):
-        raise TypeError("ssl must be an ssl.SSLContext")
-
-
 def _close(sock: socket.socket, _: object) -> None:
     sock.close()
+
+
+def _close_all(sockets: List[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
 
 
 async def _bind(
@@ -447,8 +468,7 @@ async def _bind(
             sock.bind((address[0], port, *address[2:]))
             port = sock.getsockname()[1]
     except BaseException:
-        for sock in sockets:
-            sock.close()
+        _close_all(sockets)
         raise
     return sockets
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Generator, List, Optional, Tuple, Type, TypeVar, Union
 
-from .errors import StreamClosedError, TimeoutError
+from .errors import StreamClosedError, TimeoutError, reason_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -106,12 +106,13 @@ class _Stream:
     def abort(self, reason: str = "") -> None:
         """Breaks off, with a reason for the other end. Does nothing when the stream has ended."""
         if not self._closed:
-            self._closed = True
             if self._number is not None:
                 self._host.engine.close_stream(self._unit_number, self._number, reason)
+            self._closed = True
 
     def __del__(self) -> None:
         if not self._closed and self._number is not None:
+            self._closed = True
             close = self._host.engine.close_stream
             self._host.hand_over(close, self._unit_number, self._number, self._DROPPED)
 
@@ -183,7 +184,7 @@ class Readable(_Stream):
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
-        self.abort("" if error is None else str(error))
+        self.abort("" if error is None else reason_of(error))
 
 
 class Writable(_Stream):
@@ -230,7 +231,7 @@ class Writable(_Stream):
         traceback: Optional[TracebackType],
     ) -> None:
         if error is not None:
-            self.abort(str(error) or type(error).__name__)
+            self.abort(reason_of(error))
         elif not self._closed:
             try:
                 await self.finish()

@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import os
 import threading
 from typing import (
     TYPE_CHECKING,
@@ -72,6 +73,7 @@ class _Loop:
         self._ended = False
         # A daemon: a script that forgets to close its peer must be able to end.
         self._thread = threading.Thread(target=self._work, name="roletalk loop", daemon=True)
+        self._process = os.getpid()
         self._thread.start()
 
     def _work(self) -> None:
@@ -87,6 +89,10 @@ class _Loop:
             raise RuntimeError(
                 "a handler in the peer's own event loop cannot wait for it: make it a plain function"
             )
+        if self._process != os.getpid():
+            work.close()
+            text = "The peer belongs to the parent process: make a new one after a fork"
+            raise ClosedError(text)
         with self._lock:
             if self._ended:
                 work.close()

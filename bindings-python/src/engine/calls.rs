@@ -33,8 +33,9 @@ use super::{
 use crate::{
     context::{Context, Kind},
     data::{Codec, utf8, with_payload},
-    destination::{limit, time},
+    destination::{limit, seconds},
     error::{exception, failure},
+    exit::Inside,
     guard::Guarded,
     host::Host,
     routes::Mode,
@@ -113,10 +114,7 @@ impl Engine {
         }
         set_limits(&mut config.limits, limits)?;
         let (cap, jitter) = reconnect;
-        if !(0.0..=1.0).contains(&jitter) {
-            return Err(PyValueError::new_err("reconnect_jitter must be from 0 to 1"));
-        }
-        config.reconnect.cap = time("reconnect_cap", cap)?;
+        config.reconnect.cap = seconds("reconnect_cap", cap)?;
         config.reconnect.jitter = jitter;
         config.runtime = runtime;
         config.wall_clock =
@@ -202,6 +200,7 @@ impl Engine {
     fn flush(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
+        let _inside = Inside::enter(py);
         // What handlers send meanwhile is written here, too.
         this.armed.store(true, Relaxed);
         let written = this.bury_stillborn(py, now).and_then(|()| Engine::write_all(slf, now));
@@ -430,8 +429,12 @@ impl Engine {
     }
 
     /// An address could not be dialed.
-    fn dial_failed(slf: &Bound<'_, Self>, address: u64, reason: String) -> PyResult<()> {
-        let error = Error::new(ErrorKind::ConnectFailed, reason);
+    fn dial_failed(
+        slf: &Bound<'_, Self>,
+        address: u64,
+        reason: &Bound<'_, PyString>,
+    ) -> PyResult<()> {
+        let error = Error::new(ErrorKind::ConnectFailed, reason.to_string_lossy().into_owned());
         Engine::with_state(slf, |state, now| {
             state.engine.dial_failed(AddressId(address), error, now);
         })
@@ -495,10 +498,14 @@ impl Engine {
     }
 
     /// The handler of a context has failed.
-    fn fail(slf: &Bound<'_, Self>, context: &Bound<'_, Context>, reason: &str) -> PyResult<()> {
+    fn fail(
+        slf: &Bound<'_, Self>,
+        context: &Bound<'_, Context>,
+        reason: &Bound<'_, PyString>,
+    ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
-        this.finish(py, context.get().ticket, Err(reason), now);
+        this.finish(py, context.get().ticket, Err(&reason.to_string_lossy()), now);
         this.arm(py)
     }
 
@@ -638,17 +645,20 @@ impl Engine {
         Ok(finished.is_some())
     }
 
-    /// Forgets a stream; when it is not at its end, the other end is told why. Does nothing where a
-    /// stream cannot be used any more.
-    fn close_stream(slf: &Bound<'_, Self>, unit: u64, stream: u64, reason: &str) -> PyResult<()> {
+    /// Forgets a stream; when it is not at its end, the other end is told why.
+    fn close_stream(
+        slf: &Bound<'_, Self>,
+        unit: u64,
+        stream: u64,
+        reason: &Bound<'_, PyString>,
+    ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
-        if this.enter(py).is_err() {
-            return Ok(());
-        }
+        this.enter(py)?;
+        let reason = reason.to_string_lossy();
         let key = (UnitId(unit), StreamId(stream));
         let waiter = lock(&this.table).streams.remove(&key);
         wake(py, waiter);
-        Engine::with_unit(slf, key.0, |unit, _| unit.close_stream(key.1, reason))?;
+        Engine::with_unit(slf, key.0, |unit, _| unit.close_stream(key.1, &reason))?;
         Ok(())
     }
 

@@ -155,7 +155,8 @@ impl Engine {
             Err(error) => {
                 let reason = text_of(error.value(py));
                 self.finish(py, ticket, Err(&reason), now);
-                return self.tell(py, "bad_data", (unit_object, reason));
+                let told = self.tell(py, "bad_data", (unit_object, reason));
+                return if error.is_instance_of::<PyException>(py) { told } else { Err(error) };
             }
         };
         let (mode, names) = (found.mode, (found.role, found.event));

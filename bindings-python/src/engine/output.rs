@@ -6,7 +6,7 @@ use pyo3::{intern, prelude::*, types::PyBytes};
 use roletalk::engine::Moment;
 
 use super::{Engine, dispatch::Dispatched, lock};
-use crate::{state::Action, table::Timer};
+use crate::{exit::Inside, state::Action, table::Timer};
 
 /// How far writing and what follows has come.
 pub(super) enum Progress {
@@ -21,6 +21,7 @@ impl Engine {
     /// have more to write.
     pub(super) fn after_input(slf: &Bound<'_, Engine>, now: Moment) -> PyResult<()> {
         let this = slf.get();
+        let _inside = Inside::enter(slf.py());
         // What handlers send now goes out in any case.
         let armed = this.armed.swap(true, Relaxed);
         let dispatched = Engine::dispatch(slf, now);

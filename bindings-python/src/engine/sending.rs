@@ -9,7 +9,7 @@ use roletalk::{
 };
 
 use super::{Engine, lock, lost};
-use crate::{error::exception, state::State, table::Waiting};
+use crate::{error::exception, exit::Inside, state::State, table::Waiting};
 
 /// Cancelled requests are looked for when there are more waiting than this, and twice as many as
 /// after the last time.
@@ -83,6 +83,7 @@ impl Engine {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
         let host = this.host(py)?;
+        let _inside = Inside::enter(py);
         let future = host.create_future.bind(py).call0()?;
         let kept = future.clone().unbind();
         let (outcome, must_sweep) = {

@@ -6,14 +6,14 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
     prelude::*,
-    types::{PyDict, PyList},
+    types::{PyDict, PyInt, PyList},
 };
 use roletalk::{
     ErrorKind,
     engine::{Limits, UnitStats},
 };
 
-use crate::{destination::time, error::failure};
+use crate::{destination::seconds, error::failure};
 
 pub(super) fn headers_of(py: Python<'_>, pairs: Vec<(String, String)>) -> PyResult<HeaderMap> {
     let mut headers = HeaderMap::new();
@@ -48,11 +48,20 @@ pub(super) fn take_socket(_socket: &Bound<'_, PyAny>) -> PyResult<TcpStream> {
 pub(super) fn set_limits(limits: &mut Limits, given: &Bound<'_, PyDict>) -> PyResult<()> {
     for (name, value) in given {
         let name: String = name.extract()?;
-        let size = || {
-            let text = "must be a whole number that is not negative";
-            value.extract().map_err(|_| PyValueError::new_err(format!("Limits.{name} {text}")))
+        let size = || -> PyResult<usize> {
+            let number = value
+                .cast::<PyInt>()
+                .map_err(|_| PyTypeError::new_err(format!("Limits.{name} must be an int")))?;
+            let range =
+                || PyValueError::new_err(format!("Limits.{name} must be from 0 to {}", usize::MAX));
+            number.extract().map_err(|_| range())
         };
-        let time = || -> PyResult<Duration> { time(&format!("Limits.{name}"), value.extract()?) };
+        let time = || -> PyResult<Duration> {
+            let number = value.extract().map_err(|_| {
+                PyTypeError::new_err(format!("Limits.{name} must be a number of seconds"))
+            })?;
+            seconds(&format!("Limits.{name}"), number)
+        };
         match name.as_str() {
             "message_size" => limits.message_size = size()?,
             "handshake_message_size" => limits.handshake_message_size = size()?,

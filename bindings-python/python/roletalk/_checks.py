@@ -1,0 +1,28 @@
+"""What arguments have to be, checked before anything is changed."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Optional, Tuple, Type, Union
+
+
+def instance(name: str, value: Any, kind: Union[Type[Any], Tuple[Type[Any], ...]], what: str) -> None:
+    """Raises ``TypeError`` for what is of another kind."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {what}, not {type(value).__name__}")
+
+
+def seconds(name: str, value: Any) -> None:
+    """Raises for what is no positive number."""
+    instance(name, value, (int, float), "a number of seconds")
+    if not value > 0:
+        raise ValueError(f"{name} must be a positive number of seconds")
+
+
+def texts(name: str, value: Optional[Mapping[str, str]]) -> None:
+    """Raises for what is neither None nor a mapping of texts to texts."""
+    if value is None:
+        return
+    instance(name, value, Mapping, "a mapping of str to str")
+    for key, text in value.items():
+        instance(f"a key of {name}", key, str, "a str")
+        instance(f"{name}[{key!r}]", text, str, "a str")
