@@ -6,7 +6,7 @@ SECONDS_OF_FUZZ ?= 60
 FUZZ_TARGETS = frames handshake websocket stream
 
 PYTHON ?= python3
-MEMCHECK_PYTHON = data messages requests streams roles events limits
+MEMCHECK_PYTHON = data messages requests streams roles events limits hostile
 VENV ?= .venv
 VENV_PYTHON = $(VENV)/bin/python
 # The extension module needs CPython 3.9.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import socket
 import threading
 from typing import Any, Callable, List, Optional
 
@@ -319,3 +320,54 @@ peer.close()
 """
     told = "The peer belongs to the parent process: make a new one after a fork"
     assert run(program, "-W", "ignore").stdout.splitlines() == [told, "x"]
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "timeout"), reason="Python 3.11 has it")
+async def test_asyncio_timeout_at_every_await(pair: Pair) -> None:
+    role = pair.role()
+    silent = socket.create_server(("127.0.0.1", 0))
+    port = silent.getsockname()[1]
+
+    async def never(ctx: Context) -> None:
+        await asyncio.Event().wait()
+
+    async def idle(ctx: Context) -> None:
+        stream = ctx.accept()
+        await asyncio.Event().wait()
+        stream.abort()
+
+    role.on_request("never", never)
+    for register in (role.on_readable, role.on_writable):
+        register("never", never)
+        register("idle", idle)
+    role.on_request("echo", lambda ctx: ctx.data, inline=True)
+    destination = await pair.destination()
+    writer = await destination.writable("idle")
+    reader = await destination.readable("idle")
+    waits: List[Callable[[], Any]] = [
+        lambda: destination.request("never"),
+        lambda: destination.survey("never").all(),
+        lambda: destination.readable("never"),
+        lambda: destination.writable("never"),
+        lambda: writer.write(bytes(8 << 20)),
+        lambda: writer.finish(),
+        lambda: reader.read(),
+        lambda: reader.read(1),
+        lambda: pair.client.destination("none").wait_ready(),
+        lambda: pair.client.connect(f"ws://127.0.0.1:{port}", permanent=False),
+        lambda: pair.unit.wait_closed(),
+        lambda: pair.client.events().__anext__(),
+    ]
+    for wait in waits:
+        with pytest.raises(asyncio.TimeoutError):
+            async with asyncio.timeout(0.01):
+                await wait()
+    assert await destination.request("echo", 1) == 1
+    writer.abort()
+    reader.abort()
+    (counters,) = pair.client.stats().units.values()
+    assert (counters.waiting, counters.streams) == (0, 0)
+    with pytest.raises(asyncio.TimeoutError):
+        async with asyncio.timeout(0.01):
+            await pair.worker.drain(LIMIT)
+    silent.close()

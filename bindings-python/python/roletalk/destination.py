@@ -220,8 +220,11 @@ class Survey:
             future.cancel()
 
     async def all(self) -> List[UnitAnswer]:
-        """All answers, in the order of arrival."""
-        return [answer async for answer in self]
+        """All answers, in the order of arrival. Cancelling it gives up waiting."""
+        try:
+            return [answer async for answer in self]
+        finally:
+            self.cancel()
 
     def __aiter__(self) -> Survey:
         return self
