@@ -48,6 +48,51 @@ async def test_reading(pair: Pair) -> None:
     assert await stream.read() == b""
 
 
+async def test_reading_by_count(pair: Pair) -> None:
+    more = asyncio.Event()
+
+    @pair.role().on_writable("download")
+    async def download(ctx: Context) -> None:
+        async with ctx.accept() as stream:
+            await stream.write(b"0123")
+            await more.wait()
+            await stream.write(b"456789")
+
+    destination = await pair.destination()
+    stream = await destination.readable("download")
+    assert await stream.read(0) == b""
+    assert await stream.readexactly(0) == b""
+    assert await stream.readexactly(2) == b"01"
+    # Neither kind of reading loses what it had when it is cancelled.
+    for reading in (stream.readexactly(5), stream.read()):
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(reading, 0.01)
+    assert await stream.read(1) == b"2"
+    more.set()
+    assert await stream.readexactly(6) == b"345678"
+    with pytest.raises(ValueError):
+        await stream.readexactly(-1)
+    with pytest.raises(asyncio.IncompleteReadError) as incomplete:
+        await stream.readexactly(2)
+    assert (incomplete.value.partial, incomplete.value.expected) == (b"9", 2)
+    assert await stream.readexactly(0) == await stream.read(1) == b""
+
+
+async def test_what_was_read_before_an_error_is_not_lost(pair: Pair) -> None:
+    @pair.role().on_writable("download")
+    async def download(ctx: Context) -> None:
+        stream = ctx.accept()
+        await stream.write(b"some")
+        raise roletalk.RejectedError("broken")
+
+    stream = await (await pair.destination()).readable("download")
+    with pytest.raises(roletalk.StreamClosedError, match="broken"):
+        await stream.read()
+    assert await stream.read(100) == b"some"
+    with pytest.raises(roletalk.StreamClosedError):
+        await stream.read(100)
+
+
 async def test_a_writer_waits_for_its_reader(connect: Connect) -> None:
     pair = await connect(worker={"limits": roletalk.Limits(stream_window=100_000)})
     read = asyncio.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any, Generator, List, Optional, Tuple, Type, TypeVar, Union
 
 from .errors import StreamClosedError, TimeoutError, reason_of
@@ -130,53 +131,78 @@ class Readable(_Stream):
     the connection as ``ConnectionLostError``.
     """
 
-    _rest = b""
+    _piece = b""
+    _at = 0
+    """How much of the piece was read."""
     _ended = False
 
     async def read(self, limit: int = -1) -> bytes:
         """The next bytes, at most ``limit``; without a limit, all to the end. Empty at the end.
 
-        Cancelling it loses nothing, unless there is no limit.
+        Cancelling it loses nothing.
         """
+        if limit < 0:
+            return b"".join(await self._collect(sys.maxsize))
+        if limit > 0:
+            await self._fill()
+        return self._take(limit)
+
+    async def readexactly(self, count: int) -> bytes:
+        """The next ``count`` bytes.
+
+        Raises ``asyncio.IncompleteReadError``, with what there was, when the stream ends before. Cancelling
+        it loses nothing.
+        """
+        if count < 0:
+            raise ValueError("count must not be negative")
+        read = b"".join(await self._collect(count))
+        if len(read) < count:
+            raise asyncio.IncompleteReadError(read, count)
+        return read
+
+    async def _collect(self, count: int) -> List[bytes]:
+        """So many bytes, less only at the end."""
+        pieces: List[bytes] = []
+        try:
+            while count > 0 and await self._fill():
+                pieces.append(self._take(count))
+                count -= len(pieces[-1])
+        except BaseException:
+            self._piece, self._at = b"".join((*pieces, self._piece[self._at :])), 0
+            raise
+        return pieces
+
+    async def _fill(self) -> bool:
+        """Sees to it that there is something to take; False at the end."""
         if self._request is not None:
             await self._open()
-        if limit >= 0:
-            piece = await self._next()
-            self._rest = piece[limit:]
-            return piece[:limit]
-        pieces: List[bytes] = []
-        while True:
-            piece = await self._next()
-            if not piece:
-                return b"".join(pieces)
-            pieces.append(piece)
-
-    async def _next(self) -> bytes:
-        if self._rest:
-            piece, self._rest = self._rest, b""
-            return piece
-        if self._ended:
-            return b""
-        while True:
+        while self._at == len(self._piece):
+            if self._ended:
+                return False
             read = self._host.engine.read_stream(self._unit_number, self._check())
             if read is None:
                 await self._moved()
-                continue
-            if not read:
+            elif read:
+                self._piece, self._at = read, 0
+            else:
                 self._ended = True
                 self.abort()
-            return read
+        return True
+
+    def _take(self, limit: int) -> bytes:
+        start, self._at = self._at, min(self._at + limit, len(self._piece))
+        taken = self._piece[start : self._at]
+        if self._at == len(self._piece):
+            self._piece, self._at = b"", 0
+        return taken
 
     def __aiter__(self) -> Readable:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._request is not None:
-            await self._open()
-        piece = await self._next()
-        if not piece:
+        if not await self._fill():
             raise StopAsyncIteration
-        return piece
+        return self._take(len(self._piece))
 
     async def __aexit__(
         self,

@@ -254,6 +254,7 @@ class Readable(_Context, _Iterable[bytes]):
     unit = _Value(_streams.Readable, lambda stream: stream.unit)
     answer = _Value(_streams.Readable, lambda stream: stream.answer)
     read = _awaited(_streams.Readable.read)
+    readexactly = _awaited(_streams.Readable.readexactly)
     abort = _called(_streams.Readable.abort)
 
     def __enter__(self) -> Readable:
