@@ -883,7 +883,8 @@ typedef struct {
      */
     uint64_t queue_per_connection;
     /**
-     * Bytes that wait to be written to all connections. Default 256 MiB; as above.
+     * Bytes that wait to be written to all connections. Default 256 MiB; as above. As many again may be kept
+     * for what was asked without waiting and has to wait for room; beyond that such calls are RT_OVERLOADED.
      */
     uint64_t queue_per_peer;
     /**
@@ -1431,9 +1432,11 @@ int32_t rt_destination_request(rt_destination destination,
 /**
  * Asks, without waiting: `handler` is called with the answer, once. `options` may be NULL. `operation`,
  * which may be NULL, is set to a handle to cancel it with; the caller frees it with
- * rt_operation_free. `handler.drop` is called after that, or when this fails.
+ * rt_operation_free. `handler.drop` is called after that, or when this fails. A request for which there is
+ * no room in the unit's queue is kept until there is.
  *
- * Errors: RT_NO_UNIT, RT_CONNECTION_LOST, RT_OVERLOADED, RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT,
+ * Errors: RT_NO_UNIT, RT_CONNECTION_LOST, RT_OVERLOADED when too many requests wait for answers, or for room
+ * (`queue_per_peer` bounds the bytes of these), RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT,
  * RT_CLOSED, RT_INVALID_HANDLE: then there is no call. By callback: RT_REJECTED, RT_TIMEOUT,
  * RT_CONNECTION_LOST, RT_CANCELED. Any thread, also inside callbacks.
  */

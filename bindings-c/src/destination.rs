@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     closure::{Closure, rt_drop},
+    keep::Keep,
     operation::*,
     options::{self, read_or_default, sized},
     queue::{self, Queue},
@@ -32,6 +33,7 @@ use crate::{
 pub(crate) struct DestinationObject {
     pub(crate) destination: Destination,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) keep: Arc<Keep>,
     pub(crate) runtime: Handle,
 }
 
@@ -168,10 +170,9 @@ fn owned(payload: Payload<'_>) -> Data {
 }
 
 impl Given<'_> {
-    fn survey(self) -> Result<(Arc<DestinationObject>, Survey), Failure> {
-        let Given { object, event, payload, options } = self;
+    fn survey(self, data: Data) -> Result<(Arc<DestinationObject>, Survey), Failure> {
+        let Given { object, event, options, .. } = self;
         options.not_for_units()?;
-        let data = owned(payload);
         let survey = object.destination.survey_within(event, data, options.asking()?.timeout);
         Ok((object, survey))
     }
@@ -360,9 +361,11 @@ pub unsafe extern "C" fn rt_destination_request(
 
 /// Asks, without waiting: `handler` is called with the answer, once. `options` may be NULL. `operation`,
 /// which may be NULL, is set to a handle to cancel it with; the caller frees it with
-/// rt_operation_free. `handler.drop` is called after that, or when this fails.
+/// rt_operation_free. `handler.drop` is called after that, or when this fails. A request for which there is
+/// no room in the unit's queue is kept until there is.
 ///
-/// Errors: RT_NO_UNIT, RT_CONNECTION_LOST, RT_OVERLOADED, RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT,
+/// Errors: RT_NO_UNIT, RT_CONNECTION_LOST, RT_OVERLOADED when too many requests wait for answers, or for room
+/// (`queue_per_peer` bounds the bytes of these), RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT,
 /// RT_CLOSED, RT_INVALID_HANDLE: then there is no call. By callback: RT_REJECTED, RT_TIMEOUT,
 /// RT_CONNECTION_LOST, RT_CANCELED. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
@@ -390,9 +393,13 @@ pub unsafe extern "C" fn rt_destination_request_async(
             Err((completion, Some(error))) => return completion.refuse(error.into()),
         };
         // It has to wait for room.
-        let data = owned(payload);
+        let kept = match object.keep.copy(payload) {
+            Ok(kept) => kept,
+            Err(failure) => return completion.refuse(failure),
+        };
         let (event, to) = (Box::<str>::from(event), object.clone());
-        let waiting = async move { asking.request(&to.destination, &event, data.payload()).await };
+        let waiting =
+            async move { asking.request(&to.destination, &event, kept.data.payload()).await };
         // SAFETY: as above.
         unsafe { start(waiting, completion, operation, |answer| Outcome::of(Ok(answer))) }
     })
@@ -458,7 +465,8 @@ pub unsafe extern "C" fn rt_destination_survey(
         // SAFETY: the contract of pointers in the header's introduction.
         let given = unsafe { given(destination, event, data, options) }?;
         check_out(survey, "survey")?;
-        let (object, made) = given.survey()?;
+        let data = owned(given.payload);
+        let (object, made) = given.survey(data)?;
         let runtime = object.runtime.clone();
         let id = table::insert(Arc::new(SurveyObject { survey: Mutex::new(made), runtime }));
         // SAFETY: as above.
@@ -532,9 +540,11 @@ pub unsafe extern "C" fn rt_destination_survey_async(
         // SAFETY: the contract of pointers in the header's introduction, here and below.
         let given = unsafe { given(destination, event, data, options) }?;
         check_optional(operation, "operation")?;
-        let (object, mut survey) = given.survey()?;
+        let kept = given.object.keep.copy(given.payload)?;
+        let (object, mut survey) = given.survey(kept.data.clone())?;
         let closure = closure.bind(&object.queue)?;
         let hearing = async move {
+            let _kept = kept;
             let mut remaining = survey.asked();
             while let Some((unit, answer)) = survey.next().await {
                 remaining -= 1;
@@ -648,9 +658,10 @@ impl Given<'_> {
     ) -> Result<(), Failure> {
         let Given { object, event, payload, options } = self;
         let asking = options.asking()?;
+        let (event, kept) = (Box::<str>::from(event), object.keep.copy(payload)?);
         let completion = Completion::new(closure, &object.queue, invoke_opened::<S>)?;
-        let (event, data) = (Box::<str>::from(event), owned(payload));
         let opening = async move {
+            let data = kept.data.clone();
             let opened = asking.open::<S>(&object.destination, &event, data).await?;
             Ok((opened, object.queue.clone()))
         };

@@ -143,9 +143,8 @@ struct Detour {
 
 impl Exchange {
     fn new(context: Context, deferred: Deferred, handler: Arc<Handler>) -> Exchange {
-        let [peer, role] = &handler.layers;
-        let layers: Vec<_> = [peer.list(), role.list()].into_iter().flatten().flatten().collect();
-        let detour = (!layers.is_empty()).then(|| {
+        let detour = handler.layers.iter().any(|layers| layers.any()).then(|| {
+            let layers = handler.layers.iter().flat_map(|layers| layers.list()).collect();
             Box::new(Detour { layers, at: 0, data: None, observers: Vec::new(), outcome: None })
         });
         Exchange { context, deferred: Some(deferred), handler, detour }

@@ -10,6 +10,7 @@ pub mod data;
 pub mod destination;
 pub mod event;
 pub mod incoming;
+pub mod keep;
 pub mod log;
 pub mod operation;
 pub mod options;

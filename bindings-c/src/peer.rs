@@ -19,6 +19,7 @@ use crate::{
     closure::Closure,
     destination::DestinationObject,
     incoming::rt_incoming_handler,
+    keep::Keep,
     operation::*,
     options::{self, read_or_default, sized},
     process,
@@ -64,7 +65,8 @@ pub struct rt_limits {
     pub running_handlers: u64,
     /// Bytes that wait to be written to one connection. Default 1 MiB; at the bound, sending waits.
     pub queue_per_connection: u64,
-    /// Bytes that wait to be written to all connections. Default 256 MiB; as above.
+    /// Bytes that wait to be written to all connections. Default 256 MiB; as above. As many again may be kept
+    /// for what was asked without waiting and has to wait for room; beyond that such calls are RT_OVERLOADED.
     pub queue_per_peer: u64,
     /// Open streams with one unit. Default 4 096; further ones are RT_OVERLOADED.
     pub streams: u64,
@@ -292,6 +294,7 @@ sized!(rt_limits rt_connect_options rt_listen_options rt_peer_options rt_peer_st
 pub(crate) struct PeerObject {
     pub(crate) peer: Peer,
     pub(crate) queue: Arc<Queue>,
+    keep: Arc<Keep>,
     runtime: Handle,
     layers: Arc<Layers>,
     owned: Arc<Mutex<Owned>>,
@@ -345,11 +348,17 @@ fn io_error(error: std::io::Error) -> Failure {
 }
 
 impl PeerObject {
-    fn new(peer: Peer, runtime: Runtime, queue: Arc<Queue>) -> Result<PeerObject, Failure> {
+    fn new(
+        peer: Peer,
+        runtime: Runtime,
+        queue: Arc<Queue>,
+        keep: Arc<Keep>,
+    ) -> Result<PeerObject, Failure> {
         let (stop, stopped) = oneshot::channel();
         let object = PeerObject {
             peer: peer.clone(),
             queue: queue.clone(),
+            keep,
             runtime: runtime.handle().clone(),
             layers: Arc::default(),
             owned: Arc::default(),
@@ -496,6 +505,7 @@ pub unsafe extern "C" fn rt_peer_new(options: *const rt_peer_options, peer: *mut
         let options = unsafe { read_or_default(options) }?;
         let queue = Queue::new(options.callbacks)?;
         let mut builder = Peer::builder().friendly(options.unfriendly == 0);
+        let mut limits = Limits::default();
         // SAFETY: as above.
         unsafe {
             builder = builder.name(options.name.get("name")?);
@@ -505,8 +515,9 @@ pub unsafe extern "C" fn rt_peer_new(options: *const rt_peer_options, peer: *mut
             for key in elements(options.keys, options.key_count, "keys")? {
                 builder = builder.preshared_key(key.key.get("key")?, key.value.get("value")?);
             }
-            if let Some(limits) = options::read(options.limits)? {
-                builder = builder.limits(|to| limits.apply(to));
+            if let Some(given) = options::read(options.limits)? {
+                given.apply(&mut limits);
+                builder = builder.limits(|to| given.apply(to));
             }
             if let Some(acquaintance) = options::read(options.acquaintance)? {
                 builder = builder.acquaintance_options(acquaintance.get()?);
@@ -541,7 +552,12 @@ pub unsafe extern "C" fn rt_peer_new(options: *const rt_peer_options, peer: *mut
                 return Err(error.into());
             }
         };
-        let id = table::insert(Arc::new(PeerObject::new(built, runtime, queue)?));
+        let id = table::insert(Arc::new(PeerObject::new(
+            built,
+            runtime,
+            queue,
+            Keep::new(limits.queue_per_peer),
+        )?));
         // SAFETY: as above.
         unsafe { put(peer, rt_peer { id }, "peer") }
     })
@@ -706,7 +722,8 @@ pub unsafe extern "C" fn rt_peer_destination(
         let mut owned = object.owned()?;
         let handle = *owned.destinations.entry(role.to_owned()).or_insert_with(|| {
             let (queue, runtime) = (object.queue.clone(), object.runtime.clone());
-            let destination = DestinationObject { destination: made, queue, runtime };
+            let keep = object.keep.clone();
+            let destination = DestinationObject { destination: made, queue, keep, runtime };
             rt_destination { id: table::insert(Arc::new(destination)) }
         });
         // SAFETY: as above.

@@ -637,16 +637,26 @@ fn lend_new_unit(unit: Unit) -> u64 {
 /// Runs a handler that is to answer what is in `slot`, which it may take out: it is told the number of
 /// the handle of that and that of the unit. Not while the thread ends: nothing is known of callbacks then.
 pub(crate) fn lend_exchange(slot: &mut Option<Exchange>, call: impl FnOnce(u64, rt_unit)) {
-    let Some(context) = slot.as_ref().map(Exchange::context) else { return };
-    let known = with_frame(|frame| frame.handle_if(|known| context.is_from(known)));
-    let Some(known) = known else { return };
-    let unit = known.unwrap_or_else(|| lend_new_unit(context.unit()));
-    let lent = NonNull::from(slot);
-    let number = with_frame(|frame| {
-        frame.exchange = Some(lent);
+    let lend = |frame: &mut Frame, slot: &mut Option<Exchange>| {
         frame.number = frame.numbers.next();
+        frame.exchange = Some(NonNull::from(slot));
         frame.number
+    };
+    let known = with_frame(|frame| {
+        let context = slot.as_ref().map(Exchange::context)?;
+        let unit = frame.handle_if(|known| context.is_from(known))?;
+        Some((lend(frame, slot), unit))
     });
+    let (number, unit) = match known.flatten() {
+        Some((number, unit)) => (Some(number), unit),
+        None => {
+            let Some(unit) = slot.as_ref().map(|exchange| exchange.context().unit()) else {
+                return;
+            };
+            let unit = lend_new_unit(unit);
+            (with_frame(|frame| lend(frame, slot)), unit)
+        }
+    };
     if let Some(number) = number {
         call(number, rt_unit { id: unit });
         // Dropped without the frame.

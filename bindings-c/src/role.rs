@@ -29,9 +29,12 @@ impl Layers {
         self.any.store(true, Ordering::Release);
     }
 
-    pub(crate) fn list(&self) -> Option<Vec<Arc<IncomingClosure>>> {
-        let any = self.any.load(Ordering::Acquire);
-        any.then(|| self.list.read().unwrap_or_else(PoisonError::into_inner).clone())
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn list(&self) -> Vec<Arc<IncomingClosure>> {
+        self.list.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lets go of all, when the peer ends.

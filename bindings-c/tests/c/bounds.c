@@ -199,6 +199,70 @@ static void closing_without_room(void) {
     sender_destroy(&s);
 }
 
+/* Asking without waiting. */
+
+typedef struct {
+    /* The first, for count_drop. */
+    counter drops;
+    counter answers;
+} asker;
+
+static void on_answer(void *user_data, const rt_reply *reply) {
+    (void)reply;
+    count(&((asker *)user_data)->answers);
+}
+
+/* What finds no room is kept, up to a bound; then asking fails, and later it goes on. */
+static void asking_without_room(void) {
+    const long kept = 64;
+    blocker b;
+    counter_init(&b.entered);
+    CHECK(pthread_mutex_init(&b.busy, NULL) == 0);
+    pthread_mutex_lock(&b.busy);
+    rt_limits small = limits();
+    small.queue_per_connection = 16 * SIZE;
+    /* With 1 KiB besides the payload. */
+    small.queue_per_peer = kept * 2 * SIZE;
+    pair p;
+    p.server = new_peer("server", RT_CALLBACKS_INLINE);
+    p.client = bounded_peer(RT_CALLBACKS_THREAD, &small);
+    listen_and_connect(&p);
+    handle(&p, RT_MESSAGE, "block", block, &b);
+    OK(rt_destination_send(p.to, RT_STR("block"), rt_null(), NULL));
+    /* From now on the server reads nothing. */
+    wait_count(&b.entered, 1);
+    rt_send_options options = at_once();
+    static const char bytes[SIZE] = {0};
+    int32_t status;
+    do {
+        status = rt_destination_send(p.to, RT_STR("m"), rt_binary(bytes, SIZE), &options);
+    } while (status == RT_OK);
+    CHECK(status == RT_OVERLOADED);
+    asker a;
+    counter_init(&a.drops), counter_init(&a.answers);
+    const rt_reply_handler handler = handler_rt_reply_handler(on_answer, &a, count_drop);
+    const rt_data data = rt_binary(bytes, SIZE);
+    /* The kernel may still take some. */
+    long asked = 0, refused = 0;
+    while (asked < 100 * kept && refused == 0) {
+        status = rt_destination_request_async(p.to, RT_STR("r"), data, NULL, handler, NULL);
+        CHECK(status == RT_OK || status == RT_OVERLOADED);
+        if (status == RT_OK)
+            asked++;
+        else
+            refused++;
+    }
+    CHECK(refused == 1 && asked >= kept);
+    pthread_mutex_unlock(&b.busy);
+    wait_count(&a.answers, asked);
+    OK(rt_destination_request_async(p.to, RT_STR("r"), data, NULL, handler, NULL));
+    wait_count(&a.answers, asked + 1);
+    close_pair(&p);
+    CHECK(counted(&a.answers) == asked + 1 && counted(&a.drops) == asked + 1 + refused);
+    pthread_mutex_destroy(&b.busy);
+    counter_destroy(&b.entered), counter_destroy(&a.drops), counter_destroy(&a.answers);
+}
+
 /* What waits for handlers. */
 
 #define LARGE (16 << 10)
@@ -255,6 +319,7 @@ int main(void) {
     room(RT_CALLBACKS_POLL);
     no_unit_and_one_unit();
     closing_without_room();
+    asking_without_room();
     unheard(RT_CALLBACKS_THREAD);
     unheard(RT_CALLBACKS_POLL);
     puts("bounds: ok");

@@ -349,16 +349,16 @@ impl Dispatcher {
         kind: Kind,
     ) -> Result<(Arc<Handler>, Option<Chain>), String> {
         let at = shared.changes.count();
-        let (name, event) = (incoming.role(), incoming.event());
         if let Some(found) = &self.found
             && found.at == at
             && found.kind == kind
-            && *found.handler.names.event == *event
-            && found.role.name() == name
+            && incoming.names()
+                == (found.role.name().as_bytes(), found.handler.names.event.as_bytes())
             && found.role.is_active()
         {
             return Ok((found.handler.clone(), None));
         }
+        let (name, event) = (incoming.role(), incoming.event());
         let roles = shared.roles.load();
         let role = roles.get(name).ok_or_else(|| engine::role_not_registered(name))?;
         if !role.is_active() {
