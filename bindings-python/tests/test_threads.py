@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
 import sys
 import sysconfig
 import threading
-from typing import Any, Awaitable, Callable, Dict, List
+from typing import Any, Awaitable, Callable, Dict, List, Optional, cast
 
 import pytest
 
 import roletalk
+from roletalk import Context
+from roletalk._pool import Pool
 
 from .conftest import LIMIT, Connect, Pair, until
 
@@ -22,8 +25,6 @@ from .conftest import LIMIT, Connect, Pair, until
 def test_the_module_needs_no_interpreter_lock() -> None:
     # Importing a module that needs it, such as an event loop's, switches it on for the process.
     code = "import roletalk, sys; sys.exit(sys._is_gil_enabled())"
-    import subprocess
-
     assert subprocess.run([sys.executable, "-W", "error", "-c", code]).returncode == 0
 
 
@@ -230,3 +231,33 @@ async def test_many_handlers_in_threads(pair: Pair) -> None:
     for _ in range(5):
         futures = [destination.request("work", n, timeout=LIMIT) for n in range(1000)]
         assert await asyncio.gather(*futures) == list(range(1, 1001))
+
+
+async def test_an_answer_that_raises_takes_no_other_with_it() -> None:
+    loop = asyncio.get_running_loop()
+    raised: "asyncio.Future[Any]" = loop.create_future()
+    loop.set_exception_handler(lambda _, context: raised.set_result(context["exception"]))
+    third, got = threading.Event(), []
+    all_there: "asyncio.Future[None]" = loop.create_future()
+    pool = Pool(loop, 1)
+
+    def done(ctx: Any, value: Any, error: Optional[BaseException]) -> None:
+        if value == 0:
+            raise ValueError("first")
+        got.append(value)
+        if len(got) == 2:
+            all_there.set_result(None)
+
+    def handler(number: Any) -> Any:
+        if number == 2:
+            third.set()
+        return number
+
+    for number in range(3):
+        pool.submit(handler, cast(Context, number), done)
+    # The loop is busy until all have ended, or nearly so.
+    assert third.wait(LIMIT)
+    assert str(await raised) == "first"
+    await asyncio.wait_for(all_there, LIMIT)
+    assert got == [1, 2]
+    pool.close()

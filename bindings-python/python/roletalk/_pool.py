@@ -70,6 +70,16 @@ class Pool:
     def _collect(self) -> None:
         with self._lock:
             ended, self._ended = self._ended, []
-        for done, ctx, value, error in ended:
-            if not self._closed:
-                done(ctx, value, error)
+        ended.reverse()
+        try:
+            while ended:
+                done, ctx, value, error = ended.pop()
+                if not self._closed:
+                    done(ctx, value, error)
+        finally:
+            if ended:
+                # One has raised, such as KeyboardInterrupt in a codec.
+                ended.reverse()
+                with self._lock:
+                    self._ended[:0] = ended
+                self._loop.call_soon(self._collect)

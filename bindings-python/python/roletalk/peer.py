@@ -414,7 +414,8 @@ class Peer:
 
     async def close(self) -> None:
         """Closes all connections with code 4000, stops listening and dialing, cancels running handlers that
-        are tasks, and waits until that is done: at most about two seconds, when the other side does not answer.
+        are tasks, and waits until these have ended and the other sides have answered: for that at most about
+        two seconds.
 
         May be called several times.
         """
