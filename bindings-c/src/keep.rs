@@ -36,9 +36,10 @@ impl Keep {
     pub(crate) fn copy(self: &Arc<Keep>, payload: Payload<'_>) -> Result<Kept, Failure> {
         let bytes = payload.bytes.len().saturating_add(EACH);
         let add = |kept: usize| (kept < self.most).then(|| kept.saturating_add(bytes));
+        let text = "Too much waits already (queue_per_peer): ask again when some have called back";
         self.kept
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
-            .map_err(|_| Failure::new(RT_OVERLOADED, "Too many operations wait already"))?;
+            .map_err(|_| Failure::new(RT_OVERLOADED, text))?;
         let data = Data::from_raw(payload.kind, Bytes::copy_from_slice(payload.bytes));
         Ok(Kept { data, keep: self.clone(), bytes })
     }

@@ -147,12 +147,36 @@ typedef struct {
     pthread_mutex_t busy;
 } blocker;
 
+/* Blocks until `busy` is unlocked. */
+static void blocker_init(blocker *b) {
+    counter_init(&b->entered);
+    CHECK(pthread_mutex_init(&b->busy, NULL) == 0);
+    pthread_mutex_lock(&b->busy);
+}
+
+static void blocker_destroy(blocker *b) {
+    counter_destroy(&b->entered);
+    pthread_mutex_destroy(&b->busy);
+}
+
 static void block(void *user_data, const rt_incoming *in) {
     (void)in;
     blocker *b = (blocker *)user_data;
     count(&b->entered);
     pthread_mutex_lock(&b->busy);
     pthread_mutex_unlock(&b->busy);
+}
+
+/* A client, and a server that reads nothing until `b` is unlocked. */
+static pair deaf_pair(const rt_limits *of_client, blocker *b) {
+    pair p;
+    p.server = new_peer("server", RT_CALLBACKS_INLINE);
+    p.client = bounded_peer(RT_CALLBACKS_THREAD, of_client);
+    listen_and_connect(&p);
+    handle(&p, RT_MESSAGE, "block", block, b);
+    OK(rt_destination_send(p.to, RT_STR("block"), rt_null(), NULL));
+    wait_count(&b->entered, 1);
+    return p;
 }
 
 static void flood(void *user_data) {
@@ -173,19 +197,10 @@ static void flood(void *user_data) {
 /* Who waits for room at the end hears of it no later than from rt_peer_close. */
 static void closing_without_room(void) {
     blocker b;
-    counter_init(&b.entered);
-    CHECK(pthread_mutex_init(&b.busy, NULL) == 0);
-    pthread_mutex_lock(&b.busy);
+    blocker_init(&b);
     rt_limits small = limits();
     small.queue_per_connection = 16 * SIZE;
-    pair p;
-    p.server = new_peer("server", RT_CALLBACKS_INLINE);
-    p.client = bounded_peer(RT_CALLBACKS_THREAD, &small);
-    listen_and_connect(&p);
-    handle(&p, RT_MESSAGE, "block", block, &b);
-    OK(rt_destination_send(p.to, RT_STR("block"), rt_null(), NULL));
-    /* From now on the server reads nothing. */
-    wait_count(&b.entered, 1);
+    pair p = deaf_pair(&small, &b);
     sender s;
     sender_init(&s, p.to);
     send_as_room_comes(&s, flood);
@@ -194,8 +209,7 @@ static void closing_without_room(void) {
     CHECK(counted(&s.drops) == s.asked);
     pthread_mutex_unlock(&b.busy);
     OK(rt_peer_close(p.server));
-    pthread_mutex_destroy(&b.busy);
-    counter_destroy(&b.entered);
+    blocker_destroy(&b);
     sender_destroy(&s);
 }
 
@@ -216,21 +230,12 @@ static void on_answer(void *user_data, const rt_reply *reply) {
 static void asking_without_room(void) {
     const long kept = 64;
     blocker b;
-    counter_init(&b.entered);
-    CHECK(pthread_mutex_init(&b.busy, NULL) == 0);
-    pthread_mutex_lock(&b.busy);
+    blocker_init(&b);
     rt_limits small = limits();
     small.queue_per_connection = 16 * SIZE;
     /* With 1 KiB besides the payload. */
     small.queue_per_peer = kept * 2 * SIZE;
-    pair p;
-    p.server = new_peer("server", RT_CALLBACKS_INLINE);
-    p.client = bounded_peer(RT_CALLBACKS_THREAD, &small);
-    listen_and_connect(&p);
-    handle(&p, RT_MESSAGE, "block", block, &b);
-    OK(rt_destination_send(p.to, RT_STR("block"), rt_null(), NULL));
-    /* From now on the server reads nothing. */
-    wait_count(&b.entered, 1);
+    pair p = deaf_pair(&small, &b);
     rt_send_options options = at_once();
     static const char bytes[SIZE] = {0};
     int32_t status;
@@ -259,8 +264,8 @@ static void asking_without_room(void) {
     wait_count(&a.answers, asked + 1);
     close_pair(&p);
     CHECK(counted(&a.answers) == asked + 1 && counted(&a.drops) == asked + 1 + refused);
-    pthread_mutex_destroy(&b.busy);
-    counter_destroy(&b.entered), counter_destroy(&a.drops), counter_destroy(&a.answers);
+    blocker_destroy(&b);
+    counter_destroy(&a.drops), counter_destroy(&a.answers);
 }
 
 /* What waits for handlers. */
@@ -277,9 +282,7 @@ static void unheard(int32_t callbacks) {
     p.client = new_peer("client", RT_CALLBACKS_THREAD);
     listen_and_connect(&p);
     blocker b;
-    counter_init(&b.entered);
-    CHECK(pthread_mutex_init(&b.busy, NULL) == 0);
-    pthread_mutex_lock(&b.busy);
+    blocker_init(&b);
     counter arrived;
     counter_init(&arrived);
     handle(&p, RT_MESSAGE, "block", block, &b);
@@ -309,8 +312,8 @@ static void unheard(int32_t callbacks) {
     OK(rt_unit_free(unit));
     close_pair(&p);
     CHECK(counted(&arrived) == held);
-    pthread_mutex_destroy(&b.busy);
-    counter_destroy(&b.entered), counter_destroy(&arrived);
+    blocker_destroy(&b);
+    counter_destroy(&arrived);
 }
 
 int main(void) {

@@ -86,7 +86,8 @@ impl Context {
         self.incoming.event()
     }
 
-    /// The bytes of [`role`](Context::role) and [`event`](Context::event): UTF-8.
+    /// The bytes of [`role`](Context::role) and [`event`](Context::event), which are UTF-8: for those
+    /// who need no `str`, as other languages.
     pub fn names(&self) -> (&[u8], &[u8]) {
         self.incoming.names()
     }

@@ -640,3 +640,27 @@ fn report(unit: &Arc<UnitInner>, names: &Names, to: &To, outcome: &Result<Data>)
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_ends_when_enough_handlers_in_a_row_were_quick() {
+        let backlog = Backlog::default();
+        let is_on = || lock(&backlog.0).until.is_some();
+        backlog.begin(Instant::now() + SLOW_FOR);
+        backlog.note(true, QUICK - 1);
+        assert!(is_on());
+        // A slow one: the count begins anew.
+        backlog.note(false, 1);
+        backlog.note(true, QUICK - 1);
+        assert!(is_on());
+        backlog.note(true, 1);
+        assert!(!is_on());
+        // What was quick before counts no more when it begins again.
+        backlog.begin(Instant::now() + SLOW_FOR);
+        backlog.note(true, QUICK - 1);
+        assert!(is_on());
+    }
+}
