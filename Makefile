@@ -116,15 +116,15 @@ memcheck-python: $(VENV)/.requirements
 interop: players
 	cd interop && npm install || echo "npm cannot install the original; going on without"
 	$(NODE) interop/vectors
-	$(NODE) interop/live
+	$(NODE) interop
 
 ## This implementation's packages with each other, without the originals.
 scenarios: players
-	$(NODE) interop/live --ours
+	$(NODE) tests/scenarios --all
 
 ## The programs that take part in scenarios.
 players: node
-	$(CARGO) build --locked -p roletalk-interop
+	$(CARGO) build --locked -p roletalk-player
 	@if command -v $(CC) >/dev/null; then $(MAKE) --no-print-directory -C bindings-c player; \
 	else echo "There is no C compiler: the player in C is not built"; fi
 	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory python; \

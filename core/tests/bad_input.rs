@@ -22,7 +22,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-const CASES: &str = include_str!("data/crash-cases.json");
+const CASES: &str = include_str!("../../tests/data/bad-inputs.json");
 
 #[derive(Deserialize)]
 struct Case {

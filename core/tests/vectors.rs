@@ -4,7 +4,7 @@ use roletalk::wire::{Data, DataType, Direction, Frame, Handshake, Num, Payload, 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-const VECTORS: &str = include_str!("data/vectors.json");
+const VECTORS: &str = include_str!("../../tests/data/vectors.json");
 
 #[test]
 fn all_recorded_frames() {

@@ -8,7 +8,7 @@ const RECORDINGS = require('./conversations.json');
 const { Replay } = require('./replay');
 const scripted = require('./scripted');
 
-const VECTORS = require('../../core/tests/data/vectors.json');
+const VECTORS = require('../../tests/data/vectors.json');
 
 /**
  * A recording with the peer as the dialer and as the listener, unless only one of them does what our

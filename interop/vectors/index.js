@@ -1,43 +1,62 @@
 'use strict';
 
-// Replays what was recorded of the originals against our packages: `node interop/vectors [pattern …]`.
+// Replays what was recorded of the originals against our packages: `node interop/vectors [options]
+// [PATTERN…]`.
 
-const { find } = require('../live/implementations');
+const { find } = require('../../tests/players');
+const { options, required } = require('../../tests/scenarios/options');
 const { CONVERSATIONS } = require('./conversations');
 const { Table } = require('./table');
 
-async function main() {
-  const patterns = process.argv.slice(2);
-  const long = process.env.INTEROP_LONG === '1';
-  const implementations = find().present.filter(({ original }) => !original);
-  let failed = 0;
-  let count = 0;
-  for (const implementation of implementations) {
-    for (const conversation of CONVERSATIONS) {
-      const name = `${conversation.name}: ${implementation.name}`;
-      const { needs = [] } = conversation;
-      if (conversation.long && !long) continue;
-      if (!patterns.every((pattern) => name.includes(pattern))) continue;
-      if (!needs.every((ability) => implementation.abilities.includes(ability))) continue;
-      count++;
-      const began = performance.now();
-      const table = new Table(implementation);
-      let problem;
-      try {
-        await table.within(conversation.run(table));
-        await table.end();
-      } catch (error) {
-        problem = error;
-        await table.end().catch(() => {});
-      }
-      if (problem) failed++;
-      const seconds = ((performance.now() - began) / 1000).toFixed(1);
-      const text = problem ? `: ${problem.message}` : '';
-      console.log(`${problem ? 'FAIL    ' : 'ok      '} ${name} (${seconds} s)${text}`);
-    }
+async function main({ jobs, list, long, patterns }) {
+  const { present, absent } = find();
+  const replays = present
+    .flatMap((player) => CONVERSATIONS.map((conversation) => ({ player, conversation })))
+    .map((replay) => ({ ...replay, name: `${replay.conversation.name}: ${replay.player.name}` }))
+    .filter(({ player, conversation: { long: isLong, needs = [] }, name }) => {
+      if (isLong && !long) return false;
+      if (!needs.every((ability) => player.abilities.includes(ability))) return false;
+      return patterns.every((pattern) => name.includes(pattern));
+    });
+  if (list) {
+    for (const { name } of replays) console.log(name);
+    return;
   }
-  console.log(`${count - failed} of ${count} replays are as recorded`);
-  process.exitCode = failed > 0 || count === 0 ? 1 : 0;
+
+  const rest = replays[Symbol.iterator]();
+  const worker = async () => {
+    for (const one of rest) one.problem = await replay(one);
+  };
+  await Promise.all(Array.from({ length: jobs }, worker));
+
+  console.log();
+  const missing = absent.filter(({ name }) => required().includes(name));
+  const failed = replays.filter(({ problem }) => problem);
+  for (const { name, problem } of failed) console.log(`FAIL ${name}: ${problem.message}`);
+  for (const { name, reason } of missing) console.log(`FAIL ${name} is required: ${reason}`);
+  if (replays.length === 0) console.log('FAIL no replay has this name');
+  const good = replays.length - failed.length;
+  const skipped = absent.length - missing.length;
+  console.log(`${good} passed, ${failed.length + missing.length} failed, ${skipped} skipped`);
+  process.exitCode = failed.length > 0 || missing.length > 0 || replays.length === 0 ? 1 : 0;
 }
 
-main();
+/** Plays one; what went wrong, if anything. */
+async function replay({ player, conversation, name }) {
+  const began = performance.now();
+  const table = new Table(player);
+  let problem;
+  try {
+    await table.within(conversation.run(table));
+    await table.end();
+  } catch (error) {
+    problem = error;
+    await table.end().catch(() => {});
+  }
+  const seconds = ((performance.now() - began) / 1000).toFixed(1);
+  const text = problem ? `: ${problem.message}` : '';
+  console.log(`${problem ? 'FAIL    ' : 'ok      '} ${name} (${seconds} s)${text}`);
+  return problem;
+}
+
+main(options('interop/vectors'));

@@ -7,7 +7,7 @@
 const assert = require('assert/strict');
 const { createHmac } = require('crypto');
 
-const { within } = require('../live/deadline');
+const { within } = require('../../tests/scenarios/deadline');
 const { TYPE, decode, encode, number, toWire } = require('./frames');
 
 /** The recordings have proofs, but not the secrets. */

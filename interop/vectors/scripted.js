@@ -6,7 +6,7 @@
 const assert = require('assert/strict');
 const { randomBytes } = require('crypto');
 
-const { pattern, sha256 } = require('../live/pattern');
+const { pattern, sha256 } = require('../../tests/scenarios/pattern');
 const { FLAG, TYPE, decode, encode, number, toWire } = require('./frames');
 
 const ROLE = 'svc';

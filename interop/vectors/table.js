@@ -3,8 +3,8 @@
 const { once } = require('events');
 const net = require('net');
 
-const { within } = require('../live/deadline');
-const { Player } = require('../live/player');
+const { within } = require('../../tests/scenarios/deadline');
+const { Player } = require('../../tests/scenarios/player');
 const { WebSocket } = require('./websocket');
 
 /** Milliseconds that a conversation may take. */

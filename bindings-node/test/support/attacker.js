@@ -1,11 +1,11 @@
 'use strict';
 
-// Plays the steps of core/tests/data/crash-cases.json; README.md beside it says what they mean.
+// Plays the steps of tests/data/bad-inputs.json; README.md beside it says what they mean.
 
 const path = require('node:path');
 const { FRAME, OPCODE } = require('./raw');
 
-const CASES = require(path.resolve(__dirname, '../../../core/tests/data/crash-cases.json'));
+const CASES = require(path.resolve(__dirname, '../../../tests/data/bad-inputs.json'));
 
 /** Where the numbers are in a frame of each type: `[correlation, channel]` as parts of the frame. */
 const NUMBERS = {

@@ -1,5 +1,5 @@
 //! Writes the first inputs of the corpus: what was recorded from the originals and what crashed them
-//! (core/tests/data), in the form that the targets take. The fuzzer's own findings lie beside them,
+//! (tests/data), in the form that the targets take. The fuzzer's own findings lie beside them,
 //! under names that are hashes.
 //!
 //! ```sh
@@ -29,7 +29,7 @@ fn main() {
             store("handshake", name, &operation);
         }
     }
-    for case in &data("crash-cases.json") {
+    for case in &data("bad-inputs.json") {
         let name = format!("crash-{}-{}", text(case, "case"), text(case, "side"));
         crash_case(case, &name);
     }
@@ -187,7 +187,7 @@ fn store(target: &str, name: &str, bytes: &[u8]) {
 }
 
 fn data(name: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data").join(name);
     let text = fs::read_to_string(path).expect("the recorded data");
     serde_json::from_str(&text).expect("JSON")
 }

@@ -1,6 +1,5 @@
 'use strict';
 
-const { DEVIATIONS, deviation } = require('./deviations');
 const { Stage } = require('./stage');
 
 /** Milliseconds that a single wait may take. */
@@ -8,8 +7,13 @@ const LIMIT = 20_000;
 /** The same where we know that it is in vain. */
 const LIMIT_OF_DEVIATION = 2_000;
 
-/** Runs all cells, some at a time, and notes the result in each. */
-async function runAll(cells, jobs) {
+/**
+ * Runs all cells, some at a time, and notes the result in each.
+ *
+ * @param deviations what is known not to work; see ../../interop/deviations.js
+ */
+async function runAll(cells, jobs, deviations) {
+  for (const cell of cells) cell.deviation = deviations.find((one) => one.applies(cell));
   const having = (flag) => cells.filter(({ scenario }) => scenario[flag]);
   const long = having('long');
   const alone = having('alone');
@@ -78,7 +82,7 @@ async function attempt(stage, cell) {
       const both = [stage.dialer, stage.listener];
       [stage.asker, stage.server] = side === 'dialer' ? both : both.reverse();
     }
-    const known = deviation(cell);
+    const known = cell.deviation;
     const inVain = known !== undefined && known.error === undefined;
     stage.limit = scenario.limit ?? (inVain ? LIMIT_OF_DEVIATION : LIMIT);
     await scenario.run(stage);
@@ -91,15 +95,14 @@ async function attempt(stage, cell) {
 }
 
 function judge(cell, { error, crashed }) {
-  const known = deviation(cell);
+  const known = cell.deviation;
   const text = error?.message.replace(/\s+/g, ' ').slice(0, 300);
   // No deviation excuses a process that dies.
   if (known && !crashed) {
-    const note = DEVIATIONS.indexOf(known) + 1;
     const expected = known.error === undefined || known.error.test(text);
-    if (error) return { outcome: expected ? 'deviates' : 'FAIL', note, text };
+    if (error) return { outcome: expected ? 'deviates' : 'FAIL', note: known.note, text };
     if (known.sometimes) return { outcome: 'ok' };
-    return { outcome: 'FAIL', text: `works, but deviation ${note} says no` };
+    return { outcome: 'FAIL', text: `works, but deviation ${known.note} says no` };
   }
   return error ? { outcome: 'FAIL', text } : { outcome: 'ok' };
 }

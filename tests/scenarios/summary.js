@@ -1,9 +1,7 @@
 'use strict';
 
-const { DEVIATIONS } = require('./deviations');
-
 /** The outcome of all cells as a Markdown table, a row for each scenario. */
-function summary(cells, present, absent) {
+function summary(cells, present, absent, deviations) {
   const columns = [...new Set(cells.map(column))];
   const rows = [...new Set(cells.map(({ scenario }) => scenario))];
   const lines = [
@@ -26,9 +24,7 @@ function summary(cells, present, absent) {
   }
   const used = new Set(cells.map(({ result }) => result.note).filter(Boolean));
   if (used.size > 0) lines.push('');
-  DEVIATIONS.forEach(({ reason }, index) => {
-    if (used.has(index + 1)) lines.push(`${index + 1}. ${reason}`);
-  });
+  for (const { note, reason } of deviations) if (used.has(note)) lines.push(`${note}. ${reason}`);
   return lines.join('\n');
 }
 

@@ -8,19 +8,19 @@ const OURS_PER_SCENARIO = 4;
 /**
  * The cells: a scenario, a dialer and a listener, and the requester where that matters.
  *
- * @param options `ours` leaves the originals out; `all` has every scenario for every pair, otherwise
- *   the pairs without an original take turns; `long` has the scenarios that take a while.
+ * @param options `all` has every scenario for every pair, otherwise the pairs without an original
+ *   take turns; `long` has the scenarios that take a while.
  */
-function cells(implementations, { ours, all, long }) {
+function cells(implementations, { all, long }) {
   const pairs = implementations
     .flatMap((dialer) => implementations.map((listener) => ({ dialer, listener })))
     .filter(({ dialer, listener }) => !(dialer.original && listener.original));
   const isOurs = ({ dialer, listener }) => !dialer.original && !listener.original;
   const ownPairs = pairs.filter(isOurs);
-  const others = ours ? [] : pairs.filter((pair) => !isOurs(pair));
+  const others = pairs.filter((pair) => !isOurs(pair));
   return SCENARIOS.filter((scenario) => long || !scenario.long)
     .flatMap((scenario, index) => {
-      const own = all || ours ? ownPairs : turn(ownPairs, index);
+      const own = all ? ownPairs : turn(ownPairs, index);
       return [...own, ...others].flatMap((pair) => sides(scenario, pair));
     })
     .filter(able)
@@ -41,7 +41,7 @@ function sides(scenario, { dialer, listener }) {
   ];
 }
 
-/** Whether the side that needs an ability has it; `ours` is that of all but the originals. */
+/** Whether the side named has the ability that the scenario needs. */
 function able(cell) {
   if (!cell.scenario.needs) return true;
   const [side, ability] = cell.scenario.needs;

@@ -7,7 +7,7 @@
 // `asker` and `server` name who is the requester and the responder, `any` who takes part at all; `where`
 // decides about anything else.
 
-const DEVIATIONS = [
+const LIST = [
   {
     reason: 'roletalk delivers messages to a disabled role, against its README.',
     scenarios: /^message to a disabled role/,
@@ -92,21 +92,25 @@ const DEVIATIONS = [
   },
 ];
 
-/** The deviation that a cell is an instance of, if any. */
-function deviation(cell) {
+/** Numbered, each with a function that tells whether a cell is an instance of it. */
+const DEVIATIONS = LIST.map((one, index) => ({
+  ...one,
+  note: index + 1,
+  applies: (cell) => applies(one, cell),
+}));
+
+function applies(one, cell) {
   const { scenario, dialer, listener, asker, server } = cell;
   const is = (wanted, implementation) => wanted === undefined || wanted === implementation?.name;
-  return DEVIATIONS.find((one) => {
-    if (!one.scenarios.test(scenario.name)) return false;
-    if (one.where && !one.where(cell)) return false;
-    if (one.any && dialer.name !== one.any && listener.name !== one.any) return false;
-    return (
-      is(one.asker, asker) &&
-      is(one.server, server) &&
-      is(one.dialer, dialer) &&
-      is(one.listener, listener)
-    );
-  });
+  if (!one.scenarios.test(scenario.name)) return false;
+  if (one.where && !one.where(cell)) return false;
+  if (one.any && dialer.name !== one.any && listener.name !== one.any) return false;
+  return (
+    is(one.asker, asker) &&
+    is(one.server, server) &&
+    is(one.dialer, dialer) &&
+    is(one.listener, listener)
+  );
 }
 
-module.exports = { DEVIATIONS, deviation };
+module.exports = { DEVIATIONS };

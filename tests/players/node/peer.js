@@ -1,13 +1,13 @@
 'use strict';
 
 // The player for roletalk's JavaScript interface: `node peer.js <module>`, where the module is our
-// package or the original. It keeps to what both have. See ../README.md for the protocol.
+// package or the original. It keeps to what both have. See ../../README.md for the protocol.
 
 const { createHash } = require('crypto');
 const { createInterface } = require('readline');
 const { setDefaultHighWaterMark } = require('stream');
 
-const { pattern } = require('../pattern');
+const { pattern } = require('../../scenarios/pattern');
 
 const { Peer } = require(process.argv[2]);
 

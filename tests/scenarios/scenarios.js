@@ -8,11 +8,11 @@
 // - `needs`: an ability that the side named must have, else there is no such cell.
 // - `fresh`: with processes of its own; an `each` otherwise finds those of the one before it.
 // - `start`: what the two of an `each` are started with beside their names.
-// - `long`: only with INTEROP_LONG=1. `alone`: while nothing else runs.
+// - `long`: only with --long. `alone`: while nothing else runs.
 
 const assert = require('assert/strict');
 
-const { certificate } = require('./implementations');
+const { certificate } = require('../players');
 const { ROLE } = require('./stage');
 const {
   breaks,
