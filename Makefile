@@ -133,10 +133,10 @@ players: node
 ## Several processes that find each other and do real work; checks itself. One of them is in Python
 ## where the package is installed in .venv, one in C where there is a C compiler.
 demo:
-	@rm -f target/interop/c-demo-player
+	@rm -f target/players/c-demo-player
 	@if command -v $(CC) >/dev/null; then $(MAKE) --no-print-directory -C bindings-c demo-player; \
 	else echo "There is no C compiler: no process is in C"; fi
-	ROLETALK_DEMO_C="$$(ls $(CURDIR)/target/interop/c-demo-player 2>/dev/null)" \
+	ROLETALK_DEMO_C="$$(ls $(CURDIR)/target/players/c-demo-player 2>/dev/null)" \
 	ROLETALK_DEMO_PYTHON="$$($(VENV_PYTHON) -c 'import roletalk, sys; print(sys.executable)' 2>/dev/null)" \
 		$(CARGO) run --locked -p roletalk --example demo
 

@@ -1,4 +1,4 @@
-/* The player for the C library: commands on stdin, observations on stdout. See interop/README.md for
+/* The player for the C library: commands on stdin, observations on stdout. See tests/README.md for
  * the protocol.
  *
  * This thread reads the commands and does what is done at once, in order; requests and dialing call back,

@@ -1,4 +1,4 @@
-//! The player for the Rust crate: commands on stdin, observations on stdout. See `interop/README.md`
+//! The player for the Rust crate: commands on stdin, observations on stdout. See `tests/README.md`
 //! for the protocol. `certificate` as the only argument prints a certificate for localhost instead.
 
 mod commands;
