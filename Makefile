@@ -1,42 +1,60 @@
-# Each target does its own set-up; CI runs `make lint` and `make test`.
+# Each target does its own set-up. `make help` lists them; CI runs `make lint` and `make test-all`.
 
 CARGO ?= cargo
 SECONDS_OF_SOAK ?= 600
 SECONDS_OF_FUZZ ?= 60
 FUZZ_TARGETS = frames handshake websocket stream
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+
+# Where there is none, what needs it is left out.
+CC_IS_HERE = command -v $(CC) >/dev/null
+LEFT_OUT = scripts/left-out.sh
 
 PYTHON ?= python3
 MEMCHECK_PYTHON = data messages requests streams roles events limits hostile
 VENV ?= .venv
 VENV_PYTHON = $(VENV)/bin/python
-# The extension module needs CPython 3.9.
 # Those that are supported, free-threaded ones too; and those that `make dist` tests the wheels on.
 PYTHONS ?= python3.9 python3.10 python3.11 python3.12 python3.13 python3.14 python3.14t
 DIST_PYTHONS ?= $(PYTHON)
-HAS_PYTHON = $(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 9))' >/dev/null 2>&1
+# The extension module needs CPython 3.9.
+PYTHON_IS_HERE = $(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 9))' >/dev/null 2>&1
 
 NODE ?= node
+NODE_IS_HERE = $(NODE) --version >/dev/null 2>&1 && npm --version >/dev/null 2>&1
 NODE_PLATFORM = $(shell $(NODE) -p 'process.platform + "-" + process.arch + (process.platform === "linux" && !process.report.getReport().header.glibcVersionRuntime ? "-musl" : "")')
 NODE_MAJOR = $(shell $(NODE) -p 'process.versions.node.split(".")[0]')
 # The oldest that is supported, and those with long-term support; the newest of them is the current one.
 NODE_VERSIONS ?= 20 24 26
-NODE_LIBRARY = target/release/libroletalk_node.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
+NODE_LIBRARY = $(TARGET)/release/libroletalk_node.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
 NODE_ADDON = bindings-node/prebuilds/$(NODE_PLATFORM)/roletalk.node
+NODE_MODULES = bindings-node/node_modules/.package-lock.json
 
-.PHONY: all build node python dist dist-python test-node test-node-versions test-python \
-	test-python-versions lint-python memcheck-python \
-	bench-node bench-python interop scenarios players demo test bench soak fuzz lint fmt
+# The suites of `make test`, and of `make test-all`. After `build-tests`, they set BUILT and build nothing again.
+SUITES = build-tests test-rust test-c test-node test-python test-scenarios test-hostile test-demo \
+	test-vectors test-interop
+ALL_SUITES = build-tests test-rust test-c-all test-node test-node-versions test-python \
+	memcheck-python test-python-versions test-scenarios-all test-hostile test-demo \
+	test-vectors-all test-interop-all
+
+.PHONY: all help build node python dist dist-python players demo scenarios interop \
+	test test-all $(sort $(SUITES) $(ALL_SUITES)) \
+	bench bench-node bench-python soak fuzz lint lint-python fmt
 
 all: build
 
-## Builds the library, its examples and its benchmarks, the Node package where there is Node, and the
-## Python package where there is Python.
+## Lists the targets.
+help:
+	@awk '/^## / {text = text substr($$0, 4) " "; next} \
+		/^[a-z][a-z -]*:/ && text {sub(":.*", ""); printf "%-22s %s\n", $$0, text} {text = ""}' Makefile
+
+## Builds the library, its examples and its benchmarks, and the packages for Node and Python where these are.
 build:
 	$(CARGO) build --workspace --all-targets --locked
-	@if $(NODE) --version >/dev/null 2>&1; then $(MAKE) --no-print-directory node; \
-	else echo "Node is not installed: bindings-node is not built"; fi
-	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory python; \
-	else echo "Python 3.9 is not installed: bindings-python is not built"; fi
+	@if $(NODE_IS_HERE); then $(MAKE) --no-print-directory node; \
+	else $(LEFT_OUT) node "Node or npm is not installed: bindings-node is not built"; fi
+	@if $(PYTHON_IS_HERE); then $(MAKE) --no-print-directory python; \
+	else $(LEFT_OUT) python "CPython 3.9 or later with venv is not installed: bindings-python is not built"; fi
 
 ## Builds the Node package: `require('./bindings-node')` works then.
 node:
@@ -48,7 +66,11 @@ node:
 
 $(VENV)/.requirements: bindings-python/requirements-dev.txt bindings-python/requirements-test.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV_PYTHON) -m pip install --quiet -r $<
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(NODE_MODULES): bindings-node/package.json bindings-node/package-lock.json
+	cd bindings-node && npm ci --no-audit --no-fund
 	@touch $@
 
 ## Builds the Python package into .venv: `.venv/bin/python -c 'import roletalk'` works then.
@@ -59,11 +81,9 @@ python: $(VENV)/.requirements
 dist: node
 	cp LICENSE bindings-node/LICENSE
 	cd bindings-node && npm pack
-	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory dist-python; fi
+	@if $(PYTHON_IS_HERE); then $(MAKE) --no-print-directory dist-python; fi
 
-## The sdist, and the wheel that is built from it, which is tested in virtual environments of its own
-## on DIST_PYTHONS; in bindings-python/dist. Those of DIST_PYTHONS that are free-threaded get wheels of
-## their own.
+## The sdist, and the wheel that is built from it, tested in virtual environments of their own on DIST_PYTHONS; in bindings-python/dist. Free-threaded interpreters among them get wheels of their own.
 dist-python: $(VENV)/.requirements
 	rm -rf bindings-python/dist
 	cp LICENSE bindings-python/LICENSE
@@ -71,93 +91,123 @@ dist-python: $(VENV)/.requirements
 		-o bindings-python/dist
 	scripts/test-python-versions.sh $(VENV)/bin/maturin bindings-python/dist $(DIST_PYTHONS)
 
+## The programs that take part in scenarios, in every language that is here; see tests/README.md.
+players:
+	$(CARGO) build --locked -p roletalk-player
+	@if $(NODE_IS_HERE); then $(MAKE) --no-print-directory node; \
+	else $(LEFT_OUT) node "Node or npm is not installed: https://nodejs.org"; fi
+	@if $(CC_IS_HERE); then $(MAKE) --no-print-directory -C bindings-c player; \
+	else $(LEFT_OUT) c "there is no C compiler ($(CC))"; fi
+	@if $(PYTHON_IS_HERE); then $(MAKE) --no-print-directory python; \
+	else $(LEFT_OUT) python "CPython 3.9 or later with venv is not installed"; fi
+
+## Several processes, in every language that is here, find each other and do real work; checks itself.
+demo: players
+	@$(NODE_IS_HERE) || { echo "make demo is directed by a Node program: install Node 20 or later" >&2; exit 1; }
+	@$(NODE) tests/demo
+
+## Every scenario between all pairs of languages. OPTIONS="--long PATTERN" is passed on.
+scenarios: players
+	$(NODE) tests/scenarios --all $(OPTIONS)
+
+## Recorded conversations, and every scenario with the originals, as far as they are here; see interop/README.md.
+interop: players
+	$(NODE) interop/vectors
+	$(MAKE) --no-print-directory test-interop
+
+## What to run before a change is sent: every suite, without the slow tools. One summary at the end.
+test:
+	@BUILT=1 scripts/test.sh $(SUITES)
+
+## All of it: also valgrind, sanitizers, other versions of Node and Python, and what takes minutes.
+test-all:
+	@BUILT=1 scripts/test.sh $(ALL_SUITES)
+
+# What the suites build, so that their times are theirs.
+build-tests: players
+	$(CARGO) test --workspace --lib --bins --tests --examples --locked --no-run
+	$(CARGO) test -p roletalk --no-default-features --tests --locked --no-run
+
+## The tests in Rust.
+test-rust:
+	$(CARGO) test --workspace --lib --bins --tests --examples --locked
+	$(CARGO) test --workspace --doc --locked
+	$(CARGO) test -p roletalk --no-default-features --lib --tests --locked
+
+## The tests of the C library; test-c-all adds valgrind and sanitizers.
+test-c test-c-all:
+	@if $(CC_IS_HERE); then $(MAKE) --no-print-directory -C bindings-c $(@:test-c%=test%); \
+	else $(LEFT_OUT) c "there is no C compiler ($(CC)): bindings-c is not tested"; fi
+
 ## The tests of the Node package, with loop-native sockets and with Node's.
-test-node: node
-	cd bindings-node && npm ci --no-audit --no-fund && $(NODE) --test test/*.test.js
+test-node:
+	@if $(NODE_IS_HERE); then $(MAKE) --no-print-directory test-node-here; \
+	else $(LEFT_OUT) node "Node or npm is not installed: bindings-node is not tested"; fi
+
+.PHONY: test-node-here
+test-node-here: $(if $(BUILT),,node) $(NODE_MODULES)
+	cd bindings-node && $(NODE) --test test/*.test.js
 	cd bindings-node && ROLETALK_SOCKETS=node $(NODE) --test test/*.test.js
 
-## The same on the newest patches of those of NODE_VERSIONS that are not the one installed, by the
-## package `node` of the npm registry.
-test-node-versions: node
-	cd bindings-node && npm ci --no-audit --no-fund
+## The same on the newest patches of those of NODE_VERSIONS that are not the one installed, from the package `node` of the npm registry.
+test-node-versions: $(if $(BUILT),,node) $(NODE_MODULES)
 	@export npm_config_ignore_scripts=false; \
 	for major in $(filter-out $(NODE_MAJOR),$(NODE_VERSIONS)); do \
 		run="npx --yes --package node@$$major -- node"; \
-		version=$$($$run --version) || { echo "npm has no Node $$major: not tested"; continue; }; \
+		version=$$($$run --version) || { $(LEFT_OUT) node-$$major "npm has no Node $$major" || exit 1; continue; }; \
 		echo "Node $$version"; \
 		(cd bindings-node && $$run --test test/*.test.js) || exit 1; \
 	done
 
-## The tests of the Python package, under valgrind as well where it is installed.
-test-python: python
-	cd bindings-python && ../$(VENV_PYTHON) -m pytest -q
-	@if command -v valgrind >/dev/null; then $(MAKE) --no-print-directory memcheck-python; \
-	else echo "valgrind is not installed: the extension module is not run under it"; fi
+## The tests of the Python package, on asyncio and uvloop.
+test-python:
+	@if $(PYTHON_IS_HERE); then $(if $(BUILT),,$(MAKE) --no-print-directory python &&) \
+		cd bindings-python && $(abspath $(VENV_PYTHON)) -m pytest -q -rs; \
+	else $(LEFT_OUT) python "CPython 3.9 or later with venv is not installed: bindings-python is not tested"; fi
 
 ## The same with the wheels on those of PYTHONS that are here.
 test-python-versions: $(VENV)/.requirements
-	rm -rf target/python
-	scripts/test-python-versions.sh $(VENV)/bin/maturin target/python $(PYTHONS)
+	rm -rf $(TARGET)/python
+	scripts/test-python-versions.sh $(VENV)/bin/maturin $(TARGET)/python $(PYTHONS)
 
-## What checks its types, those of its tests, examples and benchmark, and its stubs.
-lint-python: python
-	cd bindings-python && ../$(VENV_PYTHON) -m mypy
-	cd bindings-python && ../$(VENV_PYTHON) -m mypy.stubtest roletalk --allowlist stubtest-allowlist.txt
-	cd bindings-python && ../$(VENV)/bin/pyright --pythonpath ../$(VENV_PYTHON) -p .
-
-## Those tests of the Python package that use one process, under valgrind, with Rust's own checks.
+## Those tests of the Python package that use one process, under valgrind, with the extension module built for debugging.
 memcheck-python: $(VENV)/.requirements
-	$(CARGO) build --locked -p roletalk-python
-	cd bindings-python && ../$(VENV_PYTHON) tests/memcheck.py \
-		../target/debug/libroletalk_engine.so $(MEMCHECK_PYTHON:%=tests/test_%.py)
+	@if command -v valgrind >/dev/null; then \
+		$(CARGO) build --locked -p roletalk-python && cd bindings-python && \
+		$(abspath $(VENV_PYTHON)) tests/memcheck.py $(abspath $(TARGET))/debug/libroletalk_engine.so \
+			$(MEMCHECK_PYTHON:%=tests/test_%.py); \
+	else $(LEFT_OUT) valgrind "not installed: the extension module is not run under it"; fi
 
-## What was recorded of the originals, replayed against this implementation, and this implementation
-## beside the originals, as far as they are here. See interop/README.md.
-interop: players
-	cd interop && npm install || echo "npm cannot install the original; going on without"
+# The packages together, and with the originals. Those with -all have every pair, and what takes minutes.
+test-scenarios test-hostile test-demo test-vectors test-interop \
+test-scenarios-all test-vectors-all test-interop-all:
+	@if $(NODE_IS_HERE); then $(MAKE) --no-print-directory $(if $(BUILT),,players) run-$@; \
+	else $(LEFT_OUT) node "Node or npm is not installed: $@ is not run"; fi
+
+.PHONY: $(addprefix run-test-,scenarios hostile demo vectors interop scenarios-all vectors-all interop-all)
+run-test-scenarios:
+	$(NODE) tests/scenarios
+run-test-scenarios-all:
+	$(NODE) tests/scenarios --all --long
+run-test-hostile:
+	$(NODE) --test tests/hostile/*.test.js
+run-test-demo:
+	$(NODE) --test tests/demo/*.test.js
+run-test-vectors:
 	$(NODE) interop/vectors
-	$(NODE) interop
-
-## This implementation's packages with each other, without the originals.
-scenarios: players
-	$(NODE) tests/scenarios --all
-
-## The programs that take part in scenarios.
-players: node
-	$(CARGO) build --locked -p roletalk-player
-	@if command -v $(CC) >/dev/null; then $(MAKE) --no-print-directory -C bindings-c player; \
-	else echo "There is no C compiler: the player in C is not built"; fi
-	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory python; \
-	else echo "Python 3.9 is not installed: its player does not take part"; fi
-
-## Several processes that find each other and do real work; checks itself. One of them is in Python
-## where the package is installed in .venv, one in C where there is a C compiler.
-demo:
-	@rm -f target/players/c-demo-player
-	@if command -v $(CC) >/dev/null; then $(MAKE) --no-print-directory -C bindings-c demo-player; \
-	else echo "There is no C compiler: no process is in C"; fi
-	ROLETALK_DEMO_C="$$(ls $(CURDIR)/target/players/c-demo-player 2>/dev/null)" \
-	ROLETALK_DEMO_PYTHON="$$($(VENV_PYTHON) -c 'import roletalk, sys; print(sys.executable)' 2>/dev/null)" \
-		$(CARGO) run --locked -p roletalk --example demo
-
-## Everything that must pass before a change is merged.
-test:
-	$(CARGO) test --workspace --lib --tests --examples --locked
-	$(CARGO) test --workspace --doc --locked
-	$(MAKE) -C bindings-c test
-	@if $(NODE) --version >/dev/null 2>&1 && npm --version >/dev/null 2>&1; \
-	then $(MAKE) --no-print-directory test-node test-node-versions interop; \
-	else echo "Node or npm is not installed: bindings-node and interop are not tested"; fi
-	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory test-python; \
-	else echo "Python 3.9 is not installed: bindings-python is not tested"; fi
+run-test-vectors-all:
+	$(NODE) interop/vectors --long
+run-test-interop run-test-interop-all:
+	@cd interop && npm install --no-audit --no-fund || echo "npm cannot install the original"
+	$(NODE) interop $(if $(filter %-all,$@),--long)
 
 ## The measurements of docs/BENCHMARKS.md. BENCH=--quick takes a fraction of the time.
 bench:
 	$(CARGO) bench --locked -p roletalk --bench engine -- $(BENCH)
 	$(CARGO) bench --locked -p roletalk --bench field -- $(BENCH)
 	$(MAKE) -C bindings-c bench
-	@if $(NODE) --version >/dev/null 2>&1; then $(MAKE) --no-print-directory bench-node; fi
-	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory bench-python; fi
+	@if $(NODE_IS_HERE); then $(MAKE) --no-print-directory bench-node; fi
+	@if $(PYTHON_IS_HERE); then $(MAKE) --no-print-directory bench-python; fi
 
 ## The Node package, beside the original where ROLETALK_JS names its directory.
 bench-node: node
@@ -192,7 +242,7 @@ lint:
 	else \
 		echo "cargo-deny is not installed: licenses and sources are not checked (cargo install cargo-deny)"; \
 	fi
-	@if $(HAS_PYTHON); then $(MAKE) --no-print-directory lint-python; \
+	@if $(PYTHON_IS_HERE); then $(MAKE) --no-print-directory lint-python; \
 	else echo "Python 3.9 is not installed: types of bindings-python are not checked"; fi
 
 fmt:

@@ -30,6 +30,7 @@ async function main({ jobs, list, long, patterns }) {
   await Promise.all(Array.from({ length: jobs }, worker));
 
   console.log();
+  for (const { name, reason } of absent) console.log(`left out: ${name}: ${reason}`);
   const missing = absent.filter(({ name }) => required().includes(name));
   const failed = replays.filter(({ problem }) => problem);
   for (const { name, problem } of failed) console.log(`FAIL ${name}: ${problem.message}`);

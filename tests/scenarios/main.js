@@ -23,7 +23,7 @@ async function main({ present, absent }, options, deviations = []) {
   }
 
   for (const { name, version } of present) console.log(`${name}: ${version}`);
-  for (const { name, reason } of absent) console.log(`${name}: skipped: ${reason}`);
+  for (const { name, reason } of absent) console.log(`left out: ${name}: ${reason}`);
   const missing = absent.filter(({ name }) => required().includes(name));
   await runAll(chosen, options.jobs, deviations);
 
