@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List
@@ -16,24 +18,61 @@ try:
 except ImportError:
     uvloop = None  # type: ignore[assignment]
 
-LIMIT = 10.0
-"""Seconds; only there to fail."""
+LIMIT = 120.0
+"""Seconds; only there to fail, under valgrind on a busy machine as well."""
+
+OPTIONAL = {
+    "orjson": "its codec is not tested",
+    "uvloop": "no test runs on its loop",
+}
+"""What is tested where it is installed; ``REQUIRE=orjson,uvloop`` demands it."""
+
+
+def _left_out() -> Dict[str, str]:
+    """What of the optional modules is not here, and what that means."""
+    return {
+        name: f"not installed for {sys.executable}: {consequence}"
+        for name, consequence in OPTIONAL.items()
+        if importlib.util.find_spec(name) is None
+    }
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    required = os.environ.get("REQUIRE", "").split(",")
+    for name, reason in _left_out().items():
+        if name in required:
+            raise pytest.UsageError(f"required, but not here: {name}: {reason}")
     if sys.version_info < (3, 10):
         # The last pytest-asyncio for CPython 3.9 makes event loops that it never closes.
         config.addinivalue_line("filterwarnings", "ignore::ResourceWarning")
 
 
-@pytest.hookimpl(optionalhook=True)  # The last pytest-asyncio for CPython 3.9 does not have it.
-def pytest_asyncio_loop_factories() -> Dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Every test that needs a loop runs on both, where there are both."""
-    factories: Dict[str, Callable[[], asyncio.AbstractEventLoop]]
-    factories = {"asyncio": asyncio.new_event_loop}
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name, reason in _left_out().items():
+        terminalreporter.write_line(f"left out: {name}: {reason}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
+    """A test that hangs fails, in several times the limit of a single wait."""
+    if config.pluginmanager.hasplugin("timeout"):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(4 * LIMIT))
+
+
+LoopFactories = Dict[str, Callable[[], asyncio.AbstractEventLoop]]
+
+
+def loop_factories() -> LoopFactories:
+    factories: LoopFactories = {"asyncio": asyncio.new_event_loop}
     if uvloop is not None:
         factories["uvloop"] = uvloop.new_event_loop
     return factories
+
+
+@pytest.hookimpl(optionalhook=True)  # The last pytest-asyncio for CPython 3.9 does not have it.
+def pytest_asyncio_loop_factories() -> LoopFactories:
+    """Every test that needs a loop runs on both, where there are both."""
+    return loop_factories()
 
 
 @dataclass
@@ -86,11 +125,17 @@ async def pair(connect: Connect) -> Pair:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Gives the loop turns until something has come true."""
+    """Waits until something has come true that no event tells of.
+
+    Looks after each turn of the loop first, then less and less often: the other side may need the
+    processor.
+    """
 
     async def turns() -> None:
+        looks = 0
         while not condition():
-            await asyncio.sleep(0)
+            looks += 1
+            await asyncio.sleep(min(looks // 100 * 0.001, 0.02))
 
     await asyncio.wait_for(turns(), LIMIT)
 

@@ -56,12 +56,12 @@ async def echo(connect: Connect, codec: Any = None) -> roletalk.Destination:
 
 
 @pytest.mark.parametrize("codec", list(codecs()))
-async def test_values_come_back_as_they_are(connect: Connect, codec: Any) -> None:
+@pytest.mark.parametrize("value", VALUES, ids=ascii)
+async def test_values_come_back_as_they_are(connect: Connect, codec: Any, value: Any) -> None:
     destination = await echo(connect, codec)
-    for value in VALUES:
-        back = await destination.request("echo", value)
-        assert back == value
-        assert type(back) is type(value)
+    back = await destination.request("echo", value)
+    assert back == value
+    assert type(back) is type(value)
 
 
 async def test_bytes_like_values_are_bytes(connect: Connect) -> None:

@@ -1,4 +1,4 @@
-"""The programs of the documentation, word for word, but for the port."""
+"""The programs of the documentation, word for word, but for the port and for limits of time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Program:
 
     def __init__(self, text: str, directory: Path, port: int) -> None:
         assert "9000" in text
-        command = [sys.executable, "-W", "error", "-c", text.replace("9000", str(port))]
+        text = re.sub(r"\btimeout=\d+", f"timeout={LIMIT}", text.replace("9000", str(port)))
+        command = [sys.executable, "-W", "error", "-c", text]
         self._process = subprocess.Popen(
             command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

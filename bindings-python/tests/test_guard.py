@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import product
+from typing import Callable, Dict, Iterator, Tuple
 
 import pytest
 
 import roletalk
 
-from .conftest import LIMIT
+from .conftest import LIMIT, loop_factories, until
 
 WORKER = """
 import asyncio, ctypes, os, sys, roletalk
@@ -37,31 +41,28 @@ async def main():
 asyncio.run(main())
 """
 
+HOW = ["python", "interpreter's lock"]
 
-@pytest.mark.skipif(os.name == "nt", reason="there the engine owns no sockets")
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize("how", ["python", "interpreter's lock"])
-async def test_pings_are_answered_while_a_handler_blocks(how: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        WORKER,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
+
+async def pings_are_answered(how: str) -> None:
+    command = [sys.executable, "-c", WORKER]
+    # Not asyncio's: loops in threads cannot have those.
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
     assert process.stdin is not None and process.stdout is not None
+    readline = process.stdout.readline
     try:
-        url = (await process.stdout.readline()).decode().strip()
+        url = (await asyncio.to_thread(readline)).decode().strip()
         async with roletalk.Peer() as client:
             unit = await client.connect(url)
             destination = client.destination("role")
             await destination.wait_ready(LIMIT)
-            answer = destination.request("block", how)
-            assert await process.stdout.readline() == b"blocked\n"
+            answer = destination.request("block", how, timeout=LIMIT)
+            assert await asyncio.to_thread(readline) == b"blocked\n"
             # What comes meanwhile waits.
-            meanwhile = [destination.request("echo", n) for n in range(100)]
+            meanwhile = [destination.request("echo", n, timeout=LIMIT) for n in range(100)]
             assert unit.round_trip is None
-            await asyncio.wait_for(_round_trip(unit), 20)
+            # The answer to a ping, of which the first is sent after five seconds.
+            await until(lambda: unit.round_trip is not None)
             assert unit.is_open and not answer.done()
             process.stdin.write(b"\n")
             assert await asyncio.wait_for(answer, LIMIT) == "unblocked"
@@ -69,10 +70,32 @@ async def test_pings_are_answered_while_a_handler_blocks(how: str) -> None:
             assert client.stats().reconnects == 0
     finally:
         process.kill()
-        await process.wait()
+        process.communicate()
 
 
-async def _round_trip(unit: roletalk.Unit) -> None:
-    """Waits for the answer to a ping: the first one is sent after five seconds."""
-    while unit.round_trip is None:
-        await asyncio.sleep(0.1)
+Checks = Dict[Tuple[str, str], "Future[None]"]
+
+
+def run(factory: Callable[[], asyncio.AbstractEventLoop], how: str) -> None:
+    loop = factory()
+    try:
+        loop.run_until_complete(pings_are_answered(how))
+    finally:
+        loop.close()
+
+
+@pytest.fixture(scope="module")
+def checks() -> Iterator[Checks]:
+    """All of them side by side, each in a thread: they spend their time waiting for a ping."""
+    loops = loop_factories()
+    with ThreadPoolExecutor(len(loops) * len(HOW)) as pool:
+        yield {
+            (name, how): pool.submit(run, loops[name], how) for name, how in product(loops, HOW)
+        }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there the engine owns no sockets")
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("loop", loop_factories())
+def test_pings_are_answered_while_a_handler_blocks(checks: Checks, loop: str, how: str) -> None:
+    checks[loop, how].result()

@@ -7,7 +7,7 @@ import gc
 import os
 import socket
 import threading
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Set
 
 import pytest
 
@@ -179,18 +179,24 @@ async def test_what_another_thread_asks_for_is_not_done(pair: Pair) -> None:
     assert await destination.request("echo", 1) == 1
 
 
-async def test_somebody_cancels_all_tasks(connect: Connect) -> None:
+async def test_somebody_cancels_all_tasks() -> None:
+    # It accepts, and never answers the TLS handshake.
+    silent = socket.create_server(("127.0.0.1", 0))
+    url = f"wss://127.0.0.1:{silent.getsockname()[1]}"
     peer = roletalk.Peer()
-    connecting: List["asyncio.Task[Any]"] = [
-        asyncio.ensure_future(peer.connect("ws://127.0.0.1:1", permanent=False))
-    ]
-    mine = asyncio.current_task()
-    await until(lambda: len(asyncio.all_tasks()) > 2)
-    for task in asyncio.all_tasks() - {mine, *connecting}:
+    connecting: "asyncio.Task[Any]" = asyncio.ensure_future(peer.connect(url, permanent=False))
+    mine = {asyncio.current_task(), connecting}
+
+    def others() -> "Set[asyncio.Task[Any]]":
+        return asyncio.all_tasks() - {*mine, asyncio.current_task()}
+
+    await until(lambda: len(others()) > 0)
+    for task in others():
         task.cancel()
     with pytest.raises(roletalk.ConnectFailedError):
-        await asyncio.wait_for(connecting[0], LIMIT)
+        await asyncio.wait_for(connecting, LIMIT)
     await peer.close()
+    silent.close()
 
 
 class Interrupting:
@@ -231,7 +237,7 @@ def peer():
     return make(codec=Codec()) if len(made) == {1 if peer == "worker" else 2} else make()
 roletalk.Peer = peer
 try:
-    asyncio.run(asyncio.wait_for(main(), 5))
+    asyncio.run(asyncio.wait_for(main(), {LIMIT}))
 except KeyboardInterrupt:
     print("interrupted")
 """

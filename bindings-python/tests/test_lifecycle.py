@@ -220,7 +220,7 @@ def test_objects_do_not_pile_up() -> None:
 
 def run(program: str, *options: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, *options, "-c", program], capture_output=True, text=True, timeout=30
+        [sys.executable, *options, "-c", program], capture_output=True, text=True, timeout=LIMIT
     )
 
 
@@ -257,12 +257,14 @@ def test_the_interpreter_exits_with_a_handler_in_a_thread() -> None:
 import threading
 def hang(ctx):
     print("hanging", flush=True)
+    loop.call_soon_threadsafe(hanging.set)
     threading.Event().wait()
 async def ask():
-    try:
-        await asyncio.wait_for(main(), 0.5)
-    except asyncio.TimeoutError:
-        pass
+    global loop, hanging
+    loop, hanging = asyncio.get_running_loop(), asyncio.Event()
+    asking = loop.create_task(main())
+    await hanging.wait()
+    asking.cancel()
 asyncio.run(ask())
 """
     ended = run(program)

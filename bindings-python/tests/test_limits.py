@@ -12,9 +12,12 @@ from roletalk import Context
 from .conftest import LIMIT, Connect, Pair, event_of, until
 
 
-def test_every_limit_is_known_to_the_engine() -> None:
-    for field in fields(roletalk.Limits):
-        roletalk.Peer(limits=roletalk.Limits(**{field.name: 1}))
+@pytest.mark.parametrize("name", [field.name for field in fields(roletalk.Limits)])
+def test_every_limit_is_known_to_the_engine(name: str) -> None:
+    roletalk.Peer(limits=roletalk.Limits(**{name: 1}))
+
+
+def test_limits_that_make_no_sense() -> None:
     with pytest.raises(ValueError):
         roletalk.Peer(limits=roletalk.Limits(request_timeout=-1))
     with pytest.raises(ValueError):
@@ -119,7 +122,8 @@ async def test_reading_goes_on_when_handlers_let_go(connect: Connect) -> None:
     destination = await pair.destination()
     flood = [destination.request("work", bytes(90_000)) for _ in range(100)]
     assert await asyncio.gather(*flood) == [90_000] * 100
-    assert 90_000 < max(most) < 600_000
+    # Of the 9 MB, one read has at most 256 KiB, and the guard reads 1 MiB while the loop is slow.
+    assert 90_000 < max(most) < 2_000_000
 
 
 @pytest.mark.parametrize("mode", ["task", "inline", "pool"])
