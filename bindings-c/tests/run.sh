@@ -1,186 +1,309 @@
 #!/usr/bin/env bash
-# Tests the installed C library: run.sh STAGE, where `make install PREFIX=STAGE` has put it.
+# Tests the installed C library: run.sh STAGE [--all] [--list] [PATTERN...]
 #
-# Each program is built by each compiler that there is, as C11 and as C++17, with the shared and the
-# static library. What is not installed here is said and left out.
-here=$(dirname "$0")
-. "$here/common.sh"
+# STAGE is where `make install PREFIX=STAGE` has put it. Each test program is built and run as C11 with the
+# shared library and as C++17 with the static one, by each compiler that there is; the examples are built and
+# run. --all adds the same programs under valgrind and with AddressSanitizer. With patterns, only the cases
+# that have all of them in their names; --list shows the names. What is not installed here is left out and
+# said so at the end; it fails when it is in REQUIRE, a list with commas: c, clang, gcc, pkg-config, cmake,
+# openssl, rustc, valgrind, asan. JOBS cases run at a time.
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+arguments "${BASH_SOURCE[0]}" "$@"
 export PKG_CONFIG_PATH=$stage/lib/pkgconfig
 export LD_LIBRARY_PATH=$stage/lib
 
 cc=${CC:-cc} cxx=${CXX:-c++}
-for tool in "$cc" "$cxx" pkg-config nm readelf; do
-    have "$tool" || { echo "C and C++: NOT TESTED for want of $tool"; exit 0; }
-done
+for tool in "$cc" "$cxx" nm readelf; do look_for "$tool" c; done
+for tool in pkg-config cmake openssl rustc valgrind; do look_for "$tool"; done
 
-step "names: nothing but rt_ is exported, and nothing is missing"
-for names in "-D $library" "-g $stage/lib/libroletalk.a"; do
-    # shellcheck disable=SC2086
-    nm --defined-only $names | awk 'NF == 3 {print $3}' | LC_ALL=C sort |
-        diff "$here/tests/symbols.txt" - || fail "the names of $names are not those of symbols.txt"
+# The compiler of the system, and the other of the two.
+compilers=()
+if have c; then
+    if "$cc" --version | grep -qi clang; then first=clang second=gcc; else first=gcc second=clang; fi
+    compilers=("$first" "$second")
+else
+    compilers=(gcc clang)
+    first=c
+fi
+for tool in "${compilers[@]}"; do
+    [ "$tool" = "$first" ] && continue
+    look_for "$tool"
+    look_for "${tool/gcc/g}++" "$tool"
 done
-for name in $(cat "$here/tests/symbols.txt"); do
-    grep -q "\b$name(" "$here/include/roletalk.h" || fail "$name is not in roletalk.h"
-    grep -q "\b$name(" "$here"/tests/c/*.[ch] || fail "no test calls $name"
-done
-# What the header defines for every program that includes it.
-{
-    sed -n 's/^#define \([A-Za-z_0-9]*\).*/\1/p; s/^} \([A-Za-z_0-9]*\);/\1/p' "$here/include/roletalk.h"
-    sed -n 's/^typedef .*(\*\([A-Za-z_0-9]*\)).*/\1/p' "$here/include/roletalk.h"
-} | grep -v '^rt_\|^RT_\|^ROLETALK_H$' && fail "roletalk.h defines names that are not its own"
-awk '
-    /^\/\*\*/ { text = "" }
-    /^ \*/ { text = text $0 }
-    /^[a-z].* \*?rt_[a-z0-9_]*\(/ && !/^static|^typedef/ {
-        if (text !~ /[Tt]hread/) { print "not said from which threads:", $0; bad = 1 }
-        if (text !~ /callback|handler|middleware/) { print "not said what in callbacks:", $0; bad = 1 }
-        text = ""
-    }
-    END { exit bad }' "$here/include/roletalk.h" || fail "roletalk.h has gaps"
+c_of() { if [ "$1" = "$first" ]; then echo "$cc"; else echo "$1"; fi; }
+cxx_of() { if [ "$1" = "$first" ]; then echo "$cxx"; else echo "${1/gcc/g}++"; fi; }
+echo 'int main(void) { return 0; }' > "$work/empty.c"
+have c && { "$cc" -fsanitize=address "$work/empty.c" -o "$work/empty" 2> "$work/no-asan" ||
+    missing asan "$cc has no AddressSanitizer"; }
 
-step "uninstall removes what install has brought"
-for what in install uninstall; do
-    # The library is there already.
-    make -s -C "$here" -o lib "$what" PROFILE=dev PREFIX=/usr DESTDIR="$work/root" > "$work/log" 2>&1 ||
-        fail "$(cat "$work/log")"
-    found=$(find "$work/root" -not -type d | wc -l)
-    [ "$what" = uninstall ] || [ "$found" -ge 8 ] || fail "only $found files were installed"
-done
-[ "$found" -eq 0 ] || fail "$(find "$work/root" -not -type d) is left"
-
-readelf -d "$library" | grep -q 'SONAME.*\[libroletalk\.so\.0\]' || fail "soname"
-
-include=$(pkg-config --cflags roletalk)
-shared=$(pkg-config --libs roletalk)
+shared=(-L"$stage/lib" -lroletalk -lpthread)
 # Only this library is to be static, not libc.
-static=$(pkg-config --libs --static roletalk | sed "s|-lroletalk|$stage/lib/libroletalk.a|")
+read -ra static_needs < <(sed -n 's/^Libs.private: *//p' "$stage/lib/pkgconfig/roletalk.pc")
+static=("$stage/lib/libroletalk.a" "${static_needs[@]}")
 
-step "layout"
-compile "$cc" "$here/tests/layout.c" -o "$work/layout"
-"$work/layout" | diff "$here/tests/layout.txt" - ||
-    fail "the layout of a struct has changed: only new fields at the end may be recorded"
+# The library and its header.
 
-programs=("$here"/tests/c/*.c)
-as_c() { compile "$cc" "$1" -o "$2" $shared -lpthread -ldl; }
-as_cpp() { compile "$cxx" -x c++ "$1" -x none -o "$2" $static -lpthread; }
-cpp() { compile "$cxx" "$1" -o "$2" $shared -lpthread; }
+exported() { # FILE OPTION
+    nm --defined-only "$2" "$1" | awk 'NF == 3 {print $3}' | LC_ALL=C sort |
+        diff "$here/tests/symbols.txt" - || fail "the names of $1 are not those of symbols.txt"
+}
 
-under=()
-step "tests, as C++ with the static library"
-test_programs as_cpp "${programs[@]}"
-step "tests, as C with the shared library"
-test_programs as_c "${programs[@]}"
-step "the C++ layer"
-test_programs cpp "$here"/tests/cpp/*.cpp
+every_name_is_tested() {
+    local name
+    while read -r name; do
+        grep -q "\b$name(" "$here/include/roletalk.h" || fail "$name is not in roletalk.h"
+        grep -q "\b$name(" "$here"/tests/c/*.[ch] || fail "no test calls $name"
+    done < "$here/tests/symbols.txt"
+}
 
-if have rustc; then
-    step "two static libraries of rustc in one program"
-    rustc --edition 2024 --crate-type staticlib -O -o "$work/libother.a" "$here/tests/static/other.rs"
-    both=("$work/libother.a" "$stage/lib/libroletalk.a")
-    for compiler in gcc clang; do
-        have "$compiler" || continue
-        # Whatever is global in one of them meets the other.
-        for archives in "${both[*]}" "${both[1]} ${both[0]}"; do
-            # shellcheck disable=SC2086
-            compile "$compiler" "$here/tests/static/two.c" -o "$work/two" -Wl,--whole-archive \
-                $archives -Wl,--no-whole-archive ${static#*libroletalk.a} -lpthread
-            "$work/two"
-        done
+# What the header defines for every program that includes it.
+header_keeps_to_its_names() {
+    local header=$here/include/roletalk.h
+    {
+        sed -n 's/^#define \([A-Za-z_0-9]*\).*/\1/p; s/^} \([A-Za-z_0-9]*\);/\1/p' "$header"
+        sed -n 's/^typedef .*(\*\([A-Za-z_0-9]*\)).*/\1/p' "$header"
+    } > "$dir/names"
+    [ "$(wc -l < "$dir/names")" -gt 50 ] || fail "only $(wc -l < "$dir/names") names were found"
+    ! grep -v '^rt_\|^RT_\|^ROLETALK_H$' "$dir/names" || fail "roletalk.h defines names that are not its own"
+}
+
+header_tells_of_threads_and_callbacks() {
+    awk '
+        /^\/\*\*/ { text = "" }
+        /^ \*/ { text = text $0 }
+        /^[a-z].* \*?rt_[a-z0-9_]*\(/ && !/^static|^typedef/ {
+            if (text !~ /[Tt]hread/) { print "not said from which threads:", $0; bad = 1 }
+            if (text !~ /callback|handler|middleware/) { print "not said what in callbacks:", $0; bad = 1 }
+            text = ""; seen++
+        }
+        END { exit bad || seen < 50 }' "$here/include/roletalk.h" || fail "roletalk.h has gaps"
+}
+
+uninstall_removes_what_install_brings() {
+    local what found
+    for what in install uninstall; do
+        # The library is there already.
+        make -s -C "$here" -o lib "$what" PROFILE=dev PREFIX=/usr DESTDIR="$dir/root"
+        found=$(find "$dir/root" -not -type d | wc -l)
+        [ "$what" = uninstall ] || [ "$found" -ge 8 ] || fail "only $found files were installed"
     done
-fi
+    [ "$found" -eq 0 ] || fail "$(find "$dir/root" -not -type d) is left"
+}
 
-if have valgrind; then
-    step "valgrind"
-    under=(valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite,indirect
-        --show-leak-kinds=definite,indirect --error-exitcode=9 --fair-sched=try)
-    already() { :; }
-    # memcheck does not see that the assembler of ring, which TLS is made with, sets what it sets.
-    tls=$here/tests/c/tls.c
-    mapfile -t others < <(printf '%s\n' "${programs[@]}" "$here"/tests/cpp/*.cpp | grep -vxF "$tls")
-    slow=1 test_programs already "${others[@]}"
-    under+=(--undef-value-errors=no)
-    slow=1 test_programs already "$tls"
-    under=()
-fi
+soname() { readelf -d "$library" | grep 'SONAME.*\[libroletalk\.so\.0\]'; }
 
-step "AddressSanitizer and UndefinedBehaviorSanitizer, in the C and C++ code"
-"$here/tests/asan.sh" "$stage"
+layout() {
+    compile "$cc" "$here/tests/layout.c" -o "$dir/layout"
+    "$dir/layout" | diff "$here/tests/layout.txt" - ||
+        fail "the layout of a struct has changed: only new fields at the end may be recorded"
+}
 
-step "examples, with every compiler, shared and static"
-for pair in gcc:g++ clang:clang++; do
-    have "${pair%:*}" || continue
-    for libs in "$shared" "$static"; do
-        for file in "$here"/examples/*.c; do
-            # shellcheck disable=SC2086
-            compile "${pair%:*}" "$file" -o "$work/$(basename "$file" .c)" $libs -lpthread
-        done
-        for file in "$here"/examples/*.cpp; do
-            # shellcheck disable=SC2086
-            compile "${pair#*:}" "$file" -o "$work/$(basename "$file" .cpp)_cpp" $libs -lpthread
-        done
-    done
-    for file in "$here"/tests/c/*.c; do
-        compile "${pair#*:}" -x c++ -c "$file" -o "$work/as_cpp"
-    done
-done
+# Test programs.
 
-step "examples do what they say"
-serve() { # PROGRAM: its address in $url, its input open as descriptor 9
-    mkfifo "$work/in"
-    # What a server before has written goes before this one's input can be opened.
-    "$@" > "$work/out" 2> "$work/err" < "$work/in" &
-    server=$!
-    exec 9> "$work/in"
-    rm "$work/in"
-    # It tells its address when it listens.
-    url=
-    while [ -z "$url" ]; do
-        kill -0 $server || fail "$1 has ended"
-        url=$(head -n 1 "$work/out" "$work/err" 2>/dev/null | grep -a -m 1 '^ws://' || true)
+build_as_c() { compile "$(c_of "$1")" "$2" -o "$3" "${@:4}" "${shared[@]}" -ldl; }
+# The static library, for C; for C++ it is the layer that is tested, with the shared one.
+build_as_cpp() {
+    case $2 in
+        *.cpp) compile "$(cxx_of "$1")" "$2" -o "$3" "${@:4}" "${shared[@]}" ;;
+        *) compile "$(cxx_of "$1")" -x c++ "$2" -x none -o "$3" "${@:4}" "${static[@]}" ;;
+    esac
+}
+
+source_of() { case $1 in *.cpp) echo "$here/tests/cpp/$1" ;; *) echo "$here/tests/c/$1" ;; esac; }
+
+build_and_run() { # BUILD COMPILER FILE
+    "$1" "$2" "$(source_of "$3")" "$dir/program"
+    run_program "$dir/program" "${3%.*}"
+}
+
+under_valgrind() { # FILE
+    local build=build_as_c options=()
+    case $1 in
+        *.cpp) build=build_as_cpp ;;
+        # memcheck does not see that the assembler of ring, which TLS is made with, sets what it sets.
+        tls.c) options=(--undef-value-errors=no) ;;
+    esac
+    "$build" "$first" "$(source_of "$1")" "$dir/program"
+    run_program "$dir/program" "${1%.*}" valgrind --quiet --leak-check=full \
+        --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect --error-exitcode=9 \
+        --fair-sched=try "${options[@]}"
+}
+
+# It sees the C and C++ code, and what the library does with the program's memory through malloc, memcpy and
+# the like; the library itself is built as usual.
+with_asan() { # FILE
+    local build=build_as_c
+    case $1 in *.cpp) build=build_as_cpp ;; esac
+    "$build" "$first" "$(source_of "$1")" "$dir/program" -O1 -fsanitize=address,undefined
+    # It is slow, as with a command before it.
+    run_program "$dir/program" "${1%.*}" env
+}
+
+# Whatever is global in one of the libraries meets the other.
+two_static_libraries() { # COMPILER
+    local archives
+    rustc --edition 2024 --crate-type staticlib -O -o "$dir/libother.a" "$here/tests/static/other.rs"
+    for archives in "$dir/libother.a ${static[0]}" "${static[0]} $dir/libother.a"; do
+        # shellcheck disable=SC2086 # two words
+        compile "$(c_of "$1")" "$here/tests/static/two.c" -o "$dir/two" -Wl,--whole-archive $archives \
+            -Wl,--no-whole-archive "${static_needs[@]}"
+        bounded "$dir/two"
     done
 }
-for service in echo_service epoll_service echo_service_cpp epoll_service_cpp; do
-    serve "$work/$service"
-    "$work/rpc_client" "$url" | diff <(printf 'hello\n100 answers\n') -
-    "$work/rpc_client_cpp" "$url" | diff <(printf 'hello\n100 answers, 4950 in sum\n') -
+
+# Examples.
+
+build_example() { # COMPILER FILE OUT ARGUMENT...
+    local compiler
+    case $2 in *.cpp) compiler=$(cxx_of "$1") ;; *) compiler=$(c_of "$1") ;; esac
+    compile "$compiler" "$here/examples/$2" -o "$3" "${@:4}"
+}
+
+only_build() { build_example "$1" "$2" "$dir/example" "${shared[@]}"; } # COMPILER FILE
+
+# Builds examples with the shared library into $dir: FILE...; echo_service.cpp becomes echo_service_cpp.
+examples() {
+    local file
+    for file in "$@"; do
+        build_example "$first" "$file" "$dir/$(basename "${file/.cpp/_cpp}" .c)" "${shared[@]}"
+    done
+}
+
+# Starts a server that prints its address first, to the descriptor that is said: serve 1|2 PROGRAM. Its
+# address is in $url, its process id in $server, its input is open as descriptor 9.
+serve() {
+    rm -f "$dir/in" "$dir/tells"
+    mkfifo "$dir/in" "$dir/tells"
+    # Open for reading and writing: nobody waits for the other side.
+    exec 8<> "$dir/tells"
+    if [ "$1" = 1 ]; then
+        bounded "$2" > "$dir/tells" < "$dir/in" 8>&- &
+    else
+        bounded "$2" > "$dir/out" 2> "$dir/tells" < "$dir/in" 8>&- &
+    fi
+    server=$!
+    exec 9> "$dir/in"
+    IFS= read -r -t "$limit" -u 8 url || fail "$2 does not tell its address"
+    case $url in ws://*) ;; *) fail "$2 tells \"$url\" instead of its address" ;; esac
+}
+
+echo_example() { # SERVICE
+    examples "$1" rpc_client.c rpc_client.cpp
+    serve 1 "$dir/$(basename "${1/.cpp/_cpp}" .c)"
+    bounded "$dir/rpc_client" "$url" | diff <(printf 'hello\n100 answers\n') -
+    bounded "$dir/rpc_client_cpp" "$url" | diff <(printf 'hello\n100 answers, 4950 in sum\n') -
     exec 9>&-
-    wait $server
-done
-# Each with one in the other language.
-for pair in publish:subscribe_cpp publish_cpp:subscribe; do
-    serve "$work/${pair%:*}"
+    wait "$server"
+}
+
+# The next two: each with one in the other language.
+news_example() { # PUBLISHER SUBSCRIBER
+    local subscriber
+    examples "$1" "$2"
+    serve 1 "$dir/$(basename "${1/.cpp/_cpp}" .c)"
     # It must not keep the publisher's input open.
-    "$work/${pair#*:}" "$url" > "$work/heard" 9>&- &
+    bounded "$dir/$(basename "${2/.cpp/_cpp}" .c)" "$url" > "$dir/heard" 9>&- &
     subscriber=$!
     printf 'one\ntwo\n' >&9
     exec 9>&-
-    wait $server $subscriber
-    diff <(printf 'one\ntwo\n') "$work/heard"
-done
-for pair in receive_file:send_file_cpp receive_file_cpp:send_file; do
-    serve "$work/${pair%:*}"
-    "$work/${pair#*:}" "$url" "$library" > /dev/null
-    wait $server
-    exec 9>&-
-    cmp "$work/out" "$library"
-done
+    wait "$server"
+    wait "$subscriber"
+    diff <(printf 'one\ntwo\n') "$dir/heard"
+}
 
-if have cmake; then
-    step "find_package"
-    for pair in gcc:g++ clang:clang++; do
-        have "${pair%:*}" || continue
-        rm -rf "$work/cmake"
-        cmake -S "$here/tests/cmake" -B "$work/cmake" -DCMAKE_PREFIX_PATH="$stage" \
-            -DCMAKE_C_COMPILER="${pair%:*}" -DCMAKE_CXX_COMPILER="${pair#*:}" \
-            -DEXAMPLES="$here/examples" > "$work/log" || { cat "$work/log"; exit 1; }
-        cmake --build "$work/cmake" > "$work/log" || { cat "$work/log"; exit 1; }
-    done
-    # pkg-config's have been run above.
+file_example() { # RECEIVER SENDER
+    examples "$1" "$2"
+    serve 2 "$dir/$(basename "${1/.cpp/_cpp}" .c)"
+    bounded "$dir/$(basename "${2/.cpp/_cpp}" .c)" "$url" "$library" > /dev/null
+    wait "$server"
+    exec 9>&-
+    cmp "$dir/out" "$library"
+}
+
+# How users find the library.
+
+echo_pair() { # SERVICE CLIENT
+    serve 1 "$1"
+    bounded "$2" "$url" > /dev/null
+    exec 9>&-
+    wait "$server"
+}
+
+with_pkg_config() { # KIND
+    local flags libraries=("${shared[@]}")
+    read -ra flags < <(pkg-config --cflags roletalk)
+    if [ "$1" = static ]; then
+        read -ra libraries < <(pkg-config --libs --static roletalk | sed "s|-lroletalk|${static[0]}|")
+    else
+        read -ra libraries < <(pkg-config --libs roletalk)
+    fi
+    "$cc" -I"$here/examples" "${flags[@]}" "$here/examples/echo_service.c" -o "$dir/service" "${libraries[@]}"
+    "$cxx" -std=c++17 "${flags[@]}" "$here/examples/rpc_client.cpp" -o "$dir/client" "${libraries[@]}"
+    echo_pair "$dir/service" "$dir/client"
+}
+
+with_cmake() { # COMPILER
+    local kind
+    cmake -S "$here/tests/cmake" -B "$dir/cmake" -DCMAKE_PREFIX_PATH="$stage" \
+        -DCMAKE_C_COMPILER="$(c_of "$1")" -DCMAKE_CXX_COMPILER="$(cxx_of "$1")" \
+        -DEXAMPLES="$here/examples"
+    cmake --build "$dir/cmake"
     for kind in shared static; do
-        serve "$work/cmake/echo_service_cpp_$kind"
-        "$work/cmake/rpc_client_c_$kind" "$url" > /dev/null
-        exec 9>&-
-        wait $server
+        echo_pair "$dir/cmake/echo_service_cpp_$kind" "$dir/cmake/rpc_client_c_$kind"
+    done
+}
+
+# The cases.
+
+add "names, shared library" c exported "$library" -D
+add "names, static library" c exported "${static[0]}" -g
+add "names, each is in the header and tested" "" every_name_is_tested
+add "names, the header defines no others" "" header_keeps_to_its_names
+add "header, each function tells of threads and callbacks" "" header_tells_of_threads_and_callbacks
+add "uninstall removes what install brings" c uninstall_removes_what_install_brings
+add "soname" c soname
+add "layout of structs" c layout
+mapfile -t programs < <(test_programs)
+if [ -n "$all" ]; then
+    for program in "${programs[@]}"; do
+        needed=$(needed_by "$program")
+        add "${program%.*}, valgrind" "c valgrind $needed" under_valgrind "$program"
+        add "${program%.*}, AddressSanitizer" "c asan $needed" with_asan "$program"
     done
 fi
-echo "C and C++: ok"
+for compiler in "${compilers[@]}"; do
+    needed="c"
+    [ "$compiler" = "$first" ] || needed="c $compiler"
+    for program in "${programs[@]}"; do
+        case $program in
+            *.cpp)
+                add "${program%.*}, $compiler, C++, shared" "$needed" \
+                    build_and_run build_as_cpp "$compiler" "$program"
+                ;;
+            *)
+                add "${program%.*}, $compiler, C, shared" "$needed $(needed_by "$program")" \
+                    build_and_run build_as_c "$compiler" "$program"
+                add "${program%.*}, $compiler, C++, static" "$needed $(needed_by "$program")" \
+                    build_and_run build_as_cpp "$compiler" "$program"
+                ;;
+        esac
+    done
+    add "two static libraries of rustc, $compiler" "$needed rustc" two_static_libraries "$compiler"
+    add "CMake package, $compiler" "$needed cmake" with_cmake "$compiler"
+    # The first compiler builds them below, to run them.
+    [ "$compiler" = "$first" ] && continue
+    for file in "$here"/examples/*.c "$here"/examples/*.cpp; do
+        add "example $(basename "$file"), $compiler, is built" "$needed" \
+            only_build "$compiler" "$(basename "$file")"
+    done
+done
+for file in echo_service.c epoll_service.c echo_service.cpp epoll_service.cpp; do
+    add "example $file, with rpc_client.c and rpc_client.cpp" c echo_example "$file"
+done
+add "example publish.c, with subscribe.cpp" c news_example publish.c subscribe.cpp
+add "example publish.cpp, with subscribe.c" c news_example publish.cpp subscribe.c
+add "example receive_file.c, with send_file.cpp" c file_example receive_file.c send_file.cpp
+add "example receive_file.cpp, with send_file.c" c file_example receive_file.cpp send_file.c
+add "pkg-config, shared" "c pkg-config" with_pkg_config shared
+add "pkg-config, static" "c pkg-config" with_pkg_config static
+run_cases

@@ -59,7 +59,7 @@ int main() {
         CHECK(unit.name() == "server" && unit.id() == server.id() && unit.is_open());
 
         auto to = client.destination("r");
-        to.ready(20s);
+        to.ready(120s);
         CHECK(to.request("held").as_int64() == 7);
         CHECK(to.request("later", roletalk::Data::json("[1]")) == roletalk::Data::json("[1]"));
         later.get_future().get().join();
@@ -177,7 +177,7 @@ int main() {
         roletalk::Peer moved(std::move(client));
         CHECK(status_of([&] { client.id(); }) == RT_INVALID_HANDLE);
         CHECK(moved.stats().units == 1);
-        CHECK(moved.drain(20s));
+        CHECK(moved.drain(120s));
     }
     // The peers are closed: no handler is left.
     CHECK(held.use_count() == 1);
