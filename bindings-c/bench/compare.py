@@ -90,7 +90,11 @@ def main():
 
     def rust(threads):
         return [options.rust, "--as-server", "roletalk", threads], [
-            options.rust, "--as-client", "roletalk", threads]
+            options.rust,
+            "--as-client",
+            "roletalk",
+            threads,
+        ]
 
     def c(style):
         return [options.c, "server", style], [options.c, "client", style]

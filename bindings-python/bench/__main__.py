@@ -14,9 +14,10 @@ import json
 import os
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, NamedTuple, Optional
 
 from scenarios import SCENARIOS
 from systems import SYSTEMS
@@ -25,7 +26,7 @@ BASE = next(iter(SYSTEMS))
 OURS = "roletalk"
 CHILD = Path(__file__).with_name("child.py")
 
-TARGETS: List[Tuple[str, str, str, float]] = [
+TARGETS: list[tuple[str, str, str, float]] = [
     ("64 in flight", "rate", "websockets", 2.5),
     ("256 in flight", "rate", "websockets", 2.5),
     ("64 in flight", "rate", BASE, 1.2),
@@ -38,7 +39,7 @@ TARGETS: List[Tuple[str, str, str, float]] = [
 
 ALONE = "1 in flight"
 """Its time depends on whether the two processes share a CPU, so that it is measured both ways, too."""
-PINNED: Dict[str, Tuple[Set[int], Set[int]]] = {
+PINNED: dict[str, tuple[set[int], set[int]]] = {
     "both processes on one CPU": ({0}, {0}),
     "one CPU for each process": ({0}, {1}),
 }
@@ -53,7 +54,7 @@ class Sample(NamedTuple):
 
 
 class Child:
-    def __init__(self, cpus: Optional[Set[int]], *arguments: str) -> None:
+    def __init__(self, cpus: Optional[set[int]], *arguments: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(CHILD), *arguments],
             stdin=subprocess.PIPE,
@@ -70,11 +71,11 @@ class Child:
             raise RuntimeError("a process has ended")
         return line.strip()
 
-    def ask(self, command: str) -> Dict[str, Any]:
+    def ask(self, command: str) -> dict[str, Any]:
         assert self._process.stdin is not None
         self._process.stdin.write(command + "\n")
         self._process.stdin.flush()
-        answer: Dict[str, Any] = json.loads(self._line())
+        answer: dict[str, Any] = json.loads(self._line())
         return answer
 
     def close(self) -> None:
@@ -86,7 +87,7 @@ class Pair:
     """Server and client of a system."""
 
     def __init__(
-        self, loop: str, system: str, pinned: Tuple[Optional[Set[int]], Optional[Set[int]]]
+        self, loop: str, system: str, pinned: tuple[Optional[set[int]], Optional[set[int]]]
     ) -> None:
         self._server = Child(pinned[0], loop, system)
         try:
@@ -109,20 +110,20 @@ class Pair:
         self._client.close()
 
 
-Samples = Dict[str, List[Sample]]
+Samples = dict[str, list[Sample]]
 """By system, one for each round."""
 
 
 def compare(
     loop: str,
-    systems: List[str],
-    scenarios: List[str],
+    systems: list[str],
+    scenarios: list[str],
     rounds: int,
     seconds: float,
-    pinned: Tuple[Optional[Set[int]], Optional[Set[int]]] = (None, None),
-) -> Dict[str, Samples]:
-    pairs: Dict[str, Pair] = {}
-    results: Dict[str, Samples] = {}
+    pinned: tuple[Optional[set[int]], Optional[set[int]]] = (None, None),
+) -> dict[str, Samples]:
+    pairs: dict[str, Pair] = {}
+    results: dict[str, Samples] = {}
     try:
         for system in systems:
             pairs[system] = Pair(loop, system, pinned)
@@ -146,7 +147,7 @@ def ratio(samples: Samples, system: str, base: str, figure: Callable[[Sample], f
     return median(figure(one) / figure(other) for one, other in pairs)
 
 
-def table(title: str, head: List[str], rows: List[List[str]]) -> None:
+def table(title: str, head: list[str], rows: list[list[str]]) -> None:
     print(f"\n{title}\n")
     print(f"| {' | '.join(head)} |")
     print("|---|" + "---:|" * (len(head) - 1))
@@ -157,13 +158,13 @@ def table(title: str, head: List[str], rows: List[List[str]]) -> None:
 class Report:
     """The rows of all tables."""
 
-    def __init__(self, systems: List[str]) -> None:
+    def __init__(self, systems: list[str]) -> None:
         self._systems = systems
-        self._rates: List[List[str]] = []
-        self._cpu: List[List[str]] = []
-        self._verdicts: List[List[str]] = []
+        self._rates: list[list[str]] = []
+        self._cpu: list[list[str]] = []
+        self._verdicts: list[list[str]] = []
 
-    def add(self, where: str, results: Dict[str, Samples]) -> None:
+    def add(self, where: str, results: dict[str, Samples]) -> None:
         for scenario, samples in results.items():
             name = f"{where}, {scenario}"
             self._rates.append(self._row(f"{name}: per second", samples, lambda one: one.rate, 0))
@@ -176,7 +177,7 @@ class Report:
             samples = results.get(scenario, {})
             if base not in samples or OURS not in samples:
                 continue
-            found = ratio(samples, OURS, base, lambda one: getattr(one, figure))
+            found = ratio(samples, OURS, base, attrgetter(figure))
             least = figure == "rate"
             verdict = "reached" if (found >= bound) == least else "missed"
             name = f"{where}, {scenario}: {figure} / {base}"
@@ -185,7 +186,7 @@ class Report:
 
     def _row(
         self, name: str, samples: Samples, figure: Callable[[Sample], float], digits: int
-    ) -> List[str]:
+    ) -> list[str]:
         cells = [name]
         for system in self._systems:
             text = f"{median(map(figure, samples[system])):,.{digits}f}"
@@ -201,10 +202,14 @@ class Report:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--only", default="", metavar="TEXT", help="scenarios with this in their name")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="scenarios with this in their name"
+    )
     parser.add_argument("--loop", choices=["asyncio", "uvloop"])
     options = parser.parse_args()
     rounds = options.rounds or (3 if options.quick else 7)
@@ -229,7 +234,11 @@ def main() -> None:
     report = Report(systems)
     for loop in loops:
         report.add(loop, compare(loop, systems, scenarios, rounds, seconds))
-        if ALONE in scenarios and hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1:
+        if (
+            ALONE in scenarios
+            and hasattr(os, "sched_setaffinity")
+            and len(os.sched_getaffinity(0)) > 1
+        ):
             for where, pinned in PINNED.items():
                 results = compare(loop, systems, [ALONE], rounds, seconds, pinned)
                 report.add(f"{loop}, {where}", results)

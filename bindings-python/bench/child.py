@@ -10,13 +10,13 @@ import asyncio
 import json
 import sys
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Optional
 
 from scenarios import SCENARIOS
 from systems import SYSTEMS, Client
 
 
-async def perform(client: Optional[Client], command: str) -> Dict[str, Any]:
+async def perform(client: Optional[Client], command: str) -> dict[str, Any]:
     if command == "cpu":
         return {"cpu": time.process_time()}
     assert client is not None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, field
-from typing import AsyncIterator, Awaitable, Callable, Dict, List
+from typing import Callable
 
 from systems import Client
 
@@ -19,7 +20,7 @@ class Result:
     count: float
     """Requests that were answered, or MiB that arrived."""
     seconds: float
-    latencies: List[float] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
     """Of each request, in seconds, when they were made one by one."""
 
 
@@ -32,7 +33,7 @@ def requests(in_flight: int) -> Scenario:
         start = clock()
         end = start + seconds
         count = 0
-        latencies: List[float] = []
+        latencies: list[float] = []
 
         async def worker() -> None:
             nonlocal count
@@ -81,7 +82,7 @@ async def stream(client: Client, seconds: float) -> Result:
     return Result(received / MIB, clock() - start)
 
 
-SCENARIOS: Dict[str, Scenario] = {
+SCENARIOS: dict[str, Scenario] = {
     "1 in flight": requests(1),
     "16 in flight": requests(16),
     "64 in flight": requests(64),

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import platform
 import struct
+from collections.abc import AsyncIterator, Awaitable
 from importlib.metadata import version
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Optional, Protocol
+from typing import Any, Callable, Optional, Protocol
 
 HOST = "127.0.0.1"
 HEAD = struct.Struct("!II")
@@ -66,7 +67,7 @@ class MessageClient:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: Dict[int, asyncio.Future[bytes]] = {}
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._last = UPLOAD
         self._uploaded: asyncio.Queue[bytes] = asyncio.Queue()
         self._reading = asyncio.create_task(self.read())
@@ -111,9 +112,7 @@ class AsyncioStreams:
         self._server = await asyncio.start_server(self._connected, HOST, 0)
         return str(self._server.sockets[0].getsockname()[1])
 
-    async def _connected(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         uploads = Uploads()
         while True:
             length, number = HEAD.unpack(await reader.readexactly(HEAD.size))
@@ -364,7 +363,7 @@ class _RoletalkClient:
         return int(await self._destination.request("uploaded"))
 
 
-SYSTEMS: Dict[str, System] = {
+SYSTEMS: dict[str, System] = {
     system.name: system
     for system in (
         AsyncioStreams(),

@@ -2,6 +2,8 @@
 
     python echo_server.py                      # on 127.0.0.1:9000
     python echo_client.py "hello there"        # in another terminal
+
+It ends when it is interrupted.
 """
 
 import asyncio

@@ -6,8 +6,9 @@ import asyncio
 import importlib.util
 import os
 import sys
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List
+from typing import Any, Callable
 
 import pytest
 
@@ -28,7 +29,7 @@ OPTIONAL = {
 """What is tested where it is installed; ``REQUIRE=orjson,uvloop`` demands it."""
 
 
-def _left_out() -> Dict[str, str]:
+def _left_out() -> dict[str, str]:
     """What of the optional modules is not here, and what that means."""
     return {
         name: f"not installed for {sys.executable}: {consequence}"
@@ -52,14 +53,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"left out: {name}: {reason}")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A test that hangs fails, in several times the limit of a single wait."""
     if config.pluginmanager.hasplugin("timeout"):
         for item in items:
             item.add_marker(pytest.mark.timeout(4 * LIMIT))
 
 
-LoopFactories = Dict[str, Callable[[], asyncio.AbstractEventLoop]]
+LoopFactories = dict[str, Callable[[], asyncio.AbstractEventLoop]]
 
 
 def loop_factories() -> LoopFactories:
@@ -104,7 +105,7 @@ Connect = Callable[..., Awaitable[Pair]]
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
     """Makes pairs, with options for the two peers."""
-    peers: List[roletalk.Peer] = []
+    peers: list[roletalk.Peer] = []
 
     async def make(worker: Any = None, client: Any = None) -> Pair:
         first = roletalk.Peer(name="worker", **(worker or {}))

@@ -5,7 +5,7 @@ import socket
 import ssl
 import sys
 from pathlib import Path
-from typing import Any, Tuple
+from typing import Any
 from unittest.mock import Mock, call
 
 import pytest
@@ -17,7 +17,7 @@ from roletalk._links import TransportLink
 
 from .conftest import LIMIT, Connect, Pair, event_of, until
 
-Contexts = Tuple[ssl.SSLContext, ssl.SSLContext]
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ async def test_tls(contexts: Contexts) -> None:
 async def test_writing_over_tls_waits_for_nothing_to_come(contexts: Contexts) -> None:
     server, client = contexts
     async with roletalk.Peer() as worker, roletalk.Peer() as other:
-        heard: "asyncio.Queue[int]" = asyncio.Queue()
+        heard: asyncio.Queue[int] = asyncio.Queue()
         role = worker.role("role")
         role.on_message("note", lambda ctx: heard.put_nowait(ctx.data), inline=True)
         listener = await worker.listen("127.0.0.1", ssl=server)
@@ -118,7 +118,7 @@ async def test_a_path() -> None:
 
 async def test_headers_go_into_the_upgrade() -> None:
     async with roletalk.Peer() as other:
-        head: "asyncio.Future[bytes]" = asyncio.get_running_loop().create_future()
+        head: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             head.set_result(await reader.readuntil(b"\r\n\r\n"))

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, List, Tuple
+from typing import Any
 
 import pytest
 import trustme
@@ -18,7 +18,7 @@ import roletalk
 from .conftest import LIMIT
 
 README = Path(__file__).parents[1] / "README.md"
-PROGRAMS: List[str] = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
+PROGRAMS: list[str] = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
 SERVICE, CLIENT, SUBSCRIBER, PUBLISHER, STORE, STORE_CLIENT, VAULT, VAULT_CLIENT, SCRIPT = PROGRAMS
 
 
@@ -42,7 +42,7 @@ class Program:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
-    def finished(self, logged: str = "") -> List[str]:
+    def finished(self, logged: str = "") -> list[str]:
         """What it has printed to its end, which must be a good one."""
         try:
             out, errors = self._process.communicate(timeout=LIMIT)
@@ -67,7 +67,7 @@ def port() -> int:
 
 def both(
     service: str, client: str, directory: Path, port: int, logged: str = ""
-) -> Tuple[str, List[str]]:
+) -> tuple[str, list[str]]:
     """The first line of a service, and all of a client that runs when that is there."""
     serving = Program(service, directory, port)
     try:
@@ -133,7 +133,9 @@ def test_tls_and_keys(tmp_path: Path, port: int) -> None:
 
 
 def test_the_program_in_the_package(tmp_path: Path, port: int) -> None:
-    text = re.search(r"::\n\n(    import asyncio.*?asyncio\.run\(main\(\)\)\n)", roletalk.__doc__, re.S)
+    text = re.search(
+        r"::\n\n(    import asyncio.*?asyncio\.run\(main\(\)\)\n)", roletalk.__doc__, re.S
+    )
     assert text is not None
     program = Program(inspect.cleandoc("\n" + text[1]), tmp_path, port)
 
@@ -182,8 +184,8 @@ asyncio.run(main())
 
 
 def test_one_program_with_everything(tmp_path: Path, port: int) -> None:
-    async def partner() -> List[Any]:
-        got: List[Any] = []
+    async def partner() -> list[Any]:
+        got: list[Any] = []
         async with roletalk.Peer(name="logger") as peer:
             log, math = peer.role("log"), peer.destination("math")
             log.on_message("line", lambda ctx: got.append(ctx.data), inline=True)

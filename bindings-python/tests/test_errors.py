@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import builtins
 import inspect
-from typing import Dict, Type
 
 import pytest
 
 import roletalk
 from roletalk import _engine
 
-KINDS: Dict[str, int] = {kind: code for code, kind in _engine.ERROR_KINDS}
+KINDS: dict[str, int] = {kind: code for code, kind in _engine.ERROR_KINDS}
 """The table of the engine."""
 CLASSES = {known.kind: known for known in roletalk.Error.__subclasses__()}
 
@@ -43,6 +42,6 @@ def test_the_class_of_a_kind(kind: str) -> None:
         (roletalk.IoError, OSError),
     ],
 )
-def test_what_else_an_error_is(known: Type[roletalk.Error], builtin: Type[Exception]) -> None:
+def test_what_else_an_error_is(known: type[roletalk.Error], builtin: type[Exception]) -> None:
     with pytest.raises(builtin):
         raise known("text")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, List
+from typing import Any
 
 import pytest
 
@@ -30,8 +30,8 @@ async def test_events_of_units_and_destinations() -> None:
 
 
 async def test_callbacks(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
-    everything: List[Any] = []
-    units: List[Any] = []
+    everything: list[Any] = []
+    units: list[Any] = []
     pair.client.on()(everything.append)
 
     @pair.client.on(roletalk.UnitOpened, roletalk.UnitClosed)

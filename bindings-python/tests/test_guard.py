@@ -6,9 +6,10 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
-from typing import Callable, Dict, Iterator, Tuple
+from typing import Callable
 
 import pytest
 
@@ -73,7 +74,7 @@ async def pings_are_answered(how: str) -> None:
         process.communicate()
 
 
-Checks = Dict[Tuple[str, str], "Future[None]"]
+Checks = dict[tuple[str, str], "Future[None]"]
 
 
 def run(factory: Callable[[], asyncio.AbstractEventLoop], how: str) -> None:
@@ -89,9 +90,7 @@ def checks() -> Iterator[Checks]:
     """All of them side by side, each in a thread: they spend their time waiting for a ping."""
     loops = loop_factories()
     with ThreadPoolExecutor(len(loops) * len(HOW)) as pool:
-        yield {
-            (name, how): pool.submit(run, loops[name], how) for name, how in product(loops, HOW)
-        }
+        yield {(name, how): pool.submit(run, loops[name], how) for name, how in product(loops, HOW)}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there the engine owns no sockets")

@@ -7,7 +7,7 @@ import gc
 import os
 import socket
 import threading
-from typing import Any, Callable, List, Optional, Set
+from typing import Any, Callable, Optional
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_options_of_a_wrong_kind(options: Any, error: Any, text: str) -> None:
         roletalk.Peer(**options)
 
 
-CALLS: List[Any] = [
+CALLS: list[Any] = [
     (lambda pair: pair.worker.listen(1), TypeError, "host must be a str"),
     (lambda pair: pair.worker.listen(port="80"), TypeError, "port must be an int"),
     (lambda pair: pair.worker.listen(port=70_000), ValueError, "must be from 0 to 65535"),
@@ -51,7 +51,11 @@ CALLS: List[Any] = [
     (lambda pair: pair.worker.listen(sock=1), TypeError, "sock must be a socket"),
     (lambda pair: pair.client.connect("ws://localhost:1", ssl=True), TypeError, "ssl.SSLContext"),
     (lambda pair: pair.client.connect("ws://localhost:1", headers={1: "a"}), TypeError, "headers"),
-    (lambda pair: pair.client.connect("ws://localhost:1", headers={"a b": ""}), ValueError, "header"),
+    (
+        lambda pair: pair.client.connect("ws://localhost:1", headers={"a b": ""}),
+        ValueError,
+        "header",
+    ),
     (lambda pair: pair.client.connect("ws://localhost:1", timeout=-1), ValueError, "positive"),
     (lambda pair: pair.client.connect("ws://localhost:1", timeout="1"), TypeError, "seconds"),
     (lambda pair: pair.worker.drain("1"), TypeError, "timeout must be a number"),
@@ -111,7 +115,7 @@ async def test_exceptions_without_usable_text(pair: Pair, mode: str, kind: Any, 
 
 
 async def test_streams_end_with_exceptions_without_usable_text(pair: Pair) -> None:
-    failures: List[str] = []
+    failures: list[str] = []
 
     @pair.role().on_readable("upload")
     async def upload(ctx: Context) -> None:
@@ -140,7 +144,7 @@ async def test_streams_that_are_garbage_in_another_thread(pair: Pair) -> None:
             ended.set()
 
     destination = await pair.destination()
-    cycle: List[Any] = [await destination.writable("upload")]
+    cycle: list[Any] = [await destination.writable("upload")]
     cycle.append(cycle)
     gc.disable()
     try:
@@ -158,7 +162,7 @@ async def test_what_another_thread_asks_for_is_not_done(pair: Pair) -> None:
     role.on_request("echo", lambda ctx: ctx.data, inline=True)
     destination = await pair.destination()
     none = pair.client.destination("none")
-    errors: List[Optional[BaseException]] = []
+    errors: list[Optional[BaseException]] = []
 
     def attempt(use: Callable[[], Any]) -> None:
         try:
@@ -167,7 +171,7 @@ async def test_what_another_thread_asks_for_is_not_done(pair: Pair) -> None:
         except RuntimeError as error:
             errors.append(error)
 
-    uses: List[Callable[[], Any]] = [
+    uses: list[Callable[[], Any]] = [
         role.disable,
         lambda: asyncio.run(none.wait_ready(LIMIT)),
         lambda: asyncio.run(pair.client.drain(1)),
@@ -184,10 +188,10 @@ async def test_somebody_cancels_all_tasks() -> None:
     silent = socket.create_server(("127.0.0.1", 0))
     url = f"wss://127.0.0.1:{silent.getsockname()[1]}"
     peer = roletalk.Peer()
-    connecting: "asyncio.Task[Any]" = asyncio.ensure_future(peer.connect(url, permanent=False))
+    connecting: asyncio.Task[Any] = asyncio.ensure_future(peer.connect(url, permanent=False))
     mine = {asyncio.current_task(), connecting}
 
-    def others() -> "Set[asyncio.Task[Any]]":
+    def others() -> set[asyncio.Task[Any]]:
         return asyncio.all_tasks() - {*mine, asyncio.current_task()}
 
     await until(lambda: len(others()) > 0)
@@ -246,7 +250,9 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize("attempt", range(3))
 def test_the_interpreter_exits_while_a_daemon_runs_a_loop(attempt: int) -> None:
-    program = OPEN + """
+    program = (
+        OPEN
+        + """
 import threading
 busy = threading.Event()
 async def work():
@@ -258,6 +264,7 @@ async def work():
 threading.Thread(target=lambda: asyncio.run(work()), daemon=True).start()
 busy.wait()
 """
+    )
     # With checks of the interpreter's memory.
     ended = run(program, "-X", "dev")
     assert (ended.returncode, ended.stdout) == (0, "pooled\n"), ended.stderr
@@ -283,7 +290,7 @@ def test_a_blocking_peer_that_its_handler_closes() -> None:
 
 def test_blocking_calls_end_with_their_peer() -> None:
     peer = sync.Peer()
-    errors: List[BaseException] = []
+    errors: list[BaseException] = []
     destination = peer.destination("role")
     waiting = threading.Event()
 
@@ -350,7 +357,7 @@ async def test_asyncio_timeout_at_every_await(pair: Pair) -> None:
     destination = await pair.destination()
     writer = await destination.writable("idle")
     reader = await destination.readable("idle")
-    waits: List[Callable[[], Any]] = [
+    waits: list[Callable[[], Any]] = [
         lambda: destination.request("never"),
         lambda: destination.survey("never").all(),
         lambda: destination.readable("never"),

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import weakref
-from typing import Any, List
+from typing import Any
 
 import pytest
 
@@ -50,7 +50,7 @@ async def test_a_closed_peer(pair: Pair) -> None:
 
 
 async def test_closing_cancels_handlers(pair: Pair) -> None:
-    cancelled: List[str] = []
+    cancelled: list[str] = []
     started = asyncio.Event()
 
     @pair.role().on_message("wait")
@@ -108,7 +108,7 @@ async def test_draining_has_a_limit(pair: Pair) -> None:
 
     destination = await pair.destination()
     await destination.send("wait")
-    await until(lambda: list(pair.worker.stats().units.values())[0].running == 1)
+    await until(lambda: next(iter(pair.worker.stats().units.values())).running == 1)
     assert not await pair.worker.drain(0.01)
 
 
@@ -160,7 +160,7 @@ def test_an_abandoned_peer_is_freed() -> None:
     class Marker:
         pass
 
-    markers: List[Any] = []
+    markers: list[Any] = []
 
     async def main() -> None:
         worker, client = roletalk.Peer(), roletalk.Peer()
@@ -177,7 +177,7 @@ def test_an_abandoned_peer_is_freed() -> None:
         async def ask(marker: Any = marker) -> None:
             await destination.request("never")
 
-        asyncio.ensure_future(ask())
+        asyncio.ensure_future(ask())  # noqa: RUF006 # the test is about what nobody holds
         await until(lambda: sum(s.running for s in worker.stats().units.values()) == 1)
 
     # The loop ends with everything open and under way.
@@ -218,9 +218,13 @@ def test_objects_do_not_pile_up() -> None:
     asyncio.run(main())
 
 
-def run(program: str, *options: str) -> "subprocess.CompletedProcess[str]":
+def run(program: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *options, "-c", program], capture_output=True, text=True, timeout=LIMIT
+        [sys.executable, *options, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
     )
 
 
@@ -253,7 +257,9 @@ def test_the_interpreter_exits_with_peers_open(end: str) -> None:
 
 
 def test_the_interpreter_exits_with_a_handler_in_a_thread() -> None:
-    program = OPEN.replace('lambda ctx: "pooled"', "hang") + """
+    program = (
+        OPEN.replace('lambda ctx: "pooled"', "hang")
+        + """
 import threading
 def hang(ctx):
     print("hanging", flush=True)
@@ -267,12 +273,15 @@ async def ask():
     asking.cancel()
 asyncio.run(ask())
 """
+    )
     ended = run(program)
     assert (ended.returncode, ended.stdout) == (0, "hanging\n")
 
 
 def test_an_interrupt_in_a_handler_ends_the_program() -> None:
-    program = OPEN.replace('lambda ctx: "pooled"', "interrupt, inline=True") + """
+    program = (
+        OPEN.replace('lambda ctx: "pooled"', "interrupt, inline=True")
+        + """
 def interrupt(ctx):
     raise KeyboardInterrupt
 try:
@@ -280,6 +289,7 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
+    )
     assert run(program).stdout == "interrupted\n"
 
 
@@ -291,7 +301,9 @@ def test_a_blocking_peer_does_not_keep_the_interpreter() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_fork_is_told_so() -> None:
-    program = OPEN + """
+    program = (
+        OPEN
+        + """
 import os
 async def fork():
     await main()
@@ -309,6 +321,7 @@ async def fork():
     await worker.close()
 asyncio.run(fork())
 """
+    )
     ended = run(program, "-W", "ignore")
     told = "The peer belongs to the parent process: make a new one after a fork"
     assert ended.stdout.splitlines() == ["pooled", told, "pooled"]
@@ -317,7 +330,9 @@ asyncio.run(fork())
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_child_process_can_have_peers_of_its_own() -> None:
-    program = OPEN + """
+    program = (
+        OPEN
+        + """
 import os
 loop = asyncio.new_event_loop()
 loop.run_until_complete(main())
@@ -327,6 +342,7 @@ if child == 0:
     os._exit(0)
 print(os.waitpid(child, 0)[1])
 """
+    )
     ended = run(program, "-W", "ignore")
     assert ended.stdout.splitlines() == ["pooled", "pooled", "0"]
 

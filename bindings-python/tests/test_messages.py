@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, List
+from typing import Any
 
 import pytest
 
@@ -12,7 +12,7 @@ from .conftest import LIMIT, Connect, Pair, event_of, until
 
 
 async def test_messages_keep_their_order(pair: Pair) -> None:
-    got: List[Any] = []
+    got: list[Any] = []
     done = asyncio.Event()
 
     @pair.role().on_message("line")
@@ -32,7 +32,7 @@ async def test_a_broadcast_reaches_every_unit(connect: Connect) -> None:
     pair = await connect()
     second = roletalk.Peer(name="second")
     await second.connect(pair.listener.url)
-    got: List[str] = []
+    got: list[str] = []
     names = {peer: peer.role("all") for peer in (pair.client, second)}
     for peer, role in names.items():
         role.on_message("news", lambda ctx, peer=peer: got.append(peer.name), inline=True)
@@ -45,7 +45,7 @@ async def test_a_broadcast_reaches_every_unit(connect: Connect) -> None:
 
 
 async def test_messages_to_disabled_roles_are_dropped(pair: Pair) -> None:
-    got: List[Any] = []
+    got: list[Any] = []
     role = pair.role()
     role.on_message("line", lambda ctx: got.append(ctx.data), inline=True)
     role.on_request("sync", lambda ctx: None, inline=True)
@@ -63,9 +63,7 @@ async def test_messages_to_disabled_roles_are_dropped(pair: Pair) -> None:
     assert got == [2]
 
 
-async def test_a_failing_handler_is_reported(
-    pair: Pair, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_failing_handler_is_reported(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     events = pair.worker.events()
 
     @pair.role().on_message("line")
@@ -83,7 +81,7 @@ async def test_a_failing_handler_is_reported(
 
 async def test_sending_waits_for_room(connect: Connect) -> None:
     pair = await connect(client={"limits": roletalk.Limits(queue_per_connection=10_000)})
-    got: List[int] = []
+    got: list[int] = []
     role = pair.role()
     role.on_message("chunk", lambda ctx: got.append(len(ctx.data)), inline=True)
     role.on_request("sync", lambda ctx: len(got), inline=True)

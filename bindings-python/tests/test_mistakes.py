@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import Any, Dict, Type
+from typing import Any
 
 import pytest
 
@@ -26,7 +26,7 @@ from .conftest import Pair
         ({"keys": {"": "key"}}, roletalk.InvalidArgumentError, "key"),
     ],
 )
-def test_settings(options: Dict[str, Any], error: Type[Exception], text: str) -> None:
+def test_settings(options: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         roletalk.Peer(**options)
 
@@ -49,7 +49,7 @@ async def test_listening(pair: Pair) -> None:
         await pair.worker.listen("127.0.0.1", "http")  # type: ignore[arg-type]
     with pytest.raises(roletalk.InvalidArgumentError, match="65535"):
         await pair.worker.listen("127.0.0.1", 70000)
-    with pytest.raises(TypeError, match="ssl.SSLContext"):
+    with pytest.raises(TypeError, match=r"ssl\.SSLContext"):
         await pair.worker.listen("127.0.0.1", ssl=True)  # type: ignore[arg-type]
 
 
@@ -58,7 +58,7 @@ async def test_dialing(pair: Pair) -> None:
     with pytest.raises(roletalk.InvalidArgumentError, match="wss://"):
         # It would be a connection that is not encrypted.
         await pair.client.connect(pair.listener.url, ssl=context)
-    with pytest.raises(TypeError, match="ssl.SSLContext"):
+    with pytest.raises(TypeError, match=r"ssl\.SSLContext"):
         await pair.client.connect("wss://127.0.0.1:1", ssl=True)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="timeout must"):
         await pair.client.connect("ws://127.0.0.1:1", timeout=0)

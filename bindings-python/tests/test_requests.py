@@ -72,7 +72,7 @@ async def test_a_handler_that_raises_rejects_its_request(
     handler = fail_later if mode == "task" else fail
     pair.role().on_request("fail", handler, inline=mode == "inline")
     destination = await pair.destination()
-    with pytest.raises(roletalk.RejectedError, match="^no such number$"):
+    with pytest.raises(roletalk.RejectedError, match=r"^no such number$"):
         await destination.request("fail")
     assert [record.message for record in caplog.records] == ["the handler of role/fail failed"]
     assert caplog.records[0].exc_info is not None
@@ -84,7 +84,7 @@ async def test_refusing_is_not_logged(pair: Pair, caplog: pytest.LogCaptureFixtu
         raise roletalk.RejectedError("not today")
 
     destination = await pair.destination()
-    with pytest.raises(roletalk.RejectedError, match="^not today$"):
+    with pytest.raises(roletalk.RejectedError, match=r"^not today$"):
         await destination.request("refuse")
     assert caplog.records == []
 
@@ -95,7 +95,7 @@ async def test_an_exception_without_text_shows_its_class(pair: Pair) -> None:
         raise KeyError
 
     destination = await pair.destination()
-    with pytest.raises(roletalk.RejectedError, match="^KeyError$"):
+    with pytest.raises(roletalk.RejectedError, match=r"^KeyError$"):
         await destination.request("fail")
 
 
@@ -114,9 +114,7 @@ async def test_an_answer_that_cannot_be_sent_rejects(pair: Pair) -> None:
         ("role", "unknown", 'The event "unknown" is not handled'),
     ],
 )
-async def test_what_is_not_served_is_rejected(
-    pair: Pair, role: str, event: str, text: str
-) -> None:
+async def test_what_is_not_served_is_rejected(pair: Pair, role: str, event: str, text: str) -> None:
     pair.role()
     pair.worker.role("disabled", active=False)
     with pytest.raises(roletalk.RejectedError) as raised:
@@ -181,7 +179,7 @@ async def test_a_storm_of_cancellations_leaves_nothing(pair: Pair) -> None:
     [(_, counters)] = pair.worker.stats().units.items()
     assert counters.running == 5000
     never.set()
-    await until(lambda: list(pair.worker.stats().units.values())[0].running == 0)
+    await until(lambda: next(iter(pair.worker.stats().units.values())).running == 0)
 
 
 async def test_requests_are_answered_in_any_order(pair: Pair) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, List
+from typing import Any
 
 import pytest
 
@@ -12,7 +12,7 @@ from .conftest import LIMIT, Pair
 
 
 async def test_middleware_runs_around_handlers(pair: Pair) -> None:
-    calls: List[str] = []
+    calls: list[str] = []
     role = pair.role()
 
     async def task(ctx: Context) -> Any:
@@ -39,7 +39,7 @@ async def test_middleware_runs_around_handlers(pair: Pair) -> None:
 
 
 async def test_middleware_can_refuse_and_see_failures(pair: Pair) -> None:
-    seen: List[BaseException] = []
+    seen: list[BaseException] = []
     role = pair.role()
 
     @pair.worker.middleware
@@ -64,7 +64,7 @@ async def test_middleware_can_refuse_and_see_failures(pair: Pair) -> None:
 
 
 async def test_middleware_around_streams(pair: Pair) -> None:
-    kinds: List[str] = []
+    kinds: list[str] = []
 
     @pair.worker.middleware
     async def note(ctx: Context, call_next: Next) -> Any:

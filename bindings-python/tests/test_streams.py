@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from typing import Any, List
+from typing import Any
 
 import pytest
 
@@ -13,7 +13,7 @@ from .conftest import LIMIT, Connect, Pair, event_of, until
 
 
 async def test_writing(pair: Pair) -> None:
-    got: "asyncio.Future[Any]" = asyncio.get_running_loop().create_future()
+    got: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     @pair.role().on_readable("upload")
     async def upload(ctx: Context) -> None:
@@ -96,7 +96,7 @@ async def test_what_was_read_before_an_error_is_not_lost(pair: Pair) -> None:
 async def test_a_writer_waits_for_its_reader(connect: Connect) -> None:
     pair = await connect(worker={"limits": roletalk.Limits(stream_window=100_000)})
     read = asyncio.Event()
-    got: List[int] = []
+    got: list[int] = []
 
     @pair.role().on_readable("upload")
     async def upload(ctx: Context) -> None:
@@ -142,9 +142,7 @@ async def test_refusing(pair: Pair, kind: str) -> None:
     assert pair.unit.stats().streams == 0
 
 
-async def test_a_writer_that_fails_breaks_off(
-    pair: Pair, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_writer_that_fails_breaks_off(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     events = pair.worker.events()
 
     @pair.role().on_writable("download")
@@ -163,7 +161,7 @@ async def test_a_writer_that_fails_breaks_off(
 
 
 async def test_leaving_with_an_exception_breaks_off(pair: Pair) -> None:
-    failed: "asyncio.Future[str]" = asyncio.get_running_loop().create_future()
+    failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @pair.role().on_readable("upload")
     async def upload(ctx: Context) -> None:
@@ -183,7 +181,7 @@ async def test_leaving_with_an_exception_breaks_off(pair: Pair) -> None:
 
 
 async def test_a_reader_that_leaves_stops_the_writer(pair: Pair) -> None:
-    failed: "asyncio.Future[str]" = asyncio.get_running_loop().create_future()
+    failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @pair.role().on_writable("endless")
     async def endless(ctx: Context) -> None:
@@ -202,7 +200,7 @@ async def test_a_reader_that_leaves_stops_the_writer(pair: Pair) -> None:
 
 
 async def test_a_stream_that_is_dropped_breaks_off(pair: Pair) -> None:
-    failed: "asyncio.Future[str]" = asyncio.get_running_loop().create_future()
+    failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @pair.role().on_readable("upload")
     async def upload(ctx: Context) -> None:

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import asyncio
 import inspect
 import pydoc
 import threading
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Tuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Callable
 
 import pytest
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
         assert_type(role.name, str)
         assert_type(role.on_request("x", repr), Callable[[object], str])
         destination = peer.destination("role")
-        assert_type(destination.units, List[roletalk.Unit])
+        assert_type(destination.units, list[roletalk.Unit])
         assert_type(destination.broadcast("x"), int)
         assert_type(destination.readable("x", to=peer.units[0]), sync.Readable)
         with destination.readable("x") as stream:
-            assert_type([chunk for chunk in stream], List[bytes])
+            assert_type(list(stream), list[bytes])
             assert_type(stream.read(1), bytes)
-        assert_type([answer for answer in destination.survey("x")], List[roletalk.UnitAnswer])
+        assert_type(list(destination.survey("x")), list[roletalk.UnitAnswer])
         assert_type(next(peer.events()), roletalk.Event)
         destination.send()  # type: ignore[call-arg]
         destination.request("x", timeout="1")  # type: ignore[arg-type]
         peer.drain()  # type: ignore[call-arg]
 
 
-Pair = Tuple[sync.Peer, sync.Peer, roletalk.Unit]
+Pair = tuple[sync.Peer, sync.Peer, roletalk.Unit]
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_requests_and_messages(both: Pair) -> None:
     assert destination.broadcast("line", "second") == 1
     assert destination.request("double", 21, timeout=LIMIT) == 42
     assert got == ["first", "second"]
-    with pytest.raises(roletalk.RejectedError, match="^no$"):
+    with pytest.raises(roletalk.RejectedError, match=r"^no$"):
         destination.request("fail")
     [answer] = destination.survey("double", 1, timeout=LIMIT)
     assert (answer.unit, answer.data) == (unit, 2)
@@ -110,7 +110,7 @@ def test_streams(both: Pair) -> None:
 def test_everything_else(both: Pair) -> None:
     worker, client, unit = both
     events = client.events()
-    seen: List[roletalk.Event] = []
+    seen: list[roletalk.Event] = []
 
     @client.on(roletalk.DestinationGained)
     def gained(event: roletalk.DestinationGained) -> None:
@@ -208,7 +208,7 @@ def test_closing_ends_what_other_threads_wait_for() -> None:
         peer = sync.Peer()
         destination = peer.destination("role")
         begun = threading.Barrier(4, timeout=LIMIT)
-        outcomes: List[BaseException] = []
+        outcomes: list[BaseException] = []
 
         def wait() -> None:
             begun.wait()
@@ -259,7 +259,7 @@ SPECIAL = {
 """What is written out in the facade, and has a text of its own."""
 
 
-def public(kind: type) -> Dict[str, Any]:
+def public(kind: type) -> dict[str, Any]:
     names = [name for name in dir(kind) if not name.startswith("_")]
     return {name: inspect.getattr_static(kind, name) for name in names}
 
@@ -282,7 +282,7 @@ def test_the_facade_is_that_of_the_original(facade: type) -> None:
     assert all(name in text for name in theirs)
 
 
-def parameters(function: Any) -> List[inspect.Parameter]:
+def parameters(function: Any) -> list[inspect.Parameter]:
     return list(inspect.signature(function).parameters.values())
 
 

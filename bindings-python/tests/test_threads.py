@@ -8,7 +8,8 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from typing import Any, Awaitable, Callable, Dict, List, Optional, cast
+from collections.abc import Awaitable
+from typing import Any, Callable, Optional, cast
 
 import pytest
 
@@ -25,13 +26,13 @@ from .conftest import LIMIT, Connect, Pair, until
 def test_the_module_needs_no_interpreter_lock() -> None:
     # Importing a module that needs it, such as an event loop's, switches it on for the process.
     code = "import roletalk, sys; sys.exit(sys._is_gil_enabled())"
-    assert subprocess.run([sys.executable, "-W", "error", "-c", code]).returncode == 0
+    assert subprocess.run([sys.executable, "-W", "error", "-c", code], check=False).returncode == 0
 
 
 def in_threads(count: int, work: Callable[[int], None]) -> None:
     """Calls a function in several threads that begin at the same time; raises what they raise."""
     barrier = threading.Barrier(count, timeout=LIMIT)
-    errors: List[BaseException] = []
+    errors: list[BaseException] = []
 
     def run(n: int) -> None:
         try:
@@ -51,7 +52,7 @@ def in_threads(count: int, work: Callable[[int], None]) -> None:
 
 def calls(
     pair: Pair, role: roletalk.Role, destination: roletalk.Destination
-) -> Dict[str, Callable[[], Any]]:
+) -> dict[str, Callable[[], Any]]:
     """Everything that may only be done in the loop of a peer."""
     client, unit = pair.client, pair.unit
     return {
@@ -75,7 +76,7 @@ def calls(
 
 def coroutines(
     pair: Pair, destination: roletalk.Destination, events: roletalk.Events
-) -> Dict[str, Callable[[], Awaitable[Any]]]:
+) -> dict[str, Callable[[], Awaitable[Any]]]:
     """The same, to be awaited."""
     client = pair.client
     return {
@@ -105,7 +106,7 @@ async def test_a_peer_is_used_in_one_thread(pair: Pair) -> None:
             async def elsewhere() -> None:
                 await asyncio.wait_for(start(), LIMIT)
 
-            with pytest.raises(RuntimeError, match="another (thread|event loop)"):
+            with pytest.raises(RuntimeError, match=r"another (thread|event loop)"):
                 asyncio.run(elsewhere())
                 pytest.fail(name)
 
@@ -142,7 +143,7 @@ async def test_what_any_thread_may_do(pair: Pair) -> None:
 
 
 async def test_one_thread_of_many_binds_a_peer() -> None:
-    outcomes: List[str] = []
+    outcomes: list[str] = []
 
     def enter(_: int) -> None:
         async def use() -> None:
@@ -191,7 +192,7 @@ def test_several_loops_in_several_threads() -> None:
             futures = [destination.request("echo", n) for n in range(1000)]
             return sum(await asyncio.gather(*futures))
 
-    sums: List[int] = []
+    sums: list[int] = []
     threads = [threading.Thread(target=lambda: sums.append(asyncio.run(talk()))) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -200,12 +201,11 @@ def test_several_loops_in_several_threads() -> None:
     assert sums == [499_500] * 4
 
 
-
 async def test_peers_in_several_threads_talk(connect: Connect) -> None:
     """One peer here, its partners in threads with loops of their own."""
     made = await connect()
     made.role().on_request("add", lambda ctx: ctx.data + 1, inline=True)
-    sums: List[int] = []
+    sums: list[int] = []
 
     async def talk() -> int:
         async with roletalk.Peer() as peer:
@@ -235,10 +235,10 @@ async def test_many_handlers_in_threads(pair: Pair) -> None:
 
 async def test_an_answer_that_raises_takes_no_other_with_it() -> None:
     loop = asyncio.get_running_loop()
-    raised: "asyncio.Future[Any]" = loop.create_future()
+    raised: asyncio.Future[Any] = loop.create_future()
     loop.set_exception_handler(lambda _, context: raised.set_result(context["exception"]))
     third, got = threading.Event(), []
-    all_there: "asyncio.Future[None]" = loop.create_future()
+    all_there: asyncio.Future[None] = loop.create_future()
     pool = Pool(loop, 1)
 
     def done(ctx: Any, value: Any, error: Optional[BaseException]) -> None:

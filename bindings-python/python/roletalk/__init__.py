@@ -19,7 +19,8 @@ that of the npm package ``roletalk`` 1.1.3 and of ``roletalk-go``. ::
 
     asyncio.run(main())
 
-Start with ``help(roletalk.Peer)``; ``roletalk.sync`` is the same without ``await``. The package logs through ``logging``, as ``roletalk``.
+Start with ``help(roletalk.Peer)``; ``roletalk.sync`` is the same without ``await``. The package logs
+through ``logging``, as ``roletalk``.
 """
 
 from ._engine import Context, __version__

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional, Tuple, Type, Union
+from collections.abc import Mapping
+from typing import Any, Optional, Union
 
 
-def instance(name: str, value: Any, kind: Union[Type[Any], Tuple[Type[Any], ...]], what: str) -> None:
+def instance(
+    name: str, value: Any, kind: Union[type[Any], tuple[type[Any], ...]], what: str
+) -> None:
     """Raises ``TypeError`` for what is of another kind."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {what}, not {type(value).__name__}")

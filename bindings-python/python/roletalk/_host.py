@@ -13,8 +13,14 @@ import ssl as ssl_module
 import sys
 import threading
 import weakref
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Coroutine, Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Optional,
+    Union,
+)
 from urllib.parse import urlsplit
 
 from . import _engine, events
@@ -49,7 +55,7 @@ class ConnectOptions:
 
     ssl: Optional[ssl_module.SSLContext] = None
     server_hostname: Optional[str] = None
-    headers: Sequence[Tuple[str, str]] = ()
+    headers: Sequence[tuple[str, str]] = ()
     timeout: float = 10.0
 
 
@@ -76,20 +82,20 @@ class Host:
         self.thread: Optional[int] = None
         self.closed = False
         self.reconnects = 0
-        self.waiters: Dict[int, asyncio.Future[Unit]] = {}
-        self.options: Dict[int, ConnectOptions] = {}
-        self.ready: Dict[str, List[asyncio.Future[None]]] = {}
+        self.waiters: dict[int, asyncio.Future[Unit]] = {}
+        self.options: dict[int, ConnectOptions] = {}
+        self.ready: dict[str, list[asyncio.Future[None]]] = {}
         self.subscribers: weakref.WeakSet[events.Events] = weakref.WeakSet()
-        self.callbacks: List[Tuple[Callback, Tuple[type, ...]]] = []
+        self.callbacks: list[tuple[Callback, tuple[type, ...]]] = []
         self._acquaintance = acquaintance
         self._threads = threads
         self._tls_handshakes = limits.handshakes or 1024
         self._tls_timeout = limits.handshake_timeout or 4.0
         self._tls_waiting = 0
         self._pool: Optional[Pool] = None
-        self._links: Dict[int, Union[SocketLink, TransportLink]] = {}
-        self._tasks: Set[asyncio.Task[Any]] = set()
-        self._streams: Dict[_engine.Context, weakref.ref[Stream]] = {}
+        self._links: dict[int, Union[SocketLink, TransportLink]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._streams: dict[_engine.Context, weakref.ref[Stream]] = {}
         self._idle: Optional[asyncio.Future[None]] = None
         self._links_gone: Optional[asyncio.Future[None]] = None
         self._guard: Optional[int] = None
@@ -154,7 +160,9 @@ class Host:
         else:
             self.engine.answer(ctx, value)
 
-    async def run_stream(self, handler: Callable[[_engine.Context], Any], ctx: _engine.Context) -> None:
+    async def run_stream(
+        self, handler: Callable[[_engine.Context], Any], ctx: _engine.Context
+    ) -> None:
         """Calls the handler of a stream; when it fails, the stream is broken off."""
         try:
             await handler(ctx)
@@ -318,9 +326,7 @@ class Host:
     async def _dial(self, address: int, url: str, options: ConnectOptions) -> None:
         await asyncio.wait_for(self._open(address, url, options), options.timeout)
 
-    def _dial_ended(
-        self, address: int, url: str, timeout: float, task: asyncio.Task[None]
-    ) -> None:
+    def _dial_ended(self, address: int, url: str, timeout: float, task: asyncio.Task[None]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is None or self.closed:
             return
@@ -347,7 +353,9 @@ class Host:
                 ssl = options.ssl or ssl_module.create_default_context()
             name = None if ssl is None else options.server_hostname or host
             link = TransportLink(self)
-            await self.loop.create_connection(lambda: link, sock=sock, ssl=ssl, server_hostname=name)
+            await self.loop.create_connection(
+                lambda: link, sock=sock, ssl=ssl, server_hostname=name
+            )
         except BaseException:
             sock.close()
             raise
@@ -408,7 +416,7 @@ class Host:
         known._describe(description)
         return known
 
-    def unit_roles(self, unit: Optional[Unit], roles: List[str]) -> None:
+    def unit_roles(self, unit: Optional[Unit], roles: list[str]) -> None:
         if unit is not None:
             unit._roles = tuple(roles)
 
@@ -466,7 +474,7 @@ class Host:
         running = [task for task in (*self._tasks, *self.engine.tasks()) if task is not me]
         for task in running:
             task.cancel()
-        waiters: List[asyncio.Future[Any]] = [*self.waiters.values()]
+        waiters: list[asyncio.Future[Any]] = [*self.waiters.values()]
         for waiting in self.ready.values():
             waiters.extend(waiting)
         for waiter in waiters:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, Optional
 
 from ._engine import Context
 
@@ -23,11 +23,11 @@ class Pool:
     def __init__(self, loop: asyncio.AbstractEventLoop, size: int) -> None:
         self._loop = loop
         self._size = size
-        self._jobs: queue.SimpleQueue[Optional[Tuple[Handler, Context, Done]]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Optional[tuple[Handler, Context, Done]]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         # Under the lock: what has ended, of which the loop has been told when there is any.
-        self._ended: List[Tuple[Done, Context, Any, Optional[BaseException]]] = []
-        self._threads: List[threading.Thread] = []
+        self._ended: list[tuple[Done, Context, Any, Optional[BaseException]]] = []
+        self._threads: list[threading.Thread] = []
         self._closed = False
 
     def submit(self, handler: Handler, ctx: Context, done: Done) -> None:

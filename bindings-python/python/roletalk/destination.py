@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, List, Optional, Set
+from typing import TYPE_CHECKING, Any, Optional
 
 from . import _checks
 from ._engine import DestinationBase
@@ -35,7 +35,7 @@ class Destination(DestinationBase):
         return destination
 
     @property
-    def units(self) -> List[Unit]:
+    def units(self) -> list[Unit]:
         """The units that serve the role now, in the order in which they were found."""
         return self._host.engine.destination_units(self.name)
 
@@ -78,7 +78,9 @@ class Destination(DestinationBase):
         Raises ``NoUnitError``, ``ConnectionLostError``, ``TooLargeError``, ``DataError``,
         ``InvalidArgumentError`` for an event name over 65535 bytes, and ``ClosedError``.
         """
-        unit, sent = self._try_send(event, data, None if to is None else self._number_of(to), ordered)
+        unit, sent = self._try_send(
+            event, data, None if to is None else self._number_of(to), ordered
+        )
         while not sent:
             await self._host.engine.wait_room(unit)
             unit, sent = self._try_send(event, data, unit, ordered)
@@ -118,9 +120,7 @@ class Destination(DestinationBase):
             if future is not None:
                 return await future
 
-    def survey(
-        self, event: str, data: Any = None, *, timeout: Optional[float] = None
-    ) -> Survey:
+    def survey(self, event: str, data: Any = None, *, timeout: Optional[float] = None) -> Survey:
         """Sends a request to every unit that serves the role now.
 
         ``async for answer in destination.survey(...)`` gives a ``UnitAnswer`` for each as they arrive;
@@ -195,7 +195,7 @@ class Survey:
         units = destination.units
         self._left = len(units)
         self._asked = len(units)
-        self._futures: Set[asyncio.Future[Any]] = set()
+        self._futures: set[asyncio.Future[Any]] = set()
         for unit in units:
             future = destination.request(event, data, to=unit, timeout=timeout)
             self._futures.add(future)
@@ -219,7 +219,7 @@ class Survey:
         for future in tuple(self._futures):
             future.cancel()
 
-    async def all(self) -> List[UnitAnswer]:
+    async def all(self) -> list[UnitAnswer]:
         """All answers, in the order of arrival. Cancelling it gives up waiting."""
         try:
             return [answer async for answer in self]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from typing import ClassVar, Dict, Type
+from typing import ClassVar
 
 from ._engine import ERROR_KINDS
 
@@ -169,7 +169,7 @@ def reason_of(error: BaseException) -> str:
 
 _BY_KIND = {known.kind: known for known in Error.__subclasses__()}
 
-CLASSES: Dict[int, Type[Error]] = {code: _BY_KIND[kind] for code, kind in ERROR_KINDS}
+CLASSES: dict[int, type[Error]] = {code: _BY_KIND[kind] for code, kind in ERROR_KINDS}
 """Every class by its number: one for each kind of the engine's."""
 
 for _code, _class in CLASSES.items():

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Deque, Optional, Tuple
+from typing import TYPE_CHECKING, ClassVar, Optional
 
 from .errors import Error
 from .unit import Unit
@@ -42,7 +42,7 @@ class Event:
     ``ReconnectSucceeded`` and ``ReconnectFailed``; ``AuthRefused`` and ``BadInput``; ``SlowConsumer``,
     ``HandlerFailed`` and ``Missed``. They come from ``Peer.events()`` and ``Peer.on()``."""
 
-    _LOG: ClassVar[Optional[Tuple[int, str]]] = None
+    _LOG: ClassVar[Optional[tuple[int, str]]] = None
     """The level and the text that it is logged with, if it is."""
 
 
@@ -176,7 +176,7 @@ class Events:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._queue: Deque[Event] = deque()
+        self._queue: deque[Event] = deque()
         self._missed = 0
         self._waiter: Optional[asyncio.Future[None]] = None
         self._ended = False

@@ -7,16 +7,12 @@ import functools
 import platform
 import socket
 import ssl as ssl_module
+from collections.abc import Mapping
 from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
-    Dict,
-    List,
-    Mapping,
     Optional,
-    Tuple,
-    Type,
     TypeVar,
 )
 
@@ -47,7 +43,7 @@ class Listener:
     when this object is dropped."""
 
     def __init__(
-        self, host: Host, sockets: List[socket.socket], tasks: List[asyncio.Task[Any]], url: str
+        self, host: Host, sockets: list[socket.socket], tasks: list[asyncio.Task[Any]], url: str
     ) -> None:
         self._host = host
         self._sockets = sockets
@@ -151,13 +147,11 @@ class Peer:
             loads=codec.loads,
         )
         self._name = name
-        self._layers: List[Middleware] = []
-        self._roles: Dict[str, Role] = {}
-        self._destinations: Dict[str, Destination] = {}
-        self._host = Host(
-            self._engine, ConnectOptions(ssl=acquaintance_ssl), threads, limits
-        )
-        self._listeners: List[Listener] = []
+        self._layers: list[Middleware] = []
+        self._roles: dict[str, Role] = {}
+        self._destinations: dict[str, Destination] = {}
+        self._host = Host(self._engine, ConnectOptions(ssl=acquaintance_ssl), threads, limits)
+        self._listeners: list[Listener] = []
         self._closing: Optional[asyncio.Task[None]] = None
         try:
             self._host.bind()
@@ -213,7 +207,7 @@ class Peer:
         return role
 
     @property
-    def roles(self) -> List[Role]:
+    def roles(self) -> list[Role]:
         """All roles, in the order in which they were added."""
         return list(self._roles.values())
 
@@ -228,12 +222,12 @@ class Peer:
         return destination
 
     @property
-    def destinations(self) -> List[Destination]:
+    def destinations(self) -> list[Destination]:
         """All destinations, in the order in which they were added."""
         return list(self._destinations.values())
 
     @property
-    def units(self) -> List[Unit]:
+    def units(self) -> list[Unit]:
         """All connected units, in no particular order."""
         return self._engine.units()
 
@@ -263,8 +257,8 @@ class Peer:
         sock: Optional[socket.socket] = None,
     ) -> Listener:
         """Listens on a host's addresses (all of the machine's for None) and a port, 0 for a free one, which
-        ``Listener.port`` tells; or on ``sock``, which is bound already, a Unix socket for example, and is closed with the listener.
-        May be called several times.
+        ``Listener.port`` tells; or on ``sock``, which is bound already, a Unix socket for example, and is
+        closed with the listener. May be called several times.
 
         ``ssl`` makes it ``wss``. With ``path``, such as ``/rt``, only upgrades to this path are served,
         others get 400.
@@ -273,7 +267,9 @@ class Peer:
         that does not begin with a slash and for a port over 65535, and ``ClosedError``.
         """
         self._host.check_open()
-        _checks.instance("host", host, (str, type(None)), 'a str or None, as in listen("127.0.0.1", 9000)')
+        _checks.instance(
+            "host", host, (str, type(None)), 'a str or None, as in listen("127.0.0.1", 9000)'
+        )
         _checks.instance("port", port, int, "an int")
         if not 0 <= port <= 65535:
             raise InvalidArgumentError(f"The port {port} must be from 0 to 65535")
@@ -318,8 +314,9 @@ class Peer:
         error and waits with ``Destination.wait_ready()``. Cancelling it only gives up waiting.
 
         ``ssl`` verifies the other side of ``wss`` addresses (default: the system's roots), by
-        ``server_hostname`` if given. ``headers`` go into the upgrade, that of each attempt. ``timeout`` limits name lookup,
-        TCP and TLS together, in seconds; upgrade and handshake have ``Limits.handshake_timeout``.
+        ``server_hostname`` if given. ``headers`` go into the upgrade, that of each attempt. ``timeout``
+        limits name lookup, TCP and TLS together, in seconds; upgrade and handshake have
+        ``Limits.handshake_timeout``.
 
         Raises ``ConnectFailedError``, ``ConnectionLostError`` when the other side hangs up instead of
         answering, ``AuthRefusedError``, and ``ClosedError``. Raises ``InvalidArgumentError``, and does not
@@ -328,11 +325,13 @@ class Peer:
         self._host.check_open()
         _checks.instance("ssl", ssl, _SSL, "an ssl.SSLContext")
         if ssl is not None and not url.lower().startswith("wss:"):
-            raise InvalidArgumentError(f"The address `{url}` must begin with wss:// for ssl to be used")
+            raise InvalidArgumentError(
+                f"The address `{url}` must begin with wss:// for ssl to be used"
+            )
         _checks.instance("server_hostname", server_hostname, (str, type(None)), "a str")
         _checks.texts("headers", headers)
         _checks.seconds("timeout", timeout)
-        pairs: List[Tuple[str, str]] = list((headers or {}).items())
+        pairs: list[tuple[str, str]] = list((headers or {}).items())
         self._host.bind()
         address = self._engine.connect(url, permanent, pairs)
         self._host.options[address] = ConnectOptions(ssl, server_hostname, pairs, timeout)
@@ -363,7 +362,7 @@ class Peer:
         self._host.subscribers.add(subscriber)
         return subscriber
 
-    def on(self, *types: Type[Event]) -> Callable[[C], C]:
+    def on(self, *types: type[Event]) -> Callable[[C], C]:
         """A decorator: has the loop call a function with each event of these types, or with every one.
         ::
 
@@ -431,7 +430,7 @@ class Peer:
 
     async def __aexit__(
         self,
-        kind: Optional[Type[BaseException]],
+        kind: Optional[type[BaseException]],
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
@@ -445,18 +444,18 @@ def _close(sock: socket.socket, _: object) -> None:
     sock.close()
 
 
-def _close_all(sockets: List[socket.socket]) -> None:
+def _close_all(sockets: list[socket.socket]) -> None:
     for sock in sockets:
         sock.close()
 
 
 async def _bind(
     loop: asyncio.AbstractEventLoop, host: Optional[str], port: int
-) -> List[socket.socket]:
+) -> list[socket.socket]:
     found = await loop.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
-    sockets: List[socket.socket] = []
+    sockets: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in dict.fromkeys(found):
             sock = socket.socket(family, kind, protocol)

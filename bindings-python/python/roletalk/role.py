@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+from collections.abc import Awaitable
 from typing import (
     TYPE_CHECKING,
     Any,
-    Awaitable,
     Callable,
-    Dict,
-    List,
     Optional,
-    Tuple,
     TypeVar,
     overload,
 )
@@ -48,12 +45,12 @@ class Role:
     are decorators, or take the handler as their last argument.
     """
 
-    def __init__(self, host: Host, layers: List[Middleware], name: str) -> None:
+    def __init__(self, host: Host, layers: list[Middleware], name: str) -> None:
         self._host = host
         self._name = name
         self._peer_layers = layers
-        self._layers: List[Middleware] = []
-        self._handlers: Dict[Tuple[str, str], Tuple[Callable[[Context], Any], bool]] = {}
+        self._layers: list[Middleware] = []
+        self._handlers: dict[tuple[str, str], tuple[Callable[[Context], Any], bool]] = {}
 
     @property
     def name(self) -> str:
@@ -82,9 +79,7 @@ class Role:
     @overload
     def on_message(self, event: str, handler: H, *, inline: bool = False) -> H: ...
 
-    def on_message(
-        self, event: str, handler: Optional[H] = None, *, inline: bool = False
-    ) -> Any:
+    def on_message(self, event: str, handler: Optional[H] = None, *, inline: bool = False) -> Any:
         """Registers the handler of one-way messages. What it raises is logged, and emitted as
         ``HandlerFailed``."""
         return self._register("message", event, handler, inline)
@@ -97,9 +92,7 @@ class Role:
     @overload
     def on_request(self, event: str, handler: H, *, inline: bool = False) -> H: ...
 
-    def on_request(
-        self, event: str, handler: Optional[H] = None, *, inline: bool = False
-    ) -> Any:
+    def on_request(self, event: str, handler: Optional[H] = None, *, inline: bool = False) -> Any:
         """Registers the handler of requests: what it returns is the answer. What it raises rejects the
         request and is logged, unless it is a ``RejectedError``."""
         return self._register("request", event, handler, inline)
@@ -191,7 +184,7 @@ def _is_async(function: Callable[..., Any]) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)
+        getattr(function, "__call__", None)  # noqa: B004
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
     from .unit import Unit
@@ -59,11 +60,11 @@ class UnitStats:
     """Stream bytes received."""
     last_answer: Optional[float] = None
     """Seconds from the last answered request to its answer."""
-    connections: List[ConnectionStats] = field(default_factory=list)
+    connections: list[ConnectionStats] = field(default_factory=list)
     """One entry for each connection."""
 
     @staticmethod
-    def _of(counters: Optional[Dict[str, Any]]) -> UnitStats:
+    def _of(counters: Optional[dict[str, Any]]) -> UnitStats:
         if counters is None:
             return UnitStats()
         connections = [ConnectionStats(**conn) for conn in counters.pop("connections")]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Any, Generator, List, Optional, Tuple, Type, TypeVar, Union
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
 
 from .errors import StreamClosedError, TimeoutError, reason_of
 
@@ -26,7 +27,7 @@ class _Stream:
     def __init__(
         self,
         host: Host,
-        request: Optional[Tuple[str, str, Any, int, Optional[float]]] = None,
+        request: Optional[tuple[str, str, Any, int, Optional[float]]] = None,
     ) -> None:
         self._host = host
         self._request = request
@@ -38,7 +39,7 @@ class _Stream:
         self._closed = False
 
     @classmethod
-    def _accepted(cls: Type[Self], host: Host, unit: Unit, number: int) -> Self:
+    def _accepted(cls: type[Self], host: Host, unit: Unit, number: int) -> Self:
         stream = cls(host)
         stream._unit = unit
         stream._unit_number = unit._number
@@ -160,9 +161,9 @@ class Readable(_Stream):
             raise asyncio.IncompleteReadError(read, count)
         return read
 
-    async def _collect(self, count: int) -> List[bytes]:
+    async def _collect(self, count: int) -> list[bytes]:
         """So many bytes, less only at the end."""
-        pieces: List[bytes] = []
+        pieces: list[bytes] = []
         try:
             while count > 0 and await self._fill():
                 pieces.append(self._take(count))
@@ -206,7 +207,7 @@ class Readable(_Stream):
 
     async def __aexit__(
         self,
-        kind: Optional[Type[BaseException]],
+        kind: Optional[type[BaseException]],
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
@@ -252,7 +253,7 @@ class Writable(_Stream):
 
     async def __aexit__(
         self,
-        kind: Optional[Type[BaseException]],
+        kind: Optional[type[BaseException]],
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:

@@ -25,18 +25,14 @@ import concurrent.futures
 import functools
 import os
 import threading
+from collections.abc import Awaitable, Coroutine, Iterator
 from typing import (
     TYPE_CHECKING,
     Any,
-    Awaitable,
     Callable,
-    Coroutine,
     Generic,
-    Iterator,
-    List,
     NoReturn,
     Optional,
-    Type,
     TypeVar,
     Union,
     overload,
@@ -59,7 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Destination", "Events", "Listener", "Peer", "Readable", "Role", "Survey", "Writable"]
 
-I = TypeVar("I")
+I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
 F = TypeVar("F", bound="_Facade")
 
@@ -167,7 +163,7 @@ def _called(method: Callable[Concatenate[Any, _P], T]) -> Callable[Concatenate[A
 
 
 def _giving(
-    facade: Type[F], method: Callable[Concatenate[Any, _P], Any]
+    facade: type[F], method: Callable[Concatenate[Any, _P], Any]
 ) -> Callable[Concatenate[Any, _P], F]:
     """The method, with what it gives behind a facade."""
 
@@ -181,7 +177,7 @@ def _giving(
 class _Value(Generic[I, T]):
     """A property of the original, which may be read in any thread."""
 
-    def __init__(self, of: Type[I], get: Callable[[I], T]) -> None:
+    def __init__(self, of: type[I], get: Callable[[I], T]) -> None:
         self._of = of
         self._get = get
 
@@ -223,7 +219,7 @@ class _Context(_Facade):
 
     def __exit__(
         self,
-        kind: Optional[Type[BaseException]],
+        kind: Optional[type[BaseException]],
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
@@ -365,12 +361,12 @@ class Peer(_Facade):
     stats = _called(_peer.Peer.stats)
 
     @property
-    def roles(self) -> List[Role]:
+    def roles(self) -> list[Role]:
         """All roles, in the order in which they were added."""
         return [Role(self._loop, role) for role in self._inner.roles]
 
     @property
-    def destinations(self) -> List[Destination]:
+    def destinations(self) -> list[Destination]:
         """All destinations, in the order in which they were added."""
         return [Destination(self._loop, each) for each in self._inner.destinations]
 
@@ -399,7 +395,7 @@ class Peer(_Facade):
 
     def __exit__(
         self,
-        kind: Optional[Type[BaseException]],
+        kind: Optional[type[BaseException]],
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:

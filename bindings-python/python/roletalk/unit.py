@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Optional
 
 from .stats import UnitStats
 
@@ -46,9 +47,9 @@ class Unit:
         self._id: str = told["id"]
         self._name: str = told["name"]
         self._friendly: bool = told["friendly"]
-        self._meta: Dict[str, Any] = told["meta"]
-        self._tags: Dict[str, str] = told["tags"]
-        self._roles: Tuple[str, ...] = tuple(told["roles"])
+        self._meta: dict[str, Any] = told["meta"]
+        self._tags: dict[str, str] = told["tags"]
+        self._roles: tuple[str, ...] = tuple(told["roles"])
 
     @property
     def id(self) -> str:
@@ -76,7 +77,7 @@ class Unit:
         return self._friendly
 
     @property
-    def roles(self) -> List[str]:
+    def roles(self) -> list[str]:
         """The roles that the remote peer serves now."""
         return list(self._roles)
 
@@ -105,7 +106,9 @@ class Unit:
     @property
     def round_trip(self) -> Optional[float]:
         """The seconds that the last answered ping took on the fastest connection; None before that."""
-        times = [conn.round_trip for conn in self.stats().connections if conn.round_trip is not None]
+        times = [
+            conn.round_trip for conn in self.stats().connections if conn.round_trip is not None
+        ]
         return min(times) if times else None
 
     def __repr__(self) -> str:
