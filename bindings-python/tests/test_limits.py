@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import fields
-from typing import Any, List
+from typing import Any
 
 import pytest
 
@@ -85,7 +85,7 @@ def running_bytes(pair: Pair) -> int:
 async def test_what_handlers_hold_is_bounded(connect: Connect) -> None:
     pair = await connect(worker={"limits": roletalk.Limits(running_bytes=100_000)})
     go = asyncio.Event()
-    held: List[int] = []
+    held: list[int] = []
 
     @pair.role().on_request("wait")
     async def wait(ctx: Context) -> int:
@@ -118,7 +118,7 @@ async def test_reading_goes_on_when_handlers_let_go(connect: Connect) -> None:
         most.append(running_bytes(pair))
         return len(ctx.data)
 
-    most: List[int] = []
+    most: list[int] = []
     destination = await pair.destination()
     flood = [destination.request("work", bytes(90_000)) for _ in range(100)]
     assert await asyncio.gather(*flood) == [90_000] * 100
@@ -177,7 +177,7 @@ async def test_handlers_of_streams_hold_what_opened_them(connect: Connect) -> No
 
 async def test_cancelled_handlers_hold_nothing(connect: Connect) -> None:
     pair = await connect()
-    tasks: List["asyncio.Task[Any]"] = []
+    tasks: list[asyncio.Task[Any]] = []
 
     @pair.role().on_request("wait")
     async def wait(ctx: Context) -> None:
