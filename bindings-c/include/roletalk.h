@@ -874,8 +874,8 @@ typedef struct {
     uint64_t waiting_requests;
     /**
      * Requests and messages of one unit whose handlers are running or wait for their turn, also for the
-     * dispatch thread and for rt_poll, deferred contexts included. Default 65 536; further requests are
-     * rejected and messages dropped, counted and reported.
+     * dispatch thread and for rt_poll, deferred contexts included. Default 65 536; further ones wait. If no
+     * handler ends for a second, requests are rejected and messages dropped, counted and reported.
      */
     uint64_t running_handlers;
     /**

@@ -60,8 +60,8 @@ pub struct rt_limits {
     /// Requests to one unit that wait for an answer. Default 65 536; further ones are RT_OVERLOADED.
     pub waiting_requests: u64,
     /// Requests and messages of one unit whose handlers are running or wait for their turn, also for the
-    /// dispatch thread and for rt_poll, deferred contexts included. Default 65 536; further requests are
-    /// rejected and messages dropped, counted and reported.
+    /// dispatch thread and for rt_poll, deferred contexts included. Default 65 536; further ones wait. If no
+    /// handler ends for a second, requests are rejected and messages dropped, counted and reported.
     pub running_handlers: u64,
     /// Bytes that wait to be written to one connection. Default 1 MiB; at the bound, sending waits.
     pub queue_per_connection: u64,

@@ -4,7 +4,6 @@ use std::{
     collections::VecDeque,
     io::{ErrorKind::Interrupted, ErrorKind::WouldBlock, Read, Write},
     net::{Shutdown, TcpStream},
-    time::Duration,
 };
 
 use roletalk::{
@@ -24,8 +23,6 @@ const READ: usize = 256 << 10;
 const KEEP: usize = 256 << 10;
 /// Bytes of one connection that are read while the loop is blocked.
 const STAND_IN: usize = 1 << 20;
-/// How long reading stops when too many handlers are running, before work is dropped.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// What a handler was called for.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +74,6 @@ pub(crate) enum Action {
 struct Link {
     /// None when Python has a transport.
     socket: Option<TcpStream>,
-    unit: Option<UnitId>,
     /// What the engine has given up, and how much of it is written.
     out: Vec<u8>,
     written: usize,
@@ -93,8 +89,6 @@ struct Link {
     parting: bool,
     gone: bool,
     paused: bool,
-    /// Since when too many handlers have been running.
-    overrun_since: Option<Moment>,
     /// Bytes that were read since the loop was blocked.
     stand_in: usize,
 }
@@ -143,7 +137,6 @@ impl State {
     pub(crate) fn add_link(&mut self, conn: ConnId, socket: Option<TcpStream>) {
         let link = Link {
             socket,
-            unit: None,
             out: Vec::new(),
             written: 0,
             waiting: false,
@@ -153,7 +146,6 @@ impl State {
             parting: false,
             gone: false,
             paused: false,
-            overrun_since: None,
             stand_in: 0,
         };
         self.links.insert(conn, link);
@@ -163,12 +155,6 @@ impl State {
     pub(crate) fn release(&mut self, conn: ConnId, now: Moment) {
         self.links.remove(&conn);
         self.engine.closed(conn, now);
-    }
-
-    pub(crate) fn attached(&mut self, conn: ConnId, unit: UnitId) {
-        if let Some(link) = self.links.get_mut(&conn) {
-            link.unit = Some(unit);
-        }
     }
 
     /// The engine is through with a connection: its socket ends behind what is still to be written.
@@ -200,7 +186,7 @@ impl State {
             Ok(_) if link.parting => {}
             Ok(len) => {
                 self.engine.receive(conn, &self.buffer[..len], now);
-                self.consider_pause(conn, now);
+                self.consider_pause(conn);
             }
             Err(error) if error.kind() == WouldBlock => {}
             Err(_) => self.lost(conn, now),
@@ -224,7 +210,7 @@ impl State {
         for (conn, link) in &mut self.links {
             while link.is_open()
                 && link.stand_in < STAND_IN
-                && !self.engine.is_clogged(*conn)
+                && !must_pause(&self.engine, *conn)
                 && let Some(socket) = &mut link.socket
                 && let Ok(len @ 1..) = read(socket, &mut self.buffer)
             {
@@ -243,7 +229,7 @@ impl State {
     pub(crate) fn feed(&mut self, conn: ConnId, bytes: &[u8], now: Moment) {
         if self.links.get(&conn).is_some_and(|link| !link.parting && !link.gone) {
             self.engine.receive(conn, bytes, now);
-            self.consider_pause(conn, now);
+            self.consider_pause(conn);
         }
     }
 
@@ -258,37 +244,26 @@ impl State {
         }
     }
 
-    fn consider_pause(&mut self, conn: ConnId, now: Moment) {
-        let State { links, paused, engine, actions, .. } = self;
-        let mut pause = |conn: ConnId, link: &mut Link| {
-            let must = !link.paused && must_pause(engine, conn, link, now);
-            if must {
-                link.paused = true;
-                paused.push(conn);
-                actions.push(Action::Pause(conn));
-            }
-            must
-        };
-        let Some(link) = links.get_mut(&conn) else { return };
-        let unit = link.unit;
-        // Too much work for the unit concerns its other connections, too.
-        if pause(conn, link) && link.overrun_since.is_some() {
-            for (conn, link) in links.iter_mut().filter(|(_, link)| link.unit == unit) {
-                pause(*conn, link);
-            }
+    fn consider_pause(&mut self, conn: ConnId) {
+        if let Some(link) = self.links.get_mut(&conn)
+            && !link.paused
+            && must_pause(&self.engine, conn)
+        {
+            link.paused = true;
+            self.paused.push(conn);
+            self.actions.push(Action::Pause(conn));
         }
     }
 
-    fn consider_resume(&mut self, now: Moment) {
+    fn consider_resume(&mut self) {
         let State { paused, links, engine, actions, .. } = self;
         paused.retain(|conn| {
             let Some(link) = links.get_mut(conn) else { return false };
-            if must_pause(engine, *conn, link, now) {
-                return true;
+            link.paused = must_pause(engine, *conn);
+            if !link.paused {
+                actions.push(Action::Resume(*conn));
             }
-            link.paused = false;
-            actions.push(Action::Resume(*conn));
-            false
+            link.paused
         });
     }
 
@@ -323,7 +298,7 @@ impl State {
             self.write_link(conn, now);
         }
         if !self.paused.is_empty() {
-            self.consider_resume(now);
+            self.consider_resume();
         }
         std::mem::take(&mut self.actions)
     }
@@ -461,9 +436,7 @@ impl State {
 
     /// When [`State::timeout`] is to be called next.
     pub(crate) fn deadline(&self) -> Option<Moment> {
-        let link = |conn| self.links.get(conn).and_then(|link| link.overrun_since);
-        let paused = self.paused.iter().filter_map(link).map(|since| since + PAUSE);
-        [self.engine.deadline(), paused.min()].into_iter().flatten().min()
+        self.engine.deadline()
     }
 
     pub(crate) fn timeout(&mut self, now: Moment) {
@@ -490,13 +463,7 @@ impl State {
         } = &event
         {
             let size = incoming.size();
-            let overrun = self.engine.with_unit(*unit, now, |unit| {
-                unit.hold(size);
-                unit.is_overrun()
-            });
-            if overrun == Some(true) {
-                self.consider_pause(incoming.connection(), now);
-            }
+            self.engine.with_unit(*unit, now, |unit| unit.hold(size));
         }
         Some(event)
     }
@@ -518,15 +485,8 @@ fn mark(fresh: &mut Vec<ConnId>, conn: ConnId, link: &mut Link) {
 }
 
 /// Whether to read no more from a connection for now.
-fn must_pause(engine: &Engine<u32>, conn: ConnId, link: &mut Link, now: Moment) -> bool {
-    let unit = link.unit.and_then(|unit| engine.unit(unit));
-    let overrun = unit.is_some_and(Unit::is_overrun);
-    if !overrun {
-        link.overrun_since = None;
-    } else if now.saturating_sub(*link.overrun_since.get_or_insert(now)) < PAUSE {
-        return true;
-    }
-    engine.is_clogged(conn)
+fn must_pause(engine: &Engine<u32>, conn: ConnId) -> bool {
+    engine.is_saturated(conn) || engine.is_clogged(conn)
 }
 
 /// Errors of sending do not matter: a unit that is gone needs no answer.

@@ -2,13 +2,7 @@
 
 mod common;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use common::{Pair, Raw, Watch, never, peer, until, within};
 use futures_util::FutureExt;
@@ -174,7 +168,7 @@ async fn two_handlers_reach_the_limit(limits: impl FnOnce(&mut Limits)) {
         assert!(futures_util::poll!(request).is_pending());
     }
     until("two handlers", || pair.server.units()[0].stats().running == 2).await;
-    // A pause for the handlers to catch up, then it is told.
+    // Some time for the handlers to end, then it is told.
     let error = within("the answer", pair.to.request("echo", 1).into_future()).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.text()),
@@ -183,18 +177,6 @@ async fn two_handlers_reach_the_limit(limits: impl FnOnce(&mut Limits)) {
     let slow = watch.next("the report", |e| matches!(e, PeerEvent::SlowConsumer { .. })).await;
     assert!(matches!(slow, PeerEvent::SlowConsumer { dropped: 1, .. }), "{slow:?}");
     assert_eq!(pair.server.units()[0].stats().requests_shed, 1);
-    // Overrun, and nothing to do: the processor must be left alone.
-    #[cfg(target_os = "linux")]
-    {
-        let used = || -> u64 {
-            let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-            stat.split(' ').next().unwrap().parse().unwrap()
-        };
-        let before = used();
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let spent = Duration::from_nanos(used() - before);
-        assert!(spent < Duration::from_millis(100), "{spent:?} of 500 ms while nothing happens");
-    }
     go.notify_waiters();
     for answer in within("answers", futures_util::future::join_all(running)).await {
         answer.unwrap();
@@ -204,93 +186,19 @@ async fn two_handlers_reach_the_limit(limits: impl FnOnce(&mut Limits)) {
     pair.close().await;
 }
 
-/// Handlers that finish let the connection go on at once, not after the pause.
-#[tokio::test]
-async fn a_full_house_goes_on_as_soon_as_there_is_room() {
-    const COUNT: usize = 20;
-    let done = Arc::new(AtomicUsize::new(0));
-    let server = Peer::builder().limits(|limits| limits.running_handlers = 1).build().unwrap();
-    let pair = Pair::of(server, peer("client"), |server| {
-        let done = done.clone();
-        server.role("r").unwrap().on_message("m", move |_| {
-            let done = done.clone();
-            async move {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-                done.fetch_add(1, Ordering::Relaxed);
-                Ok::<_, Error>(())
-            }
-        });
-    })
-    .await;
-    let begun = Instant::now();
-    for n in 0..COUNT {
-        pair.to.send("m", ()).await.unwrap();
-        // It has been read, so that the next one comes with another read.
-        let server = pair.server.units()[0].clone();
-        until("the message", || server.stats().messages_received > n as u64).await;
-    }
-    until("the last", || done.load(Ordering::Relaxed) == COUNT).await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?} for {COUNT}", begun.elapsed());
-    assert_eq!(pair.server.units()[0].stats().messages_dropped, 0);
-    pair.close().await;
-}
-
-/// A unit that reads nothing: sends wait, nothing grows beyond its bound, and all is told.
-#[tokio::test]
-async fn slow_consumers() {
-    const QUEUE: usize = 64 << 10;
-    let server =
-        Peer::builder().limits(|limits| limits.queue_per_connection = QUEUE).build().unwrap();
-    let listener = server.listen("127.0.0.1:0").await.unwrap();
-    let mut watch = Watch::new(&server);
-    let mut raw = Raw::join(listener.local_addr(), "raw", &["r"]).await;
-    let to = server.destination("r").unwrap();
-    within("the role", to.ready()).await.unwrap();
-    let unit = to.units()[0].clone();
-    const SIZE: usize = 10_000;
-    let sent = Arc::new(AtomicUsize::new(0));
-    let total = 2_000;
-    let begun = Instant::now();
-    let sending = tokio::spawn({
-        let (to, sent) = (to.clone(), sent.clone());
-        async move {
-            for _ in 0..total {
-                to.send("m", vec![0u8; SIZE]).await.unwrap();
-                sent.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    });
-    let slow = watch.next("the report", |e| matches!(e, PeerEvent::SlowConsumer { .. })).await;
-    let PeerEvent::SlowConsumer { queued, unit: who, dropped } = slow else { unreachable!() };
-    assert!(begun.elapsed() < Duration::from_secs(4), "told after {:?}", begun.elapsed());
-    assert_eq!((who, dropped), (unit.clone(), 0));
-    assert!((QUEUE..QUEUE + SIZE + 100).contains(&queued), "{queued}");
-    assert!((QUEUE..QUEUE + SIZE + 100).contains(&server.stats().queued));
-    assert!(!sending.is_finished() && sent.load(Ordering::Relaxed) < total);
-    // It reads after all, and gets everything.
-    for _ in 0..total {
-        raw.frame(|frame| matches!(frame, Frame::Message { .. }).then_some(())).await;
-    }
-    within("the sends", sending).await.unwrap();
-    until("an empty queue", || server.stats().queued == 0).await;
-    drop(raw);
-    server.close().await;
-}
-
 /// Who sends without waiting is told when to try again.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn room_is_waited_for_without_a_message() {
     let server = Peer::builder().limits(|limits| limits.queue_per_connection = 1000).build();
     let server = server.unwrap();
-    let listener = server.listen("127.0.0.1:0").await.unwrap();
     let to = server.destination("r").unwrap();
     assert_eq!(to.room().await.unwrap_err().kind(), ErrorKind::NoUnit);
-    let mut raw = Raw::join(listener.local_addr(), "raw", &["r"]).await;
+    let mut raw = Raw::beside(&server, 64 << 10, "raw", &["r"]).await;
     within("the role", to.ready()).await.unwrap();
     let unit = to.units()[0].clone();
     within("room", to.room()).await.unwrap();
     within("room", unit.room()).await.unwrap();
-    // It reads nothing: at some time nothing more fits into the system's buffers.
+    // It reads nothing: at some time nothing more fits into what is between the two.
     let payload = vec![7u8; 64 << 10];
     let mut sent = 0;
     let both = async || tokio::join!(to.room(), unit.room());
@@ -298,7 +206,8 @@ async fn room_is_waited_for_without_a_message() {
         let payload = Payload { kind: DataType::Binary, bytes: &payload };
         match to.send_payload("m", payload).into_future().now_or_never() {
             Some(taken) => sent += usize::from(taken.is_ok()),
-            // Often the connection's task only has to have its turn.
+            // Often the connection's task only has to have its turn. The clock is moved on only when
+            // nothing else can happen.
             None if tokio::time::timeout(Duration::from_millis(200), both()).await.is_ok() => {}
             None => break,
         }

@@ -34,9 +34,10 @@ class Limits:
     """Requests to one unit that wait for an answer. Default 65536; further ones raise
     ``OverloadedError``."""
     running_handlers: Optional[int] = None
-    """Requests and messages of one unit whose handlers are running. Default 65536. At the bound, the
-    unit's connections are not read for up to a second; after that requests are rejected and messages
-    dropped, which is reported as ``SlowConsumer``."""
+    """Requests and messages of one unit whose handlers are running. Default 65536. At the bound,
+    further ones wait for handlers to end, and when many wait, their connection is not read. If no
+    handler ends for a second, requests are rejected and messages dropped, which is reported as
+    ``SlowConsumer``."""
     running_bytes: Optional[int] = None
     """What the handlers of one unit's requests, messages and stream openings hold together: what they
     were called with, until they return, and answers that wait because the unit does not read. Default

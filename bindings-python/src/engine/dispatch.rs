@@ -254,8 +254,7 @@ impl Engine {
     ) -> PyResult<bool> {
         match event {
             EngineEvent::Dial { address, url } => self.tell(py, "dial", (address.0, &*url)),
-            EngineEvent::Attached { conn, unit, info, roles } => {
-                lock(&self.shared.state).attached(conn, unit);
+            EngineEvent::Attached { unit, info, roles, .. } => {
                 let description = serde_json::json!({
                     "id": &*info.id,
                     "name": info.name,

@@ -33,7 +33,10 @@ pub struct Limits {
     /// further ones fail with [`ErrorKind::Overloaded`].
     pub waiting_requests: usize,
     /// Requests and messages of one unit whose handlers are running. Default 65 536. At the bound
-    /// requests are rejected and messages dropped, each counted and reported as a slow consumer.
+    /// further ones wait for handlers to end, and when 256 KiB of them wait, their connection is not
+    /// read. If no handler ends for a second, those that wait and all that come until one does are
+    /// given up, lest handlers wait for ever for what is not read: requests are rejected and messages
+    /// dropped, each counted and reported as a slow consumer.
     pub running_handlers: usize,
     /// Bytes of the requests and messages of one unit whose handlers are running. Default 256 MiB; at
     /// the bound as for `running_handlers`. What comes with the same read may go over.

@@ -511,6 +511,14 @@ impl<R> Engine<R> {
         slot.out.len() >= self.limits.owed() || unit.is_some_and(|unit| unit.is_clogged(conn))
     }
 
+    /// Whether so much has come on a connection for which too many handlers are running that the host
+    /// reads no more from it for now: until handlers end, or until [`Engine::handle_timeout`] has
+    /// given up what waits for that. A host that reads on has more of it given up.
+    pub fn is_saturated(&self, conn: ConnId) -> bool {
+        let unit = self.slots.get(&conn).and_then(|slot| slot.unit);
+        unit.and_then(|unit| self.units.get(&unit)).is_some_and(|unit| unit.is_saturated(conn))
+    }
+
     /// A part of what was taken from a connection has been written, but not all. A host that writes
     /// something large to a slow network says so at least once a second, or the connection, whose
     /// pings and pongs wait behind it, counts as dead.
@@ -543,6 +551,7 @@ impl<R> Engine<R> {
 
     fn drain_unit(&mut self, id: UnitId, now: Moment) {
         let Some(unit) = self.units.get_mut(&id) else { return };
+        unit.start_all_postponed(&mut self.unit_events);
         while let Some(conn) = unit.poll_output() {
             self.output.push_back(conn);
         }

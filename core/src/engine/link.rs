@@ -1,5 +1,9 @@
 //! One connection of a unit: its output queue and its heartbeat.
 
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
 use super::{ConnId, ConnectionStats, Moment, StreamId};
 use crate::ws::FrameWriter;
 
@@ -40,6 +44,9 @@ pub(super) struct Link {
     pub(super) closing: bool,
     /// Stream writers that wait for room.
     pub(super) blocked: Vec<StreamId>,
+    /// Messages for handlers that came while too many were running, and their bytes.
+    pub(super) postponed: VecDeque<Bytes>,
+    pub(super) postponed_bytes: usize,
     full_since: Option<Moment>,
     full_reported: bool,
     next_ping: Moment,
@@ -75,6 +82,8 @@ impl Link {
             announced: false,
             closing: false,
             blocked: Vec::new(),
+            postponed: VecDeque::new(),
+            postponed_bytes: 0,
             full_since: None,
             full_reported: false,
             next_ping: now + PING_INTERVAL,

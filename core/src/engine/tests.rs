@@ -403,6 +403,52 @@ fn a_stream_never_takes_the_number_of_another_one() {
     assert_eq!(unit.stats().streams, 255);
 }
 
+#[test]
+fn an_engine_goes_on_with_what_waited_when_a_handler_ends() {
+    let mut pair = Pair::new(|limits| limits.running_handlers = 1);
+    for tag in 0..3 {
+        pair.unit(0, |unit| unit.request(to("r"), None, NOW, tag)).unwrap();
+    }
+    pair.settle();
+    for tag in 0..3 {
+        let [Event::Request(_, responder)] = pair.said(1)[..] else { panic!("one at a time") };
+        pair.unit(1, |unit| {
+            unit.handled();
+            unit.respond(responder, Payload::NULL)
+        })
+        .unwrap();
+        pair.settle();
+        let [Event::Answer { tag: answered, outcome: Ok(_), .. }] = pair.said(0)[..] else {
+            panic!("{tag} is not answered")
+        };
+        assert_eq!(answered, tag);
+    }
+    assert!(pair.said(1).is_empty());
+}
+
+#[test]
+fn an_engine_gives_up_what_waits_when_no_handler_ends() {
+    let mut pair = Pair::new(|limits| limits.running_handlers = 1);
+    for tag in 0..3 {
+        pair.unit(0, |unit| unit.request(to("r"), None, NOW, tag)).unwrap();
+    }
+    pair.settle();
+    let conn = pair.conns[0][1];
+    assert!(!pair.engines[1].is_saturated(conn));
+    for _ in 0..4 {
+        assert!(pair.said(0).is_empty());
+        pair.now = pair.engines[1].deadline().unwrap();
+        pair.engines[1].handle_timeout(pair.now);
+        pair.settle();
+    }
+    assert_eq!(pair.now, NOW + Moment::from_secs(1));
+    let told: Vec<_> = pair.said(0);
+    assert!(
+        matches!(told[..], [Event::Answer { tag: 1, .. }, Event::Answer { tag: 2, .. }]),
+        "{told:?}"
+    );
+}
+
 /// A unit that is an original, with one connection.
 fn original(dialect: Dialect, limits: Limits) -> Unit<()> {
     let mut unit = Unit::new(dialect, Arc::new(limits), Budget::default());

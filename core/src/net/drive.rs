@@ -22,12 +22,9 @@ use url::Url;
 
 use super::{ConnHandle, linger::Linger};
 use crate::{
-    engine::{
-        AddressId, ConnId, Connection, Event, HandshakeState, Incoming, Moment, Received,
-        close_code,
-    },
+    engine::{AddressId, ConnId, Connection, Event, HandshakeState, Moment, Received, close_code},
     error::{Error, ErrorKind, Result},
-    peer::{Dispatcher, PeerEvent, Shared, Tag, Unit, UnitInner},
+    peer::{Dispatcher, Intake, Outlook, PeerEvent, Shared, Tag, Unit, UnitInner},
     ws::Side,
 };
 
@@ -42,8 +39,6 @@ const PORTION: usize = 24;
 const KEEP: usize = 256 << 10;
 /// The time that the other side has to answer a close frame.
 const CLOSING: Duration = Duration::from_secs(2);
-/// How long reading stops when too many handlers are running, before work is dropped.
-const PAUSE: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// Every connection of a thread reads into the same buffer, so that an idle one needs none.
@@ -118,7 +113,8 @@ struct Drive<S> {
     linger: Linger,
     /// A close frame was queued or received: nothing is read, the rest is written.
     closing: Option<Error>,
-    paused_since: Option<Moment>,
+    /// Nothing is read before handlers have ended, or what waits for that was given up.
+    saturated: bool,
     close_received: bool,
     ended: bool,
 }
@@ -163,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             events: Vec::new(),
             linger: Linger::default(),
             closing: None,
-            paused_since: None,
+            saturated: false,
             close_received: false,
             ended: false,
         };
@@ -216,7 +212,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<()> {
         let mut read = 0;
         loop {
-            if self.is_paused() || self.is_clogged() {
+            self.saturated = self.is_saturated();
+            if self.saturated || self.is_clogged() {
                 return Ok(());
             }
             if self.closing.is_some() {
@@ -366,20 +363,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
     }
 
     /// Gives a portion of the collected messages to the unit, and what they mean to whom it concerns.
-    /// Those for which too many handlers are running stay for later. Whether any were taken.
+    /// When too much waits for handlers to end, the rest stays for later. Whether any were taken.
     fn handle_messages(&mut self) -> bool {
         let Some(unit) = self.unit.clone() else { return false };
         if self.messages.is_empty() {
             return false;
         }
         let now = self.shared.clock.now();
-        let patient = self.paused_since.is_none_or(|since| now.saturating_sub(since) < PAUSE);
         let (conn, messages, events) = (self.conn, &mut self.messages, &mut self.events);
         let (taken, refused) = unit.with(|state| {
             let mut taken = 0;
             let mut result = Ok(());
             for message in messages.iter().take(PORTION) {
-                if patient && state.machine.is_overrun() {
+                if state.machine.is_saturated(conn) {
                     break;
                 }
                 taken += 1;
@@ -390,7 +386,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 }
             }
             messages.drain(..taken);
-            state.machine.hold(events.iter().filter_map(Event::incoming).map(Incoming::size).sum());
+            state.hold(events);
             (taken, result)
         });
         self.handle_events(&unit);
@@ -413,16 +409,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         }
     }
 
-    /// Whether to let the handlers catch up first.
-    fn is_paused(&mut self) -> bool {
-        let Some(unit) = &self.unit else { return false };
-        if !unit.is_overrun() {
-            self.paused_since = None;
-            return false;
+    /// Whether to let the handlers catch up first. Goes on with what waits for those that have ended.
+    fn is_saturated(&mut self) -> bool {
+        loop {
+            let Some(unit) = &self.unit else { return false };
+            match unit.intake(self.conn) {
+                Intake::Open => return false,
+                Intake::Saturated => return true,
+                Intake::Postponed => {
+                    let unit = unit.clone();
+                    unit.start_postponed(self.conn, &mut self.events);
+                    self.handle_events(&unit);
+                }
+            }
         }
-        let now = self.shared.clock.now();
-        let since = *self.paused_since.get_or_insert(now);
-        now.saturating_sub(since) < PAUSE
     }
 
     /// Whether to let the other side read first what it has caused. Nobody else would stop one that
@@ -551,19 +551,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
     /// work and did not wake it.
     fn settle(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(unit) = &self.unit else { return false };
-        let (mut deadline, has_output) = unit.outlook(self.conn);
-        if has_output && self.out.is_empty() {
+        let Outlook { deadline, has_output, intake } = unit.outlook(self.conn);
+        let more_input = match intake {
+            Intake::Open => self.saturated,
+            Intake::Postponed => true,
+            Intake::Saturated => false,
+        };
+        if more_input || (has_output && self.out.is_empty()) {
             return true;
-        }
-        // Handlers that ended on other threads meanwhile have not woken this task.
-        if self.paused_since.is_some() && !unit.is_overrun() {
-            return true;
-        }
-        // After the pause there is nothing to wait for but input and the handlers.
-        if let Some(until) = self.paused_since.map(|since| since + PAUSE)
-            && until > self.shared.clock.now()
-        {
-            deadline = Some(deadline.map_or(until, |at| at.min(until)));
         }
         if deadline != self.timer_at {
             self.timer_at = deadline;

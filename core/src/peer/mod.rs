@@ -37,7 +37,7 @@ pub use role::Role;
 pub(crate) use shared::{Shared, lock};
 pub use stream::{Readable, Writable};
 pub use unit::Unit;
-pub(crate) use unit::UnitInner;
+pub(crate) use unit::{Intake, Outlook, UnitInner};
 
 use crate::{
     engine::{ConnId, UnitStats},

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     engine::{
-        self, ConnId, Event, Moment, Outgoing, Ready, StreamId, UnitId, UnitInfo, UnitStats,
-        close_code,
+        self, ConnId, Event, Incoming, Moment, Outgoing, Ready, StreamId, UnitId, UnitInfo,
+        UnitStats, close_code,
     },
     error::{Error, ErrorKind, Result},
     net::ConnHandle,
@@ -43,14 +43,27 @@ pub(crate) struct UnitState {
 }
 
 impl UnitState {
-    /// A handler has returned, for which so many bytes were held. If connections do not read because
-    /// too many were running, they go on.
+    /// A handler has returned, for which so many bytes were held. If something waits for that, the
+    /// connections' tasks go on with it.
     pub(crate) fn handled(&mut self, bytes: usize) {
         let overrun = self.machine.is_overrun();
         self.machine.release(bytes);
         self.machine.handled();
         if overrun && !self.machine.is_overrun() {
             self.wake_all();
+        }
+    }
+
+    /// What came is held for the handlers that are to be called.
+    pub(crate) fn hold(&mut self, events: &[Event<Tag>]) {
+        self.machine.hold(events.iter().filter_map(Event::incoming).map(Incoming::size).sum());
+    }
+
+    fn intake(&self, conn: ConnId) -> Intake {
+        match self.machine.can_start(conn) {
+            true => Intake::Postponed,
+            false if self.machine.is_saturated(conn) => Intake::Saturated,
+            false => Intake::Open,
         }
     }
 
@@ -184,6 +197,7 @@ impl UnitInner {
     pub(crate) fn detach(&self, conn: ConnId, events: &mut Vec<Event<Tag>>) {
         self.with(|state| {
             state.machine.detach(conn, events);
+            state.hold(events);
             state.conns.retain(|(known, _)| *known != conn);
         });
         self.room.notify_waiters();
@@ -280,19 +294,32 @@ impl UnitInner {
         self.open.load(Ordering::Acquire)
     }
 
-    pub(crate) fn is_overrun(&self) -> bool {
-        lock(&self.state).machine.is_overrun()
+    /// What a connection's task is to do with what came, and what comes.
+    pub(crate) fn intake(&self, conn: ConnId) -> Intake {
+        lock(&self.state).intake(conn)
     }
 
     pub(crate) fn is_clogged(&self, conn: ConnId) -> bool {
         lock(&self.state).machine.is_clogged(conn)
     }
 
-    /// When the unit wants to be called next, and whether a connection has something to write.
-    pub(crate) fn outlook(&self, conn: ConnId) -> (Option<Moment>, bool) {
+    /// Goes on with what came while too many handlers were running, as far as some have ended.
+    pub(crate) fn start_postponed(&self, conn: ConnId, events: &mut Vec<Event<Tag>>) {
+        self.with(|state| {
+            state.machine.start_postponed(conn, events);
+            state.hold(events);
+        });
+    }
+
+    /// What a connection's task has to look after before it sleeps.
+    pub(crate) fn outlook(&self, conn: ConnId) -> Outlook {
         let mut state = lock(&self.state);
         state.armed = state.machine.deadline();
-        (state.armed, state.machine.has_output(conn))
+        Outlook {
+            deadline: state.armed,
+            has_output: state.machine.has_output(conn),
+            intake: state.intake(conn),
+        }
     }
 
     /// Closes a connection that did not answer a ping.
@@ -313,6 +340,24 @@ impl UnitInner {
     pub(crate) fn busy(&self) -> usize {
         lock(&self.state).machine.busy()
     }
+}
+
+/// See [`UnitInner::intake`].
+pub(crate) enum Intake {
+    /// More may be read.
+    Open,
+    /// Handlers have ended for which something waits.
+    Postponed,
+    /// So much waits for handlers to end that no more is to be read.
+    Saturated,
+}
+
+pub(crate) struct Outlook {
+    /// When the unit wants to be called next.
+    pub(crate) deadline: Option<Moment>,
+    /// The connection has something to write.
+    pub(crate) has_output: bool,
+    pub(crate) intake: Intake,
 }
 
 /// A connected remote peer: its name, tags and roles, and the means to close it.

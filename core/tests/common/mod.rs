@@ -17,10 +17,16 @@ use roletalk::{
     Destination, Error, Events, Listener, Peer, PeerEvent, Unit,
     wire::{Confirm, Direction, Frame, Handshake, Meta, Num, Payload, RolesUpdate, StreamOp},
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    net::{TcpListener, TcpStream},
+};
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, protocol::CloseFrame},
+    tungstenite::{
+        Message,
+        protocol::{CloseFrame, Role},
+    },
 };
 
 /// Longer than anything takes, also on a busy machine.
@@ -204,8 +210,8 @@ impl<T: Clone> Log<T> {
 }
 
 /// The other side of a connection, scripted frame by frame.
-pub struct Raw {
-    pub ws: WebSocketStream<TcpStream>,
+pub struct Raw<S = TcpStream> {
+    pub ws: WebSocketStream<S>,
 }
 
 impl Raw {
@@ -233,7 +239,37 @@ impl Raw {
         let _ = raw.confirmed().await;
         raw
     }
+}
 
+/// Without a socket, and so without anything that happens outside of the program: with a paused clock,
+/// which goes on when there is nothing else to do, all of it takes the same time on every machine.
+impl Raw<DuplexStream> {
+    /// As [`join`](Raw::join). Up to `room` bytes are on their way in each direction; `serve` is given
+    /// the peer's end.
+    pub async fn in_memory(
+        room: usize,
+        serve: impl FnOnce(DuplexStream),
+        id: &str,
+        roles: &[&str],
+    ) -> Raw<DuplexStream> {
+        let (ours, theirs) = tokio::io::duplex(room);
+        serve(theirs);
+        let ws = WebSocketStream::from_raw_socket(ours, Role::Client, None).await;
+        let mut raw = Raw { ws };
+        raw.confirm(id, roles).await;
+        let _ = raw.confirmed().await;
+        raw
+    }
+
+    /// The same, served by a task of this runtime.
+    pub async fn beside(peer: &Peer, room: usize, id: &str, roles: &[&str]) -> Raw<DuplexStream> {
+        let peer = peer.clone();
+        let serve = |end| drop(tokio::spawn(async move { peer.accept_upgraded(end).await }));
+        Raw::in_memory(room, serve, id, roles).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     pub async fn send(&mut self, bytes: Vec<u8>) {
         self.ws.send(Message::binary(bytes)).await.unwrap();
     }

@@ -1,5 +1,6 @@
 //! The state machine of one remote peer: everything that is said to it and by it.
 
+mod handlers;
 mod streams;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
+use self::handlers::Patience;
 use super::{
     ConnId, Incoming, Moment, StreamId, UnitStats,
     auth::Dialect,
@@ -122,7 +124,8 @@ impl StreamOffer {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<R> {
-    /// A one-way message. Call [`Unit::handled`] when it is done with.
+    /// A one-way message. Call [`Unit::handled`] when it is done with, and
+    /// [`Unit::start_postponed`] when that [can be done](Unit::can_start).
     Message(Incoming),
     /// A request. Call [`Unit::respond`] or [`Unit::reject`], and [`Unit::handled`].
     Request(Incoming, Responder),
@@ -193,6 +196,9 @@ pub struct Unit<R> {
     /// Connections with output that the host has not been told of.
     fresh: Vec<ConnId>,
     full: bool,
+    /// Messages and requests that wait for handlers to end, on all connections.
+    postponed: usize,
+    patience: Patience,
     stats: UnitStats,
 }
 
@@ -214,6 +220,8 @@ impl<R> Unit<R> {
             next_chan: 0,
             fresh: Vec::new(),
             full: false,
+            postponed: 0,
+            patience: Patience::default(),
             stats: UnitStats::default(),
         }
     }
@@ -224,8 +232,13 @@ impl<R> Unit<R> {
     }
 
     /// A connection is gone. Its streams fail; when it was the last one, so do the waiting requests.
+    /// What was postponed is started or given up.
     pub fn detach(&mut self, conn: ConnId, events: &mut Vec<Event<R>>) {
         let Some(at) = self.at(conn) else { return };
+        // Nothing more goes out on it, rejections included.
+        self.links[at].closing = true;
+        self.start_postponed(conn, events);
+        self.give_up_postponed(at, events);
         let link = self.links.remove(at);
         self.budget.sub(link.queued());
         if self.ordered == Some(conn) {
@@ -600,30 +613,6 @@ impl<R> Unit<R> {
         }
     }
 
-    /// The handler of a message, request or stream request has returned.
-    pub fn handled(&mut self) {
-        self.stats.running = self.stats.running.saturating_sub(1);
-    }
-
-    /// The host keeps so many bytes of what came ([`Incoming::size`]) for handlers, until it
-    /// [releases](Unit::release) them. For hosts that hand payloads over as they are.
-    pub fn hold(&mut self, bytes: usize) {
-        self.stats.running_bytes += bytes;
-    }
-
-    /// Handlers have returned for which the host [held](Unit::hold) so many bytes.
-    pub fn release(&mut self, bytes: usize) {
-        self.stats.running_bytes = self.stats.running_bytes.saturating_sub(bytes);
-    }
-
-    /// Whether so many handlers are running, or so much is held for them, that further messages and
-    /// requests are dropped. A host that stops reading for a moment first turns this into
-    /// back-pressure.
-    pub fn is_overrun(&self) -> bool {
-        self.stats.running >= self.limits.running_handlers
-            || self.stats.running_bytes >= self.limits.running_bytes
-    }
-
     // Input.
 
     /// A message came on a connection.
@@ -647,45 +636,13 @@ impl<R> Unit<R> {
         let frame = Frame::decode(message)
             .map_err(|error| Error::new(ErrorKind::Protocol, error.to_string()))?;
         match frame {
-            Frame::Message { role, event, payload } => {
+            Frame::Message { .. } => {
                 self.stats.messages_received += 1;
-                if self.is_overrun() {
-                    self.stats.messages_dropped += 1;
-                    self.shed(conn, at, events);
-                    return Ok(());
-                }
-                self.stats.running += 1;
-                let kind = payload.kind;
-                let incoming = Incoming::new(message, (role, event), kind, payload.bytes, conn);
-                events.push(Event::Message(incoming));
+                self.work(at, message, frame, now, events);
             }
-            Frame::Request { role, event, corr, payload } => {
+            Frame::Request { .. } | Frame::StreamRequest { .. } => {
                 self.stats.requests_received += 1;
-                let responder = Responder { conn, corr };
-                if self.is_overrun() {
-                    self.stats.requests_shed += 1;
-                    self.shed(conn, at, events);
-                    let _ = self.reject(responder, OVERRUN);
-                    return Ok(());
-                }
-                self.stats.running += 1;
-                let kind = payload.kind;
-                let incoming = Incoming::new(message, (role, event), kind, payload.bytes, conn);
-                events.push(Event::Request(incoming, responder));
-            }
-            Frame::StreamRequest { direction, role, event, corr, chan, payload } => {
-                self.stats.requests_received += 1;
-                let offer = StreamOffer { conn, corr, chan, direction };
-                if self.is_overrun() || self.check_streams().is_err() {
-                    self.stats.requests_shed += 1;
-                    self.shed(conn, at, events);
-                    let _ = self.refuse_stream(offer, OVERRUN);
-                    return Ok(());
-                }
-                self.stats.running += 1;
-                let kind = payload.kind;
-                let incoming = Incoming::new(message, (role, event), kind, payload.bytes, conn);
-                events.push(Event::StreamRequest(incoming, offer));
+                self.work(at, message, frame, now, events);
             }
             Frame::Response { corr, payload } => {
                 let answer = Answer::Response(own(message, payload));
@@ -708,15 +665,6 @@ impl<R> Unit<R> {
             Frame::Roles(update) => events.push(Event::Roles(update)),
         }
         Ok(())
-    }
-
-    fn shed(&mut self, conn: ConnId, at: usize, events: &mut Vec<Event<R>>) {
-        let dropped = self.stats.messages_dropped + self.stats.requests_shed;
-        // Each doubling is told, not each loss.
-        if dropped.is_power_of_two() {
-            let queued = self.links[at].queued();
-            events.push(Event::SlowConsumer { conn, queued, dropped });
-        }
     }
 
     fn answered(
@@ -768,10 +716,12 @@ impl<R> Unit<R> {
     /// When [`handle_timeout`](Unit::handle_timeout) is to be called next. Earlier calls do no harm.
     pub fn deadline(&self) -> Option<Moment> {
         let links = self.links.iter().map(Link::deadline).min();
-        [links, self.waiting.deadline(), self.probe_deadline()].into_iter().flatten().min()
+        let (waiting, patience) = (self.waiting.deadline(), self.patience_deadline());
+        [links, waiting, patience, self.probe_deadline()].into_iter().flatten().min()
     }
 
-    /// Does what is due: heartbeats, request timeouts, stream probes.
+    /// Does what is due: heartbeats, request timeouts, stream probes, and the end of the patience
+    /// with handlers.
     pub fn handle_timeout(&mut self, now: Moment, events: &mut Vec<Event<R>>) {
         for waiting in self.waiting.take_due(now) {
             let error = timed_out(waiting.timeout);
@@ -800,14 +750,16 @@ impl<R> Unit<R> {
                 Beat::Dead => events.push(Event::Dead(link.conn)),
             }
         }
+        self.lose_patience(now, events);
         self.probe_streams(now, events);
     }
 
-    /// Requests that wait for an answer, handlers that run, streams that are open, and those that
-    /// were written to their end and that an original, as far as it tells, has not read to its end:
-    /// it loses the rest when the connection closes. Zero when nothing is under way.
+    /// Requests that wait for an answer, handlers that run or are to run, streams that are open, and
+    /// those that were written to their end and that an original, as far as it tells, has not read to
+    /// its end: it loses the rest when the connection closes. Zero when nothing is under way.
     pub fn busy(&self) -> usize {
-        self.waiting.len() + self.stats.running + self.streams.len() + self.unread.len()
+        let handlers = self.stats.running + self.postponed;
+        self.waiting.len() + handlers + self.streams.len() + self.unread.len()
     }
 
     /// Counters.
@@ -826,8 +778,6 @@ impl<R> Drop for Unit<R> {
         self.budget.sub(self.links.iter().map(Link::queued).sum());
     }
 }
-
-const OVERRUN: &str = "Too many requests are in progress";
 
 /// The error of a request that was not answered within this time.
 pub(crate) fn timed_out(limit: Duration) -> Error {

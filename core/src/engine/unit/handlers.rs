@@ -1,0 +1,521 @@
+//! Handlers of a unit: how many run, what waits for them to end, and how long.
+
+use bytes::Bytes;
+
+use super::{Event, Responder, StreamOffer, Unit};
+use crate::{
+    engine::{ConnId, Incoming, Moment},
+    wire::{Frame, Payload},
+};
+
+/// What is postponed on one connection before its host is to read no more.
+const POSTPONED: usize = 256 << 10;
+/// What is postponed on one connection of a host that reads on all the same, or that reads much at a
+/// time. One message may go over.
+const POSTPONED_MAX: usize = 1 << 20;
+/// How long to wait for a handler to end before what was postponed is given up: time is counted in
+/// steps, so that a host that was not running itself counts one, however long that took.
+const STEP: Moment = Moment::from_millis(250);
+const STEPS: u32 = 4;
+
+/// What requesters are told of what is given up.
+const OVERRUN: &str = "Too many requests are in progress";
+
+/// How long no handler has ended although something waits for that.
+#[derive(Default)]
+pub(super) struct Patience {
+    /// When the step under way began.
+    since: Moment,
+    /// Steps in which none has ended.
+    steps: u32,
+}
+
+impl Patience {
+    /// Whether handlers seem to wait for each other, or for something that is not read.
+    fn is_over(&self) -> bool {
+        self.steps >= STEPS
+    }
+}
+
+impl<R> Unit<R> {
+    /// The handler of a message, request or stream request has returned.
+    pub fn handled(&mut self) {
+        self.stats.running = self.stats.running.saturating_sub(1);
+        self.patience.steps = 0;
+    }
+
+    /// The host keeps so many bytes of what came ([`Incoming::size`]) for handlers, until it
+    /// [releases](Unit::release) them. For hosts that hand payloads over as they are.
+    pub fn hold(&mut self, bytes: usize) {
+        self.stats.running_bytes += bytes;
+    }
+
+    /// Handlers have returned for which the host [held](Unit::hold) so many bytes.
+    pub fn release(&mut self, bytes: usize) {
+        self.stats.running_bytes = self.stats.running_bytes.saturating_sub(bytes);
+        self.patience.steps = 0;
+    }
+
+    /// Whether so many handlers are running, or so much is held for them, that further messages and
+    /// requests are postponed.
+    pub fn is_overrun(&self) -> bool {
+        self.has_room_for_no_handler(0)
+    }
+
+    fn has_room_for_no_handler(&self, more_held: usize) -> bool {
+        self.stats.running >= self.limits.running_handlers
+            || self.stats.running_bytes + more_held >= self.limits.running_bytes
+    }
+
+    /// Whether so much is postponed on a connection that the host reads no more from it for now.
+    /// That ends with [`start_postponed`](Unit::start_postponed), or with
+    /// [`handle_timeout`](Unit::handle_timeout). Everything else that comes on it, answers and what
+    /// belongs to streams, is not postponed, so that handlers can wait for that.
+    pub fn is_saturated(&self, conn: ConnId) -> bool {
+        self.at(conn).is_some_and(|at| self.links[at].postponed_bytes >= POSTPONED)
+    }
+
+    /// Whether handlers have ended, so that something that was postponed on a connection can start.
+    pub fn can_start(&self, conn: ConnId) -> bool {
+        self.postponed > 0
+            && !self.is_overrun()
+            && self.at(conn).is_some_and(|at| !self.links[at].postponed.is_empty())
+    }
+
+    /// Goes on with what was postponed on a connection, as far as handlers have ended since. For
+    /// hosts that keep units themselves; an [`Engine`](crate::engine::Engine) does it.
+    pub fn start_postponed(&mut self, conn: ConnId, events: &mut Vec<Event<R>>) {
+        let Some(at) = self.at(conn) else { return };
+        // The host says only later that it holds what starts here.
+        let mut started = 0;
+        while !self.has_room_for_no_handler(started)
+            && let Some(message) = self.take_postponed(at)
+        {
+            started += message.len();
+            self.begin_postponed(at, &message, true, events);
+        }
+    }
+
+    /// The same for all connections.
+    pub(in crate::engine) fn start_all_postponed(&mut self, events: &mut Vec<Event<R>>) {
+        if self.postponed > 0 && !self.is_overrun() {
+            for at in 0..self.links.len() {
+                self.start_postponed(self.links[at].conn, events);
+            }
+        }
+    }
+
+    /// Rejects requests and drops messages that were postponed.
+    pub(super) fn give_up_postponed(&mut self, at: usize, events: &mut Vec<Event<R>>) {
+        while let Some(message) = self.take_postponed(at) {
+            self.begin_postponed(at, &message, false, events);
+        }
+    }
+
+    fn begin_postponed(
+        &mut self,
+        at: usize,
+        message: &Bytes,
+        room: bool,
+        events: &mut Vec<Event<R>>,
+    ) {
+        // It was understood when it came.
+        if let Ok(frame) = Frame::decode(message) {
+            self.begin(at, message, frame, room, events);
+        }
+    }
+
+    fn take_postponed(&mut self, at: usize) -> Option<Bytes> {
+        let link = &mut self.links[at];
+        let message = link.postponed.pop_front()?;
+        link.postponed_bytes -= message.len();
+        self.postponed -= 1;
+        Some(message)
+    }
+
+    /// Keeps something for a handler for later. False when it is given up.
+    fn postpone(&mut self, at: usize, message: &Bytes, now: Moment) -> bool {
+        let link = &mut self.links[at];
+        if self.patience.is_over() || link.postponed_bytes >= POSTPONED_MAX {
+            return false;
+        }
+        if self.postponed == 0 {
+            self.patience = Patience { since: now, steps: 0 };
+        }
+        self.postponed += 1;
+        link.postponed_bytes += message.len();
+        link.postponed.push_back(message.clone());
+        true
+    }
+
+    pub(super) fn patience_deadline(&self) -> Option<Moment> {
+        (self.postponed > 0).then(|| self.patience.since + STEP)
+    }
+
+    /// Counts the time in which no handler has ended, and gives up what was postponed when that has
+    /// been too long.
+    pub(super) fn lose_patience(&mut self, now: Moment, events: &mut Vec<Event<R>>) {
+        if self.patience_deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        self.patience.since = now;
+        // Otherwise the host is about to start it.
+        if self.is_overrun() {
+            self.patience.steps += 1;
+        }
+        if self.patience.is_over() {
+            (0..self.links.len()).for_each(|at| self.give_up_postponed(at, events));
+        }
+    }
+
+    /// Something for a handler came.
+    pub(super) fn work(
+        &mut self,
+        at: usize,
+        message: &Bytes,
+        frame: Frame<'_>,
+        now: Moment,
+        events: &mut Vec<Event<R>>,
+    ) {
+        if !self.links[at].postponed.is_empty() {
+            // What came before it starts before it.
+            self.start_postponed(self.links[at].conn, events);
+        }
+        let room = !self.is_overrun() && self.links[at].postponed.is_empty();
+        if room || !self.postpone(at, message, now) {
+            self.begin(at, message, frame, room, events);
+        }
+    }
+
+    /// Has a handler called; without room for that, what came is given up.
+    fn begin(
+        &mut self,
+        at: usize,
+        message: &Bytes,
+        frame: Frame<'_>,
+        room: bool,
+        events: &mut Vec<Event<R>>,
+    ) {
+        let conn = self.links[at].conn;
+        let incoming = |(role, event), payload: Payload<'_>| {
+            Incoming::new(message, (role, event), payload.kind, payload.bytes, conn)
+        };
+        let event = match frame {
+            Frame::Message { .. } if !room => {
+                self.stats.messages_dropped += 1;
+                return self.shed(conn, at, events);
+            }
+            Frame::Message { role, event, payload } => {
+                Event::Message(incoming((role, event), payload))
+            }
+            Frame::Request { role, event, corr, payload } => {
+                let responder = Responder { conn, corr };
+                if !room {
+                    self.stats.requests_shed += 1;
+                    self.shed(conn, at, events);
+                    let _ = self.reject(responder, OVERRUN);
+                    return;
+                }
+                Event::Request(incoming((role, event), payload), responder)
+            }
+            Frame::StreamRequest { direction, role, event, corr, chan, payload } => {
+                let offer = StreamOffer { conn, corr, chan, direction };
+                if !room || self.check_streams().is_err() {
+                    self.stats.requests_shed += 1;
+                    self.shed(conn, at, events);
+                    let _ = self.refuse_stream(offer, OVERRUN);
+                    return;
+                }
+                Event::StreamRequest(incoming((role, event), payload), offer)
+            }
+            _ => return,
+        };
+        self.stats.running += 1;
+        events.push(event);
+    }
+
+    fn shed(&mut self, conn: ConnId, at: usize, events: &mut Vec<Event<R>>) {
+        let dropped = self.stats.messages_dropped + self.stats.requests_shed;
+        // Each doubling is told, not each loss.
+        if dropped.is_power_of_two() {
+            let queued = self.links[at].queued();
+            events.push(Event::SlowConsumer { conn, queued, dropped });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        engine::{Budget, Dialect, Limits, Outgoing},
+        wire::Num,
+        ws::{FrameWriter, Side},
+    };
+
+    const ONE: ConnId = ConnId(1);
+    const TWO: ConnId = ConnId(2);
+
+    fn at(seconds: f64) -> Moment {
+        Moment::from_secs_f64(seconds)
+    }
+
+    /// A unit with two connections.
+    fn unit(limits: impl FnOnce(&mut Limits)) -> Unit<u8> {
+        let mut all = Limits::default();
+        limits(&mut all);
+        let mut unit = Unit::new(Dialect::Credit { window: 0 }, Arc::new(all), Budget::default());
+        for conn in [ONE, TWO] {
+            unit.attach(conn, FrameWriter::new(Side::Server, 0), Moment::ZERO);
+        }
+        unit
+    }
+
+    fn one_handler() -> Unit<u8> {
+        unit(|limits| limits.running_handlers = 1)
+    }
+
+    fn receive(unit: &mut Unit<u8>, conn: ConnId, frame: &Frame<'_>) -> Vec<Event<u8>> {
+        let (mut bytes, mut events) = (Vec::new(), Vec::new());
+        frame.encode(&mut bytes);
+        unit.receive(conn, &bytes.into(), Moment::ZERO, &mut events).unwrap();
+        events
+    }
+
+    fn message<'a>(event: &'a str, bytes: &'a [u8]) -> Frame<'a> {
+        let payload = Payload { kind: crate::DataType::Binary, bytes };
+        Frame::Message { role: "r".into(), event: event.into(), payload }
+    }
+
+    fn request(event: &str) -> Frame<'_> {
+        let (role, event, corr) = ("r".into(), event.into(), Num::new(7));
+        Frame::Request { role, event, corr, payload: Payload::NULL }
+    }
+
+    /// The events for which handlers are called.
+    fn called(events: &[Event<u8>]) -> Vec<&str> {
+        let incoming = events.iter().filter_map(|event| match event {
+            Event::Message(incoming) | Event::Request(incoming, _) => Some(incoming),
+            _ => None,
+        });
+        incoming.map(Incoming::event).collect()
+    }
+
+    fn start(unit: &mut Unit<u8>, conn: ConnId) -> Vec<Event<u8>> {
+        let mut events = Vec::new();
+        unit.start_postponed(conn, &mut events);
+        events
+    }
+
+    fn timeout(unit: &mut Unit<u8>, seconds: f64) -> Vec<Event<u8>> {
+        let mut events = Vec::new();
+        unit.handle_timeout(at(seconds), &mut events);
+        events
+    }
+
+    /// What was given up: messages and requests.
+    fn lost(unit: &Unit<u8>) -> (u64, u64) {
+        let stats = unit.stats();
+        (stats.messages_dropped, stats.requests_shed)
+    }
+
+    /// What a connection has to say, without its pings.
+    fn said(unit: &mut Unit<u8>, conn: ConnId) -> Vec<String> {
+        let (mut bytes, mut said) = (Vec::new(), Vec::new());
+        unit.take_output(conn, &mut bytes);
+        let mut socket = crate::ws::Socket::new(Side::Client, 1 << 20);
+        let mut input = &bytes[..];
+        while let Some(received) = socket.read(&mut input, &mut Vec::new()).unwrap() {
+            if let crate::ws::Incoming::Binary(frame) = received {
+                said.push(format!("{:?}", Frame::decode(&frame).unwrap()));
+            }
+        }
+        said
+    }
+
+    #[test]
+    fn what_is_too_much_starts_in_order_when_handlers_end() {
+        let mut unit = one_handler();
+        assert_eq!(called(&receive(&mut unit, ONE, &message("a", b""))), ["a"]);
+        for event in ["b", "c"] {
+            assert_eq!(called(&receive(&mut unit, ONE, &message(event, b""))), [""; 0]);
+        }
+        assert_eq!((unit.stats().running, unit.busy()), (1, 3));
+        assert!(!unit.can_start(ONE));
+        assert!(start(&mut unit, ONE).is_empty());
+        unit.handled();
+        assert!(unit.can_start(ONE) && !unit.can_start(TWO));
+        assert_eq!(called(&start(&mut unit, ONE)), ["b"]);
+        unit.handled();
+        // The host has not started what waits yet: what comes now must not overtake it.
+        assert_eq!(called(&receive(&mut unit, ONE, &message("d", b""))), ["c"]);
+        unit.handled();
+        assert_eq!(called(&start(&mut unit, ONE)), ["d"]);
+        unit.handled();
+        assert_eq!((unit.busy(), lost(&unit)), (0, (0, 0)));
+        assert_eq!(unit.stats().messages_received, 4);
+        assert!(unit.deadline() > Some(at(1.0)), "nothing is waited for any more");
+    }
+
+    #[test]
+    fn what_starts_at_once_keeps_to_the_bytes_that_may_be_held() {
+        let mut unit = unit(|limits| limits.running_bytes = 1000);
+        let payload = [0; 600];
+        let mut hold = 0;
+        for event in ["a", "b", "c", "d", "e"] {
+            for event in receive(&mut unit, ONE, &message(event, &payload)) {
+                let Event::Message(incoming) = event else { panic!("{event:?}") };
+                hold = incoming.size();
+                unit.hold(hold);
+            }
+        }
+        assert_eq!(unit.stats().running, 2);
+        for _ in 0..2 {
+            unit.handled();
+            unit.release(hold);
+        }
+        assert_eq!(called(&start(&mut unit, ONE)), ["c", "d"]);
+    }
+
+    #[test]
+    fn what_handlers_may_wait_for_is_not_postponed() {
+        let mut unit = one_handler();
+        receive(&mut unit, ONE, &request("a"));
+        receive(&mut unit, ONE, &request("b"));
+        let to =
+            Outgoing { role: "r", event: "nested", payload: Payload::NULL, order: <_>::default() };
+        let corr = unit.request(to, None, Moment::ZERO, 5).unwrap();
+        let answer = Frame::Response { corr: Num::new(corr), payload: Payload::NULL };
+        let events = receive(&mut unit, ONE, &answer);
+        assert!(matches!(events[..], [Event::Answer { tag: 5, .. }]), "{events:?}");
+    }
+
+    #[test]
+    fn a_second_in_which_no_handler_ends_is_too_long() {
+        let mut unit = one_handler();
+        receive(&mut unit, ONE, &request("a"));
+        receive(&mut unit, ONE, &request("b"));
+        receive(&mut unit, TWO, &message("c", b""));
+        for seconds in [0.25, 0.5, 0.75] {
+            assert_eq!(unit.deadline(), Some(at(seconds)));
+            // Too early calls do no harm.
+            assert!(timeout(&mut unit, seconds - 0.01).is_empty());
+            assert!(timeout(&mut unit, seconds).is_empty());
+        }
+        assert_eq!(lost(&unit), (0, 0));
+        let told = timeout(&mut unit, 1.0);
+        assert!(matches!(told[..], [Event::SlowConsumer { .. }, Event::SlowConsumer { .. }]));
+        assert_eq!(lost(&unit), (1, 1));
+        let said = said(&mut unit, ONE);
+        assert!(said.len() == 1 && said[0].contains("Reject"), "{said:?}");
+        // From now on at once, until a handler ends.
+        receive(&mut unit, ONE, &request("d"));
+        assert_eq!(lost(&unit), (1, 2));
+        assert!(unit.deadline() > Some(at(1.25)));
+        unit.handled();
+        assert_eq!(called(&receive(&mut unit, ONE, &request("e"))), ["e"]);
+        receive(&mut unit, ONE, &request("f"));
+        assert_eq!(lost(&unit), (1, 2));
+    }
+
+    #[test]
+    fn each_handler_that_ends_starts_the_time_anew() {
+        // With each that ends there is room for one, and while there is none all the time.
+        for (handlers, bytes) in [(1, usize::MAX), (100, 1)] {
+            let mut unit = unit(|limits| {
+                limits.running_handlers = handlers;
+                limits.running_bytes = bytes;
+            });
+            let mut calls = called(&receive(&mut unit, ONE, &request("first"))).len();
+            unit.hold(1000);
+            for _ in 0..20 {
+                receive(&mut unit, ONE, &request("later"));
+            }
+            let mut now = 0.0;
+            for _ in 0..20 {
+                for _ in 0..3 {
+                    now += 0.25;
+                    assert_eq!(called(&timeout(&mut unit, now)), [""; 0]);
+                }
+                match handlers {
+                    1 => unit.handled(),
+                    _ => unit.release(1),
+                }
+                calls += called(&start(&mut unit, ONE)).len();
+            }
+            assert_eq!(lost(&unit), (0, 0), "after {now} s");
+            assert_eq!((calls, unit.busy()), if handlers == 1 { (21, 1) } else { (1, 21) });
+        }
+    }
+
+    #[test]
+    fn a_host_that_was_not_running_counts_one_step() {
+        let mut unit = one_handler();
+        receive(&mut unit, ONE, &request("a"));
+        receive(&mut unit, ONE, &request("b"));
+        for seconds in [6.0, 60.0, 600.0] {
+            timeout(&mut unit, seconds);
+            assert_eq!(lost(&unit), (0, 0));
+        }
+        // A handler that ended meanwhile: what waits is to start, not to be given up.
+        unit.handled();
+        for seconds in [610.0, 620.0, 630.0, 640.0, 650.0] {
+            timeout(&mut unit, seconds);
+        }
+        assert_eq!(lost(&unit), (0, 0));
+        assert_eq!(called(&start(&mut unit, ONE)), ["b"]);
+    }
+
+    #[test]
+    fn a_connection_that_brings_too_much_is_not_to_be_read() {
+        let mut unit = one_handler();
+        receive(&mut unit, ONE, &message("a", b""));
+        let piece = vec![0; 16 << 10];
+        let mut count = 0;
+        while !unit.is_saturated(ONE) {
+            receive(&mut unit, ONE, &message("m", &piece));
+            count += 1;
+        }
+        assert!(count * piece.len() < POSTPONED + piece.len() && !unit.is_saturated(TWO));
+        // What was read with it is kept as well, but not for ever.
+        while lost(&unit).0 == 0 {
+            receive(&mut unit, ONE, &message("m", &piece));
+            count += 1;
+        }
+        assert!((POSTPONED_MAX..POSTPONED_MAX + 2 * piece.len()).contains(&(count * piece.len())));
+        unit.handled();
+        start(&mut unit, ONE);
+        assert!(unit.is_saturated(ONE), "one of many has started");
+        for step in 1..=STEPS {
+            timeout(&mut unit, f64::from(step));
+        }
+        assert!(!unit.is_saturated(ONE));
+        assert_eq!(lost(&unit).0 as usize, count - 1);
+    }
+
+    #[test]
+    fn what_came_on_a_connection_that_is_gone_is_rejected_on_another() {
+        let mut unit = one_handler();
+        receive(&mut unit, ONE, &request("a"));
+        receive(&mut unit, ONE, &request("b"));
+        let mut events = Vec::new();
+        unit.detach(ONE, &mut events);
+        assert!(matches!(events[..], [Event::SlowConsumer { conn: ONE, .. }]), "{events:?}");
+        assert_eq!((lost(&unit), unit.busy()), ((0, 1), 1));
+        let said = said(&mut unit, TWO);
+        assert!(said.len() == 1 && said[0].contains("Reject"), "{said:?}");
+    }
+
+    #[test]
+    fn what_came_on_a_connection_that_is_gone_starts_if_it_can() {
+        let mut unit = one_handler();
+        receive(&mut unit, ONE, &request("a"));
+        receive(&mut unit, ONE, &request("b"));
+        unit.handled();
+        let mut events = Vec::new();
+        unit.detach(ONE, &mut events);
+        assert_eq!(called(&events), ["b"]);
+    }
+}
