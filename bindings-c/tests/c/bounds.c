@@ -5,13 +5,6 @@
 #define MESSAGES 2000
 #define SIZE 1024
 
-static rt_limits limits(void) {
-    rt_limits limits;
-    memset(&limits, 0, sizeof limits);
-    limits.struct_size = sizeof limits;
-    return limits;
-}
-
 static rt_peer bounded_peer(int32_t callbacks, const rt_limits *limits) {
     rt_peer_options options;
     memset(&options, 0, sizeof options);
@@ -76,7 +69,7 @@ static void send_some(void *user_data) {
 }
 
 static void room(int32_t callbacks) {
-    rt_limits small = limits();
+    rt_limits small = patient_limits();
     small.queue_per_connection = 16 * SIZE;
     pair p;
     p.server = new_peer("server", RT_CALLBACKS_THREAD);
@@ -198,7 +191,7 @@ static void flood(void *user_data) {
 static void closing_without_room(void) {
     blocker b;
     blocker_init(&b);
-    rt_limits small = limits();
+    rt_limits small = patient_limits();
     small.queue_per_connection = 16 * SIZE;
     pair p = deaf_pair(&small, &b);
     sender s;
@@ -231,7 +224,7 @@ static void asking_without_room(void) {
     const long kept = 64;
     blocker b;
     blocker_init(&b);
-    rt_limits small = limits();
+    rt_limits small = patient_limits();
     small.queue_per_connection = 16 * SIZE;
     /* With 1 KiB besides the payload. */
     small.queue_per_peer = kept * 2 * SIZE;
@@ -275,7 +268,7 @@ static void asking_without_room(void) {
 
 /* Messages that nobody works on are bounded by their bytes, too: beyond that they are dropped. */
 static void unheard(int32_t callbacks) {
-    rt_limits few = limits();
+    rt_limits few = patient_limits();
     few.running_bytes = HELD * LARGE;
     pair p;
     p.server = bounded_peer(callbacks, &few);

@@ -130,12 +130,23 @@ static inline rt_data txt(const char *text) {
     return rt_text(str(text));
 }
 
+/* The usual limits, but for the time of the handshake, in which a loaded machine has to be in time. */
+static inline rt_limits patient_limits(void) {
+    rt_limits limits;
+    memset(&limits, 0, sizeof limits);
+    limits.struct_size = sizeof limits;
+    limits.handshake_timeout_ms = LIMIT_S * 1000;
+    return limits;
+}
+
 static inline rt_peer new_peer(const char *name, int32_t callbacks) {
+    rt_limits limits = patient_limits();
     rt_peer_options options;
     memset(&options, 0, sizeof options);
     options.struct_size = sizeof options;
     options.name = str(name);
     options.callbacks = callbacks;
+    options.limits = &limits;
     rt_peer peer;
     OK(rt_peer_new(&options, &peer));
     return peer;

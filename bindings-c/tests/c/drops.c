@@ -341,9 +341,7 @@ static void forked(pair *p) {
 }
 
 static void everything(int32_t callbacks, int with_fork) {
-    rt_limits limits;
-    memset(&limits, 0, sizeof limits);
-    limits.struct_size = sizeof limits;
+    rt_limits limits = patient_limits();
     limits.message_size = 2048;
     limits.handshake_message_size = 2048;
     rt_peer_options options;

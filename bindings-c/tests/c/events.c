@@ -92,9 +92,7 @@ static void keep(void *user_data, const rt_incoming *in) {
 }
 
 static rt_peer limited_peer(void) {
-    rt_limits limits;
-    memset(&limits, 0, sizeof limits);
-    limits.struct_size = sizeof limits;
+    rt_limits limits = patient_limits();
     limits.running_handlers = 1;
     rt_peer_options options;
     memset(&options, 0, sizeof options);

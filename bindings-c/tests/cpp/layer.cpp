@@ -1,5 +1,6 @@
 // The C++ layer: ownership, exceptions, handlers that hold things.
 #include <cstdlib>
+#include <cstring>
 #include <future>
 #include <iostream>
 #include <thread>
@@ -23,11 +24,23 @@ template <class Call> int32_t status_of(Call call) {
     }
 }
 
+// A peer that gives a loaded machine time for the handshake.
+roletalk::Peer patient_peer(const char *name) {
+    rt_limits limits{};
+    limits.struct_size = sizeof limits;
+    limits.handshake_timeout_ms = 120000;
+    rt_peer_options options{};
+    options.struct_size = sizeof options;
+    options.name = rt_string_of(name, std::strlen(name));
+    options.limits = &limits;
+    return roletalk::Peer(options);
+}
+
 int main() {
     using namespace std::chrono_literals;
     auto held = std::make_shared<int>(7);
     {
-        roletalk::Peer server("server"), client("client");
+        roletalk::Peer server = patient_peer("server"), client = patient_peer("client");
         auto role = server.role("r");
         std::promise<std::thread> later;
         role.on_request("held", [held](roletalk::Context &) { return *held; })
