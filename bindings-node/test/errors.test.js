@@ -5,6 +5,7 @@
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
 const { beyond, check, differs } = require('./support/subject');
+const { until } = require('./support/network');
 const { FRAME } = require('./support/raw');
 
 /** What a request is rejected with. */
@@ -330,7 +331,7 @@ beyond('what unanswered requests hold is bounded', async (network) => {
   const waiting = [];
   for (let n = 1; n <= 3; n++) {
     waiting.push(destination.request({ event: 'large', unit }, large));
-    while (answers.length < n) await new Promise(setImmediate);
+    await until(() => answers.length === n);
   }
   const refused = await destination.request({ event: 'small', unit }, null).catch((error) => error);
   assert.equal(refused.code, 'REJECTED');

@@ -60,13 +60,16 @@ concurrently(() => {
     const program = network.program(
       `const peer = new Peer();
        peer.role('role').onRequest('e', (ctx, cb) => cb(null, 'alive'));
+       peer.role('role').onMessage('wait', (ctx) => clock.advance(5_020));
        await peer.connect(process.env.ADDRESS);`,
-      address(listener, network),
+      { ...address(listener, network), clock: true },
     );
     const [unit] = await once(listener, 'unit');
     const destination = listener.destination('role');
     assert.equal((await destination.request('e', null)).data, 'alive');
-    await once([...unit._sockets][0], 'ping');
+    const beat = once([...unit._sockets][0], 'ping');
+    destination.send('wait', null);
+    await beat;
     assert.equal((await destination.request('e', null)).data, 'alive');
     listener.close();
     assert.deepEqual(await program.end(), EXITED);

@@ -420,10 +420,10 @@ const REFUSALS = {
   'for an event that nobody handles': { event: 'x', text: '{"data":"The event \\"x\\" is not handled"}' },
   'for an unknown role': { role: 'nope', event: 'x', text: '{"data":"The role \\"nope\\" is not registered"}' },
   'for a disabled role': { role: 'off', event: 'x', text: '{"data":"The role \\"off\\" is disabled"}' },
-  'that is not answered in time': { event: 'silent', text: 'Request timeout exceeded (20 ms)' },
+  'that is not answered in time': { event: 'silent', timeout: 20, text: 'Request timeout exceeded (20 ms)' },
 };
 
-for (const [name, { role: roleName = 'role', event, text }] of Object.entries(REFUSALS)) {
+for (const [name, { role: roleName = 'role', event, timeout, text }] of Object.entries(REFUSALS)) {
   const ask = async (network, method) => {
     const { listener, dialer, role, unit } = await network.service();
     listener.role('off', false);
@@ -432,7 +432,7 @@ for (const [name, { role: roleName = 'role', event, text }] of Object.entries(RE
       role[on]('error', (ctx, cb) => cb(new Error('boom')));
       role[on]('silent', () => {});
     }
-    return dialer.destination(roleName)[method]({ event, unit, timeout: 20 }, null);
+    return dialer.destination(roleName)[method]({ event, unit, timeout }, null);
   };
 
   check(`a Writable ${name}`, async (network) => {

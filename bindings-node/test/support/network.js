@@ -3,6 +3,7 @@
 const { once } = require('node:events');
 const net = require('node:net');
 const { setTimeout: delay } = require('node:timers/promises');
+const { Clock } = require('./clock');
 const { Program } = require('./program');
 const { RawConnection, RawListener } = require('./raw');
 
@@ -114,6 +115,11 @@ class Network {
     return this.keep(new Program(this.subject, source, options));
   }
 
+  /** Has the time of this process stand still until the test ends, but for what the test lets pass; see `Clock`. */
+  clock() {
+    return this.keep(new Clock());
+  }
+
   /** Keeps whatever has `close()`, to close it with the test, before the peers. */
   keep(closable) {
     this.others.push(closable);
@@ -132,9 +138,12 @@ class Network {
   }
 }
 
-/** Waits for something that no event tells of; the limit of the test is the limit. */
+/**
+ * Waits for something that no event tells of; the limit of the test is the limit.
+ * @param {() => boolean | Promise<boolean>} condition
+ */
 async function until(condition) {
-  while (!condition()) await delay(5);
+  while (!(await condition())) await delay(5);
 }
 
 function addressOf(port, path = '') {

@@ -23,7 +23,7 @@ const isOriginal = require(path.join(root, 'package.json')).name === 'roletalk';
 const roletalk = require(subject);
 
 /** A limit that only serves to fail: no test waits for it. */
-const LIMIT_MS = 20_000;
+const LIMIT_MS = 120_000;
 
 function locate(name) {
   return /^[./]/.test(name) ? path.resolve(name) : require.resolve(name, { paths: [process.cwd()] });
@@ -41,10 +41,13 @@ function define(name, options, run) {
     const network = new Network({ roletalk, subject });
     // Reconnect timers keep no process alive, not even one that waits for them.
     const awake = setInterval(() => {}, LIMIT_MS);
-    t.after(async () => {
-      await network.close();
-      clearInterval(awake);
-    });
+    t.after(
+      async () => {
+        await network.close();
+        clearInterval(awake);
+      },
+      { timeout: LIMIT_MS },
+    );
     await run(network, t);
   });
 }
