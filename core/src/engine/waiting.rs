@@ -70,19 +70,20 @@ impl<R> WaitingTable<R> {
         self.earliest.map(|earliest| earliest.saturating_add(GRAIN))
     }
 
-    /// Takes the requests whose time is up, in the order in which they were sent.
+    /// Takes the requests whose time is up, in the order of their deadlines, then in that in which
+    /// they were sent.
     pub(super) fn take_due(&mut self, now: Moment) -> Vec<Waiting<R>> {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return Vec::new();
         }
-        let mut due: Vec<u64> = self
+        let mut due: Vec<(Moment, u64)> = self
             .by_corr
             .iter()
-            .filter(|(_, waiting)| waiting.deadline() <= now)
-            .map(|(corr, _)| *corr)
+            .map(|(corr, waiting)| (waiting.deadline(), *corr))
+            .filter(|(deadline, _)| *deadline <= now)
             .collect();
         due.sort_unstable();
-        let taken = due.iter().filter_map(|corr| self.by_corr.remove(corr)).collect();
+        let taken = due.iter().filter_map(|(_, corr)| self.by_corr.remove(corr)).collect();
         self.earliest = self.by_corr.values().map(Waiting::deadline).min();
         taken
     }
@@ -107,5 +108,19 @@ mod tests {
         assert!(table.remove(3).is_some() && table.remove(3).is_none());
         assert_eq!(table.drain().count(), 6);
         assert_eq!(table.deadline(), None);
+    }
+
+    #[test]
+    fn those_that_one_sweep_takes_are_in_the_order_of_their_deadlines() {
+        let mut table = WaitingTable::new();
+        for (corr, timeout) in [300, 100, 200, 100].into_iter().enumerate() {
+            let timeout = Moment::from_millis(timeout);
+            table.insert(
+                corr as u64,
+                Waiting { tag: corr, sent: Moment::ZERO, timeout, stream: None },
+            );
+        }
+        let due = table.take_due(Moment::from_secs(1));
+        assert_eq!(due.into_iter().map(|w| w.tag).collect::<Vec<_>>(), [1, 3, 2, 0]);
     }
 }
