@@ -50,6 +50,9 @@ struct Wire {
     /// guard's pongs.
     output: Vec<u8>,
     written: usize,
+    /// What was found to be wrong with the connection where the loop could not be told: the system
+    /// tells of it only once.
+    failed: Option<io::Error>,
     /// Nothing is to be read.
     paused: bool,
     /// How often the loop has read.
@@ -79,6 +82,7 @@ impl Transport {
             answered: 0,
             output: Vec::new(),
             written: 0,
+            failed: None,
             paused: false,
             reads: 0,
         };
@@ -107,7 +111,12 @@ impl Transport {
             wire.pings.pass(&undecided);
             early.extend_from_slice(&undecided);
         }
-        let now = would_block((&self.stream).read(buffer));
+        let mut now = would_block((&self.stream).read(buffer));
+        if matches!(now, Ok(Some(0)) | Err(_))
+            && let Some(error) = wire.failed.take()
+        {
+            now = Err(error);
+        }
         if let Ok(Some(len)) = now {
             wire.pings.pass(&buffer[..len]);
         }
@@ -131,12 +140,12 @@ impl Transport {
         if !wire.output.is_empty() {
             // A pong of the guard's that is half out.
             wire.output.append(bytes);
-            // What is wrong with the connection is seen when it is flushed.
-            let _ = wire.flush(&self.stream);
+            let flushed = wire.flush(&self.stream);
+            wire.note(flushed);
             return wire.output.is_empty();
         }
-        // Likewise.
-        let len = would_block((&self.stream).write(bytes)).ok().flatten().unwrap_or(0);
+        let written = would_block((&self.stream).write(bytes));
+        let len = wire.note(written).flatten().unwrap_or(0);
         if len == bytes.len() {
             bytes.clear();
             return true;
@@ -149,7 +158,7 @@ impl Transport {
     /// Goes on writing. Returns whether anything was written, and whether all is.
     pub(super) fn flush(&self) -> io::Result<(bool, bool)> {
         let mut wire = self.wire();
-        let any = wire.flush(&self.stream)?;
+        let any = wire.flush(&self.stream).map_err(|error| wire.failed.take().unwrap_or(error))?;
         Ok((any, wire.output.is_empty()))
     }
 
@@ -200,8 +209,9 @@ impl Transport {
         }
         let mut chunk = vec![0; CHUNK];
         while self.has_room(wire) {
-            // Its end, and what is wrong with it, is for the loop to find.
-            let Ok(Some(len @ 1..)) = would_block((&self.stream).read(&mut chunk)) else { break };
+            let read = would_block((&self.stream).read(&mut chunk));
+            // Its end is for the loop to find.
+            let Some(Some(len @ 1..)) = wire.note(read) else { break };
             let mut bytes = mem::take(&mut wire.undecided);
             bytes.extend_from_slice(&chunk[..len]);
             let Wire { pings, early, writer, output, answered, .. } = wire;
@@ -213,8 +223,8 @@ impl Transport {
             self.total.0.fetch_add(early.len() - before, Ordering::Relaxed);
             wire.undecided = undecided.to_vec();
         }
-        // Likewise.
-        let _ = wire.flush(&self.stream);
+        let flushed = wire.flush(&self.stream);
+        wire.note(flushed);
         wire.has_early()
     }
 
@@ -236,6 +246,11 @@ impl Drop for Transport {
 impl Wire {
     fn has_early(&self) -> bool {
         self.answered > 0 || !self.early.is_empty() || !self.undecided.is_empty()
+    }
+
+    /// Keeps what is wrong with the connection for the loop, which finds it when it reads or flushes.
+    fn note<T>(&mut self, done: io::Result<T>) -> Option<T> {
+        done.map_err(|error| drop(self.failed.get_or_insert(error))).ok()
     }
 
     /// Writes as much as there is and as goes. Returns whether that was anything.
@@ -262,5 +277,54 @@ fn would_block(done: io::Result<usize>) -> io::Result<Option<usize>> {
             io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
             _ => Err(error),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A connection that the other side has reset: it closes with bytes that it has not read.
+    fn reset() -> Transport {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (other, _) = listener.accept().unwrap();
+        stream.write_all(b"unread").unwrap();
+        other.peek(&mut [0]).unwrap();
+        drop(other);
+        stream.set_nonblocking(true).unwrap();
+        // Readable, without taking what is wrong.
+        let mut entry = libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: the pointer is to one entry.
+        assert_eq!(unsafe { libc::poll(&raw mut entry, 1, 30_000) }, 1);
+        Transport::new(stream, Side::Client, 1, Total::default())
+    }
+
+    fn kind(read: Reading) -> io::ErrorKind {
+        read.now.unwrap_err().kind()
+    }
+
+    #[test]
+    fn the_loop_reads_of_a_reset() {
+        assert_eq!(kind(reset().read(&mut [0; 8])), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn the_loop_hears_of_a_reset_that_the_guard_has_met() {
+        let transport = reset();
+        assert!(!transport.stand_in(0), "there is nothing to fetch");
+        assert_eq!(kind(transport.read(&mut [0; 8])), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn the_loop_hears_of_a_reset_that_a_write_has_met() {
+        let transport = reset();
+        assert!(!transport.write(&mut b"lost".to_vec()));
+        assert_eq!(kind(transport.read(&mut [0; 8])), io::ErrorKind::ConnectionReset);
+        let transport = reset();
+        assert!(!transport.write(&mut b"lost".to_vec()));
+        assert_eq!(transport.flush().unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 }
