@@ -3,8 +3,13 @@
 # environment of its own: test-python-versions.sh MATURIN WHEELS PYTHON...
 # Wheels that are not in the directory WHEELS yet are built into it. One serves all versions of CPython
 # with the interpreter's lock; free-threaded ones have their own. Interpreters that are not here, or that
-# the package does not support, are told of and passed over.
+# the package does not support, are left out and told of; it fails when REQUIRE names one of them, as it
+# was given here, or when none is left.
 set -euo pipefail
+left_out=$(realpath "$(dirname "$0")/left-out.sh")
+# What is demanded of the package's own environment is not here: no orjson.
+REQUIRE=$(echo ",${REQUIRE:-}," | sed 's/,orjson,/,/')
+export REQUIRE
 maturin=$(realpath "$1")
 mkdir -p "$2"
 wheels=$(realpath "$2")
@@ -21,7 +26,8 @@ print(platform.python_version() + ("t" if free else ""))
 tested=
 for python in "$@"; do
 	if ! version=$("$python" -c "$describe" 2>/dev/null); then
-		echo "$python: not here, or not CPython 3.9 or later with venv (free-threaded: 3.14): not tested"
+		"$left_out" "$(basename "$python")" \
+			"$python is not here, or is not CPython 3.9 or later with venv (free-threaded: 3.14)"
 		continue
 	fi
 	case " $tested " in *" $version "*) continue ;; esac
@@ -42,3 +48,7 @@ for python in "$@"; do
 	tested="$tested $version"
 done
 echo "tested on:${tested:- none}"
+if [ -z "$tested" ]; then
+	echo "none of these interpreters is here: $*" >&2
+	exit 1
+fi
