@@ -54,7 +54,7 @@ class EventReader {
   payloadOf(at, first) {
     const kind = (first >> 8) & 0xff;
     const from = words[at + 5];
-    let len = words[at + 6];
+    const len = words[at + 6];
     let names = 0;
     if (first & Flag.NAMED) {
       const lens = words[at + 7];

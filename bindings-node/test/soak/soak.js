@@ -17,6 +17,7 @@ const ALLOWED = { rss: Number(process.argv[3] ?? 16), heap: 4, external: 4 };
 const PARTS = 10;
 const MIB = 1024 * 1024;
 
+/* global gc */
 if (typeof gc !== 'function') throw new Error('to be run with --expose-gc, as npm run soak does');
 
 async function memory() {
