@@ -23,6 +23,7 @@ const C_PLAYER = path.join(TARGET, 'players', 'c-player');
 const ALL = [
   'backPressure',
   'cancel',
+  'closings',
   'disabled',
   'drain',
   'handler',
@@ -50,7 +51,7 @@ const OURS = [
     needs: path.join(ROOT, 'bindings-node', 'prebuilds'),
     get: 'make node',
     version: () => `${ours()}, Node ${process.versions.node}`,
-    abilities: allBut('stray'),
+    abilities: [...allBut('closings', 'stray'), 'collect'],
   },
   {
     name: 'python',

@@ -1,5 +1,6 @@
 #include "handlers.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,6 +53,23 @@ static void on_name(void *peer_name, const rt_incoming *incoming) {
     rt_context_respond(incoming->context, rt_text(*(const rt_string *)peer_name));
 }
 
+/* Observes the number with which the payload begins. */
+static void on_count(void *peer_name, const rt_incoming *incoming) {
+    const char *text = incoming->data.bytes;
+    uint64_t number = 0;
+    for (size_t i = 0; i < incoming->data.len && text[i] != ' '; i++) {
+        number = number * 10 + (uint64_t)(text[i] - '0');
+    }
+    line_begin();
+    printf("\"event\":\"counted\",\"number\":%" PRIu64, number);
+    line_end();
+    const rt_string *name = peer_name;
+    char *answer = allocate(name->len + 32);
+    int len = snprintf(answer, name->len + 32, "%" PRIu64 " %.*s", number, RT_ARG(*name));
+    rt_context_respond(incoming->context, rt_text(rt_string_of(answer, (size_t)len)));
+    free(answer);
+}
+
 static void on_length(void *none, const rt_incoming *incoming) {
     (void)none;
     rt_number length;
@@ -97,6 +115,12 @@ void release_held(void) {
     pthread_mutex_unlock(&mutex);
 }
 
+/* The nearest that C has to an exception. */
+static void on_throw(void *none, const rt_incoming *incoming) {
+    (void)none;
+    rt_context_reject(incoming->context, RT_STR("thrown"));
+}
+
 static void on_upload(void *none, const rt_incoming *incoming) {
     (void)none;
     stream_receive(incoming);
@@ -122,17 +146,33 @@ void serve(rt_role role, const rt_string *peer_name) {
         rt_string event;
         void (*call)(void *, const rt_incoming *);
     } handlers[] = {
+        {RT_MESSAGE, RT_STR("throw"), on_throw},     {RT_REQUEST, RT_STR("throw"), on_throw},
         {RT_MESSAGE, RT_STR("note"), on_message},      {RT_REQUEST, RT_STR("echo"), on_echo},
         {RT_REQUEST, RT_STR("name"), on_name},         {RT_REQUEST, RT_STR("length"), on_length},
         {RT_REQUEST, RT_STR("fail"), on_fail},         {RT_REQUEST, RT_STR("never"), on_never},
         {RT_REQUEST, RT_STR("hold"), on_hold},         {RT_READABLE, RT_STR("up"), on_upload},
         {RT_WRITABLE, RT_STR("down"), on_download},    {RT_READABLE, RT_STR("refuse"), on_refuse},
-        {RT_WRITABLE, RT_STR("refuse"), on_refuse},
+        {RT_WRITABLE, RT_STR("refuse"), on_refuse},    {RT_REQUEST, RT_STR("count"), on_count},
     };
     for (size_t i = 0; i < sizeof handlers / sizeof *handlers; i++) {
         rt_incoming_handler handler = {handlers[i].call, (void *)peer_name, NULL};
         rt_role_handle(role, handlers[i].kind, handlers[i].event, handler);
     }
+}
+
+static void on_message_quietly(void *none, const rt_incoming *incoming) {
+    (void)none;
+    (void)incoming;
+}
+
+static void on_request_quietly(void *none, const rt_incoming *incoming) {
+    (void)none;
+    rt_context_respond(incoming->context, incoming->data);
+}
+
+void handle_quietly(rt_role role, rt_string event) {
+    rt_role_handle(role, RT_MESSAGE, event, (rt_incoming_handler){on_message_quietly, NULL, NULL});
+    rt_role_handle(role, RT_REQUEST, event, (rt_incoming_handler){on_request_quietly, NULL, NULL});
 }
 
 typedef struct {

@@ -9,6 +9,8 @@
 void serve(rt_role role, const rt_string *peer_name);
 /* Handles an event for messages, and for requests with these answers, one after the other. */
 void handle(rt_role role, rt_string event, json answers);
+/* Takes messages of an event, and answers requests with their own payload. */
+void handle_quietly(rt_role role, rt_string event);
 /* Answers the requests that are held. */
 void release_held(void);
 

@@ -16,7 +16,8 @@ static const char *skip_string(const char *at, const char *end) {
     return at < end ? at + 1 : end;
 }
 
-static const char *skip_value(const char *at, const char *end) {
+/* Sets *open to the number of brackets whose ends are missing. */
+static const char *skip(const char *at, const char *end, int *open) {
     int depth = 0;
     do {
         if (*at == '"') {
@@ -31,7 +32,13 @@ static const char *skip_value(const char *at, const char *end) {
             while (at < end && !memchr(" \t\r\n,:]}", *at, 8)) at++;
         }
     } while (depth > 0 && at < end);
+    *open = depth;
     return at;
+}
+
+static const char *skip_value(const char *at, const char *end) {
+    int open;
+    return skip(at, end, &open);
 }
 
 /* The value that begins at *at, which is set behind it. */
@@ -70,6 +77,13 @@ json json_take(json *array) {
     if (!array->at) return absent;
     if (*array->at == '[') array->at++;
     return take(&array->at, array->end);
+}
+
+bool json_is_whole(rt_string text) {
+    const char *end = text.data + text.len, *at = skip_space(text.data, end);
+    int open = 1;
+    if (at < end) skip(at, end, &open);
+    return open == 0;
 }
 
 bool json_is_true(json value) {

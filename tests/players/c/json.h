@@ -22,6 +22,9 @@ json json_member(json object, const char *name);
 /* Takes the next element off an array, which is changed. */
 json json_take(json *array);
 
+/* Whether the brackets and strings of a text all have their ends. */
+bool json_is_whole(rt_string text);
+
 bool json_is_true(json value);
 
 /* Whether it is this string, which has nothing that is escaped. */

@@ -84,6 +84,19 @@ void answer_error(uint64_t id, rt_string error) {
     line_end();
 }
 
+void print_kind(int32_t status) {
+    if (status == RT_OK) return;
+    fputs(",\"kind\":", stdout);
+    json_print_string(stdout, rt_status_name(status));
+}
+
+void answer_failure(uint64_t id, int32_t status, rt_string error) {
+    begin_answer(id, "error");
+    json_print_string(stdout, error);
+    print_kind(status);
+    line_end();
+}
+
 void answer_last_error(uint64_t id) {
     answer_error(id, rt_last_error());
 }

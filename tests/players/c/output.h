@@ -14,6 +14,10 @@ void print_name_of(rt_unit unit);
 void answer_null(uint64_t id);
 void answer_count(uint64_t id, uint64_t count);
 void answer_error(uint64_t id, rt_string error);
+/* With the name of the status. */
+void answer_failure(uint64_t id, int32_t status, rt_string error);
+/* The name of a status other than RT_OK, as a further field. */
+void print_kind(int32_t status);
 /* With the error of the last call that failed. */
 void answer_last_error(uint64_t id);
 

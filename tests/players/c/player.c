@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "events.h"
+#include "flow.h"
 #include "handlers.h"
 #include "json.h"
 #include "memory.h"
@@ -64,6 +66,7 @@ static void do_start(command *command) {
     rt_limits limits = {
         .struct_size = sizeof limits,
         .stream_window = json_count(parameter(command, "highWaterMark"), 0),
+        .handshake_timeout_ms = json_count(parameter(command, "handshakeTimeout"), 0),
     };
     rt_peer_options options = {
         .struct_size = sizeof options,
@@ -98,7 +101,12 @@ static void do_handler(command *command) {
         answer_last_error(command->id);
         return;
     }
-    handle(role, text(command, "event"), parameter(command, "answers"));
+    json answers = parameter(command, "answers");
+    if (answers.at) {
+        handle(role, text(command, "event"), answers);
+    } else {
+        handle_quietly(role, text(command, "event"));
+    }
     answer_null(command->id);
 }
 
@@ -120,9 +128,11 @@ static void do_listen(command *command) {
         .tls_key = json_string(json_member(tls, "key"), &command->memory),
     };
     rt_listener listener;
-    char url[64];
-    size_t len;
-    if (rt_peer_listen(peer, RT_STR("127.0.0.1:0"), &options, &listener) != RT_OK ||
+    char address[64], url[64];
+    rt_string host = parameter(command, "host").at ? text(command, "host") : RT_STR("127.0.0.1");
+    size_t len = (size_t)snprintf(address, sizeof address, "%.*s:%" PRIu16, RT_ARG(host),
+                                  (uint16_t)json_count(parameter(command, "port"), 0));
+    if (rt_peer_listen(peer, rt_string_of(address, len), &options, &listener) != RT_OK ||
         rt_listener_url(listener, url, sizeof url - 1, &len) != RT_OK) {
         answer_last_error(command->id);
         return;
@@ -146,7 +156,7 @@ static pending *pending_of(const command *command) {
 static void on_connected(void *given, const rt_reply *reply) {
     pending *pending = given;
     if (reply->status != RT_OK) {
-        answer_error(pending->id, reply->error);
+        answer_failure(pending->id, reply->status, reply->error);
         return;
     }
     line_begin();
@@ -156,7 +166,11 @@ static void on_connected(void *given, const rt_reply *reply) {
 }
 
 static void do_connect(command *command) {
-    rt_connect_options options = {.struct_size = sizeof options, .tls_ca = text(command, "ca")};
+    rt_connect_options options = {
+        .struct_size = sizeof options,
+        .once = json_is_true(parameter(command, "once")),
+        .tls_ca = text(command, "ca"),
+    };
     rt_reply_handler handler = {on_connected, pending_of(command), free};
     if (rt_peer_connect_async(peer, text(command, "url"), &options, handler, NULL) != RT_OK) {
         answer_last_error(command->id);
@@ -172,6 +186,14 @@ static bool find_destination(command *command, rt_destination *destination) {
 static void do_destination(command *command) {
     rt_destination destination;
     if (find_destination(command, &destination)) answer_null(command->id);
+}
+
+static void do_events(command *command) {
+    answer_status(command->id, observe_events(peer));
+}
+
+static void do_totals(command *command) {
+    answer_totals(command->id, peer);
 }
 
 typedef struct {
@@ -221,10 +243,62 @@ static void do_units(command *command) {
     free(names.names);
 }
 
+static void print_role(void *none, const rt_unit_info *info) {
+    (void)none;
+    fputs("\"unit\":", stdout);
+    json_print_string(stdout, info->name);
+    fputs(",\"roles\":[", stdout);
+    for (size_t i = 0; i < info->role_count; i++) {
+        if (i > 0) putchar(',');
+        json_print_string(stdout, info->roles[i]);
+    }
+    putchar(']');
+}
+
+static void print_stats(void *given, rt_unit unit) {
+    bool *first = given;
+    rt_unit_stats stats = {.struct_size = sizeof stats};
+    if (rt_unit_get_stats(unit, &stats) != RT_OK) return;
+    const struct {
+        const char *name;
+        uint64_t count;
+    } counts[] = {
+        {"connections", stats.connections},
+        {"messagesSent", stats.messages_sent},
+        {"messagesReceived", stats.messages_received},
+        {"requestsSent", stats.requests_sent},
+        {"requestsReceived", stats.requests_received},
+        {"streamBytesSent", stats.stream_bytes_sent},
+        {"streamBytesReceived", stats.stream_bytes_received},
+        {"waiting", stats.waiting},
+    };
+    fputs(*first ? "{" : ",{", stdout);
+    *first = false;
+    rt_unit_describe(unit, print_role, NULL);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        printf(",\"%s\":%" PRIu64, counts[i].name, counts[i].count);
+    }
+    putchar('}');
+}
+
+static void do_stats(command *command) {
+    bool first = true;
+    line_begin();
+    printf("\"id\":%" PRIu64 ",\"result\":[", command->id);
+    rt_peer_each_unit(peer, print_stats, &first);
+    putchar(']');
+    line_end();
+}
+
 static void on_answer(void *given, const rt_reply *reply) {
     pending *pending = given;
     if (reply->status != RT_OK) {
-        answer_error(pending->id, reply->error);
+        answer_failure(pending->id, reply->status, reply->error);
+        return;
+    }
+    if (reply->data.kind == RT_JSON &&
+        !json_is_whole(rt_string_of(reply->data.bytes, reply->data.len))) {
+        answer_failure(pending->id, RT_DATA, RT_STR("the answer is no JSON"));
         return;
     }
     line_begin();
@@ -237,17 +311,36 @@ static void on_answer(void *given, const rt_reply *reply) {
     line_end();
 }
 
-static void take_unit(void *to, rt_unit unit) {
-    rt_unit *first = to;
-    if (first->id == 0) rt_unit_clone(unit, first);
+typedef struct {
+    /* NULL: the first. */
+    const rt_string *name;
+    rt_unit found;
+    bool is_named;
+} search;
+
+static void compare_name(void *given, const rt_unit_info *info) {
+    search *search = given;
+    search->is_named = info->name.len == search->name->len &&
+                       memcmp(info->name.data, search->name->data, info->name.len) == 0;
 }
 
-static rt_send_options send_options(const command *command) {
-    rt_send_options options = {.struct_size = sizeof options};
-    if (json_is_true(parameter(command, "direct"))) {
-        rt_peer_each_unit(peer, take_unit, &options.unit);
-    }
-    return options;
+static void look_at(void *given, rt_unit unit) {
+    search *search = given;
+    search->is_named = true;
+    if (search->name) rt_unit_describe(unit, compare_name, search);
+    if (search->found.id == 0 && search->is_named) rt_unit_clone(unit, &search->found);
+}
+
+/* The unit of the name `to`, or the only one for `direct`; none, for the next in turn, otherwise. False,
+ * with the answer, if there is no such unit. The caller frees it. */
+static bool find_unit(command *command, rt_unit *unit) {
+    rt_string name = text(command, "to");
+    search search = {.name = parameter(command, "to").at ? &name : NULL};
+    bool wanted = search.name || json_is_true(parameter(command, "direct"));
+    if (wanted) rt_peer_each_unit(peer, look_at, &search);
+    *unit = search.found;
+    if (wanted && unit->id == 0) answer_error(command->id, RT_STR("there is no such unit"));
+    return !wanted || unit->id != 0;
 }
 
 /* The requests that may be canceled. Only the thread that reads the commands uses it. */
@@ -263,7 +356,8 @@ static void do_request(command *command) {
     if (!find_destination(command, &destination)) return;
     rt_string event = text(command, "event");
     rt_data data = payload_of(parameter(command, "data"), &command->memory);
-    rt_send_options options = send_options(command);
+    rt_send_options options = {.struct_size = sizeof options};
+    if (!find_unit(command, &options.unit)) return;
     options.timeout_ms = (int64_t)json_count(parameter(command, "timeout"), 0);
     request *made = allocate(sizeof *made);
     made->id = command->id;
@@ -307,9 +401,98 @@ static void do_send(command *command) {
     if (!find_destination(command, &destination)) return;
     rt_string event = text(command, "event");
     rt_data data = payload_of(parameter(command, "data"), &command->memory);
-    rt_send_options options = send_options(command);
+    rt_send_options options = {.struct_size = sizeof options};
+    if (!find_unit(command, &options.unit)) return;
     answer_status(command->id, rt_destination_send(destination, event, data, &options));
     rt_unit_free(options.unit);
+}
+
+static void do_flow(command *command) {
+    flow_options options = {0};
+    if (!find_destination(command, &options.destination) || !find_unit(command, &options.unit)) return;
+    options.event = parameter(command, "event").at ? text(command, "event") : RT_STR("count");
+    options.from = json_count(parameter(command, "from"), 0);
+    options.count = json_count(parameter(command, "count"), 0);
+    options.in_flight = json_count(parameter(command, "inFlight"), options.count);
+    options.size = json_count(parameter(command, "size"), 0);
+    options.timeout_ms = (int64_t)json_count(parameter(command, "timeout"), 0);
+    flow_start(command->id, &options);
+}
+
+static void do_broadcast(command *command) {
+    rt_destination destination;
+    if (!find_destination(command, &destination)) return;
+    rt_string event = text(command, "event");
+    rt_data data = payload_of(parameter(command, "data"), &command->memory);
+    size_t count;
+    if (rt_destination_broadcast(destination, event, data, NULL, &count) == RT_OK) {
+        answer_count(command->id, count);
+    } else {
+        answer_last_error(command->id);
+    }
+}
+
+typedef struct {
+    uint64_t id;
+    rt_survey survey;
+    rt_answer *answers;
+    size_t count;
+} survey;
+
+static void print_survey_answer(rt_answer answer) {
+    rt_reply reply = {.struct_size = sizeof reply};
+    rt_answer_view(answer, &reply);
+    rt_unit unit = {0};
+    rt_answer_unit(answer, &unit);
+    fputs("{\"from\":", stdout);
+    print_name_of(unit);
+    rt_unit_free(unit);
+    if (reply.status == RT_OK) {
+        fputs(",\"data\":", stdout);
+        print_payload(reply.data);
+    } else {
+        fputs(",\"error\":", stdout);
+        json_print_string(stdout, reply.error);
+    }
+    putchar('}');
+    rt_answer_free(answer);
+}
+
+static void *answer_survey(void *given) {
+    survey *survey = given;
+    rt_answer answer;
+    while (rt_survey_next(survey->survey, -1, &answer) == RT_OK) {
+        survey->answers = realloc(survey->answers, (survey->count + 1) * sizeof answer);
+        if (!survey->answers) exit(1);
+        survey->answers[survey->count++] = answer;
+    }
+    line_begin();
+    printf("\"id\":%" PRIu64 ",\"result\":[", survey->id);
+    for (size_t i = 0; i < survey->count; i++) {
+        if (i > 0) putchar(',');
+        print_survey_answer(survey->answers[i]);
+    }
+    putchar(']');
+    line_end();
+    rt_survey_free(survey->survey);
+    free(survey->answers);
+    free(survey);
+    return NULL;
+}
+
+static void do_survey(command *command) {
+    rt_destination destination;
+    if (!find_destination(command, &destination)) return;
+    rt_string event = text(command, "event");
+    rt_data data = payload_of(parameter(command, "data"), &command->memory);
+    survey *made = allocate(sizeof *made);
+    made->id = command->id;
+    if (rt_destination_survey(destination, event, data, NULL, &made->survey) != RT_OK) {
+        answer_last_error(command->id);
+        free(made);
+        return;
+    }
+    start_thread(answer_survey, made);
 }
 
 /* Requests at once, each with its number. */
@@ -381,14 +564,16 @@ static void do_release(command *command) {
 
 static void do_upload(command *command) {
     rt_destination destination;
-    if (!find_destination(command, &destination)) return;
-    stream_upload(command->id, destination, text(command, "event"), parameter(command, "plan"));
+    rt_unit unit;
+    if (!find_destination(command, &destination) || !find_unit(command, &unit)) return;
+    stream_upload(command->id, destination, unit, text(command, "event"), parameter(command, "plan"));
 }
 
 static void do_download(command *command) {
     rt_destination destination;
-    if (!find_destination(command, &destination)) return;
-    stream_download(command->id, destination, text(command, "event"), parameter(command, "plan"));
+    rt_unit unit;
+    if (!find_destination(command, &destination) || !find_unit(command, &unit)) return;
+    stream_download(command->id, destination, unit, text(command, "event"), parameter(command, "plan"));
 }
 
 static void do_resume(command *command) {
@@ -432,10 +617,22 @@ static void do_drain(command *command) {
     start_thread(drain, pending_of(command));
 }
 
+static void *close_peer(void *given) {
+    pending *pending = given;
+    answer_status(pending->id, rt_peer_close(peer));
+    free(pending);
+    return NULL;
+}
+
+static void do_close(command *command) {
+    start_thread(close_peer, pending_of(command));
+}
+
 static const struct {
     const char *name;
     void (*run)(command *command);
 } COMMANDS[] = {
+    {"events", do_events},     {"totals", do_totals},
     {"start", do_start},       {"role", do_role},           {"handler", do_handler},
     {"enable", do_enable},     {"disable", do_disable},     {"listen", do_listen},
     {"connect", do_connect},   {"destination", do_destination}, {"units", do_units},
@@ -443,6 +640,8 @@ static const struct {
     {"release", do_release},   {"large", do_large},         {"upload", do_upload},
     {"download", do_download}, {"resume", do_resume},       {"progress", do_progress},
     {"cancel", do_cancel},     {"disconnect", do_disconnect},   {"drain", do_drain},
+    {"stats", do_stats},       {"flow", do_flow},           {"broadcast", do_broadcast},
+    {"survey", do_survey},     {"close", do_close},
 };
 
 static void run(rt_string line) {

@@ -21,6 +21,7 @@ typedef struct stream {
     uint64_t id;
     bool writes;
     rt_destination destination;
+    rt_unit unit;
     rt_string event;
     /* One of them is open, or none yet. */
     rt_readable readable;
@@ -64,8 +65,9 @@ static stream *add_stream(uint64_t id, bool writes, rt_string plan_text) {
     json breaks = json_member(plan, "breaks");
     made->reader_breaks = json_is(breaks, "reader");
     made->writer_breaks = json_is(breaks, "writer");
-    made->size = json_count(json_member(plan, "size"), 0);
-    made->piece = json_count(json_member(plan, "piece"), 1);
+    // That of a payload that is no plan.
+    made->size = json_count(json_member(plan, "size"), 1 << 24);
+    made->piece = json_count(json_member(plan, "piece"), 1 << 16);
     made->pauses = json_is_true(json_member(plan, "pauses"));
     pthread_mutex_lock(&mutex);
     made->next = streams;
@@ -167,28 +169,32 @@ static void *observe_stream(void *of) {
     return NULL;
 }
 
-static bool open_stream(stream *stream) {
+static int32_t open_stream(stream *stream) {
     rt_data plan = rt_text(stream->text);
+    rt_send_options options = {.struct_size = sizeof options, .unit = stream->unit};
     rt_readable readable = {0};
     rt_writable writable = {0};
     int32_t status =
         stream->writes
-            ? rt_destination_writable(stream->destination, stream->event, plan, NULL, &writable, NULL)
-            : rt_destination_readable(stream->destination, stream->event, plan, NULL, &readable, NULL);
+            ? rt_destination_writable(stream->destination, stream->event, plan, &options, &writable, NULL)
+            : rt_destination_readable(stream->destination, stream->event, plan, &options, &readable, NULL);
+    // A call that fails would take the place of the error.
+    if (stream->unit.id != 0) rt_unit_free(stream->unit);
     pthread_mutex_lock(&mutex);
     stream->readable = readable;
     stream->writable = writable;
     if (status == RT_OK && stream->canceled) close_stream(stream);
     pthread_mutex_unlock(&mutex);
-    return status == RT_OK;
+    return status;
 }
 
 /* The body of a command's thread. */
 static void *answer_stream(void *of) {
     stream *stream = of;
     rt_string error;
-    if (!open_stream(stream)) {
-        answer_last_error(stream->id);
+    int32_t status = open_stream(stream);
+    if (status != RT_OK) {
+        answer_failure(stream->id, status, rt_last_error());
         return NULL;
     }
     if (follow(stream, &error)) {
@@ -203,19 +209,21 @@ static void *answer_stream(void *of) {
     return NULL;
 }
 
-static void request_stream(uint64_t id, bool writes, rt_destination to, rt_string event, json plan) {
+static void request_stream(uint64_t id, bool writes, rt_destination to, rt_unit unit, rt_string event,
+                           json plan) {
     stream *stream = add_stream(id, writes, json_raw(plan));
     stream->destination = to;
+    stream->unit = unit;
     stream->event = copy(event);
     start_thread(answer_stream, stream);
 }
 
-void stream_upload(uint64_t id, rt_destination destination, rt_string event, json plan) {
-    request_stream(id, true, destination, event, plan);
+void stream_upload(uint64_t id, rt_destination destination, rt_unit unit, rt_string event, json plan) {
+    request_stream(id, true, destination, unit, event, plan);
 }
 
-void stream_download(uint64_t id, rt_destination destination, rt_string event, json plan) {
-    request_stream(id, false, destination, event, plan);
+void stream_download(uint64_t id, rt_destination destination, rt_unit unit, rt_string event, json plan) {
+    request_stream(id, false, destination, unit, event, plan);
 }
 
 static stream *add_of(const rt_incoming *incoming, bool writes) {

@@ -6,6 +6,8 @@
 const { createHash } = require('crypto');
 const { createInterface } = require('readline');
 const { setDefaultHighWaterMark } = require('stream');
+const { setFlagsFromString } = require('v8');
+const { runInNewContext } = require('vm');
 
 const { pattern } = require('../../scenarios/pattern');
 
@@ -44,6 +46,11 @@ const commands = {
   },
   handler({ role, event, answers }) {
     const target = roles.get(role);
+    if (!answers) {
+      target.onMessage(event, () => {});
+      target.onRequest(event, (ctx, reply) => reply(null, ctx.data));
+      return;
+    }
     target.onMessage(event, (ctx) => seen('message', target, ctx));
     target.onRequest(event, (ctx, reply) => {
       seen('request', target, ctx);
@@ -54,27 +61,103 @@ const commands = {
   },
   enable: ({ role }) => roles.get(role).enable(),
   disable: ({ role }) => roles.get(role).disable(),
-  async listen({ tls }) {
-    const options = { port: 0, host: '127.0.0.1' };
+  async listen({ tls, host = '127.0.0.1', port = 0 }) {
+    const options = { port, host };
     if (tls) options.ssl = tls;
     await peer.listen(options);
     return peer.port ?? peer._port;
   },
-  async connect({ url, ca }) {
-    const { unit } = await peer.connect(url, ca ? { ca, rejectUnauthorized: true } : {});
+  async connect({ url, ca, once }) {
+    const options = ca ? { ca, rejectUnauthorized: true } : {};
+    if (once) options.permanent = false;
+    const { unit } = await peer.connect(url, options);
     return unit.name;
   },
   destination({ role }) {
     peer.destination(role);
   },
+  /** Neither package tells of a connection before its handshake, or why one has closed. */
+  events() {
+    const told = (what, fields) => observe('peer', { what, ...fields });
+    peer.on('unit', (unit) => {
+      const { id, name } = unit;
+      told('unit-opened', { unit: name, unitId: id });
+      unit.on('error', (error) => told('bad-input', { unit: name, kind: error.code, text: text(error) }));
+      unit.on('close', () => told('unit-closed', { unit: name }));
+    });
+    peer.on('reconnect_success', ({ address }) => told('reconnected', { address }));
+    peer.on('auth_error', (error) => told('auth-refused', { text: text(error) }));
+    peer.on('handler_error', (error, ctx) => {
+      told('handler-failed', { unit: ctx?.unit.name, text: text(error) });
+    });
+  },
+  collect() {
+    setFlagsFromString('--expose-gc');
+    runInNewContext('gc')();
+  },
+  totals() {
+    const units = peer.units.map((unit) => unit.stats());
+    const sum = (count) => units.reduce((total, unit) => total + count(unit), 0);
+    return {
+      units: units.length,
+      connections: sum(({ connections }) => connections.length),
+      waiting: sum(({ waiting }) => waiting),
+      running: sum(({ running }) => running),
+      streams: sum(({ streams }) => streams),
+      queued: sum(({ connections }) => connections.reduce((all, { queued }) => all + queued, 0)),
+    };
+  },
   units: ({ role }) => names(role ? peer.destination(role).units : peer.units),
-  async request({ id, role, event, data, timeout, direct }) {
+  stats: () => peer.units.map((unit) => ({
+    ...unit.stats(),
+    unit: unit.name,
+    roles: unit.getRoles(),
+    connections: unit.stats()?.connections.length ?? 0,
+  })),
+  async request({ id, role, event, data, timeout, direct, to }) {
     const controller = new AbortController();
     cancels.set(id, () => controller.abort());
-    const options = { event, timeout, signal: controller.signal };
+    const options = { event, timeout, signal: controller.signal, unit: named(to) };
     if (direct) [options.unit] = peer.units;
     const answer = await peer.destination(role).request(options, fromWire(data));
     return toWire(answer);
+  },
+  /** All take the next number from one iterator. */
+  async flow({ role, event = 'count', from = 0, count, inFlight = count, size = 0, to, timeout }) {
+    const destination = peer.destination(role);
+    const options = { event, timeout, unit: named(to) };
+    const result = { answered: 0, failed: [], wrong: [], by: {}, errors: {} };
+    const add = (counts, key) => (counts[key] = (counts[key] ?? 0) + 1);
+    const numbers = Array.from({ length: count }, (_, i) => from + i).values();
+    const ask = async () => {
+      for (const number of numbers) {
+        try {
+          const { data } = await destination.request(options, `${number} `.padEnd(size));
+          const [answered, name] = String(data).split(/ (.*)/s);
+          if (Number(answered) === number) result.answered++;
+          else result.wrong.push(number);
+          add(result.by, name);
+        } catch (error) {
+          result.failed.push(number);
+          add(result.errors, error.code ?? text(error));
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: inFlight }, ask));
+    return result;
+  },
+  broadcast({ role, event, data }) {
+    const destination = peer.destination(role);
+    const { length } = destination.units;
+    destination.broadcast({ event }, fromWire(data));
+    return length;
+  },
+  async survey({ role, event, data }) {
+    const answers = [];
+    for await (const { unit, ctx, error } of peer.destination(role).survey({ event }, fromWire(data))) {
+      answers.push({ from: unit.name, ...(error ? { error: text(error) } : { data: toWire(ctx) }) });
+    }
+    return answers;
   },
   async hold({ role, count }) {
     const numbers = Array.from({ length: count }, (_, i) => i);
@@ -97,15 +180,15 @@ const commands = {
     if (direct) [options.unit] = peer.units;
     peer.destination(role).send(options, fromWire(data));
   },
-  upload({ id, role, event, plan }) {
+  upload({ id, role, event, plan, to }) {
     const destination = peer.destination(role);
-    const stream = destination.Writable({ event }, JSON.stringify(plan), streamOptions);
+    const stream = destination.Writable({ event, unit: named(to) }, JSON.stringify(plan), streamOptions);
     cancels.set(id, () => stream.destroy(new Error('cancelled')));
     return write(stream, plan);
   },
-  download({ id, role, event, plan }) {
+  download({ id, role, event, plan, to }) {
     const destination = peer.destination(role);
-    const stream = destination.Readable({ event }, JSON.stringify(plan), streamOptions);
+    const stream = destination.Readable({ event, unit: named(to) }, JSON.stringify(plan), streamOptions);
     cancels.set(id, () => stream.destroy(new Error('cancelled')));
     return read(stream, plan);
   },
@@ -122,7 +205,18 @@ const commands = {
   async drain() {
     await peer.drain();
   },
+  close: () => new Promise((resolve) => {
+    peer.close(() => resolve());
+  }),
 };
+
+/** The unit of this name; undefined without a name. */
+function named(name) {
+  if (name === undefined) return undefined;
+  const unit = peer.units.find((one) => one.name === name);
+  if (!unit) throw new Error(`there is no unit ${name}`);
+  return unit;
+}
 
 function names(units) {
   return units.map((unit) => unit.name).sort();
@@ -140,27 +234,41 @@ function serve(role) {
     reply(null, ctx.data);
   });
   role.onRequest('name', (ctx, reply) => reply(null, peer.name));
+  role.onRequest('count', (ctx, reply) => {
+    const number = parseInt(ctx.data, 10);
+    observe('counted', { number });
+    reply(null, `${number} ${peer.name}`);
+  });
   role.onRequest('length', (ctx, reply) => reply(null, ctx.data.length));
   role.onRequest('fail', (ctx, reply) => {
     reply(new Error(typeof ctx.data === 'string' ? ctx.data : 'no such luck'));
   });
+  const fail = () => {
+    throw new Error('thrown');
+  };
+  role.onMessage('throw', fail);
+  role.onRequest('throw', fail);
   role.onRequest('never', () => observe('ignored'));
   role.onRequest('hold', (ctx, reply) => {
     held.push(() => reply(null, ctx.data));
     observe('held', { count: held.length });
   });
   role.onReadable('up', (ctx, accept) => {
-    const plan = JSON.parse(ctx.data);
+    const plan = planOf(ctx);
     settle('received', plan, read(ctx.readable, plan));
     accept(null, 'go on');
   });
   role.onWritable('down', (ctx, accept) => {
-    const plan = JSON.parse(ctx.data);
+    const plan = planOf(ctx);
     settle('sent', plan, write(ctx.writable, plan));
     accept(null, 'go on');
   });
   role.onReadable('refuse', (ctx, accept) => accept(JSON.parse(ctx.data).reason));
   role.onWritable('refuse', (ctx, accept) => accept(JSON.parse(ctx.data).reason));
+}
+
+function planOf({ type, data }) {
+  return type === 'string' ? JSON.parse(data) : { tag: '', size: 1 << 24, piece: 1 << 16 };
 }
 
 /** Reports how a stream of a handler has ended. */
@@ -260,7 +368,7 @@ createInterface({ input: process.stdin })
       const result = await commands[command](parameters);
       print({ id, result: result === undefined ? null : result });
     } catch (error) {
-      print({ id, error: text(error) });
+      print({ id, error: text(error), kind: error?.code });
     }
   })
   .on('close', () => process.exit(0));

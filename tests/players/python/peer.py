@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 import math
@@ -10,7 +11,8 @@ import re
 import ssl
 import sys
 import tempfile
-from typing import Any, Dict, List
+from collections import Counter
+from typing import Any, Dict, List, Optional
 
 import roletalk
 from roletalk import Context
@@ -53,7 +55,10 @@ class Broken(Exception):
 
 class Player:
     def __init__(self, name: str, friendly: bool, keys: List[List[str]], **options: Any) -> None:
-        limits = roletalk.Limits(stream_window=options.get("highWaterMark"))
+        limits = roletalk.Limits(
+            stream_window=options.get("highWaterMark"),
+            handshake_timeout=seconds(options.get("handshakeTimeout")),
+        )
         keys_by_id = {id: key for id, key in keys}
         self.peer = roletalk.Peer(
             name, friendly=friendly, keys=keys_by_id, limits=limits, codec=Codec()
@@ -69,7 +74,7 @@ class Player:
         except asyncio.CancelledError:
             show({"id": id, "error": "cancelled"})
         except Exception as error:
-            show({"id": id, "error": str(error)})
+            show({"id": id, "error": str(error), "kind": getattr(error, "kind", None)})
         finally:
             del self.tasks[id]
 
@@ -78,7 +83,12 @@ class Player:
     async def do_role(self, role: str, active: bool = True) -> None:
         self.serve(self.peer.role(role, active=active))
 
-    async def do_handler(self, role: str, event: str, answers: List[Any]) -> None:
+    async def do_handler(self, role: str, event: str, answers: Any = None) -> None:
+        target = self.peer.role(role)
+        if answers is None:
+            target.on_message(event, lambda ctx: None, inline=True)
+            target.on_request(event, lambda ctx: ctx.data, inline=True)
+            return
         left = iter(answers)
 
         async def answer(ctx: Context) -> Any:
@@ -88,7 +98,6 @@ class Player:
                 raise roletalk.RejectedError(outcome["error"])
             return from_wire(outcome["result"])
 
-        target = self.peer.role(role)
         target.on_message(event, lambda ctx: seen("message", ctx), inline=True)
         target.on_request(event, answer)
 
@@ -98,7 +107,7 @@ class Player:
     async def do_disable(self, role: str) -> None:
         self.peer.role(role).disable()
 
-    async def do_listen(self, tls: Any = None) -> int:
+    async def do_listen(self, tls: Any = None, host: str = "127.0.0.1", port: int = 0) -> int:
         context = None
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -106,30 +115,120 @@ class Player:
                 file.write(tls["cert"] + tls["key"])
                 file.flush()
                 context.load_cert_chain(file.name)
-        return (await self.peer.listen("127.0.0.1", ssl=context)).port
+        return (await self.peer.listen(host, port, ssl=context)).port
 
-    async def do_connect(self, url: str, ca: Any = None) -> str:
+    async def do_connect(self, url: str, ca: Any = None, once: bool = False) -> str:
         context = ssl.create_default_context(cadata=ca) if ca else None
-        return (await self.peer.connect(url, ssl=context)).name
+        return (await self.peer.connect(url, ssl=context, permanent=not once)).name
 
     async def do_destination(self, role: str) -> None:
         self.peer.destination(role)
+
+    async def do_events(self) -> None:
+        self.peer.on()(tell)
+
+    async def do_totals(self) -> Dict[str, int]:
+        stats = self.peer.stats()
+        units = stats.units.values()
+        return {
+            "units": len(stats.units),
+            "connections": sum(len(unit.connections) for unit in units),
+            "waiting": sum(unit.waiting for unit in units),
+            "running": sum(unit.running for unit in units),
+            "streams": sum(unit.streams for unit in units),
+            "queued": stats.queued,
+            "handshakes": stats.handshakes,
+        }
 
     async def do_units(self, role: str = "") -> List[str]:
         units = self.peer.destination(role).units if role else self.peer.units
         return sorted(unit.name for unit in units)
 
+    async def do_stats(self) -> List[Any]:
+        return [
+            {
+                **{camel_case(name): count for name, count in dataclasses.asdict(stats).items()},
+                "unit": unit.name,
+                "roles": unit.roles,
+                "connections": len(stats.connections),
+            }
+            for unit, stats in self.peer.stats().units.items()
+        ]
+
+    def named(self, name: Optional[str]) -> Optional[roletalk.Unit]:
+        if name is None:
+            return None
+        for unit in self.peer.units:
+            if unit.name == name:
+                return unit
+        raise LookupError(f"there is no unit {name}")
+
     async def do_request(
-        self, role: str, event: str, data: Any, timeout: Any = None, direct: bool = False
+        self,
+        role: str,
+        event: str,
+        data: Any,
+        timeout: Any = None,
+        direct: bool = False,
+        to: Optional[str] = None,
     ) -> Any:
-        to = self.peer.units[0] if direct else None
+        unit = self.peer.units[0] if direct else self.named(to)
         limit = None if timeout is None else timeout / 1000
         destination = self.peer.destination(role)
-        return to_wire(await destination.request(event, from_wire(data), to=to, timeout=limit))
+        return to_wire(await destination.request(event, from_wire(data), to=unit, timeout=limit))
 
     async def do_send(self, role: str, event: str, data: Any, direct: bool = False) -> None:
         to = self.peer.units[0] if direct else None
         await self.peer.destination(role).send(event, from_wire(data), to=to)
+
+    async def do_flow(
+        self,
+        role: str,
+        count: int,
+        event: str = "count",
+        inFlight: Optional[int] = None,
+        size: int = 0,
+        to: Optional[str] = None,
+        timeout: Any = None,
+        **more: int,
+    ) -> Any:
+        destination, unit, limit = self.peer.destination(role), self.named(to), seconds(timeout)
+        by: Counter[str] = Counter()
+        errors: Counter[str] = Counter()
+        failed: List[int] = []
+        wrong: List[int] = []
+        # All take the next number from one iterator.
+        first = more.get("from", 0)
+        numbers = iter(range(first, first + count))
+
+        async def ask() -> None:
+            for number in numbers:
+                try:
+                    payload = f"{number} ".ljust(size)
+                    answer = await destination.request(event, payload, to=unit, timeout=limit)
+                    answered, name = answer.split(" ", 1)
+                    if int(answered) != number:
+                        wrong.append(number)
+                    by[name] += 1
+                except roletalk.Error as error:
+                    failed.append(number)
+                    errors[error.kind] += 1
+
+        await asyncio.gather(*(ask() for _ in range(count if inFlight is None else inFlight)))
+        answered = count - len(failed) - len(wrong)
+        return {"answered": answered, "failed": failed, "wrong": wrong, "by": by, "errors": errors}
+
+    async def do_broadcast(self, role: str, event: str, data: Any) -> int:
+        return await self.peer.destination(role).broadcast(event, from_wire(data))
+
+    async def do_survey(self, role: str, event: str, data: Any) -> List[Any]:
+        answers = await self.peer.destination(role).survey(event, from_wire(data)).all()
+        return [
+            {"from": answer.unit.name, "data": to_wire(answer.data)}
+            if answer.error is None
+            else {"from": answer.unit.name, "error": str(answer.error)}
+            for answer in answers
+        ]
 
     async def do_hold(self, role: str, count: int) -> int:
         destination = self.peer.destination(role)
@@ -144,13 +243,13 @@ class Player:
     async def do_large(self, role: str, size: int) -> Any:
         return await self.peer.destination(role).request("length", b"\1" * size)
 
-    async def do_upload(self, role: str, event: str, plan: Any) -> Any:
-        destination = self.peer.destination(role)
-        return await self.write(await destination.writable(event, json.dumps(plan)), plan)
+    async def do_upload(self, role: str, event: str, plan: Any, to: Optional[str] = None) -> Any:
+        destination, text = self.peer.destination(role), json.dumps(plan)
+        return await self.write(await destination.writable(event, text, to=self.named(to)), plan)
 
-    async def do_download(self, role: str, event: str, plan: Any) -> Any:
-        destination = self.peer.destination(role)
-        return await self.read(await destination.readable(event, json.dumps(plan)), plan)
+    async def do_download(self, role: str, event: str, plan: Any, to: Optional[str] = None) -> Any:
+        destination, text = self.peer.destination(role), json.dumps(plan)
+        return await self.read(await destination.readable(event, text, to=self.named(to)), plan)
 
     async def do_resume(self, tag: str) -> None:
         self.paused[tag].set()
@@ -167,6 +266,9 @@ class Player:
     async def do_drain(self) -> None:
         await self.peer.drain(60)
 
+    async def do_close(self) -> None:
+        await self.peer.close()
+
     # Handlers.
 
     def serve(self, role: roletalk.Role) -> None:
@@ -176,6 +278,9 @@ class Player:
 
         async def fail(ctx: Context) -> None:
             raise roletalk.RejectedError(ctx.data if isinstance(ctx.data, str) else "no such luck")
+
+        async def throw(ctx: Context) -> None:
+            raise Exception("thrown")
 
         async def never(ctx: Context) -> None:
             observe("ignored")
@@ -188,12 +293,17 @@ class Player:
             await released
             return ctx.data
 
+        def count(ctx: Context) -> str:
+            number = int(ctx.data.split(" ", 1)[0])
+            observe("counted", number=number)
+            return f"{number} {self.peer.name}"
+
         async def up(ctx: Context) -> None:
-            plan = json.loads(ctx.data)
+            plan = plan_of(ctx)
             await settle("received", plan, self.read(ctx.accept("go on"), plan))
 
         async def down(ctx: Context) -> None:
-            plan = json.loads(ctx.data)
+            plan = plan_of(ctx)
             await settle("sent", plan, self.write(ctx.accept("go on"), plan))
 
         async def refuse(ctx: Context) -> None:
@@ -202,8 +312,11 @@ class Player:
         role.on_message("note", lambda ctx: seen("message", ctx), inline=True)
         role.on_request("echo", echo)
         role.on_request("name", lambda ctx: self.peer.name, inline=True)
+        role.on_request("count", count, inline=True)
         role.on_request("length", lambda ctx: len(ctx.data), inline=True)
         role.on_request("fail", fail)
+        role.on_message("throw", throw)
+        role.on_request("throw", throw)
         role.on_request("never", never)
         role.on_request("hold", hold)
         role.on_readable("up", up)
@@ -245,6 +358,39 @@ class Player:
                 stream.abort(plan["reason"])
                 raise Broken(plan["reason"])
         return {"bytes": at, "sha256": digest.hexdigest()}
+
+
+def camel_case(name: str) -> str:
+    return re.sub(r"_(.)", lambda match: match[1].upper(), name)
+
+
+def plan_of(ctx: Context) -> Any:
+    return json.loads(ctx.data) if isinstance(ctx.data, str) else {"tag": "", "size": 1 << 24, "piece": 1 << 16}
+
+
+def seconds(millis: Any) -> Any:
+    return None if millis is None else millis / 1000
+
+
+WHAT = {
+    roletalk.UnitOpened: "unit-opened",
+    roletalk.UnitClosed: "unit-closed",
+    roletalk.ReconnectSucceeded: "reconnected",
+    roletalk.ConnectionClosed: "connection-closed",
+    roletalk.BadInput: "bad-input",
+    roletalk.AuthRefused: "auth-refused",
+    roletalk.HandlerFailed: "handler-failed",
+}
+
+
+def tell(event: Any) -> None:
+    """Observes what has happened to the peer."""
+    what = WHAT.get(type(event))
+    if what is None:
+        return
+    unit, why = getattr(event, "unit", None), getattr(event, "error", getattr(event, "reason", None))
+    fields = {"unit": unit and unit.name, "unitId": unit and unit.id, "kind": getattr(why, "kind", None)}
+    observe("peer", what=what, text=str(why), address=getattr(event, "address", None), **fields)
 
 
 async def settle(event: str, plan: Any, ended: Any) -> None:

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::Ipv4Addr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -14,7 +13,8 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::{
-    Failure,
+    Failure, events,
+    flow::Flow,
     roles::{self, Answer, Held},
     streams::{Plan, Streams, lock},
     value::{from_wire, to_wire},
@@ -37,6 +37,9 @@ struct Start {
     keys: Vec<(String, String)>,
     #[serde(rename = "highWaterMark")]
     high_water_mark: Option<usize>,
+    /// Milliseconds.
+    #[serde(rename = "handshakeTimeout")]
+    handshake_timeout: Option<u64>,
 }
 
 /// Everything that a command may have beside its name.
@@ -55,12 +58,25 @@ struct Command {
     /// To the only unit, whether it serves the role or not.
     #[serde(default)]
     direct: bool,
+    /// The name of the unit that is meant.
+    to: Option<String>,
     #[serde(default = "yes")]
     active: bool,
     #[serde(default)]
     url: String,
     ca: Option<String>,
+    #[serde(default)]
+    once: bool,
     tls: Option<BTreeMap<String, String>>,
+    #[serde(default = "localhost")]
+    host: String,
+    #[serde(default)]
+    port: u16,
+    /// The first number of a flow.
+    #[serde(default)]
+    from: usize,
+    #[serde(rename = "inFlight")]
+    in_flight: Option<usize>,
     #[serde(default)]
     count: usize,
     #[serde(default)]
@@ -70,8 +86,7 @@ struct Command {
     tag: String,
     #[serde(default)]
     target: u64,
-    #[serde(default)]
-    answers: Vec<Answer>,
+    answers: Option<Vec<Answer>>,
 }
 
 impl Player {
@@ -83,6 +98,10 @@ impl Player {
         }
         if let Some(bytes) = start.high_water_mark {
             builder = builder.limits(|limits| limits.stream_window = bytes);
+        }
+        if let Some(millis) = start.handshake_timeout {
+            builder =
+                builder.limits(|limits| limits.handshake_timeout = Duration::from_millis(millis));
         }
         Ok(Player {
             peer: builder.build()?,
@@ -103,8 +122,18 @@ impl Player {
             "listen" => return self.listen(&command).await,
             "connect" => return self.connect(&command).await,
             "destination" => drop(self.peer.destination(&command.role)?),
+            "events" => events::watch(&self.peer),
+            "totals" => return Ok(events::totals(&self.peer)),
             "units" => return self.units(&command),
+            "stats" => return Ok(self.peer.units().iter().map(stats).collect()),
             "request" => return self.unless_cancelled(&command, self.request(&command)).await,
+            "flow" => return self.flow(&command).await,
+            "broadcast" => {
+                let destination = self.peer.destination(&command.role)?;
+                let data = from_wire(&command.data)?;
+                return Ok(destination.broadcast(&command.event, data).await?.into());
+            }
+            "survey" => return self.survey(&command).await,
             "hold" => return self.hold(&command).await,
             "release" => self.held.release(),
             "large" => return self.large(&command).await,
@@ -118,6 +147,7 @@ impl Player {
                 join_all(self.peer.units().iter().map(Unit::close)).await;
             }
             "drain" => drop(self.peer.drain(Duration::from_secs(60)).await),
+            "close" => self.peer.close().await,
             other => return Err(format!("unknown command {other}").into()),
         }
         Ok(Value::Null)
@@ -154,7 +184,10 @@ impl Player {
 
     fn handler(&self, command: &Command) -> Result<(), Failure> {
         let role = self.peer.role(&command.role)?;
-        roles::handle(&role, &command.event, command.answers.clone());
+        match &command.answers {
+            Some(answers) => roles::handle(&role, &command.event, answers.clone()),
+            None => roles::echo(&role, &command.event),
+        }
         Ok(())
     }
 
@@ -164,7 +197,7 @@ impl Player {
             options =
                 options.tls(TlsServer::from_pem(pem["cert"].as_bytes(), pem["key"].as_bytes())?);
         }
-        let listener = self.peer.listen_with((Ipv4Addr::LOCALHOST, 0), options).await?;
+        let listener = self.peer.listen_with((&*command.host, command.port), options).await?;
         Ok(listener.local_addr().port().into())
     }
 
@@ -172,6 +205,9 @@ impl Player {
         let mut options = ConnectOptions::new();
         if let Some(ca) = &command.ca {
             options = options.tls(TlsClient::new().ca(ca.as_bytes()));
+        }
+        if command.once {
+            options = options.once();
         }
         let connected = self.peer.connect_with(&command.url, options).await?;
         Ok(connected.unit().name().into())
@@ -195,8 +231,44 @@ impl Player {
         }
         if command.direct {
             request = request.to(self.peer.units().first().ok_or("no unit")?);
+        } else if let Some(unit) = self.named(command)? {
+            request = request.to(&unit);
         }
         to_wire(request.await?.data())
+    }
+
+    /// The unit that is meant; none for the next in turn.
+    fn named(&self, command: &Command) -> Result<Option<Unit>, Failure> {
+        let Some(name) = &command.to else { return Ok(None) };
+        let unit = self.peer.units().into_iter().find(|unit| unit.name() == *name);
+        Ok(Some(unit.ok_or_else(|| format!("there is no unit {name}"))?))
+    }
+
+    async fn flow(&self, command: &Command) -> Result<Value, Failure> {
+        let flow = Flow {
+            destination: &self.peer.destination(&command.role)?,
+            event: match command.event.as_str() {
+                "" => "count",
+                event => event,
+            },
+            unit: self.named(command)?,
+            size: command.size,
+            timeout: command.timeout.map(Duration::from_millis),
+        };
+        let numbers = command.from..command.from + command.count;
+        Ok(flow.run(numbers, command.in_flight.unwrap_or(command.count)).await)
+    }
+
+    async fn survey(&self, command: &Command) -> Result<Value, Failure> {
+        let destination = self.peer.destination(&command.role)?;
+        let answers = destination.survey(&command.event, from_wire(&command.data)?).all().await;
+        let answer = |(unit, answer): (Unit, roletalk::Result<roletalk::Answer>)| {
+            Ok(match answer {
+                Ok(answer) => json!({ "from": unit.name(), "data": to_wire(answer.data())? }),
+                Err(error) => json!({ "from": unit.name(), "error": error.to_string() }),
+            })
+        };
+        answers.into_iter().map(answer).collect()
     }
 
     async fn hold(&self, command: &Command) -> Result<Value, Failure> {
@@ -228,13 +300,21 @@ impl Player {
 
     async fn upload(&self, command: &Command) -> Result<Value, Failure> {
         let (destination, plan, text) = self.stream(command)?;
-        let (stream, _) = destination.writable(&command.event, text).await?;
+        let mut open = destination.writable(&command.event, text);
+        if let Some(unit) = self.named(command)? {
+            open = open.to(&unit);
+        }
+        let (stream, _) = open.await?;
         self.streams.write(stream, plan).await
     }
 
     async fn download(&self, command: &Command) -> Result<Value, Failure> {
         let (destination, plan, text) = self.stream(command)?;
-        let (stream, _) = destination.readable(&command.event, text).await?;
+        let mut open = destination.readable(&command.event, text);
+        if let Some(unit) = self.named(command)? {
+            open = open.to(&unit);
+        }
+        let (stream, _) = open.await?;
         self.streams.read(stream, plan).await
     }
 
@@ -245,6 +325,26 @@ impl Player {
         let plan = command.plan.as_ref().ok_or("no plan")?;
         Ok((self.peer.destination(&command.role)?, plan, serde_json::to_string(plan)?))
     }
+}
+
+fn stats(unit: &Unit) -> Value {
+    let stats = unit.stats();
+    json!({
+        "unit": unit.name(),
+        "roles": *unit.roles(),
+        "connections": stats.connections.len(),
+        "messagesSent": stats.messages_sent,
+        "messagesReceived": stats.messages_received,
+        "requestsSent": stats.requests_sent,
+        "requestsReceived": stats.requests_received,
+        "streamBytesSent": stats.stream_bytes_sent,
+        "streamBytesReceived": stats.stream_bytes_received,
+        "waiting": stats.waiting,
+    })
+}
+
+fn localhost() -> String {
+    "127.0.0.1".into()
 }
 
 fn yes() -> bool {

@@ -2,6 +2,8 @@
 //! for the protocol. `certificate` as the only argument prints a certificate for localhost instead.
 
 mod commands;
+mod events;
+mod flow;
 mod roles;
 mod streams;
 mod value;
@@ -46,12 +48,19 @@ async fn play() -> Result<(), Failure> {
                 "{}",
                 match player.run(&command).await {
                     Ok(result) => json!({ "id": id, "result": result }),
-                    Err(error) => json!({ "id": id, "error": error.to_string() }),
+                    Err(error) => {
+                        json!({ "id": id, "error": error.to_string(), "kind": kind(&error) })
+                    }
                 }
             );
         });
     }
     Ok(())
+}
+
+/// The name of its kind, if it is one of the crate's errors.
+fn kind(error: &Failure) -> Option<&'static str> {
+    Some(error.downcast_ref::<roletalk::Error>()?.kind().name())
 }
 
 fn print_certificate() -> Result<(), Failure> {

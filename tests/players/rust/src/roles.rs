@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use roletalk::{Data, Role};
+use roletalk::{Data, DataType, Role};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -51,12 +51,19 @@ pub(crate) fn serve(role: &Role, peer_name: &str, held: &Arc<Held>, streams: &Ar
     });
     let name = peer_name.to_owned();
     role.on_request("name", move |_| std::future::ready(Ok::<_, Failure>(name.clone())));
+    let name = peer_name.to_owned();
+    role.on_request("count", move |context| {
+        let counted = counted(&context.data(), &name);
+        async move { counted }
+    });
     role.on_request("length", |context| async move {
         Ok::<_, Failure>(context.into_data().as_binary().ok_or("not binary")?.len())
     });
     role.on_request("fail", |context| async move {
         Err::<(), _>(context.into_data().as_str().map_or("no such luck".into(), Cow::into_owned))
     });
+    role.on_message("throw", |context| async move { throw(&context) });
+    role.on_request("throw", |context| async move { throw(&context) });
     role.on_request("never", |_| async {
         observe("ignored", json!({}));
         std::future::pending::<Result<(), Failure>>().await
@@ -100,6 +107,16 @@ pub(crate) struct Answer {
     error: Option<String>,
 }
 
+fn throw(context: &roletalk::Context) -> Result<(), Failure> {
+    panic!("thrown by the handler of {}", context.event());
+}
+
+/// Takes messages of an event, and answers requests with their own payload.
+pub(crate) fn echo(role: &Role, event: &str) {
+    role.on_message(event, |_| async { Ok::<_, Failure>(()) });
+    role.on_request(event, |context| async move { Ok::<_, Failure>(context.into_data()) });
+}
+
 /// Handles an event for messages, and for requests with these answers, one after the other.
 pub(crate) fn handle(role: &Role, event: &str, answers: Vec<Answer>) {
     observe_messages(role, event);
@@ -134,7 +151,18 @@ fn seen(role: &str, context: &roletalk::Context) -> Result<Value, Failure> {
     Ok(json!({ "role": role, "from": from, "data": to_wire(&context.data())? }))
 }
 
+/// Observes the number with which the payload begins; the answer.
+fn counted(data: &Data, peer_name: &str) -> Result<String, Failure> {
+    let text = data.as_str().ok_or("not a text")?;
+    let number: usize = text.split(' ').next().unwrap_or_default().parse()?;
+    observe("counted", json!({ "number": number }));
+    Ok(format!("{number} {peer_name}"))
+}
+
 fn plan(data: &Data) -> Result<Plan, Failure> {
+    if data.kind() != DataType::String {
+        return Ok(Plan::default());
+    }
     Ok(serde_json::from_str(&data.as_str().ok_or("the plan is not a text")?)?)
 }
 

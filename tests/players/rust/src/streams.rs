@@ -32,6 +32,20 @@ enum Side {
     Writer,
 }
 
+impl Default for Plan {
+    fn default() -> Plan {
+        let tag = String::new();
+        Plan {
+            tag,
+            size: 1 << 24,
+            piece: 1 << 16,
+            breaks: None,
+            reason: String::new(),
+            pauses: false,
+        }
+    }
+}
+
 /// All streams of the player, by the tags of their plans.
 #[derive(Default)]
 pub(crate) struct Streams {

@@ -15,7 +15,9 @@ pub(crate) fn to_wire(data: &Data) -> Result<Value, Failure> {
         DataType::Boolean => json!({ "type": "boolean", "value": data.as_bool() }),
         DataType::String => json!({ "type": "string", "value": data.as_str() }),
         DataType::Number => json!({ "type": "number", "value": data.number_text() }),
-        DataType::Object => json!({ "type": "object", "value": data.to_json()? }),
+        DataType::Object => {
+            json!({ "type": "object", "value": data.to_json().map_err(roletalk::Error::from)? })
+        }
         _ => return Err("a type of data that the runner does not know".into()),
     })
 }

@@ -1,0 +1,12 @@
+/* What happens to the peer and what is open in it, for the runner. */
+#ifndef EVENTS_H
+#define EVENTS_H
+
+#include "roletalk.h"
+
+/* Observes from now on. */
+int32_t observe_events(rt_peer peer);
+/* What is open, and what waits, with all units together. */
+void answer_totals(uint64_t id, rt_peer peer);
+
+#endif
