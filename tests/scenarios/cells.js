@@ -18,11 +18,12 @@ function cells(implementations, { all, long }) {
   const isOurs = ({ dialer, listener }) => !dialer.original && !listener.original;
   const ownPairs = pairs.filter(isOurs);
   const others = pairs.filter((pair) => !isOurs(pair));
-  return SCENARIOS.filter((scenario) => long || !scenario.long)
-    .flatMap((scenario, index) => {
-      const own = all ? ownPairs : turn(ownPairs, index);
-      return [...own, ...others].flatMap((pair) => sides(scenario, pair));
-    })
+  return SCENARIOS.flatMap((scenario, index) => {
+    const wanted = (pair) => long || !scenario.long?.(pair);
+    const possible = ownPairs.filter(wanted);
+    const own = all ? possible : turn(possible, index);
+    return [...own, ...others.filter(wanted)].flatMap((pair) => sides(scenario, pair));
+  })
     .filter(able)
     .map((cell) => ({ ...cell, name: title(cell) }));
 }
@@ -45,7 +46,8 @@ function sides(scenario, { dialer, listener }) {
 function able(cell) {
   if (!cell.scenario.needs) return true;
   const [side, ability] = cell.scenario.needs;
-  return cell[side].abilities.includes(ability);
+  const who = side === 'both' ? [cell.dialer, cell.listener] : [cell[side]];
+  return who.every(({ abilities }) => abilities.includes(ability));
 }
 
 function title({ scenario, dialer, listener, side }) {

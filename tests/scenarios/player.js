@@ -13,11 +13,16 @@ class Player {
     this.name = name;
     this.stage = stage;
     this.seen = [];
+    /** How often it has observed each number as `counted`, by number. */
+    this.counted = new Map();
     this.waiting = new Map();
     this.watchers = new Set();
     this.stderr = '';
     const [program, ...args] = implementation.command;
-    this.process = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+    this.process = spawn(program, args, {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env: { ...process.env, ...implementation.env },
+    });
     // It may have died; its end is reported below.
     this.process.stdin.on('error', () => {});
     this.process.stderr.setEncoding('utf8').on('data', (text) => {
@@ -57,7 +62,7 @@ class Player {
       if (this.dead) reject(this.dead);
       this.watchers.add({ matches, resolve, reject });
     });
-    return within(this.limit, `${this.name} to observe ${event}`, observed);
+    return within(this.limit, `${this.name} to observe ${event} as wanted`, observed);
   }
 
   /**
@@ -108,6 +113,13 @@ class Player {
     this.stopped = false;
   }
 
+  /** Lets the process end by itself. */
+  async finish() {
+    this.ending = true;
+    this.process.stdin.end();
+    await within(this.limit, `${this.name} to end`, this.closed);
+  }
+
   /** Ends the process at once, as a crash of its machine would. */
   async kill() {
     this.ending = true;
@@ -127,9 +139,11 @@ class Player {
       const waiting = this.waiting.get(said.id);
       this.waiting.delete(said.id);
       if (said.error === undefined) waiting?.resolve(said.result);
-      else waiting?.reject(Object.assign(new Error(said.error), { answered: true }));
+      else waiting?.reject(Object.assign(new Error(said.error), { answered: true, kind: said.kind }));
       return;
     }
+    const { event, number } = said;
+    if (event === 'counted') this.counted.set(number, (this.counted.get(number) ?? 0) + 1);
     for (const watcher of this.watchers) {
       if (watcher.matches(said)) {
         this.watchers.delete(watcher);
@@ -137,7 +151,8 @@ class Player {
         return;
       }
     }
-    this.seen.push(said);
+    // They are many, and counted.
+    if (event !== 'counted') this.seen.push(said);
   }
 
   end(reason, resolve) {

@@ -2,10 +2,12 @@
 
 const { Stage } = require('./stage');
 
-/** Milliseconds that a single wait may take. */
-const LIMIT = 20_000;
-/** The same where we know that it is in vain. */
+/** Milliseconds that a single wait may take: only there to fail, on a busy machine too. */
+const LIMIT = 60_000;
+/** The same where we know that it is in vain. A busy machine cannot make such a cell fail by it. */
 const LIMIT_OF_DEVIATION = 2_000;
+/** How many of those that mostly wait run at a time. */
+const WAITING = 16;
 
 /**
  * Runs all cells, some at a time, and notes the result in each.
@@ -15,10 +17,10 @@ const LIMIT_OF_DEVIATION = 2_000;
 async function runAll(cells, jobs, deviations) {
   for (const cell of cells) cell.deviation = deviations.find((one) => one.applies(cell));
   const having = (flag) => cells.filter(({ scenario }) => scenario[flag]);
-  const long = having('long');
+  const waiting = having('waits');
   const alone = having('alone');
-  const others = cells.filter(({ scenario }) => !scenario.long && !scenario.alone);
-  await runGroups(groups(long), long.length);
+  const others = cells.filter(({ scenario }) => !scenario.waits && !scenario.alone);
+  await runGroups(groups(waiting), WAITING);
   await runGroups(groups(others), jobs);
   await runGroups(groups(alone), 1);
 }
@@ -35,8 +37,8 @@ async function runGroups(list, jobs) {
 function groups(cells) {
   const made = new Map();
   for (const cell of cells) {
-    const { kind, fresh, alone, long } = cell.scenario;
-    const single = kind === 'pair' || fresh || alone || long;
+    const { kind, fresh, alone } = cell.scenario;
+    const single = kind === 'pair' || fresh || alone;
     const alike = [cell.dialer.name, cell.listener.name, startOptions(cell)];
     const key = single ? cell : JSON.stringify(alike);
     if (!made.has(key)) made.set(key, []);
@@ -84,7 +86,7 @@ async function attempt(stage, cell) {
     }
     const known = cell.deviation;
     const inVain = known !== undefined && known.error === undefined;
-    stage.limit = scenario.limit ?? (inVain ? LIMIT_OF_DEVIATION : LIMIT);
+    stage.limit = inVain && !scenario.waits ? LIMIT_OF_DEVIATION : LIMIT;
     await scenario.run(stage);
     await stage.isAlive();
     stage.limit = LIMIT;

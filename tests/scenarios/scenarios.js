@@ -5,14 +5,16 @@
 // - `each`: run twice for every dialer and listener, once with each of them as the requester `asker`;
 //   the other, `server`, has the role `svc`. The connection is there already.
 // - `pair`: run once for every dialer and listener, from the start.
-// - `needs`: an ability that the side named must have, else there is no such cell.
+// - `needs`: an ability that the side named, or `both`, must have, else there is no such cell.
 // - `fresh`: with processes of its own; an `each` otherwise finds those of the one before it.
 // - `start`: what the two of an `each` are started with beside their names.
-// - `long`: only with --long. `alone`: while nothing else runs.
+// - `long`: which pairs run only with --long. `waits`: mostly for heartbeats, so that many run at once.
+// - `alone`: while nothing else runs.
 
 const assert = require('assert/strict');
 
 const { certificate } = require('../players');
+const faults = require('./faults');
 const { ROLE } = require('./stage');
 const {
   breaks,
@@ -196,7 +198,7 @@ async function survivesEach(stage, proxies) {
       return proxy.accepted >= again;
     });
     for (const player of [stage.dialer, stage.listener]) {
-      const request = { role: ROLE, event: 'echo', data: STRING, timeout: 1000 };
+      const request = { role: ROLE, event: 'echo', data: STRING, timeout: 3000 };
       await player.until('request', request, ({ value }) => value === STRING.value);
       assert.equal((await player.ask('units', { role: ROLE })).length, 1);
     }
@@ -347,6 +349,9 @@ function stoppedProcess(part, other) {
   };
 }
 
+/** What takes long runs with one pair for each language otherwise. */
+const betweenLanguages = ({ dialer, listener }) => dialer.name !== listener.name;
+
 const each = (name, run, more) => ({ name, kind: 'each', run, ...more });
 const pair = (name, run, more) => ({ name, kind: 'pair', run, ...more });
 
@@ -457,9 +462,30 @@ const SCENARIOS = [
   pair('peers that vanish while they connect', unusual.vanish, { needs: ['dialer', 'ours'] }),
   pair('acquaintance, address not known', unusual.unknownAddress, { needs: ['dialer', 'ours'] }),
   pair('TLS', overTls, { needs: ['listener', 'tls'] }),
-  pair('heartbeats for 22 s', staysConnected, { long: true, limit: 30_000 }),
-  pair('listener is stopped', stoppedProcess('listener', 'dialer'), { long: true, limit: 60_000 }),
-  pair('dialer is stopped', stoppedProcess('dialer', 'listener'), { long: true, limit: 60_000 }),
+  ...[
+    ['process killed with everything open', faults.isKilled],
+    ['listener restarts on its port under traffic', faults.restarts('listener')],
+    ['dialer restarts under traffic', faults.restarts('dialer')],
+    ['listener stops briefly under traffic', faults.stopsBriefly('listener', 'dialer')],
+    ['dialer stops briefly under traffic', faults.stopsBriefly('dialer', 'listener')],
+    ['connection cut in the middle of frames', faults.cutInFrames],
+    ['connection delayed by 20 ms', faults.delays],
+    ['what the dialer sends is not read for a while', faults.stopsReading('client')],
+    ['what the listener sends is not read for a while', faults.stopsReading('server')],
+  ].map(([name, run]) => pair(name, run, { needs: ['both', 'ours'] })),
+  pair('process stopped with everything open', faults.isStopped, {
+    needs: ['both', 'ours'],
+    waits: true,
+    long: betweenLanguages,
+  }),
+  pair('connection goes silent', faults.goesSilent, {
+    needs: ['both', 'ours'],
+    waits: true,
+    long: betweenLanguages,
+  }),
+  pair('heartbeats for 22 s', staysConnected, { waits: true, long: () => true }),
+  pair('listener is stopped', stoppedProcess('listener', 'dialer'), { waits: true, long: () => true }),
+  pair('dialer is stopped', stoppedProcess('dialer', 'listener'), { waits: true, long: () => true }),
 ];
 
 module.exports = { SCENARIOS };

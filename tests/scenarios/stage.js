@@ -40,12 +40,12 @@ class Stage {
   }
 
   /** Both start with the role and are connected, through a proxy if asked for. */
-  async meet({ dialer = {}, listener = {}, through = false } = {}) {
+  async meet({ dialer = {}, listener = {}, through = false, host = '127.0.0.1' } = {}) {
     await this.start({ dialer, listener });
     const both = [this.dialer, this.listener];
     for (const player of both) await player.ask('role', { role: ROLE });
-    const port = await this.listener.ask('listen');
-    this.url = `ws://127.0.0.1:${port}`;
+    const port = await this.listener.ask('listen', { host });
+    this.url = `ws://${host}:${port}`;
     const proxy = through ? await this.proxy(port) : undefined;
     const url = proxy ? proxy.url : this.url;
     await this.dialer.ask('connect', { url });
@@ -71,6 +71,16 @@ class Stage {
     const proxy = await new Proxy(port).listen();
     this.proxies.push(proxy);
     return proxy;
+  }
+
+  /**
+   * An address to listen on more than once: on 127.0.0.1, anybody's connection could take the port meanwhile.
+   * Only Linux has more than that one.
+   */
+  ownHost() {
+    if (process.platform !== 'linux') return '127.0.0.1';
+    const number = ++Stage.hosts;
+    return `127.77.${number >> 8}.${number & 255}`;
   }
 
   /** Waits for an emitter's event until the condition holds. */
@@ -120,7 +130,7 @@ class Stage {
   async worksAgain() {
     for (const player of [this.dialer, this.listener]) {
       const data = { type: 'binary', value: 'abcd' };
-      const request = { role: ROLE, event: 'length', data, timeout: 1000 };
+      const request = { role: ROLE, event: 'length', data, timeout: 3000 };
       await player.until('request', request, ({ value }) => Number(value) === 2);
     }
   }
@@ -139,5 +149,7 @@ class Stage {
     if (crashed) throw crashed.dead;
   }
 }
+
+Stage.hosts = 0;
 
 module.exports = { Stage, ROLE };
