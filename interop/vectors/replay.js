@@ -153,16 +153,16 @@ class Replay {
     switch (frame.type) {
       case TYPE.CHALLENGE:
         this.challenge = frame.json.challenge;
-        socket.send(recorded);
+        socket.binary(recorded);
         break;
       case TYPE.PROOF: {
         const { id } = frame.json;
-        socket.send(encode({ type: TYPE.PROOF, json: { id, proof: proof(this.theirs, SECRET) } }));
+        socket.binary(encode({ type: TYPE.PROOF, json: { id, proof: proof(this.theirs, SECRET) } }));
         break;
       }
       case TYPE.MESSAGE:
       case TYPE.REQUEST: {
-        socket.send(recorded);
+        socket.binary(recorded);
         if (!this.handled(frame)) break;
         const observed = await player.observe(frame.type === TYPE.MESSAGE ? 'message' : 'request');
         const { role, data } = observed;
@@ -170,12 +170,12 @@ class Replay {
         break;
       }
       case TYPE.RESPONSE:
-        socket.send(recorded);
+        socket.binary(recorded);
         assert.deepEqual(plain(await this.asked.get(frame.corr)), plain(toWire(frame.payload)));
         break;
       case TYPE.REJECT:
       case TYPE.REFUSE:
-        socket.send(recorded);
+        socket.binary(recorded);
         await assert.rejects(this.asked.get(frame.corr), ({ answered, message }) => {
           // roletalk's errors of streams hold the reason in JSON.
           const text = reason(frame);
@@ -183,11 +183,11 @@ class Replay {
         });
         break;
       case TYPE.ROLES:
-        socket.send(recorded);
+        socket.binary(recorded);
         await this.announced(frame.json, player);
         break;
       default:
-        socket.send(recorded);
+        socket.binary(recorded);
     }
   }
 
@@ -292,7 +292,7 @@ class Replay {
   }
 
   async close({ ours, close, reason: text }, socket, player, closed) {
-    if (!ours) return socket.close(close, text);
+    if (!ours) return socket.closeFrame(close, text);
     if (!closed && close === 4000) {
       await this.connected(player);
       await player.ask('disconnect');

@@ -31,7 +31,7 @@ async function meet(socket, { name = 'other', roles = [ROLE], friendly = false }
   const id = randomBytes(16).toString('hex');
   const meta = { os: 'linux', runtime: 'nodejs v20.20.2', time: Date.now(), uptime: 5 };
   const confirm = { id, roles, friendly, name, meta: { ...meta, protocol: '2.0.0' }, tags: {} };
-  socket.send(encode({ type: TYPE.CONFIRM, json: confirm }));
+  socket.binary(encode({ type: TYPE.CONFIRM, json: confirm }));
   await socket.take(of(TYPE.CONFIRM));
   return { id, socket };
 }
@@ -39,7 +39,7 @@ async function meet(socket, { name = 'other', roles = [ROLE], friendly = false }
 /** Asks for a string, which has to come back: everything sent before has been dealt with. */
 async function echo(socket, corr = '00') {
   const payload = Buffer.from('\x03echo');
-  socket.send(encode({ type: TYPE.REQUEST, role: ROLE, event: 'echo', corr, payload }));
+  socket.binary(encode({ type: TYPE.REQUEST, role: ROLE, event: 'echo', corr, payload }));
   const answer = decode(await socket.take(of(TYPE.RESPONSE)));
   assert.deepEqual([answer.corr, answer.payload], [corr, payload]);
 }
@@ -59,7 +59,7 @@ async function correlations(table) {
     for (let i = 0; i < count; i++) {
       const { corr, payload } = decode(await socket.take());
       assert.equal(corr, number(next++));
-      socket.send(encode({ type: TYPE.RESPONSE, corr, payload }));
+      socket.binary(encode({ type: TYPE.RESPONSE, corr, payload }));
     }
     assert.equal(await held, count);
   }
@@ -124,7 +124,7 @@ function weRead({ size, chunks, start: quotaAtStart }, weAsk) {
 }
 
 function say(socket, chan, flag, payload) {
-  socket.send(encode({ type: TYPE.STREAM, chan, flag, payload }));
+  socket.binary(encode({ type: TYPE.STREAM, chan, flag, payload }));
 }
 
 /** Opens a stream in which our peer reads or writes: the number that it has, and how it ends there. */
@@ -137,12 +137,12 @@ async function open({ player }, socket, weAsk, weDo, size) {
     await player.until('units', { role: ROLE }, (units) => units.length === 1);
     const result = player.ask(command, { role: ROLE, event, plan });
     const { corr, chan } = decode(await socket.take(of(type)));
-    socket.send(encode({ type: TYPE.ACCEPT, corr, chan: CHANNEL, payload: ACCEPTED }));
+    socket.binary(encode({ type: TYPE.ACCEPT, corr, chan: CHANNEL, payload: ACCEPTED }));
     return { chan, result: () => result };
   }
   const payload = Buffer.from(`\x03${JSON.stringify(plan)}`);
   const request = { type, role: ROLE, event, corr: '00', chan: CHANNEL, payload };
-  socket.send(encode(request));
+  socket.binary(encode(request));
   const accepted = decode(await socket.take(of(TYPE.ACCEPT)));
   assert.deepEqual([accepted.corr, accepted.payload], ['00', ACCEPTED]);
   const observation = weDo === 'read' ? 'received' : 'sent';
@@ -158,7 +158,7 @@ async function isAcquainted(table) {
   const [unwanted, wanted] = [await table.listen(), await table.listen()];
   const tell = (address, roles) => {
     const json = { id: randomBytes(16).toString('hex'), address, roles };
-    socket.send(encode({ type: TYPE.ACQUAINT, json }));
+    socket.binary(encode({ type: TYPE.ACQUAINT, json }));
   };
   tell(unwanted.url, ['other']);
   tell(wanted.url, ['other', 'wanted']);
@@ -174,7 +174,7 @@ async function isNotFriendly(table) {
   const { socket } = await meet(await table.dial());
   const listener = await table.listen();
   const json = { id: randomBytes(16).toString('hex'), address: listener.url, roles: ['wanted'] };
-  socket.send(encode({ type: TYPE.ACQUAINT, json }));
+  socket.binary(encode({ type: TYPE.ACQUAINT, json }));
   await echo(socket, '00');
   await echo(socket, '01');
   assert.equal(listener.accepted.length, 0);
@@ -203,7 +203,7 @@ async function closeCodes(table) {
   for (const code of [1000, 1001, 1011, 4000, 4001, 4002, 4003, 4004, 4005, 4006, 4007, 4999]) {
     const { socket } = await meet(await table.dial());
     await player.until('units', {}, (units) => units.length === 1);
-    socket.close(code, 'recorded');
+    socket.closeFrame(code, 'recorded');
     const { code: answered } = await socket.take(({ code: one }) => one !== undefined);
     assert.ok(answered === code || answered === 1000, `it answered ${code} with ${answered}`);
     await player.until('units', {}, (units) => units.length === 0);
@@ -217,7 +217,7 @@ async function redials(table) {
   table.player.ask('connect', { url: listener.url });
   const { socket } = await meet(await listener.accept());
   await table.player.until('units', { role: ROLE }, (units) => units.length === 1);
-  socket.close(4000, 'intentionaly closed');
+  socket.closeFrame(4000, 'intentionaly closed');
   await meet(await listener.accept());
   await table.player.until('units', { role: ROLE }, (units) => units.length === 1);
 }
@@ -226,7 +226,7 @@ async function redials(table) {
 async function noPong(table) {
   await start(table);
   const { socket } = await meet(await table.dial());
-  socket.silent = true;
+  socket.answersPings = false;
   const { code } = await socket.take((one) => one.code !== undefined);
   assert.equal(code, 4001);
 }
@@ -239,7 +239,7 @@ function payloads(vectors) {
     let corr = 0;
     for (const payload of vectors) {
       const request = { type: TYPE.REQUEST, role: ROLE, event: 'echo', corr: number(corr), payload };
-      socket.send(encode(request));
+      socket.binary(encode(request));
       const answer = decode(await socket.take());
       assert.deepEqual([answer.type, answer.corr], [TYPE.RESPONSE, number(corr)]);
       const where = payload.toString('hex', 0, 60);

@@ -61,7 +61,7 @@ class Table {
 
   /** Ends everything; fails when the peer's process had ended by itself. */
   async end() {
-    for (const socket of this.sockets) socket.destroy();
+    for (const socket of this.sockets) socket.close();
     for (const server of this.servers) server.close();
     const { crashed, dead } = this.player;
     if (!dead) await this.player.kill();
