@@ -1,77 +1,70 @@
-//! Every target on its stored corpus, and for a few seconds on mutations of it.
+//! Every target on its stored corpus, each input a test with its name, and on mutations of it.
 //!
-//! `ROLETALK_FUZZ_SEED` repeats a run, `ROLETALK_FUZZ_SECONDS` (for each target, default 2) makes it
-//! longer. `make fuzz` searches much better, this is what needs no special build.
+//! `ROLETALK_FUZZ_SEED` repeats a run, `ROLETALK_FUZZ_RUNS` (for each target) makes it longer. `make
+//! fuzz` searches much better, this is what needs no special build.
 
 use std::{
     fmt::Write,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
+use libtest_mimic::{Arguments, Failed, Trial};
 use roletalk_fuzz::{TARGETS, Target};
 
 const MAX_LEN: usize = 4096;
+/// Mutations of each target: a second or two of work, as much on every machine.
+const RUNS: [(&str, u64); 4] =
+    [("frames", 20_000), ("handshake", 2_000), ("stream", 600), ("websocket", 15_000)];
 
-#[test]
-fn frames() {
-    run("frames");
-}
-
-#[test]
-fn handshake() {
-    run("handshake");
-}
-
-#[test]
-fn stream() {
-    run("stream");
-}
-
-#[test]
-fn websocket() {
-    run("websocket");
-}
-
-fn run(name: &str) {
-    let (_, target) = TARGETS.into_iter().find(|(known, _)| *known == name).unwrap();
-    let corpus = corpus(name);
-    assert!(!corpus.is_empty(), "no corpus for {name}");
-    for (path, input) in &corpus {
-        let stored = path.display();
-        check(target, name, input, &format!("the stored input {stored} fails"));
+fn main() -> ExitCode {
+    let mut trials = Vec::new();
+    for (name, target) in TARGETS {
+        let corpus = corpus(name);
+        assert!(!corpus.is_empty(), "no corpus for {name}");
+        for (path, input) in &corpus {
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            let input = input.clone();
+            trials.push(Trial::test(format!("{name}::{file}"), move || {
+                check(target, name, &input, "this stored input")
+            }));
+        }
+        let mutations = move || mutations(name, target, &corpus);
+        trials.push(Trial::test(format!("{name}::mutations"), mutations));
     }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
 
-    let seed = number("ROLETALK_FUZZ_SEED")
-        .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64);
-    let limit = Duration::from_secs(number("ROLETALK_FUZZ_SECONDS").unwrap_or(2));
-    println!("{name}: {} stored inputs passed, mutating: ROLETALK_FUZZ_SEED={seed}", corpus.len());
+fn mutations(name: &str, target: Target, corpus: &[(PathBuf, Vec<u8>)]) -> Result<(), Failed> {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = number("ROLETALK_FUZZ_SEED").unwrap_or_else(now);
+    let (_, runs) = RUNS.into_iter().find(|(known, _)| *known == name).ok_or("how many runs?")?;
     let mut random = Random(seed);
-    let (begun, mut runs) = (Instant::now(), 0u64);
-    while begun.elapsed() < limit {
-        let input = mutate(&corpus, &mut random);
-        check(target, name, &input, &format!("found after {runs} runs, ROLETALK_FUZZ_SEED={seed}"));
-        runs += 1;
+    for run in 0..number("ROLETALK_FUZZ_RUNS").unwrap_or(runs) {
+        let input = mutate(corpus, &mut random);
+        check(target, name, &input, &format!("run {run} with ROLETALK_FUZZ_SEED={seed}"))?;
     }
-    println!("{name}: {runs} mutations passed");
+    Ok(())
 }
 
 /// Runs the target, and says what to do with an input that fails.
-fn check(target: Target, name: &str, input: &[u8], what: &str) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| target(input))) {
-        let hex = input.iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        });
-        eprintln!(
-            "{name}: {what}. The input:\n{hex}\n\
-             To repeat it, and to keep it for good, give it a name that says what it is:\n\
-             echo {hex} | xxd -r -p > core/fuzz/corpus/{name}/NAME"
-        );
-        std::panic::resume_unwind(panic);
-    }
+fn check(target: Target, name: &str, input: &[u8], what: &str) -> Result<(), Failed> {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(|| target(input))) else { return Ok(()) };
+    let hex = input.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+    let failed = format!(
+        "{text}\n{name}: {what} fails. The input:\n{hex}\n\
+         To repeat it, and to keep it for good, give it a name that says what it is:\n\
+         echo {hex} | xxd -r -p > core/fuzz/corpus/{name}/NAME"
+    );
+    Err(failed.into())
 }
 
 fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {

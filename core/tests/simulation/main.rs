@@ -3,8 +3,8 @@
 //! Nothing here knows of tokio, sockets or clocks: [`world`] holds the time and the network,
 //! [`host`] runs the engine with an application that acts at random, [`script`] models the
 //! originals, and [`ledger`] keeps the promises that must hold. One seed makes a run; see
-//! CONTRIBUTING.md for how to repeat one. `ROLETALK_SIM_SECONDS` makes it go on with new seeds for
-//! that long.
+//! CONTRIBUTING.md for how to repeat one. The number of runs is fixed; `ROLETALK_SIM_SECONDS` makes each
+//! network go on with new seeds for that long.
 
 mod host;
 mod ledger;
@@ -13,8 +13,13 @@ mod script;
 mod trace;
 mod world;
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    panic::AssertUnwindSafe,
+    process::ExitCode,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
+use libtest_mimic::{Arguments, Failed, Trial};
 use roletalk::engine::{Config, Moment};
 
 use host::Host;
@@ -311,19 +316,95 @@ fn run_originals(seed: u64) -> Outcome {
     close(&mut world)
 }
 
-/// Fixed seeds, and one more that nobody has tried; only the given one when there is one.
-fn seeds(fixed: &[u64]) -> Vec<u64> {
-    if let Ok(seed) = std::env::var("ROLETALK_SIM_SEED") {
-        let seed = seed.trim();
-        let parsed = match seed.strip_prefix("0x") {
-            Some(hex) => u64::from_str_radix(hex, 16),
-            None => seed.parse(),
-        };
-        return vec![parsed.expect("ROLETALK_SIM_SEED is a number")];
+/// One of the networks that are simulated.
+#[derive(Clone, Copy)]
+struct Network {
+    name: &'static str,
+    /// Seeds that are always run.
+    seeds: &'static [u64],
+    run: fn(u64) -> Outcome,
+}
+
+const NETWORKS: [Network; 7] = [
+    Network { name: "two_peers", seeds: &[1, 2, 3, 4], run: |seed| run(seed, &PAIR) },
+    Network {
+        name: "two_peers_without_faults",
+        seeds: &[1, 2],
+        run: |seed| run(seed, &Setup { profile: CALM, ..PAIR }),
+    },
+    Network { name: "mesh_of_twenty", seeds: &[1], run: |seed| run(seed, &MESH) },
+    Network {
+        name: "mesh_with_keys",
+        seeds: &[1],
+        run: |seed| run(seed, &few(8, Setup { keys: true, ..MESH })),
+    },
+    Network { name: "crowd_of_three_hundred", seeds: &[1], run: |seed| run(seed, &CROWD) },
+    Network {
+        name: "twins",
+        seeds: &[1, 2],
+        run: |seed| run(seed, &few(4, Setup { twins: true, ..PAIR })),
+    },
+    Network { name: "originals", seeds: &[1, 2], run: run_originals },
+];
+
+impl Network {
+    /// A test for each seed, and one for a seed that nobody has tried; only the given one when there is
+    /// one.
+    fn trials(self) -> Vec<Trial> {
+        if let Some(seed) = given_seed() {
+            return vec![self.trial(seed)];
+        }
+        let mut trials: Vec<_> = self.seeds.iter().map(|seed| self.trial(*seed)).collect();
+        let new = format!("{}::a_new_seed", self.name);
+        trials.push(Trial::test(new, move || self.check(random_seed())));
+        if let Some(seconds) = soak_seconds() {
+            let soak = format!("{}::new_seeds_for_{seconds}_seconds", self.name);
+            trials.push(Trial::test(soak, move || self.soak(Duration::from_secs(seconds))));
+        }
+        trials
     }
-    let mut seeds = fixed.to_vec();
-    seeds.push(random_seed());
-    seeds
+
+    fn trial(self, seed: u64) -> Trial {
+        Trial::test(format!("{}::seed_{seed:#x}", self.name), move || self.check(seed))
+    }
+
+    fn check(self, seed: u64) -> Result<(), Failed> {
+        let run = AssertUnwindSafe(|| (self.run)(seed));
+        std::panic::catch_unwind(run).map(drop).map_err(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+            let Network { name, .. } = self;
+            let repeat =
+                format!("ROLETALK_SIM_SEED={seed:#x} cargo test -p roletalk --test simulation");
+            format!("{text}\nseed {seed:#x}; repeat with {repeat} -- {name}::").into()
+        })
+    }
+
+    fn soak(self, time: Duration) -> Result<(), Failed> {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            let (seed, begun) = (random_seed(), Instant::now());
+            println!("{}: seed {seed:#x}", self.name);
+            self.check(seed)?;
+            println!("{}: seed {seed:#x} took {:?}", self.name, begun.elapsed());
+        }
+        Ok(())
+    }
+}
+
+fn given_seed() -> Option<u64> {
+    let seed = std::env::var("ROLETALK_SIM_SEED").ok()?;
+    let seed = seed.trim();
+    let parsed = match seed.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => seed.parse(),
+    };
+    Some(parsed.expect("ROLETALK_SIM_SEED is a number"))
+}
+
+fn soak_seconds() -> Option<u64> {
+    let seconds = std::env::var("ROLETALK_SIM_SECONDS").ok()?;
+    Some(seconds.trim().parse().expect("ROLETALK_SIM_SECONDS is a number"))
 }
 
 fn random_seed() -> u64 {
@@ -331,62 +412,12 @@ fn random_seed() -> u64 {
     Rng::new(time.as_nanos() as u64).next()
 }
 
-fn run_all(name: &str, fixed: &[u64], run: impl Fn(u64) -> Outcome) {
-    let one = |seed: u64| {
-        let start = Instant::now();
-        println!(
-            "{name}: seed {seed:#x}; repeat with ROLETALK_SIM_SEED={seed:#x} cargo test -p roletalk --test simulation {name}"
-        );
-        let outcome = run(seed);
-        println!("{name}: {:?}, {outcome:?}", start.elapsed());
-    };
-    seeds(fixed).into_iter().for_each(one);
-    let seconds = std::env::var("ROLETALK_SIM_SECONDS").ok().and_then(|s| s.parse().ok());
-    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(0));
-    while Instant::now() < end {
-        one(random_seed());
-    }
-}
-
-#[test]
-fn two_peers() {
-    run_all("two_peers", &[1, 2, 3, 4], |seed| run(seed, &PAIR));
-}
-
-#[test]
-fn two_peers_without_faults() {
-    run_all("two_peers_without_faults", &[1, 2], |seed| {
-        run(seed, &Setup { profile: CALM, ..PAIR })
-    });
-}
-
-#[test]
-fn mesh_of_twenty() {
-    run_all("mesh_of_twenty", &[1], |seed| run(seed, &MESH));
-}
-
-#[test]
-fn mesh_with_keys() {
-    run_all("mesh_with_keys", &[1], |seed| run(seed, &few(8, Setup { keys: true, ..MESH })));
-}
-
-#[test]
-fn crowd_of_three_hundred() {
-    run_all("crowd_of_three_hundred", &[1], |seed| run(seed, &CROWD));
-}
-
-#[test]
-fn twins() {
-    run_all("twins", &[1, 2], |seed| run(seed, &few(4, Setup { twins: true, ..PAIR })));
-}
-
-#[test]
-fn originals() {
-    run_all("originals", &[1, 2], run_originals);
-}
-
-#[test]
-fn the_same_seed_gives_the_same_events() {
-    let setup = few(6, Setup { keys: true, acting: 5 * SECOND, ..MESH });
-    assert_eq!(run(7, &setup), run(7, &setup));
+fn main() -> ExitCode {
+    let mut trials: Vec<_> = NETWORKS.into_iter().flat_map(Network::trials).collect();
+    trials.push(Trial::test("the_same_seed_gives_the_same_events", || {
+        let setup = few(6, Setup { keys: true, acting: 5 * SECOND, ..MESH });
+        assert_eq!(run(7, &setup), run(7, &setup));
+        Ok(())
+    }));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
