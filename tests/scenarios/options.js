@@ -8,7 +8,7 @@ const { parseArgs } = require('node:util');
 const JOBS = 4;
 
 const USAGE = `options:
-  --long      also what takes up to a minute: heartbeats, a stopped process
+  --long      also what takes up to a minute: heartbeats, stopped processes, silent connections
   --all       every scenario for every pair of implementations
   --jobs N    how much runs at a time (default: ${JOBS})
   --list      print the names, and run nothing
