@@ -14,7 +14,14 @@ const path = require('node:path');
 function makeCertificates(names) {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'roletalk-certificates-'));
   const file = (name) => path.join(directory, name);
-  const openssl = (...args) => execFileSync('openssl', args, { cwd: directory, stdio: 'pipe' });
+  const openssl = (...args) => {
+    try {
+      execFileSync('openssl', args, { cwd: directory, stdio: 'pipe' });
+    } catch (error) {
+      if (error.code !== 'ENOENT') throw error;
+      throw new Error('the program openssl is needed to make certificates for the tests of TLS: install it');
+    }
+  };
   const request = (name, ...args) =>
     openssl('req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-subj', `/CN=${name}`,
       '-keyout', `${name}.key`, ...args);
