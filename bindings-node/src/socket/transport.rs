@@ -250,7 +250,13 @@ impl Wire {
 
     /// Keeps what is wrong with the connection for the loop, which finds it when it reads or flushes.
     fn note<T>(&mut self, done: io::Result<T>) -> Option<T> {
-        done.map_err(|error| drop(self.failed.get_or_insert(error))).ok()
+        match done {
+            Ok(done) => Some(done),
+            Err(error) => {
+                self.failed.get_or_insert(error);
+                None
+            }
+        }
     }
 
     /// Writes as much as there is and as goes. Returns whether that was anything.
