@@ -1,6 +1,7 @@
 'use strict';
 
 const { within } = require('../scenarios/deadline');
+const { required } = require('../scenarios/options');
 const { Stage } = require('../scenarios/stage');
 const { Mesh } = require('./mesh');
 const { Screen } = require('./screen');
@@ -24,9 +25,11 @@ const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 };
  */
 async function perform({ present, absent }) {
   const screen = new Screen();
-  for (const { name, reason } of absent) screen.say(`There is no process in ${LANGUAGES[name]}: ${reason}`);
-  if (present.length === 0) {
-    screen.say('No player is here: make players');
+  for (const { name, reason } of absent) screen.say(`Left out: ${LANGUAGES[name]}, ${reason}`);
+  const missing = absent.filter(({ name }) => required().includes(name));
+  if (present.length === 0 || missing.length > 0) {
+    const names = missing.map(({ name }) => LANGUAGES[name]).join(', ');
+    screen.end(names ? `REQUIRE asks for ${names}` : 'there is no player at all: make players');
     process.exitCode = 1;
     return;
   }
