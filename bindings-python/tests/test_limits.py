@@ -96,7 +96,7 @@ async def test_what_handlers_hold_is_bounded(connect: Connect) -> None:
 
     destination = await pair.destination()
     flood = [destination.request("wait", bytes(60_000)) for _ in range(50)]
-    # Reading stops behind the second one, for a moment; then all is rejected that has come.
+    # The others wait for the first two. As none ends, those that have come are rejected after a second.
     outcomes = asyncio.gather(*flood[2:], return_exceptions=True)
     refused = await asyncio.wait_for(outcomes, LIMIT)
     assert {type(error) for error in refused} == {roletalk.RejectedError}
@@ -124,6 +124,20 @@ async def test_reading_goes_on_when_handlers_let_go(connect: Connect) -> None:
     assert await asyncio.gather(*flood) == [90_000] * 100
     # Of the 9 MB, one read has at most 256 KiB, and the guard reads 1 MiB while the loop is slow.
     assert 90_000 < max(most) < 2_000_000
+
+
+async def test_handlers_that_take_their_time_lose_nothing(connect: Connect) -> None:
+    pair = await connect(worker={"limits": roletalk.Limits(running_handlers=1)})
+
+    @pair.role().on_request("work")
+    async def work(ctx: Context) -> Any:
+        # Together for longer than the others would wait, were it not for those that end.
+        await asyncio.sleep(0.2)
+        return ctx.data
+
+    destination = await pair.destination()
+    answers = [destination.request("work", n, timeout=LIMIT) for n in range(7)]
+    assert await asyncio.gather(*answers) == list(range(7))
 
 
 @pytest.mark.parametrize("mode", ["task", "inline", "pool"])
