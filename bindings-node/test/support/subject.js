@@ -36,19 +36,51 @@ function packageRoot(file) {
   return directory;
 }
 
+// A test may have a clock of its own.
+const { setTimeout, clearTimeout } = globalThis;
+
+/** Tests that run now. */
+let running = 0;
+/** Ends a file whose tests are over, and which does not end by itself. */
+let watchdog;
+
+function begin() {
+  running++;
+  clearTimeout(watchdog);
+}
+
+function end() {
+  if (--running > 0) return;
+  const giveUp = () => {
+    console.error(`the tests are over, and something still keeps ${process.argv[1]} alive`);
+    process.exit(1);
+  };
+  watchdog = setTimeout(giveUp, LIMIT_MS).unref();
+}
+
+/** Waits for what should not take long, and fails when it does. */
+async function soon(promise, otherwise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    // It keeps the process alive, too: reconnect timers do not, not even while a test waits for them.
+    timer = setTimeout(() => reject(new Error(otherwise)), LIMIT_MS);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 function define(name, options, run) {
-  test(name, { timeout: LIMIT_MS, ...options }, async (t) => {
+  test(name, options, async (t) => {
+    begin();
     const network = new Network({ roletalk, subject });
-    // Reconnect timers keep no process alive, not even one that waits for them.
-    const awake = setInterval(() => {}, LIMIT_MS);
-    t.after(
-      async () => {
-        await network.close();
-        clearInterval(awake);
-      },
-      { timeout: LIMIT_MS },
-    );
-    await run(network, t);
+    try {
+      await soon(run(network, t), `not over in ${LIMIT_MS} ms`);
+    } finally {
+      await soon(network.close(), `peers, programs or connections of the test do not close in ${LIMIT_MS} ms`).finally(end);
+    }
   });
 }
 
