@@ -228,6 +228,7 @@ async function isStopped(stage) {
   const traffic = new Traffic(client);
   await areServed([lost, kept]);
   lost.stop();
+  traffic.isEnough();
   await happens(client, 'unit-closed', ({ unit }) => unit === 'lost');
   await isLost(stage, client, gone);
   await isServedBy(client, 'kept');
@@ -249,8 +250,11 @@ async function isStopped(stage) {
 async function goesSilent(stage) {
   const { proxy, both, traffics } = await flows(stage);
   proxy.stopReading('client', 'server');
+  for (const traffic of traffics) traffic.isEnough();
   await stage.until('to be dialed again', proxy, 'accepted', () => proxy.accepted > 1);
+  traffics.push(...both.map((player) => new Traffic(player)));
   await areServed(both);
+  for (const traffic of traffics) traffic.isEnough();
   for (const player of both) {
     await player.until('stats', {}, ([unit]) => unit?.connections === 1);
   }

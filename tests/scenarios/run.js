@@ -3,7 +3,7 @@
 const { Stage } = require('./stage');
 
 /** Milliseconds that a single wait may take: only there to fail, on a busy machine too. */
-const LIMIT = 60_000;
+const LIMIT = 120_000;
 /** The same where we know that it is in vain. A busy machine cannot make such a cell fail by it. */
 const LIMIT_OF_DEVIATION = 2_000;
 /** How many of those that mostly wait run at a time. */

@@ -27,7 +27,7 @@ function take(count) {
   return numbers - count;
 }
 
-/** What one player asks, from now on until `end`. */
+/** What one player asks, from now on until `isEnough` or `end`. */
 class Traffic {
   constructor(player, { size = 0, inFlight = IN_FLIGHT } = {}) {
     this.player = player;
@@ -68,6 +68,11 @@ class Traffic {
       this.errors[kind] = (this.errors[kind] ?? 0) + count;
     }
     return failed.length;
+  }
+
+  /** Asks no more than it has to: while heartbeats are waited for, the machine has other things to do. */
+  isEnough() {
+    this.over = true;
   }
 
   /** Lets it finish, and compares with what these have handled, those that have died among them. */
