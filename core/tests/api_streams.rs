@@ -166,16 +166,14 @@ async fn a_slow_reader_holds_the_writer_back() {
     let (mut stream, _) = pair.to.writable("up", ()).await.unwrap();
     let mut sent = 0;
     let piece = vec![1u8; 1000];
-    loop {
-        let stalled =
-            tokio::time::timeout(std::time::Duration::from_millis(200), stream.write(&piece));
-        match stalled.await {
-            Ok(n) => sent += n.unwrap(),
-            Err(_) => break,
-        }
+    while sent < WINDOW {
+        sent += within("the window", stream.write(&piece)).await.unwrap();
     }
     assert_eq!(sent, WINDOW);
     until("an empty queue", || pair.client.stats().queued == 0).await;
+    // All of it has arrived, and whatever it might have caused has come back.
+    pair.to.request("echo", ()).await.unwrap();
+    assert!(futures_util::poll!(std::pin::pin!(stream.write(&piece))).is_pending());
     go.notify_one();
     within("room", stream.write_all(&vec![1u8; WINDOW])).await.unwrap();
     within("the end", stream.shutdown()).await.unwrap();

@@ -61,6 +61,14 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) -> impl Future<Out
     }
 }
 
+/// Lets the clock go on, for what is to run out of time. Real time takes no part in that, so that
+/// everything before it may have a limit that no machine is too slow for.
+pub async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 /// A subscription that remembers what it has seen.
 pub struct Watch {
     events: Events,
