@@ -230,6 +230,10 @@ async function isStopped(stage) {
   lost.stop();
   traffic.isEnough();
   await happens(client, 'unit-closed', ({ unit }) => unit === 'lost');
+  // Not every package tells why.
+  if (client.implementation.abilities.includes('closings')) {
+    await happens(client, 'connection-closed', ({ kind }) => kind === 'HEARTBEAT_TIMEOUT');
+  }
   await isLost(stage, client, gone);
   await isServedBy(client, 'kept');
   lost.resume();
