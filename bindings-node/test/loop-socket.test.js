@@ -8,7 +8,7 @@ const assert = require('node:assert/strict');
 const { once } = require('node:events');
 const http = require('node:http');
 const { Worker } = require('node:worker_threads');
-const { HOST, until } = require('./support/network');
+const { HOST, lossOf, until } = require('./support/network');
 const { RawConnection, FRAME, OPCODE } = require('./support/raw');
 const { beyond, subject } = require('./support/subject');
 
@@ -253,7 +253,8 @@ if (process.platform === 'linux') {
         const joined = once(peer, 'unit');
         const { ws } = await dialer.connect('ws://${HOST}:' + peer._port, { permanent: false });
         const [unit] = await joined;
-        const gone = Promise.all([ws, ...unit._sockets].map((socket) => once(socket, 'close')));
+        const ended = (socket) => new Promise((resolve) => socket.on('error', () => {}).on('close', resolve));
+        const gone = Promise.all([ws, ...unit._sockets].map(ended));
         if (n % 2) ws.terminate(); else ws.close();
         await gone;
       };
@@ -307,7 +308,6 @@ beyond('a connection that is reset while nothing is read from it is closed', asy
   const { listener, raw, unit } = await served(network);
   const [ws] = unit._sockets;
   const closed = new Promise((resolve) => ws.on('close', (...args) => resolve(args)));
-  ws.on('error', () => {});
   // Who sends pings and does not read the pongs is not read any more in the end.
   raw.socket.pause();
   const ping = Buffer.concat([Buffer.from([0x89, 0xfd, 0, 0, 0, 0]), Buffer.alloc(125)]);
@@ -385,7 +385,7 @@ beyond('a process that is killed is told of at once', async (network) => {
     env: { ADDRESS: network.address(listener) },
   });
   const [unit] = await once(listener, 'unit');
-  const closed = once([...unit._sockets][0], 'close');
+  const closed = lossOf([...unit._sockets][0]);
   program.kill();
   assert.deepEqual(await closed, [1006, '']);
 });

@@ -4,7 +4,7 @@
 
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
-const { until } = require('./support/network');
+const { lossOf, until } = require('./support/network');
 const { check } = require('./support/subject');
 
 /** A dialer with two connections to a listener that serves `role`. */
@@ -64,7 +64,7 @@ check('a waiting request is answered over the connection that is left', async (n
   const cb = await asked;
   // Whichever carried it: the listener has lost the first, and only then it answers.
   const [remote] = dialerUnit._sockets;
-  const lost = once(remote, 'close');
+  const lost = lossOf(remote);
   sockets[0].terminate();
   await lost;
   cb(null, 'answered');

@@ -146,8 +146,20 @@ async function until(condition) {
   while (!(await condition())) await delay(5);
 }
 
+/**
+ * Waits for the end of a connection, whose other side is gone without a word: as the system tells of
+ * that when it had not read everything, an error may come before.
+ * @returns {Promise<[number, Buffer | string]>} code and reason
+ */
+function lossOf(ws) {
+  return new Promise((resolve) => {
+    ws.on('error', () => {});
+    ws.on('close', (...args) => resolve(args));
+  });
+}
+
 function addressOf(port, path = '') {
   return `ws://${HOST}:${port}${path}`;
 }
 
-module.exports = { Network, HOST, addressOf, until };
+module.exports = { Network, HOST, addressOf, lossOf, until };
