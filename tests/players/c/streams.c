@@ -66,7 +66,7 @@ static stream *add_stream(uint64_t id, bool writes, rt_string plan_text) {
     made->reader_breaks = json_is(breaks, "reader");
     made->writer_breaks = json_is(breaks, "writer");
     // That of a payload that is no plan.
-    made->size = json_count(json_member(plan, "size"), 1 << 24);
+    made->size = json_count(json_member(plan, "size"), 1 << 22);
     made->piece = json_count(json_member(plan, "piece"), 1 << 16);
     made->pauses = json_is_true(json_member(plan, "pauses"));
     pthread_mutex_lock(&mutex);

@@ -268,7 +268,7 @@ function serve(role) {
 }
 
 function planOf({ type, data }) {
-  return type === 'string' ? JSON.parse(data) : { tag: '', size: 1 << 24, piece: 1 << 16 };
+  return type === 'string' ? JSON.parse(data) : { tag: '', size: 1 << 22, piece: 1 << 16 };
 }
 
 /** Reports how a stream of a handler has ended. */

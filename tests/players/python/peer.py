@@ -365,7 +365,7 @@ def camel_case(name: str) -> str:
 
 
 def plan_of(ctx: Context) -> Any:
-    return json.loads(ctx.data) if isinstance(ctx.data, str) else {"tag": "", "size": 1 << 24, "piece": 1 << 16}
+    return json.loads(ctx.data) if isinstance(ctx.data, str) else {"tag": "", "size": 1 << 22, "piece": 1 << 16}
 
 
 def seconds(millis: Any) -> Any:

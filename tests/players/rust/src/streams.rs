@@ -37,7 +37,7 @@ impl Default for Plan {
         let tag = String::new();
         Plan {
             tag,
-            size: 1 << 24,
+            size: 1 << 22,
             piece: 1 << 16,
             breaks: None,
             reason: String::new(),
