@@ -91,7 +91,8 @@ static void can_read(void *user_data) {
     static char buffer[4 * PIECE];
     size_t len;
     int32_t status;
-    while ((status = rt_readable_read(*stream, buffer, sizeof buffer, 0, &len)) == RT_OK && len > 0) {
+    while ((status = rt_readable_read(*stream, buffer, sizeof buffer, 0, &len)) == RT_OK &&
+           len > 0) {
     }
     if (status == RT_WOULD_BLOCK) {
         rt_ready_handler handler = {.call = can_read, .user_data = stream};
@@ -186,7 +187,8 @@ static void wait_for_all(work *w) {
 
 static void report(const work *w, uint64_t p50, uint64_t p99) {
     printf("%llu %llu %llu %llu\n", (unsigned long long)w->count,
-           (unsigned long long)(now() - w->start), (unsigned long long)p50, (unsigned long long)p99);
+           (unsigned long long)(now() - w->start), (unsigned long long)p50,
+           (unsigned long long)p99);
 }
 
 static void ask(work *w, void (*on_answer)(void *, const rt_reply *)) {

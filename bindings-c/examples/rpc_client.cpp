@@ -19,9 +19,8 @@ int main(int argc, char **argv) try {
     for (int i = 0; i < 100; i++) {
         auto promise = std::make_shared<std::promise<roletalk::Reply>>();
         replies.push_back(promise->get_future());
-        echo.request_async("say", i, [promise](roletalk::Reply reply) {
-            promise->set_value(std::move(reply));
-        });
+        echo.request_async(
+            "say", i, [promise](roletalk::Reply reply) { promise->set_value(std::move(reply)); });
     }
     int64_t sum = 0;
     for (auto &reply : replies) sum += reply.get().value().as_int64();

@@ -15,7 +15,8 @@ int main(int argc, char **argv) {
     MUST(rt_peer_connect(peer, text(argv[1]), NULL, NULL));
     MUST(rt_peer_destination(peer, RT_STR("store"), &store));
     MUST(rt_destination_ready(store, 10000));
-    MUST(rt_destination_writable(store, RT_STR("upload"), rt_text(text(argv[2])), NULL, &stream, NULL));
+    MUST(rt_destination_writable(store, RT_STR("upload"), rt_text(text(argv[2])), NULL, &stream,
+                                 NULL));
     static char piece[64 << 10];
     size_t len, total = 0;
     while ((len = fread(piece, 1, sizeof piece, file)) > 0) {

@@ -55,11 +55,11 @@ static void never_info(void *user_data, const rt_unit_info *info) {
 #define never_rt_writable_handler never_writable
 
 /* One call that takes a closure: it fails, and drop is called all the same. */
-#define EXPECT_DROP(status, call)                                                                   \
-    do {                                                                                            \
-        long before_ = counted(&drops);                                                             \
-        EXPECT(status, call);                                                                       \
-        wait_count(&drops, before_ + 1);                                                            \
+#define EXPECT_DROP(status, call)                                                                  \
+    do {                                                                                           \
+        long before_ = counted(&drops);                                                            \
+        EXPECT(status, call);                                                                      \
+        wait_count(&drops, before_ + 1);                                                           \
     } while (0)
 
 /* All functions that take handles, with a number that is none. */
@@ -140,8 +140,10 @@ static void wrong_handles(uint64_t id) {
     EXPECT_DROP(bad, rt_destination_survey_async(to, s, d, NULL, DROPPED(rt_reply_handler), NULL));
     EXPECT(bad, rt_destination_readable(to, s, d, NULL, &readable, NULL));
     EXPECT(bad, rt_destination_writable(to, s, d, NULL, &writable, NULL));
-    EXPECT_DROP(bad, rt_destination_readable_async(to, s, d, NULL, DROPPED(rt_readable_handler), NULL));
-    EXPECT_DROP(bad, rt_destination_writable_async(to, s, d, NULL, DROPPED(rt_writable_handler), NULL));
+    EXPECT_DROP(bad,
+                rt_destination_readable_async(to, s, d, NULL, DROPPED(rt_readable_handler), NULL));
+    EXPECT_DROP(bad,
+                rt_destination_writable_async(to, s, d, NULL, DROPPED(rt_writable_handler), NULL));
     EXPECT(bad, rt_answer_view(answer, &reply));
     EXPECT(bad, rt_answer_unit(answer, &unit));
     EXPECT(bad, rt_answer_free(answer));
@@ -281,7 +283,8 @@ static void wrong_values(void) {
     EXPECT_DROP(bad, rt_role_handle(p.role, 0, s, DROPPED(rt_incoming_handler)));
     EXPECT_DROP(bad, rt_role_handle(p.role, RT_REQUEST, s,
                                     handler_rt_incoming_handler(NULL, &drops, count_drop)));
-    EXPECT_DROP(bad, rt_peer_layer(p.server, handler_rt_incoming_handler(NULL, &drops, count_drop)));
+    EXPECT_DROP(bad,
+                rt_peer_layer(p.server, handler_rt_incoming_handler(NULL, &drops, count_drop)));
     EXPECT(bad, rt_role_is_active(p.role, NULL));
 
     rt_send_options send;
@@ -296,9 +299,11 @@ static void wrong_values(void) {
     send.unit.id = 0;
     send.timeout_ms = -1;
     EXPECT(bad, rt_destination_request(p.to, s, d, &send, NULL));
-    EXPECT_DROP(bad, rt_destination_request_async(p.to, s, d, &send, DROPPED(rt_reply_handler), NULL));
-    EXPECT_DROP(bad, rt_destination_request_async(
-                         p.to, s, d, NULL, handler_rt_reply_handler(NULL, &drops, count_drop), NULL));
+    EXPECT_DROP(bad,
+                rt_destination_request_async(p.to, s, d, &send, DROPPED(rt_reply_handler), NULL));
+    EXPECT_DROP(bad,
+                rt_destination_request_async(
+                    p.to, s, d, NULL, handler_rt_reply_handler(NULL, &drops, count_drop), NULL));
     EXPECT(bad, rt_destination_survey(p.to, s, d, NULL, NULL));
     EXPECT(bad, rt_destination_survey(p.to, s, d, &send, &survey));
     EXPECT(bad, rt_destination_readable(p.to, s, d, NULL, NULL, NULL));
@@ -310,7 +315,8 @@ static void wrong_values(void) {
                                                    DROPPED(rt_readable_handler), NULL));
     EXPECT_DROP(bad, rt_destination_writable_async(p.to, null, d, NULL,
                                                    DROPPED(rt_writable_handler), NULL));
-    EXPECT_DROP(bad, rt_destination_survey_async(p.to, null, d, NULL, DROPPED(rt_reply_handler), NULL));
+    EXPECT_DROP(bad,
+                rt_destination_survey_async(p.to, null, d, NULL, DROPPED(rt_reply_handler), NULL));
     static char long_name[70000];
     memset(long_name, 'x', sizeof long_name);
     EXPECT(bad, rt_destination_send(p.to, rt_string_of(long_name, sizeof long_name), d, NULL));

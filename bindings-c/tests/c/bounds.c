@@ -81,7 +81,8 @@ static void room(int32_t callbacks) {
     sender s;
     sender_init(&s, p.to);
     send_as_room_comes(&s, send_some);
-    while (callbacks == RT_CALLBACKS_POLL && counted(&s.done) == 0) OK(rt_poll(p.client, 1000, NULL));
+    while (callbacks == RT_CALLBACKS_POLL && counted(&s.done) == 0)
+        OK(rt_poll(p.client, 1000, NULL));
     wait_count(&s.done, 1);
     wait_count(&arrived, MESSAGES);
     /* While such a callback runs, nothing is written. */
@@ -300,7 +301,8 @@ static void unheard(int32_t callbacks) {
     CHECK(held >= HELD && held <= 2 * HELD);
     CHECK((long)stats.messages_dropped == 10 * HELD - held && stats.requests_shed == 1);
     pthread_mutex_unlock(&b.busy);
-    while (callbacks == RT_CALLBACKS_POLL && counted(&arrived) < held) OK(rt_poll(p.server, 1000, NULL));
+    while (callbacks == RT_CALLBACKS_POLL && counted(&arrived) < held)
+        OK(rt_poll(p.server, 1000, NULL));
     wait_count(&arrived, held);
     OK(rt_unit_free(unit));
     close_pair(&p);

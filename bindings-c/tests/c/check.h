@@ -14,29 +14,29 @@
 /* Longer than anything takes, also under valgrind. Only there to fail. */
 #define LIMIT_S 120
 
-#define FAIL(...)                                                                                   \
+#define FAIL(...)                                                                                  \
     do {                                                                                           \
-        fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                             \
-        fprintf(stderr, __VA_ARGS__);                                                               \
-        fprintf(stderr, "\n");                                                                      \
-        abort();                                                                                    \
+        fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                            \
+        fprintf(stderr, __VA_ARGS__);                                                              \
+        fprintf(stderr, "\n");                                                                     \
+        abort();                                                                                   \
     } while (0)
 
-#define CHECK(condition)                                                                            \
-    do {                                                                                            \
-        if (!(condition)) FAIL("%s", #condition);                                                   \
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) FAIL("%s", #condition);                                                  \
     } while (0)
 
 /* A call that is to give this status. */
-#define EXPECT(expected, call)                                                                      \
-    do {                                                                                            \
-        int32_t status_ = (call);                                                                   \
-        if (status_ != (expected)) {                                                                \
-            rt_string is_ = rt_status_name(status_), should_ = rt_status_name(expected);            \
-            rt_string why_ = rt_last_error();                                                       \
-            FAIL("%s: %.*s instead of %.*s: %.*s", #call, RT_ARG(is_), RT_ARG(should_),             \
-                 RT_ARG(why_));                                                                     \
-        }                                                                                           \
+#define EXPECT(expected, call)                                                                     \
+    do {                                                                                           \
+        int32_t status_ = (call);                                                                  \
+        if (status_ != (expected)) {                                                               \
+            rt_string is_ = rt_status_name(status_), should_ = rt_status_name(expected);           \
+            rt_string why_ = rt_last_error();                                                      \
+            FAIL("%s: %.*s instead of %.*s: %.*s", #call, RT_ARG(is_), RT_ARG(should_),            \
+                 RT_ARG(why_));                                                                    \
+        }                                                                                          \
     } while (0)
 
 #define OK(call) EXPECT(RT_OK, call)
@@ -44,13 +44,13 @@
 /* A callback without drop. */
 #define HANDLER(type, function, data) handler_##type(function, data, NULL)
 
-#define DEFINE_HANDLER(type, function_type)                                                         \
-    static inline type handler_##type(function_type, void *user_data, void (*drop)(void *)) {       \
-        type handler;                                                                               \
-        handler.call = call;                                                                        \
-        handler.user_data = user_data;                                                              \
-        handler.drop = drop;                                                                        \
-        return handler;                                                                             \
+#define DEFINE_HANDLER(type, function_type)                                                        \
+    static inline type handler_##type(function_type, void *user_data, void (*drop)(void *)) {      \
+        type handler;                                                                              \
+        handler.call = call;                                                                       \
+        handler.user_data = user_data;                                                             \
+        handler.drop = drop;                                                                       \
+        return handler;                                                                            \
     }
 
 DEFINE_HANDLER(rt_incoming_handler, void (*call)(void *, const rt_incoming *))
@@ -114,7 +114,8 @@ static inline void count_drop(void *user_data) {
 }
 
 static inline int is(rt_string string, const char *text) {
-    return string.len == strlen(text) && (string.len == 0 || memcmp(string.data, text, string.len) == 0);
+    return string.len == strlen(text) &&
+           (string.len == 0 || memcmp(string.data, text, string.len) == 0);
 }
 
 static inline int data_is(rt_data data, int32_t kind, const char *bytes) {
@@ -186,7 +187,8 @@ static inline void close_pair(pair *p) {
 
 static inline void handle(pair *p, int32_t kind, const char *event,
                           void (*call)(void *, const rt_incoming *), void *user_data) {
-    OK(rt_role_handle(p->role, kind, str(event), handler_rt_incoming_handler(call, user_data, NULL)));
+    OK(rt_role_handle(p->role, kind, str(event),
+                      handler_rt_incoming_handler(call, user_data, NULL)));
 }
 
 #endif

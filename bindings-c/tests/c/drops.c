@@ -71,10 +71,10 @@ static void expect_drop_at(int calls, int line) {
 }
 
 #define DROPPED(calls) expect_drop_at(calls, __LINE__)
-#define FAILS(status, call)                                                                         \
-    do {                                                                                            \
-        EXPECT(status, call);                                                                       \
-        DROPPED(0);                                                                                 \
+#define FAILS(status, call)                                                                        \
+    do {                                                                                           \
+        EXPECT(status, call);                                                                      \
+        DROPPED(0);                                                                                \
     } while (0)
 
 static void on_incoming(void *user_data, const rt_incoming *in) {
@@ -196,8 +196,7 @@ static void others(pair *p) {
           rt_role_handle(p->role, 99, s, GIVE(rt_incoming_handler, on_incoming)));
     FAILS(RT_INVALID_ARGUMENT,
           rt_role_handle(p->role, RT_MESSAGE, null, GIVE(rt_incoming_handler, on_incoming)));
-    FAILS(RT_INVALID_ARGUMENT,
-          rt_role_handle(p->role, RT_MESSAGE, s, NONE(rt_incoming_handler)));
+    FAILS(RT_INVALID_ARGUMENT, rt_role_handle(p->role, RT_MESSAGE, s, NONE(rt_incoming_handler)));
 
     FAILS(RT_INVALID_HANDLE, rt_peer_on_event(no_peer, GIVE(rt_event_handler, on_event), NULL));
     FAILS(RT_INVALID_ARGUMENT, rt_peer_on_event(p->client, NONE(rt_event_handler), NULL));
@@ -207,12 +206,12 @@ static void others(pair *p) {
     const rt_string address = RT_STR("ws://127.0.0.1:1");
     rt_connect_options options;
     memset(&options, 0, sizeof options);
-    FAILS(RT_INVALID_HANDLE, rt_peer_connect_async(no_peer, address, NULL,
-                                                   GIVE(rt_reply_handler, on_reply), NULL));
+    FAILS(RT_INVALID_HANDLE,
+          rt_peer_connect_async(no_peer, address, NULL, GIVE(rt_reply_handler, on_reply), NULL));
     FAILS(RT_INVALID_ARGUMENT,
           rt_peer_connect_async(p->client, address, NULL, NONE(rt_reply_handler), NULL));
-    FAILS(RT_INVALID_ARGUMENT, rt_peer_connect_async(p->client, null, NULL,
-                                                     GIVE(rt_reply_handler, on_reply), NULL));
+    FAILS(RT_INVALID_ARGUMENT,
+          rt_peer_connect_async(p->client, null, NULL, GIVE(rt_reply_handler, on_reply), NULL));
     FAILS(RT_INVALID_ARGUMENT, rt_peer_connect_async(p->client, RT_STR("nonsense"), NULL,
                                                      GIVE(rt_reply_handler, on_reply), NULL));
     FAILS(RT_INVALID_ARGUMENT, rt_peer_connect_async(p->client, address, NULL,
@@ -226,10 +225,8 @@ static void others(pair *p) {
 
     FAILS(RT_INVALID_HANDLE,
           rt_context_on_outcome(no_context, GIVE(rt_outcome_handler, on_outcome)));
-    FAILS(RT_INVALID_HANDLE,
-          rt_readable_on_ready(no_readable, GIVE(rt_ready_handler, called)));
-    FAILS(RT_INVALID_HANDLE,
-          rt_writable_on_ready(no_writable, GIVE(rt_ready_handler, called)));
+    FAILS(RT_INVALID_HANDLE, rt_readable_on_ready(no_readable, GIVE(rt_ready_handler, called)));
+    FAILS(RT_INVALID_HANDLE, rt_writable_on_ready(no_writable, GIVE(rt_ready_handler, called)));
     FAILS(RT_INVALID_ARGUMENT, rt_log(99, GIVE(rt_log_handler, on_record)));
 
     rt_destination no_destination = {0};
@@ -238,8 +235,7 @@ static void others(pair *p) {
     FAILS(RT_INVALID_HANDLE,
           rt_destination_on_room(no_destination, NULL, GIVE(rt_ready_handler, called)));
     FAILS(RT_INVALID_ARGUMENT, rt_destination_on_room(p->to, NULL, NONE(rt_ready_handler)));
-    FAILS(RT_INVALID_ARGUMENT,
-          rt_destination_on_room(p->to, &to, GIVE(rt_ready_handler, called)));
+    FAILS(RT_INVALID_ARGUMENT, rt_destination_on_room(p->to, &to, GIVE(rt_ready_handler, called)));
     to.struct_size = sizeof to;
     to.unit.id = 12345;
     FAILS(RT_INVALID_HANDLE, rt_destination_on_room(p->to, &to, GIVE(rt_ready_handler, called)));
@@ -283,7 +279,8 @@ static void echo(void *user_data, const rt_incoming *in) {
 static void look(void *user_data, const rt_incoming *in) {
     (void)user_data;
     EXPECT(RT_INVALID_ARGUMENT,
-           rt_context_on_outcome(in->context, handler_rt_outcome_handler(NULL, new_ticket(), dropped)));
+           rt_context_on_outcome(in->context,
+                                 handler_rt_outcome_handler(NULL, new_ticket(), dropped)));
     OK(rt_context_on_outcome(in->context,
                              handler_rt_outcome_handler(on_outcome, new_ticket(), dropped)));
 }
@@ -298,7 +295,8 @@ static void keep(void *user_data, const rt_incoming *in) {
 /* What is called, and then dropped, in the end. */
 static void good(pair *p) {
     for (int how = 0; how < ASKS; how++) {
-        const rt_string events[] = {RT_STR("echo"), RT_STR("echo"), RT_STR("load"), RT_STR("store")};
+        const rt_string events[] = {RT_STR("echo"), RT_STR("echo"), RT_STR("load"),
+                                    RT_STR("store")};
         OK(ask(how, p->to, events[how], rt_null(), NULL, 1, NULL));
         DROPPED(1);
         /* Rejected: there is no such handler. */

@@ -336,7 +336,8 @@ static void own_server(void) {
     rt_operation operation;
     rt_reply_handler handler;
     memset(&handler, 0, sizeof handler);
-    EXPECT(RT_INVALID_ARGUMENT, rt_peer_connect_async(p.client, str(url), NULL, handler, &operation));
+    EXPECT(RT_INVALID_ARGUMENT,
+           rt_peer_connect_async(p.client, str(url), NULL, handler, &operation));
     handler = handler_rt_reply_handler(connected, &calls, count_drop);
     OK(rt_peer_connect_async(p.client, str(url), NULL, handler, NULL));
     int fd = accept(listening, NULL, NULL);
@@ -453,7 +454,8 @@ static void killed_unit(const char *program) {
     static char bytes[64 << 10];
     int32_t status;
     for (int i = 0; (status = rt_destination_send(sink, RT_STR("x"), rt_binary(bytes, sizeof bytes),
-                                                  NULL)) == RT_OK; i++)
+                                                  NULL)) == RT_OK;
+         i++)
         if (i == 100) CHECK(kill(child, SIGKILL) == 0);
     CHECK(status == RT_CONNECTION_LOST || status == RT_NO_UNIT);
     CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));

@@ -20,7 +20,8 @@ static void ask(pair *p, int many) {
     for (int i = 0; i < many; i += 100) {
         rt_reply_handler handler = handler_rt_reply_handler(on_reply, &calls, count_drop);
         for (int n = 0; n < 99; n++)
-            OK(rt_destination_request_async(p->to, RT_STR("echo"), txt("hello"), NULL, handler, NULL));
+            OK(rt_destination_request_async(p->to, RT_STR("echo"), txt("hello"), NULL, handler,
+                                            NULL));
         rt_answer answer;
         OK(rt_destination_request(p->to, RT_STR("echo"), txt("hello"), NULL, &answer));
         OK(rt_answer_free(answer));
@@ -39,7 +40,8 @@ int main(int argc, char **argv) {
     size_t after = mallinfo2().uordblks;
     /* Queues may have grown to what they hold at most; what is lost for each request would be more. */
     const size_t queues = 128 << 10;
-    if (after > before + queues + 5 * (size_t)many) FAIL("%zu bytes before, %zu after", before, after);
+    if (after > before + queues + 5 * (size_t)many)
+        FAIL("%zu bytes before, %zu after", before, after);
     close_pair(&p);
     puts("leaks: ok");
     return 0;

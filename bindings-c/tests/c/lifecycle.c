@@ -102,7 +102,8 @@ static void can_read(void *user_data) {
     char buffer[5000];
     size_t len;
     int32_t status;
-    while ((status = rt_readable_read(r->stream, buffer, sizeof buffer, 0, &len)) == RT_OK && len > 0)
+    while ((status = rt_readable_read(r->stream, buffer, sizeof buffer, 0, &len)) == RT_OK &&
+           len > 0)
         r->total += len;
     if (status == RT_WOULD_BLOCK) {
         OK(rt_readable_on_ready(r->stream, HANDLER(rt_ready_handler, can_read, r)));
@@ -177,7 +178,8 @@ static void streams(int32_t callbacks) {
     OK(rt_unit_free(unit));
     write_all(writable);
     wait_count(&served, 2);
-    EXPECT(RT_REJECTED, rt_destination_writable(p.to, RT_STR("upload"), txt("full"), NULL, &writable, NULL));
+    EXPECT(RT_REJECTED,
+           rt_destination_writable(p.to, RT_STR("upload"), txt("full"), NULL, &writable, NULL));
     CHECK(is(rt_last_error(), "no room"));
 
     OK(rt_destination_readable(p.to, RT_STR("download"), rt_null(), NULL, &readable, NULL));

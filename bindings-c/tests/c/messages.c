@@ -50,7 +50,8 @@ static void ask(pair *p) {
         reply.struct_size = sizeof reply;
         OK(rt_answer_view(answer, &reply));
         CHECK(reply.data.kind == values[i].kind && reply.data.len == values[i].len);
-        CHECK(reply.data.len == 0 || memcmp(reply.data.bytes, values[i].bytes, reply.data.len) == 0);
+        CHECK(reply.data.len == 0 ||
+              memcmp(reply.data.bytes, values[i].bytes, reply.data.len) == 0);
         rt_unit unit;
         OK(rt_answer_unit(answer, &unit));
         char name[16];
@@ -102,7 +103,8 @@ static void ask_without_waiting(pair *p) {
     /* What fails at once calls nothing but drop. */
     rt_destination nobody;
     OK(rt_peer_destination(p->client, RT_STR("nobody"), &nobody));
-    EXPECT(RT_NO_UNIT, rt_destination_request_async(nobody, RT_STR("x"), rt_null(), NULL, handler, NULL));
+    EXPECT(RT_NO_UNIT,
+           rt_destination_request_async(nobody, RT_STR("x"), rt_null(), NULL, handler, NULL));
     CHECK(counted(&r.drops) == N + 1 && counted(&r.calls) == N);
     counter_destroy(&r.calls), counter_destroy(&r.drops);
 }

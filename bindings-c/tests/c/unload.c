@@ -10,10 +10,10 @@ static void *find(void *library, const char *name) {
 }
 
 /* ISO C has no conversion from a pointer to data to one to a function. */
-#define FIND(library, function)                                                                     \
-    do {                                                                                            \
-        void *found_ = find(library, #function);                                                    \
-        memcpy(&function##_, &found_, sizeof found_);                                               \
+#define FIND(library, function)                                                                    \
+    do {                                                                                           \
+        void *found_ = find(library, #function);                                                   \
+        memcpy(&function##_, &found_, sizeof found_);                                              \
     } while (0)
 
 int main(int argc, char **argv) {

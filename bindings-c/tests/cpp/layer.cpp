@@ -7,12 +7,12 @@
 
 #include <roletalk.hpp>
 
-#define CHECK(condition)                                                                            \
-    do {                                                                                            \
-        if (!(condition)) {                                                                         \
-            std::cerr << __FILE__ << ":" << __LINE__ << ": " << #condition << "\n";                 \
-            std::abort();                                                                           \
-        }                                                                                           \
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            std::cerr << __FILE__ << ":" << __LINE__ << ": " << #condition << "\n";                \
+            std::abort();                                                                          \
+        }                                                                                          \
     } while (0)
 
 template <class Call> int32_t status_of(Call call) {
@@ -44,16 +44,19 @@ int main() {
         auto role = server.role("r");
         std::promise<std::thread> later;
         role.on_request("held", [held](roletalk::Context &) { return *held; })
-            .on_request("throw", [](roletalk::Context &) -> roletalk::Data {
-                throw std::runtime_error("on purpose");
-            })
-            .on_request("later", [&](roletalk::Context &context) {
-                auto answer = [deferred = context.defer(), data = context.data()]() mutable {
-                    deferred.respond(data);
-                };
-                later.set_value(std::thread(std::move(answer)));
-                return roletalk::Data();
-            })
+            .on_request("throw",
+                        [](roletalk::Context &) -> roletalk::Data {
+                            throw std::runtime_error("on purpose");
+                        })
+            .on_request("later",
+                        [&](roletalk::Context &context) {
+                            auto answer = [deferred = context.defer(),
+                                           data = context.data()]() mutable {
+                                deferred.respond(data);
+                            };
+                            later.set_value(std::thread(std::move(answer)));
+                            return roletalk::Data();
+                        })
             .on_request("drop", [](roletalk::Context &context) {
                 context.defer();
                 return roletalk::Data();
@@ -121,7 +124,8 @@ int main() {
         });
         role.on_request("waits", [](roletalk::Context &) { return "through"; });
         std::promise<roletalk::Reply> passed;
-        to.request_async("waits", {}, [&](roletalk::Reply got) { passed.set_value(std::move(got)); });
+        to.request_async("waits", {},
+                         [&](roletalk::Reply got) { passed.set_value(std::move(got)); });
         waiting.get_future().get().next();
         CHECK(passed.get_future().get().value().as_text() == "through");
         // A stream whose reason is refused is still there to be closed.
