@@ -292,7 +292,8 @@ async fn many_at_once_and_their_limit() {
     within("the streams", futures_util::future::join_all(streams)).await;
     let mut open = Vec::new();
     for _ in 0..20 {
-        open.push(pair.to.readable("down", 10_000_000).await.unwrap());
+        // More than a window.
+        open.push(pair.to.readable("down", 2_000_000).await.unwrap());
     }
     let error = pair.to.readable("down", 1).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Overloaded);

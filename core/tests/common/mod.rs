@@ -29,8 +29,8 @@ use tokio_tungstenite::{
     },
 };
 
-/// Longer than anything takes, also on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(30);
+/// Longer than anything takes, also on a machine that is busy with much else.
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// Where to listen when somebody else must be able to listen there later: an address of its own for
 /// this, where the system has many, so that nobody else is given the port meanwhile.
