@@ -18,6 +18,6 @@ module.exports = [
   },
   { files: ['**/*.js'], rules: { 'strict': ['error', 'global'] } },
   { files: ['**/*.mjs'], languageOptions: { sourceType: 'module' } },
-  // What failed there is told by the text.
-  { files: ['tests/**', 'interop/**'], rules: { 'preserve-caught-error': 'off' } },
+  // What failed there is told by its text.
+  { files: ['**/test/**', 'tests/**', 'interop/**'], rules: { 'preserve-caught-error': 'off' } },
 ];

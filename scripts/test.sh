@@ -3,7 +3,7 @@
 # A suite is a target of the Makefile. The output of each goes to target/test-logs/SUITE.log; what a
 # failed one printed last is shown. VERBOSE=1 shows everything.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 # Suites limit their own waiting. This is there for the one that does not.
 limit=${SUITE_LIMIT:-3600}

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the test scripts share. Sourced; $stage is where the library was installed, $here is bindings-c, and
 # $work goes when the script ends.
 #
@@ -21,6 +22,7 @@ usage() { # SCRIPT: prints its introduction
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$1"
 }
 
+# shellcheck disable=SC2034 # $all is for the scripts
 arguments() { # SCRIPT ARGUMENT...: sets $stage, $all, $list and the array $patterns
     local script=$1
     shift
