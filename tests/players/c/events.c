@@ -8,22 +8,22 @@
 
 static const char *what_of(int32_t kind) {
     switch (kind) {
-    case RT_EVENT_UNIT_OPENED:
-        return "unit-opened";
-    case RT_EVENT_UNIT_CLOSED:
-        return "unit-closed";
-    case RT_EVENT_RECONNECT_SUCCEEDED:
-        return "reconnected";
-    case RT_EVENT_AUTH_REFUSED:
-        return "auth-refused";
-    case RT_EVENT_CONNECTION_CLOSED:
-        return "connection-closed";
-    case RT_EVENT_BAD_INPUT:
-        return "bad-input";
-    case RT_EVENT_HANDLER_FAILED:
-        return "handler-failed";
-    default:
-        return NULL;
+        case RT_EVENT_UNIT_OPENED:
+            return "unit-opened";
+        case RT_EVENT_UNIT_CLOSED:
+            return "unit-closed";
+        case RT_EVENT_RECONNECT_SUCCEEDED:
+            return "reconnected";
+        case RT_EVENT_AUTH_REFUSED:
+            return "auth-refused";
+        case RT_EVENT_CONNECTION_CLOSED:
+            return "connection-closed";
+        case RT_EVENT_BAD_INPUT:
+            return "bad-input";
+        case RT_EVENT_HANDLER_FAILED:
+            return "handler-failed";
+        default:
+            return NULL;
     }
 }
 
@@ -71,10 +71,10 @@ void answer_totals(uint64_t id, rt_peer peer) {
     }
     rt_peer_each_unit(peer, add_unit, &sum);
     line_begin();
-    printf("\"id\":%" PRIu64 ",\"result\":{\"units\":%" PRIu64 ",\"connections\":%" PRIu64, id, stats.units,
-           sum.connections);
+    printf("\"id\":%" PRIu64 ",\"result\":{\"units\":%" PRIu64 ",\"connections\":%" PRIu64, id,
+           stats.units, sum.connections);
     printf(",\"waiting\":%" PRIu64 ",\"running\":%" PRIu64, sum.waiting, sum.running);
-    printf(",\"streams\":%" PRIu64 ",\"queued\":%" PRIu64 ",\"handshakes\":%" PRIu64 "}", sum.streams,
-           stats.queued, stats.handshakes);
+    printf(",\"streams\":%" PRIu64 ",\"queued\":%" PRIu64 ",\"handshakes\":%" PRIu64 "}",
+           sum.streams, stats.queued, stats.handshakes);
     line_end();
 }

@@ -146,13 +146,13 @@ void serve(rt_role role, const rt_string *peer_name) {
         rt_string event;
         void (*call)(void *, const rt_incoming *);
     } handlers[] = {
-        {RT_MESSAGE, RT_STR("throw"), on_throw},     {RT_REQUEST, RT_STR("throw"), on_throw},
-        {RT_MESSAGE, RT_STR("note"), on_message},      {RT_REQUEST, RT_STR("echo"), on_echo},
-        {RT_REQUEST, RT_STR("name"), on_name},         {RT_REQUEST, RT_STR("length"), on_length},
-        {RT_REQUEST, RT_STR("fail"), on_fail},         {RT_REQUEST, RT_STR("never"), on_never},
-        {RT_REQUEST, RT_STR("hold"), on_hold},         {RT_READABLE, RT_STR("up"), on_upload},
-        {RT_WRITABLE, RT_STR("down"), on_download},    {RT_READABLE, RT_STR("refuse"), on_refuse},
-        {RT_WRITABLE, RT_STR("refuse"), on_refuse},    {RT_REQUEST, RT_STR("count"), on_count},
+        {RT_MESSAGE, RT_STR("throw"), on_throw},    {RT_REQUEST, RT_STR("throw"), on_throw},
+        {RT_MESSAGE, RT_STR("note"), on_message},   {RT_REQUEST, RT_STR("echo"), on_echo},
+        {RT_REQUEST, RT_STR("name"), on_name},      {RT_REQUEST, RT_STR("length"), on_length},
+        {RT_REQUEST, RT_STR("fail"), on_fail},      {RT_REQUEST, RT_STR("never"), on_never},
+        {RT_REQUEST, RT_STR("hold"), on_hold},      {RT_READABLE, RT_STR("up"), on_upload},
+        {RT_WRITABLE, RT_STR("down"), on_download}, {RT_READABLE, RT_STR("refuse"), on_refuse},
+        {RT_WRITABLE, RT_STR("refuse"), on_refuse}, {RT_REQUEST, RT_STR("count"), on_count},
     };
     for (size_t i = 0; i < sizeof handlers / sizeof *handlers; i++) {
         rt_incoming_handler handler = {handlers[i].call, (void *)peer_name, NULL};

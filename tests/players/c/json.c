@@ -58,7 +58,8 @@ json json_of(rt_string text) {
 
 bool json_is(json value, const char *text) {
     size_t len = strlen(text);
-    return value.at && (size_t)(value.end - value.at) == len + 2 && memcmp(value.at + 1, text, len) == 0;
+    return value.at && (size_t)(value.end - value.at) == len + 2 &&
+           memcmp(value.at + 1, text, len) == 0;
 }
 
 json json_member(json object, const char *name) {

@@ -24,31 +24,31 @@ void print_payload(rt_data data) {
     const char *bytes = data.bytes;
     int32_t value;
     switch (data.kind) {
-    case RT_BINARY:
-        print_type("binary");
-        putchar('"');
-        for (size_t i = 0; i < data.len; i++) printf("%02x", (unsigned char)bytes[i]);
-        putchar('"');
-        break;
-    case RT_BOOLEAN:
-        print_type("boolean");
-        fputs(rt_data_as_bool(data, &value) == RT_OK && value ? "true" : "false", stdout);
-        break;
-    case RT_TEXT:
-    case RT_NUMBER:
-        print_type(data.kind == RT_TEXT ? "string" : "number");
-        json_print_string(stdout, rt_string_of(bytes, data.len));
-        break;
-    case RT_JSON:
-        print_type("object");
-        // Between the parts of JSON there may be ends of lines; inside of its strings there is none.
-        for (size_t i = 0; i < data.len; i++) {
-            putchar(bytes[i] == '\n' || bytes[i] == '\r' ? ' ' : bytes[i]);
-        }
-        break;
-    default:
-        print_type("null");
-        fputs("null", stdout);
+        case RT_BINARY:
+            print_type("binary");
+            putchar('"');
+            for (size_t i = 0; i < data.len; i++) printf("%02x", (unsigned char)bytes[i]);
+            putchar('"');
+            break;
+        case RT_BOOLEAN:
+            print_type("boolean");
+            fputs(rt_data_as_bool(data, &value) == RT_OK && value ? "true" : "false", stdout);
+            break;
+        case RT_TEXT:
+        case RT_NUMBER:
+            print_type(data.kind == RT_TEXT ? "string" : "number");
+            json_print_string(stdout, rt_string_of(bytes, data.len));
+            break;
+        case RT_JSON:
+            print_type("object");
+            // Between the parts of JSON there may be ends of lines; inside of its strings there is none.
+            for (size_t i = 0; i < data.len; i++) {
+                putchar(bytes[i] == '\n' || bytes[i] == '\r' ? ' ' : bytes[i]);
+            }
+            break;
+        default:
+            print_type("null");
+            fputs("null", stdout);
     }
     putchar('}');
 }

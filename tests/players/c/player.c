@@ -409,7 +409,8 @@ static void do_send(command *command) {
 
 static void do_flow(command *command) {
     flow_options options = {0};
-    if (!find_destination(command, &options.destination) || !find_unit(command, &options.unit)) return;
+    if (!find_destination(command, &options.destination) || !find_unit(command, &options.unit))
+        return;
     options.event = parameter(command, "event").at ? text(command, "event") : RT_STR("count");
     options.from = json_count(parameter(command, "from"), 0);
     options.count = json_count(parameter(command, "count"), 0);
@@ -566,14 +567,16 @@ static void do_upload(command *command) {
     rt_destination destination;
     rt_unit unit;
     if (!find_destination(command, &destination) || !find_unit(command, &unit)) return;
-    stream_upload(command->id, destination, unit, text(command, "event"), parameter(command, "plan"));
+    stream_upload(command->id, destination, unit, text(command, "event"),
+                  parameter(command, "plan"));
 }
 
 static void do_download(command *command) {
     rt_destination destination;
     rt_unit unit;
     if (!find_destination(command, &destination) || !find_unit(command, &unit)) return;
-    stream_download(command->id, destination, unit, text(command, "event"), parameter(command, "plan"));
+    stream_download(command->id, destination, unit, text(command, "event"),
+                    parameter(command, "plan"));
 }
 
 static void do_resume(command *command) {
@@ -632,16 +635,20 @@ static const struct {
     const char *name;
     void (*run)(command *command);
 } COMMANDS[] = {
-    {"events", do_events},     {"totals", do_totals},
-    {"start", do_start},       {"role", do_role},           {"handler", do_handler},
-    {"enable", do_enable},     {"disable", do_disable},     {"listen", do_listen},
-    {"connect", do_connect},   {"destination", do_destination}, {"units", do_units},
-    {"request", do_request},   {"send", do_send},           {"hold", do_hold},
-    {"release", do_release},   {"large", do_large},         {"upload", do_upload},
-    {"download", do_download}, {"resume", do_resume},       {"progress", do_progress},
-    {"cancel", do_cancel},     {"disconnect", do_disconnect},   {"drain", do_drain},
-    {"stats", do_stats},       {"flow", do_flow},           {"broadcast", do_broadcast},
-    {"survey", do_survey},     {"close", do_close},
+    {"events", do_events},   {"totals", do_totals},
+    {"start", do_start},     {"role", do_role},
+    {"handler", do_handler}, {"enable", do_enable},
+    {"disable", do_disable}, {"listen", do_listen},
+    {"connect", do_connect}, {"destination", do_destination},
+    {"units", do_units},     {"request", do_request},
+    {"send", do_send},       {"hold", do_hold},
+    {"release", do_release}, {"large", do_large},
+    {"upload", do_upload},   {"download", do_download},
+    {"resume", do_resume},   {"progress", do_progress},
+    {"cancel", do_cancel},   {"disconnect", do_disconnect},
+    {"drain", do_drain},     {"stats", do_stats},
+    {"flow", do_flow},       {"broadcast", do_broadcast},
+    {"survey", do_survey},   {"close", do_close},
 };
 
 static void run(rt_string line) {

@@ -174,10 +174,10 @@ static int32_t open_stream(stream *stream) {
     rt_send_options options = {.struct_size = sizeof options, .unit = stream->unit};
     rt_readable readable = {0};
     rt_writable writable = {0};
-    int32_t status =
-        stream->writes
-            ? rt_destination_writable(stream->destination, stream->event, plan, &options, &writable, NULL)
-            : rt_destination_readable(stream->destination, stream->event, plan, &options, &readable, NULL);
+    int32_t status = stream->writes ? rt_destination_writable(stream->destination, stream->event,
+                                                              plan, &options, &writable, NULL)
+                                    : rt_destination_readable(stream->destination, stream->event,
+                                                              plan, &options, &readable, NULL);
     // A call that fails would take the place of the error.
     if (stream->unit.id != 0) rt_unit_free(stream->unit);
     pthread_mutex_lock(&mutex);
@@ -209,8 +209,8 @@ static void *answer_stream(void *of) {
     return NULL;
 }
 
-static void request_stream(uint64_t id, bool writes, rt_destination to, rt_unit unit, rt_string event,
-                           json plan) {
+static void request_stream(uint64_t id, bool writes, rt_destination to, rt_unit unit,
+                           rt_string event, json plan) {
     stream *stream = add_stream(id, writes, json_raw(plan));
     stream->destination = to;
     stream->unit = unit;
@@ -218,11 +218,13 @@ static void request_stream(uint64_t id, bool writes, rt_destination to, rt_unit 
     start_thread(answer_stream, stream);
 }
 
-void stream_upload(uint64_t id, rt_destination destination, rt_unit unit, rt_string event, json plan) {
+void stream_upload(uint64_t id, rt_destination destination, rt_unit unit, rt_string event,
+                   json plan) {
     request_stream(id, true, destination, unit, event, plan);
 }
 
-void stream_download(uint64_t id, rt_destination destination, rt_unit unit, rt_string event, json plan) {
+void stream_download(uint64_t id, rt_destination destination, rt_unit unit, rt_string event,
+                     json plan) {
     request_stream(id, false, destination, unit, event, plan);
 }
 

@@ -7,8 +7,10 @@
 
 /* Asks for a stream and answers the command with its result. `unit`, which is freed, is zero for the next in
  * turn. */
-void stream_upload(uint64_t id, rt_destination destination, rt_unit unit, rt_string event, json plan);
-void stream_download(uint64_t id, rt_destination destination, rt_unit unit, rt_string event, json plan);
+void stream_upload(uint64_t id, rt_destination destination, rt_unit unit, rt_string event,
+                   json plan);
+void stream_download(uint64_t id, rt_destination destination, rt_unit unit, rt_string event,
+                     json plan);
 
 /* Accepts a stream, for a handler, and observes its result. */
 void stream_receive(const rt_incoming *incoming);

@@ -12,7 +12,7 @@ import ssl
 import sys
 import tempfile
 from collections import Counter
-from typing import Any, Dict, List, Optional
+from typing import Any, Optional
 
 import roletalk
 from roletalk import Context
@@ -35,7 +35,7 @@ class Codec:
         return Json(json.loads(text))
 
 
-def show(line: Dict[str, Any]) -> None:
+def show(line: dict[str, Any]) -> None:
     print(json.dumps(line), flush=True)
 
 
@@ -54,21 +54,21 @@ class Broken(Exception):
 
 
 class Player:
-    def __init__(self, name: str, friendly: bool, keys: List[List[str]], **options: Any) -> None:
+    def __init__(self, name: str, friendly: bool, keys: list[list[str]], **options: Any) -> None:
         limits = roletalk.Limits(
             stream_window=options.get("highWaterMark"),
             handshake_timeout=seconds(options.get("handshakeTimeout")),
         )
-        keys_by_id = {id: key for id, key in keys}
+        keys_by_id = dict(keys)
         self.peer = roletalk.Peer(
             name, friendly=friendly, keys=keys_by_id, limits=limits, codec=Codec()
         )
-        self.held: List[asyncio.Future[None]] = []
-        self.tasks: Dict[int, asyncio.Task[None]] = {}
-        self.paused: Dict[str, asyncio.Event] = {}
-        self.written: Dict[str, int] = {}
+        self.held: list[asyncio.Future[None]] = []
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.paused: dict[str, asyncio.Event] = {}
+        self.written: dict[str, int] = {}
 
-    async def run(self, id: int, command: str, parameters: Dict[str, Any]) -> None:
+    async def run(self, id: int, command: str, parameters: dict[str, Any]) -> None:
         try:
             show({"id": id, "result": await getattr(self, f"do_{command}")(**parameters)})
         except asyncio.CancelledError:
@@ -127,7 +127,7 @@ class Player:
     async def do_events(self) -> None:
         self.peer.on()(tell)
 
-    async def do_totals(self) -> Dict[str, int]:
+    async def do_totals(self) -> dict[str, int]:
         stats = self.peer.stats()
         units = stats.units.values()
         return {
@@ -140,11 +140,11 @@ class Player:
             "handshakes": stats.handshakes,
         }
 
-    async def do_units(self, role: str = "") -> List[str]:
+    async def do_units(self, role: str = "") -> list[str]:
         units = self.peer.destination(role).units if role else self.peer.units
         return sorted(unit.name for unit in units)
 
-    async def do_stats(self) -> List[Any]:
+    async def do_stats(self) -> list[Any]:
         return [
             {
                 **{camel_case(name): count for name, count in dataclasses.asdict(stats).items()},
@@ -195,8 +195,8 @@ class Player:
         destination, unit, limit = self.peer.destination(role), self.named(to), seconds(timeout)
         by: Counter[str] = Counter()
         errors: Counter[str] = Counter()
-        failed: List[int] = []
-        wrong: List[int] = []
+        failed: list[int] = []
+        wrong: list[int] = []
         # All take the next number from one iterator.
         first = more.get("from", 0)
         numbers = iter(range(first, first + count))
@@ -221,7 +221,7 @@ class Player:
     async def do_broadcast(self, role: str, event: str, data: Any) -> int:
         return await self.peer.destination(role).broadcast(event, from_wire(data))
 
-    async def do_survey(self, role: str, event: str, data: Any) -> List[Any]:
+    async def do_survey(self, role: str, event: str, data: Any) -> list[Any]:
         answers = await self.peer.destination(role).survey(event, from_wire(data)).all()
         return [
             {"from": answer.unit.name, "data": to_wire(answer.data)}
@@ -365,7 +365,11 @@ def camel_case(name: str) -> str:
 
 
 def plan_of(ctx: Context) -> Any:
-    return json.loads(ctx.data) if isinstance(ctx.data, str) else {"tag": "", "size": 1 << 22, "piece": 1 << 16}
+    return (
+        json.loads(ctx.data)
+        if isinstance(ctx.data, str)
+        else {"tag": "", "size": 1 << 22, "piece": 1 << 16}
+    )
 
 
 def seconds(millis: Any) -> Any:
@@ -388,8 +392,15 @@ def tell(event: Any) -> None:
     what = WHAT.get(type(event))
     if what is None:
         return
-    unit, why = getattr(event, "unit", None), getattr(event, "error", getattr(event, "reason", None))
-    fields = {"unit": unit and unit.name, "unitId": unit and unit.id, "kind": getattr(why, "kind", None)}
+    unit, why = (
+        getattr(event, "unit", None),
+        getattr(event, "error", getattr(event, "reason", None)),
+    )
+    fields = {
+        "unit": unit and unit.name,
+        "unitId": unit and unit.id,
+        "kind": getattr(why, "kind", None),
+    }
     observe("peer", what=what, text=str(why), address=getattr(event, "address", None), **fields)
 
 
