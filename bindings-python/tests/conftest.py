@@ -7,8 +7,8 @@ import importlib.util
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable
-from dataclasses import dataclass
-from typing import Any, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Optional
 
 import pytest
 
@@ -102,14 +102,22 @@ class Pair:
 Connect = Callable[..., Awaitable[Pair]]
 
 
+def patient(*, limits: Optional[roletalk.Limits] = None, **options: Any) -> roletalk.Peer:
+    """A peer that leaves a slow machine time for the handshake."""
+    limits = limits or roletalk.Limits()
+    if limits.handshake_timeout is None:
+        limits = replace(limits, handshake_timeout=LIMIT)
+    return roletalk.Peer(limits=limits, **options)
+
+
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
     """Makes pairs, with options for the two peers."""
     peers: list[roletalk.Peer] = []
 
     async def make(worker: Any = None, client: Any = None) -> Pair:
-        first = roletalk.Peer(name="worker", **(worker or {}))
-        second = roletalk.Peer(name="client", **(client or {}))
+        first = patient(name="worker", **(worker or {}))
+        second = patient(name="client", **(client or {}))
         peers.extend([second, first])
         listener = await first.listen("127.0.0.1")
         unit = await second.connect(listener.url)

@@ -36,6 +36,8 @@ def main(module: str, *tests: str) -> int:
         shutil.copy(module, package / MODULE)
         command = [
             "valgrind",
+            # It runs one thread at a time: a busy one must not keep the engine's from their turn.
+            "--fair-sched=try",
             # CPython's integers look at memory that nobody has written, and mean it.
             "--undef-value-errors=no",
             "--leak-check=full",

@@ -7,13 +7,13 @@ import pytest
 
 import roletalk
 
-from .conftest import LIMIT, Pair, event_of, until
+from .conftest import LIMIT, Pair, event_of, patient, until
 
 
 async def test_events_of_units_and_destinations() -> None:
-    async with roletalk.Peer(name="client") as client:
+    async with patient(name="client") as client:
         events = client.events()
-        worker = roletalk.Peer(name="worker")
+        worker = patient(name="worker")
         worker.role("role")
         client.destination("role")
         listener = await worker.listen("127.0.0.1")

@@ -9,7 +9,7 @@ import pytest
 import roletalk
 from roletalk import Context
 
-from .conftest import LIMIT, Connect, Pair, event_of, until
+from .conftest import LIMIT, Connect, Pair, event_of, patient, until
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(roletalk.Limits)])
@@ -64,7 +64,7 @@ async def test_a_peer_that_sends_and_never_reads(connect: Connect) -> None:
     limits = roletalk.Limits(owed_per_connection=10_000, queue_per_connection=10_000)
     pair = await connect(worker={"limits": limits})
     pair.role()
-    client = roletalk.Peer()
+    client = patient()
     unit = await client.connect(pair.listener.url)
     destination = client.destination("role")
     await destination.wait_ready(LIMIT)

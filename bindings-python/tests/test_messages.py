@@ -8,7 +8,7 @@ import pytest
 import roletalk
 from roletalk import Context
 
-from .conftest import LIMIT, Connect, Pair, event_of, until
+from .conftest import LIMIT, Connect, Pair, event_of, patient, until
 
 
 async def test_messages_keep_their_order(pair: Pair) -> None:
@@ -30,7 +30,7 @@ async def test_messages_keep_their_order(pair: Pair) -> None:
 
 async def test_a_broadcast_reaches_every_unit(connect: Connect) -> None:
     pair = await connect()
-    second = roletalk.Peer(name="second")
+    second = patient(name="second")
     await second.connect(pair.listener.url)
     got: list[str] = []
     names = {peer: peer.role("all") for peer in (pair.client, second)}

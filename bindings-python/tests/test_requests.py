@@ -8,7 +8,7 @@ import pytest
 import roletalk
 from roletalk import Context
 
-from .conftest import LIMIT, Connect, Pair, until
+from .conftest import LIMIT, Connect, Pair, patient, until
 
 
 async def test_the_answer_is_what_the_handler_returns(pair: Pair) -> None:
@@ -201,7 +201,7 @@ async def test_requests_are_answered_in_any_order(pair: Pair) -> None:
 
 async def test_in_turn_over_units(connect: Connect) -> None:
     one = await connect()
-    other = roletalk.Peer(name="other")
+    other = patient(name="other")
     listener = await other.listen("127.0.0.1")
     await one.client.connect(listener.url)
     for peer in (one.worker, other):
