@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Dict, Optional, Union
+from typing import Optional, Union
 
 __all__ = ["Limits"]
 
@@ -69,5 +69,5 @@ class Limits:
     acquaintance_patience: Optional[float] = None
     """How long an address learned by acquaintance is tried without success. Default 120 s."""
 
-    def _given(self) -> Dict[str, Union[int, float]]:
+    def _given(self) -> dict[str, Union[int, float]]:
         return {name: value for name, value in asdict(self).items() if value is not None}
