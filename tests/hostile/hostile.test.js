@@ -35,7 +35,8 @@ function attacks(implementation) {
     const skip = process.platform !== 'linux' && 'reads /proc';
     test(`${name}: all of that twice more takes no more memory`, { skip }, async (t) => {
       const growth = await victims.stayAsTheyAre();
-      t.diagnostic(`${name}: grown by ${growth.map((bytes) => bytes >> 10).join(', ')} KiB`);
+      t.diagnostic(`${name}: grown by ${JSON.stringify(growth)}`);
     });
+    test(`${name}: all victims close`, () => victims.close());
   });
 }

@@ -1,5 +1,6 @@
 'use strict';
 
+const assert = require('node:assert/strict');
 const { createHmac, randomBytes } = require('node:crypto');
 const { once } = require('node:events');
 const fs = require('node:fs');
@@ -12,7 +13,7 @@ const { FRAME, RawConnection, RawListener } = require('./raw');
 /** Milliseconds that a single wait may take; only there to fail. */
 const LIMIT = 60_000;
 
-/** So that memory that grows is memory that is kept: no debug information, one heap, a young generation that is full soon. */
+/** So that memory that grows is kept: no debug information, one heap, a young generation that is full soon. */
 const ENV = { RUST_BACKTRACE: '0', MALLOC_ARENA_MAX: '1', NODE_OPTIONS: '--max-semi-space-size=1' };
 
 const KEY = { id: 'k', secret: 'secret' };
@@ -121,11 +122,18 @@ class Victim {
     await this.player.until('totals', {}, isBefore);
   }
 
-  /** Resident memory in bytes, on Linux. */
-  async resident() {
-    if (this.can('collect')) await this.player.ask('collect');
+  /** Memory in bytes: what is resident, on Linux, and what is in use, where there is a heap that is collected. */
+  async memory() {
+    const used = this.can('collect') ? await this.player.ask('collect') : 0;
     const status = fs.readFileSync(`/proc/${this.player.process.pid}/status`, 'utf8');
-    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)[1]) * 1024;
+    return { resident: Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)[1]) * 1024, used };
+  }
+
+  /** The peer closes all connections, and says so. */
+  async close() {
+    const { player, friend } = this;
+    const [{ code }] = await Promise.all([within(this.limit, 'the friend', friend.raw.closed()), player.ask('close')]);
+    assert.equal(code, 4000);
   }
 
   async end() {

@@ -94,6 +94,8 @@ const commands = {
   collect() {
     setFlagsFromString('--expose-gc');
     runInNewContext('gc')();
+    const { heapUsed, external } = process.memoryUsage();
+    return heapUsed + external;
   },
   totals() {
     const units = peer.units.map((unit) => unit.stats());
