@@ -215,7 +215,11 @@ impl Link {
     }
 
     pub(super) fn deadline(&self) -> Moment {
-        let beat = self.pong_deadline().unwrap_or(self.next_ping);
+        let beat = match self.pong_deadline() {
+            None => self.next_ping,
+            Some(deadline) if self.hears_more() => deadline.min(self.next_ping),
+            Some(deadline) => deadline,
+        };
         match self.full_since {
             Some(since) if !self.full_reported => beat.min(since + SLOW),
             _ => beat,
@@ -225,7 +229,7 @@ impl Link {
     pub(super) fn beat(&mut self, now: Moment) -> Beat {
         if let Some(deadline) = self.pong_deadline() {
             if now < deadline {
-                return Beat::Nothing;
+                return self.repeat_ping(now);
             }
             if now > deadline + STALL {
                 self.spared_until = now + STALL;
@@ -248,6 +252,23 @@ impl Link {
         let payload = self.beat_payload();
         self.writer.ping(&mut self.out, &payload);
         Beat::Ping
+    }
+
+    /// A pong cannot overtake the long message that the other side is sending. It hears nothing but our
+    /// pings meanwhile, so it gets another one as long as the message goes on.
+    fn repeat_ping(&mut self, now: Moment) -> Beat {
+        if now < self.next_ping || !self.hears_more() {
+            return Beat::Nothing;
+        }
+        self.next_ping = now + PING_INTERVAL;
+        let payload = self.beat_payload();
+        self.writer.ping(&mut self.out, &payload);
+        Beat::Ping
+    }
+
+    /// Whether anything was heard since the last ping was sent.
+    fn hears_more(&self) -> bool {
+        self.heard + PING_INTERVAL > self.next_ping
     }
 
     /// Notes that the queue is full, at the latest from now on.
@@ -339,6 +360,36 @@ mod tests {
             assert_eq!(link.beat(seconds(second.into())), Beat::Nothing);
         }
         assert_eq!(link.beat(seconds(25.0)), Beat::Dead);
+    }
+
+    #[test]
+    fn a_sender_of_a_long_message_hears_of_its_reader() {
+        let mut reader = link();
+        let mut pings = 0;
+        for second in 1..=60 {
+            reader.reading(seconds(second.into()));
+            let due = reader.deadline() <= seconds(second.into());
+            let beat = reader.beat(seconds(second.into()));
+            assert_eq!(beat, if second % 5 == 0 { Beat::Ping } else { Beat::Nothing });
+            assert_eq!(due, beat == Beat::Ping);
+            pings += u32::from(due);
+        }
+        assert_eq!(pings, 12);
+        // Its pongs come with the end of the message, all for the same ping.
+        let payload = reader.beat_payload();
+        reader.pong(&payload, seconds(61.0));
+        assert_eq!(reader.stats().round_trip, Some(Moment::from_secs(56)));
+        assert_eq!(reader.deadline(), seconds(65.0));
+    }
+
+    #[test]
+    fn a_reader_whose_long_message_stops_gives_up() {
+        let mut reader = link();
+        assert_eq!(reader.beat(seconds(5.0)), Beat::Ping);
+        reader.reading(seconds(9.0));
+        assert_eq!(reader.beat(seconds(10.0)), Beat::Ping);
+        assert_eq!(reader.deadline(), seconds(11.0));
+        assert_eq!(reader.beat(seconds(11.0)), Beat::Dead);
     }
 
     #[test]
