@@ -39,9 +39,13 @@ private:
 
 namespace detail {
 
-inline std::string_view view(rt_string string) { return {string.data, string.len}; }
+inline std::string_view view(rt_string string) {
+    return {string.data, string.len};
+}
 
-inline rt_string lend(std::string_view text) { return rt_string_of(text.data(), text.size()); }
+inline rt_string lend(std::string_view text) {
+    return rt_string_of(text.data(), text.size());
+}
 
 inline void check(int32_t status) {
     if (status != RT_OK) throw Error(status, std::string(view(rt_last_error())));
@@ -74,7 +78,9 @@ private:
 };
 
 /// A function on the heap, as the user_data of a callback.
-template <class F> void destroy(void *function) { delete static_cast<F *>(function); }
+template <class F> void destroy(void *function) {
+    delete static_cast<F *>(function);
+}
 
 template <class Handler, class F> Handler handler(F function, decltype(Handler::call) call) {
     Handler made{};
@@ -238,7 +244,9 @@ public:
     /// Calls `function(const rt_unit_info &)` once, before this returns: meta, tags, roles.
     template <class F> void describe(F function) const {
         detail::visit<const rt_unit_info *>(
-            [&](auto visitor, void *data) { return rt_unit_describe(handle_.get(), visitor, data); },
+            [&](auto visitor, void *data) {
+                return rt_unit_describe(handle_.get(), visitor, data);
+            },
             [&](const rt_unit_info *info) { function(*info); });
     }
     void close() { detail::check(rt_unit_close(handle_.get())); }
@@ -298,8 +306,7 @@ public:
     }
     /// `function()` is called once, as soon as read() would not wait.
     template <class F> void on_ready(F function) {
-        detail::check(
-            rt_readable_on_ready(handle_.get(), detail::on_ready(std::move(function))));
+        detail::check(rt_readable_on_ready(handle_.get(), detail::on_ready(std::move(function))));
     }
     /// Everything up to the end.
     std::string read_all() {
@@ -334,8 +341,7 @@ public:
     void write(std::string_view bytes) { write(bytes.data(), bytes.size()); }
     /// `function()` is called once, as soon as it is worth trying to go on.
     template <class F> void on_ready(F function) {
-        detail::check(
-            rt_writable_on_ready(handle_.get(), detail::on_ready(std::move(function))));
+        detail::check(rt_writable_on_ready(handle_.get(), detail::on_ready(std::move(function))));
     }
     /// Ends the stream, and waits until the reader has read everything.
     void finish(std::chrono::milliseconds limit = forever) {
@@ -450,13 +456,13 @@ template <class Run> void guard(const rt_incoming *incoming, Run run) noexcept {
 }
 
 template <class F> rt_incoming_handler on_context(F function) {
-    return handler<rt_incoming_handler>(
-        std::move(function), [](void *user_data, const rt_incoming *incoming) {
-            guard(incoming, [&] {
-                Context context(incoming);
-                (*static_cast<F *>(user_data))(context);
-            });
-        });
+    return handler<rt_incoming_handler>(std::move(function),
+                                        [](void *user_data, const rt_incoming *incoming) {
+                                            guard(incoming, [&] {
+                                                Context context(incoming);
+                                                (*static_cast<F *>(user_data))(context);
+                                            });
+                                        });
 }
 
 template <class F> rt_incoming_handler on_request(F function) {
@@ -580,12 +586,13 @@ template <class F> rt_reply_handler on_reply(F function) {
 
 /// For streams: the function gets the reply and the stream, which is none if there is an error.
 template <class Handler, class Stream, class Raw, class F> Handler on_stream(F function) {
-    return handler<Handler>(std::move(function), [](void *user_data, const rt_reply *view, Raw raw) {
-        quietly([&] {
-            Stream stream(raw);
-            (*static_cast<F *>(user_data))(keep(*view), std::move(stream));
-        });
-    });
+    return handler<Handler>(std::move(function),
+                            [](void *user_data, const rt_reply *view, Raw raw) {
+                                quietly([&] {
+                                    Stream stream(raw);
+                                    (*static_cast<F *>(user_data))(keep(*view), std::move(stream));
+                                });
+                            });
 }
 
 inline Reply take(rt_answer answer) {
@@ -610,7 +617,8 @@ public:
     void ready(std::chrono::milliseconds limit = forever) const {
         detail::check(rt_destination_ready(destination_, limit.count()));
     }
-    void send(std::string_view event, const Data &data = {}, const SendOptions &options = {}) const {
+    void send(std::string_view event, const Data &data = {},
+              const SendOptions &options = {}) const {
         const rt_send_options get = options.get();
         detail::check(rt_destination_send(destination_, detail::lend(event), data.get(), &get));
     }
@@ -626,8 +634,8 @@ public:
                      const SendOptions &options = {}) const {
         const rt_send_options get = options.get();
         size_t count = 0;
-        detail::check(rt_destination_broadcast(destination_, detail::lend(event), data.get(), &get,
-                                               &count));
+        detail::check(
+            rt_destination_broadcast(destination_, detail::lend(event), data.get(), &get, &count));
         return count;
     }
     /// Asks, and waits for the answer.
@@ -635,8 +643,8 @@ public:
                  const SendOptions &options = {}) const {
         const rt_send_options get = options.get();
         rt_answer answer;
-        detail::check(rt_destination_request(destination_, detail::lend(event), data.get(), &get,
-                                             &answer));
+        detail::check(
+            rt_destination_request(destination_, detail::lend(event), data.get(), &get, &answer));
         return detail::take(answer).data;
     }
     /// Asks: `function(Reply)` is called with the answer.
@@ -758,7 +766,9 @@ template <class F> void log(int32_t level, F function) {
 }
 
 /// No diagnostics any more.
-inline void log_off() { detail::check(rt_log(RT_LOG_OFF, rt_log_handler{})); }
+inline void log_off() {
+    detail::check(rt_log(RT_LOG_OFF, rt_log_handler{}));
+}
 
 /// The local node. Closes when it is destroyed: all callbacks have returned then, unless that happens
 /// inside one.
