@@ -91,9 +91,13 @@ const commands = {
       told('handler-failed', { unit: ctx?.unit.name, text: text(error) });
     });
   },
-  collect() {
+  async collect() {
     setFlagsFromString('--expose-gc');
-    runInNewContext('gc')();
+    const gc = runInNewContext('gc');
+    gc();
+    // Then run the finalizers, which let go of more.
+    await new Promise((resolve) => setImmediate(resolve));
+    gc();
     const { heapUsed, external } = process.memoryUsage();
     return heapUsed + external;
   },
@@ -199,7 +203,8 @@ const commands = {
   },
   progress: ({ tag }) => progress.get(tag),
   cancel({ target }) {
-    cancels.get(target)();
+    // It may be over by now.
+    cancels.get(target)?.();
   },
   disconnect() {
     for (const unit of peer.units) unit.close();
@@ -372,5 +377,6 @@ createInterface({ input: process.stdin })
     } catch (error) {
       print({ id, error: text(error), kind: error?.code });
     }
+    cancels.delete(id);
   })
   .on('close', () => process.exit(0));
