@@ -305,7 +305,7 @@ beyond('a connection that is reset is told of as Node does', async (network) => 
 });
 
 beyond('a connection that is reset while nothing is read from it is closed', async (network) => {
-  const { listener, raw, unit } = await served(network);
+  const { raw, unit } = await served(network);
   const [ws] = unit._sockets;
   const closed = new Promise((resolve) => ws.on('close', (...args) => resolve(args)));
   // Who sends pings and does not read the pongs is not read any more in the end.
