@@ -30,6 +30,10 @@ NODE_LIBRARY = $(TARGET)/release/libroletalk_node.$(if $(filter Darwin,$(shell u
 NODE_ADDON = bindings-node/prebuilds/$(NODE_PLATFORM)/roletalk.node
 NODE_MODULES = bindings-node/node_modules/.package-lock.json
 
+# What does not hang on the kind of sockets runs once.
+NODE_TESTS_OF_SOCKETS = $(patsubst bindings-node/%,%,$(filter-out %/types.test.js %/readme.test.js,\
+	$(wildcard bindings-node/test/*.test.js)))
+
 # The suites of `make test`, and of `make test-all`. After `build-tests`, they set BUILT and build nothing again.
 SUITES = build-tests test-rust test-c test-node test-python test-scenarios test-hostile test-demo \
 	test-vectors test-interop
@@ -146,8 +150,8 @@ test-node:
 
 .PHONY: test-node-here
 test-node-here: $(if $(BUILT),,node) $(NODE_MODULES)
-	cd bindings-node && $(NODE) --test test/*.test.js
-	cd bindings-node && ROLETALK_SOCKETS=node $(NODE) --test test/*.test.js
+	cd bindings-node && $(NODE) --test --test-concurrency=3 test/*.test.js
+	cd bindings-node && ROLETALK_SOCKETS=node $(NODE) --test --test-concurrency=3 $(NODE_TESTS_OF_SOCKETS)
 
 ## The same on the newest patches of those of NODE_VERSIONS that are not the one installed, from the package `node` of the npm registry.
 test-node-versions: $(if $(BUILT),,node) $(NODE_MODULES)
@@ -229,6 +233,7 @@ fuzz:
 		scripts/fuzz.sh $$target $(SECONDS_OF_FUZZ) || exit 1; \
 	done
 
+## Formatting, lints, types, documentation, dependencies, spelling: with the tools that are here; scripts/install-lint-tools.sh installs most.
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
@@ -237,13 +242,10 @@ lint:
 	$(MAKE) -C bindings-c check-header
 	scripts/check-sans-io.sh --self-test
 	scripts/check-sans-io.sh
-	@if $(CARGO) deny --version >/dev/null 2>&1; then \
-		$(CARGO) deny check licenses bans sources; \
-	else \
-		echo "cargo-deny is not installed: licenses and sources are not checked (cargo install cargo-deny)"; \
-	fi
+	scripts/lint.sh
 	@if $(PYTHON_IS_HERE); then $(MAKE) --no-print-directory lint-python; \
-	else echo "Python 3.9 is not installed: types of bindings-python are not checked"; fi
+	else $(LEFT_OUT) python "CPython 3.9 or later with venv is not installed: its types are not checked"; fi
 
+## Formats the code.
 fmt:
 	$(CARGO) fmt --all
