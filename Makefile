@@ -246,6 +246,12 @@ lint:
 	@if $(PYTHON_IS_HERE); then $(MAKE) --no-print-directory lint-python; \
 	else $(LEFT_OUT) python "CPython 3.9 or later with venv is not installed: its types are not checked"; fi
 
+## What checks the types of the Python package, those of its tests, examples and benchmark, and its stubs.
+lint-python: $(if $(BUILT),,python)
+	cd bindings-python && $(abspath $(VENV_PYTHON)) -m mypy
+	cd bindings-python && $(abspath $(VENV_PYTHON)) -m mypy.stubtest roletalk --allowlist stubtest-allowlist.txt
+	cd bindings-python && $(abspath $(VENV))/bin/pyright --pythonpath $(abspath $(VENV_PYTHON)) -p .
+
 ## Formats the code.
 fmt:
 	$(CARGO) fmt --all
