@@ -130,13 +130,13 @@ test-all:
 # What the suites build, so that their times are theirs.
 build-tests: players
 	$(CARGO) test --workspace --lib --bins --tests --examples --locked --no-run
-	$(CARGO) test -p roletalk --no-default-features --tests --locked --no-run
+	$(CARGO) test -p roletalk --no-default-features --lib --test vectors --locked --no-run
 
 ## The tests in Rust.
 test-rust:
 	$(CARGO) test --workspace --lib --bins --tests --examples --locked
 	$(CARGO) test --workspace --doc --locked
-	$(CARGO) test -p roletalk --no-default-features --lib --tests --locked
+	$(CARGO) test -p roletalk --no-default-features --lib --test vectors --locked
 
 ## The tests of the C library; test-c-all adds valgrind and sanitizers.
 test-c test-c-all:

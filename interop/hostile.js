@@ -36,6 +36,8 @@ async function attack(original, { keyed, setup, ...rest }) {
     await new Attack(victim, { keyed, setup, ...rest }).survive();
     return { what: 'lives' };
   } catch (error) {
+    // The end of its connection may be seen before its own.
+    await victim.player.ask('units').catch(() => {});
     const { dead } = victim.player;
     return dead ? { what: 'dies', text: dead.message } : { what: 'hangs', text: error.message };
   } finally {
