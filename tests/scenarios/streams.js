@@ -49,7 +49,7 @@ async function arrivesWhole(command, server, wanted, near) {
   assert.deepEqual(result, whole, 'at the responder');
 }
 
-/** A stream whose reader has paused behind the first piece. */
+/** A stream whose reader has paused after the first piece. */
 async function pausedStream({ asker, server }, command, size) {
   const wanted = plan({ size, piece: 16384, pauses: true });
   const near = asker.ask(command, { role: ROLE, event: EVENTS[command], plan: wanted });

@@ -11,7 +11,7 @@
 #include "memory.h"
 #include "output.h"
 
-/* A number and the space behind it. */
+/* A number and the space after it. */
 enum { NUMBER = 24 };
 
 typedef struct {
@@ -70,7 +70,7 @@ static void count_name(tallies *in, rt_string name) {
     in->tallies[i].count++;
 }
 
-/* The number, and behind it who has counted it. */
+/* The number, then the name of the peer that counted it. */
 static void account_answer(flow *flow, uint64_t number, rt_data answer) {
     char begin[NUMBER];
     size_t len = (size_t)snprintf(begin, sizeof begin, "%" PRIu64 " ", number);

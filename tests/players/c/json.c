@@ -41,7 +41,7 @@ static const char *skip_value(const char *at, const char *end) {
     return skip(at, end, &open);
 }
 
-/* The value that begins at *at, which is set behind it. */
+/* The value that begins at *at, which is moved past it. */
 static json take(const char **at, const char *end) {
     json value = {NULL, NULL};
     *at = skip_space(*at, end);
@@ -116,7 +116,7 @@ static char *put_utf8(char *to, unsigned code) {
     return to;
 }
 
-/* What stands behind a backslash. */
+/* The character after a backslash. */
 static const char *put_escaped(const char *at, const char *end, char **to) {
     static const char names[] = "bfnrt", meanings[] = "\b\f\n\r\t";
     if (*at != 'u' || end - at < 5) {

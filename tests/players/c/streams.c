@@ -86,7 +86,7 @@ static void pause_reading(stream *stream) {
     pthread_mutex_unlock(&mutex);
 }
 
-/* Reads to the end, or breaks off or pauses behind the first piece when the plan says so. */
+/* Reads to the end, or breaks off or pauses after the first piece when the plan says so. */
 static int32_t read_all(stream *stream, sha256 *hash) {
     unsigned char buffer[BUFFER];
     for (;;) {
@@ -101,7 +101,7 @@ static int32_t read_all(stream *stream, sha256 *hash) {
     }
 }
 
-/* Writes what the plan says, or breaks off behind it. */
+/* Writes what the plan says, or breaks off after it. */
 static int32_t write_all(stream *stream, sha256 *hash) {
     unsigned char *piece = allocate(stream->piece);
     int32_t status = RT_OK;

@@ -307,7 +307,7 @@ function read(stream, plan) {
   });
 }
 
-/** Writes what the plan says, or breaks off behind it. */
+/** Writes what the plan says, or breaks off after it. */
 async function write(stream, plan) {
   const ended = new Promise((resolve, reject) => {
     stream.on('error', reject);

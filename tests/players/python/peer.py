@@ -344,7 +344,7 @@ class Player:
         return {"bytes": size, "sha256": digest.hexdigest()}
 
     async def write(self, stream: roletalk.Writable, plan: Any) -> Any:
-        """Writes what the plan says, or breaks off behind it."""
+        """Writes what the plan says, or breaks off after it."""
         digest, at = hashlib.sha256(), 0
         self.written[plan["tag"]] = at
         async with stream:

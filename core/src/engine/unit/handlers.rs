@@ -187,7 +187,7 @@ impl<R> Unit<R> {
         }
     }
 
-    /// Has a handler called; without room for that, what came is given up.
+    /// Has a handler called; without room for that, the message is given up.
     fn begin(
         &mut self,
         at: usize,

@@ -75,7 +75,7 @@ impl Streams {
         Ok(json!({ "bytes": bytes, "sha256": to_hex(&hash.finalize()) }))
     }
 
-    /// Writes what the plan says, or breaks off behind it.
+    /// Writes what the plan says, or breaks off after it.
     pub(crate) async fn write(&self, mut stream: Writable, plan: &Plan) -> Result<Value, Failure> {
         let mut hash = Sha256::new();
         let mut at = 0;
