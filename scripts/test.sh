@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs test suites one after the other and prints one summary: test.sh SUITE...
 # A suite is a target of the Makefile. The output of each goes to target/test-logs/SUITE.log; what a
-# failed one printed last is shown. VERBOSE=1 shows everything.
+# failed one printed last is shown. VERBOSE=1 shows everything; TEST_LOGS names another directory.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 # Suites limit their own waiting. This is there for the one that does not.
 limit=${SUITE_LIMIT:-3600}
-logs=${CARGO_TARGET_DIR:-target}/test-logs
+logs=${TEST_LOGS:-${CARGO_TARGET_DIR:-target}/test-logs}
 rows=$logs/summary
 mkdir -p "$logs"
 : > "$rows"
