@@ -150,8 +150,8 @@ test-node:
 
 .PHONY: test-node-here
 test-node-here: $(if $(BUILT),,node) $(NODE_MODULES)
-	cd bindings-node && $(NODE) --test --test-concurrency=3 test/*.test.js
-	cd bindings-node && ROLETALK_SOCKETS=node $(NODE) --test --test-concurrency=3 $(NODE_TESTS_OF_SOCKETS)
+	cd bindings-node && $(NODE) --test --test-reporter=spec --test-concurrency=3 test/*.test.js
+	cd bindings-node && ROLETALK_SOCKETS=node $(NODE) --test --test-reporter=spec --test-concurrency=3 $(NODE_TESTS_OF_SOCKETS)
 
 ## The same on the newest patches of those of NODE_VERSIONS that are not the one installed, from the package `node` of the npm registry.
 test-node-versions: $(if $(BUILT),,node) $(NODE_MODULES)
@@ -160,7 +160,7 @@ test-node-versions: $(if $(BUILT),,node) $(NODE_MODULES)
 		run="npx --yes --package node@$$major -- node"; \
 		version=$$($$run --version) || { $(LEFT_OUT) node-$$major "npm has no Node $$major" || exit 1; continue; }; \
 		echo "Node $$version"; \
-		(cd bindings-node && $$run --test test/*.test.js) || exit 1; \
+		(cd bindings-node && $$run --test --test-reporter=spec test/*.test.js) || exit 1; \
 	done
 
 ## The tests of the Python package, on asyncio and uvloop.
@@ -194,9 +194,9 @@ run-test-scenarios:
 run-test-scenarios-all:
 	$(NODE) tests/scenarios --all --long
 run-test-hostile:
-	$(NODE) --test tests/hostile/*.test.js
+	$(NODE) --test --test-reporter=spec tests/hostile/*.test.js
 run-test-demo:
-	$(NODE) --test tests/demo/*.test.js
+	$(NODE) --test --test-reporter=spec tests/demo/*.test.js
 run-test-vectors:
 	$(NODE) interop/vectors
 run-test-vectors-all:

@@ -60,7 +60,7 @@ suite() { # TARGET
 	printf '%-7s %s\n' "$what" "$(clock $((SECONDS - begun)))"
 	if [ "$what" = FAILED ] && [ -z "${VERBOSE:-}" ]; then
 		echo "---- $log: lines that tell of failures, then the end"
-		grep -nE '^(test .* FAILED|FAIL|FAILED|ERROR|not ok|✖|required, but)|panicked at' "$log" | head -40
+		grep -nE '^(test .* FAILED|FAIL|FAILED|ERROR| *not ok| *✖|required, but)|panicked at' "$log" | head -40
 		tail -60 "$log"
 		echo "----"
 	fi

@@ -33,7 +33,7 @@ function attacks(implementation) {
     after(() => victims.end());
     for (const one of CASES) test(`${name}: ${one.name}`, () => victims.attack(one));
     const skip = process.platform !== 'linux' && 'reads /proc';
-    test(`${name}: all of that twice more takes no more memory`, { skip }, async (t) => {
+    test(`${name}: all of that again takes no more memory`, { skip }, async (t) => {
       const growth = await victims.stayAsTheyAre();
       t.diagnostic(`${name}: grown by ${JSON.stringify(growth)}`);
     });

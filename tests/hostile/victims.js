@@ -7,11 +7,11 @@ const { CASES } = require('./cases');
 const { Victim } = require('./victim');
 
 /** How often all cases are run again for the memory to be looked at. */
-const PASSES = 2;
-/** Bytes by which a process may grow meanwhile: about 1 KiB for each case. */
-const GROWTH = { resident: 1 << 20, used: 0 };
+const PASSES = 3;
+/** Bytes by which a process may grow in every pass: about 1 KiB for each case. */
+const GROWTH = { resident: 512 << 10, used: 0 };
 /** The same for one with a heap that is collected: it grows in steps, and has compiled code in it. */
-const GROWTH_OF_HEAP = { resident: 4 << 20, used: 2 << 20 };
+const GROWTH_OF_HEAP = { resident: 1 << 20, used: 512 << 10 };
 
 /** The victims of one language: processes that are shared by the cases that need the same of them. */
 class Victims {
@@ -45,24 +45,35 @@ class Victims {
     for (const one of CASES) await this.attack(one);
   }
 
-  /** All cases once more leave the processes no larger than they were. */
+  /**
+   * All cases again and again leave the processes no larger than they were. What is lost with a case is
+   * lost in every pass; a heap that takes another step, or code that is compiled, is not. So the pass in
+   * which a process grows least counts.
+   */
   async stayAsTheyAre() {
     if (this.survived.size < CASES.length) await this.attackWithAll();
     const victims = [...this.started.values()];
     const measure = () => Promise.all(victims.map((victim) => victim.memory()));
-    const before = await measure();
-    for (let pass = 0; pass < PASSES; pass++) await this.attackWithAll();
-    const after = await measure();
-    const growth = (what) => after.map((one, index) => one[what] - before[index][what]);
-    const bounds = victims[0].can('collect') ? GROWTH_OF_HEAP : GROWTH;
-    for (const [what, bound] of Object.entries(bounds)) {
-      const bytes = growth(what);
-      assert.ok(Math.max(...bytes) <= bound, `${what} memory grew by ${bytes.join(', ')} bytes; ${bound} are allowed`);
+    const measured = [await measure()];
+    for (let pass = 0; pass < PASSES; pass++) {
+      await this.attackWithAll();
+      measured.push(await measure());
     }
-    return { resident: growth('resident'), used: growth('used') };
+    const growths = (what, index) =>
+      measured.slice(1).map((after, pass) => after[index][what] - measured[pass][index][what]);
+    const bounds = victims[0].can('collect') ? GROWTH_OF_HEAP : GROWTH;
+    const report = {};
+    for (const [what, bound] of Object.entries(bounds)) {
+      report[what] = victims.map((_, index) => growths(what, index));
+      for (const bytes of report[what]) {
+        const text = `${what} memory grew by ${bytes.join(', ')} bytes in ${PASSES} passes; ${bound} are allowed`;
+        assert.ok(Math.min(...bytes) <= bound, text);
+      }
+    }
+    return report;
   }
 
-  /** The peers close, with all that they have gone through behind them. */
+  /** The peers close, after all that they have gone through. */
   async close() {
     if (this.started.size === 0) await this.attack(CASES[0]);
     for (const victim of this.started.values()) await victim.close();
