@@ -4,7 +4,7 @@
 // [PATTERN…]`.
 
 const { find } = require('../../tests/players');
-const { options, required } = require('../../tests/scenarios/options');
+const { conclude, options } = require('../../tests/scenarios/options');
 const { CONVERSATIONS } = require('./conversations');
 const { Table } = require('./table');
 
@@ -31,15 +31,9 @@ async function main({ jobs, list, long, patterns }) {
 
   console.log();
   for (const { name, reason } of absent) console.log(`left out: ${name}: ${reason}`);
-  const missing = absent.filter(({ name }) => required().includes(name));
   const failed = replays.filter(({ problem }) => problem);
-  for (const { name, problem } of failed) console.log(`FAIL ${name}: ${problem.message}`);
-  for (const { name, reason } of missing) console.log(`FAIL ${name} is required: ${reason}`);
-  if (replays.length === 0) console.log('FAIL no replay has this name');
-  const good = replays.length - failed.length;
-  const skipped = absent.length - missing.length;
-  console.log(`${good} passed, ${failed.length + missing.length} failed, ${skipped} skipped`);
-  process.exitCode = failed.length > 0 || missing.length > 0 || replays.length === 0 ? 1 : 0;
+  const failures = failed.map(({ name, problem }) => ({ name, text: problem.message }));
+  conclude(replays.length, failures, absent);
 }
 
 /** Plays one; what went wrong, if anything. */

@@ -1,7 +1,7 @@
 'use strict';
 
 const { cells } = require('./cells');
-const { required } = require('./options');
+const { conclude } = require('./options');
 const { runAll } = require('./run');
 const { summary } = require('./summary');
 
@@ -24,18 +24,12 @@ async function main({ present, absent }, options, deviations = []) {
 
   for (const { name, version } of present) console.log(`${name}: ${version}`);
   for (const { name, reason } of absent) console.log(`left out: ${name}: ${reason}`);
-  const missing = absent.filter(({ name }) => required().includes(name));
   await runAll(chosen, options.jobs, deviations);
 
   console.log(`\n${summary(chosen, present, absent, deviations)}\n`);
   const failed = chosen.filter(({ result }) => result.outcome === 'FAIL');
-  for (const { name, result } of failed) console.log(`FAIL ${name}: ${result.text}`);
-  for (const { name, reason } of missing) console.log(`FAIL ${name} is required: ${reason}`);
-  if (chosen.length === 0) console.log('FAIL no cell has this name');
-  const skipped = absent.length - missing.length;
-  const good = chosen.length - failed.length;
-  console.log(`${good} passed, ${failed.length + missing.length} failed, ${skipped} skipped`);
-  process.exitCode = failed.length > 0 || missing.length > 0 || chosen.length === 0 ? 1 : 0;
+  const failures = failed.map(({ name, result }) => ({ name, text: result.text }));
+  conclude(chosen.length, failures, absent);
 }
 
 module.exports = { main };

@@ -47,4 +47,21 @@ function required() {
   return (process.env.REQUIRE ?? '').split(',').filter(Boolean);
 }
 
-module.exports = { options, required };
+/**
+ * Prints the end of a run, and sets the exit code of the process.
+ *
+ * @param failures the names and texts of what has failed
+ * @param absent the implementations that are not here, with the reasons
+ */
+function conclude(count, failures, absent) {
+  const missing = absent.filter(({ name }) => required().includes(name));
+  for (const { name, text } of failures) console.log(`FAIL ${name}: ${text}`);
+  for (const { name, reason } of missing) console.log(`FAIL ${name} is required: ${reason}`);
+  if (count === 0) console.log('FAIL nothing has this name');
+  const failed = failures.length + missing.length;
+  const skipped = absent.length - missing.length;
+  console.log(`${count - failures.length} passed, ${failed} failed, ${skipped} skipped`);
+  process.exitCode = failed > 0 || count === 0 ? 1 : 0;
+}
+
+module.exports = { conclude, options, required };
