@@ -130,13 +130,11 @@ test-all:
 # What the suites build, so that their times are theirs.
 build-tests: players
 	$(CARGO) test --workspace --lib --bins --tests --examples --locked --no-run
-	$(CARGO) test -p roletalk --no-default-features --lib --test vectors --locked --no-run
 
 ## The tests in Rust.
 test-rust:
 	$(CARGO) test --workspace --lib --bins --tests --examples --locked
 	$(CARGO) test --workspace --doc --locked
-	$(CARGO) test -p roletalk --no-default-features --lib --test vectors --locked
 
 ## The tests of the C library; test-c-all adds valgrind and sanitizers.
 test-c test-c-all:
@@ -178,7 +176,7 @@ test-python-versions: $(VENV)/.requirements
 memcheck-python: $(VENV)/.requirements
 	@if command -v valgrind >/dev/null; then \
 		$(CARGO) build --locked -p roletalk-python && cd bindings-python && \
-		$(abspath $(VENV_PYTHON)) tests/memcheck.py $(abspath $(TARGET))/debug/libroletalk_engine.so \
+		$(abspath $(VENV_PYTHON)) tests/memcheck.py $(abspath $(TARGET))/debug/libroletalk_python.so \
 			$(MEMCHECK_PYTHON:%=tests/test_%.py); \
 	else $(LEFT_OUT) valgrind "not installed: the extension module is not run under it"; fi
 
@@ -224,7 +222,7 @@ bench-python: python
 
 ## The simulation for a long time, with new seeds.
 soak:
-	ROLETALK_SIM_SECONDS=$(SECONDS_OF_SOAK) $(CARGO) test --release --locked -p roletalk \
+	ROLETALK_SIM_SECONDS=$(SECONDS_OF_SOAK) $(CARGO) test --release --locked -p roletalk-engine \
 		--test simulation -- --nocapture
 
 ## The fuzz targets under libFuzzer, from the stored corpus on.
@@ -237,11 +235,8 @@ fuzz:
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(CARGO) clippy -p roletalk --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 	$(MAKE) -C bindings-c check-header
-	scripts/check-sans-io.sh --self-test
-	scripts/check-sans-io.sh
 	scripts/lint.sh
 	@if $(PYTHON_IS_HERE); then $(MAKE) --no-print-directory lint-python; \
 	else $(LEFT_OUT) python "CPython 3.9 or later with venv is not installed: its types are not checked"; fi

@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 
 use bytes::Bytes;
-use engine::{Data, DataType, wire::Payload};
+use engine::{Data, DataType, Payload};
 
 use crate::{
     status::{Failure, RT_DATA, enter},

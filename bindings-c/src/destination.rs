@@ -9,8 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use engine::{
-    Answer, Data, Destination, OpenStream, Readable, SendRequest, Survey, Unit, Writable,
-    wire::Payload,
+    Answer, Data, Destination, OpenStream, Payload, Readable, SendRequest, Survey, Unit, Writable,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Handle;

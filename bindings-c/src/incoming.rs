@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use engine::{Context, Data, Deferred, Error, ErrorKind, Kind, wire::Payload};
+use engine::{Context, Data, Deferred, Error, ErrorKind, Kind, Payload};
 
 use crate::{
     closure::{Closure, rt_drop},

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use engine::{Data, wire::Payload};
+use engine::{Data, Payload};
 
 use crate::status::{Failure, RT_OVERLOADED};
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engine::{ConnectOptions, ListenOptions, Peer, TlsClient, TlsServer, engine::Limits};
+use engine::{ConnectOptions, Limits, ListenOptions, Peer, TlsClient, TlsServer};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::oneshot,

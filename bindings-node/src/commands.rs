@@ -3,11 +3,7 @@
 
 use std::time::Duration;
 
-use roletalk::{
-    DataType,
-    engine::{Order, Outgoing},
-    wire::Payload,
-};
+use roletalk_engine::{DataType, Order, Outgoing, wire::Payload};
 
 use crate::{events::NONE, names::Routes};
 

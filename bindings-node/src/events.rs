@@ -2,7 +2,7 @@
 //! same numbers.
 
 use bytes::Bytes;
-use roletalk::{DataType, Error};
+use roletalk_engine::{DataType, Error};
 
 /// Words at the beginning, see [`Header`].
 pub(crate) const HEADER: usize = 8;

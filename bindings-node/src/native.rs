@@ -8,9 +8,8 @@ use napi::{
     bindgen_prelude::{BufferSlice, Function, Uint8Array, Uint8ArraySlice, Uint32Array, Unknown},
 };
 use napi_derive::napi;
-use roletalk::{
-    DataType, Error, ErrorKind,
-    engine::{AddressId, Chunk, Config, Engine, Moment, Order, Outgoing, Unit},
+use roletalk_engine::{
+    AddressId, Chunk, Config, DataType, Engine, Error, ErrorKind, Moment, Order, Outgoing, Unit,
     wire::{Direction, Payload},
     ws::Side,
 };

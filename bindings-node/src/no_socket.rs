@@ -6,7 +6,7 @@ use napi::{
     Env,
     bindgen_prelude::{Function, Unknown},
 };
-use roletalk::ws::Side;
+use roletalk_engine::ws::Side;
 
 /// There is none.
 pub(crate) enum Socket {}

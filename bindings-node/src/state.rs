@@ -4,13 +4,9 @@
 use std::{collections::VecDeque, io, rc::Rc};
 
 use bytes::Bytes;
-use roletalk::{
-    Error, ErrorKind,
-    engine::{
-        ConnId, Engine, EngineEvent, Event, Incoming, Moment, PeerEvent, Queued, Responder,
-        StreamId, StreamOffer, Unit, UnitId,
-    },
-    wire::Payload,
+use roletalk_engine::{
+    ConnId, Engine, EngineEvent, Error, ErrorKind, Event, Incoming, Moment, PeerEvent, Queued,
+    Responder, StreamId, StreamOffer, Unit, UnitId, wire::Payload,
 };
 use rustc_hash::FxHashMap;
 
@@ -342,7 +338,6 @@ impl State {
                     }
                 }
             }
-            _ => {}
         }
     }
 

@@ -6,7 +6,7 @@ use pyo3::{
     prelude::*,
     types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyMemoryView, PyString},
 };
-use roletalk::{Data, DataType, ErrorKind, wire::Payload};
+use roletalk_engine::{Data, DataType, ErrorKind, wire::Payload};
 
 use crate::{error::failure, exit::Inside};
 

@@ -12,7 +12,7 @@ use pyo3::{
     prelude::*,
     types::{PyNone, PyString, PyTuple},
 };
-use roletalk::engine::{Order, UnitId};
+use roletalk_engine::{Order, UnitId};
 
 use crate::{
     data::{utf8, with_payload},
@@ -186,10 +186,10 @@ impl DestinationBase {
     fn outgoing<'a>(
         &'a self,
         event: &'a str,
-        payload: roletalk::wire::Payload<'a>,
+        payload: roletalk_engine::wire::Payload<'a>,
         ordered: bool,
-    ) -> roletalk::engine::Outgoing<'a> {
-        roletalk::engine::Outgoing { role: &self.role, event, payload, order: order(ordered) }
+    ) -> roletalk_engine::Outgoing<'a> {
+        roletalk_engine::Outgoing { role: &self.role, event, payload, order: order(ordered) }
     }
 
     /// The chosen unit, or the one whose turn it is, passing over those that are just closing.

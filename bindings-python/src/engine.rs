@@ -21,10 +21,7 @@ use std::sync::{
 };
 
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
-use roletalk::{
-    Error, ErrorKind,
-    engine::{Moment, Unit, UnitId},
-};
+use roletalk_engine::{Error, ErrorKind, Moment, Unit, UnitId};
 
 use crate::{
     data::Codec, error::failure, exit::Inside, guard::Guarded, host::Host, state::State,

@@ -5,7 +5,7 @@ use pyo3::{
     sync::PyOnceLock,
     types::{PyDict, PyString},
 };
-use roletalk::{Error, ErrorKind};
+use roletalk_engine::{Error, ErrorKind};
 
 /// The classes by the number of the kind, made in `roletalk/errors.py`.
 fn classes(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {

@@ -21,7 +21,7 @@ mod state;
 mod table;
 
 use pyo3::prelude::*;
-use roletalk::ErrorKind;
+use roletalk_engine::ErrorKind;
 
 /// The parts of `roletalk` that are in Rust.
 // True: all state is behind locks or atomic, under none of which a Python object is made, called or

@@ -1,7 +1,7 @@
 //! Which handler an event has.
 
 use pyo3::{prelude::*, pyclass::PyVisit, types::PyString};
-use roletalk::engine;
+use roletalk_engine as engine;
 use rustc_hash::FxHashMap;
 
 use crate::context::Kind;

@@ -6,12 +6,9 @@ use std::{
     net::{Shutdown, TcpStream},
 };
 
-use roletalk::{
-    Data, Error, ErrorKind,
-    engine::{
-        ConnId, Engine, EngineEvent, Event, Incoming, Moment, Responder, StreamOffer, Unit, UnitId,
-    },
-    wire::Payload,
+use roletalk_engine::{
+    ConnId, Data, Engine, EngineEvent, Error, ErrorKind, Event, Incoming, Moment, Responder,
+    StreamOffer, Unit, UnitId, wire::Payload,
 };
 use rustc_hash::FxHashMap;
 

@@ -1,7 +1,7 @@
 //! The Python objects that wait for something of the engine's.
 
 use pyo3::{PyVisit, prelude::*};
-use roletalk::engine::{Moment, StreamId, UnitId};
+use roletalk_engine::{Moment, StreamId, UnitId};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 

@@ -466,7 +466,7 @@ async fn any_stream_will_do_and_closing_waits_for_it() {
     assert!(accepting.is_finished(), "the connection outlived the peer");
     let last = within("the end", reading).await.unwrap();
     assert!(
-        matches!(&last, Some(tungstenite::Message::Close(Some(frame)))
+        matches!(&last, Some(tokio_tungstenite::tungstenite::Message::Close(Some(frame)))
             if u16::from(frame.code) == 4000),
         "{last:?}"
     );

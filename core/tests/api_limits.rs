@@ -6,11 +6,8 @@ use std::{sync::Arc, time::Duration};
 
 use common::{Pair, Raw, Watch, never, peer, until, within};
 use futures_util::FutureExt;
-use roletalk::{
-    Data, Error, ErrorKind, Peer, PeerEvent,
-    engine::Limits,
-    wire::{DataType, Frame, Payload},
-};
+use roletalk::{Data, Error, ErrorKind, Limits, Peer, PeerEvent};
+use roletalk_engine::wire::{DataType, Frame, Payload};
 use tokio::sync::Notify;
 
 #[tokio::test]

@@ -14,10 +14,8 @@ use std::{
 use common::{
     Log, Pair, Raw, Watch, confirmation, echo, never, null, pass, peer, relay, until, within,
 };
-use roletalk::{
-    Data, DataType, Error, ErrorKind, Kind, Peer, PeerEvent,
-    wire::{Frame, Handshake, Num, Payload},
-};
+use roletalk::{Data, DataType, Error, ErrorKind, Kind, Peer, PeerEvent};
+use roletalk_engine::wire::{Frame, Handshake, Num, Payload};
 use tokio::{sync::Notify, time::Instant};
 
 #[tokio::test]
@@ -778,9 +776,8 @@ async fn one_connection_of_two_is_lost_while_requests_run() {
     let unit = second.unit().clone();
     assert_eq!(unit.stats().connections.len(), 2);
     let mut watch = Watch::new(&pair.client);
-    let on_both = |stats: roletalk::engine::UnitStats| {
-        stats.connections.iter().all(|conn| conn.frames_sent > 1)
-    };
+    let on_both =
+        |stats: roletalk::UnitStats| stats.connections.iter().all(|conn| conn.frames_sent > 1);
     let payload = vec![0u8; 300_000];
     let mut requests = Vec::new();
     for _ in 0..8 {

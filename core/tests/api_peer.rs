@@ -8,10 +8,8 @@ use common::{
     AGAIN, LIMIT, Log, Pair, Raw, Watch, confirmation, echo, never, null, pass, peer, until, within,
 };
 use futures_util::{SinkExt, StreamExt};
-use roletalk::{
-    ConnectOptions, DataType, Error, ErrorKind, Peer, PeerEvent,
-    wire::{Acquaint, Challenge, Frame, Handshake, Num, Proof, RolesUpdate},
-};
+use roletalk::{ConnectOptions, DataType, Error, ErrorKind, Peer, PeerEvent};
+use roletalk_engine::wire::{Acquaint, Challenge, Frame, Handshake, Num, Proof, RolesUpdate};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -646,7 +644,8 @@ async fn long_messages_outlast_the_heartbeat() {
     let sending = async {
         let mut raw = Raw::beside(&server, 4096, "sending", &[]).await;
         let mut frame = Vec::new();
-        let payload = roletalk::wire::Payload { kind: DataType::Binary, bytes: &[0; 20_000] };
+        let payload =
+            roletalk_engine::wire::Payload { kind: DataType::Binary, bytes: &[0; 20_000] };
         let request =
             Frame::Request { role: "r".into(), event: "echo".into(), corr: Num::new(0), payload };
         request.encode(&mut frame);

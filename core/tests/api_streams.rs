@@ -10,10 +10,8 @@ use std::sync::{
 use bytes::Bytes;
 use common::{Log, Pair, Raw, null, pattern, peer, relay, until, within};
 use futures_util::{SinkExt, StreamExt};
-use roletalk::{
-    ConnectOptions, Error, ErrorKind, Peer,
-    wire::{Direction, Frame, Num, StreamOp},
-};
+use roletalk::{ConnectOptions, Error, ErrorKind, Peer};
+use roletalk_engine::wire::{Direction, Frame, Num, StreamOp};
 use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -13,9 +13,8 @@ use std::{
 
 use common::{Raw, Watch, never};
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use roletalk::{
-    DataType, Error, Peer, PeerEvent,
-    engine::Limits,
+use roletalk::{DataType, Error, Limits, Peer, PeerEvent};
+use roletalk_engine::{
     wire::{Confirm, Frame, Handshake, Num, Payload},
     ws::{FrameWriter, Incoming, Side, Socket},
 };

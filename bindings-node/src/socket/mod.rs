@@ -27,7 +27,7 @@ use napi::{
     bindgen_prelude::{Function, Unknown},
     sys,
 };
-use roletalk::ws::Side;
+use roletalk_engine::ws::Side;
 
 use self::{
     event_loop::EventLoop,

@@ -1,6 +1,6 @@
 //! Pings in the bytes of a connection whose frames somebody else reads.
 
-use roletalk::ws::{Header, Side};
+use roletalk_engine::ws::{Header, Side};
 
 /// Final, no extension, opcode 9.
 const PING: u8 = 0x89;
@@ -125,7 +125,7 @@ impl Pings {
 
 #[cfg(test)]
 mod tests {
-    use roletalk::ws::FrameWriter;
+    use roletalk_engine::ws::FrameWriter;
 
     use super::*;
 

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use roletalk::ws::{FrameWriter, Side};
+use roletalk_engine::ws::{FrameWriter, Side};
 
 use super::pings::Pings;
 

@@ -14,11 +14,9 @@ use pyo3::{
     prelude::*,
     types::{PyBytes, PyDict, PyString},
 };
-use roletalk::{
-    Data, Error, ErrorKind,
-    engine::{
-        AddressId, Chunk, Config, ConnId, Engine as Core, Order, Outgoing, StreamId, Unit, UnitId,
-    },
+use roletalk_engine::{
+    AddressId, Chunk, Config, ConnId, Data, Engine as Core, Error, ErrorKind, Order, Outgoing,
+    StreamId, Unit, UnitId,
     wire::{Direction, Payload},
 };
 

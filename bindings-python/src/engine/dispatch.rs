@@ -3,10 +3,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::{exceptions::PyException, intern, prelude::*};
-use roletalk::{
-    Data, Error,
-    engine::{EngineEvent, Event, Incoming, Moment, PeerEvent, UnitId},
-    wire::Payload,
+use roletalk_engine::{
+    Data, EngineEvent, Error, Event, Incoming, Moment, PeerEvent, UnitId, wire::Payload,
 };
 
 use super::{Engine, lock};
@@ -314,7 +312,6 @@ impl Engine {
                 let unit = unit.and_then(object);
                 self.tell(py, "connection_closed", (unit, exception(py, &reason)))
             }
-            _ => Ok(false),
         }
     }
 }

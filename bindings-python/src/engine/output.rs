@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::{intern, prelude::*, types::PyBytes};
-use roletalk::engine::Moment;
+use roletalk_engine::Moment;
 
 use super::{Engine, dispatch::Dispatched, lock};
 use crate::{exit::Inside, state::Action, table::Timer};

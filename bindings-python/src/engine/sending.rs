@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use pyo3::{intern, prelude::*};
-use roletalk::{
-    Error,
-    engine::{Moment, Outgoing, Unit, UnitId},
-};
+use roletalk_engine::{Error, Moment, Outgoing, Unit, UnitId};
 
 use super::{Engine, lock, lost};
 use crate::{error::exception, exit::Inside, state::State, table::Waiting};

@@ -8,10 +8,7 @@ use pyo3::{
     prelude::*,
     types::{PyDict, PyInt, PyList},
 };
-use roletalk::{
-    ErrorKind,
-    engine::{Limits, UnitStats},
-};
+use roletalk_engine::{ErrorKind, Limits, UnitStats};
 
 use crate::{destination::seconds, error::failure};
 

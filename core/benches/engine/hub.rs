@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use roletalk::{
-    engine::{Chunk, Config, ConnId, Engine, EngineEvent, Event, Order, Outgoing, UnitId},
+use roletalk_engine::{
+    Chunk, Config, ConnId, Engine, EngineEvent, Event, Order, Outgoing, UnitId,
     wire::{DataType, Payload},
     ws::Side,
 };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use roletalk::{engine::UnitId, wire::Direction};
+use roletalk_engine::{UnitId, wire::Direction};
 
 use crate::{
     Outcome,
@@ -105,7 +105,7 @@ fn stream(hub: &mut Hub, role: &str, time: Duration) -> Outcome<f64> {
         let now = hub.start.elapsed();
         let sent = hub.engine.with_unit(unit, now, |unit| {
             while unit.write(id, &piece, now)? > 0 {}
-            Ok::<_, roletalk::Error>(())
+            Ok::<_, roletalk_engine::Error>(())
         });
         sent.ok_or("no unit")??;
         if !hub.turn() {

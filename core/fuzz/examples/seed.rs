@@ -8,7 +8,7 @@
 
 use std::{fs, path::Path};
 
-use roletalk::ws::{FrameWriter, Side};
+use roletalk_engine::ws::{FrameWriter, Side};
 use serde_json::Value;
 
 /// Longer ones teach the fuzzer nothing and make it slow.
@@ -83,7 +83,7 @@ fn websocket() {
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\nrest";
     store("websocket", "request", &[&[0, 2, 5, 1][..], request.as_bytes()].concat());
     // The key that the target dials with.
-    let accept = roletalk::accept_key("BwcHBwcHBwcHBwcHBwcHBw==");
+    let accept = roletalk_engine::ws::accept_key("BwcHBwcHBwcHBwcHBwcHBw==");
     let response = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {accept}\r\n\r\nrest"

@@ -1,7 +1,7 @@
 //! Frames and data types.
 
 use bytes::Bytes;
-use roletalk::wire::{Data, DataType, Frame, MAX_NAME, Payload};
+use roletalk_engine::wire::{Data, DataType, Frame, MAX_NAME, Payload};
 
 /// The bytes are a frame; without their first one they are a datum of the type that it names.
 ///

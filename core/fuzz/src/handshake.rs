@@ -1,7 +1,7 @@
 //! A peer before anybody has shown who he is.
 
-use roletalk::{
-    engine::{Engine, EngineEvent, Event, Moment, PeerEvent},
+use roletalk_engine::{
+    Engine, EngineEvent, Event, Moment, PeerEvent,
     wire::{Handshake, Payload, Proof},
     ws::Side,
 };
@@ -27,7 +27,7 @@ pub fn handshake(bytes: &[u8]) {
     let helped = flags & 2 != 0;
     let sides = [side(flags & 4), side(flags & 8)];
 
-    let keys = |config: &mut roletalk::engine::Config| {
+    let keys = |config: &mut roletalk_engine::Config| {
         config.keys.add("k", SECRET).expect("a usable key");
     };
     let mut victim: Engine<()> = host::engine("victim", 1, |config| {

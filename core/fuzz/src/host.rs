@@ -1,8 +1,8 @@
 //! What the targets share: an engine whose randomness repeats, and a raw connection to it.
 
 use bytes::Bytes;
-use roletalk::{
-    engine::{Config, ConnId, Engine, Limits, Moment},
+use roletalk_engine::{
+    Config, ConnId, Engine, Limits, Moment,
     wire::{Confirm, Handshake, Meta},
     ws::{FrameWriter, Incoming, Side, Socket},
 };

@@ -1,7 +1,7 @@
 //! The bytes of a connection, cut into pieces in every possible way.
 
 use http::HeaderMap;
-use roletalk::ws::{Accept, Dial, FrameWriter, Incoming, Side, Socket, WsError};
+use roletalk_engine::ws::{Accept, Dial, FrameWriter, Incoming, Side, Socket, WsError};
 use url::Url;
 
 use crate::input::Input;

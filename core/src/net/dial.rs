@@ -7,11 +7,7 @@ use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
 use super::{ConnectOptions, drive};
-use crate::{
-    engine::AddressId,
-    error::{Error, ErrorKind, Result},
-    peer::Shared,
-};
+use crate::{Error, ErrorKind, Result, engine::AddressId, peer::Shared};
 
 /// Dials an address, then leaves the connection to a task of its own, which is much smaller.
 pub(crate) async fn dial_task(

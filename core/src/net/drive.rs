@@ -22,8 +22,8 @@ use url::Url;
 
 use super::{ConnHandle, linger::Linger};
 use crate::{
+    Error, ErrorKind, Result,
     engine::{AddressId, ConnId, Connection, Event, HandshakeState, Moment, Received, close_code},
-    error::{Error, ErrorKind, Result},
     peer::{Dispatcher, Intake, Outlook, PeerEvent, Shared, Tag, Unit, UnitInner},
     ws::Side,
 };

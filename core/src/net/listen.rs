@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::{ListenOptions, drive};
 use crate::{
-    error::{Error, ErrorKind, Result},
+    Error, ErrorKind, Result,
     peer::{PeerEvent, Shared},
 };
 

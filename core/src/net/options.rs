@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::tls::{TlsClient, TlsServer};
-use crate::error::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// How to listen, for [`Peer::listen_with`](crate::Peer::listen_with).
 #[derive(Clone, Debug, Default)]

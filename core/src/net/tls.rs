@@ -17,7 +17,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use rustls_platform_verifier::Verifier;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
 
 fn tls_error(what: &str, error: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Tls, format!("{what}: {error}"))

@@ -7,7 +7,7 @@ use std::{
 
 use tracing::error;
 
-use crate::{error::Result, wire::Data};
+use crate::{Result, wire::Data};
 
 /// More slots than this are given back when none is in use.
 const KEEP: usize = 64;

@@ -6,8 +6,8 @@ use tokio::runtime::Handle;
 
 use super::{Peer, shared::Shared};
 use crate::{
+    Error, ErrorKind, Result,
     engine::{Config, Keys, Limits, Reconnect},
-    error::{Error, ErrorKind, Result},
     net::ConnectOptions,
 };
 

@@ -12,8 +12,8 @@ use super::{
     unit::{Unit, UnitInner},
 };
 use crate::{
+    Error, ErrorKind, Result,
     engine::{Incoming, StreamOffer},
-    error::{Error, ErrorKind, Result},
     peer::lock,
     wire::{Data, DataType},
 };
@@ -88,6 +88,7 @@ impl Context {
 
     /// The bytes of [`role`](Context::role) and [`event`](Context::event), which are UTF-8: for those
     /// who need no `str`, as other languages.
+    #[doc(hidden)] // For bindings; no promise of compatibility.
     pub fn names(&self) -> (&[u8], &[u8]) {
         self.incoming.names()
     }
@@ -98,11 +99,13 @@ impl Context {
     }
 
     /// Whether this unit sent it.
+    #[doc(hidden)] // For bindings; no promise of compatibility.
     pub fn is_from(&self, unit: &Unit) -> bool {
         Arc::ptr_eq(&self.unit, &unit.inner)
     }
 
     /// The bytes of the payload, which are what [`data_type`](Context::data_type) says.
+    #[doc(hidden)] // For bindings; no promise of compatibility.
     pub fn bytes(&self) -> &[u8] {
         self.data.as_ref().map_or_else(|| self.incoming.payload(), |data| data.bytes())
     }

@@ -25,8 +25,8 @@ use super::{
     unit::{Unit, UnitInner},
 };
 use crate::{
+    Error, ErrorKind, Result,
     engine::{self, Moment, Order, Outgoing, StreamId},
-    error::{Error, ErrorKind, Result},
     wire::{Data, Direction, Payload},
 };
 
@@ -146,6 +146,7 @@ impl Destination {
     /// As [`send`](Destination::send), from bytes that are borrowed until they are in the queue: for
     /// those that have no [`Bytes`](bytes::Bytes) to share, such as other languages. Nothing is checked,
     /// as with [`Data::from_raw`].
+    #[doc(hidden)] // For bindings; no promise of compatibility.
     pub fn send_payload<'a>(&'a self, event: &'a str, payload: Payload<'a>) -> SendMessage<'a> {
         SendMessage { what: self.addressed(event, Content::Borrowed(payload), Order::Kept) }
     }
@@ -226,6 +227,7 @@ impl Destination {
 
     /// As [`request`](Destination::request), from borrowed bytes, as
     /// [`send_payload`](Destination::send_payload).
+    #[doc(hidden)] // For bindings; no promise of compatibility.
     pub fn request_payload<'a>(&'a self, event: &'a str, payload: Payload<'a>) -> SendRequest<'a> {
         let what = self.addressed(event, Content::Borrowed(payload), Order::Kept);
         SendRequest { what, timeout: None }
@@ -501,6 +503,7 @@ impl SendRequest<'_> {
     /// # Errors
     /// Nothing was sent, and `state` comes back: without an error when the unit has no room, else as
     /// [`Requesting`] for what can be told at once.
+    #[doc(hidden)] // For bindings; no promise of compatibility.
     pub fn call<S: Send + 'static>(
         self,
         state: S,
@@ -535,6 +538,7 @@ impl SendRequest<'_> {
 }
 
 /// A request that calls a function back. Dropping it changes nothing. Made by [`SendRequest::call`].
+#[doc(hidden)] // For bindings; no promise of compatibility.
 pub struct Call {
     unit: Arc<UnitInner>,
     tag: Tag,

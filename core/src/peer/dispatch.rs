@@ -25,8 +25,8 @@ use super::{
     unit::{UnitInner, UnitState},
 };
 use crate::{
+    Error, ErrorKind, Result,
     engine::{self, ConnId, Event, Incoming, Responder, StreamOffer},
-    error::{Error, ErrorKind, Result},
     wire::Data,
 };
 
@@ -156,6 +156,7 @@ impl Deferred {
     }
 
     /// Answers many at once, which costs less than one after the other.
+    #[doc(hidden)] // For bindings; no promise of compatibility.
     pub fn respond_all(answers: impl IntoIterator<Item = (Deferred, Result<Data>)>) {
         let mut batch = Vec::new();
         let mut of: Option<Arc<UnitInner>> = None;

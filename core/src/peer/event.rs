@@ -10,7 +10,7 @@ use futures_core::Stream;
 use tokio::sync::broadcast;
 
 use super::unit::Unit;
-use crate::error::Error;
+use crate::Error;
 
 /// Something that happened to a peer, from [`Peer::events`](crate::Peer::events).
 #[derive(Clone, Debug)]

@@ -40,8 +40,8 @@ pub use unit::Unit;
 pub(crate) use unit::{Intake, Outlook, UnitInner};
 
 use crate::{
+    Error, ErrorKind, Result,
     engine::{ConnId, UnitStats},
-    error::{Error, ErrorKind, Result},
     net::{self, ConnectOptions, ListenOptions, Listener, Opening},
     wire::Data,
 };

@@ -16,10 +16,7 @@ use super::{
     dispatch::{Chain, Deferred, Function, Handler, HandlerFuture, Middleware, Names, Next},
     shared::Shared,
 };
-use crate::{
-    error::{Error, ErrorKind, Result},
-    wire::Data,
-};
+use crate::{Error, ErrorKind, Result, wire::Data};
 
 /// The keys are the application's, so they need no defence against collisions.
 type ByEvent = FxHashMap<Arc<str>, Arc<Handler>>;

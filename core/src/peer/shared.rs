@@ -25,10 +25,10 @@ use super::{
     unit::UnitInner,
 };
 use crate::{
+    Error, ErrorKind, Result,
     engine::{
         self, AddressId, Budget, ConnId, Limits, Moment, PeerEffect, Ready, UnitId, close_code,
     },
-    error::{Error, ErrorKind, Result},
     net::{ConnHandle, ConnectOptions},
     ws::FrameWriter,
 };

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::unit::{Unit, UnitInner};
 use crate::{
+    Error, ErrorKind, Result,
     engine::{Chunk, Dialect, StreamId},
-    error::{Error, ErrorKind, Result},
 };
 
 /// The reading end of a stream: [`AsyncRead`], and a [`Stream`] of the pieces as they arrive.

@@ -21,11 +21,11 @@ use super::{
     shared::{Shared, lock},
 };
 use crate::{
+    Error, ErrorKind, Result,
     engine::{
         self, ConnId, Event, Incoming, Moment, Outgoing, Ready, StreamId, UnitId, UnitInfo,
         UnitStats, close_code,
     },
-    error::{Error, ErrorKind, Result},
     net::ConnHandle,
     wire::{Data, Meta},
     ws::FrameWriter,

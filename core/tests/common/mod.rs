@@ -13,9 +13,9 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use roletalk::{
-    Destination, Error, Events, Listener, Peer, PeerEvent, Unit,
-    wire::{Confirm, Direction, Frame, Handshake, Meta, Num, Payload, RolesUpdate, StreamOp},
+use roletalk::{Destination, Error, Events, Listener, Peer, PeerEvent, Unit};
+use roletalk_engine::wire::{
+    Confirm, Direction, Frame, Handshake, Meta, Num, Payload, RolesUpdate, StreamOp,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream},

@@ -3,8 +3,8 @@
 mod node;
 mod world;
 
-use roletalk::{
-    engine::Moment,
+use roletalk_engine::{
+    Moment,
     wire::{DataType, Direction, Frame, Num, Payload, StreamOp},
 };
 

@@ -2,12 +2,9 @@
 
 use std::collections::VecDeque;
 
-use roletalk::{
-    Data, ErrorKind, Result,
-    engine::{
-        ConnId, Engine, EngineEvent, Event, Moment, PeerEvent, Responder, StreamId, StreamOffer,
-        Unit, UnitId,
-    },
+use roletalk_engine::{
+    ConnId, Data, Engine, EngineEvent, ErrorKind, Event, Moment, PeerEvent, Responder, Result,
+    StreamId, StreamOffer, Unit, UnitId,
 };
 
 use crate::host;
@@ -29,7 +26,7 @@ pub(super) enum Happening {
     Outcome(Tag, Result<Data>),
     Message(Data),
     Close(ConnId),
-    Broken(ConnId, roletalk::Error),
+    Broken(ConnId, roletalk_engine::Error),
 }
 
 /// One end of a stream.
@@ -113,7 +110,8 @@ impl Node {
                     happenings.push(Happening::Broken(conn, reason));
                 }
                 EngineEvent::Dial { address, .. } => {
-                    let error = roletalk::Error::new(ErrorKind::ConnectFailed, "no network here");
+                    let error =
+                        roletalk_engine::Error::new(ErrorKind::ConnectFailed, "no network here");
                     self.engine.dial_failed(address, error, now);
                 }
                 EngineEvent::Close { conn, .. } => happenings.push(Happening::Close(conn)),

@@ -1,9 +1,8 @@
 //! The two peers, what joins them, and what must be true of them.
 
 use bytes::Bytes;
-use roletalk::{
-    Data, DataType,
-    engine::{Chunk, ConnId, Moment, Order, Outgoing},
+use roletalk_engine::{
+    Chunk, ConnId, Data, DataType, Moment, Order, Outgoing,
     wire::{Direction, Frame},
     ws::Side,
 };

@@ -1,6 +1,6 @@
 //! What happens to the peer and what is open in it, for the runner.
 
-use roletalk::{Error, Peer, PeerEvent, Unit, engine::UnitStats};
+use roletalk::{Error, Peer, PeerEvent, Unit, UnitStats};
 use serde_json::{Value, json};
 
 use crate::observe;

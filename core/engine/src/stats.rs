@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ConnId;
+use crate::ConnId;
 
 /// Counters of one connection since it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct UnitStats {
     pub waiting: usize,
     /// Handlers that are running for this unit's messages and requests.
     pub running: usize,
-    /// Bytes of what those handlers were given, as far as the host [holds](super::Unit::hold) it.
+    /// Bytes of what those handlers were given, as far as the host [holds](crate::Unit::hold) it.
     pub running_bytes: usize,
     /// Streams that are open or being opened.
     pub streams: usize,

@@ -29,5 +29,11 @@ pub enum Side {
     Server,
 }
 
+/// The value of `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key`, for servers that do the
+/// upgrade themselves.
+pub fn accept_key(key: &str) -> String {
+    tungstenite::handshake::derive_accept_key(key.as_bytes())
+}
+
 #[cfg(test)]
 mod tests;

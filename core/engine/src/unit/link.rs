@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{ConnId, ConnectionStats, Moment, StreamId};
 use crate::ws::FrameWriter;
+use crate::{ConnId, ConnectionStats, Moment, StreamId};
 
 const PING_INTERVAL: Moment = Moment::from_secs(5);
 const PONG_TIMEOUT: Moment = Moment::from_secs(2);

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{BULK_MARK, Event, Order, Outgoing, Queued, StreamOffer, Unit, check_names, text};
+use super::{
+    BULK_MARK, Event, Order, Outgoing, Queued, StreamOffer, Unit, check_names,
+    stream::{Accepted, Chunk, End, Reader, Stream, Writer},
+    text,
+};
 use crate::{
-    engine::{
-        ConnId, Moment, StreamId,
-        auth::Dialect,
-        stream::{Accepted, Chunk, End, Reader, Stream, Writer},
-    },
+    ConnId, Dialect, Moment, StreamId,
     error::{Error, ErrorKind, Result},
     wire::{self, Direction, Frame, MAX_NUMBER, Num, Payload, StreamOp},
 };
@@ -495,7 +495,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::{Limits, unit::Budget},
+        Budget, Limits,
         ws::{FrameWriter, Side},
     };
 

@@ -4,11 +4,11 @@
 use std::{collections::BTreeSet, process::ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
-use roletalk::wire::{Data, DataType, Direction, Frame, Handshake, Num, Payload, StreamOp};
+use roletalk_engine::wire::{Data, DataType, Direction, Frame, Handshake, Num, Payload, StreamOp};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-const VECTORS: &str = include_str!("../../tests/data/vectors.json");
+const VECTORS: &str = include_str!("../../../tests/data/vectors.json");
 
 /// JSON with its keys in another order than ours; all others are written back byte for byte.
 const REORDERED: [&str; 4] = [

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use url::Url;
 
-use super::config::Limits;
+use crate::config::Limits;
 use crate::{
     error::{Error, ErrorKind, Result},
     ws::{Accept, Dial, FrameWriter, Incoming, Side, Socket, UpgradeError, Upgraded},
@@ -13,7 +13,7 @@ use crate::{
 /// What came on a connection.
 #[derive(Debug)]
 pub enum Received {
-    /// The WebSocket is open: call [`Peer::upgraded`](super::Peer::upgraded).
+    /// The WebSocket is open: call [`Peer::upgraded`](crate::Peer::upgraded).
     Upgraded(Upgraded),
     /// A binary message.
     Message(Bytes),
@@ -176,7 +176,7 @@ impl Connection {
     }
 
     /// The handshake is done: raises the size limit of messages to `message_size` and hands over
-    /// the writer, for [`Unit::attach`](super::Unit::attach).
+    /// the writer, for [`Unit::attach`](crate::Unit::attach).
     pub fn authenticated(&mut self, message_size: usize) -> FrameWriter {
         if let Phase::Open(socket) = &mut self.phase {
             socket.set_max_message(message_size);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::{Buf, Bytes};
 
-use super::ConnId;
+use crate::ConnId;
 use crate::wire::{Data, DataType};
 
 /// The names and the payload of something that came in, still in the bytes of its frame: one

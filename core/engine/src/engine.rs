@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use url::Url;
 
-use super::{
-    AddressId, Budget, Config, ConnId, Connection, Event, HandshakeState, Moment, Peer, PeerEffect,
-    PeerEvent, Received, Unit, UnitId, UnitInfo, close_code, config::Limits, timers::Timers,
+use crate::{
+    AddressId, Budget, Config, ConnId, Connection, Event, HandshakeState, Limits, Moment, Peer,
+    PeerEffect, PeerEvent, Received, Unit, UnitId, UnitInfo, close_code, timers::Timers,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -20,7 +20,6 @@ use crate::{
 
 /// Something for the host to do or to tell.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum EngineEvent<R> {
     /// Something happened to the peer.
     Peer(PeerEvent),

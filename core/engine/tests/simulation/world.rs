@@ -10,10 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use roletalk::{
-    Error, ErrorKind,
-    engine::{AddressId, ConnId, Moment},
-};
+use roletalk_engine::{AddressId, ConnId, Error, ErrorKind, Moment};
 
 use super::{
     host::{Host, Task},

@@ -6,6 +6,9 @@
 //! CONTRIBUTING.md for how to repeat one. The number of runs is fixed; `ROLETALK_SIM_SECONDS` makes each
 //! network go on with new seeds for that long.
 
+// How long a soak goes on, and a seed nobody has chosen, come from the machine.
+#![allow(clippy::disallowed_types)]
+
 mod host;
 mod ledger;
 mod rng;
@@ -20,7 +23,7 @@ use std::{
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use roletalk::engine::{Config, Moment};
+use roletalk_engine::{Config, Moment};
 
 use host::Host;
 use ledger::Counts;

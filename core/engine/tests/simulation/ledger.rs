@@ -5,10 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use roletalk::{
-    Data, Error, ErrorKind,
-    engine::{ConnId, Dialect, Moment, UnitId},
-};
+use roletalk_engine::{ConnId, Data, Dialect, Error, ErrorKind, Moment, UnitId};
 
 /// Bytes of streams: a table without short periods, so that a piece in the wrong place shows.
 const TABLE: usize = 65_521;

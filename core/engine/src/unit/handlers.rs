@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::{Event, Responder, StreamOffer, Unit};
 use crate::{
-    engine::{ConnId, Incoming, Moment},
+    ConnId, Moment,
+    unit::Incoming,
     wire::{Frame, Payload},
 };
 
@@ -83,7 +84,7 @@ impl<R> Unit<R> {
     }
 
     /// Goes on with what was postponed on a connection, as far as handlers have ended since. For
-    /// hosts that keep units themselves; an [`Engine`](crate::engine::Engine) does it.
+    /// hosts that keep units themselves; an [`Engine`](crate::Engine) does it.
     pub fn start_postponed(&mut self, conn: ConnId, events: &mut Vec<Event<R>>) {
         let Some(at) = self.at(conn) else { return };
         // The host says only later that it holds what starts here.
@@ -97,7 +98,7 @@ impl<R> Unit<R> {
     }
 
     /// The same for all connections.
-    pub(in crate::engine) fn start_all_postponed(&mut self, events: &mut Vec<Event<R>>) {
+    pub(crate) fn start_all_postponed(&mut self, events: &mut Vec<Event<R>>) {
         if self.postponed > 0 && !self.is_overrun() {
             for at in 0..self.links.len() {
                 self.start_postponed(self.links[at].conn, events);
@@ -250,7 +251,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::{Budget, Dialect, Limits, Outgoing},
+        Budget, Dialect, Limits, Outgoing,
         wire::Num,
         ws::{FrameWriter, Side},
     };

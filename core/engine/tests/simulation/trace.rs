@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, fmt};
 
-use roletalk::engine::Moment;
+use roletalk_engine::Moment;
 
 const KEPT: usize = 50;
 

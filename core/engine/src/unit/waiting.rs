@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{Moment, StreamId};
+use crate::{Moment, StreamId};
 
 /// Deadlines are kept to within this: one sweep serves all that are due by then.
 const GRAIN: Moment = Moment::from_millis(5);

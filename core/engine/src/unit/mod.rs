@@ -1,7 +1,11 @@
 //! The state machine of one remote peer: everything that is said to it and by it.
 
 mod handlers;
+mod incoming;
+mod link;
+mod stream;
 mod streams;
+mod waiting;
 
 use std::{
     collections::BTreeMap,
@@ -15,16 +19,15 @@ use std::{
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use self::handlers::Patience;
-use super::{
-    ConnId, Incoming, Moment, StreamId, UnitStats,
-    auth::Dialect,
-    config::Limits,
+use self::{
+    handlers::Patience,
     link::{Beat, Link},
     stream::Stream,
     waiting::{Waiting, WaitingTable},
 };
+pub use self::{incoming::Incoming, stream::Chunk};
 use crate::{
+    ConnId, Dialect, Limits, Moment, StreamId, UnitStats,
     error::{Error, ErrorKind, Result},
     wire::{
         self, Acquaint, Data, DataType, Direction, Frame, MAX_NUMBER, Num, Payload, RolesUpdate,
@@ -122,7 +125,6 @@ impl StreamOffer {
 
 /// Something that a unit said, or that happened to it. `R` is what the host attached to a request.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum Event<R> {
     /// A one-way message. Call [`Unit::handled`] when it is done with, and
     /// [`Unit::start_postponed`] when that [can be done](Unit::can_start).
@@ -143,9 +145,9 @@ pub enum Event<R> {
     },
     /// A stream can be read from or written to again, or has ended: try again what had to wait.
     Stream(StreamId),
-    /// The unit announced its roles: pass it on to [`Peer::unit_roles`](super::Peer::unit_roles).
+    /// The unit announced its roles: pass it on to [`Peer::unit_roles`](crate::Peer::unit_roles).
     Roles(RolesUpdate),
-    /// The unit told of another: pass it on to [`Peer::acquainted`](super::Peer::acquainted).
+    /// The unit told of another: pass it on to [`Peer::acquainted`](crate::Peer::acquainted).
     Acquaint(Acquaint),
     /// [`Unit::has_room`] is true again.
     Room,
@@ -158,14 +160,13 @@ pub enum Event<R> {
         /// Messages and requests of this unit that were dropped so far.
         dropped: u64,
     },
-    /// The connection is dead: close it with [`close_code::HEARTBEAT`](super::close_code::HEARTBEAT).
+    /// The connection is dead: close it with [`close_code::HEARTBEAT`](crate::close_code::HEARTBEAT).
     Dead(ConnId),
 }
 
 impl<R> Event<R> {
     /// What a handler is to be called for, if that is what it is.
-    #[cfg(feature = "net")]
-    pub(crate) fn incoming(&self) -> Option<&Incoming> {
+    pub fn incoming(&self) -> Option<&Incoming> {
         match self {
             Event::Message(incoming)
             | Event::Request(incoming, _)
@@ -265,7 +266,7 @@ impl<R> Unit<R> {
     }
 
     /// Whether nothing is left of the unit: neither a connection nor a stream that is not closed.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.links.is_empty() && self.streams.is_empty()
     }
 
@@ -619,7 +620,7 @@ impl<R> Unit<R> {
     ///
     /// # Errors
     /// [`ErrorKind::Protocol`] when it cannot be understood: the host closes that connection with
-    /// [`close_code::MALFORMED`](super::close_code::MALFORMED).
+    /// [`close_code::MALFORMED`](crate::close_code::MALFORMED).
     pub fn receive(
         &mut self,
         conn: ConnId,
@@ -780,7 +781,7 @@ impl<R> Drop for Unit<R> {
 }
 
 /// The error of a request that was not answered within this time.
-pub(crate) fn timed_out(limit: Duration) -> Error {
+pub fn timed_out(limit: Duration) -> Error {
     let text = format!("Request timeout exceeded ({} ms)", limit.as_millis());
     Error::new(ErrorKind::Timeout, text)
 }

@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 
 use http::HeaderMap;
-use roletalk::{
-    Data, DataType, Error, ErrorKind,
-    engine::{AddressId, ConnId, Dialect, Moment, UnitId},
+use roletalk_engine::{
+    AddressId, ConnId, Data, DataType, Dialect, Error, ErrorKind, Moment, UnitId,
     wire::{Confirm, Direction, Frame, Handshake, Meta, Num, Payload, StreamOp},
     ws::{Accept, Dial, FrameWriter, Incoming, Side, Socket},
 };

@@ -104,7 +104,7 @@ impl Default for Limits {
 
 impl Limits {
     /// The bound on what a remote peer has caused itself.
-    pub(crate) fn owed(&self) -> usize {
+    pub fn owed(&self) -> usize {
         self.owed_per_connection.min(self.queue_per_connection)
     }
 }
@@ -131,7 +131,7 @@ impl Default for Reconnect {
 impl Reconnect {
     /// The wait before attempt number `attempt` (0 is the first one after a loss), with `random`
     /// from 0 to 1.
-    pub(super) fn wait(&self, attempt: u32, random: f64) -> Duration {
+    pub(crate) fn wait(&self, attempt: u32, random: f64) -> Duration {
         const SECONDS: [u64; 9] = [0, 1, 2, 3, 4, 5, 10, 30, 60];
         let at = (attempt as usize).min(SECONDS.len() - 1);
         let wait = Duration::from_secs(SECONDS[at]).min(self.cap);
@@ -232,7 +232,7 @@ impl Keys {
         self.0.iter().map(|(id, _)| id.as_str())
     }
 
-    pub(super) fn get(&self, id: &str) -> Option<&str> {
+    pub(crate) fn get(&self, id: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == id).map(|(_, key)| key.as_str())
     }
 }

@@ -3,8 +3,8 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::{Moment, config::Keys};
 use crate::wire::{self, Challenge, Confirm, Proof};
+use crate::{Moment, config::Keys};
 
 /// How much of a text that a stranger chose is repeated, in characters.
 const MAX_QUOTED: usize = 256;

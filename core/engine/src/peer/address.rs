@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{AddressId, ConnId, Moment, UnitId, config::Reconnect};
+use crate::{AddressId, ConnId, Moment, UnitId, config::Reconnect};
 
 /// Why an address is dialed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{ConnId, Moment, auth::Dialect};
+use crate::{ConnId, Moment, peer::Dialect};
 use crate::{
     error::{Error, ErrorKind},
     wire::Num,

@@ -2,6 +2,9 @@
 //!
 //! It sees connections open, shake hands and close, and roles change; it never sees a message.
 
+mod address;
+mod auth;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
@@ -9,13 +12,13 @@ use std::{
 
 use url::Url;
 
-use super::{
-    AddressId, ConnId, Moment, UnitId,
+pub use self::auth::Dialect;
+use self::{
     address::{Addresses, Origin, State},
-    auth::{Dialect, Handshake, Refusal, Step},
-    config::{Config, Keys, Limits},
+    auth::{Handshake, Refusal, Step},
 };
 use crate::{
+    AddressId, Config, ConnId, Keys, Limits, Moment, UnitId,
     error::{Error, ErrorKind, Result},
     wire::{self, Acquaint, Confirm, Frame, Meta, RolesUpdate},
 };
@@ -46,7 +49,6 @@ pub struct UnitInfo {
 
 /// Something that happened to the peer as a whole.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum PeerEvent {
     /// A unit connected.
     UnitOpened {
@@ -124,7 +126,6 @@ pub enum PeerEvent {
 
 /// What the host has to do for the peer.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum PeerEffect {
     /// Dial this address, then call [`Peer::begin`] or [`Peer::dial_failed`].
     Dial {
@@ -179,7 +180,7 @@ pub enum HandshakeState {
     Pending,
     /// The connection belongs to a unit from now on.
     Ready(Ready),
-    /// Close the connection with [`close_code::AUTH`](super::close_code::AUTH) after the frames.
+    /// Close the connection with [`close_code::AUTH`](crate::close_code::AUTH) after the frames.
     Refused(Error),
 }
 
@@ -514,7 +515,7 @@ impl Peer {
             }
             let reason = Error::new(ErrorKind::Closed, "The address is not to be dialed any more");
             self.event(PeerEvent::ConnectionClosed { conn, unit: None, reason });
-            let (code, reason) = (super::close_code::MANUAL, super::close_code::MANUAL_REASON);
+            let (code, reason) = (crate::close_code::MANUAL, crate::close_code::MANUAL_REASON);
             self.effects.push_back(PeerEffect::Close { conn, frames: Vec::new(), code, reason });
         }
         ids
@@ -922,12 +923,12 @@ impl Peer {
             if self.pending.get(&conn).is_some_and(|pending| !pending.upgraded) {
                 let error = Error::new(ErrorKind::ConnectFailed, "The upgrade took too long");
                 self.connection_closed(conn, None, error, now);
-                let (frames, code, reason) = (Vec::new(), super::close_code::AUTH, "");
+                let (frames, code, reason) = (Vec::new(), crate::close_code::AUTH, "");
                 self.effects.push_back(PeerEffect::Close { conn, frames, code, reason });
             } else if let Some(pending) = self.pending.remove(&conn) {
                 let reason = Refusal::Ours(pending.handshake.elapsed());
                 let reply = self.refuse(conn, pending, reason, now);
-                let (code, reason) = (super::close_code::AUTH, "");
+                let (code, reason) = (crate::close_code::AUTH, "");
                 self.effects.push_back(PeerEffect::Close {
                     conn,
                     frames: reply.frames,

@@ -3,12 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use http::HeaderMap;
-use roletalk::{
-    Data, DataType, ErrorKind,
-    engine::{
-        AddressId, Chunk, Config, ConnId, Dialect, Engine, EngineEvent, Event, Incoming, Moment,
-        Order, Outgoing, PeerEvent, Responder, StreamId, StreamOffer, UnitId,
-    },
+use roletalk_engine::{
+    AddressId, Chunk, Config, ConnId, Data, DataType, Dialect, Engine, EngineEvent, ErrorKind,
+    Event, Incoming, Moment, Order, Outgoing, PeerEvent, Responder, StreamId, StreamOffer, UnitId,
     wire::{Direction, Payload},
 };
 
@@ -171,7 +168,6 @@ impl Host {
                 ctx.note(self.index, format_args!("attaches {conn:?} to {unit:?}"));
             }
             EngineEvent::Ping { .. } | EngineEvent::Pong { .. } => {}
-            other => panic!("an unknown event: {other:?}"),
         }
     }
 
@@ -301,7 +297,13 @@ impl Host {
         }
     }
 
-    fn answer(&mut self, ctx: &mut Ctx, unit: UnitId, id: u64, outcome: &roletalk::Result<Data>) {
+    fn answer(
+        &mut self,
+        ctx: &mut Ctx,
+        unit: UnitId,
+        id: u64,
+        outcome: &roletalk_engine::Result<Data>,
+    ) {
         match outcome {
             Ok(data) => ctx.note(self.index, format_args!("{id} answered, {}", data.bytes().len())),
             Err(error) => ctx.note(self.index, format_args!("{id} failed: {error:?}")),
@@ -674,7 +676,7 @@ impl Host {
         }
     }
 
-    fn overloaded(&mut self, ctx: &mut Ctx, error: &roletalk::Error) {
+    fn overloaded(&mut self, ctx: &mut Ctx, error: &roletalk_engine::Error) {
         assert_eq!(error.kind(), ErrorKind::Overloaded, "{error:?}");
         ctx.ledger.counts.overloaded += 1;
     }

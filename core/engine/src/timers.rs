@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
 
-use super::{Moment, UnitId};
+use crate::{Moment, UnitId};
 
 /// The deadlines of all units, in order, so that the next one is found without asking each.
 #[derive(Default)]

@@ -1,0 +1,66 @@
+//! The engine of roletalk: everything that a peer decides, without sockets, threads, clocks or
+//! randomness.
+//!
+//! This crate is for hosts, such as the bindings of other languages. Applications in Rust use the
+//! crate `roletalk`, which is its host for tokio; this one follows no semantic versioning of its own.
+//!
+//! A *host* feeds the engine bytes per connection, commands and the time, and takes from it bytes to
+//! write, events, and the time of the next deadline. There are three state machines and one
+//! composition:
+//!
+//! - [`Connection`] turns bytes into messages: upgrade, WebSocket frames, pings, closing.
+//! - [`Peer`] knows roles, destinations, units and addresses, and runs the handshakes.
+//! - [`Unit`] carries the traffic of one remote peer: requests, streams, heartbeats, output queues.
+//! - [`Engine`] puts the three together for a single-threaded host. The host for tokio drives the
+//!   three itself, so that units do not share a lock.
+//!
+//! Time is a [`Moment`]: how long ago the host's own epoch was, by a clock that never goes back.
+
+mod config;
+mod connection;
+mod engine;
+mod error;
+mod ids;
+mod peer;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod unit;
+pub mod wire;
+pub mod ws;
+
+pub use bytes::Bytes;
+
+pub use config::{Config, Entropy, Keys, Limits, Reconnect};
+pub use connection::{Connection, Received};
+pub use engine::{Engine, EngineEvent};
+pub use error::{Error, ErrorKind, Result};
+pub use ids::{AddressId, ConnId, Moment, StreamId, UnitId};
+pub use peer::{
+    Dialect, HandshakeReply, HandshakeState, PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready,
+    UnitInfo, event_not_handled, role_disabled, role_not_registered,
+};
+pub use stats::{ConnectionStats, UnitStats};
+pub use unit::{
+    Budget, Chunk, Event, Incoming, Order, Outgoing, Queued, Responder, StreamOffer, Unit,
+    timed_out,
+};
+pub use wire::{Data, DataType};
+
+/// WebSocket close codes of roletalk.
+pub mod close_code {
+    /// The application closed the unit or the peer.
+    pub const MANUAL: u16 = 4000;
+    /// The reason that goes with [`MANUAL`]: the original's, spelling included, since applications
+    /// compare it.
+    pub const MANUAL_REASON: &str = "intentionaly closed";
+    /// A ping was not answered in time.
+    pub const HEARTBEAT: u16 = 4001;
+    /// The reason that goes with [`HEARTBEAT`].
+    pub const HEARTBEAT_REASON: &str = "PING TIMEOUT";
+    /// Authentication failed.
+    pub const AUTH: u16 = 4002;
+    /// A frame could not be understood.
+    pub const MALFORMED: u16 = 4006;
+}
