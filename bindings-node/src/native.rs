@@ -9,7 +9,8 @@ use napi::{
 };
 use napi_derive::napi;
 use roletalk_engine::{
-    AddressId, Chunk, Config, DataType, Engine, Error, ErrorKind, Moment, Order, Outgoing, Unit,
+    AddressId, Chunk, Config, DataType, Engine, Error, ErrorKind, Moment, Opening, Order, Outgoing,
+    Unit,
     wire::{Direction, Payload},
     ws::Side,
 };
@@ -261,7 +262,8 @@ impl NativePeer {
         let now = self.begin(now);
         let side = if address.is_some() { Side::Client } else { Side::Server };
         let address = address.map(|address| AddressId(address as u64));
-        let id = self.state.engine.upgraded(side, address, now).map_err(thrown)?;
+        let id =
+            self.state.engine.open(Opening::Upgraded { side, address }, now).map_err(thrown)?;
         Ok(self.state.add_conn(id))
     }
 
@@ -279,7 +281,7 @@ impl NativePeer {
         }
         self.poll(output, now);
         self.state.settle(conn);
-        id.is_some_and(|id| self.state.engine.is_clogged(id))
+        id.is_some_and(|id| !self.state.engine.may_read(id))
     }
 
     // Loop-native sockets.
@@ -376,7 +378,7 @@ impl NativePeer {
     pub fn is_clogged(&mut self, conn: u32, now: f64) -> bool {
         self.begin(now);
         let conn = self.state.conns.get(conn);
-        conn.is_some_and(|conn| self.state.engine.is_clogged(conn.id))
+        conn.is_some_and(|conn| !self.state.engine.may_read(conn.id))
     }
 
     /// A part of what was taken is written: the connection is alive.
@@ -596,17 +598,12 @@ impl NativePeer {
     ) -> Result<u32> {
         let now = self.begin(now);
         let gone = || Error::new(ErrorKind::ConnectionLost, "Socket closed");
-        let (unit, offer, held) =
+        let (unit, mut question) =
             self.state.take_offer(responder, generation).ok_or_else(|| thrown(gone()))?;
         let payload = Payload { kind: DataType::from_byte(kind as u8), bytes: payload };
         let accepted = self.state.engine.with_unit(unit, now, |unit| {
-            unit.handled();
-            unit.release(held);
-            let accepted = unit.accept_stream(offer, payload);
-            if let Err(error) = &accepted {
-                // Whoever asked is gone when this fails, too.
-                let _ = unit.refuse_stream(offer, error.text());
-            }
+            let accepted = unit.accept(&mut question, payload);
+            unit.answer(question, Ok(Payload::NULL), now);
             accepted
         });
         let stream = accepted.unwrap_or_else(|| Err(gone())).map_err(thrown)?;

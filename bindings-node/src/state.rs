@@ -5,8 +5,8 @@ use std::{collections::VecDeque, io, rc::Rc};
 
 use bytes::Bytes;
 use roletalk_engine::{
-    ConnId, Engine, EngineEvent, Error, ErrorKind, Event, Incoming, Moment, PeerEvent, Queued,
-    Responder, StreamId, StreamOffer, Unit, UnitId, wire::Payload,
+    ConnId, Engine, EngineEvent, Error, ErrorKind, Event, Incoming, Kind, Moment, PeerEvent,
+    Question, Queued, StreamId, Unit, UnitId, wire::Payload,
 };
 use rustc_hash::FxHashMap;
 
@@ -20,44 +20,6 @@ use crate::{
     slab::Slab,
     socket::Socket,
 };
-
-/// What waits for this peer's answer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Question {
-    unit: UnitId,
-    asked: Way,
-    /// Bytes that the unit counts as held for its handler.
-    held: usize,
-}
-
-/// Where the answer goes: to a request, or to a request for a stream.
-#[derive(Clone, Copy, Debug)]
-enum Way {
-    Request(Responder),
-    Stream(StreamOffer),
-}
-
-/// What JavaScript was handed of one unit.
-struct Handed {
-    unit: UnitId,
-    /// Messages: they are handled as soon as JavaScript has them.
-    handled: usize,
-    /// Bytes of requests, which are held until they are answered.
-    held: usize,
-}
-
-impl Handed {
-    /// What an event hands over, if anything.
-    fn of(event: &EngineEvent<u32>) -> Option<Handed> {
-        let EngineEvent::Unit { unit, event } = event else { return None };
-        let (handled, held) = match event {
-            Event::Message(_) => (1, 0),
-            Event::Request(incoming, _) | Event::StreamRequest(incoming, _) => (0, incoming.size()),
-            _ => return None,
-        };
-        Some(Handed { unit: *unit, handled, held })
-    }
-}
 
 pub(crate) struct Conn {
     pub(crate) id: ConnId,
@@ -103,7 +65,10 @@ pub(crate) struct State {
     conn_numbers: FxHashMap<ConnId, u32>,
     streams: Slab<(UnitId, StreamId)>,
     stream_numbers: FxHashMap<(UnitId, StreamId), u32>,
-    questions: Slab<Question>,
+    /// What waits for this peer's answer.
+    questions: Slab<(UnitId, Question)>,
+    /// Messages that JavaScript was handed: they are handled as soon as it has them.
+    messages: Vec<(UnitId, Question)>,
     /// Under which correlation each slot waits.
     waiting: Vec<Option<(UnitId, u64)>>,
     outcomes: VecDeque<Outcome>,
@@ -126,6 +91,7 @@ impl State {
             streams: Slab::default(),
             stream_numbers: FxHashMap::default(),
             questions: Slab::default(),
+            messages: Vec::new(),
             waiting: Vec::new(),
             outcomes: VecDeque::new(),
             unsent: FxHashMap::default(),
@@ -159,19 +125,16 @@ impl State {
         Some(stream)
     }
 
-    /// Takes a request for a stream out of those that wait for an answer. Returns also how many bytes are
-    /// held for it.
+    /// Takes a request for a stream out of those that wait for an answer.
     pub(crate) fn take_offer(
         &mut self,
         number: u32,
         generation: u32,
-    ) -> Option<(UnitId, StreamOffer, usize)> {
-        match *self.questions.checked(number, generation)? {
-            Question { unit, asked: Way::Stream(offer), held } => {
-                self.questions.remove(number);
-                Some((unit, offer, held))
-            }
-            _ => None,
+    ) -> Option<(UnitId, Question)> {
+        let (_, question) = self.questions.checked(number, generation)?;
+        match question.kind() {
+            Kind::Readable | Kind::Writable => self.questions.remove(number),
+            Kind::Message | Kind::Request => None,
         }
     }
 
@@ -250,7 +213,6 @@ impl State {
 
     /// Writes events until the batch is full. True when all were written.
     pub(crate) fn write_events(&mut self, batch: &mut Batch<'_>, now: Moment) -> bool {
-        let mut handed: Option<Handed> = None;
         let mut all = true;
         loop {
             if !batch.has_room() {
@@ -258,20 +220,11 @@ impl State {
                 break;
             }
             if let Some(event) = self.engine.poll_event() {
-                if let Some(new) = Handed::of(&event) {
-                    match &mut handed {
-                        Some(same) if same.unit == new.unit => {
-                            same.handled += new.handled;
-                            same.held += new.held;
-                        }
-                        _ => self.handed(handed.replace(new), now),
-                    }
-                }
                 self.write_event(event, batch);
             } else if let Some(outcome) = self.outcomes.pop_front() {
                 write_outcome(outcome, batch);
-            } else if handed.is_some() {
-                self.handed(handed.take(), now);
+            } else if !self.messages.is_empty() {
+                self.handed(now);
             } else if let Some(&(unit, kind)) = self.unsent.keys().next()
                 && let Some(Unsent { silent, error }) = self.unsent.remove(&(unit, kind))
             {
@@ -282,15 +235,19 @@ impl State {
                 break;
             }
         }
-        self.handed(handed, now);
+        self.handed(now);
         all
     }
 
-    fn handed(&mut self, handed: Option<Handed>, now: Moment) {
-        if let Some(Handed { unit, handled, held }) = handed {
-            self.engine.with_unit(unit, now, |unit| {
-                (0..handled).for_each(|_| unit.handled());
-                unit.hold(held);
+    /// JavaScript has the messages.
+    fn handed(&mut self, now: Moment) {
+        let mut messages = self.messages.drain(..).peekable();
+        while let Some((unit, question)) = messages.next() {
+            self.engine.with_unit(unit, now, |machine| {
+                machine.answer(question, Ok(Payload::NULL), now);
+                while let Some((_, question)) = messages.next_if(|(next, _)| *next == unit) {
+                    machine.answer(question, Ok(Payload::NULL), now);
+                }
             });
         }
     }
@@ -362,23 +319,17 @@ impl State {
     fn write_unit_event(&mut self, id: UnitId, event: Event<u32>, batch: &mut Batch<'_>) {
         let unit = self.unit_number(id);
         match event {
-            Event::Message(incoming) => {
-                self.write_incoming(Op::Message, [unit, 0, 0, 0], incoming, batch);
-            }
-            Event::Request(incoming, responder) => {
-                let held = incoming.size();
-                let question = Question { unit: id, asked: Way::Request(responder), held };
-                let (number, generation) = self.questions.insert(question);
-                self.write_incoming(Op::Request, [unit, 0, number, generation], incoming, batch);
-            }
-            Event::StreamRequest(incoming, offer) => {
-                let op = match offer.is_writable_here() {
-                    true => Op::OfferWritable,
-                    false => Op::OfferReadable,
+            Event::Incoming(incoming, question) => {
+                let op = match question.kind() {
+                    Kind::Message => {
+                        self.messages.push((id, question));
+                        return self.write_incoming(Op::Message, [unit, 0, 0, 0], incoming, batch);
+                    }
+                    Kind::Request => Op::Request,
+                    Kind::Readable => Op::OfferReadable,
+                    Kind::Writable => Op::OfferWritable,
                 };
-                let held = incoming.size();
-                let question = Question { unit: id, asked: Way::Stream(offer), held };
-                let (number, generation) = self.questions.insert(question);
+                let (number, generation) = self.questions.insert((id, question));
                 self.write_incoming(op, [unit, 0, number, generation], incoming, batch);
             }
             Event::Answer { tag, outcome, reason } => {
@@ -433,7 +384,7 @@ impl State {
             PeerEvent::UnitClosed { unit } => {
                 if let Some(number) = self.unit_numbers.remove(&unit) {
                     let gone =
-                        |(at, question): (u32, &Question)| (question.unit == unit).then_some(at);
+                        |(at, (of, _)): (u32, &(UnitId, Question))| (*of == unit).then_some(at);
                     let questions: Vec<u32> = self.questions.iter().filter_map(gone).collect();
                     for question in questions {
                         self.questions.remove(question);
@@ -522,7 +473,7 @@ impl State {
     pub(crate) fn settle(&self, number: u32) {
         let Some(conn) = self.conns.get(number) else { return };
         if let Some(socket) = &conn.socket {
-            socket.set_paused(self.engine.is_clogged(conn.id));
+            socket.set_paused(!self.engine.may_read(conn.id));
             socket.settle();
         }
     }
@@ -627,7 +578,7 @@ fn write(engine: &mut Engine<u32>, conn: &mut Conn, taken: &mut Vec<u8>, now: Mo
         return false;
     }
     engine.written(conn.id, now);
-    if socket.is_paused() && !engine.is_clogged(conn.id) {
+    if socket.is_paused() && engine.may_read(conn.id) {
         socket.set_paused(false);
     }
     true
@@ -635,7 +586,7 @@ fn write(engine: &mut Engine<u32>, conn: &mut Conn, taken: &mut Vec<u8>, now: Mo
 
 /// The parts of [`State`] that commands for a unit change.
 struct Tables<'a> {
-    questions: &'a mut Slab<Question>,
+    questions: &'a mut Slab<(UnitId, Question)>,
     waiting: &'a mut Vec<Option<(UnitId, u64)>>,
     outcomes: &'a mut VecDeque<Outcome>,
     unsent: &'a mut FxHashMap<(UnitId, ErrorKind), Unsent>,
@@ -684,24 +635,14 @@ fn run_on(
             }
         }
         Asked::Respond { responder, payload, .. } => {
-            if let Some(Question { asked: Way::Request(to), held, .. }) =
-                tables.questions.remove(responder)
-            {
-                respond(machine, to, payload);
-                machine.handled();
-                machine.release(held);
+            if let Some((_, question)) = tables.questions.remove(responder) {
+                machine.answer(question, Ok(payload), now);
             }
         }
         Asked::Reject { responder, reason, .. } => {
-            // Nothing can be done about an answer that cannot be sent: the connection is gone, and the
-            // requester knows.
-            let Some(question) = tables.questions.remove(responder) else { return };
-            let _ = match question.asked {
-                Way::Request(to) => machine.reject(to, reason),
-                Way::Stream(offer) => machine.refuse_stream(offer, reason),
-            };
-            machine.handled();
-            machine.release(question.held);
+            if let Some((_, question)) = tables.questions.remove(responder) {
+                machine.answer(question, Err(reason), now);
+            }
         }
         Asked::Abandon { slot } => {
             let waits = tables.waiting.get_mut(slot as usize).and_then(Option::take);
@@ -710,12 +651,6 @@ fn run_on(
             }
         }
         Asked::Written { .. } | Asked::ReleaseUnit { .. } => {}
-    }
-}
-
-fn respond(machine: &mut Unit<u32>, to: Responder, payload: Payload<'_>) {
-    if let Err(error) = machine.respond(to, payload) {
-        let _ = machine.reject(to, error.text());
     }
 }
 
@@ -730,7 +665,7 @@ fn wait(waiting: &mut Vec<Option<(UnitId, u64)>>, slot: u32, unit: UnitId, corr:
 /// The unit that a command is for.
 fn unit_of(
     units: &Slab<UnitId>,
-    questions: &Slab<Question>,
+    questions: &Slab<(UnitId, Question)>,
     waiting: &[Option<(UnitId, u64)>],
     asked: &Asked<'_>,
 ) -> Option<UnitId> {
@@ -738,7 +673,7 @@ fn unit_of(
         Asked::Send { unit, .. } | Asked::Request { unit, .. } => units.get(unit).copied(),
         Asked::Respond { responder, generation, .. }
         | Asked::Reject { responder, generation, .. } => {
-            questions.checked(responder, generation).map(|question| question.unit)
+            questions.checked(responder, generation).map(|(unit, _)| *unit)
         }
         Asked::Abandon { slot } => {
             waiting.get(slot as usize).copied().flatten().map(|(unit, _)| unit)

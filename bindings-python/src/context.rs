@@ -7,33 +7,9 @@ use pyo3::{
     types::{PyNone, PyString},
 };
 
+use roletalk_engine::Kind;
+
 use crate::engine::Engine;
-
-/// What kind of communication a context belongs to, from the handler's side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub(crate) enum Kind {
-    Message,
-    Request,
-    /// A stream that this peer reads.
-    Readable,
-    /// A stream that this peer writes.
-    Writable,
-}
-
-impl Kind {
-    pub(crate) const COUNT: usize = 4;
-    const NAMES: [&'static str; Kind::COUNT] = ["message", "request", "readable", "writable"];
-
-    pub(crate) fn name(self) -> &'static str {
-        Kind::NAMES[self as usize]
-    }
-
-    pub(crate) fn parse(name: &str) -> Option<Kind> {
-        let all = [Kind::Message, Kind::Request, Kind::Readable, Kind::Writable];
-        all.into_iter().find(|kind| kind.name() == name)
-    }
-}
 
 /// Names what a handler was called for, in the engine's table.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@ use pyo3::{prelude::*, pyclass::PyVisit, types::PyString};
 use roletalk_engine as engine;
 use rustc_hash::FxHashMap;
 
-use crate::context::Kind;
+use roletalk_engine::Kind;
 
 /// How a handler is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ struct Role {
     name: Py<PyString>,
     active: bool,
     /// By kind, then by event. The keys are the application's.
-    handlers: [FxHashMap<Box<str>, Handler>; Kind::COUNT],
+    handlers: [FxHashMap<Box<str>, Handler>; Kind::ALL.len()],
 }
 
 /// A handler that was found, with the names as objects that are made once.

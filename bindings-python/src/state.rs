@@ -1,14 +1,12 @@
 //! The engine with its sockets: everything that knows nothing of Python, under one lock.
 
 use std::{
-    collections::VecDeque,
     io::{ErrorKind::Interrupted, ErrorKind::WouldBlock, Read, Write},
     net::{Shutdown, TcpStream},
 };
 
 use roletalk_engine::{
-    ConnId, Data, Engine, EngineEvent, Error, ErrorKind, Event, Incoming, Moment, Responder,
-    StreamOffer, Unit, UnitId, wire::Payload,
+    ConnId, Engine, EngineEvent, Error, ErrorKind, Moment, Question, Unit, UnitId, wire::Payload,
 };
 use rustc_hash::FxHashMap;
 
@@ -16,37 +14,8 @@ use crate::guard::Waker;
 
 /// Bytes asked for with one read.
 const READ: usize = 256 << 10;
-/// A write buffer that is larger than this is given back when it has been written.
-const KEEP: usize = 256 << 10;
 /// Bytes of one connection that are read while the loop is blocked.
 const STAND_IN: usize = 1 << 20;
-
-/// What a handler was called for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Question {
-    pub(crate) way: Way,
-    /// Bytes that the unit counts as held until it is answered.
-    held: usize,
-}
-
-impl Question {
-    /// What came is [held](State::poll_event) already.
-    pub(crate) fn new(way: Way, incoming: &Incoming) -> Question {
-        Question { way, held: incoming.size() }
-    }
-}
-
-/// Where the answer goes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Way {
-    /// Nobody waits: it was a message, or a stream that was answered.
-    Nowhere,
-    Request(Responder),
-    Stream(StreamOffer),
-}
-
-/// A question, and the answer or the text to reject it with.
-type LateAnswer = (Question, Result<Data, String>);
 
 /// Something for the Python side of a connection to do.
 #[derive(Debug)]
@@ -71,9 +40,6 @@ pub(crate) enum Action {
 struct Link {
     /// None when Python has a transport.
     socket: Option<TcpStream>,
-    /// What the engine has given up, and how much of it is written.
-    out: Vec<u8>,
-    written: usize,
     /// Waits for the socket to be writable, or for the transport to have written.
     waiting: bool,
     /// The loop watches whether the socket is writable.
@@ -102,9 +68,6 @@ pub(crate) struct State {
     links: FxHashMap<ConnId, Link>,
     fresh: Vec<ConnId>,
     paused: Vec<ConnId>,
-    /// Answers that wait for room in their unit's queue. Their handlers count as running, and the
-    /// answers as what is held for these.
-    late: FxHashMap<UnitId, VecDeque<LateAnswer>>,
     actions: Vec<Action>,
     buffer: Vec<u8>,
     /// There may be events that were not handed out yet.
@@ -122,7 +85,6 @@ impl State {
             links: FxHashMap::default(),
             fresh: Vec::new(),
             paused: Vec::new(),
-            late: FxHashMap::default(),
             actions: Vec::new(),
             buffer: Vec::new(),
             backlog: false,
@@ -134,8 +96,6 @@ impl State {
     pub(crate) fn add_link(&mut self, conn: ConnId, socket: Option<TcpStream>) {
         let link = Link {
             socket,
-            out: Vec::new(),
-            written: 0,
             waiting: false,
             watched: false,
             fresh: false,
@@ -207,7 +167,7 @@ impl State {
         for (conn, link) in &mut self.links {
             while link.is_open()
                 && link.stand_in < STAND_IN
-                && !must_pause(&self.engine, *conn)
+                && self.engine.may_read(*conn)
                 && let Some(socket) = &mut link.socket
                 && let Ok(len @ 1..) = read(socket, &mut self.buffer)
             {
@@ -244,7 +204,7 @@ impl State {
     fn consider_pause(&mut self, conn: ConnId) {
         if let Some(link) = self.links.get_mut(&conn)
             && !link.paused
-            && must_pause(&self.engine, conn)
+            && !self.engine.may_read(conn)
         {
             link.paused = true;
             self.paused.push(conn);
@@ -256,7 +216,7 @@ impl State {
         let State { paused, links, engine, actions, .. } = self;
         paused.retain(|conn| {
             let Some(link) = links.get_mut(conn) else { return false };
-            link.paused = must_pause(engine, *conn);
+            link.paused = !engine.may_read(*conn);
             if !link.paused {
                 actions.push(Action::Resume(*conn));
             }
@@ -321,30 +281,20 @@ impl State {
             }
             return;
         };
-        let mut wrote = false;
+        let mut any = false;
         loop {
-            if link.written == link.out.len() {
-                if !link.out.is_empty() {
-                    engine.written(conn, now);
-                }
-                link.out.clear();
-                link.written = 0;
-                if link.out.capacity() > KEEP {
-                    link.out = Vec::new();
-                }
-                engine.take_output(conn, &mut link.out);
-                if link.out.is_empty() {
-                    break;
-                }
+            let output = engine.output(conn, now);
+            if output.is_empty() {
+                break;
             }
-            match socket.write(&link.out[link.written..]) {
+            match socket.write(output) {
                 Ok(len) => {
-                    link.written += len;
-                    wrote = true;
+                    engine.wrote(conn, len);
+                    any = true;
                 }
                 Err(error) if error.kind() == Interrupted => {}
                 Err(error) if error.kind() == WouldBlock => {
-                    if wrote {
+                    if any {
                         engine.writing(conn, now);
                     }
                     link.waiting = true;
@@ -387,46 +337,15 @@ impl State {
         }
     }
 
-    // Answers.
-
-    /// Answers when the unit has room; otherwise as soon as it has.
+    /// Gives a question back to its unit.
     pub(crate) fn answer(
         &mut self,
         unit: UnitId,
-        mut question: Question,
+        question: Question,
         outcome: Result<Payload<'_>, &str>,
         now: Moment,
     ) {
-        let late = &mut self.late;
-        self.engine.with_unit(unit, now, |machine| {
-            let nobody = matches!(question.way, Way::Nowhere);
-            // Answers of different requests have no order, but one that is late must not starve.
-            if nobody || !machine.is_open() || (!late.contains_key(&unit) && machine.has_room()) {
-                return answer(machine, question, outcome);
-            }
-            machine.note_full(now);
-            machine.release(question.held);
-            question.held = outcome.map_or_else(str::len, |payload| payload.bytes.len());
-            machine.hold(question.held);
-            let outcome = outcome.map(Data::from).map_err(str::to_owned);
-            late.entry(unit).or_default().push_back((question, outcome));
-        });
-    }
-
-    /// A unit has room again, or is gone.
-    pub(crate) fn has_room(&mut self, unit: UnitId, now: Moment) {
-        let Some(mut late) = self.late.remove(&unit) else { return };
-        self.engine.with_unit(unit, now, |machine| {
-            while (machine.has_room() || !machine.is_open())
-                && let Some((question, outcome)) = late.pop_front()
-            {
-                let outcome = outcome.as_ref().map(Data::payload).map_err(String::as_str);
-                answer(machine, question, outcome);
-            }
-            if !late.is_empty() {
-                self.late.insert(unit, late);
-            }
-        });
+        self.engine.with_unit(unit, now, |machine| machine.answer(question, outcome, now));
     }
 
     // Time.
@@ -446,23 +365,11 @@ impl State {
         units.map(Unit::busy).sum()
     }
 
-    /// The next event. What it hands over to a handler counts as held from now on.
-    pub(crate) fn poll_event(&mut self, now: Moment) -> Option<EngineEvent<u32>> {
+    /// The next event.
+    pub(crate) fn poll_event(&mut self) -> Option<EngineEvent<u32>> {
         let event = self.engine.poll_event();
         self.backlog = event.is_some();
-        let event = event?;
-        if let EngineEvent::Unit {
-            unit,
-            event:
-                Event::Message(incoming)
-                | Event::Request(incoming, _)
-                | Event::StreamRequest(incoming, _),
-        } = &event
-        {
-            let size = incoming.size();
-            self.engine.with_unit(*unit, now, |unit| unit.hold(size));
-        }
-        Some(event)
+        event
     }
 }
 
@@ -478,33 +385,5 @@ fn read(socket: &mut TcpStream, buffer: &mut [u8]) -> std::io::Result<usize> {
 fn mark(fresh: &mut Vec<ConnId>, conn: ConnId, link: &mut Link) {
     if !std::mem::replace(&mut link.fresh, true) {
         fresh.push(conn);
-    }
-}
-
-/// Whether to read no more from a connection for now.
-fn must_pause(engine: &Engine<u32>, conn: ConnId) -> bool {
-    engine.is_saturated(conn) || engine.is_clogged(conn)
-}
-
-/// Errors of sending do not matter: a unit that is gone needs no answer.
-fn answer(machine: &mut Unit<u32>, question: Question, outcome: Result<Payload<'_>, &str>) {
-    machine.handled();
-    machine.release(question.held);
-    match (question.way, outcome) {
-        (Way::Nowhere, _) => {}
-        (Way::Request(to), Ok(payload)) => {
-            if let Err(error) = machine.respond(to, payload)
-                && error.kind() == ErrorKind::TooLarge
-            {
-                let _ = machine.reject(to, error.text());
-            }
-        }
-        (Way::Request(to), Err(reason)) => {
-            let _ = machine.reject(to, reason);
-        }
-        (Way::Stream(offer), outcome) => {
-            let reason = outcome.err().unwrap_or("The stream was not accepted");
-            let _ = machine.refuse_stream(offer, reason);
-        }
     }
 }

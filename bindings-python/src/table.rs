@@ -1,11 +1,11 @@
 //! The Python objects that wait for something of the engine's.
 
 use pyo3::{PyVisit, prelude::*};
-use roletalk_engine::{Moment, StreamId, UnitId};
+use roletalk_engine::{Moment, Question, StreamId, UnitId};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use crate::{context::Ticket, routes::Routes, state::Question};
+use crate::{context::Ticket, routes::Routes};
 
 /// A request that was sent.
 pub(crate) struct Waiting {

@@ -19,14 +19,14 @@ pub use bytes::Bytes;
 #[doc(hidden)] // For bindings; no promise of compatibility.
 pub use engine::wire::Payload;
 pub use engine::{
-    ConnId, ConnectionStats, Data, DataType, Error, ErrorKind, Limits, PROTOCOL_VERSION, Reconnect,
-    Result, UnitStats, wire::Meta, ws::accept_key,
+    ConnId, ConnectionStats, Data, DataType, Error, ErrorKind, Kind, Limits, PROTOCOL_VERSION,
+    Reconnect, Result, UnitStats, wire::Meta, ws::accept_key,
 };
 pub use net::{ConnectOptions, ListenOptions, Listener, TlsClient, TlsServer};
 #[doc(hidden)]
 pub use peer::Call;
 pub use peer::{
-    Answer, Connected, Context, Deferred, Destination, Events, Kind, Next, OpenStream, Peer,
-    PeerBuilder, PeerEvent, PeerStats, Readable, ReadableRequest, Requesting, Role, SendMessage,
-    SendRequest, Sending, Survey, Unit, Writable, WritableRequest,
+    Answer, Connected, Context, Deferred, Destination, Events, Next, OpenStream, Peer, PeerBuilder,
+    PeerEvent, PeerStats, Readable, ReadableRequest, Requesting, Role, SendMessage, SendRequest,
+    Sending, Survey, Unit, Writable, WritableRequest,
 };

@@ -15,8 +15,8 @@ use pyo3::{
     types::{PyBytes, PyDict, PyString},
 };
 use roletalk_engine::{
-    AddressId, Chunk, Config, ConnId, Data, Engine as Core, Error, ErrorKind, Order, Outgoing,
-    StreamId, Unit, UnitId,
+    AddressId, Chunk, Config, ConnId, Data, Engine as Core, Error, ErrorKind, Kind, Opening, Order,
+    Outgoing, StreamId, Unit, UnitId,
     wire::{Direction, Payload},
 };
 
@@ -29,7 +29,7 @@ use super::{
     this_thread,
 };
 use crate::{
-    context::{Context, Kind},
+    context::Context,
     data::{Codec, utf8, with_payload},
     destination::{limit, seconds},
     error::{exception, failure},
@@ -37,7 +37,7 @@ use crate::{
     guard::Guarded,
     host::Host,
     routes::Mode,
-    state::{State, Way},
+    state::State,
 };
 
 impl Engine {
@@ -53,24 +53,13 @@ impl Engine {
         let accepted = with_payload(data, &this.codec, |payload| {
             let mut table = lock(&this.table);
             let running = table.running(ticket);
-            let question = running.and_then(|running| match running.question.way {
-                Way::Stream(offer) => {
-                    running.question.way = Way::Nowhere;
-                    Some((running.unit, offer))
-                }
-                _ => None,
-            });
-            let (unit, offer) = question.ok_or_else(|| {
+            let running = running.ok_or_else(|| {
                 Error::new(ErrorKind::StreamClosed, "The stream was answered already")
             })?;
-            let accepted = lock(&this.shared.state).engine.with_unit(unit, now, |machine| {
-                let accepted = machine.accept_stream(offer, payload);
-                if let Err(error) = &accepted {
-                    // Whoever asked is gone when this fails, too.
-                    let _ = machine.refuse_stream(offer, error.text());
-                }
-                accepted
-            });
+            let (unit, question) = (running.unit, &mut running.question);
+            let accepted = lock(&this.shared.state)
+                .engine
+                .with_unit(unit, now, |machine| machine.accept(question, payload));
             let gone = || Err(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
             accepted.unwrap_or_else(gone).map(|stream| (unit, stream))
         })?;
@@ -450,7 +439,8 @@ impl Engine {
         let headers = headers_of(slf.py(), headers)?;
         let socket = socket.map(take_socket).transpose()?;
         let conn = Engine::with_state(slf, |state, now| {
-            let conn = state.engine.dialed(AddressId(address), url, &headers, now)?;
+            let opening = Opening::dial(AddressId(address), url, headers)?;
+            let conn = state.engine.open(opening, now)?;
             state.add_link(conn, socket);
             Ok::<_, Error>(conn.0)
         })?;
@@ -465,7 +455,7 @@ impl Engine {
     ) -> PyResult<u64> {
         let socket = socket.map(take_socket).transpose()?;
         let conn = Engine::with_state(slf, |state, now| {
-            let conn = state.engine.accepted(path, now)?;
+            let conn = state.engine.open(Opening::Accept { path }, now)?;
             state.add_link(conn, socket);
             Ok::<_, Error>(conn.0)
         })?;

@@ -4,16 +4,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::{exceptions::PyException, intern, prelude::*};
 use roletalk_engine::{
-    Data, EngineEvent, Error, Event, Incoming, Moment, PeerEvent, UnitId, wire::Payload,
+    Data, EngineEvent, Error, Event, Incoming, Moment, PeerEvent, Question, UnitId, wire::Payload,
 };
 
 use super::{Engine, lock};
 use crate::{
-    context::{Context, Kind, Ticket},
+    context::{Context, Ticket},
     data::to_python,
     error::{exception, text_of},
     routes::Mode,
-    state::{Question, Way},
 };
 
 /// What handing out events has come to.
@@ -45,14 +44,12 @@ impl Engine {
                     dispatched.full = true;
                     return Ok(dispatched);
                 }
-                state.poll_event(now)
+                state.poll_event()
             };
             let Some(event) = event else { return Ok(dispatched) };
             dispatched.any = true;
-            if let EngineEvent::Unit {
-                event: Event::Answer { .. } | Event::Request(..) | Event::Message(..),
-                ..
-            } = &event
+            if let EngineEvent::Unit { event: Event::Answer { .. } | Event::Incoming(..), .. } =
+                &event
             {
                 handled += 1;
             }
@@ -80,22 +77,14 @@ impl Engine {
                 }
                 Ok(true)
             }
-            Event::Request(incoming, responder) => {
-                self.incoming(slf, unit, Kind::Request, Way::Request(responder), incoming, now)
-            }
-            Event::Message(incoming) => {
-                self.incoming(slf, unit, Kind::Message, Way::Nowhere, incoming, now)
-            }
-            Event::StreamRequest(incoming, offer) => {
-                let kind = if offer.is_writable_here() { Kind::Writable } else { Kind::Readable };
-                self.incoming(slf, unit, kind, Way::Stream(offer), incoming, now)
+            Event::Incoming(incoming, question) => {
+                self.incoming(slf, unit, incoming, question, now)
             }
             Event::Stream(stream) => {
                 let waiter = lock(&self.table).streams.remove(&(unit, stream));
                 Ok(wake(py, waiter))
             }
             Event::Room => {
-                lock(&self.shared.state).has_room(unit, now);
                 let waiters = lock(&self.table).room.remove(&unit);
                 Ok(wake(py, waiters.into_iter().flatten()))
             }
@@ -126,13 +115,12 @@ impl Engine {
         &self,
         slf: &Bound<'_, Engine>,
         unit: UnitId,
-        kind: Kind,
-        way: Way,
         incoming: Incoming,
+        question: Question,
         now: Moment,
     ) -> PyResult<bool> {
         let py = slf.py();
-        let question = Question::new(way, &incoming);
+        let kind = question.kind();
         let (found, ticket, unit_object) = {
             let mut table = lock(&self.table);
             let found = table.routes.find(py, incoming.role(), kind, incoming.event());

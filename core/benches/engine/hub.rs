@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use roletalk_engine::{
-    Chunk, Config, ConnId, Engine, EngineEvent, Event, Order, Outgoing, UnitId,
+    Chunk, Config, ConnId, Engine, EngineEvent, Event, Kind, Opening, Order, Outgoing, UnitId,
     wire::{DataType, Payload},
     ws::Side,
 };
@@ -48,9 +48,13 @@ pub(crate) struct Remote {
     pub(crate) counted: u64,
 }
 
+fn upgraded(side: Side) -> Opening {
+    Opening::Upgraded { side, address: None }
+}
+
 impl Remote {
     pub(crate) fn new(mut engine: Engine<()>) -> Outcome<Remote> {
-        let conn = engine.upgraded(Side::Client, None, Default::default())?;
+        let conn = engine.open(upgraded(Side::Client), Default::default())?;
         Ok(Remote { engine, conn, counted: 0 })
     }
 
@@ -61,29 +65,17 @@ impl Remote {
         while let Some(event) = self.engine.poll_event() {
             let EngineEvent::Unit { unit, event } = event else { continue };
             match event {
-                Event::Request(incoming, responder) => {
+                Event::Incoming(incoming, mut question) => {
                     let served = self.engine.peer().check_role(incoming.role());
+                    let kind = question.kind();
+                    self.counted += u64::from(kind == Kind::Message && served.is_ok());
                     self.engine.with_unit(unit, now, |unit| {
-                        unit.handled();
-                        let kind = incoming.kind();
-                        let _ = match served {
-                            Ok(()) => {
-                                let bytes = incoming.payload();
-                                unit.respond(responder, Payload { kind, bytes })
-                            }
-                            Err(reason) => unit.reject(responder, &reason),
-                        };
-                    });
-                }
-                Event::Message(incoming) => {
-                    let served = self.engine.peer().check_role(incoming.role());
-                    self.counted += u64::from(served.is_ok());
-                    self.engine.with_unit(unit, now, |unit| unit.handled());
-                }
-                Event::StreamRequest(_, offer) => {
-                    self.engine.with_unit(unit, now, |unit| {
-                        unit.handled();
-                        let _ = unit.accept_stream(offer, Payload::NULL);
+                        if matches!(kind, Kind::Readable | Kind::Writable) {
+                            let _ = unit.accept(&mut question, Payload::NULL);
+                        }
+                        let (kind, bytes) = (incoming.kind(), incoming.payload());
+                        let answer = served.as_ref().map(|()| Payload { kind, bytes });
+                        unit.answer(question, answer.map_err(String::as_str), now);
                     });
                 }
                 Event::Stream(id) => {
@@ -134,7 +126,7 @@ impl Hub {
         for at in 0..remotes {
             let mut remote = Remote::new(engine(at as u64 + 2, roles)?)?;
             // Its number is that of the remote, as it is the only one the hub ever gave.
-            let conn = hub.engine.upgraded(Side::Server, None, Default::default())?;
+            let conn = hub.engine.open(upgraded(Side::Server), Default::default())?;
             debug_assert_eq!(conn, ConnId(at as u64));
             let mut hello = Vec::new();
             remote.turn(hub.start, &[], &mut hello);

@@ -1,35 +1,77 @@
-//! One connection, from bytes to messages: the upgrade on either side, frames, closing.
+//! One connection, from bytes to messages and back: the upgrade on either side, frames, the order of
+//! output, closing.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use url::Url;
 
-use crate::config::Limits;
 use crate::{
+    AddressId, ConnId, Limits, Moment, Unit, UnitId, close_code,
     error::{Error, ErrorKind, Result},
     ws::{Accept, Dial, FrameWriter, Incoming, Side, Socket, UpgradeError, Upgraded},
 };
 
-/// What came on a connection.
+/// An output buffer that is larger than this is given back when it has been written.
+const KEEP: usize = 256 << 10;
+/// The close code of a connection that ended without a close frame.
+const ABNORMAL: u16 = 1006;
+
+/// How a connection begins.
+#[derive(Clone, Debug)]
+pub enum Opening {
+    /// It was accepted; the upgrade is still to come.
+    Accept {
+        /// The only path that is served, if given.
+        path: Option<String>,
+    },
+    /// The host has done the upgrade.
+    Upgraded {
+        /// Which end this is.
+        side: Side,
+        /// The address that it was dialed for.
+        address: Option<AddressId>,
+    },
+    /// It was dialed, as [`PeerEffect::Dial`](crate::PeerEffect::Dial) asked for.
+    Dial {
+        /// The address.
+        address: AddressId,
+        /// Its URL.
+        url: Url,
+        /// Headers of the upgrade.
+        headers: HeaderMap,
+    },
+}
+
+impl Opening {
+    /// A connection that was dialed, by the text of its address.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the address is no URL.
+    pub fn dial(address: AddressId, url: &str, headers: HeaderMap) -> Result<Opening> {
+        let url = Url::parse(url).map_err(|error| {
+            let text = format!("The address `{url}` is no URL: {error}");
+            Error::new(ErrorKind::InvalidArgument, text)
+        })?;
+        Ok(Opening::Dial { address, url, headers })
+    }
+}
+
+/// Something that was received on a connection.
 #[derive(Debug)]
 pub enum Received {
     /// The WebSocket is open: call [`Peer::upgraded`](crate::Peer::upgraded).
     Upgraded(Upgraded),
-    /// A binary message.
+    /// A message before the connection belongs to a unit, none for a text message: for
+    /// [`Peer::handshake`](crate::Peer::handshake).
+    Handshake(Option<Bytes>),
+    /// A message for [`Unit::receive`].
     Message(Bytes),
-    /// A text message, which roletalk does not use.
-    Text,
     /// A ping with its payload; it has been answered.
     Ping(Bytes),
-    /// The answer to a ping, with the ping's payload.
+    /// The answer to a ping, with the ping's payload: for [`Unit::pong`].
     Pong(Bytes),
-    /// The other side closed. Write what is queued, then close the socket.
-    Closed {
-        /// WebSocket close code.
-        code: u16,
-        /// Close reason.
-        reason: String,
-    },
 }
 
 enum Phase {
@@ -39,70 +81,121 @@ enum Phase {
     Over,
 }
 
-/// The byte side of one connection. It knows nothing of peers and units.
+/// The byte side of one connection. It knows its unit by number only: where the unit matters, the host
+/// passes it.
+///
+/// Output is written in this order: what the connection itself says (upgrade, handshake, pongs), then
+/// what the unit has queued on it.
 pub struct Connection {
+    id: ConnId,
     side: Side,
     phase: Phase,
-    handshake_limit: usize,
+    limits: Arc<Limits>,
     mask_seed: u64,
     /// Ours until the connection belongs to a unit.
     writer: Option<FrameWriter>,
+    unit: Option<UnitId>,
+    /// What the connection itself says, and nobody has taken yet.
+    own: Vec<u8>,
+    /// What is being written, and how much of it has been.
+    out: Vec<u8>,
+    written: usize,
+    /// Bytes that are being written: those of the connection itself, which come first, and the unit's.
+    own_in_flight: usize,
+    unit_in_flight: usize,
+    /// Code and reason of the first close frame, in either direction.
+    close: Option<(u16, String)>,
+    /// The close frame that its failure asks for.
+    farewell: Option<(u16, String)>,
+    /// The other side has broken the protocol.
+    violated: bool,
+    /// The other side's close frame was received, and answered: nothing may be written after the answer.
+    close_received: bool,
+    ended: bool,
 }
 
 impl Connection {
-    fn new(side: Side, phase: Phase, limits: &Limits, mask_seed: u64) -> Connection {
-        let handshake_limit = limits.handshake_message_size;
-        let writer = Some(FrameWriter::new(side, mask_seed));
-        Connection { side, phase, handshake_limit, mask_seed, writer }
-    }
-
-    /// A connection that was accepted and still has to be upgraded; `path` is the only one that is
-    /// served, when given.
-    pub fn accept(path: Option<String>, limits: &Limits, mask_seed: u64) -> Connection {
-        let accept = Accept::new(path, limits.upgrade_size);
-        Connection::new(Side::Server, Phase::Accepting(accept), limits, mask_seed)
-    }
-
-    /// A connection that was dialed. Its upgrade request is appended to `out`. `random` makes the
-    /// key of the upgrade.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`] when the URL or one of the headers cannot be used.
-    pub fn dial(
-        url: &Url,
-        headers: &HeaderMap,
-        limits: &Limits,
+    pub(crate) fn new(
+        id: ConnId,
+        opening: Opening,
+        limits: Arc<Limits>,
         random: [u8; 16],
-        out: &mut Vec<u8>,
     ) -> Result<Connection> {
-        let dial = Dial::new(url, headers, random, limits.upgrade_size, out)
-            .map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()))?;
+        let mut own = Vec::new();
+        let (side, phase) = match opening {
+            Opening::Accept { path } => {
+                (Side::Server, Phase::Accepting(Accept::new(path, limits.upgrade_size)))
+            }
+            Opening::Upgraded { side, .. } => {
+                (side, Phase::Open(Box::new(Socket::new(side, limits.handshake_message_size))))
+            }
+            Opening::Dial { url, headers, .. } => {
+                let dial = Dial::new(&url, &headers, random, limits.upgrade_size, &mut own)
+                    .map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()))?;
+                (Side::Client, Phase::Dialing(dial))
+            }
+        };
         let mask_seed =
             random.iter().fold(0u64, |seed, byte| seed.rotate_left(7) ^ u64::from(*byte));
-        Ok(Connection::new(Side::Client, Phase::Dialing(dial), limits, mask_seed))
+        Ok(Connection {
+            id,
+            side,
+            phase,
+            limits,
+            mask_seed,
+            writer: Some(FrameWriter::new(side, mask_seed)),
+            unit: None,
+            own,
+            out: Vec::new(),
+            written: 0,
+            own_in_flight: 0,
+            unit_in_flight: 0,
+            close: None,
+            farewell: None,
+            violated: false,
+            close_received: false,
+            ended: false,
+        })
     }
 
-    /// A connection whose upgrade the host has done.
-    pub fn upgraded(side: Side, limits: &Limits, mask_seed: u64) -> Connection {
-        let socket = Socket::new(side, limits.handshake_message_size);
-        Connection::new(side, Phase::Open(Box::new(socket)), limits, mask_seed)
+    /// Its number.
+    pub fn id(&self) -> ConnId {
+        self.id
     }
 
-    /// Takes the next thing out of `input`, which is advanced; answers that the protocol demands
-    /// are appended to `out`. None: all of `input` was taken.
+    /// The unit that it belongs to, once its handshake is done and as long as it has not ended.
+    pub fn unit(&self) -> Option<UnitId> {
+        self.unit
+    }
+
+    /// Whether the WebSocket is open.
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Whether it serves no longer: what it still has to say is to be written, then its socket closed.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    // Input.
+
+    /// Takes the next thing out of `input`, which is advanced; what the protocol demands for an answer is
+    /// part of the output. None: all of `input` was taken. Not to be called while it
+    /// [is clogged](Connection::is_clogged).
     ///
     /// # Errors
-    /// The connection is over: write what is queued, then close the socket. For a WebSocket
-    /// violation, the close code to send first comes with it.
-    pub fn receive(
-        &mut self,
-        input: &mut &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<Option<Received>, (Error, Option<u16>)> {
+    /// The connection is over: [`end`](Connection::end) it. If the other side has broken the protocol,
+    /// that tells it so.
+    pub fn receive(&mut self, input: &mut &[u8]) -> Result<Option<Received>> {
+        if self.ended {
+            *input = &[];
+            return Ok(None);
+        }
         let upgraded = match &mut self.phase {
-            Phase::Accepting(accept) => accept.feed(input, out),
+            Phase::Accepting(accept) => accept.feed(input, &mut self.own),
             Phase::Dialing(dial) => dial.feed(input),
-            Phase::Open(_) => return self.receive_open(input, out),
+            Phase::Open(_) => return self.receive_open(input),
             Phase::Over => {
                 *input = &[];
                 return Ok(None);
@@ -111,77 +204,231 @@ impl Connection {
         match upgraded {
             Ok(None) => Ok(None),
             Ok(Some(upgraded)) => {
-                self.phase = Phase::Open(Box::new(Socket::new(self.side, self.handshake_limit)));
+                let socket = Socket::new(self.side, self.limits.handshake_message_size);
+                self.phase = Phase::Open(Box::new(socket));
                 Ok(Some(Received::Upgraded(upgraded)))
             }
             Err(error) => {
                 self.phase = Phase::Over;
-                Err((upgrade_error(&error), None))
+                Err(upgrade_error(&error))
             }
         }
     }
 
-    fn receive_open(
-        &mut self,
-        input: &mut &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<Option<Received>, (Error, Option<u16>)> {
+    fn receive_open(&mut self, input: &mut &[u8]) -> Result<Option<Received>> {
         let Phase::Open(socket) = &mut self.phase else { return Ok(None) };
-        match socket.read(input, out) {
-            Ok(None) => Ok(None),
-            Ok(Some(incoming)) => Ok(Some(match incoming {
-                Incoming::Binary(message) => Received::Message(message),
-                Incoming::Text(_) => Received::Text,
-                Incoming::Ping(payload) => Received::Ping(payload),
-                Incoming::Pong(payload) => Received::Pong(payload),
-                Incoming::Close { code, reason } => {
-                    self.phase = Phase::Over;
-                    Received::Closed { code, reason }
-                }
-            })),
+        let incoming = match socket.read(input, &mut self.own) {
+            Ok(None) => return Ok(None),
+            Ok(Some(incoming)) => incoming,
             Err(error) => {
                 self.phase = Phase::Over;
-                let code = error.close_code();
-                Err((Error::new(ErrorKind::Protocol, error.to_string()), Some(code)))
+                return Err(self.fail(error.close_code(), error.to_string()));
+            }
+        };
+        Ok(Some(match (incoming, self.unit) {
+            (Incoming::Binary(message), Some(_)) => Received::Message(message),
+            (Incoming::Binary(message), None) => Received::Handshake(Some(message)),
+            (Incoming::Text(_), None) => Received::Handshake(None),
+            (Incoming::Text(_), Some(_)) => {
+                let text = "A text message was received".to_owned();
+                return Err(self.fail(close_code::MALFORMED, text));
+            }
+            (Incoming::Ping(payload), _) => Received::Ping(payload),
+            (Incoming::Pong(payload), _) => Received::Pong(payload),
+            (Incoming::Close { code, reason }, _) => {
+                self.phase = Phase::Over;
+                self.close_received = true;
+                let text = format!("Socket closed ({code}) {reason}").trim_end().to_owned();
+                self.close.get_or_insert((code, reason));
+                return Err(Error::new(ErrorKind::ConnectionLost, text));
+            }
+        }))
+    }
+
+    fn fail(&mut self, code: u16, text: String) -> Error {
+        self.violated = true;
+        self.farewell = Some((code, text.clone()));
+        Error::new(ErrorKind::Protocol, text)
+    }
+
+    /// Hands a message to the unit.
+    ///
+    /// # Errors
+    /// As [`Unit::receive`]: the connection is over, [`end`](Connection::end) it.
+    pub fn deliver<R>(&mut self, unit: &mut Unit<R>, message: &Bytes, now: Moment) -> Result<()> {
+        unit.receive(self.id, message, now)
+            .map_err(|error| self.fail(close_code::MALFORMED, error.text().to_owned()))
+    }
+
+    /// The handshake has failed.
+    pub(crate) fn refused(&mut self) {
+        self.farewell = Some((close_code::AUTH, String::new()));
+    }
+
+    /// Whether the other side has broken the protocol.
+    pub fn is_violated(&self) -> bool {
+        self.violated
+    }
+
+    // Output.
+
+    /// Writes frames of the handshake, such as those of [`PeerEffect::Close`](crate::PeerEffect::Close).
+    pub fn say(&mut self, frames: &[Vec<u8>]) {
+        if let Some(writer) = &mut self.writer {
+            for frame in frames {
+                writer.binary(&mut self.own, frame.len(), |out| out.extend_from_slice(frame));
             }
         }
     }
 
-    /// A close frame was written through the unit: the other side's answer needs none.
-    pub fn close_sent(&mut self) {
+    /// The handshake is done: the connection belongs to this unit from now on. Hands over the writer, for
+    /// [`Unit::attach`].
+    pub(crate) fn belongs_to(&mut self, unit: UnitId) -> FrameWriter {
+        self.unit = Some(unit);
         if let Phase::Open(socket) = &mut self.phase {
+            socket.set_max_message(self.limits.message_size);
+        }
+        self.writer.take().unwrap_or_else(|| FrameWriter::new(self.side, self.mask_seed))
+    }
+
+    /// What is to be written next; empty when there is nothing. Tell how much of it was
+    /// [written](Connection::wrote), then ask again. `unit` is the one that the connection
+    /// [belongs to](Connection::unit).
+    pub fn output<R>(&mut self, unit: Option<&mut Unit<R>>, now: Moment) -> &[u8] {
+        if self.written == self.out.len() {
+            self.refill(unit, now);
+        }
+        self.rest()
+    }
+
+    /// What was taken for writing and is not written yet.
+    pub fn rest(&self) -> &[u8] {
+        &self.out[self.written..]
+    }
+
+    /// So many bytes of the [output](Connection::output) have been written.
+    pub fn wrote(&mut self, len: usize) {
+        self.written = (self.written + len).min(self.out.len());
+    }
+
+    /// Takes all that is to be written, in exchange for an empty buffer: for hosts that hand buffers
+    /// over. Call [`flushed`](Connection::flushed) when it has been written, before taking more.
+    pub fn take_output<R>(&mut self, unit: Option<&mut Unit<R>>, buffer: &mut Vec<u8>) {
+        debug_assert!(buffer.is_empty());
+        std::mem::swap(&mut self.out, buffer);
+        self.gather(unit);
+        std::mem::swap(&mut self.out, buffer);
+    }
+
+    /// What was [taken](Connection::take_output) has been written.
+    pub fn flushed<R>(&mut self, unit: Option<&mut Unit<R>>, now: Moment) {
+        self.own_in_flight = 0;
+        let wrote = std::mem::take(&mut self.unit_in_flight);
+        if let (Some(unit), 1..) = (unit, wrote) {
+            unit.written(self.id, wrote, now);
+        }
+    }
+
+    fn refill<R>(&mut self, mut unit: Option<&mut Unit<R>>, now: Moment) {
+        self.out.clear();
+        self.written = 0;
+        if self.out.capacity() > KEEP {
+            self.out = Vec::new();
+        }
+        self.flushed(unit.as_deref_mut(), now);
+        self.gather(unit);
+    }
+
+    fn gather<R>(&mut self, unit: Option<&mut Unit<R>>) {
+        if let Some(unit) = unit.filter(|_| !self.close_received && !self.ended) {
+            unit.take_output(self.id, &mut self.out);
+            self.unit_in_flight += self.out.len();
+        }
+        // Pongs do not wait behind data.
+        if !self.own.is_empty() {
+            self.own_in_flight += self.own.len();
+            if self.out.is_empty() {
+                std::mem::swap(&mut self.out, &mut self.own);
+            } else {
+                self.out.splice(0..0, self.own.drain(..));
+            }
+        }
+    }
+
+    /// Whether there is something to write beside what was taken already.
+    pub fn has_output<R>(&self, unit: Option<&Unit<R>>) -> bool {
+        !self.rest().is_empty()
+            || !self.own.is_empty()
+            || unit.is_some_and(|unit| !self.ended && unit.has_output(self.id))
+    }
+
+    /// Whether so much waits to be written that the other side has caused and that no limit holds back
+    /// (pongs, rejections, answers to streams) that the host reads no more before some of that has been
+    /// written. Nobody else would stop one that sends and never reads.
+    pub fn is_clogged<R>(&self, unit: Option<&Unit<R>>) -> bool {
+        let own = self.own.len() + self.own_in_flight.saturating_sub(self.written);
+        own >= self.limits.owed() || unit.is_some_and(|unit| unit.is_clogged(self.id))
+    }
+
+    /// Whether the host may read: not while the connection [is clogged](Connection::is_clogged), nor while
+    /// it has brought [more than handlers can take](Unit::is_saturated).
+    pub fn may_read<R>(&self, unit: Option<&Unit<R>>) -> bool {
+        !self.is_clogged(unit) && !unit.is_some_and(|unit| unit.is_saturated(self.id))
+    }
+
+    // The end.
+
+    /// Ends the connection: takes it out of its unit, with a close frame when `close` has a code and
+    /// a reason, or when it has failed in a way that the other side is to hear of. What is left to
+    /// say is the [output](Connection::output). Returns the unit that it belonged to, for
+    /// [`Peer::connection_closed`](crate::Peer::connection_closed); nothing happens the second time.
+    pub fn end<R>(
+        &mut self,
+        unit: Option<&mut Unit<R>>,
+        close: Option<(u16, &str)>,
+    ) -> Option<UnitId> {
+        if std::mem::replace(&mut self.ended, true) {
+            return None;
+        }
+        let farewell = self.farewell.take();
+        let close = close.or(farewell.as_ref().map(|(code, reason)| (*code, reason.as_str())));
+        if let Some((code, reason)) = close {
+            self.say_close(unit.as_deref(), code, reason);
+        }
+        if let Some(unit) = unit {
+            if let (Some((code, reason)), false) = (close, self.close_received) {
+                unit.close(self.id, code, reason);
+            }
+            let mut rest = Vec::new();
+            unit.take_output(self.id, &mut rest);
+            // Nothing may follow the answer to a close frame.
+            if !self.close_received {
+                self.own.extend_from_slice(&rest);
+            }
+            unit.detach(self.id);
+        }
+        self.unit_in_flight = 0;
+        self.unit.take()
+    }
+
+    fn say_close<R>(&mut self, unit: Option<&Unit<R>>, code: u16, reason: &str) {
+        self.close.get_or_insert_with(|| (code, reason.to_owned()));
+        // With a unit, the close frame goes through its queue.
+        if unit.is_none()
+            && let (Phase::Open(_) | Phase::Over, Some(mut writer)) =
+                (&self.phase, self.writer.take())
+        {
+            writer.close(&mut self.own, code, reason);
+        }
+        if let Phase::Open(socket) = &mut self.phase {
+            // The other side's answer needs none.
             socket.close_sent();
         }
     }
 
-    /// Whether the WebSocket is open.
-    pub fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open(_))
-    }
-
-    /// Appends a frame of the handshake to `out`.
-    pub fn write(&mut self, frame: &[u8], out: &mut Vec<u8>) {
-        if let Some(writer) = &mut self.writer {
-            writer.binary(out, frame.len(), |out| out.extend_from_slice(frame));
-        }
-    }
-
-    /// Appends a close frame to `out`, unless the writer was handed over: then the unit closes.
-    pub fn close(&mut self, code: u16, reason: &str, out: &mut Vec<u8>) {
-        if let (Phase::Open(_) | Phase::Over, Some(mut writer)) = (&self.phase, self.writer.take())
-        {
-            writer.close(out, code, reason);
-            self.close_sent();
-        }
-    }
-
-    /// The handshake is done: raises the size limit of messages to `message_size` and hands over
-    /// the writer, for [`Unit::attach`](crate::Unit::attach).
-    pub fn authenticated(&mut self, message_size: usize) -> FrameWriter {
-        if let Phase::Open(socket) = &mut self.phase {
-            socket.set_max_message(message_size);
-        }
-        self.writer.take().unwrap_or_else(|| FrameWriter::new(self.side, self.mask_seed))
+    /// Code and reason of the close frame that was received or sent first; 1006 when there was none.
+    pub fn close_reason(&self) -> (u16, &str) {
+        self.close.as_ref().map_or((ABNORMAL, ""), |(code, reason)| (*code, reason))
     }
 }
 

@@ -6,16 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
-use url::Url;
 
 use crate::{
-    AddressId, Budget, Config, ConnId, Connection, Event, HandshakeState, Limits, Moment, Peer,
-    PeerEffect, PeerEvent, Received, Unit, UnitId, UnitInfo, close_code, timers::Timers,
-};
-use crate::{
+    AddressId, Budget, Config, ConnId, Connection, Event, Moment, Opening, Peer, PeerEffect,
+    PeerEvent, Ready, Received, Unit, UnitId, UnitInfo, close_code,
     error::{Error, ErrorKind, Result},
-    ws::Side,
+    timers::Timers,
 };
 
 /// Something for the host to do or to tell.
@@ -30,7 +26,7 @@ pub enum EngineEvent<R> {
         /// What it said.
         event: Event<R>,
     },
-    /// Dial this address, then call [`Engine::dialed`] or [`Engine::dial_failed`].
+    /// Dial this address, then call [`Engine::open`] or [`Engine::dial_failed`].
     Dial {
         /// The address.
         address: AddressId,
@@ -75,31 +71,14 @@ pub enum EngineEvent<R> {
     },
 }
 
-struct Slot {
-    connection: Connection,
-    unit: Option<UnitId>,
-    /// Output from before, beside and after the unit's queue: upgrade, handshake, pongs.
-    out: Vec<u8>,
-    /// Bytes of the unit's queue that the host has taken.
-    taken: usize,
-    /// Told the host to close.
-    over: bool,
-    /// Code and reason of the first close frame, in either direction.
-    close: Option<(u16, String)>,
-}
-
-/// The close code of a connection that ended without a close frame.
-const ABNORMAL: u16 = 1006;
-
 /// The whole engine for a single-threaded host: connections, the peer, and the units.
 ///
 /// After each call the host drains [`poll_event`](Engine::poll_event) and
 /// [`poll_output`](Engine::poll_output), and arms a timer for [`deadline`](Engine::deadline).
 pub struct Engine<R> {
     peer: Peer,
-    limits: Arc<Limits>,
     budget: Budget,
-    slots: BTreeMap<ConnId, Slot>,
+    connections: BTreeMap<ConnId, Connection>,
     units: BTreeMap<UnitId, Unit<R>>,
     timers: Timers,
     events: VecDeque<EngineEvent<R>>,
@@ -110,12 +89,10 @@ pub struct Engine<R> {
 impl<R> Engine<R> {
     /// An engine without connections.
     pub fn new(config: Config) -> Engine<R> {
-        let limits = Arc::new(config.limits.clone());
         Engine {
             peer: Peer::new(config),
-            limits,
             budget: Budget::default(),
-            slots: BTreeMap::new(),
+            connections: BTreeMap::new(),
             units: BTreeMap::new(),
             timers: Timers::default(),
             events: VecDeque::new(),
@@ -161,85 +138,31 @@ impl<R> Engine<R> {
 
     // Connections.
 
-    /// A socket was accepted; its upgrade is still to come. `path` is the only one served, if given.
+    /// A socket is there: accepted, or dialed as [`EngineEvent::Dial`] asked for.
     ///
     /// # Errors
-    /// As [`Peer::begin`]: drop the socket.
-    pub fn accepted(&mut self, path: Option<String>, now: Moment) -> Result<ConnId> {
-        let conn = self.peer.begin(None, false, now)?;
-        let seed = self.peer.entropy();
-        self.open(conn, Connection::accept(path, &self.limits, seed));
-        Ok(conn)
-    }
-
-    /// A socket is connected that [`EngineEvent::Dial`] asked for. `headers` go into the upgrade.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for unusable headers, [`ErrorKind::Closed`]: drop the socket and
-    /// call [`dial_failed`](Engine::dial_failed), or the address counts as being dialed for ever.
-    pub fn dialed(
-        &mut self,
-        address: AddressId,
-        url: &str,
-        headers: &HeaderMap,
-        now: Moment,
-    ) -> Result<ConnId> {
-        let url = Url::parse(url)
-            .map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()))?;
-        let random = (u128::from(self.peer.entropy()) << 64) | u128::from(self.peer.entropy());
-        let mut out = Vec::new();
-        let connection =
-            Connection::dial(&url, headers, &self.limits, random.to_ne_bytes(), &mut out)?;
-        let conn = self.peer.begin(Some(address), true, now)?;
-        self.open(conn, connection);
-        self.append(conn, &out);
-        Ok(conn)
-    }
-
-    /// A socket whose upgrade the host has done; `address` when it was dialed for it.
-    ///
-    /// # Errors
-    /// As [`Peer::begin`]: drop the socket.
-    pub fn upgraded(
-        &mut self,
-        side: Side,
-        address: Option<AddressId>,
-        now: Moment,
-    ) -> Result<ConnId> {
-        let conn = self.peer.begin(address, side == Side::Client, now)?;
-        let seed = self.peer.entropy();
-        self.open(conn, Connection::upgraded(side, &self.limits, seed));
-        self.start_handshake(conn, now);
-        Ok(conn)
-    }
-
-    fn open(&mut self, conn: ConnId, connection: Connection) {
-        let slot =
-            Slot { connection, unit: None, out: Vec::new(), taken: 0, over: false, close: None };
-        self.slots.insert(conn, slot);
-    }
-
-    fn append(&mut self, conn: ConnId, bytes: &[u8]) {
-        if let Some(slot) = self.slots.get_mut(&conn) {
-            slot.out.extend_from_slice(bytes);
-            self.output.push_back(conn);
-        }
-    }
-
-    fn start_handshake(&mut self, conn: ConnId, now: Moment) {
-        let frames = self.peer.upgraded(conn, now);
-        self.write_frames(conn, &frames);
+    /// As [`Peer::open`]: drop the socket, and call [`dial_failed`](Engine::dial_failed) if it was dialed,
+    /// or the address counts as being dialed for ever.
+    pub fn open(&mut self, opening: Opening, now: Moment) -> Result<ConnId> {
+        let connection = self.peer.open(opening, now)?;
+        let conn = connection.id();
+        self.connections.insert(conn, connection);
+        self.output.push_back(conn);
         self.drain_peer(now);
+        Ok(conn)
     }
 
-    fn write_frames(&mut self, conn: ConnId, frames: &[Vec<u8>]) {
-        let Some(slot) = self.slots.get_mut(&conn) else { return };
-        for frame in frames {
-            slot.connection.write(frame, &mut slot.out);
-        }
-        if !frames.is_empty() {
-            self.output.push_back(conn);
-        }
+    /// A connection, and its unit if it has one.
+    fn parts(&mut self, conn: ConnId) -> Option<(&mut Connection, Option<&mut Unit<R>>)> {
+        let connection = self.connections.get_mut(&conn)?;
+        let unit = connection.unit().and_then(|unit| self.units.get_mut(&unit));
+        Some((connection, unit))
+    }
+
+    /// A connection, and its unit if it has one, to look at.
+    fn look(&self, conn: ConnId) -> Option<(&Connection, Option<&Unit<R>>)> {
+        let connection = self.connections.get(&conn)?;
+        Some((connection, connection.unit().and_then(|unit| self.units.get(&unit))))
     }
 
     /// The host could not dial an address.
@@ -248,187 +171,97 @@ impl<R> Engine<R> {
         self.drain_peer(now);
     }
 
-    /// Bytes came on a connection. Not to be called while it [is clogged](Engine::is_clogged).
+    /// Bytes were received on a connection that [may be read](Engine::may_read).
     pub fn receive(&mut self, conn: ConnId, mut input: &[u8], now: Moment) {
-        if let Some(unit) = self.slots.get(&conn).and_then(|slot| slot.unit)
-            && let Some(unit) = self.units.get_mut(&unit)
-        {
+        let Some((_, unit)) = self.parts(conn) else { return };
+        if let Some(unit) = unit {
             unit.reading(conn, now);
         }
-        loop {
-            let Some(slot) = self.slots.get_mut(&conn).filter(|slot| !slot.over) else { return };
-            let unit = slot.unit;
-            let before = slot.out.len();
-            let received = slot.connection.receive(&mut input, &mut slot.out);
-            if slot.out.len() > before {
-                self.output.push_back(conn);
-            }
-            match received {
+        while let Some((connection, unit)) = self.parts(conn) {
+            match receive(connection, unit, &mut input, now) {
                 Ok(None) => break,
-                Ok(Some(received)) => self.received(conn, unit, received, now),
-                Err((error, code)) => {
-                    if let Some(code) = code {
-                        let reason = error.text().to_owned();
-                        self.say_close(conn, unit, code, &reason, now);
-                    }
-                    self.over(conn, unit, error, now);
-                }
+                Ok(Some(received)) => self.received(conn, received, now),
+                Err(error) => self.end(conn, None, error, now),
             }
         }
-        if let Some(unit) = self.slots.get(&conn).and_then(|slot| slot.unit) {
+        self.output.push_back(conn);
+        if let Some(unit) = self.connections.get(&conn).and_then(Connection::unit) {
             self.drain_unit(unit, now);
         }
     }
 
-    fn received(&mut self, conn: ConnId, unit: Option<UnitId>, received: Received, now: Moment) {
-        match (received, unit) {
-            (Received::Upgraded(_), _) => self.start_handshake(conn, now),
-            (Received::Message(message), Some(id)) => {
-                let Some(unit) = self.units.get_mut(&id) else { return };
-                if let Err(error) = unit.receive(conn, &message, now, &mut self.unit_events) {
-                    self.say_close(conn, Some(id), close_code::MALFORMED, error.text(), now);
-                    self.over(conn, Some(id), error, now);
+    fn received(&mut self, conn: ConnId, received: Received, now: Moment) {
+        let Some((connection, unit)) = self.parts(conn) else { return };
+        match received {
+            Received::Upgraded(_) => {
+                let Some(connection) = self.connections.get_mut(&conn) else { return };
+                self.peer.upgraded(connection, now);
+                self.drain_peer(now);
+            }
+            Received::Handshake(message) => {
+                let Some(connection) = self.connections.get_mut(&conn) else { return };
+                match self.peer.handshake(connection, message.as_deref(), now) {
+                    Ok(None) => {}
+                    Ok(Some(ready)) => self.attach(conn, ready, now),
+                    Err(error) => self.end(conn, None, error, now),
                 }
+                self.drain_peer(now);
             }
-            (Received::Message(message), None) => self.handshake(conn, Some(&message), now),
-            (Received::Text, Some(id)) => {
-                let error = Error::new(ErrorKind::Protocol, "A text message was received");
-                self.say_close(conn, Some(id), close_code::MALFORMED, error.text(), now);
-                self.over(conn, Some(id), error, now);
-            }
-            (Received::Text, None) => self.handshake(conn, None, now),
-            (Received::Pong(payload), unit) => {
-                if let Some(unit) = unit.and_then(|unit| self.units.get_mut(&unit)) {
+            Received::Message(_) => debug_assert!(connection.unit().is_none()),
+            Received::Ping(payload) => self.events.push_back(EngineEvent::Ping { conn, payload }),
+            Received::Pong(payload) => {
+                if let Some(unit) = unit {
                     unit.pong(conn, &payload, now);
                 }
                 self.events.push_back(EngineEvent::Pong { conn, payload });
             }
-            (Received::Ping(payload), _) => {
-                self.events.push_back(EngineEvent::Ping { conn, payload });
-            }
-            (Received::Closed { code, reason }, unit) => {
-                if let Some(slot) = self.slots.get_mut(&conn) {
-                    slot.close.get_or_insert_with(|| (code, reason.clone()));
-                }
-                // The close frame has been answered: nothing may go out behind the answer.
-                if let Some(unit) = unit.and_then(|unit| self.units.get_mut(&unit)) {
-                    unit.take_output(conn, &mut Vec::new());
-                }
-                let text = format!("Socket closed ({code}) {reason}");
-                let error = Error::new(ErrorKind::ConnectionLost, text.trim_end().to_owned());
-                self.over(conn, unit, error, now);
-            }
         }
     }
 
-    fn handshake(&mut self, conn: ConnId, message: Option<&[u8]>, now: Moment) {
-        let reply = self.peer.handshake(conn, message, now);
-        self.write_frames(conn, &reply.frames);
-        match reply.state {
-            HandshakeState::Pending => {}
-            HandshakeState::Ready(ready) => {
-                let Some(slot) = self.slots.get_mut(&conn) else { return };
-                let writer = slot.connection.authenticated(self.limits.message_size);
-                slot.unit = Some(ready.unit);
-                let dialect = ready.info.dialect;
-                let (limits, budget) = (self.limits.clone(), self.budget.clone());
-                self.units
-                    .entry(ready.unit)
-                    .or_insert_with(|| Unit::new(dialect, limits, budget))
-                    .attach(conn, writer, now);
-                let roles = self.peer.unit(ready.unit).map(|(_, roles)| roles.clone());
-                self.events.push_back(EngineEvent::Attached {
-                    conn,
-                    unit: ready.unit,
-                    info: ready.info,
-                    roles: roles.unwrap_or_default(),
-                });
-                self.drain_unit(ready.unit, now);
-            }
-            HandshakeState::Refused(_) => {
-                self.say_close(conn, None, close_code::AUTH, "", now);
-                self.end(conn);
-            }
-        }
-        self.drain_peer(now);
-    }
-
-    fn say_close(
-        &mut self,
-        conn: ConnId,
-        unit: Option<UnitId>,
-        code: u16,
-        reason: &str,
-        now: Moment,
-    ) {
-        let Some(slot) = self.slots.get_mut(&conn) else { return };
-        slot.close.get_or_insert_with(|| (code, reason.to_owned()));
-        match unit.and_then(|unit| self.units.get_mut(&unit)) {
-            Some(machine) => {
-                machine.close(conn, code, reason);
-                slot.connection.close_sent();
-                if let Some(unit) = unit {
-                    self.drain_unit(unit, now);
-                }
-            }
-            None => slot.connection.close(code, reason, &mut slot.out),
-        }
-        self.output.push_back(conn);
+    fn attach(&mut self, conn: ConnId, ready: Ready, now: Moment) {
+        let Ready { unit, info, roles, writer, .. } = ready;
+        let new = || Unit::new(info.dialect, self.peer.limits().clone(), self.budget.clone());
+        self.units.entry(unit).or_insert_with(new).attach(conn, writer, now);
+        self.events.push_back(EngineEvent::Attached { conn, unit, info, roles });
+        self.drain_unit(unit, now);
     }
 
     /// The connection serves no longer: forget it everywhere, keep only what it still has to say.
-    fn over(&mut self, conn: ConnId, unit: Option<UnitId>, error: Error, now: Moment) {
-        if let (Some(id), Some(slot)) = (unit, self.slots.get_mut(&conn))
-            && let Some(unit) = self.units.get_mut(&id)
-        {
-            let mut rest = Vec::new();
-            unit.take_output(conn, &mut rest);
-            slot.out.extend_from_slice(&rest);
-            unit.detach(conn, &mut self.unit_events);
-            slot.unit = None;
-            self.drain_unit(id, now);
+    fn end(&mut self, conn: ConnId, close: Option<(u16, &str)>, error: Error, now: Moment) {
+        let Some((connection, unit)) = self.parts(conn) else { return };
+        if connection.has_ended() {
+            return;
         }
+        let unit = connection.end(unit, close);
+        let (code, reason) = connection.close_reason();
+        let (code, reason) = (code, reason.to_owned());
+        if let Some(unit) = unit {
+            self.drain_unit(unit, now);
+        }
+        self.events.push_back(EngineEvent::Close { conn, code, reason });
+        self.output.push_back(conn);
         self.peer.connection_closed(conn, unit, error, now);
-        self.end(conn);
         self.drain_peer(now);
-    }
-
-    fn end(&mut self, conn: ConnId) {
-        if let Some(slot) = self.slots.get_mut(&conn)
-            && !slot.over
-        {
-            slot.over = true;
-            let (code, reason) = slot.close.take().unwrap_or((ABNORMAL, String::new()));
-            self.events.push_back(EngineEvent::Close { conn, code, reason });
-        }
     }
 
     /// The socket of a connection is closed, by either side or by an error.
     pub fn closed(&mut self, conn: ConnId, now: Moment) {
-        if let Some(slot) = self.slots.get(&conn)
-            && !slot.over
-        {
-            let unit = slot.unit;
-            let error = Error::new(ErrorKind::ConnectionLost, "Socket closed");
-            self.over(conn, unit, error, now);
-        }
-        self.slots.remove(&conn);
+        self.end(conn, None, Error::new(ErrorKind::ConnectionLost, "Socket closed"), now);
+        self.connections.remove(&conn);
     }
 
     /// Closes one connection. Its address, if it was dialed permanently, is dialed again.
     pub fn close_connection(&mut self, conn: ConnId, code: u16, reason: &str, now: Moment) {
-        let Some(slot) = self.slots.get(&conn).filter(|slot| !slot.over) else { return };
-        let unit = slot.unit;
-        self.say_close(conn, unit, code, reason, now);
-        self.over(conn, unit, Error::new(ErrorKind::Closed, "Socket closed"), now);
+        let error = Error::new(ErrorKind::Closed, "Socket closed");
+        self.end(conn, Some((code, reason)), error, now);
     }
 
     /// Sends a ping beside those of the heartbeat. Of `payload` at most 125 bytes are sent, the most
     /// that a ping may carry. Nothing happens before the handshake is done.
     pub fn ping(&mut self, conn: ConnId, payload: &[u8], now: Moment) {
-        let Some(unit) = self.slots.get(&conn).and_then(|slot| slot.unit) else { return };
-        if let Some(machine) = self.units.get_mut(&unit) {
-            machine.ping(conn, payload);
+        let Some((connection, Some(unit))) = self.parts(conn) else { return };
+        unit.ping(conn, payload);
+        if let Some(unit) = connection.unit() {
             self.drain_unit(unit, now);
         }
     }
@@ -438,11 +271,7 @@ impl<R> Engine<R> {
         self.peer.unit_closing(unit);
         let conns: Vec<ConnId> =
             self.units.get(&unit).map(|unit| unit.connections().collect()).unwrap_or_default();
-        for conn in conns {
-            self.say_close(conn, Some(unit), close_code::MANUAL, close_code::MANUAL_REASON, now);
-            let error = Error::new(ErrorKind::Closed, "The unit was closed");
-            self.over(conn, Some(unit), error, now);
-        }
+        self.close_all(conns, "The unit was closed", now);
     }
 
     /// Closes the peer: all connections, all addresses.
@@ -459,11 +288,14 @@ impl<R> Engine<R> {
     }
 
     fn close_connections(&mut self, now: Moment) {
-        let conns: Vec<(ConnId, Option<UnitId>)> =
-            self.slots.iter().map(|(conn, slot)| (*conn, slot.unit)).collect();
-        for (conn, unit) in conns {
-            self.say_close(conn, unit, close_code::MANUAL, close_code::MANUAL_REASON, now);
-            self.over(conn, unit, Error::new(ErrorKind::Closed, "The peer was closed"), now);
+        let conns = self.connections.keys().copied().collect();
+        self.close_all(conns, "The peer was closed", now);
+    }
+
+    fn close_all(&mut self, conns: Vec<ConnId>, why: &str, now: Moment) {
+        let close = (close_code::MANUAL, close_code::MANUAL_REASON);
+        for conn in conns {
+            self.end(conn, Some(close), Error::new(ErrorKind::Closed, why.to_owned()), now);
         }
     }
 
@@ -480,65 +312,60 @@ impl<R> Engine<R> {
     }
 
     fn has_output(&self, conn: ConnId) -> bool {
-        self.slots.get(&conn).is_some_and(|slot| {
-            !slot.out.is_empty()
-                || slot.unit.and_then(|u| self.units.get(&u)).is_some_and(|u| u.has_output(conn))
-        })
+        self.look(conn).is_some_and(|(connection, unit)| connection.has_output(unit))
     }
 
-    /// Takes all that is to be written to a connection, in exchange for an empty buffer. Call
-    /// [`written`](Engine::written) when it has been written, before taking more.
+    /// What is to be written next to a connection; empty when there is nothing. Tell how much of it was
+    /// [written](Engine::wrote), then ask again.
+    pub fn output(&mut self, conn: ConnId, now: Moment) -> &[u8] {
+        let Some((connection, unit)) = self.parts(conn) else { return &[] };
+        connection.output(unit, now);
+        if let Some(unit) = connection.unit() {
+            self.drain_unit(unit, now);
+        }
+        self.connections.get(&conn).map_or(&[], Connection::rest)
+    }
+
+    /// So many bytes of the [output](Engine::output) have been written.
+    pub fn wrote(&mut self, conn: ConnId, len: usize) {
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.wrote(len);
+        }
+    }
+
+    /// Takes all that is to be written to a connection, in exchange for an empty buffer: for hosts that
+    /// hand buffers over. Call [`written`](Engine::written) when it has been written, before taking more.
     pub fn take_output(&mut self, conn: ConnId, buffer: &mut Vec<u8>) {
-        let Some(slot) = self.slots.get_mut(&conn) else { return };
-        if let Some(unit) = slot.unit.and_then(|unit| self.units.get_mut(&unit)) {
-            unit.take_output(conn, buffer);
-            slot.taken += buffer.len();
-        }
-        // What the connection itself says (handshake, pongs) goes first: it was made before, or is
-        // more urgent.
-        if !slot.out.is_empty() {
-            buffer.splice(0..0, slot.out.drain(..));
+        if let Some((connection, unit)) = self.parts(conn) {
+            connection.take_output(unit, buffer);
         }
     }
 
-    /// Whether so much waits to be written to a connection that its remote side has caused and that
-    /// no limit holds back (pongs, rejections, answers to streams) that the host reads no more from
-    /// it before some of that has been written.
-    pub fn is_clogged(&self, conn: ConnId) -> bool {
-        let Some(slot) = self.slots.get(&conn) else { return false };
-        let unit = slot.unit.and_then(|unit| self.units.get(&unit));
-        slot.out.len() >= self.limits.owed() || unit.is_some_and(|unit| unit.is_clogged(conn))
-    }
-
-    /// Whether so much has come on a connection for which too many handlers are running that the host
-    /// reads no more from it for now: until handlers end, or until [`Engine::handle_timeout`] has
-    /// given up what waits for that. A host that reads on has more of it given up.
-    pub fn is_saturated(&self, conn: ConnId) -> bool {
-        let unit = self.slots.get(&conn).and_then(|slot| slot.unit);
-        unit.and_then(|unit| self.units.get(&unit)).is_some_and(|unit| unit.is_saturated(conn))
+    /// What was [taken](Engine::take_output) from a connection has been written.
+    pub fn written(&mut self, conn: ConnId, now: Moment) {
+        let Some((connection, unit)) = self.parts(conn) else { return };
+        connection.flushed(unit, now);
+        if let Some(unit) = connection.unit() {
+            self.drain_unit(unit, now);
+        }
     }
 
     /// A part of what was taken from a connection has been written, but not all. A host that writes
     /// something large to a slow network says so at least once a second, or the connection, whose
     /// pings and pongs wait behind it, counts as dead.
     pub fn writing(&mut self, conn: ConnId, now: Moment) {
-        if let Some(unit) = self.slots.get(&conn).and_then(|slot| slot.unit)
-            && let Some(unit) = self.units.get_mut(&unit)
-        {
+        if let Some((_, Some(unit))) = self.parts(conn) {
             unit.writing(conn, now);
         }
     }
 
-    /// What was taken from a connection has been written.
-    pub fn written(&mut self, conn: ConnId, now: Moment) {
-        let Some(slot) = self.slots.get_mut(&conn) else { return };
-        let taken = std::mem::take(&mut slot.taken);
-        if let (Some(unit), true) = (slot.unit, taken > 0) {
-            if let Some(machine) = self.units.get_mut(&unit) {
-                machine.written(conn, taken, now, &mut self.unit_events);
-            }
-            self.drain_unit(unit, now);
-        }
+    /// Whether the host may read from a connection. If not, either so much waits to be written to it that its
+    /// remote side has caused and that no limit holds back (pongs, rejections, answers to streams), or it has
+    /// brought more than handlers can take. That ends when something is written, when handlers
+    /// end, or with [`handle_timeout`](Engine::handle_timeout). A host that reads on all the same has more
+    /// of it given up.
+    pub fn may_read(&self, conn: ConnId) -> bool {
+        self.look(conn).is_none_or(|(connection, unit)| connection.may_read(unit))
     }
 
     // Events and time.
@@ -550,7 +377,7 @@ impl<R> Engine<R> {
 
     fn drain_unit(&mut self, id: UnitId, now: Moment) {
         let Some(unit) = self.units.get_mut(&id) else { return };
-        unit.start_all_postponed(&mut self.unit_events);
+        unit.take_events(&mut self.unit_events);
         while let Some(conn) = unit.poll_output() {
             self.output.push_back(conn);
         }
@@ -558,12 +385,8 @@ impl<R> Engine<R> {
         let mut dead = Vec::new();
         for event in self.unit_events.drain(..) {
             match event {
-                Event::Roles(update) => {
-                    self.peer.unit_roles(id, update);
-                    peer_changed = true;
-                }
-                Event::Acquaint(told) => {
-                    self.peer.acquainted(told, now);
+                Event::News(news) => {
+                    self.peer.hear(id, news, now);
                     peer_changed = true;
                 }
                 Event::Dead(conn) => dead.push(conn),
@@ -571,15 +394,9 @@ impl<R> Engine<R> {
             }
         }
         for conn in dead {
-            self.say_close(
-                conn,
-                Some(id),
-                close_code::HEARTBEAT,
-                close_code::HEARTBEAT_REASON,
-                now,
-            );
+            let close = (close_code::HEARTBEAT, close_code::HEARTBEAT_REASON);
             let error = Error::new(ErrorKind::HeartbeatTimeout, close_code::HEARTBEAT_REASON);
-            self.over(conn, Some(id), error, now);
+            self.end(conn, Some(close), error, now);
         }
         match self.units.get(&id) {
             Some(unit) if unit.is_over() => {
@@ -608,9 +425,11 @@ impl<R> Engine<R> {
                     self.tell(unit, |machine| machine.introduce(&frames));
                 }
                 PeerEffect::Close { conn, frames, code, reason } => {
-                    self.write_frames(conn, &frames);
-                    self.say_close(conn, None, code, reason, now);
-                    self.end(conn);
+                    if let Some(connection) = self.connections.get_mut(&conn) {
+                        connection.say(&frames);
+                    }
+                    let error = Error::new(ErrorKind::AuthRefused, "The handshake failed");
+                    self.end(conn, Some((code, reason)), error, now);
                 }
             }
         }
@@ -635,9 +454,27 @@ impl<R> Engine<R> {
         self.drain_peer(now);
         for id in self.timers.due(now) {
             if let Some(unit) = self.units.get_mut(&id) {
-                unit.handle_timeout(now, &mut self.unit_events);
+                unit.handle_timeout(now);
             }
             self.drain_unit(id, now);
+        }
+    }
+}
+
+/// Gives the messages in `input` to the unit, up to something that is not for it.
+fn receive<R>(
+    connection: &mut Connection,
+    unit: Option<&mut Unit<R>>,
+    input: &mut &[u8],
+    now: Moment,
+) -> Result<Option<Received>> {
+    let Some(unit) = unit else { return connection.receive(input) };
+    loop {
+        match connection.receive(input)? {
+            Some(Received::Message(message)) => {
+                connection.deliver(unit, &message, now)?;
+            }
+            other => return Ok(other),
         }
     }
 }

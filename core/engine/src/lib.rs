@@ -33,18 +33,17 @@ pub mod ws;
 pub use bytes::Bytes;
 
 pub use config::{Config, Entropy, Keys, Limits, Reconnect};
-pub use connection::{Connection, Received};
+pub use connection::{Connection, Opening, Received};
 pub use engine::{Engine, EngineEvent};
 pub use error::{Error, ErrorKind, Result};
 pub use ids::{AddressId, ConnId, Moment, StreamId, UnitId};
 pub use peer::{
-    Dialect, HandshakeReply, HandshakeState, PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready,
-    UnitInfo, event_not_handled, role_disabled, role_not_registered,
+    Dialect, PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready, UnitInfo, event_not_handled,
+    role_disabled, role_not_registered,
 };
 pub use stats::{ConnectionStats, UnitStats};
 pub use unit::{
-    Budget, Chunk, Event, Incoming, Order, Outgoing, Queued, Responder, StreamOffer, Unit,
-    timed_out,
+    Budget, Chunk, Event, Incoming, Kind, News, Order, Outgoing, Question, Queued, Unit, timed_out,
 };
 pub use wire::{Data, DataType};
 

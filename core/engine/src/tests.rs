@@ -40,8 +40,8 @@ impl Pair {
     /// One more connection. Its bytes do not flow before the next [`settle`](Pair::settle).
     fn connect(&mut self) -> [ConnId; 2] {
         let [a, b] = &mut self.engines;
-        let a = a.upgraded(Side::Client, None, self.now).unwrap();
-        let b = b.upgraded(Side::Server, None, self.now).unwrap();
+        let a = a.open(Opening::Upgraded { side: Side::Client, address: None }, self.now).unwrap();
+        let b = b.open(Opening::Upgraded { side: Side::Server, address: None }, self.now).unwrap();
         self.conns.push([a, b]);
         [a, b]
     }
@@ -87,20 +87,20 @@ impl Pair {
         let (writer, _) = self
             .unit(0, |unit| unit.open_stream(Direction::RequesterWrites, to("r"), None, now, 7))
             .unwrap();
-        let offer = self.offer();
-        let reader = self.unit(1, |unit| unit.accept_stream(offer, Payload::NULL));
+        let mut offer = self.question();
+        let reader = self.unit(1, |unit| {
+            let accepted = unit.accept(&mut offer, Payload::NULL);
+            unit.answer(offer, Ok(Payload::NULL), now);
+            accepted
+        });
         self.settle();
         (writer, reader.unwrap())
     }
 
     /// What side 1 is asked for.
-    fn offer(&mut self) -> StreamOffer {
+    fn question(&mut self) -> Question {
         self.settle();
-        let offer = self.said(1).into_iter().find_map(|event| match event {
-            Event::StreamRequest(_, offer) => Some(offer),
-            _ => None,
-        });
-        offer.expect("somebody asks for a stream")
+        questions(self.said(1)).pop().expect("side 0 asks for something")
     }
 }
 
@@ -259,10 +259,12 @@ fn announcements_have_the_bound_of_the_handshake() {
     ] {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
-        let mut events = Vec::new();
-        let taken = pair.unit(1, |unit| unit.receive(conn, &bytes.into(), NOW, &mut events));
+        let taken = pair.unit(1, |unit| {
+            let taken = unit.receive(conn, &bytes.into(), NOW);
+            assert_eq!(unit.has_events(), fits);
+            taken
+        });
         assert_eq!(taken.map_err(|error| error.kind()).is_ok(), fits);
-        assert_eq!(events.len(), usize::from(fits));
     }
 }
 
@@ -270,8 +272,9 @@ fn announcements_have_the_bound_of_the_handshake() {
 fn a_role_that_is_announced_twice_is_one_role() {
     let mut pair = Pair::new(|_| {});
     let roles = ["a", "b", "a", "c", "b"].map(str::to_owned).to_vec();
-    pair.engines[0]
-        .with_peer(NOW, |peer| peer.unit_roles(UnitId(0), RolesUpdate { i: None, roles }));
+    pair.engines[0].with_peer(NOW, |peer| {
+        peer.hear(UnitId(0), News::Roles(RolesUpdate { i: None, roles }), NOW)
+    });
     assert_eq!(pair.roles_seen_by(0), ["a", "b", "c"]);
 }
 
@@ -283,7 +286,7 @@ fn addresses_of_any_length_are_not_remembered() {
     for (length, dialed) in [(5_000, false), (4_000, true)] {
         let address = Some(format!("ws://h/{}", "x".repeat(length)));
         let told = Acquaint { id: "other".into(), address, roles: vec!["r".into()] };
-        engine.with_peer(NOW, |peer| peer.acquainted(told, NOW));
+        engine.with_peer(NOW, |peer| peer.hear(UnitId(0), News::Acquaint(told), NOW));
         engine.handle_timeout(NOW);
         let mut events = std::iter::from_fn(|| engine.poll_event());
         assert_eq!(events.any(|event| matches!(event, EngineEvent::Dial { .. })), dialed);
@@ -333,11 +336,8 @@ fn a_late_answer_is_not_taken_for_that_to_another_request() {
         unit.request(to("r"), None, NOW, 2).unwrap();
     });
     assert!(again.is_some());
-    let old = pair.said(1).into_iter().find_map(|event| match event {
-        Event::Request(_, responder) => Some(responder),
-        _ => None,
-    });
-    pair.unit(1, |unit| unit.respond(old.unwrap(), Payload::NULL)).unwrap();
+    let old = questions(pair.said(1)).remove(0);
+    pair.unit(1, |unit| unit.answer(old, Ok(Payload::NULL), NOW));
     pair.said(0);
     pair.settle();
     let answers = pair.said(0).into_iter().filter(|e| matches!(e, Event::Answer { .. })).count();
@@ -376,7 +376,7 @@ fn a_large_message_on_a_slow_network_is_no_dead_connection() {
     }
     pair.engines[0].written(a, pair.now);
     pair.settle();
-    assert!(matches!(pair.said(1)[..], [Event::Message(_)]));
+    assert_eq!(questions(pair.said(1)).len(), 1);
     assert_eq!(pair.engines.each_ref().map(|engine| engine.peer().units().count()), [1, 1]);
 }
 
@@ -393,10 +393,8 @@ fn a_stream_never_takes_the_number_of_another_one() {
             chan: Num::new(chan),
             payload: Payload::NULL,
         };
-        let Some(Event::StreamRequest(_, offer)) = receive(&mut unit, &frame).pop() else {
-            panic!("no offer")
-        };
-        unit.accept_stream(offer, Payload::NULL).unwrap();
+        let mut offer = questions(receive(&mut unit, &frame)).remove(0);
+        unit.accept(&mut offer, Payload::NULL).unwrap();
     }
     let opened = unit.open_stream(Direction::RequesterReads, to("r"), None, NOW, ());
     assert_eq!(opened.unwrap_err().kind(), ErrorKind::Overloaded);
@@ -411,12 +409,11 @@ fn an_engine_goes_on_with_what_waited_when_a_handler_ends() {
     }
     pair.settle();
     for tag in 0..3 {
-        let [Event::Request(_, responder)] = pair.said(1)[..] else { panic!("one at a time") };
-        pair.unit(1, |unit| {
-            unit.handled();
-            unit.respond(responder, Payload::NULL)
-        })
-        .unwrap();
+        let mut asked = questions(pair.said(1));
+        let (Some(question), true) = (asked.pop(), asked.is_empty()) else {
+            panic!("one at a time")
+        };
+        pair.unit(1, |unit| unit.answer(question, Ok(Payload::NULL), NOW));
         pair.settle();
         let [Event::Answer { tag: answered, outcome: Ok(_), .. }] = pair.said(0)[..] else {
             panic!("{tag} is not answered")
@@ -434,7 +431,7 @@ fn an_engine_gives_up_what_waits_when_no_handler_ends() {
     }
     pair.settle();
     let conn = pair.conns[0][1];
-    assert!(!pair.engines[1].is_saturated(conn));
+    assert!(pair.engines[1].may_read(conn));
     for _ in 0..4 {
         assert!(pair.said(0).is_empty());
         pair.now = pair.engines[1].deadline().unwrap();
@@ -460,8 +457,18 @@ fn receive(unit: &mut Unit<()>, frame: &Frame<'_>) -> Vec<Event<()>> {
     let mut events = Vec::new();
     let mut bytes = Vec::new();
     frame.encode(&mut bytes);
-    unit.receive(ConnId(0), &bytes.into(), NOW, &mut events).unwrap();
+    unit.receive(ConnId(0), &bytes.into(), NOW).unwrap();
+    unit.take_events(&mut events);
     events
+}
+
+/// What handlers are to be called for.
+fn questions<R>(events: Vec<Event<R>>) -> Vec<Question> {
+    let questions = events.into_iter().filter_map(|event| match event {
+        Event::Incoming(_, question) => Some(question),
+        _ => None,
+    });
+    questions.collect()
 }
 
 /// A stream that an original asked for to read, written to its end and closed.
@@ -474,13 +481,12 @@ fn written(unit: &mut Unit<()>) -> StreamId {
         chan: Num::new(7),
         payload: Payload::NULL,
     };
-    let events = receive(unit, &frame);
-    let [Event::StreamRequest(_, offer)] = events[..] else { panic!("no offer: {events:?}") };
-    let stream = unit.accept_stream(offer, Payload::NULL).unwrap();
+    let mut offer = questions(receive(unit, &frame)).pop().expect("an offer");
+    let stream = unit.accept(&mut offer, Payload::NULL).unwrap();
     unit.write(stream, b"data", NOW).unwrap();
     unit.finish(stream).unwrap();
     assert_eq!(unit.finished(stream), Some(Ok(())), "who writes does not wait for an original");
-    unit.handled();
+    unit.answer(offer, Ok(Payload::NULL), NOW);
     stream
 }
 
@@ -528,7 +534,7 @@ fn nobody_waits_for_a_reader_that_is_gone_or_says_nothing() {
         if closed_first {
             unit.close_stream(stream, "");
         }
-        unit.detach(ConnId(0), &mut Vec::new());
+        unit.detach(ConnId(0));
         unit.close_stream(stream, "");
         assert_eq!(unit.busy(), 0, "{closed_first}");
     }
@@ -586,19 +592,16 @@ fn a_reason_comes_as_text_and_as_it_came() {
         let mut pair = Pair::new(|_| {});
         pair.unit(0, |unit| unit.request(to("r"), None, NOW, 1)).unwrap();
         pair.settle();
-        let responder = pair.said(1).into_iter().find_map(|event| match event {
-            Event::Request(_, responder) => Some(responder),
-            _ => None,
-        });
-        pair.unit(1, |unit| unit.reject(responder.unwrap(), reason)).unwrap();
+        let question = pair.question();
+        pair.unit(1, |unit| unit.answer(question, Err(reason), NOW));
         pair.settle();
         assert_eq!(reasons(&mut pair), (reason.to_owned(), reason.to_owned()));
     }
     let mut pair = Pair::new(|_| {});
     let direction = Direction::RequesterWrites;
     pair.unit(0, |unit| unit.open_stream(direction, to("r"), None, NOW, 1)).unwrap();
-    let offer = pair.offer();
-    pair.unit(1, |unit| unit.refuse_stream(offer, "say \"no\"")).unwrap();
+    let offer = pair.question();
+    pair.unit(1, |unit| unit.answer(offer, Err("say \"no\""), NOW));
     pair.settle();
     let wrapped = r#"{"data":"say \"no\""}"#;
     assert_eq!(reasons(&mut pair), ("say \"no\"".to_owned(), wrapped.to_owned()));
@@ -652,10 +655,10 @@ fn what_a_remote_peer_causes_has_a_bound_of_its_own() {
         }
         let (few, rest) = pings.split_at(pings.len() / 3);
         pair.engines[1].receive(b, few, NOW);
-        assert!(!pair.engines[1].is_clogged(b));
+        assert!(pair.engines[1].may_read(b));
         pair.engines[1].receive(b, rest, NOW);
-        assert!(pair.engines[1].is_clogged(b));
+        assert!(!pair.engines[1].may_read(b));
         pair.carry([a, b], 1);
-        assert!(!pair.engines[1].is_clogged(b));
+        assert!(pair.engines[1].may_read(b));
     }
 }

@@ -148,18 +148,11 @@ fn serve(victim: &mut Engine<()>, now: Moment) -> usize {
         match event {
             EngineEvent::Peer(PeerEvent::UnitOpened { .. }) => opened += 1,
             EngineEvent::Unit { unit, event } => {
-                victim.with_unit(unit, now, |unit| match event {
-                    Event::Message(_) => unit.handled(),
-                    Event::Request(incoming, responder) => {
+                victim.with_unit(unit, now, |unit| {
+                    if let Event::Incoming(incoming, question) = event {
                         let payload = Payload { kind: incoming.kind(), bytes: incoming.payload() };
-                        let _ = unit.respond(responder, payload);
-                        unit.handled();
+                        unit.answer(question, Ok(payload), now);
                     }
-                    Event::StreamRequest(_, offer) => {
-                        let _ = unit.refuse_stream(offer, "no");
-                        unit.handled();
-                    }
-                    _ => {}
                 });
             }
             _ => {}

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use roletalk_engine::{
-    Config, ConnId, Engine, Limits, Moment,
+    Config, ConnId, Engine, Limits, Moment, Opening,
     wire::{Confirm, Handshake, Meta},
     ws::{FrameWriter, Incoming, Side, Socket},
 };
@@ -53,7 +53,7 @@ impl Wire {
     /// Connects to an engine, which is on this side of the connection. None when it does not want
     /// that, because it has enough connections.
     pub(crate) fn open<R>(engine: &mut Engine<R>, side: Side, now: Moment) -> Option<Wire> {
-        let conn = engine.upgraded(side, None, now).ok()?;
+        let conn = engine.open(Opening::Upgraded { side, address: None }, now).ok()?;
         let ours = match side {
             Side::Server => Side::Client,
             Side::Client => Side::Server,

@@ -7,7 +7,11 @@ use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
 use super::{ConnectOptions, drive};
-use crate::{Error, ErrorKind, Result, engine::AddressId, peer::Shared};
+use crate::{
+    Error, ErrorKind, Result,
+    engine::{AddressId, Opening},
+    peer::Shared,
+};
 
 /// Dials an address, then leaves the connection to a task of its own, which is much smaller.
 pub(crate) async fn dial_task(
@@ -31,7 +35,7 @@ pub(crate) async fn dial_task(
         }
         Ok((url, stream)) => {
             let headers = options.headers.clone();
-            let opening = drive::Opening::Dial { address, url, headers };
+            let opening = Opening::Dial { address, url, headers };
             match stream {
                 Stream::Plain(stream) => {
                     shared.spawn(drive::serve(shared.clone(), stream, opening))

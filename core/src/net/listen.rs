@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use super::{ListenOptions, drive};
 use crate::{
     Error, ErrorKind, Result,
+    engine::Opening,
     peer::{PeerEvent, Shared},
 };
 
@@ -99,7 +100,7 @@ async fn accept_task(
                 debug!(peer = %shared.id, %from, "accepted");
                 // Pings, requests and answers are small and must not wait for each other.
                 let _ = stream.set_nodelay(true);
-                let opening = drive::Opening::Accept { path: options.path.clone() };
+                let opening = Opening::Accept { path: options.path.clone() };
                 match acceptor.clone() {
                     None => shared.spawn(drive::serve(shared.clone(), stream, opening)),
                     Some(tls) => shared.spawn(tls_task(shared.clone(), stream, opening, tls)),
@@ -114,12 +115,7 @@ async fn accept_task(
 }
 
 /// Does the TLS handshake, then leaves the connection to a task of its own, which is much smaller.
-async fn tls_task(
-    shared: Arc<Shared>,
-    stream: TcpStream,
-    opening: drive::Opening,
-    acceptor: TlsAcceptor,
-) {
+async fn tls_task(shared: Arc<Shared>, stream: TcpStream, opening: Opening, acceptor: TlsAcceptor) {
     // Counted from here, so that strangers cannot hold endless TLS handshakes.
     let Some(_permit) = shared.tls_permit() else { return };
     let limit = shared.limits.handshake_timeout;

@@ -9,7 +9,7 @@ mod options;
 mod tls;
 
 pub(crate) use dial::dial_task;
-pub(crate) use drive::{Opening, serve};
+pub(crate) use drive::serve;
 pub(crate) use handle::ConnHandle;
 pub use listen::Listener;
 pub(crate) use listen::listen;

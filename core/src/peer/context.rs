@@ -13,37 +13,25 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Incoming, StreamOffer},
+    engine::{Incoming, Kind, Question, StreamId},
     peer::lock,
     wire::{Data, DataType},
 };
 
-/// What kind of communication a [`Context`] belongs to, from the handler's side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// A one-way message.
-    Message,
-    /// A request.
-    Request,
-    /// A stream that this peer reads.
-    Readable,
-    /// A stream that this peer writes.
-    Writable,
-}
-
-/// A stream that may still be accepted.
-pub(crate) struct Offer(Mutex<Option<StreamOffer>>);
+/// A request for a stream, which the context may accept until the handler has ended.
+pub(crate) struct Offer(Mutex<Option<Question>>);
 
 impl Offer {
-    pub(crate) fn new(offer: StreamOffer) -> Offer {
-        Offer(Mutex::new(Some(offer)))
+    pub(crate) fn new(question: Question) -> Offer {
+        Offer(Mutex::new(Some(question)))
     }
 
-    pub(crate) fn is_taken(&self) -> bool {
-        lock(&self.0).is_none()
+    /// Whether the requester waits for an answer.
+    pub(crate) fn is_heard(&self) -> bool {
+        lock(&self.0).as_ref().is_some_and(Question::is_heard)
     }
 
-    pub(crate) fn take(&self) -> Option<StreamOffer> {
+    pub(crate) fn take(&self) -> Option<Question> {
         lock(&self.0).take()
     }
 }
@@ -158,27 +146,18 @@ impl Context {
         Ok(Writable::new(self.unit.clone(), id))
     }
 
-    fn take_offer(&self) -> Result<StreamOffer> {
-        self.offer
-            .as_ref()
-            .and_then(|offer| offer.take())
-            .ok_or_else(|| Error::new(ErrorKind::StreamClosed, "The stream was answered already"))
-    }
-
     /// Gives the requester its answer and opens the stream.
-    fn accept(&self, kind: Kind, data: &Data) -> Result<crate::engine::StreamId> {
+    fn accept(&self, kind: Kind, data: &Data) -> Result<StreamId> {
         if self.kind != kind {
             let text = format!("This is a {:?}, not a {kind:?}", self.kind);
             return Err(Error::new(ErrorKind::InvalidArgument, text));
         }
-        let offer = self.take_offer()?;
-        self.unit.with(|state| {
-            let accepted = state.machine.accept_stream(offer, data.payload());
-            if let Err(error) = &accepted {
-                let _ = state.machine.refuse_stream(offer, error.text());
-            }
-            accepted
-        })
+        let mut question = self.offer.as_ref().map(|offer| lock(&offer.0));
+        let question = question.as_mut().and_then(|question| question.as_mut());
+        let question = question.ok_or_else(|| {
+            Error::new(ErrorKind::StreamClosed, "The stream was answered already")
+        })?;
+        self.unit.with(|state| state.machine.accept(question, data.payload()))
     }
 }
 

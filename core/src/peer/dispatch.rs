@@ -17,16 +17,16 @@ use tracing::{debug, warn};
 
 use super::{
     answers::Tag,
-    context::{Context, Kind, Offer},
+    context::{Context, Offer},
     event::PeerEvent,
     lock,
     role::RoleInner,
     shared::Shared,
-    unit::{UnitInner, UnitState},
+    unit::UnitInner,
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{self, ConnId, Event, Incoming, Responder, StreamOffer},
+    engine::{self, ConnId, Event, Incoming, Kind, Question},
     wire::Data,
 };
 
@@ -108,17 +108,27 @@ impl Next {
 }
 
 /// The way back for an outcome.
-struct Reply {
-    to: To,
-    /// Bytes that are held for the handler.
-    held: usize,
+enum Reply {
+    Question(Question),
+    /// That of a stream, which the context may accept.
+    Stream(Arc<Offer>),
 }
 
-enum To {
-    /// It is for a message: nobody waits.
-    Nobody,
-    Requester(Responder),
-    Stream(StreamOffer, Arc<Offer>),
+impl Reply {
+    /// Whether a requester hears of the outcome.
+    fn is_heard(&self) -> bool {
+        match self {
+            Reply::Question(question) => question.is_heard(),
+            Reply::Stream(offer) => offer.is_heard(),
+        }
+    }
+
+    fn question(self) -> Option<Question> {
+        match self {
+            Reply::Question(question) => Some(question),
+            Reply::Stream(offer) => offer.take(),
+        }
+    }
 }
 
 /// The means to answer what a [deferred](crate::Role::on_deferred) handler was called for: once, at
@@ -142,7 +152,7 @@ impl Deferred {
     pub fn respond(mut self, outcome: Result<Data>) {
         match self.0.take() {
             Some(Way::Unit(unit, names, reply)) => {
-                report(&unit, &names, &reply.to, &outcome);
+                report(&unit, &names, reply.is_heard(), &outcome);
                 if let Some(answer) = with_batch(&unit, (reply, outcome)) {
                     answer_all(&unit, [answer]);
                 }
@@ -163,7 +173,7 @@ impl Deferred {
         for (mut deferred, outcome) in answers {
             match deferred.0.take() {
                 Some(Way::Unit(unit, names, reply)) => {
-                    report(&unit, &names, &reply.to, &outcome);
+                    report(&unit, &names, reply.is_heard(), &outcome);
                     if let Some(other) = of.take_if(|of| !Arc::ptr_eq(of, &unit)) {
                         answer_all(&other, batch.drain(..));
                     }
@@ -214,8 +224,10 @@ fn with_batch(
 impl Drop for Deferred {
     fn drop(&mut self) {
         if let Some(way) = self.0.take() {
-            let outcome = match way {
-                Way::Unit(_, _, Reply { to: To::Nobody, .. }) => Ok(Data::null()),
+            let outcome = match &way {
+                Way::Unit(_, _, Reply::Question(question)) if !question.is_heard() => {
+                    Ok(Data::null())
+                }
                 _ => Err(unanswered()),
             };
             Deferred(Some(way)).respond(outcome);
@@ -297,11 +309,8 @@ impl Dispatcher {
                     }
                 }
                 Event::Room => unit.room.notify_waiters(),
-                Event::Roles(update) => {
-                    shared.with_core(|core, _| core.peer.unit_roles(unit.id, update));
-                }
-                Event::Acquaint(told) => {
-                    shared.with_core(|core, now| core.peer.acquainted(told, now));
+                Event::News(news) => {
+                    shared.with_core(|core, now| core.peer.hear(unit.id, news, now));
                 }
                 Event::Dead(conn) => dead.push(conn),
                 Event::SlowConsumer { queued, dropped, .. } => {
@@ -309,18 +318,7 @@ impl Dispatcher {
                     let unit = super::Unit::new(unit.clone());
                     shared.emit(PeerEvent::SlowConsumer { unit, queued, dropped });
                 }
-                Event::Message(incoming) => {
-                    self.find(unit, incoming, Kind::Message, To::Nobody);
-                }
-                Event::Request(incoming, responder) => {
-                    self.find(unit, incoming, Kind::Request, To::Requester(responder));
-                }
-                Event::StreamRequest(incoming, offer) => {
-                    let kind =
-                        if offer.is_writable_here() { Kind::Writable } else { Kind::Readable };
-                    let to = To::Stream(offer, Arc::new(Offer::new(offer)));
-                    self.find(unit, incoming, kind, to);
-                }
+                Event::Incoming(incoming, question) => self.find(unit, incoming, question),
             }
         }
         unit.bring(&mut self.answers);
@@ -329,15 +327,18 @@ impl Dispatcher {
     }
 
     /// Finds the handler, or rejects.
-    fn find(&mut self, unit: &Arc<UnitInner>, incoming: Incoming, kind: Kind, to: To) {
-        let reply = Reply { to, held: incoming.size() };
+    fn find(&mut self, unit: &Arc<UnitInner>, incoming: Incoming, question: Question) {
+        let kind = question.kind();
         let (handler, chain) = match self.look_up(&unit.shared, &incoming, kind) {
             Ok(found) => found,
-            Err(reason) => return refuse(unit, &reply, &reason),
+            Err(reason) => return refuse(unit, question, &reason),
         };
-        let offer = match &reply.to {
-            To::Stream(_, offer) => Some(offer.clone()),
-            _ => None,
+        let (reply, offer) = match kind {
+            Kind::Message | Kind::Request => (Reply::Question(question), None),
+            Kind::Readable | Kind::Writable => {
+                let offer = Arc::new(Offer::new(question));
+                (Reply::Stream(offer.clone()), Some(offer))
+            }
         };
         let context = Context::new(unit.clone(), incoming, kind, offer);
         self.jobs.push(Job { handler, chain, context, reply });
@@ -418,7 +419,7 @@ fn first_step(unit: &Arc<UnitInner>, job: Job) -> Option<(Reply, Result<Data>)> 
         let deferred = Deferred(Some(Way::Unit(unit.clone(), handler.names.clone(), reply)));
         let call = AssertUnwindSafe(|| function(context, deferred));
         if std::panic::catch_unwind(call).is_err() {
-            report(unit, &handler.names, &To::Nobody, &Err(panicked()));
+            report(unit, &handler.names, false, &Err(panicked()));
         }
         return None;
     }
@@ -435,7 +436,7 @@ fn first_step(unit: &Arc<UnitInner>, job: Job) -> Option<(Reply, Result<Data>)> 
     }));
     let future = match step.unwrap_or_else(|_| Step::Done(Err(panicked()))) {
         Step::Done(outcome) => {
-            report(unit, &handler.names, &reply.to, &outcome);
+            report(unit, &handler.names, reply.is_heard(), &outcome);
             return Some((reply, outcome));
         }
         Step::Waits(future) => future,
@@ -445,8 +446,8 @@ fn first_step(unit: &Arc<UnitInner>, job: Job) -> Option<(Reply, Result<Data>)> 
     runtime.spawn(async move {
         let outcome = AssertUnwindSafe(future).catch_unwind().await;
         let outcome = outcome.unwrap_or_else(|_| Err(panicked()));
-        report(&unit, &names, &reply.to, &outcome);
-        answer(unit, reply, outcome).await;
+        report(&unit, &names, reply.is_heard(), &outcome);
+        answer_all(&unit, [(reply, outcome)]);
     });
     None
 }
@@ -542,95 +543,33 @@ fn panicked() -> Error {
 
 /// Rejects what has no handler. Messages are dropped: their sender is not told, as in the original, so
 /// the log is where a misspelt name shows.
-fn refuse(unit: &Arc<UnitInner>, reply: &Reply, reason: &str) {
+fn refuse(unit: &Arc<UnitInner>, question: Question, reason: &str) {
     debug!(unit = %unit.info.load().id, reason, "not handled");
-    unit.with(|state| {
-        state.handled(reply.held);
-        let _ = match &reply.to {
-            To::Nobody => return,
-            To::Requester(responder) => state.machine.reject(*responder, reason),
-            To::Stream(offer, _) => state.machine.refuse_stream(*offer, reason),
-        };
-    });
+    let now = unit.shared.clock.now();
+    unit.with(|state| state.machine.answer(question, Err(reason), now));
 }
 
-/// Answers those for which the unit has room, and leaves the others to tasks.
+/// Gives all questions back under one lock.
 fn answer_all(unit: &Arc<UnitInner>, outcomes: impl IntoIterator<Item = (Reply, Result<Data>)>) {
-    let mut waiting = Vec::new();
+    let mut outcomes = outcomes.into_iter().peekable();
+    if outcomes.peek().is_none() {
+        return;
+    }
+    let now = unit.shared.clock.now();
     unit.with(|state| {
         for (reply, outcome) in outcomes {
-            if let Some(outcome) = try_answer(state, &reply, outcome) {
-                waiting.push((reply, outcome));
+            if let Some(question) = reply.question() {
+                let outcome = outcome.as_ref().map(Data::payload).map_err(Error::text);
+                state.machine.answer(question, outcome, now);
             }
         }
     });
-    for (reply, outcome) in waiting {
-        unit.shared.runtime.spawn(answer(unit.clone(), reply, outcome));
-    }
-}
-
-/// Answers when the unit has room. Gives the outcome back when it has none.
-fn try_answer(state: &mut UnitState, reply: &Reply, outcome: Result<Data>) -> Option<Result<Data>> {
-    if matches!(reply.to, To::Nobody) {
-        state.handled(reply.held);
-        return None;
-    }
-    if state.machine.is_open() && !state.machine.has_room() {
-        return Some(outcome);
-    }
-    state.handled(reply.held);
-    let machine = &mut state.machine;
-    // A unit that is gone needs no answer: errors of sending do not matter here.
-    match (&reply.to, &outcome) {
-        (To::Nobody, _) => {}
-        (To::Requester(responder), Ok(data)) => {
-            if let Err(error) = machine.respond(*responder, data.payload())
-                && error.kind() == ErrorKind::TooLarge
-            {
-                let _ = machine.reject(*responder, error.text());
-            }
-        }
-        (To::Requester(responder), Err(error)) => {
-            let _ = machine.reject(*responder, error.text());
-        }
-        // The handler has accepted it.
-        (To::Stream(_, offer), _) if offer.take().is_none() => {}
-        (To::Stream(offer, _), outcome) => {
-            let reason = match outcome {
-                Ok(_) => "The stream was not accepted",
-                Err(error) => error.text(),
-            };
-            let _ = machine.refuse_stream(*offer, reason);
-        }
-    }
-    None
-}
-
-/// Answers as soon as the unit has room.
-async fn answer(unit: Arc<UnitInner>, reply: Reply, outcome: Result<Data>) {
-    let mut outcome = outcome;
-    loop {
-        let room = unit.room.notified();
-        tokio::pin!(room);
-        room.as_mut().enable();
-        match unit.with(|state| try_answer(state, &reply, outcome)) {
-            None => return,
-            Some(rest) => outcome = rest,
-        }
-        room.await;
-    }
 }
 
 /// Tells of errors that no requester will hear of, and of panics.
-fn report(unit: &Arc<UnitInner>, names: &Names, to: &To, outcome: &Result<Data>) {
+fn report(unit: &Arc<UnitInner>, names: &Names, heard: bool, outcome: &Result<Data>) {
     let Err(error) = outcome else { return };
-    let unheard = match to {
-        To::Nobody => true,
-        To::Requester(_) => false,
-        // It was accepted: the requester has its answer, and the stream tells of its own end.
-        To::Stream(_, offer) => offer.is_taken(),
-    };
-    if unheard || error.kind() == ErrorKind::HandlerPanicked {
+    if !heard || error.kind() == ErrorKind::HandlerPanicked {
         let Names { role, event } = names;
         warn!(unit = %unit.info.load().id, %role, %event, %error, "handler failed");
         unit.shared.emit(PeerEvent::HandlerFailed {

@@ -26,7 +26,7 @@ use tokio::{
 
 pub(crate) use answers::Tag;
 pub use builder::PeerBuilder;
-pub use context::{Context, Kind, ReadableRequest, WritableRequest};
+pub use context::{Context, ReadableRequest, WritableRequest};
 pub use destination::{
     Answer, Call, Destination, OpenStream, Requesting, SendMessage, SendRequest, Sending, Survey,
 };
@@ -37,13 +37,14 @@ pub use role::Role;
 pub(crate) use shared::{Shared, lock};
 pub use stream::{Readable, Writable};
 pub use unit::Unit;
-pub(crate) use unit::{Intake, Outlook, UnitInner};
+pub(crate) use unit::{Outlook, UnitInner};
 
 use crate::{
     Error, ErrorKind, Result,
-    engine::{ConnId, UnitStats},
-    net::{self, ConnectOptions, ListenOptions, Listener, Opening},
+    engine::{ConnId, Opening, UnitStats},
+    net::{self, ConnectOptions, ListenOptions, Listener},
     wire::Data,
+    ws::Side,
 };
 use destination::DestinationInner;
 use role::{RoleInner, Roles};
@@ -332,7 +333,7 @@ impl Peer {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.serve(stream, Opening::Upgraded).await
+        self.serve(stream, Opening::Upgraded { side: Side::Server, address: None }).await
     }
 
     async fn serve<S>(&self, stream: S, opening: Opening) -> Result<()>

@@ -12,11 +12,11 @@ use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
 
 use super::{
-    context::{Context, Kind, ReadableRequest, WritableRequest},
+    context::{Context, ReadableRequest, WritableRequest},
     dispatch::{Chain, Deferred, Function, Handler, HandlerFuture, Middleware, Names, Next},
     shared::Shared,
 };
-use crate::{Error, ErrorKind, Result, wire::Data};
+use crate::{Error, ErrorKind, Result, engine::Kind, wire::Data};
 
 /// The keys are the application's, so they need no defence against collisions.
 type ByEvent = FxHashMap<Arc<str>, Arc<Handler>>;

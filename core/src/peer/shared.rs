@@ -30,7 +30,6 @@ use crate::{
         self, AddressId, Budget, ConnId, Limits, Moment, PeerEffect, Ready, UnitId, close_code,
     },
     net::{ConnHandle, ConnectOptions},
-    ws::FrameWriter,
 };
 
 /// Events that a slow subscriber can lag behind before it misses some.
@@ -300,22 +299,19 @@ impl Shared {
     pub(crate) fn admit(
         self: &Arc<Shared>,
         core: &mut Core,
-        ready: &Ready,
+        ready: Ready,
         conn: ConnId,
-        writer: FrameWriter,
         handle: &Arc<ConnHandle>,
         now: Moment,
     ) -> Arc<UnitInner> {
         let unit = core
             .units
             .entry(ready.unit)
-            .or_insert_with(|| Arc::new(UnitInner::new(self.clone(), ready)))
+            .or_insert_with(|| Arc::new(UnitInner::new(self.clone(), &ready)))
             .clone();
-        if let Some((info, roles)) = core.peer.unit(ready.unit) {
-            unit.info.store(info.clone());
-            *lock(&unit.roles) = roles.clone();
-        }
-        unit.attach(conn, writer, handle.clone(), now);
+        unit.info.store(ready.info);
+        *lock(&unit.roles) = ready.roles;
+        unit.attach(conn, ready.writer, handle.clone(), now);
         unit
     }
 

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     engine::{
-        self, ConnId, Event, Incoming, Moment, Outgoing, Ready, StreamId, UnitId, UnitInfo,
+        self, ConnId, Connection, Event, Moment, Outgoing, Ready, StreamId, UnitId, UnitInfo,
         UnitStats, close_code,
     },
     net::ConnHandle,
@@ -43,30 +43,6 @@ pub(crate) struct UnitState {
 }
 
 impl UnitState {
-    /// A handler has returned, for which so many bytes were held. If something waits for that, the
-    /// connections' tasks go on with it.
-    pub(crate) fn handled(&mut self, bytes: usize) {
-        let overrun = self.machine.is_overrun();
-        self.machine.release(bytes);
-        self.machine.handled();
-        if overrun && !self.machine.is_overrun() {
-            self.wake_all();
-        }
-    }
-
-    /// What came is held for the handlers that are to be called.
-    pub(crate) fn hold(&mut self, events: &[Event<Tag>]) {
-        self.machine.hold(events.iter().filter_map(Event::incoming).map(Incoming::size).sum());
-    }
-
-    fn intake(&self, conn: ConnId) -> Intake {
-        match self.machine.can_start(conn) {
-            true => Intake::Postponed,
-            false if self.machine.is_saturated(conn) => Intake::Saturated,
-            false => Intake::Open,
-        }
-    }
-
     fn wake_all(&self) {
         for (_, handle) in &self.conns {
             handle.wake();
@@ -147,7 +123,7 @@ impl UnitInner {
         self.open.store(true, Ordering::Release);
     }
 
-    /// Works on the unit's state, then wakes the connections that got something to write.
+    /// Works on the unit's state, then wakes the connections that got something to do.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut UnitState) -> T) -> T {
         let mut state = lock(&self.state);
         let result = work(&mut state);
@@ -166,8 +142,12 @@ impl UnitInner {
         let handle = |conn: ConnId| {
             state.conns.iter().find(|(known, _)| *known == conn).map(|(_, handle)| handle.clone())
         };
-        let first = first.and_then(handle);
+        let mut first = first.and_then(handle);
         let more: Vec<_> = more.into_iter().filter_map(handle).collect();
+        // Somebody has to hand out what has happened, if the caller does not.
+        if first.is_none() && state.machine.has_events() {
+            first = state.any_conn().cloned();
+        }
         drop(state);
         for handle in first.into_iter().chain(more) {
             handle.wake();
@@ -193,14 +173,21 @@ impl UnitInner {
         lock(&self.state).answers.poll(tag, cx)
     }
 
-    /// A connection is gone.
-    pub(crate) fn detach(&self, conn: ConnId, events: &mut Vec<Event<Tag>>) {
-        self.with(|state| {
-            state.machine.detach(conn, events);
-            state.hold(events);
-            state.conns.retain(|(known, _)| *known != conn);
+    /// Ends a connection.
+    pub(crate) fn detach(
+        &self,
+        connection: &mut Connection,
+        close: Option<(u16, &str)>,
+        events: &mut Vec<Event<Tag>>,
+    ) -> Option<UnitId> {
+        let id = self.with(|state| {
+            let id = connection.end(Some(&mut state.machine), close);
+            state.machine.take_events(events);
+            state.conns.retain(|(known, _)| *known != connection.id());
+            id
         });
         self.room.notify_waiters();
+        id
     }
 
     /// Closes all connections, as the application.
@@ -294,46 +281,27 @@ impl UnitInner {
         self.open.load(Ordering::Acquire)
     }
 
-    /// What a connection's task is to do with what came, and what comes.
-    pub(crate) fn intake(&self, conn: ConnId) -> Intake {
-        lock(&self.state).intake(conn)
-    }
-
-    pub(crate) fn is_clogged(&self, conn: ConnId) -> bool {
-        lock(&self.state).machine.is_clogged(conn)
-    }
-
-    /// Goes on with what came while too many handlers were running, as far as some have ended.
-    pub(crate) fn start_postponed(&self, conn: ConnId, events: &mut Vec<Event<Tag>>) {
-        self.with(|state| {
-            state.machine.start_postponed(conn, events);
-            state.hold(events);
-        });
-    }
-
     /// What a connection's task has to look after before it sleeps.
-    pub(crate) fn outlook(&self, conn: ConnId) -> Outlook {
+    pub(crate) fn outlook(&self, connection: &Connection) -> Outlook {
         let mut state = lock(&self.state);
         state.armed = state.machine.deadline();
+        let machine = Some(&state.machine);
         Outlook {
             deadline: state.armed,
-            has_output: state.machine.has_output(conn),
-            intake: state.intake(conn),
+            has_output: connection.has_output(machine),
+            has_events: state.machine.has_events(),
+            may_read: connection.may_read(machine),
         }
     }
 
-    /// Closes a connection that did not answer a ping.
-    pub(crate) fn close_dead(&self, conn: ConnId) {
+    /// Closes a connection, which another task serves.
+    pub(crate) fn close(&self, conn: ConnId, code: u16, reason: &str) {
         let handle = self.with(|state| {
-            state.machine.close(conn, close_code::HEARTBEAT, close_code::HEARTBEAT_REASON);
+            state.machine.close(conn, code, reason);
             state.conns.iter().find(|(known, _)| *known == conn).map(|(_, handle)| handle.clone())
         });
         if let Some(handle) = handle {
-            handle.close(
-                Vec::new(),
-                close_code::HEARTBEAT,
-                close_code::HEARTBEAT_REASON.to_owned(),
-            );
+            handle.close(Vec::new(), code, reason.to_owned());
         }
     }
 
@@ -342,22 +310,16 @@ impl UnitInner {
     }
 }
 
-/// See [`UnitInner::intake`].
-pub(crate) enum Intake {
-    /// More may be read.
-    Open,
-    /// Handlers have ended for which something waits.
-    Postponed,
-    /// So much waits for handlers to end that no more is to be read.
-    Saturated,
-}
-
+/// See [`UnitInner::outlook`].
 pub(crate) struct Outlook {
     /// When the unit wants to be called next.
     pub(crate) deadline: Option<Moment>,
     /// The connection has something to write.
     pub(crate) has_output: bool,
-    pub(crate) intake: Intake,
+    /// Something has happened that nobody has handed out.
+    pub(crate) has_events: bool,
+    /// The connection may be read.
+    pub(crate) may_read: bool,
 }
 
 /// A connected remote peer: its name, tags and roles, and the means to close it.

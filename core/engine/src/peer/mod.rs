@@ -18,9 +18,10 @@ use self::{
     auth::{Handshake, Refusal, Step},
 };
 use crate::{
-    AddressId, Config, ConnId, Keys, Limits, Moment, UnitId,
+    AddressId, Config, ConnId, Connection, Keys, Limits, Moment, News, Opening, UnitId,
     error::{Error, ErrorKind, Result},
     wire::{self, Acquaint, Confirm, Frame, Meta, RolesUpdate},
+    ws::{FrameWriter, Side},
 };
 
 /// The version of the protocol that peers tell each other.
@@ -127,7 +128,7 @@ pub enum PeerEvent {
 /// What the host has to do for the peer.
 #[derive(Debug)]
 pub enum PeerEffect {
-    /// Dial this address, then call [`Peer::begin`] or [`Peer::dial_failed`].
+    /// Dial this address, then call [`Peer::open`] or [`Peer::dial_failed`].
     Dial {
         /// The address.
         address: AddressId,
@@ -164,28 +165,7 @@ pub enum PeerEffect {
     Event(PeerEvent),
 }
 
-/// The outcome of a handshake frame.
-#[derive(Debug)]
-pub struct HandshakeReply {
-    /// Frames to write to the connection, in order.
-    pub frames: Vec<Vec<u8>>,
-    /// How it stands.
-    pub state: HandshakeState,
-}
-
-/// How a handshake stands.
-#[derive(Debug)]
-pub enum HandshakeState {
-    /// More is awaited.
-    Pending,
-    /// The connection belongs to a unit from now on.
-    Ready(Ready),
-    /// Close the connection with [`close_code::AUTH`](crate::close_code::AUTH) after the frames.
-    Refused(Error),
-}
-
 /// A connection that has finished its handshake.
-#[derive(Debug)]
 pub struct Ready {
     /// The unit it belongs to.
     pub unit: UnitId,
@@ -193,6 +173,10 @@ pub struct Ready {
     pub first: bool,
     /// What the unit said of itself.
     pub info: Arc<UnitInfo>,
+    /// All roles that it serves now.
+    pub roles: Arc<[String]>,
+    /// For [`Unit::attach`](crate::Unit::attach).
+    pub writer: FrameWriter,
 }
 
 struct Pending {
@@ -228,6 +212,7 @@ struct RoleState {
 pub struct Peer {
     id: Arc<str>,
     config: Config,
+    limits: Arc<Limits>,
     roles: Vec<RoleState>,
     role_index: HashMap<Arc<str>, usize>,
     /// Counts changes of the roles.
@@ -254,6 +239,7 @@ impl Peer {
         (config.entropy)(&mut id);
         Peer {
             id: hex(&id).into(),
+            limits: Arc::new(config.limits.clone()),
             config,
             roles: Vec::new(),
             role_index: HashMap::new(),
@@ -279,8 +265,8 @@ impl Peer {
     }
 
     /// The bounds this peer keeps to.
-    pub fn limits(&self) -> &Limits {
-        &self.config.limits
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
     }
 
     /// The name shown to units that connect from now on.
@@ -309,7 +295,7 @@ impl Peer {
     }
 
     /// Random bytes from the host.
-    pub fn entropy(&mut self) -> u64 {
+    fn entropy(&mut self) -> u64 {
         let mut bytes = [0u8; 8];
         (self.config.entropy)(&mut bytes);
         u64::from_ne_bytes(bytes)
@@ -521,26 +507,43 @@ impl Peer {
         ids
     }
 
-    /// A connection is there, its upgrade still to come: dialed when it comes from
-    /// [`PeerEffect::Dial`], else accepted. The time for upgrade and handshake begins to run.
+    /// A socket is there. The time for upgrade and handshake begins to run.
     ///
     /// # Errors
     /// [`ErrorKind::Overloaded`] when too many accepted connections have not finished their
     /// handshake, [`ErrorKind::Closed`] when the peer is closed or the address is not to be dialed
-    /// any more: drop the connection.
-    pub fn begin(
-        &mut self,
-        address: Option<AddressId>,
-        dialed: bool,
-        now: Moment,
-    ) -> Result<ConnId> {
+    /// any more, [`ErrorKind::InvalidArgument`] for unusable headers of an upgrade: drop the socket, and
+    /// call [`dial_failed`](Peer::dial_failed) if it was dialed.
+    pub fn open(&mut self, opening: Opening, now: Moment) -> Result<Connection> {
+        let (address, dialed) = match &opening {
+            Opening::Accept { .. } => (None, false),
+            Opening::Upgraded { side, address } => (*address, *side == Side::Client),
+            Opening::Dial { address, .. } => (Some(*address), true),
+        };
+        self.check_opening(address, dialed)?;
+        let mut random = [0; 16];
+        (self.config.entropy)(&mut random);
+        let conn = ConnId(self.next_conn);
+        let mut connection = Connection::new(conn, opening, self.limits.clone(), random)?;
+        self.begin(conn, address, dialed, now);
+        if connection.is_open() {
+            self.upgraded(&mut connection, now);
+        }
+        Ok(connection)
+    }
+
+    fn check_opening(&self, address: Option<AddressId>, dialed: bool) -> Result<()> {
         self.check_open()?;
-        if !dialed && self.handshakes() >= self.config.limits.handshakes {
+        if !dialed && self.handshakes() >= self.limits.handshakes {
             return Err(Error::new(ErrorKind::Overloaded, "Too many handshakes are under way"));
         }
         if address.is_some_and(|address| self.addresses.get(address).is_none()) {
             return Err(Error::new(ErrorKind::Closed, "The address is not to be dialed any more"));
         }
+        Ok(())
+    }
+
+    fn begin(&mut self, conn: ConnId, address: Option<AddressId>, dialed: bool, now: Moment) {
         let challenge = (!self.config.keys.is_empty()).then(|| {
             let mut random = [0u8; 32];
             (self.config.entropy)(&mut random);
@@ -549,23 +552,21 @@ impl Peer {
         if let Some(challenge) = &challenge {
             self.challenges.insert(challenge.clone());
         }
-        let conn = ConnId(self.next_conn);
         self.next_conn += 1;
-        let deadline = now.saturating_add(self.config.limits.handshake_timeout);
+        let deadline = now.saturating_add(self.limits.handshake_timeout);
         let handshake = Handshake::new(challenge, deadline);
         let pending = Pending { handshake, address, dialed, upgraded: false, announced: 0 };
         self.pending.insert(conn, pending);
-        Ok(conn)
     }
 
-    /// The connection's WebSocket is open. Returns the frames to write first.
-    pub fn upgraded(&mut self, conn: ConnId, now: Moment) -> Vec<Vec<u8>> {
-        let Some(mut pending) = self.pending.remove(&conn) else { return Vec::new() };
+    /// The connection's WebSocket is open: begins the handshake.
+    pub fn upgraded(&mut self, connection: &mut Connection, now: Moment) {
+        let conn = connection.id();
+        let Some(mut pending) = self.pending.remove(&conn) else { return };
         pending.upgraded = true;
         let step = pending.handshake.start(&self.config.keys);
-        let frames = self.step(&mut pending, step, now);
+        connection.say(&self.step(&mut pending, step, now));
         self.pending.insert(conn, pending);
-        frames
     }
 
     fn step(&mut self, pending: &mut Pending, step: Step, now: Moment) -> Vec<Vec<u8>> {
@@ -596,24 +597,28 @@ impl Peer {
                 protocol: PROTOCOL_VERSION.to_owned(),
             },
             tags: self.config.tags.clone(),
-            window: Some((self.config.limits.stream_window as u64).min(wire::MAX_NUMBER)),
+            window: Some((self.limits.stream_window as u64).min(wire::MAX_NUMBER)),
             i: Some(self.roles_counter),
         }
     }
 
-    /// A message came on a connection that has not finished its handshake. `binary` is none for a
-    /// text message.
+    /// Handles a message of a connection that has not finished its handshake; none for a text message. Once
+    /// it is finished, the connection [belongs](Connection::unit) to the unit that is returned.
+    ///
+    /// # Errors
+    /// Why the handshake failed: [end](Connection::end) the connection.
     pub fn handshake(
         &mut self,
-        conn: ConnId,
-        binary: Option<&[u8]>,
+        connection: &mut Connection,
+        message: Option<&[u8]>,
         now: Moment,
-    ) -> HandshakeReply {
+    ) -> Result<Option<Ready>> {
+        let conn = connection.id();
         let Some(mut pending) = self.pending.remove(&conn) else {
-            let error = Error::new(ErrorKind::Closed, "The connection is closed");
-            return HandshakeReply { frames: Vec::new(), state: HandshakeState::Refused(error) };
+            connection.refused();
+            return Err(Error::new(ErrorKind::Closed, "The connection is closed"));
         };
-        let step = match binary.map(wire::Handshake::decode) {
+        let step = match message.map(wire::Handshake::decode) {
             Some(Ok(frame)) => {
                 let own = pending.handshake.challenge.clone();
                 pending.handshake.receive(frame, &self.config.keys, |challenge| {
@@ -625,35 +630,37 @@ impl Peer {
                 "Incorrect event during handshake process: a text message".to_owned(),
             )),
         };
-        let frames = match step {
-            Ok(step) => self.step(&mut pending, step, now),
-            Err(refusal) => return self.refuse(conn, pending, refusal, now),
-        };
+        match step {
+            Ok(step) => connection.say(&self.step(&mut pending, step, now)),
+            Err(refusal) => return Err(self.refuse(connection, pending, refusal, now)),
+        }
         if !pending.handshake.is_done() {
             self.pending.insert(conn, pending);
-            return HandshakeReply { frames, state: HandshakeState::Pending };
+            return Ok(None);
         }
-        match self.admit(conn, &mut pending, now) {
-            Ok(ready) => HandshakeReply { frames, state: HandshakeState::Ready(ready) },
-            Err(reason) => {
-                let mut reply = self.refuse(conn, pending, Refusal::Ours(reason), now);
-                reply.frames.splice(0..0, frames);
-                reply
-            }
+        match self.admit(connection, &mut pending, now) {
+            Ok(ready) => Ok(Some(ready)),
+            Err(reason) => Err(self.refuse(connection, pending, Refusal::Ours(reason), now)),
         }
     }
 
     /// Makes the connection part of a unit, or says why not.
-    fn admit(&mut self, conn: ConnId, pending: &mut Pending, now: Moment) -> Result<Ready, String> {
+    fn admit(
+        &mut self,
+        connection: &mut Connection,
+        pending: &mut Pending,
+        now: Moment,
+    ) -> Result<Ready, String> {
+        let conn = connection.id();
         let Some(confirm) = pending.handshake.remote.take() else {
             return Err("The confirmation is missing".to_owned());
         };
         let known = self.by_remote_id.get(confirm.id.as_str()).copied();
         match known.and_then(|unit| self.units.get(&unit)) {
-            Some(unit) if unit.conns.len() >= self.config.limits.connections_per_unit => {
+            Some(unit) if unit.conns.len() >= self.limits.connections_per_unit => {
                 return Err("Too many connections".to_owned());
             }
-            None if self.units.len() >= self.config.limits.units => {
+            None if self.units.len() >= self.limits.units => {
                 return Err("Too many units".to_owned());
             }
             _ => {}
@@ -704,26 +711,41 @@ impl Peer {
             self.dialed(address, Ok((unit, conn)), now);
         }
         self.introduce(unit, pending.address);
-        Ok(Ready { unit, first, info })
+        let roles = self.units.get(&unit).map(|state| state.roles.clone()).unwrap_or_default();
+        Ok(Ready { unit, first, info, roles, writer: connection.belongs_to(unit) })
     }
 
     fn refuse(
+        &mut self,
+        connection: &mut Connection,
+        pending: Pending,
+        refusal: Refusal,
+        now: Moment,
+    ) -> Error {
+        let (frame, error) = self.refused(connection.id(), pending, refusal, now);
+        connection.say(frame.as_slice());
+        connection.refused();
+        error
+    }
+
+    /// A handshake has failed. Returns what to tell the other side, and the reason.
+    fn refused(
         &mut self,
         conn: ConnId,
         pending: Pending,
         refusal: Refusal,
         now: Moment,
-    ) -> HandshakeReply {
+    ) -> (Option<Vec<u8>>, Error) {
         if let Some(challenge) = &pending.handshake.challenge {
             self.challenges.remove(challenge);
         }
-        let (frames, event, error) = match refusal {
+        let (frame, event, error) = match refusal {
             Refusal::Ours(reason) => {
                 let frame = encode_handshake(&wire::Handshake::Error(reason.clone()));
-                (vec![frame], reason.clone(), format!("Verification error: {reason}"))
+                (Some(frame), reason.clone(), format!("Verification error: {reason}"))
             }
             Refusal::Theirs(reason) => (
-                Vec::new(),
+                None,
                 format!("remote peer rejected auth: {reason}"),
                 format!("Auth error: {reason}"),
             ),
@@ -734,7 +756,7 @@ impl Peer {
         if let Some(address) = pending.address {
             self.dialed(address, Err(error.clone()), now);
         }
-        HandshakeReply { frames, state: HandshakeState::Refused(error) }
+        (frame, error)
     }
 
     /// Tells a unit of those that this peer has dialed, and the others of it when it was dialed.
@@ -786,7 +808,7 @@ impl Peer {
 
     fn address_down(&mut self, id: AddressId, now: Moment) {
         let random = self.entropy() as f64 / u64::MAX as f64;
-        let patience = self.config.limits.acquaintance_patience;
+        let patience = self.limits.acquaintance_patience;
         self.addresses.down(id, now, patience, &self.config.reconnect, random);
     }
 
@@ -836,8 +858,16 @@ impl Peer {
         }
     }
 
+    /// A unit had [news](crate::Event::News).
+    pub fn hear(&mut self, unit: UnitId, news: News, now: Moment) {
+        match news {
+            News::Roles(update) => self.unit_roles(unit, update),
+            News::Acquaint(told) => self.acquainted(told, now),
+        }
+    }
+
     /// A unit announced its roles. Announcements that came out of order are ignored.
-    pub fn unit_roles(&mut self, unit: UnitId, update: RolesUpdate) {
+    fn unit_roles(&mut self, unit: UnitId, update: RolesUpdate) {
         let Some(state) = self.units.get_mut(&unit) else { return };
         if let Some(i) = update.i {
             if i <= state.last_update {
@@ -854,7 +884,7 @@ impl Peer {
 
     /// A unit told of another peer. It is dialed when this peer is friendly, does not know the other
     /// yet, and has a destination among its roles.
-    pub fn acquainted(&mut self, told: Acquaint, now: Moment) {
+    fn acquainted(&mut self, told: Acquaint, now: Moment) {
         let wanted = self.config.friendly
             && !self.closed
             && !self.by_remote_id.contains_key(told.id.as_str())
@@ -864,7 +894,7 @@ impl Peer {
             wanted && address.len() <= MAX_ADDRESS && parse_address(address).is_ok()
         };
         let Some(address) = told.address.filter(usable) else { return };
-        let room = self.addresses.learned() < self.config.limits.acquaintance_addresses;
+        let room = self.addresses.learned() < self.limits.acquaintance_addresses;
         if room && !self.addresses.contains(&address) {
             self.addresses.add(address.into(), true, Origin::Acquaintance, now);
         }
@@ -898,7 +928,7 @@ impl Peer {
     /// When [`handle_timeout`](Peer::handle_timeout) is to be called next. Earlier calls do no harm.
     pub fn deadline(&self) -> Option<Moment> {
         let handshakes = self.pending.values().map(|pending| pending.handshake.deadline).min();
-        let dials = self.addresses.deadline(self.config.limits.acquaintance_dials);
+        let dials = self.addresses.deadline(self.limits.acquaintance_dials);
         [self.announce_at, handshakes, dials].into_iter().flatten().min()
     }
 
@@ -927,17 +957,13 @@ impl Peer {
                 self.effects.push_back(PeerEffect::Close { conn, frames, code, reason });
             } else if let Some(pending) = self.pending.remove(&conn) {
                 let reason = Refusal::Ours(pending.handshake.elapsed());
-                let reply = self.refuse(conn, pending, reason, now);
-                let (code, reason) = (crate::close_code::AUTH, "");
-                self.effects.push_back(PeerEffect::Close {
-                    conn,
-                    frames: reply.frames,
-                    code,
-                    reason,
-                });
+                let (frame, _) = self.refused(conn, pending, reason, now);
+                let (frames, code, reason) =
+                    (frame.into_iter().collect(), crate::close_code::AUTH, "");
+                self.effects.push_back(PeerEffect::Close { conn, frames, code, reason });
             }
         }
-        for (address, url) in self.addresses.take_due(now, self.config.limits.acquaintance_dials) {
+        for (address, url) in self.addresses.take_due(now, self.limits.acquaintance_dials) {
             self.effects.push_back(PeerEffect::Dial { address, url });
         }
     }

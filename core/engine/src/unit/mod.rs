@@ -3,18 +3,13 @@
 mod handlers;
 mod incoming;
 mod link;
+mod question;
 mod stream;
 mod streams;
+mod types;
 mod waiting;
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -22,16 +17,20 @@ use rustc_hash::FxHashMap;
 use self::{
     handlers::Patience,
     link::{Beat, Link},
+    question::Late,
     stream::Stream,
     waiting::{Waiting, WaitingTable},
 };
-pub use self::{incoming::Incoming, stream::Chunk};
+pub use self::{
+    incoming::Incoming,
+    question::{Kind, Question},
+    stream::Chunk,
+    types::{Budget, Event, News, Order, Outgoing, Queued},
+};
 use crate::{
     ConnId, Dialect, Limits, Moment, StreamId, UnitStats,
     error::{Error, ErrorKind, Result},
-    wire::{
-        self, Acquaint, Data, DataType, Direction, Frame, MAX_NUMBER, Num, Payload, RolesUpdate,
-    },
+    wire::{self, Data, DataType, Frame, MAX_NUMBER, Num, Payload},
     ws::FrameWriter,
 };
 
@@ -40,141 +39,6 @@ use crate::{
 const BULK_MARK: usize = 128 << 10;
 /// The most that counts of one frame that a remote peer has caused, see [`Unit::is_clogged`].
 const OWED_MAX: usize = 1 << 10;
-
-/// What the units of a peer share: the count of bytes that wait to be written on all connections,
-/// and where correlations go on.
-#[derive(Clone, Debug, Default)]
-pub struct Budget(Arc<Common>);
-
-#[derive(Debug, Default)]
-struct Common {
-    queued: AtomicUsize,
-    /// No unit that is gone has used this correlation or a later one.
-    next_corr: AtomicU64,
-}
-
-impl Budget {
-    /// Bytes that wait to be written now.
-    pub fn queued(&self) -> usize {
-        self.0.queued.load(Ordering::Relaxed)
-    }
-
-    fn add(&self, bytes: usize) {
-        self.0.queued.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn sub(&self, bytes: usize) {
-        self.0.queued.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// Which of a unit's connections a message or request takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
-    /// Whatever is sent in this order arrives in this order: one connection carries it all, as long
-    /// as what went before may still be on its way. When that connection is lost, what was on its
-    /// way is lost or arrives late, while what is sent next takes another connection.
-    #[default]
-    Kept,
-    /// The least loaded connection; may overtake what was sent before on another one.
-    Any,
-}
-
-/// What is sent, and to which handler.
-#[derive(Clone, Copy, Debug)]
-pub struct Outgoing<'a> {
-    /// The role, at most 65 535 bytes.
-    pub role: &'a str,
-    /// The event, at most 65 535 bytes.
-    pub event: &'a str,
-    /// The payload.
-    pub payload: Payload<'a>,
-    /// Which connection it may take. Streams take the least loaded one.
-    pub order: Order,
-}
-
-/// Where a message went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Queued {
-    /// The connection.
-    pub conn: ConnId,
-}
-
-/// The way back for a request's answer. Answer exactly once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Responder {
-    conn: ConnId,
-    corr: Num,
-}
-
-/// A stream that the remote peer asks for. Accept or refuse it exactly once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamOffer {
-    conn: ConnId,
-    corr: Num,
-    chan: Num,
-    direction: Direction,
-}
-
-impl StreamOffer {
-    /// Whether the remote peer wants to read, so that this peer writes.
-    pub fn is_writable_here(&self) -> bool {
-        self.direction == Direction::RequesterReads
-    }
-}
-
-/// Something that a unit said, or that happened to it. `R` is what the host attached to a request.
-#[derive(Debug)]
-pub enum Event<R> {
-    /// A one-way message. Call [`Unit::handled`] when it is done with, and
-    /// [`Unit::start_postponed`] when that [can be done](Unit::can_start).
-    Message(Incoming),
-    /// A request. Call [`Unit::respond`] or [`Unit::reject`], and [`Unit::handled`].
-    Request(Incoming, Responder),
-    /// A request for a stream. Call [`Unit::accept_stream`] or [`Unit::refuse_stream`], and
-    /// [`Unit::handled`].
-    StreamRequest(Incoming, StreamOffer),
-    /// A request was answered, rejected, or failed.
-    Answer {
-        /// What the host attached to it.
-        tag: R,
-        /// The answer's payload.
-        outcome: Result<Data>,
-        /// What a rejection or refusal came with, from which its error's text is made.
-        reason: Option<Data>,
-    },
-    /// A stream can be read from or written to again, or has ended: try again what had to wait.
-    Stream(StreamId),
-    /// The unit announced its roles: pass it on to [`Peer::unit_roles`](crate::Peer::unit_roles).
-    Roles(RolesUpdate),
-    /// The unit told of another: pass it on to [`Peer::acquainted`](crate::Peer::acquainted).
-    Acquaint(Acquaint),
-    /// [`Unit::has_room`] is true again.
-    Room,
-    /// A connection's queue has been full for two seconds, or inbound work had to be dropped.
-    SlowConsumer {
-        /// The connection.
-        conn: ConnId,
-        /// Bytes queued on it.
-        queued: usize,
-        /// Messages and requests of this unit that were dropped so far.
-        dropped: u64,
-    },
-    /// The connection is dead: close it with [`close_code::HEARTBEAT`](crate::close_code::HEARTBEAT).
-    Dead(ConnId),
-}
-
-impl<R> Event<R> {
-    /// What a handler is to be called for, if that is what it is.
-    pub fn incoming(&self) -> Option<&Incoming> {
-        match self {
-            Event::Message(incoming)
-            | Event::Request(incoming, _)
-            | Event::StreamRequest(incoming, _) => Some(incoming),
-            _ => None,
-        }
-    }
-}
 
 /// One remote peer's state machine. The host calls it with messages, the time and commands, and
 /// takes bytes to write for each of its connections.
@@ -200,13 +64,15 @@ pub struct Unit<R> {
     /// Messages and requests that wait for handlers to end, on all connections.
     postponed: usize,
     patience: Patience,
+    late: Late,
     stats: UnitStats,
+    events: Vec<Event<R>>,
 }
 
 impl<R> Unit<R> {
     /// A unit without connections.
     pub fn new(dialect: Dialect, limits: Arc<Limits>, budget: Budget) -> Unit<R> {
-        let next_corr = budget.0.next_corr.load(Ordering::Relaxed);
+        let next_corr = budget.next_corr();
         Unit {
             dialect,
             limits,
@@ -223,7 +89,9 @@ impl<R> Unit<R> {
             full: false,
             postponed: 0,
             patience: Patience::default(),
+            late: Late::default(),
             stats: UnitStats::default(),
+            events: Vec::new(),
         }
     }
 
@@ -234,31 +102,31 @@ impl<R> Unit<R> {
 
     /// A connection is gone. Its streams fail; when it was the last one, so do the waiting requests.
     /// What was postponed is started or given up.
-    pub fn detach(&mut self, conn: ConnId, events: &mut Vec<Event<R>>) {
+    pub fn detach(&mut self, conn: ConnId) {
         let Some(at) = self.at(conn) else { return };
         // Nothing more goes out on it, rejections included.
         self.links[at].closing = true;
-        self.start_postponed(conn, events);
-        self.give_up_postponed(at, events);
+        self.start_postponed(at);
+        self.give_up_postponed(at);
         let link = self.links.remove(at);
         self.budget.sub(link.queued());
         if self.ordered == Some(conn) {
             self.ordered = None;
         }
-        self.fail_streams(conn, events);
+        self.fail_streams(conn);
         if self.links.is_empty() {
             // The remote peer may not have noticed yet, and answer the unit that comes next.
-            self.budget.0.next_corr.fetch_max(self.next_corr, Ordering::Relaxed);
+            self.budget.skip_to_corr(self.next_corr);
             let text = "All unit's sockets have been closed";
             for waiting in self.waiting.drain() {
                 if let Some(stream) = waiting.stream {
                     self.streams.remove(&stream.0);
                 }
                 let outcome = Err(Error::new(ErrorKind::ConnectionLost, text));
-                events.push(Event::Answer { tag: waiting.tag, outcome, reason: None });
+                self.events.push(Event::Answer { tag: waiting.tag, outcome, reason: None });
             }
         }
-        self.note_room(events);
+        self.note_room();
     }
 
     fn at(&self, conn: ConnId) -> Option<usize> {
@@ -266,7 +134,7 @@ impl<R> Unit<R> {
     }
 
     /// Whether nothing is left of the unit: neither a connection nor a stream that is not closed.
-    pub(crate) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.links.is_empty() && self.streams.is_empty()
     }
 
@@ -299,7 +167,8 @@ impl<R> Unit<R> {
         self.links[at].queued() < self.limits.queue_per_connection && (!peer_full || idle())
     }
 
-    /// The next connection that has output the host does not know of.
+    /// The next connection that has output the host does not know of, or that may be read again after it
+    /// was [saturated](Unit::is_saturated).
     pub fn poll_output(&mut self) -> Option<ConnId> {
         self.fresh.pop()
     }
@@ -319,13 +188,13 @@ impl<R> Unit<R> {
     }
 
     /// Bytes of a connection have been written.
-    pub fn written(&mut self, conn: ConnId, bytes: usize, now: Moment, events: &mut Vec<Event<R>>) {
+    pub fn written(&mut self, conn: ConnId, bytes: usize, now: Moment) {
         let Some(at) = self.at(conn) else { return };
         let link = &mut self.links[at];
         link.written(bytes, now);
         self.budget.sub(bytes);
         if link.queued() < BULK_MARK && !link.blocked.is_empty() {
-            self.unblock_streams(at, events);
+            self.unblock_streams(at);
         }
         if self.full {
             let link = &mut self.links[at];
@@ -333,9 +202,9 @@ impl<R> Unit<R> {
             if link.note_full(full, now) {
                 let queued = link.queued();
                 let dropped = self.stats.messages_dropped + self.stats.requests_shed;
-                events.push(Event::SlowConsumer { conn, queued, dropped });
+                self.events.push(Event::SlowConsumer { conn, queued, dropped });
             }
-            self.note_room(events);
+            self.note_room();
         }
     }
 
@@ -364,12 +233,27 @@ impl<R> Unit<R> {
         }
     }
 
-    fn note_room(&mut self, events: &mut Vec<Event<R>>) {
+    fn note_room(&mut self) {
+        self.settle_late();
         // Without a connection, whoever waits for room must learn that there is none to come.
         if self.full && (self.has_room() || !self.is_open()) {
             self.full = false;
-            events.push(Event::Room);
+            self.events.push(Event::Room);
         }
+    }
+
+    /// Takes what has happened, in order. To be called after everything that changes a unit.
+    pub fn take_events(&mut self, events: &mut Vec<Event<R>>) {
+        if events.is_empty() {
+            std::mem::swap(&mut self.events, events);
+        } else {
+            events.append(&mut self.events);
+        }
+    }
+
+    /// Whether something has happened that was not [taken](Unit::take_events).
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     fn announce(&mut self, at: usize) {
@@ -378,6 +262,11 @@ impl<R> Unit<R> {
             link.announced = true;
             self.fresh.push(link.conn);
         }
+    }
+
+    /// Has the host look at a connection again, though there may be nothing to write.
+    fn alert(&mut self, at: usize) {
+        self.fresh.push(self.links[at].conn);
     }
 
     fn push(&mut self, at: usize, frame: &Frame<'_>) -> usize {
@@ -549,54 +438,6 @@ impl<R> Unit<R> {
         self.waiting.remove(corr).map(|waiting| waiting.tag)
     }
 
-    /// Answers a request.
-    ///
-    /// # Errors
-    /// As [`send`](Unit::send), but never [`ErrorKind::Overloaded`]: the requests that may be
-    /// answered are bounded already. After [`ErrorKind::TooLarge`] it may still be rejected.
-    pub fn respond(&mut self, to: Responder, payload: Payload<'_>) -> Result<Queued> {
-        let frame = Frame::Response { corr: to.corr, payload };
-        let at = self.way_back(to.conn, &frame)?;
-        self.push(at, &frame);
-        Ok(Queued { conn: self.links[at].conn })
-    }
-
-    /// Rejects a request.
-    ///
-    /// # Errors
-    /// As [`respond`](Unit::respond).
-    pub fn reject(&mut self, to: Responder, reason: &str) -> Result<Queued> {
-        let reason = wire::cut(reason, self.longest_reason());
-        self.refuse(to.conn, &Frame::Reject { corr: to.corr, payload: text(reason) })
-    }
-
-    /// A reason that does not fit into a message must not keep the requester waiting: longer ones
-    /// are cut to this length.
-    fn longest_reason(&self) -> usize {
-        // What goes before it has two numbers of at most 255 bytes.
-        self.limits.message_size.saturating_sub(1024)
-    }
-
-    /// The connection that the request came on, or another one when it is gone.
-    fn way_back(&mut self, conn: ConnId, frame: &Frame<'_>) -> Result<usize> {
-        let len = frame.encoded_len();
-        if len > self.limits.message_size {
-            return Err(Error::new(ErrorKind::TooLarge, format!("The answer has {len} bytes")));
-        }
-        match self.at(conn).filter(|at| !self.links[*at].closing) {
-            Some(at) => Ok(at),
-            None => self
-                .route(Order::Any)
-                .ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "No open sockets left")),
-        }
-    }
-
-    fn refuse(&mut self, conn: ConnId, frame: &Frame<'_>) -> Result<Queued> {
-        let at = self.way_back(conn, frame)?;
-        self.push_owed(at, frame);
-        Ok(Queued { conn: self.links[at].conn })
-    }
-
     /// Writes a frame that the peer's state machine made, whatever is queued.
     pub fn send_raw(&mut self, frame: &[u8]) {
         if let Some(at) = self.route(Order::Kept) {
@@ -621,13 +462,7 @@ impl<R> Unit<R> {
     /// # Errors
     /// [`ErrorKind::Protocol`] when it cannot be understood: the host closes that connection with
     /// [`close_code::MALFORMED`](crate::close_code::MALFORMED).
-    pub fn receive(
-        &mut self,
-        conn: ConnId,
-        message: &Bytes,
-        now: Moment,
-        events: &mut Vec<Event<R>>,
-    ) -> Result<()> {
+    pub fn receive(&mut self, conn: ConnId, message: &Bytes, now: Moment) -> Result<()> {
         let Some(at) = self.at(conn) else { return Ok(()) };
         self.links[at].heard(message.len(), now);
         if message.len() > self.limits.handshake_message_size && Frame::is_json(message) {
@@ -639,43 +474,36 @@ impl<R> Unit<R> {
         match frame {
             Frame::Message { .. } => {
                 self.stats.messages_received += 1;
-                self.work(at, message, frame, now, events);
+                self.work(at, message, frame, now);
             }
             Frame::Request { .. } | Frame::StreamRequest { .. } => {
                 self.stats.requests_received += 1;
-                self.work(at, message, frame, now, events);
+                self.work(at, message, frame, now);
             }
             Frame::Response { corr, payload } => {
                 let answer = Answer::Response(own(message, payload));
-                self.answered(conn, corr, answer, now, events);
+                self.answered(conn, corr, answer, now);
             }
             Frame::Reject { corr, payload } => {
                 let answer = Answer::Rejection(own(message, payload));
-                self.answered(conn, corr, answer, now, events);
+                self.answered(conn, corr, answer, now);
             }
             Frame::StreamAccept { corr, chan, payload } => {
                 let answer = Answer::Acceptance(own(message, payload), chan);
-                self.answered(conn, corr, answer, now, events);
+                self.answered(conn, corr, answer, now);
             }
             Frame::StreamRefuse { corr, payload, .. } => {
                 let answer = Answer::Refusal(own(message, payload));
-                self.answered(conn, corr, answer, now, events);
+                self.answered(conn, corr, answer, now);
             }
-            Frame::Stream { chan, op } => self.stream_op(conn, chan, op, message, events),
-            Frame::Acquaint(acquaint) => events.push(Event::Acquaint(acquaint)),
-            Frame::Roles(update) => events.push(Event::Roles(update)),
+            Frame::Stream { chan, op } => self.stream_op(conn, chan, op, message),
+            Frame::Acquaint(acquaint) => self.events.push(Event::News(News::Acquaint(acquaint))),
+            Frame::Roles(update) => self.events.push(Event::News(News::Roles(update))),
         }
         Ok(())
     }
 
-    fn answered(
-        &mut self,
-        conn: ConnId,
-        corr: Num,
-        answer: Answer,
-        now: Moment,
-        events: &mut Vec<Event<R>>,
-    ) {
+    fn answered(&mut self, conn: ConnId, corr: Num, answer: Answer, now: Moment) {
         let Some(waiting) = self.waiting.remove(corr.value()) else {
             if let Answer::Acceptance(_, chan) = answer {
                 self.stream_opened_late(conn, chan);
@@ -700,9 +528,9 @@ impl<R> Unit<R> {
             if let Err(error) = &outcome {
                 self.stream_not_opened(id, error);
             }
-            events.push(Event::Stream(id));
+            self.events.push(Event::Stream(id));
         }
-        events.push(Event::Answer { tag: waiting.tag, outcome, reason });
+        self.events.push(Event::Answer { tag: waiting.tag, outcome, reason });
     }
 
     /// A pong came on a connection.
@@ -723,14 +551,14 @@ impl<R> Unit<R> {
 
     /// Does what is due: heartbeats, request timeouts, stream probes, and the end of the patience
     /// with handlers.
-    pub fn handle_timeout(&mut self, now: Moment, events: &mut Vec<Event<R>>) {
+    pub fn handle_timeout(&mut self, now: Moment) {
         for waiting in self.waiting.take_due(now) {
             let error = timed_out(waiting.timeout);
             if let Some(id) = waiting.stream {
                 self.stream_not_opened(id, &error);
-                events.push(Event::Stream(id));
+                self.events.push(Event::Stream(id));
             }
-            events.push(Event::Answer { tag: waiting.tag, outcome: Err(error), reason: None });
+            self.events.push(Event::Answer { tag: waiting.tag, outcome: Err(error), reason: None });
         }
         for at in 0..self.links.len() {
             let link = &mut self.links[at];
@@ -738,7 +566,7 @@ impl<R> Unit<R> {
             if link.note_full(full, now) {
                 let dropped = self.stats.messages_dropped + self.stats.requests_shed;
                 let (conn, queued) = (link.conn, link.queued());
-                events.push(Event::SlowConsumer { conn, queued, dropped });
+                self.events.push(Event::SlowConsumer { conn, queued, dropped });
             }
             let before = link.out.len();
             match link.beat(now) {
@@ -748,11 +576,11 @@ impl<R> Unit<R> {
                     self.budget.add(added);
                     self.announce(at);
                 }
-                Beat::Dead => events.push(Event::Dead(link.conn)),
+                Beat::Dead => self.events.push(Event::Dead(link.conn)),
             }
         }
-        self.lose_patience(now, events);
-        self.probe_streams(now, events);
+        self.lose_patience(now);
+        self.probe_streams(now);
     }
 
     /// Requests that wait for an answer, handlers that run or are to run, streams that are open, and

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    BULK_MARK, Event, Order, Outgoing, Queued, StreamOffer, Unit, check_names,
+    BULK_MARK, Event, Order, Outgoing, Queued, Unit, check_names,
+    question::StreamOffer,
     stream::{Accepted, Chunk, End, Reader, Stream, Writer},
     text,
 };
@@ -112,13 +113,12 @@ impl<R> Unit<R> {
         }
     }
 
-    /// Accepts a stream that the remote peer asked for. It must be [closed](Unit::close_stream) in
-    /// the end.
-    ///
-    /// # Errors
-    /// [`ErrorKind::ConnectionLost`] when the connection that it came on is gone,
-    /// [`ErrorKind::Overloaded`] when too many streams are open (then refuse it).
-    pub fn accept_stream(&mut self, offer: StreamOffer, payload: Payload<'_>) -> Result<StreamId> {
+    /// Opens a stream that the remote peer asked for, and tells it.
+    pub(super) fn accept_stream(
+        &mut self,
+        offer: StreamOffer,
+        payload: Payload<'_>,
+    ) -> Result<StreamId> {
         self.check_streams()?;
         let at = self
             .at(offer.conn)
@@ -153,11 +153,7 @@ impl<R> Unit<R> {
         Ok(StreamId(chan))
     }
 
-    /// Refuses a stream that the remote peer asked for.
-    ///
-    /// # Errors
-    /// As [`respond`](Unit::respond).
-    pub fn refuse_stream(&mut self, offer: StreamOffer, reason: &str) -> Result<Queued> {
+    pub(super) fn refuse_stream(&mut self, offer: StreamOffer, reason: &str) -> Result<Queued> {
         // Escaped, a byte may take six.
         let reason = wire::cut(reason, self.longest_reason() / 6);
         let reason = serde_json::json!({ "data": reason }).to_string();
@@ -363,14 +359,7 @@ impl<R> Unit<R> {
     }
 
     /// A frame for a stream came on a connection.
-    pub(super) fn stream_op(
-        &mut self,
-        conn: ConnId,
-        chan: Num,
-        op: StreamOp<'_>,
-        message: &Bytes,
-        events: &mut Vec<Event<R>>,
-    ) {
+    pub(super) fn stream_op(&mut self, conn: ConnId, chan: Num, op: StreamOp<'_>, message: &Bytes) {
         let Some(id) = self.addressed(conn, chan) else {
             if matches!(op, StreamOp::Error(_)) && self.unread.get(&chan.value()) == Some(&conn) {
                 self.unread.remove(&chan.value());
@@ -413,7 +402,7 @@ impl<R> Unit<R> {
         }
         // It may have used up the last quota although the application has read more by now.
         self.grant(StreamId(id));
-        events.push(Event::Stream(StreamId(id)));
+        self.events.push(Event::Stream(StreamId(id)));
     }
 
     /// A peer accepted a stream that nobody waits for any more: it is told so, when it is one that
@@ -434,7 +423,7 @@ impl<R> Unit<R> {
     }
 
     /// The connection of these streams is gone.
-    pub(super) fn fail_streams(&mut self, conn: ConnId, events: &mut Vec<Event<R>>) {
+    pub(super) fn fail_streams(&mut self, conn: ConnId) {
         let mut failed = Vec::new();
         for (id, stream) in &mut self.streams {
             if stream.conn == Some(conn) {
@@ -444,16 +433,16 @@ impl<R> Unit<R> {
         }
         self.unread.retain(|_, carrier| *carrier != conn);
         failed.sort_unstable();
-        events.extend(failed.into_iter().map(Event::Stream));
+        self.events.extend(failed.into_iter().map(Event::Stream));
     }
 
     /// A connection has room for stream data again.
-    pub(super) fn unblock_streams(&mut self, at: usize, events: &mut Vec<Event<R>>) {
+    pub(super) fn unblock_streams(&mut self, at: usize) {
         for id in std::mem::take(&mut self.links[at].blocked) {
             if let Some(Stream { end: End::Writer(writer), .. }) = self.streams.get_mut(&id.0) {
                 writer.blocked = false;
             }
-            events.push(Event::Stream(id));
+            self.events.push(Event::Stream(id));
         }
     }
 
@@ -471,7 +460,7 @@ impl<R> Unit<R> {
     }
 
     /// Lets writers go on that have waited for a first quota long enough.
-    pub(super) fn probe_streams(&mut self, now: Moment, events: &mut Vec<Event<R>>) {
+    pub(super) fn probe_streams(&mut self, now: Moment) {
         if matches!(self.dialect, Dialect::Credit { .. }) {
             return;
         }
@@ -479,7 +468,7 @@ impl<R> Unit<R> {
             if let End::Writer(writer) = &mut stream.end
                 && writer.probe(now)
             {
-                events.push(Event::Stream(StreamId(*id)));
+                self.events.push(Event::Stream(StreamId(*id)));
             }
         }
     }
@@ -528,7 +517,7 @@ mod tests {
         let frame = Frame::Stream { chan: Num::new(stream.0), op: StreamOp::Chunk(&bytes) };
         let mut message = Vec::new();
         frame.encode(&mut message);
-        unit.receive(CONN, &message.into(), Moment::ZERO, &mut Vec::new()).unwrap();
+        unit.receive(CONN, &message.into(), Moment::ZERO).unwrap();
     }
 
     fn failure(unit: &Unit<()>, stream: StreamId) -> Option<ErrorKind> {

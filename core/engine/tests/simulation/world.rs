@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use roletalk_engine::{AddressId, ConnId, Error, ErrorKind, Moment};
+use roletalk_engine::{AddressId, ConnId, Error, ErrorKind, Moment, Opening};
 
 use super::{
     host::{Host, Task},
@@ -495,7 +495,7 @@ impl World {
             return self.at(self.stalled[node], Event::Accept { wire: id });
         }
         let conn = self.call(node, |node, ctx| match node {
-            Node::Host(host) => host.engine.accepted(None, ctx.now).ok(),
+            Node::Host(host) => host.engine.open(Opening::Accept { path: None }, ctx.now).ok(),
             Node::Script(script) => script.accepted(),
         });
         match conn {

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use roletalk_engine::{
-    ConnId, Data, Engine, EngineEvent, ErrorKind, Event, Moment, PeerEvent, Responder, Result,
-    StreamId, StreamOffer, Unit, UnitId,
+    ConnId, Data, Engine, EngineEvent, ErrorKind, Event, Kind, Moment, PeerEvent, Question, Result,
+    StreamId, Unit, UnitId, wire::Payload,
 };
 
 use crate::host;
@@ -42,10 +42,10 @@ pub(super) struct Node {
     pub(super) other: Option<UnitId>,
     pub(super) hostile: Option<UnitId>,
     /// Streams that the other asks for, with their numbers.
-    pub(super) offers: VecDeque<(UnitId, StreamOffer, usize)>,
-    pub(super) hostile_offers: VecDeque<(UnitId, StreamOffer)>,
+    pub(super) offers: VecDeque<(UnitId, Question, usize)>,
+    pub(super) hostile_offers: VecDeque<(UnitId, Question)>,
     pub(super) hostile_streams: Vec<Hold>,
-    pub(super) responders: VecDeque<(UnitId, Responder, Data)>,
+    pub(super) responders: VecDeque<(UnitId, Question, Data)>,
     /// Requests that may be abandoned.
     pub(super) waiting: Vec<(UnitId, u64, usize)>,
     /// The number of the newest message that was sent, and that came.
@@ -127,18 +127,21 @@ impl Node {
     fn unit_event(&mut self, id: UnitId, event: Event<Tag>, now: Moment) -> Option<Happening> {
         let hostile = self.hostile == Some(id);
         match event {
-            Event::Message(incoming) => {
-                self.engine.with_unit(id, now, Unit::handled);
-                return (!hostile).then(|| Happening::Message(incoming.into_data()));
-            }
-            Event::Request(incoming, to) => {
-                self.responders.push_back((id, to, incoming.into_data()));
-            }
-            Event::StreamRequest(_, offer) if hostile => self.hostile_offers.push_back((id, offer)),
-            Event::StreamRequest(incoming, offer) => {
-                let key = incoming.data().as_u64().expect("the other sends numbers");
-                self.offers.push_back((id, offer, key as usize));
-            }
+            Event::Incoming(incoming, question) => match question.kind() {
+                Kind::Message => {
+                    let null = Ok(Payload::NULL);
+                    self.engine.with_unit(id, now, |unit| unit.answer(question, null, now));
+                    return (!hostile).then(|| Happening::Message(incoming.into_data()));
+                }
+                Kind::Request => {
+                    self.responders.push_back((id, question, incoming.into_data()));
+                }
+                _ if hostile => self.hostile_offers.push_back((id, question)),
+                _ => {
+                    let key = incoming.data().as_u64().expect("the other sends numbers");
+                    self.offers.push_back((id, question, key as usize));
+                }
+            },
             Event::Answer { tag, outcome, .. } => return Some(Happening::Outcome(tag, outcome)),
             _ => {}
         }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use roletalk_engine::{
-    Chunk, ConnId, Data, DataType, Moment, Order, Outgoing,
-    wire::{Direction, Frame},
+    Chunk, ConnId, Data, DataType, Kind, Moment, Opening, Order, Outgoing,
+    wire::{Direction, Frame, Payload},
     ws::Side,
 };
 
@@ -99,8 +99,9 @@ impl World {
             return;
         }
         let [a, b] = &mut self.nodes;
-        let dialer = a.engine.upgraded(Side::Client, None, self.now).expect("dialers have room");
-        match b.engine.upgraded(Side::Server, None, self.now) {
+        let opening = |side| Opening::Upgraded { side, address: None };
+        let dialer = a.engine.open(opening(Side::Client), self.now).expect("dialers have room");
+        match b.engine.open(opening(Side::Server), self.now) {
             Ok(listener) => {
                 self.joints.push(Joint { conns: [dialer, listener], wires: Default::default() })
             }
@@ -133,7 +134,7 @@ impl World {
             wire.append(&mut output);
         }
         let (to, conn) = (&mut self.nodes[1 - from].engine, joint.conns[1 - from]);
-        if !to.is_clogged(conn) {
+        if to.may_read(conn) {
             let carried: Vec<u8> = wire.drain(..len.min(wire.len())).collect();
             to.receive(conn, &carried, now);
         }
@@ -176,14 +177,12 @@ impl World {
     }
 
     pub(super) fn accept(&mut self, at: usize) {
-        let Some((unit, offer, key)) = self.nodes[at].offers.pop_front() else { return };
-        let writes = offer.is_writable_here();
-        let accepted = self.nodes[at].unit(Some(unit), self.now, |unit| {
-            let accepted = unit.accept_stream(offer, Data::null().payload());
-            if accepted.is_err() {
-                let _ = unit.refuse_stream(offer, "cannot");
-            }
-            unit.handled();
+        let Some((unit, mut offer, key)) = self.nodes[at].offers.pop_front() else { return };
+        let writes = offer.kind() == Kind::Writable;
+        let now = self.now;
+        let accepted = self.nodes[at].unit(Some(unit), now, |unit| {
+            let accepted = unit.accept(&mut offer, Payload::NULL);
+            unit.answer(offer, Ok(Payload::NULL), now);
             accepted
         });
         if let Some(Ok(id)) = accepted {
@@ -196,10 +195,8 @@ impl World {
 
     pub(super) fn refuse(&mut self, at: usize) {
         let Some((unit, offer, _)) = self.nodes[at].offers.pop_front() else { return };
-        self.nodes[at].unit(Some(unit), self.now, |unit| {
-            let _ = unit.refuse_stream(offer, "no");
-            unit.handled();
-        });
+        let now = self.now;
+        self.nodes[at].unit(Some(unit), now, |unit| unit.answer(offer, Err("no"), now));
         self.judge();
     }
 
@@ -317,10 +314,8 @@ impl World {
 
     pub(super) fn respond(&mut self, at: usize, well: bool) {
         let Some((unit, to, data)) = self.nodes[at].responders.pop_front() else { return };
-        self.nodes[at].unit(Some(unit), self.now, |unit| {
-            let _ = if well { unit.respond(to, data.payload()) } else { unit.reject(to, "no") };
-            unit.handled();
-        });
+        let (now, outcome) = (self.now, if well { Ok(data.payload()) } else { Err("no") });
+        self.nodes[at].unit(Some(unit), now, |unit| unit.answer(to, outcome, now));
         self.judge();
     }
 
@@ -368,7 +363,7 @@ impl World {
 
     pub(super) fn hostile_raw(&mut self, bytes: &[u8]) {
         if let Some(wire) = &mut self.hostile
-            && !self.nodes[0].engine.is_clogged(wire.conn)
+            && self.nodes[0].engine.may_read(wire.conn)
         {
             wire.raw(&mut self.nodes[0].engine, bytes, self.now);
             self.judge();
@@ -377,7 +372,7 @@ impl World {
 
     pub(super) fn hostile_message(&mut self, message: &[u8]) {
         if let Some(wire) = &mut self.hostile
-            && !self.nodes[0].engine.is_clogged(wire.conn)
+            && self.nodes[0].engine.may_read(wire.conn)
         {
             wire.send(&mut self.nodes[0].engine, message, self.now);
             self.judge();
@@ -408,10 +403,11 @@ impl World {
 
     pub(super) fn accept_hostile(&mut self) {
         let node = &mut self.nodes[0];
-        let Some((unit, offer)) = node.hostile_offers.pop_front() else { return };
-        let accepted = node.unit(Some(unit), self.now, |unit| {
-            let accepted = unit.accept_stream(offer, Data::null().payload());
-            unit.handled();
+        let Some((unit, mut offer)) = node.hostile_offers.pop_front() else { return };
+        let now = self.now;
+        let accepted = node.unit(Some(unit), now, |unit| {
+            let accepted = unit.accept(&mut offer, Payload::NULL);
+            unit.answer(offer, Ok(Payload::NULL), now);
             accepted
         });
         if let Some(Ok(id)) = accepted {

@@ -1,0 +1,240 @@
+//! What a handler was called for, and the answer to it.
+
+use std::collections::VecDeque;
+
+use super::{Order, Queued, Unit, text};
+use crate::{
+    ConnId, Moment, StreamId,
+    error::{Error, ErrorKind, Result},
+    wire::{self, Data, Direction, Frame, Num, Payload},
+};
+
+/// What a requester is told of a stream whose handler returned without accepting it.
+const NOT_ACCEPTED: &str = "The stream was not accepted";
+
+/// What kind of communication something belongs to, from the handler's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A one-way message.
+    Message,
+    /// A request.
+    Request,
+    /// A stream that this peer reads.
+    Readable,
+    /// A stream that this peer writes.
+    Writable,
+}
+
+impl Kind {
+    /// All kinds, each at the place `kind as usize`.
+    pub const ALL: [Kind; 4] = [Kind::Message, Kind::Request, Kind::Readable, Kind::Writable];
+
+    /// Its name: `message`, `request`, `readable` or `writable`.
+    pub fn name(self) -> &'static str {
+        ["message", "request", "readable", "writable"][self as usize]
+    }
+
+    /// The kind with this name.
+    pub fn parse(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// The one token of what a handler is called for. It counts as a running handler, and with the bytes that
+/// are kept for it, until [`Unit::answer`] takes it back. So it must be given back also when there is
+/// nothing to say, as for a message.
+///
+/// One of a unit that is [over](Unit::is_over) may be dropped.
+#[derive(Debug)]
+#[must_use = "the handler counts as running until `Unit::answer` takes this back"]
+pub struct Question {
+    kind: Kind,
+    way: Way,
+    /// Bytes that are kept until it is answered.
+    held: usize,
+}
+
+/// Where the answer goes.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// Nobody waits for it: it was a message, or a stream that was accepted.
+    Nowhere,
+    Request(Responder),
+    Stream(StreamOffer),
+}
+
+/// The way back for the answer to a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Responder {
+    pub(super) conn: ConnId,
+    pub(super) corr: Num,
+}
+
+/// A stream that the remote peer asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StreamOffer {
+    pub(super) conn: ConnId,
+    pub(super) corr: Num,
+    pub(super) chan: Num,
+    pub(super) direction: Direction,
+}
+
+impl Question {
+    pub(super) fn message(held: usize) -> Question {
+        Question { kind: Kind::Message, way: Way::Nowhere, held }
+    }
+
+    pub(super) fn request(to: Responder, held: usize) -> Question {
+        Question { kind: Kind::Request, way: Way::Request(to), held }
+    }
+
+    pub(super) fn stream(offer: StreamOffer, held: usize) -> Question {
+        let kind = match offer.direction {
+            Direction::RequesterReads => Kind::Writable,
+            Direction::RequesterWrites => Kind::Readable,
+        };
+        Question { kind, way: Way::Stream(offer), held }
+    }
+
+    /// The kind of communication.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether a requester hears of the outcome. If not, an error of the handler is for the
+    /// application's log: it was a message, or a stream that was accepted, which tells of its own end.
+    pub fn is_heard(&self) -> bool {
+        !matches!(self.way, Way::Nowhere)
+    }
+}
+
+/// Answers that wait for room in the unit's queues. Their handlers count as running, and the answers as
+/// what is held for these.
+#[derive(Default)]
+pub(super) struct Late(VecDeque<(Question, Result<Data, String>)>);
+
+impl<R> Unit<R> {
+    /// Takes a question back: the handler has ended, with this answer or with the text of an error. Without
+    /// room, the answer is kept until there is some. An answer that cannot be sent is turned into a
+    /// rejection; what cannot be sent either needs no answer any more, since the unit is gone.
+    pub fn answer(&mut self, question: Question, outcome: Result<Payload<'_>, &str>, now: Moment) {
+        if !self.has_room_for(&question, now) {
+            return self.keep(question, outcome);
+        }
+        self.settle(question, outcome);
+        self.start_all_postponed();
+    }
+
+    /// Accepts the stream that the remote peer asked for. The question stays with the handler, to be
+    /// [given back](Unit::answer) when it has ended. The stream must be [closed](Unit::close_stream) in
+    /// the end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::StreamClosed`] when it was accepted or refused before, or is no stream;
+    /// [`ErrorKind::ConnectionLost`] when the connection that it came on is gone;
+    /// [`ErrorKind::Overloaded`] when too many streams are open; [`ErrorKind::TooLarge`]. The requester is
+    /// told.
+    pub fn accept(&mut self, question: &mut Question, payload: Payload<'_>) -> Result<StreamId> {
+        let Way::Stream(offer) = question.way else {
+            return Err(Error::new(ErrorKind::StreamClosed, "The stream was answered already"));
+        };
+        question.way = Way::Nowhere;
+        let accepted = self.accept_stream(offer, payload);
+        if let Err(error) = &accepted {
+            let _ = self.refuse_stream(offer, error.text());
+        }
+        accepted
+    }
+
+    /// Answers of different requests have no order, but one that is late must not starve.
+    fn has_room_for(&mut self, question: &Question, now: Moment) -> bool {
+        if !question.is_heard() || !self.is_open() {
+            return true;
+        }
+        let room = self.has_room();
+        if !room {
+            self.note_full(now);
+        }
+        room && self.late.0.is_empty()
+    }
+
+    fn keep(&mut self, mut question: Question, outcome: Result<Payload<'_>, &str>) {
+        let held = outcome.map_or_else(str::len, |payload| payload.bytes.len());
+        self.release(question.held);
+        self.hold(held);
+        question.held = held;
+        self.late.0.push_back((question, outcome.map(Data::from).map_err(str::to_owned)));
+    }
+
+    /// Sends what has waited for room, as far as there is some; all of it when the unit has no connection
+    /// any more.
+    pub(super) fn settle_late(&mut self) {
+        while !self.late.0.is_empty()
+            && (self.has_room() || !self.is_open())
+            && let Some((question, outcome)) = self.late.0.pop_front()
+        {
+            let outcome = outcome.as_ref().map(Data::payload).map_err(String::as_str);
+            self.settle(question, outcome);
+        }
+    }
+
+    fn settle(&mut self, question: Question, outcome: Result<Payload<'_>, &str>) {
+        self.handled(question.held);
+        // Errors of sending do not matter: a unit that is gone needs no answer.
+        match (question.way, outcome) {
+            (Way::Nowhere, _) => {}
+            (Way::Request(to), Ok(payload)) => {
+                if let Err(error) = self.respond(to, payload)
+                    && error.kind() == ErrorKind::TooLarge
+                {
+                    let _ = self.reject(to, error.text());
+                }
+            }
+            (Way::Request(to), Err(reason)) => {
+                let _ = self.reject(to, reason);
+            }
+            (Way::Stream(offer), outcome) => {
+                let _ = self.refuse_stream(offer, outcome.err().unwrap_or(NOT_ACCEPTED));
+            }
+        }
+    }
+
+    fn respond(&mut self, to: Responder, payload: Payload<'_>) -> Result<Queued> {
+        let frame = Frame::Response { corr: to.corr, payload };
+        let at = self.way_back(to.conn, &frame)?;
+        self.push(at, &frame);
+        Ok(Queued { conn: self.links[at].conn })
+    }
+
+    pub(super) fn reject(&mut self, to: Responder, reason: &str) -> Result<Queued> {
+        let reason = wire::cut(reason, self.longest_reason());
+        self.refuse(to.conn, &Frame::Reject { corr: to.corr, payload: text(reason) })
+    }
+
+    /// A reason that does not fit into a message must not keep the requester waiting: longer ones
+    /// are cut to this length.
+    pub(super) fn longest_reason(&self) -> usize {
+        // What goes before it has two numbers of at most 255 bytes.
+        self.limits.message_size.saturating_sub(1024)
+    }
+
+    /// The connection that the request came on, or another one when it is gone.
+    fn way_back(&mut self, conn: ConnId, frame: &Frame<'_>) -> Result<usize> {
+        let len = frame.encoded_len();
+        if len > self.limits.message_size {
+            return Err(Error::new(ErrorKind::TooLarge, format!("The answer has {len} bytes")));
+        }
+        match self.at(conn).filter(|at| !self.links[*at].closing) {
+            Some(at) => Ok(at),
+            None => self
+                .route(Order::Any)
+                .ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "No open sockets left")),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, conn: ConnId, frame: &Frame<'_>) -> Result<Queued> {
+        let at = self.way_back(conn, frame)?;
+        self.push_owed(at, frame);
+        Ok(Queued { conn: self.links[at].conn })
+    }
+}

@@ -1,0 +1,124 @@
+//! What is said to a unit and by it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use super::{Incoming, Question};
+use crate::{
+    ConnId, StreamId,
+    error::Result,
+    wire::{Acquaint, Data, Payload, RolesUpdate},
+};
+
+/// What the units of a peer share: the count of bytes that wait to be written on all connections,
+/// and where correlations go on.
+#[derive(Clone, Debug, Default)]
+pub struct Budget(Arc<Common>);
+
+#[derive(Debug, Default)]
+struct Common {
+    queued: AtomicUsize,
+    next_corr: AtomicU64,
+}
+
+impl Budget {
+    /// Bytes that wait to be written now.
+    pub fn queued(&self) -> usize {
+        self.0.queued.load(Ordering::Relaxed)
+    }
+
+    /// No unit that is gone has used this correlation or a later one.
+    pub(super) fn next_corr(&self) -> u64 {
+        self.0.next_corr.load(Ordering::Relaxed)
+    }
+
+    /// A unit is gone, whose next correlation would have been this one.
+    pub(super) fn skip_to_corr(&self, corr: u64) {
+        self.0.next_corr.fetch_max(corr, Ordering::Relaxed);
+    }
+
+    pub(super) fn add(&self, bytes: usize) {
+        self.0.queued.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn sub(&self, bytes: usize) {
+        self.0.queued.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Which of a unit's connections a message or request takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Whatever is sent in this order arrives in this order: one connection carries it all, as long
+    /// as what went before may still be on its way. When that connection is lost, what was on its
+    /// way is lost or arrives late, while what is sent next takes another connection.
+    #[default]
+    Kept,
+    /// The least loaded connection; may overtake what was sent before on another one.
+    Any,
+}
+
+/// What is sent, and to which handler.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// The role, at most 65 535 bytes.
+    pub role: &'a str,
+    /// The event, at most 65 535 bytes.
+    pub event: &'a str,
+    /// The payload.
+    pub payload: Payload<'a>,
+    /// Which connection it may take. Streams take the least loaded one.
+    pub order: Order,
+}
+
+/// Where a message went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// The connection.
+    pub conn: ConnId,
+}
+
+/// Something that a unit said, or that happened to it. `R` is what the host attached to a request.
+#[derive(Debug)]
+pub enum Event<R> {
+    /// A message, a request or a request for a stream: find and call its handler, then give the
+    /// question back with [`Unit::answer`], whatever came of it.
+    Incoming(Incoming, Question),
+    /// A request was answered, rejected, or failed.
+    Answer {
+        /// What the host attached to it.
+        tag: R,
+        /// The answer's payload.
+        outcome: Result<Data>,
+        /// What a rejection or refusal came with, from which its error's text is made.
+        reason: Option<Data>,
+    },
+    /// A stream can be read from or written to again, or has ended: try again what had to wait.
+    Stream(StreamId),
+    /// News of the unit: pass it on to [`Peer::hear`](crate::Peer::hear).
+    News(News),
+    /// [`Unit::has_room`] is true again.
+    Room,
+    /// A connection's queue has been full for two seconds, or inbound work had to be dropped.
+    SlowConsumer {
+        /// The connection.
+        conn: ConnId,
+        /// Bytes queued on it.
+        queued: usize,
+        /// Messages and requests of this unit that were dropped so far.
+        dropped: u64,
+    },
+    /// The connection is dead: close it with [`close_code::HEARTBEAT`](crate::close_code::HEARTBEAT).
+    Dead(ConnId),
+}
+
+/// What a unit says that concerns the peer as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub enum News {
+    /// It announced its roles.
+    Roles(RolesUpdate),
+    /// It told of another peer.
+    Acquaint(Acquaint),
+}
