@@ -1,24 +1,43 @@
 'use strict';
 
 const { EventEmitter } = require('node:events');
+const { noUnit } = require('./addon.js');
 const { RoletalkError } = require('./errors.js');
 const { Survey } = require('./survey.js');
 
-/** Units in the order of their arrival, taken in turn. */
-class RoundRobin extends Set {
-  constructor() {
+/** Units in the order of their arrival, and the engine's choice among them. */
+class Units extends Set {
+  constructor(core) {
     super();
-    this._turn = this.values();
+    this._core = core;
+    this._policy = core.native.addPolicy();
+    this._list = [];
+    this._numbers = new Uint32Array(0);
   }
 
-  nextValue() {
-    if (this.size === 0) return undefined;
-    let { done, value } = this._turn.next();
-    if (done) {
-      this._turn = this.values();
-      ({ value } = this._turn.next());
-    }
-    return value;
+  add(unit) {
+    super.add(unit);
+    this._changed();
+    return this;
+  }
+
+  delete(unit) {
+    const deleted = super.delete(unit);
+    this._changed();
+    return deleted;
+  }
+
+  _changed() {
+    this._list = [...this];
+    this._numbers = Uint32Array.from(this._list, (unit) => unit._number);
+  }
+
+  /** The unit that what is sent next goes to. */
+  next() {
+    const { _core: core, _list: list } = this;
+    // One candidate is no choice.
+    if (list.length < 2) return list[0];
+    return list[core.native.choose(this._policy, this._numbers, core.now())];
   }
 }
 
@@ -31,7 +50,7 @@ class Destination extends EventEmitter {
     this._name = name;
     this._peer = peer;
     this._ready = false;
-    this._set = new RoundRobin();
+    this._set = new Units(peer._core);
   }
 
   get units() {
@@ -72,7 +91,7 @@ class Destination extends EventEmitter {
   send(event, data, callback) {
     const headers = this._headers(event);
     const wanted = headers.unit;
-    const unit = wanted ? (this._set.has(wanted) ? wanted : undefined) : this._set.nextValue();
+    const unit = wanted ? (this._set.has(wanted) ? wanted : undefined) : this._set.next();
     if (unit) unit.send(headers, data, callback);
     return unit;
   }
@@ -117,8 +136,8 @@ class Destination extends EventEmitter {
       ? this._peer._units.get(wanted.id) === wanted
         ? wanted
         : undefined
-      : this._set.nextValue();
-    if (!unit) throw new RoletalkError('NO_UNIT', `No connected units with role [${this._name}]`);
+      : this._set.next();
+    if (!unit) throw new RoletalkError('NO_UNIT', noUnit(this._name));
     return unit;
   }
 

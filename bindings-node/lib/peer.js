@@ -3,6 +3,7 @@
 const { EventEmitter } = require('node:events');
 const http = require('node:http');
 const https = require('node:https');
+const { noHandler } = require('./addon.js');
 const { checkName } = require('./commands.js');
 const { Connection } = require('./connection.js');
 const { kExchange } = require('./context.js');
@@ -20,6 +21,8 @@ const { upgrade, upgradeRequired } = require('./upgrade.js');
 
 const PEER_RECONNECT_SUCCESS_EVENT = 'reconnect_success';
 const PEER_RECONNECT_FAIL_EVENT = 'reconnect_fail';
+/** Why something has no handler: what `noHandler` takes. */
+const [NOT_REGISTERED, DISABLED, NOT_HANDLED] = [0, 1, 2];
 /** How often a peer that drains looks whether it is done. */
 const DRAIN_POLL = 20;
 /** Warnings about handlers within a second. */
@@ -489,15 +492,15 @@ class Peer extends EventEmitter {
   _question(op, ctx, role, number, generation) {
     const { _core: core } = this;
     const refuse = (reason) => core.reject({ number, generation }, reason);
-    if (role === undefined) return refuse(`The role "${ctx.role}" is not registered`);
-    if (!role._active) return refuse(`The role "${ctx.role}" is disabled`);
+    if (role === undefined) return refuse(noHandler(NOT_REGISTERED, ctx.role));
+    if (!role._active) return refuse(noHandler(DISABLED, ctx.role));
     const [kind, handlers] =
       op === Op.REQUEST
         ? ['request', role._reqHandler]
         : op === Op.OFFER_READABLE
           ? ['readable', role._readableHandler]
           : ['writable', role._writableHandler];
-    if (handlers.listenerCount(ctx.event) === 0) return refuse(`The event "${ctx.event}" is not handled`);
+    if (handlers.listenerCount(ctx.event) === 0) return refuse(noHandler(NOT_HANDLED, ctx.event));
     let exchange;
     if (op === Op.REQUEST) {
       exchange = new Exchange(core, ctx, number, generation);

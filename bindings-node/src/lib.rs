@@ -20,4 +20,4 @@ mod socket;
 mod socket;
 mod state;
 
-pub use native::{NativePeer, PeerSettings, StreamSettings, error_kinds};
+pub use native::{NativePeer, PeerSettings, StreamSettings, error_kinds, no_handler, no_unit};

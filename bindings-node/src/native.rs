@@ -9,8 +9,8 @@ use napi::{
 };
 use napi_derive::napi;
 use roletalk_engine::{
-    AddressId, Chunk, Config, DataType, Engine, Error, ErrorKind, Moment, Opening, Order, Outgoing,
-    Unit,
+    AddressId, Chunk, Config, DataType, Engine, Error, ErrorKind, Load, Moment, NoHandler, Opening,
+    Order, Outgoing, Policy, Unit, policy,
     wire::{Direction, Payload},
     ws::Side,
 };
@@ -105,6 +105,8 @@ pub struct NativePeer {
     epoch: f64,
     /// What sockets are read into; empty while there are none.
     read_buffer: Vec<u8>,
+    /// How destinations choose, by their number.
+    policies: Vec<Box<dyn Policy>>,
 }
 
 fn thrown(error: Error) -> napi::Error {
@@ -152,6 +154,7 @@ impl NativePeer {
             last_error: None,
             epoch: settings.now,
             read_buffer: Vec::new(),
+            policies: Vec::new(),
         })
     }
 
@@ -229,6 +232,29 @@ impl NativePeer {
         let now = self.begin(now);
         let added = self.state.engine.with_peer(now, |peer| peer.add_destination(&name));
         added.map(drop).map_err(thrown)
+    }
+
+    /// Gives a number to a destination's [choice](NativePeer::choose) among units.
+    #[napi(catch_unwind)]
+    pub fn add_policy(&mut self) -> u32 {
+        self.policies.push(policy());
+        (self.policies.len() - 1) as u32
+    }
+
+    /// Chooses among the units with these numbers. Returns the place of one, -1 when none is open.
+    #[napi(catch_unwind)]
+    pub fn choose(&mut self, policy: u32, units: &[u32], now: f64) -> i32 {
+        if self.policies.get(policy as usize).is_some_and(|policy| policy.counts_requests()) {
+            self.begin(now);
+        }
+        let Some(policy) = self.policies.get(policy as usize) else { return -1 };
+        let State { engine, units: known, .. } = &self.state;
+        let closed = Load::default();
+        let load = |at: usize| {
+            let unit = units.get(at).and_then(|unit| known.get(*unit));
+            unit.and_then(|unit| engine.unit(*unit)).map_or(&closed, Unit::load)
+        };
+        policy.choose(units.len(), &load).map_or(-1, |at| at as i32)
     }
 
     // Connections.
@@ -715,6 +741,24 @@ fn number_of(error: io::Error) -> i32 {
 
 fn socket_closed() -> Error {
     Error::new(ErrorKind::ConnectionLost, "Socket closed")
+}
+
+/// The text to reject what has no handler with: 0 when there is no role of this name, 1 when it is disabled, 2
+/// when it has no handler for an event of this name.
+#[napi(catch_unwind)]
+pub fn no_handler(why: u32, name: String) -> String {
+    let why = match why {
+        0 => NoHandler::NotRegistered,
+        1 => NoHandler::Disabled,
+        _ => NoHandler::NotHandled,
+    };
+    why.text(&name)
+}
+
+/// The error of what is sent to a role that no unit serves.
+#[napi(catch_unwind)]
+pub fn no_unit(role: String) -> String {
+    roletalk_engine::no_unit(&role).text().to_owned()
 }
 
 /// The names of all kinds of errors, in the order of their numbers, from 1 on.

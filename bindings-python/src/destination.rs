@@ -1,9 +1,6 @@
 //! Where messages and requests go: the part of destinations that is on the path of each.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    time::Duration,
-};
+use std::time::Duration;
 
 use pyo3::{
     PyTraverseError, PyVisit,
@@ -12,7 +9,7 @@ use pyo3::{
     prelude::*,
     types::{PyNone, PyString, PyTuple},
 };
-use roletalk_engine::{Order, UnitId};
+use roletalk_engine::{Error, Order, UnitId};
 
 use crate::{
     data::{utf8, with_payload},
@@ -28,8 +25,6 @@ pub struct DestinationBase {
     /// The role's name.
     #[pyo3(get)]
     name: Py<PyString>,
-    /// Whose turn it is.
-    next: AtomicUsize,
 }
 
 /// The time that an argument says in seconds.
@@ -54,7 +49,7 @@ impl DestinationBase {
     #[new]
     fn new(engine: Py<Engine>, name: Py<PyString>, py: Python<'_>) -> PyResult<DestinationBase> {
         let role = String::from_utf8_lossy(utf8(name.bind(py))?.as_bytes()).into_owned();
-        Ok(DestinationBase { engine, role, name, next: AtomicUsize::new(0) })
+        Ok(DestinationBase { engine, role, name })
     }
 
     /// Sends a request to the next unit in turn, or to the unit `to`, and returns an `asyncio.Future`
@@ -118,7 +113,7 @@ impl DestinationBase {
         let asked = with_payload(data, &engine.get().codec, |payload| {
             let name = std::str::from_utf8(name.as_bytes()).unwrap_or_default();
             let outgoing = this.outgoing(name, payload, ordered);
-            Engine::request(engine, outgoing, |_| Some(UnitId(unit)), limit)
+            Engine::request(engine, outgoing, |_| Ok(UnitId(unit)), limit)
         })??;
         Ok(match asked {
             Asked::Sent(future) => Some(future),
@@ -158,9 +153,7 @@ impl DestinationBase {
     /// The number of the unit whose turn it is.
     fn _next(slf: &Bound<'_, Self>) -> PyResult<u64> {
         let (py, this) = (slf.py(), slf.get());
-        let unit = Engine::with_state(this.engine.bind(py), |state, _| {
-            this.pick(state, None).ok_or_else(|| state.no_unit(&this.role))
-        })?;
+        let unit = Engine::with_state(this.engine.bind(py), |state, _| this.pick(state, None))?;
         unit.map(|unit| unit.0).map_err(|error| exception(py, &error))
     }
 
@@ -192,19 +185,8 @@ impl DestinationBase {
         roletalk_engine::Outgoing { role: &self.role, event, payload, order: order(ordered) }
     }
 
-    /// The chosen unit, or the one whose turn it is, passing over those that are just closing.
-    fn pick(&self, state: &crate::state::State, chosen: Option<UnitId>) -> Option<UnitId> {
-        if chosen.is_some() {
-            return chosen;
-        }
-        let units = state.engine.peer().destination(&self.role);
-        let turn = match units.len() {
-            0 => return None,
-            1 => 0,
-            _ => self.next.fetch_add(1, Relaxed),
-        };
-        let in_turn = (0..units.len()).map(|n| units[turn.wrapping_add(n) % units.len()]);
-        let open = |unit: &UnitId| state.engine.unit(*unit).is_some_and(|unit| unit.is_open());
-        in_turn.into_iter().find(open)
+    /// The chosen unit, or the one that the engine chooses.
+    fn pick(&self, state: &crate::state::State, chosen: Option<UnitId>) -> Result<UnitId, Error> {
+        chosen.map_or_else(|| state.engine.choose(&self.role), Ok)
     }
 }

@@ -1,10 +1,8 @@
 //! Which handler an event has.
 
 use pyo3::{prelude::*, pyclass::PyVisit, types::PyString};
-use roletalk_engine as engine;
+use roletalk_engine::{Kind, Serves};
 use rustc_hash::FxHashMap;
-
-use roletalk_engine::Kind;
 
 /// How a handler is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +26,18 @@ struct Role {
     active: bool,
     /// By kind, then by event. The keys are the application's.
     handlers: [FxHashMap<Box<str>, Handler>; Kind::ALL.len()],
+}
+
+impl<'a> Serves for &'a Role {
+    type Handler = &'a Handler;
+
+    fn is_active(&self) -> bool {
+        self.active
+    }
+
+    fn handler(&self, kind: Kind, event: &str) -> Option<&'a Handler> {
+        self.handlers[kind as usize].get(event)
+    }
 }
 
 /// A handler that was found, with the names as objects that are made once.
@@ -88,12 +98,7 @@ impl Routes {
         kind: Kind,
         event: &str,
     ) -> Result<Found, String> {
-        let known = self.0.get(role).ok_or_else(|| engine::role_not_registered(role))?;
-        if !known.active {
-            return Err(engine::role_disabled(role));
-        }
-        let handler = known.handlers[kind as usize].get(event);
-        let handler = handler.ok_or_else(|| engine::event_not_handled(event))?;
+        let (known, handler) = roletalk_engine::find(role, self.0.get(role), kind, event)?;
         Ok(Found {
             role: known.name.clone_ref(py),
             event: handler.event.clone_ref(py),

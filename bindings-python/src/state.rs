@@ -5,9 +5,7 @@ use std::{
     net::{Shutdown, TcpStream},
 };
 
-use roletalk_engine::{
-    ConnId, Engine, EngineEvent, Error, ErrorKind, Moment, Question, Unit, UnitId, wire::Payload,
-};
+use roletalk_engine::{ConnId, Engine, EngineEvent, Moment, Question, Unit, UnitId, wire::Payload};
 use rustc_hash::FxHashMap;
 
 use crate::guard::Waker;
@@ -327,14 +325,6 @@ impl State {
     /// Whether the application has closed the peer.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
-    }
-
-    /// Why nothing can be sent when there is nobody to send it to.
-    pub(crate) fn no_unit(&self, role: &str) -> Error {
-        match self.closed {
-            true => Error::new(ErrorKind::Closed, "The peer is closed"),
-            false => Error::new(ErrorKind::NoUnit, format!("No units serve the role \"{role}\"")),
-        }
     }
 
     /// Gives a question back to its unit.

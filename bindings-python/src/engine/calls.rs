@@ -559,8 +559,7 @@ impl Engine {
             let outgoing = Outgoing { role, event, payload, order: Order::Any };
             Engine::ask(
                 slf,
-                |_| Some(UnitId(unit)),
-                role,
+                |_| Ok(UnitId(unit)),
                 |machine, now, tag| {
                     let opened = machine.open_stream(direction, outgoing, limit, now, tag);
                     opened.map(|(stream, corr)| (corr, stream))

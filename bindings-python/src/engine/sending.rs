@@ -31,14 +31,15 @@ impl Engine {
     pub(crate) fn send(
         slf: &Bound<'_, Engine>,
         outgoing: Outgoing<'_>,
-        pick: impl FnOnce(&State) -> Option<UnitId>,
+        pick: impl FnOnce(&State) -> Result<UnitId, Error>,
     ) -> PyResult<Sent> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
         let sent = {
             let mut state = lock(&this.shared.state);
-            let Some(unit) = pick(&state) else {
-                return Ok(Sent::Failed(state.no_unit(outgoing.role)));
+            let unit = match pick(&state) {
+                Ok(unit) => unit,
+                Err(error) => return Ok(Sent::Failed(error)),
             };
             let sent = state.engine.with_unit(unit, now, |machine| {
                 if machine.has_room() || !machine.is_open() {
@@ -61,10 +62,10 @@ impl Engine {
     pub(crate) fn request<'py>(
         slf: &Bound<'py, Engine>,
         outgoing: Outgoing<'_>,
-        pick: impl FnOnce(&State) -> Option<UnitId>,
+        pick: impl FnOnce(&State) -> Result<UnitId, Error>,
         limit: Option<Duration>,
     ) -> PyResult<Asked<'py>> {
-        Engine::ask(slf, pick, outgoing.role, |machine, now, tag| {
+        Engine::ask(slf, pick, |machine, now, tag| {
             machine.request(outgoing, limit, now, tag).map(|corr| (corr, ()))
         })
         .map(|(asked, _)| asked)
@@ -73,8 +74,7 @@ impl Engine {
     /// Sends something that is answered, if the unit has room.
     pub(super) fn ask<'py, T>(
         slf: &Bound<'py, Engine>,
-        pick: impl FnOnce(&State) -> Option<UnitId>,
-        role: &str,
+        pick: impl FnOnce(&State) -> Result<UnitId, Error>,
         ask: impl FnOnce(&mut Unit<u32>, Moment, u32) -> Result<(u64, T), Error>,
     ) -> PyResult<(Asked<'py>, Option<(UnitId, T)>)> {
         let (py, this) = (slf.py(), slf.get());
@@ -86,21 +86,17 @@ impl Engine {
         let (outcome, must_sweep) = {
             let mut table = lock(&this.table);
             let mut state = lock(&this.shared.state);
-            let picked = pick(&state);
-            let outcome = match picked {
-                None => Err(state.no_unit(role)),
-                Some(unit) => {
-                    let tag = table.waiting.vacant_key();
-                    let asked = state.engine.with_unit(unit, now, |machine| {
-                        if machine.has_room() || !machine.is_open() {
-                            return ask(machine, now, tag as u32).map(Some);
-                        }
-                        machine.note_full(now);
-                        Ok(None)
-                    });
-                    asked.unwrap_or_else(|| Err(lost())).map(|asked| (unit, asked))
-                }
-            };
+            let outcome = pick(&state).and_then(|unit| {
+                let tag = table.waiting.vacant_key();
+                let asked = state.engine.with_unit(unit, now, |machine| {
+                    if machine.has_room() || !machine.is_open() {
+                        return ask(machine, now, tag as u32).map(Some);
+                    }
+                    machine.note_full(now);
+                    Ok(None)
+                });
+                asked.unwrap_or_else(|| Err(lost())).map(|asked| (unit, asked))
+            });
             let outcome = outcome.map(|(unit, asked)| {
                 asked.map_or(Err(unit), |(corr, opened)| {
                     table.waiting.insert(Waiting { future: kept, unit, corr });

@@ -131,6 +131,14 @@ impl<R> Engine<R> {
         self.units.get(&unit)
     }
 
+    /// The unit that what is sent to a role next goes to.
+    ///
+    /// # Errors
+    /// As [`Peer::choose`].
+    pub fn choose(&self, role: &str) -> Result<UnitId> {
+        self.peer.choose(role)
+    }
+
     /// Bytes that wait to be written on all connections.
     pub fn budget(&self) -> &Budget {
         &self.budget
@@ -219,8 +227,8 @@ impl<R> Engine<R> {
     }
 
     fn attach(&mut self, conn: ConnId, ready: Ready, now: Moment) {
-        let Ready { unit, info, roles, writer, .. } = ready;
-        let new = || Unit::new(info.dialect, self.peer.limits().clone(), self.budget.clone());
+        let Ready { unit, info, roles, writer, load, .. } = ready;
+        let new = || Unit::new(info.dialect, self.peer.limits().clone(), self.budget.clone(), load);
         self.units.entry(unit).or_insert_with(new).attach(conn, writer, now);
         self.events.push_back(EngineEvent::Attached { conn, unit, info, roles });
         self.drain_unit(unit, now);

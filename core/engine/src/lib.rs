@@ -18,8 +18,10 @@
 
 mod config;
 mod connection;
+mod destination;
 mod engine;
 mod error;
+mod handler;
 mod ids;
 mod peer;
 mod stats;
@@ -34,13 +36,12 @@ pub use bytes::Bytes;
 
 pub use config::{Config, Entropy, Keys, Limits, Reconnect};
 pub use connection::{Connection, Opening, Received};
+pub use destination::{Load, Policy, RoundRobin, no_unit, policy};
 pub use engine::{Engine, EngineEvent};
 pub use error::{Error, ErrorKind, Result};
+pub use handler::{NoHandler, Serves, find};
 pub use ids::{AddressId, ConnId, Moment, StreamId, UnitId};
-pub use peer::{
-    Dialect, PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready, UnitInfo, event_not_handled,
-    role_disabled, role_not_registered,
-};
+pub use peer::{Dialect, PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready, UnitInfo};
 pub use stats::{ConnectionStats, UnitStats};
 pub use unit::{
     Budget, Chunk, Event, Incoming, Kind, News, Order, Outgoing, Question, Queued, Unit, timed_out,

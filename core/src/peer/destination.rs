@@ -4,10 +4,7 @@ use std::{
     fmt,
     future::poll_fn,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -26,7 +23,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{self, Moment, Order, Outgoing, StreamId},
+    engine::{self, Moment, Order, Outgoing, Policy, StreamId},
     wire::{Data, Direction, Payload},
 };
 
@@ -36,18 +33,12 @@ pub(crate) struct DestinationInner {
     units: ArcSwap<Vec<Arc<UnitInner>>>,
     /// How many they are, for those who wait.
     count: watch::Sender<usize>,
-    /// Whose turn it is.
-    next: AtomicUsize,
+    policy: Arc<dyn Policy>,
 }
 
 impl DestinationInner {
-    pub(crate) fn new(role: Arc<str>) -> DestinationInner {
-        DestinationInner {
-            role,
-            units: ArcSwap::default(),
-            count: watch::Sender::new(0),
-            next: AtomicUsize::new(0),
-        }
+    pub(crate) fn new(role: Arc<str>, policy: Arc<dyn Policy>) -> DestinationInner {
+        DestinationInner { role, units: ArcSwap::default(), count: watch::Sender::new(0), policy }
     }
 
     pub(crate) fn set_units(&self, units: Vec<Arc<UnitInner>>) {
@@ -111,23 +102,16 @@ impl Destination {
         }
     }
 
-    /// The unit whose turn it is, passing over those that are just closing.
+    /// The unit that the policy chooses.
     fn pick(&self) -> Result<Arc<UnitInner>> {
         self.shared.check_open()?;
         let units = self.inner.units.load();
-        let turn = match units.len() {
-            0 => return Err(self.no_unit()),
-            1 => 0,
-            _ => self.inner.next.fetch_add(1, Ordering::Relaxed),
-        };
-        let in_turn = (0..units.len()).map(|n| &units[turn.wrapping_add(n) % units.len()]);
-        let mut open = in_turn.filter(|unit| unit.is_open());
-        open.next().cloned().ok_or_else(|| self.no_unit())
+        let chosen = self.inner.policy.choose(units.len(), &|at| &units[at].load);
+        chosen.map(|at| units[at].clone()).ok_or_else(|| self.no_unit())
     }
 
     fn no_unit(&self) -> Error {
-        let text = format!("No units serve the role \"{}\"", self.inner.role);
-        Error::new(ErrorKind::NoUnit, text)
+        engine::no_unit(&self.inner.role)
     }
 
     /// Sends a one-way message to the next unit. Finished when the unit's connection has taken it

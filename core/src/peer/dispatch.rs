@@ -362,11 +362,7 @@ impl Dispatcher {
         }
         let (name, event) = (incoming.role(), incoming.event());
         let roles = shared.roles.load();
-        let role = roles.get(name).ok_or_else(|| engine::role_not_registered(name))?;
-        if !role.is_active() {
-            return Err(engine::role_disabled(name));
-        }
-        let handler = role.handler(kind, event).ok_or_else(|| engine::event_not_handled(event))?;
+        let (role, handler) = engine::find(name, roles.get(name), kind, event)?;
         let chain = role.chain(&shared.middleware);
         if chain.is_none() {
             let (role, handler) = (role.clone(), handler.clone());

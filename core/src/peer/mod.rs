@@ -41,7 +41,7 @@ pub(crate) use unit::{Outlook, UnitInner};
 
 use crate::{
     Error, ErrorKind, Result,
-    engine::{ConnId, Opening, UnitStats},
+    engine::{self, ConnId, Opening, UnitStats},
     net::{self, ConnectOptions, ListenOptions, Listener},
     wire::Data,
     ws::Side,
@@ -231,15 +231,11 @@ impl Peer {
             if let Some(known) = core.destinations.get(role) {
                 return Ok(known.clone());
             }
-            let inner = Arc::new(DestinationInner::new(role.into()));
-            core.destinations.insert(role.into(), inner.clone());
-            match core.peer.add_destination(role) {
-                Ok(_) => Ok(inner),
-                Err(error) => {
-                    core.destinations.remove(role);
-                    Err(error)
-                }
-            }
+            let name = core.peer.add_destination(role)?;
+            let policy = core.peer.policy(role).cloned().unwrap_or_else(|| engine::policy().into());
+            let inner = Arc::new(DestinationInner::new(name.clone(), policy));
+            core.destinations.insert(name, inner.clone());
+            Ok::<_, Error>(inner)
         })?;
         Ok(Destination::new(shared.clone(), inner))
     }

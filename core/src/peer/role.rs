@@ -16,7 +16,11 @@ use super::{
     dispatch::{Chain, Deferred, Function, Handler, HandlerFuture, Middleware, Names, Next},
     shared::Shared,
 };
-use crate::{Error, ErrorKind, Result, engine::Kind, wire::Data};
+use crate::{
+    Error, ErrorKind, Result,
+    engine::{Kind, Serves},
+    wire::Data,
+};
 
 /// The keys are the application's, so they need no defence against collisions.
 type ByEvent = FxHashMap<Arc<str>, Arc<Handler>>;
@@ -75,17 +79,6 @@ impl RoleInner {
         self.active.store(active, Ordering::Release);
     }
 
-    pub(crate) fn handler(&self, kind: Kind, event: &str) -> Option<Arc<Handler>> {
-        let handlers = self.handlers.load();
-        let by_event = match kind {
-            Kind::Message => &handlers.message,
-            Kind::Request => &handlers.request,
-            Kind::Readable => &handlers.readable,
-            Kind::Writable => &handlers.writable,
-        };
-        by_event.get(event).cloned()
-    }
-
     /// The middleware of peer and role, if there is any.
     pub(crate) fn chain(&self, peer: &ArcSwap<Vec<Middleware>>) -> Option<Chain> {
         let (peer, role) = (peer.load(), self.middleware.load());
@@ -108,6 +101,25 @@ impl RoleInner {
             handlers
         });
         self.changes.note();
+    }
+}
+
+impl Serves for RoleInner {
+    type Handler = Arc<Handler>;
+
+    fn is_active(&self) -> bool {
+        RoleInner::is_active(self)
+    }
+
+    fn handler(&self, kind: Kind, event: &str) -> Option<Arc<Handler>> {
+        let handlers = self.handlers.load();
+        let by_event = match kind {
+            Kind::Message => &handlers.message,
+            Kind::Request => &handlers.request,
+            Kind::Readable => &handlers.readable,
+            Kind::Writable => &handlers.writable,
+        };
+        by_event.get(event).cloned()
     }
 }
 

@@ -3,10 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -23,7 +20,7 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     engine::{
-        self, ConnId, Connection, Event, Moment, Outgoing, Ready, StreamId, UnitId, UnitInfo,
+        self, ConnId, Connection, Event, Load, Moment, Outgoing, Ready, StreamId, UnitId, UnitInfo,
         UnitStats, close_code,
     },
     net::ConnHandle,
@@ -79,8 +76,8 @@ pub(crate) struct UnitInner {
     pub(crate) info: ArcSwap<UnitInfo>,
     pub(crate) roles: Mutex<Arc<[String]>>,
     state: Mutex<UnitState>,
-    /// Whether a connection is open, for a look without the lock.
-    open: AtomicBool,
+    /// For a look without the lock.
+    pub(crate) load: Arc<Load>,
     pub(crate) backlog: Backlog,
     /// Told when there is room to send again, and when there is no connection left.
     pub(crate) room: Notify,
@@ -90,7 +87,7 @@ pub(crate) struct UnitInner {
 impl UnitInner {
     pub(crate) fn new(shared: Arc<Shared>, ready: &Ready) -> UnitInner {
         let (limits, budget) = (shared.limits.clone(), shared.budget.clone());
-        let machine = engine::Unit::new(ready.info.dialect, limits, budget);
+        let machine = engine::Unit::new(ready.info.dialect, limits, budget, ready.load.clone());
         UnitInner {
             shared,
             id: ready.unit,
@@ -103,7 +100,7 @@ impl UnitInner {
                 conns: Vec::new(),
                 armed: None,
             }),
-            open: AtomicBool::new(false),
+            load: ready.load.clone(),
             backlog: Backlog::default(),
             room: Notify::new(),
             closed: watch::Sender::new(false),
@@ -120,17 +117,12 @@ impl UnitInner {
         let mut state = lock(&self.state);
         state.machine.attach(conn, writer, now);
         state.conns.push((conn, handle));
-        self.open.store(true, Ordering::Release);
     }
 
     /// Works on the unit's state, then wakes the connections that got something to do.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut UnitState) -> T) -> T {
         let mut state = lock(&self.state);
         let result = work(&mut state);
-        let open = state.machine.is_open();
-        if open != self.open.load(Ordering::Relaxed) {
-            self.open.store(open, Ordering::Release);
-        }
         // Nearly always at most one.
         let first = state.machine.poll_output();
         let mut more = Vec::new();
@@ -278,7 +270,7 @@ impl UnitInner {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
+        self.load.is_open()
     }
 
     /// What a connection's task has to look after before it sleeps.

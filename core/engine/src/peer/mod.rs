@@ -18,8 +18,10 @@ use self::{
     auth::{Handshake, Refusal, Step},
 };
 use crate::{
-    AddressId, Config, ConnId, Connection, Keys, Limits, Moment, News, Opening, UnitId,
+    AddressId, Config, ConnId, Connection, Keys, Limits, Load, Moment, News, NoHandler, Opening,
+    Policy, UnitId,
     error::{Error, ErrorKind, Result},
+    no_unit, policy,
     wire::{self, Acquaint, Confirm, Frame, Meta, RolesUpdate},
     ws::{FrameWriter, Side},
 };
@@ -177,6 +179,8 @@ pub struct Ready {
     pub roles: Arc<[String]>,
     /// For [`Unit::attach`](crate::Unit::attach).
     pub writer: FrameWriter,
+    /// For [`Unit::new`](crate::Unit::new).
+    pub load: Arc<Load>,
 }
 
 struct Pending {
@@ -191,6 +195,7 @@ struct Pending {
 struct UnitState {
     info: Arc<UnitInfo>,
     roles: Arc<[String]>,
+    load: Arc<Load>,
     last_update: u64,
     conns: Vec<UnitConn>,
 }
@@ -200,6 +205,12 @@ struct UnitConn {
     address: Option<AddressId>,
     /// The counter of the last announcement that cannot have been lost with this connection.
     announced: u64,
+}
+
+struct Destination {
+    /// Those that serve it, in the order in which they were found.
+    units: Vec<UnitId>,
+    policy: Arc<dyn Policy>,
 }
 
 struct RoleState {
@@ -220,7 +231,7 @@ pub struct Peer {
     /// The counter of the last 201.
     roles_counter: u64,
     announce_at: Option<Moment>,
-    destinations: HashMap<Arc<str>, Vec<UnitId>>,
+    destinations: HashMap<Arc<str>, Destination>,
     units: BTreeMap<UnitId, UnitState>,
     by_remote_id: HashMap<Arc<str>, UnitId>,
     pending: HashMap<ConnId, Pending>,
@@ -336,8 +347,8 @@ impl Peer {
     /// Whether the role is offered, or the text to reject its requests with.
     pub fn check_role(&self, name: &str) -> Result<(), String> {
         match self.role_index.get(name) {
-            None => Err(role_not_registered(name)),
-            Some(&at) if !self.roles[at].active => Err(role_disabled(name)),
+            None => Err(NoHandler::NotRegistered.text(name)),
+            Some(&at) if !self.roles[at].active => Err(NoHandler::Disabled.text(name)),
             Some(_) => Ok(()),
         }
     }
@@ -373,7 +384,8 @@ impl Peer {
             return Ok(name.clone());
         }
         let name: Arc<str> = role.into();
-        self.destinations.insert(name.clone(), Vec::new());
+        let destination = Destination { units: Vec::new(), policy: policy().into() };
+        self.destinations.insert(name.clone(), destination);
         let serving: Vec<UnitId> = self
             .units
             .iter()
@@ -389,7 +401,26 @@ impl Peer {
     /// The units that serve a destination's role, in the order in which they were found; empty when
     /// there is no such destination.
     pub fn destination(&self, role: &str) -> &[UnitId] {
-        self.destinations.get(role).map_or(&[], Vec::as_slice)
+        self.destinations.get(role).map_or(&[], |destination| &destination.units)
+    }
+
+    /// The unit that what is sent to a role next goes to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`]; [`ErrorKind::NoUnit`] when no unit serves it, or there is no such destination.
+    pub fn choose(&self, role: &str) -> Result<UnitId> {
+        self.check_open()?;
+        let Destination { units, policy } =
+            self.destinations.get(role).ok_or_else(|| no_unit(role))?;
+        let closed = Load::default();
+        let load = |at: usize| self.units.get(&units[at]).map_or(&closed, |unit| &*unit.load);
+        let chosen = policy.choose(units.len(), &load).map(|at| units[at]);
+        chosen.ok_or_else(|| no_unit(role))
+    }
+
+    /// How a destination chooses, for hosts that do it without this peer's lock.
+    pub fn policy(&self, role: &str) -> Option<&Arc<dyn Policy>> {
+        self.destinations.get(role).map(|destination| &destination.policy)
     }
 
     /// The destinations' roles.
@@ -413,7 +444,7 @@ impl Peer {
     }
 
     fn join(&mut self, role: &Arc<str>, unit: UnitId) {
-        let Some(units) = self.destinations.get_mut(role) else { return };
+        let Some(Destination { units, .. }) = self.destinations.get_mut(role) else { return };
         if units.contains(&unit) {
             return;
         }
@@ -426,7 +457,7 @@ impl Peer {
     }
 
     fn leave(&mut self, role: &Arc<str>, unit: UnitId) {
-        let Some(units) = self.destinations.get_mut(role) else { return };
+        let Some(Destination { units, .. }) = self.destinations.get_mut(role) else { return };
         let Some(at) = units.iter().position(|known| *known == unit) else { return };
         units.remove(at);
         let last = units.is_empty();
@@ -692,6 +723,7 @@ impl Peer {
                 let state = UnitState {
                     info: info.clone(),
                     roles: Vec::new().into(),
+                    load: Arc::default(),
                     last_update: i.unwrap_or(0),
                     conns: vec![unit_conn],
                 };
@@ -711,8 +743,10 @@ impl Peer {
             self.dialed(address, Ok((unit, conn)), now);
         }
         self.introduce(unit, pending.address);
-        let roles = self.units.get(&unit).map(|state| state.roles.clone()).unwrap_or_default();
-        Ok(Ready { unit, first, info, roles, writer: connection.belongs_to(unit) })
+        let state = self.units.get(&unit);
+        let (roles, load) =
+            state.map(|state| (state.roles.clone(), state.load.clone())).unwrap_or_default();
+        Ok(Ready { unit, first, info, roles, writer: connection.belongs_to(unit), load })
     }
 
     fn refuse(
@@ -976,21 +1010,6 @@ impl Peer {
     pub fn poll_effect(&mut self) -> Option<PeerEffect> {
         self.effects.pop_front()
     }
-}
-
-/// The text that a request to a role is rejected with when the peer does not have it.
-pub fn role_not_registered(role: &str) -> String {
-    format!("The role \"{role}\" is not registered")
-}
-
-/// The text that a request to a role is rejected with when it is disabled.
-pub fn role_disabled(role: &str) -> String {
-    format!("The role \"{role}\" is disabled")
-}
-
-/// The text that a request is rejected with when the role has no handler for its event.
-pub fn event_not_handled(event: &str) -> String {
-    format!("The event \"{event}\" is not handled")
 }
 
 fn check_role(name: &str) -> Result<()> {

@@ -225,7 +225,12 @@ mod tests {
     fn unit(limits: impl FnOnce(&mut Limits)) -> Unit<u8> {
         let mut all = Limits::default();
         limits(&mut all);
-        let mut unit = Unit::new(Dialect::Credit { window: 0 }, Arc::new(all), Budget::default());
+        let mut unit = Unit::new(
+            Dialect::Credit { window: 0 },
+            Arc::new(all),
+            Budget::default(),
+            Arc::default(),
+        );
         for conn in [ONE, TWO] {
             unit.attach(conn, FrameWriter::new(Side::Server, 0), Moment::ZERO);
         }

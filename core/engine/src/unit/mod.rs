@@ -28,7 +28,7 @@ pub use self::{
     types::{Budget, Event, News, Order, Outgoing, Queued},
 };
 use crate::{
-    ConnId, Dialect, Limits, Moment, StreamId, UnitStats,
+    ConnId, Dialect, Limits, Load, Moment, StreamId, UnitStats,
     error::{Error, ErrorKind, Result},
     wire::{self, Data, DataType, Frame, MAX_NUMBER, Num, Payload},
     ws::FrameWriter,
@@ -46,6 +46,7 @@ pub struct Unit<R> {
     dialect: Dialect,
     limits: Arc<Limits>,
     budget: Budget,
+    load: Arc<Load>,
     links: Vec<Link>,
     /// The connection that carries what must stay in order.
     ordered: Option<ConnId>,
@@ -70,17 +71,19 @@ pub struct Unit<R> {
 }
 
 impl<R> Unit<R> {
-    /// A unit without connections.
-    pub fn new(dialect: Dialect, limits: Arc<Limits>, budget: Budget) -> Unit<R> {
+    /// A unit without connections, as the handshake has made it known. `load` is
+    /// [its](crate::Ready::load).
+    pub fn new(dialect: Dialect, limits: Arc<Limits>, budget: Budget, load: Arc<Load>) -> Unit<R> {
         let next_corr = budget.next_corr();
         Unit {
             dialect,
             limits,
             budget,
+            load: load.clone(),
             links: Vec::new(),
             ordered: None,
             next_corr,
-            waiting: WaitingTable::new(),
+            waiting: WaitingTable::new(load),
             streams: FxHashMap::default(),
             unread: BTreeMap::new(),
             overrun: 0,
@@ -98,6 +101,7 @@ impl<R> Unit<R> {
     /// A connection finished its handshake and belongs to this unit.
     pub fn attach(&mut self, conn: ConnId, writer: FrameWriter, now: Moment) {
         self.links.push(Link::new(conn, writer, now));
+        self.load.set_open(true);
     }
 
     /// A connection is gone. Its streams fail; when it was the last one, so do the waiting requests.
@@ -109,6 +113,7 @@ impl<R> Unit<R> {
         self.start_postponed(at);
         self.give_up_postponed(at);
         let link = self.links.remove(at);
+        self.load.set_open(self.is_open());
         self.budget.sub(link.queued());
         if self.ordered == Some(conn) {
             self.ordered = None;
@@ -141,6 +146,11 @@ impl<R> Unit<R> {
     /// Whether the unit has a connection that takes messages.
     pub fn is_open(&self) -> bool {
         self.links.iter().any(|link| !link.closing)
+    }
+
+    /// What is known of the unit without its lock.
+    pub fn load(&self) -> &Load {
+        &self.load
     }
 
     /// How to talk to the remote peer.
@@ -297,6 +307,7 @@ impl<R> Unit<R> {
         if let Some(at) = self.at(conn) {
             let before = self.links[at].out.len();
             self.links[at].close(code, reason);
+            self.load.set_open(self.is_open());
             self.budget.add(self.links[at].out.len() - before);
             self.announce(at);
         }

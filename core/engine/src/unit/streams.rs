@@ -502,6 +502,7 @@ mod tests {
             Dialect::Original { acknowledges: true },
             Arc::new(limits),
             Budget::default(),
+            Arc::default(),
         );
         unit.attach(CONN, FrameWriter::new(Side::Server, 1), Moment::ZERO);
         let direction = Direction::RequesterWrites;

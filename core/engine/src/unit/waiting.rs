@@ -1,8 +1,10 @@
 //! Requests that wait for an answer.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
-use crate::{Moment, StreamId};
+use crate::{Load, Moment, StreamId};
 
 /// Deadlines are kept to within this: one sweep serves all that are due by then.
 const GRAIN: Moment = Moment::from_millis(5);
@@ -30,11 +32,13 @@ pub(super) struct WaitingTable<R> {
     by_corr: FxHashMap<u64, Waiting<R>>,
     /// No deadline is before this.
     earliest: Option<Moment>,
+    /// Knows how many there are.
+    load: Arc<Load>,
 }
 
 impl<R> WaitingTable<R> {
-    pub(super) fn new() -> WaitingTable<R> {
-        WaitingTable { by_corr: FxHashMap::default(), earliest: None }
+    pub(super) fn new(load: Arc<Load>) -> WaitingTable<R> {
+        WaitingTable { by_corr: FxHashMap::default(), earliest: None, load }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -47,6 +51,11 @@ impl<R> WaitingTable<R> {
             self.earliest = Some(deadline);
         }
         self.by_corr.insert(corr, waiting);
+        self.note();
+    }
+
+    fn note(&self) {
+        self.load.set_waiting(self.by_corr.len());
     }
 
     pub(super) fn contains(&self, corr: u64) -> bool {
@@ -54,13 +63,16 @@ impl<R> WaitingTable<R> {
     }
 
     pub(super) fn remove(&mut self, corr: u64) -> Option<Waiting<R>> {
-        self.by_corr.remove(&corr)
+        let waiting = self.by_corr.remove(&corr);
+        self.note();
+        waiting
     }
 
     /// Takes all, in the order in which they were sent.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting<R>> {
         self.earliest = None;
         let mut all: Vec<_> = self.by_corr.drain().collect();
+        self.note();
         all.sort_unstable_by_key(|(corr, _)| *corr);
         all.into_iter().map(|(_, waiting)| waiting)
     }
@@ -85,6 +97,7 @@ impl<R> WaitingTable<R> {
         due.sort_unstable();
         let taken = due.iter().filter_map(|(_, corr)| self.by_corr.remove(corr)).collect();
         self.earliest = self.by_corr.values().map(Waiting::deadline).min();
+        self.note();
         taken
     }
 }
@@ -95,7 +108,7 @@ mod tests {
 
     #[test]
     fn those_that_are_due_are_taken_and_the_rest_stays() {
-        let mut table = WaitingTable::new();
+        let mut table = WaitingTable::new(Arc::default());
         for n in 0..10u64 {
             let timeout = Moment::from_millis(n * 100 + 100);
             table.insert(n, Waiting { tag: n, sent: Moment::ZERO, timeout, stream: None });
@@ -112,7 +125,7 @@ mod tests {
 
     #[test]
     fn those_that_one_sweep_takes_are_in_the_order_of_their_deadlines() {
-        let mut table = WaitingTable::new();
+        let mut table = WaitingTable::new(Arc::default());
         for (corr, timeout) in [300, 100, 200, 100].into_iter().enumerate() {
             let timeout = Moment::from_millis(timeout);
             table.insert(
