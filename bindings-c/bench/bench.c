@@ -26,9 +26,9 @@
 #define BATCH 1024
 
 static void must(int32_t status, const char *what) {
-    if (status == RT_OK) return;
-    rt_string why = rt_last_error();
-    fprintf(stderr, "%s: %.*s\n", what, RT_ARG(why));
+    if (status == ROLETALK_STATUS_OK) return;
+    roletalk_string why = roletalk_last_error();
+    fprintf(stderr, "%s: %.*s\n", what, ROLETALK_ARG(why));
     exit(1);
 }
 #define MUST(call) must((call), #call)
@@ -42,13 +42,14 @@ static uint64_t now(void) {
 /* Whether this program does nothing but in callbacks. */
 static int calls_back;
 
-static rt_peer new_peer(const char *name, const char *style) {
+static roletalk_peer new_peer(const char *name, const char *style) {
     calls_back = !strcmp(style, "inline");
-    rt_peer_options options = {.struct_size = sizeof options};
-    options.name = rt_string_of(name, strlen(name));
-    options.callbacks = strcmp(style, "thread") ? RT_CALLBACKS_INLINE : RT_CALLBACKS_THREAD;
-    rt_peer peer;
-    MUST(rt_peer_new(&options, &peer));
+    roletalk_peer_options options = {.struct_size = sizeof options};
+    options.name = roletalk_string_of(name, strlen(name));
+    options.callbacks =
+        strcmp(style, "thread") ? ROLETALK_CALLBACKS_INLINE : ROLETALK_CALLBACKS_THREAD;
+    roletalk_peer peer;
+    MUST(roletalk_peer_new(&options, &peer));
     return peer;
 }
 
@@ -56,57 +57,59 @@ static rt_peer new_peer(const char *name, const char *style) {
 
 static atomic_ullong counted;
 
-static void on_echo(void *user_data, const rt_incoming *in) {
+static void on_echo(void *user_data, const roletalk_incoming *in) {
     (void)user_data;
-    rt_context_respond(in->context, in->data);
+    roletalk_context_respond(in->context, in->data);
 }
 
-static void on_count(void *user_data, const rt_incoming *in) {
+static void on_count(void *user_data, const roletalk_incoming *in) {
     (void)user_data, (void)in;
     atomic_fetch_add_explicit(&counted, 1, memory_order_relaxed);
 }
 
-static void on_end(void *user_data, const rt_incoming *in) {
+static void on_end(void *user_data, const roletalk_incoming *in) {
     (void)user_data;
-    rt_number number;
-    rt_number_from_uint64(atomic_exchange(&counted, 0), &number);
-    rt_context_respond(in->context, rt_number_data(&number));
+    roletalk_number number;
+    roletalk_number_from_uint64(atomic_exchange(&counted, 0), &number);
+    roletalk_context_respond(in->context, roletalk_data_number(&number));
 }
 
 /* A thread for each stream, as a blocking program has it. */
 static void *drain(void *argument) {
-    rt_readable stream = *(rt_readable *)argument;
+    roletalk_readable stream = *(roletalk_readable *)argument;
     free(argument);
     static char buffer[4 * PIECE];
     size_t len;
-    while (rt_readable_read(stream, buffer, sizeof buffer, -1, &len) == RT_OK && len > 0) {
+    while (roletalk_readable_read(stream, buffer, sizeof buffer, -1, &len) == ROLETALK_STATUS_OK &&
+           len > 0) {
     }
-    rt_readable_close(stream);
+    roletalk_readable_close(stream);
     return NULL;
 }
 
 /* Or none, where nothing waits. */
 static void can_read(void *user_data) {
-    rt_readable *stream = user_data;
+    roletalk_readable *stream = user_data;
     static char buffer[4 * PIECE];
     size_t len;
     int32_t status;
-    while ((status = rt_readable_read(*stream, buffer, sizeof buffer, 0, &len)) == RT_OK &&
+    while ((status = roletalk_readable_read(*stream, buffer, sizeof buffer, 0, &len)) ==
+               ROLETALK_STATUS_OK &&
            len > 0) {
     }
-    if (status == RT_WOULD_BLOCK) {
-        rt_ready_handler handler = {.call = can_read, .user_data = stream};
-        MUST(rt_readable_on_ready(*stream, handler));
+    if (status == ROLETALK_STATUS_WOULD_BLOCK) {
+        roletalk_ready_handler handler = {.call = can_read, .user_data = stream};
+        MUST(roletalk_readable_on_ready(*stream, handler));
         return;
     }
-    rt_readable_close(*stream);
+    roletalk_readable_close(*stream);
     free(stream);
 }
 
-static void on_upload(void *user_data, const rt_incoming *in) {
+static void on_upload(void *user_data, const roletalk_incoming *in) {
     (void)user_data;
-    rt_readable *stream = malloc(sizeof *stream);
-    MUST(rt_context_accept_readable(in->context, rt_null(), stream));
+    roletalk_readable *stream = malloc(sizeof *stream);
+    MUST(roletalk_context_accept_readable(in->context, roletalk_data_null(), stream));
     if (calls_back) {
         can_read(stream);
         return;
@@ -116,26 +119,26 @@ static void on_upload(void *user_data, const rt_incoming *in) {
     pthread_detach(thread);
 }
 
-static void handle(rt_role role, int32_t kind, rt_string event,
-                   void (*call)(void *, const rt_incoming *)) {
-    rt_incoming_handler handler = {.call = call};
-    MUST(rt_role_handle(role, kind, event, handler));
+static void handle(roletalk_role role, int32_t kind, roletalk_string event,
+                   void (*call)(void *, const roletalk_incoming *)) {
+    roletalk_incoming_handler handler = {.call = call};
+    MUST(roletalk_role_handle(role, kind, event, handler));
 }
 
 static int serve(const char *style) {
-    rt_peer peer = new_peer("server", style);
-    rt_role role;
-    MUST(rt_peer_role(peer, RT_STR("bench"), 1, &role));
-    handle(role, RT_REQUEST, RT_STR("echo"), on_echo);
-    handle(role, RT_MESSAGE, RT_STR("count"), on_count);
-    handle(role, RT_REQUEST, RT_STR("end"), on_end);
-    handle(role, RT_READABLE, RT_STR("upload"), on_upload);
-    MUST(rt_role_enable(role));
-    rt_listener listener;
-    MUST(rt_peer_listen(peer, RT_STR("127.0.0.1:0"), NULL, &listener));
+    roletalk_peer peer = new_peer("server", style);
+    roletalk_role role;
+    MUST(roletalk_peer_role(peer, ROLETALK_STR("bench"), 1, &role));
+    handle(role, ROLETALK_KIND_REQUEST, ROLETALK_STR("echo"), on_echo);
+    handle(role, ROLETALK_KIND_MESSAGE, ROLETALK_STR("count"), on_count);
+    handle(role, ROLETALK_KIND_REQUEST, ROLETALK_STR("end"), on_end);
+    handle(role, ROLETALK_KIND_READABLE, ROLETALK_STR("upload"), on_upload);
+    MUST(roletalk_role_enable(role));
+    roletalk_listener listener;
+    MUST(roletalk_peer_listen(peer, ROLETALK_STR("127.0.0.1:0"), NULL, &listener));
     char url[128];
     size_t len;
-    MUST(rt_listener_url(listener, url, sizeof url, &len));
+    MUST(roletalk_listener_url(listener, url, sizeof url, &len));
     printf("%.*s\n", (int)(len - strlen("ws://")), url + strlen("ws://"));
     fflush(stdout);
     while (getchar() != EOF) {
@@ -147,12 +150,12 @@ static int serve(const char *style) {
 
 /* What the callbacks of a measurement share with the thread that waits for its end. */
 typedef struct {
-    rt_destination bench;
-    rt_data data;
+    roletalk_destination bench;
+    roletalk_data data;
     uint64_t start;
     uint64_t until;
     uint64_t count;
-    rt_writable stream;
+    roletalk_writable stream;
     /* For one request in flight. */
     uint64_t *times, last;
     size_t room;
@@ -161,10 +164,10 @@ typedef struct {
     pthread_cond_t done;
 } work;
 
-static work begin(rt_destination bench, size_t size, uint64_t time, int open) {
+static work begin(roletalk_destination bench, size_t size, uint64_t time, int open) {
     char *bytes = malloc(size);
     memset(bytes, 1, size);
-    work w = {.bench = bench, .data = rt_binary(bytes, size), .open = open};
+    work w = {.bench = bench, .data = roletalk_data_binary(bytes, size), .open = open};
     pthread_mutex_init(&w.mutex, NULL);
     pthread_cond_init(&w.done, NULL);
     w.start = w.last = now();
@@ -191,17 +194,18 @@ static void report(const work *w, uint64_t p50, uint64_t p99) {
            (unsigned long long)p99);
 }
 
-static void ask(work *w, void (*on_answer)(void *, const rt_reply *)) {
-    rt_reply_handler handler = {.call = on_answer, .user_data = w};
-    MUST(rt_destination_request_async(w->bench, RT_STR("echo"), w->data, NULL, handler, NULL));
+static void ask(work *w, void (*on_answer)(void *, const roletalk_reply *)) {
+    roletalk_reply_handler handler = {.call = on_answer, .user_data = w};
+    MUST(roletalk_destination_request_async(w->bench, ROLETALK_STR("echo"), w->data, NULL, handler,
+                                            NULL));
 }
 
-static void check_answer(const work *w, const rt_reply *reply) {
+static void check_answer(const work *w, const roletalk_reply *reply) {
     must(reply->status, "answer");
     if (reply->data.len != w->data.len) exit(1);
 }
 
-static void on_answer(void *user_data, const rt_reply *reply) {
+static void on_answer(void *user_data, const roletalk_reply *reply) {
     work *w = user_data;
     check_answer(w, reply);
     w->count++;
@@ -229,7 +233,7 @@ static void note_time(work *w) {
     w->last = is;
 }
 
-static void on_single_answer(void *user_data, const rt_reply *reply) {
+static void on_single_answer(void *user_data, const roletalk_reply *reply) {
     work *w = user_data;
     check_answer(w, reply);
     note_time(w);
@@ -245,9 +249,9 @@ static void latencies(work *w) {
         wait_for_all(w);
     }
     while (w->last < w->until) {
-        rt_answer answer;
-        MUST(rt_destination_request(w->bench, RT_STR("echo"), w->data, NULL, &answer));
-        MUST(rt_answer_free(answer));
+        roletalk_answer answer;
+        MUST(roletalk_destination_request(w->bench, ROLETALK_STR("echo"), w->data, NULL, &answer));
+        MUST(roletalk_answer_free(answer));
         note_time(w);
     }
     qsort(w->times, w->count, sizeof *w->times, by_time);
@@ -255,7 +259,7 @@ static void latencies(work *w) {
     free(w->times);
 }
 
-static void requests(rt_destination bench, size_t size, int in_flight, uint64_t time) {
+static void requests(roletalk_destination bench, size_t size, int in_flight, uint64_t time) {
     work w = begin(bench, size, time, in_flight);
     if (in_flight == 1) {
         latencies(&w);
@@ -270,39 +274,41 @@ static void requests(rt_destination bench, size_t size, int in_flight, uint64_t 
 /* Sends as long as there is room. */
 static void can_send(void *user_data) {
     work *w = user_data;
-    static const rt_send_options at_once = {.struct_size = sizeof at_once, .timeout_ms = -1};
+    static const roletalk_send_options at_once = {.struct_size = sizeof at_once, .timeout_ms = -1};
     while (w->count % BATCH || now() < w->until) {
-        int32_t status = rt_destination_send(w->bench, RT_STR("count"), w->data, &at_once);
-        if (status == RT_OVERLOADED) {
-            rt_ready_handler handler = {.call = can_send, .user_data = w};
-            MUST(rt_destination_on_room(w->bench, NULL, handler));
+        int32_t status =
+            roletalk_destination_send(w->bench, ROLETALK_STR("count"), w->data, &at_once);
+        if (status == ROLETALK_STATUS_OVERLOADED) {
+            roletalk_ready_handler handler = {.call = can_send, .user_data = w};
+            MUST(roletalk_destination_on_room(w->bench, NULL, handler));
             return;
         }
-        must(status, "rt_destination_send");
+        must(status, "roletalk_destination_send");
         w->count++;
     }
     one_less(w);
 }
 
-static void messages(rt_destination bench, size_t size, uint64_t time) {
+static void messages(roletalk_destination bench, size_t size, uint64_t time) {
     work w = begin(bench, size, time, 1);
     if (calls_back) {
-        rt_ready_handler handler = {.call = can_send, .user_data = &w};
-        MUST(rt_destination_on_room(bench, NULL, handler));
+        roletalk_ready_handler handler = {.call = can_send, .user_data = &w};
+        MUST(roletalk_destination_on_room(bench, NULL, handler));
         wait_for_all(&w);
     }
     while (now() < w.until) {
         for (int i = 0; i < BATCH; i++)
-            MUST(rt_destination_send(bench, RT_STR("count"), w.data, NULL));
+            MUST(roletalk_destination_send(bench, ROLETALK_STR("count"), w.data, NULL));
         w.count += BATCH;
     }
-    rt_answer answer;
-    MUST(rt_destination_request(bench, RT_STR("end"), rt_null(), NULL, &answer));
-    rt_reply reply = {.struct_size = sizeof reply};
-    MUST(rt_answer_view(answer, &reply));
+    roletalk_answer answer;
+    MUST(roletalk_destination_request(bench, ROLETALK_STR("end"), roletalk_data_null(), NULL,
+                                      &answer));
+    roletalk_reply reply = {.struct_size = sizeof reply};
+    MUST(roletalk_answer_view(answer, &reply));
     uint64_t arrived;
-    MUST(rt_data_as_uint64(reply.data, &arrived));
-    MUST(rt_answer_free(answer));
+    MUST(roletalk_data_as_uint64(reply.data, &arrived));
+    MUST(roletalk_answer_free(answer));
     if (arrived != w.count) {
         fprintf(stderr, "%llu were sent, %llu arrived\n", (unsigned long long)w.count,
                 (unsigned long long)arrived);
@@ -317,48 +323,49 @@ static char piece[PIECE];
 /* Writes as long as there is room; `until` is the number of bytes here. */
 static void can_write(void *user_data) {
     work *w = user_data;
-    int32_t status = RT_OK;
-    while (status == RT_OK && w->count < w->until) {
+    int32_t status = ROLETALK_STATUS_OK;
+    while (status == ROLETALK_STATUS_OK && w->count < w->until) {
         size_t at = w->count % PIECE, written = 0;
-        status = rt_writable_write(w->stream, piece + at, PIECE - at, 0, &written);
+        status = roletalk_writable_write(w->stream, piece + at, PIECE - at, 0, &written);
         w->count += written;
     }
-    if (status == RT_OK) status = rt_writable_finish(w->stream, 0);
-    if (status == RT_WOULD_BLOCK) {
-        rt_ready_handler handler = {.call = can_write, .user_data = w};
-        MUST(rt_writable_on_ready(w->stream, handler));
+    if (status == ROLETALK_STATUS_OK) status = roletalk_writable_finish(w->stream, 0);
+    if (status == ROLETALK_STATUS_WOULD_BLOCK) {
+        roletalk_ready_handler handler = {.call = can_write, .user_data = w};
+        MUST(roletalk_writable_on_ready(w->stream, handler));
         return;
     }
     must(status, "writing");
     one_less(w);
 }
 
-static void stream(rt_destination bench, uint64_t bytes) {
+static void stream(roletalk_destination bench, uint64_t bytes) {
     work w = begin(bench, 0, 0, 1);
-    MUST(rt_destination_writable(bench, RT_STR("upload"), rt_null(), NULL, &w.stream, NULL));
+    MUST(roletalk_destination_writable(bench, ROLETALK_STR("upload"), roletalk_data_null(), NULL,
+                                       &w.stream, NULL));
     w.until = bytes;
     if (calls_back) {
-        rt_ready_handler handler = {.call = can_write, .user_data = &w};
-        MUST(rt_writable_on_ready(w.stream, handler));
+        roletalk_ready_handler handler = {.call = can_write, .user_data = &w};
+        MUST(roletalk_writable_on_ready(w.stream, handler));
         wait_for_all(&w);
     } else {
         for (; w.count < bytes; w.count += PIECE)
-            MUST(rt_writable_write(w.stream, piece, PIECE, -1, NULL));
-        MUST(rt_writable_finish(w.stream, -1));
+            MUST(roletalk_writable_write(w.stream, piece, PIECE, -1, NULL));
+        MUST(roletalk_writable_finish(w.stream, -1));
     }
-    MUST(rt_writable_close(w.stream));
+    MUST(roletalk_writable_close(w.stream));
     report(&w, 0, 0);
     free((void *)w.data.bytes);
 }
 
 static int obey(const char *style, const char *address) {
-    rt_peer peer = new_peer("client", style);
+    roletalk_peer peer = new_peer("client", style);
     char url[160], line[160];
     int len = snprintf(url, sizeof url, "ws://%s", address);
-    MUST(rt_peer_connect(peer, rt_string_of(url, (size_t)len), NULL, NULL));
-    rt_destination bench;
-    MUST(rt_peer_destination(peer, RT_STR("bench"), &bench));
-    MUST(rt_destination_ready(bench, -1));
+    MUST(roletalk_peer_connect(peer, roletalk_string_of(url, (size_t)len), NULL, NULL));
+    roletalk_destination bench;
+    MUST(roletalk_peer_destination(peer, ROLETALK_STR("bench"), &bench));
+    MUST(roletalk_destination_ready(bench, -1));
     while (fgets(line, sizeof line, stdin)) {
         unsigned long long a, b, c;
         if (sscanf(line, "requests %llu %llu %llu", &a, &b, &c) == 3)
@@ -371,7 +378,7 @@ static int obey(const char *style, const char *address) {
             return 2;
         fflush(stdout);
     }
-    MUST(rt_peer_close(peer));
+    MUST(roletalk_peer_close(peer));
     return 0;
 }
 

@@ -8,24 +8,26 @@
 
 #include "example.h"
 
-static void say(void *user_data, const rt_incoming *in) {
+static void say(void *user_data, const roletalk_incoming *in) {
     (void)user_data;
-    rt_context_respond(in->context, in->data);
+    roletalk_context_respond(in->context, in->data);
 }
 
 int main(int argc, char **argv) {
-    rt_peer_options options = {.struct_size = sizeof options, .callbacks = RT_CALLBACKS_POLL};
-    rt_peer peer;
-    rt_role role;
-    rt_listener listener;
-    rt_incoming_handler handler = {.call = say};
+    roletalk_peer_options options = {.struct_size = sizeof options,
+                                     .callbacks = ROLETALK_CALLBACKS_POLL};
+    roletalk_peer peer;
+    roletalk_role role;
+    roletalk_listener listener;
+    roletalk_incoming_handler handler = {.call = say};
     int fd;
-    MUST(rt_peer_new(&options, &peer));
-    MUST(rt_peer_role(peer, RT_STR("echo"), 1, &role));
-    MUST(rt_role_handle(role, RT_REQUEST, RT_STR("say"), handler));
-    MUST(rt_role_enable(role));
-    MUST(rt_peer_listen(peer, argc > 1 ? text(argv[1]) : RT_STR("127.0.0.1:0"), NULL, &listener));
-    MUST(rt_fd(peer, &fd));
+    MUST(roletalk_peer_new(&options, &peer));
+    MUST(roletalk_peer_role(peer, ROLETALK_STR("echo"), 1, &role));
+    MUST(roletalk_role_handle(role, ROLETALK_KIND_REQUEST, ROLETALK_STR("say"), handler));
+    MUST(roletalk_role_enable(role));
+    MUST(roletalk_peer_listen(peer, argc > 1 ? text(argv[1]) : ROLETALK_STR("127.0.0.1:0"), NULL,
+                              &listener));
+    MUST(roletalk_peer_fd(peer, &fd));
     print_address(listener);
 
     int loop = epoll_create1(EPOLL_CLOEXEC);
@@ -37,13 +39,13 @@ int main(int argc, char **argv) {
         struct epoll_event event;
         if (epoll_wait(loop, &event, 1, -1) != 1) continue;
         if (event.data.fd == fd) {
-            MUST(rt_poll(peer, 0, NULL));
+            MUST(roletalk_peer_poll(peer, 0, NULL));
         } else {
             char bytes[64];
             if (read(STDIN_FILENO, bytes, sizeof bytes) <= 0) break;
         }
     }
     close(loop);
-    MUST(rt_peer_close(peer));
+    MUST(roletalk_peer_close(peer));
     return 0;
 }

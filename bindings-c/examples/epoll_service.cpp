@@ -11,7 +11,7 @@
 
 int main(int argc, char **argv) try {
     auto options = roletalk::peer_options();
-    options.callbacks = RT_CALLBACKS_POLL;
+    options.callbacks = ROLETALK_CALLBACKS_POLL;
     roletalk::Peer peer(options);
     auto role = peer.role("echo", true);
     role.on_request("say", [](roletalk::Context &context) { return context.data(); });

@@ -10,15 +10,15 @@
 
 /* Ends the program when a call fails. */
 static inline void must(int32_t status, const char *what) {
-    if (status == RT_OK) return;
-    rt_string why = rt_last_error();
-    fprintf(stderr, "%s: %.*s\n", what, RT_ARG(why));
+    if (status == ROLETALK_STATUS_OK) return;
+    roletalk_string why = roletalk_last_error();
+    fprintf(stderr, "%s: %.*s\n", what, ROLETALK_ARG(why));
     exit(1);
 }
 #define MUST(call) must((call), #call)
 
-static inline rt_string text(const char *string) {
-    return rt_string_of(string, strlen(string));
+static inline roletalk_string text(const char *string) {
+    return roletalk_string_of(string, strlen(string));
 }
 
 /* Waits until standard input ends, as a program that serves does until it is told to stop. */
@@ -27,10 +27,10 @@ static inline void wait_for_end_of_input(void) {
     }
 }
 
-static inline void print_address(rt_listener listener) {
+static inline void print_address(roletalk_listener listener) {
     char url[256];
     size_t len;
-    MUST(rt_listener_url(listener, url, sizeof url, &len));
+    MUST(roletalk_listener_url(listener, url, sizeof url, &len));
     printf("%.*s\n", (int)len, url);
     fflush(stdout);
 }

@@ -14,8 +14,8 @@ int main(int argc, char **argv) try {
     peer.role("news").on_message("line", [](roletalk::Context &context) {
         std::cout << context.data().as_text() << std::endl;
     });
-    peer.on_event([&](const rt_event &event) {
-        if (event.kind == RT_EVENT_UNIT_CLOSED) gone.set_value();
+    peer.on_event([&](const roletalk_event &event) {
+        if (event.kind == ROLETALK_EVENT_UNIT_CLOSED) gone.set_value();
     });
     peer.connect(argv[1]);
     gone.get_future().wait();

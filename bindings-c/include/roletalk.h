@@ -3,36 +3,46 @@
  *
  * Made by cbindgen from the sources of bindings-c: do not edit. docs/C-API.md is a guide to it.
  *
+ * Names: functions and types begin with roletalk_, constants and macros with ROLETALK_. Then comes what a
+ * function works on: roletalk_peer_connect is of a roletalk_peer.
+ *
  * Conventions, for all functions:
  *
- * - They return a status code: RT_OK (0) or why they failed. rt_last_error gives a text for that.
- *   A call that fails has changed nothing, unless its description says otherwise.
- * - Handles (rt_peer, rt_unit, ...) are numbers in a struct, not pointers. Zero is no handle. One that
- *   was closed or freed, or never was one, is an error (RT_INVALID_HANDLE) and nothing worse; so is
- *   closing one twice, also from two threads at the same time.
+ * - They return a status: ROLETALK_STATUS_OK (0) or why they failed. roletalk_last_error gives a text for
+ *   that. A call that fails has changed nothing, unless its description says otherwise. Besides what
+ *   descriptions say, every function can return ROLETALK_STATUS_INVALID_HANDLE,
+ *   ROLETALK_STATUS_INVALID_ARGUMENT, ROLETALK_STATUS_FORKED and ROLETALK_STATUS_INTERNAL.
+ * - Handles (roletalk_peer, roletalk_unit, ...) are numbers in a struct, not pointers. Zero is no handle. One
+ *   that has ended, or never was one, is an error (ROLETALK_STATUS_INVALID_HANDLE) and nothing worse; so is
+ *   ending one twice, also from two threads at the same time.
+ * - A handle that the program owns ends in one of two ways. ..._close ends what it stands for, and the
+ *   handle: a peer, a listener, a survey, either end of a stream. ..._free ends the handle, and nothing else:
+ *   a unit stays connected, an operation goes on, an answer was all there. Two functions close in a way of
+ *   their own: ..._abort (streams) with a reason, roletalk_peer_drain after what is under way. A context
+ *   ends with its answer. Roles and destinations end with their peer, which owns them.
  * - Every function may be called from any thread, and inside callbacks, closing and freeing included,
  *   unless its description says otherwise.
- * - Calls that wait return RT_WOULD_DEADLOCK inside a callback of RT_CALLBACKS_INLINE, unless they are told
- *   not to wait. Inside other callbacks they wait, and hold up the further callbacks of that peer: what one
- *   of those would have to do first does not come.
+ * - Calls that wait return ROLETALK_STATUS_WOULD_DEADLOCK inside a callback of ROLETALK_CALLBACKS_INLINE,
+ *   unless they are told not to wait. Inside other callbacks they wait, and hold up the further callbacks of
+ *   that peer: what one of those would have to do first does not come.
  * - Strings and payloads are a pointer and a length, in both directions; there is no zero at the end.
  *   What a program passes in is copied before the call returns. A pointer must point to as many
  *   readable (or writable) bytes as the length says: that, no library can check. NULL where something
  *   is needed, and lengths and structs that cannot be, are errors.
  * - Structs that begin with struct_size: set it to the sizeof, and the rest to zero before use, as in
- *   rt_peer_options options = {.struct_size = sizeof options}. So older programs work with newer
+ *   roletalk_peer_options options = {.struct_size = sizeof options}. So older programs work with newer
  *   libraries.
  *   Structs that the library passes to callbacks have it set: fields behind it are not there.
  * - Callbacks are a function with user_data and drop. The function is called where the peer's
- *   callbacks run (rt_peer_options.callbacks); those of one peer never run at the same time. drop is
+ *   callbacks run (roletalk_peer_options.callbacks); those of one peer never run at the same time. drop is
  *   called exactly once, after the last call, also when the function that got the callback fails; on
- *   the thread of the callbacks, or on the one that calls that function or rt_peer_close. No lock of
+ *   the thread of the callbacks, or on the one that calls that function or roletalk_peer_close. No lock of
  *   the library's is held during either. They must return; C++ exceptions must not leave them.
  * - Pointers that a callback gets are valid until it returns, unless it is said otherwise.
- * - In the child of a fork everything but rt_peer_new returns RT_FORKED, and so do the parent's handles
- *   after that. A child that is forked inside a callback must not return from it.
+ * - In the child of a fork everything but roletalk_peer_new returns ROLETALK_STATUS_FORKED, and so do the
+ *   parent's handles after that. A child that is forked inside a callback must not return from it.
  * - The library sets no signal handler, raises no SIGPIPE and does nothing at exit. dlclose leaves it
- *   loaded: its threads end with the peers, and with rt_log(RT_LOG_OFF).
+ *   loaded: its threads end with the peers, and with roletalk_log(ROLETALK_LOG_OFF).
  */
 
 #ifndef ROLETALK_H
@@ -47,310 +57,310 @@
 /**
  * A unit connected.
  */
-#define RT_EVENT_UNIT_OPENED 1
+#define ROLETALK_EVENT_UNIT_OPENED 1
 
 /**
  * A unit's last connection closed.
  */
-#define RT_EVENT_UNIT_CLOSED 2
+#define ROLETALK_EVENT_UNIT_CLOSED 2
 
 /**
  * The first unit that serves a destination's role is there.
  */
-#define RT_EVENT_DESTINATION_OPENED 3
+#define ROLETALK_EVENT_DESTINATION_OPENED 3
 
 /**
  * No unit serves a destination's role any more.
  */
-#define RT_EVENT_DESTINATION_CLOSED 4
+#define ROLETALK_EVENT_DESTINATION_CLOSED 4
 
 /**
  * A unit serves a destination's role from now on.
  */
-#define RT_EVENT_DESTINATION_GAINED 5
+#define ROLETALK_EVENT_DESTINATION_GAINED 5
 
 /**
  * A unit serves a destination's role no longer.
  */
-#define RT_EVENT_DESTINATION_LOST 6
+#define ROLETALK_EVENT_DESTINATION_LOST 6
 
 /**
  * A handshake was refused, by this side or the other: `text` says why.
  */
-#define RT_EVENT_AUTH_REFUSED 7
+#define ROLETALK_EVENT_AUTH_REFUSED 7
 
 /**
  * An address that was lost, or never reached, is connected now, after `count` failures.
  */
-#define RT_EVENT_RECONNECT_SUCCEEDED 8
+#define ROLETALK_EVENT_RECONNECT_SUCCEEDED 8
 
 /**
  * An address was dialed again in vain. It is tried further.
  */
-#define RT_EVENT_RECONNECT_FAILED 9
+#define ROLETALK_EVENT_RECONNECT_FAILED 9
 
 /**
  * A connection closed: `status` and `text` say why. `unit` is none before the handshake was done.
  */
-#define RT_EVENT_CONNECTION_CLOSED 10
+#define ROLETALK_EVENT_CONNECTION_CLOSED 10
 
 /**
  * Something came that the protocol does not allow; that one connection is closed.
  */
-#define RT_EVENT_BAD_INPUT 11
+#define ROLETALK_EVENT_BAD_INPUT 11
 
 /**
  * A unit takes no data although `queued` bytes wait for it, or sends more than the handlers can do:
  * `count` messages and requests were dropped or rejected so far.
  */
-#define RT_EVENT_SLOW_CONSUMER 12
+#define ROLETALK_EVENT_SLOW_CONSUMER 12
 
 /**
  * The handler of a message failed, or that of a stream after it had accepted it: `role` and `event` say
  * which, `text` is what it rejected with.
  */
-#define RT_EVENT_HANDLER_FAILED 13
+#define ROLETALK_EVENT_HANDLER_FAILED 13
 
 /**
  * This subscriber was too slow and has missed `count` events.
  */
-#define RT_EVENT_MISSED 14
+#define ROLETALK_EVENT_MISSED 14
 
 /**
  * No diagnostics.
  */
-#define RT_LOG_OFF 0
+#define ROLETALK_LOG_OFF 0
 
 /**
  * What is broken.
  */
-#define RT_LOG_ERROR 1
+#define ROLETALK_LOG_ERROR 1
 
 /**
  * What should be looked at: refused authentication, failed handlers, slow consumers.
  */
-#define RT_LOG_WARN 2
+#define ROLETALK_LOG_WARN 2
 
 /**
  * What happens rarely.
  */
-#define RT_LOG_INFO 3
+#define ROLETALK_LOG_INFO 3
 
 /**
  * Connections, and messages that have no handler.
  */
-#define RT_LOG_DEBUG 4
+#define ROLETALK_LOG_DEBUG 4
 
 /**
  * Everything.
  */
-#define RT_LOG_TRACE 5
+#define ROLETALK_LOG_TRACE 5
 
 /**
  * Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
  */
-#define RT_CALLBACKS_THREAD 0
+#define ROLETALK_CALLBACKS_THREAD 0
 
 /**
  * Callbacks run right on the thread that does the peer's input and output: the fastest way, for
- * callbacks that never wait. Blocking calls return RT_WOULD_DEADLOCK there.
+ * callbacks that never wait. Blocking calls return ROLETALK_STATUS_WOULD_DEADLOCK there.
  */
-#define RT_CALLBACKS_INLINE 1
+#define ROLETALK_CALLBACKS_INLINE 1
 
 /**
- * Callbacks run only inside rt_poll, which the program calls when rt_fd is readable.
+ * Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
  */
-#define RT_CALLBACKS_POLL 2
+#define ROLETALK_CALLBACKS_POLL 2
 
 /**
  * It worked.
  */
-#define RT_OK 0
+#define ROLETALK_STATUS_OK 0
 
 /**
  * An argument is not usable: NULL where something is needed, a name that is too long or not UTF-8,
  * an address that does not parse, a `struct_size` that no version knows.
  */
-#define RT_INVALID_ARGUMENT 1
+#define ROLETALK_STATUS_INVALID_ARGUMENT 1
 
 /**
  * The peer was closed, or is draining and takes no new work.
  */
-#define RT_CLOSED 2
+#define ROLETALK_STATUS_CLOSED 2
 
 /**
  * No connected unit serves the role.
  */
-#define RT_NO_UNIT 3
+#define ROLETALK_STATUS_NO_UNIT 3
 
 /**
  * It did not come in time.
  */
-#define RT_TIMEOUT 4
+#define ROLETALK_STATUS_TIMEOUT 4
 
 /**
  * The remote peer rejected the request or refused the stream.
  */
-#define RT_REJECTED 5
+#define ROLETALK_STATUS_REJECTED 5
 
 /**
  * The unit's last connection, or the stream's connection, was lost.
  */
-#define RT_CONNECTION_LOST 6
+#define ROLETALK_STATUS_CONNECTION_LOST 6
 
 /**
  * A bound was reached: queued bytes, waiting requests, open streams, units.
  */
-#define RT_OVERLOADED 7
+#define ROLETALK_STATUS_OVERLOADED 7
 
 /**
  * The message is larger than the limit, or the buffer is smaller than the text.
  */
-#define RT_TOO_LARGE 8
+#define ROLETALK_STATUS_TOO_LARGE 8
 
 /**
  * One side did not accept the other's preshared key, or broke the handshake.
  */
-#define RT_AUTH_REFUSED 9
+#define ROLETALK_STATUS_AUTH_REFUSED 9
 
 /**
  * The address could not be dialed: name, TCP, TLS or upgrade.
  */
-#define RT_CONNECT_FAILED 10
+#define ROLETALK_STATUS_CONNECT_FAILED 10
 
 /**
  * The remote peer sent something that the protocol does not allow.
  */
-#define RT_PROTOCOL 11
+#define ROLETALK_STATUS_PROTOCOL 11
 
 /**
  * The stream was ended, or broken off by the other end.
  */
-#define RT_STREAM_CLOSED 12
+#define ROLETALK_STATUS_STREAM_CLOSED 12
 
 /**
  * A payload is not of the type that it says, or not of the one that was asked for.
  */
-#define RT_DATA 13
+#define ROLETALK_STATUS_DATA 13
 
 /**
  * An operation of the operating system failed.
  */
-#define RT_IO 14
+#define ROLETALK_STATUS_IO 14
 
 /**
  * Certificates, keys or TLS settings are not usable.
  */
-#define RT_TLS 15
+#define ROLETALK_STATUS_TLS 15
 
 /**
  * A handler panicked. Handlers of C programs do not; only events of peers in Rust tell of it.
  */
-#define RT_HANDLER_PANICKED 16
+#define ROLETALK_STATUS_HANDLER_PANICKED 16
 
 /**
  * A handler rejected a message, or a stream after it had accepted it.
  */
-#define RT_HANDLER_FAILED 17
+#define ROLETALK_STATUS_HANDLER_FAILED 17
 
 /**
  * The remote peer did not answer a ping in time.
  */
-#define RT_HEARTBEAT_TIMEOUT 18
+#define ROLETALK_STATUS_HEARTBEAT_TIMEOUT 18
 
 /**
  * Nothing more comes: the end of a stream or of a survey.
  */
-#define RT_END 100
+#define ROLETALK_STATUS_END 100
 
 /**
  * Nothing can be done without waiting, and the caller did not want to wait.
  */
-#define RT_WOULD_BLOCK 101
+#define ROLETALK_STATUS_WOULD_BLOCK 101
 
 /**
  * The handle is zero, of another kind, was closed or freed, or is valid only inside the callback that
  * it was given to.
  */
-#define RT_INVALID_HANDLE 102
+#define ROLETALK_STATUS_INVALID_HANDLE 102
 
 /**
  * The call would wait for something that cannot happen while its caller waits.
  */
-#define RT_WOULD_DEADLOCK 103
+#define ROLETALK_STATUS_WOULD_DEADLOCK 103
 
 /**
  * The process is the child of a fork, and the handle is of the parent.
  */
-#define RT_FORKED 104
+#define ROLETALK_STATUS_FORKED 104
 
 /**
  * The operation was canceled.
  */
-#define RT_CANCELED 105
+#define ROLETALK_STATUS_CANCELED 105
 
 /**
  * A bug of the library. It caught itself; what the call was about may be lost.
  */
-#define RT_INTERNAL 106
+#define ROLETALK_STATUS_INTERNAL 106
 
 /**
  * The version of the ABI that this header describes; the number in the soname.
  */
-#define RT_ABI_VERSION 0
+#define ROLETALK_ABI_VERSION 0
 
 /**
  * Bytes.
  */
-#define RT_BINARY 0
+#define ROLETALK_DATA_BINARY 0
 
 /**
  * Nothing.
  */
-#define RT_NULL 1
+#define ROLETALK_DATA_NULL 1
 
 /**
  * One byte, 0 or 1.
  */
-#define RT_BOOLEAN 2
+#define ROLETALK_DATA_BOOLEAN 2
 
 /**
  * UTF-8.
  */
-#define RT_TEXT 3
+#define ROLETALK_DATA_TEXT 3
 
 /**
  * A number as text, as JavaScript prints it.
  */
-#define RT_NUMBER 4
+#define ROLETALK_DATA_NUMBER 4
 
 /**
  * JSON.
  */
-#define RT_JSON 5
+#define ROLETALK_DATA_JSON 5
 
 /**
  * What a handler is for, from its own side.
  */
-#define RT_MESSAGE 1
+#define ROLETALK_KIND_MESSAGE 1
 
 /**
  * A request: the handler answers.
  */
-#define RT_REQUEST 2
+#define ROLETALK_KIND_REQUEST 2
 
 /**
  * A stream that this peer reads: another one asked for a writable.
  */
-#define RT_READABLE 3
+#define ROLETALK_KIND_READABLE 3
 
 /**
  * A stream that this peer writes: another one asked for a readable.
  */
-#define RT_WRITABLE 4
+#define ROLETALK_KIND_WRITABLE 4
 
 /**
- * The text of a number. Use it as a payload with rt_number_data.
+ * The text of a number. Use it as a payload with roletalk_data_number.
  */
 typedef struct {
     /**
@@ -361,16 +371,18 @@ typedef struct {
      * No zero at the end.
      */
     char text[32];
-} rt_number;
+} roletalk_number;
 
 /**
- * A payload: its type, and its bytes as they are on the wire. Make one with rt_null, rt_boolean,
- * rt_text, rt_binary, rt_json and rt_number_data; read one with its bytes and rt_data_as_bool,
- * rt_data_as_double, rt_data_as_int64, rt_data_as_uint64.
+ * A payload: its type, and its bytes as they are on the wire. Make one with roletalk_data_null,
+ * roletalk_data_boolean, roletalk_data_text, roletalk_data_binary, roletalk_data_json and
+ * roletalk_data_number; read one with its bytes and roletalk_data_as_bool, roletalk_data_as_double,
+ * roletalk_data_as_int64, roletalk_data_as_uint64.
  */
 typedef struct {
     /**
-     * RT_BINARY and so on. Other numbers may come from peers of later versions: read those as null.
+     * ROLETALK_DATA_BINARY and so on. Other numbers may come from peers of later versions: read those as
+     * null.
      */
     int32_t kind;
     /**
@@ -381,7 +393,7 @@ typedef struct {
      * The first byte; may be NULL when `len` is 0. Text and JSON have no zero at the end.
      */
     const void *bytes;
-} rt_data;
+} roletalk_data;
 
 /**
  * A role as offered by units. Belongs to its peer and is valid until that is closed.
@@ -391,27 +403,27 @@ typedef struct {
      * Zero is none.
      */
     uint64_t id;
-} rt_destination;
+} roletalk_destination;
 
 /**
- * A connected remote peer. Callbacks borrow it: keep it with rt_unit_clone, and free that with
- * rt_unit_free.
+ * A connected remote peer. Callbacks borrow it: keep it with roletalk_unit_clone, and free that with
+ * roletalk_unit_free.
  */
 typedef struct {
     /**
      * Zero is none.
      */
     uint64_t id;
-} rt_unit;
+} roletalk_unit;
 
 /**
  * Called for each unit, on the caller's thread. The unit is borrowed.
  */
-typedef void (*rt_unit_visitor)(void *user_data, rt_unit unit);
+typedef void (*roletalk_unit_visitor)(void *user_data, roletalk_unit unit);
 
 /**
  * Text: UTF-8 with its length in bytes, without a zero at the end. `data` may be NULL when `len` is 0.
- * Make one of a literal with RT_STR("text"), print one with printf("%.*s", RT_ARG(string)).
+ * Make one of a literal with ROLETALK_STR("text"), print one with printf("%.*s", ROLETALK_ARG(string)).
  */
 typedef struct {
     /**
@@ -422,7 +434,7 @@ typedef struct {
      * How many bytes.
      */
     size_t len;
-} rt_string;
+} roletalk_string;
 
 /**
  * How to send or to ask. All zero but the size: to the next unit in turn, in order, with the default
@@ -430,29 +442,29 @@ typedef struct {
  */
 typedef struct {
     /**
-     * sizeof(rt_send_options).
+     * sizeof(roletalk_send_options).
      */
     size_t struct_size;
     /**
      * The unit to send to; zero for the next in turn. Not for broadcasts and surveys.
      */
-    rt_unit unit;
+    roletalk_unit unit;
     /**
      * Not 0: take the least loaded connection, though it may then overtake others. Not for streams.
      */
     int32_t unordered;
     /**
-     * Requests, surveys, streams: milliseconds for the answer; 0 stands for the default, five
-     * minutes. rt_destination_send, rt_destination_broadcast: milliseconds to wait for room in the
+     * Requests, surveys, streams: milliseconds for the answer; 0 stands for the default, five minutes.
+     * roletalk_destination_send, roletalk_destination_broadcast: milliseconds to wait for room in the
      * queue; 0: without a limit; negative: not at all.
      */
     int64_t timeout_ms;
-} rt_send_options;
+} roletalk_send_options;
 
 /**
  * Ends the life of `user_data`. NULL where nothing has to be done.
  */
-typedef void (*rt_drop)(void *user_data);
+typedef void (*roletalk_drop)(void *user_data);
 
 /**
  * Called once when a stream can go on, where the peer's callbacks run.
@@ -469,18 +481,18 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    rt_drop drop;
-} rt_ready_handler;
+    roletalk_drop drop;
+} roletalk_ready_handler;
 
 /**
- * The answer to a blocking call. Freed by rt_answer_free.
+ * The answer to a blocking call. Freed by roletalk_answer_free.
  */
 typedef struct {
     /**
      * Zero is none.
      */
     uint64_t id;
-} rt_answer;
+} roletalk_answer;
 
 /**
  * The end of an operation. Valid during the call.
@@ -491,26 +503,26 @@ typedef struct {
      */
     size_t struct_size;
     /**
-     * RT_OK, or why there is no answer.
+     * ROLETALK_STATUS_OK, or why there is no answer.
      */
     int32_t status;
     /**
      * The answer's payload; null if there is none.
      */
-    rt_data data;
+    roletalk_data data;
     /**
      * The text that belongs to `status`, such as the reason of a rejection.
      */
-    rt_string error;
+    roletalk_string error;
     /**
      * The unit that answered, borrowed; none when it is not known.
      */
-    rt_unit unit;
+    roletalk_unit unit;
     /**
      * For surveys: how many more answers will come.
      */
     size_t remaining;
-} rt_reply;
+} roletalk_reply;
 
 /**
  * Called with the end of an operation, where the peer's callbacks run.
@@ -519,7 +531,7 @@ typedef struct {
     /**
      * The function; not NULL.
      */
-    void (*call)(void *user_data, const rt_reply *reply);
+    void (*call)(void *user_data, const roletalk_reply *reply);
     /**
      * Given to both functions.
      */
@@ -527,58 +539,58 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    rt_drop drop;
-} rt_reply_handler;
+    roletalk_drop drop;
+} roletalk_reply_handler;
 
 /**
- * Something under way that will call back. Freed by rt_operation_free, which does not end it.
+ * Something under way that will call back. Freed by roletalk_operation_free, which does not end it.
  */
 typedef struct {
     /**
      * Zero is none.
      */
     uint64_t id;
-} rt_operation;
+} roletalk_operation;
 
 /**
- * The answers to a survey. Freed by rt_survey_free.
+ * The answers to a survey. Closed by roletalk_survey_close.
  */
 typedef struct {
     /**
      * Zero is none.
      */
     uint64_t id;
-} rt_survey;
+} roletalk_survey;
 
 /**
- * The reading end of a stream. Closed by rt_readable_close.
+ * The reading end of a stream. Closed by roletalk_readable_close.
  */
 typedef struct {
     /**
      * Zero is none.
      */
     uint64_t id;
-} rt_readable;
+} roletalk_readable;
 
 /**
- * The writing end of a stream. Closed by rt_writable_close.
+ * The writing end of a stream. Closed by roletalk_writable_close.
  */
 typedef struct {
     /**
      * Zero is none.
      */
     uint64_t id;
-} rt_writable;
+} roletalk_writable;
 
 /**
  * Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
- * the other side has said. The stream is the callee's, who closes it with rt_readable_close.
+ * the other side has said. The stream is the callee's, who closes it with roletalk_readable_close.
  */
 typedef struct {
     /**
      * The function; not NULL.
      */
-    void (*call)(void *user_data, const rt_reply *reply, rt_readable stream);
+    void (*call)(void *user_data, const roletalk_reply *reply, roletalk_readable stream);
     /**
      * Given to both functions.
      */
@@ -586,18 +598,18 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    rt_drop drop;
-} rt_readable_handler;
+    roletalk_drop drop;
+} roletalk_readable_handler;
 
 /**
  * Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
- * the other side has said. The stream is the callee's, who closes it with rt_writable_close.
+ * the other side has said. The stream is the callee's, who closes it with roletalk_writable_close.
  */
 typedef struct {
     /**
      * The function; not NULL.
      */
-    void (*call)(void *user_data, const rt_reply *reply, rt_writable stream);
+    void (*call)(void *user_data, const roletalk_reply *reply, roletalk_writable stream);
     /**
      * Given to both functions.
      */
@@ -605,18 +617,18 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    rt_drop drop;
-} rt_writable_handler;
+    roletalk_drop drop;
+} roletalk_writable_handler;
 
 /**
- * The local node. Made by rt_peer_new, closed by rt_peer_close.
+ * The local node. Made by roletalk_peer_new, closed by roletalk_peer_close.
  */
 typedef struct {
     /**
      * Zero is none.
      */
     uint64_t id;
-} rt_peer;
+} roletalk_peer;
 
 /**
  * Something that happened to a peer. Valid during the call. Fields that do not belong to the kind are
@@ -628,7 +640,7 @@ typedef struct {
      */
     size_t struct_size;
     /**
-     * RT_EVENT_UNIT_OPENED and so on.
+     * ROLETALK_EVENT_UNIT_OPENED and so on.
      */
     int32_t kind;
     /**
@@ -638,19 +650,19 @@ typedef struct {
     /**
      * The unit, borrowed.
      */
-    rt_unit unit;
+    roletalk_unit unit;
     /**
      * The role of the destination, or of the handler.
      */
-    rt_string role;
+    roletalk_string role;
     /**
      * The address that was dialed.
      */
-    rt_string address;
+    roletalk_string address;
     /**
      * What there is to say.
      */
-    rt_string text;
+    roletalk_string text;
     /**
      * How many.
      */
@@ -662,8 +674,8 @@ typedef struct {
     /**
      * The event that the handler is for; may be empty.
      */
-    rt_string event;
-} rt_event;
+    roletalk_string event;
+} roletalk_event;
 
 /**
  * Called for each event, in their order, where the peer's callbacks run.
@@ -672,7 +684,7 @@ typedef struct {
     /**
      * The function; not NULL.
      */
-    void (*call)(void *user_data, const rt_event *event);
+    void (*call)(void *user_data, const roletalk_event *event);
     /**
      * Given to both functions.
      */
@@ -680,11 +692,11 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    rt_drop drop;
-} rt_event_handler;
+    roletalk_drop drop;
+} roletalk_event_handler;
 
 /**
- * What a handler is to answer. Valid inside the handler; rt_context_defer makes one that is valid
+ * What a handler is to answer. Valid inside the handler; roletalk_context_defer makes one that is valid
  * until it is answered.
  */
 typedef struct {
@@ -692,7 +704,7 @@ typedef struct {
      * Zero is none.
      */
     uint64_t id;
-} rt_context;
+} roletalk_context;
 
 /**
  * What came for a handler. Valid until the handler returns, also when it answers before.
@@ -703,30 +715,30 @@ typedef struct {
      */
     size_t struct_size;
     /**
-     * RT_MESSAGE, RT_REQUEST, RT_READABLE or RT_WRITABLE.
+     * ROLETALK_KIND_MESSAGE, ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE or ROLETALK_KIND_WRITABLE.
      */
     int32_t kind;
     /**
      * The role that it is addressed to.
      */
-    rt_string role;
+    roletalk_string role;
     /**
      * The name of the action; may be empty.
      */
-    rt_string event;
+    roletalk_string event;
     /**
      * The payload.
      */
-    rt_data data;
+    roletalk_data data;
     /**
      * The unit that sent it, borrowed.
      */
-    rt_unit unit;
+    roletalk_unit unit;
     /**
      * What to answer.
      */
-    rt_context context;
-} rt_incoming;
+    roletalk_context context;
+} roletalk_incoming;
 
 /**
  * How something that middleware has passed on was answered. Valid during the call.
@@ -737,22 +749,22 @@ typedef struct {
      */
     size_t struct_size;
     /**
-     * RT_OK, or RT_HANDLER_FAILED when it was rejected.
+     * ROLETALK_STATUS_OK, or ROLETALK_STATUS_HANDLER_FAILED when it was rejected.
      */
     int32_t status;
     /**
      * The answer, when it was not rejected.
      */
-    rt_data data;
+    roletalk_data data;
     /**
      * Why it was rejected.
      */
-    rt_string error;
+    roletalk_string error;
     /**
-     * rt_context_respond and rt_context_reject replace the outcome.
+     * roletalk_context_respond and roletalk_context_reject replace the outcome.
      */
-    rt_context context;
-} rt_outcome;
+    roletalk_context context;
+} roletalk_outcome;
 
 /**
  * Called with the outcome of what went on to further middleware and the handler.
@@ -761,7 +773,7 @@ typedef struct {
     /**
      * The function; not NULL.
      */
-    void (*call)(void *user_data, const rt_outcome *outcome);
+    void (*call)(void *user_data, const roletalk_outcome *outcome);
     /**
      * Given to both functions.
      */
@@ -769,8 +781,8 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    rt_drop drop;
-} rt_outcome_handler;
+    roletalk_drop drop;
+} roletalk_outcome_handler;
 
 /**
  * A line of diagnostics. Valid during the call.
@@ -781,22 +793,22 @@ typedef struct {
      */
     size_t struct_size;
     /**
-     * RT_LOG_ERROR and so on.
+     * ROLETALK_LOG_ERROR and so on.
      */
     int32_t level;
     /**
      * The part of the library that it comes from.
      */
-    rt_string target;
+    roletalk_string target;
     /**
      * The message, with its fields as ` name=value`.
      */
-    rt_string text;
+    roletalk_string text;
     /**
      * How many records were dropped before this one, since the function was too slow.
      */
     uint64_t dropped;
-} rt_log_record;
+} roletalk_log_record;
 
 /**
  * Called for each line, one at a time, on a thread that does nothing else.
@@ -805,7 +817,7 @@ typedef struct {
     /**
      * The function; NULL to log no more.
      */
-    void (*call)(void *user_data, const rt_log_record *record);
+    void (*call)(void *user_data, const roletalk_log_record *record);
     /**
      * Given to both functions.
      */
@@ -813,8 +825,8 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    rt_drop drop;
-} rt_log_handler;
+    roletalk_drop drop;
+} roletalk_log_handler;
 
 /**
  * Key and value: a tag, a header, a preshared key with its id.
@@ -823,24 +835,24 @@ typedef struct {
     /**
      * The key.
      */
-    rt_string key;
+    roletalk_string key;
     /**
      * The value.
      */
-    rt_string value;
-} rt_pair;
+    roletalk_string value;
+} roletalk_pair;
 
 /**
  * Bounds on what a peer holds and how long it waits. 0 stands for the default.
  */
 typedef struct {
     /**
-     * sizeof(rt_limits).
+     * sizeof(roletalk_limits).
      */
     size_t struct_size;
     /**
-     * Bytes of one message, sent or received. Default 100 MiB. Sending more is RT_TOO_LARGE; receiving
-     * more closes the connection.
+     * Bytes of one message, sent or received. Default 100 MiB. Sending more is
+     * ROLETALK_STATUS_TOO_LARGE; receiving more closes the connection.
      */
     uint64_t message_size;
     /**
@@ -869,13 +881,15 @@ typedef struct {
      */
     uint64_t connections_per_unit;
     /**
-     * Requests to one unit that wait for an answer. Default 65 536; further ones are RT_OVERLOADED.
+     * Requests to one unit that wait for an answer. Default 65 536; further ones are
+     * ROLETALK_STATUS_OVERLOADED.
      */
     uint64_t waiting_requests;
     /**
      * Requests and messages of one unit whose handlers are running or wait for their turn, also for the
-     * dispatch thread and for rt_poll, deferred contexts included. Default 65 536; further ones wait. If no
-     * handler ends for a second, requests are rejected and messages dropped, counted and reported.
+     * dispatch thread and for roletalk_peer_poll, deferred contexts included. Default 65 536; further
+     * ones wait. If no handler ends for a second, requests are rejected and messages dropped, counted
+     * and reported.
      */
     uint64_t running_handlers;
     /**
@@ -883,12 +897,13 @@ typedef struct {
      */
     uint64_t queue_per_connection;
     /**
-     * Bytes that wait to be written to all connections. Default 256 MiB; as above. As many again may be kept
-     * for what was asked without waiting and has to wait for room; beyond that such calls are RT_OVERLOADED.
+     * Bytes that wait to be written to all connections. Default 256 MiB; as above. As many again may be
+     * kept for what was asked without waiting and has to wait for room; beyond that such calls are
+     * ROLETALK_STATUS_OVERLOADED.
      */
     uint64_t queue_per_peer;
     /**
-     * Open streams with one unit. Default 4 096; further ones are RT_OVERLOADED.
+     * Open streams with one unit. Default 4 096; further ones are ROLETALK_STATUS_OVERLOADED.
      */
     uint64_t streams;
     /**
@@ -918,8 +933,8 @@ typedef struct {
     uint64_t acquaintance_patience_ms;
     /**
      * Bytes that the running handlers of one unit were called with, deferred contexts and what waits for
-     * the dispatch thread or rt_poll included. Default 256 MiB; the bound as for running_handlers. What
-     * comes with the same read may go over.
+     * the dispatch thread or roletalk_peer_poll included. Default 256 MiB; the bound as for
+     * running_handlers. What comes with the same read may go over.
      */
     uint64_t running_bytes;
     /**
@@ -927,7 +942,7 @@ typedef struct {
      * would need more is broken off.
      */
     uint64_t overrun_per_unit;
-} rt_limits;
+} roletalk_limits;
 
 /**
  * How to connect. All zero but the size: dial again whenever the connection is lost, verify
@@ -935,7 +950,7 @@ typedef struct {
  */
 typedef struct {
     /**
-     * sizeof(rt_connect_options).
+     * sizeof(roletalk_connect_options).
      */
     size_t struct_size;
     /**
@@ -954,7 +969,7 @@ typedef struct {
     /**
      * Headers for the upgrade, such as Authorization.
      */
-    const rt_pair *headers;
+    const roletalk_pair *headers;
     /**
      * How many headers.
      */
@@ -962,20 +977,20 @@ typedef struct {
     /**
      * PEM: authorities to trust instead of the system's.
      */
-    rt_string tls_ca;
+    roletalk_string tls_ca;
     /**
      * PEM: the certificate chain to show, leaf first, with `tls_key`.
      */
-    rt_string tls_certificates;
+    roletalk_string tls_certificates;
     /**
      * PEM: the private key of `tls_certificates`.
      */
-    rt_string tls_key;
+    roletalk_string tls_key;
     /**
      * The name to expect in the certificate instead of the address's host.
      */
-    rt_string tls_server_name;
-} rt_connect_options;
+    roletalk_string tls_server_name;
+} roletalk_connect_options;
 
 /**
  * How to make a peer. All zero but the size: no name, no keys, friendly, callbacks on a thread of the
@@ -983,17 +998,17 @@ typedef struct {
  */
 typedef struct {
     /**
-     * sizeof(rt_peer_options).
+     * sizeof(roletalk_peer_options).
      */
     size_t struct_size;
     /**
      * The name shown to others.
      */
-    rt_string name;
+    roletalk_string name;
     /**
      * Static tags shown to others.
      */
-    const rt_pair *tags;
+    const roletalk_pair *tags;
     /**
      * How many tags.
      */
@@ -1001,7 +1016,7 @@ typedef struct {
     /**
      * Preshared keys, id and key: only peers that share one get in. Offered in this order.
      */
-    const rt_pair *keys;
+    const roletalk_pair *keys;
     /**
      * How many keys.
      */
@@ -1011,13 +1026,13 @@ typedef struct {
      */
     int32_t unfriendly;
     /**
-     * Where callbacks run: RT_CALLBACKS_THREAD, RT_CALLBACKS_INLINE or RT_CALLBACKS_POLL.
+     * Where callbacks run: ROLETALK_CALLBACKS_THREAD, ROLETALK_CALLBACKS_INLINE or ROLETALK_CALLBACKS_POLL.
      */
     int32_t callbacks;
     /**
      * Bounds; NULL for the defaults.
      */
-    const rt_limits *limits;
+    const roletalk_limits *limits;
     /**
      * Milliseconds between two attempts to reach a lost address, at most. 0 stands for 60 000.
      */
@@ -1029,8 +1044,8 @@ typedef struct {
     /**
      * How to connect to the addresses that other units tell; NULL for the defaults.
      */
-    const rt_connect_options *acquaintance;
-} rt_peer_options;
+    const roletalk_connect_options *acquaintance;
+} roletalk_peer_options;
 
 /**
  * A service that a peer offers. Belongs to its peer and is valid until that is closed.
@@ -1040,7 +1055,7 @@ typedef struct {
      * Zero is none.
      */
     uint64_t id;
-} rt_role;
+} roletalk_role;
 
 /**
  * Called for what comes, where the peer's callbacks run. Messages of one unit come in their order.
@@ -1052,7 +1067,7 @@ typedef struct {
     /**
      * The function; not NULL.
      */
-    void (*call)(void *user_data, const rt_incoming *incoming);
+    void (*call)(void *user_data, const roletalk_incoming *incoming);
     /**
      * Given to both functions.
      */
@@ -1060,51 +1075,51 @@ typedef struct {
     /**
      * Ends the life of `user_data`; NULL if nothing has to be done.
      */
-    rt_drop drop;
-} rt_incoming_handler;
+    roletalk_drop drop;
+} roletalk_incoming_handler;
 
 /**
  * How to listen. All zero but the size: plain TCP, any path.
  */
 typedef struct {
     /**
-     * sizeof(rt_listen_options).
+     * sizeof(roletalk_listen_options).
      */
     size_t struct_size;
     /**
      * Serve only upgrades to this path, such as `/rt`; others get 400.
      */
-    rt_string path;
+    roletalk_string path;
     /**
      * PEM: serve TLS (`wss`) with this certificate chain, leaf first, and `tls_key`.
      */
-    rt_string tls_certificates;
+    roletalk_string tls_certificates;
     /**
      * PEM: the private key of `tls_certificates`.
      */
-    rt_string tls_key;
+    roletalk_string tls_key;
     /**
      * PEM: only clients with a certificate that one of these authorities has signed get in.
      */
-    rt_string tls_client_ca;
-} rt_listen_options;
+    roletalk_string tls_client_ca;
+} roletalk_listen_options;
 
 /**
- * An address that is listened on. Closed by rt_listener_close, and with its peer.
+ * An address that is listened on. Closed by roletalk_listener_close, and with its peer.
  */
 typedef struct {
     /**
      * Zero is none.
      */
     uint64_t id;
-} rt_listener;
+} roletalk_listener;
 
 /**
  * Counters of a peer. Set `struct_size` before.
  */
 typedef struct {
     /**
-     * sizeof(rt_peer_stats).
+     * sizeof(roletalk_peer_stats).
      */
     size_t struct_size;
     /**
@@ -1123,7 +1138,7 @@ typedef struct {
      * Addresses that were connected again after a loss, or after failures.
      */
     uint64_t reconnects;
-} rt_peer_stats;
+} roletalk_peer_stats;
 
 /**
  * What is known of a unit. Valid during the call.
@@ -1136,11 +1151,11 @@ typedef struct {
     /**
      * The remote peer's id, unique for its lifetime.
      */
-    rt_string id;
+    roletalk_string id;
     /**
      * Its name; may be empty.
      */
-    rt_string name;
+    roletalk_string name;
     /**
      * Whether it wants to be told of others: 1 or 0.
      */
@@ -1152,15 +1167,15 @@ typedef struct {
     /**
      * The operating system that it runs on.
      */
-    rt_string os;
+    roletalk_string os;
     /**
      * What it runs in.
      */
-    rt_string runtime;
+    roletalk_string runtime;
     /**
      * The version of the protocol that it speaks.
      */
-    rt_string protocol;
+    roletalk_string protocol;
     /**
      * Its clock when it connected, in milliseconds since 1970. Go counts in units of 10 ms.
      */
@@ -1172,7 +1187,7 @@ typedef struct {
     /**
      * Its tags, as they were when it connected.
      */
-    const rt_pair *tags;
+    const roletalk_pair *tags;
     /**
      * How many tags.
      */
@@ -1180,24 +1195,24 @@ typedef struct {
     /**
      * The roles that it serves now.
      */
-    const rt_string *roles;
+    const roletalk_string *roles;
     /**
      * How many roles.
      */
     size_t role_count;
-} rt_unit_info;
+} roletalk_unit_info;
 
 /**
  * Called with what is known of a unit, on the caller's thread.
  */
-typedef void (*rt_unit_info_visitor)(void *user_data, const rt_unit_info *info);
+typedef void (*roletalk_unit_info_visitor)(void *user_data, const roletalk_unit_info *info);
 
 /**
  * Counters of a unit since it connected. Set `struct_size` before.
  */
 typedef struct {
     /**
-     * sizeof(rt_unit_stats).
+     * sizeof(roletalk_unit_stats).
      */
     size_t struct_size;
     /**
@@ -1256,14 +1271,14 @@ typedef struct {
      * Open connections.
      */
     uint64_t connections;
-} rt_unit_stats;
+} roletalk_unit_stats;
 
 /**
  * Counters of one connection of a unit. Set `struct_size` before.
  */
 typedef struct {
     /**
-     * sizeof(rt_connection_stats).
+     * sizeof(roletalk_connection_stats).
      */
     size_t struct_size;
     /**
@@ -1294,7 +1309,7 @@ typedef struct {
      * Microseconds that the last ping took; -1 before the first answer.
      */
     int64_t round_trip_us;
-} rt_connection_stats;
+} roletalk_connection_stats;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1303,205 +1318,206 @@ extern "C" {
 /**
  * Prints a number as JavaScript does: NaN and the infinities are kept, negative zero loses its sign.
  *
- * Errors: RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_number_from_double(double value,
-                              rt_number *number);
+int32_t roletalk_number_from_double(double value,
+                                    roletalk_number *number);
 
 /**
  * Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
  *
- * Errors: RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_number_from_int64(int64_t value, rt_number *number);
+int32_t roletalk_number_from_int64(int64_t value, roletalk_number *number);
 
 /**
  * Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
  *
- * Errors: RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_number_from_uint64(uint64_t value, rt_number *number);
+int32_t roletalk_number_from_uint64(uint64_t value, roletalk_number *number);
 
 /**
  * Reads a boolean: 0 or 1.
  *
- * Errors: RT_DATA when it is none, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_DATA when it is none. Any thread, also inside callbacks.
  */
-int32_t rt_data_as_bool(rt_data data, int32_t *value);
+int32_t roletalk_data_as_bool(roletalk_data data, int32_t *value);
 
 /**
  * Reads a number as JavaScript does: text that is no number is NaN.
  *
- * Errors: RT_DATA when the data is of another kind, RT_INVALID_ARGUMENT. Any thread, also inside
- * callbacks.
+ * Errors: ROLETALK_STATUS_DATA when the data is of another kind. Any thread, also inside callbacks.
  */
-int32_t rt_data_as_double(rt_data data, double *value);
+int32_t roletalk_data_as_double(roletalk_data data, double *value);
 
 /**
  * Reads an integer exactly.
  *
- * Errors: RT_DATA when it is no number, has a fraction or does not fit; RT_INVALID_ARGUMENT. Any
+ * Errors: ROLETALK_STATUS_DATA when it is no number, has a fraction or does not fit. Any thread, also
+ * inside callbacks.
+ */
+int32_t roletalk_data_as_int64(roletalk_data data,
+                               int64_t *value);
+
+/**
+ * Reads an integer exactly.
+ *
+ * Errors: ROLETALK_STATUS_DATA when it is no number, negative, has a fraction or does not fit. Any
  * thread, also inside callbacks.
  */
-int32_t rt_data_as_int64(rt_data data, int64_t *value);
-
-/**
- * Reads an integer exactly.
- *
- * Errors: RT_DATA when it is no number, negative, has a fraction or does not fit;
- * RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
- */
-int32_t rt_data_as_uint64(rt_data data, uint64_t *value);
+int32_t roletalk_data_as_uint64(roletalk_data data, uint64_t *value);
 
 /**
  * Waits until a unit serves the role: for `timeout_ms` milliseconds, without a limit if that is
  * negative, not at all if it is 0.
  *
- * Errors: RT_TIMEOUT, RT_WOULD_BLOCK, RT_CLOSED, RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of
- * RT_CALLBACKS_INLINE. Any thread; waits, as the introduction says.
+ * Errors: ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK, ROLETALK_STATUS_CLOSED. Any thread; in
+ * callbacks as every call that waits.
  */
-int32_t rt_destination_ready(rt_destination destination,
-                             int64_t timeout_ms);
+int32_t roletalk_destination_ready(roletalk_destination destination,
+                                   int64_t timeout_ms);
 
 /**
  * Calls `visitor` for each unit that serves the role, before this returns.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_destination_each_unit(rt_destination destination,
-                                 rt_unit_visitor visitor,
-                                 void *user_data);
+int32_t roletalk_destination_each_unit(roletalk_destination destination,
+                                       roletalk_unit_visitor visitor,
+                                       void *user_data);
 
 /**
  * Sends a one-way message. Returns when the unit's connection has taken it into its queue: nothing
  * tells whether it arrived. `options` may be NULL. When the queue is full it waits for room, as
- * `options->timeout_ms` says; in a callback of RT_CALLBACKS_INLINE not at all.
+ * `options->timeout_ms` says; in a callback of ROLETALK_CALLBACKS_INLINE not at all.
  *
- * Errors: RT_NO_UNIT, RT_CONNECTION_LOST, RT_OVERLOADED when there is no room and it is not to wait,
- * RT_TIMEOUT, RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT, RT_CLOSED, RT_INVALID_HANDLE. Any thread, also
- * inside callbacks.
+ * Errors: ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED when
+ * there is no room and it is not to wait, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_TOO_LARGE,
+ * ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
  */
-int32_t rt_destination_send(rt_destination destination,
-                            rt_string event,
-                            rt_data data,
-                            const rt_send_options *options);
+int32_t roletalk_destination_send(roletalk_destination destination,
+                                  roletalk_string event,
+                                  roletalk_data data,
+                                  const roletalk_send_options *options);
 
 /**
- * Calls `handler` once, as soon as rt_destination_send may find room: at once if there is some, or
- * if it would fail for another reason, such as RT_NO_UNIT. For programs that send without waiting, as in
- * callbacks of RT_CALLBACKS_INLINE: after RT_OVERLOADED, send on in `handler`. It may be early, if others
- * take the room, or it is another unit's than whose turn it is: try again then. Of `options`, which may be
- * NULL, `unit` counts. `handler.drop` is called after that, when the peer is closed, or when this fails.
+ * Calls `handler` once, as soon as roletalk_destination_send may find room: at once if there is some, or
+ * if it would fail for another reason, such as ROLETALK_STATUS_NO_UNIT. For programs that send without
+ * waiting, as in callbacks of ROLETALK_CALLBACKS_INLINE: after ROLETALK_STATUS_OVERLOADED, send on in
+ * `handler`. It may be early, if others take the room, or it is another unit's than whose turn it is:
+ * try again then. Of `options`, which may be NULL, `unit` counts. `handler.drop` is called after that,
+ * when the peer is closed, or when this fails.
  *
- * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_destination_on_room(rt_destination destination,
-                               const rt_send_options *options,
-                               rt_ready_handler handler);
+int32_t roletalk_destination_on_room(roletalk_destination destination,
+                                     const roletalk_send_options *options,
+                                     roletalk_ready_handler handler);
 
 /**
  * Sends a one-way message to every unit that serves the role. `count`, which may be NULL, is set to how
- * many took it. `options` may be NULL. Waits for room as rt_destination_send.
+ * many took it. `options` may be NULL. Waits for room as roletalk_destination_send.
  *
- * Errors: RT_OVERLOADED and RT_TIMEOUT when some units had no room: others may have taken it.
- * RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT, RT_CLOSED, RT_INVALID_HANDLE. Any thread, also inside
- * callbacks.
+ * Errors: ROLETALK_STATUS_OVERLOADED and ROLETALK_STATUS_TIMEOUT when some units had no room: others may
+ * have taken it. ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread,
+ * also inside callbacks.
  */
-int32_t rt_destination_broadcast(rt_destination destination,
-                                 rt_string event,
-                                 rt_data data,
-                                 const rt_send_options *options,
-                                 size_t *count);
+int32_t roletalk_destination_broadcast(roletalk_destination destination,
+                                       roletalk_string event,
+                                       roletalk_data data,
+                                       const roletalk_send_options *options,
+                                       size_t *count);
 
 /**
  * Asks, and waits for the answer. `options` may be NULL; `options->timeout_ms` limits the whole.
- * `answer`, which may be NULL, is set on success; the caller frees it with rt_answer_free.
+ * `answer`, which may be NULL, is set on success; the caller frees it with roletalk_answer_free.
  *
- * Errors: RT_REJECTED (rt_last_error is the handler's text), RT_TIMEOUT, RT_NO_UNIT,
- * RT_CONNECTION_LOST, RT_OVERLOADED, RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT, RT_CLOSED,
- * RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread. In a callback
- * it holds up all other callbacks of that peer: a request to a handler of the same peer ends with
- * RT_TIMEOUT there.
+ * Errors: ROLETALK_STATUS_REJECTED (roletalk_last_error is the handler's text), ROLETALK_STATUS_TIMEOUT,
+ * ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED,
+ * ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread. In a callback it
+ * holds up all other callbacks of that peer: a request to a handler of the same peer ends with
+ * ROLETALK_STATUS_TIMEOUT there.
  */
-int32_t rt_destination_request(rt_destination destination,
-                               rt_string event,
-                               rt_data data,
-                               const rt_send_options *options,
-                               rt_answer *answer);
+int32_t roletalk_destination_request(roletalk_destination destination,
+                                     roletalk_string event,
+                                     roletalk_data data,
+                                     const roletalk_send_options *options,
+                                     roletalk_answer *answer);
 
 /**
  * Asks, without waiting: `handler` is called with the answer, once. `options` may be NULL. `operation`,
  * which may be NULL, is set to a handle to cancel it with; the caller frees it with
- * rt_operation_free. `handler.drop` is called after that, or when this fails. A request for which there is
- * no room in the unit's queue is kept until there is.
+ * roletalk_operation_free. `handler.drop` is called after that, or when this fails. A request for which
+ * there is no room in the unit's queue is kept until there is.
  *
- * Errors: RT_NO_UNIT, RT_CONNECTION_LOST, RT_OVERLOADED when too many requests wait for answers, or for room
- * (`queue_per_peer` bounds the bytes of these), RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT,
- * RT_CLOSED, RT_INVALID_HANDLE: then there is no call. By callback: RT_REJECTED, RT_TIMEOUT,
- * RT_CONNECTION_LOST, RT_CANCELED. Any thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED when too
+ * many requests wait for answers, or for room (`queue_per_peer` bounds the bytes of these),
+ * ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED: then there is no call. By
+ * callback: ROLETALK_STATUS_REJECTED, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_CONNECTION_LOST,
+ * ROLETALK_STATUS_CANCELED. Any thread, also inside callbacks.
  */
-int32_t rt_destination_request_async(rt_destination destination,
-                                     rt_string event,
-                                     rt_data data,
-                                     const rt_send_options *options,
-                                     rt_reply_handler handler,
-                                     rt_operation *operation);
+int32_t roletalk_destination_request_async(roletalk_destination destination,
+                                           roletalk_string event,
+                                           roletalk_data data,
+                                           const roletalk_send_options *options,
+                                           roletalk_reply_handler handler,
+                                           roletalk_operation *operation);
 
 /**
  * Shows an answer. `reply->struct_size` must be set. The pointers are valid until the answer is
- * freed; `reply->unit` is none: see rt_answer_unit.
+ * freed; `reply->unit` is none: see roletalk_answer_unit.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_answer_view(rt_answer answer, rt_reply *reply);
+int32_t roletalk_answer_view(roletalk_answer answer, roletalk_reply *reply);
 
 /**
- * The unit that answered. The caller frees it with rt_unit_free.
+ * The unit that answered. The caller frees it with roletalk_unit_free.
  *
- * Errors: RT_NO_UNIT when it is not known, RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also
- * inside callbacks.
+ * Errors: ROLETALK_STATUS_NO_UNIT when it is not known. Any thread, also inside callbacks.
  */
-int32_t rt_answer_unit(rt_answer answer, rt_unit *unit);
+int32_t roletalk_answer_unit(roletalk_answer answer, roletalk_unit *unit);
 
 /**
  * Frees an answer; pointers into it end.
  *
- * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_answer_free(rt_answer answer);
+int32_t roletalk_answer_free(roletalk_answer answer);
 
 /**
- * Asks every unit that serves the role. `options` may be NULL; `options->timeout_ms` limits each
- * answer. Take the answers with rt_survey_next; the caller frees the survey with rt_survey_free. Nothing
- * is sent before the first rt_survey_next.
+ * Asks every unit that serves the role. `options` may be NULL; `options->timeout_ms` limits each answer.
+ * Take the answers with roletalk_survey_next; the caller ends the survey with roletalk_survey_close.
+ * Nothing is sent before the first roletalk_survey_next.
  *
- * Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
  */
-int32_t rt_destination_survey(rt_destination destination,
-                              rt_string event,
-                              rt_data data,
-                              const rt_send_options *options,
-                              rt_survey *survey);
+int32_t roletalk_destination_survey(roletalk_destination destination,
+                                    roletalk_string event,
+                                    roletalk_data data,
+                                    const roletalk_send_options *options,
+                                    roletalk_survey *survey);
 
 /**
  * Waits for the next answer: for `timeout_ms` milliseconds, without a limit if that is negative, not at
- * all if it is 0. The caller frees the answer with rt_answer_free; its status says whether that unit
- * gave one, rt_answer_unit which it was.
+ * all if it is 0. The caller frees the answer with roletalk_answer_free; its status says whether that unit
+ * gave one, roletalk_answer_unit which it was.
  *
- * Errors: RT_END when every unit has been heard, RT_TIMEOUT, RT_WOULD_BLOCK, RT_INVALID_ARGUMENT,
- * RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. One thread at a time:
- * RT_INVALID_ARGUMENT for others.
+ * Errors: ROLETALK_STATUS_END when every unit has been heard, ROLETALK_STATUS_TIMEOUT,
+ * ROLETALK_STATUS_WOULD_BLOCK. One thread at a time, ROLETALK_STATUS_INVALID_ARGUMENT for others; in
+ * callbacks as every call that waits.
  */
-int32_t rt_survey_next(rt_survey survey,
-                       int64_t timeout_ms,
-                       rt_answer *answer);
+int32_t roletalk_survey_next(roletalk_survey survey,
+                             int64_t timeout_ms,
+                             roletalk_answer *answer);
 
 /**
- * Frees a survey, and gives up waiting for further answers.
+ * Ends a survey, waiting for further answers included, and its handle.
  *
- * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_survey_free(rt_survey survey);
+int32_t roletalk_survey_close(roletalk_survey survey);
 
 /**
  * Asks every unit that serves the role, without waiting: `handler` is called for each with its answer
@@ -1509,81 +1525,82 @@ int32_t rt_survey_free(rt_survey survey);
  * called after the last one, or when this fails. `options` and `operation` may be NULL;
  * when the operation is canceled there are no more calls.
  *
- * Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
  */
-int32_t rt_destination_survey_async(rt_destination destination,
-                                    rt_string event,
-                                    rt_data data,
-                                    const rt_send_options *options,
-                                    rt_reply_handler handler,
-                                    rt_operation *operation);
+int32_t roletalk_destination_survey_async(roletalk_destination destination,
+                                          roletalk_string event,
+                                          roletalk_data data,
+                                          const roletalk_send_options *options,
+                                          roletalk_reply_handler handler,
+                                          roletalk_operation *operation);
 
 /**
  * Asks for a stream to read, and waits until it is accepted. `options` may be NULL;
- * `options->timeout_ms` limits the wait. The caller closes the stream with rt_readable_close.
+ * `options->timeout_ms` limits the wait. The caller closes the stream with roletalk_readable_close.
  * `answer`, which may be NULL, is set to what the other side has said; the caller frees it with
- * rt_answer_free.
+ * roletalk_answer_free.
  *
- * Errors: those of rt_destination_request; RT_REJECTED when it is refused, RT_OVERLOADED also when too
- * many streams are open. Any thread; in a callback as rt_destination_request.
+ * Errors: those of roletalk_destination_request; ROLETALK_STATUS_REJECTED when it is refused,
+ * ROLETALK_STATUS_OVERLOADED also when too many streams are open. Any thread; in a callback as
+ * roletalk_destination_request.
  */
-int32_t rt_destination_readable(rt_destination destination,
-                                rt_string event,
-                                rt_data data,
-                                const rt_send_options *options,
-                                rt_readable *stream,
-                                rt_answer *answer);
+int32_t roletalk_destination_readable(roletalk_destination destination,
+                                      roletalk_string event,
+                                      roletalk_data data,
+                                      const roletalk_send_options *options,
+                                      roletalk_readable *stream,
+                                      roletalk_answer *answer);
 
 /**
- * Asks for a stream to write, and waits until it is accepted, as rt_destination_readable. The caller
- * finishes it with rt_writable_finish and closes it with rt_writable_close.
+ * Asks for a stream to write, and waits until it is accepted, as roletalk_destination_readable. The caller
+ * finishes it with roletalk_writable_finish and closes it with roletalk_writable_close.
  *
- * Errors, threads and callbacks as rt_destination_readable.
+ * Errors, threads and callbacks as roletalk_destination_readable.
  */
-int32_t rt_destination_writable(rt_destination destination,
-                                rt_string event,
-                                rt_data data,
-                                const rt_send_options *options,
-                                rt_writable *stream,
-                                rt_answer *answer);
+int32_t roletalk_destination_writable(roletalk_destination destination,
+                                      roletalk_string event,
+                                      roletalk_data data,
+                                      const roletalk_send_options *options,
+                                      roletalk_writable *stream,
+                                      roletalk_answer *answer);
 
 /**
  * Asks for a stream to read, without waiting: `handler` is called once. `options` and `operation` may
  * be NULL. `handler.drop` is called after that, or when this fails.
  *
- * Errors: those of rt_destination_request_async. Any thread, also inside callbacks.
+ * Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
  */
-int32_t rt_destination_readable_async(rt_destination destination,
-                                      rt_string event,
-                                      rt_data data,
-                                      const rt_send_options *options,
-                                      rt_readable_handler handler,
-                                      rt_operation *operation);
+int32_t roletalk_destination_readable_async(roletalk_destination destination,
+                                            roletalk_string event,
+                                            roletalk_data data,
+                                            const roletalk_send_options *options,
+                                            roletalk_readable_handler handler,
+                                            roletalk_operation *operation);
 
 /**
  * Asks for a stream to write, without waiting: `handler` is called once. `options` and `operation` may
  * be NULL. `handler.drop` is called after that, or when this fails.
  *
- * Errors: those of rt_destination_request_async. Any thread, also inside callbacks.
+ * Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
  */
-int32_t rt_destination_writable_async(rt_destination destination,
-                                      rt_string event,
-                                      rt_data data,
-                                      const rt_send_options *options,
-                                      rt_writable_handler handler,
-                                      rt_operation *operation);
+int32_t roletalk_destination_writable_async(roletalk_destination destination,
+                                            roletalk_string event,
+                                            roletalk_data data,
+                                            const roletalk_send_options *options,
+                                            roletalk_writable_handler handler,
+                                            roletalk_operation *operation);
 
 /**
  * Subscribes to what happens from now on. `operation`, which may be NULL, is set to a handle to cancel
- * the subscription with; the caller frees it with rt_operation_free. `handler.drop` is called when the
+ * the subscription with; the caller frees it with roletalk_operation_free. `handler.drop` is called when the
  * subscription is canceled or the peer closed, or when this fails. A subscriber that lags
- * more than a thousand events behind misses the oldest, and is told by RT_EVENT_MISSED.
+ * more than a thousand events behind misses the oldest, and is told by ROLETALK_EVENT_MISSED.
  *
- * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_peer_on_event(rt_peer peer,
-                         rt_event_handler handler,
-                         rt_operation *operation);
+int32_t roletalk_peer_on_event(roletalk_peer peer,
+                               roletalk_event_handler handler,
+                               roletalk_operation *operation);
 
 /**
  * Answers a request with a payload, which is copied. Ends the context. For a message it says that it
@@ -1592,563 +1609,579 @@ int32_t rt_peer_on_event(rt_peer peer,
  * When the unit has no room for the answer, the library keeps it until there is. Inside an outcome
  * handler it replaces the outcome.
  *
- * Errors: RT_DATA, RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread,
+ * Errors: ROLETALK_STATUS_DATA, ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread,
  * also inside callbacks, for deferred contexts; inside the handler for others.
  */
-int32_t rt_context_respond(rt_context context,
-                           rt_data data);
+int32_t roletalk_context_respond(roletalk_context context,
+                                 roletalk_data data);
 
 /**
  * Rejects a request or a stream with a text for the requester. Ends the context. A message that is
- * rejected, and a stream that was accepted before, is reported by RT_EVENT_HANDLER_FAILED.
+ * rejected, and a stream that was accepted before, is reported by ROLETALK_EVENT_HANDLER_FAILED.
  *
- * Errors: RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread, also inside
- * callbacks, for deferred contexts; inside the handler for others.
+ * Errors: ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread, also inside callbacks,
+ * for deferred contexts; inside the handler for others.
  */
-int32_t rt_context_reject(rt_context context, rt_string reason);
+int32_t roletalk_context_reject(roletalk_context context,
+                                roletalk_string reason);
 
 /**
  * Accepts a stream that this peer reads, with a payload for the requester. Ends the context; the
- * stream belongs to the caller, who closes it with rt_readable_close.
+ * stream belongs to the caller, who closes it with roletalk_readable_close.
  *
- * Errors: RT_INVALID_ARGUMENT when the context is not of RT_READABLE, RT_DATA: the context is as
- * before. RT_CONNECTION_LOST when the requester is gone, RT_OVERLOADED when too many streams are open:
- * the context has ended. RT_INVALID_HANDLE. Any thread, also inside callbacks, for deferred contexts;
- * inside the handler for others.
+ * Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the context is not of ROLETALK_KIND_READABLE,
+ * ROLETALK_STATUS_DATA: the context is as before. ROLETALK_STATUS_CONNECTION_LOST when the requester is
+ * gone, ROLETALK_STATUS_OVERLOADED when too many streams are open: the context has ended. Any thread,
+ * also inside callbacks, for deferred contexts; inside the handler for others.
  */
-int32_t rt_context_accept_readable(rt_context context,
-                                   rt_data data,
-                                   rt_readable *stream);
+int32_t roletalk_context_accept_readable(roletalk_context context,
+                                         roletalk_data data,
+                                         roletalk_readable *stream);
 
 /**
  * Accepts a stream that this peer writes, with a payload for the requester. Ends the context; the
- * stream belongs to the caller, who finishes it with rt_writable_finish and closes it with
- * rt_writable_close.
+ * stream belongs to the caller, who finishes it with roletalk_writable_finish and closes it with
+ * roletalk_writable_close.
  *
- * Errors, threads and callbacks as rt_context_accept_readable, for RT_WRITABLE.
+ * Errors, threads and callbacks as roletalk_context_accept_readable, for ROLETALK_KIND_WRITABLE.
  */
-int32_t rt_context_accept_writable(rt_context context, rt_data data, rt_writable *stream);
+int32_t roletalk_context_accept_writable(roletalk_context context,
+                                         roletalk_data data,
+                                         roletalk_writable *stream);
 
 /**
  * Keeps what came beyond the handler's return, to be answered later from any thread. `context` ends;
  * `deferred` belongs to the caller and is valid until it is answered, also when the peer has closed
  * meanwhile. Until then it counts as a running handler.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Inside the handler or middleware.
+ * Inside the handler or middleware.
  */
-int32_t rt_context_defer(rt_context context,
-                         rt_context *deferred);
+int32_t roletalk_context_defer(roletalk_context context,
+                               roletalk_context *deferred);
 
 /**
  * Shows a deferred context again, as its handler saw it. `incoming->struct_size` must be set. The
- * pointers are valid until the context is answered; `incoming->unit` is none: see rt_context_unit.
+ * pointers are valid until the context is answered; `incoming->unit` is none: see roletalk_context_unit.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_context_view(rt_context context, rt_incoming *incoming);
+int32_t roletalk_context_view(roletalk_context context,
+                              roletalk_incoming *incoming);
 
 /**
- * The unit that sent it. The caller frees it with rt_unit_free.
+ * The unit that sent it. The caller frees it with roletalk_unit_free.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks, for deferred
- * contexts; inside the handler for others.
+ * Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
  */
-int32_t rt_context_unit(rt_context context, rt_unit *unit);
+int32_t roletalk_context_unit(roletalk_context context, roletalk_unit *unit);
 
 /**
  * Passes what middleware has deferred on to the next middleware or the handler. Ends the context.
  *
- * Errors: RT_INVALID_HANDLE; RT_INVALID_ARGUMENT for a context that is not deferred: returning from
- * the middleware passes that on. Any thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a context that is not deferred: returning from the
+ * middleware passes that on. Any thread, also inside callbacks.
  */
-int32_t rt_context_next(rt_context context);
+int32_t roletalk_context_next(roletalk_context context);
 
 /**
  * Replaces the payload, for middleware that changes it before the handler sees it. Pointers into the
  * payload before are valid until the callback returns; in a deferred context they end.
  *
- * Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks, for
- * deferred contexts; inside the middleware for others.
+ * Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks, for deferred contexts; inside the
+ * middleware for others.
  */
-int32_t rt_context_set_data(rt_context context,
-                            rt_data data);
+int32_t roletalk_context_set_data(roletalk_context context,
+                                  roletalk_data data);
 
 /**
  * For middleware: calls `handler` with the outcome, before the requester gets it. Several are called
  * in the reverse order of their middleware. `drop` is called also when this fails.
  *
- * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks, for deferred
- * contexts; inside the middleware for others.
+ * Any thread, also inside callbacks, for deferred contexts; inside the middleware for others.
  */
-int32_t rt_context_on_outcome(rt_context context,
-                              rt_outcome_handler handler);
+int32_t roletalk_context_on_outcome(roletalk_context context,
+                                    roletalk_outcome_handler handler);
 
 /**
- * Lets `handler` have the diagnostics of all peers up to `level`, RT_LOG_ERROR to RT_LOG_TRACE, in the
- * place of the handler before, whose `drop` is called before this returns (or, inside its own call,
- * after that). RT_LOG_OFF or a NULL function logs no more and ends the thread. Keys and proofs never
- * appear.
+ * Lets `handler` have the diagnostics of all peers up to `level`, ROLETALK_LOG_ERROR to
+ * ROLETALK_LOG_TRACE, in the place of the handler before, whose `drop` is called before this returns
+ * (or, inside its own call, after that). ROLETALK_LOG_OFF or a NULL function logs no more and ends the
+ * thread. Keys and proofs never appear.
  *
- * Errors: RT_INVALID_ARGUMENT for other levels, RT_IO. Any thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other levels, ROLETALK_STATUS_IO. Any thread, also inside
+ * callbacks.
  */
-int32_t rt_log(int32_t level,
-               rt_log_handler handler);
+int32_t roletalk_log(int32_t level,
+                     roletalk_log_handler handler);
 
 /**
- * Cancels an operation: its callback is called with RT_CANCELED soon; a subscription is called no
- * more. The other side is not told.
+ * Cancels an operation: its callback is called with ROLETALK_STATUS_CANCELED soon; a subscription is
+ * called no more. The other side is not told.
  *
- * Errors: RT_INVALID_HANDLE; RT_END when it has ended already, also while its callback is running. Any
- * thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_END when it has ended already, also while its callback is running. Any thread,
+ * also inside callbacks.
  */
-int32_t rt_operation_cancel(rt_operation operation);
+int32_t roletalk_operation_cancel(roletalk_operation operation);
 
 /**
  * Frees the handle. The operation goes on, and calls back.
  *
- * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_operation_free(rt_operation operation);
+int32_t roletalk_operation_free(roletalk_operation operation);
 
 /**
- * Makes a peer and starts its threads. `options` may be NULL. The caller closes it with rt_peer_close.
+ * Makes a peer and starts its threads. `options` may be NULL. The caller closes it with roletalk_peer_close.
  * Works in the child of a fork, too: all handles of the parent's are invalid there.
  *
- * Errors: RT_INVALID_ARGUMENT, RT_IO, RT_TLS. Any thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_IO, ROLETALK_STATUS_TLS. Any thread, also inside callbacks.
  */
-int32_t rt_peer_new(const rt_peer_options *options,
-                    rt_peer *peer);
+int32_t roletalk_peer_new(const roletalk_peer_options *options,
+                          roletalk_peer *peer);
 
 /**
- * Closes all connections with code 4000, stops listening and dialing, and ends the peer's threads.
- * When it returns, all callbacks have returned, operations under way have called back (with RT_CLOSED,
- * RT_CONNECTION_LOST or RT_CANCELED), and every `drop` was called (where middleware has deferred
- * contexts, that of what comes behind it follows when they are answered). That takes two seconds at
- * most if the other side does not answer, besides the time that callbacks take.
+ * Closes all connections with code 4000, stops listening and dialing, and ends the peer's threads. When
+ * it returns, all callbacks have returned, operations under way have called back (with
+ * ROLETALK_STATUS_CLOSED, ROLETALK_STATUS_CONNECTION_LOST or ROLETALK_STATUS_CANCELED), and every `drop`
+ * was called (where middleware has deferred contexts, that of what comes behind it follows when they are
+ * answered). That takes two seconds at most if the other side does not answer, besides the time that
+ * callbacks take.
  *
  * Inside a callback, of whichever peer, it does not wait: the rest happens when the callback has
  * returned. The peer's roles, destinations and listeners end with it; units, streams, answers and
- * deferred contexts are the caller's, and are still to be freed.
+ * deferred contexts are the caller's still.
  *
- * Errors: RT_INVALID_HANDLE. Any thread.
+ * Any thread.
  */
-int32_t rt_peer_close(rt_peer peer);
+int32_t roletalk_peer_close(roletalk_peer peer);
 
 /**
  * Stops offering roles, lets running requests and streams finish within `timeout_ms`, then closes as
- * rt_peer_close. `finished`, which may be NULL, is set to 1 when everything had finished, else to 0.
+ * roletalk_peer_close. `finished`, which may be NULL, is set to 1 when everything had finished, else to 0.
  * The peer's roles and destinations stay usable until then; `peer` itself ends at once.
  *
  * Inside a callback it does not wait and sets `finished` to 0.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread.
+ * Any thread.
  */
-int32_t rt_peer_drain(rt_peer peer,
-                      uint64_t timeout_ms,
-                      int32_t *finished);
+int32_t roletalk_peer_drain(roletalk_peer peer,
+                            uint64_t timeout_ms,
+                            int32_t *finished);
 
 /**
  * Copies the peer's id, 32 hexadecimal digits, to `buffer`, without a zero at the end, and its length
  * to `len`, which may be NULL.
  *
- * Errors: RT_TOO_LARGE when the buffer is too small (`len` is set), RT_INVALID_HANDLE,
- * RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
+ * callbacks.
  */
-int32_t rt_peer_id(rt_peer peer,
-                   char *buffer,
-                   size_t capacity,
-                   size_t *len);
+int32_t roletalk_peer_id(roletalk_peer peer,
+                         char *buffer,
+                         size_t capacity,
+                         size_t *len);
 
 /**
  * Sets a tag. Units that connect from now on see it.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_peer_set_tag(rt_peer peer, rt_string key, rt_string value);
+int32_t roletalk_peer_set_tag(roletalk_peer peer, roletalk_string key, roletalk_string value);
 
 /**
  * Adds a preshared key, or replaces the one with this id. From the first one on, only peers that share
  * a key get in. Connections that are up stay.
  *
- * Errors: RT_INVALID_ARGUMENT when the id or the key is empty or longer than 1 024 bytes;
- * RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the id or the key is empty or longer than 1 024 bytes.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_peer_add_key(rt_peer peer,
-                        rt_string id,
-                        rt_string key);
+int32_t roletalk_peer_add_key(roletalk_peer peer,
+                              roletalk_string id,
+                              roletalk_string key);
 
 /**
  * Removes a preshared key. Connections that are up stay. Without any key everyone gets in.
  *
- * Errors: RT_INVALID_ARGUMENT when there is none with this id; RT_INVALID_HANDLE. Any thread, also
- * inside callbacks.
+ * Errors: ROLETALK_STATUS_INVALID_ARGUMENT when there is none with this id. Any thread, also inside
+ * callbacks.
  */
-int32_t rt_peer_remove_key(rt_peer peer, rt_string id);
+int32_t roletalk_peer_remove_key(roletalk_peer peer, roletalk_string id);
 
 /**
  * The role of this name, added if it is new: offered at once, or, when `disabled` is not 0, after
- * rt_role_enable. The same name gives the same handle, which belongs to the peer.
+ * roletalk_role_enable. The same name gives the same handle, which belongs to the peer.
  *
- * Errors: RT_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes, RT_CLOSED,
- * RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
+ * ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
  */
-int32_t rt_peer_role(rt_peer peer, rt_string name, int32_t disabled, rt_role *role);
+int32_t roletalk_peer_role(roletalk_peer peer,
+                           roletalk_string name,
+                           int32_t disabled,
+                           roletalk_role *role);
 
 /**
  * The destination of this name, added if it is new. The same name gives the same handle, which belongs
  * to the peer.
  *
- * Errors: RT_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes, RT_CLOSED,
- * RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
+ * ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
  */
-int32_t rt_peer_destination(rt_peer peer,
-                            rt_string role,
-                            rt_destination *destination);
+int32_t roletalk_peer_destination(roletalk_peer peer,
+                                  roletalk_string role,
+                                  roletalk_destination *destination);
 
 /**
  * Calls `visitor` for each connected unit, before this returns.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_peer_each_unit(rt_peer peer, rt_unit_visitor visitor, void *user_data);
+int32_t roletalk_peer_each_unit(roletalk_peer peer, roletalk_unit_visitor visitor, void *user_data);
 
 /**
  * Adds middleware for all that any role handles; it comes before that of the roles. See
- * rt_role_layer.
+ * roletalk_role_layer.
  *
- * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_peer_layer(rt_peer peer, rt_incoming_handler layer);
+int32_t roletalk_peer_layer(roletalk_peer peer, roletalk_incoming_handler layer);
 
 /**
  * Listens on an address, such as `127.0.0.1:9000`; port 0 takes a free one. `options` may be NULL.
  * `listener` may be NULL: it belongs to the peer in any case.
  *
- * Errors: RT_IO when the address cannot be listened on, RT_TLS, RT_INVALID_ARGUMENT, RT_CLOSED,
- * RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; waits for a
- * name lookup if the address has a name, as the introduction says.
+ * Errors: ROLETALK_STATUS_IO when the address cannot be listened on, ROLETALK_STATUS_TLS,
+ * ROLETALK_STATUS_CLOSED. Any thread; for an address that has a name, in
+ * callbacks as every call that waits.
  */
-int32_t rt_peer_listen(rt_peer peer,
-                       rt_string address,
-                       const rt_listen_options *options,
-                       rt_listener *listener);
+int32_t roletalk_peer_listen(roletalk_peer peer,
+                             roletalk_string address,
+                             const roletalk_listen_options *options,
+                             roletalk_listener *listener);
 
 /**
  * Copies the address that a peer on the same machine can connect to, such as `ws://127.0.0.1:9000`,
  * to `buffer`, without a zero at the end, and its length to `len`, which may be NULL.
  *
- * Errors: RT_TOO_LARGE when the buffer is too small (`len` is set), RT_INVALID_HANDLE,
- * RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
+ * callbacks.
  */
-int32_t rt_listener_url(rt_listener listener, char *buffer, size_t capacity, size_t *len);
+int32_t roletalk_listener_url(roletalk_listener listener,
+                              char *buffer,
+                              size_t capacity,
+                              size_t *len);
 
 /**
- * Stops listening, and frees the handle. Connections that were accepted stay.
+ * Stops listening, and ends the handle. Connections that were accepted stay.
  *
- * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_listener_close(rt_listener listener);
+int32_t roletalk_listener_close(roletalk_listener listener);
 
 /**
  * Serves a TCP connection that the program's own server has accepted. Its first bytes are an HTTP
  * upgrade, or, when `upgraded` is not 0, the upgrade was done already. The library owns `fd` from here
- * on, unless this fails with RT_INVALID_ARGUMENT or RT_INVALID_HANDLE.
+ * on, unless this fails with ROLETALK_STATUS_INVALID_ARGUMENT or ROLETALK_STATUS_INVALID_HANDLE.
  *
- * Errors: RT_INVALID_ARGUMENT when `fd` is not a connected stream socket, RT_IO, RT_INVALID_HANDLE. Any
- * thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_INVALID_ARGUMENT when `fd` is not a connected stream socket,
+ * ROLETALK_STATUS_IO. Any thread, also inside callbacks.
  */
-int32_t rt_peer_accept_fd(rt_peer peer,
-                          int32_t fd,
-                          int32_t upgraded);
+int32_t roletalk_peer_accept_fd(roletalk_peer peer,
+                                int32_t fd,
+                                int32_t upgraded);
 
 /**
  * Connects to a `ws://` or `wss://` address, and again whenever the connection is lost, until
- * rt_peer_disconnect. Waits for the first outcome; after a failure the address is tried further,
+ * roletalk_peer_disconnect. Waits for the first outcome; after a failure the address is tried further,
  * unless it is to be connected once. `options` may be NULL. `unit`, which may be NULL, is set to the
- * unit that answered; the caller frees it with rt_unit_free.
+ * unit that answered; the caller frees it with roletalk_unit_free.
  *
- * Errors: RT_INVALID_ARGUMENT, RT_CONNECT_FAILED, RT_AUTH_REFUSED, RT_TLS, RT_CLOSED,
- * RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; waits, as the
- * introduction says.
+ * Errors: ROLETALK_STATUS_CONNECT_FAILED, ROLETALK_STATUS_AUTH_REFUSED, ROLETALK_STATUS_TLS,
+ * ROLETALK_STATUS_CLOSED. Any thread; in callbacks as every call that waits.
  */
-int32_t rt_peer_connect(rt_peer peer,
-                        rt_string address,
-                        const rt_connect_options *options,
-                        rt_unit *unit);
+int32_t roletalk_peer_connect(roletalk_peer peer,
+                              roletalk_string address,
+                              const roletalk_connect_options *options,
+                              roletalk_unit *unit);
 
 /**
- * As rt_peer_connect, without waiting: `handler` is called with the first outcome, and with the unit
+ * As roletalk_peer_connect, without waiting: `handler` is called with the first outcome, and with the unit
  * if it connected. `operation` may be NULL; canceling it does not end the dialing. `handler.drop` is
  * called after that, or when this fails.
  *
- * Errors: RT_INVALID_ARGUMENT, RT_TLS, RT_CLOSED, RT_INVALID_HANDLE; others by callback. Any thread,
- * also inside callbacks.
+ * Errors: ROLETALK_STATUS_TLS, ROLETALK_STATUS_CLOSED; others by callback. Any thread, also inside
+ * callbacks.
  */
-int32_t rt_peer_connect_async(rt_peer peer,
-                              rt_string address,
-                              const rt_connect_options *options,
-                              rt_reply_handler handler,
-                              rt_operation *operation);
+int32_t roletalk_peer_connect_async(roletalk_peer peer,
+                                    roletalk_string address,
+                                    const roletalk_connect_options *options,
+                                    roletalk_reply_handler handler,
+                                    roletalk_operation *operation);
 
 /**
- * Stops dialing an address. A connection that is up stays; close its unit to end it.
+ * Stops dialing an address. A connection that is up stays: roletalk_unit_disconnect ends it.
  *
- * Errors: RT_INVALID_ARGUMENT when the address is not dialed, RT_INVALID_HANDLE. Any thread, also
- * inside callbacks.
+ * Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the address is not dialed. Any thread, also inside
+ * callbacks.
  */
-int32_t rt_peer_disconnect(rt_peer peer, rt_string address);
+int32_t roletalk_peer_disconnect(roletalk_peer peer, roletalk_string address);
 
 /**
  * Counters. `stats->struct_size` must be set.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_peer_get_stats(rt_peer peer, rt_peer_stats *stats);
+int32_t roletalk_peer_get_stats(roletalk_peer peer, roletalk_peer_stats *stats);
 
 /**
- * For RT_CALLBACKS_POLL: a file descriptor that is readable while callbacks wait for rt_poll. The
- * library owns it; it is valid until the peer is closed.
+ * For ROLETALK_CALLBACKS_POLL: a file descriptor that is readable while callbacks wait for
+ * roletalk_peer_poll. The library owns it; it is valid until the peer is closed.
  *
- * Errors: RT_INVALID_ARGUMENT for other peers, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other peers. Any thread, also inside callbacks.
  */
-int32_t rt_fd(rt_peer peer,
-              int32_t *fd);
+int32_t roletalk_peer_fd(roletalk_peer peer, int32_t *fd);
 
 /**
- * For RT_CALLBACKS_POLL: runs the callbacks that wait, on this thread. When none does, waits for up to
+ * For ROLETALK_CALLBACKS_POLL: runs the callbacks that wait, on this thread. When none does, waits for up to
  * `timeout_ms` milliseconds, without a limit if that is negative, not at all if it is 0. `count`, which
  * may be NULL, is set to how many pieces of work were done.
  *
- * Errors: RT_CLOSED when the peer was closed and nothing more will come; RT_INVALID_ARGUMENT for other
- * peers and while another rt_poll of this peer runs; RT_INVALID_HANDLE. Any thread; not inside
- * callbacks of the same peer.
+ * Errors: ROLETALK_STATUS_CLOSED when the peer was closed and nothing more will come;
+ * ROLETALK_STATUS_INVALID_ARGUMENT for other peers and while another roletalk_peer_poll of this peer
+ * runs. Any thread; not inside callbacks of the same peer.
  */
-int32_t rt_poll(rt_peer peer,
-                int64_t timeout_ms,
-                size_t *count);
+int32_t roletalk_peer_poll(roletalk_peer peer,
+                           int64_t timeout_ms,
+                           size_t *count);
 
 /**
- * Sets the handler of one kind of communication for one event, in the place of the one before. `kind`
- * is RT_MESSAGE, RT_REQUEST, RT_READABLE or RT_WRITABLE; `event` may be empty. `handler.drop` is
- * called when the handler is replaced or the peer closed, or when this fails.
+ * Sets the handler of one kind of communication for one event, in the place of the one before. `kind` is
+ * ROLETALK_KIND_MESSAGE, ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE or ROLETALK_KIND_WRITABLE;
+ * `event` may be empty. `handler.drop` is called when the handler is replaced or the peer closed, or
+ * when this fails.
  *
- * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_role_handle(rt_role role,
-                       int32_t kind,
-                       rt_string event,
-                       rt_incoming_handler handler);
+int32_t roletalk_role_handle(roletalk_role role,
+                             int32_t kind,
+                             roletalk_string event,
+                             roletalk_incoming_handler handler);
 
 /**
- * Adds middleware for all that this role handles, behind that of the peer (rt_peer_layer) and that
- * added before. See rt_incoming_handler, rt_context_next, rt_context_set_data, rt_context_on_outcome.
- * `layer.drop` is called when the peer is closed, or when this fails.
+ * Adds middleware for all that this role handles, behind that of the peer (roletalk_peer_layer) and that
+ * added before. See roletalk_incoming_handler, roletalk_context_next, roletalk_context_set_data,
+ * roletalk_context_on_outcome. `layer.drop` is called when the peer is closed, or when this fails.
  *
- * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_role_layer(rt_role role,
-                      rt_incoming_handler layer);
+int32_t roletalk_role_layer(roletalk_role role,
+                            roletalk_incoming_handler layer);
 
 /**
  * Offers the role; units are told.
  *
- * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_role_enable(rt_role role);
+int32_t roletalk_role_enable(roletalk_role role);
 
 /**
  * Offers the role no longer: requests are rejected, messages dropped, units are told. What is running
  * goes on.
  *
- * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_role_disable(rt_role role);
+int32_t roletalk_role_disable(roletalk_role role);
 
 /**
  * Whether the role is offered: 1 or 0.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_role_is_active(rt_role role, int32_t *active);
+int32_t roletalk_role_is_active(roletalk_role role, int32_t *active);
 
 /**
- * The text of the last call on this thread that returned something else than RT_OK. Successful calls
- * leave it as it is. Never fails; empty before the first. Any thread, also inside callbacks. Valid until
- * the next call that fails on this thread, so copy what is to be kept.
+ * The text of the last call on this thread that returned something else than ROLETALK_STATUS_OK.
+ * Successful calls leave it as it is. Never fails; empty before the first. Any thread, also inside
+ * callbacks. Valid until the next call that fails on this thread, so copy what is to be kept.
  */
-rt_string rt_last_error(void);
+roletalk_string roletalk_last_error(void);
 
 /**
  * The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Never fails. Any thread, also
  * inside callbacks. Valid for ever.
  */
-rt_string rt_status_name(int32_t status);
+roletalk_string roletalk_status_name(int32_t status);
 
 /**
  * The version of the library, such as `0.1.0`. Never fails. Any thread, also inside callbacks. Valid for
  * ever.
  */
-rt_string rt_version(void);
+roletalk_string roletalk_version(void);
 
 /**
- * The version of the ABI. A program runs with every library whose ABI version is the RT_ABI_VERSION
+ * The version of the ABI. A program runs with every library whose ABI version is the ROLETALK_ABI_VERSION
  * that it was compiled with. Never fails. Any thread, also inside callbacks.
  */
-uint32_t rt_abi_version(void);
+uint32_t roletalk_abi_version(void);
 
 /**
  * Reads up to `capacity` bytes, at least one: waits for `timeout_ms` milliseconds, without a limit if
- * that is negative, not at all if it is 0. `len` is set to how many bytes were read; 0 with RT_OK is the
- * end. The writer may send more as its bytes are read.
+ * that is negative, not at all if it is 0. `len` is set to how many bytes were read; 0 with
+ * ROLETALK_STATUS_OK is the end. The writer may send more as its bytes are read.
  *
- * Errors: what the writer broke off with, mostly RT_STREAM_CLOSED, and RT_CONNECTION_LOST, each behind
- * the data that had arrived; RT_TIMEOUT, RT_WOULD_BLOCK, RT_INVALID_ARGUMENT, also for a capacity of 0;
- * RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread.
+ * Errors: what the writer broke off with, mostly ROLETALK_STATUS_STREAM_CLOSED, and
+ * ROLETALK_STATUS_CONNECTION_LOST, each behind the data that had arrived; ROLETALK_STATUS_TIMEOUT,
+ * ROLETALK_STATUS_WOULD_BLOCK; ROLETALK_STATUS_INVALID_ARGUMENT also for a capacity of 0. Any thread; in
+ * callbacks as every call that waits.
  */
-int32_t rt_readable_read(rt_readable stream,
-                         void *buffer,
-                         size_t capacity,
-                         int64_t timeout_ms,
-                         size_t *len);
+int32_t roletalk_readable_read(roletalk_readable stream,
+                               void *buffer,
+                               size_t capacity,
+                               int64_t timeout_ms,
+                               size_t *len);
 
 /**
- * Calls `handler` once, as soon as rt_readable_read would not wait: at once if there is something, or
+ * Calls `handler` once, as soon as roletalk_readable_read would not wait: at once if there is something, or
  * the stream has ended. `handler.drop` is called after that, when the peer is closed, or when this
  * fails.
  *
- * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_readable_on_ready(rt_readable stream,
-                             rt_ready_handler handler);
+int32_t roletalk_readable_on_ready(roletalk_readable stream,
+                                   roletalk_ready_handler handler);
 
 /**
- * The unit at the other end. The caller frees it with rt_unit_free.
+ * The unit at the other end. The caller frees it with roletalk_unit_free.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_readable_unit(rt_readable stream, rt_unit *unit);
+int32_t roletalk_readable_unit(roletalk_readable stream, roletalk_unit *unit);
 
 /**
- * Breaks off with a reason for the writer, and frees the handle.
+ * Breaks off with a reason for the writer, and ends the handle.
  *
- * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_readable_abort(rt_readable stream, rt_string reason);
+int32_t roletalk_readable_abort(roletalk_readable stream, roletalk_string reason);
 
 /**
- * Closes the reading end, and frees the handle. A writer that has not come to its end is told; one that
- * waits in rt_writable_finish is told that all was read, if it was. Reads that wait on other threads end
- * with RT_STREAM_CLOSED.
+ * Closes the reading end, and ends the handle. A writer that has not come to its end is told; one that
+ * waits in roletalk_writable_finish is told that all was read, if it was. Reads that wait on other
+ * threads end with ROLETALK_STATUS_STREAM_CLOSED.
  *
- * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_readable_close(rt_readable stream);
+int32_t roletalk_readable_close(roletalk_readable stream);
 
 /**
  * Writes bytes, which are copied: waits for `timeout_ms` milliseconds until the other side and the
  * connection have taken them, without a limit if that is negative, not at all if it is 0. `written` is
- * set to how many bytes were taken, which on RT_OK are all of them, unless the time was over before: then
- * at least one. It may be NULL only when the time has no limit.
+ * set to how many bytes were taken, which on ROLETALK_STATUS_OK are all of them, unless the time was
+ * over before: then at least one. It may be NULL only when the time has no limit.
  *
- * Errors: RT_STREAM_CLOSED when the reader has broken off or the stream was finished,
- * RT_CONNECTION_LOST, RT_TIMEOUT, RT_WOULD_BLOCK, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE,
- * RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; the bytes of several writes at the
- * same time may mix.
+ * Errors: ROLETALK_STATUS_STREAM_CLOSED when the reader has broken off or the stream was finished,
+ * ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK. Any thread; the
+ * bytes of several writes at the same time may mix. In callbacks as every call that waits.
  */
-int32_t rt_writable_write(rt_writable stream,
-                          const void *bytes,
-                          size_t len,
-                          int64_t timeout_ms,
-                          size_t *written);
+int32_t roletalk_writable_write(roletalk_writable stream,
+                                const void *bytes,
+                                size_t len,
+                                int64_t timeout_ms,
+                                size_t *written);
 
 /**
  * Calls `handler` once, as soon as the stream may go on: at once, unless the last write or finish did not
  * get through. It may be early: try again then. `handler.drop` is called after that, when the peer is
  * closed, or when this fails.
  *
- * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_writable_on_ready(rt_writable stream,
-                             rt_ready_handler handler);
+int32_t roletalk_writable_on_ready(roletalk_writable stream,
+                                   roletalk_ready_handler handler);
 
 /**
- * The unit at the other end. The caller frees it with rt_unit_free.
+ * The unit at the other end. The caller frees it with roletalk_unit_free.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_writable_unit(rt_writable stream, rt_unit *unit);
+int32_t roletalk_writable_unit(roletalk_writable stream, roletalk_unit *unit);
 
 /**
  * Ends the stream, and waits for `timeout_ms` milliseconds until the reader has read everything and
  * closed its end, without a limit if that is negative, not at all if it is 0. With peers of other
- * implementations it waits only until the end was queued. After RT_TIMEOUT and RT_WOULD_BLOCK the stream
- * has ended all the same: call it again to wait on. The handle is still to be closed.
+ * implementations it waits only until the end was queued. After ROLETALK_STATUS_TIMEOUT and
+ * ROLETALK_STATUS_WOULD_BLOCK the stream has ended all the same: call it again to wait on. The handle is
+ * still to be closed.
  *
- * Errors: RT_STREAM_CLOSED when the reader has broken off, RT_CONNECTION_LOST, RT_TIMEOUT,
- * RT_WOULD_BLOCK, RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread.
+ * Errors: ROLETALK_STATUS_STREAM_CLOSED when the reader has broken off, ROLETALK_STATUS_CONNECTION_LOST,
+ * ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK. Any thread; in callbacks as every call that waits.
  */
-int32_t rt_writable_finish(rt_writable stream,
-                           int64_t timeout_ms);
+int32_t roletalk_writable_finish(roletalk_writable stream,
+                                 int64_t timeout_ms);
 
 /**
- * Breaks off with a reason for the reader, and frees the handle.
+ * Breaks off with a reason for the reader, and ends the handle.
  *
- * Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_writable_abort(rt_writable stream, rt_string reason);
+int32_t roletalk_writable_abort(roletalk_writable stream, roletalk_string reason);
 
 /**
- * Closes the writing end, and frees the handle. Without a successful rt_writable_finish before, the
- * reader is told that it broke off. Writes that wait on other threads end with RT_STREAM_CLOSED.
+ * Closes the writing end, and ends the handle. Without a successful roletalk_writable_finish before,
+ * the reader is told that it broke off. Writes that wait on other threads end with
+ * ROLETALK_STATUS_STREAM_CLOSED.
  *
- * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_writable_close(rt_writable stream);
+int32_t roletalk_writable_close(roletalk_writable stream);
 
 /**
- * Another handle of the same unit, to be freed with rt_unit_free.
+ * Another handle of the same unit, to be freed with roletalk_unit_free.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_unit_clone(rt_unit unit, rt_unit *clone);
+int32_t roletalk_unit_clone(roletalk_unit unit, roletalk_unit *clone);
 
 /**
  * Frees a handle. The unit stays connected.
  *
- * Errors: RT_INVALID_HANDLE; RT_INVALID_ARGUMENT for a handle that a callback borrows. Any thread, also
- * inside callbacks.
+ * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a handle that a callback borrows. Any thread, also inside
+ * callbacks.
  */
-int32_t rt_unit_free(rt_unit unit);
+int32_t roletalk_unit_free(roletalk_unit unit);
 
 /**
  * Copies the remote peer's id, unique for its lifetime, to `buffer`, without a zero at the end, and
  * its length to `len`, which may be NULL.
  *
- * Errors: RT_TOO_LARGE when the buffer is too small (`len` is set), RT_INVALID_HANDLE,
- * RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
+ * callbacks.
  */
-int32_t rt_unit_id(rt_unit unit, char *buffer, size_t capacity, size_t *len);
+int32_t roletalk_unit_id(roletalk_unit unit,
+                         char *buffer,
+                         size_t capacity,
+                         size_t *len);
 
 /**
- * Copies the remote peer's name as rt_unit_id does its id; it may be empty.
+ * Copies the remote peer's name as roletalk_unit_id does its id; it may be empty.
  *
- * Errors, threads and callbacks as rt_unit_id.
+ * Errors, threads and callbacks as roletalk_unit_id.
  */
-int32_t rt_unit_name(rt_unit unit, char *buffer, size_t capacity, size_t *len);
+int32_t roletalk_unit_name(roletalk_unit unit, char *buffer, size_t capacity, size_t *len);
 
 /**
  * Calls `visitor` once, before this returns, with all that is known of the unit.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_unit_describe(rt_unit unit, rt_unit_info_visitor visitor, void *user_data);
+int32_t roletalk_unit_describe(roletalk_unit unit,
+                               roletalk_unit_info_visitor visitor,
+                               void *user_data);
 
 /**
  * Whether a connection is open: 1 or 0.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_unit_is_open(rt_unit unit, int32_t *open);
+int32_t roletalk_unit_is_open(roletalk_unit unit, int32_t *open);
 
 /**
  * Closes all connections to the unit with code 4000. The addresses that were dialed for them are not
@@ -2156,47 +2189,46 @@ int32_t rt_unit_is_open(rt_unit unit, int32_t *open);
  * closed, at the latest after two seconds; inside a callback it does not wait. The handle stays
  * valid.
  *
- * Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_unit_close(rt_unit unit);
+int32_t roletalk_unit_disconnect(roletalk_unit unit);
 
 /**
  * Counters. `stats->struct_size` must be set.
  *
- * Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+ * Any thread, also inside callbacks.
  */
-int32_t rt_unit_get_stats(rt_unit unit, rt_unit_stats *stats);
+int32_t roletalk_unit_get_stats(roletalk_unit unit, roletalk_unit_stats *stats);
 
 /**
  * Counters of one of the unit's connections: `at` counts from 0.
  *
- * Errors: RT_END when there are not so many, RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also
- * inside callbacks.
+ * Errors: ROLETALK_STATUS_END when there are not so many. Any thread, also inside callbacks.
  */
-int32_t rt_unit_get_connection_stats(rt_unit unit,
-                                     size_t at,
-                                     rt_connection_stats *stats);
+int32_t roletalk_unit_get_connection_stats(roletalk_unit unit,
+                                           size_t at,
+                                           roletalk_connection_stats *stats);
 
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
 
 /** A string of a literal. */
-#define RT_STR(literal) rt_string_of("" literal, sizeof(literal) - 1)
+#define ROLETALK_STR(literal) roletalk_string_of("" literal, sizeof(literal) - 1)
 /** The two arguments of printf's "%.*s". */
-#define RT_ARG(string) (int)(string).len, ((string).data ? (string).data : "")
+#define ROLETALK_ARG(string) (int)(string).len, ((string).data ? (string).data : "")
 
 /** A string of a pointer and a length. */
-static inline rt_string rt_string_of(const char *data, size_t len) {
-    rt_string string;
+static inline roletalk_string roletalk_string_of(const char *data, size_t len) {
+    roletalk_string string;
     string.data = data;
     string.len = len;
     return string;
 }
 
 /** A payload of a kind, a pointer and a length. */
-static inline rt_data rt_data_of(int32_t kind, const void *bytes, size_t len) {
-    rt_data data;
+static inline roletalk_data roletalk_data_of(int32_t kind, const void *bytes, size_t len) {
+    roletalk_data data;
     data.kind = kind;
     data.len = len;
     data.bytes = bytes;
@@ -2204,34 +2236,34 @@ static inline rt_data rt_data_of(int32_t kind, const void *bytes, size_t len) {
 }
 
 /** The payload that says nothing. */
-static inline rt_data rt_null(void) {
-    return rt_data_of(RT_NULL, NULL, 0);
+static inline roletalk_data roletalk_data_null(void) {
+    return roletalk_data_of(ROLETALK_DATA_NULL, NULL, 0);
 }
 
 /** A payload of true (not 0) or false. */
-static inline rt_data rt_boolean(int value) {
+static inline roletalk_data roletalk_data_boolean(int value) {
     static const unsigned char bytes[2] = {0, 1};
-    return rt_data_of(RT_BOOLEAN, &bytes[value != 0], 1);
+    return roletalk_data_of(ROLETALK_DATA_BOOLEAN, &bytes[value != 0], 1);
 }
 
 /** A payload of text, which is not copied. */
-static inline rt_data rt_text(rt_string text) {
-    return rt_data_of(RT_TEXT, text.data, text.len);
+static inline roletalk_data roletalk_data_text(roletalk_string text) {
+    return roletalk_data_of(ROLETALK_DATA_TEXT, text.data, text.len);
 }
 
 /** A payload of bytes, which are not copied. */
-static inline rt_data rt_binary(const void *bytes, size_t len) {
-    return rt_data_of(RT_BINARY, bytes, len);
+static inline roletalk_data roletalk_data_binary(const void *bytes, size_t len) {
+    return roletalk_data_of(ROLETALK_DATA_BINARY, bytes, len);
 }
 
 /** A payload of JSON text, which is not copied. */
-static inline rt_data rt_json(rt_string json) {
-    return rt_data_of(RT_JSON, json.data, json.len);
+static inline roletalk_data roletalk_data_json(roletalk_string json) {
+    return roletalk_data_of(ROLETALK_DATA_JSON, json.data, json.len);
 }
 
 /** A payload of a number, which must live as long as the payload. */
-static inline rt_data rt_number_data(const rt_number *number) {
-    return rt_data_of(RT_NUMBER, number->text, number->len);
+static inline roletalk_data roletalk_data_number(const roletalk_number *number) {
+    return roletalk_data_of(ROLETALK_DATA_NUMBER, number->text, number->len);
 }
 
 #endif  /* ROLETALK_H */

@@ -26,7 +26,7 @@
 
 namespace roletalk {
 
-/// What went wrong: a status code, such as RT_NO_UNIT, and a text.
+/// What went wrong: a status code, such as ROLETALK_STATUS_NO_UNIT, and a text.
 class Error : public std::runtime_error {
 public:
     Error(int32_t status, const std::string &text) : std::runtime_error(text), status_(status) {}
@@ -39,16 +39,16 @@ private:
 
 namespace detail {
 
-inline std::string_view view(rt_string string) {
+inline std::string_view view(roletalk_string string) {
     return {string.data, string.len};
 }
 
-inline rt_string lend(std::string_view text) {
-    return rt_string_of(text.data(), text.size());
+inline roletalk_string lend(std::string_view text) {
+    return roletalk_string_of(text.data(), text.size());
 }
 
 inline void check(int32_t status) {
-    if (status != RT_OK) throw Error(status, std::string(view(rt_last_error())));
+    if (status != ROLETALK_STATUS_OK) throw Error(status, std::string(view(roletalk_last_error())));
 }
 
 /// A handle that is given back when it is destroyed.
@@ -98,8 +98,8 @@ template <class Run> void quietly(Run run) noexcept {
     }
 }
 
-template <class F> rt_ready_handler on_ready(F function) {
-    return handler<rt_ready_handler>(std::move(function), [](void *user_data) {
+template <class F> roletalk_ready_handler on_ready(F function) {
+    return handler<roletalk_ready_handler>(std::move(function), [](void *user_data) {
         quietly([&] { (*static_cast<F *>(user_data))(); });
     });
 }
@@ -126,7 +126,7 @@ template <class Call> std::string text(Call call) {
     std::string text(64, '\0');
     size_t len = 0;
     int32_t status = call(text.data(), text.size(), &len);
-    if (status == RT_TOO_LARGE) {
+    if (status == ROLETALK_STATUS_TOO_LARGE) {
         text.resize(len);
         status = call(text.data(), text.size(), &len);
     }
@@ -145,57 +145,63 @@ class Data {
 public:
     Data() = default;
     Data(std::nullptr_t) {}
-    Data(bool value) : kind_(RT_BOOLEAN), bytes_(1, value ? '\1' : '\0') {}
-    Data(std::string text) : kind_(RT_TEXT), bytes_(std::move(text)) {}
-    Data(std::string_view text) : kind_(RT_TEXT), bytes_(text) {}
-    Data(const char *text) : kind_(RT_TEXT), bytes_(text) {}
-    Data(double value) { number(rt_number_from_double, value); }
-    Data(int value) { number(rt_number_from_int64, static_cast<int64_t>(value)); }
-    Data(long value) { number(rt_number_from_int64, static_cast<int64_t>(value)); }
-    Data(long long value) { number(rt_number_from_int64, static_cast<int64_t>(value)); }
-    Data(unsigned value) { number(rt_number_from_uint64, static_cast<uint64_t>(value)); }
-    Data(unsigned long value) { number(rt_number_from_uint64, static_cast<uint64_t>(value)); }
-    Data(unsigned long long value) { number(rt_number_from_uint64, static_cast<uint64_t>(value)); }
+    Data(bool value) : kind_(ROLETALK_DATA_BOOLEAN), bytes_(1, value ? '\1' : '\0') {}
+    Data(std::string text) : kind_(ROLETALK_DATA_TEXT), bytes_(std::move(text)) {}
+    Data(std::string_view text) : kind_(ROLETALK_DATA_TEXT), bytes_(text) {}
+    Data(const char *text) : kind_(ROLETALK_DATA_TEXT), bytes_(text) {}
+    Data(double value) { number(roletalk_number_from_double, value); }
+    Data(int value) { number(roletalk_number_from_int64, static_cast<int64_t>(value)); }
+    Data(long value) { number(roletalk_number_from_int64, static_cast<int64_t>(value)); }
+    Data(long long value) { number(roletalk_number_from_int64, static_cast<int64_t>(value)); }
+    Data(unsigned value) { number(roletalk_number_from_uint64, static_cast<uint64_t>(value)); }
+    Data(unsigned long value) { number(roletalk_number_from_uint64, static_cast<uint64_t>(value)); }
+    Data(unsigned long long value) {
+        number(roletalk_number_from_uint64, static_cast<uint64_t>(value));
+    }
     /// A copy of what the library lends.
-    explicit Data(rt_data data)
+    explicit Data(roletalk_data data)
         : kind_(data.kind), bytes_(static_cast<const char *>(data.bytes), data.len) {}
 
-    static Data binary(const void *bytes, size_t len) { return Data(rt_binary(bytes, len)); }
-    static Data json(std::string_view text) { return Data(rt_json(detail::lend(text))); }
+    static Data binary(const void *bytes, size_t len) {
+        return Data(roletalk_data_binary(bytes, len));
+    }
+    static Data json(std::string_view text) { return Data(roletalk_data_json(detail::lend(text))); }
 
-    /// RT_BINARY and so on.
+    /// ROLETALK_DATA_BINARY and so on.
     int32_t kind() const noexcept { return kind_; }
     /// The bytes, whatever they are: text, JSON, or what a binary holds.
     const std::string &bytes() const noexcept { return bytes_; }
 
     bool as_bool() const {
         int32_t value;
-        detail::check(rt_data_as_bool(get(), &value));
+        detail::check(roletalk_data_as_bool(get(), &value));
         return value != 0;
     }
     double as_double() const {
         double value;
-        detail::check(rt_data_as_double(get(), &value));
+        detail::check(roletalk_data_as_double(get(), &value));
         return value;
     }
     int64_t as_int64() const {
         int64_t value;
-        detail::check(rt_data_as_int64(get(), &value));
+        detail::check(roletalk_data_as_int64(get(), &value));
         return value;
     }
     uint64_t as_uint64() const {
         uint64_t value;
-        detail::check(rt_data_as_uint64(get(), &value));
+        detail::check(roletalk_data_as_uint64(get(), &value));
         return value;
     }
     /// The text of a string.
     const std::string &as_text() const {
-        if (kind_ != RT_TEXT) throw Error(RT_DATA, "The data is not text");
+        if (kind_ != ROLETALK_DATA_TEXT) throw Error(ROLETALK_STATUS_DATA, "The data is not text");
         return bytes_;
     }
 
     /// Valid as long as this.
-    rt_data get() const noexcept { return rt_data_of(kind_, bytes_.data(), bytes_.size()); }
+    roletalk_data get() const noexcept {
+        return roletalk_data_of(kind_, bytes_.data(), bytes_.size());
+    }
 
     friend bool operator==(const Data &a, const Data &b) {
         return a.kind_ == b.kind_ && a.bytes_ == b.bytes_;
@@ -203,13 +209,13 @@ public:
 
 private:
     template <class Print, class Value> void number(Print print, Value value) {
-        rt_number number;
+        roletalk_number number;
         detail::check(print(value, &number));
-        kind_ = RT_NUMBER;
+        kind_ = ROLETALK_DATA_NUMBER;
         bytes_.assign(number.text, number.len);
     }
 
-    int32_t kind_ = RT_NULL;
+    int32_t kind_ = ROLETALK_DATA_NULL;
     std::string bytes_;
 };
 
@@ -217,49 +223,49 @@ private:
 class Unit {
 public:
     Unit() = default;
-    explicit Unit(rt_unit owned) : handle_(owned) {}
+    explicit Unit(roletalk_unit owned) : handle_(owned) {}
 
     /// Keeps a unit that a callback borrows.
-    static Unit keep(rt_unit borrowed) {
+    static Unit keep(roletalk_unit borrowed) {
         Unit unit;
-        detail::check(rt_unit_clone(borrowed, unit.handle_.out()));
+        detail::check(roletalk_unit_clone(borrowed, unit.handle_.out()));
         return unit;
     }
 
     std::string id() const {
         return detail::text([&](char *to, size_t room, size_t *len) {
-            return rt_unit_id(handle_.get(), to, room, len);
+            return roletalk_unit_id(handle_.get(), to, room, len);
         });
     }
     std::string name() const {
         return detail::text([&](char *to, size_t room, size_t *len) {
-            return rt_unit_name(handle_.get(), to, room, len);
+            return roletalk_unit_name(handle_.get(), to, room, len);
         });
     }
     bool is_open() const {
         int32_t open;
-        detail::check(rt_unit_is_open(handle_.get(), &open));
+        detail::check(roletalk_unit_is_open(handle_.get(), &open));
         return open != 0;
     }
-    /// Calls `function(const rt_unit_info &)` once, before this returns: meta, tags, roles.
+    /// Calls `function(const roletalk_unit_info &)` once, before this returns: meta, tags, roles.
     template <class F> void describe(F function) const {
-        detail::visit<const rt_unit_info *>(
+        detail::visit<const roletalk_unit_info *>(
             [&](auto visitor, void *data) {
-                return rt_unit_describe(handle_.get(), visitor, data);
+                return roletalk_unit_describe(handle_.get(), visitor, data);
             },
-            [&](const rt_unit_info *info) { function(*info); });
+            [&](const roletalk_unit_info *info) { function(*info); });
     }
-    void close() { detail::check(rt_unit_close(handle_.get())); }
-    rt_unit_stats stats() const {
-        rt_unit_stats stats{};
+    void disconnect() { detail::check(roletalk_unit_disconnect(handle_.get())); }
+    roletalk_unit_stats stats() const {
+        roletalk_unit_stats stats{};
         stats.struct_size = sizeof stats;
-        detail::check(rt_unit_get_stats(handle_.get(), &stats));
+        detail::check(roletalk_unit_get_stats(handle_.get(), &stats));
         return stats;
     }
-    rt_unit get() const noexcept { return handle_.get(); }
+    roletalk_unit get() const noexcept { return handle_.get(); }
 
 private:
-    detail::Handle<rt_unit, rt_unit_free> handle_;
+    detail::Handle<roletalk_unit, roletalk_unit_free> handle_;
 };
 
 namespace detail {
@@ -267,7 +273,8 @@ namespace detail {
 /// Keeps the units that `visit` shows.
 template <class Visit> std::vector<Unit> units(Visit visit_units) {
     std::vector<Unit> units;
-    visit<rt_unit>(visit_units, [&](rt_unit unit) { units.push_back(Unit::keep(unit)); });
+    visit<roletalk_unit>(visit_units,
+                         [&](roletalk_unit unit) { units.push_back(Unit::keep(unit)); });
     return units;
 }
 
@@ -277,36 +284,37 @@ template <class Visit> std::vector<Unit> units(Visit visit_units) {
 class Operation {
 public:
     Operation() = default;
-    explicit Operation(rt_operation owned) : handle_(owned) {}
+    explicit Operation(roletalk_operation owned) : handle_(owned) {}
 
-    /// Ends it: what it would have called is called with RT_CANCELED, a subscription is called no more.
-    /// False when it has ended already.
+    /// Ends it: what it would have called is called with ROLETALK_STATUS_CANCELED, a subscription is
+    /// called no more. False when it has ended already.
     bool cancel() {
-        int32_t status = rt_operation_cancel(handle_.get());
-        if (status != RT_END) detail::check(status);
-        return status == RT_OK;
+        int32_t status = roletalk_operation_cancel(handle_.get());
+        if (status != ROLETALK_STATUS_END) detail::check(status);
+        return status == ROLETALK_STATUS_OK;
     }
-    rt_operation get() const noexcept { return handle_.get(); }
+    roletalk_operation get() const noexcept { return handle_.get(); }
 
 private:
-    detail::Handle<rt_operation, rt_operation_free> handle_;
+    detail::Handle<roletalk_operation, roletalk_operation_free> handle_;
 };
 
 /// The reading end of a stream.
 class Readable {
 public:
     Readable() = default;
-    explicit Readable(rt_readable owned) : handle_(owned) {}
+    explicit Readable(roletalk_readable owned) : handle_(owned) {}
 
     /// Reads up to `room` bytes, at least one; 0 is the end.
     size_t read(void *buffer, size_t room, std::chrono::milliseconds limit = forever) {
         size_t len = 0;
-        detail::check(rt_readable_read(handle_.get(), buffer, room, limit.count(), &len));
+        detail::check(roletalk_readable_read(handle_.get(), buffer, room, limit.count(), &len));
         return len;
     }
     /// `function()` is called once, as soon as read() would not wait.
     template <class F> void on_ready(F function) {
-        detail::check(rt_readable_on_ready(handle_.get(), detail::on_ready(std::move(function))));
+        detail::check(
+            roletalk_readable_on_ready(handle_.get(), detail::on_ready(std::move(function))));
     }
     /// Everything up to the end.
     std::string read_all() {
@@ -317,90 +325,93 @@ public:
     }
     /// Breaks off.
     void abort(std::string_view reason) {
-        detail::check(rt_readable_abort(handle_.get(), detail::lend(reason)));
+        detail::check(roletalk_readable_abort(handle_.get(), detail::lend(reason)));
         handle_.release();
     }
-    rt_readable get() const noexcept { return handle_.get(); }
+    roletalk_readable get() const noexcept { return handle_.get(); }
 
 private:
-    detail::Handle<rt_readable, rt_readable_close> handle_;
+    detail::Handle<roletalk_readable, roletalk_readable_close> handle_;
 };
 
 /// The writing end of a stream. Destroying it without finish() breaks it off.
 class Writable {
 public:
     Writable() = default;
-    explicit Writable(rt_writable owned) : handle_(owned) {}
+    explicit Writable(roletalk_writable owned) : handle_(owned) {}
 
     /// How many bytes were taken: all, unless the time was over.
     size_t write(const void *bytes, size_t len, std::chrono::milliseconds limit = forever) {
         size_t written = 0;
-        detail::check(rt_writable_write(handle_.get(), bytes, len, limit.count(), &written));
+        detail::check(roletalk_writable_write(handle_.get(), bytes, len, limit.count(), &written));
         return written;
     }
     void write(std::string_view bytes) { write(bytes.data(), bytes.size()); }
     /// `function()` is called once, as soon as it is worth trying to go on.
     template <class F> void on_ready(F function) {
-        detail::check(rt_writable_on_ready(handle_.get(), detail::on_ready(std::move(function))));
+        detail::check(
+            roletalk_writable_on_ready(handle_.get(), detail::on_ready(std::move(function))));
     }
     /// Ends the stream, and waits until the reader has read everything.
     void finish(std::chrono::milliseconds limit = forever) {
-        detail::check(rt_writable_finish(handle_.get(), limit.count()));
+        detail::check(roletalk_writable_finish(handle_.get(), limit.count()));
     }
     /// Breaks off.
     void abort(std::string_view reason) {
-        detail::check(rt_writable_abort(handle_.get(), detail::lend(reason)));
+        detail::check(roletalk_writable_abort(handle_.get(), detail::lend(reason)));
         handle_.release();
     }
-    rt_writable get() const noexcept { return handle_.get(); }
+    roletalk_writable get() const noexcept { return handle_.get(); }
 
 private:
-    detail::Handle<rt_writable, rt_writable_close> handle_;
+    detail::Handle<roletalk_writable, roletalk_writable_close> handle_;
 };
 
 /// A request that is answered later, from any thread. Destroying it unanswered rejects it.
 class Deferred {
 public:
     Deferred() = default;
-    explicit Deferred(rt_context owned) : context_(owned) {}
-    Deferred(Deferred &&other) noexcept : context_(std::exchange(other.context_, rt_context{})) {}
+    explicit Deferred(roletalk_context owned) : context_(owned) {}
+    Deferred(Deferred &&other) noexcept
+        : context_(std::exchange(other.context_, roletalk_context{})) {}
     Deferred &operator=(Deferred &&other) noexcept {
         std::swap(context_, other.context_);
         return *this;
     }
     ~Deferred() {
-        if (context_.id != 0) rt_context_reject(context_, RT_STR("The handler did not answer"));
+        if (context_.id != 0)
+            roletalk_context_reject(context_, ROLETALK_STR("The handler did not answer"));
     }
 
     void respond(const Data &data) {
-        detail::check(rt_context_respond(context_, data.get()));
-        context_ = rt_context{};
+        detail::check(roletalk_context_respond(context_, data.get()));
+        context_ = roletalk_context{};
     }
     void reject(std::string_view reason) {
-        detail::check(rt_context_reject(context_, detail::lend(reason)));
-        context_ = rt_context{};
+        detail::check(roletalk_context_reject(context_, detail::lend(reason)));
+        context_ = roletalk_context{};
     }
 
     /// For middleware: passes it on to the next, or to the handler.
     void next() {
-        detail::check(rt_context_next(context_));
-        context_ = rt_context{};
+        detail::check(roletalk_context_next(context_));
+        context_ = roletalk_context{};
     }
     Unit unit() const {
-        rt_unit unit;
-        detail::check(rt_context_unit(context_, &unit));
+        roletalk_unit unit;
+        detail::check(roletalk_context_unit(context_, &unit));
         return Unit(unit);
     }
-    rt_context get() const noexcept { return context_; }
+    roletalk_context get() const noexcept { return context_; }
 
 private:
-    rt_context context_{};
+    roletalk_context context_{};
 };
 
 /// What came for a handler, valid while it runs.
 class Context {
 public:
-    explicit Context(const rt_incoming *incoming) : incoming_(incoming) {}
+    explicit Context(const roletalk_incoming *incoming) : incoming_(incoming) {}
     Context(const Context &) = delete;
     Context &operator=(const Context &) = delete;
 
@@ -410,70 +421,71 @@ public:
     Data data() const { return Data(incoming_->data); }
     Unit unit() const { return Unit::keep(incoming_->unit); }
     /// The C view: the payload without a copy.
-    const rt_incoming &raw() const { return *incoming_; }
+    const roletalk_incoming &raw() const { return *incoming_; }
 
     /// Answers after the handler has returned; what it returns does not count then.
     Deferred defer() {
-        rt_context deferred;
-        detail::check(rt_context_defer(incoming_->context, &deferred));
+        roletalk_context deferred;
+        detail::check(roletalk_context_defer(incoming_->context, &deferred));
         return Deferred(deferred);
     }
     /// Accepts a stream that this peer reads.
     Readable accept_readable(const Data &answer = {}) {
-        rt_readable stream;
-        detail::check(rt_context_accept_readable(incoming_->context, answer.get(), &stream));
+        roletalk_readable stream;
+        detail::check(roletalk_context_accept_readable(incoming_->context, answer.get(), &stream));
         return Readable(stream);
     }
     /// Accepts a stream that this peer writes.
     Writable accept_writable(const Data &answer = {}) {
-        rt_writable stream;
-        detail::check(rt_context_accept_writable(incoming_->context, answer.get(), &stream));
+        roletalk_writable stream;
+        detail::check(roletalk_context_accept_writable(incoming_->context, answer.get(), &stream));
         return Writable(stream);
     }
     /// For middleware.
     void set_data(const Data &data) {
-        detail::check(rt_context_set_data(incoming_->context, data.get()));
+        detail::check(roletalk_context_set_data(incoming_->context, data.get()));
     }
     void reject(std::string_view reason) {
-        detail::check(rt_context_reject(incoming_->context, detail::lend(reason)));
+        detail::check(roletalk_context_reject(incoming_->context, detail::lend(reason)));
     }
 
 private:
-    const rt_incoming *incoming_;
+    const roletalk_incoming *incoming_;
 };
 
 namespace detail {
 
 /// Runs a handler; an exception rejects.
-template <class Run> void guard(const rt_incoming *incoming, Run run) noexcept {
+template <class Run> void guard(const roletalk_incoming *incoming, Run run) noexcept {
     try {
         run();
     } catch (const std::exception &error) {
-        rt_context_reject(incoming->context, lend(error.what()));
+        roletalk_context_reject(incoming->context, lend(error.what()));
     } catch (...) {
-        rt_context_reject(incoming->context, RT_STR("The handler failed"));
+        roletalk_context_reject(incoming->context, ROLETALK_STR("The handler failed"));
     }
 }
 
-template <class F> rt_incoming_handler on_context(F function) {
-    return handler<rt_incoming_handler>(std::move(function),
-                                        [](void *user_data, const rt_incoming *incoming) {
-                                            guard(incoming, [&] {
-                                                Context context(incoming);
-                                                (*static_cast<F *>(user_data))(context);
-                                            });
-                                        });
+template <class F> roletalk_incoming_handler on_context(F function) {
+    return handler<roletalk_incoming_handler>(
+        std::move(function), [](void *user_data, const roletalk_incoming *incoming) {
+            guard(incoming, [&] {
+                Context context(incoming);
+                (*static_cast<F *>(user_data))(context);
+            });
+        });
 }
 
-template <class F> rt_incoming_handler on_request(F function) {
-    return handler<rt_incoming_handler>(
-        std::move(function), [](void *user_data, const rt_incoming *incoming) {
+template <class F> roletalk_incoming_handler on_request(F function) {
+    return handler<roletalk_incoming_handler>(
+        std::move(function), [](void *user_data, const roletalk_incoming *incoming) {
             guard(incoming, [&] {
                 Context context(incoming);
                 const Data answer = (*static_cast<F *>(user_data))(context);
-                int32_t status = rt_context_respond(incoming->context, answer.get());
+                int32_t status = roletalk_context_respond(incoming->context, answer.get());
                 // It may have been deferred.
-                if (status != RT_OK && status != RT_INVALID_HANDLE) check(status);
+                if (status != ROLETALK_STATUS_OK && status != ROLETALK_STATUS_INVALID_HANDLE)
+                    check(status);
             });
         });
 }
@@ -483,57 +495,57 @@ template <class F> rt_incoming_handler on_request(F function) {
 /// A service that a peer offers. Belongs to its peer.
 class Role {
 public:
-    explicit Role(rt_role role) : role_(role) {}
+    explicit Role(roletalk_role role) : role_(role) {}
 
     /// `function(Context &)` gives the answer: anything that makes a Data.
     template <class F> Role &on_request(std::string_view event, F function) {
-        return handle(RT_REQUEST, event, detail::on_request(std::move(function)));
+        return handle(ROLETALK_KIND_REQUEST, event, detail::on_request(std::move(function)));
     }
     /// `function(Context &)`.
     template <class F> Role &on_message(std::string_view event, F function) {
-        return handle(RT_MESSAGE, event, detail::on_context(std::move(function)));
+        return handle(ROLETALK_KIND_MESSAGE, event, detail::on_context(std::move(function)));
     }
     /// `function(Context &)`, which accepts the stream.
     template <class F> Role &on_readable(std::string_view event, F function) {
-        return handle(RT_READABLE, event, detail::on_context(std::move(function)));
+        return handle(ROLETALK_KIND_READABLE, event, detail::on_context(std::move(function)));
     }
     /// `function(Context &)`, which accepts the stream.
     template <class F> Role &on_writable(std::string_view event, F function) {
-        return handle(RT_WRITABLE, event, detail::on_context(std::move(function)));
+        return handle(ROLETALK_KIND_WRITABLE, event, detail::on_context(std::move(function)));
     }
     /// Middleware: `function(Context &)`, which may reject, defer or change the payload.
     template <class F> Role &layer(F function) {
-        detail::check(rt_role_layer(role_, detail::on_context(std::move(function))));
+        detail::check(roletalk_role_layer(role_, detail::on_context(std::move(function))));
         return *this;
     }
-    void enable() { detail::check(rt_role_enable(role_)); }
-    void disable() { detail::check(rt_role_disable(role_)); }
+    void enable() { detail::check(roletalk_role_enable(role_)); }
+    void disable() { detail::check(roletalk_role_disable(role_)); }
     bool is_active() const {
         int32_t active;
-        detail::check(rt_role_is_active(role_, &active));
+        detail::check(roletalk_role_is_active(role_, &active));
         return active != 0;
     }
-    rt_role get() const noexcept { return role_; }
+    roletalk_role get() const noexcept { return role_; }
 
 private:
-    Role &handle(int32_t kind, std::string_view event, rt_incoming_handler handler) {
-        detail::check(rt_role_handle(role_, kind, detail::lend(event), handler));
+    Role &handle(int32_t kind, std::string_view event, roletalk_incoming_handler handler) {
+        detail::check(roletalk_role_handle(role_, kind, detail::lend(event), handler));
         return *this;
     }
 
-    rt_role role_;
+    roletalk_role role_;
 };
 
 /// The answer to a request, or why there is none.
 struct Reply {
-    int32_t status = RT_OK;
+    int32_t status = ROLETALK_STATUS_OK;
     Data data;
     std::string error;
     Unit unit;
     /// Of a survey: how many more answers will come.
     size_t remaining = 0;
 
-    bool ok() const noexcept { return status == RT_OK; }
+    bool ok() const noexcept { return status == ROLETALK_STATUS_OK; }
     /// The payload, or an exception.
     const Data &value() const {
         if (!ok()) throw Error(status, error);
@@ -546,11 +558,11 @@ struct SendOptions {
     /// The unit to send to; null for the next in turn.
     const Unit *unit = nullptr;
     bool unordered = false;
-    /// See rt_send_options.timeout_ms.
+    /// See roletalk_send_options.timeout_ms.
     std::chrono::milliseconds timeout{0};
 
-    rt_send_options get() const {
-        rt_send_options options{};
+    roletalk_send_options get() const {
+        roletalk_send_options options{};
         options.struct_size = sizeof options;
         if (unit) options.unit = unit->get();
         options.unordered = unordered;
@@ -561,7 +573,7 @@ struct SendOptions {
 
 namespace detail {
 
-inline Reply reply(const rt_reply &view) {
+inline Reply reply(const roletalk_reply &view) {
     Reply reply;
     reply.status = view.status;
     reply.data = Data(view.data);
@@ -571,15 +583,15 @@ inline Reply reply(const rt_reply &view) {
 }
 
 /// What a callback is lent, to be kept.
-inline Reply keep(const rt_reply &view) {
+inline Reply keep(const roletalk_reply &view) {
     Reply made = reply(view);
     if (view.unit.id != 0) made.unit = Unit::keep(view.unit);
     return made;
 }
 
-template <class F> rt_reply_handler on_reply(F function) {
-    return handler<rt_reply_handler>(
-        std::move(function), [](void *user_data, const rt_reply *view) {
+template <class F> roletalk_reply_handler on_reply(F function) {
+    return handler<roletalk_reply_handler>(
+        std::move(function), [](void *user_data, const roletalk_reply *view) {
             quietly([&] { (*static_cast<F *>(user_data))(keep(*view)); });
         });
 }
@@ -587,7 +599,7 @@ template <class F> rt_reply_handler on_reply(F function) {
 /// For streams: the function gets the reply and the stream, which is none if there is an error.
 template <class Handler, class Stream, class Raw, class F> Handler on_stream(F function) {
     return handler<Handler>(std::move(function),
-                            [](void *user_data, const rt_reply *view, Raw raw) {
+                            [](void *user_data, const roletalk_reply *view, Raw raw) {
                                 quietly([&] {
                                     Stream stream(raw);
                                     (*static_cast<F *>(user_data))(keep(*view), std::move(stream));
@@ -595,14 +607,14 @@ template <class Handler, class Stream, class Raw, class F> Handler on_stream(F f
                             });
 }
 
-inline Reply take(rt_answer answer) {
-    Handle<rt_answer, rt_answer_free> owned(answer);
-    rt_reply view{};
+inline Reply take(roletalk_answer answer) {
+    Handle<roletalk_answer, roletalk_answer_free> owned(answer);
+    roletalk_reply view{};
     view.struct_size = sizeof view;
-    check(rt_answer_view(answer, &view));
+    check(roletalk_answer_view(answer, &view));
     Reply made = reply(view);
-    rt_unit unit;
-    if (rt_answer_unit(answer, &unit) == RT_OK) made.unit = Unit(unit);
+    roletalk_unit unit;
+    if (roletalk_answer_unit(answer, &unit) == ROLETALK_STATUS_OK) made.unit = Unit(unit);
     return made;
 }
 
@@ -611,65 +623,66 @@ inline Reply take(rt_answer answer) {
 /// A role as offered by units. Belongs to its peer.
 class Destination {
 public:
-    explicit Destination(rt_destination destination) : destination_(destination) {}
+    explicit Destination(roletalk_destination destination) : destination_(destination) {}
 
     /// Waits until a unit serves the role.
     void ready(std::chrono::milliseconds limit = forever) const {
-        detail::check(rt_destination_ready(destination_, limit.count()));
+        detail::check(roletalk_destination_ready(destination_, limit.count()));
     }
     void send(std::string_view event, const Data &data = {},
               const SendOptions &options = {}) const {
-        const rt_send_options get = options.get();
-        detail::check(rt_destination_send(destination_, detail::lend(event), data.get(), &get));
+        const roletalk_send_options get = options.get();
+        detail::check(
+            roletalk_destination_send(destination_, detail::lend(event), data.get(), &get));
     }
     /// `function()` is called once, as soon as it is worth sending again what had no room with a
     /// negative timeout.
     template <class F> void on_room(F function, const SendOptions &options = {}) const {
-        const rt_send_options get = options.get();
-        detail::check(
-            rt_destination_on_room(destination_, &get, detail::on_ready(std::move(function))));
+        const roletalk_send_options get = options.get();
+        detail::check(roletalk_destination_on_room(destination_, &get,
+                                                   detail::on_ready(std::move(function))));
     }
     /// How many units took it.
     size_t broadcast(std::string_view event, const Data &data = {},
                      const SendOptions &options = {}) const {
-        const rt_send_options get = options.get();
+        const roletalk_send_options get = options.get();
         size_t count = 0;
-        detail::check(
-            rt_destination_broadcast(destination_, detail::lend(event), data.get(), &get, &count));
+        detail::check(roletalk_destination_broadcast(destination_, detail::lend(event), data.get(),
+                                                     &get, &count));
         return count;
     }
     /// Asks, and waits for the answer.
     Data request(std::string_view event, const Data &data = {},
                  const SendOptions &options = {}) const {
-        const rt_send_options get = options.get();
-        rt_answer answer;
-        detail::check(
-            rt_destination_request(destination_, detail::lend(event), data.get(), &get, &answer));
+        const roletalk_send_options get = options.get();
+        roletalk_answer answer;
+        detail::check(roletalk_destination_request(destination_, detail::lend(event), data.get(),
+                                                   &get, &answer));
         return detail::take(answer).data;
     }
     /// Asks: `function(Reply)` is called with the answer.
     template <class F>
     Operation request_async(std::string_view event, const Data &data, F function,
                             const SendOptions &options = {}) const {
-        const rt_send_options get = options.get();
-        rt_operation operation;
-        detail::check(rt_destination_request_async(destination_, detail::lend(event), data.get(),
-                                                   &get, detail::on_reply(std::move(function)),
-                                                   &operation));
+        const roletalk_send_options get = options.get();
+        roletalk_operation operation;
+        detail::check(
+            roletalk_destination_request_async(destination_, detail::lend(event), data.get(), &get,
+                                               detail::on_reply(std::move(function)), &operation));
         return Operation(operation);
     }
     /// Asks every unit, and waits for all answers.
     std::vector<Reply> survey(std::string_view event, const Data &data = {},
                               const SendOptions &options = {}) const {
-        const rt_send_options get = options.get();
-        detail::Handle<rt_survey, rt_survey_free> survey;
-        detail::check(rt_destination_survey(destination_, detail::lend(event), data.get(), &get,
-                                            survey.out()));
+        const roletalk_send_options get = options.get();
+        detail::Handle<roletalk_survey, roletalk_survey_close> survey;
+        detail::check(roletalk_destination_survey(destination_, detail::lend(event), data.get(),
+                                                  &get, survey.out()));
         std::vector<Reply> replies;
         for (;;) {
-            rt_answer answer;
-            int32_t status = rt_survey_next(survey.get(), -1, &answer);
-            if (status == RT_END) return replies;
+            roletalk_answer answer;
+            int32_t status = roletalk_survey_next(survey.get(), -1, &answer);
+            if (status == ROLETALK_STATUS_END) return replies;
             detail::check(status);
             replies.push_back(detail::take(answer));
         }
@@ -678,40 +691,41 @@ public:
     template <class F>
     Operation survey_async(std::string_view event, const Data &data, F function,
                            const SendOptions &options = {}) const {
-        const rt_send_options get = options.get();
-        rt_operation operation;
-        detail::check(rt_destination_survey_async(destination_, detail::lend(event), data.get(),
-                                                  &get, detail::on_reply(std::move(function)),
-                                                  &operation));
+        const roletalk_send_options get = options.get();
+        roletalk_operation operation;
+        detail::check(
+            roletalk_destination_survey_async(destination_, detail::lend(event), data.get(), &get,
+                                              detail::on_reply(std::move(function)), &operation));
         return Operation(operation);
     }
     /// Asks for a stream to read, and waits until it is accepted.
     Readable readable(std::string_view event, const Data &data = {},
                       const SendOptions &options = {}) const {
-        const rt_send_options get = options.get();
-        rt_readable stream;
-        detail::check(rt_destination_readable(destination_, detail::lend(event), data.get(), &get,
-                                              &stream, nullptr));
+        const roletalk_send_options get = options.get();
+        roletalk_readable stream;
+        detail::check(roletalk_destination_readable(destination_, detail::lend(event), data.get(),
+                                                    &get, &stream, nullptr));
         return Readable(stream);
     }
     /// Asks for a stream to write, and waits until it is accepted.
     Writable writable(std::string_view event, const Data &data = {},
                       const SendOptions &options = {}) const {
-        const rt_send_options get = options.get();
-        rt_writable stream;
-        detail::check(rt_destination_writable(destination_, detail::lend(event), data.get(), &get,
-                                              &stream, nullptr));
+        const roletalk_send_options get = options.get();
+        roletalk_writable stream;
+        detail::check(roletalk_destination_writable(destination_, detail::lend(event), data.get(),
+                                                    &get, &stream, nullptr));
         return Writable(stream);
     }
     /// Asks for a stream to read: `function(Reply, Readable)` is called once.
     template <class F>
     Operation readable_async(std::string_view event, const Data &data, F function,
                              const SendOptions &options = {}) const {
-        const rt_send_options get = options.get();
-        rt_operation operation;
-        detail::check(rt_destination_readable_async(
+        const roletalk_send_options get = options.get();
+        roletalk_operation operation;
+        detail::check(roletalk_destination_readable_async(
             destination_, detail::lend(event), data.get(), &get,
-            detail::on_stream<rt_readable_handler, Readable, rt_readable>(std::move(function)),
+            detail::on_stream<roletalk_readable_handler, Readable, roletalk_readable>(
+                std::move(function)),
             &operation));
         return Operation(operation);
     }
@@ -719,55 +733,57 @@ public:
     template <class F>
     Operation writable_async(std::string_view event, const Data &data, F function,
                              const SendOptions &options = {}) const {
-        const rt_send_options get = options.get();
-        rt_operation operation;
-        detail::check(rt_destination_writable_async(
+        const roletalk_send_options get = options.get();
+        roletalk_operation operation;
+        detail::check(roletalk_destination_writable_async(
             destination_, detail::lend(event), data.get(), &get,
-            detail::on_stream<rt_writable_handler, Writable, rt_writable>(std::move(function)),
+            detail::on_stream<roletalk_writable_handler, Writable, roletalk_writable>(
+                std::move(function)),
             &operation));
         return Operation(operation);
     }
     /// The units that serve the role.
     std::vector<Unit> units() const {
         return detail::units([&](auto visitor, void *data) {
-            return rt_destination_each_unit(destination_, visitor, data);
+            return roletalk_destination_each_unit(destination_, visitor, data);
         });
     }
-    rt_destination get() const noexcept { return destination_; }
+    roletalk_destination get() const noexcept { return destination_; }
 
 private:
-    rt_destination destination_;
+    roletalk_destination destination_;
 };
 
 /// Options with their size set: change what is needed.
-inline rt_peer_options peer_options() {
-    rt_peer_options options{};
+inline roletalk_peer_options peer_options() {
+    roletalk_peer_options options{};
     options.struct_size = sizeof options;
     return options;
 }
-inline rt_listen_options listen_options() {
-    rt_listen_options options{};
+inline roletalk_listen_options listen_options() {
+    roletalk_listen_options options{};
     options.struct_size = sizeof options;
     return options;
 }
-inline rt_connect_options connect_options() {
-    rt_connect_options options{};
+inline roletalk_connect_options connect_options() {
+    roletalk_connect_options options{};
     options.struct_size = sizeof options;
     return options;
 }
 
-/// `function(const rt_log_record &)` is called for the diagnostics of all peers up to `level`, in the place
-/// of the one before.
+/// `function(const roletalk_log_record &)` is called for the diagnostics of all peers up to `level`, in
+/// the place of the one before.
 template <class F> void log(int32_t level, F function) {
-    auto call = [](void *user_data, const rt_log_record *record) {
+    auto call = [](void *user_data, const roletalk_log_record *record) {
         detail::quietly([&] { (*static_cast<F *>(user_data))(*record); });
     };
-    detail::check(rt_log(level, detail::handler<rt_log_handler>(std::move(function), call)));
+    detail::check(
+        roletalk_log(level, detail::handler<roletalk_log_handler>(std::move(function), call)));
 }
 
 /// No diagnostics any more.
 inline void log_off() {
-    detail::check(rt_log(RT_LOG_OFF, rt_log_handler{}));
+    detail::check(roletalk_log(ROLETALK_LOG_OFF, roletalk_log_handler{}));
 }
 
 /// The local node. Closes when it is destroyed: all callbacks have returned then, unless that happens
@@ -775,121 +791,125 @@ inline void log_off() {
 class Peer {
 public:
     explicit Peer(std::string_view name = {}) {
-        rt_peer_options options = peer_options();
+        roletalk_peer_options options = peer_options();
         options.name = detail::lend(name);
-        detail::check(rt_peer_new(&options, peer_.out()));
+        detail::check(roletalk_peer_new(&options, peer_.out()));
     }
-    explicit Peer(const rt_peer_options &options) {
-        detail::check(rt_peer_new(&options, peer_.out()));
+    explicit Peer(const roletalk_peer_options &options) {
+        detail::check(roletalk_peer_new(&options, peer_.out()));
     }
 
     std::string id() const {
         return detail::text([&](char *to, size_t room, size_t *len) {
-            return rt_peer_id(peer_.get(), to, room, len);
+            return roletalk_peer_id(peer_.get(), to, room, len);
         });
     }
     /// Units that connect from now on see it.
     void set_tag(std::string_view key, std::string_view value) {
-        detail::check(rt_peer_set_tag(peer_.get(), detail::lend(key), detail::lend(value)));
+        detail::check(roletalk_peer_set_tag(peer_.get(), detail::lend(key), detail::lend(value)));
     }
     /// From the first preshared key on, only peers that share one get in.
     void add_key(std::string_view id, std::string_view key) {
-        detail::check(rt_peer_add_key(peer_.get(), detail::lend(id), detail::lend(key)));
+        detail::check(roletalk_peer_add_key(peer_.get(), detail::lend(id), detail::lend(key)));
     }
     void remove_key(std::string_view id) {
-        detail::check(rt_peer_remove_key(peer_.get(), detail::lend(id)));
+        detail::check(roletalk_peer_remove_key(peer_.get(), detail::lend(id)));
     }
     /// The connected units.
     std::vector<Unit> units() const {
         return detail::units([&](auto visitor, void *data) {
-            return rt_peer_each_unit(peer_.get(), visitor, data);
+            return roletalk_peer_each_unit(peer_.get(), visitor, data);
         });
     }
     Role role(std::string_view name, bool disabled = false) {
-        rt_role role;
-        detail::check(rt_peer_role(peer_.get(), detail::lend(name), disabled, &role));
+        roletalk_role role;
+        detail::check(roletalk_peer_role(peer_.get(), detail::lend(name), disabled, &role));
         return Role(role);
     }
     Destination destination(std::string_view role) {
-        rt_destination destination;
-        detail::check(rt_peer_destination(peer_.get(), detail::lend(role), &destination));
+        roletalk_destination destination;
+        detail::check(roletalk_peer_destination(peer_.get(), detail::lend(role), &destination));
         return Destination(destination);
     }
     /// Listens, and gives the address to connect to.
     std::string listen(std::string_view address,
-                       const rt_listen_options &options = listen_options()) {
-        rt_listener listener;
-        detail::check(rt_peer_listen(peer_.get(), detail::lend(address), &options, &listener));
+                       const roletalk_listen_options &options = listen_options()) {
+        roletalk_listener listener;
+        detail::check(
+            roletalk_peer_listen(peer_.get(), detail::lend(address), &options, &listener));
         return detail::text([&](char *to, size_t room, size_t *len) {
-            return rt_listener_url(listener, to, room, len);
+            return roletalk_listener_url(listener, to, room, len);
         });
     }
-    /// Serves a connection that the program's own server has accepted; see rt_peer_accept_fd.
+    /// Serves a connection that the program's own server has accepted; see roletalk_peer_accept_fd.
     void accept_fd(int fd, bool upgraded = false) {
-        detail::check(rt_peer_accept_fd(peer_.get(), fd, upgraded));
+        detail::check(roletalk_peer_accept_fd(peer_.get(), fd, upgraded));
     }
     /// Connects, and waits for the first outcome.
-    Unit connect(std::string_view address, const rt_connect_options &options = connect_options()) {
-        rt_unit unit;
-        detail::check(rt_peer_connect(peer_.get(), detail::lend(address), &options, &unit));
+    Unit connect(std::string_view address,
+                 const roletalk_connect_options &options = connect_options()) {
+        roletalk_unit unit;
+        detail::check(roletalk_peer_connect(peer_.get(), detail::lend(address), &options, &unit));
         return Unit(unit);
     }
     /// Connects: `function(Reply)` is called with the first outcome, and the unit if it connected.
     template <class F>
     Operation connect_async(std::string_view address, F function,
-                            const rt_connect_options &options = connect_options()) {
-        rt_operation operation;
-        detail::check(rt_peer_connect_async(peer_.get(), detail::lend(address), &options,
-                                            detail::on_reply(std::move(function)), &operation));
+                            const roletalk_connect_options &options = connect_options()) {
+        roletalk_operation operation;
+        detail::check(roletalk_peer_connect_async(peer_.get(), detail::lend(address), &options,
+                                                  detail::on_reply(std::move(function)),
+                                                  &operation));
         return Operation(operation);
     }
     void disconnect(std::string_view address) {
-        detail::check(rt_peer_disconnect(peer_.get(), detail::lend(address)));
+        detail::check(roletalk_peer_disconnect(peer_.get(), detail::lend(address)));
     }
     /// Middleware: `function(Context &)`.
     template <class F> void layer(F function) {
-        detail::check(rt_peer_layer(peer_.get(), detail::on_context(std::move(function))));
+        detail::check(roletalk_peer_layer(peer_.get(), detail::on_context(std::move(function))));
     }
-    /// `function(const rt_event &)` is called for each event until that is canceled or the peer closed.
+    /// `function(const roletalk_event &)` is called for each event until that is canceled or the peer closed.
     template <class F> Operation on_event(F function) {
-        auto call = [](void *user_data, const rt_event *event) {
+        auto call = [](void *user_data, const roletalk_event *event) {
             detail::quietly([&] { (*static_cast<F *>(user_data))(*event); });
         };
-        rt_operation operation;
-        detail::check(rt_peer_on_event(
-            peer_.get(), detail::handler<rt_event_handler>(std::move(function), call), &operation));
+        roletalk_operation operation;
+        detail::check(roletalk_peer_on_event(
+            peer_.get(), detail::handler<roletalk_event_handler>(std::move(function), call),
+            &operation));
         return Operation(operation);
     }
-    rt_peer_stats stats() const {
-        rt_peer_stats stats{};
+    roletalk_peer_stats stats() const {
+        roletalk_peer_stats stats{};
         stats.struct_size = sizeof stats;
-        detail::check(rt_peer_get_stats(peer_.get(), &stats));
+        detail::check(roletalk_peer_get_stats(peer_.get(), &stats));
         return stats;
     }
-    /// For RT_CALLBACKS_POLL.
+    /// For ROLETALK_CALLBACKS_POLL.
     int fd() const {
         int fd;
-        detail::check(rt_fd(peer_.get(), &fd));
+        detail::check(roletalk_peer_fd(peer_.get(), &fd));
         return fd;
     }
-    /// For RT_CALLBACKS_POLL: runs the callbacks that wait. How many pieces of work were done.
+    /// For ROLETALK_CALLBACKS_POLL: runs the callbacks that wait. How many pieces of work were done.
     size_t poll(std::chrono::milliseconds limit = std::chrono::milliseconds{0}) {
         size_t count = 0;
-        detail::check(rt_poll(peer_.get(), limit.count(), &count));
+        detail::check(roletalk_peer_poll(peer_.get(), limit.count(), &count));
         return count;
     }
     /// Finishes what runs, then closes. Whether everything had finished.
     bool drain(std::chrono::milliseconds limit) {
         int32_t finished = 0;
         detail::check(
-            rt_peer_drain(peer_.release(), static_cast<uint64_t>(limit.count()), &finished));
+            roletalk_peer_drain(peer_.release(), static_cast<uint64_t>(limit.count()), &finished));
         return finished != 0;
     }
-    void close() { detail::check(rt_peer_close(peer_.release())); }
-    rt_peer get() const noexcept { return peer_.get(); }
+    void close() { detail::check(roletalk_peer_close(peer_.release())); }
+    roletalk_peer get() const noexcept { return peer_.get(); }
 
 private:
-    detail::Handle<rt_peer, rt_peer_close> peer_;
+    detail::Handle<roletalk_peer, roletalk_peer_close> peer_;
 };
 
 } // namespace roletalk

@@ -5,7 +5,7 @@ use std::{os::raw::c_void, sync::Arc};
 use crate::{queue::Queue, status::Failure};
 
 /// Ends the life of `user_data`. NULL where nothing has to be done.
-pub type rt_drop = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
+pub type roletalk_drop = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
 /// A function with its `user_data`, whose `drop` is called exactly once: when this is dropped, on the
 /// thread that runs the peer's callbacks.
@@ -18,14 +18,15 @@ pub(crate) struct Closure<F: Copy> {
 
 impl<F: Copy> Closure<F> {
     /// Takes over what the other side has given. From here on `drop` is called, whatever happens.
-    pub(crate) fn new(call: Option<F>, user_data: *mut c_void, drop: rt_drop) -> Closure<F> {
+    pub(crate) fn new(call: Option<F>, user_data: *mut c_void, drop: roletalk_drop) -> Closure<F> {
         Closure { call, release: Release { user_data, drop }, queue: None }
     }
 
     /// Makes it a callback of a peer.
     ///
     /// # Errors
-    /// [`RT_INVALID_ARGUMENT`](crate::status::RT_INVALID_ARGUMENT) when there is no function.
+    /// [`ROLETALK_STATUS_INVALID_ARGUMENT`](crate::status::ROLETALK_STATUS_INVALID_ARGUMENT) when
+    /// there is no function.
     pub(crate) fn bind(mut self, queue: &Arc<Queue>) -> Result<Closure<F>, Failure> {
         if self.call.is_none() {
             return Err(Failure::null("call"));
@@ -59,7 +60,7 @@ impl<F: Copy> Drop for Closure<F> {
 /// A `user_data` whose life has ended.
 pub(crate) struct Release {
     user_data: *mut c_void,
-    drop: rt_drop,
+    drop: roletalk_drop,
 }
 
 // SAFETY: the header demands that `user_data` may be used on the thread that runs the callbacks, and

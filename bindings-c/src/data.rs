@@ -6,35 +6,35 @@ use bytes::Bytes;
 use engine::{Data, DataType, Payload};
 
 use crate::{
-    status::{Failure, RT_DATA, enter},
+    status::{Failure, ROLETALK_STATUS_DATA, enter},
     types::*,
 };
 
 fn data_error(text: impl Into<std::borrow::Cow<'static, str>>) -> Failure {
-    Failure::new(RT_DATA, text)
+    Failure::new(ROLETALK_STATUS_DATA, text)
 }
 
 fn kind_of(kind: DataType) -> i32 {
     match kind {
-        DataType::Binary => RT_BINARY,
-        DataType::Null => RT_NULL,
-        DataType::Boolean => RT_BOOLEAN,
-        DataType::String => RT_TEXT,
-        DataType::Number => RT_NUMBER,
-        DataType::Object => RT_JSON,
+        DataType::Binary => ROLETALK_DATA_BINARY,
+        DataType::Null => ROLETALK_DATA_NULL,
+        DataType::Boolean => ROLETALK_DATA_BOOLEAN,
+        DataType::String => ROLETALK_DATA_TEXT,
+        DataType::Number => ROLETALK_DATA_NUMBER,
+        DataType::Object => ROLETALK_DATA_JSON,
         DataType::Unknown(byte) => i32::from(byte),
     }
 }
 
-impl rt_data {
+impl roletalk_data {
     /// For the other side to read while `data` lives.
-    pub(crate) fn lend(data: &Data) -> rt_data {
-        rt_data::lend_parts(data.kind(), data.bytes())
+    pub(crate) fn lend(data: &Data) -> roletalk_data {
+        roletalk_data::lend_parts(data.kind(), data.bytes())
     }
 
     /// For the other side to read while `bytes` live.
-    pub(crate) fn lend_parts(kind: DataType, bytes: &[u8]) -> rt_data {
-        rt_data { kind: kind_of(kind), len: bytes.len(), bytes: bytes.as_ptr().cast() }
+    pub(crate) fn lend_parts(kind: DataType, bytes: &[u8]) -> roletalk_data {
+        roletalk_data { kind: kind_of(kind), len: bytes.len(), bytes: bytes.as_ptr().cast() }
     }
 
     /// What the other side wants to send, checked.
@@ -45,14 +45,14 @@ impl rt_data {
         // SAFETY: the caller's promise.
         let bytes = unsafe { slice(self.bytes.cast(), self.len, "data") }?;
         let kind = match self.kind {
-            RT_BINARY => DataType::Binary,
-            RT_NULL if bytes.is_empty() => DataType::Null,
-            RT_BOOLEAN if matches!(bytes, [0 | 1]) => DataType::Boolean,
-            RT_TEXT => match std::str::from_utf8(bytes) {
+            ROLETALK_DATA_BINARY => DataType::Binary,
+            ROLETALK_DATA_NULL if bytes.is_empty() => DataType::Null,
+            ROLETALK_DATA_BOOLEAN if matches!(bytes, [0 | 1]) => DataType::Boolean,
+            ROLETALK_DATA_TEXT => match std::str::from_utf8(bytes) {
                 Ok(_) => DataType::String,
                 Err(error) => return Err(data_error(format!("The text is not UTF-8: {error}"))),
             },
-            RT_NUMBER => {
+            ROLETALK_DATA_NUMBER => {
                 let data = Data::from_raw(DataType::Number, Bytes::copy_from_slice(bytes));
                 let number = !data.as_f64().is_none_or(f64::is_nan) && !bytes.is_empty();
                 match number || bytes == b"NaN" {
@@ -60,12 +60,12 @@ impl rt_data {
                     false => return Err(data_error("The number's text is no number")),
                 }
             }
-            RT_JSON => {
+            ROLETALK_DATA_JSON => {
                 Data::check_json(bytes).map_err(|error| data_error(error.to_string()))?;
                 DataType::Object
             }
-            RT_NULL => return Err(data_error("null has no bytes")),
-            RT_BOOLEAN => return Err(data_error("a boolean is one byte, 0 or 1")),
+            ROLETALK_DATA_NULL => return Err(data_error("null has no bytes")),
+            ROLETALK_DATA_BOOLEAN => return Err(data_error("a boolean is one byte, 0 or 1")),
             kind => return Err(Failure::invalid(format!("there is no kind of data {kind}"))),
         };
         Ok(Payload { kind, bytes })
@@ -89,16 +89,18 @@ impl rt_data {
         // SAFETY: the caller's promise.
         let bytes = unsafe { slice(self.bytes.cast(), self.len, "data") }?;
         match self.kind {
-            RT_NUMBER => Ok(Data::from_raw(DataType::Number, Bytes::copy_from_slice(bytes))),
+            ROLETALK_DATA_NUMBER => {
+                Ok(Data::from_raw(DataType::Number, Bytes::copy_from_slice(bytes)))
+            }
             _ => Err(data_error("The data is not a number")),
         }
     }
 }
 
-/// The text of a number. Use it as a payload with rt_number_data.
+/// The text of a number. Use it as a payload with roletalk_data_number.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_number {
+pub struct roletalk_number {
     /// How many bytes of `text`.
     pub len: usize,
     /// No zero at the end.
@@ -106,53 +108,62 @@ pub struct rt_number {
 }
 
 /// # Safety
-/// `number` is NULL or points to an `rt_number`.
-unsafe fn print(data: &Data, number: *mut rt_number) -> Result<(), Failure> {
+/// `number` is NULL or points to a `roletalk_number`.
+unsafe fn print(data: &Data, number: *mut roletalk_number) -> Result<(), Failure> {
     let bytes = data.bytes();
     let mut text = [0; 32];
     for (to, from) in text.iter_mut().zip(bytes) {
         *to = *from as c_char;
     }
     // SAFETY: the caller's promise.
-    unsafe { put(number, rt_number { len: bytes.len(), text }, "number") }
+    unsafe { put(number, roletalk_number { len: bytes.len(), text }, "number") }
 }
 
 /// Prints a number as JavaScript does: NaN and the infinities are kept, negative zero loses its sign.
 ///
-/// Errors: RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_number_from_double(value: f64, number: *mut rt_number) -> i32 {
+pub unsafe extern "C" fn roletalk_number_from_double(
+    value: f64,
+    number: *mut roletalk_number,
+) -> i32 {
     // SAFETY: the contract of pointers in the header's introduction.
     enter(|| unsafe { print(&Data::number(value), number) })
 }
 
 /// Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
 ///
-/// Errors: RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_number_from_int64(value: i64, number: *mut rt_number) -> i32 {
+pub unsafe extern "C" fn roletalk_number_from_int64(
+    value: i64,
+    number: *mut roletalk_number,
+) -> i32 {
     // SAFETY: the contract of pointers in the header's introduction.
     enter(|| unsafe { print(&Data::integer(value), number) })
 }
 
 /// Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
 ///
-/// Errors: RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_number_from_uint64(value: u64, number: *mut rt_number) -> i32 {
+pub unsafe extern "C" fn roletalk_number_from_uint64(
+    value: u64,
+    number: *mut roletalk_number,
+) -> i32 {
     // SAFETY: the contract of pointers in the header's introduction.
     enter(|| unsafe { print(&Data::integer(value), number) })
 }
 
 /// Reads a boolean: 0 or 1.
 ///
-/// Errors: RT_DATA when it is none, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_DATA when it is none. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_data_as_bool(data: rt_data, value: *mut i32) -> i32 {
+pub unsafe extern "C" fn roletalk_data_as_bool(data: roletalk_data, value: *mut i32) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let bytes = unsafe { slice(data.bytes.cast::<u8>(), data.len, "data") }?;
-        if data.kind != RT_BOOLEAN {
+        if data.kind != ROLETALK_DATA_BOOLEAN {
             return Err(data_error("The data is not a boolean"));
         }
         // A missing byte is true, as it is in JavaScript.
@@ -163,10 +174,9 @@ pub unsafe extern "C" fn rt_data_as_bool(data: rt_data, value: *mut i32) -> i32 
 
 /// Reads a number as JavaScript does: text that is no number is NaN.
 ///
-/// Errors: RT_DATA when the data is of another kind, RT_INVALID_ARGUMENT. Any thread, also inside
-/// callbacks.
+/// Errors: ROLETALK_STATUS_DATA when the data is of another kind. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_data_as_double(data: rt_data, value: *mut f64) -> i32 {
+pub unsafe extern "C" fn roletalk_data_as_double(data: roletalk_data, value: *mut f64) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let number = unsafe { data.number() }?;
@@ -177,10 +187,10 @@ pub unsafe extern "C" fn rt_data_as_double(data: rt_data, value: *mut f64) -> i3
 
 /// Reads an integer exactly.
 ///
-/// Errors: RT_DATA when it is no number, has a fraction or does not fit; RT_INVALID_ARGUMENT. Any
-/// thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_DATA when it is no number, has a fraction or does not fit. Any thread, also
+/// inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_data_as_int64(data: rt_data, value: *mut i64) -> i32 {
+pub unsafe extern "C" fn roletalk_data_as_int64(data: roletalk_data, value: *mut i64) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let number = unsafe { data.number() }?;
@@ -192,10 +202,10 @@ pub unsafe extern "C" fn rt_data_as_int64(data: rt_data, value: *mut i64) -> i32
 
 /// Reads an integer exactly.
 ///
-/// Errors: RT_DATA when it is no number, negative, has a fraction or does not fit;
-/// RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_DATA when it is no number, negative, has a fraction or does not fit. Any
+/// thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_data_as_uint64(data: rt_data, value: *mut u64) -> i32 {
+pub unsafe extern "C" fn roletalk_data_as_uint64(data: roletalk_data, value: *mut u64) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let number = unsafe { data.number() }?;

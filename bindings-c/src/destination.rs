@@ -15,13 +15,16 @@ use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use crate::{
-    closure::{Closure, rt_drop},
+    closure::{Closure, roletalk_drop},
     keep::Keep,
     operation::*,
     options::{self, read_or_default, sized},
     queue::{self, Queue},
-    status::{Failure, RT_END, RT_NO_UNIT, RT_OVERLOADED, RT_WOULD_BLOCK, enter},
-    stream::{ReadEnd, WriteEnd, call_when, rt_ready_handler},
+    status::{
+        Failure, ROLETALK_STATUS_END, ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_OVERLOADED,
+        ROLETALK_STATUS_WOULD_BLOCK, enter,
+    },
+    stream::{ReadEnd, WriteEnd, call_when, roletalk_ready_handler},
     table,
     task::Task,
     types::*,
@@ -42,7 +45,7 @@ impl DestinationObject {
     }
 }
 
-fn get(destination: rt_destination) -> Result<Arc<DestinationObject>, Failure> {
+fn get(destination: roletalk_destination) -> Result<Arc<DestinationObject>, Failure> {
     table::get(destination.id)
 }
 
@@ -50,20 +53,20 @@ fn get(destination: rt_destination) -> Result<Arc<DestinationObject>, Failure> {
 /// time limit.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_send_options {
-    /// sizeof(rt_send_options).
+pub struct roletalk_send_options {
+    /// sizeof(roletalk_send_options).
     pub struct_size: usize,
     /// The unit to send to; zero for the next in turn. Not for broadcasts and surveys.
-    pub unit: rt_unit,
+    pub unit: roletalk_unit,
     /// Not 0: take the least loaded connection, though it may then overtake others. Not for streams.
     pub unordered: i32,
-    /// Requests, surveys, streams: milliseconds for the answer; 0 stands for the default, five
-    /// minutes. rt_destination_send, rt_destination_broadcast: milliseconds to wait for room in the
+    /// Requests, surveys, streams: milliseconds for the answer; 0 stands for the default, five minutes.
+    /// roletalk_destination_send, roletalk_destination_broadcast: milliseconds to wait for room in the
     /// queue; 0: without a limit; negative: not at all.
     pub timeout_ms: i64,
 }
 
-sized!(rt_send_options);
+sized!(roletalk_send_options);
 
 /// Read options.
 struct Options {
@@ -75,7 +78,7 @@ struct Options {
 impl Options {
     /// # Safety
     /// `options` is NULL or as the header demands.
-    unsafe fn read(options: *const rt_send_options) -> Result<Options, Failure> {
+    unsafe fn read(options: *const roletalk_send_options) -> Result<Options, Failure> {
         // SAFETY: the caller's promise.
         let options = unsafe { read_or_default(options) }?;
         let unit = unit::optional(options.unit)?;
@@ -180,10 +183,10 @@ impl Given<'_> {
 /// # Safety
 /// The pointers are as the header demands, and valid for `'a`.
 unsafe fn given<'a>(
-    destination: rt_destination,
-    event: rt_string,
-    data: rt_data,
-    options: *const rt_send_options,
+    destination: roletalk_destination,
+    event: roletalk_string,
+    data: roletalk_data,
+    options: *const roletalk_send_options,
 ) -> Result<Given<'a>, Failure> {
     let object = get(destination)?;
     // SAFETY: the caller's promise.
@@ -195,10 +198,13 @@ unsafe fn given<'a>(
 /// Waits until a unit serves the role: for `timeout_ms` milliseconds, without a limit if that is
 /// negative, not at all if it is 0.
 ///
-/// Errors: RT_TIMEOUT, RT_WOULD_BLOCK, RT_CLOSED, RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of
-/// RT_CALLBACKS_INLINE. Any thread; waits, as the introduction says.
+/// Errors: ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK, ROLETALK_STATUS_CLOSED. Any thread; in
+/// callbacks as every call that waits.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_destination_ready(destination: rt_destination, timeout_ms: i64) -> i32 {
+pub extern "C" fn roletalk_destination_ready(
+    destination: roletalk_destination,
+    timeout_ms: i64,
+) -> i32 {
     enter(|| {
         let object = get(destination)?;
         Ok(object.wait(Limit::from_millis(timeout_ms), object.destination.ready())??)
@@ -207,11 +213,11 @@ pub extern "C" fn rt_destination_ready(destination: rt_destination, timeout_ms: 
 
 /// Calls `visitor` for each unit that serves the role, before this returns.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_destination_each_unit(
-    destination: rt_destination,
-    visitor: unit::rt_unit_visitor,
+pub extern "C" fn roletalk_destination_each_unit(
+    destination: roletalk_destination,
+    visitor: unit::roletalk_unit_visitor,
     user_data: *mut c_void,
 ) -> i32 {
     enter(|| unit::visit(get(destination)?.destination.units(), visitor, user_data))
@@ -219,17 +225,17 @@ pub extern "C" fn rt_destination_each_unit(
 
 /// Sends a one-way message. Returns when the unit's connection has taken it into its queue: nothing
 /// tells whether it arrived. `options` may be NULL. When the queue is full it waits for room, as
-/// `options->timeout_ms` says; in a callback of RT_CALLBACKS_INLINE not at all.
+/// `options->timeout_ms` says; in a callback of ROLETALK_CALLBACKS_INLINE not at all.
 ///
-/// Errors: RT_NO_UNIT, RT_CONNECTION_LOST, RT_OVERLOADED when there is no room and it is not to wait,
-/// RT_TIMEOUT, RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT, RT_CLOSED, RT_INVALID_HANDLE. Any thread, also
-/// inside callbacks.
+/// Errors: ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED when
+/// there is no room and it is not to wait, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_TOO_LARGE,
+/// ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_destination_send(
-    destination: rt_destination,
-    event: rt_string,
-    data: rt_data,
-    options: *const rt_send_options,
+pub unsafe extern "C" fn roletalk_destination_send(
+    destination: roletalk_destination,
+    event: roletalk_string,
+    data: roletalk_data,
+    options: *const roletalk_send_options,
 ) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
@@ -252,18 +258,19 @@ pub unsafe extern "C" fn rt_destination_send(
     })
 }
 
-/// Calls `handler` once, as soon as rt_destination_send may find room: at once if there is some, or
-/// if it would fail for another reason, such as RT_NO_UNIT. For programs that send without waiting, as in
-/// callbacks of RT_CALLBACKS_INLINE: after RT_OVERLOADED, send on in `handler`. It may be early, if others
-/// take the room, or it is another unit's than whose turn it is: try again then. Of `options`, which may be
-/// NULL, `unit` counts. `handler.drop` is called after that, when the peer is closed, or when this fails.
+/// Calls `handler` once, as soon as roletalk_destination_send may find room: at once if there is some, or
+/// if it would fail for another reason, such as ROLETALK_STATUS_NO_UNIT. For programs that send without
+/// waiting, as in callbacks of ROLETALK_CALLBACKS_INLINE: after ROLETALK_STATUS_OVERLOADED, send on in
+/// `handler`. It may be early, if others take the room, or it is another unit's than whose turn it is:
+/// try again then. Of `options`, which may be NULL, `unit` counts. `handler.drop` is called after that,
+/// when the peer is closed, or when this fails.
 ///
-/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_destination_on_room(
-    destination: rt_destination,
-    options: *const rt_send_options,
-    handler: rt_ready_handler,
+pub unsafe extern "C" fn roletalk_destination_on_room(
+    destination: roletalk_destination,
+    options: *const roletalk_send_options,
+    handler: roletalk_ready_handler,
 ) -> i32 {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
@@ -285,23 +292,25 @@ pub unsafe extern "C" fn rt_destination_on_room(
 /// Not to wait for room is a matter of load.
 fn overloaded(failure: Failure) -> Failure {
     match failure.code() {
-        RT_WOULD_BLOCK => Failure::new(RT_OVERLOADED, "The unit's queue is full"),
+        ROLETALK_STATUS_WOULD_BLOCK => {
+            Failure::new(ROLETALK_STATUS_OVERLOADED, "The unit's queue is full")
+        }
         _ => failure,
     }
 }
 
 /// Sends a one-way message to every unit that serves the role. `count`, which may be NULL, is set to how
-/// many took it. `options` may be NULL. Waits for room as rt_destination_send.
+/// many took it. `options` may be NULL. Waits for room as roletalk_destination_send.
 ///
-/// Errors: RT_OVERLOADED and RT_TIMEOUT when some units had no room: others may have taken it.
-/// RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT, RT_CLOSED, RT_INVALID_HANDLE. Any thread, also inside
-/// callbacks.
+/// Errors: ROLETALK_STATUS_OVERLOADED and ROLETALK_STATUS_TIMEOUT when some units had no room: others may
+/// have taken it. ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread,
+/// also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_destination_broadcast(
-    destination: rt_destination,
-    event: rt_string,
-    data: rt_data,
-    options: *const rt_send_options,
+pub unsafe extern "C" fn roletalk_destination_broadcast(
+    destination: roletalk_destination,
+    event: roletalk_string,
+    data: roletalk_data,
+    options: *const roletalk_send_options,
     count: *mut usize,
 ) -> i32 {
     enter(|| {
@@ -321,28 +330,28 @@ pub unsafe extern "C" fn rt_destination_broadcast(
 struct AnswerObject(Outcome);
 
 /// # Safety
-/// `answer` is NULL or points to an `rt_answer`.
-unsafe fn put_answer(answer: *mut rt_answer, outcome: Outcome) -> Result<(), Failure> {
-    let insert = || rt_answer { id: table::insert(Arc::new(AnswerObject(outcome))) };
+/// `answer` is NULL or points to a `roletalk_answer`.
+unsafe fn put_answer(answer: *mut roletalk_answer, outcome: Outcome) -> Result<(), Failure> {
+    let insert = || roletalk_answer { id: table::insert(Arc::new(AnswerObject(outcome))) };
     // SAFETY: the caller's promise.
     unsafe { put_optional(answer, "answer", insert) }
 }
 
 /// Asks, and waits for the answer. `options` may be NULL; `options->timeout_ms` limits the whole.
-/// `answer`, which may be NULL, is set on success; the caller frees it with rt_answer_free.
+/// `answer`, which may be NULL, is set on success; the caller frees it with roletalk_answer_free.
 ///
-/// Errors: RT_REJECTED (rt_last_error is the handler's text), RT_TIMEOUT, RT_NO_UNIT,
-/// RT_CONNECTION_LOST, RT_OVERLOADED, RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT, RT_CLOSED,
-/// RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread. In a callback
-/// it holds up all other callbacks of that peer: a request to a handler of the same peer ends with
-/// RT_TIMEOUT there.
+/// Errors: ROLETALK_STATUS_REJECTED (roletalk_last_error is the handler's text), ROLETALK_STATUS_TIMEOUT,
+/// ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED,
+/// ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread. In a callback it
+/// holds up all other callbacks of that peer: a request to a handler of the same peer ends with
+/// ROLETALK_STATUS_TIMEOUT there.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_destination_request(
-    destination: rt_destination,
-    event: rt_string,
-    data: rt_data,
-    options: *const rt_send_options,
-    answer: *mut rt_answer,
+pub unsafe extern "C" fn roletalk_destination_request(
+    destination: roletalk_destination,
+    event: roletalk_string,
+    data: roletalk_data,
+    options: *const roletalk_send_options,
+    answer: *mut roletalk_answer,
 ) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
@@ -360,21 +369,22 @@ pub unsafe extern "C" fn rt_destination_request(
 
 /// Asks, without waiting: `handler` is called with the answer, once. `options` may be NULL. `operation`,
 /// which may be NULL, is set to a handle to cancel it with; the caller frees it with
-/// rt_operation_free. `handler.drop` is called after that, or when this fails. A request for which there is
-/// no room in the unit's queue is kept until there is.
+/// roletalk_operation_free. `handler.drop` is called after that, or when this fails. A request for which
+/// there is no room in the unit's queue is kept until there is.
 ///
-/// Errors: RT_NO_UNIT, RT_CONNECTION_LOST, RT_OVERLOADED when too many requests wait for answers, or for room
-/// (`queue_per_peer` bounds the bytes of these), RT_TOO_LARGE, RT_DATA, RT_INVALID_ARGUMENT,
-/// RT_CLOSED, RT_INVALID_HANDLE: then there is no call. By callback: RT_REJECTED, RT_TIMEOUT,
-/// RT_CONNECTION_LOST, RT_CANCELED. Any thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED when too
+/// many requests wait for answers, or for room (`queue_per_peer` bounds the bytes of these),
+/// ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED: then there is no call. By
+/// callback: ROLETALK_STATUS_REJECTED, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_CONNECTION_LOST,
+/// ROLETALK_STATUS_CANCELED. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_destination_request_async(
-    destination: rt_destination,
-    event: rt_string,
-    data: rt_data,
-    options: *const rt_send_options,
-    handler: rt_reply_handler,
-    operation: *mut rt_operation,
+pub unsafe extern "C" fn roletalk_destination_request_async(
+    destination: roletalk_destination,
+    event: roletalk_string,
+    data: roletalk_data,
+    options: *const roletalk_send_options,
+    handler: roletalk_reply_handler,
+    operation: *mut roletalk_operation,
 ) -> i32 {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
@@ -405,29 +415,34 @@ pub unsafe extern "C" fn rt_destination_request_async(
 }
 
 /// Shows an answer. `reply->struct_size` must be set. The pointers are valid until the answer is
-/// freed; `reply->unit` is none: see rt_answer_unit.
+/// freed; `reply->unit` is none: see roletalk_answer_unit.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_answer_view(answer: rt_answer, reply: *mut rt_reply) -> i32 {
+pub unsafe extern "C" fn roletalk_answer_view(
+    answer: roletalk_answer,
+    reply: *mut roletalk_reply,
+) -> i32 {
     enter(|| {
         let answer = table::get::<AnswerObject>(answer.id)?;
-        let view = answer.0.view(|_| rt_unit::NONE);
+        let view = answer.0.view(|_| roletalk_unit::NONE);
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { options::write(reply, &view) }
     })
 }
 
-/// The unit that answered. The caller frees it with rt_unit_free.
+/// The unit that answered. The caller frees it with roletalk_unit_free.
 ///
-/// Errors: RT_NO_UNIT when it is not known, RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also
-/// inside callbacks.
+/// Errors: ROLETALK_STATUS_NO_UNIT when it is not known. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_answer_unit(answer: rt_answer, unit: *mut rt_unit) -> i32 {
+pub unsafe extern "C" fn roletalk_answer_unit(
+    answer: roletalk_answer,
+    unit: *mut roletalk_unit,
+) -> i32 {
     enter(|| {
         check_out(unit, "unit")?;
         let answer = table::get::<AnswerObject>(answer.id)?;
-        let none = || Failure::new(RT_NO_UNIT, "It is not known which unit answered");
+        let none = || Failure::new(ROLETALK_STATUS_NO_UNIT, "It is not known which unit answered");
         let handle = unit::insert(answer.0.unit.clone().ok_or_else(none)?);
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { put(unit, handle, "unit") }
@@ -436,9 +451,9 @@ pub unsafe extern "C" fn rt_answer_unit(answer: rt_answer, unit: *mut rt_unit) -
 
 /// Frees an answer; pointers into it end.
 ///
-/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_answer_free(answer: rt_answer) -> i32 {
+pub extern "C" fn roletalk_answer_free(answer: roletalk_answer) -> i32 {
     enter(|| table::remove::<AnswerObject>(answer.id).map(drop))
 }
 
@@ -447,18 +462,18 @@ struct SurveyObject {
     runtime: Handle,
 }
 
-/// Asks every unit that serves the role. `options` may be NULL; `options->timeout_ms` limits each
-/// answer. Take the answers with rt_survey_next; the caller frees the survey with rt_survey_free. Nothing
-/// is sent before the first rt_survey_next.
+/// Asks every unit that serves the role. `options` may be NULL; `options->timeout_ms` limits each answer.
+/// Take the answers with roletalk_survey_next; the caller ends the survey with roletalk_survey_close.
+/// Nothing is sent before the first roletalk_survey_next.
 ///
-/// Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_destination_survey(
-    destination: rt_destination,
-    event: rt_string,
-    data: rt_data,
-    options: *const rt_send_options,
-    survey: *mut rt_survey,
+pub unsafe extern "C" fn roletalk_destination_survey(
+    destination: roletalk_destination,
+    event: roletalk_string,
+    data: roletalk_data,
+    options: *const roletalk_send_options,
+    survey: *mut roletalk_survey,
 ) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
@@ -469,22 +484,22 @@ pub unsafe extern "C" fn rt_destination_survey(
         let runtime = object.runtime.clone();
         let id = table::insert(Arc::new(SurveyObject { survey: Mutex::new(made), runtime }));
         // SAFETY: as above.
-        unsafe { put(survey, rt_survey { id }, "survey") }
+        unsafe { put(survey, roletalk_survey { id }, "survey") }
     })
 }
 
 /// Waits for the next answer: for `timeout_ms` milliseconds, without a limit if that is negative, not at
-/// all if it is 0. The caller frees the answer with rt_answer_free; its status says whether that unit
-/// gave one, rt_answer_unit which it was.
+/// all if it is 0. The caller frees the answer with roletalk_answer_free; its status says whether that unit
+/// gave one, roletalk_answer_unit which it was.
 ///
-/// Errors: RT_END when every unit has been heard, RT_TIMEOUT, RT_WOULD_BLOCK, RT_INVALID_ARGUMENT,
-/// RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. One thread at a time:
-/// RT_INVALID_ARGUMENT for others.
+/// Errors: ROLETALK_STATUS_END when every unit has been heard, ROLETALK_STATUS_TIMEOUT,
+/// ROLETALK_STATUS_WOULD_BLOCK. One thread at a time, ROLETALK_STATUS_INVALID_ARGUMENT for others; in
+/// callbacks as every call that waits.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_survey_next(
-    survey: rt_survey,
+pub unsafe extern "C" fn roletalk_survey_next(
+    survey: roletalk_survey,
     timeout_ms: i64,
-    answer: *mut rt_answer,
+    answer: *mut roletalk_answer,
 ) -> i32 {
     enter(|| {
         check_out(answer, "answer")?;
@@ -502,7 +517,7 @@ pub unsafe extern "C" fn rt_survey_next(
             Some((unit, answered)) => unsafe {
                 put_answer(answer, survey_outcome(unit, answered, 0))
             },
-            None => Err(Failure::new(RT_END, "Every unit has been heard")),
+            None => Err(Failure::new(ROLETALK_STATUS_END, "Every unit has been heard")),
         }
     })
 }
@@ -511,11 +526,11 @@ fn survey_outcome(unit: Unit, answer: engine::Result<Answer>, remaining: usize) 
     Outcome { unit: Some(unit), remaining, ..Outcome::of(answer) }
 }
 
-/// Frees a survey, and gives up waiting for further answers.
+/// Ends a survey, waiting for further answers included, and its handle.
 ///
-/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_survey_free(survey: rt_survey) -> i32 {
+pub extern "C" fn roletalk_survey_close(survey: roletalk_survey) -> i32 {
     enter(|| table::remove::<SurveyObject>(survey.id).map(drop))
 }
 
@@ -524,15 +539,15 @@ pub extern "C" fn rt_survey_free(survey: rt_survey) -> i32 {
 /// called after the last one, or when this fails. `options` and `operation` may be NULL;
 /// when the operation is canceled there are no more calls.
 ///
-/// Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_destination_survey_async(
-    destination: rt_destination,
-    event: rt_string,
-    data: rt_data,
-    options: *const rt_send_options,
-    handler: rt_reply_handler,
-    operation: *mut rt_operation,
+pub unsafe extern "C" fn roletalk_destination_survey_async(
+    destination: roletalk_destination,
+    event: roletalk_string,
+    data: roletalk_data,
+    options: *const roletalk_send_options,
+    handler: roletalk_reply_handler,
+    operation: *mut roletalk_operation,
 ) -> i32 {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
@@ -560,33 +575,41 @@ pub unsafe extern "C" fn rt_destination_survey_async(
 }
 
 /// Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
-/// the other side has said. The stream is the callee's, who closes it with rt_readable_close.
+/// the other side has said. The stream is the callee's, who closes it with roletalk_readable_close.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_readable_handler {
+pub struct roletalk_readable_handler {
     /// The function; not NULL.
     pub call: Option<
-        unsafe extern "C" fn(user_data: *mut c_void, reply: *const rt_reply, stream: rt_readable),
+        unsafe extern "C" fn(
+            user_data: *mut c_void,
+            reply: *const roletalk_reply,
+            stream: roletalk_readable,
+        ),
     >,
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: rt_drop,
+    pub drop: roletalk_drop,
 }
 
 /// Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
-/// the other side has said. The stream is the callee's, who closes it with rt_writable_close.
+/// the other side has said. The stream is the callee's, who closes it with roletalk_writable_close.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_writable_handler {
+pub struct roletalk_writable_handler {
     /// The function; not NULL.
     pub call: Option<
-        unsafe extern "C" fn(user_data: *mut c_void, reply: *const rt_reply, stream: rt_writable),
+        unsafe extern "C" fn(
+            user_data: *mut c_void,
+            reply: *const roletalk_reply,
+            stream: roletalk_writable,
+        ),
     >,
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: rt_drop,
+    pub drop: roletalk_drop,
 }
 
 /// What both directions of streams have in common.
@@ -601,27 +624,27 @@ trait Stream: Sized + Send + 'static {
 }
 
 impl Stream for Readable {
-    type Handle = rt_readable;
-    const NONE: rt_readable = rt_readable { id: 0 };
+    type Handle = roletalk_readable;
+    const NONE: roletalk_readable = roletalk_readable { id: 0 };
 
     fn open<'a>(to: &'a Destination, event: &'a str, data: Data) -> OpenStream<'a, Readable> {
         to.readable(event, data)
     }
 
-    fn insert(self, queue: Arc<Queue>) -> rt_readable {
+    fn insert(self, queue: Arc<Queue>) -> roletalk_readable {
         ReadEnd::insert(self, queue)
     }
 }
 
 impl Stream for Writable {
-    type Handle = rt_writable;
-    const NONE: rt_writable = rt_writable { id: 0 };
+    type Handle = roletalk_writable;
+    const NONE: roletalk_writable = roletalk_writable { id: 0 };
 
     fn open<'a>(to: &'a Destination, event: &'a str, data: Data) -> OpenStream<'a, Writable> {
         to.writable(event, data)
     }
 
-    fn insert(self, queue: Arc<Queue>) -> rt_writable {
+    fn insert(self, queue: Arc<Queue>) -> roletalk_writable {
         WriteEnd::insert(self, queue)
     }
 }
@@ -632,7 +655,7 @@ impl Given<'_> {
     unsafe fn open<S: Stream>(
         self,
         stream: *mut S::Handle,
-        answer: *mut rt_answer,
+        answer: *mut roletalk_answer,
     ) -> Result<(), Failure> {
         let Given { object, event, payload, options } = self;
         let asking = options.asking()?;
@@ -649,11 +672,11 @@ impl Given<'_> {
     }
 
     /// # Safety
-    /// `operation` is NULL or points to an `rt_operation`.
+    /// `operation` is NULL or points to a `roletalk_operation`.
     unsafe fn open_async<S: Stream>(
         self,
         closure: Closure<OpenedCall<S>>,
-        operation: *mut rt_operation,
+        operation: *mut roletalk_operation,
     ) -> Result<(), Failure> {
         let Given { object, event, payload, options } = self;
         let asking = options.asking()?;
@@ -671,7 +694,7 @@ impl Given<'_> {
 }
 
 type OpenedCall<S> =
-    unsafe extern "C" fn(*mut c_void, *const rt_reply, stream: <S as Stream>::Handle);
+    unsafe extern "C" fn(*mut c_void, *const roletalk_reply, stream: <S as Stream>::Handle);
 
 /// An outcome, and the stream with what its handle is made of.
 type Opened<S> = (Outcome, Option<(S, Arc<Queue>)>);
@@ -691,37 +714,38 @@ fn invoke_opened<S: Stream>(
 }
 
 /// Asks for a stream to read, and waits until it is accepted. `options` may be NULL;
-/// `options->timeout_ms` limits the wait. The caller closes the stream with rt_readable_close.
+/// `options->timeout_ms` limits the wait. The caller closes the stream with roletalk_readable_close.
 /// `answer`, which may be NULL, is set to what the other side has said; the caller frees it with
-/// rt_answer_free.
+/// roletalk_answer_free.
 ///
-/// Errors: those of rt_destination_request; RT_REJECTED when it is refused, RT_OVERLOADED also when too
-/// many streams are open. Any thread; in a callback as rt_destination_request.
+/// Errors: those of roletalk_destination_request; ROLETALK_STATUS_REJECTED when it is refused,
+/// ROLETALK_STATUS_OVERLOADED also when too many streams are open. Any thread; in a callback as
+/// roletalk_destination_request.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_destination_readable(
-    destination: rt_destination,
-    event: rt_string,
-    data: rt_data,
-    options: *const rt_send_options,
-    stream: *mut rt_readable,
-    answer: *mut rt_answer,
+pub unsafe extern "C" fn roletalk_destination_readable(
+    destination: roletalk_destination,
+    event: roletalk_string,
+    data: roletalk_data,
+    options: *const roletalk_send_options,
+    stream: *mut roletalk_readable,
+    answer: *mut roletalk_answer,
 ) -> i32 {
     // SAFETY: the contract of pointers in the header's introduction.
     enter(|| unsafe { given(destination, event, data, options)?.open::<Readable>(stream, answer) })
 }
 
-/// Asks for a stream to write, and waits until it is accepted, as rt_destination_readable. The caller
-/// finishes it with rt_writable_finish and closes it with rt_writable_close.
+/// Asks for a stream to write, and waits until it is accepted, as roletalk_destination_readable. The caller
+/// finishes it with roletalk_writable_finish and closes it with roletalk_writable_close.
 ///
-/// Errors, threads and callbacks as rt_destination_readable.
+/// Errors, threads and callbacks as roletalk_destination_readable.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_destination_writable(
-    destination: rt_destination,
-    event: rt_string,
-    data: rt_data,
-    options: *const rt_send_options,
-    stream: *mut rt_writable,
-    answer: *mut rt_answer,
+pub unsafe extern "C" fn roletalk_destination_writable(
+    destination: roletalk_destination,
+    event: roletalk_string,
+    data: roletalk_data,
+    options: *const roletalk_send_options,
+    stream: *mut roletalk_writable,
+    answer: *mut roletalk_answer,
 ) -> i32 {
     // SAFETY: the contract of pointers in the header's introduction.
     enter(|| unsafe { given(destination, event, data, options)?.open::<Writable>(stream, answer) })
@@ -730,15 +754,15 @@ pub unsafe extern "C" fn rt_destination_writable(
 /// Asks for a stream to read, without waiting: `handler` is called once. `options` and `operation` may
 /// be NULL. `handler.drop` is called after that, or when this fails.
 ///
-/// Errors: those of rt_destination_request_async. Any thread, also inside callbacks.
+/// Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_destination_readable_async(
-    destination: rt_destination,
-    event: rt_string,
-    data: rt_data,
-    options: *const rt_send_options,
-    handler: rt_readable_handler,
-    operation: *mut rt_operation,
+pub unsafe extern "C" fn roletalk_destination_readable_async(
+    destination: roletalk_destination,
+    event: roletalk_string,
+    data: roletalk_data,
+    options: *const roletalk_send_options,
+    handler: roletalk_readable_handler,
+    operation: *mut roletalk_operation,
 ) -> i32 {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     // SAFETY: the contract of pointers in the header's introduction.
@@ -750,15 +774,15 @@ pub unsafe extern "C" fn rt_destination_readable_async(
 /// Asks for a stream to write, without waiting: `handler` is called once. `options` and `operation` may
 /// be NULL. `handler.drop` is called after that, or when this fails.
 ///
-/// Errors: those of rt_destination_request_async. Any thread, also inside callbacks.
+/// Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_destination_writable_async(
-    destination: rt_destination,
-    event: rt_string,
-    data: rt_data,
-    options: *const rt_send_options,
-    handler: rt_writable_handler,
-    operation: *mut rt_operation,
+pub unsafe extern "C" fn roletalk_destination_writable_async(
+    destination: roletalk_destination,
+    event: roletalk_string,
+    data: roletalk_data,
+    options: *const roletalk_send_options,
+    handler: roletalk_writable_handler,
+    operation: *mut roletalk_operation,
 ) -> i32 {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     // SAFETY: the contract of pointers in the header's introduction.

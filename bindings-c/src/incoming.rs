@@ -9,11 +9,11 @@ use bytes::Bytes;
 use engine::{Context, Data, Deferred, Error, ErrorKind, Kind, Payload};
 
 use crate::{
-    closure::{Closure, rt_drop},
+    closure::{Closure, roletalk_drop},
     options::{self, sized},
     queue::{self, Item, Queue},
     role::Layers,
-    status::{Failure, RT_OK, enter},
+    status::{Failure, ROLETALK_STATUS_OK, enter},
     stream::{ReadEnd, WriteEnd},
     table,
     types::*,
@@ -22,21 +22,21 @@ use crate::{
 /// What came for a handler. Valid until the handler returns, also when it answers before.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_incoming {
+pub struct roletalk_incoming {
     /// The size of this struct in the library.
     pub struct_size: usize,
-    /// RT_MESSAGE, RT_REQUEST, RT_READABLE or RT_WRITABLE.
+    /// ROLETALK_KIND_MESSAGE, ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE or ROLETALK_KIND_WRITABLE.
     pub kind: i32,
     /// The role that it is addressed to.
-    pub role: rt_string,
+    pub role: roletalk_string,
     /// The name of the action; may be empty.
-    pub event: rt_string,
+    pub event: roletalk_string,
     /// The payload.
-    pub data: rt_data,
+    pub data: roletalk_data,
     /// The unit that sent it, borrowed.
-    pub unit: rt_unit,
+    pub unit: roletalk_unit,
     /// What to answer.
-    pub context: rt_context,
+    pub context: roletalk_context,
 }
 
 /// Called for what comes, where the peer's callbacks run. Messages of one unit come in their order.
@@ -45,50 +45,52 @@ pub struct rt_incoming {
 /// Middleware that neither answers nor defers passes it on.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_incoming_handler {
+pub struct roletalk_incoming_handler {
     /// The function; not NULL.
-    pub call: Option<unsafe extern "C" fn(user_data: *mut c_void, incoming: *const rt_incoming)>,
+    pub call:
+        Option<unsafe extern "C" fn(user_data: *mut c_void, incoming: *const roletalk_incoming)>,
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: rt_drop,
+    pub drop: roletalk_drop,
 }
 
 /// How something that middleware has passed on was answered. Valid during the call.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_outcome {
+pub struct roletalk_outcome {
     /// The size of this struct in the library.
     pub struct_size: usize,
-    /// RT_OK, or RT_HANDLER_FAILED when it was rejected.
+    /// ROLETALK_STATUS_OK, or ROLETALK_STATUS_HANDLER_FAILED when it was rejected.
     pub status: i32,
     /// The answer, when it was not rejected.
-    pub data: rt_data,
+    pub data: roletalk_data,
     /// Why it was rejected.
-    pub error: rt_string,
-    /// rt_context_respond and rt_context_reject replace the outcome.
-    pub context: rt_context,
+    pub error: roletalk_string,
+    /// roletalk_context_respond and roletalk_context_reject replace the outcome.
+    pub context: roletalk_context,
 }
 
 /// Called with the outcome of what went on to further middleware and the handler.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_outcome_handler {
+pub struct roletalk_outcome_handler {
     /// The function; not NULL.
-    pub call: Option<unsafe extern "C" fn(user_data: *mut c_void, outcome: *const rt_outcome)>,
+    pub call:
+        Option<unsafe extern "C" fn(user_data: *mut c_void, outcome: *const roletalk_outcome)>,
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: rt_drop,
+    pub drop: roletalk_drop,
 }
 
-sized!(rt_incoming rt_outcome);
+sized!(roletalk_incoming roletalk_outcome);
 
-pub(crate) type IncomingCall = unsafe extern "C" fn(*mut c_void, *const rt_incoming);
+pub(crate) type IncomingCall = unsafe extern "C" fn(*mut c_void, *const roletalk_incoming);
 pub(crate) type IncomingClosure = Closure<IncomingCall>;
-type OutcomeClosure = Closure<unsafe extern "C" fn(*mut c_void, *const rt_outcome)>;
+type OutcomeClosure = Closure<unsafe extern "C" fn(*mut c_void, *const roletalk_outcome)>;
 
-impl rt_incoming_handler {
+impl roletalk_incoming_handler {
     pub(crate) fn take(self) -> IncomingClosure {
         Closure::new(self.call, self.user_data, self.drop)
     }
@@ -96,10 +98,10 @@ impl rt_incoming_handler {
 
 fn kind_of(kind: Kind) -> i32 {
     match kind {
-        Kind::Message => RT_MESSAGE,
-        Kind::Request => RT_REQUEST,
-        Kind::Readable => RT_READABLE,
-        Kind::Writable => RT_WRITABLE,
+        Kind::Message => ROLETALK_KIND_MESSAGE,
+        Kind::Request => ROLETALK_KIND_REQUEST,
+        Kind::Readable => ROLETALK_KIND_READABLE,
+        Kind::Writable => ROLETALK_KIND_WRITABLE,
     }
 }
 
@@ -216,7 +218,7 @@ impl Exchange {
             let closure = layer.as_deref().unwrap_or(&handler.closure);
             let Some((call, user_data)) = closure.parts() else { return };
             let replaced = exchange.replaced();
-            let mut view = exchange.view(replaced.as_ref(), rt_unit::NONE);
+            let mut view = exchange.view(replaced.as_ref(), roletalk_unit::NONE);
             queue::lend_exchange(slot, |number, unit| {
                 view.context.id = number;
                 view.unit = unit;
@@ -239,17 +241,17 @@ impl Exchange {
     }
 
     /// The view's pointers are valid as long as the context, or a clone of it, and `replaced`.
-    fn view(&self, replaced: Option<&Data>, unit: rt_unit) -> rt_incoming {
-        let own = || rt_data::lend_parts(self.context.data_type(), self.context.bytes());
+    fn view(&self, replaced: Option<&Data>, unit: roletalk_unit) -> roletalk_incoming {
+        let own = || roletalk_data::lend_parts(self.context.data_type(), self.context.bytes());
         let (role, event) = self.context.names();
-        rt_incoming {
-            struct_size: size_of::<rt_incoming>(),
+        roletalk_incoming {
+            struct_size: size_of::<roletalk_incoming>(),
             kind: kind_of(self.context.kind()),
-            role: rt_string::lend_bytes(role),
-            event: rt_string::lend_bytes(event),
-            data: replaced.map_or_else(own, rt_data::lend),
+            role: roletalk_string::lend_bytes(role),
+            event: roletalk_string::lend_bytes(event),
+            data: replaced.map_or_else(own, roletalk_data::lend),
             unit,
-            context: rt_context { id: 0 },
+            context: roletalk_context { id: 0 },
         }
     }
 
@@ -305,12 +307,12 @@ impl Exchange {
             };
             let Some((call, user_data)) = observer.parts() else { continue };
             let (null, status) = (Data::null(), outcome.as_ref().err().map(|e| e.kind().code()));
-            let mut view = rt_outcome {
-                struct_size: size_of::<rt_outcome>(),
-                status: status.map_or(RT_OK, i32::from),
-                data: rt_data::lend(outcome.as_ref().unwrap_or(&null)),
-                error: rt_string::lend(outcome.as_ref().err().map_or("", Error::text)),
-                context: rt_context { id: 0 },
+            let mut view = roletalk_outcome {
+                struct_size: size_of::<roletalk_outcome>(),
+                status: status.map_or(ROLETALK_STATUS_OK, i32::from),
+                data: roletalk_data::lend(outcome.as_ref().unwrap_or(&null)),
+                error: roletalk_string::lend(outcome.as_ref().err().map_or("", Error::text)),
+                context: roletalk_context { id: 0 },
             };
             queue::lend_exchange(slot, |number, _| {
                 view.context.id = number;
@@ -338,7 +340,7 @@ impl Kept {
     }
 }
 
-impl rt_context {
+impl roletalk_context {
     /// Works on what the handle stands for, where it stays.
     fn with<T>(self, work: impl FnOnce(&mut Exchange) -> T) -> Result<T, Failure> {
         match table::is_special(self.id) {
@@ -385,10 +387,13 @@ impl rt_context {
 /// When the unit has no room for the answer, the library keeps it until there is. Inside an outcome
 /// handler it replaces the outcome.
 ///
-/// Errors: RT_DATA, RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread,
+/// Errors: ROLETALK_STATUS_DATA, ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread,
 /// also inside callbacks, for deferred contexts; inside the handler for others.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_context_respond(context: rt_context, data: rt_data) -> i32 {
+pub unsafe extern "C" fn roletalk_context_respond(
+    context: roletalk_context,
+    data: roletalk_data,
+) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let Payload { kind, bytes } = unsafe { data.payload() }?;
@@ -401,12 +406,15 @@ pub unsafe extern "C" fn rt_context_respond(context: rt_context, data: rt_data) 
 }
 
 /// Rejects a request or a stream with a text for the requester. Ends the context. A message that is
-/// rejected, and a stream that was accepted before, is reported by RT_EVENT_HANDLER_FAILED.
+/// rejected, and a stream that was accepted before, is reported by ROLETALK_EVENT_HANDLER_FAILED.
 ///
-/// Errors: RT_INVALID_ARGUMENT: the context is as before. RT_INVALID_HANDLE. Any thread, also inside
-/// callbacks, for deferred contexts; inside the handler for others.
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread, also inside callbacks,
+/// for deferred contexts; inside the handler for others.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_context_reject(context: rt_context, reason: rt_string) -> i32 {
+pub unsafe extern "C" fn roletalk_context_reject(
+    context: roletalk_context,
+    reason: roletalk_string,
+) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let reason = unsafe { reason.get("reason") }?;
@@ -415,17 +423,17 @@ pub unsafe extern "C" fn rt_context_reject(context: rt_context, reason: rt_strin
 }
 
 /// Accepts a stream that this peer reads, with a payload for the requester. Ends the context; the
-/// stream belongs to the caller, who closes it with rt_readable_close.
+/// stream belongs to the caller, who closes it with roletalk_readable_close.
 ///
-/// Errors: RT_INVALID_ARGUMENT when the context is not of RT_READABLE, RT_DATA: the context is as
-/// before. RT_CONNECTION_LOST when the requester is gone, RT_OVERLOADED when too many streams are open:
-/// the context has ended. RT_INVALID_HANDLE. Any thread, also inside callbacks, for deferred contexts;
-/// inside the handler for others.
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the context is not of ROLETALK_KIND_READABLE,
+/// ROLETALK_STATUS_DATA: the context is as before. ROLETALK_STATUS_CONNECTION_LOST when the requester is
+/// gone, ROLETALK_STATUS_OVERLOADED when too many streams are open: the context has ended. Any thread,
+/// also inside callbacks, for deferred contexts; inside the handler for others.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_context_accept_readable(
-    context: rt_context,
-    data: rt_data,
-    stream: *mut rt_readable,
+pub unsafe extern "C" fn roletalk_context_accept_readable(
+    context: roletalk_context,
+    data: roletalk_data,
+    stream: *mut roletalk_readable,
 ) -> i32 {
     enter(|| {
         check_out(stream, "stream")?;
@@ -443,15 +451,15 @@ pub unsafe extern "C" fn rt_context_accept_readable(
 }
 
 /// Accepts a stream that this peer writes, with a payload for the requester. Ends the context; the
-/// stream belongs to the caller, who finishes it with rt_writable_finish and closes it with
-/// rt_writable_close.
+/// stream belongs to the caller, who finishes it with roletalk_writable_finish and closes it with
+/// roletalk_writable_close.
 ///
-/// Errors, threads and callbacks as rt_context_accept_readable, for RT_WRITABLE.
+/// Errors, threads and callbacks as roletalk_context_accept_readable, for ROLETALK_KIND_WRITABLE.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_context_accept_writable(
-    context: rt_context,
-    data: rt_data,
-    stream: *mut rt_writable,
+pub unsafe extern "C" fn roletalk_context_accept_writable(
+    context: roletalk_context,
+    data: roletalk_data,
+    stream: *mut roletalk_writable,
 ) -> i32 {
     enter(|| {
         check_out(stream, "stream")?;
@@ -468,7 +476,7 @@ pub unsafe extern "C" fn rt_context_accept_writable(
     })
 }
 
-fn check_kind(context: rt_context, kind: Kind) -> Result<(), Failure> {
+fn check_kind(context: roletalk_context, kind: Kind) -> Result<(), Failure> {
     match context.with(|exchange| exchange.context.kind() == kind)? {
         true => Ok(()),
         false => Err(Failure::invalid(format!("The context is not of a {kind:?}"))),
@@ -479,9 +487,12 @@ fn check_kind(context: rt_context, kind: Kind) -> Result<(), Failure> {
 /// `deferred` belongs to the caller and is valid until it is answered, also when the peer has closed
 /// meanwhile. Until then it counts as a running handler.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Inside the handler or middleware.
+/// Inside the handler or middleware.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_context_defer(context: rt_context, deferred: *mut rt_context) -> i32 {
+pub unsafe extern "C" fn roletalk_context_defer(
+    context: roletalk_context,
+    deferred: *mut roletalk_context,
+) -> i32 {
     enter(|| {
         check_out(deferred, "deferred")?;
         if !table::is_special(context.id) {
@@ -501,21 +512,24 @@ pub unsafe extern "C" fn rt_context_defer(context: rt_context, deferred: *mut rt
         }
         let id = table::insert(Arc::new(Kept(Mutex::new(Some(exchange)))));
         // SAFETY: the contract of pointers in the header's introduction.
-        unsafe { put(deferred, rt_context { id }, "deferred") }
+        unsafe { put(deferred, roletalk_context { id }, "deferred") }
     })
 }
 
 /// Shows a deferred context again, as its handler saw it. `incoming->struct_size` must be set. The
-/// pointers are valid until the context is answered; `incoming->unit` is none: see rt_context_unit.
+/// pointers are valid until the context is answered; `incoming->unit` is none: see roletalk_context_unit.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_context_view(context: rt_context, incoming: *mut rt_incoming) -> i32 {
+pub unsafe extern "C" fn roletalk_context_view(
+    context: roletalk_context,
+    incoming: *mut roletalk_incoming,
+) -> i32 {
     enter(|| {
         let mut view = context.with(|exchange| {
             // It lives on in the exchange.
             let replaced = exchange.replaced();
-            exchange.view(replaced.as_ref(), rt_unit::NONE)
+            exchange.view(replaced.as_ref(), roletalk_unit::NONE)
         })?;
         view.context = context;
         // SAFETY: the contract of pointers in the header's introduction.
@@ -523,12 +537,14 @@ pub unsafe extern "C" fn rt_context_view(context: rt_context, incoming: *mut rt_
     })
 }
 
-/// The unit that sent it. The caller frees it with rt_unit_free.
+/// The unit that sent it. The caller frees it with roletalk_unit_free.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks, for deferred
-/// contexts; inside the handler for others.
+/// Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_context_unit(context: rt_context, unit: *mut rt_unit) -> i32 {
+pub unsafe extern "C" fn roletalk_context_unit(
+    context: roletalk_context,
+    unit: *mut roletalk_unit,
+) -> i32 {
     enter(|| {
         check_out(unit, "unit")?;
         let found = context.with(|exchange| exchange.context.unit())?;
@@ -540,10 +556,10 @@ pub unsafe extern "C" fn rt_context_unit(context: rt_context, unit: *mut rt_unit
 
 /// Passes what middleware has deferred on to the next middleware or the handler. Ends the context.
 ///
-/// Errors: RT_INVALID_HANDLE; RT_INVALID_ARGUMENT for a context that is not deferred: returning from
-/// the middleware passes that on. Any thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a context that is not deferred: returning from the
+/// middleware passes that on. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_context_next(context: rt_context) -> i32 {
+pub extern "C" fn roletalk_context_next(context: roletalk_context) -> i32 {
     enter(|| {
         if table::is_special(context.id) {
             return Err(Failure::invalid("Return from the middleware to pass it on"));
@@ -562,10 +578,13 @@ pub extern "C" fn rt_context_next(context: rt_context) -> i32 {
 /// Replaces the payload, for middleware that changes it before the handler sees it. Pointers into the
 /// payload before are valid until the callback returns; in a deferred context they end.
 ///
-/// Errors: RT_DATA, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks, for
-/// deferred contexts; inside the middleware for others.
+/// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks, for deferred contexts; inside the
+/// middleware for others.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_context_set_data(context: rt_context, data: rt_data) -> i32 {
+pub unsafe extern "C" fn roletalk_context_set_data(
+    context: roletalk_context,
+    data: roletalk_data,
+) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let data = unsafe { data.get() }?;
@@ -584,10 +603,12 @@ pub unsafe extern "C" fn rt_context_set_data(context: rt_context, data: rt_data)
 /// For middleware: calls `handler` with the outcome, before the requester gets it. Several are called
 /// in the reverse order of their middleware. `drop` is called also when this fails.
 ///
-/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks, for deferred
-/// contexts; inside the middleware for others.
+/// Any thread, also inside callbacks, for deferred contexts; inside the middleware for others.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_context_on_outcome(context: rt_context, handler: rt_outcome_handler) -> i32 {
+pub extern "C" fn roletalk_context_on_outcome(
+    context: roletalk_context,
+    handler: roletalk_outcome_handler,
+) -> i32 {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
         let queue = context.with(|exchange| exchange.queue().clone())?;

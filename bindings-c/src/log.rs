@@ -22,25 +22,25 @@ use tracing::{
 };
 
 use crate::{
-    closure::{Closure, rt_drop},
+    closure::{Closure, roletalk_drop},
     peer::spawn,
     process,
     status::{Failure, enter},
-    types::rt_string,
+    types::roletalk_string,
 };
 
 /// No diagnostics.
-pub const RT_LOG_OFF: i32 = 0;
+pub const ROLETALK_LOG_OFF: i32 = 0;
 /// What is broken.
-pub const RT_LOG_ERROR: i32 = 1;
+pub const ROLETALK_LOG_ERROR: i32 = 1;
 /// What should be looked at: refused authentication, failed handlers, slow consumers.
-pub const RT_LOG_WARN: i32 = 2;
+pub const ROLETALK_LOG_WARN: i32 = 2;
 /// What happens rarely.
-pub const RT_LOG_INFO: i32 = 3;
+pub const ROLETALK_LOG_INFO: i32 = 3;
 /// Connections, and messages that have no handler.
-pub const RT_LOG_DEBUG: i32 = 4;
+pub const ROLETALK_LOG_DEBUG: i32 = 4;
 /// Everything.
-pub const RT_LOG_TRACE: i32 = 5;
+pub const ROLETALK_LOG_TRACE: i32 = 5;
 
 /// Records that wait for the function at most; further ones are dropped.
 const WAITING: usize = 1024;
@@ -48,15 +48,15 @@ const WAITING: usize = 1024;
 /// A line of diagnostics. Valid during the call.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_log_record {
+pub struct roletalk_log_record {
     /// The size of this struct in the library.
     pub struct_size: usize,
-    /// RT_LOG_ERROR and so on.
+    /// ROLETALK_LOG_ERROR and so on.
     pub level: i32,
     /// The part of the library that it comes from.
-    pub target: rt_string,
+    pub target: roletalk_string,
     /// The message, with its fields as ` name=value`.
-    pub text: rt_string,
+    pub text: roletalk_string,
     /// How many records were dropped before this one, since the function was too slow.
     pub dropped: u64,
 }
@@ -64,16 +64,17 @@ pub struct rt_log_record {
 /// Called for each line, one at a time, on a thread that does nothing else.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_log_handler {
+pub struct roletalk_log_handler {
     /// The function; NULL to log no more.
-    pub call: Option<unsafe extern "C" fn(user_data: *mut c_void, record: *const rt_log_record)>,
+    pub call:
+        Option<unsafe extern "C" fn(user_data: *mut c_void, record: *const roletalk_log_record)>,
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: rt_drop,
+    pub drop: roletalk_drop,
 }
 
-type LogClosure = Closure<unsafe extern "C" fn(*mut c_void, *const rt_log_record)>;
+type LogClosure = Closure<unsafe extern "C" fn(*mut c_void, *const roletalk_log_record)>;
 
 struct Record {
     level: i32,
@@ -82,7 +83,7 @@ struct Record {
     dropped: u64,
 }
 
-/// What one call of `rt_log` has set up.
+/// What one call of `roletalk_log` has set up.
 struct Logger {
     level: i32,
     /// Another process has another one: this one's thread and lock are not there.
@@ -102,7 +103,7 @@ struct State {
 
 static LOGGER: ArcSwapOption<Logger> = ArcSwapOption::const_empty();
 /// The level of the logger, for a look without it.
-static LEVEL: AtomicI32 = AtomicI32::new(RT_LOG_OFF);
+static LEVEL: AtomicI32 = AtomicI32::new(ROLETALK_LOG_OFF);
 
 impl Logger {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -136,11 +137,11 @@ impl Logger {
             };
             drop(state);
             let (Some(record), Some((call, user_data))) = (record, closure.parts()) else { break };
-            let view = rt_log_record {
-                struct_size: size_of::<rt_log_record>(),
+            let view = roletalk_log_record {
+                struct_size: size_of::<roletalk_log_record>(),
                 level: record.level,
-                target: rt_string::lend(record.target),
-                text: rt_string::lend(&record.text),
+                target: roletalk_string::lend(record.target),
+                text: roletalk_string::lend(&record.text),
                 dropped: record.dropped,
             };
             // SAFETY: function and argument belong together; the view points into `record`, and no
@@ -166,11 +167,11 @@ impl Logger {
 
 fn level_of(level: &Level) -> i32 {
     match *level {
-        Level::ERROR => RT_LOG_ERROR,
-        Level::WARN => RT_LOG_WARN,
-        Level::INFO => RT_LOG_INFO,
-        Level::DEBUG => RT_LOG_DEBUG,
-        Level::TRACE => RT_LOG_TRACE,
+        Level::ERROR => ROLETALK_LOG_ERROR,
+        Level::WARN => ROLETALK_LOG_WARN,
+        Level::INFO => ROLETALK_LOG_INFO,
+        Level::DEBUG => ROLETALK_LOG_DEBUG,
+        Level::TRACE => ROLETALK_LOG_TRACE,
     }
 }
 
@@ -226,21 +227,22 @@ impl Visit for Text {
     }
 }
 
-/// Lets `handler` have the diagnostics of all peers up to `level`, RT_LOG_ERROR to RT_LOG_TRACE, in the
-/// place of the handler before, whose `drop` is called before this returns (or, inside its own call,
-/// after that). RT_LOG_OFF or a NULL function logs no more and ends the thread. Keys and proofs never
-/// appear.
+/// Lets `handler` have the diagnostics of all peers up to `level`, ROLETALK_LOG_ERROR to
+/// ROLETALK_LOG_TRACE, in the place of the handler before, whose `drop` is called before this returns
+/// (or, inside its own call, after that). ROLETALK_LOG_OFF or a NULL function logs no more and ends the
+/// thread. Keys and proofs never appear.
 ///
-/// Errors: RT_INVALID_ARGUMENT for other levels, RT_IO. Any thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other levels, ROLETALK_STATUS_IO. Any thread, also inside
+/// callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_log(level: i32, handler: rt_log_handler) -> i32 {
+pub extern "C" fn roletalk_log(level: i32, handler: roletalk_log_handler) -> i32 {
     static COLLECT: Once = Once::new();
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
-        if !(RT_LOG_OFF..=RT_LOG_TRACE).contains(&level) {
+        if !(ROLETALK_LOG_OFF..=ROLETALK_LOG_TRACE).contains(&level) {
             return Err(Failure::invalid(format!("there is no level {level}")));
         }
-        let on = level != RT_LOG_OFF && closure.parts().is_some();
+        let on = level != ROLETALK_LOG_OFF && closure.parts().is_some();
         let logger = on.then(|| {
             Arc::new(Logger {
                 level,
@@ -254,7 +256,7 @@ pub extern "C" fn rt_log(level: i32, handler: rt_log_handler) -> i32 {
             COLLECT.call_once(|| drop(tracing::subscriber::set_global_default(Collector)));
             spawn("roletalk-log", move || logger.run(closure))?;
         }
-        LEVEL.store(if on { level } else { RT_LOG_OFF }, Ordering::Relaxed);
+        LEVEL.store(if on { level } else { ROLETALK_LOG_OFF }, Ordering::Relaxed);
         if let Some(before) = LOGGER.swap(logger)
             && before.epoch == process::epoch()
         {

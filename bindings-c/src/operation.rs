@@ -5,10 +5,10 @@ use std::{os::raw::c_void, sync::Arc};
 use engine::{Answer, Call, Data, Unit};
 
 use crate::{
-    closure::{Closure, rt_drop},
+    closure::{Closure, roletalk_drop},
     options::sized,
     queue::{self, Item, Queue},
-    status::{Failure, RT_CANCELED, RT_OK, enter},
+    status::{Failure, ROLETALK_STATUS_CANCELED, ROLETALK_STATUS_OK, enter},
     table,
     task::Task,
     types::*,
@@ -17,17 +17,17 @@ use crate::{
 /// The end of an operation. Valid during the call.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_reply {
+pub struct roletalk_reply {
     /// The size of this struct in the library.
     pub struct_size: usize,
-    /// RT_OK, or why there is no answer.
+    /// ROLETALK_STATUS_OK, or why there is no answer.
     pub status: i32,
     /// The answer's payload; null if there is none.
-    pub data: rt_data,
+    pub data: roletalk_data,
     /// The text that belongs to `status`, such as the reason of a rejection.
-    pub error: rt_string,
+    pub error: roletalk_string,
     /// The unit that answered, borrowed; none when it is not known.
-    pub unit: rt_unit,
+    pub unit: roletalk_unit,
     /// For surveys: how many more answers will come.
     pub remaining: usize,
 }
@@ -35,18 +35,18 @@ pub struct rt_reply {
 /// Called with the end of an operation, where the peer's callbacks run.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_reply_handler {
+pub struct roletalk_reply_handler {
     /// The function; not NULL.
-    pub call: Option<unsafe extern "C" fn(user_data: *mut c_void, reply: *const rt_reply)>,
+    pub call: Option<unsafe extern "C" fn(user_data: *mut c_void, reply: *const roletalk_reply)>,
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: rt_drop,
+    pub drop: roletalk_drop,
 }
 
-sized!(rt_reply);
+sized!(roletalk_reply);
 
-pub(crate) type ReplyCall = unsafe extern "C" fn(*mut c_void, *const rt_reply);
+pub(crate) type ReplyCall = unsafe extern "C" fn(*mut c_void, *const roletalk_reply);
 
 /// What an operation ended with.
 pub(crate) struct Outcome {
@@ -77,20 +77,20 @@ impl Outcome {
     }
 
     /// A view with a unit's handle of the right life. Valid as long as the outcome.
-    pub(crate) fn view(&self, unit: impl FnOnce(&Unit) -> rt_unit) -> rt_reply {
-        rt_reply {
-            struct_size: size_of::<rt_reply>(),
-            status: self.failure.as_ref().map_or(RT_OK, Failure::code),
-            data: rt_data::lend(&self.data),
-            error: rt_string::lend(self.failure.as_ref().map_or("", Failure::text)),
-            unit: self.unit.as_ref().map_or(rt_unit::NONE, unit),
+    pub(crate) fn view(&self, unit: impl FnOnce(&Unit) -> roletalk_unit) -> roletalk_reply {
+        roletalk_reply {
+            struct_size: size_of::<roletalk_reply>(),
+            status: self.failure.as_ref().map_or(ROLETALK_STATUS_OK, Failure::code),
+            data: roletalk_data::lend(&self.data),
+            error: roletalk_string::lend(self.failure.as_ref().map_or("", Failure::text)),
+            unit: self.unit.as_ref().map_or(roletalk_unit::NONE, unit),
             remaining: self.remaining,
         }
     }
 }
 
-/// A closure that is called once, with what an operation ends with: with RT_CANCELED if it is dropped
-/// before.
+/// A closure that is called once, with what an operation ends with: with ROLETALK_STATUS_CANCELED if it
+/// is dropped before.
 pub(crate) struct Completion<F: Copy + Send + 'static, T: 'static> {
     /// Not bound to the queue: it is let go of in the callback.
     closure: Option<Closure<F>>,
@@ -105,7 +105,7 @@ type Invoke<F, T> = fn(F, *mut c_void, Result<T, Failure>);
 
 impl<F: Copy + Send, T> Completion<F, T> {
     /// # Errors
-    /// `RT_INVALID_ARGUMENT` when there is no function.
+    /// `ROLETALK_STATUS_INVALID_ARGUMENT` when there is no function.
     pub(crate) fn new(
         closure: Closure<F>,
         queue: &Arc<Queue>,
@@ -143,7 +143,7 @@ fn call<F: Copy, T>(closure: Closure<F>, invoke: Invoke<F, T>, result: Result<T,
 impl<F: Copy + Send + 'static, T: 'static> Drop for Completion<F, T> {
     fn drop(&mut self) {
         if let Some(closure) = self.closure.take() {
-            let canceled = Failure::new(RT_CANCELED, "The operation was canceled");
+            let canceled = Failure::new(ROLETALK_STATUS_CANCELED, "The operation was canceled");
             let invoke = self.invoke;
             self.queue.push(Item::Call(Box::new(move || call(closure, invoke, Err(canceled)))));
         }
@@ -171,11 +171,11 @@ pub(crate) enum Operation {
 /// Begins something that ends with a completion. What fails at once is an error, and no callback.
 ///
 /// # Safety
-/// `operation` is NULL or points to an `rt_operation`.
+/// `operation` is NULL or points to a `roletalk_operation`.
 pub(crate) unsafe fn start<R, F, T>(
     begin: impl Future<Output = engine::Result<R>> + Send + 'static,
     completion: Completion<F, T>,
-    operation: *mut rt_operation,
+    operation: *mut roletalk_operation,
     outcome: fn(R) -> T,
 ) -> Result<(), Failure>
 where
@@ -185,7 +185,8 @@ where
 {
     // There may be nothing to cancel in the end.
     // SAFETY: the caller's promise.
-    if let Err(failure) = unsafe { put_optional(operation, "operation", || rt_operation { id: 0 }) }
+    if let Err(failure) =
+        unsafe { put_optional(operation, "operation", || roletalk_operation { id: 0 }) }
     {
         return completion.refuse(failure);
     }
@@ -241,23 +242,23 @@ fn never_began(error: &engine::Error) -> bool {
 /// Gives the program a handle of what is under way, if it wants one.
 ///
 /// # Safety
-/// `operation` is NULL or points to an `rt_operation`.
+/// `operation` is NULL or points to a `roletalk_operation`.
 pub(crate) unsafe fn put_operation(
-    operation: *mut rt_operation,
+    operation: *mut roletalk_operation,
     what: Operation,
 ) -> Result<(), Failure> {
-    let insert = || rt_operation { id: table::insert(Arc::new(what)) };
+    let insert = || roletalk_operation { id: table::insert(Arc::new(what)) };
     // SAFETY: the caller's promise.
     unsafe { put_optional(operation, "operation", insert) }
 }
 
-/// Cancels an operation: its callback is called with RT_CANCELED soon; a subscription is called no
-/// more. The other side is not told.
+/// Cancels an operation: its callback is called with ROLETALK_STATUS_CANCELED soon; a subscription is
+/// called no more. The other side is not told.
 ///
-/// Errors: RT_INVALID_HANDLE; RT_END when it has ended already, also while its callback is running. Any
-/// thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_END when it has ended already, also while its callback is running. Any thread,
+/// also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_operation_cancel(operation: rt_operation) -> i32 {
+pub extern "C" fn roletalk_operation_cancel(operation: roletalk_operation) -> i32 {
     enter(|| {
         let canceled = match &*table::get::<Operation>(operation.id)? {
             Operation::Task(task) => task.cancel(),
@@ -265,15 +266,18 @@ pub extern "C" fn rt_operation_cancel(operation: rt_operation) -> i32 {
         };
         match canceled {
             true => Ok(()),
-            false => Err(Failure::new(crate::status::RT_END, "The operation has ended already")),
+            false => Err(Failure::new(
+                crate::status::ROLETALK_STATUS_END,
+                "The operation has ended already",
+            )),
         }
     })
 }
 
 /// Frees the handle. The operation goes on, and calls back.
 ///
-/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_operation_free(operation: rt_operation) -> i32 {
+pub extern "C" fn roletalk_operation_free(operation: roletalk_operation) -> i32 {
     enter(|| table::remove::<Operation>(operation.id).map(drop))
 }

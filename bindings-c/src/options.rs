@@ -14,8 +14,9 @@ pub(crate) unsafe trait Sized: Copy {
 /// Reads what the other side knows of a struct; the rest is zero. `None` for NULL.
 ///
 /// # Errors
-/// [`RT_INVALID_ARGUMENT`](crate::status::RT_INVALID_ARGUMENT) when the size is impossible, or when the
-/// program was compiled with a later header and uses a field that is not known here.
+/// [`ROLETALK_STATUS_INVALID_ARGUMENT`](crate::status::ROLETALK_STATUS_INVALID_ARGUMENT) when the
+/// size is impossible, or when the program was compiled with a later header and uses a field that
+/// is not known here.
 ///
 /// # Safety
 /// `from` is NULL or points to as many bytes as its `struct_size` says.
@@ -49,7 +50,8 @@ pub(crate) unsafe fn read<T: Sized>(from: *const T) -> Result<Option<T>, Failure
 /// becomes the size that was written.
 ///
 /// # Errors
-/// [`RT_INVALID_ARGUMENT`](crate::status::RT_INVALID_ARGUMENT) for NULL and for impossible sizes.
+/// [`ROLETALK_STATUS_INVALID_ARGUMENT`](crate::status::ROLETALK_STATUS_INVALID_ARGUMENT) for NULL
+/// and for impossible sizes.
 ///
 /// # Safety
 /// `to` is NULL or points to as many bytes as its `struct_size` says.

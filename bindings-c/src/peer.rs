@@ -18,14 +18,14 @@ use tokio::{
 use crate::{
     closure::Closure,
     destination::DestinationObject,
-    incoming::rt_incoming_handler,
+    incoming::roletalk_incoming_handler,
     keep::Keep,
     operation::*,
     options::{self, read_or_default, sized},
     process,
     queue::{self, Queue},
     role::{Layers, RoleObject},
-    status::{Failure, RT_CLOSED, RT_IO, enter, enter_any},
+    status::{Failure, ROLETALK_STATUS_CLOSED, ROLETALK_STATUS_IO, enter, enter_any},
     table,
     types::*,
     unit,
@@ -38,11 +38,11 @@ const LOOKUP: Duration = Duration::from_secs(1);
 /// Bounds on what a peer holds and how long it waits. 0 stands for the default.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_limits {
-    /// sizeof(rt_limits).
+pub struct roletalk_limits {
+    /// sizeof(roletalk_limits).
     pub struct_size: usize,
-    /// Bytes of one message, sent or received. Default 100 MiB. Sending more is RT_TOO_LARGE; receiving
-    /// more closes the connection.
+    /// Bytes of one message, sent or received. Default 100 MiB. Sending more is
+    /// ROLETALK_STATUS_TOO_LARGE; receiving more closes the connection.
     pub message_size: u64,
     /// Bytes of one message before the connection is authenticated. Default 1 MiB.
     pub handshake_message_size: u64,
@@ -57,18 +57,21 @@ pub struct rt_limits {
     pub units: u64,
     /// Connections of one unit. Default 16; the handshake of a further one is refused.
     pub connections_per_unit: u64,
-    /// Requests to one unit that wait for an answer. Default 65 536; further ones are RT_OVERLOADED.
+    /// Requests to one unit that wait for an answer. Default 65 536; further ones are
+    /// ROLETALK_STATUS_OVERLOADED.
     pub waiting_requests: u64,
     /// Requests and messages of one unit whose handlers are running or wait for their turn, also for the
-    /// dispatch thread and for rt_poll, deferred contexts included. Default 65 536; further ones wait. If no
-    /// handler ends for a second, requests are rejected and messages dropped, counted and reported.
+    /// dispatch thread and for roletalk_peer_poll, deferred contexts included. Default 65 536; further
+    /// ones wait. If no handler ends for a second, requests are rejected and messages dropped, counted
+    /// and reported.
     pub running_handlers: u64,
     /// Bytes that wait to be written to one connection. Default 1 MiB; at the bound, sending waits.
     pub queue_per_connection: u64,
-    /// Bytes that wait to be written to all connections. Default 256 MiB; as above. As many again may be kept
-    /// for what was asked without waiting and has to wait for room; beyond that such calls are RT_OVERLOADED.
+    /// Bytes that wait to be written to all connections. Default 256 MiB; as above. As many again may be
+    /// kept for what was asked without waiting and has to wait for room; beyond that such calls are
+    /// ROLETALK_STATUS_OVERLOADED.
     pub queue_per_peer: u64,
-    /// Open streams with one unit. Default 4 096; further ones are RT_OVERLOADED.
+    /// Open streams with one unit. Default 4 096; further ones are ROLETALK_STATUS_OVERLOADED.
     pub streams: u64,
     /// Bytes of one stream that are held unread. Default 1 MiB.
     pub stream_window: u64,
@@ -84,15 +87,15 @@ pub struct rt_limits {
     /// Milliseconds that an address learned by acquaintance is tried in vain. Default 120 000.
     pub acquaintance_patience_ms: u64,
     /// Bytes that the running handlers of one unit were called with, deferred contexts and what waits for
-    /// the dispatch thread or rt_poll included. Default 256 MiB; the bound as for running_handlers. What
-    /// comes with the same read may go over.
+    /// the dispatch thread or roletalk_peer_poll included. Default 256 MiB; the bound as for
+    /// running_handlers. What comes with the same read may go over.
     pub running_bytes: u64,
     /// Bytes that all streams of a unit hold unread beyond their windows. Default 256 MiB; a stream that
     /// would need more is broken off.
     pub overrun_per_unit: u64,
 }
 
-impl rt_limits {
+impl roletalk_limits {
     fn apply(&self, limits: &mut Limits) {
         fn set(to: &mut usize, from: u64) {
             if from != 0 {
@@ -131,8 +134,8 @@ impl rt_limits {
 /// certificates against the system's roots.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_connect_options {
-    /// sizeof(rt_connect_options).
+pub struct roletalk_connect_options {
+    /// sizeof(roletalk_connect_options).
     pub struct_size: usize,
     /// Not 0: connect once; a failure or a loss is final.
     pub once: i32,
@@ -142,20 +145,20 @@ pub struct rt_connect_options {
     /// Milliseconds for name lookup, TCP and TLS together. 0 stands for 10 000.
     pub timeout_ms: u64,
     /// Headers for the upgrade, such as Authorization.
-    pub headers: *const rt_pair,
+    pub headers: *const roletalk_pair,
     /// How many headers.
     pub header_count: usize,
     /// PEM: authorities to trust instead of the system's.
-    pub tls_ca: rt_string,
+    pub tls_ca: roletalk_string,
     /// PEM: the certificate chain to show, leaf first, with `tls_key`.
-    pub tls_certificates: rt_string,
+    pub tls_certificates: roletalk_string,
     /// PEM: the private key of `tls_certificates`.
-    pub tls_key: rt_string,
+    pub tls_key: roletalk_string,
     /// The name to expect in the certificate instead of the address's host.
-    pub tls_server_name: rt_string,
+    pub tls_server_name: roletalk_string,
 }
 
-impl rt_connect_options {
+impl roletalk_connect_options {
     /// # Safety
     /// The pointers are as the header demands.
     unsafe fn get(&self) -> Result<ConnectOptions, Failure> {
@@ -201,20 +204,20 @@ impl rt_connect_options {
 /// How to listen. All zero but the size: plain TCP, any path.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_listen_options {
-    /// sizeof(rt_listen_options).
+pub struct roletalk_listen_options {
+    /// sizeof(roletalk_listen_options).
     pub struct_size: usize,
     /// Serve only upgrades to this path, such as `/rt`; others get 400.
-    pub path: rt_string,
+    pub path: roletalk_string,
     /// PEM: serve TLS (`wss`) with this certificate chain, leaf first, and `tls_key`.
-    pub tls_certificates: rt_string,
+    pub tls_certificates: roletalk_string,
     /// PEM: the private key of `tls_certificates`.
-    pub tls_key: rt_string,
+    pub tls_key: roletalk_string,
     /// PEM: only clients with a certificate that one of these authorities has signed get in.
-    pub tls_client_ca: rt_string,
+    pub tls_client_ca: roletalk_string,
 }
 
-impl rt_listen_options {
+impl roletalk_listen_options {
     /// # Safety
     /// The pointers are as the header demands.
     unsafe fn get(&self) -> Result<ListenOptions, Failure> {
@@ -246,38 +249,38 @@ impl rt_listen_options {
 /// library's.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_peer_options {
-    /// sizeof(rt_peer_options).
+pub struct roletalk_peer_options {
+    /// sizeof(roletalk_peer_options).
     pub struct_size: usize,
     /// The name shown to others.
-    pub name: rt_string,
+    pub name: roletalk_string,
     /// Static tags shown to others.
-    pub tags: *const rt_pair,
+    pub tags: *const roletalk_pair,
     /// How many tags.
     pub tag_count: usize,
     /// Preshared keys, id and key: only peers that share one get in. Offered in this order.
-    pub keys: *const rt_pair,
+    pub keys: *const roletalk_pair,
     /// How many keys.
     pub key_count: usize,
     /// Not 0: takes no part in acquaintance.
     pub unfriendly: i32,
-    /// Where callbacks run: RT_CALLBACKS_THREAD, RT_CALLBACKS_INLINE or RT_CALLBACKS_POLL.
+    /// Where callbacks run: ROLETALK_CALLBACKS_THREAD, ROLETALK_CALLBACKS_INLINE or ROLETALK_CALLBACKS_POLL.
     pub callbacks: i32,
     /// Bounds; NULL for the defaults.
-    pub limits: *const rt_limits,
+    pub limits: *const roletalk_limits,
     /// Milliseconds between two attempts to reach a lost address, at most. 0 stands for 60 000.
     pub reconnect_cap_ms: u64,
     /// The share of each wait that is random, from 0 to 1.
     pub reconnect_jitter: f64,
     /// How to connect to the addresses that other units tell; NULL for the defaults.
-    pub acquaintance: *const rt_connect_options,
+    pub acquaintance: *const roletalk_connect_options,
 }
 
 /// Counters of a peer. Set `struct_size` before.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_peer_stats {
-    /// sizeof(rt_peer_stats).
+pub struct roletalk_peer_stats {
+    /// sizeof(roletalk_peer_stats).
     pub struct_size: usize,
     /// Connected units.
     pub units: u64,
@@ -289,7 +292,10 @@ pub struct rt_peer_stats {
     pub reconnects: u64,
 }
 
-sized!(rt_limits rt_connect_options rt_listen_options rt_peer_options rt_peer_stats);
+sized!(
+    roletalk_limits roletalk_connect_options roletalk_listen_options roletalk_peer_options
+    roletalk_peer_stats
+);
 
 pub(crate) struct PeerObject {
     pub(crate) peer: Peer,
@@ -305,9 +311,9 @@ pub(crate) struct PeerObject {
 /// Handles that end with the peer.
 #[derive(Default)]
 struct Owned {
-    roles: HashMap<String, rt_role>,
-    destinations: HashMap<String, rt_destination>,
-    listeners: Vec<rt_listener>,
+    roles: HashMap<String, roletalk_role>,
+    destinations: HashMap<String, roletalk_destination>,
+    listeners: Vec<roletalk_listener>,
     closed: bool,
 }
 
@@ -344,7 +350,7 @@ enum Stop {
 }
 
 fn io_error(error: std::io::Error) -> Failure {
-    Failure::new(RT_IO, error.to_string())
+    Failure::new(ROLETALK_STATUS_IO, error.to_string())
 }
 
 impl PeerObject {
@@ -416,7 +422,7 @@ impl PeerObject {
         let owned = lock(&self.owned);
         match owned.closed {
             false => Ok(owned),
-            true => Err(Failure::new(RT_CLOSED, "The peer is closed")),
+            true => Err(Failure::new(ROLETALK_STATUS_CLOSED, "The peer is closed")),
         }
     }
 }
@@ -489,12 +495,15 @@ fn drive(
     queue.finish();
 }
 
-/// Makes a peer and starts its threads. `options` may be NULL. The caller closes it with rt_peer_close.
+/// Makes a peer and starts its threads. `options` may be NULL. The caller closes it with roletalk_peer_close.
 /// Works in the child of a fork, too: all handles of the parent's are invalid there.
 ///
-/// Errors: RT_INVALID_ARGUMENT, RT_IO, RT_TLS. Any thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_IO, ROLETALK_STATUS_TLS. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_peer_new(options: *const rt_peer_options, peer: *mut rt_peer) -> i32 {
+pub unsafe extern "C" fn roletalk_peer_new(
+    options: *const roletalk_peer_options,
+    peer: *mut roletalk_peer,
+) -> i32 {
     enter_any(|| {
         check_out(peer, "peer")?;
         process::renew_after_fork(|| {
@@ -559,23 +568,24 @@ pub unsafe extern "C" fn rt_peer_new(options: *const rt_peer_options, peer: *mut
             Keep::new(limits.queue_per_peer),
         )?));
         // SAFETY: as above.
-        unsafe { put(peer, rt_peer { id }, "peer") }
+        unsafe { put(peer, roletalk_peer { id }, "peer") }
     })
 }
 
-/// Closes all connections with code 4000, stops listening and dialing, and ends the peer's threads.
-/// When it returns, all callbacks have returned, operations under way have called back (with RT_CLOSED,
-/// RT_CONNECTION_LOST or RT_CANCELED), and every `drop` was called (where middleware has deferred
-/// contexts, that of what comes behind it follows when they are answered). That takes two seconds at
-/// most if the other side does not answer, besides the time that callbacks take.
+/// Closes all connections with code 4000, stops listening and dialing, and ends the peer's threads. When
+/// it returns, all callbacks have returned, operations under way have called back (with
+/// ROLETALK_STATUS_CLOSED, ROLETALK_STATUS_CONNECTION_LOST or ROLETALK_STATUS_CANCELED), and every `drop`
+/// was called (where middleware has deferred contexts, that of what comes behind it follows when they are
+/// answered). That takes two seconds at most if the other side does not answer, besides the time that
+/// callbacks take.
 ///
 /// Inside a callback, of whichever peer, it does not wait: the rest happens when the callback has
 /// returned. The peer's roles, destinations and listeners end with it; units, streams, answers and
-/// deferred contexts are the caller's, and are still to be freed.
+/// deferred contexts are the caller's still.
 ///
-/// Errors: RT_INVALID_HANDLE. Any thread.
+/// Any thread.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_peer_close(peer: rt_peer) -> i32 {
+pub extern "C" fn roletalk_peer_close(peer: roletalk_peer) -> i32 {
     enter(|| {
         let object = table::remove::<PeerObject>(peer.id)?;
         object.end(Stop::Close);
@@ -584,14 +594,18 @@ pub extern "C" fn rt_peer_close(peer: rt_peer) -> i32 {
 }
 
 /// Stops offering roles, lets running requests and streams finish within `timeout_ms`, then closes as
-/// rt_peer_close. `finished`, which may be NULL, is set to 1 when everything had finished, else to 0.
+/// roletalk_peer_close. `finished`, which may be NULL, is set to 1 when everything had finished, else to 0.
 /// The peer's roles and destinations stay usable until then; `peer` itself ends at once.
 ///
 /// Inside a callback it does not wait and sets `finished` to 0.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread.
+/// Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_peer_drain(peer: rt_peer, timeout_ms: u64, finished: *mut i32) -> i32 {
+pub unsafe extern "C" fn roletalk_peer_drain(
+    peer: roletalk_peer,
+    timeout_ms: u64,
+    finished: *mut i32,
+) -> i32 {
     enter(|| {
         check_optional(finished, "finished")?;
         let object = table::remove::<PeerObject>(peer.id)?;
@@ -603,18 +617,18 @@ pub unsafe extern "C" fn rt_peer_drain(peer: rt_peer, timeout_ms: u64, finished:
     })
 }
 
-pub(crate) fn get(peer: rt_peer) -> Result<Arc<PeerObject>, Failure> {
+pub(crate) fn get(peer: roletalk_peer) -> Result<Arc<PeerObject>, Failure> {
     table::get(peer.id)
 }
 
 /// Copies the peer's id, 32 hexadecimal digits, to `buffer`, without a zero at the end, and its length
 /// to `len`, which may be NULL.
 ///
-/// Errors: RT_TOO_LARGE when the buffer is too small (`len` is set), RT_INVALID_HANDLE,
-/// RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
+/// callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_peer_id(
-    peer: rt_peer,
+pub unsafe extern "C" fn roletalk_peer_id(
+    peer: roletalk_peer,
     buffer: *mut c_char,
     capacity: usize,
     len: *mut usize,
@@ -625,9 +639,13 @@ pub unsafe extern "C" fn rt_peer_id(
 
 /// Sets a tag. Units that connect from now on see it.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_peer_set_tag(peer: rt_peer, key: rt_string, value: rt_string) -> i32 {
+pub unsafe extern "C" fn roletalk_peer_set_tag(
+    peer: roletalk_peer,
+    key: roletalk_string,
+    value: roletalk_string,
+) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let (key, value) = unsafe { (key.get("key")?, value.get("value")?) };
@@ -639,10 +657,14 @@ pub unsafe extern "C" fn rt_peer_set_tag(peer: rt_peer, key: rt_string, value: r
 /// Adds a preshared key, or replaces the one with this id. From the first one on, only peers that share
 /// a key get in. Connections that are up stay.
 ///
-/// Errors: RT_INVALID_ARGUMENT when the id or the key is empty or longer than 1 024 bytes;
-/// RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the id or the key is empty or longer than 1 024 bytes.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_peer_add_key(peer: rt_peer, id: rt_string, key: rt_string) -> i32 {
+pub unsafe extern "C" fn roletalk_peer_add_key(
+    peer: roletalk_peer,
+    id: roletalk_string,
+    key: roletalk_string,
+) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let (id, key) = unsafe { (id.get("id")?, key.get("key")?) };
@@ -652,10 +674,10 @@ pub unsafe extern "C" fn rt_peer_add_key(peer: rt_peer, id: rt_string, key: rt_s
 
 /// Removes a preshared key. Connections that are up stay. Without any key everyone gets in.
 ///
-/// Errors: RT_INVALID_ARGUMENT when there is none with this id; RT_INVALID_HANDLE. Any thread, also
-/// inside callbacks.
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when there is none with this id. Any thread, also inside
+/// callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_peer_remove_key(peer: rt_peer, id: rt_string) -> i32 {
+pub unsafe extern "C" fn roletalk_peer_remove_key(peer: roletalk_peer, id: roletalk_string) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let id = unsafe { id.get("id") }?;
@@ -667,16 +689,16 @@ pub unsafe extern "C" fn rt_peer_remove_key(peer: rt_peer, id: rt_string) -> i32
 }
 
 /// The role of this name, added if it is new: offered at once, or, when `disabled` is not 0, after
-/// rt_role_enable. The same name gives the same handle, which belongs to the peer.
+/// roletalk_role_enable. The same name gives the same handle, which belongs to the peer.
 ///
-/// Errors: RT_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes, RT_CLOSED,
-/// RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
+/// ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_peer_role(
-    peer: rt_peer,
-    name: rt_string,
+pub unsafe extern "C" fn roletalk_peer_role(
+    peer: roletalk_peer,
+    name: roletalk_string,
     disabled: i32,
-    role: *mut rt_role,
+    role: *mut roletalk_role,
 ) -> i32 {
     enter(|| {
         check_out(role, "role")?;
@@ -695,7 +717,7 @@ pub unsafe extern "C" fn rt_peer_role(
                 peer_layers: object.layers.clone(),
                 layers: Arc::default(),
             }));
-            rt_role { id }
+            roletalk_role { id }
         });
         // SAFETY: as above.
         unsafe { put(role, handle, "role") }
@@ -705,13 +727,13 @@ pub unsafe extern "C" fn rt_peer_role(
 /// The destination of this name, added if it is new. The same name gives the same handle, which belongs
 /// to the peer.
 ///
-/// Errors: RT_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes, RT_CLOSED,
-/// RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
+/// ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_peer_destination(
-    peer: rt_peer,
-    role: rt_string,
-    destination: *mut rt_destination,
+pub unsafe extern "C" fn roletalk_peer_destination(
+    peer: roletalk_peer,
+    role: roletalk_string,
+    destination: *mut roletalk_destination,
 ) -> i32 {
     enter(|| {
         check_out(destination, "destination")?;
@@ -724,7 +746,7 @@ pub unsafe extern "C" fn rt_peer_destination(
             let (queue, runtime) = (object.queue.clone(), object.runtime.clone());
             let keep = object.keep.clone();
             let destination = DestinationObject { destination: made, queue, keep, runtime };
-            rt_destination { id: table::insert(Arc::new(destination)) }
+            roletalk_destination { id: table::insert(Arc::new(destination)) }
         });
         // SAFETY: as above.
         unsafe { put(destination, handle, "destination") }
@@ -733,22 +755,25 @@ pub unsafe extern "C" fn rt_peer_destination(
 
 /// Calls `visitor` for each connected unit, before this returns.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_peer_each_unit(
-    peer: rt_peer,
-    visitor: unit::rt_unit_visitor,
+pub extern "C" fn roletalk_peer_each_unit(
+    peer: roletalk_peer,
+    visitor: unit::roletalk_unit_visitor,
     user_data: *mut c_void,
 ) -> i32 {
     enter(|| unit::visit(get(peer)?.peer.units(), visitor, user_data))
 }
 
 /// Adds middleware for all that any role handles; it comes before that of the roles. See
-/// rt_role_layer.
+/// roletalk_role_layer.
 ///
-/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_peer_layer(peer: rt_peer, layer: rt_incoming_handler) -> i32 {
+pub extern "C" fn roletalk_peer_layer(
+    peer: roletalk_peer,
+    layer: roletalk_incoming_handler,
+) -> i32 {
     let closure = layer.take();
     enter(move || {
         let object = get(peer)?;
@@ -762,15 +787,15 @@ struct ListenerObject(engine::Listener);
 /// Listens on an address, such as `127.0.0.1:9000`; port 0 takes a free one. `options` may be NULL.
 /// `listener` may be NULL: it belongs to the peer in any case.
 ///
-/// Errors: RT_IO when the address cannot be listened on, RT_TLS, RT_INVALID_ARGUMENT, RT_CLOSED,
-/// RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; waits for a
-/// name lookup if the address has a name, as the introduction says.
+/// Errors: ROLETALK_STATUS_IO when the address cannot be listened on, ROLETALK_STATUS_TLS,
+/// ROLETALK_STATUS_CLOSED. Any thread; for an address that has a name, in
+/// callbacks as every call that waits.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_peer_listen(
-    peer: rt_peer,
-    address: rt_string,
-    options: *const rt_listen_options,
-    listener: *mut rt_listener,
+pub unsafe extern "C" fn roletalk_peer_listen(
+    peer: roletalk_peer,
+    address: roletalk_string,
+    options: *const roletalk_listen_options,
+    listener: *mut roletalk_listener,
 ) -> i32 {
     enter(|| {
         let object = get(peer)?;
@@ -785,7 +810,7 @@ pub unsafe extern "C" fn rt_peer_listen(
             Failure::new(failure.code(), format!("`{address}`: {}", failure.text()))
         })?;
         let mut owned = object.owned()?;
-        let handle = rt_listener { id: table::insert(Arc::new(ListenerObject(made))) };
+        let handle = roletalk_listener { id: table::insert(Arc::new(ListenerObject(made))) };
         if owned.listeners.len().is_power_of_two() {
             owned.listeners.retain(|known| table::get::<ListenerObject>(known.id).is_ok());
         }
@@ -798,11 +823,11 @@ pub unsafe extern "C" fn rt_peer_listen(
 /// Copies the address that a peer on the same machine can connect to, such as `ws://127.0.0.1:9000`,
 /// to `buffer`, without a zero at the end, and its length to `len`, which may be NULL.
 ///
-/// Errors: RT_TOO_LARGE when the buffer is too small (`len` is set), RT_INVALID_HANDLE,
-/// RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
+/// callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_listener_url(
-    listener: rt_listener,
+pub unsafe extern "C" fn roletalk_listener_url(
+    listener: roletalk_listener,
     buffer: *mut c_char,
     capacity: usize,
     len: *mut usize,
@@ -814,11 +839,11 @@ pub unsafe extern "C" fn rt_listener_url(
     })
 }
 
-/// Stops listening, and frees the handle. Connections that were accepted stay.
+/// Stops listening, and ends the handle. Connections that were accepted stay.
 ///
-/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_listener_close(listener: rt_listener) -> i32 {
+pub extern "C" fn roletalk_listener_close(listener: roletalk_listener) -> i32 {
     enter(|| {
         table::remove::<ListenerObject>(listener.id)?.0.close();
         Ok(())
@@ -827,12 +852,12 @@ pub extern "C" fn rt_listener_close(listener: rt_listener) -> i32 {
 
 /// Serves a TCP connection that the program's own server has accepted. Its first bytes are an HTTP
 /// upgrade, or, when `upgraded` is not 0, the upgrade was done already. The library owns `fd` from here
-/// on, unless this fails with RT_INVALID_ARGUMENT or RT_INVALID_HANDLE.
+/// on, unless this fails with ROLETALK_STATUS_INVALID_ARGUMENT or ROLETALK_STATUS_INVALID_HANDLE.
 ///
-/// Errors: RT_INVALID_ARGUMENT when `fd` is not a connected stream socket, RT_IO, RT_INVALID_HANDLE. Any
-/// thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when `fd` is not a connected stream socket,
+/// ROLETALK_STATUS_IO. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_peer_accept_fd(peer: rt_peer, fd: i32, upgraded: i32) -> i32 {
+pub extern "C" fn roletalk_peer_accept_fd(peer: roletalk_peer, fd: i32, upgraded: i32) -> i32 {
     use std::os::fd::FromRawFd;
 
     enter(|| {
@@ -876,19 +901,18 @@ fn is_stream(fd: i32) -> bool {
 }
 
 /// Connects to a `ws://` or `wss://` address, and again whenever the connection is lost, until
-/// rt_peer_disconnect. Waits for the first outcome; after a failure the address is tried further,
+/// roletalk_peer_disconnect. Waits for the first outcome; after a failure the address is tried further,
 /// unless it is to be connected once. `options` may be NULL. `unit`, which may be NULL, is set to the
-/// unit that answered; the caller frees it with rt_unit_free.
+/// unit that answered; the caller frees it with roletalk_unit_free.
 ///
-/// Errors: RT_INVALID_ARGUMENT, RT_CONNECT_FAILED, RT_AUTH_REFUSED, RT_TLS, RT_CLOSED,
-/// RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; waits, as the
-/// introduction says.
+/// Errors: ROLETALK_STATUS_CONNECT_FAILED, ROLETALK_STATUS_AUTH_REFUSED, ROLETALK_STATUS_TLS,
+/// ROLETALK_STATUS_CLOSED. Any thread; in callbacks as every call that waits.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_peer_connect(
-    peer: rt_peer,
-    address: rt_string,
-    options: *const rt_connect_options,
-    unit: *mut rt_unit,
+pub unsafe extern "C" fn roletalk_peer_connect(
+    peer: roletalk_peer,
+    address: roletalk_string,
+    options: *const roletalk_connect_options,
+    unit: *mut roletalk_unit,
 ) -> i32 {
     enter(|| {
         let object = get(peer)?;
@@ -904,19 +928,19 @@ pub unsafe extern "C" fn rt_peer_connect(
     })
 }
 
-/// As rt_peer_connect, without waiting: `handler` is called with the first outcome, and with the unit
+/// As roletalk_peer_connect, without waiting: `handler` is called with the first outcome, and with the unit
 /// if it connected. `operation` may be NULL; canceling it does not end the dialing. `handler.drop` is
 /// called after that, or when this fails.
 ///
-/// Errors: RT_INVALID_ARGUMENT, RT_TLS, RT_CLOSED, RT_INVALID_HANDLE; others by callback. Any thread,
-/// also inside callbacks.
+/// Errors: ROLETALK_STATUS_TLS, ROLETALK_STATUS_CLOSED; others by callback. Any thread, also inside
+/// callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_peer_connect_async(
-    peer: rt_peer,
-    address: rt_string,
-    options: *const rt_connect_options,
-    handler: rt_reply_handler,
-    operation: *mut rt_operation,
+pub unsafe extern "C" fn roletalk_peer_connect_async(
+    peer: roletalk_peer,
+    address: roletalk_string,
+    options: *const roletalk_connect_options,
+    handler: roletalk_reply_handler,
+    operation: *mut roletalk_operation,
 ) -> i32 {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
@@ -936,12 +960,15 @@ pub unsafe extern "C" fn rt_peer_connect_async(
     })
 }
 
-/// Stops dialing an address. A connection that is up stays; close its unit to end it.
+/// Stops dialing an address. A connection that is up stays: roletalk_unit_disconnect ends it.
 ///
-/// Errors: RT_INVALID_ARGUMENT when the address is not dialed, RT_INVALID_HANDLE. Any thread, also
-/// inside callbacks.
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the address is not dialed. Any thread, also inside
+/// callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_peer_disconnect(peer: rt_peer, address: rt_string) -> i32 {
+pub unsafe extern "C" fn roletalk_peer_disconnect(
+    peer: roletalk_peer,
+    address: roletalk_string,
+) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let address = unsafe { address.get("address") }?;
@@ -954,13 +981,16 @@ pub unsafe extern "C" fn rt_peer_disconnect(peer: rt_peer, address: rt_string) -
 
 /// Counters. `stats->struct_size` must be set.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_peer_get_stats(peer: rt_peer, stats: *mut rt_peer_stats) -> i32 {
+pub unsafe extern "C" fn roletalk_peer_get_stats(
+    peer: roletalk_peer,
+    stats: *mut roletalk_peer_stats,
+) -> i32 {
     enter(|| {
         let known = get(peer)?.peer.stats();
-        let value = rt_peer_stats {
-            struct_size: size_of::<rt_peer_stats>(),
+        let value = roletalk_peer_stats {
+            struct_size: size_of::<roletalk_peer_stats>(),
             units: known.units.len() as u64,
             handshakes: known.handshakes as u64,
             queued: known.queued as u64,
@@ -971,12 +1001,12 @@ pub unsafe extern "C" fn rt_peer_get_stats(peer: rt_peer, stats: *mut rt_peer_st
     })
 }
 
-/// For RT_CALLBACKS_POLL: a file descriptor that is readable while callbacks wait for rt_poll. The
-/// library owns it; it is valid until the peer is closed.
+/// For ROLETALK_CALLBACKS_POLL: a file descriptor that is readable while callbacks wait for
+/// roletalk_peer_poll. The library owns it; it is valid until the peer is closed.
 ///
-/// Errors: RT_INVALID_ARGUMENT for other peers, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other peers. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_fd(peer: rt_peer, fd: *mut i32) -> i32 {
+pub unsafe extern "C" fn roletalk_peer_fd(peer: roletalk_peer, fd: *mut i32) -> i32 {
     enter(|| {
         let known = get(peer)?.queue.fd()?;
         // SAFETY: the contract of pointers in the header's introduction.
@@ -984,15 +1014,19 @@ pub unsafe extern "C" fn rt_fd(peer: rt_peer, fd: *mut i32) -> i32 {
     })
 }
 
-/// For RT_CALLBACKS_POLL: runs the callbacks that wait, on this thread. When none does, waits for up to
+/// For ROLETALK_CALLBACKS_POLL: runs the callbacks that wait, on this thread. When none does, waits for up to
 /// `timeout_ms` milliseconds, without a limit if that is negative, not at all if it is 0. `count`, which
 /// may be NULL, is set to how many pieces of work were done.
 ///
-/// Errors: RT_CLOSED when the peer was closed and nothing more will come; RT_INVALID_ARGUMENT for other
-/// peers and while another rt_poll of this peer runs; RT_INVALID_HANDLE. Any thread; not inside
-/// callbacks of the same peer.
+/// Errors: ROLETALK_STATUS_CLOSED when the peer was closed and nothing more will come;
+/// ROLETALK_STATUS_INVALID_ARGUMENT for other peers and while another roletalk_peer_poll of this peer
+/// runs. Any thread; not inside callbacks of the same peer.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_poll(peer: rt_peer, timeout_ms: i64, count: *mut usize) -> i32 {
+pub unsafe extern "C" fn roletalk_peer_poll(
+    peer: roletalk_peer,
+    timeout_ms: i64,
+    count: *mut usize,
+) -> i32 {
     enter(|| {
         let object = get(peer)?;
         check_optional(count, "count")?;
@@ -1011,7 +1045,7 @@ pub unsafe extern "C" fn rt_poll(peer: rt_peer, timeout_ms: i64, count: *mut usi
             ended = true;
         }
         match ended {
-            true => Err(Failure::new(RT_CLOSED, "The peer is closed")),
+            true => Err(Failure::new(ROLETALK_STATUS_CLOSED, "The peer is closed")),
             false => Ok(()),
         }
     })

@@ -26,21 +26,21 @@ use crate::{
     closure::Release,
     incoming::Exchange,
     operation::{Asked, Outcome},
-    status::{Failure, RT_INVALID_HANDLE},
+    status::{Failure, ROLETALK_STATUS_INVALID_HANDLE},
     table::{self, Specials},
     task::Task,
-    types::rt_unit,
+    types::roletalk_unit,
     unit::UnitHandle,
     wait::{Limit, check_may_wait},
 };
 
 /// Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
-pub const RT_CALLBACKS_THREAD: i32 = 0;
+pub const ROLETALK_CALLBACKS_THREAD: i32 = 0;
 /// Callbacks run right on the thread that does the peer's input and output: the fastest way, for
-/// callbacks that never wait. Blocking calls return RT_WOULD_DEADLOCK there.
-pub const RT_CALLBACKS_INLINE: i32 = 1;
-/// Callbacks run only inside rt_poll, which the program calls when rt_fd is readable.
-pub const RT_CALLBACKS_POLL: i32 = 2;
+/// callbacks that never wait. Blocking calls return ROLETALK_STATUS_WOULD_DEADLOCK there.
+pub const ROLETALK_CALLBACKS_INLINE: i32 = 1;
+/// Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
+pub const ROLETALK_CALLBACKS_POLL: i32 = 2;
 
 /// Answers that are given together at most.
 const ANSWERS: usize = 64;
@@ -83,7 +83,7 @@ enum Consumer {
 pub(crate) struct Queue {
     consumer: Consumer,
     state: Mutex<State>,
-    /// For the dispatch thread, and for those who wait in `rt_poll`.
+    /// For the dispatch thread, and for those who wait in `roletalk_peer_poll`.
     ready: Condvar,
     /// So many of the next answers leave one by one. Only the consumer uses it.
     alone: AtomicUsize,
@@ -96,7 +96,7 @@ struct State {
     endless: Vec<Weak<Task>>,
     /// The consumer was told, or is at work and looks again before it waits.
     told: bool,
-    /// The program is inside `rt_poll`.
+    /// The program is inside `roletalk_peer_poll`.
     polled: bool,
     /// Nothing comes from the peer any more: when the queue is empty, it ends.
     finishing: bool,
@@ -105,14 +105,15 @@ struct State {
 
 impl Queue {
     /// # Errors
-    /// `RT_INVALID_ARGUMENT` for an unknown way to run callbacks, `RT_IO`.
+    /// `ROLETALK_STATUS_INVALID_ARGUMENT` for an unknown way to run callbacks, `ROLETALK_STATUS_IO`.
     pub(crate) fn new(callbacks: i32) -> Result<Arc<Queue>, Failure> {
         let consumer = match callbacks {
-            RT_CALLBACKS_THREAD => Consumer::Thread,
-            RT_CALLBACKS_INLINE => Consumer::Inline(Mutex::default()),
-            RT_CALLBACKS_POLL => {
-                let io =
-                    |error: std::io::Error| Failure::new(crate::status::RT_IO, error.to_string());
+            ROLETALK_CALLBACKS_THREAD => Consumer::Thread,
+            ROLETALK_CALLBACKS_INLINE => Consumer::Inline(Mutex::default()),
+            ROLETALK_CALLBACKS_POLL => {
+                let io = |error: std::io::Error| {
+                    Failure::new(crate::status::ROLETALK_STATUS_IO, error.to_string())
+                };
                 let (reader, writer) = UnixStream::pair().map_err(io)?;
                 reader.set_nonblocking(true).map_err(io)?;
                 writer.set_nonblocking(true).map_err(io)?;
@@ -355,14 +356,14 @@ impl Queue {
         drop(state);
     }
 
-    /// The body of `rt_poll`: waits until something is there, and runs it. How many callbacks' worth
-    /// that was, and whether the queue has ended.
+    /// The body of `roletalk_peer_poll`: waits until something is there, and runs it. How many callbacks'
+    /// worth that was, and whether the queue has ended.
     ///
     /// # Errors
-    /// `RT_INVALID_ARGUMENT` when another thread is doing so, or callbacks run elsewhere.
+    /// `ROLETALK_STATUS_INVALID_ARGUMENT` when another thread is doing so, or callbacks run elsewhere.
     pub(crate) fn poll(self: &Arc<Queue>, wait: Option<Instant>) -> Result<(usize, bool), Failure> {
         if !self.is_polled() {
-            return Err(Failure::invalid("The peer was not made with RT_CALLBACKS_POLL"));
+            return Err(Failure::invalid("The peer was not made with ROLETALK_CALLBACKS_POLL"));
         }
         if wait.is_some() {
             check_may_wait(Limit::Never)?;
@@ -370,7 +371,9 @@ impl Queue {
         let mut items = Vec::new();
         let mut state = self.lock();
         if state.polled {
-            return Err(Failure::invalid("Another thread is inside rt_poll, or this one already"));
+            return Err(Failure::invalid(
+                "Another thread is inside roletalk_peer_poll, or this one already",
+            ));
         }
         let _polling = Polling::begin(self, &mut state);
         let ended = loop {
@@ -394,11 +397,11 @@ impl Queue {
         Ok((count, ended))
     }
 
-    /// What to wait on until `rt_poll` has something to do.
+    /// What to wait on until `roletalk_peer_poll` has something to do.
     pub(crate) fn fd(&self) -> Result<RawFd, Failure> {
         match &self.consumer {
             Consumer::Poll(reader, _) => Ok(reader.as_raw_fd()),
-            _ => Err(Failure::invalid("The peer was not made with RT_CALLBACKS_POLL")),
+            _ => Err(Failure::invalid("The peer was not made with ROLETALK_CALLBACKS_POLL")),
         }
     }
 
@@ -480,7 +483,7 @@ struct Outbox {
 }
 
 thread_local! {
-    /// More than one when `rt_poll` of one peer is called in a callback of another.
+    /// More than one when `roletalk_peer_poll` of one peer is called in a callback of another.
     static FRAMES: RefCell<Vec<Frame>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -621,9 +624,11 @@ pub(crate) fn flush_answers() {
 }
 
 /// A handle that lives as long as the callback that it is lent to.
-pub(crate) fn lend_unit(unit: &Unit) -> rt_unit {
+pub(crate) fn lend_unit(unit: &Unit) -> roletalk_unit {
     let known = with_frame(|frame| frame.handle_if(|known| known == unit));
-    rt_unit { id: known.map_or(0, |known| known.unwrap_or_else(|| lend_new_unit(unit.clone()))) }
+    roletalk_unit {
+        id: known.map_or(0, |known| known.unwrap_or_else(|| lend_new_unit(unit.clone()))),
+    }
 }
 
 /// Another unit than the last time.
@@ -636,7 +641,7 @@ fn lend_new_unit(unit: Unit) -> u64 {
 
 /// Runs a handler that is to answer what is in `slot`, which it may take out: it is told the number of
 /// the handle of that and that of the unit. Not while the thread ends: nothing is known of callbacks then.
-pub(crate) fn lend_exchange(slot: &mut Option<Exchange>, call: impl FnOnce(u64, rt_unit)) {
+pub(crate) fn lend_exchange(slot: &mut Option<Exchange>, call: impl FnOnce(u64, roletalk_unit)) {
     let lend = |frame: &mut Frame, slot: &mut Option<Exchange>| {
         frame.number = frame.numbers.next();
         frame.exchange = Some(NonNull::from(slot));
@@ -658,7 +663,7 @@ pub(crate) fn lend_exchange(slot: &mut Option<Exchange>, call: impl FnOnce(u64, 
         }
     };
     if let Some(number) = number {
-        call(number, rt_unit { id: unit });
+        call(number, roletalk_unit { id: unit });
         // Dropped without the frame.
         let _looked_at = with_frame(|frame| {
             frame.exchange = None;
@@ -670,7 +675,8 @@ pub(crate) fn lend_exchange(slot: &mut Option<Exchange>, call: impl FnOnce(u64, 
 /// Works on what the running handler is to answer.
 ///
 /// # Errors
-/// `RT_INVALID_HANDLE` when it was answered or deferred, or the handle is not the running handler's.
+/// `ROLETALK_STATUS_INVALID_HANDLE` when it was answered or deferred, or the handle is not the
+/// running handler's.
 pub(crate) fn with_exchange<T>(
     handle: u64,
     work: impl FnOnce(&mut Exchange) -> T,
@@ -693,7 +699,7 @@ fn with_slot<T>(
     })
     .flatten()
     .flatten()
-    .ok_or_else(|| Failure::new(RT_INVALID_HANDLE, text))
+    .ok_or_else(|| Failure::new(ROLETALK_STATUS_INVALID_HANDLE, text))
 }
 
 /// Takes what the running handler is to answer, which may go on looking at it.

@@ -8,7 +8,7 @@ use std::sync::{
 use engine::Kind;
 
 use crate::{
-    incoming::{Exchange, Handler, IncomingClosure, rt_incoming_handler},
+    incoming::{Exchange, Handler, IncomingClosure, roletalk_incoming_handler},
     queue::Queue,
     status::{Failure, enter},
     table,
@@ -53,17 +53,18 @@ pub(crate) struct RoleObject {
     pub(crate) layers: Arc<Layers>,
 }
 
-/// Sets the handler of one kind of communication for one event, in the place of the one before. `kind`
-/// is RT_MESSAGE, RT_REQUEST, RT_READABLE or RT_WRITABLE; `event` may be empty. `handler.drop` is
-/// called when the handler is replaced or the peer closed, or when this fails.
+/// Sets the handler of one kind of communication for one event, in the place of the one before. `kind` is
+/// ROLETALK_KIND_MESSAGE, ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE or ROLETALK_KIND_WRITABLE;
+/// `event` may be empty. `handler.drop` is called when the handler is replaced or the peer closed, or
+/// when this fails.
 ///
-/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_role_handle(
-    role: rt_role,
+pub unsafe extern "C" fn roletalk_role_handle(
+    role: roletalk_role,
     kind: i32,
-    event: rt_string,
-    handler: rt_incoming_handler,
+    event: roletalk_string,
+    handler: roletalk_incoming_handler,
 ) -> i32 {
     let closure = handler.take();
     enter(move || {
@@ -71,10 +72,10 @@ pub unsafe extern "C" fn rt_role_handle(
         // SAFETY: the contract of pointers in the header's introduction.
         let event = unsafe { event.get("event") }?;
         let kind = match kind {
-            RT_MESSAGE => Kind::Message,
-            RT_REQUEST => Kind::Request,
-            RT_READABLE => Kind::Readable,
-            RT_WRITABLE => Kind::Writable,
+            ROLETALK_KIND_MESSAGE => Kind::Message,
+            ROLETALK_KIND_REQUEST => Kind::Request,
+            ROLETALK_KIND_READABLE => Kind::Readable,
+            ROLETALK_KIND_WRITABLE => Kind::Writable,
             other => return Err(Failure::invalid(format!("there is no kind {other}"))),
         };
         let handler = Arc::new(Handler {
@@ -89,13 +90,16 @@ pub unsafe extern "C" fn rt_role_handle(
     })
 }
 
-/// Adds middleware for all that this role handles, behind that of the peer (rt_peer_layer) and that
-/// added before. See rt_incoming_handler, rt_context_next, rt_context_set_data, rt_context_on_outcome.
-/// `layer.drop` is called when the peer is closed, or when this fails.
+/// Adds middleware for all that this role handles, behind that of the peer (roletalk_peer_layer) and that
+/// added before. See roletalk_incoming_handler, roletalk_context_next, roletalk_context_set_data,
+/// roletalk_context_on_outcome. `layer.drop` is called when the peer is closed, or when this fails.
 ///
-/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_role_layer(role: rt_role, layer: rt_incoming_handler) -> i32 {
+pub extern "C" fn roletalk_role_layer(
+    role: roletalk_role,
+    layer: roletalk_incoming_handler,
+) -> i32 {
     let closure = layer.take();
     enter(move || {
         let role = table::get::<RoleObject>(role.id)?;
@@ -106,9 +110,9 @@ pub extern "C" fn rt_role_layer(role: rt_role, layer: rt_incoming_handler) -> i3
 
 /// Offers the role; units are told.
 ///
-/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_role_enable(role: rt_role) -> i32 {
+pub extern "C" fn roletalk_role_enable(role: roletalk_role) -> i32 {
     enter(|| {
         table::get::<RoleObject>(role.id)?.role.enable();
         Ok(())
@@ -118,9 +122,9 @@ pub extern "C" fn rt_role_enable(role: rt_role) -> i32 {
 /// Offers the role no longer: requests are rejected, messages dropped, units are told. What is running
 /// goes on.
 ///
-/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_role_disable(role: rt_role) -> i32 {
+pub extern "C" fn roletalk_role_disable(role: roletalk_role) -> i32 {
     enter(|| {
         table::get::<RoleObject>(role.id)?.role.disable();
         Ok(())
@@ -129,9 +133,9 @@ pub extern "C" fn rt_role_disable(role: rt_role) -> i32 {
 
 /// Whether the role is offered: 1 or 0.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_role_is_active(role: rt_role, active: *mut i32) -> i32 {
+pub unsafe extern "C" fn roletalk_role_is_active(role: roletalk_role, active: *mut i32) -> i32 {
     enter(|| {
         let role = table::get::<RoleObject>(role.id)?;
         // SAFETY: the contract of pointers in the header's introduction.

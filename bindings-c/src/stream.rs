@@ -17,9 +17,12 @@ use futures_util::{SinkExt, Stream};
 use tokio::io::AsyncWrite;
 
 use crate::{
-    closure::{Closure, rt_drop},
+    closure::{Closure, roletalk_drop},
     queue::Queue,
-    status::{Failure, RT_IO, RT_STREAM_CLOSED, RT_TIMEOUT, RT_WOULD_BLOCK, enter},
+    status::{
+        Failure, ROLETALK_STATUS_IO, ROLETALK_STATUS_STREAM_CLOSED, ROLETALK_STATUS_TIMEOUT,
+        ROLETALK_STATUS_WOULD_BLOCK, enter,
+    },
     table,
     task::Task,
     types::*,
@@ -30,13 +33,13 @@ use crate::{
 /// Called once when a stream can go on, where the peer's callbacks run.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_ready_handler {
+pub struct roletalk_ready_handler {
     /// The function; not NULL.
     pub call: Option<unsafe extern "C" fn(user_data: *mut c_void)>,
     /// Given to both functions.
     pub user_data: *mut c_void,
     /// Ends the life of `user_data`; NULL if nothing has to be done.
-    pub drop: rt_drop,
+    pub drop: roletalk_drop,
 }
 
 /// Who waits for a stream: a stream itself knows one waker, here many may wait.
@@ -72,7 +75,7 @@ impl Wake for Readiness {
 }
 
 fn closed() -> Failure {
-    Failure::new(RT_STREAM_CLOSED, "The stream was closed here")
+    Failure::new(ROLETALK_STATUS_STREAM_CLOSED, "The stream was closed here")
 }
 
 /// An end of a stream behind a handle.
@@ -136,7 +139,7 @@ type ReadyCall = unsafe extern "C" fn(*mut c_void);
 /// Calls back once when `ready` is done, unless the peer ends before.
 ///
 /// # Errors
-/// `RT_INVALID_ARGUMENT` when there is no function.
+/// `ROLETALK_STATUS_INVALID_ARGUMENT` when there is no function.
 pub(crate) fn call_when(
     ready: impl Future<Output = ()> + Send + 'static,
     closure: Closure<ReadyCall>,
@@ -155,7 +158,7 @@ pub(crate) fn call_when(
     Ok(())
 }
 
-/// What is behind an `rt_readable`.
+/// What is behind a `roletalk_readable`.
 pub(crate) struct Reading {
     /// None when it has ended or was closed.
     stream: Option<Readable>,
@@ -194,14 +197,14 @@ impl Reading {
 
 impl ReadEnd {
     /// A handle of the stream.
-    pub(crate) fn insert(stream: Readable, queue: Arc<Queue>) -> rt_readable {
+    pub(crate) fn insert(stream: Readable, queue: Arc<Queue>) -> roletalk_readable {
         let unit = stream.unit();
         let reading = Reading { stream: Some(stream), unit, rest: Bytes::new(), end: None };
-        rt_readable { id: table::insert(End::new(reading, queue)) }
+        roletalk_readable { id: table::insert(End::new(reading, queue)) }
     }
 }
 
-/// What is behind an `rt_writable`.
+/// What is behind a `roletalk_writable`.
 pub(crate) struct Writing {
     /// None when it was finished or closed.
     stream: Option<Writable>,
@@ -213,12 +216,12 @@ pub(crate) type WriteEnd = End<Writing>;
 
 impl WriteEnd {
     /// A handle of the stream.
-    pub(crate) fn insert(stream: Writable, queue: Arc<Queue>) -> rt_writable {
+    pub(crate) fn insert(stream: Writable, queue: Arc<Queue>) -> roletalk_writable {
         let unit = stream.unit();
         let end = End::new(Writing { stream: Some(stream), unit, finished: false }, queue);
         // Nothing has been found stuck yet.
         end.readiness.moved.store(true, Ordering::Release);
-        rt_writable { id: table::insert(end) }
+        roletalk_writable { id: table::insert(end) }
     }
 }
 
@@ -226,20 +229,21 @@ impl WriteEnd {
 fn stream_error(error: io::Error) -> Failure {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(error) => error.clone().into(),
-        None => Failure::new(RT_IO, error.to_string()),
+        None => Failure::new(ROLETALK_STATUS_IO, error.to_string()),
     }
 }
 
 /// Reads up to `capacity` bytes, at least one: waits for `timeout_ms` milliseconds, without a limit if
-/// that is negative, not at all if it is 0. `len` is set to how many bytes were read; 0 with RT_OK is the
-/// end. The writer may send more as its bytes are read.
+/// that is negative, not at all if it is 0. `len` is set to how many bytes were read; 0 with
+/// ROLETALK_STATUS_OK is the end. The writer may send more as its bytes are read.
 ///
-/// Errors: what the writer broke off with, mostly RT_STREAM_CLOSED, and RT_CONNECTION_LOST, each behind
-/// the data that had arrived; RT_TIMEOUT, RT_WOULD_BLOCK, RT_INVALID_ARGUMENT, also for a capacity of 0;
-/// RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread.
+/// Errors: what the writer broke off with, mostly ROLETALK_STATUS_STREAM_CLOSED, and
+/// ROLETALK_STATUS_CONNECTION_LOST, each behind the data that had arrived; ROLETALK_STATUS_TIMEOUT,
+/// ROLETALK_STATUS_WOULD_BLOCK; ROLETALK_STATUS_INVALID_ARGUMENT also for a capacity of 0. Any thread; in
+/// callbacks as every call that waits.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_readable_read(
-    stream: rt_readable,
+pub unsafe extern "C" fn roletalk_readable_read(
+    stream: roletalk_readable,
     buffer: *mut c_void,
     capacity: usize,
     timeout_ms: i64,
@@ -272,13 +276,16 @@ pub unsafe extern "C" fn rt_readable_read(
     })
 }
 
-/// Calls `handler` once, as soon as rt_readable_read would not wait: at once if there is something, or
+/// Calls `handler` once, as soon as roletalk_readable_read would not wait: at once if there is something, or
 /// the stream has ended. `handler.drop` is called after that, when the peer is closed, or when this
 /// fails.
 ///
-/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_readable_on_ready(stream: rt_readable, handler: rt_ready_handler) -> i32 {
+pub extern "C" fn roletalk_readable_on_ready(
+    stream: roletalk_readable,
+    handler: roletalk_ready_handler,
+) -> i32 {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
         let end = table::get::<ReadEnd>(stream.id)?;
@@ -286,11 +293,14 @@ pub extern "C" fn rt_readable_on_ready(stream: rt_readable, handler: rt_ready_ha
     })
 }
 
-/// The unit at the other end. The caller frees it with rt_unit_free.
+/// The unit at the other end. The caller frees it with roletalk_unit_free.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_readable_unit(stream: rt_readable, unit: *mut rt_unit) -> i32 {
+pub unsafe extern "C" fn roletalk_readable_unit(
+    stream: roletalk_readable,
+    unit: *mut roletalk_unit,
+) -> i32 {
     enter(|| {
         check_out(unit, "unit")?;
         let handle = unit::insert(table::get::<ReadEnd>(stream.id)?.lock().unit.clone());
@@ -299,11 +309,14 @@ pub unsafe extern "C" fn rt_readable_unit(stream: rt_readable, unit: *mut rt_uni
     })
 }
 
-/// Breaks off with a reason for the writer, and frees the handle.
+/// Breaks off with a reason for the writer, and ends the handle.
 ///
-/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_readable_abort(stream: rt_readable, reason: rt_string) -> i32 {
+pub unsafe extern "C" fn roletalk_readable_abort(
+    stream: roletalk_readable,
+    reason: roletalk_string,
+) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let reason = unsafe { reason.get("reason") }?;
@@ -315,13 +328,13 @@ pub unsafe extern "C" fn rt_readable_abort(stream: rt_readable, reason: rt_strin
     })
 }
 
-/// Closes the reading end, and frees the handle. A writer that has not come to its end is told; one that
-/// waits in rt_writable_finish is told that all was read, if it was. Reads that wait on other threads end
-/// with RT_STREAM_CLOSED.
+/// Closes the reading end, and ends the handle. A writer that has not come to its end is told; one that
+/// waits in roletalk_writable_finish is told that all was read, if it was. Reads that wait on other
+/// threads end with ROLETALK_STATUS_STREAM_CLOSED.
 ///
-/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_readable_close(stream: rt_readable) -> i32 {
+pub extern "C" fn roletalk_readable_close(stream: roletalk_readable) -> i32 {
     enter(|| {
         let end = table::remove::<ReadEnd>(stream.id)?;
         drop(end.close(|reading| reading.stream.take()));
@@ -331,16 +344,15 @@ pub extern "C" fn rt_readable_close(stream: rt_readable) -> i32 {
 
 /// Writes bytes, which are copied: waits for `timeout_ms` milliseconds until the other side and the
 /// connection have taken them, without a limit if that is negative, not at all if it is 0. `written` is
-/// set to how many bytes were taken, which on RT_OK are all of them, unless the time was over before: then
-/// at least one. It may be NULL only when the time has no limit.
+/// set to how many bytes were taken, which on ROLETALK_STATUS_OK are all of them, unless the time was
+/// over before: then at least one. It may be NULL only when the time has no limit.
 ///
-/// Errors: RT_STREAM_CLOSED when the reader has broken off or the stream was finished,
-/// RT_CONNECTION_LOST, RT_TIMEOUT, RT_WOULD_BLOCK, RT_INVALID_ARGUMENT, RT_INVALID_HANDLE,
-/// RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread; the bytes of several writes at the
-/// same time may mix.
+/// Errors: ROLETALK_STATUS_STREAM_CLOSED when the reader has broken off or the stream was finished,
+/// ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK. Any thread; the
+/// bytes of several writes at the same time may mix. In callbacks as every call that waits.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_writable_write(
-    stream: rt_writable,
+pub unsafe extern "C" fn roletalk_writable_write(
+    stream: roletalk_writable,
     bytes: *const c_void,
     len: usize,
     timeout_ms: i64,
@@ -385,16 +397,19 @@ pub unsafe extern "C" fn rt_writable_write(
 }
 
 fn is_over(failure: &Failure) -> bool {
-    matches!(failure.code(), RT_TIMEOUT | RT_WOULD_BLOCK)
+    matches!(failure.code(), ROLETALK_STATUS_TIMEOUT | ROLETALK_STATUS_WOULD_BLOCK)
 }
 
 /// Calls `handler` once, as soon as the stream may go on: at once, unless the last write or finish did not
 /// get through. It may be early: try again then. `handler.drop` is called after that, when the peer is
 /// closed, or when this fails.
 ///
-/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_writable_on_ready(stream: rt_writable, handler: rt_ready_handler) -> i32 {
+pub extern "C" fn roletalk_writable_on_ready(
+    stream: roletalk_writable,
+    handler: roletalk_ready_handler,
+) -> i32 {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
         let end = table::get::<WriteEnd>(stream.id)?;
@@ -408,11 +423,14 @@ pub extern "C" fn rt_writable_on_ready(stream: rt_writable, handler: rt_ready_ha
     })
 }
 
-/// The unit at the other end. The caller frees it with rt_unit_free.
+/// The unit at the other end. The caller frees it with roletalk_unit_free.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_writable_unit(stream: rt_writable, unit: *mut rt_unit) -> i32 {
+pub unsafe extern "C" fn roletalk_writable_unit(
+    stream: roletalk_writable,
+    unit: *mut roletalk_unit,
+) -> i32 {
     enter(|| {
         check_out(unit, "unit")?;
         let handle = unit::insert(table::get::<WriteEnd>(stream.id)?.lock().unit.clone());
@@ -423,13 +441,14 @@ pub unsafe extern "C" fn rt_writable_unit(stream: rt_writable, unit: *mut rt_uni
 
 /// Ends the stream, and waits for `timeout_ms` milliseconds until the reader has read everything and
 /// closed its end, without a limit if that is negative, not at all if it is 0. With peers of other
-/// implementations it waits only until the end was queued. After RT_TIMEOUT and RT_WOULD_BLOCK the stream
-/// has ended all the same: call it again to wait on. The handle is still to be closed.
+/// implementations it waits only until the end was queued. After ROLETALK_STATUS_TIMEOUT and
+/// ROLETALK_STATUS_WOULD_BLOCK the stream has ended all the same: call it again to wait on. The handle is
+/// still to be closed.
 ///
-/// Errors: RT_STREAM_CLOSED when the reader has broken off, RT_CONNECTION_LOST, RT_TIMEOUT,
-/// RT_WOULD_BLOCK, RT_INVALID_HANDLE, RT_WOULD_DEADLOCK in a callback of RT_CALLBACKS_INLINE. Any thread.
+/// Errors: ROLETALK_STATUS_STREAM_CLOSED when the reader has broken off, ROLETALK_STATUS_CONNECTION_LOST,
+/// ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK. Any thread; in callbacks as every call that waits.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_writable_finish(stream: rt_writable, timeout_ms: i64) -> i32 {
+pub extern "C" fn roletalk_writable_finish(stream: roletalk_writable, timeout_ms: i64) -> i32 {
     enter(|| {
         let end = table::get::<WriteEnd>(stream.id)?;
         let limit = Limit::from_millis(timeout_ms);
@@ -445,11 +464,14 @@ pub extern "C" fn rt_writable_finish(stream: rt_writable, timeout_ms: i64) -> i3
     })
 }
 
-/// Breaks off with a reason for the reader, and frees the handle.
+/// Breaks off with a reason for the reader, and ends the handle.
 ///
-/// Errors: RT_INVALID_ARGUMENT, RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_writable_abort(stream: rt_writable, reason: rt_string) -> i32 {
+pub unsafe extern "C" fn roletalk_writable_abort(
+    stream: roletalk_writable,
+    reason: roletalk_string,
+) -> i32 {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let reason = unsafe { reason.get("reason") }?;
@@ -461,12 +483,13 @@ pub unsafe extern "C" fn rt_writable_abort(stream: rt_writable, reason: rt_strin
     })
 }
 
-/// Closes the writing end, and frees the handle. Without a successful rt_writable_finish before, the
-/// reader is told that it broke off. Writes that wait on other threads end with RT_STREAM_CLOSED.
+/// Closes the writing end, and ends the handle. Without a successful roletalk_writable_finish before,
+/// the reader is told that it broke off. Writes that wait on other threads end with
+/// ROLETALK_STATUS_STREAM_CLOSED.
 ///
-/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_writable_close(stream: rt_writable) -> i32 {
+pub extern "C" fn roletalk_writable_close(stream: roletalk_writable) -> i32 {
     enter(|| {
         let end = table::remove::<WriteEnd>(stream.id)?;
         drop(end.close(|writing| writing.stream.take()));

@@ -5,25 +5,25 @@ use std::{ffi::c_char, os::raw::c_void};
 use crate::status::Failure;
 
 /// Text: UTF-8 with its length in bytes, without a zero at the end. `data` may be NULL when `len` is 0.
-/// Make one of a literal with RT_STR("text"), print one with printf("%.*s", RT_ARG(string)).
+/// Make one of a literal with ROLETALK_STR("text"), print one with printf("%.*s", ROLETALK_ARG(string)).
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_string {
+pub struct roletalk_string {
     /// The first byte.
     pub data: *const c_char,
     /// How many bytes.
     pub len: usize,
 }
 
-impl rt_string {
+impl roletalk_string {
     /// For the other side to read while `text` lives.
-    pub(crate) fn lend(text: &str) -> rt_string {
-        rt_string::lend_bytes(text.as_bytes())
+    pub(crate) fn lend(text: &str) -> roletalk_string {
+        roletalk_string::lend_bytes(text.as_bytes())
     }
 
-    /// As [`lend`](rt_string::lend), for bytes that are known to be UTF-8.
-    pub(crate) fn lend_bytes(text: &[u8]) -> rt_string {
-        rt_string { data: text.as_ptr().cast(), len: text.len() }
+    /// As [`lend`](roletalk_string::lend), for bytes that are known to be UTF-8.
+    pub(crate) fn lend_bytes(text: &[u8]) -> roletalk_string {
+        roletalk_string { data: text.as_ptr().cast(), len: text.len() }
     }
 
     /// The text that the other side lends for the time of a call.
@@ -41,8 +41,8 @@ impl rt_string {
 /// The bytes that the other side lends for the time of a call.
 ///
 /// # Errors
-/// [`RT_INVALID_ARGUMENT`](crate::status::RT_INVALID_ARGUMENT) for NULL with a length, and for lengths
-/// that no memory has.
+/// [`ROLETALK_STATUS_INVALID_ARGUMENT`](crate::status::ROLETALK_STATUS_INVALID_ARGUMENT) for NULL
+/// with a length, and for lengths that no memory has.
 ///
 /// # Safety
 /// `data` points to `len` readable bytes that stay as they are for `'a`.
@@ -89,8 +89,8 @@ pub(crate) unsafe fn elements<'a, T: Copy>(
 /// Writes a result to where the other side wants it.
 ///
 /// # Errors
-/// [`RT_INVALID_ARGUMENT`](crate::status::RT_INVALID_ARGUMENT) for NULL: check with [`check_out`] before
-/// anything is done.
+/// [`ROLETALK_STATUS_INVALID_ARGUMENT`](crate::status::ROLETALK_STATUS_INVALID_ARGUMENT) for NULL:
+/// check with [`check_out`] before anything is done.
 ///
 /// # Safety
 /// `to` is NULL or points to memory for a `T`.
@@ -152,7 +152,7 @@ pub(crate) unsafe fn copy_text(
     }
     if text.len() > capacity {
         let text = format!("The buffer has {capacity} bytes, the text {}", text.len());
-        return Err(Failure::new(crate::status::RT_TOO_LARGE, text));
+        return Err(Failure::new(crate::status::ROLETALK_STATUS_TOO_LARGE, text));
     }
     if !text.is_empty() {
         // SAFETY: the buffer has room for `capacity` bytes, and the text is not longer.
@@ -164,20 +164,22 @@ pub(crate) unsafe fn copy_text(
 /// Key and value: a tag, a header, a preshared key with its id.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_pair {
+pub struct roletalk_pair {
     /// The key.
-    pub key: rt_string,
+    pub key: roletalk_string,
     /// The value.
-    pub value: rt_string,
+    pub value: roletalk_string,
 }
 
-/// A payload: its type, and its bytes as they are on the wire. Make one with rt_null, rt_boolean,
-/// rt_text, rt_binary, rt_json and rt_number_data; read one with its bytes and rt_data_as_bool,
-/// rt_data_as_double, rt_data_as_int64, rt_data_as_uint64.
+/// A payload: its type, and its bytes as they are on the wire. Make one with roletalk_data_null,
+/// roletalk_data_boolean, roletalk_data_text, roletalk_data_binary, roletalk_data_json and
+/// roletalk_data_number; read one with its bytes and roletalk_data_as_bool, roletalk_data_as_double,
+/// roletalk_data_as_int64, roletalk_data_as_uint64.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_data {
-    /// RT_BINARY and so on. Other numbers may come from peers of later versions: read those as null.
+pub struct roletalk_data {
+    /// ROLETALK_DATA_BINARY and so on. Other numbers may come from peers of later versions: read those as
+    /// null.
     pub kind: i32,
     /// How many bytes.
     pub len: usize,
@@ -186,39 +188,39 @@ pub struct rt_data {
 }
 
 /// Bytes.
-pub const RT_BINARY: i32 = 0;
+pub const ROLETALK_DATA_BINARY: i32 = 0;
 /// Nothing.
-pub const RT_NULL: i32 = 1;
+pub const ROLETALK_DATA_NULL: i32 = 1;
 /// One byte, 0 or 1.
-pub const RT_BOOLEAN: i32 = 2;
+pub const ROLETALK_DATA_BOOLEAN: i32 = 2;
 /// UTF-8.
-pub const RT_TEXT: i32 = 3;
+pub const ROLETALK_DATA_TEXT: i32 = 3;
 /// A number as text, as JavaScript prints it.
-pub const RT_NUMBER: i32 = 4;
+pub const ROLETALK_DATA_NUMBER: i32 = 4;
 /// JSON.
-pub const RT_JSON: i32 = 5;
+pub const ROLETALK_DATA_JSON: i32 = 5;
 
 /// What a handler is for, from its own side.
-pub const RT_MESSAGE: i32 = 1;
+pub const ROLETALK_KIND_MESSAGE: i32 = 1;
 /// A request: the handler answers.
-pub const RT_REQUEST: i32 = 2;
+pub const ROLETALK_KIND_REQUEST: i32 = 2;
 /// A stream that this peer reads: another one asked for a writable.
-pub const RT_READABLE: i32 = 3;
+pub const ROLETALK_KIND_READABLE: i32 = 3;
 /// A stream that this peer writes: another one asked for a readable.
-pub const RT_WRITABLE: i32 = 4;
+pub const ROLETALK_KIND_WRITABLE: i32 = 4;
 
-/// The local node. Made by rt_peer_new, closed by rt_peer_close.
+/// The local node. Made by roletalk_peer_new, closed by roletalk_peer_close.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_peer {
+pub struct roletalk_peer {
     /// Zero is none.
     pub id: u64,
 }
 
-/// An address that is listened on. Closed by rt_listener_close, and with its peer.
+/// An address that is listened on. Closed by roletalk_listener_close, and with its peer.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_listener {
+pub struct roletalk_listener {
     /// Zero is none.
     pub id: u64,
 }
@@ -226,7 +228,7 @@ pub struct rt_listener {
 /// A service that a peer offers. Belongs to its peer and is valid until that is closed.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_role {
+pub struct roletalk_role {
     /// Zero is none.
     pub id: u64,
 }
@@ -234,69 +236,69 @@ pub struct rt_role {
 /// A role as offered by units. Belongs to its peer and is valid until that is closed.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_destination {
+pub struct roletalk_destination {
     /// Zero is none.
     pub id: u64,
 }
 
-/// A connected remote peer. Callbacks borrow it: keep it with rt_unit_clone, and free that with
-/// rt_unit_free.
+/// A connected remote peer. Callbacks borrow it: keep it with roletalk_unit_clone, and free that with
+/// roletalk_unit_free.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_unit {
+pub struct roletalk_unit {
     /// Zero is none.
     pub id: u64,
 }
 
-/// What a handler is to answer. Valid inside the handler; rt_context_defer makes one that is valid
+/// What a handler is to answer. Valid inside the handler; roletalk_context_defer makes one that is valid
 /// until it is answered.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_context {
+pub struct roletalk_context {
     /// Zero is none.
     pub id: u64,
 }
 
-/// The answer to a blocking call. Freed by rt_answer_free.
+/// The answer to a blocking call. Freed by roletalk_answer_free.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_answer {
+pub struct roletalk_answer {
     /// Zero is none.
     pub id: u64,
 }
 
-/// The answers to a survey. Freed by rt_survey_free.
+/// The answers to a survey. Closed by roletalk_survey_close.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_survey {
+pub struct roletalk_survey {
     /// Zero is none.
     pub id: u64,
 }
 
-/// The reading end of a stream. Closed by rt_readable_close.
+/// The reading end of a stream. Closed by roletalk_readable_close.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_readable {
+pub struct roletalk_readable {
     /// Zero is none.
     pub id: u64,
 }
 
-/// The writing end of a stream. Closed by rt_writable_close.
+/// The writing end of a stream. Closed by roletalk_writable_close.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_writable {
+pub struct roletalk_writable {
     /// Zero is none.
     pub id: u64,
 }
 
-/// Something under way that will call back. Freed by rt_operation_free, which does not end it.
+/// Something under way that will call back. Freed by roletalk_operation_free, which does not end it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_operation {
+pub struct roletalk_operation {
     /// Zero is none.
     pub id: u64,
 }
 
-impl rt_unit {
-    pub(crate) const NONE: rt_unit = rt_unit { id: 0 };
+impl roletalk_unit {
+    pub(crate) const NONE: roletalk_unit = roletalk_unit { id: 0 };
 }

@@ -27,84 +27,85 @@ impl UnitHandle {
 }
 
 /// A handle that the other side frees.
-pub(crate) fn insert(unit: Unit) -> rt_unit {
-    rt_unit { id: table::insert(Arc::new(UnitHandle { unit, lent: false })) }
+pub(crate) fn insert(unit: Unit) -> roletalk_unit {
+    roletalk_unit { id: table::insert(Arc::new(UnitHandle { unit, lent: false })) }
 }
 
 /// The unit of a handle; none for zero.
-pub(crate) fn optional(unit: rt_unit) -> Result<Option<Unit>, Failure> {
+pub(crate) fn optional(unit: roletalk_unit) -> Result<Option<Unit>, Failure> {
     match unit.id {
         0 => Ok(None),
         id => Ok(Some(table::get::<UnitHandle>(id)?.unit.clone())),
     }
 }
 
-fn get(unit: rt_unit) -> Result<Unit, Failure> {
+fn get(unit: roletalk_unit) -> Result<Unit, Failure> {
     Ok(table::get::<UnitHandle>(unit.id)?.unit.clone())
 }
 
 /// Calls a function for each unit, with a handle that is valid during the call.
 pub(crate) fn visit(
     units: Vec<Unit>,
-    visitor: rt_unit_visitor,
+    visitor: roletalk_unit_visitor,
     user_data: *mut c_void,
 ) -> Result<(), Failure> {
     let visitor = visitor.ok_or_else(|| Failure::null("visitor"))?;
     for unit in units {
         let id = table::insert(Arc::new(UnitHandle::lent(unit)));
         // SAFETY: function and argument were given together, and no lock is held.
-        unsafe { visitor(user_data, rt_unit { id }) };
+        unsafe { visitor(user_data, roletalk_unit { id }) };
         let _ = table::remove::<UnitHandle>(id);
     }
     Ok(())
 }
 
 /// Called for each unit, on the caller's thread. The unit is borrowed.
-pub type rt_unit_visitor = Option<unsafe extern "C" fn(user_data: *mut c_void, unit: rt_unit)>;
+pub type roletalk_unit_visitor =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, unit: roletalk_unit)>;
 
 /// What is known of a unit. Valid during the call.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_unit_info {
+pub struct roletalk_unit_info {
     /// The size of this struct in the library.
     pub struct_size: usize,
     /// The remote peer's id, unique for its lifetime.
-    pub id: rt_string,
+    pub id: roletalk_string,
     /// Its name; may be empty.
-    pub name: rt_string,
+    pub name: roletalk_string,
     /// Whether it wants to be told of others: 1 or 0.
     pub friendly: i32,
     /// Whether a connection is open: 1 or 0.
     pub open: i32,
     /// The operating system that it runs on.
-    pub os: rt_string,
+    pub os: roletalk_string,
     /// What it runs in.
-    pub runtime: rt_string,
+    pub runtime: roletalk_string,
     /// The version of the protocol that it speaks.
-    pub protocol: rt_string,
+    pub protocol: roletalk_string,
     /// Its clock when it connected, in milliseconds since 1970. Go counts in units of 10 ms.
     pub time: u64,
     /// How long it had been running when it connected, in milliseconds. Go counts in units of 10 ms.
     pub uptime: u64,
     /// Its tags, as they were when it connected.
-    pub tags: *const rt_pair,
+    pub tags: *const roletalk_pair,
     /// How many tags.
     pub tag_count: usize,
     /// The roles that it serves now.
-    pub roles: *const rt_string,
+    pub roles: *const roletalk_string,
     /// How many roles.
     pub role_count: usize,
 }
 
 /// Called with what is known of a unit, on the caller's thread.
-pub type rt_unit_info_visitor =
-    Option<unsafe extern "C" fn(user_data: *mut c_void, info: *const rt_unit_info)>;
+pub type roletalk_unit_info_visitor =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, info: *const roletalk_unit_info)>;
 
 /// Counters of a unit since it connected. Set `struct_size` before.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_unit_stats {
-    /// sizeof(rt_unit_stats).
+pub struct roletalk_unit_stats {
+    /// sizeof(roletalk_unit_stats).
     pub struct_size: usize,
     /// One-way messages sent.
     pub messages_sent: u64,
@@ -139,8 +140,8 @@ pub struct rt_unit_stats {
 /// Counters of one connection of a unit. Set `struct_size` before.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct rt_connection_stats {
-    /// sizeof(rt_connection_stats).
+pub struct roletalk_connection_stats {
+    /// sizeof(roletalk_connection_stats).
     pub struct_size: usize,
     /// The connection's number, never used again.
     pub connection: u64,
@@ -158,17 +159,20 @@ pub struct rt_connection_stats {
     pub round_trip_us: i64,
 }
 
-sized!(rt_unit_info rt_unit_stats rt_connection_stats);
+sized!(roletalk_unit_info roletalk_unit_stats roletalk_connection_stats);
 
 fn micros(time: Option<Duration>) -> i64 {
     time.map_or(-1, |time| i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
 }
 
-/// Another handle of the same unit, to be freed with rt_unit_free.
+/// Another handle of the same unit, to be freed with roletalk_unit_free.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_unit_clone(unit: rt_unit, clone: *mut rt_unit) -> i32 {
+pub unsafe extern "C" fn roletalk_unit_clone(
+    unit: roletalk_unit,
+    clone: *mut roletalk_unit,
+) -> i32 {
     enter(|| {
         check_out(clone, "clone")?;
         let handle = insert(get(unit)?);
@@ -179,10 +183,10 @@ pub unsafe extern "C" fn rt_unit_clone(unit: rt_unit, clone: *mut rt_unit) -> i3
 
 /// Frees a handle. The unit stays connected.
 ///
-/// Errors: RT_INVALID_HANDLE; RT_INVALID_ARGUMENT for a handle that a callback borrows. Any thread, also
-/// inside callbacks.
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a handle that a callback borrows. Any thread, also inside
+/// callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_unit_free(unit: rt_unit) -> i32 {
+pub extern "C" fn roletalk_unit_free(unit: roletalk_unit) -> i32 {
     enter(|| {
         if table::get::<UnitHandle>(unit.id)?.lent {
             return Err(Failure::invalid("The unit is borrowed: it ends with the callback"));
@@ -194,11 +198,11 @@ pub extern "C" fn rt_unit_free(unit: rt_unit) -> i32 {
 /// Copies the remote peer's id, unique for its lifetime, to `buffer`, without a zero at the end, and
 /// its length to `len`, which may be NULL.
 ///
-/// Errors: RT_TOO_LARGE when the buffer is too small (`len` is set), RT_INVALID_HANDLE,
-/// RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
+/// callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_unit_id(
-    unit: rt_unit,
+pub unsafe extern "C" fn roletalk_unit_id(
+    unit: roletalk_unit,
     buffer: *mut c_char,
     capacity: usize,
     len: *mut usize,
@@ -207,12 +211,12 @@ pub unsafe extern "C" fn rt_unit_id(
     enter(|| unsafe { copy_text(&get(unit)?.id(), buffer, capacity, len) })
 }
 
-/// Copies the remote peer's name as rt_unit_id does its id; it may be empty.
+/// Copies the remote peer's name as roletalk_unit_id does its id; it may be empty.
 ///
-/// Errors, threads and callbacks as rt_unit_id.
+/// Errors, threads and callbacks as roletalk_unit_id.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_unit_name(
-    unit: rt_unit,
+pub unsafe extern "C" fn roletalk_unit_name(
+    unit: roletalk_unit,
     buffer: *mut c_char,
     capacity: usize,
     len: *mut usize,
@@ -223,11 +227,11 @@ pub unsafe extern "C" fn rt_unit_name(
 
 /// Calls `visitor` once, before this returns, with all that is known of the unit.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_unit_describe(
-    unit: rt_unit,
-    visitor: rt_unit_info_visitor,
+pub extern "C" fn roletalk_unit_describe(
+    unit: roletalk_unit,
+    visitor: roletalk_unit_info_visitor,
     user_data: *mut c_void,
 ) -> i32 {
     enter(|| {
@@ -235,21 +239,21 @@ pub extern "C" fn rt_unit_describe(
         let visitor = visitor.ok_or_else(|| Failure::null("visitor"))?;
         let (id, name, meta, tags, roles) =
             (unit.id(), unit.name(), unit.meta(), unit.tags(), unit.roles());
-        let pair = |(key, value): (&String, &String)| rt_pair {
-            key: rt_string::lend(key),
-            value: rt_string::lend(value),
+        let pair = |(key, value): (&String, &String)| roletalk_pair {
+            key: roletalk_string::lend(key),
+            value: roletalk_string::lend(value),
         };
         let tags: Vec<_> = tags.iter().map(pair).collect();
-        let roles_lent: Vec<_> = roles.iter().map(|role| rt_string::lend(role)).collect();
-        let info = rt_unit_info {
-            struct_size: size_of::<rt_unit_info>(),
-            id: rt_string::lend(&id),
-            name: rt_string::lend(&name),
+        let roles_lent: Vec<_> = roles.iter().map(|role| roletalk_string::lend(role)).collect();
+        let info = roletalk_unit_info {
+            struct_size: size_of::<roletalk_unit_info>(),
+            id: roletalk_string::lend(&id),
+            name: roletalk_string::lend(&name),
             friendly: i32::from(unit.is_friendly()),
             open: i32::from(unit.is_open()),
-            os: rt_string::lend(&meta.os),
-            runtime: rt_string::lend(&meta.runtime),
-            protocol: rt_string::lend(&meta.protocol),
+            os: roletalk_string::lend(&meta.os),
+            runtime: roletalk_string::lend(&meta.runtime),
+            protocol: roletalk_string::lend(&meta.protocol),
             time: meta.time,
             uptime: meta.uptime,
             tags: tags.as_ptr(),
@@ -266,9 +270,9 @@ pub extern "C" fn rt_unit_describe(
 
 /// Whether a connection is open: 1 or 0.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_unit_is_open(unit: rt_unit, open: *mut i32) -> i32 {
+pub unsafe extern "C" fn roletalk_unit_is_open(unit: roletalk_unit, open: *mut i32) -> i32 {
     // SAFETY: the contract of pointers in the header's introduction.
     enter(|| unsafe { put(open, i32::from(get(unit)?.is_open()), "open") })
 }
@@ -278,9 +282,9 @@ pub unsafe extern "C" fn rt_unit_is_open(unit: rt_unit, open: *mut i32) -> i32 {
 /// closed, at the latest after two seconds; inside a callback it does not wait. The handle stays
 /// valid.
 ///
-/// Errors: RT_INVALID_HANDLE. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn rt_unit_close(unit: rt_unit) -> i32 {
+pub extern "C" fn roletalk_unit_disconnect(unit: roletalk_unit) -> i32 {
     enter(|| {
         let unit = get(unit)?;
         let limit = if queue::in_callback() { Limit::Now } else { Limit::Never };
@@ -292,14 +296,17 @@ pub extern "C" fn rt_unit_close(unit: rt_unit) -> i32 {
 
 /// Counters. `stats->struct_size` must be set.
 ///
-/// Errors: RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also inside callbacks.
+/// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_unit_get_stats(unit: rt_unit, stats: *mut rt_unit_stats) -> i32 {
+pub unsafe extern "C" fn roletalk_unit_get_stats(
+    unit: roletalk_unit,
+    stats: *mut roletalk_unit_stats,
+) -> i32 {
     enter(|| {
         let unit = get(unit)?;
         let known = unit.stats();
-        let value = rt_unit_stats {
-            struct_size: size_of::<rt_unit_stats>(),
+        let value = roletalk_unit_stats {
+            struct_size: size_of::<roletalk_unit_stats>(),
             messages_sent: known.messages_sent,
             messages_received: known.messages_received,
             messages_dropped: known.messages_dropped,
@@ -322,20 +329,21 @@ pub unsafe extern "C" fn rt_unit_get_stats(unit: rt_unit, stats: *mut rt_unit_st
 
 /// Counters of one of the unit's connections: `at` counts from 0.
 ///
-/// Errors: RT_END when there are not so many, RT_INVALID_HANDLE, RT_INVALID_ARGUMENT. Any thread, also
-/// inside callbacks.
+/// Errors: ROLETALK_STATUS_END when there are not so many. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rt_unit_get_connection_stats(
-    unit: rt_unit,
+pub unsafe extern "C" fn roletalk_unit_get_connection_stats(
+    unit: roletalk_unit,
     at: usize,
-    stats: *mut rt_connection_stats,
+    stats: *mut roletalk_connection_stats,
 ) -> i32 {
     enter(|| {
         let known = get(unit)?.stats();
-        let none = || Failure::new(crate::status::RT_END, "The unit has not so many connections");
+        let none = || {
+            Failure::new(crate::status::ROLETALK_STATUS_END, "The unit has not so many connections")
+        };
         let known = known.connections.get(at).ok_or_else(none)?;
-        let value = rt_connection_stats {
-            struct_size: size_of::<rt_connection_stats>(),
+        let value = roletalk_connection_stats {
+            struct_size: size_of::<roletalk_connection_stats>(),
             connection: known.conn.0,
             frames_sent: known.frames_sent,
             frames_received: known.frames_received,

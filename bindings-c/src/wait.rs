@@ -13,7 +13,10 @@ use tokio::runtime::Handle;
 
 use crate::{
     queue,
-    status::{Failure, RT_TIMEOUT, RT_WOULD_BLOCK, RT_WOULD_DEADLOCK},
+    status::{
+        Failure, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK,
+        ROLETALK_STATUS_WOULD_DEADLOCK,
+    },
 };
 
 /// How long a call may wait.
@@ -59,20 +62,20 @@ fn waker() -> Waker {
 /// done that could not be undone.
 ///
 /// # Errors
-/// [`RT_WOULD_DEADLOCK`].
+/// [`ROLETALK_STATUS_WOULD_DEADLOCK`].
 pub(crate) fn check_may_wait(limit: Limit) -> Result<(), Failure> {
     if limit == Limit::Now || !queue::is_inline() {
         return Ok(());
     }
     let text = "A callback on the library's own thread must not wait: use the call that calls back";
-    Err(Failure::new(RT_WOULD_DEADLOCK, text))
+    Err(Failure::new(ROLETALK_STATUS_WOULD_DEADLOCK, text))
 }
 
 /// Waits for a future on this thread.
 ///
 /// # Errors
-/// [`RT_TIMEOUT`]; [`RT_WOULD_BLOCK`] when it was not to wait; [`RT_WOULD_DEADLOCK`] on the thread
-/// that does the peer's input and output.
+/// [`ROLETALK_STATUS_TIMEOUT`]; [`ROLETALK_STATUS_WOULD_BLOCK`] when it was not to wait;
+/// [`ROLETALK_STATUS_WOULD_DEADLOCK`] on the thread that does the peer's input and output.
 pub(crate) fn block_on<F: Future>(
     runtime: Option<&Handle>,
     limit: Limit,
@@ -90,7 +93,7 @@ pub(crate) fn block_on<F: Future>(
         return Ok(output);
     }
     if limit == Limit::Now {
-        return Err(Failure::new(RT_WOULD_BLOCK, "It cannot be done without waiting"));
+        return Err(Failure::new(ROLETALK_STATUS_WOULD_BLOCK, "It cannot be done without waiting"));
     }
     check_may_wait(limit)?;
     // Those that were answered in this callback must not wait for it.
@@ -102,7 +105,9 @@ pub(crate) fn block_on<F: Future>(
     loop {
         match until.map(|until| until.saturating_duration_since(Instant::now())) {
             None => std::thread::park(),
-            Some(Duration::ZERO) => return Err(Failure::new(RT_TIMEOUT, "The time is over")),
+            Some(Duration::ZERO) => {
+                return Err(Failure::new(ROLETALK_STATUS_TIMEOUT, "The time is over"));
+            }
             Some(rest) => std::thread::park_timeout(rest),
         }
         if let Poll::Ready(output) = poll() {

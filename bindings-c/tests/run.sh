@@ -64,14 +64,14 @@ header_keeps_to_its_names() {
         sed -n 's/^typedef .*(\*\([A-Za-z_0-9]*\)).*/\1/p' "$header"
     } > "$dir/names"
     [ "$(wc -l < "$dir/names")" -gt 50 ] || fail "only $(wc -l < "$dir/names") names were found"
-    ! grep -v '^rt_\|^RT_\|^ROLETALK_H$' "$dir/names" || fail "roletalk.h defines names that are not its own"
+    ! grep -v '^roletalk_\|^ROLETALK_' "$dir/names" || fail "roletalk.h defines names that are not its own"
 }
 
 header_tells_of_threads_and_callbacks() {
     awk '
         /^\/\*\*/ { text = "" }
         /^ \*/ { text = text $0 }
-        /^[a-z].* \*?rt_[a-z0-9_]*\(/ && !/^static|^typedef/ {
+        /^[a-z].* \*?roletalk_[a-z0-9_]*\(/ && !/^static|^typedef/ {
             if (text !~ /[Tt]hread/) { print "not said from which threads:", $0; bad = 1 }
             if (text !~ /callback|handler|middleware/) { print "not said what in callbacks:", $0; bad = 1 }
             text = ""; seen++

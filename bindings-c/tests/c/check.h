@@ -32,14 +32,15 @@
     do {                                                                                           \
         int32_t status_ = (call);                                                                  \
         if (status_ != (expected)) {                                                               \
-            rt_string is_ = rt_status_name(status_), should_ = rt_status_name(expected);           \
-            rt_string why_ = rt_last_error();                                                      \
-            FAIL("%s: %.*s instead of %.*s: %.*s", #call, RT_ARG(is_), RT_ARG(should_),            \
-                 RT_ARG(why_));                                                                    \
+            roletalk_string is_ = roletalk_status_name(status_),                                   \
+                            should_ = roletalk_status_name(expected);                              \
+            roletalk_string why_ = roletalk_last_error();                                          \
+            FAIL("%s: %.*s instead of %.*s: %.*s", #call, ROLETALK_ARG(is_),                       \
+                 ROLETALK_ARG(should_), ROLETALK_ARG(why_));                                       \
         }                                                                                          \
     } while (0)
 
-#define OK(call) EXPECT(RT_OK, call)
+#define OK(call) EXPECT(ROLETALK_STATUS_OK, call)
 
 /* A callback without drop. */
 #define HANDLER(type, function, data) handler_##type(function, data, NULL)
@@ -53,14 +54,16 @@
         return handler;                                                                            \
     }
 
-DEFINE_HANDLER(rt_incoming_handler, void (*call)(void *, const rt_incoming *))
-DEFINE_HANDLER(rt_outcome_handler, void (*call)(void *, const rt_outcome *))
-DEFINE_HANDLER(rt_reply_handler, void (*call)(void *, const rt_reply *))
-DEFINE_HANDLER(rt_event_handler, void (*call)(void *, const rt_event *))
-DEFINE_HANDLER(rt_log_handler, void (*call)(void *, const rt_log_record *))
-DEFINE_HANDLER(rt_ready_handler, void (*call)(void *))
-DEFINE_HANDLER(rt_readable_handler, void (*call)(void *, const rt_reply *, rt_readable))
-DEFINE_HANDLER(rt_writable_handler, void (*call)(void *, const rt_reply *, rt_writable))
+DEFINE_HANDLER(roletalk_incoming_handler, void (*call)(void *, const roletalk_incoming *))
+DEFINE_HANDLER(roletalk_outcome_handler, void (*call)(void *, const roletalk_outcome *))
+DEFINE_HANDLER(roletalk_reply_handler, void (*call)(void *, const roletalk_reply *))
+DEFINE_HANDLER(roletalk_event_handler, void (*call)(void *, const roletalk_event *))
+DEFINE_HANDLER(roletalk_log_handler, void (*call)(void *, const roletalk_log_record *))
+DEFINE_HANDLER(roletalk_ready_handler, void (*call)(void *))
+DEFINE_HANDLER(roletalk_readable_handler,
+               void (*call)(void *, const roletalk_reply *, roletalk_readable))
+DEFINE_HANDLER(roletalk_writable_handler,
+               void (*call)(void *, const roletalk_reply *, roletalk_writable))
 
 /* Counts what happens, and waits for it. */
 typedef struct {
@@ -113,63 +116,63 @@ static inline void count_drop(void *user_data) {
     count((counter *)user_data);
 }
 
-static inline int is(rt_string string, const char *text) {
+static inline int is(roletalk_string string, const char *text) {
     return string.len == strlen(text) &&
            (string.len == 0 || memcmp(string.data, text, string.len) == 0);
 }
 
-static inline int data_is(rt_data data, int32_t kind, const char *bytes) {
+static inline int data_is(roletalk_data data, int32_t kind, const char *bytes) {
     return data.kind == kind && data.len == strlen(bytes) &&
            (data.len == 0 || memcmp(data.bytes, bytes, data.len) == 0);
 }
 
-static inline rt_string str(const char *text) {
-    return rt_string_of(text, strlen(text));
+static inline roletalk_string str(const char *text) {
+    return roletalk_string_of(text, strlen(text));
 }
 
-static inline rt_data txt(const char *text) {
-    return rt_text(str(text));
+static inline roletalk_data txt(const char *text) {
+    return roletalk_data_text(str(text));
 }
 
 /* The usual limits, but for the time of the handshake, in which a loaded machine has to be in time. */
-static inline rt_limits patient_limits(void) {
-    rt_limits limits;
+static inline roletalk_limits patient_limits(void) {
+    roletalk_limits limits;
     memset(&limits, 0, sizeof limits);
     limits.struct_size = sizeof limits;
     limits.handshake_timeout_ms = LIMIT_S * 1000;
     return limits;
 }
 
-static inline rt_peer new_peer(const char *name, int32_t callbacks) {
-    rt_limits limits = patient_limits();
-    rt_peer_options options;
+static inline roletalk_peer new_peer(const char *name, int32_t callbacks) {
+    roletalk_limits limits = patient_limits();
+    roletalk_peer_options options;
     memset(&options, 0, sizeof options);
     options.struct_size = sizeof options;
     options.name = str(name);
     options.callbacks = callbacks;
     options.limits = &limits;
-    rt_peer peer;
-    OK(rt_peer_new(&options, &peer));
+    roletalk_peer peer;
+    OK(roletalk_peer_new(&options, &peer));
     return peer;
 }
 
 /* Two peers that are connected: the server serves "r", and the client knows that. */
 typedef struct {
-    rt_peer server, client;
-    rt_role role;
-    rt_destination to;
+    roletalk_peer server, client;
+    roletalk_role role;
+    roletalk_destination to;
 } pair;
 
 static inline void listen_and_connect(pair *p) {
-    rt_listener listener;
-    OK(rt_peer_role(p->server, RT_STR("r"), 0, &p->role));
-    OK(rt_peer_listen(p->server, RT_STR("127.0.0.1:0"), NULL, &listener));
+    roletalk_listener listener;
+    OK(roletalk_peer_role(p->server, ROLETALK_STR("r"), 0, &p->role));
+    OK(roletalk_peer_listen(p->server, ROLETALK_STR("127.0.0.1:0"), NULL, &listener));
     char url[128];
     size_t len;
-    OK(rt_listener_url(listener, url, sizeof url, &len));
-    OK(rt_peer_connect(p->client, rt_string_of(url, len), NULL, NULL));
-    OK(rt_peer_destination(p->client, RT_STR("r"), &p->to));
-    OK(rt_destination_ready(p->to, LIMIT_S * 1000));
+    OK(roletalk_listener_url(listener, url, sizeof url, &len));
+    OK(roletalk_peer_connect(p->client, roletalk_string_of(url, len), NULL, NULL));
+    OK(roletalk_peer_destination(p->client, ROLETALK_STR("r"), &p->to));
+    OK(roletalk_destination_ready(p->to, LIMIT_S * 1000));
 }
 
 static inline pair connect_pair(int32_t callbacks) {
@@ -181,14 +184,14 @@ static inline pair connect_pair(int32_t callbacks) {
 }
 
 static inline void close_pair(pair *p) {
-    OK(rt_peer_close(p->client));
-    OK(rt_peer_close(p->server));
+    OK(roletalk_peer_close(p->client));
+    OK(roletalk_peer_close(p->server));
 }
 
 static inline void handle(pair *p, int32_t kind, const char *event,
-                          void (*call)(void *, const rt_incoming *), void *user_data) {
-    OK(rt_role_handle(p->role, kind, str(event),
-                      handler_rt_incoming_handler(call, user_data, NULL)));
+                          void (*call)(void *, const roletalk_incoming *), void *user_data) {
+    OK(roletalk_role_handle(p->role, kind, str(event),
+                            handler_roletalk_incoming_handler(call, user_data, NULL)));
 }
 
 #endif

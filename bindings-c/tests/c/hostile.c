@@ -10,7 +10,7 @@
 
 #include "check.h"
 
-static void never_called(void *user_data, const rt_incoming *in) {
+static void never_called(void *user_data, const roletalk_incoming *in) {
     (void)user_data, (void)in;
     FAIL("called");
 }
@@ -18,81 +18,89 @@ static void never_called(void *user_data, const rt_incoming *in) {
 /* Everything that would wait, on the thread that it would wait for: an error before anything is done. */
 
 static counter tried;
-static rt_peer other;
+static roletalk_peer other;
 
-static void wait_inline(void *user_data, const rt_incoming *in) {
+static void wait_inline(void *user_data, const roletalk_incoming *in) {
     pair *p = (pair *)user_data;
-    rt_connect_options once;
+    roletalk_connect_options once;
     memset(&once, 0, sizeof once);
     once.struct_size = sizeof once;
-    rt_readable readable;
-    rt_writable writable;
-    rt_destination back, nobody;
-    OK(rt_peer_destination(p->server, RT_STR("back"), &back));
-    OK(rt_peer_destination(p->server, RT_STR("nobody"), &nobody));
-    EXPECT(RT_WOULD_DEADLOCK, rt_peer_connect(p->server, RT_STR("ws://127.0.0.1:1"), &once, NULL));
-    EXPECT(RT_INVALID_ARGUMENT, rt_peer_disconnect(p->server, RT_STR("ws://127.0.0.1:1")));
-    EXPECT(RT_WOULD_DEADLOCK, rt_destination_ready(nobody, -1));
-    EXPECT(RT_WOULD_BLOCK, rt_destination_ready(nobody, 0));
-    EXPECT(RT_WOULD_DEADLOCK, rt_destination_request(back, RT_STR("x"), rt_null(), NULL, NULL));
-    EXPECT(RT_WOULD_DEADLOCK,
-           rt_destination_readable(back, RT_STR("x"), rt_null(), NULL, &readable, NULL));
-    EXPECT(RT_WOULD_DEADLOCK,
-           rt_destination_writable(back, RT_STR("x"), rt_null(), NULL, &writable, NULL));
-    EXPECT(RT_WOULD_DEADLOCK, rt_poll(other, 1, NULL));
-    OK(rt_poll(other, 0, NULL));
+    roletalk_readable readable;
+    roletalk_writable writable;
+    roletalk_destination back, nobody;
+    OK(roletalk_peer_destination(p->server, ROLETALK_STR("back"), &back));
+    OK(roletalk_peer_destination(p->server, ROLETALK_STR("nobody"), &nobody));
+    EXPECT(ROLETALK_STATUS_WOULD_DEADLOCK,
+           roletalk_peer_connect(p->server, ROLETALK_STR("ws://127.0.0.1:1"), &once, NULL));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_peer_disconnect(p->server, ROLETALK_STR("ws://127.0.0.1:1")));
+    EXPECT(ROLETALK_STATUS_WOULD_DEADLOCK, roletalk_destination_ready(nobody, -1));
+    EXPECT(ROLETALK_STATUS_WOULD_BLOCK, roletalk_destination_ready(nobody, 0));
+    EXPECT(ROLETALK_STATUS_WOULD_DEADLOCK,
+           roletalk_destination_request(back, ROLETALK_STR("x"), roletalk_data_null(), NULL, NULL));
+    EXPECT(ROLETALK_STATUS_WOULD_DEADLOCK,
+           roletalk_destination_readable(back, ROLETALK_STR("x"), roletalk_data_null(), NULL,
+                                         &readable, NULL));
+    EXPECT(ROLETALK_STATUS_WOULD_DEADLOCK,
+           roletalk_destination_writable(back, ROLETALK_STR("x"), roletalk_data_null(), NULL,
+                                         &writable, NULL));
+    EXPECT(ROLETALK_STATUS_WOULD_DEADLOCK, roletalk_peer_poll(other, 1, NULL));
+    OK(roletalk_peer_poll(other, 0, NULL));
     /* Making a peer in vain does not wait either. */
-    rt_pair key;
-    key.key = key.value = RT_STR("");
-    rt_peer_options options;
+    roletalk_pair key;
+    key.key = key.value = ROLETALK_STR("");
+    roletalk_peer_options options;
     memset(&options, 0, sizeof options);
     options.struct_size = sizeof options;
     options.keys = &key, options.key_count = 1;
-    rt_peer peer;
-    EXPECT(RT_INVALID_ARGUMENT, rt_peer_new(&options, &peer));
-    OK(rt_context_respond(in->context, rt_null()));
+    roletalk_peer peer;
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_peer_new(&options, &peer));
+    OK(roletalk_context_respond(in->context, roletalk_data_null()));
     count(&tried);
 }
 
-static void write_inline(void *user_data, const rt_incoming *in) {
+static void write_inline(void *user_data, const roletalk_incoming *in) {
     (void)user_data;
     static const char bytes[100] = {0};
-    rt_writable stream;
+    roletalk_writable stream;
     size_t written = 0;
-    OK(rt_context_accept_writable(in->context, rt_null(), &stream));
-    EXPECT(RT_WOULD_DEADLOCK, rt_writable_write(stream, bytes, sizeof bytes, -1, &written));
-    EXPECT(RT_WOULD_DEADLOCK, rt_writable_write(stream, bytes, sizeof bytes, 10, &written));
-    EXPECT(RT_WOULD_DEADLOCK, rt_writable_finish(stream, -1));
+    OK(roletalk_context_accept_writable(in->context, roletalk_data_null(), &stream));
+    EXPECT(ROLETALK_STATUS_WOULD_DEADLOCK,
+           roletalk_writable_write(stream, bytes, sizeof bytes, -1, &written));
+    EXPECT(ROLETALK_STATUS_WOULD_DEADLOCK,
+           roletalk_writable_write(stream, bytes, sizeof bytes, 10, &written));
+    EXPECT(ROLETALK_STATUS_WOULD_DEADLOCK, roletalk_writable_finish(stream, -1));
     CHECK(written == 0);
-    OK(rt_writable_write(stream, bytes, sizeof bytes, 0, &written));
+    OK(roletalk_writable_write(stream, bytes, sizeof bytes, 0, &written));
     CHECK(written == sizeof bytes);
-    EXPECT(RT_WOULD_BLOCK, rt_writable_finish(stream, 0));
-    OK(rt_writable_close(stream));
+    EXPECT(ROLETALK_STATUS_WOULD_BLOCK, roletalk_writable_finish(stream, 0));
+    OK(roletalk_writable_close(stream));
     count(&tried);
 }
 
 static void waiting_inline(void) {
     counter_init(&tried);
-    other = new_peer("other", RT_CALLBACKS_POLL);
-    pair p = connect_pair(RT_CALLBACKS_INLINE);
-    rt_role back;
-    OK(rt_peer_role(p.client, RT_STR("back"), 0, &back));
-    const int32_t kinds[] = {RT_REQUEST, RT_READABLE, RT_WRITABLE};
+    other = new_peer("other", ROLETALK_CALLBACKS_POLL);
+    pair p = connect_pair(ROLETALK_CALLBACKS_INLINE);
+    roletalk_role back;
+    OK(roletalk_peer_role(p.client, ROLETALK_STR("back"), 0, &back));
+    const int32_t kinds[] = {ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE, ROLETALK_KIND_WRITABLE};
     for (int i = 0; i < 3; i++)
-        OK(rt_role_handle(back, kinds[i], RT_STR("x"),
-                          HANDLER(rt_incoming_handler, never_called, NULL)));
-    rt_destination to_back;
-    OK(rt_peer_destination(p.server, RT_STR("back"), &to_back));
-    OK(rt_destination_ready(to_back, LIMIT_S * 1000));
-    handle(&p, RT_REQUEST, "wait", wait_inline, &p);
-    handle(&p, RT_WRITABLE, "write", write_inline, &p);
-    OK(rt_destination_request(p.to, RT_STR("wait"), rt_null(), NULL, NULL));
-    rt_readable stream;
-    OK(rt_destination_readable(p.to, RT_STR("write"), rt_null(), NULL, &stream, NULL));
+        OK(roletalk_role_handle(back, kinds[i], ROLETALK_STR("x"),
+                                HANDLER(roletalk_incoming_handler, never_called, NULL)));
+    roletalk_destination to_back;
+    OK(roletalk_peer_destination(p.server, ROLETALK_STR("back"), &to_back));
+    OK(roletalk_destination_ready(to_back, LIMIT_S * 1000));
+    handle(&p, ROLETALK_KIND_REQUEST, "wait", wait_inline, &p);
+    handle(&p, ROLETALK_KIND_WRITABLE, "write", write_inline, &p);
+    OK(roletalk_destination_request(p.to, ROLETALK_STR("wait"), roletalk_data_null(), NULL, NULL));
+    roletalk_readable stream;
+    OK(roletalk_destination_readable(p.to, ROLETALK_STR("write"), roletalk_data_null(), NULL,
+                                     &stream, NULL));
     wait_count(&tried, 2);
-    OK(rt_readable_close(stream));
+    OK(roletalk_readable_close(stream));
     close_pair(&p);
-    OK(rt_peer_close(other));
+    OK(roletalk_peer_close(other));
     counter_destroy(&tried);
 }
 
@@ -100,44 +108,46 @@ static void waiting_inline(void) {
 
 static pair polled_pair;
 
-static void nested(void *user_data, const rt_reply *reply) {
-    CHECK(reply->status != RT_OK);
-    EXPECT(RT_WOULD_DEADLOCK, rt_destination_ready(*(rt_destination *)user_data, -1));
+static void nested(void *user_data, const roletalk_reply *reply) {
+    CHECK(reply->status != ROLETALK_STATUS_OK);
+    EXPECT(ROLETALK_STATUS_WOULD_DEADLOCK,
+           roletalk_destination_ready(*(roletalk_destination *)user_data, -1));
     count(&tried);
 }
 
-static void poll_inside(void *user_data, const rt_incoming *in) {
+static void poll_inside(void *user_data, const roletalk_incoming *in) {
     (void)user_data;
-    OK(rt_poll(other, 0, NULL));
-    OK(rt_context_respond(in->context, rt_null()));
+    OK(roletalk_peer_poll(other, 0, NULL));
+    OK(roletalk_context_respond(in->context, roletalk_data_null()));
 }
 
 static void nesting(void) {
     counter_init(&tried);
-    other = new_peer("other", RT_CALLBACKS_POLL);
-    polled_pair = connect_pair(RT_CALLBACKS_INLINE);
-    rt_destination nobody;
-    OK(rt_peer_destination(polled_pair.server, RT_STR("nobody"), &nobody));
-    rt_connect_options once;
+    other = new_peer("other", ROLETALK_CALLBACKS_POLL);
+    polled_pair = connect_pair(ROLETALK_CALLBACKS_INLINE);
+    roletalk_destination nobody;
+    OK(roletalk_peer_destination(polled_pair.server, ROLETALK_STR("nobody"), &nobody));
+    roletalk_connect_options once;
     memset(&once, 0, sizeof once);
     once.struct_size = sizeof once;
     once.once = 1;
-    OK(rt_peer_connect_async(other, RT_STR("ws://127.0.0.1:1"), &once,
-                             HANDLER(rt_reply_handler, nested, &nobody), NULL));
-    handle(&polled_pair, RT_REQUEST, "poll", poll_inside, NULL);
+    OK(roletalk_peer_connect_async(other, ROLETALK_STR("ws://127.0.0.1:1"), &once,
+                                   HANDLER(roletalk_reply_handler, nested, &nobody), NULL));
+    handle(&polled_pair, ROLETALK_KIND_REQUEST, "poll", poll_inside, NULL);
     while (counted(&tried) == 0)
-        OK(rt_destination_request(polled_pair.to, RT_STR("poll"), rt_null(), NULL, NULL));
+        OK(roletalk_destination_request(polled_pair.to, ROLETALK_STR("poll"), roletalk_data_null(),
+                                        NULL, NULL));
     close_pair(&polled_pair);
-    OK(rt_peer_close(other));
+    OK(roletalk_peer_close(other));
     counter_destroy(&tried);
 }
 
 /* drop comes with the end of the peer, whatever the program still holds. */
 
-static rt_context kept;
+static roletalk_context kept;
 
-static void keep(void *user_data, const rt_incoming *in) {
-    OK(rt_context_defer(in->context, &kept));
+static void keep(void *user_data, const roletalk_incoming *in) {
+    OK(roletalk_context_defer(in->context, &kept));
     (void)user_data;
     count(&tried);
 }
@@ -146,28 +156,28 @@ static void drops_at_the_end(int32_t callbacks) {
     counter drops;
     counter_init(&drops), counter_init(&tried);
     pair p = connect_pair(callbacks);
-    OK(rt_role_handle(p.role, RT_MESSAGE, RT_STR("keep"),
-                      handler_rt_incoming_handler(keep, &drops, count_drop)));
-    OK(rt_role_handle(p.role, RT_READABLE, RT_STR("keep"),
-                      handler_rt_incoming_handler(keep, &drops, count_drop)));
-    OK(rt_destination_send(p.to, RT_STR("keep"), rt_null(), NULL));
+    OK(roletalk_role_handle(p.role, ROLETALK_KIND_MESSAGE, ROLETALK_STR("keep"),
+                            handler_roletalk_incoming_handler(keep, &drops, count_drop)));
+    OK(roletalk_role_handle(p.role, ROLETALK_KIND_READABLE, ROLETALK_STR("keep"),
+                            handler_roletalk_incoming_handler(keep, &drops, count_drop)));
+    OK(roletalk_destination_send(p.to, ROLETALK_STR("keep"), roletalk_data_null(), NULL));
     wait_count(&tried, 1);
-    rt_context message = kept;
-    rt_unit unit;
-    OK(rt_context_unit(message, &unit));
+    roletalk_context message = kept;
+    roletalk_unit unit;
+    OK(roletalk_context_unit(message, &unit));
     CHECK(counted(&drops) == 0);
-    OK(rt_peer_close(p.server));
+    OK(roletalk_peer_close(p.server));
     CHECK(counted(&drops) == 2);
-    OK(rt_context_respond(message, rt_null()));
-    OK(rt_unit_free(unit));
-    OK(rt_peer_close(p.client));
+    OK(roletalk_context_respond(message, roletalk_data_null()));
+    OK(roletalk_unit_free(unit));
+    OK(roletalk_peer_close(p.client));
     CHECK(counted(&drops) == 2);
     counter_destroy(&drops), counter_destroy(&tried);
 }
 
 /* A stream outlives its peer: who waits for it hears of the end, who asks later is dropped at once. */
 
-static rt_readable accepted;
+static roletalk_readable accepted;
 
 static void never_ready(void *user_data) {
     (void)user_data;
@@ -177,59 +187,62 @@ static void never_ready(void *user_data) {
 static void see_end(void *user_data) {
     char byte;
     size_t len;
-    CHECK(rt_readable_read(accepted, &byte, 1, 0, &len) == RT_STREAM_CLOSED ||
-          rt_readable_read(accepted, &byte, 1, 0, &len) == RT_CONNECTION_LOST);
+    CHECK(roletalk_readable_read(accepted, &byte, 1, 0, &len) == ROLETALK_STATUS_STREAM_CLOSED ||
+          roletalk_readable_read(accepted, &byte, 1, 0, &len) == ROLETALK_STATUS_CONNECTION_LOST);
     count((counter *)user_data);
 }
 
-static void accept_one(void *user_data, const rt_incoming *in) {
+static void accept_one(void *user_data, const roletalk_incoming *in) {
     (void)user_data;
-    OK(rt_context_accept_readable(in->context, rt_null(), &accepted));
+    OK(roletalk_context_accept_readable(in->context, roletalk_data_null(), &accepted));
     count(&tried);
 }
 
 static void streams_after_the_end(void) {
     counter drops;
     counter_init(&drops), counter_init(&tried);
-    pair p = connect_pair(RT_CALLBACKS_THREAD);
-    handle(&p, RT_READABLE, "take", accept_one, NULL);
-    rt_writable stream;
-    OK(rt_destination_writable(p.to, RT_STR("take"), rt_null(), NULL, &stream, NULL));
+    pair p = connect_pair(ROLETALK_CALLBACKS_THREAD);
+    handle(&p, ROLETALK_KIND_READABLE, "take", accept_one, NULL);
+    roletalk_writable stream;
+    OK(roletalk_destination_writable(p.to, ROLETALK_STR("take"), roletalk_data_null(), NULL,
+                                     &stream, NULL));
     wait_count(&tried, 1);
-    OK(rt_readable_on_ready(accepted, handler_rt_ready_handler(see_end, &drops, count_drop)));
-    OK(rt_peer_drain(p.server, 0, NULL));
+    OK(roletalk_readable_on_ready(accepted,
+                                  handler_roletalk_ready_handler(see_end, &drops, count_drop)));
+    OK(roletalk_peer_drain(p.server, 0, NULL));
     CHECK(counted(&drops) == 2);
-    OK(rt_readable_on_ready(accepted, handler_rt_ready_handler(never_ready, &drops, count_drop)));
+    OK(roletalk_readable_on_ready(accepted,
+                                  handler_roletalk_ready_handler(never_ready, &drops, count_drop)));
     CHECK(counted(&drops) == 3);
-    OK(rt_readable_close(accepted));
-    OK(rt_writable_close(stream));
-    OK(rt_peer_close(p.client));
+    OK(roletalk_readable_close(accepted));
+    OK(roletalk_writable_close(stream));
+    OK(roletalk_peer_close(p.client));
     CHECK(counted(&drops) == 3);
     counter_destroy(&drops), counter_destroy(&tried);
 }
 
 /* Canceling inside the callback of the operation itself is too late. */
 
-static rt_operation own;
+static roletalk_operation own;
 static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
 
-static void cancel_itself(void *user_data, const rt_reply *reply) {
+static void cancel_itself(void *user_data, const roletalk_reply *reply) {
     OK(reply->status);
     /* Until the handle is there. */
     pthread_mutex_lock(&starting);
-    EXPECT(RT_END, rt_operation_cancel(own));
-    OK(rt_operation_free(own));
+    EXPECT(ROLETALK_STATUS_END, roletalk_operation_cancel(own));
+    OK(roletalk_operation_free(own));
     pthread_mutex_unlock(&starting);
     count((counter *)user_data);
 }
 
-static void echo(void *user_data, const rt_incoming *in) {
+static void echo(void *user_data, const roletalk_incoming *in) {
     (void)user_data;
-    OK(rt_context_respond(in->context, in->data));
+    OK(roletalk_context_respond(in->context, in->data));
 }
 
-static void connect_canceled(void *user_data, const rt_reply *reply) {
-    CHECK(reply->status == RT_CANCELED && reply->unit.id == 0);
+static void connect_canceled(void *user_data, const roletalk_reply *reply) {
+    CHECK(reply->status == ROLETALK_STATUS_CANCELED && reply->unit.id == 0);
     count((counter *)user_data);
 }
 
@@ -237,7 +250,7 @@ static void *connect_for_ever(void *argument) {
     pair *p = (pair *)argument;
     char url[64];
     snprintf(url, sizeof url, "ws://127.0.0.1:%d", (int)p->role.id);
-    EXPECT(RT_CLOSED, rt_peer_connect(p->client, str(url), NULL, NULL));
+    EXPECT(ROLETALK_STATUS_CLOSED, roletalk_peer_connect(p->client, str(url), NULL, NULL));
     return NULL;
 }
 
@@ -259,29 +272,29 @@ static void canceling(int32_t callbacks) {
     counter calls;
     counter_init(&calls);
     pair p = connect_pair(callbacks);
-    handle(&p, RT_REQUEST, "echo", echo, NULL);
+    handle(&p, ROLETALK_KIND_REQUEST, "echo", echo, NULL);
     pthread_mutex_lock(&starting);
-    OK(rt_destination_request_async(p.to, RT_STR("echo"), rt_null(), NULL,
-                                    handler_rt_reply_handler(cancel_itself, &calls, count_drop),
-                                    &own));
+    OK(roletalk_destination_request_async(
+        p.to, ROLETALK_STR("echo"), roletalk_data_null(), NULL,
+        handler_roletalk_reply_handler(cancel_itself, &calls, count_drop), &own));
     pthread_mutex_unlock(&starting);
     wait_count(&calls, 2);
 
     int port, silent = silent_port(&port);
     char url[64];
     snprintf(url, sizeof url, "ws://127.0.0.1:%d", port);
-    rt_operation operation;
-    OK(rt_peer_connect_async(p.client, str(url), NULL,
-                             handler_rt_reply_handler(connect_canceled, &calls, count_drop),
-                             &operation));
-    OK(rt_operation_cancel(operation));
+    roletalk_operation operation;
+    OK(roletalk_peer_connect_async(
+        p.client, str(url), NULL,
+        handler_roletalk_reply_handler(connect_canceled, &calls, count_drop), &operation));
+    OK(roletalk_operation_cancel(operation));
     wait_count(&calls, 4);
-    EXPECT(RT_END, rt_operation_cancel(operation));
-    OK(rt_operation_free(operation));
+    EXPECT(ROLETALK_STATUS_END, roletalk_operation_cancel(operation));
+    OK(roletalk_operation_free(operation));
     /* It is dialed on. */
     int dialed = accept(silent, NULL, NULL);
     CHECK(dialed >= 0);
-    OK(rt_peer_disconnect(p.client, str(url)));
+    OK(roletalk_peer_disconnect(p.client, str(url)));
     close(dialed);
 
     /* Closing the peer ends a blocking call on another thread. */
@@ -290,9 +303,9 @@ static void canceling(int32_t callbacks) {
     CHECK(pthread_create(&thread, NULL, connect_for_ever, &p) == 0);
     dialed = accept(silent, NULL, NULL);
     CHECK(dialed >= 0);
-    OK(rt_peer_close(p.client));
+    OK(roletalk_peer_close(p.client));
     CHECK(pthread_join(thread, NULL) == 0);
-    OK(rt_peer_close(p.server));
+    OK(roletalk_peer_close(p.server));
     close(dialed), close(silent);
     counter_destroy(&calls);
 }
@@ -300,22 +313,22 @@ static void canceling(int32_t callbacks) {
 /* Descriptors that are no connection stay the program's. */
 
 static void foreign_descriptors(void) {
-    rt_peer peer = new_peer("server", RT_CALLBACKS_THREAD);
+    roletalk_peer peer = new_peer("server", ROLETALK_CALLBACKS_THREAD);
     int port, pipes[2], listening = silent_port(&port), datagrams = socket(AF_INET, SOCK_DGRAM, 0);
     CHECK(pipe(pipes) == 0 && datagrams >= 0);
     const int wrong[] = {pipes[0], pipes[1], listening, datagrams};
     for (int i = 0; i < 4; i++) {
-        EXPECT(RT_INVALID_ARGUMENT, rt_peer_accept_fd(peer, wrong[i], 0));
+        EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_peer_accept_fd(peer, wrong[i], 0));
         CHECK(fcntl(wrong[i], F_GETFD) >= 0);
         close(wrong[i]);
-        EXPECT(RT_INVALID_ARGUMENT, rt_peer_accept_fd(peer, wrong[i], 0));
+        EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_peer_accept_fd(peer, wrong[i], 0));
     }
-    OK(rt_peer_close(peer));
+    OK(roletalk_peer_close(peer));
 }
 
 /* A server of the program's own accepts, the library serves. */
 
-static void connected(void *user_data, const rt_reply *reply) {
+static void connected(void *user_data, const roletalk_reply *reply) {
     OK(reply->status);
     CHECK(reply->unit.id != 0);
     count((counter *)user_data);
@@ -323,29 +336,29 @@ static void connected(void *user_data, const rt_reply *reply) {
 
 static void own_server(void) {
     pair p;
-    p.server = new_peer("server", RT_CALLBACKS_THREAD);
-    p.client = new_peer("client", RT_CALLBACKS_THREAD);
+    p.server = new_peer("server", ROLETALK_CALLBACKS_THREAD);
+    p.client = new_peer("client", ROLETALK_CALLBACKS_THREAD);
     counter calls;
     counter_init(&calls);
     int port, listening = silent_port(&port);
     char url[64];
     snprintf(url, sizeof url, "ws://127.0.0.1:%d", port);
-    OK(rt_peer_role(p.server, RT_STR("r"), 0, &p.role));
-    handle(&p, RT_REQUEST, "echo", echo, NULL);
-    OK(rt_peer_destination(p.client, RT_STR("r"), &p.to));
-    rt_operation operation;
-    rt_reply_handler handler;
+    OK(roletalk_peer_role(p.server, ROLETALK_STR("r"), 0, &p.role));
+    handle(&p, ROLETALK_KIND_REQUEST, "echo", echo, NULL);
+    OK(roletalk_peer_destination(p.client, ROLETALK_STR("r"), &p.to));
+    roletalk_operation operation;
+    roletalk_reply_handler handler;
     memset(&handler, 0, sizeof handler);
-    EXPECT(RT_INVALID_ARGUMENT,
-           rt_peer_connect_async(p.client, str(url), NULL, handler, &operation));
-    handler = handler_rt_reply_handler(connected, &calls, count_drop);
-    OK(rt_peer_connect_async(p.client, str(url), NULL, handler, NULL));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_peer_connect_async(p.client, str(url), NULL, handler, &operation));
+    handler = handler_roletalk_reply_handler(connected, &calls, count_drop);
+    OK(roletalk_peer_connect_async(p.client, str(url), NULL, handler, NULL));
     int fd = accept(listening, NULL, NULL);
     CHECK(fd >= 0);
-    OK(rt_peer_accept_fd(p.server, fd, 0));
+    OK(roletalk_peer_accept_fd(p.server, fd, 0));
     wait_count(&calls, 2);
-    OK(rt_destination_ready(p.to, LIMIT_S * 1000));
-    OK(rt_destination_request(p.to, RT_STR("echo"), rt_null(), NULL, NULL));
+    OK(roletalk_destination_ready(p.to, LIMIT_S * 1000));
+    OK(roletalk_destination_request(p.to, ROLETALK_STR("echo"), roletalk_data_null(), NULL, NULL));
     close_pair(&p);
     close(listening);
     counter_destroy(&calls);
@@ -354,62 +367,64 @@ static void own_server(void) {
 /* Times as long as can be said are not too long. */
 
 static void longest_times(void) {
-    rt_limits limits;
+    roletalk_limits limits;
     memset(&limits, 0, sizeof limits);
     limits.struct_size = sizeof limits;
     limits.handshake_timeout_ms = limits.request_timeout_ms = UINT64_MAX;
     limits.acquaintance_patience_ms = UINT64_MAX;
-    rt_peer_options options;
+    roletalk_peer_options options;
     memset(&options, 0, sizeof options);
     options.struct_size = sizeof options;
     options.limits = &limits;
     options.reconnect_cap_ms = UINT64_MAX;
     pair p;
-    OK(rt_peer_new(&options, &p.server));
-    OK(rt_peer_new(&options, &p.client));
-    rt_connect_options patient;
+    OK(roletalk_peer_new(&options, &p.server));
+    OK(roletalk_peer_new(&options, &p.client));
+    roletalk_connect_options patient;
     memset(&patient, 0, sizeof patient);
     patient.struct_size = sizeof patient;
     patient.timeout_ms = UINT64_MAX;
-    rt_listener listener;
-    OK(rt_peer_role(p.server, RT_STR("r"), 0, &p.role));
-    handle(&p, RT_REQUEST, "echo", echo, NULL);
-    OK(rt_peer_listen(p.server, RT_STR("127.0.0.1:0"), NULL, &listener));
+    roletalk_listener listener;
+    OK(roletalk_peer_role(p.server, ROLETALK_STR("r"), 0, &p.role));
+    handle(&p, ROLETALK_KIND_REQUEST, "echo", echo, NULL);
+    OK(roletalk_peer_listen(p.server, ROLETALK_STR("127.0.0.1:0"), NULL, &listener));
     char url[128];
     size_t len;
-    OK(rt_listener_url(listener, url, sizeof url, &len));
-    OK(rt_peer_connect(p.client, rt_string_of(url, len), &patient, NULL));
-    OK(rt_peer_destination(p.client, RT_STR("r"), &p.to));
-    OK(rt_destination_ready(p.to, INT64_MAX));
-    rt_send_options forever;
+    OK(roletalk_listener_url(listener, url, sizeof url, &len));
+    OK(roletalk_peer_connect(p.client, roletalk_string_of(url, len), &patient, NULL));
+    OK(roletalk_peer_destination(p.client, ROLETALK_STR("r"), &p.to));
+    OK(roletalk_destination_ready(p.to, INT64_MAX));
+    roletalk_send_options forever;
     memset(&forever, 0, sizeof forever);
     forever.struct_size = sizeof forever;
-    OK(rt_destination_request(p.to, RT_STR("echo"), rt_null(), &forever, NULL));
+    OK(roletalk_destination_request(p.to, ROLETALK_STR("echo"), roletalk_data_null(), &forever,
+                                    NULL));
     forever.timeout_ms = INT64_MAX;
-    OK(rt_destination_request(p.to, RT_STR("echo"), rt_null(), &forever, NULL));
-    OK(rt_destination_send(p.to, RT_STR("none"), rt_null(), &forever));
+    OK(roletalk_destination_request(p.to, ROLETALK_STR("echo"), roletalk_data_null(), &forever,
+                                    NULL));
+    OK(roletalk_destination_send(p.to, ROLETALK_STR("none"), roletalk_data_null(), &forever));
     int32_t finished;
-    OK(rt_peer_drain(p.server, UINT64_MAX, &finished));
+    OK(roletalk_peer_drain(p.server, UINT64_MAX, &finished));
     CHECK(finished == 1);
-    OK(rt_peer_close(p.client));
+    OK(roletalk_peer_close(p.client));
 }
 
 /* A thread that ends still may call: its last error is gone, nothing else. */
 
 static void at_thread_end(void *key) {
     (void)key;
-    rt_peer none = {0};
-    EXPECT(RT_INVALID_HANDLE, rt_peer_close(none));
-    CHECK(rt_last_error().len == 0);
+    roletalk_peer none = {0};
+    EXPECT(ROLETALK_STATUS_INVALID_HANDLE, roletalk_peer_close(none));
+    CHECK(roletalk_last_error().len == 0);
     count(&tried);
 }
 
 static void *end_thread(void *key) {
     CHECK(pthread_setspecific(*(pthread_key_t *)key, key) == 0);
     /* Something that the library keeps for this thread, and destroys before it calls the above. */
-    rt_peer none = {0};
-    EXPECT(RT_INVALID_HANDLE, rt_peer_close(none));
-    CHECK(rt_last_error().len > 0);
+    roletalk_peer none = {0};
+    EXPECT(ROLETALK_STATUS_INVALID_HANDLE, roletalk_peer_close(none));
+    CHECK(roletalk_last_error().len > 0);
     return NULL;
 }
 
@@ -442,47 +457,48 @@ static void killed_unit(const char *program) {
     char url[128];
     ssize_t len = read(from[0], url, sizeof url);
     CHECK(len > 0);
-    rt_peer peer = new_peer("client", RT_CALLBACKS_THREAD);
-    rt_connect_options once;
+    roletalk_peer peer = new_peer("client", ROLETALK_CALLBACKS_THREAD);
+    roletalk_connect_options once;
     memset(&once, 0, sizeof once);
     once.struct_size = sizeof once;
     once.once = 1;
-    OK(rt_peer_connect(peer, rt_string_of(url, (size_t)len), &once, NULL));
-    rt_destination sink;
-    OK(rt_peer_destination(peer, RT_STR("sink"), &sink));
-    OK(rt_destination_ready(sink, LIMIT_S * 1000));
+    OK(roletalk_peer_connect(peer, roletalk_string_of(url, (size_t)len), &once, NULL));
+    roletalk_destination sink;
+    OK(roletalk_peer_destination(peer, ROLETALK_STR("sink"), &sink));
+    OK(roletalk_destination_ready(sink, LIMIT_S * 1000));
     static char bytes[64 << 10];
     int32_t status;
-    for (int i = 0; (status = rt_destination_send(sink, RT_STR("x"), rt_binary(bytes, sizeof bytes),
-                                                  NULL)) == RT_OK;
+    for (int i = 0; (status = roletalk_destination_send(sink, ROLETALK_STR("x"),
+                                                        roletalk_data_binary(bytes, sizeof bytes),
+                                                        NULL)) == ROLETALK_STATUS_OK;
          i++)
         if (i == 100) CHECK(kill(child, SIGKILL) == 0);
-    CHECK(status == RT_CONNECTION_LOST || status == RT_NO_UNIT);
+    CHECK(status == ROLETALK_STATUS_CONNECTION_LOST || status == ROLETALK_STATUS_NO_UNIT);
     CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
-    OK(rt_peer_close(peer));
+    OK(roletalk_peer_close(peer));
     close(to[1]), close(from[0]);
 }
 
 static int serve(void) {
-    rt_peer peer = new_peer("sink", RT_CALLBACKS_THREAD);
-    rt_role role;
-    OK(rt_peer_role(peer, RT_STR("sink"), 0, &role));
-    rt_listener listener;
-    OK(rt_peer_listen(peer, RT_STR("127.0.0.1:0"), NULL, &listener));
+    roletalk_peer peer = new_peer("sink", ROLETALK_CALLBACKS_THREAD);
+    roletalk_role role;
+    OK(roletalk_peer_role(peer, ROLETALK_STR("sink"), 0, &role));
+    roletalk_listener listener;
+    OK(roletalk_peer_listen(peer, ROLETALK_STR("127.0.0.1:0"), NULL, &listener));
     char url[128];
     size_t len;
-    OK(rt_listener_url(listener, url, sizeof url, &len));
+    OK(roletalk_listener_url(listener, url, sizeof url, &len));
     CHECK(write(1, url, len) == (ssize_t)len);
     /* Until it is killed, or its parent ends. */
     CHECK(read(0, url, 1) == 0);
-    OK(rt_peer_close(peer));
+    OK(roletalk_peer_close(peer));
     return 0;
 }
 
 int main(int argc, char **argv) {
     if (argc == 2 && !strcmp(argv[1], "serve")) return serve();
-    canceling(RT_CALLBACKS_THREAD);
-    canceling(RT_CALLBACKS_INLINE);
+    canceling(ROLETALK_CALLBACKS_THREAD);
+    canceling(ROLETALK_CALLBACKS_INLINE);
     foreign_descriptors();
     own_server();
     longest_times();
@@ -490,8 +506,8 @@ int main(int argc, char **argv) {
     killed_unit(argv[0]);
     waiting_inline();
     nesting();
-    drops_at_the_end(RT_CALLBACKS_THREAD);
-    drops_at_the_end(RT_CALLBACKS_INLINE);
+    drops_at_the_end(ROLETALK_CALLBACKS_THREAD);
+    drops_at_the_end(ROLETALK_CALLBACKS_INLINE);
     streams_after_the_end();
     puts("hostile: ok");
     return 0;

@@ -3,12 +3,12 @@
 
 #include "check.h"
 
-static void echo(void *user_data, const rt_incoming *in) {
+static void echo(void *user_data, const roletalk_incoming *in) {
     (void)user_data;
-    rt_context_respond(in->context, in->data);
+    roletalk_context_respond(in->context, in->data);
 }
 
-static void on_reply(void *user_data, const rt_reply *reply) {
+static void on_reply(void *user_data, const roletalk_reply *reply) {
     OK(reply->status);
     count((counter *)user_data);
 }
@@ -18,13 +18,14 @@ static void ask(pair *p, int many) {
     counter calls;
     counter_init(&calls);
     for (int i = 0; i < many; i += 100) {
-        rt_reply_handler handler = handler_rt_reply_handler(on_reply, &calls, count_drop);
+        roletalk_reply_handler handler =
+            handler_roletalk_reply_handler(on_reply, &calls, count_drop);
         for (int n = 0; n < 99; n++)
-            OK(rt_destination_request_async(p->to, RT_STR("echo"), txt("hello"), NULL, handler,
-                                            NULL));
-        rt_answer answer;
-        OK(rt_destination_request(p->to, RT_STR("echo"), txt("hello"), NULL, &answer));
-        OK(rt_answer_free(answer));
+            OK(roletalk_destination_request_async(p->to, ROLETALK_STR("echo"), txt("hello"), NULL,
+                                                  handler, NULL));
+        roletalk_answer answer;
+        OK(roletalk_destination_request(p->to, ROLETALK_STR("echo"), txt("hello"), NULL, &answer));
+        OK(roletalk_answer_free(answer));
         wait_count(&calls, (i / 100 + 1) * 99 * 2);
     }
     counter_destroy(&calls);
@@ -32,8 +33,8 @@ static void ask(pair *p, int many) {
 
 int main(int argc, char **argv) {
     int many = argc > 1 ? atoi(argv[1]) : 100000;
-    pair p = connect_pair(RT_CALLBACKS_THREAD);
-    handle(&p, RT_REQUEST, "echo", echo, NULL);
+    pair p = connect_pair(ROLETALK_CALLBACKS_THREAD);
+    handle(&p, ROLETALK_KIND_REQUEST, "echo", echo, NULL);
     ask(&p, many / 5);
     size_t before = mallinfo2().uordblks;
     ask(&p, many);

@@ -18,24 +18,26 @@ static void *find(void *library, const char *name) {
 
 int main(int argc, char **argv) {
     CHECK(argc == 2);
-    int32_t (*rt_peer_new_)(const rt_peer_options *, rt_peer *);
-    int32_t (*rt_peer_close_)(rt_peer);
-    int32_t (*rt_peer_listen_)(rt_peer, rt_string, const rt_listen_options *, rt_listener *);
-    rt_peer closed, open;
+    int32_t (*roletalk_peer_new_)(const roletalk_peer_options *, roletalk_peer *);
+    int32_t (*roletalk_peer_close_)(roletalk_peer);
+    int32_t (*roletalk_peer_listen_)(roletalk_peer, roletalk_string,
+                                     const roletalk_listen_options *, roletalk_listener *);
+    roletalk_peer closed, open;
     for (int i = 0; i < 3; i++) {
         void *library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
         if (!library) FAIL("%s", dlerror());
-        FIND(library, rt_peer_new);
-        FIND(library, rt_peer_close);
-        FIND(library, rt_peer_listen);
-        CHECK(rt_peer_new_(NULL, &closed) == RT_OK);
-        CHECK(rt_peer_new_(NULL, &open) == RT_OK);
-        CHECK(rt_peer_listen_(open, RT_STR("127.0.0.1:0"), NULL, NULL) == RT_OK);
-        CHECK(rt_peer_close_(closed) == RT_OK);
+        FIND(library, roletalk_peer_new);
+        FIND(library, roletalk_peer_close);
+        FIND(library, roletalk_peer_listen);
+        CHECK(roletalk_peer_new_(NULL, &closed) == ROLETALK_STATUS_OK);
+        CHECK(roletalk_peer_new_(NULL, &open) == ROLETALK_STATUS_OK);
+        CHECK(roletalk_peer_listen_(open, ROLETALK_STR("127.0.0.1:0"), NULL, NULL) ==
+              ROLETALK_STATUS_OK);
+        CHECK(roletalk_peer_close_(closed) == ROLETALK_STATUS_OK);
         CHECK(dlclose(library) == 0);
         /* Its threads run on. */
         CHECK(dlopen(argv[1], RTLD_NOW | RTLD_NOLOAD) != NULL);
-        CHECK(rt_peer_close_(open) == RT_OK);
+        CHECK(roletalk_peer_close_(open) == ROLETALK_STATUS_OK);
     }
     puts("unload: ok");
     return 0;

@@ -18,7 +18,7 @@
 template <class Call> int32_t status_of(Call call) {
     try {
         call();
-        return RT_OK;
+        return ROLETALK_STATUS_OK;
     } catch (const roletalk::Error &error) {
         return error.status();
     }
@@ -26,12 +26,12 @@ template <class Call> int32_t status_of(Call call) {
 
 // A peer that gives a loaded machine time for the handshake.
 roletalk::Peer patient_peer(const char *name) {
-    rt_limits limits{};
+    roletalk_limits limits{};
     limits.struct_size = sizeof limits;
     limits.handshake_timeout_ms = 120000;
-    rt_peer_options options{};
+    roletalk_peer_options options{};
     options.struct_size = sizeof options;
-    options.name = rt_string_of(name, std::strlen(name));
+    options.name = roletalk_string_of(name, std::strlen(name));
     options.limits = &limits;
     return roletalk::Peer(options);
 }
@@ -67,8 +67,8 @@ int main() {
         });
         role.on_request("forbidden", [](roletalk::Context &) { return true; });
         std::promise<void> opened;
-        server.on_event([&](const rt_event &event) {
-            if (event.kind == RT_EVENT_UNIT_OPENED) opened.set_value();
+        server.on_event([&](const roletalk_event &event) {
+            if (event.kind == ROLETALK_EVENT_UNIT_OPENED) opened.set_value();
         });
         auto unit = client.connect(server.listen("127.0.0.1:0"));
         opened.get_future().wait();
@@ -85,7 +85,8 @@ int main() {
                 to.request(event);
                 CHECK(false);
             } catch (const roletalk::Error &error) {
-                CHECK(error.status() == RT_REJECTED && std::string(error.what()) == text);
+                CHECK(error.status() == ROLETALK_STATUS_REJECTED &&
+                      std::string(error.what()) == text);
             }
         }
         CHECK(to.survey("held").at(0).value().as_int64() == 7 && to.units().size() == 1);
@@ -96,10 +97,10 @@ int main() {
         CHECK(client.units().at(0).id() == server.id());
         server.set_tag("zone", "eu");
         size_t roles = 0;
-        unit.describe([&](const rt_unit_info &info) { roles = info.role_count; });
+        unit.describe([&](const roletalk_unit_info &info) { roles = info.role_count; });
         CHECK(roles == 1);
         try {
-            unit.describe([](const rt_unit_info &) { throw std::logic_error("comes out"); });
+            unit.describe([](const roletalk_unit_info &) { throw std::logic_error("comes out"); });
             CHECK(false);
         } catch (const std::logic_error &error) {
             CHECK(std::string(error.what()) == "comes out");
@@ -115,7 +116,7 @@ int main() {
             "keep", {}, [&](roletalk::Reply got) { canceled.set_value(got.status); });
         roletalk::Deferred unanswered = kept.get_future().get();
         CHECK(unanswered.unit().id() == client.id());
-        CHECK(operation.cancel() && canceled.get_future().get() == RT_CANCELED);
+        CHECK(operation.cancel() && canceled.get_future().get() == ROLETALK_STATUS_CANCELED);
         CHECK(!operation.cancel());
         // Middleware that passes on later.
         std::promise<roletalk::Deferred> waiting;
@@ -131,23 +132,24 @@ int main() {
         // A stream whose reason is refused is still there to be closed.
         role.on_readable("take", [](roletalk::Context &context) { context.accept_readable(); });
         auto taken = to.writable("take");
-        CHECK(status_of([&] { taken.abort("\xff"); }) == RT_INVALID_ARGUMENT);
+        CHECK(status_of([&] { taken.abort("\xff"); }) == ROLETALK_STATUS_INVALID_ARGUMENT);
         CHECK(taken.get().id != 0);
         taken.abort("no");
         CHECK(taken.get().id == 0);
         server.add_key("id", "key");
         server.remove_key("id");
-        CHECK(status_of([&] { server.remove_key("id"); }) == RT_INVALID_ARGUMENT);
-        CHECK(status_of([&] { server.accept_fd(-1); }) == RT_INVALID_ARGUMENT);
+        CHECK(status_of([&] { server.remove_key("id"); }) == ROLETALK_STATUS_INVALID_ARGUMENT);
+        CHECK(status_of([&] { server.accept_fd(-1); }) == ROLETALK_STATUS_INVALID_ARGUMENT);
         roletalk::SendOptions options;
         options.unit = &unit;
         std::promise<roletalk::Reply> reply;
         to.request_async(
             "held", {}, [&](roletalk::Reply got) { reply.set_value(std::move(got)); }, options);
         CHECK(reply.get_future().get().unit.id() == server.id());
-        CHECK(status_of([&] { client.destination("nobody").send("x"); }) == RT_NO_UNIT);
-        CHECK(status_of([&] { roletalk::Data("x").as_int64(); }) == RT_DATA);
-        CHECK(status_of([&] { client.connect("nonsense"); }) == RT_INVALID_ARGUMENT);
+        CHECK(status_of([&] { client.destination("nobody").send("x"); }) ==
+              ROLETALK_STATUS_NO_UNIT);
+        CHECK(status_of([&] { roletalk::Data("x").as_int64(); }) == ROLETALK_STATUS_DATA);
+        CHECK(status_of([&] { client.connect("nonsense"); }) == ROLETALK_STATUS_INVALID_ARGUMENT);
         // Without waiting: a stream by readiness, and connecting.
         std::promise<std::string> uploaded;
         std::promise<void> written;
@@ -177,22 +179,23 @@ int main() {
             CHECK(stream.get().id == 0);
             refused.set_value(got.status);
         });
-        CHECK(refused.get_future().get() == RT_REJECTED);
+        CHECK(refused.get_future().get() == ROLETALK_STATUS_REJECTED);
         auto once = roletalk::connect_options();
         once.once = 1;
         client.connect_async(
             "ws://127.0.0.1:1", [&](roletalk::Reply got) { failed.set_value(got.status); }, once);
-        CHECK(failed.get_future().get() == RT_CONNECT_FAILED);
+        CHECK(failed.get_future().get() == ROLETALK_STATUS_CONNECT_FAILED);
         std::promise<void> logged;
-        roletalk::log(RT_LOG_DEBUG, [&, done = false](const rt_log_record &record) mutable {
-            CHECK(record.text.len > 0);
-            if (!std::exchange(done, true)) logged.set_value();
-        });
-        CHECK(status_of([&] { to.request("unknown"); }) == RT_REJECTED);
+        roletalk::log(ROLETALK_LOG_DEBUG,
+                      [&, done = false](const roletalk_log_record &record) mutable {
+                          CHECK(record.text.len > 0);
+                          if (!std::exchange(done, true)) logged.set_value();
+                      });
+        CHECK(status_of([&] { to.request("unknown"); }) == ROLETALK_STATUS_REJECTED);
         logged.get_future().wait();
         roletalk::log_off();
         roletalk::Peer moved(std::move(client));
-        CHECK(status_of([&] { client.id(); }) == RT_INVALID_HANDLE);
+        CHECK(status_of([&] { client.id(); }) == ROLETALK_STATUS_INVALID_HANDLE);
         CHECK(moved.stats().units == 1);
         CHECK(moved.drain(120s));
     }

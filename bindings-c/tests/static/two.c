@@ -3,29 +3,30 @@
 
 int other_sum(int count);
 
-static void add(void *user_data, const rt_incoming *in) {
+static void add(void *user_data, const roletalk_incoming *in) {
     (void)user_data;
     int64_t value;
-    rt_number number;
-    OK(rt_data_as_int64(in->data, &value));
-    OK(rt_number_from_int64(value + other_sum((int)value), &number));
-    OK(rt_context_respond(in->context, rt_number_data(&number)));
+    roletalk_number number;
+    OK(roletalk_data_as_int64(in->data, &value));
+    OK(roletalk_number_from_int64(value + other_sum((int)value), &number));
+    OK(roletalk_context_respond(in->context, roletalk_data_number(&number)));
 }
 
 int main(void) {
-    pair p = connect_pair(RT_CALLBACKS_THREAD);
-    handle(&p, RT_REQUEST, "add", add, NULL);
-    rt_number number;
-    rt_answer answer;
-    rt_reply reply;
+    pair p = connect_pair(ROLETALK_CALLBACKS_THREAD);
+    handle(&p, ROLETALK_KIND_REQUEST, "add", add, NULL);
+    roletalk_number number;
+    roletalk_answer answer;
+    roletalk_reply reply;
     int64_t value;
     reply.struct_size = sizeof reply;
-    OK(rt_number_from_int64(4, &number));
-    OK(rt_destination_request(p.to, RT_STR("add"), rt_number_data(&number), NULL, &answer));
-    OK(rt_answer_view(answer, &reply));
-    OK(rt_data_as_int64(reply.data, &value));
+    OK(roletalk_number_from_int64(4, &number));
+    OK(roletalk_destination_request(p.to, ROLETALK_STR("add"), roletalk_data_number(&number), NULL,
+                                    &answer));
+    OK(roletalk_answer_view(answer, &reply));
+    OK(roletalk_data_as_int64(reply.data, &value));
     CHECK(value == 10);
-    OK(rt_answer_free(answer));
+    OK(roletalk_answer_free(answer));
     CHECK(other_sum(0) == -1);
     close_pair(&p);
     puts("two: ok");

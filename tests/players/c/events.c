@@ -8,26 +8,26 @@
 
 static const char *what_of(int32_t kind) {
     switch (kind) {
-        case RT_EVENT_UNIT_OPENED:
+        case ROLETALK_EVENT_UNIT_OPENED:
             return "unit-opened";
-        case RT_EVENT_UNIT_CLOSED:
+        case ROLETALK_EVENT_UNIT_CLOSED:
             return "unit-closed";
-        case RT_EVENT_RECONNECT_SUCCEEDED:
+        case ROLETALK_EVENT_RECONNECT_SUCCEEDED:
             return "reconnected";
-        case RT_EVENT_AUTH_REFUSED:
+        case ROLETALK_EVENT_AUTH_REFUSED:
             return "auth-refused";
-        case RT_EVENT_CONNECTION_CLOSED:
+        case ROLETALK_EVENT_CONNECTION_CLOSED:
             return "connection-closed";
-        case RT_EVENT_BAD_INPUT:
+        case ROLETALK_EVENT_BAD_INPUT:
             return "bad-input";
-        case RT_EVENT_HANDLER_FAILED:
+        case ROLETALK_EVENT_HANDLER_FAILED:
             return "handler-failed";
         default:
             return NULL;
     }
 }
 
-static void print_unit(void *none, const rt_unit_info *info) {
+static void print_unit(void *none, const roletalk_unit_info *info) {
     (void)none;
     fputs(",\"unit\":", stdout);
     json_print_string(stdout, info->name);
@@ -35,7 +35,7 @@ static void print_unit(void *none, const rt_unit_info *info) {
     json_print_string(stdout, info->id);
 }
 
-static void on_event(void *none, const rt_event *event) {
+static void on_event(void *none, const roletalk_event *event) {
     (void)none;
     const char *what = what_of(event->kind);
     if (!what) return;
@@ -44,32 +44,32 @@ static void on_event(void *none, const rt_event *event) {
     json_print_string(stdout, event->text);
     fputs(",\"address\":", stdout);
     json_print_string(stdout, event->address);
-    if (event->unit.id != 0) rt_unit_describe(event->unit, print_unit, NULL);
+    if (event->unit.id != 0) roletalk_unit_describe(event->unit, print_unit, NULL);
     print_kind(event->status);
     line_end();
 }
 
-int32_t observe_events(rt_peer peer) {
-    return rt_peer_on_event(peer, (rt_event_handler){on_event, NULL, NULL}, NULL);
+int32_t observe_events(roletalk_peer peer) {
+    return roletalk_peer_on_event(peer, (roletalk_event_handler){on_event, NULL, NULL}, NULL);
 }
 
-static void add_unit(void *to, rt_unit unit) {
-    rt_unit_stats *sum = to, stats = {.struct_size = sizeof stats};
-    if (rt_unit_get_stats(unit, &stats) != RT_OK) return;
+static void add_unit(void *to, roletalk_unit unit) {
+    roletalk_unit_stats *sum = to, stats = {.struct_size = sizeof stats};
+    if (roletalk_unit_get_stats(unit, &stats) != ROLETALK_STATUS_OK) return;
     sum->connections += stats.connections;
     sum->waiting += stats.waiting;
     sum->running += stats.running;
     sum->streams += stats.streams;
 }
 
-void answer_totals(uint64_t id, rt_peer peer) {
-    rt_peer_stats stats = {.struct_size = sizeof stats};
-    rt_unit_stats sum = {.struct_size = sizeof sum};
-    if (rt_peer_get_stats(peer, &stats) != RT_OK) {
+void answer_totals(uint64_t id, roletalk_peer peer) {
+    roletalk_peer_stats stats = {.struct_size = sizeof stats};
+    roletalk_unit_stats sum = {.struct_size = sizeof sum};
+    if (roletalk_peer_get_stats(peer, &stats) != ROLETALK_STATUS_OK) {
         answer_last_error(id);
         return;
     }
-    rt_peer_each_unit(peer, add_unit, &sum);
+    roletalk_peer_each_unit(peer, add_unit, &sum);
     line_begin();
     printf("\"id\":%" PRIu64 ",\"result\":{\"units\":%" PRIu64 ",\"connections\":%" PRIu64, id,
            stats.units, sum.connections);

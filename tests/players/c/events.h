@@ -5,8 +5,8 @@
 #include "roletalk.h"
 
 /* Observes from now on. */
-int32_t observe_events(rt_peer peer);
+int32_t observe_events(roletalk_peer peer);
 /* What is open, and what waits, with all units together. */
-void answer_totals(uint64_t id, rt_peer peer);
+void answer_totals(uint64_t id, roletalk_peer peer);
 
 #endif

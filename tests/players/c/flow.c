@@ -15,7 +15,7 @@
 enum { NUMBER = 24 };
 
 typedef struct {
-    rt_string name;
+    roletalk_string name;
     uint64_t count;
 } tally;
 
@@ -56,7 +56,7 @@ static void add_number(numbers *to, uint64_t number) {
     to->numbers[to->count++] = number;
 }
 
-static void count_name(tallies *in, rt_string name) {
+static void count_name(tallies *in, roletalk_string name) {
     size_t i = 0;
     while (i < in->count && (in->tallies[i].name.len != name.len ||
                              memcmp(in->tallies[i].name.data, name.data, name.len) != 0)) {
@@ -71,13 +71,14 @@ static void count_name(tallies *in, rt_string name) {
 }
 
 /* The number, then the name of the peer that counted it. */
-static void account_answer(flow *flow, uint64_t number, rt_data answer) {
+static void account_answer(flow *flow, uint64_t number, roletalk_data answer) {
     char begin[NUMBER];
     size_t len = (size_t)snprintf(begin, sizeof begin, "%" PRIu64 " ", number);
     bool right = answer.len > len && memcmp(answer.bytes, begin, len) == 0;
     if (right) {
         flow->answered++;
-        count_name(&flow->by, rt_string_of((const char *)answer.bytes + len, answer.len - len));
+        count_name(&flow->by,
+                   roletalk_string_of((const char *)answer.bytes + len, answer.len - len));
     } else {
         add_number(&flow->wrong, number);
     }
@@ -86,14 +87,14 @@ static void account_answer(flow *flow, uint64_t number, rt_data answer) {
 static void account_failure(flow *flow, uint64_t number, int32_t status) {
     pthread_mutex_lock(&flow->mutex);
     add_number(&flow->failed, number);
-    count_name(&flow->errors, rt_status_name(status));
+    count_name(&flow->errors, roletalk_status_name(status));
     pthread_mutex_unlock(&flow->mutex);
 }
 
-static void on_answer(void *given, const rt_reply *reply) {
+static void on_answer(void *given, const roletalk_reply *reply) {
     question *question = given;
     flow *flow = question->flow;
-    if (question->outcomes++ == 0 && reply->status != RT_OK) {
+    if (question->outcomes++ == 0 && reply->status != ROLETALK_STATUS_OK) {
         account_failure(flow, question->number, reply->status);
         return;
     }
@@ -127,15 +128,16 @@ static int32_t ask_number(flow *flow, uint64_t number) {
     char *payload = allocate(size);
     size_t len = (size_t)snprintf(payload, size, "%" PRIu64 " ", number);
     if (len < given->size) memset(payload + len, ' ', given->size - len);
-    rt_send_options options = {
+    roletalk_send_options options = {
         .struct_size = sizeof options,
         .unit = given->unit,
         .timeout_ms = given->timeout_ms,
     };
-    rt_data data = rt_text(rt_string_of(payload, len < given->size ? given->size : len));
-    rt_reply_handler handler = {on_answer, made, drop_question};
-    int32_t status = rt_destination_request_async(given->destination, given->event, data, &options,
-                                                  handler, NULL);
+    roletalk_data data =
+        roletalk_data_text(roletalk_string_of(payload, len < given->size ? given->size : len));
+    roletalk_reply_handler handler = {on_answer, made, drop_question};
+    int32_t status = roletalk_destination_request_async(given->destination, given->event, data,
+                                                        &options, handler, NULL);
     free(payload);
     return status;
 }
@@ -170,7 +172,7 @@ static void end_flow(flow *flow) {
     print_tallies("errors", &flow->errors);
     putchar('}');
     line_end();
-    rt_unit_free(flow->options.unit);
+    roletalk_unit_free(flow->options.unit);
     free((char *)flow->options.event.data);
     pthread_mutex_destroy(&flow->mutex);
     free(flow);
@@ -187,7 +189,7 @@ static void ask(flow *flow) {
         if (last) end_flow(flow);
         if (!more) return;
         int32_t status = ask_number(flow, number);
-        if (status == RT_OK) return;
+        if (status == ROLETALK_STATUS_OK) return;
         account_failure(flow, number, status);
     }
 }

@@ -5,10 +5,10 @@
 #include "roletalk.h"
 
 typedef struct {
-    rt_destination destination;
+    roletalk_destination destination;
     /* The unit that is meant, which the flow frees; zero for the next in turn. */
-    rt_unit unit;
-    rt_string event;
+    roletalk_unit unit;
+    roletalk_string event;
     uint64_t from;
     uint64_t count;
     /* How many at a time. */

@@ -6,15 +6,15 @@
 #include "roletalk.h"
 
 /* `peer_name` outlives the role. */
-void serve(rt_role role, const rt_string *peer_name);
+void serve(roletalk_role role, const roletalk_string *peer_name);
 /* Handles an event for messages, and for requests with these answers, one after the other. */
-void handle(rt_role role, rt_string event, json answers);
+void handle(roletalk_role role, roletalk_string event, json answers);
 /* Takes messages of an event, and answers requests with their own payload. */
-void handle_quietly(rt_role role, rt_string event);
+void handle_quietly(roletalk_role role, roletalk_string event);
 /* Answers the requests that are held. */
 void release_held(void);
 
 /* A payload of the runner's; decodes to *memory as json_string. */
-rt_data payload_of(json payload, char **memory);
+roletalk_data payload_of(json payload, char **memory);
 
 #endif

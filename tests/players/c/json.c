@@ -51,7 +51,7 @@ static json take(const char **at, const char *end) {
     return value;
 }
 
-json json_of(rt_string text) {
+json json_of(roletalk_string text) {
     const char *at = text.data;
     return take(&at, text.data + text.len);
 }
@@ -80,7 +80,7 @@ json json_take(json *array) {
     return take(&array->at, array->end);
 }
 
-bool json_is_whole(rt_string text) {
+bool json_is_whole(roletalk_string text) {
     const char *end = text.data + text.len, *at = skip_space(text.data, end);
     int open = 1;
     if (at < end) skip(at, end, &open);
@@ -95,8 +95,8 @@ uint64_t json_count(json value, uint64_t other) {
     return value.at ? strtoull(value.at, NULL, 10) : other;
 }
 
-rt_string json_raw(json value) {
-    return rt_string_of(value.at, (size_t)(value.end - value.at));
+roletalk_string json_raw(json value) {
+    return roletalk_string_of(value.at, (size_t)(value.end - value.at));
 }
 
 static unsigned hex4(const char *at) {
@@ -135,7 +135,7 @@ static const char *put_escaped(const char *at, const char *end, char **to) {
     return at;
 }
 
-rt_string json_string(json value, char **memory) {
+roletalk_string json_string(json value, char **memory) {
     char *begin = *memory;
     if (value.at && *value.at == '"') {
         const char *at = value.at + 1, *end = value.end - 1;
@@ -147,10 +147,10 @@ rt_string json_string(json value, char **memory) {
             }
         }
     }
-    return rt_string_of(begin, (size_t)(*memory - begin));
+    return roletalk_string_of(begin, (size_t)(*memory - begin));
 }
 
-void json_print_string(FILE *file, rt_string text) {
+void json_print_string(FILE *file, roletalk_string text) {
     putc('"', file);
     for (size_t i = 0; i < text.len; i++) {
         unsigned char byte = (unsigned char)text.data[i];

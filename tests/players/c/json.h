@@ -14,7 +14,7 @@ typedef struct {
     const char *end;
 } json;
 
-json json_of(rt_string text);
+json json_of(roletalk_string text);
 
 /* The value of this name in an object. */
 json json_member(json object, const char *name);
@@ -23,7 +23,7 @@ json json_member(json object, const char *name);
 json json_take(json *array);
 
 /* Whether the brackets and strings of a text all have their ends. */
-bool json_is_whole(rt_string text);
+bool json_is_whole(roletalk_string text);
 
 bool json_is_true(json value);
 
@@ -34,11 +34,11 @@ bool json_is(json value, const char *text);
 uint64_t json_count(json value, uint64_t other);
 
 /* The value's own text. */
-rt_string json_raw(json value);
+roletalk_string json_raw(json value);
 
 /* Decodes a string to *memory, which is set behind it; it takes no more than the value's own text does. */
-rt_string json_string(json value, char **memory);
+roletalk_string json_string(json value, char **memory);
 
-void json_print_string(FILE *file, rt_string text);
+void json_print_string(FILE *file, roletalk_string text);
 
 #endif

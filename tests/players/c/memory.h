@@ -20,10 +20,10 @@ static inline void *allocate(size_t size) {
 }
 
 /* Its data is freed by free(). */
-static inline rt_string copy(rt_string text) {
+static inline roletalk_string copy(roletalk_string text) {
     char *memory = allocate(text.len);
     if (text.len > 0) memcpy(memory, text.data, text.len);
-    return rt_string_of(memory, text.len);
+    return roletalk_string_of(memory, text.len);
 }
 
 static inline void start_thread(void *(*body)(void *), void *of) {

@@ -20,26 +20,28 @@ static void print_type(const char *type) {
     printf("{\"type\":\"%s\",\"value\":", type);
 }
 
-void print_payload(rt_data data) {
+void print_payload(roletalk_data data) {
     const char *bytes = data.bytes;
     int32_t value;
     switch (data.kind) {
-        case RT_BINARY:
+        case ROLETALK_DATA_BINARY:
             print_type("binary");
             putchar('"');
             for (size_t i = 0; i < data.len; i++) printf("%02x", (unsigned char)bytes[i]);
             putchar('"');
             break;
-        case RT_BOOLEAN:
+        case ROLETALK_DATA_BOOLEAN:
             print_type("boolean");
-            fputs(rt_data_as_bool(data, &value) == RT_OK && value ? "true" : "false", stdout);
+            fputs(roletalk_data_as_bool(data, &value) == ROLETALK_STATUS_OK && value ? "true"
+                                                                                     : "false",
+                  stdout);
             break;
-        case RT_TEXT:
-        case RT_NUMBER:
-            print_type(data.kind == RT_TEXT ? "string" : "number");
-            json_print_string(stdout, rt_string_of(bytes, data.len));
+        case ROLETALK_DATA_TEXT:
+        case ROLETALK_DATA_NUMBER:
+            print_type(data.kind == ROLETALK_DATA_TEXT ? "string" : "number");
+            json_print_string(stdout, roletalk_string_of(bytes, data.len));
             break;
-        case RT_JSON:
+        case ROLETALK_DATA_JSON:
             print_type("object");
             // Between the parts of JSON there may be ends of lines; inside of its strings there is none.
             for (size_t i = 0; i < data.len; i++) {
@@ -53,12 +55,12 @@ void print_payload(rt_data data) {
     putchar('}');
 }
 
-static void print_name(void *file, const rt_unit_info *info) {
+static void print_name(void *file, const roletalk_unit_info *info) {
     json_print_string(file, info->name);
 }
 
-void print_name_of(rt_unit unit) {
-    rt_unit_describe(unit, print_name, stdout);
+void print_name_of(roletalk_unit unit) {
+    roletalk_unit_describe(unit, print_name, stdout);
 }
 
 static void begin_answer(uint64_t id, const char *what) {
@@ -78,19 +80,19 @@ void answer_count(uint64_t id, uint64_t count) {
     line_end();
 }
 
-void answer_error(uint64_t id, rt_string error) {
+void answer_error(uint64_t id, roletalk_string error) {
     begin_answer(id, "error");
     json_print_string(stdout, error);
     line_end();
 }
 
 void print_kind(int32_t status) {
-    if (status == RT_OK) return;
+    if (status == ROLETALK_STATUS_OK) return;
     fputs(",\"kind\":", stdout);
-    json_print_string(stdout, rt_status_name(status));
+    json_print_string(stdout, roletalk_status_name(status));
 }
 
-void answer_failure(uint64_t id, int32_t status, rt_string error) {
+void answer_failure(uint64_t id, int32_t status, roletalk_string error) {
     begin_answer(id, "error");
     json_print_string(stdout, error);
     print_kind(status);
@@ -98,10 +100,10 @@ void answer_failure(uint64_t id, int32_t status, rt_string error) {
 }
 
 void answer_last_error(uint64_t id) {
-    answer_error(id, rt_last_error());
+    answer_error(id, roletalk_last_error());
 }
 
-void observe_incoming(const char *event, const rt_incoming *incoming) {
+void observe_incoming(const char *event, const roletalk_incoming *incoming) {
     line_begin();
     printf("\"event\":\"%s\",\"role\":", event);
     json_print_string(stdout, incoming->role);

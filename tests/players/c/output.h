@@ -8,21 +8,21 @@
 void line_begin(void);
 void line_end(void);
 
-void print_payload(rt_data data);
-void print_name_of(rt_unit unit);
+void print_payload(roletalk_data data);
+void print_name_of(roletalk_unit unit);
 
 void answer_null(uint64_t id);
 void answer_count(uint64_t id, uint64_t count);
-void answer_error(uint64_t id, rt_string error);
+void answer_error(uint64_t id, roletalk_string error);
 /* With the name of the status. */
-void answer_failure(uint64_t id, int32_t status, rt_string error);
-/* The name of a status other than RT_OK, as a further field. */
+void answer_failure(uint64_t id, int32_t status, roletalk_string error);
+/* The name of a status other than ROLETALK_STATUS_OK, as a further field. */
 void print_kind(int32_t status);
 /* With the error of the last call that failed. */
 void answer_last_error(uint64_t id);
 
 /* A message or a request. */
-void observe_incoming(const char *event, const rt_incoming *incoming);
+void observe_incoming(const char *event, const roletalk_incoming *incoming);
 void observe_count(const char *event, size_t count);
 
 #endif

@@ -26,19 +26,19 @@ typedef struct {
     char *memory;
 } command;
 
-static rt_peer peer;
-static rt_string peer_name;
+static roletalk_peer peer;
+static roletalk_string peer_name;
 
 static json parameter(const command *command, const char *name) {
     return json_member(command->parameters, name);
 }
 
-static rt_string text(command *command, const char *name) {
+static roletalk_string text(command *command, const char *name) {
     return json_string(parameter(command, name), &command->memory);
 }
 
 static void answer_status(uint64_t id, int32_t status) {
-    if (status == RT_OK) {
+    if (status == ROLETALK_STATUS_OK) {
         answer_null(id);
     } else {
         answer_last_error(id);
@@ -49,13 +49,13 @@ static void answer_found(uint64_t id, bool found) {
     if (found) {
         answer_null(id);
     } else {
-        answer_error(id, RT_STR("there is none"));
+        answer_error(id, ROLETALK_STR("there is none"));
     }
 }
 
 static void do_start(command *command) {
     enum { KEYS = 16 };
-    rt_pair keys[KEYS];
+    roletalk_pair keys[KEYS];
     size_t count = 0;
     json pairs = parameter(command, "keys"), pair;
     while (count < KEYS && (pair = json_take(&pairs)).at) {
@@ -63,12 +63,12 @@ static void do_start(command *command) {
         keys[count++].value = json_string(json_take(&pair), &command->memory);
     }
     peer_name = copy(text(command, "name"));
-    rt_limits limits = {
+    roletalk_limits limits = {
         .struct_size = sizeof limits,
         .stream_window = json_count(parameter(command, "highWaterMark"), 0),
         .handshake_timeout_ms = json_count(parameter(command, "handshakeTimeout"), 0),
     };
-    rt_peer_options options = {
+    roletalk_peer_options options = {
         .struct_size = sizeof options,
         .name = peer_name,
         .keys = keys,
@@ -76,17 +76,17 @@ static void do_start(command *command) {
         .unfriendly = !json_is_true(parameter(command, "friendly")),
         .limits = &limits,
     };
-    answer_status(command->id, rt_peer_new(&options, &peer));
+    answer_status(command->id, roletalk_peer_new(&options, &peer));
 }
 
 /* The role of the command; one that is new is enabled. */
-static bool find_role(command *command, int32_t disabled, rt_role *role) {
-    return rt_peer_role(peer, text(command, "role"), disabled, role) == RT_OK;
+static bool find_role(command *command, int32_t disabled, roletalk_role *role) {
+    return roletalk_peer_role(peer, text(command, "role"), disabled, role) == ROLETALK_STATUS_OK;
 }
 
 static void do_role(command *command) {
     json active = parameter(command, "active");
-    rt_role role;
+    roletalk_role role;
     if (!find_role(command, active.at && !json_is_true(active), &role)) {
         answer_last_error(command->id);
         return;
@@ -96,7 +96,7 @@ static void do_role(command *command) {
 }
 
 static void do_handler(command *command) {
-    rt_role role;
+    roletalk_role role;
     if (!find_role(command, 0, &role)) {
         answer_last_error(command->id);
         return;
@@ -111,29 +111,33 @@ static void do_handler(command *command) {
 }
 
 static void do_enable(command *command) {
-    rt_role role;
-    answer_found(command->id, find_role(command, 0, &role) && rt_role_enable(role) == RT_OK);
+    roletalk_role role;
+    answer_found(command->id,
+                 find_role(command, 0, &role) && roletalk_role_enable(role) == ROLETALK_STATUS_OK);
 }
 
 static void do_disable(command *command) {
-    rt_role role;
-    answer_found(command->id, find_role(command, 0, &role) && rt_role_disable(role) == RT_OK);
+    roletalk_role role;
+    answer_found(command->id,
+                 find_role(command, 0, &role) && roletalk_role_disable(role) == ROLETALK_STATUS_OK);
 }
 
 static void do_listen(command *command) {
     json tls = parameter(command, "tls");
-    rt_listen_options options = {
+    roletalk_listen_options options = {
         .struct_size = sizeof options,
         .tls_certificates = json_string(json_member(tls, "cert"), &command->memory),
         .tls_key = json_string(json_member(tls, "key"), &command->memory),
     };
-    rt_listener listener;
+    roletalk_listener listener;
     char address[64], url[64];
-    rt_string host = parameter(command, "host").at ? text(command, "host") : RT_STR("127.0.0.1");
-    size_t len = (size_t)snprintf(address, sizeof address, "%.*s:%" PRIu16, RT_ARG(host),
+    roletalk_string host =
+        parameter(command, "host").at ? text(command, "host") : ROLETALK_STR("127.0.0.1");
+    size_t len = (size_t)snprintf(address, sizeof address, "%.*s:%" PRIu16, ROLETALK_ARG(host),
                                   (uint16_t)json_count(parameter(command, "port"), 0));
-    if (rt_peer_listen(peer, rt_string_of(address, len), &options, &listener) != RT_OK ||
-        rt_listener_url(listener, url, sizeof url - 1, &len) != RT_OK) {
+    if (roletalk_peer_listen(peer, roletalk_string_of(address, len), &options, &listener) !=
+            ROLETALK_STATUS_OK ||
+        roletalk_listener_url(listener, url, sizeof url - 1, &len) != ROLETALK_STATUS_OK) {
         answer_last_error(command->id);
         return;
     }
@@ -153,9 +157,9 @@ static pending *pending_of(const command *command) {
     return made;
 }
 
-static void on_connected(void *given, const rt_reply *reply) {
+static void on_connected(void *given, const roletalk_reply *reply) {
     pending *pending = given;
-    if (reply->status != RT_OK) {
+    if (reply->status != ROLETALK_STATUS_OK) {
         answer_failure(pending->id, reply->status, reply->error);
         return;
     }
@@ -166,25 +170,27 @@ static void on_connected(void *given, const rt_reply *reply) {
 }
 
 static void do_connect(command *command) {
-    rt_connect_options options = {
+    roletalk_connect_options options = {
         .struct_size = sizeof options,
         .once = json_is_true(parameter(command, "once")),
         .tls_ca = text(command, "ca"),
     };
-    rt_reply_handler handler = {on_connected, pending_of(command), free};
-    if (rt_peer_connect_async(peer, text(command, "url"), &options, handler, NULL) != RT_OK) {
+    roletalk_reply_handler handler = {on_connected, pending_of(command), free};
+    if (roletalk_peer_connect_async(peer, text(command, "url"), &options, handler, NULL) !=
+        ROLETALK_STATUS_OK) {
         answer_last_error(command->id);
     }
 }
 
-static bool find_destination(command *command, rt_destination *destination) {
-    if (rt_peer_destination(peer, text(command, "role"), destination) == RT_OK) return true;
+static bool find_destination(command *command, roletalk_destination *destination) {
+    if (roletalk_peer_destination(peer, text(command, "role"), destination) == ROLETALK_STATUS_OK)
+        return true;
     answer_last_error(command->id);
     return false;
 }
 
 static void do_destination(command *command) {
-    rt_destination destination;
+    roletalk_destination destination;
     if (find_destination(command, &destination)) answer_null(command->id);
 }
 
@@ -197,36 +203,36 @@ static void do_totals(command *command) {
 }
 
 typedef struct {
-    rt_string *names;
+    roletalk_string *names;
     size_t count;
 } names;
 
-static void copy_name(void *to, const rt_unit_info *info) {
-    *(rt_string *)to = copy(info->name);
+static void copy_name(void *to, const roletalk_unit_info *info) {
+    *(roletalk_string *)to = copy(info->name);
 }
 
-static void add_name(void *to, rt_unit unit) {
+static void add_name(void *to, roletalk_unit unit) {
     names *names = to;
-    rt_string *grown = allocate((names->count + 1) * sizeof *grown);
+    roletalk_string *grown = allocate((names->count + 1) * sizeof *grown);
     if (names->count > 0) memcpy(grown, names->names, names->count * sizeof *grown);
     free(names->names);
     names->names = grown;
-    rt_unit_describe(unit, copy_name, &grown[names->count++]);
+    roletalk_unit_describe(unit, copy_name, &grown[names->count++]);
 }
 
 static int by_name(const void *one, const void *other) {
-    const rt_string *a = one, *b = other;
+    const roletalk_string *a = one, *b = other;
     int order = memcmp(a->data, b->data, a->len < b->len ? a->len : b->len);
     return order ? order : (a->len > b->len) - (a->len < b->len);
 }
 
 static void do_units(command *command) {
     names names = {NULL, 0};
-    rt_destination destination;
+    roletalk_destination destination;
     if (!parameter(command, "role").at) {
-        rt_peer_each_unit(peer, add_name, &names);
+        roletalk_peer_each_unit(peer, add_name, &names);
     } else if (find_destination(command, &destination)) {
-        rt_destination_each_unit(destination, add_name, &names);
+        roletalk_destination_each_unit(destination, add_name, &names);
     } else {
         return;
     }
@@ -243,7 +249,7 @@ static void do_units(command *command) {
     free(names.names);
 }
 
-static void print_role(void *none, const rt_unit_info *info) {
+static void print_role(void *none, const roletalk_unit_info *info) {
     (void)none;
     fputs("\"unit\":", stdout);
     json_print_string(stdout, info->name);
@@ -255,10 +261,10 @@ static void print_role(void *none, const rt_unit_info *info) {
     putchar(']');
 }
 
-static void print_stats(void *given, rt_unit unit) {
+static void print_stats(void *given, roletalk_unit unit) {
     bool *first = given;
-    rt_unit_stats stats = {.struct_size = sizeof stats};
-    if (rt_unit_get_stats(unit, &stats) != RT_OK) return;
+    roletalk_unit_stats stats = {.struct_size = sizeof stats};
+    if (roletalk_unit_get_stats(unit, &stats) != ROLETALK_STATUS_OK) return;
     const struct {
         const char *name;
         uint64_t count;
@@ -274,7 +280,7 @@ static void print_stats(void *given, rt_unit unit) {
     };
     fputs(*first ? "{" : ",{", stdout);
     *first = false;
-    rt_unit_describe(unit, print_role, NULL);
+    roletalk_unit_describe(unit, print_role, NULL);
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
         printf(",\"%s\":%" PRIu64, counts[i].name, counts[i].count);
     }
@@ -285,20 +291,20 @@ static void do_stats(command *command) {
     bool first = true;
     line_begin();
     printf("\"id\":%" PRIu64 ",\"result\":[", command->id);
-    rt_peer_each_unit(peer, print_stats, &first);
+    roletalk_peer_each_unit(peer, print_stats, &first);
     putchar(']');
     line_end();
 }
 
-static void on_answer(void *given, const rt_reply *reply) {
+static void on_answer(void *given, const roletalk_reply *reply) {
     pending *pending = given;
-    if (reply->status != RT_OK) {
+    if (reply->status != ROLETALK_STATUS_OK) {
         answer_failure(pending->id, reply->status, reply->error);
         return;
     }
-    if (reply->data.kind == RT_JSON &&
-        !json_is_whole(rt_string_of(reply->data.bytes, reply->data.len))) {
-        answer_failure(pending->id, RT_DATA, RT_STR("the answer is no JSON"));
+    if (reply->data.kind == ROLETALK_DATA_JSON &&
+        !json_is_whole(roletalk_string_of(reply->data.bytes, reply->data.len))) {
+        answer_failure(pending->id, ROLETALK_STATUS_DATA, ROLETALK_STR("the answer is no JSON"));
         return;
     }
     line_begin();
@@ -313,33 +319,33 @@ static void on_answer(void *given, const rt_reply *reply) {
 
 typedef struct {
     /* NULL: the first. */
-    const rt_string *name;
-    rt_unit found;
+    const roletalk_string *name;
+    roletalk_unit found;
     bool is_named;
 } search;
 
-static void compare_name(void *given, const rt_unit_info *info) {
+static void compare_name(void *given, const roletalk_unit_info *info) {
     search *search = given;
     search->is_named = info->name.len == search->name->len &&
                        memcmp(info->name.data, search->name->data, info->name.len) == 0;
 }
 
-static void look_at(void *given, rt_unit unit) {
+static void look_at(void *given, roletalk_unit unit) {
     search *search = given;
     search->is_named = true;
-    if (search->name) rt_unit_describe(unit, compare_name, search);
-    if (search->found.id == 0 && search->is_named) rt_unit_clone(unit, &search->found);
+    if (search->name) roletalk_unit_describe(unit, compare_name, search);
+    if (search->found.id == 0 && search->is_named) roletalk_unit_clone(unit, &search->found);
 }
 
 /* The unit of the name `to`, or the only one for `direct`; none, for the next in turn, otherwise. False,
  * with the answer, if there is no such unit. The caller frees it. */
-static bool find_unit(command *command, rt_unit *unit) {
-    rt_string name = text(command, "to");
+static bool find_unit(command *command, roletalk_unit *unit) {
+    roletalk_string name = text(command, "to");
     search search = {.name = parameter(command, "to").at ? &name : NULL};
     bool wanted = search.name || json_is_true(parameter(command, "direct"));
-    if (wanted) rt_peer_each_unit(peer, look_at, &search);
+    if (wanted) roletalk_peer_each_unit(peer, look_at, &search);
     *unit = search.found;
-    if (wanted && unit->id == 0) answer_error(command->id, RT_STR("there is no such unit"));
+    if (wanted && unit->id == 0) answer_error(command->id, ROLETALK_STR("there is no such unit"));
     return !wanted || unit->id != 0;
 }
 
@@ -347,28 +353,28 @@ static bool find_unit(command *command, rt_unit *unit) {
 typedef struct request {
     struct request *next;
     uint64_t id;
-    rt_operation operation;
+    roletalk_operation operation;
 } request;
 static request *requests;
 
 static void do_request(command *command) {
-    rt_destination destination;
+    roletalk_destination destination;
     if (!find_destination(command, &destination)) return;
-    rt_string event = text(command, "event");
-    rt_data data = payload_of(parameter(command, "data"), &command->memory);
-    rt_send_options options = {.struct_size = sizeof options};
+    roletalk_string event = text(command, "event");
+    roletalk_data data = payload_of(parameter(command, "data"), &command->memory);
+    roletalk_send_options options = {.struct_size = sizeof options};
     if (!find_unit(command, &options.unit)) return;
     options.timeout_ms = (int64_t)json_count(parameter(command, "timeout"), 0);
     request *made = allocate(sizeof *made);
     made->id = command->id;
-    rt_reply_handler handler = {on_answer, pending_of(command), free};
-    if (rt_destination_request_async(destination, event, data, &options, handler,
-                                     &made->operation) != RT_OK) {
+    roletalk_reply_handler handler = {on_answer, pending_of(command), free};
+    if (roletalk_destination_request_async(destination, event, data, &options, handler,
+                                           &made->operation) != ROLETALK_STATUS_OK) {
         answer_last_error(command->id);
     }
     made->next = requests;
     requests = made;
-    rt_unit_free(options.unit);
+    roletalk_unit_free(options.unit);
 }
 
 static void do_cancel(command *command) {
@@ -376,42 +382,43 @@ static void do_cancel(command *command) {
     request *found = requests;
     while (found && found->id != target) found = found->next;
     // It may be over by now.
-    if (found) rt_operation_cancel(found->operation);
+    if (found) roletalk_operation_cancel(found->operation);
     answer_found(command->id, found || stream_cancel(target));
 }
 
 static void do_large(command *command) {
-    rt_destination destination;
+    roletalk_destination destination;
     if (!find_destination(command, &destination)) return;
     size_t size = json_count(parameter(command, "size"), 0);
     void *bytes = allocate(size);
     memset(bytes, 1, size);
     pending *pending = pending_of(command);
     pending->bare_number = true;
-    rt_reply_handler handler = {on_answer, pending, free};
-    if (rt_destination_request_async(destination, RT_STR("length"), rt_binary(bytes, size), NULL,
-                                     handler, NULL) != RT_OK) {
+    roletalk_reply_handler handler = {on_answer, pending, free};
+    if (roletalk_destination_request_async(destination, ROLETALK_STR("length"),
+                                           roletalk_data_binary(bytes, size), NULL, handler,
+                                           NULL) != ROLETALK_STATUS_OK) {
         answer_last_error(command->id);
     }
     free(bytes);
 }
 
 static void do_send(command *command) {
-    rt_destination destination;
+    roletalk_destination destination;
     if (!find_destination(command, &destination)) return;
-    rt_string event = text(command, "event");
-    rt_data data = payload_of(parameter(command, "data"), &command->memory);
-    rt_send_options options = {.struct_size = sizeof options};
+    roletalk_string event = text(command, "event");
+    roletalk_data data = payload_of(parameter(command, "data"), &command->memory);
+    roletalk_send_options options = {.struct_size = sizeof options};
     if (!find_unit(command, &options.unit)) return;
-    answer_status(command->id, rt_destination_send(destination, event, data, &options));
-    rt_unit_free(options.unit);
+    answer_status(command->id, roletalk_destination_send(destination, event, data, &options));
+    roletalk_unit_free(options.unit);
 }
 
 static void do_flow(command *command) {
     flow_options options = {0};
     if (!find_destination(command, &options.destination) || !find_unit(command, &options.unit))
         return;
-    options.event = parameter(command, "event").at ? text(command, "event") : RT_STR("count");
+    options.event = parameter(command, "event").at ? text(command, "event") : ROLETALK_STR("count");
     options.from = json_count(parameter(command, "from"), 0);
     options.count = json_count(parameter(command, "count"), 0);
     options.in_flight = json_count(parameter(command, "inFlight"), options.count);
@@ -421,12 +428,13 @@ static void do_flow(command *command) {
 }
 
 static void do_broadcast(command *command) {
-    rt_destination destination;
+    roletalk_destination destination;
     if (!find_destination(command, &destination)) return;
-    rt_string event = text(command, "event");
-    rt_data data = payload_of(parameter(command, "data"), &command->memory);
+    roletalk_string event = text(command, "event");
+    roletalk_data data = payload_of(parameter(command, "data"), &command->memory);
     size_t count;
-    if (rt_destination_broadcast(destination, event, data, NULL, &count) == RT_OK) {
+    if (roletalk_destination_broadcast(destination, event, data, NULL, &count) ==
+        ROLETALK_STATUS_OK) {
         answer_count(command->id, count);
     } else {
         answer_last_error(command->id);
@@ -435,20 +443,20 @@ static void do_broadcast(command *command) {
 
 typedef struct {
     uint64_t id;
-    rt_survey survey;
-    rt_answer *answers;
+    roletalk_survey survey;
+    roletalk_answer *answers;
     size_t count;
 } survey;
 
-static void print_survey_answer(rt_answer answer) {
-    rt_reply reply = {.struct_size = sizeof reply};
-    rt_answer_view(answer, &reply);
-    rt_unit unit = {0};
-    rt_answer_unit(answer, &unit);
+static void print_survey_answer(roletalk_answer answer) {
+    roletalk_reply reply = {.struct_size = sizeof reply};
+    roletalk_answer_view(answer, &reply);
+    roletalk_unit unit = {0};
+    roletalk_answer_unit(answer, &unit);
     fputs("{\"from\":", stdout);
     print_name_of(unit);
-    rt_unit_free(unit);
-    if (reply.status == RT_OK) {
+    roletalk_unit_free(unit);
+    if (reply.status == ROLETALK_STATUS_OK) {
         fputs(",\"data\":", stdout);
         print_payload(reply.data);
     } else {
@@ -456,13 +464,13 @@ static void print_survey_answer(rt_answer answer) {
         json_print_string(stdout, reply.error);
     }
     putchar('}');
-    rt_answer_free(answer);
+    roletalk_answer_free(answer);
 }
 
 static void *answer_survey(void *given) {
     survey *survey = given;
-    rt_answer answer;
-    while (rt_survey_next(survey->survey, -1, &answer) == RT_OK) {
+    roletalk_answer answer;
+    while (roletalk_survey_next(survey->survey, -1, &answer) == ROLETALK_STATUS_OK) {
         survey->answers = realloc(survey->answers, (survey->count + 1) * sizeof answer);
         if (!survey->answers) exit(1);
         survey->answers[survey->count++] = answer;
@@ -475,20 +483,21 @@ static void *answer_survey(void *given) {
     }
     putchar(']');
     line_end();
-    rt_survey_free(survey->survey);
+    roletalk_survey_close(survey->survey);
     free(survey->answers);
     free(survey);
     return NULL;
 }
 
 static void do_survey(command *command) {
-    rt_destination destination;
+    roletalk_destination destination;
     if (!find_destination(command, &destination)) return;
-    rt_string event = text(command, "event");
-    rt_data data = payload_of(parameter(command, "data"), &command->memory);
+    roletalk_string event = text(command, "event");
+    roletalk_data data = payload_of(parameter(command, "data"), &command->memory);
     survey *made = allocate(sizeof *made);
     made->id = command->id;
-    if (rt_destination_survey(destination, event, data, NULL, &made->survey) != RT_OK) {
+    if (roletalk_destination_survey(destination, event, data, NULL, &made->survey) !=
+        ROLETALK_STATUS_OK) {
         answer_last_error(command->id);
         free(made);
         return;
@@ -509,10 +518,11 @@ typedef struct {
     uint64_t number;
 } shot;
 
-static void on_shot_answered(void *given, const rt_reply *reply) {
+static void on_shot_answered(void *given, const roletalk_reply *reply) {
     shot *shot = given;
     uint64_t number;
-    if (reply->status == RT_OK && rt_data_as_uint64(reply->data, &number) == RT_OK) {
+    if (reply->status == ROLETALK_STATUS_OK &&
+        roletalk_data_as_uint64(reply->data, &number) == ROLETALK_STATUS_OK) {
         pthread_mutex_lock(&shot->volley->mutex);
         shot->volley->right += number == shot->number;
         pthread_mutex_unlock(&shot->volley->mutex);
@@ -537,7 +547,7 @@ static void drop_shot(void *given) {
 }
 
 static void do_hold(command *command) {
-    rt_destination destination;
+    roletalk_destination destination;
     if (!find_destination(command, &destination)) return;
     uint64_t count = json_count(parameter(command, "count"), 0);
     volley *volley = allocate(sizeof *volley);
@@ -549,11 +559,12 @@ static void do_hold(command *command) {
         shot *shot = allocate(sizeof *shot);
         shot->volley = volley;
         shot->number = i;
-        rt_number number;
-        rt_number_from_uint64(i, &number);
+        roletalk_number number;
+        roletalk_number_from_uint64(i, &number);
         // A failure is one that is not answered.
-        rt_destination_request_async(destination, RT_STR("hold"), rt_number_data(&number), NULL,
-                                     (rt_reply_handler){on_shot_answered, shot, drop_shot}, NULL);
+        roletalk_destination_request_async(
+            destination, ROLETALK_STR("hold"), roletalk_data_number(&number), NULL,
+            (roletalk_reply_handler){on_shot_answered, shot, drop_shot}, NULL);
     }
     end_volley(volley);
 }
@@ -564,16 +575,16 @@ static void do_release(command *command) {
 }
 
 static void do_upload(command *command) {
-    rt_destination destination;
-    rt_unit unit;
+    roletalk_destination destination;
+    roletalk_unit unit;
     if (!find_destination(command, &destination) || !find_unit(command, &unit)) return;
     stream_upload(command->id, destination, unit, text(command, "event"),
                   parameter(command, "plan"));
 }
 
 static void do_download(command *command) {
-    rt_destination destination;
-    rt_unit unit;
+    roletalk_destination destination;
+    roletalk_unit unit;
     if (!find_destination(command, &destination) || !find_unit(command, &unit)) return;
     stream_download(command->id, destination, unit, text(command, "event"),
                     parameter(command, "plan"));
@@ -592,14 +603,14 @@ static void do_progress(command *command) {
     }
 }
 
-static void close_unit(void *none, rt_unit unit) {
+static void close_unit(void *none, roletalk_unit unit) {
     (void)none;
-    rt_unit_close(unit);
+    roletalk_unit_disconnect(unit);
 }
 
 static void *disconnect(void *given) {
     pending *pending = given;
-    rt_peer_each_unit(peer, close_unit, NULL);
+    roletalk_peer_each_unit(peer, close_unit, NULL);
     answer_null(pending->id);
     free(pending);
     return NULL;
@@ -611,7 +622,7 @@ static void do_disconnect(command *command) {
 
 static void *drain(void *given) {
     pending *pending = given;
-    answer_status(pending->id, rt_peer_drain(peer, DRAIN_MS, NULL));
+    answer_status(pending->id, roletalk_peer_drain(peer, DRAIN_MS, NULL));
     free(pending);
     return NULL;
 }
@@ -622,7 +633,7 @@ static void do_drain(command *command) {
 
 static void *close_peer(void *given) {
     pending *pending = given;
-    answer_status(pending->id, rt_peer_close(peer));
+    answer_status(pending->id, roletalk_peer_close(peer));
     free(pending);
     return NULL;
 }
@@ -651,7 +662,7 @@ static const struct {
     {"survey", do_survey},   {"close", do_close},
 };
 
-static void run(rt_string line) {
+static void run(roletalk_string line) {
     char *memory = allocate(line.len);
     command command = {.parameters = json_of(line), .memory = memory};
     command.id = json_count(parameter(&command, "id"), 0);
@@ -661,7 +672,7 @@ static void run(rt_string line) {
     if (i < count) {
         COMMANDS[i].run(&command);
     } else {
-        answer_error(command.id, RT_STR("unknown command"));
+        answer_error(command.id, ROLETALK_STR("unknown command"));
     }
     free(memory);
 }
@@ -671,9 +682,9 @@ int main(void) {
     size_t capacity = 0;
     ssize_t len;
     while ((len = getline(&line, &capacity, stdin)) > 0) {
-        run(rt_string_of(line, (size_t)len));
+        run(roletalk_string_of(line, (size_t)len));
     }
     free(line);
-    rt_peer_close(peer);
+    roletalk_peer_close(peer);
     return 0;
 }

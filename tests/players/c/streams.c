@@ -20,21 +20,21 @@ typedef struct stream {
     /* Of the command that asks for it; 0 for one of a handler. */
     uint64_t id;
     bool writes;
-    rt_destination destination;
-    rt_unit unit;
-    rt_string event;
+    roletalk_destination destination;
+    roletalk_unit unit;
+    roletalk_string event;
     /* One of them is open, or none yet. */
-    rt_readable readable;
-    rt_writable writable;
+    roletalk_readable readable;
+    roletalk_writable writable;
 
     /* The plan, and as it came. */
-    rt_string text;
-    rt_string tag;
+    roletalk_string text;
+    roletalk_string tag;
     uint64_t size;
     uint64_t piece;
     bool reader_breaks;
     bool writer_breaks;
-    rt_string reason;
+    roletalk_string reason;
     bool pauses;
 
     bool resumed;
@@ -49,11 +49,11 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static stream *streams;
 
-static bool is_equal(rt_string one, rt_string other) {
+static bool is_equal(roletalk_string one, roletalk_string other) {
     return one.len == other.len && memcmp(one.data, other.data, one.len) == 0;
 }
 
-static stream *add_stream(uint64_t id, bool writes, rt_string plan_text) {
+static stream *add_stream(uint64_t id, bool writes, roletalk_string plan_text) {
     stream *made = allocate(sizeof *made);
     made->id = id;
     made->writes = writes;
@@ -91,12 +91,12 @@ static int32_t read_all(stream *stream, sha256 *hash) {
     unsigned char buffer[BUFFER];
     for (;;) {
         size_t len = 0;
-        int32_t status = rt_readable_read(stream->readable, buffer, sizeof buffer, -1, &len);
-        if (status != RT_OK || len == 0) return status;
+        int32_t status = roletalk_readable_read(stream->readable, buffer, sizeof buffer, -1, &len);
+        if (status != ROLETALK_STATUS_OK || len == 0) return status;
         bool first = stream->bytes == 0;
         stream->bytes += len;
         sha256_add(hash, buffer, len);
-        if (stream->reader_breaks) return rt_readable_abort(stream->readable, stream->reason);
+        if (stream->reader_breaks) return roletalk_readable_abort(stream->readable, stream->reason);
         if (stream->pauses && first) pause_reading(stream);
     }
 }
@@ -104,44 +104,45 @@ static int32_t read_all(stream *stream, sha256 *hash) {
 /* Writes what the plan says, or breaks off after it. */
 static int32_t write_all(stream *stream, sha256 *hash) {
     unsigned char *piece = allocate(stream->piece);
-    int32_t status = RT_OK;
+    int32_t status = ROLETALK_STATUS_OK;
     uint64_t at = 0;
-    while (status == RT_OK && at < stream->size) {
+    while (status == ROLETALK_STATUS_OK && at < stream->size) {
         size_t len = stream->size - at < stream->piece ? stream->size - at : stream->piece;
         for (size_t i = 0; i < len; i++) piece[i] = (unsigned char)((at + i) % PERIOD);
         sha256_add(hash, piece, len);
-        status = rt_writable_write(stream->writable, piece, len, -1, NULL);
-        at += status == RT_OK ? len : 0;
+        status = roletalk_writable_write(stream->writable, piece, len, -1, NULL);
+        at += status == ROLETALK_STATUS_OK ? len : 0;
         pthread_mutex_lock(&mutex);
         stream->bytes = at;
         pthread_mutex_unlock(&mutex);
     }
     free(piece);
-    if (status != RT_OK) return status;
-    if (stream->writer_breaks) return rt_writable_abort(stream->writable, stream->reason);
-    return rt_writable_finish(stream->writable, -1);
+    if (status != ROLETALK_STATUS_OK) return status;
+    if (stream->writer_breaks) return roletalk_writable_abort(stream->writable, stream->reason);
+    return roletalk_writable_finish(stream->writable, -1);
 }
 
 /* Follows the plan to the end. False, with the error, when it breaks off. */
-static bool follow(stream *stream, rt_string *error) {
+static bool follow(stream *stream, roletalk_string *error) {
     sha256 hash;
     sha256_begin(&hash);
     int32_t status = stream->writes ? write_all(stream, &hash) : read_all(stream, &hash);
-    *error = rt_last_error();
-    if (status == RT_OK && (stream->writes ? stream->writer_breaks : stream->reader_breaks)) {
+    *error = roletalk_last_error();
+    if (status == ROLETALK_STATUS_OK &&
+        (stream->writes ? stream->writer_breaks : stream->reader_breaks)) {
         *error = stream->reason;
-        status = RT_STREAM_CLOSED;
+        status = ROLETALK_STATUS_STREAM_CLOSED;
     }
     sha256_end(&hash, stream->sha256);
-    return status == RT_OK;
+    return status == ROLETALK_STATUS_OK;
 }
 
 /* A handle that was closed before, when the stream was broken off or given up, is no error. */
 static void close_stream(const stream *stream) {
     if (stream->writes) {
-        rt_writable_close(stream->writable);
+        roletalk_writable_close(stream->writable);
     } else {
-        rt_readable_close(stream->readable);
+        roletalk_readable_close(stream->readable);
     }
 }
 
@@ -152,7 +153,7 @@ static void print_result(const stream *stream) {
 /* The body of a handler's thread. */
 static void *observe_stream(void *of) {
     stream *stream = of;
-    rt_string error;
+    roletalk_string error;
     bool done = follow(stream, &error);
     line_begin();
     printf("\"event\":\"%s\",\"tag\":", stream->writes ? "sent" : "received");
@@ -170,20 +171,21 @@ static void *observe_stream(void *of) {
 }
 
 static int32_t open_stream(stream *stream) {
-    rt_data plan = rt_text(stream->text);
-    rt_send_options options = {.struct_size = sizeof options, .unit = stream->unit};
-    rt_readable readable = {0};
-    rt_writable writable = {0};
-    int32_t status = stream->writes ? rt_destination_writable(stream->destination, stream->event,
-                                                              plan, &options, &writable, NULL)
-                                    : rt_destination_readable(stream->destination, stream->event,
-                                                              plan, &options, &readable, NULL);
+    roletalk_data plan = roletalk_data_text(stream->text);
+    roletalk_send_options options = {.struct_size = sizeof options, .unit = stream->unit};
+    roletalk_readable readable = {0};
+    roletalk_writable writable = {0};
+    int32_t status = stream->writes
+                         ? roletalk_destination_writable(stream->destination, stream->event, plan,
+                                                         &options, &writable, NULL)
+                         : roletalk_destination_readable(stream->destination, stream->event, plan,
+                                                         &options, &readable, NULL);
     // A call that fails would take the place of the error.
-    if (stream->unit.id != 0) rt_unit_free(stream->unit);
+    if (stream->unit.id != 0) roletalk_unit_free(stream->unit);
     pthread_mutex_lock(&mutex);
     stream->readable = readable;
     stream->writable = writable;
-    if (status == RT_OK && stream->canceled) close_stream(stream);
+    if (status == ROLETALK_STATUS_OK && stream->canceled) close_stream(stream);
     pthread_mutex_unlock(&mutex);
     return status;
 }
@@ -191,10 +193,10 @@ static int32_t open_stream(stream *stream) {
 /* The body of a command's thread. */
 static void *answer_stream(void *of) {
     stream *stream = of;
-    rt_string error;
+    roletalk_string error;
     int32_t status = open_stream(stream);
-    if (status != RT_OK) {
-        answer_failure(stream->id, status, rt_last_error());
+    if (status != ROLETALK_STATUS_OK) {
+        answer_failure(stream->id, status, roletalk_last_error());
         return NULL;
     }
     if (follow(stream, &error)) {
@@ -209,8 +211,8 @@ static void *answer_stream(void *of) {
     return NULL;
 }
 
-static void request_stream(uint64_t id, bool writes, rt_destination to, rt_unit unit,
-                           rt_string event, json plan) {
+static void request_stream(uint64_t id, bool writes, roletalk_destination to, roletalk_unit unit,
+                           roletalk_string event, json plan) {
     stream *stream = add_stream(id, writes, json_raw(plan));
     stream->destination = to;
     stream->unit = unit;
@@ -218,45 +220,47 @@ static void request_stream(uint64_t id, bool writes, rt_destination to, rt_unit 
     start_thread(answer_stream, stream);
 }
 
-void stream_upload(uint64_t id, rt_destination destination, rt_unit unit, rt_string event,
-                   json plan) {
+void stream_upload(uint64_t id, roletalk_destination destination, roletalk_unit unit,
+                   roletalk_string event, json plan) {
     request_stream(id, true, destination, unit, event, plan);
 }
 
-void stream_download(uint64_t id, rt_destination destination, rt_unit unit, rt_string event,
-                     json plan) {
+void stream_download(uint64_t id, roletalk_destination destination, roletalk_unit unit,
+                     roletalk_string event, json plan) {
     request_stream(id, false, destination, unit, event, plan);
 }
 
-static stream *add_of(const rt_incoming *incoming, bool writes) {
-    return add_stream(0, writes, rt_string_of(incoming->data.bytes, incoming->data.len));
+static stream *add_of(const roletalk_incoming *incoming, bool writes) {
+    return add_stream(0, writes, roletalk_string_of(incoming->data.bytes, incoming->data.len));
 }
 
-void stream_receive(const rt_incoming *incoming) {
+void stream_receive(const roletalk_incoming *incoming) {
     stream *stream = add_of(incoming, false);
-    rt_data answer = rt_text(RT_STR("go on"));
+    roletalk_data answer = roletalk_data_text(ROLETALK_STR("go on"));
     // Otherwise the requester is gone.
-    if (rt_context_accept_readable(incoming->context, answer, &stream->readable) == RT_OK) {
+    if (roletalk_context_accept_readable(incoming->context, answer, &stream->readable) ==
+        ROLETALK_STATUS_OK) {
         start_thread(observe_stream, stream);
     }
 }
 
-void stream_send(const rt_incoming *incoming) {
+void stream_send(const roletalk_incoming *incoming) {
     stream *stream = add_of(incoming, true);
-    rt_data answer = rt_text(RT_STR("go on"));
-    if (rt_context_accept_writable(incoming->context, answer, &stream->writable) == RT_OK) {
+    roletalk_data answer = roletalk_data_text(ROLETALK_STR("go on"));
+    if (roletalk_context_accept_writable(incoming->context, answer, &stream->writable) ==
+        ROLETALK_STATUS_OK) {
         start_thread(observe_stream, stream);
     }
 }
 
 /* While the mutex is held. */
-static stream *find(bool writes, rt_string tag) {
+static stream *find(bool writes, roletalk_string tag) {
     stream *found = streams;
     while (found && (found->writes != writes || !is_equal(found->tag, tag))) found = found->next;
     return found;
 }
 
-bool stream_resume(rt_string tag) {
+bool stream_resume(roletalk_string tag) {
     pthread_mutex_lock(&mutex);
     stream *found = find(false, tag);
     if (found) found->resumed = true;
@@ -265,7 +269,7 @@ bool stream_resume(rt_string tag) {
     return found != NULL;
 }
 
-bool stream_progress(rt_string tag, uint64_t *bytes) {
+bool stream_progress(roletalk_string tag, uint64_t *bytes) {
     pthread_mutex_lock(&mutex);
     stream *found = find(true, tag);
     if (found) *bytes = found->bytes;
