@@ -25,7 +25,7 @@
 #define PIECE (64 << 10)
 #define BATCH 1024
 
-static void must(int32_t status, const char *what) {
+static void must(roletalk_status status, const char *what) {
     if (status == ROLETALK_STATUS_OK) return;
     roletalk_string why = roletalk_last_error();
     fprintf(stderr, "%s: %.*s\n", what, ROLETALK_ARG(why));
@@ -92,7 +92,7 @@ static void can_read(void *user_data) {
     roletalk_readable *stream = user_data;
     static char buffer[4 * PIECE];
     size_t len;
-    int32_t status;
+    roletalk_status status;
     while ((status = roletalk_readable_read(*stream, buffer, sizeof buffer, 0, &len)) ==
                ROLETALK_STATUS_OK &&
            len > 0) {
@@ -276,7 +276,7 @@ static void can_send(void *user_data) {
     work *w = user_data;
     static const roletalk_send_options at_once = {.struct_size = sizeof at_once, .timeout_ms = -1};
     while (w->count % BATCH || now() < w->until) {
-        int32_t status =
+        roletalk_status status =
             roletalk_destination_send(w->bench, ROLETALK_STR("count"), w->data, &at_once);
         if (status == ROLETALK_STATUS_OVERLOADED) {
             roletalk_ready_handler handler = {.call = can_send, .user_data = w};
@@ -323,7 +323,7 @@ static char piece[PIECE];
 /* Writes as long as there is room; `until` is the number of bytes here. */
 static void can_write(void *user_data) {
     work *w = user_data;
-    int32_t status = ROLETALK_STATUS_OK;
+    roletalk_status status = ROLETALK_STATUS_OK;
     while (status == ROLETALK_STATUS_OK && w->count < w->until) {
         size_t at = w->count % PIECE, written = 0;
         status = roletalk_writable_write(w->stream, piece + at, PIECE - at, 0, &written);

@@ -9,7 +9,7 @@
 #include "roletalk.h"
 
 /* Ends the program when a call fails. */
-static inline void must(int32_t status, const char *what) {
+static inline void must(roletalk_status status, const char *what) {
     if (status == ROLETALK_STATUS_OK) return;
     roletalk_string why = roletalk_last_error();
     fprintf(stderr, "%s: %.*s\n", what, ROLETALK_ARG(why));

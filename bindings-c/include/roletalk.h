@@ -8,8 +8,8 @@
  *
  * Conventions, for all functions:
  *
- * - They return a status: ROLETALK_STATUS_OK (0) or why they failed. roletalk_last_error gives a text for
- *   that. A call that fails has changed nothing, unless its description says otherwise. Besides what
+ * - They return a roletalk_status: ROLETALK_STATUS_OK (0) or why they failed. roletalk_last_error gives a
+ *   text for that. A call that fails has changed nothing, unless its description says otherwise. Besides what
  *   descriptions say, every function can return ROLETALK_STATUS_INVALID_HANDLE,
  *   ROLETALK_STATUS_INVALID_ARGUMENT, ROLETALK_STATUS_FORKED and ROLETALK_STATUS_INTERNAL.
  * - Handles (roletalk_peer, roletalk_unit, ...) are numbers in a struct, not pointers. Zero is no handle. One
@@ -173,138 +173,6 @@
 #define ROLETALK_CALLBACKS_POLL 2
 
 /**
- * It worked.
- */
-#define ROLETALK_STATUS_OK 0
-
-/**
- * An argument is not usable: NULL where something is needed, a name that is too long or not UTF-8,
- * an address that does not parse, a `struct_size` that no version knows.
- */
-#define ROLETALK_STATUS_INVALID_ARGUMENT 1
-
-/**
- * The peer was closed, or is draining and takes no new work.
- */
-#define ROLETALK_STATUS_CLOSED 2
-
-/**
- * No connected unit serves the role.
- */
-#define ROLETALK_STATUS_NO_UNIT 3
-
-/**
- * It did not come in time.
- */
-#define ROLETALK_STATUS_TIMEOUT 4
-
-/**
- * The remote peer rejected the request or refused the stream.
- */
-#define ROLETALK_STATUS_REJECTED 5
-
-/**
- * The unit's last connection, or the stream's connection, was lost.
- */
-#define ROLETALK_STATUS_CONNECTION_LOST 6
-
-/**
- * A bound was reached: queued bytes, waiting requests, open streams, units.
- */
-#define ROLETALK_STATUS_OVERLOADED 7
-
-/**
- * The message is larger than the limit, or the buffer is smaller than the text.
- */
-#define ROLETALK_STATUS_TOO_LARGE 8
-
-/**
- * One side did not accept the other's preshared key, or broke the handshake.
- */
-#define ROLETALK_STATUS_AUTH_REFUSED 9
-
-/**
- * The address could not be dialed: name, TCP, TLS or upgrade.
- */
-#define ROLETALK_STATUS_CONNECT_FAILED 10
-
-/**
- * The remote peer sent something that the protocol does not allow.
- */
-#define ROLETALK_STATUS_PROTOCOL 11
-
-/**
- * The stream was ended, or broken off by the other end.
- */
-#define ROLETALK_STATUS_STREAM_CLOSED 12
-
-/**
- * A payload is not of the type that it says, or not of the one that was asked for.
- */
-#define ROLETALK_STATUS_DATA 13
-
-/**
- * An operation of the operating system failed.
- */
-#define ROLETALK_STATUS_IO 14
-
-/**
- * Certificates, keys or TLS settings are not usable.
- */
-#define ROLETALK_STATUS_TLS 15
-
-/**
- * A handler panicked. Handlers of C programs do not; only events of peers in Rust tell of it.
- */
-#define ROLETALK_STATUS_HANDLER_PANICKED 16
-
-/**
- * A handler rejected a message, or a stream after it had accepted it.
- */
-#define ROLETALK_STATUS_HANDLER_FAILED 17
-
-/**
- * The remote peer did not answer a ping in time.
- */
-#define ROLETALK_STATUS_HEARTBEAT_TIMEOUT 18
-
-/**
- * Nothing more comes: the end of a stream or of a survey.
- */
-#define ROLETALK_STATUS_END 100
-
-/**
- * Nothing can be done without waiting, and the caller did not want to wait.
- */
-#define ROLETALK_STATUS_WOULD_BLOCK 101
-
-/**
- * The handle is zero, of another kind, was closed or freed, or is valid only inside the callback that
- * it was given to.
- */
-#define ROLETALK_STATUS_INVALID_HANDLE 102
-
-/**
- * The call would wait for something that cannot happen while its caller waits.
- */
-#define ROLETALK_STATUS_WOULD_DEADLOCK 103
-
-/**
- * The process is the child of a fork, and the handle is of the parent.
- */
-#define ROLETALK_STATUS_FORKED 104
-
-/**
- * The operation was canceled.
- */
-#define ROLETALK_STATUS_CANCELED 105
-
-/**
- * A bug of the library. It caught itself; what the call was about may be lost.
- */
-#define ROLETALK_STATUS_INTERNAL 106
-
-/**
  * The version of the ABI that this header describes; the number in the soname.
  */
 #define ROLETALK_ABI_VERSION 0
@@ -358,6 +226,119 @@
  * A stream that this peer writes: another one asked for a readable.
  */
 #define ROLETALK_KIND_WRITABLE 4
+
+/**
+ * What a call returns. Numbers never change their meaning; later versions may have further ones, so take
+ * what is not known for a failure.
+ */
+typedef enum {
+    /**
+     * It worked.
+     */
+    ROLETALK_STATUS_OK = 0,
+    /**
+     * An argument is not usable: NULL where something is needed, a name that is too long or not UTF-8,
+     * an address that does not parse, a `struct_size` that no version knows.
+     */
+    ROLETALK_STATUS_INVALID_ARGUMENT = 1,
+    /**
+     * The peer was closed, or is draining and takes no new work.
+     */
+    ROLETALK_STATUS_CLOSED = 2,
+    /**
+     * No connected unit serves the role.
+     */
+    ROLETALK_STATUS_NO_UNIT = 3,
+    /**
+     * It did not come in time.
+     */
+    ROLETALK_STATUS_TIMEOUT = 4,
+    /**
+     * The remote peer rejected the request or refused the stream.
+     */
+    ROLETALK_STATUS_REJECTED = 5,
+    /**
+     * The unit's last connection, or the stream's connection, was lost.
+     */
+    ROLETALK_STATUS_CONNECTION_LOST = 6,
+    /**
+     * A bound was reached: queued bytes, waiting requests, open streams, units.
+     */
+    ROLETALK_STATUS_OVERLOADED = 7,
+    /**
+     * The message is larger than the limit, or the buffer is smaller than the text.
+     */
+    ROLETALK_STATUS_TOO_LARGE = 8,
+    /**
+     * One side did not accept the other's preshared key, or broke the handshake.
+     */
+    ROLETALK_STATUS_AUTH_REFUSED = 9,
+    /**
+     * The address could not be dialed: name, TCP, TLS or upgrade.
+     */
+    ROLETALK_STATUS_CONNECT_FAILED = 10,
+    /**
+     * The remote peer sent something that the protocol does not allow.
+     */
+    ROLETALK_STATUS_PROTOCOL = 11,
+    /**
+     * The stream was ended, or broken off by the other end.
+     */
+    ROLETALK_STATUS_STREAM_CLOSED = 12,
+    /**
+     * A payload is not of the type that it says, or not of the one that was asked for.
+     */
+    ROLETALK_STATUS_DATA = 13,
+    /**
+     * An operation of the operating system failed.
+     */
+    ROLETALK_STATUS_IO = 14,
+    /**
+     * Certificates, keys or TLS settings are not usable.
+     */
+    ROLETALK_STATUS_TLS = 15,
+    /**
+     * A handler panicked. Handlers of C programs do not; only events of peers in Rust tell of it.
+     */
+    ROLETALK_STATUS_HANDLER_PANICKED = 16,
+    /**
+     * A handler rejected a message, or a stream after it had accepted it.
+     */
+    ROLETALK_STATUS_HANDLER_FAILED = 17,
+    /**
+     * The remote peer did not answer a ping in time.
+     */
+    ROLETALK_STATUS_HEARTBEAT_TIMEOUT = 18,
+    /**
+     * Nothing more comes: the end of a stream or of a survey.
+     */
+    ROLETALK_STATUS_END = 100,
+    /**
+     * Nothing can be done without waiting, and the caller did not want to wait.
+     */
+    ROLETALK_STATUS_WOULD_BLOCK = 101,
+    /**
+     * The handle is zero, of another kind, was closed or freed, or is valid only inside the callback that
+     * it was given to.
+     */
+    ROLETALK_STATUS_INVALID_HANDLE = 102,
+    /**
+     * The call would wait for something that cannot happen while its caller waits.
+     */
+    ROLETALK_STATUS_WOULD_DEADLOCK = 103,
+    /**
+     * The process is the child of a fork, and the handle is of the parent.
+     */
+    ROLETALK_STATUS_FORKED = 104,
+    /**
+     * The operation was canceled.
+     */
+    ROLETALK_STATUS_CANCELED = 105,
+    /**
+     * A bug of the library. It caught itself; what the call was about may be lost.
+     */
+    ROLETALK_STATUS_INTERNAL = 106,
+} roletalk_status;
 
 /**
  * The text of a number. Use it as a payload with roletalk_data_number.
@@ -505,7 +486,7 @@ typedef struct {
     /**
      * ROLETALK_STATUS_OK, or why there is no answer.
      */
-    int32_t status;
+    roletalk_status status;
     /**
      * The answer's payload; null if there is none.
      */
@@ -646,7 +627,7 @@ typedef struct {
     /**
      * The status code that belongs to `text`.
      */
-    int32_t status;
+    roletalk_status status;
     /**
      * The unit, borrowed.
      */
@@ -751,7 +732,7 @@ typedef struct {
     /**
      * ROLETALK_STATUS_OK, or ROLETALK_STATUS_HANDLER_FAILED when it was rejected.
      */
-    int32_t status;
+    roletalk_status status;
     /**
      * The answer, when it was not rejected.
      */
@@ -1320,36 +1301,36 @@ extern "C" {
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_number_from_double(double value,
-                                    roletalk_number *number);
+roletalk_status roletalk_number_from_double(double value,
+                                            roletalk_number *number);
 
 /**
  * Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_number_from_int64(int64_t value, roletalk_number *number);
+roletalk_status roletalk_number_from_int64(int64_t value, roletalk_number *number);
 
 /**
  * Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_number_from_uint64(uint64_t value, roletalk_number *number);
+roletalk_status roletalk_number_from_uint64(uint64_t value, roletalk_number *number);
 
 /**
  * Reads a boolean: 0 or 1.
  *
  * Errors: ROLETALK_STATUS_DATA when it is none. Any thread, also inside callbacks.
  */
-int32_t roletalk_data_as_bool(roletalk_data data, int32_t *value);
+roletalk_status roletalk_data_as_bool(roletalk_data data, int32_t *value);
 
 /**
  * Reads a number as JavaScript does: text that is no number is NaN.
  *
  * Errors: ROLETALK_STATUS_DATA when the data is of another kind. Any thread, also inside callbacks.
  */
-int32_t roletalk_data_as_double(roletalk_data data, double *value);
+roletalk_status roletalk_data_as_double(roletalk_data data, double *value);
 
 /**
  * Reads an integer exactly.
@@ -1357,8 +1338,8 @@ int32_t roletalk_data_as_double(roletalk_data data, double *value);
  * Errors: ROLETALK_STATUS_DATA when it is no number, has a fraction or does not fit. Any thread, also
  * inside callbacks.
  */
-int32_t roletalk_data_as_int64(roletalk_data data,
-                               int64_t *value);
+roletalk_status roletalk_data_as_int64(roletalk_data data,
+                                       int64_t *value);
 
 /**
  * Reads an integer exactly.
@@ -1366,7 +1347,7 @@ int32_t roletalk_data_as_int64(roletalk_data data,
  * Errors: ROLETALK_STATUS_DATA when it is no number, negative, has a fraction or does not fit. Any
  * thread, also inside callbacks.
  */
-int32_t roletalk_data_as_uint64(roletalk_data data, uint64_t *value);
+roletalk_status roletalk_data_as_uint64(roletalk_data data, uint64_t *value);
 
 /**
  * Waits until a unit serves the role: for `timeout_ms` milliseconds, without a limit if that is
@@ -1375,17 +1356,17 @@ int32_t roletalk_data_as_uint64(roletalk_data data, uint64_t *value);
  * Errors: ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK, ROLETALK_STATUS_CLOSED. Any thread; in
  * callbacks as every call that waits.
  */
-int32_t roletalk_destination_ready(roletalk_destination destination,
-                                   int64_t timeout_ms);
+roletalk_status roletalk_destination_ready(roletalk_destination destination,
+                                           int64_t timeout_ms);
 
 /**
  * Calls `visitor` for each unit that serves the role, before this returns.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_destination_each_unit(roletalk_destination destination,
-                                       roletalk_unit_visitor visitor,
-                                       void *user_data);
+roletalk_status roletalk_destination_each_unit(roletalk_destination destination,
+                                               roletalk_unit_visitor visitor,
+                                               void *user_data);
 
 /**
  * Sends a one-way message. Returns when the unit's connection has taken it into its queue: nothing
@@ -1396,10 +1377,10 @@ int32_t roletalk_destination_each_unit(roletalk_destination destination,
  * there is no room and it is not to wait, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_TOO_LARGE,
  * ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
  */
-int32_t roletalk_destination_send(roletalk_destination destination,
-                                  roletalk_string event,
-                                  roletalk_data data,
-                                  const roletalk_send_options *options);
+roletalk_status roletalk_destination_send(roletalk_destination destination,
+                                          roletalk_string event,
+                                          roletalk_data data,
+                                          const roletalk_send_options *options);
 
 /**
  * Calls `handler` once, as soon as roletalk_destination_send may find room: at once if there is some, or
@@ -1411,9 +1392,9 @@ int32_t roletalk_destination_send(roletalk_destination destination,
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_destination_on_room(roletalk_destination destination,
-                                     const roletalk_send_options *options,
-                                     roletalk_ready_handler handler);
+roletalk_status roletalk_destination_on_room(roletalk_destination destination,
+                                             const roletalk_send_options *options,
+                                             roletalk_ready_handler handler);
 
 /**
  * Sends a one-way message to every unit that serves the role. `count`, which may be NULL, is set to how
@@ -1423,11 +1404,11 @@ int32_t roletalk_destination_on_room(roletalk_destination destination,
  * have taken it. ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread,
  * also inside callbacks.
  */
-int32_t roletalk_destination_broadcast(roletalk_destination destination,
-                                       roletalk_string event,
-                                       roletalk_data data,
-                                       const roletalk_send_options *options,
-                                       size_t *count);
+roletalk_status roletalk_destination_broadcast(roletalk_destination destination,
+                                               roletalk_string event,
+                                               roletalk_data data,
+                                               const roletalk_send_options *options,
+                                               size_t *count);
 
 /**
  * Asks, and waits for the answer. `options` may be NULL; `options->timeout_ms` limits the whole.
@@ -1439,11 +1420,11 @@ int32_t roletalk_destination_broadcast(roletalk_destination destination,
  * holds up all other callbacks of that peer: a request to a handler of the same peer ends with
  * ROLETALK_STATUS_TIMEOUT there.
  */
-int32_t roletalk_destination_request(roletalk_destination destination,
-                                     roletalk_string event,
-                                     roletalk_data data,
-                                     const roletalk_send_options *options,
-                                     roletalk_answer *answer);
+roletalk_status roletalk_destination_request(roletalk_destination destination,
+                                             roletalk_string event,
+                                             roletalk_data data,
+                                             const roletalk_send_options *options,
+                                             roletalk_answer *answer);
 
 /**
  * Asks, without waiting: `handler` is called with the answer, once. `options` may be NULL. `operation`,
@@ -1457,12 +1438,12 @@ int32_t roletalk_destination_request(roletalk_destination destination,
  * callback: ROLETALK_STATUS_REJECTED, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_CONNECTION_LOST,
  * ROLETALK_STATUS_CANCELED. Any thread, also inside callbacks.
  */
-int32_t roletalk_destination_request_async(roletalk_destination destination,
-                                           roletalk_string event,
-                                           roletalk_data data,
-                                           const roletalk_send_options *options,
-                                           roletalk_reply_handler handler,
-                                           roletalk_operation *operation);
+roletalk_status roletalk_destination_request_async(roletalk_destination destination,
+                                                   roletalk_string event,
+                                                   roletalk_data data,
+                                                   const roletalk_send_options *options,
+                                                   roletalk_reply_handler handler,
+                                                   roletalk_operation *operation);
 
 /**
  * Shows an answer. `reply->struct_size` must be set. The pointers are valid until the answer is
@@ -1470,21 +1451,21 @@ int32_t roletalk_destination_request_async(roletalk_destination destination,
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_answer_view(roletalk_answer answer, roletalk_reply *reply);
+roletalk_status roletalk_answer_view(roletalk_answer answer, roletalk_reply *reply);
 
 /**
  * The unit that answered. The caller frees it with roletalk_unit_free.
  *
  * Errors: ROLETALK_STATUS_NO_UNIT when it is not known. Any thread, also inside callbacks.
  */
-int32_t roletalk_answer_unit(roletalk_answer answer, roletalk_unit *unit);
+roletalk_status roletalk_answer_unit(roletalk_answer answer, roletalk_unit *unit);
 
 /**
  * Frees an answer; pointers into it end.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_answer_free(roletalk_answer answer);
+roletalk_status roletalk_answer_free(roletalk_answer answer);
 
 /**
  * Asks every unit that serves the role. `options` may be NULL; `options->timeout_ms` limits each answer.
@@ -1493,11 +1474,11 @@ int32_t roletalk_answer_free(roletalk_answer answer);
  *
  * Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
  */
-int32_t roletalk_destination_survey(roletalk_destination destination,
-                                    roletalk_string event,
-                                    roletalk_data data,
-                                    const roletalk_send_options *options,
-                                    roletalk_survey *survey);
+roletalk_status roletalk_destination_survey(roletalk_destination destination,
+                                            roletalk_string event,
+                                            roletalk_data data,
+                                            const roletalk_send_options *options,
+                                            roletalk_survey *survey);
 
 /**
  * Waits for the next answer: for `timeout_ms` milliseconds, without a limit if that is negative, not at
@@ -1508,16 +1489,16 @@ int32_t roletalk_destination_survey(roletalk_destination destination,
  * ROLETALK_STATUS_WOULD_BLOCK. One thread at a time, ROLETALK_STATUS_INVALID_ARGUMENT for others; in
  * callbacks as every call that waits.
  */
-int32_t roletalk_survey_next(roletalk_survey survey,
-                             int64_t timeout_ms,
-                             roletalk_answer *answer);
+roletalk_status roletalk_survey_next(roletalk_survey survey,
+                                     int64_t timeout_ms,
+                                     roletalk_answer *answer);
 
 /**
  * Ends a survey, waiting for further answers included, and its handle.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_survey_close(roletalk_survey survey);
+roletalk_status roletalk_survey_close(roletalk_survey survey);
 
 /**
  * Asks every unit that serves the role, without waiting: `handler` is called for each with its answer
@@ -1527,12 +1508,12 @@ int32_t roletalk_survey_close(roletalk_survey survey);
  *
  * Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
  */
-int32_t roletalk_destination_survey_async(roletalk_destination destination,
-                                          roletalk_string event,
-                                          roletalk_data data,
-                                          const roletalk_send_options *options,
-                                          roletalk_reply_handler handler,
-                                          roletalk_operation *operation);
+roletalk_status roletalk_destination_survey_async(roletalk_destination destination,
+                                                  roletalk_string event,
+                                                  roletalk_data data,
+                                                  const roletalk_send_options *options,
+                                                  roletalk_reply_handler handler,
+                                                  roletalk_operation *operation);
 
 /**
  * Asks for a stream to read, and waits until it is accepted. `options` may be NULL;
@@ -1544,12 +1525,12 @@ int32_t roletalk_destination_survey_async(roletalk_destination destination,
  * ROLETALK_STATUS_OVERLOADED also when too many streams are open. Any thread; in a callback as
  * roletalk_destination_request.
  */
-int32_t roletalk_destination_readable(roletalk_destination destination,
-                                      roletalk_string event,
-                                      roletalk_data data,
-                                      const roletalk_send_options *options,
-                                      roletalk_readable *stream,
-                                      roletalk_answer *answer);
+roletalk_status roletalk_destination_readable(roletalk_destination destination,
+                                              roletalk_string event,
+                                              roletalk_data data,
+                                              const roletalk_send_options *options,
+                                              roletalk_readable *stream,
+                                              roletalk_answer *answer);
 
 /**
  * Asks for a stream to write, and waits until it is accepted, as roletalk_destination_readable. The caller
@@ -1557,12 +1538,12 @@ int32_t roletalk_destination_readable(roletalk_destination destination,
  *
  * Errors, threads and callbacks as roletalk_destination_readable.
  */
-int32_t roletalk_destination_writable(roletalk_destination destination,
-                                      roletalk_string event,
-                                      roletalk_data data,
-                                      const roletalk_send_options *options,
-                                      roletalk_writable *stream,
-                                      roletalk_answer *answer);
+roletalk_status roletalk_destination_writable(roletalk_destination destination,
+                                              roletalk_string event,
+                                              roletalk_data data,
+                                              const roletalk_send_options *options,
+                                              roletalk_writable *stream,
+                                              roletalk_answer *answer);
 
 /**
  * Asks for a stream to read, without waiting: `handler` is called once. `options` and `operation` may
@@ -1570,12 +1551,12 @@ int32_t roletalk_destination_writable(roletalk_destination destination,
  *
  * Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
  */
-int32_t roletalk_destination_readable_async(roletalk_destination destination,
-                                            roletalk_string event,
-                                            roletalk_data data,
-                                            const roletalk_send_options *options,
-                                            roletalk_readable_handler handler,
-                                            roletalk_operation *operation);
+roletalk_status roletalk_destination_readable_async(roletalk_destination destination,
+                                                    roletalk_string event,
+                                                    roletalk_data data,
+                                                    const roletalk_send_options *options,
+                                                    roletalk_readable_handler handler,
+                                                    roletalk_operation *operation);
 
 /**
  * Asks for a stream to write, without waiting: `handler` is called once. `options` and `operation` may
@@ -1583,12 +1564,12 @@ int32_t roletalk_destination_readable_async(roletalk_destination destination,
  *
  * Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
  */
-int32_t roletalk_destination_writable_async(roletalk_destination destination,
-                                            roletalk_string event,
-                                            roletalk_data data,
-                                            const roletalk_send_options *options,
-                                            roletalk_writable_handler handler,
-                                            roletalk_operation *operation);
+roletalk_status roletalk_destination_writable_async(roletalk_destination destination,
+                                                    roletalk_string event,
+                                                    roletalk_data data,
+                                                    const roletalk_send_options *options,
+                                                    roletalk_writable_handler handler,
+                                                    roletalk_operation *operation);
 
 /**
  * Subscribes to what happens from now on. `operation`, which may be NULL, is set to a handle to cancel
@@ -1598,9 +1579,9 @@ int32_t roletalk_destination_writable_async(roletalk_destination destination,
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_peer_on_event(roletalk_peer peer,
-                               roletalk_event_handler handler,
-                               roletalk_operation *operation);
+roletalk_status roletalk_peer_on_event(roletalk_peer peer,
+                                       roletalk_event_handler handler,
+                                       roletalk_operation *operation);
 
 /**
  * Answers a request with a payload, which is copied. Ends the context. For a message it says that it
@@ -1612,8 +1593,8 @@ int32_t roletalk_peer_on_event(roletalk_peer peer,
  * Errors: ROLETALK_STATUS_DATA, ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread,
  * also inside callbacks, for deferred contexts; inside the handler for others.
  */
-int32_t roletalk_context_respond(roletalk_context context,
-                                 roletalk_data data);
+roletalk_status roletalk_context_respond(roletalk_context context,
+                                         roletalk_data data);
 
 /**
  * Rejects a request or a stream with a text for the requester. Ends the context. A message that is
@@ -1622,8 +1603,8 @@ int32_t roletalk_context_respond(roletalk_context context,
  * Errors: ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread, also inside callbacks,
  * for deferred contexts; inside the handler for others.
  */
-int32_t roletalk_context_reject(roletalk_context context,
-                                roletalk_string reason);
+roletalk_status roletalk_context_reject(roletalk_context context,
+                                        roletalk_string reason);
 
 /**
  * Accepts a stream that this peer reads, with a payload for the requester. Ends the context; the
@@ -1634,9 +1615,9 @@ int32_t roletalk_context_reject(roletalk_context context,
  * gone, ROLETALK_STATUS_OVERLOADED when too many streams are open: the context has ended. Any thread,
  * also inside callbacks, for deferred contexts; inside the handler for others.
  */
-int32_t roletalk_context_accept_readable(roletalk_context context,
-                                         roletalk_data data,
-                                         roletalk_readable *stream);
+roletalk_status roletalk_context_accept_readable(roletalk_context context,
+                                                 roletalk_data data,
+                                                 roletalk_readable *stream);
 
 /**
  * Accepts a stream that this peer writes, with a payload for the requester. Ends the context; the
@@ -1645,9 +1626,9 @@ int32_t roletalk_context_accept_readable(roletalk_context context,
  *
  * Errors, threads and callbacks as roletalk_context_accept_readable, for ROLETALK_KIND_WRITABLE.
  */
-int32_t roletalk_context_accept_writable(roletalk_context context,
-                                         roletalk_data data,
-                                         roletalk_writable *stream);
+roletalk_status roletalk_context_accept_writable(roletalk_context context,
+                                                 roletalk_data data,
+                                                 roletalk_writable *stream);
 
 /**
  * Keeps what came beyond the handler's return, to be answered later from any thread. `context` ends;
@@ -1656,8 +1637,8 @@ int32_t roletalk_context_accept_writable(roletalk_context context,
  *
  * Inside the handler or middleware.
  */
-int32_t roletalk_context_defer(roletalk_context context,
-                               roletalk_context *deferred);
+roletalk_status roletalk_context_defer(roletalk_context context,
+                                       roletalk_context *deferred);
 
 /**
  * Shows a deferred context again, as its handler saw it. `incoming->struct_size` must be set. The
@@ -1665,15 +1646,15 @@ int32_t roletalk_context_defer(roletalk_context context,
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_context_view(roletalk_context context,
-                              roletalk_incoming *incoming);
+roletalk_status roletalk_context_view(roletalk_context context,
+                                      roletalk_incoming *incoming);
 
 /**
  * The unit that sent it. The caller frees it with roletalk_unit_free.
  *
  * Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
  */
-int32_t roletalk_context_unit(roletalk_context context, roletalk_unit *unit);
+roletalk_status roletalk_context_unit(roletalk_context context, roletalk_unit *unit);
 
 /**
  * Passes what middleware has deferred on to the next middleware or the handler. Ends the context.
@@ -1681,7 +1662,7 @@ int32_t roletalk_context_unit(roletalk_context context, roletalk_unit *unit);
  * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a context that is not deferred: returning from the
  * middleware passes that on. Any thread, also inside callbacks.
  */
-int32_t roletalk_context_next(roletalk_context context);
+roletalk_status roletalk_context_next(roletalk_context context);
 
 /**
  * Replaces the payload, for middleware that changes it before the handler sees it. Pointers into the
@@ -1690,8 +1671,8 @@ int32_t roletalk_context_next(roletalk_context context);
  * Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks, for deferred contexts; inside the
  * middleware for others.
  */
-int32_t roletalk_context_set_data(roletalk_context context,
-                                  roletalk_data data);
+roletalk_status roletalk_context_set_data(roletalk_context context,
+                                          roletalk_data data);
 
 /**
  * For middleware: calls `handler` with the outcome, before the requester gets it. Several are called
@@ -1699,8 +1680,8 @@ int32_t roletalk_context_set_data(roletalk_context context,
  *
  * Any thread, also inside callbacks, for deferred contexts; inside the middleware for others.
  */
-int32_t roletalk_context_on_outcome(roletalk_context context,
-                                    roletalk_outcome_handler handler);
+roletalk_status roletalk_context_on_outcome(roletalk_context context,
+                                            roletalk_outcome_handler handler);
 
 /**
  * Lets `handler` have the diagnostics of all peers up to `level`, ROLETALK_LOG_ERROR to
@@ -1711,8 +1692,8 @@ int32_t roletalk_context_on_outcome(roletalk_context context,
  * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other levels, ROLETALK_STATUS_IO. Any thread, also inside
  * callbacks.
  */
-int32_t roletalk_log(int32_t level,
-                     roletalk_log_handler handler);
+roletalk_status roletalk_log(int32_t level,
+                             roletalk_log_handler handler);
 
 /**
  * Cancels an operation: its callback is called with ROLETALK_STATUS_CANCELED soon; a subscription is
@@ -1721,14 +1702,14 @@ int32_t roletalk_log(int32_t level,
  * Errors: ROLETALK_STATUS_END when it has ended already, also while its callback is running. Any thread,
  * also inside callbacks.
  */
-int32_t roletalk_operation_cancel(roletalk_operation operation);
+roletalk_status roletalk_operation_cancel(roletalk_operation operation);
 
 /**
  * Frees the handle. The operation goes on, and calls back.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_operation_free(roletalk_operation operation);
+roletalk_status roletalk_operation_free(roletalk_operation operation);
 
 /**
  * Makes a peer and starts its threads. `options` may be NULL. The caller closes it with roletalk_peer_close.
@@ -1736,8 +1717,8 @@ int32_t roletalk_operation_free(roletalk_operation operation);
  *
  * Errors: ROLETALK_STATUS_IO, ROLETALK_STATUS_TLS. Any thread, also inside callbacks.
  */
-int32_t roletalk_peer_new(const roletalk_peer_options *options,
-                          roletalk_peer *peer);
+roletalk_status roletalk_peer_new(const roletalk_peer_options *options,
+                                  roletalk_peer *peer);
 
 /**
  * Closes all connections with code 4000, stops listening and dialing, and ends the peer's threads. When
@@ -1753,7 +1734,7 @@ int32_t roletalk_peer_new(const roletalk_peer_options *options,
  *
  * Any thread.
  */
-int32_t roletalk_peer_close(roletalk_peer peer);
+roletalk_status roletalk_peer_close(roletalk_peer peer);
 
 /**
  * Stops offering roles, lets running requests and streams finish within `timeout_ms`, then closes as
@@ -1764,9 +1745,9 @@ int32_t roletalk_peer_close(roletalk_peer peer);
  *
  * Any thread.
  */
-int32_t roletalk_peer_drain(roletalk_peer peer,
-                            uint64_t timeout_ms,
-                            int32_t *finished);
+roletalk_status roletalk_peer_drain(roletalk_peer peer,
+                                    uint64_t timeout_ms,
+                                    int32_t *finished);
 
 /**
  * Copies the peer's id, 32 hexadecimal digits, to `buffer`, without a zero at the end, and its length
@@ -1775,17 +1756,19 @@ int32_t roletalk_peer_drain(roletalk_peer peer,
  * Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
  * callbacks.
  */
-int32_t roletalk_peer_id(roletalk_peer peer,
-                         char *buffer,
-                         size_t capacity,
-                         size_t *len);
+roletalk_status roletalk_peer_id(roletalk_peer peer,
+                                 char *buffer,
+                                 size_t capacity,
+                                 size_t *len);
 
 /**
  * Sets a tag. Units that connect from now on see it.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_peer_set_tag(roletalk_peer peer, roletalk_string key, roletalk_string value);
+roletalk_status roletalk_peer_set_tag(roletalk_peer peer,
+                                      roletalk_string key,
+                                      roletalk_string value);
 
 /**
  * Adds a preshared key, or replaces the one with this id. From the first one on, only peers that share
@@ -1794,9 +1777,9 @@ int32_t roletalk_peer_set_tag(roletalk_peer peer, roletalk_string key, roletalk_
  * Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the id or the key is empty or longer than 1 024 bytes.
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_peer_add_key(roletalk_peer peer,
-                              roletalk_string id,
-                              roletalk_string key);
+roletalk_status roletalk_peer_add_key(roletalk_peer peer,
+                                      roletalk_string id,
+                                      roletalk_string key);
 
 /**
  * Removes a preshared key. Connections that are up stay. Without any key everyone gets in.
@@ -1804,7 +1787,7 @@ int32_t roletalk_peer_add_key(roletalk_peer peer,
  * Errors: ROLETALK_STATUS_INVALID_ARGUMENT when there is none with this id. Any thread, also inside
  * callbacks.
  */
-int32_t roletalk_peer_remove_key(roletalk_peer peer, roletalk_string id);
+roletalk_status roletalk_peer_remove_key(roletalk_peer peer, roletalk_string id);
 
 /**
  * The role of this name, added if it is new: offered at once, or, when `disabled` is not 0, after
@@ -1813,10 +1796,10 @@ int32_t roletalk_peer_remove_key(roletalk_peer peer, roletalk_string id);
  * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
  * ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
  */
-int32_t roletalk_peer_role(roletalk_peer peer,
-                           roletalk_string name,
-                           int32_t disabled,
-                           roletalk_role *role);
+roletalk_status roletalk_peer_role(roletalk_peer peer,
+                                   roletalk_string name,
+                                   int32_t disabled,
+                                   roletalk_role *role);
 
 /**
  * The destination of this name, added if it is new. The same name gives the same handle, which belongs
@@ -1825,16 +1808,18 @@ int32_t roletalk_peer_role(roletalk_peer peer,
  * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
  * ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
  */
-int32_t roletalk_peer_destination(roletalk_peer peer,
-                                  roletalk_string role,
-                                  roletalk_destination *destination);
+roletalk_status roletalk_peer_destination(roletalk_peer peer,
+                                          roletalk_string role,
+                                          roletalk_destination *destination);
 
 /**
  * Calls `visitor` for each connected unit, before this returns.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_peer_each_unit(roletalk_peer peer, roletalk_unit_visitor visitor, void *user_data);
+roletalk_status roletalk_peer_each_unit(roletalk_peer peer,
+                                        roletalk_unit_visitor visitor,
+                                        void *user_data);
 
 /**
  * Adds middleware for all that any role handles; it comes before that of the roles. See
@@ -1842,7 +1827,7 @@ int32_t roletalk_peer_each_unit(roletalk_peer peer, roletalk_unit_visitor visito
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_peer_layer(roletalk_peer peer, roletalk_incoming_handler layer);
+roletalk_status roletalk_peer_layer(roletalk_peer peer, roletalk_incoming_handler layer);
 
 /**
  * Listens on an address, such as `127.0.0.1:9000`; port 0 takes a free one. `options` may be NULL.
@@ -1852,10 +1837,10 @@ int32_t roletalk_peer_layer(roletalk_peer peer, roletalk_incoming_handler layer)
  * ROLETALK_STATUS_CLOSED. Any thread; for an address that has a name, in
  * callbacks as every call that waits.
  */
-int32_t roletalk_peer_listen(roletalk_peer peer,
-                             roletalk_string address,
-                             const roletalk_listen_options *options,
-                             roletalk_listener *listener);
+roletalk_status roletalk_peer_listen(roletalk_peer peer,
+                                     roletalk_string address,
+                                     const roletalk_listen_options *options,
+                                     roletalk_listener *listener);
 
 /**
  * Copies the address that a peer on the same machine can connect to, such as `ws://127.0.0.1:9000`,
@@ -1864,17 +1849,17 @@ int32_t roletalk_peer_listen(roletalk_peer peer,
  * Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
  * callbacks.
  */
-int32_t roletalk_listener_url(roletalk_listener listener,
-                              char *buffer,
-                              size_t capacity,
-                              size_t *len);
+roletalk_status roletalk_listener_url(roletalk_listener listener,
+                                      char *buffer,
+                                      size_t capacity,
+                                      size_t *len);
 
 /**
  * Stops listening, and ends the handle. Connections that were accepted stay.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_listener_close(roletalk_listener listener);
+roletalk_status roletalk_listener_close(roletalk_listener listener);
 
 /**
  * Serves a TCP connection that the program's own server has accepted. Its first bytes are an HTTP
@@ -1884,9 +1869,9 @@ int32_t roletalk_listener_close(roletalk_listener listener);
  * Errors: ROLETALK_STATUS_INVALID_ARGUMENT when `fd` is not a connected stream socket,
  * ROLETALK_STATUS_IO. Any thread, also inside callbacks.
  */
-int32_t roletalk_peer_accept_fd(roletalk_peer peer,
-                                int32_t fd,
-                                int32_t upgraded);
+roletalk_status roletalk_peer_accept_fd(roletalk_peer peer,
+                                        int32_t fd,
+                                        int32_t upgraded);
 
 /**
  * Connects to a `ws://` or `wss://` address, and again whenever the connection is lost, until
@@ -1897,10 +1882,10 @@ int32_t roletalk_peer_accept_fd(roletalk_peer peer,
  * Errors: ROLETALK_STATUS_CONNECT_FAILED, ROLETALK_STATUS_AUTH_REFUSED, ROLETALK_STATUS_TLS,
  * ROLETALK_STATUS_CLOSED. Any thread; in callbacks as every call that waits.
  */
-int32_t roletalk_peer_connect(roletalk_peer peer,
-                              roletalk_string address,
-                              const roletalk_connect_options *options,
-                              roletalk_unit *unit);
+roletalk_status roletalk_peer_connect(roletalk_peer peer,
+                                      roletalk_string address,
+                                      const roletalk_connect_options *options,
+                                      roletalk_unit *unit);
 
 /**
  * As roletalk_peer_connect, without waiting: `handler` is called with the first outcome, and with the unit
@@ -1910,11 +1895,11 @@ int32_t roletalk_peer_connect(roletalk_peer peer,
  * Errors: ROLETALK_STATUS_TLS, ROLETALK_STATUS_CLOSED; others by callback. Any thread, also inside
  * callbacks.
  */
-int32_t roletalk_peer_connect_async(roletalk_peer peer,
-                                    roletalk_string address,
-                                    const roletalk_connect_options *options,
-                                    roletalk_reply_handler handler,
-                                    roletalk_operation *operation);
+roletalk_status roletalk_peer_connect_async(roletalk_peer peer,
+                                            roletalk_string address,
+                                            const roletalk_connect_options *options,
+                                            roletalk_reply_handler handler,
+                                            roletalk_operation *operation);
 
 /**
  * Stops dialing an address. A connection that is up stays: roletalk_unit_disconnect ends it.
@@ -1922,14 +1907,14 @@ int32_t roletalk_peer_connect_async(roletalk_peer peer,
  * Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the address is not dialed. Any thread, also inside
  * callbacks.
  */
-int32_t roletalk_peer_disconnect(roletalk_peer peer, roletalk_string address);
+roletalk_status roletalk_peer_disconnect(roletalk_peer peer, roletalk_string address);
 
 /**
  * Counters. `stats->struct_size` must be set.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_peer_get_stats(roletalk_peer peer, roletalk_peer_stats *stats);
+roletalk_status roletalk_peer_get_stats(roletalk_peer peer, roletalk_peer_stats *stats);
 
 /**
  * For ROLETALK_CALLBACKS_POLL: a file descriptor that is readable while callbacks wait for
@@ -1937,7 +1922,7 @@ int32_t roletalk_peer_get_stats(roletalk_peer peer, roletalk_peer_stats *stats);
  *
  * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other peers. Any thread, also inside callbacks.
  */
-int32_t roletalk_peer_fd(roletalk_peer peer, int32_t *fd);
+roletalk_status roletalk_peer_fd(roletalk_peer peer, int32_t *fd);
 
 /**
  * For ROLETALK_CALLBACKS_POLL: runs the callbacks that wait, on this thread. When none does, waits for up to
@@ -1948,9 +1933,9 @@ int32_t roletalk_peer_fd(roletalk_peer peer, int32_t *fd);
  * ROLETALK_STATUS_INVALID_ARGUMENT for other peers and while another roletalk_peer_poll of this peer
  * runs. Any thread; not inside callbacks of the same peer.
  */
-int32_t roletalk_peer_poll(roletalk_peer peer,
-                           int64_t timeout_ms,
-                           size_t *count);
+roletalk_status roletalk_peer_poll(roletalk_peer peer,
+                                   int64_t timeout_ms,
+                                   size_t *count);
 
 /**
  * Sets the handler of one kind of communication for one event, in the place of the one before. `kind` is
@@ -1960,10 +1945,10 @@ int32_t roletalk_peer_poll(roletalk_peer peer,
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_role_handle(roletalk_role role,
-                             int32_t kind,
-                             roletalk_string event,
-                             roletalk_incoming_handler handler);
+roletalk_status roletalk_role_handle(roletalk_role role,
+                                     int32_t kind,
+                                     roletalk_string event,
+                                     roletalk_incoming_handler handler);
 
 /**
  * Adds middleware for all that this role handles, behind that of the peer (roletalk_peer_layer) and that
@@ -1972,15 +1957,15 @@ int32_t roletalk_role_handle(roletalk_role role,
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_role_layer(roletalk_role role,
-                            roletalk_incoming_handler layer);
+roletalk_status roletalk_role_layer(roletalk_role role,
+                                    roletalk_incoming_handler layer);
 
 /**
  * Offers the role; units are told.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_role_enable(roletalk_role role);
+roletalk_status roletalk_role_enable(roletalk_role role);
 
 /**
  * Offers the role no longer: requests are rejected, messages dropped, units are told. What is running
@@ -1988,14 +1973,14 @@ int32_t roletalk_role_enable(roletalk_role role);
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_role_disable(roletalk_role role);
+roletalk_status roletalk_role_disable(roletalk_role role);
 
 /**
  * Whether the role is offered: 1 or 0.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_role_is_active(roletalk_role role, int32_t *active);
+roletalk_status roletalk_role_is_active(roletalk_role role, int32_t *active);
 
 /**
  * The text of the last call on this thread that returned something else than ROLETALK_STATUS_OK.
@@ -2032,11 +2017,11 @@ uint32_t roletalk_abi_version(void);
  * ROLETALK_STATUS_WOULD_BLOCK; ROLETALK_STATUS_INVALID_ARGUMENT also for a capacity of 0. Any thread; in
  * callbacks as every call that waits.
  */
-int32_t roletalk_readable_read(roletalk_readable stream,
-                               void *buffer,
-                               size_t capacity,
-                               int64_t timeout_ms,
-                               size_t *len);
+roletalk_status roletalk_readable_read(roletalk_readable stream,
+                                       void *buffer,
+                                       size_t capacity,
+                                       int64_t timeout_ms,
+                                       size_t *len);
 
 /**
  * Calls `handler` once, as soon as roletalk_readable_read would not wait: at once if there is something, or
@@ -2045,22 +2030,22 @@ int32_t roletalk_readable_read(roletalk_readable stream,
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_readable_on_ready(roletalk_readable stream,
-                                   roletalk_ready_handler handler);
+roletalk_status roletalk_readable_on_ready(roletalk_readable stream,
+                                           roletalk_ready_handler handler);
 
 /**
  * The unit at the other end. The caller frees it with roletalk_unit_free.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_readable_unit(roletalk_readable stream, roletalk_unit *unit);
+roletalk_status roletalk_readable_unit(roletalk_readable stream, roletalk_unit *unit);
 
 /**
  * Breaks off with a reason for the writer, and ends the handle.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_readable_abort(roletalk_readable stream, roletalk_string reason);
+roletalk_status roletalk_readable_abort(roletalk_readable stream, roletalk_string reason);
 
 /**
  * Closes the reading end, and ends the handle. A writer that has not come to its end is told; one that
@@ -2069,7 +2054,7 @@ int32_t roletalk_readable_abort(roletalk_readable stream, roletalk_string reason
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_readable_close(roletalk_readable stream);
+roletalk_status roletalk_readable_close(roletalk_readable stream);
 
 /**
  * Writes bytes, which are copied: waits for `timeout_ms` milliseconds until the other side and the
@@ -2081,11 +2066,11 @@ int32_t roletalk_readable_close(roletalk_readable stream);
  * ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK. Any thread; the
  * bytes of several writes at the same time may mix. In callbacks as every call that waits.
  */
-int32_t roletalk_writable_write(roletalk_writable stream,
-                                const void *bytes,
-                                size_t len,
-                                int64_t timeout_ms,
-                                size_t *written);
+roletalk_status roletalk_writable_write(roletalk_writable stream,
+                                        const void *bytes,
+                                        size_t len,
+                                        int64_t timeout_ms,
+                                        size_t *written);
 
 /**
  * Calls `handler` once, as soon as the stream may go on: at once, unless the last write or finish did not
@@ -2094,15 +2079,15 @@ int32_t roletalk_writable_write(roletalk_writable stream,
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_writable_on_ready(roletalk_writable stream,
-                                   roletalk_ready_handler handler);
+roletalk_status roletalk_writable_on_ready(roletalk_writable stream,
+                                           roletalk_ready_handler handler);
 
 /**
  * The unit at the other end. The caller frees it with roletalk_unit_free.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_writable_unit(roletalk_writable stream, roletalk_unit *unit);
+roletalk_status roletalk_writable_unit(roletalk_writable stream, roletalk_unit *unit);
 
 /**
  * Ends the stream, and waits for `timeout_ms` milliseconds until the reader has read everything and
@@ -2114,15 +2099,15 @@ int32_t roletalk_writable_unit(roletalk_writable stream, roletalk_unit *unit);
  * Errors: ROLETALK_STATUS_STREAM_CLOSED when the reader has broken off, ROLETALK_STATUS_CONNECTION_LOST,
  * ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK. Any thread; in callbacks as every call that waits.
  */
-int32_t roletalk_writable_finish(roletalk_writable stream,
-                                 int64_t timeout_ms);
+roletalk_status roletalk_writable_finish(roletalk_writable stream,
+                                         int64_t timeout_ms);
 
 /**
  * Breaks off with a reason for the reader, and ends the handle.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_writable_abort(roletalk_writable stream, roletalk_string reason);
+roletalk_status roletalk_writable_abort(roletalk_writable stream, roletalk_string reason);
 
 /**
  * Closes the writing end, and ends the handle. Without a successful roletalk_writable_finish before,
@@ -2131,14 +2116,14 @@ int32_t roletalk_writable_abort(roletalk_writable stream, roletalk_string reason
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_writable_close(roletalk_writable stream);
+roletalk_status roletalk_writable_close(roletalk_writable stream);
 
 /**
  * Another handle of the same unit, to be freed with roletalk_unit_free.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_unit_clone(roletalk_unit unit, roletalk_unit *clone);
+roletalk_status roletalk_unit_clone(roletalk_unit unit, roletalk_unit *clone);
 
 /**
  * Frees a handle. The unit stays connected.
@@ -2146,7 +2131,7 @@ int32_t roletalk_unit_clone(roletalk_unit unit, roletalk_unit *clone);
  * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a handle that a callback borrows. Any thread, also inside
  * callbacks.
  */
-int32_t roletalk_unit_free(roletalk_unit unit);
+roletalk_status roletalk_unit_free(roletalk_unit unit);
 
 /**
  * Copies the remote peer's id, unique for its lifetime, to `buffer`, without a zero at the end, and
@@ -2155,33 +2140,33 @@ int32_t roletalk_unit_free(roletalk_unit unit);
  * Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
  * callbacks.
  */
-int32_t roletalk_unit_id(roletalk_unit unit,
-                         char *buffer,
-                         size_t capacity,
-                         size_t *len);
+roletalk_status roletalk_unit_id(roletalk_unit unit,
+                                 char *buffer,
+                                 size_t capacity,
+                                 size_t *len);
 
 /**
  * Copies the remote peer's name as roletalk_unit_id does its id; it may be empty.
  *
  * Errors, threads and callbacks as roletalk_unit_id.
  */
-int32_t roletalk_unit_name(roletalk_unit unit, char *buffer, size_t capacity, size_t *len);
+roletalk_status roletalk_unit_name(roletalk_unit unit, char *buffer, size_t capacity, size_t *len);
 
 /**
  * Calls `visitor` once, before this returns, with all that is known of the unit.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_unit_describe(roletalk_unit unit,
-                               roletalk_unit_info_visitor visitor,
-                               void *user_data);
+roletalk_status roletalk_unit_describe(roletalk_unit unit,
+                                       roletalk_unit_info_visitor visitor,
+                                       void *user_data);
 
 /**
  * Whether a connection is open: 1 or 0.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_unit_is_open(roletalk_unit unit, int32_t *open);
+roletalk_status roletalk_unit_is_open(roletalk_unit unit, int32_t *open);
 
 /**
  * Closes all connections to the unit with code 4000. The addresses that were dialed for them are not
@@ -2191,23 +2176,23 @@ int32_t roletalk_unit_is_open(roletalk_unit unit, int32_t *open);
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_unit_disconnect(roletalk_unit unit);
+roletalk_status roletalk_unit_disconnect(roletalk_unit unit);
 
 /**
  * Counters. `stats->struct_size` must be set.
  *
  * Any thread, also inside callbacks.
  */
-int32_t roletalk_unit_get_stats(roletalk_unit unit, roletalk_unit_stats *stats);
+roletalk_status roletalk_unit_get_stats(roletalk_unit unit, roletalk_unit_stats *stats);
 
 /**
  * Counters of one of the unit's connections: `at` counts from 0.
  *
  * Errors: ROLETALK_STATUS_END when there are not so many. Any thread, also inside callbacks.
  */
-int32_t roletalk_unit_get_connection_stats(roletalk_unit unit,
-                                           size_t at,
-                                           roletalk_connection_stats *stats);
+roletalk_status roletalk_unit_get_connection_stats(roletalk_unit unit,
+                                                   size_t at,
+                                                   roletalk_connection_stats *stats);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -29,12 +29,13 @@ namespace roletalk {
 /// What went wrong: a status code, such as ROLETALK_STATUS_NO_UNIT, and a text.
 class Error : public std::runtime_error {
 public:
-    Error(int32_t status, const std::string &text) : std::runtime_error(text), status_(status) {}
+    Error(roletalk_status status, const std::string &text)
+        : std::runtime_error(text), status_(status) {}
 
-    int32_t status() const noexcept { return status_; }
+    roletalk_status status() const noexcept { return status_; }
 
 private:
-    int32_t status_;
+    roletalk_status status_;
 };
 
 namespace detail {
@@ -47,12 +48,12 @@ inline roletalk_string lend(std::string_view text) {
     return roletalk_string_of(text.data(), text.size());
 }
 
-inline void check(int32_t status) {
+inline void check(roletalk_status status) {
     if (status != ROLETALK_STATUS_OK) throw Error(status, std::string(view(roletalk_last_error())));
 }
 
 /// A handle that is given back when it is destroyed.
-template <class H, int32_t (*Free)(H)> class Handle {
+template <class H, roletalk_status (*Free)(H)> class Handle {
 public:
     Handle() noexcept = default;
     explicit Handle(H handle) noexcept : handle_(handle) {}
@@ -125,7 +126,7 @@ template <class View, class Visit, class Each> void visit(Visit visit, Each each
 template <class Call> std::string text(Call call) {
     std::string text(64, '\0');
     size_t len = 0;
-    int32_t status = call(text.data(), text.size(), &len);
+    roletalk_status status = call(text.data(), text.size(), &len);
     if (status == ROLETALK_STATUS_TOO_LARGE) {
         text.resize(len);
         status = call(text.data(), text.size(), &len);
@@ -289,7 +290,7 @@ public:
     /// Ends it: what it would have called is called with ROLETALK_STATUS_CANCELED, a subscription is
     /// called no more. False when it has ended already.
     bool cancel() {
-        int32_t status = roletalk_operation_cancel(handle_.get());
+        roletalk_status status = roletalk_operation_cancel(handle_.get());
         if (status != ROLETALK_STATUS_END) detail::check(status);
         return status == ROLETALK_STATUS_OK;
     }
@@ -482,7 +483,7 @@ template <class F> roletalk_incoming_handler on_request(F function) {
             guard(incoming, [&] {
                 Context context(incoming);
                 const Data answer = (*static_cast<F *>(user_data))(context);
-                int32_t status = roletalk_context_respond(incoming->context, answer.get());
+                roletalk_status status = roletalk_context_respond(incoming->context, answer.get());
                 // It may have been deferred.
                 if (status != ROLETALK_STATUS_OK && status != ROLETALK_STATUS_INVALID_HANDLE)
                     check(status);
@@ -538,7 +539,7 @@ private:
 
 /// The answer to a request, or why there is none.
 struct Reply {
-    int32_t status = ROLETALK_STATUS_OK;
+    roletalk_status status = ROLETALK_STATUS_OK;
     Data data;
     std::string error;
     Unit unit;
@@ -681,7 +682,7 @@ public:
         std::vector<Reply> replies;
         for (;;) {
             roletalk_answer answer;
-            int32_t status = roletalk_survey_next(survey.get(), -1, &answer);
+            roletalk_status status = roletalk_survey_next(survey.get(), -1, &answer);
             if (status == ROLETALK_STATUS_END) return replies;
             detail::check(status);
             replies.push_back(detail::take(answer));

@@ -25,7 +25,7 @@ impl<F: Copy> Closure<F> {
     /// Makes it a callback of a peer.
     ///
     /// # Errors
-    /// [`ROLETALK_STATUS_INVALID_ARGUMENT`](crate::status::ROLETALK_STATUS_INVALID_ARGUMENT) when
+    /// [`Status::InvalidArgument`] when
     /// there is no function.
     pub(crate) fn bind(mut self, queue: &Arc<Queue>) -> Result<Closure<F>, Failure> {
         if self.call.is_none() {

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use engine::{Data, DataType, Payload};
 
 use crate::{
-    status::{Failure, ROLETALK_STATUS_DATA, enter},
+    status::{Failure, Status, enter, roletalk_status},
     types::*,
 };
 
 fn data_error(text: impl Into<std::borrow::Cow<'static, str>>) -> Failure {
-    Failure::new(ROLETALK_STATUS_DATA, text)
+    Failure::new(Status::Data, text)
 }
 
 fn kind_of(kind: DataType) -> i32 {
@@ -126,7 +126,7 @@ unsafe fn print(data: &Data, number: *mut roletalk_number) -> Result<(), Failure
 pub unsafe extern "C" fn roletalk_number_from_double(
     value: f64,
     number: *mut roletalk_number,
-) -> i32 {
+) -> roletalk_status {
     // SAFETY: the contract of pointers in the header's introduction.
     enter(|| unsafe { print(&Data::number(value), number) })
 }
@@ -138,7 +138,7 @@ pub unsafe extern "C" fn roletalk_number_from_double(
 pub unsafe extern "C" fn roletalk_number_from_int64(
     value: i64,
     number: *mut roletalk_number,
-) -> i32 {
+) -> roletalk_status {
     // SAFETY: the contract of pointers in the header's introduction.
     enter(|| unsafe { print(&Data::integer(value), number) })
 }
@@ -150,7 +150,7 @@ pub unsafe extern "C" fn roletalk_number_from_int64(
 pub unsafe extern "C" fn roletalk_number_from_uint64(
     value: u64,
     number: *mut roletalk_number,
-) -> i32 {
+) -> roletalk_status {
     // SAFETY: the contract of pointers in the header's introduction.
     enter(|| unsafe { print(&Data::integer(value), number) })
 }
@@ -159,7 +159,10 @@ pub unsafe extern "C" fn roletalk_number_from_uint64(
 ///
 /// Errors: ROLETALK_STATUS_DATA when it is none. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_data_as_bool(data: roletalk_data, value: *mut i32) -> i32 {
+pub unsafe extern "C" fn roletalk_data_as_bool(
+    data: roletalk_data,
+    value: *mut i32,
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let bytes = unsafe { slice(data.bytes.cast::<u8>(), data.len, "data") }?;
@@ -176,7 +179,10 @@ pub unsafe extern "C" fn roletalk_data_as_bool(data: roletalk_data, value: *mut 
 ///
 /// Errors: ROLETALK_STATUS_DATA when the data is of another kind. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_data_as_double(data: roletalk_data, value: *mut f64) -> i32 {
+pub unsafe extern "C" fn roletalk_data_as_double(
+    data: roletalk_data,
+    value: *mut f64,
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let number = unsafe { data.number() }?;
@@ -190,7 +196,10 @@ pub unsafe extern "C" fn roletalk_data_as_double(data: roletalk_data, value: *mu
 /// Errors: ROLETALK_STATUS_DATA when it is no number, has a fraction or does not fit. Any thread, also
 /// inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_data_as_int64(data: roletalk_data, value: *mut i64) -> i32 {
+pub unsafe extern "C" fn roletalk_data_as_int64(
+    data: roletalk_data,
+    value: *mut i64,
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let number = unsafe { data.number() }?;
@@ -205,7 +214,10 @@ pub unsafe extern "C" fn roletalk_data_as_int64(data: roletalk_data, value: *mut
 /// Errors: ROLETALK_STATUS_DATA when it is no number, negative, has a fraction or does not fit. Any
 /// thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_data_as_uint64(data: roletalk_data, value: *mut u64) -> i32 {
+pub unsafe extern "C" fn roletalk_data_as_uint64(
+    data: roletalk_data,
+    value: *mut u64,
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let number = unsafe { data.number() }?;

@@ -20,10 +20,7 @@ use crate::{
     operation::*,
     options::{self, read_or_default, sized},
     queue::{self, Queue},
-    status::{
-        Failure, ROLETALK_STATUS_END, ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_OVERLOADED,
-        ROLETALK_STATUS_WOULD_BLOCK, enter,
-    },
+    status::{Failure, Status, enter, roletalk_status},
     stream::{ReadEnd, WriteEnd, call_when, roletalk_ready_handler},
     table,
     task::Task,
@@ -204,7 +201,7 @@ unsafe fn given<'a>(
 pub extern "C" fn roletalk_destination_ready(
     destination: roletalk_destination,
     timeout_ms: i64,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         let object = get(destination)?;
         Ok(object.wait(Limit::from_millis(timeout_ms), object.destination.ready())??)
@@ -219,7 +216,7 @@ pub extern "C" fn roletalk_destination_each_unit(
     destination: roletalk_destination,
     visitor: unit::roletalk_unit_visitor,
     user_data: *mut c_void,
-) -> i32 {
+) -> roletalk_status {
     enter(|| unit::visit(get(destination)?.destination.units(), visitor, user_data))
 }
 
@@ -236,7 +233,7 @@ pub unsafe extern "C" fn roletalk_destination_send(
     event: roletalk_string,
     data: roletalk_data,
     options: *const roletalk_send_options,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let given = unsafe { given(destination, event, data, options) }?;
@@ -271,7 +268,7 @@ pub unsafe extern "C" fn roletalk_destination_on_room(
     destination: roletalk_destination,
     options: *const roletalk_send_options,
     handler: roletalk_ready_handler,
-) -> i32 {
+) -> roletalk_status {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
         let object = get(destination)?;
@@ -291,10 +288,8 @@ pub unsafe extern "C" fn roletalk_destination_on_room(
 
 /// Not to wait for room is a matter of load.
 fn overloaded(failure: Failure) -> Failure {
-    match failure.code() {
-        ROLETALK_STATUS_WOULD_BLOCK => {
-            Failure::new(ROLETALK_STATUS_OVERLOADED, "The unit's queue is full")
-        }
+    match failure.status() {
+        Status::WouldBlock => Failure::new(Status::Overloaded, "The unit's queue is full"),
         _ => failure,
     }
 }
@@ -312,7 +307,7 @@ pub unsafe extern "C" fn roletalk_destination_broadcast(
     data: roletalk_data,
     options: *const roletalk_send_options,
     count: *mut usize,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let given = unsafe { given(destination, event, data, options) }?;
@@ -352,7 +347,7 @@ pub unsafe extern "C" fn roletalk_destination_request(
     data: roletalk_data,
     options: *const roletalk_send_options,
     answer: *mut roletalk_answer,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let given = unsafe { given(destination, event, data, options) }?;
@@ -385,7 +380,7 @@ pub unsafe extern "C" fn roletalk_destination_request_async(
     options: *const roletalk_send_options,
     handler: roletalk_reply_handler,
     operation: *mut roletalk_operation,
-) -> i32 {
+) -> roletalk_status {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
         // SAFETY: the contract of pointers in the header's introduction, here and below.
@@ -422,7 +417,7 @@ pub unsafe extern "C" fn roletalk_destination_request_async(
 pub unsafe extern "C" fn roletalk_answer_view(
     answer: roletalk_answer,
     reply: *mut roletalk_reply,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         let answer = table::get::<AnswerObject>(answer.id)?;
         let view = answer.0.view(|_| roletalk_unit::NONE);
@@ -438,11 +433,11 @@ pub unsafe extern "C" fn roletalk_answer_view(
 pub unsafe extern "C" fn roletalk_answer_unit(
     answer: roletalk_answer,
     unit: *mut roletalk_unit,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         check_out(unit, "unit")?;
         let answer = table::get::<AnswerObject>(answer.id)?;
-        let none = || Failure::new(ROLETALK_STATUS_NO_UNIT, "It is not known which unit answered");
+        let none = || Failure::new(Status::NoUnit, "It is not known which unit answered");
         let handle = unit::insert(answer.0.unit.clone().ok_or_else(none)?);
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { put(unit, handle, "unit") }
@@ -453,7 +448,7 @@ pub unsafe extern "C" fn roletalk_answer_unit(
 ///
 /// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_answer_free(answer: roletalk_answer) -> i32 {
+pub extern "C" fn roletalk_answer_free(answer: roletalk_answer) -> roletalk_status {
     enter(|| table::remove::<AnswerObject>(answer.id).map(drop))
 }
 
@@ -474,7 +469,7 @@ pub unsafe extern "C" fn roletalk_destination_survey(
     data: roletalk_data,
     options: *const roletalk_send_options,
     survey: *mut roletalk_survey,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let given = unsafe { given(destination, event, data, options) }?;
@@ -500,7 +495,7 @@ pub unsafe extern "C" fn roletalk_survey_next(
     survey: roletalk_survey,
     timeout_ms: i64,
     answer: *mut roletalk_answer,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         check_out(answer, "answer")?;
         let object = table::get::<SurveyObject>(survey.id)?;
@@ -517,7 +512,7 @@ pub unsafe extern "C" fn roletalk_survey_next(
             Some((unit, answered)) => unsafe {
                 put_answer(answer, survey_outcome(unit, answered, 0))
             },
-            None => Err(Failure::new(ROLETALK_STATUS_END, "Every unit has been heard")),
+            None => Err(Failure::new(Status::End, "Every unit has been heard")),
         }
     })
 }
@@ -530,7 +525,7 @@ fn survey_outcome(unit: Unit, answer: engine::Result<Answer>, remaining: usize) 
 ///
 /// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_survey_close(survey: roletalk_survey) -> i32 {
+pub extern "C" fn roletalk_survey_close(survey: roletalk_survey) -> roletalk_status {
     enter(|| table::remove::<SurveyObject>(survey.id).map(drop))
 }
 
@@ -548,7 +543,7 @@ pub unsafe extern "C" fn roletalk_destination_survey_async(
     options: *const roletalk_send_options,
     handler: roletalk_reply_handler,
     operation: *mut roletalk_operation,
-) -> i32 {
+) -> roletalk_status {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
         // SAFETY: the contract of pointers in the header's introduction, here and below.
@@ -729,7 +724,7 @@ pub unsafe extern "C" fn roletalk_destination_readable(
     options: *const roletalk_send_options,
     stream: *mut roletalk_readable,
     answer: *mut roletalk_answer,
-) -> i32 {
+) -> roletalk_status {
     // SAFETY: the contract of pointers in the header's introduction.
     enter(|| unsafe { given(destination, event, data, options)?.open::<Readable>(stream, answer) })
 }
@@ -746,7 +741,7 @@ pub unsafe extern "C" fn roletalk_destination_writable(
     options: *const roletalk_send_options,
     stream: *mut roletalk_writable,
     answer: *mut roletalk_answer,
-) -> i32 {
+) -> roletalk_status {
     // SAFETY: the contract of pointers in the header's introduction.
     enter(|| unsafe { given(destination, event, data, options)?.open::<Writable>(stream, answer) })
 }
@@ -763,7 +758,7 @@ pub unsafe extern "C" fn roletalk_destination_readable_async(
     options: *const roletalk_send_options,
     handler: roletalk_readable_handler,
     operation: *mut roletalk_operation,
-) -> i32 {
+) -> roletalk_status {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     // SAFETY: the contract of pointers in the header's introduction.
     enter(move || unsafe {
@@ -783,7 +778,7 @@ pub unsafe extern "C" fn roletalk_destination_writable_async(
     options: *const roletalk_send_options,
     handler: roletalk_writable_handler,
     operation: *mut roletalk_operation,
-) -> i32 {
+) -> roletalk_status {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     // SAFETY: the contract of pointers in the header's introduction.
     enter(move || unsafe {

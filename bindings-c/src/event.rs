@@ -9,7 +9,7 @@ use crate::{
     operation::{Operation, put_operation},
     options::sized,
     peer, queue,
-    status::{ROLETALK_STATUS_OK, enter},
+    status::{Status, enter, roletalk_status},
     task::Task,
     types::*,
 };
@@ -55,7 +55,7 @@ pub struct roletalk_event {
     /// ROLETALK_EVENT_UNIT_OPENED and so on.
     pub kind: i32,
     /// The status code that belongs to `text`.
-    pub status: i32,
+    pub status: roletalk_status,
     /// The unit, borrowed.
     pub unit: roletalk_unit,
     /// The role of the destination, or of the handler.
@@ -92,7 +92,7 @@ fn view(event: &PeerEvent) -> roletalk_event {
     let mut view = roletalk_event {
         struct_size: size_of::<roletalk_event>(),
         kind: 0,
-        status: ROLETALK_STATUS_OK,
+        status: Status::Ok,
         unit: roletalk_unit::NONE,
         role: none,
         address: none,
@@ -105,7 +105,7 @@ fn view(event: &PeerEvent) -> roletalk_event {
     let optional =
         |unit: &Option<Unit>| unit.as_ref().map_or(roletalk_unit::NONE, queue::lend_unit);
     let fail = |view: &mut roletalk_event, error: &engine::Error| {
-        view.status = i32::from(error.kind().code());
+        view.status = Status::of(error.kind());
         // The text lives in the event, which the closure's caller has.
         view.text = roletalk_string { data: error.text().as_ptr().cast(), len: error.text().len() };
     };
@@ -134,8 +134,7 @@ fn view(event: &PeerEvent) -> roletalk_event {
             view.unit = lend(unit);
         }
         PeerEvent::AuthRefused { reason } => {
-            (view.kind, view.status) =
-                (ROLETALK_EVENT_AUTH_REFUSED, crate::status::ROLETALK_STATUS_AUTH_REFUSED);
+            (view.kind, view.status) = (ROLETALK_EVENT_AUTH_REFUSED, Status::AuthRefused);
             view.text = roletalk_string::lend(reason);
         }
         PeerEvent::ReconnectSucceeded { address, count, unit } => {
@@ -184,7 +183,7 @@ pub unsafe extern "C" fn roletalk_peer_on_event(
     peer: roletalk_peer,
     handler: roletalk_event_handler,
     operation: *mut roletalk_operation,
-) -> i32 {
+) -> roletalk_status {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
         let object = peer::get(peer)?;

@@ -13,7 +13,7 @@ use crate::{
     options::{self, sized},
     queue::{self, Item, Queue},
     role::Layers,
-    status::{Failure, ROLETALK_STATUS_OK, enter},
+    status::{Failure, Status, enter, roletalk_status},
     stream::{ReadEnd, WriteEnd},
     table,
     types::*,
@@ -62,7 +62,7 @@ pub struct roletalk_outcome {
     /// The size of this struct in the library.
     pub struct_size: usize,
     /// ROLETALK_STATUS_OK, or ROLETALK_STATUS_HANDLER_FAILED when it was rejected.
-    pub status: i32,
+    pub status: roletalk_status,
     /// The answer, when it was not rejected.
     pub data: roletalk_data,
     /// Why it was rejected.
@@ -306,10 +306,11 @@ impl Exchange {
                 return;
             };
             let Some((call, user_data)) = observer.parts() else { continue };
-            let (null, status) = (Data::null(), outcome.as_ref().err().map(|e| e.kind().code()));
+            let (null, status) =
+                (Data::null(), outcome.as_ref().err().map(|e| Status::of(e.kind())));
             let mut view = roletalk_outcome {
                 struct_size: size_of::<roletalk_outcome>(),
-                status: status.map_or(ROLETALK_STATUS_OK, i32::from),
+                status: status.unwrap_or(Status::Ok),
                 data: roletalk_data::lend(outcome.as_ref().unwrap_or(&null)),
                 error: roletalk_string::lend(outcome.as_ref().err().map_or("", Error::text)),
                 context: roletalk_context { id: 0 },
@@ -393,7 +394,7 @@ impl roletalk_context {
 pub unsafe extern "C" fn roletalk_context_respond(
     context: roletalk_context,
     data: roletalk_data,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let Payload { kind, bytes } = unsafe { data.payload() }?;
@@ -414,7 +415,7 @@ pub unsafe extern "C" fn roletalk_context_respond(
 pub unsafe extern "C" fn roletalk_context_reject(
     context: roletalk_context,
     reason: roletalk_string,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let reason = unsafe { reason.get("reason") }?;
@@ -434,7 +435,7 @@ pub unsafe extern "C" fn roletalk_context_accept_readable(
     context: roletalk_context,
     data: roletalk_data,
     stream: *mut roletalk_readable,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         check_out(stream, "stream")?;
         // SAFETY: the contract of pointers in the header's introduction.
@@ -460,7 +461,7 @@ pub unsafe extern "C" fn roletalk_context_accept_writable(
     context: roletalk_context,
     data: roletalk_data,
     stream: *mut roletalk_writable,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         check_out(stream, "stream")?;
         // SAFETY: the contract of pointers in the header's introduction.
@@ -492,7 +493,7 @@ fn check_kind(context: roletalk_context, kind: Kind) -> Result<(), Failure> {
 pub unsafe extern "C" fn roletalk_context_defer(
     context: roletalk_context,
     deferred: *mut roletalk_context,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         check_out(deferred, "deferred")?;
         if !table::is_special(context.id) {
@@ -524,7 +525,7 @@ pub unsafe extern "C" fn roletalk_context_defer(
 pub unsafe extern "C" fn roletalk_context_view(
     context: roletalk_context,
     incoming: *mut roletalk_incoming,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         let mut view = context.with(|exchange| {
             // It lives on in the exchange.
@@ -544,7 +545,7 @@ pub unsafe extern "C" fn roletalk_context_view(
 pub unsafe extern "C" fn roletalk_context_unit(
     context: roletalk_context,
     unit: *mut roletalk_unit,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         check_out(unit, "unit")?;
         let found = context.with(|exchange| exchange.context.unit())?;
@@ -559,7 +560,7 @@ pub unsafe extern "C" fn roletalk_context_unit(
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a context that is not deferred: returning from the
 /// middleware passes that on. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_context_next(context: roletalk_context) -> i32 {
+pub extern "C" fn roletalk_context_next(context: roletalk_context) -> roletalk_status {
     enter(|| {
         if table::is_special(context.id) {
             return Err(Failure::invalid("Return from the middleware to pass it on"));
@@ -584,7 +585,7 @@ pub extern "C" fn roletalk_context_next(context: roletalk_context) -> i32 {
 pub unsafe extern "C" fn roletalk_context_set_data(
     context: roletalk_context,
     data: roletalk_data,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let data = unsafe { data.get() }?;
@@ -608,7 +609,7 @@ pub unsafe extern "C" fn roletalk_context_set_data(
 pub extern "C" fn roletalk_context_on_outcome(
     context: roletalk_context,
     handler: roletalk_outcome_handler,
-) -> i32 {
+) -> roletalk_status {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
         let queue = context.with(|exchange| exchange.queue().clone())?;

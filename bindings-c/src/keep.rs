@@ -8,7 +8,7 @@ use std::sync::{
 use bytes::Bytes;
 use engine::{Data, Payload};
 
-use crate::status::{Failure, ROLETALK_STATUS_OVERLOADED};
+use crate::status::{Failure, Status};
 
 /// What an operation that waits takes besides its payload, about.
 const EACH: usize = 1024;
@@ -32,14 +32,14 @@ impl Keep {
     }
 
     /// # Errors
-    /// [`ROLETALK_STATUS_OVERLOADED`] at the bound.
+    /// [`Status::Overloaded`] at the bound.
     pub(crate) fn copy(self: &Arc<Keep>, payload: Payload<'_>) -> Result<Kept, Failure> {
         let bytes = payload.bytes.len().saturating_add(EACH);
         let add = |kept: usize| (kept < self.most).then(|| kept.saturating_add(bytes));
         let text = "Too much waits already (queue_per_peer): ask again when some have called back";
         self.kept
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
-            .map_err(|_| Failure::new(ROLETALK_STATUS_OVERLOADED, text))?;
+            .map_err(|_| Failure::new(Status::Overloaded, text))?;
         let data = Data::from_raw(payload.kind, Bytes::copy_from_slice(payload.bytes));
         Ok(Kept { data, keep: self.clone(), bytes })
     }

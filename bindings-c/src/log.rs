@@ -25,7 +25,7 @@ use crate::{
     closure::{Closure, roletalk_drop},
     peer::spawn,
     process,
-    status::{Failure, enter},
+    status::{Failure, enter, roletalk_status},
     types::roletalk_string,
 };
 
@@ -235,7 +235,7 @@ impl Visit for Text {
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other levels, ROLETALK_STATUS_IO. Any thread, also inside
 /// callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_log(level: i32, handler: roletalk_log_handler) -> i32 {
+pub extern "C" fn roletalk_log(level: i32, handler: roletalk_log_handler) -> roletalk_status {
     static COLLECT: Once = Once::new();
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {

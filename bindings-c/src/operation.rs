@@ -8,7 +8,7 @@ use crate::{
     closure::{Closure, roletalk_drop},
     options::sized,
     queue::{self, Item, Queue},
-    status::{Failure, ROLETALK_STATUS_CANCELED, ROLETALK_STATUS_OK, enter},
+    status::{Failure, Status, enter, roletalk_status},
     table,
     task::Task,
     types::*,
@@ -21,7 +21,7 @@ pub struct roletalk_reply {
     /// The size of this struct in the library.
     pub struct_size: usize,
     /// ROLETALK_STATUS_OK, or why there is no answer.
-    pub status: i32,
+    pub status: roletalk_status,
     /// The answer's payload; null if there is none.
     pub data: roletalk_data,
     /// The text that belongs to `status`, such as the reason of a rejection.
@@ -80,7 +80,7 @@ impl Outcome {
     pub(crate) fn view(&self, unit: impl FnOnce(&Unit) -> roletalk_unit) -> roletalk_reply {
         roletalk_reply {
             struct_size: size_of::<roletalk_reply>(),
-            status: self.failure.as_ref().map_or(ROLETALK_STATUS_OK, Failure::code),
+            status: self.failure.as_ref().map_or(Status::Ok, Failure::status),
             data: roletalk_data::lend(&self.data),
             error: roletalk_string::lend(self.failure.as_ref().map_or("", Failure::text)),
             unit: self.unit.as_ref().map_or(roletalk_unit::NONE, unit),
@@ -105,7 +105,7 @@ type Invoke<F, T> = fn(F, *mut c_void, Result<T, Failure>);
 
 impl<F: Copy + Send, T> Completion<F, T> {
     /// # Errors
-    /// `ROLETALK_STATUS_INVALID_ARGUMENT` when there is no function.
+    /// `Status::InvalidArgument` when there is no function.
     pub(crate) fn new(
         closure: Closure<F>,
         queue: &Arc<Queue>,
@@ -143,7 +143,7 @@ fn call<F: Copy, T>(closure: Closure<F>, invoke: Invoke<F, T>, result: Result<T,
 impl<F: Copy + Send + 'static, T: 'static> Drop for Completion<F, T> {
     fn drop(&mut self) {
         if let Some(closure) = self.closure.take() {
-            let canceled = Failure::new(ROLETALK_STATUS_CANCELED, "The operation was canceled");
+            let canceled = Failure::new(Status::Canceled, "The operation was canceled");
             let invoke = self.invoke;
             self.queue.push(Item::Call(Box::new(move || call(closure, invoke, Err(canceled)))));
         }
@@ -258,7 +258,7 @@ pub(crate) unsafe fn put_operation(
 /// Errors: ROLETALK_STATUS_END when it has ended already, also while its callback is running. Any thread,
 /// also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_operation_cancel(operation: roletalk_operation) -> i32 {
+pub extern "C" fn roletalk_operation_cancel(operation: roletalk_operation) -> roletalk_status {
     enter(|| {
         let canceled = match &*table::get::<Operation>(operation.id)? {
             Operation::Task(task) => task.cancel(),
@@ -266,10 +266,7 @@ pub extern "C" fn roletalk_operation_cancel(operation: roletalk_operation) -> i3
         };
         match canceled {
             true => Ok(()),
-            false => Err(Failure::new(
-                crate::status::ROLETALK_STATUS_END,
-                "The operation has ended already",
-            )),
+            false => Err(Failure::new(Status::End, "The operation has ended already")),
         }
     })
 }
@@ -278,6 +275,6 @@ pub extern "C" fn roletalk_operation_cancel(operation: roletalk_operation) -> i3
 ///
 /// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_operation_free(operation: roletalk_operation) -> i32 {
+pub extern "C" fn roletalk_operation_free(operation: roletalk_operation) -> roletalk_status {
     enter(|| table::remove::<Operation>(operation.id).map(drop))
 }

@@ -14,7 +14,7 @@ pub(crate) unsafe trait Sized: Copy {
 /// Reads what the other side knows of a struct; the rest is zero. `None` for NULL.
 ///
 /// # Errors
-/// [`ROLETALK_STATUS_INVALID_ARGUMENT`](crate::status::ROLETALK_STATUS_INVALID_ARGUMENT) when the
+/// `Status::InvalidArgument` when the
 /// size is impossible, or when the program was compiled with a later header and uses a field that
 /// is not known here.
 ///
@@ -50,7 +50,7 @@ pub(crate) unsafe fn read<T: Sized>(from: *const T) -> Result<Option<T>, Failure
 /// becomes the size that was written.
 ///
 /// # Errors
-/// [`ROLETALK_STATUS_INVALID_ARGUMENT`](crate::status::ROLETALK_STATUS_INVALID_ARGUMENT) for NULL
+/// `Status::InvalidArgument` for NULL
 /// and for impossible sizes.
 ///
 /// # Safety

@@ -25,7 +25,7 @@ use crate::{
     process,
     queue::{self, Queue},
     role::{Layers, RoleObject},
-    status::{Failure, ROLETALK_STATUS_CLOSED, ROLETALK_STATUS_IO, enter, enter_any},
+    status::{Failure, Status, enter, enter_any, roletalk_status},
     table,
     types::*,
     unit,
@@ -350,7 +350,7 @@ enum Stop {
 }
 
 fn io_error(error: std::io::Error) -> Failure {
-    Failure::new(ROLETALK_STATUS_IO, error.to_string())
+    Failure::new(Status::Io, error.to_string())
 }
 
 impl PeerObject {
@@ -422,7 +422,7 @@ impl PeerObject {
         let owned = lock(&self.owned);
         match owned.closed {
             false => Ok(owned),
-            true => Err(Failure::new(ROLETALK_STATUS_CLOSED, "The peer is closed")),
+            true => Err(Failure::new(Status::Closed, "The peer is closed")),
         }
     }
 }
@@ -503,7 +503,7 @@ fn drive(
 pub unsafe extern "C" fn roletalk_peer_new(
     options: *const roletalk_peer_options,
     peer: *mut roletalk_peer,
-) -> i32 {
+) -> roletalk_status {
     enter_any(|| {
         check_out(peer, "peer")?;
         process::renew_after_fork(|| {
@@ -585,7 +585,7 @@ pub unsafe extern "C" fn roletalk_peer_new(
 ///
 /// Any thread.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_peer_close(peer: roletalk_peer) -> i32 {
+pub extern "C" fn roletalk_peer_close(peer: roletalk_peer) -> roletalk_status {
     enter(|| {
         let object = table::remove::<PeerObject>(peer.id)?;
         object.end(Stop::Close);
@@ -605,7 +605,7 @@ pub unsafe extern "C" fn roletalk_peer_drain(
     peer: roletalk_peer,
     timeout_ms: u64,
     finished: *mut i32,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         check_optional(finished, "finished")?;
         let object = table::remove::<PeerObject>(peer.id)?;
@@ -632,7 +632,7 @@ pub unsafe extern "C" fn roletalk_peer_id(
     buffer: *mut c_char,
     capacity: usize,
     len: *mut usize,
-) -> i32 {
+) -> roletalk_status {
     // SAFETY: the contract of pointers in the header's introduction.
     enter(|| unsafe { copy_text(&get(peer)?.peer.id(), buffer, capacity, len) })
 }
@@ -645,7 +645,7 @@ pub unsafe extern "C" fn roletalk_peer_set_tag(
     peer: roletalk_peer,
     key: roletalk_string,
     value: roletalk_string,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let (key, value) = unsafe { (key.get("key")?, value.get("value")?) };
@@ -664,7 +664,7 @@ pub unsafe extern "C" fn roletalk_peer_add_key(
     peer: roletalk_peer,
     id: roletalk_string,
     key: roletalk_string,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let (id, key) = unsafe { (id.get("id")?, key.get("key")?) };
@@ -677,7 +677,10 @@ pub unsafe extern "C" fn roletalk_peer_add_key(
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when there is none with this id. Any thread, also inside
 /// callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_peer_remove_key(peer: roletalk_peer, id: roletalk_string) -> i32 {
+pub unsafe extern "C" fn roletalk_peer_remove_key(
+    peer: roletalk_peer,
+    id: roletalk_string,
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let id = unsafe { id.get("id") }?;
@@ -699,7 +702,7 @@ pub unsafe extern "C" fn roletalk_peer_role(
     name: roletalk_string,
     disabled: i32,
     role: *mut roletalk_role,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         check_out(role, "role")?;
         // SAFETY: the contract of pointers in the header's introduction.
@@ -734,7 +737,7 @@ pub unsafe extern "C" fn roletalk_peer_destination(
     peer: roletalk_peer,
     role: roletalk_string,
     destination: *mut roletalk_destination,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         check_out(destination, "destination")?;
         // SAFETY: the contract of pointers in the header's introduction.
@@ -761,7 +764,7 @@ pub extern "C" fn roletalk_peer_each_unit(
     peer: roletalk_peer,
     visitor: unit::roletalk_unit_visitor,
     user_data: *mut c_void,
-) -> i32 {
+) -> roletalk_status {
     enter(|| unit::visit(get(peer)?.peer.units(), visitor, user_data))
 }
 
@@ -773,7 +776,7 @@ pub extern "C" fn roletalk_peer_each_unit(
 pub extern "C" fn roletalk_peer_layer(
     peer: roletalk_peer,
     layer: roletalk_incoming_handler,
-) -> i32 {
+) -> roletalk_status {
     let closure = layer.take();
     enter(move || {
         let object = get(peer)?;
@@ -796,7 +799,7 @@ pub unsafe extern "C" fn roletalk_peer_listen(
     address: roletalk_string,
     options: *const roletalk_listen_options,
     listener: *mut roletalk_listener,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         let object = get(peer)?;
         // SAFETY: the contract of pointers in the header's introduction, here and below.
@@ -807,7 +810,7 @@ pub unsafe extern "C" fn roletalk_peer_listen(
         let listening = object.wait(Limit::Never, object.peer.listen_with(address, options))?;
         let made = listening.map_err(|error| {
             let failure = Failure::from(error);
-            Failure::new(failure.code(), format!("`{address}`: {}", failure.text()))
+            Failure::new(failure.status(), format!("`{address}`: {}", failure.text()))
         })?;
         let mut owned = object.owned()?;
         let handle = roletalk_listener { id: table::insert(Arc::new(ListenerObject(made))) };
@@ -831,7 +834,7 @@ pub unsafe extern "C" fn roletalk_listener_url(
     buffer: *mut c_char,
     capacity: usize,
     len: *mut usize,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         let listener = table::get::<ListenerObject>(listener.id)?;
         // SAFETY: the contract of pointers in the header's introduction.
@@ -843,7 +846,7 @@ pub unsafe extern "C" fn roletalk_listener_url(
 ///
 /// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_listener_close(listener: roletalk_listener) -> i32 {
+pub extern "C" fn roletalk_listener_close(listener: roletalk_listener) -> roletalk_status {
     enter(|| {
         table::remove::<ListenerObject>(listener.id)?.0.close();
         Ok(())
@@ -857,7 +860,11 @@ pub extern "C" fn roletalk_listener_close(listener: roletalk_listener) -> i32 {
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when `fd` is not a connected stream socket,
 /// ROLETALK_STATUS_IO. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_peer_accept_fd(peer: roletalk_peer, fd: i32, upgraded: i32) -> i32 {
+pub extern "C" fn roletalk_peer_accept_fd(
+    peer: roletalk_peer,
+    fd: i32,
+    upgraded: i32,
+) -> roletalk_status {
     use std::os::fd::FromRawFd;
 
     enter(|| {
@@ -913,7 +920,7 @@ pub unsafe extern "C" fn roletalk_peer_connect(
     address: roletalk_string,
     options: *const roletalk_connect_options,
     unit: *mut roletalk_unit,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         let object = get(peer)?;
         // SAFETY: the contract of pointers in the header's introduction, here and below.
@@ -941,7 +948,7 @@ pub unsafe extern "C" fn roletalk_peer_connect_async(
     options: *const roletalk_connect_options,
     handler: roletalk_reply_handler,
     operation: *mut roletalk_operation,
-) -> i32 {
+) -> roletalk_status {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
         let object = get(peer)?;
@@ -968,7 +975,7 @@ pub unsafe extern "C" fn roletalk_peer_connect_async(
 pub unsafe extern "C" fn roletalk_peer_disconnect(
     peer: roletalk_peer,
     address: roletalk_string,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let address = unsafe { address.get("address") }?;
@@ -986,7 +993,7 @@ pub unsafe extern "C" fn roletalk_peer_disconnect(
 pub unsafe extern "C" fn roletalk_peer_get_stats(
     peer: roletalk_peer,
     stats: *mut roletalk_peer_stats,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         let known = get(peer)?.peer.stats();
         let value = roletalk_peer_stats {
@@ -1006,7 +1013,7 @@ pub unsafe extern "C" fn roletalk_peer_get_stats(
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other peers. Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_peer_fd(peer: roletalk_peer, fd: *mut i32) -> i32 {
+pub unsafe extern "C" fn roletalk_peer_fd(peer: roletalk_peer, fd: *mut i32) -> roletalk_status {
     enter(|| {
         let known = get(peer)?.queue.fd()?;
         // SAFETY: the contract of pointers in the header's introduction.
@@ -1026,7 +1033,7 @@ pub unsafe extern "C" fn roletalk_peer_poll(
     peer: roletalk_peer,
     timeout_ms: i64,
     count: *mut usize,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         let object = get(peer)?;
         check_optional(count, "count")?;
@@ -1045,7 +1052,7 @@ pub unsafe extern "C" fn roletalk_peer_poll(
             ended = true;
         }
         match ended {
-            true => Err(Failure::new(ROLETALK_STATUS_CLOSED, "The peer is closed")),
+            true => Err(Failure::new(Status::Closed, "The peer is closed")),
             false => Ok(()),
         }
     })

@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering},
 };
 
-use crate::status::{Failure, ROLETALK_STATUS_FORKED};
+use crate::status::{Failure, Status};
 
 /// Says whether the memory is as this process left it.
 const UNTOUCHED: u32 = 0;
@@ -84,7 +84,7 @@ impl Marker {
 }
 
 /// # Errors
-/// [`ROLETALK_STATUS_FORKED`] in the child of a fork.
+/// [`Status::Forked`] in the child of a fork.
 pub(crate) fn check() -> Result<(), Failure> {
     match marker().is_ours() {
         true => Ok(()),
@@ -94,7 +94,7 @@ pub(crate) fn check() -> Result<(), Failure> {
 
 pub(crate) fn forked() -> Failure {
     Failure::new(
-        ROLETALK_STATUS_FORKED,
+        Status::Forked,
         "The process was forked: the library's threads and connections are the parent's. Make a new \
          peer",
     )

@@ -26,7 +26,7 @@ use crate::{
     closure::Release,
     incoming::Exchange,
     operation::{Asked, Outcome},
-    status::{Failure, ROLETALK_STATUS_INVALID_HANDLE},
+    status::{Failure, Status},
     table::{self, Specials},
     task::Task,
     types::roletalk_unit,
@@ -105,15 +105,13 @@ struct State {
 
 impl Queue {
     /// # Errors
-    /// `ROLETALK_STATUS_INVALID_ARGUMENT` for an unknown way to run callbacks, `ROLETALK_STATUS_IO`.
+    /// `Status::InvalidArgument` for an unknown way to run callbacks, `Status::Io`.
     pub(crate) fn new(callbacks: i32) -> Result<Arc<Queue>, Failure> {
         let consumer = match callbacks {
             ROLETALK_CALLBACKS_THREAD => Consumer::Thread,
             ROLETALK_CALLBACKS_INLINE => Consumer::Inline(Mutex::default()),
             ROLETALK_CALLBACKS_POLL => {
-                let io = |error: std::io::Error| {
-                    Failure::new(crate::status::ROLETALK_STATUS_IO, error.to_string())
-                };
+                let io = |error: std::io::Error| Failure::new(Status::Io, error.to_string());
                 let (reader, writer) = UnixStream::pair().map_err(io)?;
                 reader.set_nonblocking(true).map_err(io)?;
                 writer.set_nonblocking(true).map_err(io)?;
@@ -360,7 +358,7 @@ impl Queue {
     /// worth that was, and whether the queue has ended.
     ///
     /// # Errors
-    /// `ROLETALK_STATUS_INVALID_ARGUMENT` when another thread is doing so, or callbacks run elsewhere.
+    /// `Status::InvalidArgument` when another thread is doing so, or callbacks run elsewhere.
     pub(crate) fn poll(self: &Arc<Queue>, wait: Option<Instant>) -> Result<(usize, bool), Failure> {
         if !self.is_polled() {
             return Err(Failure::invalid("The peer was not made with ROLETALK_CALLBACKS_POLL"));
@@ -675,7 +673,7 @@ pub(crate) fn lend_exchange(slot: &mut Option<Exchange>, call: impl FnOnce(u64, 
 /// Works on what the running handler is to answer.
 ///
 /// # Errors
-/// `ROLETALK_STATUS_INVALID_HANDLE` when it was answered or deferred, or the handle is not the
+/// `Status::InvalidHandle` when it was answered or deferred, or the handle is not the
 /// running handler's.
 pub(crate) fn with_exchange<T>(
     handle: u64,
@@ -699,7 +697,7 @@ fn with_slot<T>(
     })
     .flatten()
     .flatten()
-    .ok_or_else(|| Failure::new(ROLETALK_STATUS_INVALID_HANDLE, text))
+    .ok_or_else(|| Failure::new(Status::InvalidHandle, text))
 }
 
 /// Takes what the running handler is to answer, which may go on looking at it.

@@ -10,7 +10,7 @@ use engine::Kind;
 use crate::{
     incoming::{Exchange, Handler, IncomingClosure, roletalk_incoming_handler},
     queue::Queue,
-    status::{Failure, enter},
+    status::{Failure, enter, roletalk_status},
     table,
     types::*,
 };
@@ -65,7 +65,7 @@ pub unsafe extern "C" fn roletalk_role_handle(
     kind: i32,
     event: roletalk_string,
     handler: roletalk_incoming_handler,
-) -> i32 {
+) -> roletalk_status {
     let closure = handler.take();
     enter(move || {
         let role = table::get::<RoleObject>(role.id)?;
@@ -99,7 +99,7 @@ pub unsafe extern "C" fn roletalk_role_handle(
 pub extern "C" fn roletalk_role_layer(
     role: roletalk_role,
     layer: roletalk_incoming_handler,
-) -> i32 {
+) -> roletalk_status {
     let closure = layer.take();
     enter(move || {
         let role = table::get::<RoleObject>(role.id)?;
@@ -112,7 +112,7 @@ pub extern "C" fn roletalk_role_layer(
 ///
 /// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_role_enable(role: roletalk_role) -> i32 {
+pub extern "C" fn roletalk_role_enable(role: roletalk_role) -> roletalk_status {
     enter(|| {
         table::get::<RoleObject>(role.id)?.role.enable();
         Ok(())
@@ -124,7 +124,7 @@ pub extern "C" fn roletalk_role_enable(role: roletalk_role) -> i32 {
 ///
 /// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_role_disable(role: roletalk_role) -> i32 {
+pub extern "C" fn roletalk_role_disable(role: roletalk_role) -> roletalk_status {
     enter(|| {
         table::get::<RoleObject>(role.id)?.role.disable();
         Ok(())
@@ -135,7 +135,10 @@ pub extern "C" fn roletalk_role_disable(role: roletalk_role) -> i32 {
 ///
 /// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_role_is_active(role: roletalk_role, active: *mut i32) -> i32 {
+pub unsafe extern "C" fn roletalk_role_is_active(
+    role: roletalk_role,
+    active: *mut i32,
+) -> roletalk_status {
     enter(|| {
         let role = table::get::<RoleObject>(role.id)?;
         // SAFETY: the contract of pointers in the header's introduction.

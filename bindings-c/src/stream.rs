@@ -19,10 +19,7 @@ use tokio::io::AsyncWrite;
 use crate::{
     closure::{Closure, roletalk_drop},
     queue::Queue,
-    status::{
-        Failure, ROLETALK_STATUS_IO, ROLETALK_STATUS_STREAM_CLOSED, ROLETALK_STATUS_TIMEOUT,
-        ROLETALK_STATUS_WOULD_BLOCK, enter,
-    },
+    status::{Failure, Status, enter, roletalk_status},
     table,
     task::Task,
     types::*,
@@ -75,7 +72,7 @@ impl Wake for Readiness {
 }
 
 fn closed() -> Failure {
-    Failure::new(ROLETALK_STATUS_STREAM_CLOSED, "The stream was closed here")
+    Failure::new(Status::StreamClosed, "The stream was closed here")
 }
 
 /// An end of a stream behind a handle.
@@ -139,7 +136,7 @@ type ReadyCall = unsafe extern "C" fn(*mut c_void);
 /// Calls back once when `ready` is done, unless the peer ends before.
 ///
 /// # Errors
-/// `ROLETALK_STATUS_INVALID_ARGUMENT` when there is no function.
+/// `Status::InvalidArgument` when there is no function.
 pub(crate) fn call_when(
     ready: impl Future<Output = ()> + Send + 'static,
     closure: Closure<ReadyCall>,
@@ -229,7 +226,7 @@ impl WriteEnd {
 fn stream_error(error: io::Error) -> Failure {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(error) => error.clone().into(),
-        None => Failure::new(ROLETALK_STATUS_IO, error.to_string()),
+        None => Failure::new(Status::Io, error.to_string()),
     }
 }
 
@@ -248,7 +245,7 @@ pub unsafe extern "C" fn roletalk_readable_read(
     capacity: usize,
     timeout_ms: i64,
     len: *mut usize,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         let end = table::get::<ReadEnd>(stream.id)?;
         check_out(len, "len")?;
@@ -285,7 +282,7 @@ pub unsafe extern "C" fn roletalk_readable_read(
 pub extern "C" fn roletalk_readable_on_ready(
     stream: roletalk_readable,
     handler: roletalk_ready_handler,
-) -> i32 {
+) -> roletalk_status {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
         let end = table::get::<ReadEnd>(stream.id)?;
@@ -300,7 +297,7 @@ pub extern "C" fn roletalk_readable_on_ready(
 pub unsafe extern "C" fn roletalk_readable_unit(
     stream: roletalk_readable,
     unit: *mut roletalk_unit,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         check_out(unit, "unit")?;
         let handle = unit::insert(table::get::<ReadEnd>(stream.id)?.lock().unit.clone());
@@ -316,7 +313,7 @@ pub unsafe extern "C" fn roletalk_readable_unit(
 pub unsafe extern "C" fn roletalk_readable_abort(
     stream: roletalk_readable,
     reason: roletalk_string,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let reason = unsafe { reason.get("reason") }?;
@@ -334,7 +331,7 @@ pub unsafe extern "C" fn roletalk_readable_abort(
 ///
 /// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_readable_close(stream: roletalk_readable) -> i32 {
+pub extern "C" fn roletalk_readable_close(stream: roletalk_readable) -> roletalk_status {
     enter(|| {
         let end = table::remove::<ReadEnd>(stream.id)?;
         drop(end.close(|reading| reading.stream.take()));
@@ -357,7 +354,7 @@ pub unsafe extern "C" fn roletalk_writable_write(
     len: usize,
     timeout_ms: i64,
     written: *mut usize,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         let end = table::get::<WriteEnd>(stream.id)?;
         // SAFETY: the contract of pointers in the header's introduction, here and below.
@@ -397,7 +394,7 @@ pub unsafe extern "C" fn roletalk_writable_write(
 }
 
 fn is_over(failure: &Failure) -> bool {
-    matches!(failure.code(), ROLETALK_STATUS_TIMEOUT | ROLETALK_STATUS_WOULD_BLOCK)
+    matches!(failure.status(), Status::Timeout | Status::WouldBlock)
 }
 
 /// Calls `handler` once, as soon as the stream may go on: at once, unless the last write or finish did not
@@ -409,7 +406,7 @@ fn is_over(failure: &Failure) -> bool {
 pub extern "C" fn roletalk_writable_on_ready(
     stream: roletalk_writable,
     handler: roletalk_ready_handler,
-) -> i32 {
+) -> roletalk_status {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
         let end = table::get::<WriteEnd>(stream.id)?;
@@ -430,7 +427,7 @@ pub extern "C" fn roletalk_writable_on_ready(
 pub unsafe extern "C" fn roletalk_writable_unit(
     stream: roletalk_writable,
     unit: *mut roletalk_unit,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         check_out(unit, "unit")?;
         let handle = unit::insert(table::get::<WriteEnd>(stream.id)?.lock().unit.clone());
@@ -448,7 +445,10 @@ pub unsafe extern "C" fn roletalk_writable_unit(
 /// Errors: ROLETALK_STATUS_STREAM_CLOSED when the reader has broken off, ROLETALK_STATUS_CONNECTION_LOST,
 /// ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK. Any thread; in callbacks as every call that waits.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_writable_finish(stream: roletalk_writable, timeout_ms: i64) -> i32 {
+pub extern "C" fn roletalk_writable_finish(
+    stream: roletalk_writable,
+    timeout_ms: i64,
+) -> roletalk_status {
     enter(|| {
         let end = table::get::<WriteEnd>(stream.id)?;
         let limit = Limit::from_millis(timeout_ms);
@@ -471,7 +471,7 @@ pub extern "C" fn roletalk_writable_finish(stream: roletalk_writable, timeout_ms
 pub unsafe extern "C" fn roletalk_writable_abort(
     stream: roletalk_writable,
     reason: roletalk_string,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
         let reason = unsafe { reason.get("reason") }?;
@@ -489,7 +489,7 @@ pub unsafe extern "C" fn roletalk_writable_abort(
 ///
 /// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_writable_close(stream: roletalk_writable) -> i32 {
+pub extern "C" fn roletalk_writable_close(stream: roletalk_writable) -> roletalk_status {
     enter(|| {
         let end = table::remove::<WriteEnd>(stream.id)?;
         drop(end.close(|writing| writing.stream.take()));

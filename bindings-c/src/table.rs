@@ -16,7 +16,7 @@ use std::{
 
 use crate::{
     process,
-    status::{Failure, ROLETALK_STATUS_INVALID_HANDLE},
+    status::{Failure, Status},
 };
 
 type Object = Arc<dyn Any + Send + Sync>;
@@ -120,7 +120,7 @@ struct Place {
 
 fn parse(number: u64) -> Result<Place, Failure> {
     if number == 0 {
-        return Err(Failure::new(ROLETALK_STATUS_INVALID_HANDLE, "The handle is zero"));
+        return Err(Failure::new(Status::InvalidHandle, "The handle is zero"));
     }
     if (number >> 56) as u8 != process::epoch() {
         return Err(process::forked());
@@ -136,7 +136,7 @@ fn parse(number: u64) -> Result<Place, Failure> {
 
 pub(crate) fn invalid() -> Failure {
     Failure::new(
-        ROLETALK_STATUS_INVALID_HANDLE,
+        Status::InvalidHandle,
         "The handle was closed or freed, is of another kind, or was never given out",
     )
 }
@@ -160,8 +160,8 @@ pub(crate) fn insert<T: Any + Send + Sync>(object: Arc<T>) -> u64 {
 /// The object of a handle.
 ///
 /// # Errors
-/// [`ROLETALK_STATUS_INVALID_HANDLE`] when there is none, or it is of another type;
-/// `ROLETALK_STATUS_FORKED` when it is of the process that this one was forked from.
+/// [`Status::InvalidHandle`] when there is none, or it is of another type;
+/// `Status::Forked` when it is of the process that this one was forked from.
 pub(crate) fn get<T: Any + Send + Sync>(handle: u64) -> Result<Arc<T>, Failure> {
     let Place { generation, shard, place } = parse(handle)?;
     let shard = table()[shard].read().unwrap_or_else(PoisonError::into_inner);
@@ -198,11 +198,11 @@ mod tests {
     fn a_handle_is_good_until_it_is_removed() {
         let handle = insert(Arc::new(7_u32));
         assert_eq!(*get::<u32>(handle).unwrap(), 7);
-        assert_eq!(get::<u64>(handle).unwrap_err().code(), ROLETALK_STATUS_INVALID_HANDLE);
-        assert_eq!(remove::<u64>(handle).unwrap_err().code(), ROLETALK_STATUS_INVALID_HANDLE);
+        assert_eq!(get::<u64>(handle).unwrap_err().status(), Status::InvalidHandle);
+        assert_eq!(remove::<u64>(handle).unwrap_err().status(), Status::InvalidHandle);
         assert_eq!(*remove::<u32>(handle).unwrap(), 7);
-        assert_eq!(remove::<u32>(handle).unwrap_err().code(), ROLETALK_STATUS_INVALID_HANDLE);
-        assert_eq!(get::<u32>(handle).unwrap_err().code(), ROLETALK_STATUS_INVALID_HANDLE);
+        assert_eq!(remove::<u32>(handle).unwrap_err().status(), Status::InvalidHandle);
+        assert_eq!(get::<u32>(handle).unwrap_err().status(), Status::InvalidHandle);
         // The place is used again, the number is not.
         let next = insert(Arc::new(8_u32));
         assert_ne!(next, handle);
@@ -214,8 +214,8 @@ mod tests {
     fn numbers_that_nobody_gave_out_are_errors() {
         for number in [0, 1, u64::MAX >> 8, Specials::default().next(), number(3, 15, 1_000_000)] {
             assert_eq!(
-                get::<u32>(number).unwrap_err().code(),
-                ROLETALK_STATUS_INVALID_HANDLE,
+                get::<u32>(number).unwrap_err().status(),
+                Status::InvalidHandle,
                 "{number:x}"
             );
         }

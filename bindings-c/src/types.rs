@@ -2,7 +2,7 @@
 
 use std::{ffi::c_char, os::raw::c_void};
 
-use crate::status::Failure;
+use crate::status::{Failure, Status};
 
 /// Text: UTF-8 with its length in bytes, without a zero at the end. `data` may be NULL when `len` is 0.
 /// Make one of a literal with ROLETALK_STR("text"), print one with printf("%.*s", ROLETALK_ARG(string)).
@@ -41,7 +41,7 @@ impl roletalk_string {
 /// The bytes that the other side lends for the time of a call.
 ///
 /// # Errors
-/// [`ROLETALK_STATUS_INVALID_ARGUMENT`](crate::status::ROLETALK_STATUS_INVALID_ARGUMENT) for NULL
+/// [`Status::InvalidArgument`] for NULL
 /// with a length, and for lengths that no memory has.
 ///
 /// # Safety
@@ -89,7 +89,7 @@ pub(crate) unsafe fn elements<'a, T: Copy>(
 /// Writes a result to where the other side wants it.
 ///
 /// # Errors
-/// [`ROLETALK_STATUS_INVALID_ARGUMENT`](crate::status::ROLETALK_STATUS_INVALID_ARGUMENT) for NULL:
+/// [`Status::InvalidArgument`] for NULL:
 /// check with [`check_out`] before anything is done.
 ///
 /// # Safety
@@ -152,7 +152,7 @@ pub(crate) unsafe fn copy_text(
     }
     if text.len() > capacity {
         let text = format!("The buffer has {capacity} bytes, the text {}", text.len());
-        return Err(Failure::new(crate::status::ROLETALK_STATUS_TOO_LARGE, text));
+        return Err(Failure::new(Status::TooLarge, text));
     }
     if !text.is_empty() {
         // SAFETY: the buffer has room for `capacity` bytes, and the text is not longer.

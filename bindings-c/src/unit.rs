@@ -7,7 +7,7 @@ use engine::Unit;
 use crate::{
     options::{self, sized},
     queue,
-    status::{Failure, enter},
+    status::{Failure, Status, enter, roletalk_status},
     table,
     types::*,
     wait::{Limit, block_on},
@@ -172,7 +172,7 @@ fn micros(time: Option<Duration>) -> i64 {
 pub unsafe extern "C" fn roletalk_unit_clone(
     unit: roletalk_unit,
     clone: *mut roletalk_unit,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         check_out(clone, "clone")?;
         let handle = insert(get(unit)?);
@@ -186,7 +186,7 @@ pub unsafe extern "C" fn roletalk_unit_clone(
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a handle that a callback borrows. Any thread, also inside
 /// callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_unit_free(unit: roletalk_unit) -> i32 {
+pub extern "C" fn roletalk_unit_free(unit: roletalk_unit) -> roletalk_status {
     enter(|| {
         if table::get::<UnitHandle>(unit.id)?.lent {
             return Err(Failure::invalid("The unit is borrowed: it ends with the callback"));
@@ -206,7 +206,7 @@ pub unsafe extern "C" fn roletalk_unit_id(
     buffer: *mut c_char,
     capacity: usize,
     len: *mut usize,
-) -> i32 {
+) -> roletalk_status {
     // SAFETY: the contract of pointers in the header's introduction.
     enter(|| unsafe { copy_text(&get(unit)?.id(), buffer, capacity, len) })
 }
@@ -220,7 +220,7 @@ pub unsafe extern "C" fn roletalk_unit_name(
     buffer: *mut c_char,
     capacity: usize,
     len: *mut usize,
-) -> i32 {
+) -> roletalk_status {
     // SAFETY: the contract of pointers in the header's introduction.
     enter(|| unsafe { copy_text(&get(unit)?.name(), buffer, capacity, len) })
 }
@@ -233,7 +233,7 @@ pub extern "C" fn roletalk_unit_describe(
     unit: roletalk_unit,
     visitor: roletalk_unit_info_visitor,
     user_data: *mut c_void,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         let unit = get(unit)?;
         let visitor = visitor.ok_or_else(|| Failure::null("visitor"))?;
@@ -272,7 +272,10 @@ pub extern "C" fn roletalk_unit_describe(
 ///
 /// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_unit_is_open(unit: roletalk_unit, open: *mut i32) -> i32 {
+pub unsafe extern "C" fn roletalk_unit_is_open(
+    unit: roletalk_unit,
+    open: *mut i32,
+) -> roletalk_status {
     // SAFETY: the contract of pointers in the header's introduction.
     enter(|| unsafe { put(open, i32::from(get(unit)?.is_open()), "open") })
 }
@@ -284,7 +287,7 @@ pub unsafe extern "C" fn roletalk_unit_is_open(unit: roletalk_unit, open: *mut i
 ///
 /// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]
-pub extern "C" fn roletalk_unit_disconnect(unit: roletalk_unit) -> i32 {
+pub extern "C" fn roletalk_unit_disconnect(unit: roletalk_unit) -> roletalk_status {
     enter(|| {
         let unit = get(unit)?;
         let limit = if queue::in_callback() { Limit::Now } else { Limit::Never };
@@ -301,7 +304,7 @@ pub extern "C" fn roletalk_unit_disconnect(unit: roletalk_unit) -> i32 {
 pub unsafe extern "C" fn roletalk_unit_get_stats(
     unit: roletalk_unit,
     stats: *mut roletalk_unit_stats,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         let unit = get(unit)?;
         let known = unit.stats();
@@ -335,12 +338,10 @@ pub unsafe extern "C" fn roletalk_unit_get_connection_stats(
     unit: roletalk_unit,
     at: usize,
     stats: *mut roletalk_connection_stats,
-) -> i32 {
+) -> roletalk_status {
     enter(|| {
         let known = get(unit)?.stats();
-        let none = || {
-            Failure::new(crate::status::ROLETALK_STATUS_END, "The unit has not so many connections")
-        };
+        let none = || Failure::new(Status::End, "The unit has not so many connections");
         let known = known.connections.get(at).ok_or_else(none)?;
         let value = roletalk_connection_stats {
             struct_size: size_of::<roletalk_connection_stats>(),

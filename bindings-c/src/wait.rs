@@ -13,10 +13,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     queue,
-    status::{
-        Failure, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK,
-        ROLETALK_STATUS_WOULD_DEADLOCK,
-    },
+    status::{Failure, Status},
 };
 
 /// How long a call may wait.
@@ -62,20 +59,20 @@ fn waker() -> Waker {
 /// done that could not be undone.
 ///
 /// # Errors
-/// [`ROLETALK_STATUS_WOULD_DEADLOCK`].
+/// [`Status::WouldDeadlock`].
 pub(crate) fn check_may_wait(limit: Limit) -> Result<(), Failure> {
     if limit == Limit::Now || !queue::is_inline() {
         return Ok(());
     }
     let text = "A callback on the library's own thread must not wait: use the call that calls back";
-    Err(Failure::new(ROLETALK_STATUS_WOULD_DEADLOCK, text))
+    Err(Failure::new(Status::WouldDeadlock, text))
 }
 
 /// Waits for a future on this thread.
 ///
 /// # Errors
-/// [`ROLETALK_STATUS_TIMEOUT`]; [`ROLETALK_STATUS_WOULD_BLOCK`] when it was not to wait;
-/// [`ROLETALK_STATUS_WOULD_DEADLOCK`] on the thread that does the peer's input and output.
+/// [`Status::Timeout`]; [`Status::WouldBlock`] when it was not to wait;
+/// [`Status::WouldDeadlock`] on the thread that does the peer's input and output.
 pub(crate) fn block_on<F: Future>(
     runtime: Option<&Handle>,
     limit: Limit,
@@ -93,7 +90,7 @@ pub(crate) fn block_on<F: Future>(
         return Ok(output);
     }
     if limit == Limit::Now {
-        return Err(Failure::new(ROLETALK_STATUS_WOULD_BLOCK, "It cannot be done without waiting"));
+        return Err(Failure::new(Status::WouldBlock, "It cannot be done without waiting"));
     }
     check_may_wait(limit)?;
     // Those that were answered in this callback must not wait for it.
@@ -106,7 +103,7 @@ pub(crate) fn block_on<F: Future>(
         match until.map(|until| until.saturating_duration_since(Instant::now())) {
             None => std::thread::park(),
             Some(Duration::ZERO) => {
-                return Err(Failure::new(ROLETALK_STATUS_TIMEOUT, "The time is over"));
+                return Err(Failure::new(Status::Timeout, "The time is over"));
             }
             Some(rest) => std::thread::park_timeout(rest),
         }

@@ -11,6 +11,7 @@
 #define FIELD(type, field) printf("  " #field " %zu\n", offsetof(type, field))
 
 int main(void) {
+    TYPE(roletalk_status);
     TYPE(roletalk_number);
     FIELD(roletalk_number, len);
     FIELD(roletalk_number, text);

@@ -81,7 +81,7 @@ static void wrong_handles(uint64_t id) {
     size_t len;
     int32_t flag;
     int fd;
-    const int32_t bad = ROLETALK_STATUS_INVALID_HANDLE;
+    const roletalk_status bad = ROLETALK_STATUS_INVALID_HANDLE;
     roletalk_peer_stats peer_stats;
     roletalk_unit_stats unit_stats;
     roletalk_connection_stats connection_stats;
@@ -215,7 +215,7 @@ static void echo(void *user_data, const roletalk_incoming *in) {
 
 /* Good handles, other arguments that cannot be. */
 static void wrong_values(void) {
-    const int32_t bad = ROLETALK_STATUS_INVALID_ARGUMENT;
+    const roletalk_status bad = ROLETALK_STATUS_INVALID_ARGUMENT;
     const roletalk_string null = roletalk_string_of(NULL, 1),
                           huge = roletalk_string_of("x", SIZE_MAX),
                           binary = ROLETALK_STR("\xff\xfe"), s = ROLETALK_STR("s");
@@ -381,12 +381,60 @@ static void wrong_values(void) {
     wrong_handles(before);
 }
 
+#define NAME_OF(name)                                                                              \
+    case ROLETALK_STATUS_##name:                                                                   \
+        return #name
+
+/* Without a default: the compiler tells of a status that is not here. */
+static const char *name_of(roletalk_status status) {
+    switch (status) {
+        NAME_OF(OK);
+        NAME_OF(INVALID_ARGUMENT);
+        NAME_OF(CLOSED);
+        NAME_OF(NO_UNIT);
+        NAME_OF(TIMEOUT);
+        NAME_OF(REJECTED);
+        NAME_OF(CONNECTION_LOST);
+        NAME_OF(OVERLOADED);
+        NAME_OF(TOO_LARGE);
+        NAME_OF(AUTH_REFUSED);
+        NAME_OF(CONNECT_FAILED);
+        NAME_OF(PROTOCOL);
+        NAME_OF(STREAM_CLOSED);
+        NAME_OF(DATA);
+        NAME_OF(IO);
+        NAME_OF(TLS);
+        NAME_OF(HANDLER_PANICKED);
+        NAME_OF(HANDLER_FAILED);
+        NAME_OF(HEARTBEAT_TIMEOUT);
+        NAME_OF(END);
+        NAME_OF(WOULD_BLOCK);
+        NAME_OF(INVALID_HANDLE);
+        NAME_OF(WOULD_DEADLOCK);
+        NAME_OF(FORKED);
+        NAME_OF(CANCELED);
+        NAME_OF(INTERNAL);
+    }
+    return NULL;
+}
+#undef NAME_OF
+
+static void names_of_statuses(void) {
+    int named = 0;
+    for (int number = 0; number < 128; number++) {
+        const char *name = name_of((roletalk_status)number);
+        CHECK(is(roletalk_status_name(number), name ? name : "UNKNOWN"));
+        named += name != NULL;
+    }
+    CHECK(named == 26);
+    CHECK(is(roletalk_status_name(INT_MIN), "UNKNOWN"));
+}
+
 int main(void) {
     counter_init(&drops);
     CHECK(roletalk_abi_version() == ROLETALK_ABI_VERSION);
-    CHECK(roletalk_version().len > 0 &&
-          is(roletalk_status_name(ROLETALK_STATUS_NO_UNIT), "NO_UNIT"));
-    CHECK(is(roletalk_status_name(INT_MIN), "UNKNOWN"));
+    CHECK(roletalk_version().len > 0);
+    names_of_statuses();
     wrong_handles(0);
     wrong_handles(1);
     wrong_handles(~0ULL >> 8);

@@ -59,8 +59,8 @@ static void send_some(void *user_data) {
     static const char bytes[SIZE] = {0};
     roletalk_send_options options = at_once();
     for (; s->sent < MESSAGES; s->sent++) {
-        int32_t status = roletalk_destination_send(s->to, ROLETALK_STR("m"),
-                                                   roletalk_data_binary(bytes, SIZE), &options);
+        roletalk_status status = roletalk_destination_send(
+            s->to, ROLETALK_STR("m"), roletalk_data_binary(bytes, SIZE), &options);
         if (status == ROLETALK_STATUS_OVERLOADED) {
             send_as_room_comes(s, send_some);
             return;
@@ -180,7 +180,7 @@ static void flood(void *user_data) {
     sender *s = (sender *)user_data;
     static const char bytes[SIZE] = {0};
     roletalk_send_options options = at_once();
-    int32_t status;
+    roletalk_status status;
     do {
         status = roletalk_destination_send(s->to, ROLETALK_STR("m"),
                                            roletalk_data_binary(bytes, SIZE), &options);
@@ -236,7 +236,7 @@ static void asking_without_room(void) {
     pair p = deaf_pair(&small, &b);
     roletalk_send_options options = at_once();
     static const char bytes[SIZE] = {0};
-    int32_t status;
+    roletalk_status status;
     do {
         status = roletalk_destination_send(p.to, ROLETALK_STR("m"),
                                            roletalk_data_binary(bytes, SIZE), &options);

@@ -30,7 +30,7 @@
 /* A call that is to give this status. */
 #define EXPECT(expected, call)                                                                     \
     do {                                                                                           \
-        int32_t status_ = (call);                                                                  \
+        roletalk_status status_ = (call);                                                          \
         if (status_ != (expected)) {                                                               \
             roletalk_string is_ = roletalk_status_name(status_),                                   \
                             should_ = roletalk_status_name(expected);                              \

@@ -112,9 +112,9 @@ static void on_writable(void *user_data, const roletalk_reply *reply, roletalk_w
 /* The four functions that ask and call back, which fail in the same ways. */
 enum { REQUEST, SURVEY, READABLE, WRITABLE, ASKS };
 
-static int32_t ask(int how, roletalk_destination to, roletalk_string event, roletalk_data data,
-                   const roletalk_send_options *options, int with_call,
-                   roletalk_operation *operation) {
+static roletalk_status ask(int how, roletalk_destination to, roletalk_string event,
+                           roletalk_data data, const roletalk_send_options *options, int with_call,
+                           roletalk_operation *operation) {
     roletalk_reply_handler reply =
         handler_roletalk_reply_handler(with_call ? on_reply : NULL, NULL, dropped);
     roletalk_readable_handler readable =

@@ -7,7 +7,7 @@
 /* What was told of one kind: how often, and the last time. */
 typedef struct {
     long times;
-    int32_t status;
+    roletalk_status status;
     int had_unit;
     uint64_t count, queued;
     char role[64], event[64], address[128], text[256];

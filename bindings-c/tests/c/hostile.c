@@ -467,14 +467,15 @@ static void killed_unit(const char *program) {
     OK(roletalk_peer_destination(peer, ROLETALK_STR("sink"), &sink));
     OK(roletalk_destination_ready(sink, LIMIT_S * 1000));
     static char bytes[64 << 10];
-    int32_t status;
+    roletalk_status status;
+    int ended;
     for (int i = 0; (status = roletalk_destination_send(sink, ROLETALK_STR("x"),
                                                         roletalk_data_binary(bytes, sizeof bytes),
                                                         NULL)) == ROLETALK_STATUS_OK;
          i++)
         if (i == 100) CHECK(kill(child, SIGKILL) == 0);
     CHECK(status == ROLETALK_STATUS_CONNECTION_LOST || status == ROLETALK_STATUS_NO_UNIT);
-    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+    CHECK(waitpid(child, &ended, 0) == child && WIFSIGNALED(ended));
     OK(roletalk_peer_close(peer));
     close(to[1]), close(from[0]);
 }

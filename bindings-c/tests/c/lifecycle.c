@@ -103,7 +103,7 @@ static void can_read(void *user_data) {
     reader *r = (reader *)user_data;
     char buffer[5000];
     size_t len;
-    int32_t status;
+    roletalk_status status;
     while ((status = roletalk_readable_read(r->stream, buffer, sizeof buffer, 0, &len)) ==
                ROLETALK_STATUS_OK &&
            len > 0)
@@ -135,7 +135,7 @@ static void can_write(void *user_data) {
     writer *w = (writer *)user_data;
     static char bytes[STREAM];
     for (size_t i = 0; i < STREAM; i++) bytes[i] = (char)(i % 251);
-    int32_t status = ROLETALK_STATUS_OK;
+    roletalk_status status = ROLETALK_STATUS_OK;
     while (w->total < STREAM) {
         size_t written = 0;
         status =
@@ -229,7 +229,7 @@ static void streams(int32_t callbacks) {
     counter_destroy(&served);
     char byte;
     size_t len;
-    int32_t status;
+    roletalk_status status;
     while ((status = roletalk_readable_read(readable, &byte, 1, -1, &len)) == ROLETALK_STATUS_OK &&
            len > 0) {
     }
@@ -493,7 +493,7 @@ static void count_end(void *user_data, const roletalk_reply *reply) {
 }
 
 static void *close_it(void *peer) {
-    int32_t status = roletalk_peer_close(*(roletalk_peer *)peer);
+    roletalk_status status = roletalk_peer_close(*(roletalk_peer *)peer);
     CHECK(status == ROLETALK_STATUS_OK || status == ROLETALK_STATUS_INVALID_HANDLE);
     if (status == ROLETALK_STATUS_OK) count(&closings);
     return NULL;

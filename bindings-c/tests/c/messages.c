@@ -79,7 +79,7 @@ static void ask(pair *p) {
 
 typedef struct {
     counter calls, drops;
-    int32_t status;
+    roletalk_status status;
 } replies;
 
 static void on_reply(void *user_data, const roletalk_reply *reply) {

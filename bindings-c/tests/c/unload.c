@@ -18,10 +18,10 @@ static void *find(void *library, const char *name) {
 
 int main(int argc, char **argv) {
     CHECK(argc == 2);
-    int32_t (*roletalk_peer_new_)(const roletalk_peer_options *, roletalk_peer *);
-    int32_t (*roletalk_peer_close_)(roletalk_peer);
-    int32_t (*roletalk_peer_listen_)(roletalk_peer, roletalk_string,
-                                     const roletalk_listen_options *, roletalk_listener *);
+    roletalk_status (*roletalk_peer_new_)(const roletalk_peer_options *, roletalk_peer *);
+    roletalk_status (*roletalk_peer_close_)(roletalk_peer);
+    roletalk_status (*roletalk_peer_listen_)(roletalk_peer, roletalk_string,
+                                             const roletalk_listen_options *, roletalk_listener *);
     roletalk_peer closed, open;
     for (int i = 0; i < 3; i++) {
         void *library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);

@@ -15,7 +15,7 @@
         }                                                                                          \
     } while (0)
 
-template <class Call> int32_t status_of(Call call) {
+template <class Call> roletalk_status status_of(Call call) {
     try {
         call();
         return ROLETALK_STATUS_OK;
@@ -111,7 +111,7 @@ int main() {
             kept.set_value(context.defer());
             return nullptr;
         });
-        std::promise<int32_t> canceled;
+        std::promise<roletalk_status> canceled;
         auto operation = to.request_async(
             "keep", {}, [&](roletalk::Reply got) { canceled.set_value(got.status); });
         roletalk::Deferred unanswered = kept.get_future().get();
@@ -174,7 +174,7 @@ int main() {
         std::promise<void> roomy;
         to.on_room([&] { roomy.set_value(); }, options);
         roomy.get_future().wait();
-        std::promise<int32_t> refused, failed;
+        std::promise<roletalk_status> refused, failed;
         to.readable_async("none", {}, [&](roletalk::Reply got, roletalk::Readable stream) {
             CHECK(stream.get().id == 0);
             refused.set_value(got.status);

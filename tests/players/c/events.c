@@ -49,7 +49,7 @@ static void on_event(void *none, const roletalk_event *event) {
     line_end();
 }
 
-int32_t observe_events(roletalk_peer peer) {
+roletalk_status observe_events(roletalk_peer peer) {
     return roletalk_peer_on_event(peer, (roletalk_event_handler){on_event, NULL, NULL}, NULL);
 }
 

@@ -5,7 +5,7 @@
 #include "roletalk.h"
 
 /* Observes from now on. */
-int32_t observe_events(roletalk_peer peer);
+roletalk_status observe_events(roletalk_peer peer);
 /* What is open, and what waits, with all units together. */
 void answer_totals(uint64_t id, roletalk_peer peer);
 

@@ -84,7 +84,7 @@ static void account_answer(flow *flow, uint64_t number, roletalk_data answer) {
     }
 }
 
-static void account_failure(flow *flow, uint64_t number, int32_t status) {
+static void account_failure(flow *flow, uint64_t number, roletalk_status status) {
     pthread_mutex_lock(&flow->mutex);
     add_number(&flow->failed, number);
     count_name(&flow->errors, roletalk_status_name(status));
@@ -119,7 +119,7 @@ static void drop_question(void *given) {
     if (asked) ask(flow);
 }
 
-static int32_t ask_number(flow *flow, uint64_t number) {
+static roletalk_status ask_number(flow *flow, uint64_t number) {
     question *made = allocate(sizeof *made);
     made->flow = flow;
     made->number = number;
@@ -136,8 +136,8 @@ static int32_t ask_number(flow *flow, uint64_t number) {
     roletalk_data data =
         roletalk_data_text(roletalk_string_of(payload, len < given->size ? given->size : len));
     roletalk_reply_handler handler = {on_answer, made, drop_question};
-    int32_t status = roletalk_destination_request_async(given->destination, given->event, data,
-                                                        &options, handler, NULL);
+    roletalk_status status = roletalk_destination_request_async(given->destination, given->event,
+                                                                data, &options, handler, NULL);
     free(payload);
     return status;
 }
@@ -188,7 +188,7 @@ static void ask(flow *flow) {
         pthread_mutex_unlock(&flow->mutex);
         if (last) end_flow(flow);
         if (!more) return;
-        int32_t status = ask_number(flow, number);
+        roletalk_status status = ask_number(flow, number);
         if (status == ROLETALK_STATUS_OK) return;
         account_failure(flow, number, status);
     }

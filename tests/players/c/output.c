@@ -86,13 +86,13 @@ void answer_error(uint64_t id, roletalk_string error) {
     line_end();
 }
 
-void print_kind(int32_t status) {
+void print_kind(roletalk_status status) {
     if (status == ROLETALK_STATUS_OK) return;
     fputs(",\"kind\":", stdout);
     json_print_string(stdout, roletalk_status_name(status));
 }
 
-void answer_failure(uint64_t id, int32_t status, roletalk_string error) {
+void answer_failure(uint64_t id, roletalk_status status, roletalk_string error) {
     begin_answer(id, "error");
     json_print_string(stdout, error);
     print_kind(status);

@@ -15,9 +15,9 @@ void answer_null(uint64_t id);
 void answer_count(uint64_t id, uint64_t count);
 void answer_error(uint64_t id, roletalk_string error);
 /* With the name of the status. */
-void answer_failure(uint64_t id, int32_t status, roletalk_string error);
+void answer_failure(uint64_t id, roletalk_status status, roletalk_string error);
 /* The name of a status other than ROLETALK_STATUS_OK, as a further field. */
-void print_kind(int32_t status);
+void print_kind(roletalk_status status);
 /* With the error of the last call that failed. */
 void answer_last_error(uint64_t id);
 

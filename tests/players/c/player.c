@@ -37,7 +37,7 @@ static roletalk_string text(command *command, const char *name) {
     return json_string(parameter(command, name), &command->memory);
 }
 
-static void answer_status(uint64_t id, int32_t status) {
+static void answer_status(uint64_t id, roletalk_status status) {
     if (status == ROLETALK_STATUS_OK) {
         answer_null(id);
     } else {

@@ -87,11 +87,12 @@ static void pause_reading(stream *stream) {
 }
 
 /* Reads to the end, or breaks off or pauses after the first piece when the plan says so. */
-static int32_t read_all(stream *stream, sha256 *hash) {
+static roletalk_status read_all(stream *stream, sha256 *hash) {
     unsigned char buffer[BUFFER];
     for (;;) {
         size_t len = 0;
-        int32_t status = roletalk_readable_read(stream->readable, buffer, sizeof buffer, -1, &len);
+        roletalk_status status =
+            roletalk_readable_read(stream->readable, buffer, sizeof buffer, -1, &len);
         if (status != ROLETALK_STATUS_OK || len == 0) return status;
         bool first = stream->bytes == 0;
         stream->bytes += len;
@@ -102,9 +103,9 @@ static int32_t read_all(stream *stream, sha256 *hash) {
 }
 
 /* Writes what the plan says, or breaks off after it. */
-static int32_t write_all(stream *stream, sha256 *hash) {
+static roletalk_status write_all(stream *stream, sha256 *hash) {
     unsigned char *piece = allocate(stream->piece);
-    int32_t status = ROLETALK_STATUS_OK;
+    roletalk_status status = ROLETALK_STATUS_OK;
     uint64_t at = 0;
     while (status == ROLETALK_STATUS_OK && at < stream->size) {
         size_t len = stream->size - at < stream->piece ? stream->size - at : stream->piece;
@@ -126,7 +127,7 @@ static int32_t write_all(stream *stream, sha256 *hash) {
 static bool follow(stream *stream, roletalk_string *error) {
     sha256 hash;
     sha256_begin(&hash);
-    int32_t status = stream->writes ? write_all(stream, &hash) : read_all(stream, &hash);
+    roletalk_status status = stream->writes ? write_all(stream, &hash) : read_all(stream, &hash);
     *error = roletalk_last_error();
     if (status == ROLETALK_STATUS_OK &&
         (stream->writes ? stream->writer_breaks : stream->reader_breaks)) {
@@ -170,16 +171,16 @@ static void *observe_stream(void *of) {
     return NULL;
 }
 
-static int32_t open_stream(stream *stream) {
+static roletalk_status open_stream(stream *stream) {
     roletalk_data plan = roletalk_data_text(stream->text);
     roletalk_send_options options = {.struct_size = sizeof options, .unit = stream->unit};
     roletalk_readable readable = {0};
     roletalk_writable writable = {0};
-    int32_t status = stream->writes
-                         ? roletalk_destination_writable(stream->destination, stream->event, plan,
-                                                         &options, &writable, NULL)
-                         : roletalk_destination_readable(stream->destination, stream->event, plan,
-                                                         &options, &readable, NULL);
+    roletalk_status status = stream->writes
+                                 ? roletalk_destination_writable(stream->destination, stream->event,
+                                                                 plan, &options, &writable, NULL)
+                                 : roletalk_destination_readable(stream->destination, stream->event,
+                                                                 plan, &options, &readable, NULL);
     // A call that fails would take the place of the error.
     if (stream->unit.id != 0) roletalk_unit_free(stream->unit);
     pthread_mutex_lock(&mutex);
@@ -194,7 +195,7 @@ static int32_t open_stream(stream *stream) {
 static void *answer_stream(void *of) {
     stream *stream = of;
     roletalk_string error;
-    int32_t status = open_stream(stream);
+    roletalk_status status = open_stream(stream);
     if (status != ROLETALK_STATUS_OK) {
         answer_failure(stream->id, status, roletalk_last_error());
         return NULL;
