@@ -54,1241 +54,697 @@
 #include <stdint.h>
 
 
-/**
- * A unit connected.
- */
+/// A unit connected.
 #define ROLETALK_EVENT_UNIT_OPENED 1
 
-/**
- * A unit's last connection closed.
- */
+/// A unit's last connection closed.
 #define ROLETALK_EVENT_UNIT_CLOSED 2
 
-/**
- * The first unit that serves a destination's role is there.
- */
+/// The first unit that serves a destination's role is there.
 #define ROLETALK_EVENT_DESTINATION_OPENED 3
 
-/**
- * No unit serves a destination's role any more.
- */
+/// No unit serves a destination's role any more.
 #define ROLETALK_EVENT_DESTINATION_CLOSED 4
 
-/**
- * A unit serves a destination's role from now on.
- */
+/// A unit serves a destination's role from now on.
 #define ROLETALK_EVENT_DESTINATION_GAINED 5
 
-/**
- * A unit serves a destination's role no longer.
- */
+/// A unit serves a destination's role no longer.
 #define ROLETALK_EVENT_DESTINATION_LOST 6
 
-/**
- * A handshake was refused, by this side or the other: `text` says why.
- */
+/// A handshake was refused, by this side or the other: `text` says why.
 #define ROLETALK_EVENT_AUTH_REFUSED 7
 
-/**
- * An address that was lost, or never reached, is connected now, after `count` failures.
- */
+/// An address that was lost, or never reached, is connected now, after `count` failures.
 #define ROLETALK_EVENT_RECONNECT_SUCCEEDED 8
 
-/**
- * An address was dialed again in vain. It is tried further.
- */
+/// An address was dialed again in vain. It is tried further.
 #define ROLETALK_EVENT_RECONNECT_FAILED 9
 
-/**
- * A connection closed: `status` and `text` say why. `unit` is none before the handshake was done.
- */
+/// A connection closed: `status` and `text` say why. `unit` is none before the handshake was done.
 #define ROLETALK_EVENT_CONNECTION_CLOSED 10
 
-/**
- * Something came that the protocol does not allow; that one connection is closed.
- */
+/// Something came that the protocol does not allow; that one connection is closed.
 #define ROLETALK_EVENT_BAD_INPUT 11
 
-/**
- * A unit takes no data although `queued` bytes wait for it, or sends more than the handlers can do:
- * `count` messages and requests were dropped or rejected so far.
- */
+/// A unit takes no data although `queued` bytes wait for it, or sends more than the handlers can do:
+/// `count` messages and requests were dropped or rejected so far.
 #define ROLETALK_EVENT_SLOW_CONSUMER 12
 
-/**
- * The handler of a message failed, or that of a stream after it had accepted it: `role` and `event` say
- * which, `text` is what it rejected with.
- */
+/// The handler of a message failed, or that of a stream after it had accepted it: `role` and `event` say
+/// which, `text` is what it rejected with.
 #define ROLETALK_EVENT_HANDLER_FAILED 13
 
-/**
- * This subscriber was too slow and has missed `count` events.
- */
+/// This subscriber was too slow and has missed `count` events.
 #define ROLETALK_EVENT_MISSED 14
 
-/**
- * No diagnostics.
- */
+/// No diagnostics.
 #define ROLETALK_LOG_OFF 0
 
-/**
- * What is broken.
- */
+/// What is broken.
 #define ROLETALK_LOG_ERROR 1
 
-/**
- * What should be looked at: refused authentication, failed handlers, slow consumers.
- */
+/// What should be looked at: refused authentication, failed handlers, slow consumers.
 #define ROLETALK_LOG_WARN 2
 
-/**
- * What happens rarely.
- */
+/// What happens rarely.
 #define ROLETALK_LOG_INFO 3
 
-/**
- * Connections, and messages that have no handler.
- */
+/// Connections, and messages that have no handler.
 #define ROLETALK_LOG_DEBUG 4
 
-/**
- * Everything.
- */
+/// Everything.
 #define ROLETALK_LOG_TRACE 5
 
-/**
- * Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
- */
+/// Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
 #define ROLETALK_CALLBACKS_THREAD 0
 
-/**
- * Callbacks run right on the thread that does the peer's input and output: the fastest way, for
- * callbacks that never wait. Blocking calls return ROLETALK_STATUS_WOULD_DEADLOCK there.
- */
+/// Callbacks run right on the thread that does the peer's input and output: the fastest way, for
+/// callbacks that never wait. Blocking calls return ROLETALK_STATUS_WOULD_DEADLOCK there.
 #define ROLETALK_CALLBACKS_INLINE 1
 
-/**
- * Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
- */
+/// Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
 #define ROLETALK_CALLBACKS_POLL 2
 
-/**
- * The version of the ABI that this header describes; the number in the soname.
- */
+/// The version of the ABI that this header describes; the number in the soname.
 #define ROLETALK_ABI_VERSION 0
 
-/**
- * Bytes.
- */
+/// Bytes.
 #define ROLETALK_DATA_BINARY 0
 
-/**
- * Nothing.
- */
+/// Nothing.
 #define ROLETALK_DATA_NULL 1
 
-/**
- * One byte, 0 or 1.
- */
+/// One byte, 0 or 1.
 #define ROLETALK_DATA_BOOLEAN 2
 
-/**
- * UTF-8.
- */
+/// UTF-8.
 #define ROLETALK_DATA_TEXT 3
 
-/**
- * A number as text, as JavaScript prints it.
- */
+/// A number as text, as JavaScript prints it.
 #define ROLETALK_DATA_NUMBER 4
 
-/**
- * JSON.
- */
+/// JSON.
 #define ROLETALK_DATA_JSON 5
 
-/**
- * What a handler is for, from its own side.
- */
+/// What a handler is for, from its own side.
 #define ROLETALK_KIND_MESSAGE 1
 
-/**
- * A request: the handler answers.
- */
+/// A request: the handler answers.
 #define ROLETALK_KIND_REQUEST 2
 
-/**
- * A stream that this peer reads: another one asked for a writable.
- */
+/// A stream that this peer reads: another one asked for a writable.
 #define ROLETALK_KIND_READABLE 3
 
-/**
- * A stream that this peer writes: another one asked for a readable.
- */
+/// A stream that this peer writes: another one asked for a readable.
 #define ROLETALK_KIND_WRITABLE 4
 
-/**
- * What a call returns. Numbers never change their meaning; later versions may have further ones, so take
- * what is not known for a failure.
- */
+/// What a call returns. Numbers never change their meaning; later versions may have further ones, so take
+/// what is not known for a failure.
 typedef enum {
-    /**
-     * It worked.
-     */
+    /// It worked.
     ROLETALK_STATUS_OK = 0,
-    /**
-     * An argument is not usable: NULL where something is needed, a name that is too long or not UTF-8,
-     * an address that does not parse, a `struct_size` that no version knows.
-     */
+    /// An argument is not usable: NULL where something is needed, a name that is too long or not UTF-8,
+    /// an address that does not parse, a `struct_size` that no version knows.
     ROLETALK_STATUS_INVALID_ARGUMENT = 1,
-    /**
-     * The peer was closed, or is draining and takes no new work.
-     */
+    /// The peer was closed, or is draining and takes no new work.
     ROLETALK_STATUS_CLOSED = 2,
-    /**
-     * No connected unit serves the role.
-     */
+    /// No connected unit serves the role.
     ROLETALK_STATUS_NO_UNIT = 3,
-    /**
-     * It did not come in time.
-     */
+    /// It did not come in time.
     ROLETALK_STATUS_TIMEOUT = 4,
-    /**
-     * The remote peer rejected the request or refused the stream.
-     */
+    /// The remote peer rejected the request or refused the stream.
     ROLETALK_STATUS_REJECTED = 5,
-    /**
-     * The unit's last connection, or the stream's connection, was lost.
-     */
+    /// The unit's last connection, or the stream's connection, was lost.
     ROLETALK_STATUS_CONNECTION_LOST = 6,
-    /**
-     * A bound was reached: queued bytes, waiting requests, open streams, units.
-     */
+    /// A bound was reached: queued bytes, waiting requests, open streams, units.
     ROLETALK_STATUS_OVERLOADED = 7,
-    /**
-     * The message is larger than the limit, or the buffer is smaller than the text.
-     */
+    /// The message is larger than the limit, or the buffer is smaller than the text.
     ROLETALK_STATUS_TOO_LARGE = 8,
-    /**
-     * One side did not accept the other's preshared key, or broke the handshake.
-     */
+    /// One side did not accept the other's preshared key, or broke the handshake.
     ROLETALK_STATUS_AUTH_REFUSED = 9,
-    /**
-     * The address could not be dialed: name, TCP, TLS or upgrade.
-     */
+    /// The address could not be dialed: name, TCP, TLS or upgrade.
     ROLETALK_STATUS_CONNECT_FAILED = 10,
-    /**
-     * The remote peer sent something that the protocol does not allow.
-     */
+    /// The remote peer sent something that the protocol does not allow.
     ROLETALK_STATUS_PROTOCOL = 11,
-    /**
-     * The stream was ended, or broken off by the other end.
-     */
+    /// The stream was ended, or broken off by the other end.
     ROLETALK_STATUS_STREAM_CLOSED = 12,
-    /**
-     * A payload is not of the type that it says, or not of the one that was asked for.
-     */
+    /// A payload is not of the type that it says, or not of the one that was asked for.
     ROLETALK_STATUS_DATA = 13,
-    /**
-     * An operation of the operating system failed.
-     */
+    /// An operation of the operating system failed.
     ROLETALK_STATUS_IO = 14,
-    /**
-     * Certificates, keys or TLS settings are not usable.
-     */
+    /// Certificates, keys or TLS settings are not usable.
     ROLETALK_STATUS_TLS = 15,
-    /**
-     * A handler panicked. Handlers of C programs do not; only events of peers in Rust tell of it.
-     */
+    /// A handler panicked. Handlers of C programs do not; only events of peers in Rust tell of it.
     ROLETALK_STATUS_HANDLER_PANICKED = 16,
-    /**
-     * A handler rejected a message, or a stream after it had accepted it.
-     */
+    /// A handler rejected a message, or a stream after it had accepted it.
     ROLETALK_STATUS_HANDLER_FAILED = 17,
-    /**
-     * The remote peer did not answer a ping in time.
-     */
+    /// The remote peer did not answer a ping in time.
     ROLETALK_STATUS_HEARTBEAT_TIMEOUT = 18,
-    /**
-     * Nothing more comes: the end of a stream or of a survey.
-     */
+    /// Nothing more comes: the end of a stream or of a survey.
     ROLETALK_STATUS_END = 100,
-    /**
-     * Nothing can be done without waiting, and the caller did not want to wait.
-     */
+    /// Nothing can be done without waiting, and the caller did not want to wait.
     ROLETALK_STATUS_WOULD_BLOCK = 101,
-    /**
-     * The handle is zero, of another kind, was closed or freed, or is valid only inside the callback that
-     * it was given to.
-     */
+    /// The handle is zero, of another kind, was closed or freed, or is valid only inside the callback that
+    /// it was given to.
     ROLETALK_STATUS_INVALID_HANDLE = 102,
-    /**
-     * The call would wait for something that cannot happen while its caller waits.
-     */
+    /// The call would wait for something that cannot happen while its caller waits.
     ROLETALK_STATUS_WOULD_DEADLOCK = 103,
-    /**
-     * The process is the child of a fork, and the handle is of the parent.
-     */
+    /// The process is the child of a fork, and the handle is of the parent.
     ROLETALK_STATUS_FORKED = 104,
-    /**
-     * The operation was canceled.
-     */
+    /// The operation was canceled.
     ROLETALK_STATUS_CANCELED = 105,
-    /**
-     * A bug of the library. It caught itself; what the call was about may be lost.
-     */
+    /// A bug of the library. It caught itself; what the call was about may be lost.
     ROLETALK_STATUS_INTERNAL = 106,
 } roletalk_status;
 
-/**
- * The text of a number. Use it as a payload with roletalk_data_number.
- */
+/// The text of a number. Use it as a payload with roletalk_data_number.
 typedef struct {
-    /**
-     * How many bytes of `text`.
-     */
+    /// How many bytes of `text`.
     size_t len;
-    /**
-     * No zero at the end.
-     */
+    /// No zero at the end.
     char text[32];
 } roletalk_number;
 
-/**
- * A payload: its type, and its bytes as they are on the wire. Make one with roletalk_data_null,
- * roletalk_data_boolean, roletalk_data_text, roletalk_data_binary, roletalk_data_json and
- * roletalk_data_number; read one with its bytes and roletalk_data_as_bool, roletalk_data_as_double,
- * roletalk_data_as_int64, roletalk_data_as_uint64.
- */
+/// A payload: its type, and its bytes as they are on the wire. Make one with roletalk_data_null,
+/// roletalk_data_boolean, roletalk_data_text, roletalk_data_binary, roletalk_data_json and
+/// roletalk_data_number; read one with its bytes and roletalk_data_as_bool, roletalk_data_as_double,
+/// roletalk_data_as_int64, roletalk_data_as_uint64.
 typedef struct {
-    /**
-     * ROLETALK_DATA_BINARY and so on. Other numbers may come from peers of later versions: read those as
-     * null.
-     */
+    /// ROLETALK_DATA_BINARY and so on. Other numbers may come from peers of later versions: read those as
+    /// null.
     int32_t kind;
-    /**
-     * How many bytes.
-     */
+    /// How many bytes.
     size_t len;
-    /**
-     * The first byte; may be NULL when `len` is 0. Text and JSON have no zero at the end.
-     */
+    /// The first byte; may be NULL when `len` is 0. Text and JSON have no zero at the end.
     const void *bytes;
 } roletalk_data;
 
-/**
- * A role as offered by units. Belongs to its peer and is valid until that is closed.
- */
+/// A role as offered by units. Belongs to its peer and is valid until that is closed.
 typedef struct {
-    /**
-     * Zero is none.
-     */
+    /// Zero is none.
     uint64_t id;
 } roletalk_destination;
 
-/**
- * A connected remote peer. Callbacks borrow it: keep it with roletalk_unit_clone, and free that with
- * roletalk_unit_free.
- */
+/// A connected remote peer. Callbacks borrow it: keep it with roletalk_unit_clone, and free that with
+/// roletalk_unit_free.
 typedef struct {
-    /**
-     * Zero is none.
-     */
+    /// Zero is none.
     uint64_t id;
 } roletalk_unit;
 
-/**
- * Called for each unit, on the caller's thread. The unit is borrowed.
- */
+/// Called for each unit, on the caller's thread. The unit is borrowed.
 typedef void (*roletalk_unit_visitor)(void *user_data, roletalk_unit unit);
 
-/**
- * Text: UTF-8 with its length in bytes, without a zero at the end. `data` may be NULL when `len` is 0.
- * Make one of a literal with ROLETALK_STR("text"), print one with printf("%.*s", ROLETALK_ARG(string)).
- */
+/// Text: UTF-8 with its length in bytes, without a zero at the end. `data` may be NULL when `len` is 0.
+/// Make one of a literal with ROLETALK_STR("text"), print one with printf("%.*s", ROLETALK_ARG(string)).
 typedef struct {
-    /**
-     * The first byte.
-     */
+    /// The first byte.
     const char *data;
-    /**
-     * How many bytes.
-     */
+    /// How many bytes.
     size_t len;
 } roletalk_string;
 
-/**
- * How to send or to ask. All zero but the size: to the next unit in turn, in order, with the default
- * time limit.
- */
+/// How to send or to ask. All zero but the size: to the next unit in turn, in order, with the default
+/// time limit.
 typedef struct {
-    /**
-     * sizeof(roletalk_send_options).
-     */
+    /// sizeof(roletalk_send_options).
     size_t struct_size;
-    /**
-     * The unit to send to; zero for the next in turn. Not for broadcasts and surveys.
-     */
+    /// The unit to send to; zero for the next in turn. Not for broadcasts and surveys.
     roletalk_unit unit;
-    /**
-     * Not 0: take the least loaded connection, though it may then overtake others. Not for streams.
-     */
+    /// Not 0: take the least loaded connection, though it may then overtake others. Not for streams.
     int32_t unordered;
-    /**
-     * Requests, surveys, streams: milliseconds for the answer; 0 stands for the default, five minutes.
-     * roletalk_destination_send, roletalk_destination_broadcast: milliseconds to wait for room in the
-     * queue; 0: without a limit; negative: not at all.
-     */
+    /// Requests, surveys, streams: milliseconds for the answer; 0 stands for the default, five minutes.
+    /// roletalk_destination_send, roletalk_destination_broadcast: milliseconds to wait for room in the
+    /// queue; 0: without a limit; negative: not at all.
     int64_t timeout_ms;
 } roletalk_send_options;
 
-/**
- * Ends the life of `user_data`. NULL where nothing has to be done.
- */
+/// Ends the life of `user_data`. NULL where nothing has to be done.
 typedef void (*roletalk_drop)(void *user_data);
 
-/**
- * Called once when a stream can go on, where the peer's callbacks run.
- */
+/// Called once when a stream can go on, where the peer's callbacks run.
 typedef struct {
-    /**
-     * The function; not NULL.
-     */
+    /// The function; not NULL.
     void (*call)(void *user_data);
-    /**
-     * Given to both functions.
-     */
+    /// Given to both functions.
     void *user_data;
-    /**
-     * Ends the life of `user_data`; NULL if nothing has to be done.
-     */
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
     roletalk_drop drop;
 } roletalk_ready_handler;
 
-/**
- * The answer to a blocking call. Freed by roletalk_answer_free.
- */
+/// The answer to a blocking call. Freed by roletalk_answer_free.
 typedef struct {
-    /**
-     * Zero is none.
-     */
+    /// Zero is none.
     uint64_t id;
 } roletalk_answer;
 
-/**
- * The end of an operation. Valid during the call.
- */
+/// The end of an operation. Valid during the call.
 typedef struct {
-    /**
-     * The size of this struct in the library.
-     */
+    /// The size of this struct in the library.
     size_t struct_size;
-    /**
-     * ROLETALK_STATUS_OK, or why there is no answer.
-     */
+    /// ROLETALK_STATUS_OK, or why there is no answer.
     roletalk_status status;
-    /**
-     * The answer's payload; null if there is none.
-     */
+    /// The answer's payload; null if there is none.
     roletalk_data data;
-    /**
-     * The text that belongs to `status`, such as the reason of a rejection.
-     */
+    /// The text that belongs to `status`, such as the reason of a rejection.
     roletalk_string error;
-    /**
-     * The unit that answered, borrowed; none when it is not known.
-     */
+    /// The unit that answered, borrowed; none when it is not known.
     roletalk_unit unit;
-    /**
-     * For surveys: how many more answers will come.
-     */
+    /// For surveys: how many more answers will come.
     size_t remaining;
 } roletalk_reply;
 
-/**
- * Called with the end of an operation, where the peer's callbacks run.
- */
+/// Called with the end of an operation, where the peer's callbacks run.
 typedef struct {
-    /**
-     * The function; not NULL.
-     */
+    /// The function; not NULL.
     void (*call)(void *user_data, const roletalk_reply *reply);
-    /**
-     * Given to both functions.
-     */
+    /// Given to both functions.
     void *user_data;
-    /**
-     * Ends the life of `user_data`; NULL if nothing has to be done.
-     */
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
     roletalk_drop drop;
 } roletalk_reply_handler;
 
-/**
- * Something under way that will call back. Freed by roletalk_operation_free, which does not end it.
- */
+/// Something under way that will call back. Freed by roletalk_operation_free, which does not end it.
 typedef struct {
-    /**
-     * Zero is none.
-     */
+    /// Zero is none.
     uint64_t id;
 } roletalk_operation;
 
-/**
- * The answers to a survey. Closed by roletalk_survey_close.
- */
+/// The answers to a survey. Closed by roletalk_survey_close.
 typedef struct {
-    /**
-     * Zero is none.
-     */
+    /// Zero is none.
     uint64_t id;
 } roletalk_survey;
 
-/**
- * The reading end of a stream. Closed by roletalk_readable_close.
- */
+/// The reading end of a stream. Closed by roletalk_readable_close.
 typedef struct {
-    /**
-     * Zero is none.
-     */
+    /// Zero is none.
     uint64_t id;
 } roletalk_readable;
 
-/**
- * The writing end of a stream. Closed by roletalk_writable_close.
- */
+/// The writing end of a stream. Closed by roletalk_writable_close.
 typedef struct {
-    /**
-     * Zero is none.
-     */
+    /// Zero is none.
     uint64_t id;
 } roletalk_writable;
 
-/**
- * Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
- * the other side has said. The stream is the callee's, who closes it with roletalk_readable_close.
- */
+/// Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
+/// the other side has said. The stream is the callee's, who closes it with roletalk_readable_close.
 typedef struct {
-    /**
-     * The function; not NULL.
-     */
+    /// The function; not NULL.
     void (*call)(void *user_data, const roletalk_reply *reply, roletalk_readable stream);
-    /**
-     * Given to both functions.
-     */
+    /// Given to both functions.
     void *user_data;
-    /**
-     * Ends the life of `user_data`; NULL if nothing has to be done.
-     */
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
     roletalk_drop drop;
 } roletalk_readable_handler;
 
-/**
- * Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
- * the other side has said. The stream is the callee's, who closes it with roletalk_writable_close.
- */
+/// Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
+/// the other side has said. The stream is the callee's, who closes it with roletalk_writable_close.
 typedef struct {
-    /**
-     * The function; not NULL.
-     */
+    /// The function; not NULL.
     void (*call)(void *user_data, const roletalk_reply *reply, roletalk_writable stream);
-    /**
-     * Given to both functions.
-     */
+    /// Given to both functions.
     void *user_data;
-    /**
-     * Ends the life of `user_data`; NULL if nothing has to be done.
-     */
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
     roletalk_drop drop;
 } roletalk_writable_handler;
 
-/**
- * The local node. Made by roletalk_peer_new, closed by roletalk_peer_close.
- */
+/// The local node. Made by roletalk_peer_new, closed by roletalk_peer_close.
 typedef struct {
-    /**
-     * Zero is none.
-     */
+    /// Zero is none.
     uint64_t id;
 } roletalk_peer;
 
-/**
- * Something that happened to a peer. Valid during the call. Fields that do not belong to the kind are
- * zero. New kinds may be added.
- */
+/// Something that happened to a peer. Valid during the call. Fields that do not belong to the kind are
+/// zero. New kinds may be added.
 typedef struct {
-    /**
-     * The size of this struct in the library.
-     */
+    /// The size of this struct in the library.
     size_t struct_size;
-    /**
-     * ROLETALK_EVENT_UNIT_OPENED and so on.
-     */
+    /// ROLETALK_EVENT_UNIT_OPENED and so on.
     int32_t kind;
-    /**
-     * The status code that belongs to `text`.
-     */
+    /// The status code that belongs to `text`.
     roletalk_status status;
-    /**
-     * The unit, borrowed.
-     */
+    /// The unit, borrowed.
     roletalk_unit unit;
-    /**
-     * The role of the destination, or of the handler.
-     */
+    /// The role of the destination, or of the handler.
     roletalk_string role;
-    /**
-     * The address that was dialed.
-     */
+    /// The address that was dialed.
     roletalk_string address;
-    /**
-     * What there is to say.
-     */
+    /// What there is to say.
     roletalk_string text;
-    /**
-     * How many.
-     */
+    /// How many.
     uint64_t count;
-    /**
-     * Bytes that wait to be written.
-     */
+    /// Bytes that wait to be written.
     uint64_t queued;
-    /**
-     * The event that the handler is for; may be empty.
-     */
+    /// The event that the handler is for; may be empty.
     roletalk_string event;
 } roletalk_event;
 
-/**
- * Called for each event, in their order, where the peer's callbacks run.
- */
+/// Called for each event, in their order, where the peer's callbacks run.
 typedef struct {
-    /**
-     * The function; not NULL.
-     */
+    /// The function; not NULL.
     void (*call)(void *user_data, const roletalk_event *event);
-    /**
-     * Given to both functions.
-     */
+    /// Given to both functions.
     void *user_data;
-    /**
-     * Ends the life of `user_data`; NULL if nothing has to be done.
-     */
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
     roletalk_drop drop;
 } roletalk_event_handler;
 
-/**
- * What a handler is to answer. Valid inside the handler; roletalk_context_defer makes one that is valid
- * until it is answered.
- */
+/// What a handler is to answer. Valid inside the handler; roletalk_context_defer makes one that is valid
+/// until it is answered.
 typedef struct {
-    /**
-     * Zero is none.
-     */
+    /// Zero is none.
     uint64_t id;
 } roletalk_context;
 
-/**
- * What came for a handler. Valid until the handler returns, also when it answers before.
- */
+/// What came for a handler. Valid until the handler returns, also when it answers before.
 typedef struct {
-    /**
-     * The size of this struct in the library.
-     */
+    /// The size of this struct in the library.
     size_t struct_size;
-    /**
-     * ROLETALK_KIND_MESSAGE, ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE or ROLETALK_KIND_WRITABLE.
-     */
+    /// ROLETALK_KIND_MESSAGE, ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE or ROLETALK_KIND_WRITABLE.
     int32_t kind;
-    /**
-     * The role that it is addressed to.
-     */
+    /// The role that it is addressed to.
     roletalk_string role;
-    /**
-     * The name of the action; may be empty.
-     */
+    /// The name of the action; may be empty.
     roletalk_string event;
-    /**
-     * The payload.
-     */
+    /// The payload.
     roletalk_data data;
-    /**
-     * The unit that sent it, borrowed.
-     */
+    /// The unit that sent it, borrowed.
     roletalk_unit unit;
-    /**
-     * What to answer.
-     */
+    /// What to answer.
     roletalk_context context;
 } roletalk_incoming;
 
-/**
- * How something that middleware has passed on was answered. Valid during the call.
- */
+/// How something that middleware has passed on was answered. Valid during the call.
 typedef struct {
-    /**
-     * The size of this struct in the library.
-     */
+    /// The size of this struct in the library.
     size_t struct_size;
-    /**
-     * ROLETALK_STATUS_OK, or ROLETALK_STATUS_HANDLER_FAILED when it was rejected.
-     */
+    /// ROLETALK_STATUS_OK, or ROLETALK_STATUS_HANDLER_FAILED when it was rejected.
     roletalk_status status;
-    /**
-     * The answer, when it was not rejected.
-     */
+    /// The answer, when it was not rejected.
     roletalk_data data;
-    /**
-     * Why it was rejected.
-     */
+    /// Why it was rejected.
     roletalk_string error;
-    /**
-     * roletalk_context_respond and roletalk_context_reject replace the outcome.
-     */
+    /// roletalk_context_respond and roletalk_context_reject replace the outcome.
     roletalk_context context;
 } roletalk_outcome;
 
-/**
- * Called with the outcome of what went on to further middleware and the handler.
- */
+/// Called with the outcome of what went on to further middleware and the handler.
 typedef struct {
-    /**
-     * The function; not NULL.
-     */
+    /// The function; not NULL.
     void (*call)(void *user_data, const roletalk_outcome *outcome);
-    /**
-     * Given to both functions.
-     */
+    /// Given to both functions.
     void *user_data;
-    /**
-     * Ends the life of `user_data`; NULL if nothing has to be done.
-     */
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
     roletalk_drop drop;
 } roletalk_outcome_handler;
 
-/**
- * A line of diagnostics. Valid during the call.
- */
+/// A line of diagnostics. Valid during the call.
 typedef struct {
-    /**
-     * The size of this struct in the library.
-     */
+    /// The size of this struct in the library.
     size_t struct_size;
-    /**
-     * ROLETALK_LOG_ERROR and so on.
-     */
+    /// ROLETALK_LOG_ERROR and so on.
     int32_t level;
-    /**
-     * The part of the library that it comes from.
-     */
+    /// The part of the library that it comes from.
     roletalk_string target;
-    /**
-     * The message, with its fields as ` name=value`.
-     */
+    /// The message, with its fields as ` name=value`.
     roletalk_string text;
-    /**
-     * How many records were dropped before this one, since the function was too slow.
-     */
+    /// How many records were dropped before this one, since the function was too slow.
     uint64_t dropped;
 } roletalk_log_record;
 
-/**
- * Called for each line, one at a time, on a thread that does nothing else.
- */
+/// Called for each line, one at a time, on a thread that does nothing else.
 typedef struct {
-    /**
-     * The function; NULL to log no more.
-     */
+    /// The function; NULL to log no more.
     void (*call)(void *user_data, const roletalk_log_record *record);
-    /**
-     * Given to both functions.
-     */
+    /// Given to both functions.
     void *user_data;
-    /**
-     * Ends the life of `user_data`; NULL if nothing has to be done.
-     */
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
     roletalk_drop drop;
 } roletalk_log_handler;
 
-/**
- * Key and value: a tag, a header, a preshared key with its id.
- */
+/// Key and value: a tag, a header, a preshared key with its id.
 typedef struct {
-    /**
-     * The key.
-     */
+    /// The key.
     roletalk_string key;
-    /**
-     * The value.
-     */
+    /// The value.
     roletalk_string value;
 } roletalk_pair;
 
-/**
- * Bounds on what a peer holds and how long it waits. 0 stands for the default.
- */
+/// Bounds on what a peer holds and how long it waits. 0 stands for the default.
 typedef struct {
-    /**
-     * sizeof(roletalk_limits).
-     */
+    /// sizeof(roletalk_limits).
     size_t struct_size;
-    /**
-     * Bytes of one message, sent or received. Default 100 MiB. Sending more is
-     * ROLETALK_STATUS_TOO_LARGE; receiving more closes the connection.
-     */
+    /// Bytes of one message, sent or received. Default 100 MiB. Sending more is
+    /// ROLETALK_STATUS_TOO_LARGE; receiving more closes the connection.
     uint64_t message_size;
-    /**
-     * Bytes of one message before the connection is authenticated. Default 1 MiB.
-     */
+    /// Bytes of one message before the connection is authenticated. Default 1 MiB.
     uint64_t handshake_message_size;
-    /**
-     * Bytes of the HTTP head of an upgrade. Default 16 KiB.
-     */
+    /// Bytes of the HTTP head of an upgrade. Default 16 KiB.
     uint64_t upgrade_size;
-    /**
-     * Milliseconds for the upgrade and the handshake together. Default 4 000.
-     */
+    /// Milliseconds for the upgrade and the handshake together. Default 4 000.
     uint64_t handshake_timeout_ms;
-    /**
-     * Accepted connections that have not finished their handshake. Default 1 024; further ones are
-     * dropped.
-     */
+    /// Accepted connections that have not finished their handshake. Default 1 024; further ones are
+    /// dropped.
     uint64_t handshakes;
-    /**
-     * Connected units. Default 65 536; the handshake of a further one is refused.
-     */
+    /// Connected units. Default 65 536; the handshake of a further one is refused.
     uint64_t units;
-    /**
-     * Connections of one unit. Default 16; the handshake of a further one is refused.
-     */
+    /// Connections of one unit. Default 16; the handshake of a further one is refused.
     uint64_t connections_per_unit;
-    /**
-     * Requests to one unit that wait for an answer. Default 65 536; further ones are
-     * ROLETALK_STATUS_OVERLOADED.
-     */
+    /// Requests to one unit that wait for an answer. Default 65 536; further ones are
+    /// ROLETALK_STATUS_OVERLOADED.
     uint64_t waiting_requests;
-    /**
-     * Requests and messages of one unit whose handlers are running or wait for their turn, also for the
-     * dispatch thread and for roletalk_peer_poll, deferred contexts included. Default 65 536; further
-     * ones wait. If no handler ends for a second, requests are rejected and messages dropped, counted
-     * and reported.
-     */
+    /// Requests and messages of one unit whose handlers are running or wait for their turn, also for the
+    /// dispatch thread and for roletalk_peer_poll, deferred contexts included. Default 65 536; further
+    /// ones wait. If no handler ends for a second, requests are rejected and messages dropped, counted
+    /// and reported.
     uint64_t running_handlers;
-    /**
-     * Bytes that wait to be written to one connection. Default 1 MiB; at the bound, sending waits.
-     */
+    /// Bytes that wait to be written to one connection. Default 1 MiB; at the bound, sending waits.
     uint64_t queue_per_connection;
-    /**
-     * Bytes that wait to be written to all connections. Default 256 MiB; as above. As many again may be
-     * kept for what was asked without waiting and has to wait for room; beyond that such calls are
-     * ROLETALK_STATUS_OVERLOADED.
-     */
+    /// Bytes that wait to be written to all connections. Default 256 MiB; as above. As many again may be
+    /// kept for what was asked without waiting and has to wait for room; beyond that such calls are
+    /// ROLETALK_STATUS_OVERLOADED.
     uint64_t queue_per_peer;
-    /**
-     * Open streams with one unit. Default 4 096; further ones are ROLETALK_STATUS_OVERLOADED.
-     */
+    /// Open streams with one unit. Default 4 096; further ones are ROLETALK_STATUS_OVERLOADED.
     uint64_t streams;
-    /**
-     * Bytes of one stream that are held unread. Default 1 MiB.
-     */
+    /// Bytes of one stream that are held unread. Default 1 MiB.
     uint64_t stream_window;
-    /**
-     * Bytes of one stream that are held unread when the sender does not keep to its quota, as the
-     * originals may. Default 16 MiB; over it the stream is broken off.
-     */
+    /// Bytes of one stream that are held unread when the sender does not keep to its quota, as the
+    /// originals may. Default 16 MiB; over it the stream is broken off.
     uint64_t stream_overrun;
-    /**
-     * Milliseconds for an answer, when the request does not say. Default 300 000.
-     */
+    /// Milliseconds for an answer, when the request does not say. Default 300 000.
     uint64_t request_timeout_ms;
-    /**
-     * Addresses learned by acquaintance that are being dialed at the same time. Default 16.
-     */
+    /// Addresses learned by acquaintance that are being dialed at the same time. Default 16.
     uint64_t acquaintance_dials;
-    /**
-     * Addresses learned by acquaintance that are remembered. Default 1 024.
-     */
+    /// Addresses learned by acquaintance that are remembered. Default 1 024.
     uint64_t acquaintance_addresses;
-    /**
-     * Milliseconds that an address learned by acquaintance is tried in vain. Default 120 000.
-     */
+    /// Milliseconds that an address learned by acquaintance is tried in vain. Default 120 000.
     uint64_t acquaintance_patience_ms;
-    /**
-     * Bytes that the running handlers of one unit were called with, deferred contexts and what waits for
-     * the dispatch thread or roletalk_peer_poll included. Default 256 MiB; the bound as for
-     * running_handlers. What comes with the same read may go over.
-     */
+    /// Bytes that the running handlers of one unit were called with, deferred contexts and what waits for
+    /// the dispatch thread or roletalk_peer_poll included. Default 256 MiB; the bound as for
+    /// running_handlers. What comes with the same read may go over.
     uint64_t running_bytes;
-    /**
-     * Bytes that all streams of a unit hold unread beyond their windows. Default 256 MiB; a stream that
-     * would need more is broken off.
-     */
+    /// Bytes that all streams of a unit hold unread beyond their windows. Default 256 MiB; a stream that
+    /// would need more is broken off.
     uint64_t overrun_per_unit;
 } roletalk_limits;
 
-/**
- * How to connect. All zero but the size: dial again whenever the connection is lost, verify
- * certificates against the system's roots.
- */
+/// How to connect. All zero but the size: dial again whenever the connection is lost, verify
+/// certificates against the system's roots.
 typedef struct {
-    /**
-     * sizeof(roletalk_connect_options).
-     */
+    /// sizeof(roletalk_connect_options).
     size_t struct_size;
-    /**
-     * Not 0: connect once; a failure or a loss is final.
-     */
+    /// Not 0: connect once; a failure or a loss is final.
     int32_t once;
-    /**
-     * Not 0: accept any certificate. Whoever can reach the wire can then read and change everything:
-     * only for tests.
-     */
+    /// Not 0: accept any certificate. Whoever can reach the wire can then read and change everything:
+    /// only for tests.
     int32_t danger_accept_any_certificate;
-    /**
-     * Milliseconds for name lookup, TCP and TLS together. 0 stands for 10 000.
-     */
+    /// Milliseconds for name lookup, TCP and TLS together. 0 stands for 10 000.
     uint64_t timeout_ms;
-    /**
-     * Headers for the upgrade, such as Authorization.
-     */
+    /// Headers for the upgrade, such as Authorization.
     const roletalk_pair *headers;
-    /**
-     * How many headers.
-     */
+    /// How many headers.
     size_t header_count;
-    /**
-     * PEM: authorities to trust instead of the system's.
-     */
+    /// PEM: authorities to trust instead of the system's.
     roletalk_string tls_ca;
-    /**
-     * PEM: the certificate chain to show, leaf first, with `tls_key`.
-     */
+    /// PEM: the certificate chain to show, leaf first, with `tls_key`.
     roletalk_string tls_certificates;
-    /**
-     * PEM: the private key of `tls_certificates`.
-     */
+    /// PEM: the private key of `tls_certificates`.
     roletalk_string tls_key;
-    /**
-     * The name to expect in the certificate instead of the address's host.
-     */
+    /// The name to expect in the certificate instead of the address's host.
     roletalk_string tls_server_name;
 } roletalk_connect_options;
 
-/**
- * How to make a peer. All zero but the size: no name, no keys, friendly, callbacks on a thread of the
- * library's.
- */
+/// How to make a peer. All zero but the size: no name, no keys, friendly, callbacks on a thread of the
+/// library's.
 typedef struct {
-    /**
-     * sizeof(roletalk_peer_options).
-     */
+    /// sizeof(roletalk_peer_options).
     size_t struct_size;
-    /**
-     * The name shown to others.
-     */
+    /// The name shown to others.
     roletalk_string name;
-    /**
-     * Static tags shown to others.
-     */
+    /// Static tags shown to others.
     const roletalk_pair *tags;
-    /**
-     * How many tags.
-     */
+    /// How many tags.
     size_t tag_count;
-    /**
-     * Preshared keys, id and key: only peers that share one get in. Offered in this order.
-     */
+    /// Preshared keys, id and key: only peers that share one get in. Offered in this order.
     const roletalk_pair *keys;
-    /**
-     * How many keys.
-     */
+    /// How many keys.
     size_t key_count;
-    /**
-     * Not 0: takes no part in acquaintance.
-     */
+    /// Not 0: takes no part in acquaintance.
     int32_t unfriendly;
-    /**
-     * Where callbacks run: ROLETALK_CALLBACKS_THREAD, ROLETALK_CALLBACKS_INLINE or ROLETALK_CALLBACKS_POLL.
-     */
+    /// Where callbacks run: ROLETALK_CALLBACKS_THREAD, ROLETALK_CALLBACKS_INLINE or ROLETALK_CALLBACKS_POLL.
     int32_t callbacks;
-    /**
-     * Bounds; NULL for the defaults.
-     */
+    /// Bounds; NULL for the defaults.
     const roletalk_limits *limits;
-    /**
-     * Milliseconds between two attempts to reach a lost address, at most. 0 stands for 60 000.
-     */
+    /// Milliseconds between two attempts to reach a lost address, at most. 0 stands for 60 000.
     uint64_t reconnect_cap_ms;
-    /**
-     * The share of each wait that is random, from 0 to 1.
-     */
+    /// The share of each wait that is random, from 0 to 1.
     double reconnect_jitter;
-    /**
-     * How to connect to the addresses that other units tell; NULL for the defaults.
-     */
+    /// How to connect to the addresses that other units tell; NULL for the defaults.
     const roletalk_connect_options *acquaintance;
 } roletalk_peer_options;
 
-/**
- * A service that a peer offers. Belongs to its peer and is valid until that is closed.
- */
+/// A service that a peer offers. Belongs to its peer and is valid until that is closed.
 typedef struct {
-    /**
-     * Zero is none.
-     */
+    /// Zero is none.
     uint64_t id;
 } roletalk_role;
 
-/**
- * Called for what comes, where the peer's callbacks run. Messages of one unit come in their order.
- *
- * A request or a stream that the handler neither answers nor defers is rejected when it returns.
- * Middleware that neither answers nor defers passes it on.
- */
+/// Called for what comes, where the peer's callbacks run. Messages of one unit come in their order.
+///
+/// A request or a stream that the handler neither answers nor defers is rejected when it returns.
+/// Middleware that neither answers nor defers passes it on.
 typedef struct {
-    /**
-     * The function; not NULL.
-     */
+    /// The function; not NULL.
     void (*call)(void *user_data, const roletalk_incoming *incoming);
-    /**
-     * Given to both functions.
-     */
+    /// Given to both functions.
     void *user_data;
-    /**
-     * Ends the life of `user_data`; NULL if nothing has to be done.
-     */
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
     roletalk_drop drop;
 } roletalk_incoming_handler;
 
-/**
- * How to listen. All zero but the size: plain TCP, any path.
- */
+/// How to listen. All zero but the size: plain TCP, any path.
 typedef struct {
-    /**
-     * sizeof(roletalk_listen_options).
-     */
+    /// sizeof(roletalk_listen_options).
     size_t struct_size;
-    /**
-     * Serve only upgrades to this path, such as `/rt`; others get 400.
-     */
+    /// Serve only upgrades to this path, such as `/rt`; others get 400.
     roletalk_string path;
-    /**
-     * PEM: serve TLS (`wss`) with this certificate chain, leaf first, and `tls_key`.
-     */
+    /// PEM: serve TLS (`wss`) with this certificate chain, leaf first, and `tls_key`.
     roletalk_string tls_certificates;
-    /**
-     * PEM: the private key of `tls_certificates`.
-     */
+    /// PEM: the private key of `tls_certificates`.
     roletalk_string tls_key;
-    /**
-     * PEM: only clients with a certificate that one of these authorities has signed get in.
-     */
+    /// PEM: only clients with a certificate that one of these authorities has signed get in.
     roletalk_string tls_client_ca;
 } roletalk_listen_options;
 
-/**
- * An address that is listened on. Closed by roletalk_listener_close, and with its peer.
- */
+/// An address that is listened on. Closed by roletalk_listener_close, and with its peer.
 typedef struct {
-    /**
-     * Zero is none.
-     */
+    /// Zero is none.
     uint64_t id;
 } roletalk_listener;
 
-/**
- * Counters of a peer. Set `struct_size` before.
- */
+/// Counters of a peer. Set `struct_size` before.
 typedef struct {
-    /**
-     * sizeof(roletalk_peer_stats).
-     */
+    /// sizeof(roletalk_peer_stats).
     size_t struct_size;
-    /**
-     * Connected units.
-     */
+    /// Connected units.
     uint64_t units;
-    /**
-     * Accepted connections whose handshake is under way.
-     */
+    /// Accepted connections whose handshake is under way.
     uint64_t handshakes;
-    /**
-     * Bytes that wait to be written on all connections.
-     */
+    /// Bytes that wait to be written on all connections.
     uint64_t queued;
-    /**
-     * Addresses that were connected again after a loss, or after failures.
-     */
+    /// Addresses that were connected again after a loss, or after failures.
     uint64_t reconnects;
 } roletalk_peer_stats;
 
-/**
- * What is known of a unit. Valid during the call.
- */
+/// What is known of a unit. Valid during the call.
 typedef struct {
-    /**
-     * The size of this struct in the library.
-     */
+    /// The size of this struct in the library.
     size_t struct_size;
-    /**
-     * The remote peer's id, unique for its lifetime.
-     */
+    /// The remote peer's id, unique for its lifetime.
     roletalk_string id;
-    /**
-     * Its name; may be empty.
-     */
+    /// Its name; may be empty.
     roletalk_string name;
-    /**
-     * Whether it wants to be told of others: 1 or 0.
-     */
+    /// Whether it wants to be told of others: 1 or 0.
     int32_t friendly;
-    /**
-     * Whether a connection is open: 1 or 0.
-     */
+    /// Whether a connection is open: 1 or 0.
     int32_t open;
-    /**
-     * The operating system that it runs on.
-     */
+    /// The operating system that it runs on.
     roletalk_string os;
-    /**
-     * What it runs in.
-     */
+    /// What it runs in.
     roletalk_string runtime;
-    /**
-     * The version of the protocol that it speaks.
-     */
+    /// The version of the protocol that it speaks.
     roletalk_string protocol;
-    /**
-     * Its clock when it connected, in milliseconds since 1970. Go counts in units of 10 ms.
-     */
+    /// Its clock when it connected, in milliseconds since 1970. Go counts in units of 10 ms.
     uint64_t time;
-    /**
-     * How long it had been running when it connected, in milliseconds. Go counts in units of 10 ms.
-     */
+    /// How long it had been running when it connected, in milliseconds. Go counts in units of 10 ms.
     uint64_t uptime;
-    /**
-     * Its tags, as they were when it connected.
-     */
+    /// Its tags, as they were when it connected.
     const roletalk_pair *tags;
-    /**
-     * How many tags.
-     */
+    /// How many tags.
     size_t tag_count;
-    /**
-     * The roles that it serves now.
-     */
+    /// The roles that it serves now.
     const roletalk_string *roles;
-    /**
-     * How many roles.
-     */
+    /// How many roles.
     size_t role_count;
 } roletalk_unit_info;
 
-/**
- * Called with what is known of a unit, on the caller's thread.
- */
+/// Called with what is known of a unit, on the caller's thread.
 typedef void (*roletalk_unit_info_visitor)(void *user_data, const roletalk_unit_info *info);
 
-/**
- * Counters of a unit since it connected. Set `struct_size` before.
- */
+/// Counters of a unit since it connected. Set `struct_size` before.
 typedef struct {
-    /**
-     * sizeof(roletalk_unit_stats).
-     */
+    /// sizeof(roletalk_unit_stats).
     size_t struct_size;
-    /**
-     * One-way messages sent.
-     */
+    /// One-way messages sent.
     uint64_t messages_sent;
-    /**
-     * One-way messages received.
-     */
+    /// One-way messages received.
     uint64_t messages_received;
-    /**
-     * One-way messages dropped because too many handlers were running.
-     */
+    /// One-way messages dropped because too many handlers were running.
     uint64_t messages_dropped;
-    /**
-     * Requests sent, stream openings included.
-     */
+    /// Requests sent, stream openings included.
     uint64_t requests_sent;
-    /**
-     * Requests received, stream openings included.
-     */
+    /// Requests received, stream openings included.
     uint64_t requests_received;
-    /**
-     * Requests rejected because too many handlers were running.
-     */
+    /// Requests rejected because too many handlers were running.
     uint64_t requests_shed;
-    /**
-     * Requests sent that wait for an answer.
-     */
+    /// Requests sent that wait for an answer.
     uint64_t waiting;
-    /**
-     * Handlers that are running, deferred contexts included.
-     */
+    /// Handlers that are running, deferred contexts included.
     uint64_t running;
-    /**
-     * Streams that are open or being opened.
-     */
+    /// Streams that are open or being opened.
     uint64_t streams;
-    /**
-     * Stream bytes sent.
-     */
+    /// Stream bytes sent.
     uint64_t stream_bytes_sent;
-    /**
-     * Stream bytes received.
-     */
+    /// Stream bytes received.
     uint64_t stream_bytes_received;
-    /**
-     * Microseconds from the last answered request to its answer; -1 before the first.
-     */
+    /// Microseconds from the last answered request to its answer; -1 before the first.
     int64_t last_answer_us;
-    /**
-     * Microseconds that the last ping took on the fastest connection; -1 before the first.
-     */
+    /// Microseconds that the last ping took on the fastest connection; -1 before the first.
     int64_t round_trip_us;
-    /**
-     * Open connections.
-     */
+    /// Open connections.
     uint64_t connections;
 } roletalk_unit_stats;
 
-/**
- * Counters of one connection of a unit. Set `struct_size` before.
- */
+/// Counters of one connection of a unit. Set `struct_size` before.
 typedef struct {
-    /**
-     * sizeof(roletalk_connection_stats).
-     */
+    /// sizeof(roletalk_connection_stats).
     size_t struct_size;
-    /**
-     * The connection's number, never used again.
-     */
+    /// The connection's number, never used again.
     uint64_t connection;
-    /**
-     * roletalk frames sent, or waiting to be written.
-     */
+    /// roletalk frames sent, or waiting to be written.
     uint64_t frames_sent;
-    /**
-     * roletalk frames received.
-     */
+    /// roletalk frames received.
     uint64_t frames_received;
-    /**
-     * Bytes of WebSocket frames sent, or waiting to be written.
-     */
+    /// Bytes of WebSocket frames sent, or waiting to be written.
     uint64_t bytes_sent;
-    /**
-     * Bytes of roletalk frames received.
-     */
+    /// Bytes of roletalk frames received.
     uint64_t bytes_received;
-    /**
-     * Bytes that wait to be written.
-     */
+    /// Bytes that wait to be written.
     uint64_t queued;
-    /**
-     * Microseconds that the last ping took; -1 before the first answer.
-     */
+    /// Microseconds that the last ping took; -1 before the first answer.
     int64_t round_trip_us;
 } roletalk_connection_stats;
 
@@ -1296,148 +752,121 @@ typedef struct {
 extern "C" {
 #endif // __cplusplus
 
-/**
- * Prints a number as JavaScript does: NaN and the infinities are kept, negative zero loses its sign.
- *
- * Any thread, also inside callbacks.
- */
+/// Prints a number as JavaScript does: NaN and the infinities are kept, negative zero loses its sign.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_number_from_double(double value,
                                             roletalk_number *number);
 
-/**
- * Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
- *
- * Any thread, also inside callbacks.
- */
+/// Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_number_from_int64(int64_t value, roletalk_number *number);
 
-/**
- * Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
- *
- * Any thread, also inside callbacks.
- */
+/// Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_number_from_uint64(uint64_t value, roletalk_number *number);
 
-/**
- * Reads a boolean: 0 or 1.
- *
- * Errors: ROLETALK_STATUS_DATA when it is none. Any thread, also inside callbacks.
- */
+/// Reads a boolean: 0 or 1.
+///
+/// Errors: ROLETALK_STATUS_DATA when it is none. Any thread, also inside callbacks.
 roletalk_status roletalk_data_as_bool(roletalk_data data, int32_t *value);
 
-/**
- * Reads a number as JavaScript does: text that is no number is NaN.
- *
- * Errors: ROLETALK_STATUS_DATA when the data is of another kind. Any thread, also inside callbacks.
- */
-roletalk_status roletalk_data_as_double(roletalk_data data, double *value);
+/// Reads a number as JavaScript does: text that is no number is NaN.
+///
+/// Errors: ROLETALK_STATUS_DATA when the data is of another kind. Any thread, also inside callbacks.
+roletalk_status roletalk_data_as_double(roletalk_data data,
+                                        double *value);
 
-/**
- * Reads an integer exactly.
- *
- * Errors: ROLETALK_STATUS_DATA when it is no number, has a fraction or does not fit. Any thread, also
- * inside callbacks.
- */
+/// Reads an integer exactly.
+///
+/// Errors: ROLETALK_STATUS_DATA when it is no number, has a fraction or does not fit. Any thread, also
+/// inside callbacks.
 roletalk_status roletalk_data_as_int64(roletalk_data data,
                                        int64_t *value);
 
-/**
- * Reads an integer exactly.
- *
- * Errors: ROLETALK_STATUS_DATA when it is no number, negative, has a fraction or does not fit. Any
- * thread, also inside callbacks.
- */
+/// Reads an integer exactly.
+///
+/// Errors: ROLETALK_STATUS_DATA when it is no number, negative, has a fraction or does not fit. Any
+/// thread, also inside callbacks.
 roletalk_status roletalk_data_as_uint64(roletalk_data data, uint64_t *value);
 
-/**
- * Waits until a unit serves the role: for `timeout_ms` milliseconds, without a limit if that is
- * negative, not at all if it is 0.
- *
- * Errors: ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK, ROLETALK_STATUS_CLOSED. Any thread; in
- * callbacks as every call that waits.
- */
+/// Waits until a unit serves the role: for `timeout_ms` milliseconds, without a limit if that is
+/// negative, not at all if it is 0.
+///
+/// Errors: ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK, ROLETALK_STATUS_CLOSED. Any thread; in
+/// callbacks as every call that waits.
 roletalk_status roletalk_destination_ready(roletalk_destination destination,
                                            int64_t timeout_ms);
 
-/**
- * Calls `visitor` for each unit that serves the role, before this returns.
- *
- * Any thread, also inside callbacks.
- */
+/// Calls `visitor` for each unit that serves the role, before this returns.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_destination_each_unit(roletalk_destination destination,
                                                roletalk_unit_visitor visitor,
                                                void *user_data);
 
-/**
- * Sends a one-way message. Returns when the unit's connection has taken it into its queue: nothing
- * tells whether it arrived. `options` may be NULL. When the queue is full it waits for room, as
- * `options->timeout_ms` says; in a callback of ROLETALK_CALLBACKS_INLINE not at all.
- *
- * Errors: ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED when
- * there is no room and it is not to wait, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_TOO_LARGE,
- * ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
- */
+/// Sends a one-way message. Returns when the unit's connection has taken it into its queue: nothing
+/// tells whether it arrived. `options` may be NULL. When the queue is full it waits for room, as
+/// `options->timeout_ms` says; in a callback of ROLETALK_CALLBACKS_INLINE not at all.
+///
+/// Errors: ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED when
+/// there is no room and it is not to wait, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_TOO_LARGE,
+/// ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
 roletalk_status roletalk_destination_send(roletalk_destination destination,
                                           roletalk_string event,
                                           roletalk_data data,
                                           const roletalk_send_options *options);
 
-/**
- * Calls `handler` once, as soon as roletalk_destination_send may find room: at once if there is some, or
- * if it would fail for another reason, such as ROLETALK_STATUS_NO_UNIT. For programs that send without
- * waiting, as in callbacks of ROLETALK_CALLBACKS_INLINE: after ROLETALK_STATUS_OVERLOADED, send on in
- * `handler`. It may be early, if others take the room, or it is another unit's than whose turn it is:
- * try again then. Of `options`, which may be NULL, `unit` counts. `handler.drop` is called after that,
- * when the peer is closed, or when this fails.
- *
- * Any thread, also inside callbacks.
- */
+/// Calls `handler` once, as soon as roletalk_destination_send may find room: at once if there is some, or
+/// if it would fail for another reason, such as ROLETALK_STATUS_NO_UNIT. For programs that send without
+/// waiting, as in callbacks of ROLETALK_CALLBACKS_INLINE: after ROLETALK_STATUS_OVERLOADED, send on in
+/// `handler`. It may be early, if others take the room, or it is another unit's than whose turn it is:
+/// try again then. Of `options`, which may be NULL, `unit` counts. `handler.drop` is called after that,
+/// when the peer is closed, or when this fails.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_destination_on_room(roletalk_destination destination,
                                              const roletalk_send_options *options,
                                              roletalk_ready_handler handler);
 
-/**
- * Sends a one-way message to every unit that serves the role. `count`, which may be NULL, is set to how
- * many took it. `options` may be NULL. Waits for room as roletalk_destination_send.
- *
- * Errors: ROLETALK_STATUS_OVERLOADED and ROLETALK_STATUS_TIMEOUT when some units had no room: others may
- * have taken it. ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread,
- * also inside callbacks.
- */
+/// Sends a one-way message to every unit that serves the role. `count`, which may be NULL, is set to how
+/// many took it. `options` may be NULL. Waits for room as roletalk_destination_send.
+///
+/// Errors: ROLETALK_STATUS_OVERLOADED and ROLETALK_STATUS_TIMEOUT when some units had no room: others may
+/// have taken it. ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread,
+/// also inside callbacks.
 roletalk_status roletalk_destination_broadcast(roletalk_destination destination,
                                                roletalk_string event,
                                                roletalk_data data,
                                                const roletalk_send_options *options,
                                                size_t *count);
 
-/**
- * Asks, and waits for the answer. `options` may be NULL; `options->timeout_ms` limits the whole.
- * `answer`, which may be NULL, is set on success; the caller frees it with roletalk_answer_free.
- *
- * Errors: ROLETALK_STATUS_REJECTED (roletalk_last_error is the handler's text), ROLETALK_STATUS_TIMEOUT,
- * ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED,
- * ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread. In a callback it
- * holds up all other callbacks of that peer: a request to a handler of the same peer ends with
- * ROLETALK_STATUS_TIMEOUT there.
- */
+/// Asks, and waits for the answer. `options` may be NULL; `options->timeout_ms` limits the whole.
+/// `answer`, which may be NULL, is set on success; the caller frees it with roletalk_answer_free.
+///
+/// Errors: ROLETALK_STATUS_REJECTED (roletalk_last_error is the handler's text), ROLETALK_STATUS_TIMEOUT,
+/// ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED,
+/// ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread. In a callback it
+/// holds up all other callbacks of that peer: a request to a handler of the same peer ends with
+/// ROLETALK_STATUS_TIMEOUT there.
 roletalk_status roletalk_destination_request(roletalk_destination destination,
                                              roletalk_string event,
                                              roletalk_data data,
                                              const roletalk_send_options *options,
                                              roletalk_answer *answer);
 
-/**
- * Asks, without waiting: `handler` is called with the answer, once. `options` may be NULL. `operation`,
- * which may be NULL, is set to a handle to cancel it with; the caller frees it with
- * roletalk_operation_free. `handler.drop` is called after that, or when this fails. A request for which
- * there is no room in the unit's queue is kept until there is.
- *
- * Errors: ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED when too
- * many requests wait for answers, or for room (`queue_per_peer` bounds the bytes of these),
- * ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED: then there is no call. By
- * callback: ROLETALK_STATUS_REJECTED, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_CONNECTION_LOST,
- * ROLETALK_STATUS_CANCELED. Any thread, also inside callbacks.
- */
+/// Asks, without waiting: `handler` is called with the answer, once. `options` may be NULL. `operation`,
+/// which may be NULL, is set to a handle to cancel it with; the caller frees it with
+/// roletalk_operation_free. `handler.drop` is called after that, or when this fails. A request for which
+/// there is no room in the unit's queue is kept until there is.
+///
+/// Errors: ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED when too
+/// many requests wait for answers, or for room (`queue_per_peer` bounds the bytes of these),
+/// ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED: then there is no call. By
+/// callback: ROLETALK_STATUS_REJECTED, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_CONNECTION_LOST,
+/// ROLETALK_STATUS_CANCELED. Any thread, also inside callbacks.
 roletalk_status roletalk_destination_request_async(roletalk_destination destination,
                                                    roletalk_string event,
                                                    roletalk_data data,
@@ -1445,69 +874,55 @@ roletalk_status roletalk_destination_request_async(roletalk_destination destinat
                                                    roletalk_reply_handler handler,
                                                    roletalk_operation *operation);
 
-/**
- * Shows an answer. `reply->struct_size` must be set. The pointers are valid until the answer is
- * freed; `reply->unit` is none: see roletalk_answer_unit.
- *
- * Any thread, also inside callbacks.
- */
+/// Shows an answer. `reply->struct_size` must be set. The pointers are valid until the answer is
+/// freed; `reply->unit` is none: see roletalk_answer_unit.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_answer_view(roletalk_answer answer, roletalk_reply *reply);
 
-/**
- * The unit that answered. The caller frees it with roletalk_unit_free.
- *
- * Errors: ROLETALK_STATUS_NO_UNIT when it is not known. Any thread, also inside callbacks.
- */
+/// The unit that answered. The caller frees it with roletalk_unit_free.
+///
+/// Errors: ROLETALK_STATUS_NO_UNIT when it is not known. Any thread, also inside callbacks.
 roletalk_status roletalk_answer_unit(roletalk_answer answer, roletalk_unit *unit);
 
-/**
- * Frees an answer; pointers into it end.
- *
- * Any thread, also inside callbacks.
- */
+/// Frees an answer; pointers into it end.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_answer_free(roletalk_answer answer);
 
-/**
- * Asks every unit that serves the role. `options` may be NULL; `options->timeout_ms` limits each answer.
- * Take the answers with roletalk_survey_next; the caller ends the survey with roletalk_survey_close.
- * Nothing is sent before the first roletalk_survey_next.
- *
- * Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
- */
+/// Asks every unit that serves the role. `options` may be NULL; `options->timeout_ms` limits each answer.
+/// Take the answers with roletalk_survey_next; the caller ends the survey with roletalk_survey_close.
+/// Nothing is sent before the first roletalk_survey_next.
+///
+/// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
 roletalk_status roletalk_destination_survey(roletalk_destination destination,
                                             roletalk_string event,
                                             roletalk_data data,
                                             const roletalk_send_options *options,
                                             roletalk_survey *survey);
 
-/**
- * Waits for the next answer: for `timeout_ms` milliseconds, without a limit if that is negative, not at
- * all if it is 0. The caller frees the answer with roletalk_answer_free; its status says whether that unit
- * gave one, roletalk_answer_unit which it was.
- *
- * Errors: ROLETALK_STATUS_END when every unit has been heard, ROLETALK_STATUS_TIMEOUT,
- * ROLETALK_STATUS_WOULD_BLOCK. One thread at a time, ROLETALK_STATUS_INVALID_ARGUMENT for others; in
- * callbacks as every call that waits.
- */
+/// Waits for the next answer: for `timeout_ms` milliseconds, without a limit if that is negative, not at
+/// all if it is 0. The caller frees the answer with roletalk_answer_free; its status says whether that unit
+/// gave one, roletalk_answer_unit which it was.
+///
+/// Errors: ROLETALK_STATUS_END when every unit has been heard, ROLETALK_STATUS_TIMEOUT,
+/// ROLETALK_STATUS_WOULD_BLOCK. One thread at a time, ROLETALK_STATUS_INVALID_ARGUMENT for others; in
+/// callbacks as every call that waits.
 roletalk_status roletalk_survey_next(roletalk_survey survey,
                                      int64_t timeout_ms,
                                      roletalk_answer *answer);
 
-/**
- * Ends a survey, waiting for further answers included, and its handle.
- *
- * Any thread, also inside callbacks.
- */
+/// Ends a survey, waiting for further answers included, and its handle.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_survey_close(roletalk_survey survey);
 
-/**
- * Asks every unit that serves the role, without waiting: `handler` is called for each with its answer
- * or why there is none, and how many remain. When none serves it, there is no call. `handler.drop` is
- * called after the last one, or when this fails. `options` and `operation` may be NULL;
- * when the operation is canceled there are no more calls.
- *
- * Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
- */
+/// Asks every unit that serves the role, without waiting: `handler` is called for each with its answer
+/// or why there is none, and how many remain. When none serves it, there is no call. `handler.drop` is
+/// called after the last one, or when this fails. `options` and `operation` may be NULL;
+/// when the operation is canceled there are no more calls.
+///
+/// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
 roletalk_status roletalk_destination_survey_async(roletalk_destination destination,
                                                   roletalk_string event,
                                                   roletalk_data data,
@@ -1515,16 +930,14 @@ roletalk_status roletalk_destination_survey_async(roletalk_destination destinati
                                                   roletalk_reply_handler handler,
                                                   roletalk_operation *operation);
 
-/**
- * Asks for a stream to read, and waits until it is accepted. `options` may be NULL;
- * `options->timeout_ms` limits the wait. The caller closes the stream with roletalk_readable_close.
- * `answer`, which may be NULL, is set to what the other side has said; the caller frees it with
- * roletalk_answer_free.
- *
- * Errors: those of roletalk_destination_request; ROLETALK_STATUS_REJECTED when it is refused,
- * ROLETALK_STATUS_OVERLOADED also when too many streams are open. Any thread; in a callback as
- * roletalk_destination_request.
- */
+/// Asks for a stream to read, and waits until it is accepted. `options` may be NULL;
+/// `options->timeout_ms` limits the wait. The caller closes the stream with roletalk_readable_close.
+/// `answer`, which may be NULL, is set to what the other side has said; the caller frees it with
+/// roletalk_answer_free.
+///
+/// Errors: those of roletalk_destination_request; ROLETALK_STATUS_REJECTED when it is refused,
+/// ROLETALK_STATUS_OVERLOADED also when too many streams are open. Any thread; in a callback as
+/// roletalk_destination_request.
 roletalk_status roletalk_destination_readable(roletalk_destination destination,
                                               roletalk_string event,
                                               roletalk_data data,
@@ -1532,12 +945,10 @@ roletalk_status roletalk_destination_readable(roletalk_destination destination,
                                               roletalk_readable *stream,
                                               roletalk_answer *answer);
 
-/**
- * Asks for a stream to write, and waits until it is accepted, as roletalk_destination_readable. The caller
- * finishes it with roletalk_writable_finish and closes it with roletalk_writable_close.
- *
- * Errors, threads and callbacks as roletalk_destination_readable.
- */
+/// Asks for a stream to write, and waits until it is accepted, as roletalk_destination_readable. The caller
+/// finishes it with roletalk_writable_finish and closes it with roletalk_writable_close.
+///
+/// Errors, threads and callbacks as roletalk_destination_readable.
 roletalk_status roletalk_destination_writable(roletalk_destination destination,
                                               roletalk_string event,
                                               roletalk_data data,
@@ -1545,12 +956,10 @@ roletalk_status roletalk_destination_writable(roletalk_destination destination,
                                               roletalk_writable *stream,
                                               roletalk_answer *answer);
 
-/**
- * Asks for a stream to read, without waiting: `handler` is called once. `options` and `operation` may
- * be NULL. `handler.drop` is called after that, or when this fails.
- *
- * Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
- */
+/// Asks for a stream to read, without waiting: `handler` is called once. `options` and `operation` may
+/// be NULL. `handler.drop` is called after that, or when this fails.
+///
+/// Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
 roletalk_status roletalk_destination_readable_async(roletalk_destination destination,
                                                     roletalk_string event,
                                                     roletalk_data data,
@@ -1558,12 +967,10 @@ roletalk_status roletalk_destination_readable_async(roletalk_destination destina
                                                     roletalk_readable_handler handler,
                                                     roletalk_operation *operation);
 
-/**
- * Asks for a stream to write, without waiting: `handler` is called once. `options` and `operation` may
- * be NULL. `handler.drop` is called after that, or when this fails.
- *
- * Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
- */
+/// Asks for a stream to write, without waiting: `handler` is called once. `options` and `operation` may
+/// be NULL. `handler.drop` is called after that, or when this fails.
+///
+/// Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
 roletalk_status roletalk_destination_writable_async(roletalk_destination destination,
                                                     roletalk_string event,
                                                     roletalk_data data,
@@ -1571,625 +978,498 @@ roletalk_status roletalk_destination_writable_async(roletalk_destination destina
                                                     roletalk_writable_handler handler,
                                                     roletalk_operation *operation);
 
-/**
- * Subscribes to what happens from now on. `operation`, which may be NULL, is set to a handle to cancel
- * the subscription with; the caller frees it with roletalk_operation_free. `handler.drop` is called when the
- * subscription is canceled or the peer closed, or when this fails. A subscriber that lags
- * more than a thousand events behind misses the oldest, and is told by ROLETALK_EVENT_MISSED.
- *
- * Any thread, also inside callbacks.
- */
+/// Subscribes to what happens from now on. `operation`, which may be NULL, is set to a handle to cancel
+/// the subscription with; the caller frees it with roletalk_operation_free. `handler.drop` is called when the
+/// subscription is canceled or the peer closed, or when this fails. A subscriber that lags
+/// more than a thousand events behind misses the oldest, and is told by ROLETALK_EVENT_MISSED.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_peer_on_event(roletalk_peer peer,
                                        roletalk_event_handler handler,
                                        roletalk_operation *operation);
 
-/**
- * Answers a request with a payload, which is copied. Ends the context. For a message it says that it
- * was dealt with, which also returning from the handler does.
- *
- * When the unit has no room for the answer, the library keeps it until there is. Inside an outcome
- * handler it replaces the outcome.
- *
- * Errors: ROLETALK_STATUS_DATA, ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread,
- * also inside callbacks, for deferred contexts; inside the handler for others.
- */
+/// Answers a request with a payload, which is copied. Ends the context. For a message it says that it
+/// was dealt with, which also returning from the handler does.
+///
+/// When the unit has no room for the answer, the library keeps it until there is. Inside an outcome
+/// handler it replaces the outcome.
+///
+/// Errors: ROLETALK_STATUS_DATA, ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread,
+/// also inside callbacks, for deferred contexts; inside the handler for others.
 roletalk_status roletalk_context_respond(roletalk_context context,
                                          roletalk_data data);
 
-/**
- * Rejects a request or a stream with a text for the requester. Ends the context. A message that is
- * rejected, and a stream that was accepted before, is reported by ROLETALK_EVENT_HANDLER_FAILED.
- *
- * Errors: ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread, also inside callbacks,
- * for deferred contexts; inside the handler for others.
- */
+/// Rejects a request or a stream with a text for the requester. Ends the context. A message that is
+/// rejected, and a stream that was accepted before, is reported by ROLETALK_EVENT_HANDLER_FAILED.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread, also inside callbacks,
+/// for deferred contexts; inside the handler for others.
 roletalk_status roletalk_context_reject(roletalk_context context,
                                         roletalk_string reason);
 
-/**
- * Accepts a stream that this peer reads, with a payload for the requester. Ends the context; the
- * stream belongs to the caller, who closes it with roletalk_readable_close.
- *
- * Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the context is not of ROLETALK_KIND_READABLE,
- * ROLETALK_STATUS_DATA: the context is as before. ROLETALK_STATUS_CONNECTION_LOST when the requester is
- * gone, ROLETALK_STATUS_OVERLOADED when too many streams are open: the context has ended. Any thread,
- * also inside callbacks, for deferred contexts; inside the handler for others.
- */
+/// Accepts a stream that this peer reads, with a payload for the requester. Ends the context; the
+/// stream belongs to the caller, who closes it with roletalk_readable_close.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the context is not of ROLETALK_KIND_READABLE,
+/// ROLETALK_STATUS_DATA: the context is as before. ROLETALK_STATUS_CONNECTION_LOST when the requester is
+/// gone, ROLETALK_STATUS_OVERLOADED when too many streams are open: the context has ended. Any thread,
+/// also inside callbacks, for deferred contexts; inside the handler for others.
 roletalk_status roletalk_context_accept_readable(roletalk_context context,
                                                  roletalk_data data,
                                                  roletalk_readable *stream);
 
-/**
- * Accepts a stream that this peer writes, with a payload for the requester. Ends the context; the
- * stream belongs to the caller, who finishes it with roletalk_writable_finish and closes it with
- * roletalk_writable_close.
- *
- * Errors, threads and callbacks as roletalk_context_accept_readable, for ROLETALK_KIND_WRITABLE.
- */
+/// Accepts a stream that this peer writes, with a payload for the requester. Ends the context; the
+/// stream belongs to the caller, who finishes it with roletalk_writable_finish and closes it with
+/// roletalk_writable_close.
+///
+/// Errors, threads and callbacks as roletalk_context_accept_readable, for ROLETALK_KIND_WRITABLE.
 roletalk_status roletalk_context_accept_writable(roletalk_context context,
                                                  roletalk_data data,
                                                  roletalk_writable *stream);
 
-/**
- * Keeps what came beyond the handler's return, to be answered later from any thread. `context` ends;
- * `deferred` belongs to the caller and is valid until it is answered, also when the peer has closed
- * meanwhile. Until then it counts as a running handler.
- *
- * Inside the handler or middleware.
- */
+/// Keeps what came beyond the handler's return, to be answered later from any thread. `context` ends;
+/// `deferred` belongs to the caller and is valid until it is answered, also when the peer has closed
+/// meanwhile. Until then it counts as a running handler.
+///
+/// Inside the handler or middleware.
 roletalk_status roletalk_context_defer(roletalk_context context,
                                        roletalk_context *deferred);
 
-/**
- * Shows a deferred context again, as its handler saw it. `incoming->struct_size` must be set. The
- * pointers are valid until the context is answered; `incoming->unit` is none: see roletalk_context_unit.
- *
- * Any thread, also inside callbacks.
- */
+/// Shows a deferred context again, as its handler saw it. `incoming->struct_size` must be set. The
+/// pointers are valid until the context is answered; `incoming->unit` is none: see roletalk_context_unit.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_context_view(roletalk_context context,
                                       roletalk_incoming *incoming);
 
-/**
- * The unit that sent it. The caller frees it with roletalk_unit_free.
- *
- * Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
- */
+/// The unit that sent it. The caller frees it with roletalk_unit_free.
+///
+/// Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
 roletalk_status roletalk_context_unit(roletalk_context context, roletalk_unit *unit);
 
-/**
- * Passes what middleware has deferred on to the next middleware or the handler. Ends the context.
- *
- * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a context that is not deferred: returning from the
- * middleware passes that on. Any thread, also inside callbacks.
- */
+/// Passes what middleware has deferred on to the next middleware or the handler. Ends the context.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a context that is not deferred: returning from the
+/// middleware passes that on. Any thread, also inside callbacks.
 roletalk_status roletalk_context_next(roletalk_context context);
 
-/**
- * Replaces the payload, for middleware that changes it before the handler sees it. Pointers into the
- * payload before are valid until the callback returns; in a deferred context they end.
- *
- * Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks, for deferred contexts; inside the
- * middleware for others.
- */
+/// Replaces the payload, for middleware that changes it before the handler sees it. Pointers into the
+/// payload before are valid until the callback returns; in a deferred context they end.
+///
+/// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks, for deferred contexts; inside the
+/// middleware for others.
 roletalk_status roletalk_context_set_data(roletalk_context context,
                                           roletalk_data data);
 
-/**
- * For middleware: calls `handler` with the outcome, before the requester gets it. Several are called
- * in the reverse order of their middleware. `drop` is called also when this fails.
- *
- * Any thread, also inside callbacks, for deferred contexts; inside the middleware for others.
- */
+/// For middleware: calls `handler` with the outcome, before the requester gets it. Several are called
+/// in the reverse order of their middleware. `drop` is called also when this fails.
+///
+/// Any thread, also inside callbacks, for deferred contexts; inside the middleware for others.
 roletalk_status roletalk_context_on_outcome(roletalk_context context,
                                             roletalk_outcome_handler handler);
 
-/**
- * Lets `handler` have the diagnostics of all peers up to `level`, ROLETALK_LOG_ERROR to
- * ROLETALK_LOG_TRACE, in the place of the handler before, whose `drop` is called before this returns
- * (or, inside its own call, after that). ROLETALK_LOG_OFF or a NULL function logs no more and ends the
- * thread. Keys and proofs never appear.
- *
- * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other levels, ROLETALK_STATUS_IO. Any thread, also inside
- * callbacks.
- */
+/// Lets `handler` have the diagnostics of all peers up to `level`, ROLETALK_LOG_ERROR to
+/// ROLETALK_LOG_TRACE, in the place of the handler before, whose `drop` is called before this returns
+/// (or, inside its own call, after that). ROLETALK_LOG_OFF or a NULL function logs no more and ends the
+/// thread. Keys and proofs never appear.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other levels, ROLETALK_STATUS_IO. Any thread, also inside
+/// callbacks.
 roletalk_status roletalk_log(int32_t level,
                              roletalk_log_handler handler);
 
-/**
- * Cancels an operation: its callback is called with ROLETALK_STATUS_CANCELED soon; a subscription is
- * called no more. The other side is not told.
- *
- * Errors: ROLETALK_STATUS_END when it has ended already, also while its callback is running. Any thread,
- * also inside callbacks.
- */
+/// Cancels an operation: its callback is called with ROLETALK_STATUS_CANCELED soon; a subscription is
+/// called no more. The other side is not told.
+///
+/// Errors: ROLETALK_STATUS_END when it has ended already, also while its callback is running. Any thread,
+/// also inside callbacks.
 roletalk_status roletalk_operation_cancel(roletalk_operation operation);
 
-/**
- * Frees the handle. The operation goes on, and calls back.
- *
- * Any thread, also inside callbacks.
- */
+/// Frees the handle. The operation goes on, and calls back.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_operation_free(roletalk_operation operation);
 
-/**
- * Makes a peer and starts its threads. `options` may be NULL. The caller closes it with roletalk_peer_close.
- * Works in the child of a fork, too: all handles of the parent's are invalid there.
- *
- * Errors: ROLETALK_STATUS_IO, ROLETALK_STATUS_TLS. Any thread, also inside callbacks.
- */
+/// Makes a peer and starts its threads. `options` may be NULL. The caller closes it with roletalk_peer_close.
+/// Works in the child of a fork, too: all handles of the parent's are invalid there.
+///
+/// Errors: ROLETALK_STATUS_IO, ROLETALK_STATUS_TLS. Any thread, also inside callbacks.
 roletalk_status roletalk_peer_new(const roletalk_peer_options *options,
                                   roletalk_peer *peer);
 
-/**
- * Closes all connections with code 4000, stops listening and dialing, and ends the peer's threads. When
- * it returns, all callbacks have returned, operations under way have called back (with
- * ROLETALK_STATUS_CLOSED, ROLETALK_STATUS_CONNECTION_LOST or ROLETALK_STATUS_CANCELED), and every `drop`
- * was called (where middleware has deferred contexts, that of what comes behind it follows when they are
- * answered). That takes two seconds at most if the other side does not answer, besides the time that
- * callbacks take.
- *
- * Inside a callback, of whichever peer, it does not wait: the rest happens when the callback has
- * returned. The peer's roles, destinations and listeners end with it; units, streams, answers and
- * deferred contexts are the caller's still.
- *
- * Any thread.
- */
+/// Closes all connections with code 4000, stops listening and dialing, and ends the peer's threads. When
+/// it returns, all callbacks have returned, operations under way have called back (with
+/// ROLETALK_STATUS_CLOSED, ROLETALK_STATUS_CONNECTION_LOST or ROLETALK_STATUS_CANCELED), and every `drop`
+/// was called (where middleware has deferred contexts, that of what comes behind it follows when they are
+/// answered). That takes two seconds at most if the other side does not answer, besides the time that
+/// callbacks take.
+///
+/// Inside a callback, of whichever peer, it does not wait: the rest happens when the callback has
+/// returned. The peer's roles, destinations and listeners end with it; units, streams, answers and
+/// deferred contexts are the caller's still.
+///
+/// Any thread.
 roletalk_status roletalk_peer_close(roletalk_peer peer);
 
-/**
- * Stops offering roles, lets running requests and streams finish within `timeout_ms`, then closes as
- * roletalk_peer_close. `finished`, which may be NULL, is set to 1 when everything had finished, else to 0.
- * The peer's roles and destinations stay usable until then; `peer` itself ends at once.
- *
- * Inside a callback it does not wait and sets `finished` to 0.
- *
- * Any thread.
- */
+/// Stops offering roles, lets running requests and streams finish within `timeout_ms`, then closes as
+/// roletalk_peer_close. `finished`, which may be NULL, is set to 1 when everything had finished, else to 0.
+/// The peer's roles and destinations stay usable until then; `peer` itself ends at once.
+///
+/// Inside a callback it does not wait and sets `finished` to 0.
+///
+/// Any thread.
 roletalk_status roletalk_peer_drain(roletalk_peer peer,
                                     uint64_t timeout_ms,
                                     int32_t *finished);
 
-/**
- * Copies the peer's id, 32 hexadecimal digits, to `buffer`, without a zero at the end, and its length
- * to `len`, which may be NULL.
- *
- * Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
- * callbacks.
- */
+/// Copies the peer's id, 32 hexadecimal digits, to `buffer`, without a zero at the end, and its length
+/// to `len`, which may be NULL.
+///
+/// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
+/// callbacks.
 roletalk_status roletalk_peer_id(roletalk_peer peer,
                                  char *buffer,
                                  size_t capacity,
                                  size_t *len);
 
-/**
- * Sets a tag. Units that connect from now on see it.
- *
- * Any thread, also inside callbacks.
- */
+/// Sets a tag. Units that connect from now on see it.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_peer_set_tag(roletalk_peer peer,
                                       roletalk_string key,
                                       roletalk_string value);
 
-/**
- * Adds a preshared key, or replaces the one with this id. From the first one on, only peers that share
- * a key get in. Connections that are up stay.
- *
- * Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the id or the key is empty or longer than 1 024 bytes.
- * Any thread, also inside callbacks.
- */
+/// Adds a preshared key, or replaces the one with this id. From the first one on, only peers that share
+/// a key get in. Connections that are up stay.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the id or the key is empty or longer than 1 024 bytes.
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_peer_add_key(roletalk_peer peer,
                                       roletalk_string id,
                                       roletalk_string key);
 
-/**
- * Removes a preshared key. Connections that are up stay. Without any key everyone gets in.
- *
- * Errors: ROLETALK_STATUS_INVALID_ARGUMENT when there is none with this id. Any thread, also inside
- * callbacks.
- */
-roletalk_status roletalk_peer_remove_key(roletalk_peer peer, roletalk_string id);
+/// Removes a preshared key. Connections that are up stay. Without any key everyone gets in.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when there is none with this id. Any thread, also inside
+/// callbacks.
+roletalk_status roletalk_peer_remove_key(roletalk_peer peer,
+                                         roletalk_string id);
 
-/**
- * The role of this name, added if it is new: offered at once, or, when `disabled` is not 0, after
- * roletalk_role_enable. The same name gives the same handle, which belongs to the peer.
- *
- * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
- * ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
- */
+/// The role of this name, added if it is new: offered at once, or, when `disabled` is not 0, after
+/// roletalk_role_enable. The same name gives the same handle, which belongs to the peer.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
+/// ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
 roletalk_status roletalk_peer_role(roletalk_peer peer,
                                    roletalk_string name,
                                    int32_t disabled,
                                    roletalk_role *role);
 
-/**
- * The destination of this name, added if it is new. The same name gives the same handle, which belongs
- * to the peer.
- *
- * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
- * ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
- */
+/// The destination of this name, added if it is new. The same name gives the same handle, which belongs
+/// to the peer.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
+/// ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
 roletalk_status roletalk_peer_destination(roletalk_peer peer,
                                           roletalk_string role,
                                           roletalk_destination *destination);
 
-/**
- * Calls `visitor` for each connected unit, before this returns.
- *
- * Any thread, also inside callbacks.
- */
+/// Calls `visitor` for each connected unit, before this returns.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_peer_each_unit(roletalk_peer peer,
                                         roletalk_unit_visitor visitor,
                                         void *user_data);
 
-/**
- * Adds middleware for all that any role handles; it comes before that of the roles. See
- * roletalk_role_layer.
- *
- * Any thread, also inside callbacks.
- */
+/// Adds middleware for all that any role handles; it comes before that of the roles. See
+/// roletalk_role_layer.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_peer_layer(roletalk_peer peer, roletalk_incoming_handler layer);
 
-/**
- * Listens on an address, such as `127.0.0.1:9000`; port 0 takes a free one. `options` may be NULL.
- * `listener` may be NULL: it belongs to the peer in any case.
- *
- * Errors: ROLETALK_STATUS_IO when the address cannot be listened on, ROLETALK_STATUS_TLS,
- * ROLETALK_STATUS_CLOSED. Any thread; for an address that has a name, in
- * callbacks as every call that waits.
- */
+/// Listens on an address, such as `127.0.0.1:9000`; port 0 takes a free one. `options` may be NULL.
+/// `listener` may be NULL: it belongs to the peer in any case.
+///
+/// Errors: ROLETALK_STATUS_IO when the address cannot be listened on, ROLETALK_STATUS_TLS,
+/// ROLETALK_STATUS_CLOSED. Any thread; for an address that has a name, in
+/// callbacks as every call that waits.
 roletalk_status roletalk_peer_listen(roletalk_peer peer,
                                      roletalk_string address,
                                      const roletalk_listen_options *options,
                                      roletalk_listener *listener);
 
-/**
- * Copies the address that a peer on the same machine can connect to, such as `ws://127.0.0.1:9000`,
- * to `buffer`, without a zero at the end, and its length to `len`, which may be NULL.
- *
- * Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
- * callbacks.
- */
+/// Copies the address that a peer on the same machine can connect to, such as `ws://127.0.0.1:9000`,
+/// to `buffer`, without a zero at the end, and its length to `len`, which may be NULL.
+///
+/// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
+/// callbacks.
 roletalk_status roletalk_listener_url(roletalk_listener listener,
                                       char *buffer,
                                       size_t capacity,
                                       size_t *len);
 
-/**
- * Stops listening, and ends the handle. Connections that were accepted stay.
- *
- * Any thread, also inside callbacks.
- */
+/// Stops listening, and ends the handle. Connections that were accepted stay.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_listener_close(roletalk_listener listener);
 
-/**
- * Serves a TCP connection that the program's own server has accepted. Its first bytes are an HTTP
- * upgrade, or, when `upgraded` is not 0, the upgrade was done already. The library owns `fd` from here
- * on, unless this fails with ROLETALK_STATUS_INVALID_ARGUMENT or ROLETALK_STATUS_INVALID_HANDLE.
- *
- * Errors: ROLETALK_STATUS_INVALID_ARGUMENT when `fd` is not a connected stream socket,
- * ROLETALK_STATUS_IO. Any thread, also inside callbacks.
- */
+/// Serves a TCP connection that the program's own server has accepted. Its first bytes are an HTTP
+/// upgrade, or, when `upgraded` is not 0, the upgrade was done already. The library owns `fd` from here
+/// on, unless this fails with ROLETALK_STATUS_INVALID_ARGUMENT or ROLETALK_STATUS_INVALID_HANDLE.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when `fd` is not a connected stream socket,
+/// ROLETALK_STATUS_IO. Any thread, also inside callbacks.
 roletalk_status roletalk_peer_accept_fd(roletalk_peer peer,
                                         int32_t fd,
                                         int32_t upgraded);
 
-/**
- * Connects to a `ws://` or `wss://` address, and again whenever the connection is lost, until
- * roletalk_peer_disconnect. Waits for the first outcome; after a failure the address is tried further,
- * unless it is to be connected once. `options` may be NULL. `unit`, which may be NULL, is set to the
- * unit that answered; the caller frees it with roletalk_unit_free.
- *
- * Errors: ROLETALK_STATUS_CONNECT_FAILED, ROLETALK_STATUS_AUTH_REFUSED, ROLETALK_STATUS_TLS,
- * ROLETALK_STATUS_CLOSED. Any thread; in callbacks as every call that waits.
- */
+/// Connects to a `ws://` or `wss://` address, and again whenever the connection is lost, until
+/// roletalk_peer_disconnect. Waits for the first outcome; after a failure the address is tried further,
+/// unless it is to be connected once. `options` may be NULL. `unit`, which may be NULL, is set to the
+/// unit that answered; the caller frees it with roletalk_unit_free.
+///
+/// Errors: ROLETALK_STATUS_CONNECT_FAILED, ROLETALK_STATUS_AUTH_REFUSED, ROLETALK_STATUS_TLS,
+/// ROLETALK_STATUS_CLOSED. Any thread; in callbacks as every call that waits.
 roletalk_status roletalk_peer_connect(roletalk_peer peer,
                                       roletalk_string address,
                                       const roletalk_connect_options *options,
                                       roletalk_unit *unit);
 
-/**
- * As roletalk_peer_connect, without waiting: `handler` is called with the first outcome, and with the unit
- * if it connected. `operation` may be NULL; canceling it does not end the dialing. `handler.drop` is
- * called after that, or when this fails.
- *
- * Errors: ROLETALK_STATUS_TLS, ROLETALK_STATUS_CLOSED; others by callback. Any thread, also inside
- * callbacks.
- */
+/// As roletalk_peer_connect, without waiting: `handler` is called with the first outcome, and with the unit
+/// if it connected. `operation` may be NULL; canceling it does not end the dialing. `handler.drop` is
+/// called after that, or when this fails.
+///
+/// Errors: ROLETALK_STATUS_TLS, ROLETALK_STATUS_CLOSED; others by callback. Any thread, also inside
+/// callbacks.
 roletalk_status roletalk_peer_connect_async(roletalk_peer peer,
                                             roletalk_string address,
                                             const roletalk_connect_options *options,
                                             roletalk_reply_handler handler,
                                             roletalk_operation *operation);
 
-/**
- * Stops dialing an address. A connection that is up stays: roletalk_unit_disconnect ends it.
- *
- * Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the address is not dialed. Any thread, also inside
- * callbacks.
- */
+/// Stops dialing an address. A connection that is up stays: roletalk_unit_disconnect ends it.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the address is not dialed. Any thread, also inside
+/// callbacks.
 roletalk_status roletalk_peer_disconnect(roletalk_peer peer, roletalk_string address);
 
-/**
- * Counters. `stats->struct_size` must be set.
- *
- * Any thread, also inside callbacks.
- */
+/// Counters. `stats->struct_size` must be set.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_peer_get_stats(roletalk_peer peer, roletalk_peer_stats *stats);
 
-/**
- * For ROLETALK_CALLBACKS_POLL: a file descriptor that is readable while callbacks wait for
- * roletalk_peer_poll. The library owns it; it is valid until the peer is closed.
- *
- * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other peers. Any thread, also inside callbacks.
- */
+/// For ROLETALK_CALLBACKS_POLL: a file descriptor that is readable while callbacks wait for
+/// roletalk_peer_poll. The library owns it; it is valid until the peer is closed.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other peers. Any thread, also inside callbacks.
 roletalk_status roletalk_peer_fd(roletalk_peer peer, int32_t *fd);
 
-/**
- * For ROLETALK_CALLBACKS_POLL: runs the callbacks that wait, on this thread. When none does, waits for up to
- * `timeout_ms` milliseconds, without a limit if that is negative, not at all if it is 0. `count`, which
- * may be NULL, is set to how many pieces of work were done.
- *
- * Errors: ROLETALK_STATUS_CLOSED when the peer was closed and nothing more will come;
- * ROLETALK_STATUS_INVALID_ARGUMENT for other peers and while another roletalk_peer_poll of this peer
- * runs. Any thread; not inside callbacks of the same peer.
- */
+/// For ROLETALK_CALLBACKS_POLL: runs the callbacks that wait, on this thread. When none does, waits for up to
+/// `timeout_ms` milliseconds, without a limit if that is negative, not at all if it is 0. `count`, which
+/// may be NULL, is set to how many pieces of work were done.
+///
+/// Errors: ROLETALK_STATUS_CLOSED when the peer was closed and nothing more will come;
+/// ROLETALK_STATUS_INVALID_ARGUMENT for other peers and while another roletalk_peer_poll of this peer
+/// runs. Any thread; not inside callbacks of the same peer.
 roletalk_status roletalk_peer_poll(roletalk_peer peer,
                                    int64_t timeout_ms,
                                    size_t *count);
 
-/**
- * Sets the handler of one kind of communication for one event, in the place of the one before. `kind` is
- * ROLETALK_KIND_MESSAGE, ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE or ROLETALK_KIND_WRITABLE;
- * `event` may be empty. `handler.drop` is called when the handler is replaced or the peer closed, or
- * when this fails.
- *
- * Any thread, also inside callbacks.
- */
+/// Sets the handler of one kind of communication for one event, in the place of the one before. `kind` is
+/// ROLETALK_KIND_MESSAGE, ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE or ROLETALK_KIND_WRITABLE;
+/// `event` may be empty. `handler.drop` is called when the handler is replaced or the peer closed, or
+/// when this fails.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_role_handle(roletalk_role role,
                                      int32_t kind,
                                      roletalk_string event,
                                      roletalk_incoming_handler handler);
 
-/**
- * Adds middleware for all that this role handles, behind that of the peer (roletalk_peer_layer) and that
- * added before. See roletalk_incoming_handler, roletalk_context_next, roletalk_context_set_data,
- * roletalk_context_on_outcome. `layer.drop` is called when the peer is closed, or when this fails.
- *
- * Any thread, also inside callbacks.
- */
+/// Adds middleware for all that this role handles, behind that of the peer (roletalk_peer_layer) and that
+/// added before. See roletalk_incoming_handler, roletalk_context_next, roletalk_context_set_data,
+/// roletalk_context_on_outcome. `layer.drop` is called when the peer is closed, or when this fails.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_role_layer(roletalk_role role,
                                     roletalk_incoming_handler layer);
 
-/**
- * Offers the role; units are told.
- *
- * Any thread, also inside callbacks.
- */
+/// Offers the role; units are told.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_role_enable(roletalk_role role);
 
-/**
- * Offers the role no longer: requests are rejected, messages dropped, units are told. What is running
- * goes on.
- *
- * Any thread, also inside callbacks.
- */
+/// Offers the role no longer: requests are rejected, messages dropped, units are told. What is running
+/// goes on.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_role_disable(roletalk_role role);
 
-/**
- * Whether the role is offered: 1 or 0.
- *
- * Any thread, also inside callbacks.
- */
+/// Whether the role is offered: 1 or 0.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_role_is_active(roletalk_role role, int32_t *active);
 
-/**
- * The text of the last call on this thread that returned something else than ROLETALK_STATUS_OK.
- * Successful calls leave it as it is. Never fails; empty before the first. Any thread, also inside
- * callbacks. Valid until the next call that fails on this thread, so copy what is to be kept.
- */
+/// The text of the last call on this thread that returned something else than ROLETALK_STATUS_OK.
+/// Successful calls leave it as it is. Never fails; empty before the first. Any thread, also inside
+/// callbacks. Valid until the next call that fails on this thread, so copy what is to be kept.
 roletalk_string roletalk_last_error(void);
 
-/**
- * The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Never fails. Any thread, also
- * inside callbacks. Valid for ever.
- */
+/// The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Never fails. Any thread, also
+/// inside callbacks. Valid for ever.
 roletalk_string roletalk_status_name(int32_t status);
 
-/**
- * The version of the library, such as `0.1.0`. Never fails. Any thread, also inside callbacks. Valid for
- * ever.
- */
+/// The version of the library, such as `0.1.0`. Never fails. Any thread, also inside callbacks. Valid for
+/// ever.
 roletalk_string roletalk_version(void);
 
-/**
- * The version of the ABI. A program runs with every library whose ABI version is the ROLETALK_ABI_VERSION
- * that it was compiled with. Never fails. Any thread, also inside callbacks.
- */
+/// The version of the ABI. A program runs with every library whose ABI version is the ROLETALK_ABI_VERSION
+/// that it was compiled with. Never fails. Any thread, also inside callbacks.
 uint32_t roletalk_abi_version(void);
 
-/**
- * Reads up to `capacity` bytes, at least one: waits for `timeout_ms` milliseconds, without a limit if
- * that is negative, not at all if it is 0. `len` is set to how many bytes were read; 0 with
- * ROLETALK_STATUS_OK is the end. The writer may send more as its bytes are read.
- *
- * Errors: what the writer broke off with, mostly ROLETALK_STATUS_STREAM_CLOSED, and
- * ROLETALK_STATUS_CONNECTION_LOST, each behind the data that had arrived; ROLETALK_STATUS_TIMEOUT,
- * ROLETALK_STATUS_WOULD_BLOCK; ROLETALK_STATUS_INVALID_ARGUMENT also for a capacity of 0. Any thread; in
- * callbacks as every call that waits.
- */
+/// Reads up to `capacity` bytes, at least one: waits for `timeout_ms` milliseconds, without a limit if
+/// that is negative, not at all if it is 0. `len` is set to how many bytes were read; 0 with
+/// ROLETALK_STATUS_OK is the end. The writer may send more as its bytes are read.
+///
+/// Errors: what the writer broke off with, mostly ROLETALK_STATUS_STREAM_CLOSED, and
+/// ROLETALK_STATUS_CONNECTION_LOST, each behind the data that had arrived; ROLETALK_STATUS_TIMEOUT,
+/// ROLETALK_STATUS_WOULD_BLOCK; ROLETALK_STATUS_INVALID_ARGUMENT also for a capacity of 0. Any thread; in
+/// callbacks as every call that waits.
 roletalk_status roletalk_readable_read(roletalk_readable stream,
                                        void *buffer,
                                        size_t capacity,
                                        int64_t timeout_ms,
                                        size_t *len);
 
-/**
- * Calls `handler` once, as soon as roletalk_readable_read would not wait: at once if there is something, or
- * the stream has ended. `handler.drop` is called after that, when the peer is closed, or when this
- * fails.
- *
- * Any thread, also inside callbacks.
- */
+/// Calls `handler` once, as soon as roletalk_readable_read would not wait: at once if there is something, or
+/// the stream has ended. `handler.drop` is called after that, when the peer is closed, or when this
+/// fails.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_readable_on_ready(roletalk_readable stream,
                                            roletalk_ready_handler handler);
 
-/**
- * The unit at the other end. The caller frees it with roletalk_unit_free.
- *
- * Any thread, also inside callbacks.
- */
+/// The unit at the other end. The caller frees it with roletalk_unit_free.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_readable_unit(roletalk_readable stream, roletalk_unit *unit);
 
-/**
- * Breaks off with a reason for the writer, and ends the handle.
- *
- * Any thread, also inside callbacks.
- */
+/// Breaks off with a reason for the writer, and ends the handle.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_readable_abort(roletalk_readable stream, roletalk_string reason);
 
-/**
- * Closes the reading end, and ends the handle. A writer that has not come to its end is told; one that
- * waits in roletalk_writable_finish is told that all was read, if it was. Reads that wait on other
- * threads end with ROLETALK_STATUS_STREAM_CLOSED.
- *
- * Any thread, also inside callbacks.
- */
+/// Closes the reading end, and ends the handle. A writer that has not come to its end is told; one that
+/// waits in roletalk_writable_finish is told that all was read, if it was. Reads that wait on other
+/// threads end with ROLETALK_STATUS_STREAM_CLOSED.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_readable_close(roletalk_readable stream);
 
-/**
- * Writes bytes, which are copied: waits for `timeout_ms` milliseconds until the other side and the
- * connection have taken them, without a limit if that is negative, not at all if it is 0. `written` is
- * set to how many bytes were taken, which on ROLETALK_STATUS_OK are all of them, unless the time was
- * over before: then at least one. It may be NULL only when the time has no limit.
- *
- * Errors: ROLETALK_STATUS_STREAM_CLOSED when the reader has broken off or the stream was finished,
- * ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK. Any thread; the
- * bytes of several writes at the same time may mix. In callbacks as every call that waits.
- */
+/// Writes bytes, which are copied: waits for `timeout_ms` milliseconds until the other side and the
+/// connection have taken them, without a limit if that is negative, not at all if it is 0. `written` is
+/// set to how many bytes were taken, which on ROLETALK_STATUS_OK are all of them, unless the time was
+/// over before: then at least one. It may be NULL only when the time has no limit.
+///
+/// Errors: ROLETALK_STATUS_STREAM_CLOSED when the reader has broken off or the stream was finished,
+/// ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK. Any thread; the
+/// bytes of several writes at the same time may mix. In callbacks as every call that waits.
 roletalk_status roletalk_writable_write(roletalk_writable stream,
                                         const void *bytes,
                                         size_t len,
                                         int64_t timeout_ms,
                                         size_t *written);
 
-/**
- * Calls `handler` once, as soon as the stream may go on: at once, unless the last write or finish did not
- * get through. It may be early: try again then. `handler.drop` is called after that, when the peer is
- * closed, or when this fails.
- *
- * Any thread, also inside callbacks.
- */
+/// Calls `handler` once, as soon as the stream may go on: at once, unless the last write or finish did not
+/// get through. It may be early: try again then. `handler.drop` is called after that, when the peer is
+/// closed, or when this fails.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_writable_on_ready(roletalk_writable stream,
                                            roletalk_ready_handler handler);
 
-/**
- * The unit at the other end. The caller frees it with roletalk_unit_free.
- *
- * Any thread, also inside callbacks.
- */
+/// The unit at the other end. The caller frees it with roletalk_unit_free.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_writable_unit(roletalk_writable stream, roletalk_unit *unit);
 
-/**
- * Ends the stream, and waits for `timeout_ms` milliseconds until the reader has read everything and
- * closed its end, without a limit if that is negative, not at all if it is 0. With peers of other
- * implementations it waits only until the end was queued. After ROLETALK_STATUS_TIMEOUT and
- * ROLETALK_STATUS_WOULD_BLOCK the stream has ended all the same: call it again to wait on. The handle is
- * still to be closed.
- *
- * Errors: ROLETALK_STATUS_STREAM_CLOSED when the reader has broken off, ROLETALK_STATUS_CONNECTION_LOST,
- * ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK. Any thread; in callbacks as every call that waits.
- */
+/// Ends the stream, and waits for `timeout_ms` milliseconds until the reader has read everything and
+/// closed its end, without a limit if that is negative, not at all if it is 0. With peers of other
+/// implementations it waits only until the end was queued. After ROLETALK_STATUS_TIMEOUT and
+/// ROLETALK_STATUS_WOULD_BLOCK the stream has ended all the same: call it again to wait on. The handle is
+/// still to be closed.
+///
+/// Errors: ROLETALK_STATUS_STREAM_CLOSED when the reader has broken off, ROLETALK_STATUS_CONNECTION_LOST,
+/// ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK. Any thread; in callbacks as every call that waits.
 roletalk_status roletalk_writable_finish(roletalk_writable stream,
                                          int64_t timeout_ms);
 
-/**
- * Breaks off with a reason for the reader, and ends the handle.
- *
- * Any thread, also inside callbacks.
- */
+/// Breaks off with a reason for the reader, and ends the handle.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_writable_abort(roletalk_writable stream, roletalk_string reason);
 
-/**
- * Closes the writing end, and ends the handle. Without a successful roletalk_writable_finish before,
- * the reader is told that it broke off. Writes that wait on other threads end with
- * ROLETALK_STATUS_STREAM_CLOSED.
- *
- * Any thread, also inside callbacks.
- */
+/// Closes the writing end, and ends the handle. Without a successful roletalk_writable_finish before,
+/// the reader is told that it broke off. Writes that wait on other threads end with
+/// ROLETALK_STATUS_STREAM_CLOSED.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_writable_close(roletalk_writable stream);
 
-/**
- * Another handle of the same unit, to be freed with roletalk_unit_free.
- *
- * Any thread, also inside callbacks.
- */
+/// Another handle of the same unit, to be freed with roletalk_unit_free.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_unit_clone(roletalk_unit unit, roletalk_unit *clone);
 
-/**
- * Frees a handle. The unit stays connected.
- *
- * Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a handle that a callback borrows. Any thread, also inside
- * callbacks.
- */
+/// Frees a handle. The unit stays connected.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a handle that a callback borrows. Any thread, also inside
+/// callbacks.
 roletalk_status roletalk_unit_free(roletalk_unit unit);
 
-/**
- * Copies the remote peer's id, unique for its lifetime, to `buffer`, without a zero at the end, and
- * its length to `len`, which may be NULL.
- *
- * Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
- * callbacks.
- */
+/// Copies the remote peer's id, unique for its lifetime, to `buffer`, without a zero at the end, and
+/// its length to `len`, which may be NULL.
+///
+/// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
+/// callbacks.
 roletalk_status roletalk_unit_id(roletalk_unit unit,
                                  char *buffer,
                                  size_t capacity,
                                  size_t *len);
 
-/**
- * Copies the remote peer's name as roletalk_unit_id does its id; it may be empty.
- *
- * Errors, threads and callbacks as roletalk_unit_id.
- */
+/// Copies the remote peer's name as roletalk_unit_id does its id; it may be empty.
+///
+/// Errors, threads and callbacks as roletalk_unit_id.
 roletalk_status roletalk_unit_name(roletalk_unit unit, char *buffer, size_t capacity, size_t *len);
 
-/**
- * Calls `visitor` once, before this returns, with all that is known of the unit.
- *
- * Any thread, also inside callbacks.
- */
+/// Calls `visitor` once, before this returns, with all that is known of the unit.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_unit_describe(roletalk_unit unit,
                                        roletalk_unit_info_visitor visitor,
                                        void *user_data);
 
-/**
- * Whether a connection is open: 1 or 0.
- *
- * Any thread, also inside callbacks.
- */
+/// Whether a connection is open: 1 or 0.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_unit_is_open(roletalk_unit unit, int32_t *open);
 
-/**
- * Closes all connections to the unit with code 4000. The addresses that were dialed for them are not
- * dialed again; the remote peer may come back if it has dialed this one. Returns once they are
- * closed, at the latest after two seconds; inside a callback it does not wait. The handle stays
- * valid.
- *
- * Any thread, also inside callbacks.
- */
+/// Closes all connections to the unit with code 4000. The addresses that were dialed for them are not
+/// dialed again; the remote peer may come back if it has dialed this one. Returns once they are
+/// closed, at the latest after two seconds; inside a callback it does not wait. The handle stays
+/// valid.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_unit_disconnect(roletalk_unit unit);
 
-/**
- * Counters. `stats->struct_size` must be set.
- *
- * Any thread, also inside callbacks.
- */
+/// Counters. `stats->struct_size` must be set.
+///
+/// Any thread, also inside callbacks.
 roletalk_status roletalk_unit_get_stats(roletalk_unit unit, roletalk_unit_stats *stats);
 
-/**
- * Counters of one of the unit's connections: `at` counts from 0.
- *
- * Errors: ROLETALK_STATUS_END when there are not so many. Any thread, also inside callbacks.
- */
+/// Counters of one of the unit's connections: `at` counts from 0.
+///
+/// Errors: ROLETALK_STATUS_END when there are not so many. Any thread, also inside callbacks.
 roletalk_status roletalk_unit_get_connection_stats(roletalk_unit unit,
                                                    size_t at,
                                                    roletalk_connection_stats *stats);
@@ -2198,12 +1478,12 @@ roletalk_status roletalk_unit_get_connection_stats(roletalk_unit unit,
 }  // extern "C"
 #endif  // __cplusplus
 
-/** A string of a literal. */
+/// A string of a literal.
 #define ROLETALK_STR(literal) roletalk_string_of("" literal, sizeof(literal) - 1)
-/** The two arguments of printf's "%.*s". */
+/// The two arguments of printf's "%.*s".
 #define ROLETALK_ARG(string) (int)(string).len, ((string).data ? (string).data : "")
 
-/** A string of a pointer and a length. */
+/// A string of a pointer and a length.
 static inline roletalk_string roletalk_string_of(const char *data, size_t len) {
     roletalk_string string;
     string.data = data;
@@ -2211,7 +1491,7 @@ static inline roletalk_string roletalk_string_of(const char *data, size_t len) {
     return string;
 }
 
-/** A payload of a kind, a pointer and a length. */
+/// A payload of a kind, a pointer and a length.
 static inline roletalk_data roletalk_data_of(int32_t kind, const void *bytes, size_t len) {
     roletalk_data data;
     data.kind = kind;
@@ -2220,33 +1500,33 @@ static inline roletalk_data roletalk_data_of(int32_t kind, const void *bytes, si
     return data;
 }
 
-/** The payload that says nothing. */
+/// The payload that says nothing.
 static inline roletalk_data roletalk_data_null(void) {
     return roletalk_data_of(ROLETALK_DATA_NULL, NULL, 0);
 }
 
-/** A payload of true (not 0) or false. */
+/// A payload of true (not 0) or false.
 static inline roletalk_data roletalk_data_boolean(int value) {
     static const unsigned char bytes[2] = {0, 1};
     return roletalk_data_of(ROLETALK_DATA_BOOLEAN, &bytes[value != 0], 1);
 }
 
-/** A payload of text, which is not copied. */
+/// A payload of text, which is not copied.
 static inline roletalk_data roletalk_data_text(roletalk_string text) {
     return roletalk_data_of(ROLETALK_DATA_TEXT, text.data, text.len);
 }
 
-/** A payload of bytes, which are not copied. */
+/// A payload of bytes, which are not copied.
 static inline roletalk_data roletalk_data_binary(const void *bytes, size_t len) {
     return roletalk_data_of(ROLETALK_DATA_BINARY, bytes, len);
 }
 
-/** A payload of JSON text, which is not copied. */
+/// A payload of JSON text, which is not copied.
 static inline roletalk_data roletalk_data_json(roletalk_string json) {
     return roletalk_data_of(ROLETALK_DATA_JSON, json.data, json.len);
 }
 
-/** A payload of a number, which must live as long as the payload. */
+/// A payload of a number, which must live as long as the payload.
 static inline roletalk_data roletalk_data_number(const roletalk_number *number) {
     return roletalk_data_of(ROLETALK_DATA_NUMBER, number->text, number->len);
 }
