@@ -12,6 +12,7 @@
  *   text for that. A call that fails has changed nothing, unless its description says otherwise. Besides what
  *   descriptions say, every function can return ROLETALK_STATUS_INVALID_HANDLE,
  *   ROLETALK_STATUS_INVALID_ARGUMENT, ROLETALK_STATUS_FORKED and ROLETALK_STATUS_INTERNAL.
+ *   Compilers warn where the status of a function with ROLETALK_MUST_USE is ignored.
  * - Handles (roletalk_peer, roletalk_unit, ...) are numbers in a struct, not pointers. Zero is no handle. One
  *   that has ended, or never was one, is an error (ROLETALK_STATUS_INVALID_HANDLE) and nothing worse; so is
  *   ending one twice, also from two threads at the same time.
@@ -52,6 +53,18 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+/// At functions whose status nobody should ignore: what they were to give out is not there, or nothing else
+/// tells that they have done nothing.
+#ifndef ROLETALK_MUST_USE
+#if defined(__cplusplus) && __cplusplus >= 201703L
+#define ROLETALK_MUST_USE [[nodiscard]]
+#elif defined(__GNUC__)
+#define ROLETALK_MUST_USE __attribute__((warn_unused_result))
+#else
+#define ROLETALK_MUST_USE
+#endif
+#endif
 
 
 /// A unit connected.
@@ -771,11 +784,12 @@ roletalk_status roletalk_number_from_uint64(uint64_t value, roletalk_number *num
 /// Reads a boolean: 0 or 1.
 ///
 /// Errors: ROLETALK_STATUS_DATA when it is none. Any thread, also inside callbacks.
-roletalk_status roletalk_data_as_bool(roletalk_data data, int32_t *value);
+ROLETALK_MUST_USE roletalk_status roletalk_data_as_bool(roletalk_data data, int32_t *value);
 
 /// Reads a number as JavaScript does: text that is no number is NaN.
 ///
 /// Errors: ROLETALK_STATUS_DATA when the data is of another kind. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_data_as_double(roletalk_data data,
                                         double *value);
 
@@ -783,6 +797,7 @@ roletalk_status roletalk_data_as_double(roletalk_data data,
 ///
 /// Errors: ROLETALK_STATUS_DATA when it is no number, has a fraction or does not fit. Any thread, also
 /// inside callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_data_as_int64(roletalk_data data,
                                        int64_t *value);
 
@@ -790,13 +805,14 @@ roletalk_status roletalk_data_as_int64(roletalk_data data,
 ///
 /// Errors: ROLETALK_STATUS_DATA when it is no number, negative, has a fraction or does not fit. Any
 /// thread, also inside callbacks.
-roletalk_status roletalk_data_as_uint64(roletalk_data data, uint64_t *value);
+ROLETALK_MUST_USE roletalk_status roletalk_data_as_uint64(roletalk_data data, uint64_t *value);
 
 /// Waits until a unit serves the role: for `timeout_ms` milliseconds, without a limit if that is
 /// negative, not at all if it is 0.
 ///
 /// Errors: ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK, ROLETALK_STATUS_CLOSED. Any thread; in
 /// callbacks as every call that waits.
+ROLETALK_MUST_USE
 roletalk_status roletalk_destination_ready(roletalk_destination destination,
                                            int64_t timeout_ms);
 
@@ -814,6 +830,7 @@ roletalk_status roletalk_destination_each_unit(roletalk_destination destination,
 /// Errors: ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED when
 /// there is no room and it is not to wait, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_TOO_LARGE,
 /// ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_destination_send(roletalk_destination destination,
                                           roletalk_string event,
                                           roletalk_data data,
@@ -851,6 +868,7 @@ roletalk_status roletalk_destination_broadcast(roletalk_destination destination,
 /// ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread. In a callback it
 /// holds up all other callbacks of that peer: a request to a handler of the same peer ends with
 /// ROLETALK_STATUS_TIMEOUT there.
+ROLETALK_MUST_USE
 roletalk_status roletalk_destination_request(roletalk_destination destination,
                                              roletalk_string event,
                                              roletalk_data data,
@@ -867,6 +885,7 @@ roletalk_status roletalk_destination_request(roletalk_destination destination,
 /// ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED: then there is no call. By
 /// callback: ROLETALK_STATUS_REJECTED, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_CONNECTION_LOST,
 /// ROLETALK_STATUS_CANCELED. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_destination_request_async(roletalk_destination destination,
                                                    roletalk_string event,
                                                    roletalk_data data,
@@ -878,12 +897,14 @@ roletalk_status roletalk_destination_request_async(roletalk_destination destinat
 /// freed; `reply->unit` is none: see roletalk_answer_unit.
 ///
 /// Any thread, also inside callbacks.
-roletalk_status roletalk_answer_view(roletalk_answer answer, roletalk_reply *reply);
+ROLETALK_MUST_USE
+roletalk_status roletalk_answer_view(roletalk_answer answer,
+                                     roletalk_reply *reply);
 
 /// The unit that answered. The caller frees it with roletalk_unit_free.
 ///
 /// Errors: ROLETALK_STATUS_NO_UNIT when it is not known. Any thread, also inside callbacks.
-roletalk_status roletalk_answer_unit(roletalk_answer answer, roletalk_unit *unit);
+ROLETALK_MUST_USE roletalk_status roletalk_answer_unit(roletalk_answer answer, roletalk_unit *unit);
 
 /// Frees an answer; pointers into it end.
 ///
@@ -895,6 +916,7 @@ roletalk_status roletalk_answer_free(roletalk_answer answer);
 /// Nothing is sent before the first roletalk_survey_next.
 ///
 /// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_destination_survey(roletalk_destination destination,
                                             roletalk_string event,
                                             roletalk_data data,
@@ -908,6 +930,7 @@ roletalk_status roletalk_destination_survey(roletalk_destination destination,
 /// Errors: ROLETALK_STATUS_END when every unit has been heard, ROLETALK_STATUS_TIMEOUT,
 /// ROLETALK_STATUS_WOULD_BLOCK. One thread at a time, ROLETALK_STATUS_INVALID_ARGUMENT for others; in
 /// callbacks as every call that waits.
+ROLETALK_MUST_USE
 roletalk_status roletalk_survey_next(roletalk_survey survey,
                                      int64_t timeout_ms,
                                      roletalk_answer *answer);
@@ -923,6 +946,7 @@ roletalk_status roletalk_survey_close(roletalk_survey survey);
 /// when the operation is canceled there are no more calls.
 ///
 /// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_destination_survey_async(roletalk_destination destination,
                                                   roletalk_string event,
                                                   roletalk_data data,
@@ -938,6 +962,7 @@ roletalk_status roletalk_destination_survey_async(roletalk_destination destinati
 /// Errors: those of roletalk_destination_request; ROLETALK_STATUS_REJECTED when it is refused,
 /// ROLETALK_STATUS_OVERLOADED also when too many streams are open. Any thread; in a callback as
 /// roletalk_destination_request.
+ROLETALK_MUST_USE
 roletalk_status roletalk_destination_readable(roletalk_destination destination,
                                               roletalk_string event,
                                               roletalk_data data,
@@ -949,6 +974,7 @@ roletalk_status roletalk_destination_readable(roletalk_destination destination,
 /// finishes it with roletalk_writable_finish and closes it with roletalk_writable_close.
 ///
 /// Errors, threads and callbacks as roletalk_destination_readable.
+ROLETALK_MUST_USE
 roletalk_status roletalk_destination_writable(roletalk_destination destination,
                                               roletalk_string event,
                                               roletalk_data data,
@@ -960,6 +986,7 @@ roletalk_status roletalk_destination_writable(roletalk_destination destination,
 /// be NULL. `handler.drop` is called after that, or when this fails.
 ///
 /// Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_destination_readable_async(roletalk_destination destination,
                                                     roletalk_string event,
                                                     roletalk_data data,
@@ -971,6 +998,7 @@ roletalk_status roletalk_destination_readable_async(roletalk_destination destina
 /// be NULL. `handler.drop` is called after that, or when this fails.
 ///
 /// Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_destination_writable_async(roletalk_destination destination,
                                                     roletalk_string event,
                                                     roletalk_data data,
@@ -1014,6 +1042,7 @@ roletalk_status roletalk_context_reject(roletalk_context context,
 /// ROLETALK_STATUS_DATA: the context is as before. ROLETALK_STATUS_CONNECTION_LOST when the requester is
 /// gone, ROLETALK_STATUS_OVERLOADED when too many streams are open: the context has ended. Any thread,
 /// also inside callbacks, for deferred contexts; inside the handler for others.
+ROLETALK_MUST_USE
 roletalk_status roletalk_context_accept_readable(roletalk_context context,
                                                  roletalk_data data,
                                                  roletalk_readable *stream);
@@ -1023,6 +1052,7 @@ roletalk_status roletalk_context_accept_readable(roletalk_context context,
 /// roletalk_writable_close.
 ///
 /// Errors, threads and callbacks as roletalk_context_accept_readable, for ROLETALK_KIND_WRITABLE.
+ROLETALK_MUST_USE
 roletalk_status roletalk_context_accept_writable(roletalk_context context,
                                                  roletalk_data data,
                                                  roletalk_writable *stream);
@@ -1032,6 +1062,7 @@ roletalk_status roletalk_context_accept_writable(roletalk_context context,
 /// meanwhile. Until then it counts as a running handler.
 ///
 /// Inside the handler or middleware.
+ROLETALK_MUST_USE
 roletalk_status roletalk_context_defer(roletalk_context context,
                                        roletalk_context *deferred);
 
@@ -1039,13 +1070,16 @@ roletalk_status roletalk_context_defer(roletalk_context context,
 /// pointers are valid until the context is answered; `incoming->unit` is none: see roletalk_context_unit.
 ///
 /// Any thread, also inside callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_context_view(roletalk_context context,
                                       roletalk_incoming *incoming);
 
 /// The unit that sent it. The caller frees it with roletalk_unit_free.
 ///
 /// Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
-roletalk_status roletalk_context_unit(roletalk_context context, roletalk_unit *unit);
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_unit(roletalk_context context,
+                                      roletalk_unit *unit);
 
 /// Passes what middleware has deferred on to the next middleware or the handler. Ends the context.
 ///
@@ -1058,6 +1092,7 @@ roletalk_status roletalk_context_next(roletalk_context context);
 ///
 /// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks, for deferred contexts; inside the
 /// middleware for others.
+ROLETALK_MUST_USE
 roletalk_status roletalk_context_set_data(roletalk_context context,
                                           roletalk_data data);
 
@@ -1094,6 +1129,7 @@ roletalk_status roletalk_operation_free(roletalk_operation operation);
 /// Works in the child of a fork, too: all handles of the parent's are invalid there.
 ///
 /// Errors: ROLETALK_STATUS_IO, ROLETALK_STATUS_TLS. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_peer_new(const roletalk_peer_options *options,
                                   roletalk_peer *peer);
 
@@ -1127,6 +1163,7 @@ roletalk_status roletalk_peer_drain(roletalk_peer peer,
 ///
 /// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
 /// callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_peer_id(roletalk_peer peer,
                                  char *buffer,
                                  size_t capacity,
@@ -1144,6 +1181,7 @@ roletalk_status roletalk_peer_set_tag(roletalk_peer peer,
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the id or the key is empty or longer than 1 024 bytes.
 /// Any thread, also inside callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_peer_add_key(roletalk_peer peer,
                                       roletalk_string id,
                                       roletalk_string key);
@@ -1152,6 +1190,7 @@ roletalk_status roletalk_peer_add_key(roletalk_peer peer,
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when there is none with this id. Any thread, also inside
 /// callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_peer_remove_key(roletalk_peer peer,
                                          roletalk_string id);
 
@@ -1160,6 +1199,7 @@ roletalk_status roletalk_peer_remove_key(roletalk_peer peer,
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
 /// ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_peer_role(roletalk_peer peer,
                                    roletalk_string name,
                                    int32_t disabled,
@@ -1170,6 +1210,7 @@ roletalk_status roletalk_peer_role(roletalk_peer peer,
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
 /// ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_peer_destination(roletalk_peer peer,
                                           roletalk_string role,
                                           roletalk_destination *destination);
@@ -1193,6 +1234,7 @@ roletalk_status roletalk_peer_layer(roletalk_peer peer, roletalk_incoming_handle
 /// Errors: ROLETALK_STATUS_IO when the address cannot be listened on, ROLETALK_STATUS_TLS,
 /// ROLETALK_STATUS_CLOSED. Any thread; for an address that has a name, in
 /// callbacks as every call that waits.
+ROLETALK_MUST_USE
 roletalk_status roletalk_peer_listen(roletalk_peer peer,
                                      roletalk_string address,
                                      const roletalk_listen_options *options,
@@ -1203,6 +1245,7 @@ roletalk_status roletalk_peer_listen(roletalk_peer peer,
 ///
 /// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
 /// callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_listener_url(roletalk_listener listener,
                                       char *buffer,
                                       size_t capacity,
@@ -1219,6 +1262,7 @@ roletalk_status roletalk_listener_close(roletalk_listener listener);
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when `fd` is not a connected stream socket,
 /// ROLETALK_STATUS_IO. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_peer_accept_fd(roletalk_peer peer,
                                         int32_t fd,
                                         int32_t upgraded);
@@ -1241,6 +1285,7 @@ roletalk_status roletalk_peer_connect(roletalk_peer peer,
 ///
 /// Errors: ROLETALK_STATUS_TLS, ROLETALK_STATUS_CLOSED; others by callback. Any thread, also inside
 /// callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_peer_connect_async(roletalk_peer peer,
                                             roletalk_string address,
                                             const roletalk_connect_options *options,
@@ -1256,13 +1301,15 @@ roletalk_status roletalk_peer_disconnect(roletalk_peer peer, roletalk_string add
 /// Counters. `stats->struct_size` must be set.
 ///
 /// Any thread, also inside callbacks.
-roletalk_status roletalk_peer_get_stats(roletalk_peer peer, roletalk_peer_stats *stats);
+ROLETALK_MUST_USE
+roletalk_status roletalk_peer_get_stats(roletalk_peer peer,
+                                        roletalk_peer_stats *stats);
 
 /// For ROLETALK_CALLBACKS_POLL: a file descriptor that is readable while callbacks wait for
 /// roletalk_peer_poll. The library owns it; it is valid until the peer is closed.
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other peers. Any thread, also inside callbacks.
-roletalk_status roletalk_peer_fd(roletalk_peer peer, int32_t *fd);
+ROLETALK_MUST_USE roletalk_status roletalk_peer_fd(roletalk_peer peer, int32_t *fd);
 
 /// For ROLETALK_CALLBACKS_POLL: runs the callbacks that wait, on this thread. When none does, waits for up to
 /// `timeout_ms` milliseconds, without a limit if that is negative, not at all if it is 0. `count`, which
@@ -1271,6 +1318,7 @@ roletalk_status roletalk_peer_fd(roletalk_peer peer, int32_t *fd);
 /// Errors: ROLETALK_STATUS_CLOSED when the peer was closed and nothing more will come;
 /// ROLETALK_STATUS_INVALID_ARGUMENT for other peers and while another roletalk_peer_poll of this peer
 /// runs. Any thread; not inside callbacks of the same peer.
+ROLETALK_MUST_USE
 roletalk_status roletalk_peer_poll(roletalk_peer peer,
                                    int64_t timeout_ms,
                                    size_t *count);
@@ -1308,7 +1356,7 @@ roletalk_status roletalk_role_disable(roletalk_role role);
 /// Whether the role is offered: 1 or 0.
 ///
 /// Any thread, also inside callbacks.
-roletalk_status roletalk_role_is_active(roletalk_role role, int32_t *active);
+ROLETALK_MUST_USE roletalk_status roletalk_role_is_active(roletalk_role role, int32_t *active);
 
 /// The text of the last call on this thread that returned something else than ROLETALK_STATUS_OK.
 /// Successful calls leave it as it is. Never fails; empty before the first. Any thread, also inside
@@ -1335,6 +1383,7 @@ uint32_t roletalk_abi_version(void);
 /// ROLETALK_STATUS_CONNECTION_LOST, each behind the data that had arrived; ROLETALK_STATUS_TIMEOUT,
 /// ROLETALK_STATUS_WOULD_BLOCK; ROLETALK_STATUS_INVALID_ARGUMENT also for a capacity of 0. Any thread; in
 /// callbacks as every call that waits.
+ROLETALK_MUST_USE
 roletalk_status roletalk_readable_read(roletalk_readable stream,
                                        void *buffer,
                                        size_t capacity,
@@ -1352,7 +1401,9 @@ roletalk_status roletalk_readable_on_ready(roletalk_readable stream,
 /// The unit at the other end. The caller frees it with roletalk_unit_free.
 ///
 /// Any thread, also inside callbacks.
-roletalk_status roletalk_readable_unit(roletalk_readable stream, roletalk_unit *unit);
+ROLETALK_MUST_USE
+roletalk_status roletalk_readable_unit(roletalk_readable stream,
+                                       roletalk_unit *unit);
 
 /// Breaks off with a reason for the writer, and ends the handle.
 ///
@@ -1374,6 +1425,7 @@ roletalk_status roletalk_readable_close(roletalk_readable stream);
 /// Errors: ROLETALK_STATUS_STREAM_CLOSED when the reader has broken off or the stream was finished,
 /// ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK. Any thread; the
 /// bytes of several writes at the same time may mix. In callbacks as every call that waits.
+ROLETALK_MUST_USE
 roletalk_status roletalk_writable_write(roletalk_writable stream,
                                         const void *bytes,
                                         size_t len,
@@ -1391,7 +1443,9 @@ roletalk_status roletalk_writable_on_ready(roletalk_writable stream,
 /// The unit at the other end. The caller frees it with roletalk_unit_free.
 ///
 /// Any thread, also inside callbacks.
-roletalk_status roletalk_writable_unit(roletalk_writable stream, roletalk_unit *unit);
+ROLETALK_MUST_USE
+roletalk_status roletalk_writable_unit(roletalk_writable stream,
+                                       roletalk_unit *unit);
 
 /// Ends the stream, and waits for `timeout_ms` milliseconds until the reader has read everything and
 /// closed its end, without a limit if that is negative, not at all if it is 0. With peers of other
@@ -1401,6 +1455,7 @@ roletalk_status roletalk_writable_unit(roletalk_writable stream, roletalk_unit *
 ///
 /// Errors: ROLETALK_STATUS_STREAM_CLOSED when the reader has broken off, ROLETALK_STATUS_CONNECTION_LOST,
 /// ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK. Any thread; in callbacks as every call that waits.
+ROLETALK_MUST_USE
 roletalk_status roletalk_writable_finish(roletalk_writable stream,
                                          int64_t timeout_ms);
 
@@ -1419,7 +1474,7 @@ roletalk_status roletalk_writable_close(roletalk_writable stream);
 /// Another handle of the same unit, to be freed with roletalk_unit_free.
 ///
 /// Any thread, also inside callbacks.
-roletalk_status roletalk_unit_clone(roletalk_unit unit, roletalk_unit *clone);
+ROLETALK_MUST_USE roletalk_status roletalk_unit_clone(roletalk_unit unit, roletalk_unit *clone);
 
 /// Frees a handle. The unit stays connected.
 ///
@@ -1432,6 +1487,7 @@ roletalk_status roletalk_unit_free(roletalk_unit unit);
 ///
 /// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
 /// callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_unit_id(roletalk_unit unit,
                                  char *buffer,
                                  size_t capacity,
@@ -1440,7 +1496,11 @@ roletalk_status roletalk_unit_id(roletalk_unit unit,
 /// Copies the remote peer's name as roletalk_unit_id does its id; it may be empty.
 ///
 /// Errors, threads and callbacks as roletalk_unit_id.
-roletalk_status roletalk_unit_name(roletalk_unit unit, char *buffer, size_t capacity, size_t *len);
+ROLETALK_MUST_USE
+roletalk_status roletalk_unit_name(roletalk_unit unit,
+                                   char *buffer,
+                                   size_t capacity,
+                                   size_t *len);
 
 /// Calls `visitor` once, before this returns, with all that is known of the unit.
 ///
@@ -1452,7 +1512,7 @@ roletalk_status roletalk_unit_describe(roletalk_unit unit,
 /// Whether a connection is open: 1 or 0.
 ///
 /// Any thread, also inside callbacks.
-roletalk_status roletalk_unit_is_open(roletalk_unit unit, int32_t *open);
+ROLETALK_MUST_USE roletalk_status roletalk_unit_is_open(roletalk_unit unit, int32_t *open);
 
 /// Closes all connections to the unit with code 4000. The addresses that were dialed for them are not
 /// dialed again; the remote peer may come back if it has dialed this one. Returns once they are
@@ -1465,11 +1525,14 @@ roletalk_status roletalk_unit_disconnect(roletalk_unit unit);
 /// Counters. `stats->struct_size` must be set.
 ///
 /// Any thread, also inside callbacks.
-roletalk_status roletalk_unit_get_stats(roletalk_unit unit, roletalk_unit_stats *stats);
+ROLETALK_MUST_USE
+roletalk_status roletalk_unit_get_stats(roletalk_unit unit,
+                                        roletalk_unit_stats *stats);
 
 /// Counters of one of the unit's connections: `at` counts from 0.
 ///
 /// Errors: ROLETALK_STATUS_END when there are not so many. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
 roletalk_status roletalk_unit_get_connection_stats(roletalk_unit unit,
                                                    size_t at,
                                                    roletalk_connection_stats *stats);

@@ -158,6 +158,7 @@ pub unsafe extern "C" fn roletalk_number_from_uint64(
 /// Reads a boolean: 0 or 1.
 ///
 /// Errors: ROLETALK_STATUS_DATA when it is none. Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_data_as_bool(
     data: roletalk_data,
@@ -178,6 +179,7 @@ pub unsafe extern "C" fn roletalk_data_as_bool(
 /// Reads a number as JavaScript does: text that is no number is NaN.
 ///
 /// Errors: ROLETALK_STATUS_DATA when the data is of another kind. Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_data_as_double(
     data: roletalk_data,
@@ -195,6 +197,7 @@ pub unsafe extern "C" fn roletalk_data_as_double(
 ///
 /// Errors: ROLETALK_STATUS_DATA when it is no number, has a fraction or does not fit. Any thread, also
 /// inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_data_as_int64(
     data: roletalk_data,
@@ -213,6 +216,7 @@ pub unsafe extern "C" fn roletalk_data_as_int64(
 ///
 /// Errors: ROLETALK_STATUS_DATA when it is no number, negative, has a fraction or does not fit. Any
 /// thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_data_as_uint64(
     data: roletalk_data,

@@ -197,6 +197,7 @@ unsafe fn given<'a>(
 ///
 /// Errors: ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK, ROLETALK_STATUS_CLOSED. Any thread; in
 /// callbacks as every call that waits.
+#[must_use]
 #[unsafe(no_mangle)]
 pub extern "C" fn roletalk_destination_ready(
     destination: roletalk_destination,
@@ -227,6 +228,7 @@ pub extern "C" fn roletalk_destination_each_unit(
 /// Errors: ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED when
 /// there is no room and it is not to wait, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_TOO_LARGE,
 /// ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_destination_send(
     destination: roletalk_destination,
@@ -340,6 +342,7 @@ unsafe fn put_answer(answer: *mut roletalk_answer, outcome: Outcome) -> Result<(
 /// ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread. In a callback it
 /// holds up all other callbacks of that peer: a request to a handler of the same peer ends with
 /// ROLETALK_STATUS_TIMEOUT there.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_destination_request(
     destination: roletalk_destination,
@@ -372,6 +375,7 @@ pub unsafe extern "C" fn roletalk_destination_request(
 /// ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED: then there is no call. By
 /// callback: ROLETALK_STATUS_REJECTED, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_CONNECTION_LOST,
 /// ROLETALK_STATUS_CANCELED. Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_destination_request_async(
     destination: roletalk_destination,
@@ -413,6 +417,7 @@ pub unsafe extern "C" fn roletalk_destination_request_async(
 /// freed; `reply->unit` is none: see roletalk_answer_unit.
 ///
 /// Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_answer_view(
     answer: roletalk_answer,
@@ -429,6 +434,7 @@ pub unsafe extern "C" fn roletalk_answer_view(
 /// The unit that answered. The caller frees it with roletalk_unit_free.
 ///
 /// Errors: ROLETALK_STATUS_NO_UNIT when it is not known. Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_answer_unit(
     answer: roletalk_answer,
@@ -462,6 +468,7 @@ struct SurveyObject {
 /// Nothing is sent before the first roletalk_survey_next.
 ///
 /// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_destination_survey(
     destination: roletalk_destination,
@@ -490,6 +497,7 @@ pub unsafe extern "C" fn roletalk_destination_survey(
 /// Errors: ROLETALK_STATUS_END when every unit has been heard, ROLETALK_STATUS_TIMEOUT,
 /// ROLETALK_STATUS_WOULD_BLOCK. One thread at a time, ROLETALK_STATUS_INVALID_ARGUMENT for others; in
 /// callbacks as every call that waits.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_survey_next(
     survey: roletalk_survey,
@@ -535,6 +543,7 @@ pub extern "C" fn roletalk_survey_close(survey: roletalk_survey) -> roletalk_sta
 /// when the operation is canceled there are no more calls.
 ///
 /// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_destination_survey_async(
     destination: roletalk_destination,
@@ -716,6 +725,7 @@ fn invoke_opened<S: Stream>(
 /// Errors: those of roletalk_destination_request; ROLETALK_STATUS_REJECTED when it is refused,
 /// ROLETALK_STATUS_OVERLOADED also when too many streams are open. Any thread; in a callback as
 /// roletalk_destination_request.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_destination_readable(
     destination: roletalk_destination,
@@ -733,6 +743,7 @@ pub unsafe extern "C" fn roletalk_destination_readable(
 /// finishes it with roletalk_writable_finish and closes it with roletalk_writable_close.
 ///
 /// Errors, threads and callbacks as roletalk_destination_readable.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_destination_writable(
     destination: roletalk_destination,
@@ -750,6 +761,7 @@ pub unsafe extern "C" fn roletalk_destination_writable(
 /// be NULL. `handler.drop` is called after that, or when this fails.
 ///
 /// Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_destination_readable_async(
     destination: roletalk_destination,
@@ -770,6 +782,7 @@ pub unsafe extern "C" fn roletalk_destination_readable_async(
 /// be NULL. `handler.drop` is called after that, or when this fails.
 ///
 /// Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_destination_writable_async(
     destination: roletalk_destination,

@@ -430,6 +430,7 @@ pub unsafe extern "C" fn roletalk_context_reject(
 /// ROLETALK_STATUS_DATA: the context is as before. ROLETALK_STATUS_CONNECTION_LOST when the requester is
 /// gone, ROLETALK_STATUS_OVERLOADED when too many streams are open: the context has ended. Any thread,
 /// also inside callbacks, for deferred contexts; inside the handler for others.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_context_accept_readable(
     context: roletalk_context,
@@ -456,6 +457,7 @@ pub unsafe extern "C" fn roletalk_context_accept_readable(
 /// roletalk_writable_close.
 ///
 /// Errors, threads and callbacks as roletalk_context_accept_readable, for ROLETALK_KIND_WRITABLE.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_context_accept_writable(
     context: roletalk_context,
@@ -489,6 +491,7 @@ fn check_kind(context: roletalk_context, kind: Kind) -> Result<(), Failure> {
 /// meanwhile. Until then it counts as a running handler.
 ///
 /// Inside the handler or middleware.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_context_defer(
     context: roletalk_context,
@@ -521,6 +524,7 @@ pub unsafe extern "C" fn roletalk_context_defer(
 /// pointers are valid until the context is answered; `incoming->unit` is none: see roletalk_context_unit.
 ///
 /// Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_context_view(
     context: roletalk_context,
@@ -541,6 +545,7 @@ pub unsafe extern "C" fn roletalk_context_view(
 /// The unit that sent it. The caller frees it with roletalk_unit_free.
 ///
 /// Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_context_unit(
     context: roletalk_context,
@@ -581,6 +586,7 @@ pub extern "C" fn roletalk_context_next(context: roletalk_context) -> roletalk_s
 ///
 /// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks, for deferred contexts; inside the
 /// middleware for others.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_context_set_data(
     context: roletalk_context,

@@ -499,6 +499,7 @@ fn drive(
 /// Works in the child of a fork, too: all handles of the parent's are invalid there.
 ///
 /// Errors: ROLETALK_STATUS_IO, ROLETALK_STATUS_TLS. Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_peer_new(
     options: *const roletalk_peer_options,
@@ -626,6 +627,7 @@ pub(crate) fn get(peer: roletalk_peer) -> Result<Arc<PeerObject>, Failure> {
 ///
 /// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
 /// callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_peer_id(
     peer: roletalk_peer,
@@ -659,6 +661,7 @@ pub unsafe extern "C" fn roletalk_peer_set_tag(
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the id or the key is empty or longer than 1 024 bytes.
 /// Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_peer_add_key(
     peer: roletalk_peer,
@@ -676,6 +679,7 @@ pub unsafe extern "C" fn roletalk_peer_add_key(
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when there is none with this id. Any thread, also inside
 /// callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_peer_remove_key(
     peer: roletalk_peer,
@@ -696,6 +700,7 @@ pub unsafe extern "C" fn roletalk_peer_remove_key(
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
 /// ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_peer_role(
     peer: roletalk_peer,
@@ -732,6 +737,7 @@ pub unsafe extern "C" fn roletalk_peer_role(
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
 /// ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_peer_destination(
     peer: roletalk_peer,
@@ -793,6 +799,7 @@ struct ListenerObject(engine::Listener);
 /// Errors: ROLETALK_STATUS_IO when the address cannot be listened on, ROLETALK_STATUS_TLS,
 /// ROLETALK_STATUS_CLOSED. Any thread; for an address that has a name, in
 /// callbacks as every call that waits.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_peer_listen(
     peer: roletalk_peer,
@@ -828,6 +835,7 @@ pub unsafe extern "C" fn roletalk_peer_listen(
 ///
 /// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
 /// callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_listener_url(
     listener: roletalk_listener,
@@ -859,6 +867,7 @@ pub extern "C" fn roletalk_listener_close(listener: roletalk_listener) -> roleta
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when `fd` is not a connected stream socket,
 /// ROLETALK_STATUS_IO. Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub extern "C" fn roletalk_peer_accept_fd(
     peer: roletalk_peer,
@@ -941,6 +950,7 @@ pub unsafe extern "C" fn roletalk_peer_connect(
 ///
 /// Errors: ROLETALK_STATUS_TLS, ROLETALK_STATUS_CLOSED; others by callback. Any thread, also inside
 /// callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_peer_connect_async(
     peer: roletalk_peer,
@@ -989,6 +999,7 @@ pub unsafe extern "C" fn roletalk_peer_disconnect(
 /// Counters. `stats->struct_size` must be set.
 ///
 /// Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_peer_get_stats(
     peer: roletalk_peer,
@@ -1012,6 +1023,7 @@ pub unsafe extern "C" fn roletalk_peer_get_stats(
 /// roletalk_peer_poll. The library owns it; it is valid until the peer is closed.
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other peers. Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_peer_fd(peer: roletalk_peer, fd: *mut i32) -> roletalk_status {
     enter(|| {
@@ -1028,6 +1040,7 @@ pub unsafe extern "C" fn roletalk_peer_fd(peer: roletalk_peer, fd: *mut i32) -> 
 /// Errors: ROLETALK_STATUS_CLOSED when the peer was closed and nothing more will come;
 /// ROLETALK_STATUS_INVALID_ARGUMENT for other peers and while another roletalk_peer_poll of this peer
 /// runs. Any thread; not inside callbacks of the same peer.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_peer_poll(
     peer: roletalk_peer,

@@ -134,6 +134,7 @@ pub extern "C" fn roletalk_role_disable(role: roletalk_role) -> roletalk_status 
 /// Whether the role is offered: 1 or 0.
 ///
 /// Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_role_is_active(
     role: roletalk_role,

@@ -238,6 +238,7 @@ fn stream_error(error: io::Error) -> Failure {
 /// ROLETALK_STATUS_CONNECTION_LOST, each behind the data that had arrived; ROLETALK_STATUS_TIMEOUT,
 /// ROLETALK_STATUS_WOULD_BLOCK; ROLETALK_STATUS_INVALID_ARGUMENT also for a capacity of 0. Any thread; in
 /// callbacks as every call that waits.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_readable_read(
     stream: roletalk_readable,
@@ -293,6 +294,7 @@ pub extern "C" fn roletalk_readable_on_ready(
 /// The unit at the other end. The caller frees it with roletalk_unit_free.
 ///
 /// Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_readable_unit(
     stream: roletalk_readable,
@@ -347,6 +349,7 @@ pub extern "C" fn roletalk_readable_close(stream: roletalk_readable) -> roletalk
 /// Errors: ROLETALK_STATUS_STREAM_CLOSED when the reader has broken off or the stream was finished,
 /// ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK. Any thread; the
 /// bytes of several writes at the same time may mix. In callbacks as every call that waits.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_writable_write(
     stream: roletalk_writable,
@@ -423,6 +426,7 @@ pub extern "C" fn roletalk_writable_on_ready(
 /// The unit at the other end. The caller frees it with roletalk_unit_free.
 ///
 /// Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_writable_unit(
     stream: roletalk_writable,
@@ -444,6 +448,7 @@ pub unsafe extern "C" fn roletalk_writable_unit(
 ///
 /// Errors: ROLETALK_STATUS_STREAM_CLOSED when the reader has broken off, ROLETALK_STATUS_CONNECTION_LOST,
 /// ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK. Any thread; in callbacks as every call that waits.
+#[must_use]
 #[unsafe(no_mangle)]
 pub extern "C" fn roletalk_writable_finish(
     stream: roletalk_writable,

@@ -168,6 +168,7 @@ fn micros(time: Option<Duration>) -> i64 {
 /// Another handle of the same unit, to be freed with roletalk_unit_free.
 ///
 /// Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_unit_clone(
     unit: roletalk_unit,
@@ -200,6 +201,7 @@ pub extern "C" fn roletalk_unit_free(unit: roletalk_unit) -> roletalk_status {
 ///
 /// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
 /// callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_unit_id(
     unit: roletalk_unit,
@@ -214,6 +216,7 @@ pub unsafe extern "C" fn roletalk_unit_id(
 /// Copies the remote peer's name as roletalk_unit_id does its id; it may be empty.
 ///
 /// Errors, threads and callbacks as roletalk_unit_id.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_unit_name(
     unit: roletalk_unit,
@@ -271,6 +274,7 @@ pub extern "C" fn roletalk_unit_describe(
 /// Whether a connection is open: 1 or 0.
 ///
 /// Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_unit_is_open(
     unit: roletalk_unit,
@@ -300,6 +304,7 @@ pub extern "C" fn roletalk_unit_disconnect(unit: roletalk_unit) -> roletalk_stat
 /// Counters. `stats->struct_size` must be set.
 ///
 /// Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_unit_get_stats(
     unit: roletalk_unit,
@@ -333,6 +338,7 @@ pub unsafe extern "C" fn roletalk_unit_get_stats(
 /// Counters of one of the unit's connections: `at` counts from 0.
 ///
 /// Errors: ROLETALK_STATUS_END when there are not so many. Any thread, also inside callbacks.
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_unit_get_connection_stats(
     unit: roletalk_unit,

@@ -70,16 +70,29 @@ header_keeps_to_its_names() {
 header_tells_of_threads_and_callbacks() {
     awk -v functions="$(wc -l < "$here/tests/symbols.txt")" '
         /^\/\/\// { text = text $0; next }
-        /^[a-z].* roletalk_[a-z0-9_]*\(/ && !/^static|^typedef/ {
+        /^(ROLETALK_MUST_USE )?[a-z].* roletalk_[a-z0-9_]*\(/ && !/^static|^typedef/ {
             if (text !~ /[Tt]hread/) { print "not said from which threads:", $0; bad = 1 }
             if (text !~ /callback|handler|middleware/) { print "not said what in callbacks:", $0; bad = 1 }
             seen++
         }
-        { text = "" }
+        $0 != "ROLETALK_MUST_USE" { text = "" }
         END {
             if (seen != functions) { print seen, "of", functions, "functions were found"; bad = 1 }
             exit bad
         }' "$here/include/roletalk.h" || fail "roletalk.h has gaps"
+}
+
+# C and C++ have two ways to say so.
+ignored_statuses_warn() {
+    local compiler
+    printf '#include "roletalk.h"\nint main(void) { roletalk_peer peer = {0}; %s; }\n' \
+        'roletalk_peer_poll(peer, 0, NULL)' > "$dir/ignore.c"
+    for compiler in "$cc" "$cxx -x c++"; do
+        # shellcheck disable=SC2086 # words
+        ! compile $compiler "$dir/ignore.c" -c -o "$dir/ignore.o" 2> "$dir/warning" ||
+            fail "$compiler does not warn"
+        grep -q 'unused-result' "$dir/warning" || fail "$(cat "$dir/warning")"
+    done
 }
 
 uninstall_removes_what_install_brings() {
@@ -263,6 +276,7 @@ add "names, static library" c exported "${static[0]}" -g
 add "names, each is in the header and tested" "" every_name_is_tested
 add "names, the header defines no others" "" header_keeps_to_its_names
 add "header, each function tells of threads and callbacks" "" header_tells_of_threads_and_callbacks
+add "header, ignored statuses warn" c ignored_statuses_warn
 add "uninstall removes what install brings" c uninstall_removes_what_install_brings
 add "soname" c soname
 add "layout of structs" c layout

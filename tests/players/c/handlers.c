@@ -90,7 +90,7 @@ static void on_fail(void *none, const roletalk_incoming *incoming) {
 static void on_never(void *none, const roletalk_incoming *incoming) {
     (void)none;
     roletalk_context never;
-    roletalk_context_defer(incoming->context, &never);
+    must(roletalk_context_defer(incoming->context, &never));
     line_begin();
     fputs("\"event\":\"ignored\"", stdout);
     line_end();
@@ -100,7 +100,7 @@ static void on_hold(void *none, const roletalk_incoming *incoming) {
     (void)none;
     pthread_mutex_lock(&mutex);
     held = realloc(held, (held_count + 1) * sizeof *held);
-    roletalk_context_defer(incoming->context, &held[held_count++]);
+    must(roletalk_context_defer(incoming->context, &held[held_count++]));
     observe_count("held", held_count);
     pthread_mutex_unlock(&mutex);
 }
@@ -111,7 +111,7 @@ void release_held(void) {
     while (held_count > 0) {
         roletalk_context context = held[--held_count];
         roletalk_incoming incoming = {.struct_size = sizeof incoming};
-        roletalk_context_view(context, &incoming);
+        must(roletalk_context_view(context, &incoming));
         roletalk_context_respond(context, incoming.data);
     }
     pthread_mutex_unlock(&mutex);

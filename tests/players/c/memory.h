@@ -1,4 +1,4 @@
-/* What cannot fail here: a player that has no memory or no thread left ends. */
+/* What cannot fail here: a player that has no memory or no thread left, or misuses the library, ends. */
 #ifndef MEMORY_H
 #define MEMORY_H
 
@@ -33,6 +33,14 @@ static inline void start_thread(void *(*body)(void *), void *of) {
         exit(1);
     }
     pthread_detach(thread);
+}
+
+static inline void must(roletalk_status status) {
+    if (status != ROLETALK_STATUS_OK) {
+        roletalk_string error = roletalk_last_error();
+        fprintf(stderr, "%.*s\n", ROLETALK_ARG(error));
+        exit(1);
+    }
 }
 
 #endif

@@ -334,7 +334,7 @@ static void look_at(void *given, roletalk_unit unit) {
     search *search = given;
     search->is_named = true;
     if (search->name) roletalk_unit_describe(unit, compare_name, search);
-    if (search->found.id == 0 && search->is_named) roletalk_unit_clone(unit, &search->found);
+    if (search->found.id == 0 && search->is_named) must(roletalk_unit_clone(unit, &search->found));
 }
 
 /* The unit of the name `to`, or the only one for `direct`; none, for the next in turn, otherwise. False,
@@ -450,9 +450,9 @@ typedef struct {
 
 static void print_survey_answer(roletalk_answer answer) {
     roletalk_reply reply = {.struct_size = sizeof reply};
-    roletalk_answer_view(answer, &reply);
-    roletalk_unit unit = {0};
-    roletalk_answer_unit(answer, &unit);
+    must(roletalk_answer_view(answer, &reply));
+    roletalk_unit unit;
+    must(roletalk_answer_unit(answer, &unit));
     fputs("{\"from\":", stdout);
     print_name_of(unit);
     roletalk_unit_free(unit);
@@ -561,10 +561,11 @@ static void do_hold(command *command) {
         shot->number = i;
         roletalk_number number;
         roletalk_number_from_uint64(i, &number);
-        // A failure is one that is not answered.
-        roletalk_destination_request_async(
+        // A failure is one that is not answered: its shot is dropped.
+        roletalk_status asked = roletalk_destination_request_async(
             destination, ROLETALK_STR("hold"), roletalk_data_number(&number), NULL,
             (roletalk_reply_handler){on_shot_answered, shot, drop_shot}, NULL);
+        (void)asked;
     }
     end_volley(volley);
 }
