@@ -16,7 +16,7 @@ int main(int argc, char **argv) try {
     auto role = peer.role("echo", true);
     role.on_request("say", [](roletalk::Context &context) { return context.data(); });
     role.enable();
-    std::cout << peer.listen(argc > 1 ? argv[1] : "127.0.0.1:0") << std::endl;
+    std::cout << peer.listen(argc > 1 ? argv[1] : "127.0.0.1:0").url() << std::endl;
 
     const int loop = epoll_create1(EPOLL_CLOEXEC);
     for (int fd : {peer.fd(), STDIN_FILENO}) {

@@ -8,7 +8,7 @@
 
 int main(int argc, char **argv) try {
     roletalk::Peer peer;
-    std::cout << peer.listen(argc > 1 ? argv[1] : "127.0.0.1:0") << std::endl;
+    std::cout << peer.listen(argc > 1 ? argv[1] : "127.0.0.1:0").url() << std::endl;
     auto news = peer.destination("news");
     news.ready();
     for (std::string line; std::getline(std::cin, line);)

@@ -18,7 +18,7 @@ int main(int argc, char **argv) try {
         upload.set_value(context.accept_readable());
     });
     role.enable();
-    std::cerr << peer.listen(argc > 1 ? argv[1] : "127.0.0.1:0") << std::endl;
+    std::cerr << peer.listen(argc > 1 ? argv[1] : "127.0.0.1:0").url() << std::endl;
     roletalk::Readable stream = upload.get_future().get();
     std::vector<char> piece(64 << 10);
     while (size_t len = stream.read(piece.data(), piece.size()))

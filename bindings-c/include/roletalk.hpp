@@ -138,6 +138,16 @@ template <class Call> std::string text(Call call) {
 
 } // namespace detail
 
+/// The version of the library, such as `0.1.0`.
+inline std::string_view version() {
+    return detail::view(roletalk_version());
+}
+
+/// The name of a status, such as `NO_UNIT`.
+inline std::string_view status_name(roletalk_status status) {
+    return detail::view(roletalk_status_name(status));
+}
+
 /// No limit of time, for the calls that take milliseconds.
 inline constexpr std::chrono::milliseconds forever{-1};
 
@@ -263,6 +273,19 @@ public:
         detail::check(roletalk_unit_get_stats(handle_.get(), &stats));
         return stats;
     }
+    /// Counters of each connection.
+    std::vector<roletalk_connection_stats> connection_stats() const {
+        std::vector<roletalk_connection_stats> all;
+        for (;;) {
+            roletalk_connection_stats one{};
+            one.struct_size = sizeof one;
+            const roletalk_status status =
+                roletalk_unit_get_connection_stats(handle_.get(), all.size(), &one);
+            if (status == ROLETALK_STATUS_END) return all;
+            detail::check(status);
+            all.push_back(one);
+        }
+    }
     roletalk_unit get() const noexcept { return handle_.get(); }
 
 private:
@@ -329,6 +352,12 @@ public:
         detail::check(roletalk_readable_abort(handle_.get(), detail::lend(reason)));
         handle_.release();
     }
+    /// The unit at the other end.
+    Unit unit() const {
+        roletalk_unit unit;
+        detail::check(roletalk_readable_unit(handle_.get(), &unit));
+        return Unit(unit);
+    }
     roletalk_readable get() const noexcept { return handle_.get(); }
 
 private:
@@ -362,11 +391,58 @@ public:
         detail::check(roletalk_writable_abort(handle_.get(), detail::lend(reason)));
         handle_.release();
     }
+    /// The unit at the other end.
+    Unit unit() const {
+        roletalk_unit unit;
+        detail::check(roletalk_writable_unit(handle_.get(), &unit));
+        return Unit(unit);
+    }
     roletalk_writable get() const noexcept { return handle_.get(); }
 
 private:
     detail::Handle<roletalk_writable, roletalk_writable_close> handle_;
 };
+
+/// How something that middleware has passed on was answered, valid while it is told of.
+class Outcome {
+public:
+    explicit Outcome(const roletalk_outcome *outcome) : outcome_(outcome) {}
+    Outcome(const Outcome &) = delete;
+    Outcome &operator=(const Outcome &) = delete;
+
+    bool ok() const noexcept { return outcome_->status == ROLETALK_STATUS_OK; }
+    /// A copy of the answer.
+    Data data() const { return Data(outcome_->data); }
+    /// Why it was rejected.
+    std::string_view error() const { return detail::view(outcome_->error); }
+
+    /// Answers with something else.
+    void respond(const Data &data) {
+        detail::check(roletalk_context_respond(outcome_->context, data.get()));
+    }
+    /// Rejects instead.
+    void reject(std::string_view reason) {
+        detail::check(roletalk_context_reject(outcome_->context, detail::lend(reason)));
+    }
+
+private:
+    const roletalk_outcome *outcome_;
+};
+
+namespace detail {
+
+template <class F> void on_outcome(roletalk_context context, F function) {
+    auto call = [](void *user_data, const roletalk_outcome *told) {
+        quietly([&] {
+            Outcome outcome(told);
+            (*static_cast<F *>(user_data))(outcome);
+        });
+    };
+    check(roletalk_context_on_outcome(
+        context, handler<roletalk_outcome_handler>(std::move(function), call)));
+}
+
+} // namespace detail
 
 /// A request that is answered later, from any thread. Destroying it unanswered rejects it.
 class Deferred {
@@ -393,6 +469,18 @@ public:
         context_ = roletalk_context{};
     }
 
+    /// A copy of the payload.
+    Data data() const {
+        roletalk_incoming incoming{};
+        incoming.struct_size = sizeof incoming;
+        detail::check(roletalk_context_view(context_, &incoming));
+        return Data(incoming.data);
+    }
+
+    /// For middleware: `function(Outcome &)` is called with the outcome, before the requester gets it.
+    template <class F> void on_outcome(F function) {
+        detail::on_outcome(context_, std::move(function));
+    }
     /// For middleware: passes it on to the next, or to the handler.
     void next() {
         detail::check(roletalk_context_next(context_));
@@ -441,6 +529,10 @@ public:
         roletalk_writable stream;
         detail::check(roletalk_context_accept_writable(incoming_->context, answer.get(), &stream));
         return Writable(stream);
+    }
+    /// For middleware: `function(Outcome &)` is called with the outcome, before the requester gets it.
+    template <class F> void on_outcome(F function) {
+        detail::on_outcome(incoming_->context, std::move(function));
     }
     /// For middleware.
     void set_data(const Data &data) {
@@ -787,6 +879,25 @@ inline void log_off() {
     detail::check(roletalk_log(ROLETALK_LOG_OFF, roletalk_log_handler{}));
 }
 
+/// An address that is listened on. Belongs to its peer: destroying this does not close it.
+class Listener {
+public:
+    explicit Listener(roletalk_listener listener) : listener_(listener) {}
+
+    /// What a peer on the same machine can connect to, such as `ws://127.0.0.1:9000`.
+    std::string url() const {
+        return detail::text([&](char *to, size_t room, size_t *len) {
+            return roletalk_listener_url(listener_, to, room, len);
+        });
+    }
+    /// Stops listening. Connections that were accepted stay.
+    void close() { detail::check(roletalk_listener_close(listener_)); }
+    roletalk_listener get() const noexcept { return listener_; }
+
+private:
+    roletalk_listener listener_;
+};
+
 /// The local node. Closes when it is destroyed: all callbacks have returned then, unless that happens
 /// inside one.
 class Peer {
@@ -832,15 +943,13 @@ public:
         detail::check(roletalk_peer_destination(peer_.get(), detail::lend(role), &destination));
         return Destination(destination);
     }
-    /// Listens, and gives the address to connect to.
-    std::string listen(std::string_view address,
-                       const roletalk_listen_options &options = listen_options()) {
+    /// Listens on an address, such as `127.0.0.1:9000`; port 0 takes a free one.
+    Listener listen(std::string_view address,
+                    const roletalk_listen_options &options = listen_options()) {
         roletalk_listener listener;
         detail::check(
             roletalk_peer_listen(peer_.get(), detail::lend(address), &options, &listener));
-        return detail::text([&](char *to, size_t room, size_t *len) {
-            return roletalk_listener_url(listener, to, room, len);
-        });
+        return Listener(listener);
     }
     /// Serves a connection that the program's own server has accepted; see roletalk_peer_accept_fd.
     void accept_fd(int fd, bool upgraded = false) {

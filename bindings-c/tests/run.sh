@@ -56,6 +56,15 @@ every_name_is_tested() {
     done < "$here/tests/symbols.txt"
 }
 
+# A program that has the version of the header does not ask for it.
+every_function_is_wrapped() {
+    local name
+    while read -r name; do
+        [ "$name" = roletalk_abi_version ] || grep -q "\b$name\b" "$here/include/roletalk.hpp" ||
+            fail "roletalk.hpp does not wrap $name"
+    done < "$here/tests/symbols.txt"
+}
+
 # What the header defines for every program that includes it.
 header_keeps_to_its_names() {
     local header=$here/include/roletalk.h
@@ -274,6 +283,7 @@ with_cmake() { # COMPILER
 add "names, shared library" c exported "$library" -D
 add "names, static library" c exported "${static[0]}" -g
 add "names, each is in the header and tested" "" every_name_is_tested
+add "names, each is wrapped for C++" "" every_function_is_wrapped
 add "names, the header defines no others" "" header_keeps_to_its_names
 add "header, each function tells of threads and callbacks" "" header_tells_of_threads_and_callbacks
 add "header, ignored statuses warn" c ignored_statuses_warn

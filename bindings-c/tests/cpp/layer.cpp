@@ -50,9 +50,8 @@ int main() {
                         })
             .on_request("later",
                         [&](roletalk::Context &context) {
-                            auto answer = [deferred = context.defer(),
-                                           data = context.data()]() mutable {
-                                deferred.respond(data);
+                            auto answer = [deferred = context.defer()]() mutable {
+                                deferred.respond(deferred.data());
                             };
                             later.set_value(std::thread(std::move(answer)));
                             return roletalk::Data();
@@ -64,22 +63,29 @@ int main() {
         CHECK(held.use_count() == 2);
         server.layer([](roletalk::Context &context) {
             if (context.event() == "forbidden") context.reject("no");
+            context.on_outcome([event = std::string(context.event())](roletalk::Outcome &outcome) {
+                if (event == "doubled") outcome.respond(outcome.data().as_int64() * 2);
+                if (event == "throw" && outcome.error() == "on purpose") outcome.reject("on view");
+            });
         });
+        role.on_request("doubled", [](roletalk::Context &context) { return context.data(); });
         role.on_request("forbidden", [](roletalk::Context &) { return true; });
         std::promise<void> opened;
         server.on_event([&](const roletalk_event &event) {
             if (event.kind == ROLETALK_EVENT_UNIT_OPENED) opened.set_value();
         });
-        auto unit = client.connect(server.listen("127.0.0.1:0"));
+        auto listener = server.listen("127.0.0.1:0");
+        auto unit = client.connect(listener.url());
         opened.get_future().wait();
         CHECK(unit.name() == "server" && unit.id() == server.id() && unit.is_open());
 
         auto to = client.destination("r");
         to.ready(120s);
         CHECK(to.request("held").as_int64() == 7);
+        CHECK(to.request("doubled", 21).as_int64() == 42);
         CHECK(to.request("later", roletalk::Data::json("[1]")) == roletalk::Data::json("[1]"));
         later.get_future().get().join();
-        for (auto [event, text] : {std::pair("throw", "on purpose"), std::pair("forbidden", "no"),
+        for (auto [event, text] : {std::pair("throw", "on view"), std::pair("forbidden", "no"),
                                    std::pair("drop", "The handler did not answer")}) {
             try {
                 to.request(event);
@@ -132,6 +138,7 @@ int main() {
         // A stream whose reason is refused is still there to be closed.
         role.on_readable("take", [](roletalk::Context &context) { context.accept_readable(); });
         auto taken = to.writable("take");
+        CHECK(taken.unit().id() == server.id());
         CHECK(status_of([&] { taken.abort("\xff"); }) == ROLETALK_STATUS_INVALID_ARGUMENT);
         CHECK(taken.get().id != 0);
         taken.abort("no");
@@ -155,6 +162,7 @@ int main() {
         std::promise<void> written;
         role.on_readable("up", [&](roletalk::Context &context) {
             auto stream = std::make_shared<roletalk::Readable>(context.accept_readable("go on"));
+            CHECK(stream->unit().name() == "client");
             stream->on_ready([&uploaded, stream] {
                 char buffer[16];
                 uploaded.set_value({buffer, stream->read(buffer, sizeof buffer, 0ms)});
@@ -196,7 +204,13 @@ int main() {
         roletalk::log_off();
         roletalk::Peer moved(std::move(client));
         CHECK(status_of([&] { client.id(); }) == ROLETALK_STATUS_INVALID_HANDLE);
-        CHECK(moved.stats().units == 1);
+        CHECK(moved.stats().units == 1 && unit.connection_stats().size() == 1);
+        const std::string url = listener.url();
+        listener.close();
+        CHECK(status_of([&] { listener.url(); }) == ROLETALK_STATUS_INVALID_HANDLE);
+        CHECK(status_of([&] { moved.connect(url, once); }) == ROLETALK_STATUS_CONNECT_FAILED);
+        CHECK(roletalk::status_name(ROLETALK_STATUS_CONNECT_FAILED) == "CONNECT_FAILED");
+        CHECK(roletalk::version().size() > 0);
         CHECK(moved.drain(120s));
     }
     // The peers are closed: no handler is left.
