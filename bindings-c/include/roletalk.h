@@ -67,6 +67,24 @@
 #endif
 
 
+/// Bytes.
+#define ROLETALK_DATA_BINARY 0
+
+/// Nothing.
+#define ROLETALK_DATA_NULL 1
+
+/// One byte, 0 or 1.
+#define ROLETALK_DATA_BOOLEAN 2
+
+/// UTF-8.
+#define ROLETALK_DATA_TEXT 3
+
+/// A number as text, as JavaScript prints it.
+#define ROLETALK_DATA_NUMBER 4
+
+/// JSON.
+#define ROLETALK_DATA_JSON 5
+
 /// A unit connected.
 #define ROLETALK_EVENT_UNIT_OPENED 1
 
@@ -111,6 +129,21 @@
 /// This subscriber was too slow and has missed `count` events.
 #define ROLETALK_EVENT_MISSED 14
 
+/// What a handler is for, from its own side. A message: nobody waits for an answer.
+#define ROLETALK_KIND_MESSAGE 1
+
+/// A request: the handler answers.
+#define ROLETALK_KIND_REQUEST 2
+
+/// A stream that this peer reads: another one asked for a writable.
+#define ROLETALK_KIND_READABLE 3
+
+/// A stream that this peer writes: another one asked for a readable.
+#define ROLETALK_KIND_WRITABLE 4
+
+/// The version of the ABI that this header describes; the number in the soname.
+#define ROLETALK_ABI_VERSION 0
+
 /// No diagnostics.
 #define ROLETALK_LOG_OFF 0
 
@@ -138,39 +171,6 @@
 
 /// Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
 #define ROLETALK_CALLBACKS_POLL 2
-
-/// The version of the ABI that this header describes; the number in the soname.
-#define ROLETALK_ABI_VERSION 0
-
-/// Bytes.
-#define ROLETALK_DATA_BINARY 0
-
-/// Nothing.
-#define ROLETALK_DATA_NULL 1
-
-/// One byte, 0 or 1.
-#define ROLETALK_DATA_BOOLEAN 2
-
-/// UTF-8.
-#define ROLETALK_DATA_TEXT 3
-
-/// A number as text, as JavaScript prints it.
-#define ROLETALK_DATA_NUMBER 4
-
-/// JSON.
-#define ROLETALK_DATA_JSON 5
-
-/// What a handler is for, from its own side.
-#define ROLETALK_KIND_MESSAGE 1
-
-/// A request: the handler answers.
-#define ROLETALK_KIND_REQUEST 2
-
-/// A stream that this peer reads: another one asked for a writable.
-#define ROLETALK_KIND_READABLE 3
-
-/// A stream that this peer writes: another one asked for a readable.
-#define ROLETALK_KIND_WRITABLE 4
 
 /// What a call returns. Numbers never change their meaning; later versions may have further ones, so take
 /// what is not known for a failure.
@@ -1103,6 +1103,23 @@ roletalk_status roletalk_context_set_data(roletalk_context context,
 roletalk_status roletalk_context_on_outcome(roletalk_context context,
                                             roletalk_outcome_handler handler);
 
+/// The text of the last call on this thread that returned something else than ROLETALK_STATUS_OK.
+/// Successful calls leave it as it is. Never fails; empty before the first. Any thread, also inside
+/// callbacks. Valid until the next call that fails on this thread, so copy what is to be kept.
+roletalk_string roletalk_last_error(void);
+
+/// The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Never fails. Any thread, also
+/// inside callbacks. Valid for ever.
+roletalk_string roletalk_status_name(int32_t status);
+
+/// The version of the library, such as `0.1.0`. Never fails. Any thread, also inside callbacks. Valid for
+/// ever.
+roletalk_string roletalk_version(void);
+
+/// The version of the ABI. A program runs with every library whose ABI version is the ROLETALK_ABI_VERSION
+/// that it was compiled with. Never fails. Any thread, also inside callbacks.
+uint32_t roletalk_abi_version(void);
+
 /// Lets `handler` have the diagnostics of all peers up to `level`, ROLETALK_LOG_ERROR to
 /// ROLETALK_LOG_TRACE, in the place of the handler before, whose `drop` is called before this returns
 /// (or, inside its own call, after that). ROLETALK_LOG_OFF or a NULL function logs no more and ends the
@@ -1357,23 +1374,6 @@ roletalk_status roletalk_role_disable(roletalk_role role);
 ///
 /// Any thread, also inside callbacks.
 ROLETALK_MUST_USE roletalk_status roletalk_role_is_active(roletalk_role role, int32_t *active);
-
-/// The text of the last call on this thread that returned something else than ROLETALK_STATUS_OK.
-/// Successful calls leave it as it is. Never fails; empty before the first. Any thread, also inside
-/// callbacks. Valid until the next call that fails on this thread, so copy what is to be kept.
-roletalk_string roletalk_last_error(void);
-
-/// The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Never fails. Any thread, also
-/// inside callbacks. Valid for ever.
-roletalk_string roletalk_status_name(int32_t status);
-
-/// The version of the library, such as `0.1.0`. Never fails. Any thread, also inside callbacks. Valid for
-/// ever.
-roletalk_string roletalk_version(void);
-
-/// The version of the ABI. A program runs with every library whose ABI version is the ROLETALK_ABI_VERSION
-/// that it was compiled with. Never fails. Any thread, also inside callbacks.
-uint32_t roletalk_abi_version(void);
 
 /// Reads up to `capacity` bytes, at least one: waits for `timeout_ms` milliseconds, without a limit if
 /// that is negative, not at all if it is 0. `len` is set to how many bytes were read; 0 with

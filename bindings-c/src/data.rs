@@ -1,101 +1,15 @@
-//! Payloads.
+//! What payloads say: numbers and booleans.
 
 use std::ffi::c_char;
 
-use bytes::Bytes;
-use engine::{Data, DataType, Payload};
+use engine::Data;
 
-use crate::{
-    status::{Failure, Status, enter, roletalk_status},
-    types::*,
+use crate::border::{
+    enter::enter,
+    failure::{Failure, roletalk_status},
+    memory::{put, slice},
+    values::{ROLETALK_DATA_BOOLEAN, data_error, roletalk_data},
 };
-
-fn data_error(text: impl Into<std::borrow::Cow<'static, str>>) -> Failure {
-    Failure::new(Status::Data, text)
-}
-
-fn kind_of(kind: DataType) -> i32 {
-    match kind {
-        DataType::Binary => ROLETALK_DATA_BINARY,
-        DataType::Null => ROLETALK_DATA_NULL,
-        DataType::Boolean => ROLETALK_DATA_BOOLEAN,
-        DataType::String => ROLETALK_DATA_TEXT,
-        DataType::Number => ROLETALK_DATA_NUMBER,
-        DataType::Object => ROLETALK_DATA_JSON,
-        DataType::Unknown(byte) => i32::from(byte),
-    }
-}
-
-impl roletalk_data {
-    /// For the other side to read while `data` lives.
-    pub(crate) fn lend(data: &Data) -> roletalk_data {
-        roletalk_data::lend_parts(data.kind(), data.bytes())
-    }
-
-    /// For the other side to read while `bytes` live.
-    pub(crate) fn lend_parts(kind: DataType, bytes: &[u8]) -> roletalk_data {
-        roletalk_data { kind: kind_of(kind), len: bytes.len(), bytes: bytes.as_ptr().cast() }
-    }
-
-    /// What the other side wants to send, checked.
-    ///
-    /// # Safety
-    /// `bytes` points to `len` readable bytes that stay as they are for `'a`.
-    pub(crate) unsafe fn payload<'a>(self) -> Result<Payload<'a>, Failure> {
-        // SAFETY: the caller's promise.
-        let bytes = unsafe { slice(self.bytes.cast(), self.len, "data") }?;
-        let kind = match self.kind {
-            ROLETALK_DATA_BINARY => DataType::Binary,
-            ROLETALK_DATA_NULL if bytes.is_empty() => DataType::Null,
-            ROLETALK_DATA_BOOLEAN if matches!(bytes, [0 | 1]) => DataType::Boolean,
-            ROLETALK_DATA_TEXT => match std::str::from_utf8(bytes) {
-                Ok(_) => DataType::String,
-                Err(error) => return Err(data_error(format!("The text is not UTF-8: {error}"))),
-            },
-            ROLETALK_DATA_NUMBER => {
-                let data = Data::from_raw(DataType::Number, Bytes::copy_from_slice(bytes));
-                let number = !data.as_f64().is_none_or(f64::is_nan) && !bytes.is_empty();
-                match number || bytes == b"NaN" {
-                    true => DataType::Number,
-                    false => return Err(data_error("The number's text is no number")),
-                }
-            }
-            ROLETALK_DATA_JSON => {
-                Data::check_json(bytes).map_err(|error| data_error(error.to_string()))?;
-                DataType::Object
-            }
-            ROLETALK_DATA_NULL => return Err(data_error("null has no bytes")),
-            ROLETALK_DATA_BOOLEAN => return Err(data_error("a boolean is one byte, 0 or 1")),
-            kind => return Err(Failure::invalid(format!("there is no kind of data {kind}"))),
-        };
-        Ok(Payload { kind, bytes })
-    }
-
-    /// A copy of what the other side wants to send, checked.
-    ///
-    /// # Safety
-    /// `bytes` points to `len` readable bytes.
-    pub(crate) unsafe fn get(self) -> Result<Data, Failure> {
-        // SAFETY: the caller's promise; the bytes are copied before this function returns.
-        let Payload { kind, bytes } = unsafe { self.payload() }?;
-        Ok(Data::from_raw(kind, Bytes::copy_from_slice(bytes)))
-    }
-
-    /// What was lent to the other side, to read a value from.
-    ///
-    /// # Safety
-    /// `bytes` points to `len` readable bytes.
-    unsafe fn number(self) -> Result<Data, Failure> {
-        // SAFETY: the caller's promise.
-        let bytes = unsafe { slice(self.bytes.cast(), self.len, "data") }?;
-        match self.kind {
-            ROLETALK_DATA_NUMBER => {
-                Ok(Data::from_raw(DataType::Number, Bytes::copy_from_slice(bytes)))
-            }
-            _ => Err(data_error("The data is not a number")),
-        }
-    }
-}
 
 /// The text of a number. Use it as a payload with roletalk_data_number.
 #[repr(C)]

@@ -15,16 +15,27 @@ use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use crate::{
+    border::{
+        enter::enter,
+        failure::{Failure, Status, roletalk_status},
+        handles::{
+            roletalk_answer, roletalk_destination, roletalk_operation, roletalk_readable,
+            roletalk_survey, roletalk_unit, roletalk_writable,
+        },
+        memory::{check_optional, check_out, put, put_optional},
+        sized::{self, read_or_default, sized},
+        table,
+        values::{roletalk_data, roletalk_string},
+    },
     closure::{Closure, roletalk_drop},
     keep::Keep,
-    operation::*,
-    options::{self, read_or_default, sized},
+    operation::{
+        Asked, Completion, Operation, Outcome, invoke_reply, put_operation, roletalk_reply,
+        roletalk_reply_handler, start,
+    },
     queue::{self, Queue},
-    status::{Failure, Status, enter, roletalk_status},
     stream::{ReadEnd, WriteEnd, call_when, roletalk_ready_handler},
-    table,
     task::Task,
-    types::*,
     unit,
     wait::{Limit, block_on, check_may_wait},
 };
@@ -427,7 +438,7 @@ pub unsafe extern "C" fn roletalk_answer_view(
         let answer = table::get::<AnswerObject>(answer.id)?;
         let view = answer.0.view(|_| roletalk_unit::NONE);
         // SAFETY: the contract of pointers in the header's introduction.
-        unsafe { options::write(reply, &view) }
+        unsafe { sized::write(reply, &view) }
     })
 }
 

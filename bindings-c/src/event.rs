@@ -5,13 +5,18 @@ use std::os::raw::c_void;
 use engine::{PeerEvent, Unit};
 
 use crate::{
+    border::{
+        enter::enter,
+        failure::{Status, roletalk_status},
+        handles::{roletalk_operation, roletalk_peer, roletalk_unit},
+        memory::check_optional,
+        sized::sized,
+        values::roletalk_string,
+    },
     closure::{Closure, roletalk_drop},
     operation::{Operation, put_operation},
-    options::sized,
     peer, queue,
-    status::{Status, enter, roletalk_status},
     task::Task,
-    types::*,
 };
 
 /// A unit connected.

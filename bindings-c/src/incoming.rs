@@ -9,15 +9,29 @@ use bytes::Bytes;
 use engine::{Context, Data, Deferred, Error, ErrorKind, Kind, Payload};
 
 use crate::{
+    border::{
+        enter::enter,
+        failure::{Failure, Status, roletalk_status},
+        handles::{roletalk_context, roletalk_readable, roletalk_unit, roletalk_writable},
+        memory::{check_out, put},
+        sized::{self, sized},
+        table,
+        values::{roletalk_data, roletalk_string},
+    },
     closure::{Closure, roletalk_drop},
-    options::{self, sized},
     queue::{self, Item, Queue},
     role::Layers,
-    status::{Failure, Status, enter, roletalk_status},
     stream::{ReadEnd, WriteEnd},
-    table,
-    types::*,
 };
+
+/// What a handler is for, from its own side. A message: nobody waits for an answer.
+pub const ROLETALK_KIND_MESSAGE: i32 = 1;
+/// A request: the handler answers.
+pub const ROLETALK_KIND_REQUEST: i32 = 2;
+/// A stream that this peer reads: another one asked for a writable.
+pub const ROLETALK_KIND_READABLE: i32 = 3;
+/// A stream that this peer writes: another one asked for a readable.
+pub const ROLETALK_KIND_WRITABLE: i32 = 4;
 
 /// What came for a handler. Valid until the handler returns, also when it answers before.
 #[repr(C)]
@@ -538,7 +552,7 @@ pub unsafe extern "C" fn roletalk_context_view(
         })?;
         view.context = context;
         // SAFETY: the contract of pointers in the header's introduction.
-        unsafe { options::write(incoming, &view) }
+        unsafe { sized::write(incoming, &view) }
     })
 }
 

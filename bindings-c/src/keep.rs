@@ -8,7 +8,7 @@ use std::sync::{
 use bytes::Bytes;
 use engine::{Data, Payload};
 
-use crate::status::{Failure, Status};
+use crate::border::failure::{Failure, Status};
 
 /// What an operation that waits takes besides its payload, about.
 const EACH: usize = 1024;

@@ -22,11 +22,14 @@ use tracing::{
 };
 
 use crate::{
+    border::{
+        enter::enter,
+        failure::{Failure, roletalk_status},
+        process,
+        values::roletalk_string,
+    },
     closure::{Closure, roletalk_drop},
     peer::spawn,
-    process,
-    status::{Failure, enter, roletalk_status},
-    types::roletalk_string,
 };
 
 /// No diagnostics.

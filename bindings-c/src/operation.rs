@@ -5,13 +5,18 @@ use std::{os::raw::c_void, sync::Arc};
 use engine::{Answer, Call, Data, Unit};
 
 use crate::{
+    border::{
+        enter::enter,
+        failure::{Failure, Status, roletalk_status},
+        handles::{roletalk_operation, roletalk_unit},
+        memory::put_optional,
+        sized::sized,
+        table,
+        values::{roletalk_data, roletalk_string},
+    },
     closure::{Closure, roletalk_drop},
-    options::sized,
     queue::{self, Item, Queue},
-    status::{Failure, Status, enter, roletalk_status},
-    table,
     task::Task,
-    types::*,
 };
 
 /// The end of an operation. Valid during the call.
@@ -184,10 +189,9 @@ where
     T: 'static,
 {
     // There may be nothing to cancel in the end.
+    let none = || roletalk_operation { id: 0 };
     // SAFETY: the caller's promise.
-    if let Err(failure) =
-        unsafe { put_optional(operation, "operation", || roletalk_operation { id: 0 }) }
-    {
+    if let Err(failure) = unsafe { put_optional(operation, "operation", none) } {
         return completion.refuse(failure);
     }
     let queue = completion.queue.clone();

@@ -16,18 +16,26 @@ use tokio::{
 };
 
 use crate::{
+    border::{
+        enter::{enter, enter_any},
+        failure::{Failure, Status, roletalk_status},
+        handles::{
+            roletalk_destination, roletalk_listener, roletalk_operation, roletalk_peer,
+            roletalk_role, roletalk_unit,
+        },
+        memory::{check_optional, check_out, copy_text, elements, put, put_optional},
+        process,
+        sized::{self, read_or_default, sized},
+        table,
+        values::{roletalk_pair, roletalk_string},
+    },
     closure::Closure,
     destination::DestinationObject,
     incoming::roletalk_incoming_handler,
     keep::Keep,
-    operation::*,
-    options::{self, read_or_default, sized},
-    process,
+    operation::{Completion, Outcome, invoke_reply, roletalk_reply_handler, start},
     queue::{self, Queue},
     role::{Layers, RoleObject},
-    status::{Failure, Status, enter, enter_any, roletalk_status},
-    table,
-    types::*,
     unit,
     wait::{Limit, block_on, check_may_wait},
 };
@@ -525,11 +533,11 @@ pub unsafe extern "C" fn roletalk_peer_new(
             for key in elements(options.keys, options.key_count, "keys")? {
                 builder = builder.preshared_key(key.key.get("key")?, key.value.get("value")?);
             }
-            if let Some(given) = options::read(options.limits)? {
+            if let Some(given) = sized::read(options.limits)? {
                 given.apply(&mut limits);
                 builder = builder.limits(|to| given.apply(to));
             }
-            if let Some(acquaintance) = options::read(options.acquaintance)? {
+            if let Some(acquaintance) = sized::read(options.acquaintance)? {
                 builder = builder.acquaintance_options(acquaintance.get()?);
             }
         }
@@ -1015,7 +1023,7 @@ pub unsafe extern "C" fn roletalk_peer_get_stats(
             reconnects: known.reconnects,
         };
         // SAFETY: the contract of pointers in the header's introduction.
-        unsafe { options::write(stats, &value) }
+        unsafe { sized::write(stats, &value) }
     })
 }
 

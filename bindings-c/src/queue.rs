@@ -23,13 +23,15 @@ use std::{
 use engine::{Context, Data, Deferred, Error, Unit};
 
 use crate::{
+    border::{
+        failure::{Failure, Status},
+        handles::roletalk_unit,
+        table::{self, Specials},
+    },
     closure::Release,
     incoming::Exchange,
     operation::{Asked, Outcome},
-    status::{Failure, Status},
-    table::{self, Specials},
     task::Task,
-    types::roletalk_unit,
     unit::UnitHandle,
     wait::{Limit, check_may_wait},
 };

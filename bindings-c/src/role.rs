@@ -8,11 +8,19 @@ use std::sync::{
 use engine::Kind;
 
 use crate::{
-    incoming::{Exchange, Handler, IncomingClosure, roletalk_incoming_handler},
+    border::{
+        enter::enter,
+        failure::{Failure, roletalk_status},
+        handles::roletalk_role,
+        memory::put,
+        table,
+        values::roletalk_string,
+    },
+    incoming::{
+        Exchange, Handler, IncomingClosure, ROLETALK_KIND_MESSAGE, ROLETALK_KIND_READABLE,
+        ROLETALK_KIND_REQUEST, ROLETALK_KIND_WRITABLE, roletalk_incoming_handler,
+    },
     queue::Queue,
-    status::{Failure, enter, roletalk_status},
-    table,
-    types::*,
 };
 
 /// Middleware, in its order.

@@ -17,12 +17,17 @@ use futures_util::{SinkExt, Stream};
 use tokio::io::AsyncWrite;
 
 use crate::{
+    border::{
+        enter::enter,
+        failure::{Failure, Status, roletalk_status},
+        handles::{roletalk_readable, roletalk_unit, roletalk_writable},
+        memory::{check_out, put, slice},
+        table,
+        values::roletalk_string,
+    },
     closure::{Closure, roletalk_drop},
     queue::Queue,
-    status::{Failure, Status, enter, roletalk_status},
-    table,
     task::Task,
-    types::*,
     unit,
     wait::{Limit, block_on, check_may_wait},
 };

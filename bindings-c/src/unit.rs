@@ -5,11 +5,16 @@ use std::{ffi::c_char, os::raw::c_void, sync::Arc, time::Duration};
 use engine::Unit;
 
 use crate::{
-    options::{self, sized},
+    border::{
+        enter::enter,
+        failure::{Failure, Status, roletalk_status},
+        handles::roletalk_unit,
+        memory::{check_out, copy_text, put},
+        sized::{self, sized},
+        table,
+        values::{roletalk_pair, roletalk_string},
+    },
     queue,
-    status::{Failure, Status, enter, roletalk_status},
-    table,
-    types::*,
     wait::{Limit, block_on},
 };
 
@@ -331,7 +336,7 @@ pub unsafe extern "C" fn roletalk_unit_get_stats(
             connections: known.connections.len() as u64,
         };
         // SAFETY: the contract of pointers in the header's introduction.
-        unsafe { options::write(stats, &value) }
+        unsafe { sized::write(stats, &value) }
     })
 }
 
@@ -360,6 +365,6 @@ pub unsafe extern "C" fn roletalk_unit_get_connection_stats(
             round_trip_us: micros(known.round_trip),
         };
         // SAFETY: the contract of pointers in the header's introduction.
-        unsafe { options::write(stats, &value) }
+        unsafe { sized::write(stats, &value) }
     })
 }

@@ -12,8 +12,8 @@ use std::{
 use tokio::runtime::Handle;
 
 use crate::{
+    border::failure::{Failure, Status},
     queue,
-    status::{Failure, Status},
 };
 
 /// How long a call may wait.

@@ -1,6 +1,6 @@
 //! Structs that begin with their size, in both directions.
 
-use crate::{status::Failure, types::check_out};
+use crate::border::{failure::Failure, memory::check_out};
 
 /// A struct of the header that begins with `struct_size`.
 ///
@@ -86,7 +86,7 @@ macro_rules! sized {
     ($($name:ident)*) => {$(
         // SAFETY: the struct is `repr(C)`, begins with a `usize`, and consists of integers, floats,
         // raw pointers, structs of those, and optional function pointers.
-        unsafe impl $crate::options::Sized for $name {
+        unsafe impl $crate::border::sized::Sized for $name {
             const NAME: &'static str = stringify!($name);
         }
     )*};

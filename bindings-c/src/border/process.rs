@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering},
 };
 
-use crate::status::{Failure, Status};
+use crate::border::failure::{Failure, Status};
 
 /// Says whether the memory is as this process left it.
 const UNTOUCHED: u32 = 0;

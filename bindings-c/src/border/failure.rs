@@ -1,14 +1,8 @@
-//! Status codes, the text of the last error, and the border that no panic crosses.
+//! Why a call fails.
 
-use std::{
-    borrow::Cow,
-    cell::RefCell,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::borrow::Cow;
 
 use engine::{Error, ErrorKind};
-
-use crate::{process, types::roletalk_string};
 
 /// What a call returns. Numbers never change their meaning; later versions may have further ones, so take
 /// what is not known for a failure.
@@ -73,7 +67,26 @@ pub enum roletalk_status {
 
 pub(crate) use roletalk_status as Status;
 
+/// The names of those that are no error of the engine's.
+const OWN_NAMES: [(Status, &str); 8] = [
+    (Status::Ok, "OK"),
+    (Status::End, "END"),
+    (Status::WouldBlock, "WOULD_BLOCK"),
+    (Status::InvalidHandle, "INVALID_HANDLE"),
+    (Status::WouldDeadlock, "WOULD_DEADLOCK"),
+    (Status::Forked, "FORKED"),
+    (Status::Canceled, "CANCELED"),
+    (Status::Internal, "INTERNAL"),
+];
+
 impl Status {
+    /// The name of a status that has this number.
+    pub(crate) fn name_of(number: i32) -> Option<&'static str> {
+        let kind = ErrorKind::ALL.iter().find(|kind| i32::from(kind.code()) == number);
+        let own = || OWN_NAMES.iter().find(|(own, _)| *own as i32 == number);
+        kind.map(|kind| kind.name()).or_else(|| own().map(|(_, name)| *name))
+    }
+
     /// That of an error of the engine's.
     pub(crate) fn of(kind: ErrorKind) -> Status {
         match kind {
@@ -100,18 +113,6 @@ impl Status {
         }
     }
 }
-
-/// The names of those that are no error of the engine's.
-const OWN_NAMES: [(Status, &str); 8] = [
-    (Status::Ok, "OK"),
-    (Status::End, "END"),
-    (Status::WouldBlock, "WOULD_BLOCK"),
-    (Status::InvalidHandle, "INVALID_HANDLE"),
-    (Status::WouldDeadlock, "WOULD_DEADLOCK"),
-    (Status::Forked, "FORKED"),
-    (Status::Canceled, "CANCELED"),
-    (Status::Internal, "INTERNAL"),
-];
 
 /// Why a call fails: a status and a text.
 #[derive(Clone, Debug)]
@@ -140,17 +141,6 @@ impl Failure {
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
-
-    /// Makes it this thread's last error.
-    fn report(self) -> Status {
-        // While the thread ends there is no text any more.
-        let _ = LAST.try_with(|last| {
-            let mut last = last.borrow_mut();
-            last.clear();
-            last.push_str(&self.text);
-        });
-        self.status
-    }
 }
 
 impl From<Error> for Failure {
@@ -158,64 +148,6 @@ impl From<Error> for Failure {
         Failure::new(Status::of(error.kind()), error.text().to_owned())
     }
 }
-
-thread_local! {
-    static LAST: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
-/// Runs the body of an exported function: not in the child of a fork, and no panic leaves it.
-pub(crate) fn enter(body: impl FnOnce() -> Result<(), Failure>) -> Status {
-    enter_any(|| process::check().and_then(|()| body()))
-}
-
-/// As [`enter`], also in the child of a fork.
-pub(crate) fn enter_any(body: impl FnOnce() -> Result<(), Failure>) -> Status {
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(())) => Status::Ok,
-        Ok(Err(failure)) => failure.report(),
-        Err(panic) => {
-            // What was thrown may throw again when it is dropped.
-            std::mem::forget(panic);
-            Failure::new(Status::Internal, "The library panicked: this is a bug of it").report()
-        }
-    }
-}
-
-/// The text of the last call on this thread that returned something else than ROLETALK_STATUS_OK.
-/// Successful calls leave it as it is. Never fails; empty before the first. Any thread, also inside
-/// callbacks. Valid until the next call that fails on this thread, so copy what is to be kept.
-#[unsafe(no_mangle)]
-pub extern "C" fn roletalk_last_error() -> roletalk_string {
-    let last = LAST.try_with(|last| roletalk_string::lend(&last.borrow()));
-    last.unwrap_or_else(|_| roletalk_string::lend(""))
-}
-
-/// The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Never fails. Any thread, also
-/// inside callbacks. Valid for ever.
-#[unsafe(no_mangle)]
-pub extern "C" fn roletalk_status_name(status: i32) -> roletalk_string {
-    let kind = ErrorKind::ALL.iter().find(|kind| i32::from(kind.code()) == status);
-    let own = || OWN_NAMES.iter().find(|(own, _)| *own as i32 == status);
-    let name = kind.map(|kind| kind.name()).or_else(|| own().map(|(_, name)| *name));
-    roletalk_string::lend(name.unwrap_or("UNKNOWN"))
-}
-
-/// The version of the library, such as `0.1.0`. Never fails. Any thread, also inside callbacks. Valid for
-/// ever.
-#[unsafe(no_mangle)]
-pub extern "C" fn roletalk_version() -> roletalk_string {
-    roletalk_string::lend(env!("CARGO_PKG_VERSION"))
-}
-
-/// The version of the ABI. A program runs with every library whose ABI version is the ROLETALK_ABI_VERSION
-/// that it was compiled with. Never fails. Any thread, also inside callbacks.
-#[unsafe(no_mangle)]
-pub extern "C" fn roletalk_abi_version() -> u32 {
-    ROLETALK_ABI_VERSION
-}
-
-/// The version of the ABI that this header describes; the number in the soname.
-pub const ROLETALK_ABI_VERSION: u32 = 0;
 
 #[cfg(test)]
 mod tests {
@@ -226,13 +158,5 @@ mod tests {
         for kind in ErrorKind::ALL {
             assert_eq!(Status::of(kind) as i32, i32::from(kind.code()), "{kind:?}");
         }
-    }
-
-    #[test]
-    fn a_panic_becomes_a_status() {
-        assert_eq!(enter(|| panic!("on purpose")), Status::Internal);
-        assert_eq!(enter(|| Err(Failure::invalid("text"))), Status::InvalidArgument);
-        assert_eq!(enter(|| Ok(())), Status::Ok);
-        assert_eq!(LAST.with_borrow(String::clone), "text");
     }
 }

@@ -2,7 +2,7 @@
 //! closed, or never was one, is therefore an error and nothing worse.
 //!
 //! A number is made of the place in the table, how often that place was used before, and the epoch
-//! of the [process](crate::process).
+//! of the [process](super::process).
 
 use std::{
     any::Any,
@@ -14,9 +14,9 @@ use std::{
     },
 };
 
-use crate::{
+use crate::border::{
+    failure::{Failure, Status},
     process,
-    status::{Failure, Status},
 };
 
 type Object = Arc<dyn Any + Send + Sync>;

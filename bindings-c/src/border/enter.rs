@@ -1,0 +1,62 @@
+//! The border itself: what every exported function passes, and no panic.
+
+use std::{
+    cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use crate::border::{
+    failure::{Failure, Status},
+    process,
+};
+
+thread_local! {
+    static LAST: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Runs the body of an exported function: not in the child of a fork, and no panic leaves it.
+pub(crate) fn enter(body: impl FnOnce() -> Result<(), Failure>) -> Status {
+    enter_any(|| process::check().and_then(|()| body()))
+}
+
+/// As [`enter`], also in the child of a fork.
+pub(crate) fn enter_any(body: impl FnOnce() -> Result<(), Failure>) -> Status {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => Status::Ok,
+        Ok(Err(failure)) => report(failure),
+        Err(panic) => {
+            // What was thrown may throw again when it is dropped.
+            std::mem::forget(panic);
+            report(Failure::new(Status::Internal, "The library panicked: this is a bug of it"))
+        }
+    }
+}
+
+/// Makes it this thread's last error.
+fn report(failure: Failure) -> Status {
+    // While the thread ends there is no text any more.
+    let _ = LAST.try_with(|last| {
+        let mut last = last.borrow_mut();
+        last.clear();
+        last.push_str(failure.text());
+    });
+    failure.status()
+}
+
+/// Works on the text of this thread's last error; `None` while the thread ends.
+pub(crate) fn with_last_error<T>(work: impl FnOnce(&str) -> T) -> Option<T> {
+    LAST.try_with(|last| work(&last.borrow())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_a_status() {
+        assert_eq!(enter(|| panic!("on purpose")), Status::Internal);
+        assert_eq!(enter(|| Err(Failure::invalid("text"))), Status::InvalidArgument);
+        assert_eq!(enter(|| Ok(())), Status::Ok);
+        assert_eq!(with_last_error(str::to_owned).as_deref(), Some("text"));
+    }
+}
