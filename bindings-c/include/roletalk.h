@@ -85,6 +85,28 @@
 /// JSON.
 #define ROLETALK_DATA_JSON 5
 
+/// What a handler is for, from its own side. A message: nobody waits for an answer.
+#define ROLETALK_KIND_MESSAGE 1
+
+/// A request: the handler answers.
+#define ROLETALK_KIND_REQUEST 2
+
+/// A stream that this peer reads: another one asked for a writable.
+#define ROLETALK_KIND_READABLE 3
+
+/// A stream that this peer writes: another one asked for a readable.
+#define ROLETALK_KIND_WRITABLE 4
+
+/// Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
+#define ROLETALK_CALLBACKS_THREAD 0
+
+/// Callbacks run right on the thread that does the peer's input and output: the fastest way, for
+/// callbacks that never wait. Blocking calls return ROLETALK_STATUS_WOULD_DEADLOCK there.
+#define ROLETALK_CALLBACKS_INLINE 1
+
+/// Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
+#define ROLETALK_CALLBACKS_POLL 2
+
 /// A unit connected.
 #define ROLETALK_EVENT_UNIT_OPENED 1
 
@@ -129,18 +151,6 @@
 /// This subscriber was too slow and has missed `count` events.
 #define ROLETALK_EVENT_MISSED 14
 
-/// What a handler is for, from its own side. A message: nobody waits for an answer.
-#define ROLETALK_KIND_MESSAGE 1
-
-/// A request: the handler answers.
-#define ROLETALK_KIND_REQUEST 2
-
-/// A stream that this peer reads: another one asked for a writable.
-#define ROLETALK_KIND_READABLE 3
-
-/// A stream that this peer writes: another one asked for a readable.
-#define ROLETALK_KIND_WRITABLE 4
-
 /// The version of the ABI that this header describes; the number in the soname.
 #define ROLETALK_ABI_VERSION 0
 
@@ -161,16 +171,6 @@
 
 /// Everything.
 #define ROLETALK_LOG_TRACE 5
-
-/// Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
-#define ROLETALK_CALLBACKS_THREAD 0
-
-/// Callbacks run right on the thread that does the peer's input and output: the fastest way, for
-/// callbacks that never wait. Blocking calls return ROLETALK_STATUS_WOULD_DEADLOCK there.
-#define ROLETALK_CALLBACKS_INLINE 1
-
-/// Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
-#define ROLETALK_CALLBACKS_POLL 2
 
 /// What a call returns. Numbers never change their meaning; later versions may have further ones, so take
 /// what is not known for a failure.
@@ -231,13 +231,18 @@ typedef enum {
     ROLETALK_STATUS_INTERNAL = 106,
 } roletalk_status;
 
-/// The text of a number. Use it as a payload with roletalk_data_number.
+/// Something under way that will call back. Freed by roletalk_operation_free, which does not end it.
 typedef struct {
-    /// How many bytes of `text`.
-    size_t len;
-    /// No zero at the end.
-    char text[32];
-} roletalk_number;
+    /// Zero is none.
+    uint64_t id;
+} roletalk_operation;
+
+/// What a handler is to answer. Valid inside the handler; roletalk_context_defer makes one that is valid
+/// until it is answered.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_context;
 
 /// A payload: its type, and its bytes as they are on the wire. Make one with roletalk_data_null,
 /// roletalk_data_boolean, roletalk_data_text, roletalk_data_binary, roletalk_data_json and
@@ -253,22 +258,6 @@ typedef struct {
     const void *bytes;
 } roletalk_data;
 
-/// A role as offered by units. Belongs to its peer and is valid until that is closed.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_destination;
-
-/// A connected remote peer. Callbacks borrow it: keep it with roletalk_unit_clone, and free that with
-/// roletalk_unit_free.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_unit;
-
-/// Called for each unit, on the caller's thread. The unit is borrowed.
-typedef void (*roletalk_unit_visitor)(void *user_data, roletalk_unit unit);
-
 /// Text: UTF-8 with its length in bytes, without a zero at the end. `data` may be NULL when `len` is 0.
 /// Make one of a literal with ROLETALK_STR("text"), print one with printf("%.*s", ROLETALK_ARG(string)).
 typedef struct {
@@ -277,6 +266,87 @@ typedef struct {
     /// How many bytes.
     size_t len;
 } roletalk_string;
+
+/// The reading end of a stream. Closed by roletalk_readable_close.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_readable;
+
+/// The writing end of a stream. Closed by roletalk_writable_close.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_writable;
+
+/// A connected remote peer. Callbacks borrow it: keep it with roletalk_unit_clone, and free that with
+/// roletalk_unit_free.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_unit;
+
+/// What came for a handler. Valid until the handler returns, also when it answers before.
+typedef struct {
+    /// The size of this struct in the library.
+    size_t struct_size;
+    /// ROLETALK_KIND_MESSAGE, ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE or ROLETALK_KIND_WRITABLE.
+    int32_t kind;
+    /// The role that it is addressed to.
+    roletalk_string role;
+    /// The name of the action; may be empty.
+    roletalk_string event;
+    /// The payload.
+    roletalk_data data;
+    /// The unit that sent it, borrowed.
+    roletalk_unit unit;
+    /// What to answer.
+    roletalk_context context;
+} roletalk_incoming;
+
+/// How something that middleware has passed on was answered. Valid during the call.
+typedef struct {
+    /// The size of this struct in the library.
+    size_t struct_size;
+    /// ROLETALK_STATUS_OK, or ROLETALK_STATUS_HANDLER_FAILED when it was rejected.
+    roletalk_status status;
+    /// The answer, when it was not rejected.
+    roletalk_data data;
+    /// Why it was rejected.
+    roletalk_string error;
+    /// roletalk_context_respond and roletalk_context_reject replace the outcome.
+    roletalk_context context;
+} roletalk_outcome;
+
+/// Ends the life of `user_data`. NULL where nothing has to be done.
+typedef void (*roletalk_drop)(void *user_data);
+
+/// Called with the outcome of what went on to further middleware and the handler.
+typedef struct {
+    /// The function; not NULL.
+    void (*call)(void *user_data, const roletalk_outcome *outcome);
+    /// Given to both functions.
+    void *user_data;
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    roletalk_drop drop;
+} roletalk_outcome_handler;
+
+/// The text of a number. Use it as a payload with roletalk_data_number.
+typedef struct {
+    /// How many bytes of `text`.
+    size_t len;
+    /// No zero at the end.
+    char text[32];
+} roletalk_number;
+
+/// A role as offered by units. Belongs to its peer and is valid until that is closed.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_destination;
+
+/// Called for each unit, on the caller's thread. The unit is borrowed.
+typedef void (*roletalk_unit_visitor)(void *user_data, roletalk_unit unit);
 
 /// How to send or to ask. All zero but the size: to the next unit in turn, in order, with the default
 /// time limit.
@@ -292,9 +362,6 @@ typedef struct {
     /// queue; 0: without a limit; negative: not at all.
     int64_t timeout_ms;
 } roletalk_send_options;
-
-/// Ends the life of `user_data`. NULL where nothing has to be done.
-typedef void (*roletalk_drop)(void *user_data);
 
 /// Called once when a stream can go on, where the peer's callbacks run.
 typedef struct {
@@ -338,29 +405,11 @@ typedef struct {
     roletalk_drop drop;
 } roletalk_reply_handler;
 
-/// Something under way that will call back. Freed by roletalk_operation_free, which does not end it.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_operation;
-
 /// The answers to a survey. Closed by roletalk_survey_close.
 typedef struct {
     /// Zero is none.
     uint64_t id;
 } roletalk_survey;
-
-/// The reading end of a stream. Closed by roletalk_readable_close.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_readable;
-
-/// The writing end of a stream. Closed by roletalk_writable_close.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_writable;
 
 /// Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
 /// the other side has said. The stream is the callee's, who closes it with roletalk_readable_close.
@@ -424,55 +473,6 @@ typedef struct {
     /// Ends the life of `user_data`; NULL if nothing has to be done.
     roletalk_drop drop;
 } roletalk_event_handler;
-
-/// What a handler is to answer. Valid inside the handler; roletalk_context_defer makes one that is valid
-/// until it is answered.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_context;
-
-/// What came for a handler. Valid until the handler returns, also when it answers before.
-typedef struct {
-    /// The size of this struct in the library.
-    size_t struct_size;
-    /// ROLETALK_KIND_MESSAGE, ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE or ROLETALK_KIND_WRITABLE.
-    int32_t kind;
-    /// The role that it is addressed to.
-    roletalk_string role;
-    /// The name of the action; may be empty.
-    roletalk_string event;
-    /// The payload.
-    roletalk_data data;
-    /// The unit that sent it, borrowed.
-    roletalk_unit unit;
-    /// What to answer.
-    roletalk_context context;
-} roletalk_incoming;
-
-/// How something that middleware has passed on was answered. Valid during the call.
-typedef struct {
-    /// The size of this struct in the library.
-    size_t struct_size;
-    /// ROLETALK_STATUS_OK, or ROLETALK_STATUS_HANDLER_FAILED when it was rejected.
-    roletalk_status status;
-    /// The answer, when it was not rejected.
-    roletalk_data data;
-    /// Why it was rejected.
-    roletalk_string error;
-    /// roletalk_context_respond and roletalk_context_reject replace the outcome.
-    roletalk_context context;
-} roletalk_outcome;
-
-/// Called with the outcome of what went on to further middleware and the handler.
-typedef struct {
-    /// The function; not NULL.
-    void (*call)(void *user_data, const roletalk_outcome *outcome);
-    /// Given to both functions.
-    void *user_data;
-    /// Ends the life of `user_data`; NULL if nothing has to be done.
-    roletalk_drop drop;
-} roletalk_outcome_handler;
 
 /// A line of diagnostics. Valid during the call.
 typedef struct {
@@ -765,6 +765,105 @@ typedef struct {
 extern "C" {
 #endif // __cplusplus
 
+/// Cancels an operation: its callback is called with ROLETALK_STATUS_CANCELED soon; a subscription is
+/// called no more. The other side is not told.
+///
+/// Errors: ROLETALK_STATUS_END when it has ended already, also while its callback is running. Any thread,
+/// also inside callbacks.
+roletalk_status roletalk_operation_cancel(roletalk_operation operation);
+
+/// Frees the handle. The operation goes on, and calls back.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_operation_free(roletalk_operation operation);
+
+/// Answers a request with a payload, which is copied. Ends the context. For a message it says that it
+/// was dealt with, which also returning from the handler does.
+///
+/// When the unit has no room for the answer, the library keeps it until there is. Inside an outcome
+/// handler it replaces the outcome.
+///
+/// Errors: ROLETALK_STATUS_DATA, ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread,
+/// also inside callbacks, for deferred contexts; inside the handler for others.
+roletalk_status roletalk_context_respond(roletalk_context context,
+                                         roletalk_data data);
+
+/// Rejects a request or a stream with a text for the requester. Ends the context. A message that is
+/// rejected, and a stream that was accepted before, is reported by ROLETALK_EVENT_HANDLER_FAILED.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread, also inside callbacks,
+/// for deferred contexts; inside the handler for others.
+roletalk_status roletalk_context_reject(roletalk_context context,
+                                        roletalk_string reason);
+
+/// Accepts a stream that this peer reads, with a payload for the requester. Ends the context; the
+/// stream belongs to the caller, who closes it with roletalk_readable_close.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the context is not of ROLETALK_KIND_READABLE,
+/// ROLETALK_STATUS_DATA: the context is as before. ROLETALK_STATUS_CONNECTION_LOST when the requester is
+/// gone, ROLETALK_STATUS_OVERLOADED when too many streams are open: the context has ended. Any thread,
+/// also inside callbacks, for deferred contexts; inside the handler for others.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_accept_readable(roletalk_context context,
+                                                 roletalk_data data,
+                                                 roletalk_readable *stream);
+
+/// Accepts a stream that this peer writes, with a payload for the requester. Ends the context; the
+/// stream belongs to the caller, who finishes it with roletalk_writable_finish and closes it with
+/// roletalk_writable_close.
+///
+/// Errors, threads and callbacks as roletalk_context_accept_readable, for ROLETALK_KIND_WRITABLE.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_accept_writable(roletalk_context context,
+                                                 roletalk_data data,
+                                                 roletalk_writable *stream);
+
+/// Keeps what came beyond the handler's return, to be answered later from any thread. `context` ends;
+/// `deferred` belongs to the caller and is valid until it is answered, also when the peer has closed
+/// meanwhile. Until then it counts as a running handler.
+///
+/// Inside the handler or middleware.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_defer(roletalk_context context,
+                                       roletalk_context *deferred);
+
+/// Shows a deferred context again, as its handler saw it. `incoming->struct_size` must be set. The
+/// pointers are valid until the context is answered; `incoming->unit` is none: see roletalk_context_unit.
+///
+/// Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_view(roletalk_context context,
+                                      roletalk_incoming *incoming);
+
+/// The unit that sent it. The caller frees it with roletalk_unit_free.
+///
+/// Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_unit(roletalk_context context,
+                                      roletalk_unit *unit);
+
+/// Passes what middleware has deferred on to the next middleware or the handler. Ends the context.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a context that is not deferred: returning from the
+/// middleware passes that on. Any thread, also inside callbacks.
+roletalk_status roletalk_context_next(roletalk_context context);
+
+/// Replaces the payload, for middleware that changes it before the handler sees it. Pointers into the
+/// payload before are valid until the callback returns; in a deferred context they end.
+///
+/// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks, for deferred contexts; inside the
+/// middleware for others.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_set_data(roletalk_context context,
+                                          roletalk_data data);
+
+/// For middleware: calls `handler` with the outcome, before the requester gets it. Several are called
+/// in the reverse order of their middleware. `drop` is called also when this fails.
+///
+/// Any thread, also inside callbacks, for deferred contexts; inside the middleware for others.
+roletalk_status roletalk_context_on_outcome(roletalk_context context,
+                                            roletalk_outcome_handler handler);
+
 /// Prints a number as JavaScript does: NaN and the infinities are kept, negative zero loses its sign.
 ///
 /// Any thread, also inside callbacks.
@@ -1016,93 +1115,6 @@ roletalk_status roletalk_peer_on_event(roletalk_peer peer,
                                        roletalk_event_handler handler,
                                        roletalk_operation *operation);
 
-/// Answers a request with a payload, which is copied. Ends the context. For a message it says that it
-/// was dealt with, which also returning from the handler does.
-///
-/// When the unit has no room for the answer, the library keeps it until there is. Inside an outcome
-/// handler it replaces the outcome.
-///
-/// Errors: ROLETALK_STATUS_DATA, ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread,
-/// also inside callbacks, for deferred contexts; inside the handler for others.
-roletalk_status roletalk_context_respond(roletalk_context context,
-                                         roletalk_data data);
-
-/// Rejects a request or a stream with a text for the requester. Ends the context. A message that is
-/// rejected, and a stream that was accepted before, is reported by ROLETALK_EVENT_HANDLER_FAILED.
-///
-/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread, also inside callbacks,
-/// for deferred contexts; inside the handler for others.
-roletalk_status roletalk_context_reject(roletalk_context context,
-                                        roletalk_string reason);
-
-/// Accepts a stream that this peer reads, with a payload for the requester. Ends the context; the
-/// stream belongs to the caller, who closes it with roletalk_readable_close.
-///
-/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the context is not of ROLETALK_KIND_READABLE,
-/// ROLETALK_STATUS_DATA: the context is as before. ROLETALK_STATUS_CONNECTION_LOST when the requester is
-/// gone, ROLETALK_STATUS_OVERLOADED when too many streams are open: the context has ended. Any thread,
-/// also inside callbacks, for deferred contexts; inside the handler for others.
-ROLETALK_MUST_USE
-roletalk_status roletalk_context_accept_readable(roletalk_context context,
-                                                 roletalk_data data,
-                                                 roletalk_readable *stream);
-
-/// Accepts a stream that this peer writes, with a payload for the requester. Ends the context; the
-/// stream belongs to the caller, who finishes it with roletalk_writable_finish and closes it with
-/// roletalk_writable_close.
-///
-/// Errors, threads and callbacks as roletalk_context_accept_readable, for ROLETALK_KIND_WRITABLE.
-ROLETALK_MUST_USE
-roletalk_status roletalk_context_accept_writable(roletalk_context context,
-                                                 roletalk_data data,
-                                                 roletalk_writable *stream);
-
-/// Keeps what came beyond the handler's return, to be answered later from any thread. `context` ends;
-/// `deferred` belongs to the caller and is valid until it is answered, also when the peer has closed
-/// meanwhile. Until then it counts as a running handler.
-///
-/// Inside the handler or middleware.
-ROLETALK_MUST_USE
-roletalk_status roletalk_context_defer(roletalk_context context,
-                                       roletalk_context *deferred);
-
-/// Shows a deferred context again, as its handler saw it. `incoming->struct_size` must be set. The
-/// pointers are valid until the context is answered; `incoming->unit` is none: see roletalk_context_unit.
-///
-/// Any thread, also inside callbacks.
-ROLETALK_MUST_USE
-roletalk_status roletalk_context_view(roletalk_context context,
-                                      roletalk_incoming *incoming);
-
-/// The unit that sent it. The caller frees it with roletalk_unit_free.
-///
-/// Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
-ROLETALK_MUST_USE
-roletalk_status roletalk_context_unit(roletalk_context context,
-                                      roletalk_unit *unit);
-
-/// Passes what middleware has deferred on to the next middleware or the handler. Ends the context.
-///
-/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a context that is not deferred: returning from the
-/// middleware passes that on. Any thread, also inside callbacks.
-roletalk_status roletalk_context_next(roletalk_context context);
-
-/// Replaces the payload, for middleware that changes it before the handler sees it. Pointers into the
-/// payload before are valid until the callback returns; in a deferred context they end.
-///
-/// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks, for deferred contexts; inside the
-/// middleware for others.
-ROLETALK_MUST_USE
-roletalk_status roletalk_context_set_data(roletalk_context context,
-                                          roletalk_data data);
-
-/// For middleware: calls `handler` with the outcome, before the requester gets it. Several are called
-/// in the reverse order of their middleware. `drop` is called also when this fails.
-///
-/// Any thread, also inside callbacks, for deferred contexts; inside the middleware for others.
-roletalk_status roletalk_context_on_outcome(roletalk_context context,
-                                            roletalk_outcome_handler handler);
-
 /// The text of the last call on this thread that returned something else than ROLETALK_STATUS_OK.
 /// Successful calls leave it as it is. Never fails; empty before the first. Any thread, also inside
 /// callbacks. Valid until the next call that fails on this thread, so copy what is to be kept.
@@ -1129,18 +1141,6 @@ uint32_t roletalk_abi_version(void);
 /// callbacks.
 roletalk_status roletalk_log(int32_t level,
                              roletalk_log_handler handler);
-
-/// Cancels an operation: its callback is called with ROLETALK_STATUS_CANCELED soon; a subscription is
-/// called no more. The other side is not told.
-///
-/// Errors: ROLETALK_STATUS_END when it has ended already, also while its callback is running. Any thread,
-/// also inside callbacks.
-roletalk_status roletalk_operation_cancel(roletalk_operation operation);
-
-/// Frees the handle. The operation goes on, and calls back.
-///
-/// Any thread, also inside callbacks.
-roletalk_status roletalk_operation_free(roletalk_operation operation);
 
 /// Makes a peer and starts its threads. `options` may be NULL. The caller closes it with roletalk_peer_close.
 /// Works in the child of a fork, too: all handles of the parent's are invalid there.

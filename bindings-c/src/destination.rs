@@ -27,17 +27,21 @@ use crate::{
         table,
         values::{roletalk_data, roletalk_string},
     },
-    closure::{Closure, roletalk_drop},
-    keep::Keep,
-    operation::{
-        Asked, Completion, Operation, Outcome, invoke_reply, put_operation, roletalk_reply,
-        roletalk_reply_handler, start,
+    callbacks::{
+        closure::{Closure, roletalk_drop},
+        completion::{
+            Asked, Completion, Operation, Outcome, invoke_reply, put_operation, roletalk_reply,
+            roletalk_reply_handler, start,
+        },
+        queue::{self, Queue},
+        task::Task,
     },
-    queue::{self, Queue},
+    runtime::{
+        keep::Keep,
+        wait::{Limit, block_on, check_may_wait},
+    },
     stream::{ReadEnd, WriteEnd, call_when, roletalk_ready_handler},
-    task::Task,
     unit,
-    wait::{Limit, block_on, check_may_wait},
 };
 
 pub(crate) struct DestinationObject {

@@ -13,10 +13,13 @@ use crate::{
         sized::sized,
         values::roletalk_string,
     },
-    closure::{Closure, roletalk_drop},
-    operation::{Operation, put_operation},
-    peer, queue,
-    task::Task,
+    callbacks::{
+        closure::{Closure, roletalk_drop},
+        completion::{Operation, put_operation},
+        queue,
+        task::Task,
+    },
+    peer,
 };
 
 /// A unit connected.

@@ -28,7 +28,7 @@ use crate::{
         process,
         values::roletalk_string,
     },
-    closure::{Closure, roletalk_drop},
+    callbacks::closure::{Closure, roletalk_drop},
     peer::spawn,
 };
 

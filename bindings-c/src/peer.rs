@@ -29,15 +29,19 @@ use crate::{
         table,
         values::{roletalk_pair, roletalk_string},
     },
-    closure::Closure,
+    callbacks::{
+        closure::Closure,
+        completion::{Completion, Outcome, invoke_reply, roletalk_reply_handler, start},
+        exchange::roletalk_incoming_handler,
+        queue::{self, Queue},
+    },
     destination::DestinationObject,
-    incoming::roletalk_incoming_handler,
-    keep::Keep,
-    operation::{Completion, Outcome, invoke_reply, roletalk_reply_handler, start},
-    queue::{self, Queue},
     role::{Layers, RoleObject},
+    runtime::{
+        keep::Keep,
+        wait::{Limit, block_on, check_may_wait},
+    },
     unit,
-    wait::{Limit, block_on, check_may_wait},
 };
 
 /// How long a name lookup that is under way may hold up the end of a peer.

@@ -16,11 +16,13 @@ use crate::{
         table,
         values::roletalk_string,
     },
-    incoming::{
-        Exchange, Handler, IncomingClosure, ROLETALK_KIND_MESSAGE, ROLETALK_KIND_READABLE,
-        ROLETALK_KIND_REQUEST, ROLETALK_KIND_WRITABLE, roletalk_incoming_handler,
+    callbacks::{
+        exchange::{
+            Exchange, Handler, IncomingClosure, ROLETALK_KIND_MESSAGE, ROLETALK_KIND_READABLE,
+            ROLETALK_KIND_REQUEST, ROLETALK_KIND_WRITABLE, roletalk_incoming_handler,
+        },
+        queue::Queue,
     },
-    queue::Queue,
 };
 
 /// Middleware, in its order.

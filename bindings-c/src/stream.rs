@@ -25,11 +25,13 @@ use crate::{
         table,
         values::roletalk_string,
     },
-    closure::{Closure, roletalk_drop},
-    queue::Queue,
-    task::Task,
+    callbacks::{
+        closure::{Closure, roletalk_drop},
+        queue::Queue,
+        task::Task,
+    },
+    runtime::wait::{Limit, block_on, check_may_wait},
     unit,
-    wait::{Limit, block_on, check_may_wait},
 };
 
 /// Called once when a stream can go on, where the peer's callbacks run.

@@ -14,8 +14,8 @@ use crate::{
         table,
         values::{roletalk_pair, roletalk_string},
     },
-    queue,
-    wait::{Limit, block_on},
+    callbacks::queue,
+    runtime::wait::{Limit, block_on},
 };
 
 /// What a unit's handle stands for.

@@ -18,8 +18,10 @@ use crate::{
         table,
         values::{roletalk_data, roletalk_string},
     },
-    closure::{Closure, roletalk_drop},
-    queue::{self, Item, Queue},
+    callbacks::{
+        closure::{Closure, roletalk_drop},
+        queue::{self, Item, Queue},
+    },
     role::Layers,
     stream::{ReadEnd, WriteEnd},
 };

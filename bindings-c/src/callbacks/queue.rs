@@ -28,12 +28,14 @@ use crate::{
         handles::roletalk_unit,
         table::{self, Specials},
     },
-    closure::Release,
-    incoming::Exchange,
-    operation::{Asked, Outcome},
-    task::Task,
+    callbacks::{
+        closure::Release,
+        completion::{Asked, Outcome},
+        exchange::Exchange,
+        task::Task,
+    },
+    runtime::wait::{Limit, check_may_wait},
     unit::UnitHandle,
-    wait::{Limit, check_may_wait},
 };
 
 /// Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.

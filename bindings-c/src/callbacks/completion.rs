@@ -14,9 +14,11 @@ use crate::{
         table,
         values::{roletalk_data, roletalk_string},
     },
-    closure::{Closure, roletalk_drop},
-    queue::{self, Item, Queue},
-    task::Task,
+    callbacks::{
+        closure::{Closure, roletalk_drop},
+        queue::{self, Item, Queue},
+        task::Task,
+    },
 };
 
 /// The end of an operation. Valid during the call.

@@ -2,7 +2,7 @@
 
 use std::{os::raw::c_void, sync::Arc};
 
-use crate::{border::failure::Failure, queue::Queue};
+use crate::{border::failure::Failure, callbacks::queue::Queue};
 
 /// Ends the life of `user_data`. NULL where nothing has to be done.
 pub type roletalk_drop = Option<unsafe extern "C" fn(user_data: *mut c_void)>;

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     border::failure::{Failure, Status},
-    queue,
+    callbacks::queue,
 };
 
 /// How long a call may wait.

@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use crate::queue::{Item, Queue};
+use crate::callbacks::queue::{Item, Queue};
 
 /// What a task does.
 trait Work: Send {

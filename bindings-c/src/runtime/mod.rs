@@ -1,0 +1,4 @@
+//! What the functions run on.
+
+pub mod keep;
+pub mod wait;
