@@ -97,16 +97,6 @@
 /// A stream that this peer writes: another one asked for a readable.
 #define ROLETALK_KIND_WRITABLE 4
 
-/// Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
-#define ROLETALK_CALLBACKS_THREAD 0
-
-/// Callbacks run right on the thread that does the peer's input and output: the fastest way, for
-/// callbacks that never wait. Blocking calls return ROLETALK_STATUS_WOULD_DEADLOCK there.
-#define ROLETALK_CALLBACKS_INLINE 1
-
-/// Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
-#define ROLETALK_CALLBACKS_POLL 2
-
 /// A unit connected.
 #define ROLETALK_EVENT_UNIT_OPENED 1
 
@@ -172,6 +162,16 @@
 /// Everything.
 #define ROLETALK_LOG_TRACE 5
 
+/// Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
+#define ROLETALK_CALLBACKS_THREAD 0
+
+/// Callbacks run right on the thread that does the peer's input and output: the fastest way, for
+/// callbacks that never wait. Blocking calls return ROLETALK_STATUS_WOULD_DEADLOCK there.
+#define ROLETALK_CALLBACKS_INLINE 1
+
+/// Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
+#define ROLETALK_CALLBACKS_POLL 2
+
 /// What a call returns. Numbers never change their meaning; later versions may have further ones, so take
 /// what is not known for a failure.
 typedef enum {
@@ -230,12 +230,6 @@ typedef enum {
     /// A bug of the library. It caught itself; what the call was about may be lost.
     ROLETALK_STATUS_INTERNAL = 106,
 } roletalk_status;
-
-/// Something under way that will call back. Freed by roletalk_operation_free, which does not end it.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_operation;
 
 /// What a handler is to answer. Valid inside the handler; roletalk_context_defer makes one that is valid
 /// until it is answered.
@@ -404,6 +398,12 @@ typedef struct {
     /// Ends the life of `user_data`; NULL if nothing has to be done.
     roletalk_drop drop;
 } roletalk_reply_handler;
+
+/// Something under way that will call back. Freed by roletalk_operation_free, which does not end it.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_operation;
 
 /// The answers to a survey. Closed by roletalk_survey_close.
 typedef struct {
@@ -764,18 +764,6 @@ typedef struct {
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
-
-/// Cancels an operation: its callback is called with ROLETALK_STATUS_CANCELED soon; a subscription is
-/// called no more. The other side is not told.
-///
-/// Errors: ROLETALK_STATUS_END when it has ended already, also while its callback is running. Any thread,
-/// also inside callbacks.
-roletalk_status roletalk_operation_cancel(roletalk_operation operation);
-
-/// Frees the handle. The operation goes on, and calls back.
-///
-/// Any thread, also inside callbacks.
-roletalk_status roletalk_operation_free(roletalk_operation operation);
 
 /// Answers a request with a payload, which is copied. Ends the context. For a message it says that it
 /// was dealt with, which also returning from the handler does.
@@ -1141,6 +1129,18 @@ uint32_t roletalk_abi_version(void);
 /// callbacks.
 roletalk_status roletalk_log(int32_t level,
                              roletalk_log_handler handler);
+
+/// Cancels an operation: its callback is called with ROLETALK_STATUS_CANCELED soon; a subscription is
+/// called no more. The other side is not told.
+///
+/// Errors: ROLETALK_STATUS_END when it has ended already, also while its callback is running. Any thread,
+/// also inside callbacks.
+roletalk_status roletalk_operation_cancel(roletalk_operation operation);
+
+/// Frees the handle. The operation goes on, and calls back.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_operation_free(roletalk_operation operation);
 
 /// Makes a peer and starts its threads. `options` may be NULL. The caller closes it with roletalk_peer_close.
 /// Works in the child of a fork, too: all handles of the parent's are invalid there.

@@ -24,18 +24,19 @@ use crate::{
         },
         memory::{check_optional, check_out, put, put_optional},
         sized::{self, read_or_default, sized},
-        table,
+        table, units,
         values::{roletalk_data, roletalk_string},
     },
     callbacks::{
         closure::{Closure, roletalk_drop},
         completion::{
-            Asked, Completion, Operation, Outcome, invoke_reply, put_operation, roletalk_reply,
-            roletalk_reply_handler, start,
+            Asked, Completion, Outcome, invoke_reply, roletalk_reply, roletalk_reply_handler,
         },
-        queue::{self, Queue},
-        task::Task,
+        frame,
+        item::{Callbacks, Task},
+        lend,
     },
+    operation::{Operation, put_operation, start},
     runtime::{
         keep::Keep,
         wait::{Limit, block_on, check_may_wait},
@@ -46,7 +47,7 @@ use crate::{
 
 pub(crate) struct DestinationObject {
     pub(crate) destination: Destination,
-    pub(crate) queue: Arc<Queue>,
+    pub(crate) queue: Arc<Callbacks>,
     pub(crate) keep: Arc<Keep>,
     pub(crate) runtime: Handle,
 }
@@ -93,7 +94,7 @@ impl Options {
     unsafe fn read(options: *const roletalk_send_options) -> Result<Options, Failure> {
         // SAFETY: the caller's promise.
         let options = unsafe { read_or_default(options) }?;
-        let unit = unit::optional(options.unit)?;
+        let unit = units::optional(options.unit)?;
         Ok(Options { unit, unordered: options.unordered != 0, timeout_ms: options.timeout_ms })
     }
 
@@ -110,7 +111,7 @@ impl Options {
     /// For room. The thread that makes it does not wait for it.
     fn limit(&self) -> Limit {
         match self.timeout_ms {
-            _ if queue::is_inline() => Limit::Now,
+            _ if frame::is_inline() => Limit::Now,
             0 => Limit::Never,
             millis if millis < 0 => Limit::Now,
             millis => Limit::from_millis(millis),
@@ -459,7 +460,7 @@ pub unsafe extern "C" fn roletalk_answer_unit(
         check_out(unit, "unit")?;
         let answer = table::get::<AnswerObject>(answer.id)?;
         let none = || Failure::new(Status::NoUnit, "It is not known which unit answered");
-        let handle = unit::insert(answer.0.unit.clone().ok_or_else(none)?);
+        let handle = units::insert(answer.0.unit.clone().ok_or_else(none)?);
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { put(unit, handle, "unit") }
     })
@@ -639,7 +640,7 @@ trait Stream: Sized + Send + 'static {
 
     fn open<'a>(to: &'a Destination, event: &'a str, data: Data) -> OpenStream<'a, Self>;
 
-    fn insert(self, queue: Arc<Queue>) -> Self::Handle;
+    fn insert(self, queue: Arc<Callbacks>) -> Self::Handle;
 }
 
 impl Stream for Readable {
@@ -650,7 +651,7 @@ impl Stream for Readable {
         to.readable(event, data)
     }
 
-    fn insert(self, queue: Arc<Queue>) -> roletalk_readable {
+    fn insert(self, queue: Arc<Callbacks>) -> roletalk_readable {
         ReadEnd::insert(self, queue)
     }
 }
@@ -663,7 +664,7 @@ impl Stream for Writable {
         to.writable(event, data)
     }
 
-    fn insert(self, queue: Arc<Queue>) -> roletalk_writable {
+    fn insert(self, queue: Arc<Callbacks>) -> roletalk_writable {
         WriteEnd::insert(self, queue)
     }
 }
@@ -716,7 +717,7 @@ type OpenedCall<S> =
     unsafe extern "C" fn(*mut c_void, *const roletalk_reply, stream: <S as Stream>::Handle);
 
 /// An outcome, and the stream with what its handle is made of.
-type Opened<S> = (Outcome, Option<(S, Arc<Queue>)>);
+type Opened<S> = (Outcome, Option<(S, Arc<Callbacks>)>);
 
 /// For [`Completion`]: only here, where it is called, is a handle made.
 fn invoke_opened<S: Stream>(
@@ -725,7 +726,7 @@ fn invoke_opened<S: Stream>(
     result: Result<Opened<S>, Failure>,
 ) {
     let (outcome, stream) = result.unwrap_or_else(|failure| (Outcome::failed(failure), None));
-    let view = outcome.view(queue::lend_unit);
+    let view = outcome.view(lend::lend_unit);
     let stream = stream.map_or(S::NONE, |(stream, queue)| stream.insert(queue));
     // SAFETY: function and argument belong together; the view points into `outcome`, and no lock is
     // held.

@@ -15,10 +15,10 @@ use crate::{
     },
     callbacks::{
         closure::{Closure, roletalk_drop},
-        completion::{Operation, put_operation},
-        queue,
-        task::Task,
+        item::Task,
+        lend,
     },
+    operation::{Operation, put_operation},
     peer,
 };
 
@@ -109,9 +109,8 @@ fn view(event: &PeerEvent) -> roletalk_event {
         queued: 0,
         event: none,
     };
-    let lend = |unit: &Unit| queue::lend_unit(unit);
-    let optional =
-        |unit: &Option<Unit>| unit.as_ref().map_or(roletalk_unit::NONE, queue::lend_unit);
+    let lend = |unit: &Unit| lend::lend_unit(unit);
+    let optional = |unit: &Option<Unit>| unit.as_ref().map_or(roletalk_unit::NONE, lend::lend_unit);
     let fail = |view: &mut roletalk_event, error: &engine::Error| {
         view.status = Status::of(error.kind());
         // The text lives in the event, which the closure's caller has.

@@ -29,7 +29,7 @@ use crate::{
         values::roletalk_string,
     },
     callbacks::closure::{Closure, roletalk_drop},
-    peer::spawn,
+    runtime::threads::spawn,
 };
 
 /// No diagnostics.

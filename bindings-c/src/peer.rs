@@ -26,19 +26,23 @@ use crate::{
         memory::{check_optional, check_out, copy_text, elements, put, put_optional},
         process,
         sized::{self, read_or_default, sized},
-        table,
+        table, units,
         values::{roletalk_pair, roletalk_string},
     },
     callbacks::{
         closure::Closure,
-        completion::{Completion, Outcome, invoke_reply, roletalk_reply_handler, start},
-        exchange::roletalk_incoming_handler,
-        queue::{self, Queue},
+        completion::{Completion, Outcome, invoke_reply, roletalk_reply_handler},
+        exchange::{Layers, roletalk_incoming_handler},
+        frame,
+        item::Callbacks,
+        queue::Way,
     },
     destination::DestinationObject,
-    role::{Layers, RoleObject},
+    operation::start,
+    role::RoleObject,
     runtime::{
         keep::Keep,
+        threads,
         wait::{Limit, block_on, check_may_wait},
     },
     unit,
@@ -257,6 +261,25 @@ impl roletalk_listen_options {
     }
 }
 
+/// Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
+pub const ROLETALK_CALLBACKS_THREAD: i32 = 0;
+/// Callbacks run right on the thread that does the peer's input and output: the fastest way, for
+/// callbacks that never wait. Blocking calls return ROLETALK_STATUS_WOULD_DEADLOCK there.
+pub const ROLETALK_CALLBACKS_INLINE: i32 = 1;
+/// Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
+pub const ROLETALK_CALLBACKS_POLL: i32 = 2;
+
+/// # Errors
+/// `Status::InvalidArgument` for an unknown way.
+fn way_from(callbacks: i32) -> Result<Way, Failure> {
+    match callbacks {
+        ROLETALK_CALLBACKS_THREAD => Ok(Way::Thread),
+        ROLETALK_CALLBACKS_INLINE => Ok(Way::Inline),
+        ROLETALK_CALLBACKS_POLL => Ok(Way::Poll),
+        other => Err(Failure::invalid(format!("there is no way {other} to run callbacks"))),
+    }
+}
+
 /// How to make a peer. All zero but the size: no name, no keys, friendly, callbacks on a thread of the
 /// library's.
 #[repr(C)]
@@ -311,7 +334,7 @@ sized!(
 
 pub(crate) struct PeerObject {
     pub(crate) peer: Peer,
-    pub(crate) queue: Arc<Queue>,
+    pub(crate) queue: Arc<Callbacks>,
     keep: Arc<Keep>,
     runtime: Handle,
     layers: Arc<Layers>,
@@ -369,7 +392,7 @@ impl PeerObject {
     fn new(
         peer: Peer,
         runtime: Runtime,
-        queue: Arc<Queue>,
+        queue: Arc<Callbacks>,
         keep: Arc<Keep>,
     ) -> Result<PeerObject, Failure> {
         let (stop, stopped) = oneshot::channel();
@@ -386,7 +409,7 @@ impl PeerObject {
         let (owned, layers) = (object.owned.clone(), object.layers.clone());
         let mut threads = Vec::new();
         let io_queue = queue.clone();
-        threads.push(spawn("roletalk-io", move || {
+        threads.push(threads::spawn("roletalk-io", move || {
             drive(runtime, peer, &io_queue, stopped, || {
                 let owned = lock(&owned).close();
                 owned.remove_all();
@@ -394,7 +417,7 @@ impl PeerObject {
             });
         })?);
         if queue.has_thread() {
-            match spawn("roletalk-calls", move || queue.run_thread()) {
+            match threads::spawn("roletalk-calls", move || queue.run_thread()) {
                 Ok(thread) => threads.push(thread),
                 // The other one ends, since `stop` is dropped.
                 Err(failure) => return Err(failure),
@@ -409,7 +432,7 @@ impl PeerObject {
         if let Some(sender) = lock(&self.stop).take() {
             let _ = sender.send(stop);
         }
-        if queue::in_callback() {
+        if frame::in_callback() {
             return;
         }
         let threads = std::mem::take(&mut *lock(&self.threads));
@@ -439,44 +462,11 @@ impl PeerObject {
     }
 }
 
-/// Keeps the program's signals from this thread: no handler of theirs runs on it, and no write to a
-/// closed socket can kill the process. Gives the mask before. What the thread itself causes still
-/// arrives, for crash reporters.
-fn block_signals() -> libc::sigset_t {
-    const OWN: [i32; 6] =
-        [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT];
-    // SAFETY: both sets are local variables that the functions fill before they are read.
-    unsafe {
-        let mut set = std::mem::zeroed();
-        let mut before = std::mem::zeroed();
-        libc::sigfillset(&mut set);
-        for signal in OWN {
-            libc::sigdelset(&mut set, signal);
-        }
-        libc::pthread_sigmask(libc::SIG_BLOCK, &set, &mut before);
-        before
-    }
-}
-
-/// Starts a thread with [blocked signals](block_signals).
-pub(crate) fn spawn(
-    name: &str,
-    body: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, Failure> {
-    let builder = std::thread::Builder::new().name(name.to_owned());
-    let before = block_signals();
-    // The new thread has the mask of this one.
-    let thread = builder.spawn(body);
-    // SAFETY: the mask is a local variable.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
-    thread.map_err(io_error)
-}
-
 /// The thread that does a peer's input and output, from its beginning to its end.
 fn drive(
     runtime: Runtime,
     peer: Peer,
-    queue: &Arc<Queue>,
+    queue: &Arc<Callbacks>,
     stopped: oneshot::Receiver<Stop>,
     release: impl FnOnce(),
 ) {
@@ -521,11 +511,11 @@ pub unsafe extern "C" fn roletalk_peer_new(
         check_out(peer, "peer")?;
         process::renew_after_fork(|| {
             table::renew();
-            queue::leave_frames();
+            frame::leave_all();
         });
         // SAFETY: the contract of pointers in the header's introduction, here and below.
         let options = unsafe { read_or_default(options) }?;
-        let queue = Queue::new(options.callbacks)?;
+        let queue = Callbacks::new(way_from(options.callbacks)?)?;
         let mut builder = Peer::builder().friendly(options.unfriendly == 0);
         let mut limits = Limits::default();
         // SAFETY: as above.
@@ -558,7 +548,7 @@ pub unsafe extern "C" fn roletalk_peer_new(
             .enable_all()
             // Name lookups have threads of their own, which whoever listens may start.
             .on_thread_start(|| {
-                block_signals();
+                threads::block_signals();
             })
             .build()
             .map_err(io_error)?;
@@ -952,7 +942,7 @@ pub unsafe extern "C" fn roletalk_peer_connect(
         check_may_wait(Limit::Never)?;
         let connected = object.wait(Limit::Never, object.peer.connect_with(address, options))??;
         // SAFETY: as above.
-        unsafe { put_optional(unit, "unit", || unit::insert(connected.unit().clone())) }
+        unsafe { put_optional(unit, "unit", || units::insert(connected.unit().clone())) }
     })
 }
 
@@ -1068,10 +1058,15 @@ pub unsafe extern "C" fn roletalk_peer_poll(
             Limit::Within(time) => Instant::now().checked_add(time.min(LONG)),
             Limit::Never => Instant::now().checked_add(LONG),
         };
+        // Also when there is nothing to wait for.
+        object.queue.fd()?;
+        if until.is_some() {
+            check_may_wait(Limit::Never)?;
+        }
         let (done, mut ended) = object.queue.poll(until)?;
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { put_optional(count, "count", || done) }?;
-        if object.is_ending() && !queue::in_callback() {
+        if object.is_ending() && !frame::in_callback() {
             // Closed in a callback just now, or by another thread.
             object.end(Stop::Close);
             ended = true;

@@ -1,64 +1,21 @@
 //! Services that a peer offers.
 
-use std::sync::{
-    Arc, PoisonError, RwLock,
-    atomic::{AtomicBool, Ordering},
-};
-
-use engine::Kind;
+use std::sync::Arc;
 
 use crate::{
     border::{
-        enter::enter,
-        failure::{Failure, roletalk_status},
-        handles::roletalk_role,
-        memory::put,
-        table,
+        enter::enter, failure::roletalk_status, handles::roletalk_role, memory::put, table,
         values::roletalk_string,
     },
     callbacks::{
-        exchange::{
-            Exchange, Handler, IncomingClosure, ROLETALK_KIND_MESSAGE, ROLETALK_KIND_READABLE,
-            ROLETALK_KIND_REQUEST, ROLETALK_KIND_WRITABLE, roletalk_incoming_handler,
-        },
-        queue::Queue,
+        exchange::{Exchange, Handler, Layers, kind_from, roletalk_incoming_handler},
+        item::Callbacks,
     },
 };
 
-/// Middleware, in its order.
-#[derive(Default)]
-pub(crate) struct Layers {
-    /// For nearly all there is none: then this is all that is looked at.
-    any: AtomicBool,
-    list: RwLock<Vec<Arc<IncomingClosure>>>,
-}
-
-impl Layers {
-    pub(crate) fn add(&self, layer: IncomingClosure) {
-        self.list.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(layer));
-        self.any.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn any(&self) -> bool {
-        self.any.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn list(&self) -> Vec<Arc<IncomingClosure>> {
-        self.list.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Lets go of all, when the peer ends.
-    pub(crate) fn clear(&self) {
-        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
-        let layers = std::mem::take(&mut *list);
-        drop(list);
-        drop(layers);
-    }
-}
-
 pub(crate) struct RoleObject {
     pub(crate) role: engine::Role,
-    pub(crate) queue: Arc<Queue>,
+    pub(crate) queue: Arc<Callbacks>,
     pub(crate) peer_layers: Arc<Layers>,
     pub(crate) layers: Arc<Layers>,
 }
@@ -81,13 +38,7 @@ pub unsafe extern "C" fn roletalk_role_handle(
         let role = table::get::<RoleObject>(role.id)?;
         // SAFETY: the contract of pointers in the header's introduction.
         let event = unsafe { event.get("event") }?;
-        let kind = match kind {
-            ROLETALK_KIND_MESSAGE => Kind::Message,
-            ROLETALK_KIND_REQUEST => Kind::Request,
-            ROLETALK_KIND_READABLE => Kind::Readable,
-            ROLETALK_KIND_WRITABLE => Kind::Writable,
-            other => return Err(Failure::invalid(format!("there is no kind {other}"))),
-        };
+        let kind = kind_from(kind)?;
         let handler = Arc::new(Handler {
             closure: closure.bind(&role.queue)?,
             queue: role.queue.clone(),

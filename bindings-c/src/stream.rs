@@ -22,16 +22,14 @@ use crate::{
         failure::{Failure, Status, roletalk_status},
         handles::{roletalk_readable, roletalk_unit, roletalk_writable},
         memory::{check_out, put, slice},
-        table,
+        table, units,
         values::roletalk_string,
     },
     callbacks::{
         closure::{Closure, roletalk_drop},
-        queue::Queue,
-        task::Task,
+        item::{Callbacks, Task},
     },
     runtime::wait::{Limit, block_on, check_may_wait},
-    unit,
 };
 
 /// Called once when a stream can go on, where the peer's callbacks run.
@@ -87,11 +85,11 @@ pub(crate) struct End<S> {
     state: Mutex<S>,
     readiness: Arc<Readiness>,
     waker: Waker,
-    queue: Arc<Queue>,
+    queue: Arc<Callbacks>,
 }
 
 impl<S: Send + 'static> End<S> {
-    fn new(state: S, queue: Arc<Queue>) -> Arc<End<S>> {
+    fn new(state: S, queue: Arc<Callbacks>) -> Arc<End<S>> {
         let readiness = Arc::new(Readiness::default());
         let waker = Waker::from(readiness.clone());
         Arc::new(End { state: Mutex::new(state), readiness, waker, queue })
@@ -147,7 +145,7 @@ type ReadyCall = unsafe extern "C" fn(*mut c_void);
 pub(crate) fn call_when(
     ready: impl Future<Output = ()> + Send + 'static,
     closure: Closure<ReadyCall>,
-    queue: &Arc<Queue>,
+    queue: &Arc<Callbacks>,
 ) -> Result<(), Failure> {
     let closure = closure.bind(queue)?;
     let waiting = async move {
@@ -201,7 +199,7 @@ impl Reading {
 
 impl ReadEnd {
     /// A handle of the stream.
-    pub(crate) fn insert(stream: Readable, queue: Arc<Queue>) -> roletalk_readable {
+    pub(crate) fn insert(stream: Readable, queue: Arc<Callbacks>) -> roletalk_readable {
         let unit = stream.unit();
         let reading = Reading { stream: Some(stream), unit, rest: Bytes::new(), end: None };
         roletalk_readable { id: table::insert(End::new(reading, queue)) }
@@ -220,7 +218,7 @@ pub(crate) type WriteEnd = End<Writing>;
 
 impl WriteEnd {
     /// A handle of the stream.
-    pub(crate) fn insert(stream: Writable, queue: Arc<Queue>) -> roletalk_writable {
+    pub(crate) fn insert(stream: Writable, queue: Arc<Callbacks>) -> roletalk_writable {
         let unit = stream.unit();
         let end = End::new(Writing { stream: Some(stream), unit, finished: false }, queue);
         // Nothing has been found stuck yet.
@@ -309,7 +307,7 @@ pub unsafe extern "C" fn roletalk_readable_unit(
 ) -> roletalk_status {
     enter(|| {
         check_out(unit, "unit")?;
-        let handle = unit::insert(table::get::<ReadEnd>(stream.id)?.lock().unit.clone());
+        let handle = units::insert(table::get::<ReadEnd>(stream.id)?.lock().unit.clone());
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { put(unit, handle, "unit") }
     })
@@ -441,7 +439,7 @@ pub unsafe extern "C" fn roletalk_writable_unit(
 ) -> roletalk_status {
     enter(|| {
         check_out(unit, "unit")?;
-        let handle = unit::insert(table::get::<WriteEnd>(stream.id)?.lock().unit.clone());
+        let handle = units::insert(table::get::<WriteEnd>(stream.id)?.lock().unit.clone());
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { put(unit, handle, "unit") }
     })

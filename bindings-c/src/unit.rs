@@ -1,6 +1,6 @@
 //! Connected remote peers.
 
-use std::{ffi::c_char, os::raw::c_void, sync::Arc, time::Duration};
+use std::{ffi::c_char, os::raw::c_void, time::Duration};
 
 use engine::Unit;
 
@@ -11,42 +11,12 @@ use crate::{
         handles::roletalk_unit,
         memory::{check_out, copy_text, put},
         sized::{self, sized},
-        table,
+        units::{self, LentUnit},
         values::{roletalk_pair, roletalk_string},
     },
-    callbacks::queue,
+    callbacks::frame,
     runtime::wait::{Limit, block_on},
 };
-
-/// What a unit's handle stands for.
-pub(crate) struct UnitHandle {
-    pub(crate) unit: Unit,
-    /// It belongs to a callback.
-    lent: bool,
-}
-
-impl UnitHandle {
-    pub(crate) fn lent(unit: Unit) -> UnitHandle {
-        UnitHandle { unit, lent: true }
-    }
-}
-
-/// A handle that the other side frees.
-pub(crate) fn insert(unit: Unit) -> roletalk_unit {
-    roletalk_unit { id: table::insert(Arc::new(UnitHandle { unit, lent: false })) }
-}
-
-/// The unit of a handle; none for zero.
-pub(crate) fn optional(unit: roletalk_unit) -> Result<Option<Unit>, Failure> {
-    match unit.id {
-        0 => Ok(None),
-        id => Ok(Some(table::get::<UnitHandle>(id)?.unit.clone())),
-    }
-}
-
-fn get(unit: roletalk_unit) -> Result<Unit, Failure> {
-    Ok(table::get::<UnitHandle>(unit.id)?.unit.clone())
-}
 
 /// Calls a function for each unit, with a handle that is valid during the call.
 pub(crate) fn visit(
@@ -56,10 +26,9 @@ pub(crate) fn visit(
 ) -> Result<(), Failure> {
     let visitor = visitor.ok_or_else(|| Failure::null("visitor"))?;
     for unit in units {
-        let id = table::insert(Arc::new(UnitHandle::lent(unit)));
+        let lent = LentUnit::new(unit);
         // SAFETY: function and argument were given together, and no lock is held.
-        unsafe { visitor(user_data, roletalk_unit { id }) };
-        let _ = table::remove::<UnitHandle>(id);
+        unsafe { visitor(user_data, lent.handle()) };
     }
     Ok(())
 }
@@ -181,7 +150,7 @@ pub unsafe extern "C" fn roletalk_unit_clone(
 ) -> roletalk_status {
     enter(|| {
         check_out(clone, "clone")?;
-        let handle = insert(get(unit)?);
+        let handle = units::insert(units::get(unit)?);
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { put(clone, handle, "clone") }
     })
@@ -193,12 +162,7 @@ pub unsafe extern "C" fn roletalk_unit_clone(
 /// callbacks.
 #[unsafe(no_mangle)]
 pub extern "C" fn roletalk_unit_free(unit: roletalk_unit) -> roletalk_status {
-    enter(|| {
-        if table::get::<UnitHandle>(unit.id)?.lent {
-            return Err(Failure::invalid("The unit is borrowed: it ends with the callback"));
-        }
-        table::remove::<UnitHandle>(unit.id).map(drop)
-    })
+    enter(|| units::free(unit))
 }
 
 /// Copies the remote peer's id, unique for its lifetime, to `buffer`, without a zero at the end, and
@@ -215,7 +179,7 @@ pub unsafe extern "C" fn roletalk_unit_id(
     len: *mut usize,
 ) -> roletalk_status {
     // SAFETY: the contract of pointers in the header's introduction.
-    enter(|| unsafe { copy_text(&get(unit)?.id(), buffer, capacity, len) })
+    enter(|| unsafe { copy_text(&units::get(unit)?.id(), buffer, capacity, len) })
 }
 
 /// Copies the remote peer's name as roletalk_unit_id does its id; it may be empty.
@@ -230,7 +194,7 @@ pub unsafe extern "C" fn roletalk_unit_name(
     len: *mut usize,
 ) -> roletalk_status {
     // SAFETY: the contract of pointers in the header's introduction.
-    enter(|| unsafe { copy_text(&get(unit)?.name(), buffer, capacity, len) })
+    enter(|| unsafe { copy_text(&units::get(unit)?.name(), buffer, capacity, len) })
 }
 
 /// Calls `visitor` once, before this returns, with all that is known of the unit.
@@ -243,7 +207,7 @@ pub extern "C" fn roletalk_unit_describe(
     user_data: *mut c_void,
 ) -> roletalk_status {
     enter(|| {
-        let unit = get(unit)?;
+        let unit = units::get(unit)?;
         let visitor = visitor.ok_or_else(|| Failure::null("visitor"))?;
         let (id, name, meta, tags, roles) =
             (unit.id(), unit.name(), unit.meta(), unit.tags(), unit.roles());
@@ -286,7 +250,7 @@ pub unsafe extern "C" fn roletalk_unit_is_open(
     open: *mut i32,
 ) -> roletalk_status {
     // SAFETY: the contract of pointers in the header's introduction.
-    enter(|| unsafe { put(open, i32::from(get(unit)?.is_open()), "open") })
+    enter(|| unsafe { put(open, i32::from(units::get(unit)?.is_open()), "open") })
 }
 
 /// Closes all connections to the unit with code 4000. The addresses that were dialed for them are not
@@ -298,8 +262,8 @@ pub unsafe extern "C" fn roletalk_unit_is_open(
 #[unsafe(no_mangle)]
 pub extern "C" fn roletalk_unit_disconnect(unit: roletalk_unit) -> roletalk_status {
     enter(|| {
-        let unit = get(unit)?;
-        let limit = if queue::in_callback() { Limit::Now } else { Limit::Never };
+        let unit = units::get(unit)?;
+        let limit = if frame::in_callback() { Limit::Now } else { Limit::Never };
         // What is not to be waited for has begun all the same.
         let _ = block_on(None, limit, unit.close());
         Ok(())
@@ -316,7 +280,7 @@ pub unsafe extern "C" fn roletalk_unit_get_stats(
     stats: *mut roletalk_unit_stats,
 ) -> roletalk_status {
     enter(|| {
-        let unit = get(unit)?;
+        let unit = units::get(unit)?;
         let known = unit.stats();
         let value = roletalk_unit_stats {
             struct_size: size_of::<roletalk_unit_stats>(),
@@ -351,7 +315,7 @@ pub unsafe extern "C" fn roletalk_unit_get_connection_stats(
     stats: *mut roletalk_connection_stats,
 ) -> roletalk_status {
     enter(|| {
-        let known = get(unit)?.stats();
+        let known = units::get(unit)?.stats();
         let none = || Failure::new(Status::End, "The unit has not so many connections");
         let known = known.connections.get(at).ok_or_else(none)?;
         let value = roletalk_connection_stats {

@@ -7,4 +7,5 @@ pub mod memory;
 pub mod process;
 pub mod sized;
 pub mod table;
+pub mod units;
 pub mod values;

@@ -2,7 +2,10 @@
 
 use std::{os::raw::c_void, sync::Arc};
 
-use crate::{border::failure::Failure, callbacks::queue::Queue};
+use crate::{
+    border::failure::Failure,
+    callbacks::item::{Callbacks, Item},
+};
 
 /// Ends the life of `user_data`. NULL where nothing has to be done.
 pub type roletalk_drop = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
@@ -13,7 +16,7 @@ pub(crate) struct Closure<F: Copy> {
     call: Option<F>,
     release: Release,
     /// None until it is bound: then `drop` is called at once.
-    queue: Option<Arc<Queue>>,
+    queue: Option<Arc<Callbacks>>,
 }
 
 impl<F: Copy> Closure<F> {
@@ -25,9 +28,9 @@ impl<F: Copy> Closure<F> {
     /// Makes it a callback of a peer.
     ///
     /// # Errors
-    /// [`Status::InvalidArgument`] when
+    /// `Status::InvalidArgument` when
     /// there is no function.
-    pub(crate) fn bind(mut self, queue: &Arc<Queue>) -> Result<Closure<F>, Failure> {
+    pub(crate) fn bind(mut self, queue: &Arc<Callbacks>) -> Result<Closure<F>, Failure> {
         if self.call.is_none() {
             return Err(Failure::null("call"));
         }
@@ -51,7 +54,7 @@ impl<F: Copy> Drop for Closure<F> {
         let release = std::mem::replace(&mut self.release, Release::NOTHING);
         match self.queue.take() {
             // Whoever drops it may hold a lock.
-            Some(queue) if release.drop.is_some() => queue.release(release),
+            Some(queue) if release.drop.is_some() => queue.push(Item::Release(release)),
             _ => release.call(),
         }
     }

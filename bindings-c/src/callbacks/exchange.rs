@@ -2,28 +2,28 @@
 
 use std::{
     os::raw::c_void,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
-use engine::{Context, Data, Deferred, Error, ErrorKind, Kind, Payload};
+use engine::{Context, Data, Deferred, Error, ErrorKind, Kind};
 
 use crate::{
     border::{
-        enter::enter,
         failure::{Failure, Status, roletalk_status},
-        handles::{roletalk_context, roletalk_readable, roletalk_unit, roletalk_writable},
-        memory::{check_out, put},
-        sized::{self, sized},
-        table,
+        handles::{roletalk_context, roletalk_unit},
+        sized::sized,
         values::{roletalk_data, roletalk_string},
     },
     callbacks::{
         closure::{Closure, roletalk_drop},
-        queue::{self, Item, Queue},
+        frame,
+        item::{Callbacks, Item},
+        lend::{self, Lendable},
     },
-    role::Layers,
-    stream::{ReadEnd, WriteEnd},
 };
 
 /// What a handler is for, from its own side. A message: nobody waits for an answer.
@@ -104,7 +104,8 @@ sized!(roletalk_incoming roletalk_outcome);
 
 pub(crate) type IncomingCall = unsafe extern "C" fn(*mut c_void, *const roletalk_incoming);
 pub(crate) type IncomingClosure = Closure<IncomingCall>;
-type OutcomeClosure = Closure<unsafe extern "C" fn(*mut c_void, *const roletalk_outcome)>;
+pub(crate) type OutcomeClosure =
+    Closure<unsafe extern "C" fn(*mut c_void, *const roletalk_outcome)>;
 
 impl roletalk_incoming_handler {
     pub(crate) fn take(self) -> IncomingClosure {
@@ -121,19 +122,62 @@ fn kind_of(kind: Kind) -> i32 {
     }
 }
 
+/// # Errors
+/// `Status::InvalidArgument`.
+pub(crate) fn kind_from(number: i32) -> Result<Kind, Failure> {
+    match number {
+        ROLETALK_KIND_MESSAGE => Ok(Kind::Message),
+        ROLETALK_KIND_REQUEST => Ok(Kind::Request),
+        ROLETALK_KIND_READABLE => Ok(Kind::Readable),
+        ROLETALK_KIND_WRITABLE => Ok(Kind::Writable),
+        other => Err(Failure::invalid(format!("there is no kind {other}"))),
+    }
+}
+
 /// A handler of a role, with all that it needs when something comes.
 pub(crate) struct Handler {
     pub(crate) closure: IncomingClosure,
-    pub(crate) queue: Arc<Queue>,
+    pub(crate) queue: Arc<Callbacks>,
     /// That of the peer, then that of the role.
     pub(crate) layers: [Arc<Layers>; 2],
 }
 
 impl Handler {
     /// For what needs no handler any more.
-    fn none(queue: Arc<Queue>) -> Handler {
+    fn none(queue: Arc<Callbacks>) -> Handler {
         let closure = Closure::new(None, std::ptr::null_mut(), None);
         Handler { closure, queue, layers: Default::default() }
+    }
+}
+
+/// Middleware, in its order.
+#[derive(Default)]
+pub(crate) struct Layers {
+    /// For nearly all there is none: then this is all that is looked at.
+    any: AtomicBool,
+    list: RwLock<Vec<Arc<IncomingClosure>>>,
+}
+
+impl Layers {
+    pub(crate) fn add(&self, layer: IncomingClosure) {
+        self.list.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(layer));
+        self.any.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn list(&self) -> Vec<Arc<IncomingClosure>> {
+        self.list.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets go of all, when the peer ends.
+    pub(crate) fn clear(&self) {
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        let layers = std::mem::take(&mut *list);
+        drop(list);
+        drop(layers);
     }
 }
 
@@ -159,6 +203,16 @@ struct Detour {
     outcome: Option<Result<Data, Error>>,
 }
 
+impl Lendable for Exchange {
+    fn context(&self) -> &Context {
+        &self.context
+    }
+
+    fn is_open(&self) -> bool {
+        self.deferred.is_some()
+    }
+}
+
 impl Exchange {
     fn new(context: Context, deferred: Deferred, handler: Arc<Handler>) -> Exchange {
         let detour = handler.layers.iter().any(|layers| layers.any()).then(|| {
@@ -180,22 +234,22 @@ impl Exchange {
         }
     }
 
-    fn queue(&self) -> &Arc<Queue> {
+    pub(crate) fn queue(&self) -> &Arc<Callbacks> {
         &self.handler.queue
     }
 
     /// Whether callbacks run where it was read.
-    fn is_inline(&self) -> bool {
+    pub(crate) fn is_inline(&self) -> bool {
         self.handler.queue.is_inline()
     }
 
     /// A payload of middleware's in the place of the original one.
-    fn replaced(&self) -> Option<Data> {
+    pub(crate) fn replaced(&self) -> Option<Data> {
         self.detour.as_ref().and_then(|detour| detour.data.clone())
     }
 
     /// The part of the payload that the bytes are, if they are one, without a copy.
-    fn share(&self, bytes: &[u8]) -> Option<Bytes> {
+    pub(crate) fn share(&self, bytes: &[u8]) -> Option<Bytes> {
         let whole = self.context.bytes().as_ptr_range();
         let part = bytes.as_ptr_range();
         let within = whole.start <= part.start && part.end <= whole.end && !bytes.is_empty();
@@ -210,11 +264,11 @@ impl Exchange {
     }
 
     /// Whether the last callback was the handler.
-    fn is_through(&self) -> bool {
+    pub(crate) fn is_through(&self) -> bool {
         self.detour.as_ref().is_none_or(|detour| detour.at > detour.layers.len())
     }
 
-    fn is_answered(&self) -> bool {
+    pub(crate) fn is_answered(&self) -> bool {
         self.detour.as_ref().is_some_and(|detour| detour.outcome.is_some())
     }
 
@@ -235,7 +289,7 @@ impl Exchange {
             let Some((call, user_data)) = closure.parts() else { return };
             let replaced = exchange.replaced();
             let mut view = exchange.view(replaced.as_ref(), roletalk_unit::NONE);
-            queue::lend_exchange(slot, |number, unit| {
+            lend::lend_exchange(slot, |number, unit| {
                 view.context.id = number;
                 view.unit = unit;
                 // SAFETY: function and argument belong together; the view points into the bytes of the
@@ -257,7 +311,7 @@ impl Exchange {
     }
 
     /// The view's pointers are valid as long as the context, or a clone of it, and `replaced`.
-    fn view(&self, replaced: Option<&Data>, unit: roletalk_unit) -> roletalk_incoming {
+    pub(crate) fn view(&self, replaced: Option<&Data>, unit: roletalk_unit) -> roletalk_incoming {
         let own = || roletalk_data::lend_parts(self.context.data_type(), self.context.bytes());
         let (role, event) = self.context.names();
         roletalk_incoming {
@@ -271,27 +325,60 @@ impl Exchange {
         }
     }
 
-    /// Whether callbacks can still do something with it.
-    pub(crate) fn is_open(&self) -> bool {
-        self.deferred.is_some()
+    pub(crate) fn kind(&self) -> Kind {
+        self.context.kind()
     }
 
-    /// What a callback is looking at, to be kept until it returns.
-    pub(crate) fn context(&self) -> &Context {
-        &self.context
+    /// Lets go of the handler and the middleware that it has passed, where it may be kept for longer.
+    pub(crate) fn outlive_handler(&mut self) {
+        self.handler = Arc::new(Handler::none(self.queue().clone()));
+        if let Some(detour) = &mut self.detour {
+            detour.at -= std::mem::take(&mut detour.layers).len();
+        }
+    }
+
+    /// Puts a payload in the place of the one that came, and gives the one before. None where there is no
+    /// middleware.
+    pub(crate) fn replace_data(&mut self, data: Data) -> Option<Option<Data>> {
+        self.detour.as_mut().map(|detour| detour.data.replace(data))
+    }
+
+    /// Tells `observer` of the outcome. Gives it back where there is no middleware.
+    pub(crate) fn observe_with(&mut self, observer: OutcomeClosure) -> Result<(), OutcomeClosure> {
+        match &mut self.detour {
+            Some(detour) => {
+                detour.observers.push(observer);
+                Ok(())
+            }
+            None => Err(observer),
+        }
+    }
+
+    /// Within an observer: replaces the outcome, and the exchange goes on. Elsewhere gives it back.
+    pub(crate) fn replace_outcome(
+        &mut self,
+        outcome: Result<Data, Error>,
+    ) -> Option<Result<Data, Error>> {
+        match self.detour.as_deref_mut() {
+            Some(Detour { outcome: Some(known), .. }) => {
+                *known = outcome;
+                None
+            }
+            _ => Some(outcome),
+        }
     }
 
     /// The means to answer, unless someone wants to know of the outcome before.
-    fn close(&mut self) -> Option<Deferred> {
+    pub(crate) fn close(&mut self) -> Option<Deferred> {
         let observed = self.detour.as_ref().is_some_and(|detour| !detour.observers.is_empty());
         if observed { None } else { self.deferred.take() }
     }
 
     /// Answers, or takes it out to tell of the outcome first.
-    fn finish(slot: &mut Option<Exchange>, outcome: Result<Data, Error>) {
+    pub(crate) fn finish(slot: &mut Option<Exchange>, outcome: Result<Data, Error>) {
         let Some(exchange) = slot else { return };
         if let Some(deferred) = exchange.close() {
-            return queue::answer(exchange.is_inline(), deferred, outcome);
+            return frame::answer(exchange.is_inline(), deferred, outcome);
         }
         if let Some(detour) = &mut exchange.detour {
             detour.outcome = Some(outcome);
@@ -303,10 +390,10 @@ impl Exchange {
     }
 
     /// Says that the handler is done with a stream: the requester has its answer.
-    fn say_done<T>(mut self, accepted: &Result<T, Error>) {
+    pub(crate) fn say_done<T>(mut self, accepted: &Result<T, Error>) {
         if let Some(deferred) = self.deferred.take() {
             let outcome = accepted.as_ref().map(|_| Data::null()).map_err(Clone::clone);
-            queue::answer(self.is_inline(), deferred, outcome);
+            frame::answer(self.is_inline(), deferred, outcome);
         }
     }
 
@@ -317,7 +404,7 @@ impl Exchange {
             let Some(outcome) = detour.outcome.clone() else { return };
             let Some(observer) = detour.observers.pop() else {
                 if let Some(deferred) = exchange.deferred.take() {
-                    queue::answer(exchange.is_inline(), deferred, outcome);
+                    frame::answer(exchange.is_inline(), deferred, outcome);
                 }
                 return;
             };
@@ -331,7 +418,7 @@ impl Exchange {
                 error: roletalk_string::lend(outcome.as_ref().err().map_or("", Error::text)),
                 context: roletalk_context { id: 0 },
             };
-            queue::lend_exchange(slot, |number, _| {
+            lend::lend_exchange(slot, |number, _| {
                 view.context.id = number;
                 // SAFETY: function and argument belong together; the view points into `outcome`, which
                 // lives on, and no lock is held.
@@ -342,308 +429,6 @@ impl Exchange {
     }
 }
 
-fn failed(text: &str) -> Error {
+pub(crate) fn failed(text: &str) -> Error {
     Error::new(ErrorKind::HandlerFailed, text.to_owned())
-}
-
-/// What was deferred, until somebody answers.
-#[derive(Default)]
-struct Kept(Mutex<Option<Exchange>>);
-
-impl Kept {
-    fn with<T>(&self, work: impl FnOnce(&mut Exchange) -> T) -> Result<T, Failure> {
-        let mut exchange = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        exchange.as_mut().map(work).ok_or_else(table::invalid)
-    }
-}
-
-impl roletalk_context {
-    /// Works on what the handle stands for, where it stays.
-    fn with<T>(self, work: impl FnOnce(&mut Exchange) -> T) -> Result<T, Failure> {
-        match table::is_special(self.id) {
-            true => queue::with_exchange(self.id, work),
-            false => table::get::<Kept>(self.id)?.with(work),
-        }
-    }
-
-    /// Takes what the handle stands for: of several that try, one succeeds.
-    fn take(self) -> Result<Exchange, Failure> {
-        if table::is_special(self.id) {
-            return queue::part_with_exchange(self.id);
-        }
-        let kept = table::remove::<Kept>(self.id)?;
-        let mut exchange = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
-        exchange.take().ok_or_else(table::invalid)
-    }
-
-    /// Answers with the outcome, which may be made of what came.
-    fn answer(self, outcome: impl FnOnce(&Exchange) -> Result<Data, Error>) -> Result<(), Failure> {
-        let (closed, given) = self.with(|exchange| {
-            let given = outcome(exchange);
-            if let Some(Detour { outcome: Some(outcome), .. }) = exchange.detour.as_deref_mut() {
-                // Within an observer it replaces the outcome, and the exchange goes on.
-                *outcome = given;
-                return (None, None);
-            }
-            // What the running callback is looking at stays where it is.
-            let closed = table::is_special(self.id).then(|| exchange.close()).flatten();
-            (closed.map(|deferred| (exchange.is_inline(), deferred)), Some(given))
-        })?;
-        match (closed, given) {
-            (Some((inline, deferred)), Some(outcome)) => queue::answer(inline, deferred, outcome),
-            (None, Some(outcome)) => Exchange::finish(&mut Some(self.take()?), outcome),
-            (_, None) => {}
-        }
-        Ok(())
-    }
-}
-
-/// Answers a request with a payload, which is copied. Ends the context. For a message it says that it
-/// was dealt with, which also returning from the handler does.
-///
-/// When the unit has no room for the answer, the library keeps it until there is. Inside an outcome
-/// handler it replaces the outcome.
-///
-/// Errors: ROLETALK_STATUS_DATA, ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread,
-/// also inside callbacks, for deferred contexts; inside the handler for others.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_context_respond(
-    context: roletalk_context,
-    data: roletalk_data,
-) -> roletalk_status {
-    enter(|| {
-        // SAFETY: the contract of pointers in the header's introduction.
-        let Payload { kind, bytes } = unsafe { data.payload() }?;
-        context.answer(|exchange| {
-            // Nothing is copied of what came and goes back.
-            let copy = || Bytes::copy_from_slice(bytes);
-            Ok(Data::from_raw(kind, exchange.share(bytes).unwrap_or_else(copy)))
-        })
-    })
-}
-
-/// Rejects a request or a stream with a text for the requester. Ends the context. A message that is
-/// rejected, and a stream that was accepted before, is reported by ROLETALK_EVENT_HANDLER_FAILED.
-///
-/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread, also inside callbacks,
-/// for deferred contexts; inside the handler for others.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_context_reject(
-    context: roletalk_context,
-    reason: roletalk_string,
-) -> roletalk_status {
-    enter(|| {
-        // SAFETY: the contract of pointers in the header's introduction.
-        let reason = unsafe { reason.get("reason") }?;
-        context.answer(|_| Err(failed(reason)))
-    })
-}
-
-/// Accepts a stream that this peer reads, with a payload for the requester. Ends the context; the
-/// stream belongs to the caller, who closes it with roletalk_readable_close.
-///
-/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the context is not of ROLETALK_KIND_READABLE,
-/// ROLETALK_STATUS_DATA: the context is as before. ROLETALK_STATUS_CONNECTION_LOST when the requester is
-/// gone, ROLETALK_STATUS_OVERLOADED when too many streams are open: the context has ended. Any thread,
-/// also inside callbacks, for deferred contexts; inside the handler for others.
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_context_accept_readable(
-    context: roletalk_context,
-    data: roletalk_data,
-    stream: *mut roletalk_readable,
-) -> roletalk_status {
-    enter(|| {
-        check_out(stream, "stream")?;
-        // SAFETY: the contract of pointers in the header's introduction.
-        let data = unsafe { data.get() }?;
-        check_kind(context, Kind::Readable)?;
-        let exchange = context.take()?;
-        let queue = exchange.queue().clone();
-        let accepted = exchange.context.accept_readable(data);
-        exchange.say_done(&accepted);
-        let end = ReadEnd::insert(accepted?, queue);
-        // SAFETY: as above.
-        unsafe { put(stream, end, "stream") }
-    })
-}
-
-/// Accepts a stream that this peer writes, with a payload for the requester. Ends the context; the
-/// stream belongs to the caller, who finishes it with roletalk_writable_finish and closes it with
-/// roletalk_writable_close.
-///
-/// Errors, threads and callbacks as roletalk_context_accept_readable, for ROLETALK_KIND_WRITABLE.
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_context_accept_writable(
-    context: roletalk_context,
-    data: roletalk_data,
-    stream: *mut roletalk_writable,
-) -> roletalk_status {
-    enter(|| {
-        check_out(stream, "stream")?;
-        // SAFETY: the contract of pointers in the header's introduction.
-        let data = unsafe { data.get() }?;
-        check_kind(context, Kind::Writable)?;
-        let exchange = context.take()?;
-        let queue = exchange.queue().clone();
-        let accepted = exchange.context.accept_writable(data);
-        exchange.say_done(&accepted);
-        let end = WriteEnd::insert(accepted?, queue);
-        // SAFETY: as above.
-        unsafe { put(stream, end, "stream") }
-    })
-}
-
-fn check_kind(context: roletalk_context, kind: Kind) -> Result<(), Failure> {
-    match context.with(|exchange| exchange.context.kind() == kind)? {
-        true => Ok(()),
-        false => Err(Failure::invalid(format!("The context is not of a {kind:?}"))),
-    }
-}
-
-/// Keeps what came beyond the handler's return, to be answered later from any thread. `context` ends;
-/// `deferred` belongs to the caller and is valid until it is answered, also when the peer has closed
-/// meanwhile. Until then it counts as a running handler.
-///
-/// Inside the handler or middleware.
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_context_defer(
-    context: roletalk_context,
-    deferred: *mut roletalk_context,
-) -> roletalk_status {
-    enter(|| {
-        check_out(deferred, "deferred")?;
-        if !table::is_special(context.id) {
-            return Err(Failure::invalid("The context is deferred already"));
-        }
-        let told = context.with(|exchange| exchange.is_answered())?;
-        if told {
-            return Err(Failure::invalid("There is nothing to defer in an outcome handler"));
-        }
-        let mut exchange = context.take()?;
-        if exchange.is_through() {
-            // It may be kept for longer than the handler.
-            exchange.handler = Arc::new(Handler::none(exchange.queue().clone()));
-            if let Some(detour) = &mut exchange.detour {
-                detour.at -= std::mem::take(&mut detour.layers).len();
-            }
-        }
-        let id = table::insert(Arc::new(Kept(Mutex::new(Some(exchange)))));
-        // SAFETY: the contract of pointers in the header's introduction.
-        unsafe { put(deferred, roletalk_context { id }, "deferred") }
-    })
-}
-
-/// Shows a deferred context again, as its handler saw it. `incoming->struct_size` must be set. The
-/// pointers are valid until the context is answered; `incoming->unit` is none: see roletalk_context_unit.
-///
-/// Any thread, also inside callbacks.
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_context_view(
-    context: roletalk_context,
-    incoming: *mut roletalk_incoming,
-) -> roletalk_status {
-    enter(|| {
-        let mut view = context.with(|exchange| {
-            // It lives on in the exchange.
-            let replaced = exchange.replaced();
-            exchange.view(replaced.as_ref(), roletalk_unit::NONE)
-        })?;
-        view.context = context;
-        // SAFETY: the contract of pointers in the header's introduction.
-        unsafe { sized::write(incoming, &view) }
-    })
-}
-
-/// The unit that sent it. The caller frees it with roletalk_unit_free.
-///
-/// Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_context_unit(
-    context: roletalk_context,
-    unit: *mut roletalk_unit,
-) -> roletalk_status {
-    enter(|| {
-        check_out(unit, "unit")?;
-        let found = context.with(|exchange| exchange.context.unit())?;
-        let handle = crate::unit::insert(found);
-        // SAFETY: the contract of pointers in the header's introduction.
-        unsafe { put(unit, handle, "unit") }
-    })
-}
-
-/// Passes what middleware has deferred on to the next middleware or the handler. Ends the context.
-///
-/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a context that is not deferred: returning from the
-/// middleware passes that on. Any thread, also inside callbacks.
-#[unsafe(no_mangle)]
-pub extern "C" fn roletalk_context_next(context: roletalk_context) -> roletalk_status {
-    enter(|| {
-        if table::is_special(context.id) {
-            return Err(Failure::invalid("Return from the middleware to pass it on"));
-        }
-        // A handler that has nobody behind it is not called again.
-        if context.with(|exchange| exchange.is_through())? {
-            return Err(Failure::invalid("It was the handler that has deferred this: answer it"));
-        }
-        let exchange = context.take()?;
-        let queue = exchange.queue().clone();
-        queue.push(Item::Exchange(exchange));
-        Ok(())
-    })
-}
-
-/// Replaces the payload, for middleware that changes it before the handler sees it. Pointers into the
-/// payload before are valid until the callback returns; in a deferred context they end.
-///
-/// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks, for deferred contexts; inside the
-/// middleware for others.
-#[must_use]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn roletalk_context_set_data(
-    context: roletalk_context,
-    data: roletalk_data,
-) -> roletalk_status {
-    enter(|| {
-        // SAFETY: the contract of pointers in the header's introduction.
-        let data = unsafe { data.get() }?;
-        let mut data = Some(data);
-        // The one before is dropped outside, and callbacks hold it for as long as they need.
-        let old = context.with(|exchange| {
-            exchange.detour.as_mut().map(|detour| std::mem::replace(&mut detour.data, data.take()))
-        })?;
-        match old {
-            Some(_) => Ok(()),
-            None => Err(Failure::invalid("Only middleware can replace the payload")),
-        }
-    })
-}
-
-/// For middleware: calls `handler` with the outcome, before the requester gets it. Several are called
-/// in the reverse order of their middleware. `drop` is called also when this fails.
-///
-/// Any thread, also inside callbacks, for deferred contexts; inside the middleware for others.
-#[unsafe(no_mangle)]
-pub extern "C" fn roletalk_context_on_outcome(
-    context: roletalk_context,
-    handler: roletalk_outcome_handler,
-) -> roletalk_status {
-    let closure = Closure::new(handler.call, handler.user_data, handler.drop);
-    enter(move || {
-        let queue = context.with(|exchange| exchange.queue().clone())?;
-        let mut closure = Some(closure.bind(&queue)?);
-        context.with(|exchange| {
-            if let Some(detour) = &mut exchange.detour {
-                detour.observers.extend(closure.take());
-            }
-        })?;
-        match closure {
-            None => Ok(()),
-            Some(_) => Err(Failure::invalid("Only middleware can ask for the outcome")),
-        }
-    })
 }

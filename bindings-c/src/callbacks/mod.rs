@@ -1,7 +1,17 @@
-//! Where a peer's callbacks wait and run.
+//! Where a peer's callbacks wait, run, and what they are lent. Foreign code never runs while a lock is
+//! held.
+//!
+//! From the bottom up: [`frame`] has what belongs to the callbacks that a thread is running, [`lend`] the
+//! handles that they are lent, [`queue`] is where things wait until they are run, whatever they are, and
+//! [`task`] is a future that waits there. [`item`] says what there is to run: a [closure](closure) whose life
+//! has ended, something that came [for a handler](exchange), the end [of an operation](completion). Each of
+//! these three puts items into the queue, too, so that these four files know each other.
 
 pub mod closure;
 pub mod completion;
 pub mod exchange;
+pub mod frame;
+pub mod item;
+pub mod lend;
 pub mod queue;
 pub mod task;

@@ -3,13 +3,13 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
 };
 
-use crate::callbacks::queue::{Item, Queue};
+use crate::callbacks::queue::{Endless, Queue, Run};
 
 /// What a task does.
 trait Work: Send {
@@ -24,8 +24,8 @@ type BoxWork = Pin<Box<dyn Work>>;
 
 /// Work that the queue takes forward. A request costs one of these and no task of the runtime's: its
 /// waker, called where the answer is read, only puts it into the queue.
-pub(crate) struct Task {
-    queue: Arc<Queue>,
+pub(crate) struct Task<T> {
+    queue: Arc<Queue<T>>,
     state: Mutex<State>,
     /// It is in the queue already.
     queued: AtomicBool,
@@ -38,17 +38,22 @@ enum State {
     Ended,
 }
 
-impl Task {
-    fn new(queue: &Arc<Queue>, state: State) -> Arc<Task> {
+/// What a task waits among.
+pub(crate) trait RunTasks: Run + From<Arc<Task<Self>>> {}
+
+impl<T: Run + From<Arc<Task<T>>>> RunTasks for T {}
+
+impl<T: RunTasks> Task<T> {
+    fn new(queue: &Arc<Queue<T>>, state: State) -> Arc<Task<T>> {
         let queue = queue.clone();
         Arc::new(Task { queue, state: Mutex::new(state), queued: AtomicBool::new(false) })
     }
 
     /// Runs a future; its first step, too, happens where callbacks run.
     pub(crate) fn spawn(
-        queue: &Arc<Queue>,
+        queue: &Arc<Queue<T>>,
         future: impl Future<Output = ()> + Send + 'static,
-    ) -> Arc<Task> {
+    ) -> Arc<Task<T>> {
         let task = Task::new(queue, State::Waiting(Box::pin(Plain(future))));
         task.wake_by_ref();
         task
@@ -56,11 +61,12 @@ impl Task {
 
     /// As [`spawn`](Task::spawn), for what nothing ends but the end of the peer.
     pub(crate) fn spawn_endless(
-        queue: &Arc<Queue>,
+        queue: &Arc<Queue<T>>,
         future: impl Future<Output = ()> + Send + 'static,
-    ) -> Arc<Task> {
+    ) -> Arc<Task<T>> {
         let task = Task::new(queue, State::Waiting(Box::pin(Plain(future))));
-        match queue.end_with_peer(&task) {
+        let weak: Weak<Task<T>> = Arc::downgrade(&task);
+        match queue.end_with_peer(weak) {
             true => task.wake_by_ref(),
             false => drop(task.cancel()),
         }
@@ -69,12 +75,12 @@ impl Task {
 
     /// Takes the first step of `begin` on this thread. If that is enough, gives its result and `state`
     /// back; else `then` is called with both where callbacks run.
-    pub(crate) fn start<T: Send + 'static, S: Send + 'static>(
-        queue: &Arc<Queue>,
-        begin: impl Future<Output = T> + Send + 'static,
+    pub(crate) fn start<R: Send + 'static, S: Send + 'static>(
+        queue: &Arc<Queue<T>>,
+        begin: impl Future<Output = R> + Send + 'static,
         state: S,
-        then: fn(S, T),
-    ) -> Result<Arc<Task>, (T, S)> {
+        then: fn(S, R),
+    ) -> Result<Arc<Task<T>>, (R, S)> {
         let task = Task::new(queue, State::Running);
         // On the heap before its first step, since it must not move after that.
         let mut work = Box::pin(Started { begin, end: End::Open(state), then });
@@ -135,11 +141,17 @@ impl Task {
     }
 }
 
-impl Wake for Task {
+impl<T: RunTasks> Endless for Task<T> {
+    fn end(&self) {
+        self.cancel();
+    }
+}
+
+impl<T: RunTasks> Wake for Task<T> {
     fn wake(self: Arc<Self>) {
         if !self.queued.swap(true, Ordering::AcqRel) {
             let queue = self.queue.clone();
-            queue.push(Item::Task(self));
+            queue.push(T::from(self));
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     border::failure::{Failure, Status},
-    callbacks::queue,
+    callbacks::frame,
 };
 
 /// How long a call may wait.
@@ -61,7 +61,7 @@ fn waker() -> Waker {
 /// # Errors
 /// [`Status::WouldDeadlock`].
 pub(crate) fn check_may_wait(limit: Limit) -> Result<(), Failure> {
-    if limit == Limit::Now || !queue::is_inline() {
+    if limit == Limit::Now || !frame::is_inline() {
         return Ok(());
     }
     let text = "A callback on the library's own thread must not wait: use the call that calls back";
@@ -94,7 +94,7 @@ pub(crate) fn block_on<F: Future>(
     }
     check_may_wait(limit)?;
     // Those that were answered in this callback must not wait for it.
-    queue::flush_answers();
+    frame::flush_answers();
     let until = match limit {
         Limit::Within(time) => Instant::now().checked_add(time),
         _ => None,
