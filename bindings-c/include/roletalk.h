@@ -67,35 +67,18 @@
 #endif
 
 
-/// Bytes.
-#define ROLETALK_DATA_BINARY 0
+/// The version of the ABI that this header describes; the number in the soname.
+#define ROLETALK_ABI_VERSION 0
 
-/// Nothing.
-#define ROLETALK_DATA_NULL 1
+/// Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
+#define ROLETALK_CALLBACKS_THREAD 0
 
-/// One byte, 0 or 1.
-#define ROLETALK_DATA_BOOLEAN 2
+/// Callbacks run right on the thread that does the peer's input and output: the fastest way, for
+/// callbacks that never wait. Blocking calls return ROLETALK_STATUS_WOULD_DEADLOCK there.
+#define ROLETALK_CALLBACKS_INLINE 1
 
-/// UTF-8.
-#define ROLETALK_DATA_TEXT 3
-
-/// A number as text, as JavaScript prints it.
-#define ROLETALK_DATA_NUMBER 4
-
-/// JSON.
-#define ROLETALK_DATA_JSON 5
-
-/// What a handler is for, from its own side. A message: nobody waits for an answer.
-#define ROLETALK_KIND_MESSAGE 1
-
-/// A request: the handler answers.
-#define ROLETALK_KIND_REQUEST 2
-
-/// A stream that this peer reads: another one asked for a writable.
-#define ROLETALK_KIND_READABLE 3
-
-/// A stream that this peer writes: another one asked for a readable.
-#define ROLETALK_KIND_WRITABLE 4
+/// Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
+#define ROLETALK_CALLBACKS_POLL 2
 
 /// A unit connected.
 #define ROLETALK_EVENT_UNIT_OPENED 1
@@ -141,9 +124,6 @@
 /// This subscriber was too slow and has missed `count` events.
 #define ROLETALK_EVENT_MISSED 14
 
-/// The version of the ABI that this header describes; the number in the soname.
-#define ROLETALK_ABI_VERSION 0
-
 /// No diagnostics.
 #define ROLETALK_LOG_OFF 0
 
@@ -162,15 +142,35 @@
 /// Everything.
 #define ROLETALK_LOG_TRACE 5
 
-/// Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
-#define ROLETALK_CALLBACKS_THREAD 0
+/// Bytes.
+#define ROLETALK_DATA_BINARY 0
 
-/// Callbacks run right on the thread that does the peer's input and output: the fastest way, for
-/// callbacks that never wait. Blocking calls return ROLETALK_STATUS_WOULD_DEADLOCK there.
-#define ROLETALK_CALLBACKS_INLINE 1
+/// Nothing.
+#define ROLETALK_DATA_NULL 1
 
-/// Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
-#define ROLETALK_CALLBACKS_POLL 2
+/// One byte, 0 or 1.
+#define ROLETALK_DATA_BOOLEAN 2
+
+/// UTF-8.
+#define ROLETALK_DATA_TEXT 3
+
+/// A number as text, as JavaScript prints it.
+#define ROLETALK_DATA_NUMBER 4
+
+/// JSON.
+#define ROLETALK_DATA_JSON 5
+
+/// What a handler is for, from its own side. A message: nobody waits for an answer.
+#define ROLETALK_KIND_MESSAGE 1
+
+/// A request: the handler answers.
+#define ROLETALK_KIND_REQUEST 2
+
+/// A stream that this peer reads: another one asked for a writable.
+#define ROLETALK_KIND_READABLE 3
+
+/// A stream that this peer writes: another one asked for a readable.
+#define ROLETALK_KIND_WRITABLE 4
 
 /// What a call returns. Numbers never change their meaning; later versions may have further ones, so take
 /// what is not known for a failure.
@@ -231,27 +231,6 @@ typedef enum {
     ROLETALK_STATUS_INTERNAL = 106,
 } roletalk_status;
 
-/// What a handler is to answer. Valid inside the handler; roletalk_context_defer makes one that is valid
-/// until it is answered.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_context;
-
-/// A payload: its type, and its bytes as they are on the wire. Make one with roletalk_data_null,
-/// roletalk_data_boolean, roletalk_data_text, roletalk_data_binary, roletalk_data_json and
-/// roletalk_data_number; read one with its bytes and roletalk_data_as_bool, roletalk_data_as_double,
-/// roletalk_data_as_int64, roletalk_data_as_uint64.
-typedef struct {
-    /// ROLETALK_DATA_BINARY and so on. Other numbers may come from peers of later versions: read those as
-    /// null.
-    int32_t kind;
-    /// How many bytes.
-    size_t len;
-    /// The first byte; may be NULL when `len` is 0. Text and JSON have no zero at the end.
-    const void *bytes;
-} roletalk_data;
-
 /// Text: UTF-8 with its length in bytes, without a zero at the end. `data` may be NULL when `len` is 0.
 /// Make one of a literal with ROLETALK_STR("text"), print one with printf("%.*s", ROLETALK_ARG(string)).
 typedef struct {
@@ -260,243 +239,6 @@ typedef struct {
     /// How many bytes.
     size_t len;
 } roletalk_string;
-
-/// The reading end of a stream. Closed by roletalk_readable_close.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_readable;
-
-/// The writing end of a stream. Closed by roletalk_writable_close.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_writable;
-
-/// A connected remote peer. Callbacks borrow it: keep it with roletalk_unit_clone, and free that with
-/// roletalk_unit_free.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_unit;
-
-/// What came for a handler. Valid until the handler returns, also when it answers before.
-typedef struct {
-    /// The size of this struct in the library.
-    size_t struct_size;
-    /// ROLETALK_KIND_MESSAGE, ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE or ROLETALK_KIND_WRITABLE.
-    int32_t kind;
-    /// The role that it is addressed to.
-    roletalk_string role;
-    /// The name of the action; may be empty.
-    roletalk_string event;
-    /// The payload.
-    roletalk_data data;
-    /// The unit that sent it, borrowed.
-    roletalk_unit unit;
-    /// What to answer.
-    roletalk_context context;
-} roletalk_incoming;
-
-/// How something that middleware has passed on was answered. Valid during the call.
-typedef struct {
-    /// The size of this struct in the library.
-    size_t struct_size;
-    /// ROLETALK_STATUS_OK, or ROLETALK_STATUS_HANDLER_FAILED when it was rejected.
-    roletalk_status status;
-    /// The answer, when it was not rejected.
-    roletalk_data data;
-    /// Why it was rejected.
-    roletalk_string error;
-    /// roletalk_context_respond and roletalk_context_reject replace the outcome.
-    roletalk_context context;
-} roletalk_outcome;
-
-/// Ends the life of `user_data`. NULL where nothing has to be done.
-typedef void (*roletalk_drop)(void *user_data);
-
-/// Called with the outcome of what went on to further middleware and the handler.
-typedef struct {
-    /// The function; not NULL.
-    void (*call)(void *user_data, const roletalk_outcome *outcome);
-    /// Given to both functions.
-    void *user_data;
-    /// Ends the life of `user_data`; NULL if nothing has to be done.
-    roletalk_drop drop;
-} roletalk_outcome_handler;
-
-/// The text of a number. Use it as a payload with roletalk_data_number.
-typedef struct {
-    /// How many bytes of `text`.
-    size_t len;
-    /// No zero at the end.
-    char text[32];
-} roletalk_number;
-
-/// A role as offered by units. Belongs to its peer and is valid until that is closed.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_destination;
-
-/// Called for each unit, on the caller's thread. The unit is borrowed.
-typedef void (*roletalk_unit_visitor)(void *user_data, roletalk_unit unit);
-
-/// How to send or to ask. All zero but the size: to the next unit in turn, in order, with the default
-/// time limit.
-typedef struct {
-    /// sizeof(roletalk_send_options).
-    size_t struct_size;
-    /// The unit to send to; zero for the next in turn. Not for broadcasts and surveys.
-    roletalk_unit unit;
-    /// Not 0: take the least loaded connection, though it may then overtake others. Not for streams.
-    int32_t unordered;
-    /// Requests, surveys, streams: milliseconds for the answer; 0 stands for the default, five minutes.
-    /// roletalk_destination_send, roletalk_destination_broadcast: milliseconds to wait for room in the
-    /// queue; 0: without a limit; negative: not at all.
-    int64_t timeout_ms;
-} roletalk_send_options;
-
-/// Called once when a stream can go on, where the peer's callbacks run.
-typedef struct {
-    /// The function; not NULL.
-    void (*call)(void *user_data);
-    /// Given to both functions.
-    void *user_data;
-    /// Ends the life of `user_data`; NULL if nothing has to be done.
-    roletalk_drop drop;
-} roletalk_ready_handler;
-
-/// The answer to a blocking call. Freed by roletalk_answer_free.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_answer;
-
-/// The end of an operation. Valid during the call.
-typedef struct {
-    /// The size of this struct in the library.
-    size_t struct_size;
-    /// ROLETALK_STATUS_OK, or why there is no answer.
-    roletalk_status status;
-    /// The answer's payload; null if there is none.
-    roletalk_data data;
-    /// The text that belongs to `status`, such as the reason of a rejection.
-    roletalk_string error;
-    /// The unit that answered, borrowed; none when it is not known.
-    roletalk_unit unit;
-    /// For surveys: how many more answers will come.
-    size_t remaining;
-} roletalk_reply;
-
-/// Called with the end of an operation, where the peer's callbacks run.
-typedef struct {
-    /// The function; not NULL.
-    void (*call)(void *user_data, const roletalk_reply *reply);
-    /// Given to both functions.
-    void *user_data;
-    /// Ends the life of `user_data`; NULL if nothing has to be done.
-    roletalk_drop drop;
-} roletalk_reply_handler;
-
-/// Something under way that will call back. Freed by roletalk_operation_free, which does not end it.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_operation;
-
-/// The answers to a survey. Closed by roletalk_survey_close.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_survey;
-
-/// Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
-/// the other side has said. The stream is the callee's, who closes it with roletalk_readable_close.
-typedef struct {
-    /// The function; not NULL.
-    void (*call)(void *user_data, const roletalk_reply *reply, roletalk_readable stream);
-    /// Given to both functions.
-    void *user_data;
-    /// Ends the life of `user_data`; NULL if nothing has to be done.
-    roletalk_drop drop;
-} roletalk_readable_handler;
-
-/// Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
-/// the other side has said. The stream is the callee's, who closes it with roletalk_writable_close.
-typedef struct {
-    /// The function; not NULL.
-    void (*call)(void *user_data, const roletalk_reply *reply, roletalk_writable stream);
-    /// Given to both functions.
-    void *user_data;
-    /// Ends the life of `user_data`; NULL if nothing has to be done.
-    roletalk_drop drop;
-} roletalk_writable_handler;
-
-/// The local node. Made by roletalk_peer_new, closed by roletalk_peer_close.
-typedef struct {
-    /// Zero is none.
-    uint64_t id;
-} roletalk_peer;
-
-/// Something that happened to a peer. Valid during the call. Fields that do not belong to the kind are
-/// zero. New kinds may be added.
-typedef struct {
-    /// The size of this struct in the library.
-    size_t struct_size;
-    /// ROLETALK_EVENT_UNIT_OPENED and so on.
-    int32_t kind;
-    /// The status code that belongs to `text`.
-    roletalk_status status;
-    /// The unit, borrowed.
-    roletalk_unit unit;
-    /// The role of the destination, or of the handler.
-    roletalk_string role;
-    /// The address that was dialed.
-    roletalk_string address;
-    /// What there is to say.
-    roletalk_string text;
-    /// How many.
-    uint64_t count;
-    /// Bytes that wait to be written.
-    uint64_t queued;
-    /// The event that the handler is for; may be empty.
-    roletalk_string event;
-} roletalk_event;
-
-/// Called for each event, in their order, where the peer's callbacks run.
-typedef struct {
-    /// The function; not NULL.
-    void (*call)(void *user_data, const roletalk_event *event);
-    /// Given to both functions.
-    void *user_data;
-    /// Ends the life of `user_data`; NULL if nothing has to be done.
-    roletalk_drop drop;
-} roletalk_event_handler;
-
-/// A line of diagnostics. Valid during the call.
-typedef struct {
-    /// The size of this struct in the library.
-    size_t struct_size;
-    /// ROLETALK_LOG_ERROR and so on.
-    int32_t level;
-    /// The part of the library that it comes from.
-    roletalk_string target;
-    /// The message, with its fields as ` name=value`.
-    roletalk_string text;
-    /// How many records were dropped before this one, since the function was too slow.
-    uint64_t dropped;
-} roletalk_log_record;
-
-/// Called for each line, one at a time, on a thread that does nothing else.
-typedef struct {
-    /// The function; NULL to log no more.
-    void (*call)(void *user_data, const roletalk_log_record *record);
-    /// Given to both functions.
-    void *user_data;
-    /// Ends the life of `user_data`; NULL if nothing has to be done.
-    roletalk_drop drop;
-} roletalk_log_handler;
 
 /// Key and value: a tag, a header, a preshared key with its id.
 typedef struct {
@@ -619,11 +361,75 @@ typedef struct {
     const roletalk_connect_options *acquaintance;
 } roletalk_peer_options;
 
+/// The local node. Made by roletalk_peer_new, closed by roletalk_peer_close.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_peer;
+
 /// A service that a peer offers. Belongs to its peer and is valid until that is closed.
 typedef struct {
     /// Zero is none.
     uint64_t id;
 } roletalk_role;
+
+/// A role as offered by units. Belongs to its peer and is valid until that is closed.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_destination;
+
+/// A connected remote peer. Callbacks borrow it: keep it with roletalk_unit_clone, and free that with
+/// roletalk_unit_free.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_unit;
+
+/// Called for each unit, on the caller's thread. The unit is borrowed.
+typedef void (*roletalk_unit_visitor)(void *user_data, roletalk_unit unit);
+
+/// A payload: its type, and its bytes as they are on the wire. Make one with roletalk_data_null,
+/// roletalk_data_boolean, roletalk_data_text, roletalk_data_binary, roletalk_data_json and
+/// roletalk_data_number; read one with its bytes and roletalk_data_as_bool, roletalk_data_as_double,
+/// roletalk_data_as_int64, roletalk_data_as_uint64.
+typedef struct {
+    /// ROLETALK_DATA_BINARY and so on. Other numbers may come from peers of later versions: read those as
+    /// null.
+    int32_t kind;
+    /// How many bytes.
+    size_t len;
+    /// The first byte; may be NULL when `len` is 0. Text and JSON have no zero at the end.
+    const void *bytes;
+} roletalk_data;
+
+/// What a handler is to answer. Valid inside the handler; roletalk_context_defer makes one that is valid
+/// until it is answered.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_context;
+
+/// What came for a handler. Valid until the handler returns, also when it answers before.
+typedef struct {
+    /// The size of this struct in the library.
+    size_t struct_size;
+    /// ROLETALK_KIND_MESSAGE, ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE or ROLETALK_KIND_WRITABLE.
+    int32_t kind;
+    /// The role that it is addressed to.
+    roletalk_string role;
+    /// The name of the action; may be empty.
+    roletalk_string event;
+    /// The payload.
+    roletalk_data data;
+    /// The unit that sent it, borrowed.
+    roletalk_unit unit;
+    /// What to answer.
+    roletalk_context context;
+} roletalk_incoming;
+
+/// Ends the life of `user_data`. NULL where nothing has to be done.
+typedef void (*roletalk_drop)(void *user_data);
 
 /// Called for what comes, where the peer's callbacks run. Messages of one unit come in their order.
 ///
@@ -658,6 +464,38 @@ typedef struct {
     uint64_t id;
 } roletalk_listener;
 
+/// The end of an operation. Valid during the call.
+typedef struct {
+    /// The size of this struct in the library.
+    size_t struct_size;
+    /// ROLETALK_STATUS_OK, or why there is no answer.
+    roletalk_status status;
+    /// The answer's payload; null if there is none.
+    roletalk_data data;
+    /// The text that belongs to `status`, such as the reason of a rejection.
+    roletalk_string error;
+    /// The unit that answered, borrowed; none when it is not known.
+    roletalk_unit unit;
+    /// For surveys: how many more answers will come.
+    size_t remaining;
+} roletalk_reply;
+
+/// Called with the end of an operation, where the peer's callbacks run.
+typedef struct {
+    /// The function; not NULL.
+    void (*call)(void *user_data, const roletalk_reply *reply);
+    /// Given to both functions.
+    void *user_data;
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    roletalk_drop drop;
+} roletalk_reply_handler;
+
+/// Something under way that will call back. Freed by roletalk_operation_free, which does not end it.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_operation;
+
 /// Counters of a peer. Set `struct_size` before.
 typedef struct {
     /// sizeof(roletalk_peer_stats).
@@ -671,6 +509,101 @@ typedef struct {
     /// Addresses that were connected again after a loss, or after failures.
     uint64_t reconnects;
 } roletalk_peer_stats;
+
+/// The reading end of a stream. Closed by roletalk_readable_close.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_readable;
+
+/// The writing end of a stream. Closed by roletalk_writable_close.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_writable;
+
+/// How something that middleware has passed on was answered. Valid during the call.
+typedef struct {
+    /// The size of this struct in the library.
+    size_t struct_size;
+    /// ROLETALK_STATUS_OK, or ROLETALK_STATUS_HANDLER_FAILED when it was rejected.
+    roletalk_status status;
+    /// The answer, when it was not rejected.
+    roletalk_data data;
+    /// Why it was rejected.
+    roletalk_string error;
+    /// roletalk_context_respond and roletalk_context_reject replace the outcome.
+    roletalk_context context;
+} roletalk_outcome;
+
+/// Called with the outcome of what went on to further middleware and the handler.
+typedef struct {
+    /// The function; not NULL.
+    void (*call)(void *user_data, const roletalk_outcome *outcome);
+    /// Given to both functions.
+    void *user_data;
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    roletalk_drop drop;
+} roletalk_outcome_handler;
+
+/// How to send or to ask. All zero but the size: to the next unit in turn, in order, with the default
+/// time limit.
+typedef struct {
+    /// sizeof(roletalk_send_options).
+    size_t struct_size;
+    /// The unit to send to; zero for the next in turn. Not for broadcasts and surveys.
+    roletalk_unit unit;
+    /// Not 0: take the least loaded connection, though it may then overtake others. Not for streams.
+    int32_t unordered;
+    /// Requests, surveys, streams: milliseconds for the answer; 0 stands for the default, five minutes.
+    /// roletalk_destination_send, roletalk_destination_broadcast: milliseconds to wait for room in the
+    /// queue; 0: without a limit; negative: not at all.
+    int64_t timeout_ms;
+} roletalk_send_options;
+
+/// Called once when a stream can go on, where the peer's callbacks run.
+typedef struct {
+    /// The function; not NULL.
+    void (*call)(void *user_data);
+    /// Given to both functions.
+    void *user_data;
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    roletalk_drop drop;
+} roletalk_ready_handler;
+
+/// The answer to a blocking call. Freed by roletalk_answer_free.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_answer;
+
+/// The answers to a survey. Closed by roletalk_survey_close.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_survey;
+
+/// Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
+/// the other side has said. The stream is the callee's, who closes it with roletalk_readable_close.
+typedef struct {
+    /// The function; not NULL.
+    void (*call)(void *user_data, const roletalk_reply *reply, roletalk_readable stream);
+    /// Given to both functions.
+    void *user_data;
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    roletalk_drop drop;
+} roletalk_readable_handler;
+
+/// Called with a stream that was opened, or why it was not: then `stream` is zero. `reply->data` is what
+/// the other side has said. The stream is the callee's, who closes it with roletalk_writable_close.
+typedef struct {
+    /// The function; not NULL.
+    void (*call)(void *user_data, const roletalk_reply *reply, roletalk_writable stream);
+    /// Given to both functions.
+    void *user_data;
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    roletalk_drop drop;
+} roletalk_writable_handler;
 
 /// What is known of a unit. Valid during the call.
 typedef struct {
@@ -761,347 +694,76 @@ typedef struct {
     int64_t round_trip_us;
 } roletalk_connection_stats;
 
+/// Something that happened to a peer. Valid during the call. Fields that do not belong to the kind are
+/// zero. New kinds may be added.
+typedef struct {
+    /// The size of this struct in the library.
+    size_t struct_size;
+    /// ROLETALK_EVENT_UNIT_OPENED and so on.
+    int32_t kind;
+    /// The status code that belongs to `text`.
+    roletalk_status status;
+    /// The unit, borrowed.
+    roletalk_unit unit;
+    /// The role of the destination, or of the handler.
+    roletalk_string role;
+    /// The address that was dialed.
+    roletalk_string address;
+    /// What there is to say.
+    roletalk_string text;
+    /// How many.
+    uint64_t count;
+    /// Bytes that wait to be written.
+    uint64_t queued;
+    /// The event that the handler is for; may be empty.
+    roletalk_string event;
+} roletalk_event;
+
+/// Called for each event, in their order, where the peer's callbacks run.
+typedef struct {
+    /// The function; not NULL.
+    void (*call)(void *user_data, const roletalk_event *event);
+    /// Given to both functions.
+    void *user_data;
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    roletalk_drop drop;
+} roletalk_event_handler;
+
+/// The text of a number. Use it as a payload with roletalk_data_number.
+typedef struct {
+    /// How many bytes of `text`.
+    size_t len;
+    /// No zero at the end.
+    char text[32];
+} roletalk_number;
+
+/// A line of diagnostics. Valid during the call.
+typedef struct {
+    /// The size of this struct in the library.
+    size_t struct_size;
+    /// ROLETALK_LOG_ERROR and so on.
+    int32_t level;
+    /// The part of the library that it comes from.
+    roletalk_string target;
+    /// The message, with its fields as ` name=value`.
+    roletalk_string text;
+    /// How many records were dropped before this one, since the function was too slow.
+    uint64_t dropped;
+} roletalk_log_record;
+
+/// Called for each line, one at a time, on a thread that does nothing else.
+typedef struct {
+    /// The function; NULL to log no more.
+    void (*call)(void *user_data, const roletalk_log_record *record);
+    /// Given to both functions.
+    void *user_data;
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    roletalk_drop drop;
+} roletalk_log_handler;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
-
-/// Answers a request with a payload, which is copied. Ends the context. For a message it says that it
-/// was dealt with, which also returning from the handler does.
-///
-/// When the unit has no room for the answer, the library keeps it until there is. Inside an outcome
-/// handler it replaces the outcome.
-///
-/// Errors: ROLETALK_STATUS_DATA, ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread,
-/// also inside callbacks, for deferred contexts; inside the handler for others.
-roletalk_status roletalk_context_respond(roletalk_context context,
-                                         roletalk_data data);
-
-/// Rejects a request or a stream with a text for the requester. Ends the context. A message that is
-/// rejected, and a stream that was accepted before, is reported by ROLETALK_EVENT_HANDLER_FAILED.
-///
-/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread, also inside callbacks,
-/// for deferred contexts; inside the handler for others.
-roletalk_status roletalk_context_reject(roletalk_context context,
-                                        roletalk_string reason);
-
-/// Accepts a stream that this peer reads, with a payload for the requester. Ends the context; the
-/// stream belongs to the caller, who closes it with roletalk_readable_close.
-///
-/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the context is not of ROLETALK_KIND_READABLE,
-/// ROLETALK_STATUS_DATA: the context is as before. ROLETALK_STATUS_CONNECTION_LOST when the requester is
-/// gone, ROLETALK_STATUS_OVERLOADED when too many streams are open: the context has ended. Any thread,
-/// also inside callbacks, for deferred contexts; inside the handler for others.
-ROLETALK_MUST_USE
-roletalk_status roletalk_context_accept_readable(roletalk_context context,
-                                                 roletalk_data data,
-                                                 roletalk_readable *stream);
-
-/// Accepts a stream that this peer writes, with a payload for the requester. Ends the context; the
-/// stream belongs to the caller, who finishes it with roletalk_writable_finish and closes it with
-/// roletalk_writable_close.
-///
-/// Errors, threads and callbacks as roletalk_context_accept_readable, for ROLETALK_KIND_WRITABLE.
-ROLETALK_MUST_USE
-roletalk_status roletalk_context_accept_writable(roletalk_context context,
-                                                 roletalk_data data,
-                                                 roletalk_writable *stream);
-
-/// Keeps what came beyond the handler's return, to be answered later from any thread. `context` ends;
-/// `deferred` belongs to the caller and is valid until it is answered, also when the peer has closed
-/// meanwhile. Until then it counts as a running handler.
-///
-/// Inside the handler or middleware.
-ROLETALK_MUST_USE
-roletalk_status roletalk_context_defer(roletalk_context context,
-                                       roletalk_context *deferred);
-
-/// Shows a deferred context again, as its handler saw it. `incoming->struct_size` must be set. The
-/// pointers are valid until the context is answered; `incoming->unit` is none: see roletalk_context_unit.
-///
-/// Any thread, also inside callbacks.
-ROLETALK_MUST_USE
-roletalk_status roletalk_context_view(roletalk_context context,
-                                      roletalk_incoming *incoming);
-
-/// The unit that sent it. The caller frees it with roletalk_unit_free.
-///
-/// Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
-ROLETALK_MUST_USE
-roletalk_status roletalk_context_unit(roletalk_context context,
-                                      roletalk_unit *unit);
-
-/// Passes what middleware has deferred on to the next middleware or the handler. Ends the context.
-///
-/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a context that is not deferred: returning from the
-/// middleware passes that on. Any thread, also inside callbacks.
-roletalk_status roletalk_context_next(roletalk_context context);
-
-/// Replaces the payload, for middleware that changes it before the handler sees it. Pointers into the
-/// payload before are valid until the callback returns; in a deferred context they end.
-///
-/// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks, for deferred contexts; inside the
-/// middleware for others.
-ROLETALK_MUST_USE
-roletalk_status roletalk_context_set_data(roletalk_context context,
-                                          roletalk_data data);
-
-/// For middleware: calls `handler` with the outcome, before the requester gets it. Several are called
-/// in the reverse order of their middleware. `drop` is called also when this fails.
-///
-/// Any thread, also inside callbacks, for deferred contexts; inside the middleware for others.
-roletalk_status roletalk_context_on_outcome(roletalk_context context,
-                                            roletalk_outcome_handler handler);
-
-/// Prints a number as JavaScript does: NaN and the infinities are kept, negative zero loses its sign.
-///
-/// Any thread, also inside callbacks.
-roletalk_status roletalk_number_from_double(double value,
-                                            roletalk_number *number);
-
-/// Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
-///
-/// Any thread, also inside callbacks.
-roletalk_status roletalk_number_from_int64(int64_t value, roletalk_number *number);
-
-/// Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
-///
-/// Any thread, also inside callbacks.
-roletalk_status roletalk_number_from_uint64(uint64_t value, roletalk_number *number);
-
-/// Reads a boolean: 0 or 1.
-///
-/// Errors: ROLETALK_STATUS_DATA when it is none. Any thread, also inside callbacks.
-ROLETALK_MUST_USE roletalk_status roletalk_data_as_bool(roletalk_data data, int32_t *value);
-
-/// Reads a number as JavaScript does: text that is no number is NaN.
-///
-/// Errors: ROLETALK_STATUS_DATA when the data is of another kind. Any thread, also inside callbacks.
-ROLETALK_MUST_USE
-roletalk_status roletalk_data_as_double(roletalk_data data,
-                                        double *value);
-
-/// Reads an integer exactly.
-///
-/// Errors: ROLETALK_STATUS_DATA when it is no number, has a fraction or does not fit. Any thread, also
-/// inside callbacks.
-ROLETALK_MUST_USE
-roletalk_status roletalk_data_as_int64(roletalk_data data,
-                                       int64_t *value);
-
-/// Reads an integer exactly.
-///
-/// Errors: ROLETALK_STATUS_DATA when it is no number, negative, has a fraction or does not fit. Any
-/// thread, also inside callbacks.
-ROLETALK_MUST_USE roletalk_status roletalk_data_as_uint64(roletalk_data data, uint64_t *value);
-
-/// Waits until a unit serves the role: for `timeout_ms` milliseconds, without a limit if that is
-/// negative, not at all if it is 0.
-///
-/// Errors: ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK, ROLETALK_STATUS_CLOSED. Any thread; in
-/// callbacks as every call that waits.
-ROLETALK_MUST_USE
-roletalk_status roletalk_destination_ready(roletalk_destination destination,
-                                           int64_t timeout_ms);
-
-/// Calls `visitor` for each unit that serves the role, before this returns.
-///
-/// Any thread, also inside callbacks.
-roletalk_status roletalk_destination_each_unit(roletalk_destination destination,
-                                               roletalk_unit_visitor visitor,
-                                               void *user_data);
-
-/// Sends a one-way message. Returns when the unit's connection has taken it into its queue: nothing
-/// tells whether it arrived. `options` may be NULL. When the queue is full it waits for room, as
-/// `options->timeout_ms` says; in a callback of ROLETALK_CALLBACKS_INLINE not at all.
-///
-/// Errors: ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED when
-/// there is no room and it is not to wait, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_TOO_LARGE,
-/// ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
-ROLETALK_MUST_USE
-roletalk_status roletalk_destination_send(roletalk_destination destination,
-                                          roletalk_string event,
-                                          roletalk_data data,
-                                          const roletalk_send_options *options);
-
-/// Calls `handler` once, as soon as roletalk_destination_send may find room: at once if there is some, or
-/// if it would fail for another reason, such as ROLETALK_STATUS_NO_UNIT. For programs that send without
-/// waiting, as in callbacks of ROLETALK_CALLBACKS_INLINE: after ROLETALK_STATUS_OVERLOADED, send on in
-/// `handler`. It may be early, if others take the room, or it is another unit's than whose turn it is:
-/// try again then. Of `options`, which may be NULL, `unit` counts. `handler.drop` is called after that,
-/// when the peer is closed, or when this fails.
-///
-/// Any thread, also inside callbacks.
-roletalk_status roletalk_destination_on_room(roletalk_destination destination,
-                                             const roletalk_send_options *options,
-                                             roletalk_ready_handler handler);
-
-/// Sends a one-way message to every unit that serves the role. `count`, which may be NULL, is set to how
-/// many took it. `options` may be NULL. Waits for room as roletalk_destination_send.
-///
-/// Errors: ROLETALK_STATUS_OVERLOADED and ROLETALK_STATUS_TIMEOUT when some units had no room: others may
-/// have taken it. ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread,
-/// also inside callbacks.
-roletalk_status roletalk_destination_broadcast(roletalk_destination destination,
-                                               roletalk_string event,
-                                               roletalk_data data,
-                                               const roletalk_send_options *options,
-                                               size_t *count);
-
-/// Asks, and waits for the answer. `options` may be NULL; `options->timeout_ms` limits the whole.
-/// `answer`, which may be NULL, is set on success; the caller frees it with roletalk_answer_free.
-///
-/// Errors: ROLETALK_STATUS_REJECTED (roletalk_last_error is the handler's text), ROLETALK_STATUS_TIMEOUT,
-/// ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED,
-/// ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread. In a callback it
-/// holds up all other callbacks of that peer: a request to a handler of the same peer ends with
-/// ROLETALK_STATUS_TIMEOUT there.
-ROLETALK_MUST_USE
-roletalk_status roletalk_destination_request(roletalk_destination destination,
-                                             roletalk_string event,
-                                             roletalk_data data,
-                                             const roletalk_send_options *options,
-                                             roletalk_answer *answer);
-
-/// Asks, without waiting: `handler` is called with the answer, once. `options` may be NULL. `operation`,
-/// which may be NULL, is set to a handle to cancel it with; the caller frees it with
-/// roletalk_operation_free. `handler.drop` is called after that, or when this fails. A request for which
-/// there is no room in the unit's queue is kept until there is.
-///
-/// Errors: ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED when too
-/// many requests wait for answers, or for room (`queue_per_peer` bounds the bytes of these),
-/// ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED: then there is no call. By
-/// callback: ROLETALK_STATUS_REJECTED, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_CONNECTION_LOST,
-/// ROLETALK_STATUS_CANCELED. Any thread, also inside callbacks.
-ROLETALK_MUST_USE
-roletalk_status roletalk_destination_request_async(roletalk_destination destination,
-                                                   roletalk_string event,
-                                                   roletalk_data data,
-                                                   const roletalk_send_options *options,
-                                                   roletalk_reply_handler handler,
-                                                   roletalk_operation *operation);
-
-/// Shows an answer. `reply->struct_size` must be set. The pointers are valid until the answer is
-/// freed; `reply->unit` is none: see roletalk_answer_unit.
-///
-/// Any thread, also inside callbacks.
-ROLETALK_MUST_USE
-roletalk_status roletalk_answer_view(roletalk_answer answer,
-                                     roletalk_reply *reply);
-
-/// The unit that answered. The caller frees it with roletalk_unit_free.
-///
-/// Errors: ROLETALK_STATUS_NO_UNIT when it is not known. Any thread, also inside callbacks.
-ROLETALK_MUST_USE roletalk_status roletalk_answer_unit(roletalk_answer answer, roletalk_unit *unit);
-
-/// Frees an answer; pointers into it end.
-///
-/// Any thread, also inside callbacks.
-roletalk_status roletalk_answer_free(roletalk_answer answer);
-
-/// Asks every unit that serves the role. `options` may be NULL; `options->timeout_ms` limits each answer.
-/// Take the answers with roletalk_survey_next; the caller ends the survey with roletalk_survey_close.
-/// Nothing is sent before the first roletalk_survey_next.
-///
-/// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
-ROLETALK_MUST_USE
-roletalk_status roletalk_destination_survey(roletalk_destination destination,
-                                            roletalk_string event,
-                                            roletalk_data data,
-                                            const roletalk_send_options *options,
-                                            roletalk_survey *survey);
-
-/// Waits for the next answer: for `timeout_ms` milliseconds, without a limit if that is negative, not at
-/// all if it is 0. The caller frees the answer with roletalk_answer_free; its status says whether that unit
-/// gave one, roletalk_answer_unit which it was.
-///
-/// Errors: ROLETALK_STATUS_END when every unit has been heard, ROLETALK_STATUS_TIMEOUT,
-/// ROLETALK_STATUS_WOULD_BLOCK. One thread at a time, ROLETALK_STATUS_INVALID_ARGUMENT for others; in
-/// callbacks as every call that waits.
-ROLETALK_MUST_USE
-roletalk_status roletalk_survey_next(roletalk_survey survey,
-                                     int64_t timeout_ms,
-                                     roletalk_answer *answer);
-
-/// Ends a survey, waiting for further answers included, and its handle.
-///
-/// Any thread, also inside callbacks.
-roletalk_status roletalk_survey_close(roletalk_survey survey);
-
-/// Asks every unit that serves the role, without waiting: `handler` is called for each with its answer
-/// or why there is none, and how many remain. When none serves it, there is no call. `handler.drop` is
-/// called after the last one, or when this fails. `options` and `operation` may be NULL;
-/// when the operation is canceled there are no more calls.
-///
-/// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
-ROLETALK_MUST_USE
-roletalk_status roletalk_destination_survey_async(roletalk_destination destination,
-                                                  roletalk_string event,
-                                                  roletalk_data data,
-                                                  const roletalk_send_options *options,
-                                                  roletalk_reply_handler handler,
-                                                  roletalk_operation *operation);
-
-/// Asks for a stream to read, and waits until it is accepted. `options` may be NULL;
-/// `options->timeout_ms` limits the wait. The caller closes the stream with roletalk_readable_close.
-/// `answer`, which may be NULL, is set to what the other side has said; the caller frees it with
-/// roletalk_answer_free.
-///
-/// Errors: those of roletalk_destination_request; ROLETALK_STATUS_REJECTED when it is refused,
-/// ROLETALK_STATUS_OVERLOADED also when too many streams are open. Any thread; in a callback as
-/// roletalk_destination_request.
-ROLETALK_MUST_USE
-roletalk_status roletalk_destination_readable(roletalk_destination destination,
-                                              roletalk_string event,
-                                              roletalk_data data,
-                                              const roletalk_send_options *options,
-                                              roletalk_readable *stream,
-                                              roletalk_answer *answer);
-
-/// Asks for a stream to write, and waits until it is accepted, as roletalk_destination_readable. The caller
-/// finishes it with roletalk_writable_finish and closes it with roletalk_writable_close.
-///
-/// Errors, threads and callbacks as roletalk_destination_readable.
-ROLETALK_MUST_USE
-roletalk_status roletalk_destination_writable(roletalk_destination destination,
-                                              roletalk_string event,
-                                              roletalk_data data,
-                                              const roletalk_send_options *options,
-                                              roletalk_writable *stream,
-                                              roletalk_answer *answer);
-
-/// Asks for a stream to read, without waiting: `handler` is called once. `options` and `operation` may
-/// be NULL. `handler.drop` is called after that, or when this fails.
-///
-/// Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
-ROLETALK_MUST_USE
-roletalk_status roletalk_destination_readable_async(roletalk_destination destination,
-                                                    roletalk_string event,
-                                                    roletalk_data data,
-                                                    const roletalk_send_options *options,
-                                                    roletalk_readable_handler handler,
-                                                    roletalk_operation *operation);
-
-/// Asks for a stream to write, without waiting: `handler` is called once. `options` and `operation` may
-/// be NULL. `handler.drop` is called after that, or when this fails.
-///
-/// Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
-ROLETALK_MUST_USE
-roletalk_status roletalk_destination_writable_async(roletalk_destination destination,
-                                                    roletalk_string event,
-                                                    roletalk_data data,
-                                                    const roletalk_send_options *options,
-                                                    roletalk_writable_handler handler,
-                                                    roletalk_operation *operation);
-
-/// Subscribes to what happens from now on. `operation`, which may be NULL, is set to a handle to cancel
-/// the subscription with; the caller frees it with roletalk_operation_free. `handler.drop` is called when the
-/// subscription is canceled or the peer closed, or when this fails. A subscriber that lags
-/// more than a thousand events behind misses the oldest, and is told by ROLETALK_EVENT_MISSED.
-///
-/// Any thread, also inside callbacks.
-roletalk_status roletalk_peer_on_event(roletalk_peer peer,
-                                       roletalk_event_handler handler,
-                                       roletalk_operation *operation);
 
 /// The text of the last call on this thread that returned something else than ROLETALK_STATUS_OK.
 /// Successful calls leave it as it is. Never fails; empty before the first. Any thread, also inside
@@ -1119,28 +781,6 @@ roletalk_string roletalk_version(void);
 /// The version of the ABI. A program runs with every library whose ABI version is the ROLETALK_ABI_VERSION
 /// that it was compiled with. Never fails. Any thread, also inside callbacks.
 uint32_t roletalk_abi_version(void);
-
-/// Lets `handler` have the diagnostics of all peers up to `level`, ROLETALK_LOG_ERROR to
-/// ROLETALK_LOG_TRACE, in the place of the handler before, whose `drop` is called before this returns
-/// (or, inside its own call, after that). ROLETALK_LOG_OFF or a NULL function logs no more and ends the
-/// thread. Keys and proofs never appear.
-///
-/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other levels, ROLETALK_STATUS_IO. Any thread, also inside
-/// callbacks.
-roletalk_status roletalk_log(int32_t level,
-                             roletalk_log_handler handler);
-
-/// Cancels an operation: its callback is called with ROLETALK_STATUS_CANCELED soon; a subscription is
-/// called no more. The other side is not told.
-///
-/// Errors: ROLETALK_STATUS_END when it has ended already, also while its callback is running. Any thread,
-/// also inside callbacks.
-roletalk_status roletalk_operation_cancel(roletalk_operation operation);
-
-/// Frees the handle. The operation goes on, and calls back.
-///
-/// Any thread, also inside callbacks.
-roletalk_status roletalk_operation_free(roletalk_operation operation);
 
 /// Makes a peer and starts its threads. `options` may be NULL. The caller closes it with roletalk_peer_close.
 /// Works in the child of a fork, too: all handles of the parent's are invalid there.
@@ -1375,6 +1015,304 @@ roletalk_status roletalk_role_disable(roletalk_role role);
 /// Any thread, also inside callbacks.
 ROLETALK_MUST_USE roletalk_status roletalk_role_is_active(roletalk_role role, int32_t *active);
 
+/// Answers a request with a payload, which is copied. Ends the context. For a message it says that it
+/// was dealt with, which also returning from the handler does.
+///
+/// When the unit has no room for the answer, the library keeps it until there is. Inside an outcome
+/// handler it replaces the outcome.
+///
+/// Errors: ROLETALK_STATUS_DATA, ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread,
+/// also inside callbacks, for deferred contexts; inside the handler for others.
+roletalk_status roletalk_context_respond(roletalk_context context,
+                                         roletalk_data data);
+
+/// Rejects a request or a stream with a text for the requester. Ends the context. A message that is
+/// rejected, and a stream that was accepted before, is reported by ROLETALK_EVENT_HANDLER_FAILED.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT: the context is as before. Any thread, also inside callbacks,
+/// for deferred contexts; inside the handler for others.
+roletalk_status roletalk_context_reject(roletalk_context context,
+                                        roletalk_string reason);
+
+/// Accepts a stream that this peer reads, with a payload for the requester. Ends the context; the
+/// stream belongs to the caller, who closes it with roletalk_readable_close.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the context is not of ROLETALK_KIND_READABLE,
+/// ROLETALK_STATUS_DATA: the context is as before. ROLETALK_STATUS_CONNECTION_LOST when the requester is
+/// gone, ROLETALK_STATUS_OVERLOADED when too many streams are open: the context has ended. Any thread,
+/// also inside callbacks, for deferred contexts; inside the handler for others.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_accept_readable(roletalk_context context,
+                                                 roletalk_data data,
+                                                 roletalk_readable *stream);
+
+/// Accepts a stream that this peer writes, with a payload for the requester. Ends the context; the
+/// stream belongs to the caller, who finishes it with roletalk_writable_finish and closes it with
+/// roletalk_writable_close.
+///
+/// Errors, threads and callbacks as roletalk_context_accept_readable, for ROLETALK_KIND_WRITABLE.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_accept_writable(roletalk_context context,
+                                                 roletalk_data data,
+                                                 roletalk_writable *stream);
+
+/// Keeps what came beyond the handler's return, to be answered later from any thread. `context` ends;
+/// `deferred` belongs to the caller and is valid until it is answered, also when the peer has closed
+/// meanwhile. Until then it counts as a running handler.
+///
+/// Inside the handler or middleware.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_defer(roletalk_context context,
+                                       roletalk_context *deferred);
+
+/// Shows a deferred context again, as its handler saw it. `incoming->struct_size` must be set. The
+/// pointers are valid until the context is answered; `incoming->unit` is none: see roletalk_context_unit.
+///
+/// Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_view(roletalk_context context,
+                                      roletalk_incoming *incoming);
+
+/// The unit that sent it. The caller frees it with roletalk_unit_free.
+///
+/// Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_unit(roletalk_context context,
+                                      roletalk_unit *unit);
+
+/// Passes what middleware has deferred on to the next middleware or the handler. Ends the context.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a context that is not deferred: returning from the
+/// middleware passes that on. Any thread, also inside callbacks.
+roletalk_status roletalk_context_next(roletalk_context context);
+
+/// Replaces the payload, for middleware that changes it before the handler sees it. Pointers into the
+/// payload before are valid until the callback returns; in a deferred context they end.
+///
+/// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks, for deferred contexts; inside the
+/// middleware for others.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_set_data(roletalk_context context,
+                                          roletalk_data data);
+
+/// For middleware: calls `handler` with the outcome, before the requester gets it. Several are called
+/// in the reverse order of their middleware. `drop` is called also when this fails.
+///
+/// Any thread, also inside callbacks, for deferred contexts; inside the middleware for others.
+roletalk_status roletalk_context_on_outcome(roletalk_context context,
+                                            roletalk_outcome_handler handler);
+
+/// Waits until a unit serves the role: for `timeout_ms` milliseconds, without a limit if that is
+/// negative, not at all if it is 0.
+///
+/// Errors: ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_WOULD_BLOCK, ROLETALK_STATUS_CLOSED. Any thread; in
+/// callbacks as every call that waits.
+ROLETALK_MUST_USE
+roletalk_status roletalk_destination_ready(roletalk_destination destination,
+                                           int64_t timeout_ms);
+
+/// Calls `visitor` for each unit that serves the role, before this returns.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_destination_each_unit(roletalk_destination destination,
+                                               roletalk_unit_visitor visitor,
+                                               void *user_data);
+
+/// Sends a one-way message. Returns when the unit's connection has taken it into its queue: nothing
+/// tells whether it arrived. `options` may be NULL. When the queue is full it waits for room, as
+/// `options->timeout_ms` says; in a callback of ROLETALK_CALLBACKS_INLINE not at all.
+///
+/// Errors: ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED when
+/// there is no room and it is not to wait, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_TOO_LARGE,
+/// ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_destination_send(roletalk_destination destination,
+                                          roletalk_string event,
+                                          roletalk_data data,
+                                          const roletalk_send_options *options);
+
+/// Calls `handler` once, as soon as roletalk_destination_send may find room: at once if there is some, or
+/// if it would fail for another reason, such as ROLETALK_STATUS_NO_UNIT. For programs that send without
+/// waiting, as in callbacks of ROLETALK_CALLBACKS_INLINE: after ROLETALK_STATUS_OVERLOADED, send on in
+/// `handler`. It may be early, if others take the room, or it is another unit's than whose turn it is:
+/// try again then. Of `options`, which may be NULL, `unit` counts. `handler.drop` is called after that,
+/// when the peer is closed, or when this fails.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_destination_on_room(roletalk_destination destination,
+                                             const roletalk_send_options *options,
+                                             roletalk_ready_handler handler);
+
+/// Sends a one-way message to every unit that serves the role. `count`, which may be NULL, is set to how
+/// many took it. `options` may be NULL. Waits for room as roletalk_destination_send.
+///
+/// Errors: ROLETALK_STATUS_OVERLOADED and ROLETALK_STATUS_TIMEOUT when some units had no room: others may
+/// have taken it. ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread,
+/// also inside callbacks.
+roletalk_status roletalk_destination_broadcast(roletalk_destination destination,
+                                               roletalk_string event,
+                                               roletalk_data data,
+                                               const roletalk_send_options *options,
+                                               size_t *count);
+
+/// Asks, and waits for the answer. `options` may be NULL; `options->timeout_ms` limits the whole.
+/// `answer`, which may be NULL, is set on success; the caller frees it with roletalk_answer_free.
+///
+/// Errors: ROLETALK_STATUS_REJECTED (roletalk_last_error is the handler's text), ROLETALK_STATUS_TIMEOUT,
+/// ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED,
+/// ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED. Any thread. In a callback it
+/// holds up all other callbacks of that peer: a request to a handler of the same peer ends with
+/// ROLETALK_STATUS_TIMEOUT there.
+ROLETALK_MUST_USE
+roletalk_status roletalk_destination_request(roletalk_destination destination,
+                                             roletalk_string event,
+                                             roletalk_data data,
+                                             const roletalk_send_options *options,
+                                             roletalk_answer *answer);
+
+/// Asks, without waiting: `handler` is called with the answer, once. `options` may be NULL. `operation`,
+/// which may be NULL, is set to a handle to cancel it with; the caller frees it with
+/// roletalk_operation_free. `handler.drop` is called after that, or when this fails. A request for which
+/// there is no room in the unit's queue is kept until there is.
+///
+/// Errors: ROLETALK_STATUS_NO_UNIT, ROLETALK_STATUS_CONNECTION_LOST, ROLETALK_STATUS_OVERLOADED when too
+/// many requests wait for answers, or for room (`queue_per_peer` bounds the bytes of these),
+/// ROLETALK_STATUS_TOO_LARGE, ROLETALK_STATUS_DATA, ROLETALK_STATUS_CLOSED: then there is no call. By
+/// callback: ROLETALK_STATUS_REJECTED, ROLETALK_STATUS_TIMEOUT, ROLETALK_STATUS_CONNECTION_LOST,
+/// ROLETALK_STATUS_CANCELED. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_destination_request_async(roletalk_destination destination,
+                                                   roletalk_string event,
+                                                   roletalk_data data,
+                                                   const roletalk_send_options *options,
+                                                   roletalk_reply_handler handler,
+                                                   roletalk_operation *operation);
+
+/// Shows an answer. `reply->struct_size` must be set. The pointers are valid until the answer is
+/// freed; `reply->unit` is none: see roletalk_answer_unit.
+///
+/// Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_answer_view(roletalk_answer answer,
+                                     roletalk_reply *reply);
+
+/// The unit that answered. The caller frees it with roletalk_unit_free.
+///
+/// Errors: ROLETALK_STATUS_NO_UNIT when it is not known. Any thread, also inside callbacks.
+ROLETALK_MUST_USE roletalk_status roletalk_answer_unit(roletalk_answer answer, roletalk_unit *unit);
+
+/// Frees an answer; pointers into it end.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_answer_free(roletalk_answer answer);
+
+/// Asks every unit that serves the role. `options` may be NULL; `options->timeout_ms` limits each answer.
+/// Take the answers with roletalk_survey_next; the caller ends the survey with roletalk_survey_close.
+/// Nothing is sent before the first roletalk_survey_next.
+///
+/// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_destination_survey(roletalk_destination destination,
+                                            roletalk_string event,
+                                            roletalk_data data,
+                                            const roletalk_send_options *options,
+                                            roletalk_survey *survey);
+
+/// Waits for the next answer: for `timeout_ms` milliseconds, without a limit if that is negative, not at
+/// all if it is 0. The caller frees the answer with roletalk_answer_free; its status says whether that unit
+/// gave one, roletalk_answer_unit which it was.
+///
+/// Errors: ROLETALK_STATUS_END when every unit has been heard, ROLETALK_STATUS_TIMEOUT,
+/// ROLETALK_STATUS_WOULD_BLOCK. One thread at a time, ROLETALK_STATUS_INVALID_ARGUMENT for others; in
+/// callbacks as every call that waits.
+ROLETALK_MUST_USE
+roletalk_status roletalk_survey_next(roletalk_survey survey,
+                                     int64_t timeout_ms,
+                                     roletalk_answer *answer);
+
+/// Ends a survey, waiting for further answers included, and its handle.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_survey_close(roletalk_survey survey);
+
+/// Asks every unit that serves the role, without waiting: `handler` is called for each with its answer
+/// or why there is none, and how many remain. When none serves it, there is no call. `handler.drop` is
+/// called after the last one, or when this fails. `options` and `operation` may be NULL;
+/// when the operation is canceled there are no more calls.
+///
+/// Errors: ROLETALK_STATUS_DATA. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_destination_survey_async(roletalk_destination destination,
+                                                  roletalk_string event,
+                                                  roletalk_data data,
+                                                  const roletalk_send_options *options,
+                                                  roletalk_reply_handler handler,
+                                                  roletalk_operation *operation);
+
+/// Asks for a stream to read, and waits until it is accepted. `options` may be NULL;
+/// `options->timeout_ms` limits the wait. The caller closes the stream with roletalk_readable_close.
+/// `answer`, which may be NULL, is set to what the other side has said; the caller frees it with
+/// roletalk_answer_free.
+///
+/// Errors: those of roletalk_destination_request; ROLETALK_STATUS_REJECTED when it is refused,
+/// ROLETALK_STATUS_OVERLOADED also when too many streams are open. Any thread; in a callback as
+/// roletalk_destination_request.
+ROLETALK_MUST_USE
+roletalk_status roletalk_destination_readable(roletalk_destination destination,
+                                              roletalk_string event,
+                                              roletalk_data data,
+                                              const roletalk_send_options *options,
+                                              roletalk_readable *stream,
+                                              roletalk_answer *answer);
+
+/// Asks for a stream to write, and waits until it is accepted, as roletalk_destination_readable. The caller
+/// finishes it with roletalk_writable_finish and closes it with roletalk_writable_close.
+///
+/// Errors, threads and callbacks as roletalk_destination_readable.
+ROLETALK_MUST_USE
+roletalk_status roletalk_destination_writable(roletalk_destination destination,
+                                              roletalk_string event,
+                                              roletalk_data data,
+                                              const roletalk_send_options *options,
+                                              roletalk_writable *stream,
+                                              roletalk_answer *answer);
+
+/// Asks for a stream to read, without waiting: `handler` is called once. `options` and `operation` may
+/// be NULL. `handler.drop` is called after that, or when this fails.
+///
+/// Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_destination_readable_async(roletalk_destination destination,
+                                                    roletalk_string event,
+                                                    roletalk_data data,
+                                                    const roletalk_send_options *options,
+                                                    roletalk_readable_handler handler,
+                                                    roletalk_operation *operation);
+
+/// Asks for a stream to write, without waiting: `handler` is called once. `options` and `operation` may
+/// be NULL. `handler.drop` is called after that, or when this fails.
+///
+/// Errors: those of roletalk_destination_request_async. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_destination_writable_async(roletalk_destination destination,
+                                                    roletalk_string event,
+                                                    roletalk_data data,
+                                                    const roletalk_send_options *options,
+                                                    roletalk_writable_handler handler,
+                                                    roletalk_operation *operation);
+
+/// Cancels an operation: its callback is called with ROLETALK_STATUS_CANCELED soon; a subscription is
+/// called no more. The other side is not told.
+///
+/// Errors: ROLETALK_STATUS_END when it has ended already, also while its callback is running. Any thread,
+/// also inside callbacks.
+roletalk_status roletalk_operation_cancel(roletalk_operation operation);
+
+/// Frees the handle. The operation goes on, and calls back.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_operation_free(roletalk_operation operation);
+
 /// Reads up to `capacity` bytes, at least one: waits for `timeout_ms` milliseconds, without a limit if
 /// that is negative, not at all if it is 0. `len` is set to how many bytes were read; 0 with
 /// ROLETALK_STATUS_OK is the end. The writer may send more as its bytes are read.
@@ -1536,6 +1474,68 @@ ROLETALK_MUST_USE
 roletalk_status roletalk_unit_get_connection_stats(roletalk_unit unit,
                                                    size_t at,
                                                    roletalk_connection_stats *stats);
+
+/// Subscribes to what happens from now on. `operation`, which may be NULL, is set to a handle to cancel
+/// the subscription with; the caller frees it with roletalk_operation_free. `handler.drop` is called when the
+/// subscription is canceled or the peer closed, or when this fails. A subscriber that lags
+/// more than a thousand events behind misses the oldest, and is told by ROLETALK_EVENT_MISSED.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_peer_on_event(roletalk_peer peer,
+                                       roletalk_event_handler handler,
+                                       roletalk_operation *operation);
+
+/// Prints a number as JavaScript does: NaN and the infinities are kept, negative zero loses its sign.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_number_from_double(double value,
+                                            roletalk_number *number);
+
+/// Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_number_from_int64(int64_t value, roletalk_number *number);
+
+/// Prints an integer exactly. JavaScript rounds those beyond 2^53 when it reads them.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_number_from_uint64(uint64_t value, roletalk_number *number);
+
+/// Reads a boolean: 0 or 1.
+///
+/// Errors: ROLETALK_STATUS_DATA when it is none. Any thread, also inside callbacks.
+ROLETALK_MUST_USE roletalk_status roletalk_data_as_bool(roletalk_data data, int32_t *value);
+
+/// Reads a number as JavaScript does: text that is no number is NaN.
+///
+/// Errors: ROLETALK_STATUS_DATA when the data is of another kind. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_data_as_double(roletalk_data data,
+                                        double *value);
+
+/// Reads an integer exactly.
+///
+/// Errors: ROLETALK_STATUS_DATA when it is no number, has a fraction or does not fit. Any thread, also
+/// inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_data_as_int64(roletalk_data data,
+                                       int64_t *value);
+
+/// Reads an integer exactly.
+///
+/// Errors: ROLETALK_STATUS_DATA when it is no number, negative, has a fraction or does not fit. Any
+/// thread, also inside callbacks.
+ROLETALK_MUST_USE roletalk_status roletalk_data_as_uint64(roletalk_data data, uint64_t *value);
+
+/// Lets `handler` have the diagnostics of all peers up to `level`, ROLETALK_LOG_ERROR to
+/// ROLETALK_LOG_TRACE, in the place of the handler before, whose `drop` is called before this returns
+/// (or, inside its own call, after that). ROLETALK_LOG_OFF or a NULL function logs no more and ends the
+/// thread. Keys and proofs never appear.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for other levels, ROLETALK_STATUS_IO. Any thread, also inside
+/// callbacks.
+roletalk_status roletalk_log(int32_t level,
+                             roletalk_log_handler handler);
 
 #ifdef __cplusplus
 }  // extern "C"

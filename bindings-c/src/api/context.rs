@@ -6,6 +6,7 @@ use bytes::Bytes;
 use engine::{Data, Error, Kind, Payload};
 
 use crate::{
+    api::stream::{ReadEnd, WriteEnd},
     border::{
         enter::enter,
         failure::{Failure, roletalk_status},
@@ -21,7 +22,6 @@ use crate::{
         item::Item,
         lend::{self, Lendable},
     },
-    stream::{ReadEnd, WriteEnd},
 };
 
 /// What was deferred, until somebody answers.

@@ -5,6 +5,10 @@ use std::os::raw::c_void;
 use engine::{PeerEvent, Unit};
 
 use crate::{
+    api::{
+        operation::{Operation, put_operation},
+        peer,
+    },
     border::{
         enter::enter,
         failure::{Status, roletalk_status},
@@ -18,8 +22,6 @@ use crate::{
         item::Task,
         lend,
     },
-    operation::{Operation, put_operation},
-    peer,
 };
 
 /// A unit connected.

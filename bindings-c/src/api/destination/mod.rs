@@ -15,6 +15,11 @@ use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use crate::{
+    api::{
+        operation::{Operation, put_operation, start},
+        stream::{ReadEnd, WriteEnd, call_when, roletalk_ready_handler},
+        unit,
+    },
     border::{
         enter::enter,
         failure::{Failure, Status, roletalk_status},
@@ -36,13 +41,10 @@ use crate::{
         item::{Callbacks, Task},
         lend,
     },
-    operation::{Operation, put_operation, start},
     runtime::{
         keep::Keep,
         wait::{Limit, block_on, check_may_wait},
     },
-    stream::{ReadEnd, WriteEnd, call_when, roletalk_ready_handler},
-    unit,
 };
 
 pub(crate) struct DestinationObject {

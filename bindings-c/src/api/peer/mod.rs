@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    api::{destination::DestinationObject, operation::start, role::RoleObject, unit},
     border::{
         enter::{enter, enter_any},
         failure::{Failure, Status, roletalk_status},
@@ -37,15 +38,11 @@ use crate::{
         item::Callbacks,
         queue::Way,
     },
-    destination::DestinationObject,
-    operation::start,
-    role::RoleObject,
     runtime::{
         keep::Keep,
         threads,
         wait::{Limit, block_on, check_may_wait},
     },
-    unit,
 };
 
 /// How long a name lookup that is under way may hold up the end of a peer.
