@@ -444,6 +444,20 @@ typedef struct {
     roletalk_drop drop;
 } roletalk_incoming_handler;
 
+/// Counters of a peer. Set `struct_size` before.
+typedef struct {
+    /// sizeof(roletalk_peer_stats).
+    size_t struct_size;
+    /// Connected units.
+    uint64_t units;
+    /// Accepted connections whose handshake is under way.
+    uint64_t handshakes;
+    /// Bytes that wait to be written on all connections.
+    uint64_t queued;
+    /// Addresses that were connected again after a loss, or after failures.
+    uint64_t reconnects;
+} roletalk_peer_stats;
+
 /// How to listen. All zero but the size: plain TCP, any path.
 typedef struct {
     /// sizeof(roletalk_listen_options).
@@ -495,20 +509,6 @@ typedef struct {
     /// Zero is none.
     uint64_t id;
 } roletalk_operation;
-
-/// Counters of a peer. Set `struct_size` before.
-typedef struct {
-    /// sizeof(roletalk_peer_stats).
-    size_t struct_size;
-    /// Connected units.
-    uint64_t units;
-    /// Accepted connections whose handshake is under way.
-    uint64_t handshakes;
-    /// Bytes that wait to be written on all connections.
-    uint64_t queued;
-    /// Addresses that were connected again after a loss, or after failures.
-    uint64_t reconnects;
-} roletalk_peer_stats;
 
 /// The reading end of a stream. Closed by roletalk_readable_close.
 typedef struct {
@@ -885,6 +885,13 @@ roletalk_status roletalk_peer_each_unit(roletalk_peer peer,
 /// Any thread, also inside callbacks.
 roletalk_status roletalk_peer_layer(roletalk_peer peer, roletalk_incoming_handler layer);
 
+/// Counters. `stats->struct_size` must be set.
+///
+/// Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_peer_get_stats(roletalk_peer peer,
+                                        roletalk_peer_stats *stats);
+
 /// Listens on an address, such as `127.0.0.1:9000`; port 0 takes a free one. `options` may be NULL.
 /// `listener` may be NULL: it belongs to the peer in any case.
 ///
@@ -954,13 +961,6 @@ roletalk_status roletalk_peer_connect_async(roletalk_peer peer,
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the address is not dialed. Any thread, also inside
 /// callbacks.
 roletalk_status roletalk_peer_disconnect(roletalk_peer peer, roletalk_string address);
-
-/// Counters. `stats->struct_size` must be set.
-///
-/// Any thread, also inside callbacks.
-ROLETALK_MUST_USE
-roletalk_status roletalk_peer_get_stats(roletalk_peer peer,
-                                        roletalk_peer_stats *stats);
 
 /// For ROLETALK_CALLBACKS_POLL: a file descriptor that is readable while callbacks wait for
 /// roletalk_peer_poll. The library owns it; it is valid until the peer is closed.
@@ -1188,24 +1188,6 @@ roletalk_status roletalk_destination_request_async(roletalk_destination destinat
                                                    roletalk_reply_handler handler,
                                                    roletalk_operation *operation);
 
-/// Shows an answer. `reply->struct_size` must be set. The pointers are valid until the answer is
-/// freed; `reply->unit` is none: see roletalk_answer_unit.
-///
-/// Any thread, also inside callbacks.
-ROLETALK_MUST_USE
-roletalk_status roletalk_answer_view(roletalk_answer answer,
-                                     roletalk_reply *reply);
-
-/// The unit that answered. The caller frees it with roletalk_unit_free.
-///
-/// Errors: ROLETALK_STATUS_NO_UNIT when it is not known. Any thread, also inside callbacks.
-ROLETALK_MUST_USE roletalk_status roletalk_answer_unit(roletalk_answer answer, roletalk_unit *unit);
-
-/// Frees an answer; pointers into it end.
-///
-/// Any thread, also inside callbacks.
-roletalk_status roletalk_answer_free(roletalk_answer answer);
-
 /// Asks every unit that serves the role. `options` may be NULL; `options->timeout_ms` limits each answer.
 /// Take the answers with roletalk_survey_next; the caller ends the survey with roletalk_survey_close.
 /// Nothing is sent before the first roletalk_survey_next.
@@ -1248,6 +1230,24 @@ roletalk_status roletalk_destination_survey_async(roletalk_destination destinati
                                                   const roletalk_send_options *options,
                                                   roletalk_reply_handler handler,
                                                   roletalk_operation *operation);
+
+/// Shows an answer. `reply->struct_size` must be set. The pointers are valid until the answer is
+/// freed; `reply->unit` is none: see roletalk_answer_unit.
+///
+/// Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_answer_view(roletalk_answer answer,
+                                     roletalk_reply *reply);
+
+/// The unit that answered. The caller frees it with roletalk_unit_free.
+///
+/// Errors: ROLETALK_STATUS_NO_UNIT when it is not known. Any thread, also inside callbacks.
+ROLETALK_MUST_USE roletalk_status roletalk_answer_unit(roletalk_answer answer, roletalk_unit *unit);
+
+/// Frees an answer; pointers into it end.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_answer_free(roletalk_answer answer);
 
 /// Asks for a stream to read, and waits until it is accepted. `options` may be NULL;
 /// `options->timeout_ms` limits the wait. The caller closes the stream with roletalk_readable_close.

@@ -7,7 +7,7 @@ use engine::{PeerEvent, Unit};
 use crate::{
     api::{
         operation::{Operation, put_operation},
-        peer,
+        peer::object,
     },
     border::{
         enter::enter,
@@ -195,7 +195,7 @@ pub unsafe extern "C" fn roletalk_peer_on_event(
 ) -> roletalk_status {
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
-        let object = peer::get(peer)?;
+        let object = object::get(peer)?;
         check_optional(operation, "operation")?;
         let closure = closure.bind(&object.queue)?;
         let mut events = object.peer.events();

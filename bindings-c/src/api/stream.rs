@@ -231,7 +231,7 @@ impl WriteEnd {
 fn stream_error(error: io::Error) -> Failure {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(error) => error.clone().into(),
-        None => Failure::new(Status::Io, error.to_string()),
+        None => Failure::io(error),
     }
 }
 

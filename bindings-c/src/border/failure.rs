@@ -134,6 +134,10 @@ impl Failure {
         Failure::invalid(format!("`{what}` is NULL"))
     }
 
+    pub(crate) fn io(error: std::io::Error) -> Failure {
+        Failure::new(Status::Io, error.to_string())
+    }
+
     pub(crate) fn status(&self) -> Status {
         self.status
     }

@@ -19,7 +19,7 @@ use std::{
 };
 
 use crate::{
-    border::failure::{Failure, Status},
+    border::failure::Failure,
     callbacks::frame::{self, ANSWERS, Entered, Owner, Running},
 };
 
@@ -94,10 +94,9 @@ impl<T: Run> Queue<T> {
             Way::Thread => Consumer::Thread,
             Way::Inline => Consumer::Inline(Mutex::default()),
             Way::Poll => {
-                let io = |error: std::io::Error| Failure::new(Status::Io, error.to_string());
-                let (reader, writer) = UnixStream::pair().map_err(io)?;
-                reader.set_nonblocking(true).map_err(io)?;
-                writer.set_nonblocking(true).map_err(io)?;
+                let (reader, writer) = UnixStream::pair().map_err(Failure::io)?;
+                reader.set_nonblocking(true).map_err(Failure::io)?;
+                writer.set_nonblocking(true).map_err(Failure::io)?;
                 Consumer::Poll(reader, writer)
             }
         };

@@ -2,7 +2,7 @@
 
 use std::thread::JoinHandle;
 
-use crate::border::failure::{Failure, Status};
+use crate::border::failure::Failure;
 
 /// Keeps the program's signals from this thread: no handler of theirs runs on it, and no write to a
 /// closed socket can kill the process. Gives the mask before. What the thread itself causes still
@@ -34,5 +34,5 @@ pub(crate) fn spawn(
     let thread = builder.spawn(body);
     // SAFETY: the mask is a local variable.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
-    thread.map_err(|error| Failure::new(Status::Io, error.to_string()))
+    thread.map_err(Failure::io)
 }

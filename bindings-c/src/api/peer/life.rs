@@ -1,0 +1,118 @@
+//! How peers begin and end.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use engine::Limits;
+
+use crate::{
+    api::peer::{
+        drive::{Stop, new_runtime},
+        object::PeerObject,
+        options::roletalk_peer_options,
+    },
+    border::{
+        enter::{enter, enter_any},
+        failure::roletalk_status,
+        handles::roletalk_peer,
+        memory::{check_optional, check_out, put, put_optional},
+        process,
+        sized::read_or_default,
+        table,
+    },
+    callbacks::{frame, item::Callbacks},
+    runtime::keep::Keep,
+};
+
+/// Makes a peer and starts its threads. `options` may be NULL. The caller closes it with roletalk_peer_close.
+/// Works in the child of a fork, too: all handles of the parent's are invalid there.
+///
+/// Errors: ROLETALK_STATUS_IO, ROLETALK_STATUS_TLS. Any thread, also inside callbacks.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn roletalk_peer_new(
+    options: *const roletalk_peer_options,
+    peer: *mut roletalk_peer,
+) -> roletalk_status {
+    enter_any(|| {
+        check_out(peer, "peer")?;
+        process::renew_after_fork(|| {
+            table::renew();
+            frame::leave_all();
+        });
+        // SAFETY: the contract of pointers in the header's introduction, here and below.
+        let options = unsafe { read_or_default(options) }?;
+        let queue = Callbacks::new(options.way()?)?;
+        let mut limits = Limits::default();
+        // SAFETY: as above.
+        let builder = unsafe { options.build(&mut limits) }?;
+        let runtime = new_runtime()?;
+        let built = {
+            let _runtime = runtime.enter();
+            builder.build()
+        };
+        let built = match built {
+            Ok(built) => built,
+            Err(error) => {
+                // Dropping it would wait, which an inline callback must not.
+                runtime.shutdown_background();
+                return Err(error.into());
+            }
+        };
+        let id = table::insert(Arc::new(PeerObject::new(
+            built,
+            runtime,
+            queue,
+            Keep::new(limits.queue_per_peer),
+        )?));
+        // SAFETY: as above.
+        unsafe { put(peer, roletalk_peer { id }, "peer") }
+    })
+}
+
+/// Closes all connections with code 4000, stops listening and dialing, and ends the peer's threads. When
+/// it returns, all callbacks have returned, operations under way have called back (with
+/// ROLETALK_STATUS_CLOSED, ROLETALK_STATUS_CONNECTION_LOST or ROLETALK_STATUS_CANCELED), and every `drop`
+/// was called (where middleware has deferred contexts, that of what comes behind it follows when they are
+/// answered). That takes two seconds at most if the other side does not answer, besides the time that
+/// callbacks take.
+///
+/// Inside a callback, of whichever peer, it does not wait: the rest happens when the callback has
+/// returned. The peer's roles, destinations and listeners end with it; units, streams, answers and
+/// deferred contexts are the caller's still.
+///
+/// Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn roletalk_peer_close(peer: roletalk_peer) -> roletalk_status {
+    enter(|| {
+        let object = table::remove::<PeerObject>(peer.id)?;
+        object.end(Stop::Close);
+        Ok(())
+    })
+}
+
+/// Stops offering roles, lets running requests and streams finish within `timeout_ms`, then closes as
+/// roletalk_peer_close. `finished`, which may be NULL, is set to 1 when everything had finished, else to 0.
+/// The peer's roles and destinations stay usable until then; `peer` itself ends at once.
+///
+/// Inside a callback it does not wait and sets `finished` to 0.
+///
+/// Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn roletalk_peer_drain(
+    peer: roletalk_peer,
+    timeout_ms: u64,
+    finished: *mut i32,
+) -> roletalk_status {
+    enter(|| {
+        check_optional(finished, "finished")?;
+        let object = table::remove::<PeerObject>(peer.id)?;
+        let (report, reported) = mpsc::channel();
+        object.end(Stop::Drain(Duration::from_millis(timeout_ms), report));
+        let done = || i32::from(reported.try_recv().unwrap_or(false));
+        // SAFETY: the contract of pointers in the header's introduction.
+        unsafe { put_optional(finished, "finished", done) }
+    })
+}

@@ -1,0 +1,315 @@
+//! How to make a peer, to connect and to listen.
+
+use std::time::Duration;
+
+use engine::{
+    ConnectOptions, ListenOptions, Peer, PeerBuilder, TlsClient, TlsServer, Limits,
+};
+
+use crate::{
+    border::{
+        failure::Failure,
+        memory::elements,
+        sized::{self, sized},
+        values::{roletalk_pair, roletalk_string},
+    },
+    callbacks::queue::Way,
+};
+
+/// Bounds on what a peer holds and how long it waits. 0 stands for the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct roletalk_limits {
+    /// sizeof(roletalk_limits).
+    pub struct_size: usize,
+    /// Bytes of one message, sent or received. Default 100 MiB. Sending more is
+    /// ROLETALK_STATUS_TOO_LARGE; receiving more closes the connection.
+    pub message_size: u64,
+    /// Bytes of one message before the connection is authenticated. Default 1 MiB.
+    pub handshake_message_size: u64,
+    /// Bytes of the HTTP head of an upgrade. Default 16 KiB.
+    pub upgrade_size: u64,
+    /// Milliseconds for the upgrade and the handshake together. Default 4 000.
+    pub handshake_timeout_ms: u64,
+    /// Accepted connections that have not finished their handshake. Default 1 024; further ones are
+    /// dropped.
+    pub handshakes: u64,
+    /// Connected units. Default 65 536; the handshake of a further one is refused.
+    pub units: u64,
+    /// Connections of one unit. Default 16; the handshake of a further one is refused.
+    pub connections_per_unit: u64,
+    /// Requests to one unit that wait for an answer. Default 65 536; further ones are
+    /// ROLETALK_STATUS_OVERLOADED.
+    pub waiting_requests: u64,
+    /// Requests and messages of one unit whose handlers are running or wait for their turn, also for the
+    /// dispatch thread and for roletalk_peer_poll, deferred contexts included. Default 65 536; further
+    /// ones wait. If no handler ends for a second, requests are rejected and messages dropped, counted
+    /// and reported.
+    pub running_handlers: u64,
+    /// Bytes that wait to be written to one connection. Default 1 MiB; at the bound, sending waits.
+    pub queue_per_connection: u64,
+    /// Bytes that wait to be written to all connections. Default 256 MiB; as above. As many again may be
+    /// kept for what was asked without waiting and has to wait for room; beyond that such calls are
+    /// ROLETALK_STATUS_OVERLOADED.
+    pub queue_per_peer: u64,
+    /// Open streams with one unit. Default 4 096; further ones are ROLETALK_STATUS_OVERLOADED.
+    pub streams: u64,
+    /// Bytes of one stream that are held unread. Default 1 MiB.
+    pub stream_window: u64,
+    /// Bytes of one stream that are held unread when the sender does not keep to its quota, as the
+    /// originals may. Default 16 MiB; over it the stream is broken off.
+    pub stream_overrun: u64,
+    /// Milliseconds for an answer, when the request does not say. Default 300 000.
+    pub request_timeout_ms: u64,
+    /// Addresses learned by acquaintance that are being dialed at the same time. Default 16.
+    pub acquaintance_dials: u64,
+    /// Addresses learned by acquaintance that are remembered. Default 1 024.
+    pub acquaintance_addresses: u64,
+    /// Milliseconds that an address learned by acquaintance is tried in vain. Default 120 000.
+    pub acquaintance_patience_ms: u64,
+    /// Bytes that the running handlers of one unit were called with, deferred contexts and what waits for
+    /// the dispatch thread or roletalk_peer_poll included. Default 256 MiB; the bound as for
+    /// running_handlers. What comes with the same read may go over.
+    pub running_bytes: u64,
+    /// Bytes that all streams of a unit hold unread beyond their windows. Default 256 MiB; a stream that
+    /// would need more is broken off.
+    pub overrun_per_unit: u64,
+}
+
+impl roletalk_limits {
+    fn apply(&self, limits: &mut Limits) {
+        fn set(to: &mut usize, from: u64) {
+            if from != 0 {
+                *to = usize::try_from(from).unwrap_or(usize::MAX);
+            }
+        }
+        fn set_time(to: &mut Duration, from: u64) {
+            if from != 0 {
+                *to = Duration::from_millis(from);
+            }
+        }
+        set(&mut limits.message_size, self.message_size);
+        set(&mut limits.handshake_message_size, self.handshake_message_size);
+        set(&mut limits.upgrade_size, self.upgrade_size);
+        set_time(&mut limits.handshake_timeout, self.handshake_timeout_ms);
+        set(&mut limits.handshakes, self.handshakes);
+        set(&mut limits.units, self.units);
+        set(&mut limits.connections_per_unit, self.connections_per_unit);
+        set(&mut limits.waiting_requests, self.waiting_requests);
+        set(&mut limits.running_handlers, self.running_handlers);
+        set(&mut limits.queue_per_connection, self.queue_per_connection);
+        set(&mut limits.queue_per_peer, self.queue_per_peer);
+        set(&mut limits.streams, self.streams);
+        set(&mut limits.stream_window, self.stream_window);
+        set(&mut limits.stream_overrun, self.stream_overrun);
+        set_time(&mut limits.request_timeout, self.request_timeout_ms);
+        set(&mut limits.acquaintance_dials, self.acquaintance_dials);
+        set(&mut limits.acquaintance_addresses, self.acquaintance_addresses);
+        set_time(&mut limits.acquaintance_patience, self.acquaintance_patience_ms);
+        set(&mut limits.running_bytes, self.running_bytes);
+        set(&mut limits.overrun_per_unit, self.overrun_per_unit);
+    }
+}
+
+/// How to connect. All zero but the size: dial again whenever the connection is lost, verify
+/// certificates against the system's roots.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct roletalk_connect_options {
+    /// sizeof(roletalk_connect_options).
+    pub struct_size: usize,
+    /// Not 0: connect once; a failure or a loss is final.
+    pub once: i32,
+    /// Not 0: accept any certificate. Whoever can reach the wire can then read and change everything:
+    /// only for tests.
+    pub danger_accept_any_certificate: i32,
+    /// Milliseconds for name lookup, TCP and TLS together. 0 stands for 10 000.
+    pub timeout_ms: u64,
+    /// Headers for the upgrade, such as Authorization.
+    pub headers: *const roletalk_pair,
+    /// How many headers.
+    pub header_count: usize,
+    /// PEM: authorities to trust instead of the system's.
+    pub tls_ca: roletalk_string,
+    /// PEM: the certificate chain to show, leaf first, with `tls_key`.
+    pub tls_certificates: roletalk_string,
+    /// PEM: the private key of `tls_certificates`.
+    pub tls_key: roletalk_string,
+    /// The name to expect in the certificate instead of the address's host.
+    pub tls_server_name: roletalk_string,
+}
+
+impl roletalk_connect_options {
+    /// # Safety
+    /// The pointers are as the header demands.
+    pub(super) unsafe fn get(&self) -> Result<ConnectOptions, Failure> {
+        let mut options = ConnectOptions::new();
+        if self.once != 0 {
+            options = options.once();
+        }
+        if self.timeout_ms != 0 {
+            options = options.timeout(Duration::from_millis(self.timeout_ms));
+        }
+        // SAFETY: the caller's promise, here and below.
+        for header in unsafe { elements(self.headers, self.header_count, "headers") }? {
+            // SAFETY: as above.
+            let (name, value) = unsafe { (header.key.get("key")?, header.value.get("value")?) };
+            options = options.header(name, value)?;
+        }
+        let mut tls = TlsClient::new();
+        // SAFETY: as above.
+        let (ca, certificates, key, name) = unsafe {
+            (
+                self.tls_ca.get("tls_ca")?,
+                self.tls_certificates.get("tls_certificates")?,
+                self.tls_key.get("tls_key")?,
+                self.tls_server_name.get("tls_server_name")?,
+            )
+        };
+        if !ca.is_empty() {
+            tls = tls.ca(ca);
+        }
+        if !certificates.is_empty() || !key.is_empty() {
+            tls = tls.identity(certificates, key);
+        }
+        if !name.is_empty() {
+            tls = tls.server_name(name);
+        }
+        if self.danger_accept_any_certificate != 0 {
+            tls = tls.danger_accept_any_certificate();
+        }
+        Ok(options.tls(tls))
+    }
+}
+
+/// How to listen. All zero but the size: plain TCP, any path.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct roletalk_listen_options {
+    /// sizeof(roletalk_listen_options).
+    pub struct_size: usize,
+    /// Serve only upgrades to this path, such as `/rt`; others get 400.
+    pub path: roletalk_string,
+    /// PEM: serve TLS (`wss`) with this certificate chain, leaf first, and `tls_key`.
+    pub tls_certificates: roletalk_string,
+    /// PEM: the private key of `tls_certificates`.
+    pub tls_key: roletalk_string,
+    /// PEM: only clients with a certificate that one of these authorities has signed get in.
+    pub tls_client_ca: roletalk_string,
+}
+
+impl roletalk_listen_options {
+    /// # Safety
+    /// The pointers are as the header demands.
+    pub(super) unsafe fn get(&self) -> Result<ListenOptions, Failure> {
+        // SAFETY: the caller's promise.
+        let (path, certificates, key, client_ca) = unsafe {
+            (
+                self.path.get("path")?,
+                self.tls_certificates.get("tls_certificates")?,
+                self.tls_key.get("tls_key")?,
+                self.tls_client_ca.get("tls_client_ca")?,
+            )
+        };
+        let mut options = ListenOptions::new();
+        if !path.is_empty() {
+            options = options.path(path);
+        }
+        let (certificates, key) = (certificates.as_bytes(), key.as_bytes());
+        if client_ca.is_empty() && certificates.is_empty() && key.is_empty() {
+            return Ok(options);
+        }
+        Ok(options.tls(match client_ca.is_empty() {
+            true => TlsServer::from_pem(certificates, key)?,
+            false => TlsServer::with_client_ca(certificates, key, client_ca.as_bytes())?,
+        }))
+    }
+}
+
+/// Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
+pub const ROLETALK_CALLBACKS_THREAD: i32 = 0;
+/// Callbacks run right on the thread that does the peer's input and output: the fastest way, for
+/// callbacks that never wait. Blocking calls return ROLETALK_STATUS_WOULD_DEADLOCK there.
+pub const ROLETALK_CALLBACKS_INLINE: i32 = 1;
+/// Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
+pub const ROLETALK_CALLBACKS_POLL: i32 = 2;
+
+/// How to make a peer. All zero but the size: no name, no keys, friendly, callbacks on a thread of the
+/// library's.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct roletalk_peer_options {
+    /// sizeof(roletalk_peer_options).
+    pub struct_size: usize,
+    /// The name shown to others.
+    pub name: roletalk_string,
+    /// Static tags shown to others.
+    pub tags: *const roletalk_pair,
+    /// How many tags.
+    pub tag_count: usize,
+    /// Preshared keys, id and key: only peers that share one get in. Offered in this order.
+    pub keys: *const roletalk_pair,
+    /// How many keys.
+    pub key_count: usize,
+    /// Not 0: takes no part in acquaintance.
+    pub unfriendly: i32,
+    /// Where callbacks run: ROLETALK_CALLBACKS_THREAD, ROLETALK_CALLBACKS_INLINE or ROLETALK_CALLBACKS_POLL.
+    pub callbacks: i32,
+    /// Bounds; NULL for the defaults.
+    pub limits: *const roletalk_limits,
+    /// Milliseconds between two attempts to reach a lost address, at most. 0 stands for 60 000.
+    pub reconnect_cap_ms: u64,
+    /// The share of each wait that is random, from 0 to 1.
+    pub reconnect_jitter: f64,
+    /// How to connect to the addresses that other units tell; NULL for the defaults.
+    pub acquaintance: *const roletalk_connect_options,
+}
+
+impl roletalk_peer_options {
+    /// # Errors
+    /// `Status::InvalidArgument` for an unknown way.
+    pub(super) fn way(&self) -> Result<Way, Failure> {
+        match self.callbacks {
+            ROLETALK_CALLBACKS_THREAD => Ok(Way::Thread),
+            ROLETALK_CALLBACKS_INLINE => Ok(Way::Inline),
+            ROLETALK_CALLBACKS_POLL => Ok(Way::Poll),
+            other => Err(Failure::invalid(format!("there is no way {other} to run callbacks"))),
+        }
+    }
+
+    /// A builder, and the limits that it was given.
+    ///
+    /// # Safety
+    /// The pointers are as the header demands.
+    pub(super) unsafe fn build(&self, limits: &mut Limits) -> Result<PeerBuilder, Failure> {
+        let mut builder = Peer::builder().friendly(self.unfriendly == 0);
+        // SAFETY: the caller's promise.
+        unsafe {
+            builder = builder.name(self.name.get("name")?);
+            for tag in elements(self.tags, self.tag_count, "tags")? {
+                builder = builder.tag(tag.key.get("key")?, tag.value.get("value")?);
+            }
+            for key in elements(self.keys, self.key_count, "keys")? {
+                builder = builder.preshared_key(key.key.get("key")?, key.value.get("value")?);
+            }
+            if let Some(given) = sized::read(self.limits)? {
+                given.apply(limits);
+                builder = builder.limits(|to| given.apply(to));
+            }
+            if let Some(acquaintance) = sized::read(self.acquaintance)? {
+                builder = builder.acquaintance_options(acquaintance.get()?);
+            }
+        }
+        if !(0.0..=1.0).contains(&self.reconnect_jitter) {
+            return Err(Failure::invalid("reconnect_jitter is not between 0 and 1"));
+        }
+        Ok(builder.reconnect(|reconnect| {
+            reconnect.jitter = self.reconnect_jitter;
+            if self.reconnect_cap_ms != 0 {
+                reconnect.cap = Duration::from_millis(self.reconnect_cap_ms);
+            }
+        }))
+    }
+}
+
+sized!(roletalk_limits roletalk_connect_options roletalk_listen_options roletalk_peer_options);
