@@ -37,7 +37,7 @@ NODE_TESTS_OF_SOCKETS = $(patsubst bindings-node/%,%,$(filter-out %/types.test.j
 # The suites of `make test`, and of `make test-all`. After `build-tests`, they set BUILT and build nothing again.
 SUITES = build-tests test-rust test-c test-node test-python test-scenarios test-hostile test-demo \
 	test-vectors test-interop
-ALL_SUITES = build-tests test-rust test-c-all test-node test-node-versions test-python \
+ALL_SUITES = build-tests test-rust test-models test-c-all test-node test-node-versions test-python \
 	memcheck-python test-python-versions test-scenarios-all test-hostile test-demo \
 	test-vectors-all test-interop-all
 
@@ -135,6 +135,10 @@ build-tests: players
 test-rust:
 	$(CARGO) test --workspace --lib --bins --tests --examples --locked
 	$(CARGO) test --workspace --doc --locked
+
+## Every order in which threads that hand something over can take their steps, in models: takes a minute.
+test-models:
+	@$(MAKE) --no-print-directory -C bindings-c models
 
 ## The tests of the C library; test-c-all adds valgrind and sanitizers.
 test-c test-c-all:

@@ -8,3 +8,4 @@ pub mod api;
 pub mod border;
 pub mod callbacks;
 pub mod runtime;
+mod sync;

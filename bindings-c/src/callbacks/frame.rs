@@ -9,7 +9,10 @@ use std::{
 
 use engine::{Context, Data, Deferred, Error};
 
-use crate::border::{table::Specials, units::LentUnit};
+use crate::{
+    border::{table::Specials, units::LentUnit},
+    sync::thread_local,
+};
 
 /// Answers that are given together at most.
 pub(super) const ANSWERS: usize = 64;
@@ -66,13 +69,13 @@ pub(super) fn begin(owner: Owner, running: bool, outbox: Option<Box<dyn Any>>) -
         lent: Lent::default(),
         outbox,
     };
-    FRAMES.with_borrow_mut(|frames| frames.push(frame));
+    FRAMES.with(|frames| frames.borrow_mut().push(frame));
     Entered(())
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let mut frame = FRAMES.with_borrow_mut(Vec::pop);
+        let mut frame = FRAMES.with(|frames| frames.borrow_mut().pop());
         // The rest of the frame is dropped behind them.
         if let Some(answers) = frame.as_mut().map(|frame| std::mem::take(&mut frame.answers)) {
             Deferred::respond_all(answers);

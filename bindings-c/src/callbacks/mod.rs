@@ -15,3 +15,6 @@ pub mod item;
 pub mod lend;
 pub mod queue;
 pub mod task;
+
+#[cfg(all(test, loom))]
+mod models;

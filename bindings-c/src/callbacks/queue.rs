@@ -10,10 +10,7 @@ use std::{
     io::{Read, Write},
     os::fd::{AsRawFd, RawFd},
     os::unix::net::UnixStream,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, PoisonError, Weak},
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
@@ -21,6 +18,7 @@ use std::{
 use crate::{
     border::failure::Failure,
     callbacks::frame::{self, ANSWERS, Entered, Owner, Running},
+    sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering},
 };
 
 /// A longer list is given back when it was worked off.
@@ -92,7 +90,7 @@ impl<T: Run> Queue<T> {
     pub(crate) fn new(way: Way) -> Result<Arc<Queue<T>>, Failure> {
         let consumer = match way {
             Way::Thread => Consumer::Thread,
-            Way::Inline => Consumer::Inline(Mutex::default()),
+            Way::Inline => Consumer::Inline(Mutex::new(None)),
             Way::Poll => {
                 let (reader, writer) = UnixStream::pair().map_err(Failure::io)?;
                 reader.set_nonblocking(true).map_err(Failure::io)?;

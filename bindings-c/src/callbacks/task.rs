@@ -2,14 +2,14 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError, Weak},
     task::{Context, Poll, Wake, Waker},
 };
 
-use crate::callbacks::queue::{Endless, Queue, Run};
+use crate::{
+    callbacks::queue::{Endless, Queue, Run},
+    sync::{AtomicBool, Mutex, MutexGuard, Ordering},
+};
 
 /// What a task does.
 trait Work: Send {
