@@ -17,10 +17,10 @@
  *   that has ended, or never was one, is an error (ROLETALK_STATUS_INVALID_HANDLE) and nothing worse; so is
  *   ending one twice, also from two threads at the same time.
  * - A handle that the program owns ends in one of two ways. ..._close ends what it stands for, and the
- *   handle: a peer, a listener, a survey, either end of a stream. ..._free ends the handle, and nothing else:
- *   a unit stays connected, an operation goes on, an answer was all there. Two functions close in a way of
- *   their own: ..._abort (streams) with a reason, roletalk_peer_drain after what is under way. A context
- *   ends with its answer. Roles and destinations end with their peer, which owns them.
+ *   handle: a peer, a listener, a survey, either end of a stream. ..._free ends the handle only: a unit stays
+ *   connected, an operation goes on. Two other functions close as well: ..._abort tells the other end of a
+ *   stream why, roletalk_peer_drain lets a peer finish first. A context ends with its answer. Roles and
+ *   destinations end with their peer, which owns them.
  * - Every function may be called from any thread, and inside callbacks, closing and freeing included,
  *   unless its description says otherwise.
  * - Calls that wait return ROLETALK_STATUS_WOULD_DEADLOCK inside a callback of ROLETALK_CALLBACKS_INLINE,
@@ -54,8 +54,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/// At functions whose status nobody should ignore: what they were to give out is not there, or nothing else
-/// tells that they have done nothing.
+/// At functions whose status must not be ignored: nothing else tells that they have given nothing out, or
+/// have done nothing.
 #ifndef ROLETALK_MUST_USE
 #if defined(__cplusplus) && __cplusplus >= 201703L
 #define ROLETALK_MUST_USE [[nodiscard]]
