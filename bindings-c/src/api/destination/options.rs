@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use engine::{Data, Destination, SendRequest, Unit, Payload};
+use engine::{Data, Destination, Payload, SendRequest, Unit};
 
 use crate::{
     api::destination::object::{DestinationObject, get},

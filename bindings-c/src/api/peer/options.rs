@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use engine::{
-    ConnectOptions, ListenOptions, Peer, PeerBuilder, TlsClient, TlsServer, Limits,
-};
+use engine::{ConnectOptions, Limits, ListenOptions, Peer, PeerBuilder, TlsClient, TlsServer};
 
 use crate::{
     border::{
