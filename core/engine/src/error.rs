@@ -4,102 +4,85 @@ use std::{borrow::Cow, fmt, io};
 
 use crate::wire::DataError;
 
-/// What went wrong, with a fixed number.
-///
-/// The numbers never change and are never reused: C status codes, JavaScript `code`s and Python
-/// exception classes are made from them. New kinds may be added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[repr(u8)]
-pub enum ErrorKind {
-    /// An argument is not usable: a name that is too long, an address that does not parse.
-    InvalidArgument = 1,
-    /// The peer was closed, or is draining and takes no new work.
-    Closed = 2,
-    /// No connected unit serves the role.
-    NoUnit = 3,
-    /// The answer did not come in time.
-    Timeout = 4,
-    /// The remote peer rejected the request or refused the stream.
-    Rejected = 5,
-    /// The unit's last connection, or the stream's connection, was lost.
-    ConnectionLost = 6,
-    /// A bound was reached: queued bytes, waiting requests, open streams, units.
-    Overloaded = 7,
-    /// The message is larger than the limit.
-    TooLarge = 8,
-    /// One side did not accept the other's preshared key, or broke the handshake.
-    AuthRefused = 9,
-    /// The address could not be dialed: name, TCP, TLS or upgrade.
-    ConnectFailed = 10,
-    /// The remote peer sent something that the protocol does not allow.
-    Protocol = 11,
-    /// The stream was ended, or broken off by the other end.
-    StreamClosed = 12,
-    /// A payload could not be converted to or from the asked type.
-    Data = 13,
-    /// An operation of the operating system failed.
-    Io = 14,
-    /// Certificates, keys or TLS settings are not usable.
-    Tls = 15,
-    /// A handler panicked.
-    HandlerPanicked = 16,
-    /// A handler returned an error; its text goes to the requester.
-    HandlerFailed = 17,
-    /// The remote peer did not answer a ping in time.
-    HeartbeatTimeout = 18,
+/// Makes [`ErrorKind`] from one row for each: documentation, kind, number and name.
+macro_rules! error_kinds {
+    (
+        $(#[$about:meta])*
+        ErrorKind {
+            $($(#[$text:meta])+ $kind:ident = $code:literal, $name:literal;)+
+        }
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        #[repr(u8)]
+        pub enum ErrorKind {
+            $($(#[$text])+ $kind = $code,)+
+        }
+
+        impl ErrorKind {
+            /// Every kind, in the order of the numbers.
+            pub const ALL: [ErrorKind; [$($code),+].len()] = [$(ErrorKind::$kind),+];
+
+            /// The fixed name, in the form of a JavaScript or C constant.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(ErrorKind::$kind => $name,)+
+                }
+            }
+        }
+    };
+}
+
+error_kinds! {
+    /// What went wrong, with a fixed number.
+    ///
+    /// The numbers never change and are never reused: C status codes, JavaScript `code`s and Python
+    /// exception classes are made from them. New kinds may be added.
+    ErrorKind {
+        /// An argument is not usable: a name that is too long, an address that does not parse.
+        InvalidArgument = 1, "INVALID_ARGUMENT";
+        /// The peer was closed, or is draining and takes no new work.
+        Closed = 2, "CLOSED";
+        /// No connected unit serves the role.
+        NoUnit = 3, "NO_UNIT";
+        /// The answer did not come in time.
+        Timeout = 4, "TIMEOUT";
+        /// The remote peer rejected the request or refused the stream.
+        Rejected = 5, "REJECTED";
+        /// The unit's last connection, or the stream's connection, was lost.
+        ConnectionLost = 6, "CONNECTION_LOST";
+        /// A bound was reached: queued bytes, waiting requests, open streams, units.
+        Overloaded = 7, "OVERLOADED";
+        /// The message is larger than the limit.
+        TooLarge = 8, "TOO_LARGE";
+        /// One side did not accept the other's preshared key, or broke the handshake.
+        AuthRefused = 9, "AUTH_REFUSED";
+        /// The address could not be dialed: name, TCP, TLS or upgrade.
+        ConnectFailed = 10, "CONNECT_FAILED";
+        /// The remote peer sent something that the protocol does not allow.
+        Protocol = 11, "PROTOCOL";
+        /// The stream was ended, or broken off by the other end.
+        StreamClosed = 12, "STREAM_CLOSED";
+        /// A payload could not be converted to or from the asked type.
+        Data = 13, "DATA";
+        /// An operation of the operating system failed.
+        Io = 14, "IO";
+        /// Certificates, keys or TLS settings are not usable.
+        Tls = 15, "TLS";
+        /// A handler panicked.
+        HandlerPanicked = 16, "HANDLER_PANICKED";
+        /// A handler returned an error; its text goes to the requester.
+        HandlerFailed = 17, "HANDLER_FAILED";
+        /// The remote peer did not answer a ping in time.
+        HeartbeatTimeout = 18, "HEARTBEAT_TIMEOUT";
+    }
 }
 
 impl ErrorKind {
-    /// Every kind, in the order of the numbers.
-    pub const ALL: [ErrorKind; 18] = [
-        ErrorKind::InvalidArgument,
-        ErrorKind::Closed,
-        ErrorKind::NoUnit,
-        ErrorKind::Timeout,
-        ErrorKind::Rejected,
-        ErrorKind::ConnectionLost,
-        ErrorKind::Overloaded,
-        ErrorKind::TooLarge,
-        ErrorKind::AuthRefused,
-        ErrorKind::ConnectFailed,
-        ErrorKind::Protocol,
-        ErrorKind::StreamClosed,
-        ErrorKind::Data,
-        ErrorKind::Io,
-        ErrorKind::Tls,
-        ErrorKind::HandlerPanicked,
-        ErrorKind::HandlerFailed,
-        ErrorKind::HeartbeatTimeout,
-    ];
-
     /// The fixed number, at least 1.
     pub const fn code(self) -> u8 {
         self as u8
-    }
-
-    /// The fixed name, in the form of a JavaScript or C constant.
-    pub const fn name(self) -> &'static str {
-        match self {
-            ErrorKind::InvalidArgument => "INVALID_ARGUMENT",
-            ErrorKind::Closed => "CLOSED",
-            ErrorKind::NoUnit => "NO_UNIT",
-            ErrorKind::Timeout => "TIMEOUT",
-            ErrorKind::Rejected => "REJECTED",
-            ErrorKind::ConnectionLost => "CONNECTION_LOST",
-            ErrorKind::Overloaded => "OVERLOADED",
-            ErrorKind::TooLarge => "TOO_LARGE",
-            ErrorKind::AuthRefused => "AUTH_REFUSED",
-            ErrorKind::ConnectFailed => "CONNECT_FAILED",
-            ErrorKind::Protocol => "PROTOCOL",
-            ErrorKind::StreamClosed => "STREAM_CLOSED",
-            ErrorKind::Data => "DATA",
-            ErrorKind::Io => "IO",
-            ErrorKind::Tls => "TLS",
-            ErrorKind::HandlerPanicked => "HANDLER_PANICKED",
-            ErrorKind::HandlerFailed => "HANDLER_FAILED",
-            ErrorKind::HeartbeatTimeout => "HEARTBEAT_TIMEOUT",
-        }
     }
 }
 
