@@ -23,7 +23,9 @@ mod engine;
 mod error;
 mod handler;
 mod ids;
+mod limits;
 mod peer;
+mod quantity;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -34,14 +36,16 @@ pub mod ws;
 
 pub use bytes::Bytes;
 
-pub use config::{Config, Entropy, Keys, Limits, Reconnect};
+pub use config::{Config, Entropy, Keys, Reconnect};
 pub use connection::{Connection, Opening, Received};
 pub use destination::{Load, Policy, RoundRobin, no_unit, policy};
 pub use engine::{Engine, EngineEvent};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{NoHandler, Serves, find};
 pub use ids::{AddressId, ConnId, Moment, StreamId, UnitId};
+pub use limits::{LimitValue, Limits};
 pub use peer::{Dialect, PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready, UnitInfo};
+pub use quantity::{Measure, Quantity};
 pub use stats::{ConnectionStats, UnitStats};
 pub use unit::{
     Budget, Chunk, Event, Incoming, Kind, News, Order, Outgoing, Question, Queued, Unit, timed_out,
