@@ -19,8 +19,9 @@ pub use bytes::Bytes;
 #[doc(hidden)] // For bindings; no promise of compatibility.
 pub use engine::wire::Payload;
 pub use engine::{
-    ConnId, ConnectionStats, Data, DataType, Error, ErrorKind, Kind, LimitValue, Limits, Measure,
-    PROTOCOL_VERSION, Quantity, Reconnect, Result, UnitStats, wire::Meta, ws::accept_key,
+    ConnId, ConnectionStats, CounterValue, Data, DataType, Error, ErrorKind, Kind, LimitValue,
+    Limits, Measure, PROTOCOL_VERSION, Quantity, Reconnect, Result, UnitStats, wire::Meta,
+    ws::accept_key,
 };
 pub use net::{ConnectOptions, ListenOptions, Listener, TlsClient, TlsServer};
 #[doc(hidden)]

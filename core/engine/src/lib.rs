@@ -46,7 +46,7 @@ pub use ids::{AddressId, ConnId, Moment, StreamId, UnitId};
 pub use limits::{LimitValue, Limits};
 pub use peer::{Dialect, PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready, UnitInfo};
 pub use quantity::{Measure, Quantity};
-pub use stats::{ConnectionStats, UnitStats};
+pub use stats::{ConnectionStats, CounterValue, UnitStats};
 pub use unit::{
     Budget, Chunk, Event, Incoming, Kind, News, Order, Outgoing, Question, Queued, Unit, timed_out,
 };
