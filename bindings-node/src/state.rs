@@ -268,16 +268,9 @@ impl State {
                         number
                     }
                 };
-                let description = serde_json::json!({
-                    "id": &*info.id,
-                    "name": info.name,
-                    "friendly": info.friendly,
-                    "meta": info.meta,
-                    "tags": info.tags,
-                    "roles": &*roles,
-                });
+                let description = info.describe(&roles);
                 let numbers = [self.conn_number(conn), number, 0, 0];
-                batch.text(Op::Attached, numbers, 0, &description.to_string());
+                batch.text(Op::Attached, numbers, 0, &description);
             }
             EngineEvent::Ping { conn, payload } => {
                 batch.binary(Op::Ping, [self.conn_number(conn), 0, 0, 0], &payload);

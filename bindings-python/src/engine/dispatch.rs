@@ -241,17 +241,10 @@ impl Engine {
         match event {
             EngineEvent::Dial { address, url } => self.tell(py, "dial", (address.0, &*url)),
             EngineEvent::Attached { unit, info, roles, .. } => {
-                let description = serde_json::json!({
-                    "id": &*info.id,
-                    "name": info.name,
-                    "friendly": info.friendly,
-                    "meta": info.meta,
-                    "tags": info.tags,
-                    "roles": &*roles,
-                });
+                let description = info.describe(&roles);
                 let Some(listener) = self.listener(py) else { return Ok(false) };
                 let known = self.unit_object(py, unit);
-                let arguments = (known, unit.0, description.to_string());
+                let arguments = (known, unit.0, description);
                 let object = listener.call_method1(intern!(py, "attached"), arguments)?.unbind();
                 let before = lock(&self.table).units.insert(unit, object);
                 drop(before);

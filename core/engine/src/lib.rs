@@ -18,6 +18,7 @@
 
 mod config;
 mod connection;
+mod description;
 mod destination;
 mod engine;
 mod error;
