@@ -28,6 +28,7 @@ use crate::{
     table::Table,
 };
 pub(crate) use sending::{Asked, Sent};
+pub(crate) use settings::add_tables;
 
 /// How often this process has been forked off since the module was loaded.
 static FORKS: AtomicU32 = AtomicU32::new(0);

@@ -36,6 +36,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let kinds = ErrorKind::ALL.map(|kind| (kind.code(), kind.name()));
     module.add("OTHER_THREAD", engine::OTHER_THREAD)?;
     module.add("ERROR_KINDS", kinds.to_vec())?;
+    engine::add_tables(module)?;
     module.add("OWNS_SOCKETS", cfg!(unix))?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     Ok(())

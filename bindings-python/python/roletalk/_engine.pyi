@@ -2,16 +2,19 @@
 
 import asyncio
 import socket
-from typing import Any, Callable, Optional, final
+from typing import Any, Callable, Optional, Union, final
 
 from typing_extensions import disjoint_base
 
 from .unit import Unit
 
 __all__ = [
+    "CONNECTION_COUNTERS",
     "ERROR_KINDS",
+    "LIMITS",
     "OTHER_THREAD",
     "OWNS_SOCKETS",
+    "UNIT_COUNTERS",
     "Context",
     "DestinationBase",
     "Engine",
@@ -22,6 +25,10 @@ __all__ = [
 
 __version__: str
 ERROR_KINDS: list[tuple[int, str]]
+# Names, and what they are numbers of: "count", "bytes" or "seconds". Limits with their defaults.
+LIMITS: list[tuple[str, str, Union[int, float]]]
+UNIT_COUNTERS: list[tuple[str, str]]
+CONNECTION_COUNTERS: list[tuple[str, str]]
 OTHER_THREAD: str
 OWNS_SOCKETS: bool
 

@@ -8,9 +8,14 @@ use pyo3::{
     prelude::*,
     types::{PyDict, PyInt, PyList},
 };
-use roletalk_engine::{ErrorKind, Limits, UnitStats};
+use roletalk_engine::{
+    ConnectionStats, CounterValue, ErrorKind, LimitValue, Limits, Measure, Quantity, UnitStats,
+};
 
-use crate::{destination::seconds, error::failure};
+use crate::{
+    destination::seconds,
+    error::{exception, failure},
+};
 
 pub(super) fn headers_of(py: Python<'_>, pairs: Vec<(String, String)>) -> PyResult<HeaderMap> {
     let mut headers = HeaderMap::new();
@@ -42,78 +47,91 @@ pub(super) fn take_socket(_socket: &Bound<'_, PyAny>) -> PyResult<TcpStream> {
     Err(pyo3::exceptions::PyRuntimeError::new_err("sockets cannot be handed over on this system"))
 }
 
+/// Adds the engine's lists of limits and counters to the module: what `limits.py` and `stats.py` have
+/// to have.
+pub(crate) fn add_tables(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let limits = PyList::empty(module.py());
+    let defaults = Limits::default();
+    for limit in Limits::ALL {
+        let measure = measure_name(limit.measure);
+        match defaults.get(limit.name) {
+            Some(LimitValue::Number(number)) => limits.append((limit.name, measure, number))?,
+            Some(LimitValue::Time(time)) => {
+                limits.append((limit.name, measure, time.as_secs_f64()))?;
+            }
+            None => {}
+        }
+    }
+    module.add("LIMITS", limits)?;
+    let counters = |table: &[Quantity]| {
+        table.iter().map(|row| (row.name, measure_name(row.measure))).collect::<Vec<_>>()
+    };
+    module.add("UNIT_COUNTERS", counters(UnitStats::ALL))?;
+    module.add("CONNECTION_COUNTERS", counters(ConnectionStats::ALL))
+}
+
+fn measure_name(measure: Measure) -> &'static str {
+    match measure {
+        Measure::Count => "count",
+        Measure::Bytes => "bytes",
+        Measure::Time => "seconds",
+    }
+}
+
 pub(super) fn set_limits(limits: &mut Limits, given: &Bound<'_, PyDict>) -> PyResult<()> {
     for (name, value) in given {
         let name: String = name.extract()?;
-        let size = || -> PyResult<usize> {
-            let number = value
-                .cast::<PyInt>()
-                .map_err(|_| PyTypeError::new_err(format!("Limits.{name} must be an int")))?;
-            let range =
-                || PyValueError::new_err(format!("Limits.{name} must be from 0 to {}", usize::MAX));
-            number.extract().map_err(|_| range())
+        let limit = Limits::ALL.iter().find(|limit| limit.name == name);
+        let measure = limit
+            .map(|limit| limit.measure)
+            .ok_or_else(|| PyTypeError::new_err(format!("there is no limit `{name}`")))?;
+        let value = match measure {
+            Measure::Count | Measure::Bytes => LimitValue::Number(size(&name, &value)?),
+            Measure::Time => LimitValue::Time(time(&name, &value)?),
         };
-        let time = || -> PyResult<Duration> {
-            let number = value.extract().map_err(|_| {
-                PyTypeError::new_err(format!("Limits.{name} must be a number of seconds"))
-            })?;
-            seconds(&format!("Limits.{name}"), number)
-        };
-        match name.as_str() {
-            "message_size" => limits.message_size = size()?,
-            "handshake_message_size" => limits.handshake_message_size = size()?,
-            "upgrade_size" => limits.upgrade_size = size()?,
-            "handshake_timeout" => limits.handshake_timeout = time()?,
-            "handshakes" => limits.handshakes = size()?,
-            "units" => limits.units = size()?,
-            "connections_per_unit" => limits.connections_per_unit = size()?,
-            "waiting_requests" => limits.waiting_requests = size()?,
-            "running_handlers" => limits.running_handlers = size()?,
-            "running_bytes" => limits.running_bytes = size()?,
-            "queue_per_connection" => limits.queue_per_connection = size()?,
-            "owed_per_connection" => limits.owed_per_connection = size()?,
-            "queue_per_peer" => limits.queue_per_peer = size()?,
-            "streams" => limits.streams = size()?,
-            "stream_window" => limits.stream_window = size()?,
-            "stream_overrun" => limits.stream_overrun = size()?,
-            "overrun_per_unit" => limits.overrun_per_unit = size()?,
-            "request_timeout" => limits.request_timeout = time()?,
-            "acquaintance_dials" => limits.acquaintance_dials = size()?,
-            "acquaintance_addresses" => limits.acquaintance_addresses = size()?,
-            "acquaintance_patience" => limits.acquaintance_patience = time()?,
-            _ => return Err(PyTypeError::new_err(format!("there is no limit `{name}`"))),
-        }
+        limits.set(&name, value).map_err(|error| exception(given.py(), &error))?;
     }
     Ok(())
 }
 
+fn size(limit: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let number = value
+        .cast::<PyInt>()
+        .map_err(|_| PyTypeError::new_err(format!("Limits.{limit} must be an int")))?;
+    let range =
+        || PyValueError::new_err(format!("Limits.{limit} must be from 0 to {}", usize::MAX));
+    number.extract().map_err(|_| range())
+}
+
+fn time(limit: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    let number = value
+        .extract()
+        .map_err(|_| PyTypeError::new_err(format!("Limits.{limit} must be a number of seconds")))?;
+    seconds(&format!("Limits.{limit}"), number)
+}
+
 pub(super) fn unit_stats<'py>(py: Python<'py>, stats: &UnitStats) -> PyResult<Bound<'py, PyDict>> {
-    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
     let connections = PyList::empty(py);
     for conn in &stats.connections {
-        let counters = PyDict::new(py);
-        counters.set_item("frames_sent", conn.frames_sent)?;
-        counters.set_item("frames_received", conn.frames_received)?;
-        counters.set_item("bytes_sent", conn.bytes_sent)?;
-        counters.set_item("bytes_received", conn.bytes_received)?;
-        counters.set_item("queued", conn.queued)?;
-        counters.set_item("round_trip", seconds(conn.round_trip))?;
-        connections.append(counters)?;
+        connections.append(dict_of(py, conn.counters())?)?;
     }
-    let counters = PyDict::new(py);
-    counters.set_item("messages_sent", stats.messages_sent)?;
-    counters.set_item("messages_received", stats.messages_received)?;
-    counters.set_item("messages_dropped", stats.messages_dropped)?;
-    counters.set_item("requests_sent", stats.requests_sent)?;
-    counters.set_item("requests_received", stats.requests_received)?;
-    counters.set_item("requests_shed", stats.requests_shed)?;
-    counters.set_item("waiting", stats.waiting)?;
-    counters.set_item("running", stats.running)?;
-    counters.set_item("running_bytes", stats.running_bytes)?;
-    counters.set_item("streams", stats.streams)?;
-    counters.set_item("stream_bytes_sent", stats.stream_bytes_sent)?;
-    counters.set_item("stream_bytes_received", stats.stream_bytes_received)?;
-    counters.set_item("last_answer", seconds(stats.last_answer))?;
+    let counters = dict_of(py, stats.counters())?;
     counters.set_item("connections", connections)?;
     Ok(counters)
+}
+
+fn dict_of(
+    py: Python<'_>,
+    counters: impl Iterator<Item = (&'static str, CounterValue)>,
+) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, value) in counters {
+        match value {
+            CounterValue::Number(number) => dict.set_item(name, number)?,
+            CounterValue::Time(time) => {
+                dict.set_item(name, time.map(|time| time.as_secs_f64()))?;
+            }
+        }
+    }
+    Ok(dict)
 }
