@@ -242,6 +242,8 @@ export interface UnitStats {
   waiting: number;
   /** Handlers that have not answered. */
   running: number;
+  /** Bytes of what those handlers were given. */
+  runningBytes: number;
   /** Open streams. */
   streams: number;
   streamBytesSent: number;

@@ -9,6 +9,7 @@
 //! tell that one of them is ready; no state is borrowed then.
 
 mod commands;
+mod counters;
 mod events;
 mod names;
 mod native;

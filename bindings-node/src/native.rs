@@ -16,7 +16,7 @@ use roletalk_engine::{
 };
 
 use crate::{
-    commands,
+    commands, counters,
     events::{Batch, HEADER, Header, NONE, OUTPUT, OUTPUTS},
     names::Routes,
     socket::Socket,
@@ -465,34 +465,7 @@ impl NativePeer {
     pub fn unit_stats(&mut self, unit: u32, now: f64) -> Option<String> {
         self.begin(now);
         let id = self.state.units.get(unit)?;
-        let stats = self.state.engine.unit(*id)?.stats();
-        let millis = |time: Duration| time.as_secs_f64() * 1e3;
-        let connections = stats.connections.iter().map(|conn| {
-            serde_json::json!({
-                "framesSent": conn.frames_sent,
-                "framesReceived": conn.frames_received,
-                "bytesSent": conn.bytes_sent,
-                "bytesReceived": conn.bytes_received,
-                "queued": conn.queued,
-                "roundTrip": conn.round_trip.map(millis),
-            })
-        });
-        let stats = serde_json::json!({
-            "messagesSent": stats.messages_sent,
-            "messagesReceived": stats.messages_received,
-            "messagesDropped": stats.messages_dropped,
-            "requestsSent": stats.requests_sent,
-            "requestsReceived": stats.requests_received,
-            "requestsShed": stats.requests_shed,
-            "waiting": stats.waiting,
-            "running": stats.running,
-            "streams": stats.streams,
-            "streamBytesSent": stats.stream_bytes_sent,
-            "streamBytesReceived": stats.stream_bytes_received,
-            "lastAnswer": stats.last_answer.map(millis),
-            "connections": connections.collect::<Vec<_>>(),
-        });
-        Some(stats.to_string())
+        Some(counters::json(&self.state.engine.unit(*id)?.stats()))
     }
 
     /// Requests that wait, handlers that run, and streams that are open.

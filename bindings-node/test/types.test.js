@@ -23,6 +23,16 @@ const { program, errors } = compile(FILES, {
   moduleResolution: ts.ModuleResolutionKind.Node10,
 });
 
+const checker = program.getTypeChecker();
+
+/** What the declarations export. */
+function declared() {
+  return checker.getExportsOfModule(checker.getSymbolAtLocation(program.getSourceFile(DECLARATIONS)));
+}
+
+/** The declared type with this name. */
+const declaredType = (name) => checker.getDeclaredTypeOfSymbol(declared().find((symbol) => symbol.name === name));
+
 check('the programs compile, and what is wrong does not', () => assert.deepEqual(errors, []));
 
 beyond('they compile where modules are resolved as Node does, too', () => {
@@ -34,9 +44,7 @@ beyond('they compile where modules are resolved as Node does, too', () => {
 });
 
 beyond('what is declared is there, and what is there is declared', () => {
-  const checker = program.getTypeChecker();
-  const declared = checker.getExportsOfModule(checker.getSymbolAtLocation(program.getSourceFile(DECLARATIONS)));
-  const values = declared.filter(({ flags }) => flags & ts.SymbolFlags.Value);
+  const values = declared().filter(({ flags }) => flags & ts.SymbolFlags.Value);
   assert.deepEqual(values.map(({ name }) => name).sort(), Object.keys(roletalk).sort());
 
   for (const symbol of values.filter(({ flags }) => flags & ts.SymbolFlags.Class)) {
@@ -51,6 +59,23 @@ beyond('what is declared is there, and what is there is declared', () => {
     const open = Object.getOwnPropertyNames(prototype).filter((name) => !/^(_|constructor$)/.test(name));
     const undeclared = open.filter((name) => !known.includes(name) && !INTERNAL[symbol.name]?.includes(name));
     assert.deepEqual(undeclared, [], `${symbol.name} has what is not declared`);
+  }
+});
+
+beyond('the declared codes of errors are those of the engine', () => {
+  const codes = declaredType('ErrorCode').types.map(({ value }) => value);
+  assert.deepEqual(codes.sort(), [...roletalk.errorCodes].sort());
+});
+
+beyond('the declared counters are those of the engine', async (network) => {
+  const { unit } = await network.service();
+  const stats = unit.stats();
+  for (const [name, counters] of [['UnitStats', stats], ['ConnectionStats', stats.connections[0]]]) {
+    const properties = declaredType(name).getProperties();
+    assert.deepEqual(properties.map((property) => property.name).sort(), Object.keys(counters).sort());
+    for (const [counter, value] of Object.entries(counters)) {
+      assert.ok(value === null || typeof value === 'number' || counter === 'connections', counter);
+    }
   }
 });
 
