@@ -1,8 +1,9 @@
 'use strict';
 
-/** Type bytes of payloads. */
-const Kind = { BINARY: 0, NULL: 1, BOOLEAN: 2, STRING: 3, NUMBER: 4, OBJECT: 5 };
-const NAMES = ['binary', 'null', 'boolean', 'string', 'number', 'object'];
+const { Kind } = require('./protocol.js');
+
+/** The names that contexts have for the type bytes of payloads, in the order of those. */
+const NAMES = Object.keys(Kind).map((name) => name.toLowerCase());
 const EMPTY = Buffer.alloc(0);
 
 /**

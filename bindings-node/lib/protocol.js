@@ -1,14 +1,18 @@
 'use strict';
 
-// The numbers of src/commands.rs and src/events.rs.
+// Made by `npm run protocol` from the numbers of the addon. What each means is said in src/commands.rs,
+// src/events.rs and src/native.rs.
 
-/** Commands. */
-const Command = { SEND: 1, REQUEST: 2, RESPOND: 3, REJECT: 4, ABANDON: 5, WRITTEN: 6, RELEASE_UNIT: 7 };
-/** Words in front of the commands, and of one command. */
-const COMMAND_HEADER = 2;
-const COMMAND_WORDS = 8;
+const Command = {
+  SEND: 1,
+  REQUEST: 2,
+  RESPOND: 3,
+  REJECT: 4,
+  ABANDON: 5,
+  WRITTEN: 6,
+  RELEASE_UNIT: 7,
+};
 
-/** Events. */
 const Op = {
   MESSAGE: 1,
   REQUEST: 2,
@@ -31,55 +35,72 @@ const Op = {
   CONNECTION_CLOSED: 19,
   UNSENT: 20,
 };
-/** Words in front of the events, of one event, of one piece of output. */
+
+const Header = {
+  EVENTS: 0,
+  MORE: 1,
+  ASCII: 2,
+  BYTES: 3,
+  DEADLINE: 4,
+  OUTPUTS: 5,
+};
+
+const Flag = {
+  ASCII: 0x10000,
+  IN_BUFFER: 0x20000,
+  NOT_UTF8: 0x40000,
+  AGAIN: 0x80000,
+  NAMED: 0x100000,
+  FAILED: 0x200000,
+};
+
+const StreamState = {
+  PENDING: 0,
+  ENDED: 1,
+  FAILED: 2,
+};
+
+const Kind = {
+  BINARY: 0,
+  NULL: 1,
+  BOOLEAN: 2,
+  STRING: 3,
+  NUMBER: 4,
+  OBJECT: 5,
+};
+
+const COMMAND_HEADER = 2;
+const COMMAND_WORDS = 8;
 const EVENT_HEADER = 8;
 const EVENT_WORDS = 8;
 const OUTPUT_WORDS = 4;
 const OUTPUTS = 64;
-/** Words of the header. */
-const Header = { EVENTS: 0, MORE: 1, ASCII: 2, BYTES: 3, DEADLINE: 4, OUTPUTS: 5 };
-/** Flags in the first word of an event. */
-const Flag = {
-  ASCII: 1 << 16,
-  IN_BUFFER: 1 << 17,
-  NOT_UTF8: 1 << 18,
-  AGAIN: 1 << 19,
-  NAMED: 1 << 20,
-  FAILED: 1 << 21,
-};
-/** Flags of a piece of output: the socket ends behind it. */
+const LARGE = 16384;
+const NONE = 0xffffffff;
 const ENDING = 1;
-/** For a loop-native socket: what was queued is taken to be written; what was taken is written. */
 const TAKEN = 2;
 const WRITTEN = 4;
-/** How an answer went wrong: the request was not even sent, or was rejected with the payload. */
 const NOT_SENT = 1;
 const REJECTED = 2;
-/** Stands for no number. */
-const NONE = 0xffffffff;
-/** Payloads above this do not travel in shared memory. */
-const LARGE = 16384;
-
-/** What the stream functions of the addon return. */
-const StreamState = { PENDING: 0, ENDED: 1, FAILED: 2 };
 
 module.exports = {
   Command,
+  Op,
+  Header,
+  Flag,
+  StreamState,
+  Kind,
   COMMAND_HEADER,
   COMMAND_WORDS,
-  Op,
   EVENT_HEADER,
   EVENT_WORDS,
   OUTPUT_WORDS,
   OUTPUTS,
-  Header,
-  Flag,
+  LARGE,
+  NONE,
   ENDING,
-  NOT_SENT,
-  REJECTED,
   TAKEN,
   WRITTEN,
-  NONE,
-  LARGE,
-  StreamState,
+  NOT_SENT,
+  REJECTED,
 };

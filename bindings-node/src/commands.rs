@@ -1,20 +1,36 @@
-//! The commands in the memory that is shared with JavaScript. `lib/protocol.js` has the same
-//! numbers.
+//! The commands in the memory that is shared with JavaScript.
 
 use std::time::Duration;
 
 use roletalk_engine::{DataType, Order, Outgoing, wire::Payload};
 
-use crate::{events::NONE, names::Routes};
+use crate::{events::NONE, names::Routes, protocol::numbers};
 
-/// Words in front of the commands: how many there are, and how many bytes of payload.
-pub(crate) const HEADER: usize = 2;
-/// Words of one command.
-pub(crate) const RECORD: usize = 8;
+numbers! {
+    const LAYOUT = "" {
+        /// Words in front of the commands: how many there are, and how many bytes of payload.
+        COMMAND_HEADER: usize = 2,
+        /// Words of one command.
+        COMMAND_WORDS: usize = 8,
+    }
+}
+
+numbers! {
+    /// What a command asks for, in the lowest byte of its first word; see [`Asked`].
+    enum Command: u8 {
+        Send = 1,
+        Request = 2,
+        Respond = 3,
+        Reject = 4,
+        Abandon = 5,
+        Written = 6,
+        ReleaseUnit = 7,
+    }
+}
 
 /// One command, as JavaScript wrote it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Command<'a> {
+pub(crate) struct Record<'a> {
     words: &'a [u32],
     payload: &'a [u8],
 }
@@ -61,13 +77,13 @@ pub(crate) enum Asked<'a> {
 }
 
 /// The commands of a batch, in order.
-pub(crate) fn parse<'a>(words: &'a [u32], payload: &'a [u8]) -> impl Iterator<Item = Command<'a>> {
+pub(crate) fn parse<'a>(words: &'a [u32], payload: &'a [u8]) -> impl Iterator<Item = Record<'a>> {
     let count = words.first().copied().unwrap_or(0) as usize;
-    let records = words.get(HEADER..).unwrap_or(&[]).chunks_exact(RECORD);
-    records.take(count).map(move |words| Command { words, payload })
+    let records = words.get(COMMAND_HEADER..).unwrap_or(&[]).chunks_exact(COMMAND_WORDS);
+    records.take(count).map(move |words| Record { words, payload })
 }
 
-impl<'a> Command<'a> {
+impl<'a> Record<'a> {
     /// What is asked for. None when the words make no sense: JavaScript writes them, and it does not
     /// do that.
     pub(crate) fn asked(self, routes: &'a Routes) -> Option<Asked<'a>> {
@@ -90,24 +106,23 @@ impl<'a> Command<'a> {
             };
             Some(Outgoing { role, event, payload: Payload { kind, bytes }, order: Order::Kept })
         };
-        Some(match first & 0xff {
-            1 => Asked::Send { unit: target, slot, outgoing: outgoing()? },
-            2 => {
+        Some(match Command::try_from(first & 0xff).ok()? {
+            Command::Send => Asked::Send { unit: target, slot, outgoing: outgoing()? },
+            Command::Request => {
                 let timeout = (timeout > 0).then(|| Duration::from_millis(timeout.into()));
                 Asked::Request { unit: target, slot, outgoing: outgoing()?, timeout }
             }
-            3 => {
+            Command::Respond => {
                 let payload = Payload { kind, bytes };
                 Asked::Respond { responder: target, generation: second, payload }
             }
-            4 => {
+            Command::Reject => {
                 let reason = std::str::from_utf8(bytes).ok()?;
                 Asked::Reject { responder: target, generation: second, reason }
             }
-            5 => Asked::Abandon { slot: target },
-            6 => Asked::Written { conn: target, millis: second },
-            7 => Asked::ReleaseUnit { unit: target },
-            _ => return None,
+            Command::Abandon => Asked::Abandon { slot: target },
+            Command::Written => Asked::Written { conn: target, millis: second },
+            Command::ReleaseUnit => Asked::ReleaseUnit { unit: target },
         })
     }
 }

@@ -1,112 +1,131 @@
-//! The batch of events in the memory that is shared with JavaScript. `lib/protocol.js` has the
-//! same numbers.
+//! The batch of events in the memory that is shared with JavaScript.
 
 use bytes::Bytes;
 use roletalk_engine::{DataType, Error};
 
-/// Words at the beginning, see [`Header`].
-pub(crate) const HEADER: usize = 8;
-/// Words of one event.
-pub(crate) const RECORD: usize = 8;
-/// Words of one piece of output.
-pub(crate) const OUTPUT: usize = 4;
-/// Pieces of output that one batch has room for, behind the events.
-pub(crate) const OUTPUTS: usize = 64;
-/// Bytes above this are handed over as a buffer of their own, without a copy.
-pub(crate) const LARGE: usize = 16 << 10;
-/// Output above this is handed over likewise.
+use crate::protocol::numbers;
+
+numbers! {
+    const LAYOUT = "" {
+        /// Words at the beginning, see [`Header`].
+        EVENT_HEADER: usize = 8,
+        /// Words of one event.
+        EVENT_WORDS: usize = 8,
+        /// Words of one piece of output.
+        OUTPUT_WORDS: usize = 4,
+        /// Pieces of output that one batch has room for, behind the events.
+        OUTPUTS: usize = 64,
+        /// Bytes above this are handed over as a buffer of their own, without a copy.
+        LARGE: usize = 16 << 10,
+        /// Stands for no number.
+        NONE: u32 = u32::MAX,
+    }
+}
+
+/// Output above this is handed over as a buffer of its own, too.
 pub(crate) const SMALL_OUTPUT: usize = 16 << 10;
-/// Flags of a piece of output. The socket ends behind it.
-pub(crate) const ENDING: u32 = 1;
-/// It is on a loop-native socket, and what was queued for that has been taken to be written.
-pub(crate) const TAKEN: u32 = 2;
-/// It is on a loop-native socket, and all that was taken is written.
-pub(crate) const WRITTEN: u32 = 4;
-/// Stands for no number.
-pub(crate) const NONE: u32 = u32::MAX;
 
-/// The words at the beginning of a batch.
-#[derive(Clone, Copy)]
-#[repr(usize)]
-pub(crate) enum Header {
-    /// Events in this batch.
-    Events = 0,
-    /// 1 when there are more events or outputs: call again.
-    More = 1,
-    /// 1 when all bytes of the batch are ASCII.
-    Ascii = 2,
-    /// Bytes of the batch.
-    Bytes = 3,
-    /// Milliseconds until `timeout` is to be called, [`NONE`] for never.
-    Deadline = 4,
-    /// Pieces of output.
-    Outputs = 5,
+numbers! {
+    const OUTPUT_FLAGS = "" {
+        /// Flags of a piece of output. The socket ends behind it.
+        ENDING: u32 = 1,
+        /// It is on a loop-native socket, and what was queued for that has been taken to be written.
+        TAKEN: u32 = 2,
+        /// It is on a loop-native socket, and all that was taken is written.
+        WRITTEN: u32 = 4,
+    }
 }
 
-/// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Op {
-    /// unit, names; the payload.
-    Message = 1,
-    /// unit, names, responder, generation; the payload.
-    Request = 2,
-    /// As a request: the remote peer wants to write.
-    OfferReadable = 3,
-    /// As a request: the remote peer wants to read.
-    OfferWritable = 4,
-    /// slot, how it went wrong ([`NOT_SENT`], [`REJECTED`] or 0); the payload or the error.
-    Answer = 5,
-    /// stream: try again what had to wait. Or the error that it broke with.
-    Stream = 6,
-    /// slot, connection: the message was queued.
-    Sent = 7,
-    /// slot: nobody waits for its answer any more.
-    Abandoned = 8,
-    /// connection, code; the reason.
-    Closed = 9,
-    /// connection, unit; what the unit says of itself, as JSON.
-    Attached = 10,
-    /// unit.
-    UnitClosed = 11,
-    /// unit; its roles, as JSON.
-    UnitRoles = 12,
-    /// The reason.
-    AuthRefused = 13,
-    /// address (two words), failed attempts before, connection; the error when there is none. The
-    /// flag [`AGAIN`] when it was not the first outcome.
-    Dialed = 14,
-    /// address (two words); the URL.
-    Dial = 15,
-    /// unit, bytes queued, messages and requests dropped.
-    SlowConsumer = 16,
-    /// connection; the payload.
-    Ping = 17,
-    /// connection; the payload.
-    Pong = 18,
-    /// connection, unit or none, kind of error; its text.
-    ConnectionClosed = 19,
-    /// unit, messages whose sender does not hear of it, bytes queued; why they could not be queued.
-    Unsent = 20,
+numbers! {
+    /// The words at the beginning of a batch.
+    enum Header: usize {
+        /// Events in this batch.
+        Events = 0,
+        /// 1 when there are more events or outputs: call again.
+        More = 1,
+        /// 1 when all bytes of the batch are ASCII.
+        Ascii = 2,
+        /// Bytes of the batch.
+        Bytes = 3,
+        /// Milliseconds until `timeout` is to be called, [`NONE`] for never.
+        Deadline = 4,
+        /// Pieces of output.
+        Outputs = 5,
+    }
 }
 
-/// The bytes are ASCII.
-const ASCII: u32 = 1 << 16;
-/// The bytes are a buffer of their own: the offset is its number.
-pub(crate) const IN_BUFFER: u32 = 1 << 17;
-/// The text is not UTF-8 throughout.
-const NOT_UTF8: u32 = 1 << 18;
-/// See [`Op::Dialed`].
-pub(crate) const AGAIN: u32 = 1 << 19;
-/// The bytes begin with the names; the last word has their lengths.
-pub(crate) const NAMED: u32 = 1 << 20;
-/// The outcome is an error.
-pub(crate) const FAILED: u32 = 1 << 21;
+numbers! {
+    /// What happened.
+    enum Op: u8 {
+        /// unit, names; the payload.
+        Message = 1,
+        /// unit, names, responder, generation; the payload.
+        Request = 2,
+        /// As a request: the remote peer wants to write.
+        OfferReadable = 3,
+        /// As a request: the remote peer wants to read.
+        OfferWritable = 4,
+        /// slot, how it went wrong ([`NOT_SENT`], [`REJECTED`] or 0); the payload or the error.
+        Answer = 5,
+        /// stream: try again what had to wait. Or the error that it broke with.
+        Stream = 6,
+        /// slot, connection: the message was queued.
+        Sent = 7,
+        /// slot: nobody waits for its answer any more.
+        Abandoned = 8,
+        /// connection, code; the reason.
+        Closed = 9,
+        /// connection, unit; what the unit says of itself, as JSON.
+        Attached = 10,
+        /// unit.
+        UnitClosed = 11,
+        /// unit; its roles, as JSON.
+        UnitRoles = 12,
+        /// The reason.
+        AuthRefused = 13,
+        /// address (two words), failed attempts before, connection; the error when there is none. The
+        /// flag [`AGAIN`] when it was not the first outcome.
+        Dialed = 14,
+        /// address (two words); the URL.
+        Dial = 15,
+        /// unit, bytes queued, messages and requests dropped.
+        SlowConsumer = 16,
+        /// connection; the payload.
+        Ping = 17,
+        /// connection; the payload.
+        Pong = 18,
+        /// connection, unit or none, kind of error; its text.
+        ConnectionClosed = 19,
+        /// unit, messages whose sender does not hear of it, bytes queued; why they could not be queued.
+        Unsent = 20,
+    }
+}
 
-/// See [`Op::Answer`]: the request was not even sent.
-pub(crate) const NOT_SENT: u32 = 1;
-/// See [`Op::Answer`]: the payload is what it was rejected with.
-pub(crate) const REJECTED: u32 = 2;
+numbers! {
+    const FLAGS = "Flag" {
+        /// The bytes are ASCII.
+        ASCII: u32 = 1 << 16,
+        /// The bytes are a buffer of their own: the offset is its number.
+        IN_BUFFER: u32 = 1 << 17,
+        /// The text is not UTF-8 throughout.
+        NOT_UTF8: u32 = 1 << 18,
+        /// See [`Op::Dialed`].
+        AGAIN: u32 = 1 << 19,
+        /// The bytes begin with the names; the last word has their lengths.
+        NAMED: u32 = 1 << 20,
+        /// The outcome is an error.
+        FAILED: u32 = 1 << 21,
+    }
+}
+
+numbers! {
+    const OUTCOMES = "" {
+        /// See [`Op::Answer`]: the request was not even sent.
+        NOT_SENT: u32 = 1,
+        /// See [`Op::Answer`]: the payload is what it was rejected with.
+        REJECTED: u32 = 2,
+    }
+}
 
 const BINARY: u8 = DataType::Binary.as_byte();
 const TEXT: u8 = DataType::String.as_byte();
@@ -133,13 +152,13 @@ impl<'a> Batch<'a> {
 
     /// Whether any event fits.
     pub(crate) fn has_room(&self) -> bool {
-        let capacity = (self.words.len() - HEADER - OUTPUTS * OUTPUT) / RECORD;
+        let capacity = (self.words.len() - EVENT_HEADER - OUTPUTS * OUTPUT_WORDS) / EVENT_WORDS;
         self.events < capacity && self.bytes.len() - self.used >= LARGE
     }
 
     fn record(&mut self, first: u32, numbers: [u32; 4], rest: [u32; 3]) {
-        let at = HEADER + self.events * RECORD;
-        let record = &mut self.words[at..at + RECORD];
+        let at = EVENT_HEADER + self.events * EVENT_WORDS;
+        let record = &mut self.words[at..at + EVENT_WORDS];
         record[0] = first;
         record[1..5].copy_from_slice(&numbers);
         record[5..].copy_from_slice(&rest);

@@ -13,6 +13,7 @@ mod counters;
 mod events;
 mod names;
 mod native;
+mod protocol;
 mod slab;
 #[cfg(unix)]
 mod socket;
@@ -22,3 +23,4 @@ mod socket;
 mod state;
 
 pub use native::{NativePeer, PeerSettings, StreamSettings, error_kinds, no_handler, no_unit};
+pub use protocol::{ProtocolNumber, protocol};

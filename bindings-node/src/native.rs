@@ -17,8 +17,9 @@ use roletalk_engine::{
 
 use crate::{
     commands, counters,
-    events::{Batch, HEADER, Header, NONE, OUTPUT, OUTPUTS},
+    events::{Batch, EVENT_HEADER, Header, NONE, OUTPUT_WORDS, OUTPUTS},
     names::Routes,
+    protocol::numbers,
     socket::Socket,
     state::State,
 };
@@ -67,12 +68,16 @@ pub struct StreamSettings {
     pub timeout: u32,
 }
 
-/// Nothing yet: an event will tell.
-const PENDING: u32 = 0;
-/// The stream came to its end.
-const ENDED: u32 = 1;
-/// It failed, see [`NativePeer::last_error`].
-const FAILED: u32 = 2;
+numbers! {
+    const STREAM_STATES = "StreamState" {
+        /// Nothing yet: an event will tell.
+        PENDING: u32 = 0,
+        /// The stream came to its end.
+        ENDED: u32 = 1,
+        /// It failed, see [`NativePeer::last_error`].
+        FAILED: u32 = 2,
+    }
+}
 
 /// A loop-native socket goes on.
 const OPEN: i32 = 0;
@@ -130,7 +135,9 @@ impl NativePeer {
     ) -> Result<NativePeer> {
         let mut probe = [0u8; 8];
         getrandom::fill(&mut probe).map_err(|error| napi::Error::from_reason(error.to_string()))?;
-        if batch.len() <= HEADER + OUTPUTS * OUTPUT || commands.len() < commands::HEADER {
+        if batch.len() <= EVENT_HEADER + OUTPUTS * OUTPUT_WORDS
+            || commands.len() < commands::COMMAND_HEADER
+        {
             return Err(napi::Error::from_reason("The shared memory is too small"));
         }
         let mut config = Config::new(Box::new(|bytes| {
@@ -171,7 +178,7 @@ impl NativePeer {
             // SAFETY: the memory belongs to a JavaScript array that this object keeps alive;
             // JavaScript does not run during the call, and no other reference to it exists.
             let words = unsafe { commands.as_mut() };
-            words[..commands::HEADER].fill(0);
+            words[..commands::COMMAND_HEADER].fill(0);
         }
         now
     }
@@ -522,7 +529,7 @@ impl NativePeer {
         let (words, large) = batch.finish();
         let (mut outputs, mut more) = (0, true);
         if all {
-            let records = words.len() - OUTPUTS * OUTPUT;
+            let records = words.len() - OUTPUTS * OUTPUT_WORDS;
             let records = &mut words[records..];
             (outputs, more) = self.state.take_output(records, output, large, now);
         }

@@ -13,8 +13,8 @@ use rustc_hash::FxHashMap;
 use crate::{
     commands::{self, Asked},
     events::{
-        AGAIN, Batch, ENDING, IN_BUFFER, NAMED, NONE, NOT_SENT, OUTPUT, OUTPUTS, Op, REJECTED,
-        SMALL_OUTPUT, TAKEN, WRITTEN,
+        AGAIN, Batch, ENDING, IN_BUFFER, NAMED, NONE, NOT_SENT, OUTPUT_WORDS, OUTPUTS, Op,
+        REJECTED, SMALL_OUTPUT, TAKEN, WRITTEN,
     },
     names::{Names, Routes, Told},
     slab::Slab,
@@ -502,7 +502,7 @@ impl State {
                 // `written` or `flush` brings it back.
                 continue;
             }
-            let record = &mut records[count * OUTPUT..(count + 1) * OUTPUT];
+            let record = &mut records[count * OUTPUT_WORDS..(count + 1) * OUTPUT_WORDS];
             if std::mem::take(&mut conn.written) {
                 record.copy_from_slice(&[number, 0, 0, WRITTEN]);
                 count += 1;
