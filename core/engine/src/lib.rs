@@ -18,7 +18,6 @@
 
 mod config;
 mod connection;
-mod description;
 mod destination;
 mod engine;
 mod error;

@@ -84,7 +84,7 @@ pub struct Queued {
 #[derive(Debug)]
 pub enum Event<R> {
     /// A message, a request or a request for a stream: find and call its handler, then give the
-    /// question back with [`Unit::answer`], whatever came of it.
+    /// question back with [`Unit::answer`](crate::Unit::answer), whatever came of it.
     Incoming(Incoming, Question),
     /// A request was answered, rejected, or failed.
     Answer {
@@ -99,7 +99,7 @@ pub enum Event<R> {
     Stream(StreamId),
     /// News of the unit: pass it on to [`Peer::hear`](crate::Peer::hear).
     News(News),
-    /// [`Unit::has_room`] is true again.
+    /// [`Unit::has_room`](crate::Unit::has_room) is true again.
     Room,
     /// A connection's queue has been full for two seconds, or inbound work had to be dropped.
     SlowConsumer {

@@ -1,0 +1,298 @@
+//! From a socket to a connection that belongs to a unit.
+
+use std::sync::Arc;
+
+use super::{
+    PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready, UnitConn, UnitInfo, UnitState,
+    auth::{Dialect, Handshake, Refusal, Step},
+    hex,
+};
+use crate::{
+    AddressId, ConnId, Connection, Moment, Opening, UnitId,
+    error::{Error, ErrorKind, Result},
+    wire::{self, Confirm, Meta},
+    ws::Side,
+};
+
+pub(super) struct Pending {
+    pub(super) handshake: Handshake,
+    pub(super) address: Option<AddressId>,
+    pub(super) dialed: bool,
+    pub(super) upgraded: bool,
+    /// The version of the roles that our confirmation listed.
+    pub(super) announced: u64,
+}
+
+impl Peer {
+    /// A socket is there. The time for upgrade and handshake begins to run.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`] when too many accepted connections have not finished their
+    /// handshake, [`ErrorKind::Closed`] when the peer is closed or the address is not to be dialed
+    /// any more, [`ErrorKind::InvalidArgument`] for unusable headers of an upgrade: drop the socket, and
+    /// call [`dial_failed`](Peer::dial_failed) if it was dialed.
+    pub fn open(&mut self, opening: Opening, now: Moment) -> Result<Connection> {
+        let (address, dialed) = match &opening {
+            Opening::Accept { .. } => (None, false),
+            Opening::Upgraded { side, address } => (*address, *side == Side::Client),
+            Opening::Dial { address, .. } => (Some(*address), true),
+        };
+        self.check_opening(address, dialed)?;
+        let mut random = [0; 16];
+        (self.config.entropy)(&mut random);
+        let conn = ConnId(self.next_conn);
+        let mut connection = Connection::new(conn, opening, self.limits.clone(), random)?;
+        self.begin(conn, address, dialed, now);
+        if connection.is_open() {
+            self.upgraded(&mut connection, now);
+        }
+        Ok(connection)
+    }
+
+    pub(super) fn check_opening(&self, address: Option<AddressId>, dialed: bool) -> Result<()> {
+        self.check_open()?;
+        if !dialed && self.handshakes() >= self.limits.handshakes {
+            return Err(Error::new(ErrorKind::Overloaded, "Too many handshakes are under way"));
+        }
+        if address.is_some_and(|address| self.addresses.get(address).is_none()) {
+            return Err(Error::new(ErrorKind::Closed, "The address is not to be dialed any more"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        conn: ConnId,
+        address: Option<AddressId>,
+        dialed: bool,
+        now: Moment,
+    ) {
+        let challenge = (!self.config.keys.is_empty()).then(|| {
+            let mut random = [0u8; 32];
+            (self.config.entropy)(&mut random);
+            hex(&random)
+        });
+        if let Some(challenge) = &challenge {
+            self.challenges.insert(challenge.clone());
+        }
+        self.next_conn += 1;
+        let deadline = now.saturating_add(self.limits.handshake_timeout);
+        let handshake = Handshake::new(challenge, deadline);
+        let pending = Pending { handshake, address, dialed, upgraded: false, announced: 0 };
+        self.pending.insert(conn, pending);
+    }
+
+    /// Accepted connections whose handshake is under way.
+    pub fn handshakes(&self) -> usize {
+        self.pending.values().filter(|pending| !pending.dialed).count()
+    }
+
+    /// The connection's WebSocket is open: begins the handshake.
+    pub fn upgraded(&mut self, connection: &mut Connection, now: Moment) {
+        let conn = connection.id();
+        let Some(mut pending) = self.pending.remove(&conn) else { return };
+        pending.upgraded = true;
+        let step = pending.handshake.start(&self.config.keys);
+        connection.say(&self.step(&mut pending, step, now));
+        self.pending.insert(conn, pending);
+    }
+
+    pub(super) fn step(&mut self, pending: &mut Pending, step: Step, now: Moment) -> Vec<Vec<u8>> {
+        let frame = match step {
+            Step::Wait => return Vec::new(),
+            Step::Send(frame) => frame,
+            Step::Confirm => {
+                pending.handshake.confirmed();
+                pending.announced = self.roles_version;
+                wire::Handshake::Confirm(Box::new(self.confirmation(now)))
+            }
+        };
+        vec![encode_handshake(&frame)]
+    }
+
+    pub(super) fn confirmation(&self, now: Moment) -> Confirm {
+        let uptime = now.as_millis() as u64;
+        Confirm {
+            id: self.id.to_string(),
+            roles: self.active_roles(),
+            friendly: self.config.friendly,
+            name: self.config.name.clone(),
+            meta: Meta {
+                os: self.config.os.clone(),
+                runtime: self.config.runtime.clone(),
+                time: self.config.wall_clock + uptime,
+                uptime,
+                protocol: PROTOCOL_VERSION.to_owned(),
+            },
+            tags: self.config.tags.clone(),
+            window: Some((self.limits.stream_window as u64).min(wire::MAX_NUMBER)),
+            i: Some(self.roles_counter),
+        }
+    }
+
+    /// Handles a message of a connection that has not finished its handshake; none for a text message. Once
+    /// it is finished, the connection [belongs](Connection::unit) to the unit that is returned.
+    ///
+    /// # Errors
+    /// Why the handshake failed: [end](Connection::end) the connection.
+    pub fn handshake(
+        &mut self,
+        connection: &mut Connection,
+        message: Option<&[u8]>,
+        now: Moment,
+    ) -> Result<Option<Ready>> {
+        let conn = connection.id();
+        let Some(mut pending) = self.pending.remove(&conn) else {
+            connection.refused();
+            return Err(Error::new(ErrorKind::Closed, "The connection is closed"));
+        };
+        let step = match message.map(wire::Handshake::decode) {
+            Some(Ok(frame)) => {
+                let own = pending.handshake.challenge.clone();
+                pending.handshake.receive(frame, &self.config.keys, |challenge| {
+                    self.challenges.contains(challenge) || own.as_deref() == Some(challenge)
+                })
+            }
+            Some(Err(error)) => Err(Refusal::Ours(error.to_string())),
+            None => Err(Refusal::Ours(
+                "Incorrect event during handshake process: a text message".to_owned(),
+            )),
+        };
+        match step {
+            Ok(step) => connection.say(&self.step(&mut pending, step, now)),
+            Err(refusal) => return Err(self.refuse(connection, pending, refusal, now)),
+        }
+        if !pending.handshake.is_done() {
+            self.pending.insert(conn, pending);
+            return Ok(None);
+        }
+        match self.admit(connection, &mut pending, now) {
+            Ok(ready) => Ok(Some(ready)),
+            Err(reason) => Err(self.refuse(connection, pending, Refusal::Ours(reason), now)),
+        }
+    }
+
+    /// Makes the connection part of a unit, or says why not.
+    pub(super) fn admit(
+        &mut self,
+        connection: &mut Connection,
+        pending: &mut Pending,
+        now: Moment,
+    ) -> Result<Ready, String> {
+        let conn = connection.id();
+        let Some(confirm) = pending.handshake.remote.take() else {
+            return Err("The confirmation is missing".to_owned());
+        };
+        let known = self.by_remote_id.get(confirm.id.as_str()).copied();
+        match known.and_then(|unit| self.units.get(&unit)) {
+            Some(unit) if unit.conns.len() >= self.limits.connections_per_unit => {
+                return Err("Too many connections".to_owned());
+            }
+            None if self.units.len() >= self.limits.units => {
+                return Err("Too many units".to_owned());
+            }
+            _ => {}
+        }
+        if let Some(challenge) = &pending.handshake.challenge {
+            self.challenges.remove(challenge);
+        }
+        let dialect = Dialect::of(&confirm);
+        let Confirm { id, roles, friendly, name, meta, tags, window: _, i } = *confirm;
+        let info = Arc::new(UnitInfo { id: id.into(), name, friendly, meta, tags, dialect });
+        let unit_conn =
+            UnitConn { id: conn, address: pending.address, announced: self.roles_counter };
+        let (unit, first, stale) = match known {
+            Some(unit) => {
+                // An announcement on another connection may have overtaken the confirmation.
+                let mut stale = false;
+                if let Some(state) = self.units.get_mut(&unit) {
+                    stale = i.is_some_and(|i| i < state.last_update);
+                    state.last_update = state.last_update.max(i.unwrap_or(0));
+                    state.info = info.clone();
+                    state.conns.push(unit_conn);
+                }
+                (unit, false, stale)
+            }
+            None => {
+                let unit = UnitId(self.next_unit);
+                self.next_unit += 1;
+                self.by_remote_id.insert(info.id.clone(), unit);
+                let state = UnitState {
+                    info: info.clone(),
+                    roles: Vec::new().into(),
+                    load: Arc::default(),
+                    last_update: i.unwrap_or(0),
+                    conns: vec![unit_conn],
+                };
+                self.units.insert(unit, state);
+                self.event(PeerEvent::UnitOpened { unit, info: info.clone() });
+                (unit, true, false)
+            }
+        };
+        if !stale {
+            self.set_unit_roles(unit, roles);
+        }
+        if pending.announced != self.roles_version {
+            let frame = self.roles_frame();
+            self.effects.push_back(PeerEffect::Send { unit, frame });
+        }
+        if let Some(address) = pending.address {
+            self.dialed(address, Ok((unit, conn)), now);
+        }
+        self.introduce(unit, pending.address);
+        let state = self.units.get(&unit);
+        let (roles, load) =
+            state.map(|state| (state.roles.clone(), state.load.clone())).unwrap_or_default();
+        Ok(Ready { unit, first, info, roles, writer: connection.belongs_to(unit), load })
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        connection: &mut Connection,
+        pending: Pending,
+        refusal: Refusal,
+        now: Moment,
+    ) -> Error {
+        let (frame, error) = self.refused(connection.id(), pending, refusal, now);
+        connection.say(frame.as_slice());
+        connection.refused();
+        error
+    }
+
+    /// A handshake has failed. Returns what to tell the other side, and the reason.
+    pub(super) fn refused(
+        &mut self,
+        conn: ConnId,
+        pending: Pending,
+        refusal: Refusal,
+        now: Moment,
+    ) -> (Option<Vec<u8>>, Error) {
+        if let Some(challenge) = &pending.handshake.challenge {
+            self.challenges.remove(challenge);
+        }
+        let (frame, event, error) = match refusal {
+            Refusal::Ours(reason) => {
+                let frame = encode_handshake(&wire::Handshake::Error(reason.clone()));
+                (Some(frame), reason.clone(), format!("Verification error: {reason}"))
+            }
+            Refusal::Theirs(reason) => (
+                None,
+                format!("remote peer rejected auth: {reason}"),
+                format!("Auth error: {reason}"),
+            ),
+        };
+        let error = Error::new(ErrorKind::AuthRefused, error);
+        self.event(PeerEvent::AuthRefused { conn, reason: event });
+        self.event(PeerEvent::ConnectionClosed { conn, unit: None, reason: error.clone() });
+        if let Some(address) = pending.address {
+            self.dialed(address, Err(error.clone()), now);
+        }
+        (frame, error)
+    }
+}
+
+fn encode_handshake(frame: &wire::Handshake) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes);
+    bytes
+}

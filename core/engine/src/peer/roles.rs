@@ -1,0 +1,212 @@
+//! Roles: those of this peer, those of units, and the destinations that follow from these.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::{Peer, PeerEvent, encode};
+use crate::{
+    Load, Moment, NoHandler, Policy, UnitId,
+    error::{Error, ErrorKind, Result},
+    no_unit, policy,
+    wire::{self, Frame, RolesUpdate},
+};
+
+pub(super) struct Destination {
+    /// Those that serve it, in the order in which they were found.
+    pub(super) units: Vec<UnitId>,
+    pub(super) policy: Arc<dyn Policy>,
+}
+
+pub(super) struct RoleState {
+    pub(super) name: Arc<str>,
+    pub(super) active: bool,
+}
+
+impl Peer {
+    /// Adds a role; nothing happens when it exists.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the name is empty or longer than 65 535 bytes.
+    pub fn add_role(&mut self, name: &str, active: bool, now: Moment) -> Result<()> {
+        check_role(name)?;
+        if self.role_index.contains_key(name) {
+            return Ok(());
+        }
+        let name: Arc<str> = name.into();
+        self.role_index.insert(name.clone(), self.roles.len());
+        self.roles.push(RoleState { name, active });
+        self.roles_changed(now);
+        Ok(())
+    }
+
+    /// Disables or enables a role; units are told, even when nothing changes. Unknown roles are ignored.
+    pub fn set_role_active(&mut self, name: &str, active: bool, now: Moment) {
+        if let Some(&at) = self.role_index.get(name) {
+            self.roles[at].active = active;
+            self.roles_changed(now);
+        }
+    }
+
+    /// Disables all roles.
+    pub fn disable_roles(&mut self, now: Moment) {
+        for role in &mut self.roles {
+            role.active = false;
+        }
+        self.roles_changed(now);
+    }
+
+    /// Whether the role is offered, or the text to reject its requests with.
+    pub fn check_role(&self, name: &str) -> Result<(), String> {
+        match self.role_index.get(name) {
+            None => Err(NoHandler::NotRegistered.text(name)),
+            Some(&at) if !self.roles[at].active => Err(NoHandler::Disabled.text(name)),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// All roles in the order in which they were added, and whether each is active.
+    pub fn roles(&self) -> impl Iterator<Item = (&Arc<str>, bool)> {
+        self.roles.iter().map(|role| (&role.name, role.active))
+    }
+
+    pub(super) fn roles_changed(&mut self, now: Moment) {
+        self.roles_version += 1;
+        self.announce_at.get_or_insert(now);
+    }
+
+    pub(super) fn active_roles(&self) -> Vec<String> {
+        self.roles.iter().filter(|r| r.active).map(|r| r.name.to_string()).collect()
+    }
+
+    /// A frame that tells a unit the active roles, with a counter that no frame had before.
+    pub(super) fn roles_frame(&mut self) -> Vec<u8> {
+        self.roles_counter += 1;
+        let update = RolesUpdate { i: Some(self.roles_counter), roles: self.active_roles() };
+        encode(&Frame::Roles(update))
+    }
+
+    /// Declares interest in a role. Returns the units that serve it now, in the order of arrival.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the name is empty or longer than 65 535 bytes.
+    pub fn add_destination(&mut self, role: &str) -> Result<Arc<str>> {
+        check_role(role)?;
+        if let Some((name, _)) = self.destinations.get_key_value(role) {
+            return Ok(name.clone());
+        }
+        let name: Arc<str> = role.into();
+        let destination = Destination { units: Vec::new(), policy: policy().into() };
+        self.destinations.insert(name.clone(), destination);
+        let serving: Vec<UnitId> = self
+            .units
+            .iter()
+            .filter(|(_, unit)| unit.roles.iter().any(|r| r == role))
+            .map(|(id, _)| *id)
+            .collect();
+        for unit in serving {
+            self.join(&name, unit);
+        }
+        Ok(name)
+    }
+
+    /// The units that serve a destination's role, in the order in which they were found; empty when
+    /// there is no such destination.
+    pub fn destination(&self, role: &str) -> &[UnitId] {
+        self.destinations.get(role).map_or(&[], |destination| &destination.units)
+    }
+
+    /// The unit that what is sent to a role next goes to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`]; [`ErrorKind::NoUnit`] when no unit serves it, or there is no such destination.
+    pub fn choose(&self, role: &str) -> Result<UnitId> {
+        self.check_open()?;
+        let Destination { units, policy } =
+            self.destinations.get(role).ok_or_else(|| no_unit(role))?;
+        let closed = Load::default();
+        let load = |at: usize| self.units.get(&units[at]).map_or(&closed, |unit| &*unit.load);
+        let chosen = policy.choose(units.len(), &load).map(|at| units[at]);
+        chosen.ok_or_else(|| no_unit(role))
+    }
+
+    /// How a destination chooses, for hosts that do it without this peer's lock.
+    pub fn policy(&self, role: &str) -> Option<&Arc<dyn Policy>> {
+        self.destinations.get(role).map(|destination| &destination.policy)
+    }
+
+    /// The destinations' roles.
+    pub fn destinations(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.destinations.keys()
+    }
+
+    pub(super) fn join(&mut self, role: &Arc<str>, unit: UnitId) {
+        let Some(Destination { units, .. }) = self.destinations.get_mut(role) else { return };
+        if units.contains(&unit) {
+            return;
+        }
+        units.push(unit);
+        let first = units.len() == 1;
+        if first {
+            self.event(PeerEvent::DestinationOpened { role: role.clone() });
+        }
+        self.event(PeerEvent::DestinationGained { role: role.clone(), unit });
+    }
+
+    pub(super) fn leave(&mut self, role: &Arc<str>, unit: UnitId) {
+        let Some(Destination { units, .. }) = self.destinations.get_mut(role) else { return };
+        let Some(at) = units.iter().position(|known| *known == unit) else { return };
+        units.remove(at);
+        let last = units.is_empty();
+        self.event(PeerEvent::DestinationLost { role: role.clone(), unit });
+        if last {
+            self.event(PeerEvent::DestinationClosed { role: role.clone() });
+        }
+    }
+
+    /// Replaces the roles of a unit and moves it between the destinations.
+    pub(super) fn set_unit_roles(&mut self, unit: UnitId, mut roles: Vec<String>) {
+        let Some(state) = self.units.get_mut(&unit) else { return };
+        let mut seen = HashSet::new();
+        let repeated: Vec<bool> = roles.iter().map(|role| !seen.insert(role.as_str())).collect();
+        let mut repeated = repeated.into_iter();
+        roles.retain(|_| !repeated.next().unwrap_or_default());
+        let before = std::mem::replace(&mut state.roles, roles.into());
+        let after = state.roles.clone();
+        let kept: HashSet<&str> = after.iter().map(String::as_str).collect();
+        for role in before.iter().filter(|role| !kept.contains(role.as_str())) {
+            if let Some((role, _)) = self.destinations.get_key_value(role.as_str()) {
+                let role = role.clone();
+                self.leave(&role, unit);
+            }
+        }
+        for role in after.iter() {
+            if let Some((role, _)) = self.destinations.get_key_value(role.as_str()) {
+                let role = role.clone();
+                self.join(&role, unit);
+            }
+        }
+    }
+
+    /// A unit announced its roles. Announcements that came out of order are ignored.
+    pub(super) fn unit_roles(&mut self, unit: UnitId, update: RolesUpdate) {
+        let Some(state) = self.units.get_mut(&unit) else { return };
+        if let Some(i) = update.i {
+            if i <= state.last_update {
+                return;
+            }
+            state.last_update = i;
+        }
+        self.set_unit_roles(unit, update.roles);
+        if let Some(state) = self.units.get(&unit) {
+            let roles = state.roles.clone();
+            self.event(PeerEvent::UnitRoles { unit, roles });
+        }
+    }
+}
+
+fn check_role(name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidArgument, "Role's name should be a string"));
+    }
+    wire::check_name(name)
+        .map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()))
+}

@@ -1,0 +1,161 @@
+//! What a peer tells of, and asks its host for.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    AddressId, ConnId, Dialect, Load, UnitId,
+    error::{Error, Result},
+    wire::Meta,
+    ws::FrameWriter,
+};
+
+/// What a unit said of itself when it connected.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct UnitInfo {
+    /// The remote peer's id, unique for its lifetime. Opaque.
+    pub id: Arc<str>,
+    /// Its name, possibly empty.
+    pub name: String,
+    /// Whether it wants to be told of other peers.
+    pub friendly: bool,
+    /// What it runs on.
+    pub meta: Meta,
+    /// Its static tags.
+    pub tags: BTreeMap<String, String>,
+    /// How to talk to it.
+    pub dialect: Dialect,
+}
+
+/// Something that happened to the peer as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PeerEvent {
+    /// A unit connected.
+    UnitOpened {
+        /// The unit.
+        unit: UnitId,
+        /// What it said of itself.
+        info: Arc<UnitInfo>,
+    },
+    /// A unit's last connection closed.
+    UnitClosed {
+        /// The unit.
+        unit: UnitId,
+    },
+    /// A unit changed its roles.
+    UnitRoles {
+        /// The unit.
+        unit: UnitId,
+        /// All roles that it serves now.
+        roles: Arc<[String]>,
+    },
+    /// The first unit that serves a destination's role is there.
+    DestinationOpened {
+        /// The destination's role.
+        role: Arc<str>,
+    },
+    /// No unit serves a destination's role any more.
+    DestinationClosed {
+        /// The destination's role.
+        role: Arc<str>,
+    },
+    /// A destination gained a unit.
+    DestinationGained {
+        /// The destination's role.
+        role: Arc<str>,
+        /// The unit.
+        unit: UnitId,
+    },
+    /// A destination lost a unit.
+    DestinationLost {
+        /// The destination's role.
+        role: Arc<str>,
+        /// The unit.
+        unit: UnitId,
+    },
+    /// A handshake failed, whichever side refused.
+    AuthRefused {
+        /// The connection.
+        conn: ConnId,
+        /// The reason, in the original's words.
+        reason: String,
+    },
+    /// An address that the application dialed came to its first outcome, or to a later one.
+    Dialed {
+        /// The address.
+        address: AddressId,
+        /// Its URL.
+        url: Arc<str>,
+        /// Attempts before this one that failed; 0 for the first.
+        count: u32,
+        /// The unit and connection, or why there is none.
+        outcome: Result<(UnitId, ConnId)>,
+        /// Whether there was an outcome before: a reconnection.
+        again: bool,
+    },
+    /// A connection closed.
+    ConnectionClosed {
+        /// The connection.
+        conn: ConnId,
+        /// The unit that it belonged to, when its handshake had been done.
+        unit: Option<UnitId>,
+        /// Why.
+        reason: Error,
+    },
+}
+
+/// What the host has to do for the peer.
+#[derive(Debug)]
+pub enum PeerEffect {
+    /// Dial this address, then call [`Peer::open`] or [`Peer::dial_failed`].
+    Dial {
+        /// The address.
+        address: AddressId,
+        /// Its URL, `ws` or `wss`.
+        url: Arc<str>,
+    },
+    /// Write this frame to any connection of the unit.
+    Send {
+        /// The unit.
+        unit: UnitId,
+        /// The whole frame.
+        frame: Vec<u8>,
+    },
+    /// Write these frames to any connection of the unit, or none of them when its queue is full: it
+    /// can do without.
+    Introduce {
+        /// The unit.
+        unit: UnitId,
+        /// Whole frames.
+        frames: Vec<Vec<u8>>,
+    },
+    /// Close this connection with this code and reason.
+    Close {
+        /// The connection.
+        conn: ConnId,
+        /// Frames to write first.
+        frames: Vec<Vec<u8>>,
+        /// WebSocket close code.
+        code: u16,
+        /// Close reason.
+        reason: &'static str,
+    },
+    /// Tell the application.
+    Event(PeerEvent),
+}
+
+/// A connection that has finished its handshake.
+pub struct Ready {
+    /// The unit it belongs to.
+    pub unit: UnitId,
+    /// Whether this is the unit's first connection.
+    pub first: bool,
+    /// What the unit said of itself.
+    pub info: Arc<UnitInfo>,
+    /// All roles that it serves now.
+    pub roles: Arc<[String]>,
+    /// For [`Unit::attach`](crate::Unit::attach).
+    pub writer: FrameWriter,
+    /// For [`Unit::new`](crate::Unit::new).
+    pub load: Arc<Load>,
+}
