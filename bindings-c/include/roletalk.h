@@ -304,6 +304,10 @@ typedef struct {
     /// Bytes that all streams of a unit hold unread beyond their windows. Default 256 MiB; a stream that
     /// would need more is broken off.
     uint64_t overrun_per_unit;
+    /// Bytes that wait to be written to one connection and that the other side has caused itself (pongs,
+    /// rejections, answers to streams). Default 1 MiB, and never more than queue_per_connection. At the
+    /// bound nothing is read from the connection until the other side has read some of that.
+    uint64_t owed_per_connection;
 } roletalk_limits;
 
 /// How to connect. All zero but the size: dial again whenever the connection is lost, verify
@@ -672,6 +676,8 @@ typedef struct {
     int64_t round_trip_us;
     /// Open connections.
     uint64_t connections;
+    /// Bytes of what those running handlers were called with.
+    uint64_t running_bytes;
 } roletalk_unit_stats;
 
 /// Counters of one connection of a unit. Set `struct_size` before.

@@ -132,6 +132,7 @@ int main(void) {
     FIELD(roletalk_limits, acquaintance_patience_ms);
     FIELD(roletalk_limits, running_bytes);
     FIELD(roletalk_limits, overrun_per_unit);
+    FIELD(roletalk_limits, owed_per_connection);
     TYPE(roletalk_connect_options);
     FIELD(roletalk_connect_options, struct_size);
     FIELD(roletalk_connect_options, once);
@@ -211,6 +212,7 @@ int main(void) {
     FIELD(roletalk_unit_stats, last_answer_us);
     FIELD(roletalk_unit_stats, round_trip_us);
     FIELD(roletalk_unit_stats, connections);
+    FIELD(roletalk_unit_stats, running_bytes);
     TYPE(roletalk_connection_stats);
     FIELD(roletalk_connection_stats, struct_size);
     FIELD(roletalk_connection_stats, connection);

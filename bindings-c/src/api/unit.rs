@@ -109,6 +109,8 @@ pub struct roletalk_unit_stats {
     pub round_trip_us: i64,
     /// Open connections.
     pub connections: u64,
+    /// Bytes of what those running handlers were called with.
+    pub running_bytes: u64,
 }
 
 /// Counters of one connection of a unit. Set `struct_size` before.
@@ -298,6 +300,7 @@ pub unsafe extern "C" fn roletalk_unit_get_stats(
             last_answer_us: micros(known.last_answer),
             round_trip_us: micros(unit.round_trip()),
             connections: known.connections.len() as u64,
+            running_bytes: known.running_bytes as u64,
         };
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { sized::write(stats, &value) }
@@ -331,4 +334,40 @@ pub unsafe extern "C" fn roletalk_unit_get_connection_stats(
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { sized::write(stats, &value) }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::{ConnectionStats, Measure, Quantity, UnitStats};
+
+    const HEADER: &str = include_str!("../../include/roletalk.h");
+
+    /// The fields of a struct in the header.
+    fn fields(of: &str) -> Vec<&'static str> {
+        let end = format!("}} {of};");
+        let end = HEADER.find(&end).expect("the struct");
+        let begin = HEADER[..end].rfind('{').expect("its beginning");
+        let lines = HEADER[begin..end].lines().map(str::trim);
+        lines.filter_map(|line| line.strip_suffix(';')).collect()
+    }
+
+    fn check(of: &str, all: &[Quantity], more: &[&str]) {
+        let fields = fields(of);
+        let field = |counter: &Quantity| match counter.measure {
+            Measure::Time => format!("int64_t {}_us", counter.name),
+            _ => format!("uint64_t {}", counter.name),
+        };
+        let expected = all.iter().map(field).chain(more.iter().map(|more| (*more).to_owned()));
+        let missing: Vec<_> = expected.filter(|field| !fields.contains(&field.as_str())).collect();
+        assert!(missing.is_empty(), "{of} lacks {missing:?}");
+        assert_eq!(fields.len(), all.len() + more.len(), "{fields:?}");
+    }
+
+    #[test]
+    fn every_counter_of_the_engine_is_here() {
+        let more = ["size_t struct_size", "int64_t round_trip_us", "uint64_t connections"];
+        check("roletalk_unit_stats", UnitStats::ALL, &more);
+        let more = ["size_t struct_size", "uint64_t connection"];
+        check("roletalk_connection_stats", ConnectionStats::ALL, &more);
+    }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use engine::{ConnectOptions, Limits, ListenOptions, Peer, PeerBuilder, TlsClient, TlsServer};
+use engine::{
+    ConnectOptions, Limits, ListenOptions, Measure, Peer, PeerBuilder, Quantity, TlsClient,
+    TlsServer,
+};
 
 use crate::{
     border::{
@@ -72,40 +75,73 @@ pub struct roletalk_limits {
     /// Bytes that all streams of a unit hold unread beyond their windows. Default 256 MiB; a stream that
     /// would need more is broken off.
     pub overrun_per_unit: u64,
+    /// Bytes that wait to be written to one connection and that the other side has caused itself (pongs,
+    /// rejections, answers to streams). Default 1 MiB, and never more than queue_per_connection. At the
+    /// bound nothing is read from the connection until the other side has read some of that.
+    pub owed_per_connection: u64,
 }
 
 impl roletalk_limits {
-    fn apply(&self, limits: &mut Limits) {
-        fn set(to: &mut usize, from: u64) {
-            if from != 0 {
-                *to = usize::try_from(from).unwrap_or(usize::MAX);
-            }
+    /// All of them, by the engine's names. Without `..`, so that none is forgotten.
+    fn given(&self) -> [(&'static str, u64); Limits::ALL.len()] {
+        let Self {
+            struct_size: _,
+            message_size,
+            handshake_message_size,
+            upgrade_size,
+            handshake_timeout_ms,
+            handshakes,
+            units,
+            connections_per_unit,
+            waiting_requests,
+            running_handlers,
+            queue_per_connection,
+            queue_per_peer,
+            streams,
+            stream_window,
+            stream_overrun,
+            request_timeout_ms,
+            acquaintance_dials,
+            acquaintance_addresses,
+            acquaintance_patience_ms,
+            running_bytes,
+            overrun_per_unit,
+            owed_per_connection,
+        } = *self;
+        [
+            ("message_size", message_size),
+            ("handshake_message_size", handshake_message_size),
+            ("upgrade_size", upgrade_size),
+            ("handshake_timeout", handshake_timeout_ms),
+            ("handshakes", handshakes),
+            ("units", units),
+            ("connections_per_unit", connections_per_unit),
+            ("waiting_requests", waiting_requests),
+            ("running_handlers", running_handlers),
+            ("queue_per_connection", queue_per_connection),
+            ("queue_per_peer", queue_per_peer),
+            ("streams", streams),
+            ("stream_window", stream_window),
+            ("stream_overrun", stream_overrun),
+            ("request_timeout", request_timeout_ms),
+            ("acquaintance_dials", acquaintance_dials),
+            ("acquaintance_addresses", acquaintance_addresses),
+            ("acquaintance_patience", acquaintance_patience_ms),
+            ("running_bytes", running_bytes),
+            ("overrun_per_unit", overrun_per_unit),
+            ("owed_per_connection", owed_per_connection),
+        ]
+    }
+
+    fn apply(&self, limits: &mut Limits) -> Result<(), Failure> {
+        for (name, value) in self.given().into_iter().filter(|(_, value)| *value != 0) {
+            let time = |row: &&Quantity| row.name == name && row.measure == Measure::Time;
+            match Limits::ALL.iter().find(time) {
+                Some(_) => limits.set(name, Duration::from_millis(value)),
+                None => limits.set(name, usize::try_from(value).unwrap_or(usize::MAX)),
+            }?;
         }
-        fn set_time(to: &mut Duration, from: u64) {
-            if from != 0 {
-                *to = Duration::from_millis(from);
-            }
-        }
-        set(&mut limits.message_size, self.message_size);
-        set(&mut limits.handshake_message_size, self.handshake_message_size);
-        set(&mut limits.upgrade_size, self.upgrade_size);
-        set_time(&mut limits.handshake_timeout, self.handshake_timeout_ms);
-        set(&mut limits.handshakes, self.handshakes);
-        set(&mut limits.units, self.units);
-        set(&mut limits.connections_per_unit, self.connections_per_unit);
-        set(&mut limits.waiting_requests, self.waiting_requests);
-        set(&mut limits.running_handlers, self.running_handlers);
-        set(&mut limits.queue_per_connection, self.queue_per_connection);
-        set(&mut limits.queue_per_peer, self.queue_per_peer);
-        set(&mut limits.streams, self.streams);
-        set(&mut limits.stream_window, self.stream_window);
-        set(&mut limits.stream_overrun, self.stream_overrun);
-        set_time(&mut limits.request_timeout, self.request_timeout_ms);
-        set(&mut limits.acquaintance_dials, self.acquaintance_dials);
-        set(&mut limits.acquaintance_addresses, self.acquaintance_addresses);
-        set_time(&mut limits.acquaintance_patience, self.acquaintance_patience_ms);
-        set(&mut limits.running_bytes, self.running_bytes);
-        set(&mut limits.overrun_per_unit, self.overrun_per_unit);
+        Ok(())
     }
 }
 
@@ -291,8 +327,8 @@ impl roletalk_peer_options {
                 builder = builder.preshared_key(key.key.get("key")?, key.value.get("value")?);
             }
             if let Some(given) = sized::read(self.limits)? {
-                given.apply(limits);
-                builder = builder.limits(|to| given.apply(to));
+                given.apply(limits)?;
+                builder = builder.limits(|to| to.clone_from(limits));
             }
             if let Some(acquaintance) = sized::read(self.acquaintance)? {
                 builder = builder.acquaintance_options(acquaintance.get()?);
@@ -311,3 +347,32 @@ impl roletalk_peer_options {
 }
 
 sized!(roletalk_limits roletalk_connect_options roletalk_listen_options roletalk_peer_options);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_of_the_engine_is_here() {
+        // SAFETY: numbers, of which all are zero.
+        let limits: roletalk_limits = unsafe { std::mem::zeroed() };
+        let mut here = limits.given().map(|(name, _)| name);
+        let mut all: Vec<&str> = Limits::ALL.iter().map(|limit| limit.name).collect();
+        here.sort_unstable();
+        all.sort_unstable();
+        assert_eq!(here[..], all[..]);
+    }
+
+    #[test]
+    fn a_limit_that_is_set_is_that_of_the_engine() {
+        // SAFETY: numbers, of which all are zero.
+        let mut limits: roletalk_limits = unsafe { std::mem::zeroed() };
+        (limits.owed_per_connection, limits.request_timeout_ms) = (5, 7);
+        let mut engine = Limits::default();
+        limits.apply(&mut engine).unwrap_or_else(|_| panic!("both are limits"));
+        let mut expected = Limits::default();
+        expected.owed_per_connection = 5;
+        expected.request_timeout = Duration::from_millis(7);
+        assert_eq!(engine, expected);
+    }
+}
