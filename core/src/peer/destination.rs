@@ -403,18 +403,20 @@ pub struct Sending<'a> {
 
 impl<'a> Sending<'a> {
     /// Sends at once if the unit has room.
-    fn start(&mut self, what: Addressed<'a>) -> Result<Option<Unit>> {
+    fn start(&mut self) -> Result<Option<Unit>> {
+        // Used where it is: moving it would cost as much as some of the work.
+        let Some(what) = &self.what else { return Ok(None) };
         let unit = what.unit()?;
-        match unit.if_room(|state, _| state.machine.send(what.outgoing())) {
-            Some(sent) => sent.map(|_| Some(Unit::new(unit))),
-            None => {
-                self.queued = Some(Box::pin(async move {
-                    unit.send(what.outgoing()).await?;
-                    Ok(Unit::new(unit))
-                }));
-                Ok(None)
-            }
+        if let Some(sent) = unit.send_if_room(what.outgoing()) {
+            return sent.map(|()| Some(Unit::new(unit)));
         }
+        self.queued = self.what.take().map(|what| -> Boxed<'a, _> {
+            Box::pin(async move {
+                unit.send(what.outgoing()).await?;
+                Ok(Unit::new(unit))
+            })
+        });
+        Ok(None)
     }
 }
 
@@ -422,10 +424,12 @@ impl Future for Sending<'_> {
     type Output = Result<Unit>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Unit>> {
-        if let Some(what) = self.what.take()
-            && let Some(unit) = self.start(what)?
-        {
-            return Poll::Ready(Ok(unit));
+        if self.queued.is_none() {
+            let started = self.start();
+            if let Some(sent) = started.transpose() {
+                self.what = None;
+                return Poll::Ready(sent);
+            }
         }
         match &mut self.queued {
             Some(queued) => queued.as_mut().poll(cx),

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -84,6 +84,31 @@ pub(crate) struct UnitInner {
     pub(crate) closed: watch::Sender<bool>,
 }
 
+/// Wakes the connections that got something to do, without the lock.
+fn wake_connections(mut state: MutexGuard<'_, UnitState>) {
+    // Nearly always at most one.
+    let first = state.machine.poll_output();
+    let mut more = Vec::new();
+    if first.is_some() {
+        while let Some(conn) = state.machine.poll_output() {
+            more.push(conn);
+        }
+    }
+    let handle = |conn: ConnId| {
+        state.conns.iter().find(|(known, _)| *known == conn).map(|(_, handle)| handle.clone())
+    };
+    let mut first = first.and_then(handle);
+    let more: Vec<_> = more.into_iter().filter_map(handle).collect();
+    // Somebody has to hand out what has happened, if the caller does not.
+    if first.is_none() && state.machine.has_events() {
+        first = state.any_conn().cloned();
+    }
+    drop(state);
+    for handle in first.into_iter().chain(more) {
+        handle.wake();
+    }
+}
+
 impl UnitInner {
     pub(crate) fn new(shared: Arc<Shared>, ready: &Ready) -> UnitInner {
         let (limits, budget) = (shared.limits.clone(), shared.budget.clone());
@@ -123,26 +148,9 @@ impl UnitInner {
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut UnitState) -> T) -> T {
         let mut state = lock(&self.state);
         let result = work(&mut state);
-        // Nearly always at most one.
-        let first = state.machine.poll_output();
-        let mut more = Vec::new();
-        if first.is_some() {
-            while let Some(conn) = state.machine.poll_output() {
-                more.push(conn);
-            }
-        }
-        let handle = |conn: ConnId| {
-            state.conns.iter().find(|(known, _)| *known == conn).map(|(_, handle)| handle.clone())
-        };
-        let mut first = first.and_then(handle);
-        let more: Vec<_> = more.into_iter().filter_map(handle).collect();
-        // Somebody has to hand out what has happened, if the caller does not.
-        if first.is_none() && state.machine.has_events() {
-            first = state.any_conn().cloned();
-        }
-        drop(state);
-        for handle in first.into_iter().chain(more) {
-            handle.wake();
+        match state.machine.is_settled() {
+            true => drop(state),
+            false => wake_connections(state),
         }
         self.shared.note_idle();
         result
@@ -220,6 +228,17 @@ impl UnitInner {
         })
     }
 
+    /// As [`if_room`](Self::if_room), for a one-way message. Nothing that is due comes nearer by it, so that
+    /// neither deadlines nor the clock are looked at while there is room.
+    pub(crate) fn send_if_room(&self, outgoing: Outgoing<'_>) -> Option<Result<()>> {
+        match self.with(|state| state.machine.send(outgoing)) {
+            Err(error) if error.kind() == ErrorKind::Overloaded => {
+                self.if_room(|state, _| state.machine.send(outgoing).map(drop))
+            }
+            sent => Some(sent.map(drop)),
+        }
+    }
+
     /// Tries again and again until the unit has room.
     pub(crate) async fn when_room<T>(
         &self,
@@ -259,8 +278,7 @@ impl UnitInner {
     }
 
     pub(crate) async fn send(&self, outgoing: Outgoing<'_>) -> Result<()> {
-        self.when_room(|| self.if_room(|state, _| state.machine.send(outgoing))).await?;
-        Ok(())
+        self.when_room(|| self.send_if_room(outgoing)).await
     }
 
     /// Waits until there is room to send, or no connection any more.

@@ -261,6 +261,12 @@ impl<R> Unit<R> {
         }
     }
 
+    /// Whether nothing has happened that was not [taken](Unit::take_events), and no connection has output
+    /// that was not [told](Unit::poll_output).
+    pub fn is_settled(&self) -> bool {
+        self.events.is_empty() && self.fresh.is_empty()
+    }
+
     /// Whether something has happened that was not [taken](Unit::take_events).
     pub fn has_events(&self) -> bool {
         !self.events.is_empty()
@@ -279,8 +285,15 @@ impl<R> Unit<R> {
         self.fresh.push(self.links[at].conn);
     }
 
+    #[inline]
     fn push(&mut self, at: usize, frame: &Frame<'_>) -> usize {
-        let added = self.links[at].push(frame.encoded_len(), |out| frame.encode(out));
+        self.push_len(at, frame, frame.encoded_len())
+    }
+
+    /// As [`push`](Self::push), with the length of the frame, when that is known already.
+    #[inline]
+    fn push_len(&mut self, at: usize, frame: &Frame<'_>, len: usize) -> usize {
+        let added = self.links[at].push(len, |out| frame.encode(out));
         self.budget.add(added);
         self.announce(at);
         added
@@ -330,11 +343,7 @@ impl<R> Unit<R> {
     /// Picks a connection for something that is `len` bytes long.
     fn pick(&mut self, order: Order, len: usize) -> Result<usize> {
         if len > self.limits.message_size {
-            let text = format!(
-                "The message has {len} bytes, more than the limit of {}",
-                self.limits.message_size
-            );
-            return Err(Error::new(ErrorKind::TooLarge, text));
+            return Err(too_large(len, self.limits.message_size));
         }
         let Some(at) = self.route(order) else {
             return Err(Error::new(ErrorKind::ConnectionLost, "No open sockets left"));
@@ -361,13 +370,15 @@ impl<R> Unit<R> {
         open.min_by_key(|(_, link)| link.queued()).map(|(at, _)| at)
     }
 
+    #[inline]
     fn send_frame(&mut self, order: Order, frame: &Frame<'_>) -> Result<Queued> {
-        let at = self.pick(order, frame.encoded_len())?;
+        let len = frame.encoded_len();
+        let at = self.pick(order, len)?;
         if order == Order::Kept {
             self.links[at].ordered += 1;
             self.ordered = Some(self.links[at].conn);
         }
-        self.push(at, frame);
+        self.push_len(at, frame, len);
         Ok(Queued { conn: self.links[at].conn })
     }
 
@@ -623,6 +634,12 @@ impl<R> Drop for Unit<R> {
 pub fn timed_out(limit: Duration) -> Error {
     let text = format!("Request timeout exceeded ({} ms)", limit.as_millis());
     Error::new(ErrorKind::Timeout, text)
+}
+
+#[cold]
+fn too_large(len: usize, limit: usize) -> Error {
+    let text = format!("The message has {len} bytes, more than the limit of {limit}");
+    Error::new(ErrorKind::TooLarge, text)
 }
 
 fn text(text: &str) -> Payload<'_> {

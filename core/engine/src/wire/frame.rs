@@ -327,6 +327,7 @@ impl<'a> Frame<'a> {
     }
 
     /// How many bytes [`encode`](Frame::encode) appends, exactly.
+    #[inline]
     pub fn encoded_len(&self) -> usize {
         match self {
             Frame::Message { role, event, payload } => {
@@ -365,7 +366,31 @@ impl<'a> Frame<'a> {
     /// # Panics
     ///
     /// If a role or event name is longer than 65535 bytes: [`check_name`] comes first.
+    #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            // Most of what is sent: appended in few pieces, for which the writer has reserved the room.
+            Frame::Message { role, event, payload } => {
+                let [[a, b], [c, d]] = [name_len(role), name_len(event)];
+                out.extend_from_slice(&[MESSAGE, a, b, c, d]);
+                out.extend_from_slice(role.as_bytes());
+                out.extend_from_slice(event.as_bytes());
+                put_payload(payload, out);
+            }
+            Frame::Request { role, event, corr, payload } => {
+                let [[a, b], [c, d]] = [name_len(role), name_len(event)];
+                out.extend_from_slice(&[REQUEST, a, b, c, d, corr.width()]);
+                out.extend_from_slice(role.as_bytes());
+                out.extend_from_slice(event.as_bytes());
+                corr.encode(out);
+                put_payload(payload, out);
+            }
+            Frame::Response { corr, payload } => put_answer(RESPONSE, *corr, payload, out),
+            _ => self.encode_others(out),
+        }
+    }
+
+    fn encode_others(&self, out: &mut Vec<u8>) {
         match self {
             Frame::Acquaint(acquaint) => {
                 out.push(ACQUAINT);
@@ -378,33 +403,14 @@ impl<'a> Frame<'a> {
             _ => out.reserve(self.encoded_len()),
         }
         match self {
-            Frame::Message { role, event, payload } => {
-                out.push(MESSAGE);
-                put_name_len(role, out);
-                put_name_len(event, out);
-                out.extend_from_slice(role.as_bytes());
-                out.extend_from_slice(event.as_bytes());
-                put_payload(payload, out);
-            }
-            Frame::Request { role, event, corr, payload } => {
-                out.push(REQUEST);
-                put_name_len(role, out);
-                put_name_len(event, out);
-                out.push(corr.width());
-                out.extend_from_slice(role.as_bytes());
-                out.extend_from_slice(event.as_bytes());
-                corr.encode(out);
-                put_payload(payload, out);
-            }
-            Frame::Response { corr, payload } => put_answer(RESPONSE, *corr, payload, out),
             Frame::Reject { corr, payload } => put_answer(REJECT, *corr, payload, out),
             Frame::StreamRequest { direction, role, event, corr, chan, payload } => {
                 out.push(match direction {
                     Direction::RequesterReads => STREAM_REQUEST_READ,
                     Direction::RequesterWrites => STREAM_REQUEST_WRITE,
                 });
-                put_name_len(role, out);
-                put_name_len(event, out);
+                out.extend_from_slice(&name_len(role));
+                out.extend_from_slice(&name_len(event));
                 out.push(corr.width());
                 out.push(chan.width());
                 out.extend_from_slice(role.as_bytes());
@@ -443,31 +449,37 @@ impl<'a> Frame<'a> {
                     }
                 }
             }
+            Frame::Message { .. } | Frame::Request { .. } | Frame::Response { .. } => {}
             Frame::Acquaint(_) | Frame::Roles(_) => {}
         }
     }
 }
 
+#[inline]
 fn payload_len(payload: &Payload<'_>) -> usize {
     1 + payload.bytes.len()
 }
 
 /// A number with the byte that gives its width.
+#[inline]
 fn num_len(num: Num) -> usize {
     1 + usize::from(num.width())
 }
 
-fn put_name_len(name: &str, out: &mut Vec<u8>) {
+#[inline]
+fn name_len(name: &str) -> [u8; 2] {
     // A wrapped length would turn the rest of the name into somebody else's payload.
     assert!(check_name(name).is_ok(), "unchecked role or event name");
-    out.extend_from_slice(&(name.len() as u16).to_be_bytes());
+    (name.len() as u16).to_be_bytes()
 }
 
+#[inline]
 fn put_payload(payload: &Payload<'_>, out: &mut Vec<u8>) {
     out.push(payload.kind.as_byte());
     out.extend_from_slice(payload.bytes);
 }
 
+#[inline]
 fn put_answer(frame: u8, corr: Num, payload: &Payload<'_>, out: &mut Vec<u8>) {
     out.push(frame);
     out.push(corr.width());
