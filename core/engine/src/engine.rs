@@ -480,7 +480,7 @@ fn receive<R>(
     loop {
         match connection.receive(input)? {
             Some(Received::Message(message)) => {
-                connection.deliver(unit, &message, now)?;
+                connection.deliver(unit, message, now)?;
             }
             other => return Ok(other),
         }

@@ -260,7 +260,7 @@ fn announcements_have_the_bound_of_the_handshake() {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
         let taken = pair.unit(1, |unit| {
-            let taken = unit.receive(conn, &bytes.into(), NOW);
+            let taken = unit.receive(conn, bytes.into(), NOW);
             assert_eq!(unit.has_events(), fits);
             taken
         });
@@ -457,7 +457,7 @@ fn receive(unit: &mut Unit<()>, frame: &Frame<'_>) -> Vec<Event<()>> {
     let mut events = Vec::new();
     let mut bytes = Vec::new();
     frame.encode(&mut bytes);
-    unit.receive(ConnId(0), &bytes.into(), NOW).unwrap();
+    unit.receive(ConnId(0), bytes.into(), NOW).unwrap();
     unit.take_events(&mut events);
     events
 }

@@ -261,12 +261,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             while received.is_ok()
                 && taken < PORTION
                 && !machine.is_saturated(conn)
-                && let Some(message) = messages.get(taken)
+                && let Some(message) = messages.pop_front()
             {
                 received = connection.deliver(machine, message, now);
                 taken += 1;
             }
-            messages.drain(..taken);
             machine.take_events(&mut self.events);
             self.may_read = connection.may_read(Some(machine));
             received

@@ -4,9 +4,13 @@ use bytes::Bytes;
 
 use super::{
     Event, Incoming, Question, Unit,
-    question::{Responder, StreamOffer},
+    incoming::Layout,
+    question::{Responder, StreamOffer, Way},
 };
-use crate::{ConnId, Moment, wire::Frame};
+use crate::{
+    ConnId, Moment,
+    wire::{Frame, Repeated},
+};
 
 /// What is postponed on one connection before its host is to read no more.
 const POSTPONED: usize = 256 << 10;
@@ -34,6 +38,38 @@ impl Patience {
     /// Whether handlers seem to wait for each other, or for something that is not read.
     fn is_over(&self) -> bool {
         self.steps >= STEPS
+    }
+}
+
+/// Something for a handler: where its parts are, and where the answer goes.
+pub(super) struct Work {
+    pub(super) layout: Layout,
+    way: Way,
+}
+
+impl Work {
+    /// None for what is not for a handler.
+    pub(super) fn of(frame: Frame<'_>, message: &[u8], conn: ConnId) -> Option<Work> {
+        let (names, payload, way) = match frame {
+            Frame::Message { role, event, payload } => ((role, event), payload, Way::Nowhere),
+            Frame::Request { role, event, corr, payload } => {
+                ((role, event), payload, Way::Request(Responder { conn, corr }))
+            }
+            Frame::StreamRequest { direction, role, event, corr, chan, payload } => {
+                let offer = StreamOffer { conn, corr, chan, direction };
+                ((role, event), payload, Way::Stream(Box::new(offer)))
+            }
+            _ => return None,
+        };
+        Some(Work { layout: Layout::of(message, names, payload), way })
+    }
+
+    /// A message, or a request, with the names of the one before.
+    #[inline]
+    pub(super) fn again(repeated: Repeated, conn: ConnId) -> Work {
+        let Repeated { role, event, corr, kind, payload } = repeated;
+        let way = corr.map_or(Way::Nowhere, |corr| Way::Request(Responder { conn, corr }));
+        Work { layout: Layout { role, event, payload, kind, mended: None }, way }
     }
 }
 
@@ -74,7 +110,7 @@ impl<R> Unit<R> {
         while !self.is_overrun()
             && let Some(message) = self.take_postponed(at)
         {
-            self.begin_postponed(at, &message, true);
+            self.begin_postponed(at, message, true);
         }
     }
 
@@ -88,14 +124,16 @@ impl<R> Unit<R> {
     /// Rejects requests and drops messages that were postponed.
     pub(super) fn give_up_postponed(&mut self, at: usize) {
         while let Some(message) = self.take_postponed(at) {
-            self.begin_postponed(at, &message, false);
+            self.begin_postponed(at, message, false);
         }
     }
 
-    fn begin_postponed(&mut self, at: usize, message: &Bytes, room: bool) {
+    fn begin_postponed(&mut self, at: usize, message: Bytes, room: bool) {
         // It was understood when it came.
-        if let Ok(frame) = Frame::decode(message) {
-            self.begin(at, message, frame, room);
+        if let Ok(frame) = Frame::decode(&message)
+            && let Some(work) = Work::of(frame, &message, self.links[at].conn)
+        {
+            self.begin(at, message, work, room);
         }
     }
 
@@ -147,50 +185,45 @@ impl<R> Unit<R> {
     }
 
     /// Something for a handler came.
-    pub(super) fn work(&mut self, at: usize, message: &Bytes, frame: Frame<'_>, now: Moment) {
+    #[inline]
+    pub(super) fn work(&mut self, at: usize, message: Bytes, work: Work, now: Moment) {
+        match work.way {
+            Way::Nowhere => self.stats.messages_received += 1,
+            _ => self.stats.requests_received += 1,
+        }
         let room = !self.is_overrun() && self.links[at].postponed.is_empty();
-        if room || !self.postpone(at, message, now) {
-            self.begin(at, message, frame, room);
+        if room || !self.postpone(at, &message, now) {
+            self.begin(at, message, work, room);
         }
     }
 
     /// Has a handler called; without room for that, the message is given up.
-    fn begin(&mut self, at: usize, message: &Bytes, frame: Frame<'_>, room: bool) {
-        let conn = self.links[at].conn;
-        let (names, payload, question) = match frame {
-            Frame::Message { .. } if !room => {
-                self.stats.messages_dropped += 1;
-                return self.shed(conn, at);
-            }
-            Frame::Message { role, event, payload } => {
-                ((role, event), payload, Question::message(message.len()))
-            }
-            Frame::Request { role, event, corr, payload } => {
-                let responder = Responder { conn, corr };
-                if !room {
-                    self.stats.requests_shed += 1;
-                    self.shed(conn, at);
-                    let _ = self.reject(responder, OVERRUN);
-                    return;
-                }
-                ((role, event), payload, Question::request(responder, message.len()))
-            }
-            Frame::StreamRequest { direction, role, event, corr, chan, payload } => {
-                let offer = StreamOffer { conn, corr, chan, direction };
-                if !room || self.check_streams().is_err() {
-                    self.stats.requests_shed += 1;
-                    self.shed(conn, at);
-                    let _ = self.refuse_stream(offer, OVERRUN);
-                    return;
-                }
-                ((role, event), payload, Question::stream(offer, message.len()))
-            }
-            _ => return,
-        };
+    #[inline]
+    fn begin(&mut self, at: usize, message: Bytes, work: Work, room: bool) {
+        let Work { layout, way } = work;
+        if !room || (matches!(way, Way::Stream(_)) && self.check_streams().is_err()) {
+            return self.give_up(at, way);
+        }
+        let (held, conn) = (message.len(), self.links[at].conn);
         self.stats.running += 1;
-        self.hold(message.len());
-        let incoming = Incoming::new(message, names, payload.kind, payload.bytes, conn);
-        self.events.push(Event::Incoming(incoming, question));
+        self.hold(held);
+        let incoming = Incoming::new(message, layout, conn);
+        self.events.push(Event::Incoming(incoming, Question::new(way, held)));
+    }
+
+    #[cold]
+    fn give_up(&mut self, at: usize, way: Way) {
+        match &way {
+            Way::Nowhere => self.stats.messages_dropped += 1,
+            _ => self.stats.requests_shed += 1,
+        }
+        self.shed(self.links[at].conn, at);
+        // Errors of sending do not matter: a unit that is gone needs no answer.
+        let _ = match way {
+            Way::Nowhere => return,
+            Way::Request(to) => self.reject(to, OVERRUN),
+            Way::Stream(offer) => self.refuse_stream(*offer, OVERRUN),
+        };
     }
 
     fn shed(&mut self, conn: ConnId, at: usize) {
@@ -244,7 +277,7 @@ mod tests {
     fn receive(unit: &mut Unit<u8>, conn: ConnId, frame: &Frame<'_>) -> Vec<Event<u8>> {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
-        unit.receive(conn, &bytes.into(), Moment::ZERO).unwrap();
+        unit.receive(conn, bytes.into(), Moment::ZERO).unwrap();
         take(unit)
     }
 

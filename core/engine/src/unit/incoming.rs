@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::{Buf, Bytes};
 
 use crate::ConnId;
-use crate::wire::{Data, DataType};
+use crate::wire::{Data, DataType, Payload};
 
 /// The names and the payload of something that came in, still in the bytes of its frame: one
 /// reference count, no copies.
@@ -19,27 +19,36 @@ pub struct Incoming {
     conn: ConnId,
 }
 
-impl Incoming {
-    /// The names, role and event, must point into `frame` unless they had to be mended; `payload` are the
+/// Where in its frame the parts of something for a handler are.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) role: (u32, u32),
+    pub(super) event: (u32, u32),
+    pub(super) payload: u32,
+    pub(super) kind: DataType,
+    /// The frame to use instead: a name was mended.
+    pub(super) mended: Option<Bytes>,
+}
+
+impl Layout {
+    /// The names, role and event, must point into `frame` unless they had to be mended; the payload are the
     /// frame's last bytes.
-    pub(super) fn new(
-        frame: &Bytes,
-        names: (Cow<'_, str>, Cow<'_, str>),
-        kind: DataType,
-        payload: &[u8],
-        conn: ConnId,
-    ) -> Incoming {
-        match names {
+    pub(super) fn of(
+        frame: &[u8],
+        (role, event): (Cow<'_, str>, Cow<'_, str>),
+        payload: Payload<'_>,
+    ) -> Layout {
+        let Payload { kind, bytes: payload } = payload;
+        match (role, event) {
             (Cow::Borrowed(role), Cow::Borrowed(event)) => {
                 let offset = |part: &[u8]| part.as_ptr() as usize - frame.as_ptr() as usize;
                 let span = |part: &str| (offset(part.as_bytes()) as u32, part.len() as u32);
-                Incoming {
-                    frame: frame.clone(),
+                Layout {
                     role: if role.is_empty() { (0, 0) } else { span(role) },
                     event: if event.is_empty() { (0, 0) } else { span(event) },
                     payload: (frame.len() - payload.len()) as u32,
                     kind,
-                    conn,
+                    mended: None,
                 }
             }
             // A name with invalid UTF-8 was mended: lay the frame out anew.
@@ -49,16 +58,23 @@ impl Incoming {
                 bytes.extend_from_slice(event.as_bytes());
                 bytes.extend_from_slice(payload);
                 let (role, event) = (role.len() as u32, event.len() as u32);
-                Incoming {
-                    frame: bytes.into(),
+                Layout {
                     role: (0, role),
                     event: (role, event),
                     payload: role + event,
                     kind,
-                    conn,
+                    mended: Some(bytes.into()),
                 }
             }
         }
+    }
+}
+
+impl Incoming {
+    #[inline]
+    pub(super) fn new(frame: Bytes, layout: Layout, conn: ConnId) -> Incoming {
+        let Layout { role, event, payload, kind, mended } = layout;
+        Incoming { frame: mended.unwrap_or(frame), role, event, payload, kind, conn }
     }
 
     fn part(&self, (at, len): (u32, u32)) -> &[u8] {
@@ -129,8 +145,9 @@ mod tests {
             Cow::Borrowed(std::str::from_utf8(&frame[range]).unwrap())
         };
         let (role, event) = (text(2..6), text(6..8));
-        let incoming =
-            Incoming::new(&frame, (role, event), DataType::String, &frame[9..], ConnId(1));
+        let payload = Payload { kind: DataType::String, bytes: &frame[9..] };
+        let layout = Layout::of(&frame, (role, event), payload);
+        let incoming = Incoming::new(frame.clone(), layout, ConnId(1));
         assert_eq!((incoming.role(), incoming.event()), ("role", "ev"));
         assert_eq!(incoming.data().bytes().as_ptr(), frame[9..].as_ptr());
         assert_eq!(incoming.into_data().bytes().as_ref(), b"data");
@@ -141,7 +158,9 @@ mod tests {
         let frame = Bytes::from_static(b"data");
         let role = Cow::Owned("r\u{fffd}".to_owned());
         let event = Cow::Borrowed("");
-        let incoming = Incoming::new(&frame, (role, event), DataType::Binary, &frame, ConnId(1));
+        let payload = Payload { kind: DataType::Binary, bytes: &frame };
+        let layout = Layout::of(&frame, (role, event), payload);
+        let incoming = Incoming::new(frame.clone(), layout, ConnId(1));
         assert_eq!((incoming.role(), incoming.event()), ("r\u{fffd}", ""));
         assert_eq!(incoming.into_data().bytes().as_ref(), b"data");
     }

@@ -15,7 +15,8 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use self::{
-    handlers::Patience,
+    handlers::{Patience, Work},
+    incoming::Layout,
     link::{Beat, Link},
     question::Late,
     stream::Stream,
@@ -30,7 +31,7 @@ pub use self::{
 use crate::{
     ConnId, Dialect, Limits, Load, Moment, StreamId, UnitStats,
     error::{Error, ErrorKind, Result},
-    wire::{self, Data, DataType, Frame, MAX_NUMBER, Num, Payload},
+    wire::{self, Data, DataType, Frame, LastNames, MAX_NUMBER, Num, Payload},
     ws::FrameWriter,
 };
 
@@ -66,6 +67,7 @@ pub struct Unit<R> {
     postponed: usize,
     patience: Patience,
     late: Late,
+    last_names: LastNames,
     stats: UnitStats,
     events: Vec<Event<R>>,
 }
@@ -93,6 +95,7 @@ impl<R> Unit<R> {
             postponed: 0,
             patience: Patience::default(),
             late: Late::default(),
+            last_names: LastNames::default(),
             stats: UnitStats::default(),
             events: Vec::new(),
         }
@@ -484,9 +487,18 @@ impl<R> Unit<R> {
     /// # Errors
     /// [`ErrorKind::Protocol`] when it cannot be understood: the host closes that connection with
     /// [`close_code::MALFORMED`](crate::close_code::MALFORMED).
-    pub fn receive(&mut self, conn: ConnId, message: &Bytes, now: Moment) -> Result<()> {
+    pub fn receive(&mut self, conn: ConnId, message: Bytes, now: Moment) -> Result<()> {
         let Some(at) = self.at(conn) else { return Ok(()) };
         self.links[at].heard(message.len(), now);
+        match self.last_names.read(&message) {
+            Some(repeated) => self.work(at, message, Work::again(repeated, conn), now),
+            None => self.receive_other(at, message, now)?,
+        }
+        Ok(())
+    }
+
+    fn receive_other(&mut self, at: usize, message: Bytes, now: Moment) -> Result<()> {
+        let (conn, message) = (self.links[at].conn, &message);
         if message.len() > self.limits.handshake_message_size && Frame::is_json(message) {
             let text = "the announcement is too large";
             return Err(Error::new(ErrorKind::Protocol, text));
@@ -494,13 +506,14 @@ impl<R> Unit<R> {
         let frame = Frame::decode(message)
             .map_err(|error| Error::new(ErrorKind::Protocol, error.to_string()))?;
         match frame {
-            Frame::Message { .. } => {
-                self.stats.messages_received += 1;
-                self.work(at, message, frame, now);
-            }
-            Frame::Request { .. } | Frame::StreamRequest { .. } => {
-                self.stats.requests_received += 1;
-                self.work(at, message, frame, now);
+            Frame::Message { .. } | Frame::Request { .. } | Frame::StreamRequest { .. } => {
+                if let Some(work) = Work::of(frame, message, conn) {
+                    let Layout { role, event, ref mended, .. } = work.layout;
+                    if mended.is_none() {
+                        self.last_names.note(message, role, event);
+                    }
+                    self.work(at, message.clone(), work, now);
+                }
             }
             Frame::Response { corr, payload } => {
                 let answer = Answer::Response(own(message, payload));

@@ -55,12 +55,13 @@ pub struct Question {
 }
 
 /// Where the answer goes.
-#[derive(Clone, Copy, Debug)]
-enum Way {
+#[derive(Debug)]
+pub(super) enum Way {
     /// Nobody waits for it: it was a message, or a stream that was accepted.
     Nowhere,
     Request(Responder),
-    Stream(StreamOffer),
+    /// Apart, since it is large and streams are few.
+    Stream(Box<StreamOffer>),
 }
 
 /// The way back for the answer to a request.
@@ -80,20 +81,22 @@ pub(super) struct StreamOffer {
 }
 
 impl Question {
-    pub(super) fn message(held: usize) -> Question {
-        Question { kind: Kind::Message, way: Way::Nowhere, held }
-    }
-
-    pub(super) fn request(to: Responder, held: usize) -> Question {
-        Question { kind: Kind::Request, way: Way::Request(to), held }
-    }
-
-    pub(super) fn stream(offer: StreamOffer, held: usize) -> Question {
-        let kind = match offer.direction {
-            Direction::RequesterReads => Kind::Writable,
-            Direction::RequesterWrites => Kind::Readable,
+    #[inline]
+    pub(super) fn new(way: Way, held: usize) -> Question {
+        let kind = match &way {
+            Way::Nowhere => Kind::Message,
+            Way::Request(_) => Kind::Request,
+            Way::Stream(offer) => match offer.direction {
+                Direction::RequesterReads => Kind::Writable,
+                Direction::RequesterWrites => Kind::Readable,
+            },
         };
-        Question { kind, way: Way::Stream(offer), held }
+        Question { kind, way, held }
+    }
+
+    #[cfg(test)]
+    pub(super) fn message(held: usize) -> Question {
+        Question::new(Way::Nowhere, held)
     }
 
     /// The kind of communication.
@@ -135,8 +138,9 @@ impl<R> Unit<R> {
     /// [`ErrorKind::Overloaded`] when too many streams are open; [`ErrorKind::TooLarge`]. The requester is
     /// told.
     pub fn accept(&mut self, question: &mut Question, payload: Payload<'_>) -> Result<StreamId> {
-        let Way::Stream(offer) = question.way else {
-            return Err(Error::new(ErrorKind::StreamClosed, "The stream was answered already"));
+        let offer = match &question.way {
+            Way::Stream(offer) => **offer,
+            _ => return Err(Error::new(ErrorKind::StreamClosed, "The stream was answered already")),
         };
         question.way = Way::Nowhere;
         let accepted = self.accept_stream(offer, payload);
@@ -194,7 +198,7 @@ impl<R> Unit<R> {
                 let _ = self.reject(to, reason);
             }
             (Way::Stream(offer), outcome) => {
-                let _ = self.refuse_stream(offer, outcome.err().unwrap_or(NOT_ACCEPTED));
+                let _ = self.refuse_stream(*offer, outcome.err().unwrap_or(NOT_ACCEPTED));
             }
         }
     }

@@ -518,7 +518,7 @@ mod tests {
         let frame = Frame::Stream { chan: Num::new(stream.0), op: StreamOp::Chunk(&bytes) };
         let mut message = Vec::new();
         frame.encode(&mut message);
-        unit.receive(CONN, &message.into(), Moment::ZERO).unwrap();
+        unit.receive(CONN, message.into(), Moment::ZERO).unwrap();
     }
 
     fn failure(unit: &Unit<()>, stream: StreamId) -> Option<ErrorKind> {

@@ -11,8 +11,8 @@ use super::num::{Num, NumError};
 use super::payload::{DataType, Payload};
 use super::text;
 
-const MESSAGE: u8 = 100;
-const REQUEST: u8 = 101;
+pub(super) const MESSAGE: u8 = 100;
+pub(super) const REQUEST: u8 = 101;
 const RESPONSE: u8 = 102;
 const STREAM_REQUEST_READ: u8 = 103;
 const STREAM_REQUEST_WRITE: u8 = 104;

@@ -15,6 +15,7 @@ mod de;
 mod frame;
 mod handshake;
 mod json;
+mod last_names;
 mod name;
 mod num;
 mod number;
@@ -24,6 +25,7 @@ mod text;
 
 pub use data::{Data, DataError};
 pub use frame::{Acquaint, DecodeError, Direction, Frame, RolesUpdate, StreamOp};
+pub(crate) use last_names::{LastNames, Repeated};
 pub use handshake::{Challenge, Confirm, Handshake, HandshakeDecodeError, MAX_ID, Meta, Proof};
 pub use name::{MAX_NAME, NameTooLong, check_name};
 pub use num::{MAX_NUMBER, Num};
