@@ -23,6 +23,7 @@ use crate::{
     Error, ErrorKind, Result,
     engine::{self, Connection, Event, Moment, Opening, Received, close_code},
     peer::{Dispatcher, Outlook, PeerEvent, Shared, Tag, Unit, UnitInner},
+    wire::Frame,
 };
 
 /// Bytes asked for with one read.
@@ -32,6 +33,8 @@ const TURN: usize = 256 << 10;
 /// Messages handled before other tasks get their turn, and what they have caused is written: the
 /// other side works on the first answers while this one makes the next.
 const PORTION: usize = 24;
+/// One-way messages, which cause nothing to be written, count as one so many together.
+const ONE_WAY: usize = 8;
 /// The time that the other side has to answer a close frame.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -259,12 +262,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             let mut taken = 0;
             let mut received = Ok(());
             while received.is_ok()
-                && taken < PORTION
+                && taken < PORTION * ONE_WAY
                 && !machine.is_saturated(conn)
                 && let Some(message) = messages.pop_front()
             {
+                taken += if Frame::is_message(&message) { 1 } else { ONE_WAY };
                 received = connection.deliver(machine, message, now);
-                taken += 1;
             }
             machine.take_events(&mut self.events);
             self.may_read = connection.may_read(Some(machine));

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     engine::{self, ConnId, Event, Incoming, Kind, Question},
-    wire::Data,
+    wire::{Data, Payload},
 };
 
 /// A future of a handler, on the heap.
@@ -69,6 +69,7 @@ impl Function {
 pub(crate) type Middleware = Arc<dyn Fn(Context, Next) -> HandlerFuture + Send + Sync>;
 
 /// The middleware that something goes through.
+#[derive(Clone)]
 pub(crate) struct Chain {
     pub(crate) peer: Arc<Vec<Middleware>>,
     pub(crate) role: Arc<Vec<Middleware>>,
@@ -153,8 +154,10 @@ impl Deferred {
         match self.0.take() {
             Some(Way::Unit(unit, names, reply)) => {
                 report(&unit, &names, reply.is_heard(), &outcome);
-                if let Some(answer) = with_batch(&unit, (reply, outcome)) {
-                    answer_all(&unit, [answer]);
+                if let Some((reply, outcome)) = with_batch(&unit, (reply, outcome)) {
+                    let mut outcomes = Outcomes::default();
+                    outcomes.add(reply, outcome);
+                    outcomes.give_back(&unit);
                 }
             }
             Some(Way::Middleware(sender)) => {
@@ -168,17 +171,17 @@ impl Deferred {
     /// Answers many at once, which costs less than one after the other.
     #[doc(hidden)] // For bindings; no promise of compatibility.
     pub fn respond_all(answers: impl IntoIterator<Item = (Deferred, Result<Data>)>) {
-        let mut batch = Vec::new();
+        let mut batch = Outcomes::default();
         let mut of: Option<Arc<UnitInner>> = None;
         for (mut deferred, outcome) in answers {
             match deferred.0.take() {
                 Some(Way::Unit(unit, names, reply)) => {
                     report(&unit, &names, reply.is_heard(), &outcome);
                     if let Some(other) = of.take_if(|of| !Arc::ptr_eq(of, &unit)) {
-                        answer_all(&other, batch.drain(..));
+                        batch.give_back(&other);
                     }
                     of.get_or_insert(unit);
-                    batch.push((reply, outcome));
+                    batch.add(reply, outcome);
                 }
                 Some(Way::Middleware(sender)) => {
                     // The middleware may have gone on without it.
@@ -188,15 +191,66 @@ impl Deferred {
             }
         }
         if let Some(unit) = of {
-            answer_all(&unit, batch);
+            batch.give_back(&unit);
         }
+    }
+}
+
+/// What handlers of one unit have come to, until all is given back under one lock.
+#[derive(Default)]
+struct Outcomes {
+    heard: Vec<(Reply, Result<Data>)>,
+    /// The questions of messages, all in one.
+    unheard: Option<Question>,
+}
+
+impl Outcomes {
+    #[inline]
+    fn add(&mut self, reply: Reply, outcome: Result<Data>) {
+        let question = match reply {
+            Reply::Question(question) if !question.is_heard() => question,
+            reply => return self.heard.push((reply, outcome)),
+        };
+        match &mut self.unheard {
+            Some(unheard) => unheard.join(question),
+            none => *none = Some(question),
+        }
+    }
+
+    fn append(&mut self, other: &mut Outcomes) {
+        self.heard.append(&mut other.heard);
+        match (&mut self.unheard, other.unheard.take()) {
+            (Some(unheard), Some(question)) => unheard.join(question),
+            (none @ None, question) => *none = question,
+            (Some(_), None) => {}
+        }
+    }
+
+    /// Gives all questions back. The allocation is kept.
+    fn give_back(&mut self, unit: &UnitInner) {
+        let unheard = self.unheard.take();
+        if self.heard.is_empty() && unheard.is_none() {
+            return;
+        }
+        let now = unit.shared.clock.now();
+        unit.with(|state| {
+            for (reply, outcome) in self.heard.drain(..) {
+                if let Some(question) = reply.question() {
+                    let outcome = outcome.as_ref().map(Data::payload).map_err(Error::text);
+                    state.machine.answer(question, outcome, now);
+                }
+            }
+            if let Some(question) = unheard {
+                state.machine.answer(question, Ok(Payload::NULL), now);
+            }
+        });
     }
 }
 
 /// The answers that deferred handlers give before they return.
 struct Batch {
     unit: Arc<UnitInner>,
-    outcomes: Vec<(Reply, Result<Data>)>,
+    outcomes: Outcomes,
 }
 
 thread_local! {
@@ -214,8 +268,9 @@ fn with_batch(
     let _ = BATCH.try_with(|batch| {
         if let Some(batch) = &mut *batch.borrow_mut()
             && Arc::ptr_eq(&batch.unit, unit)
+            && let Some((reply, outcome)) = answer.take()
         {
-            batch.outcomes.extend(answer.take());
+            batch.outcomes.add(reply, outcome);
         }
     });
     answer
@@ -254,7 +309,6 @@ const ALONE: usize = 64;
 /// A handler that was found for something that came, and all that it needs.
 struct Job {
     handler: Arc<Handler>,
-    /// Empty for nearly all.
     chain: Option<Chain>,
     context: Context,
     reply: Reply,
@@ -273,20 +327,30 @@ struct Found {
     role: Arc<RoleInner>,
     kind: Kind,
     handler: Arc<Handler>,
+    /// Empty for nearly all.
+    chain: Option<Chain>,
+}
+
+impl Found {
+    fn is_for(&self, incoming: &Incoming, kind: Kind, at: u64) -> bool {
+        self.at == at
+            && self.kind == kind
+            && incoming.names() == (self.role.name().as_bytes(), self.handler.names.event.as_bytes())
+            && self.role.is_active()
+    }
 }
 
 /// Runs handlers for one connection. A handler is started right where its message was read; only
 /// when it has to wait does it become a task.
 pub(crate) struct Dispatcher {
     found: Option<Found>,
-    jobs: Vec<Job>,
     answers: Vec<(Tag, Result<Data>)>,
-    outcomes: Vec<(Reply, Result<Data>)>,
+    room: Room,
 }
 
 impl Dispatcher {
     pub(crate) fn new() -> Dispatcher {
-        Dispatcher { found: None, jobs: Vec::new(), answers: Vec::new(), outcomes: Vec::new() }
+        Dispatcher { found: None, answers: Vec::new(), room: Room::default() }
     }
 
     /// Does what the events mean. Returns connections that must be closed as dead.
@@ -300,7 +364,7 @@ impl Dispatcher {
             return dead;
         }
         let shared = &unit.shared;
-        for event in events.drain(..) {
+        for event in events.extract_if(.., |event| !matches!(event, Event::Incoming(..))) {
             match event {
                 Event::Answer { tag, outcome, .. } => self.answers.push((tag, outcome)),
                 Event::Stream(id) => {
@@ -318,69 +382,53 @@ impl Dispatcher {
                     let unit = super::Unit::new(unit.clone());
                     shared.emit(PeerEvent::SlowConsumer { unit, queued, dropped });
                 }
-                Event::Incoming(incoming, question) => self.find(unit, incoming, question),
+                Event::Incoming(..) => {}
             }
         }
         unit.bring(&mut self.answers);
-        self.run(unit);
+        self.run(unit, events);
         dead
     }
 
-    /// Finds the handler, or rejects.
-    fn find(&mut self, unit: &Arc<UnitInner>, incoming: Incoming, question: Question) {
-        let kind = question.kind();
-        let (handler, chain) = match self.look_up(&unit.shared, &incoming, kind) {
-            Ok(found) => found,
-            Err(reason) => return refuse(unit, question, &reason),
-        };
-        let (reply, offer) = match kind {
-            Kind::Message | Kind::Request => (Reply::Question(question), None),
-            Kind::Readable | Kind::Writable => {
-                let offer = Arc::new(Offer::new(question));
-                (Reply::Stream(offer.clone()), Some(offer))
-            }
-        };
-        let context = Context::new(unit.clone(), incoming, kind, offer);
-        self.jobs.push(Job { handler, chain, context, reply });
-    }
-
-    fn look_up(
-        &mut self,
-        shared: &Shared,
-        incoming: &Incoming,
-        kind: Kind,
-    ) -> Result<(Arc<Handler>, Option<Chain>), String> {
-        let at = shared.changes.count();
-        if let Some(found) = &self.found
-            && found.at == at
-            && found.kind == kind
-            && incoming.names()
-                == (found.role.name().as_bytes(), found.handler.names.event.as_bytes())
-            && found.role.is_active()
-        {
-            return Ok((found.handler.clone(), None));
-        }
-        let (name, event) = (incoming.role(), incoming.event());
-        let roles = shared.roles.load();
-        let (role, handler) = engine::find(name, roles.get(name), kind, event)?;
-        let chain = role.chain(&shared.middleware);
-        if chain.is_none() {
-            let (role, handler) = (role.clone(), handler.clone());
-            self.found = Some(Found { at, role, kind, handler });
-        }
-        Ok((handler, chain))
-    }
-
-    /// Runs what was found, without any lock.
-    fn run(&mut self, unit: &Arc<UnitInner>) {
-        if self.jobs.is_empty() {
+    /// Runs handlers for what came, without any lock.
+    fn run(&mut self, unit: &Arc<UnitInner>, incoming: &mut Vec<Event<Tag>>) {
+        if incoming.is_empty() {
             return;
         }
+        let incoming = incoming.drain(..).filter_map(|event| match event {
+            Event::Incoming(incoming, question) => Some((incoming, question)),
+            _ => None,
+        });
         let begun = Instant::now();
-        if unit.backlog.add(unit, begun, &mut self.jobs) {
-            return;
+        if unit.backlog.is_on(begun) {
+            let jobs = incoming.filter_map(|(incoming, question)| {
+                let found = find(&mut self.found, unit, &incoming, question.kind());
+                let (handler, chain) = match found {
+                    Ok(found) => (found.handler.clone(), found.chain.clone()),
+                    Err(reason) => {
+                        refuse(unit, question, &reason);
+                        return None;
+                    }
+                };
+                let (context, reply) = prepare(unit, incoming, question);
+                Some(Job { handler, chain, context, reply })
+            });
+            // Found before the lock is taken.
+            let jobs: Vec<Job> = jobs.collect();
+            return unit.backlog.add(unit, jobs);
         }
-        run_all(unit, self.jobs.drain(..), &mut self.outcomes);
+        run_all(unit, &mut self.room, |outcomes| {
+            for (incoming, question) in incoming {
+                match find(&mut self.found, unit, &incoming, question.kind()) {
+                    Ok(found) => {
+                        let (context, reply) = prepare(unit, incoming, question);
+                        let chain = found.chain.clone();
+                        first_step(unit, &found.handler, chain, context, reply, outcomes);
+                    }
+                    Err(reason) => refuse(unit, question, &reason),
+                }
+            }
+        });
         let now = Instant::now();
         if now - begun > SLOW_BATCH {
             unit.backlog.begin(now + SLOW_FOR);
@@ -388,36 +436,83 @@ impl Dispatcher {
     }
 }
 
-/// Starts handlers one after the other; all answers that they give at once leave together. `outcomes` is
-/// room for those.
-fn run_all(
-    unit: &Arc<UnitInner>,
-    jobs: impl Iterator<Item = Job>,
-    outcomes: &mut Vec<(Reply, Result<Data>)>,
-) {
-    let batch = Batch { unit: unit.clone(), outcomes: std::mem::take(outcomes) };
-    let before = BATCH.replace(Some(batch));
-    for job in jobs {
-        if let Some(answer) = first_step(unit, job) {
-            with_batch(unit, answer);
-        }
+/// Finds the handler, or why there is none.
+#[inline]
+fn find<'a>(
+    found: &'a mut Option<Found>,
+    unit: &UnitInner,
+    incoming: &Incoming,
+    kind: Kind,
+) -> Result<&'a Found, String> {
+    let at = unit.shared.changes.count();
+    drop(found.take_if(|found| !found.is_for(incoming, kind, at)));
+    match found {
+        Some(found) => Ok(found),
+        None => Ok(found.insert(look_up(&unit.shared, incoming, kind, at)?)),
     }
-    // Keep the allocation.
-    *outcomes = BATCH.replace(before).map(|batch| batch.outcomes).unwrap_or_default();
-    answer_all(unit, outcomes.drain(..));
 }
 
-/// Takes a handler to its end and gives its outcome, or to where it first waits and leaves it to a
-/// task, which polls it once more: the wake-up of this first try is not needed.
-fn first_step(unit: &Arc<UnitInner>, job: Job) -> Option<(Reply, Result<Data>)> {
-    let Job { handler, chain, context, reply } = job;
+fn look_up(shared: &Shared, incoming: &Incoming, kind: Kind, at: u64) -> Result<Found, String> {
+    let (name, event) = (incoming.role(), incoming.event());
+    let roles = shared.roles.load();
+    let (role, handler) = engine::find(name, roles.get(name), kind, event)?;
+    let chain = role.chain(&shared.middleware);
+    Ok(Found { at, role: role.clone(), kind, handler, chain })
+}
+
+/// What a handler is called with, and the way back.
+#[inline]
+fn prepare(unit: &Arc<UnitInner>, incoming: Incoming, question: Question) -> (Context, Reply) {
+    let kind = question.kind();
+    let (reply, offer) = match kind {
+        Kind::Message | Kind::Request => (Reply::Question(question), None),
+        Kind::Readable | Kind::Writable => {
+            let offer = Arc::new(Offer::new(question));
+            (Reply::Stream(offer.clone()), Some(offer))
+        }
+    };
+    (Context::new(unit.clone(), incoming, kind, offer), reply)
+}
+
+/// Room for the outcomes of a batch, empty between two.
+#[derive(Default)]
+struct Room {
+    outcomes: Outcomes,
+    /// Of deferred handlers.
+    deferred: Outcomes,
+}
+
+/// Has handlers started one after the other; all answers that they give at once leave together.
+fn run_all(unit: &Arc<UnitInner>, room: &mut Room, start: impl FnOnce(&mut Outcomes)) {
+    let Room { outcomes, deferred } = room;
+    let batch = Batch { unit: unit.clone(), outcomes: std::mem::take(deferred) };
+    let before = BATCH.replace(Some(batch));
+    start(outcomes);
+    if let Some(batch) = BATCH.replace(before) {
+        *deferred = batch.outcomes;
+        outcomes.append(deferred);
+    }
+    outcomes.give_back(unit);
+}
+
+/// Takes a handler to its end and puts its outcome to the others, or takes it to where it first waits and
+/// leaves it to a task, which polls it once more: the wake-up of this first try is not needed.
+#[inline]
+fn first_step(
+    unit: &Arc<UnitInner>,
+    handler: &Arc<Handler>,
+    chain: Option<Chain>,
+    context: Context,
+    reply: Reply,
+    outcomes: &mut Outcomes,
+) {
     if let (Function::Deferred(function), None) = (&handler.function, &chain) {
         let deferred = Deferred(Some(Way::Unit(unit.clone(), handler.names.clone(), reply)));
         let call = AssertUnwindSafe(|| function(context, deferred));
         if std::panic::catch_unwind(call).is_err() {
             report(unit, &handler.names, false, &Err(panicked()));
         }
-        return None;
+        return;
     }
     // Foreign code: it may do anything, panicking included.
     let step = std::panic::catch_unwind(AssertUnwindSafe(|| {
@@ -433,7 +528,7 @@ fn first_step(unit: &Arc<UnitInner>, job: Job) -> Option<(Reply, Result<Data>)> 
     let future = match step.unwrap_or_else(|_| Step::Done(Err(panicked()))) {
         Step::Done(outcome) => {
             report(unit, &handler.names, reply.is_heard(), &outcome);
-            return Some((reply, outcome));
+            return outcomes.add(reply, outcome);
         }
         Step::Waits(future) => future,
     };
@@ -443,9 +538,10 @@ fn first_step(unit: &Arc<UnitInner>, job: Job) -> Option<(Reply, Result<Data>)> 
         let outcome = AssertUnwindSafe(future).catch_unwind().await;
         let outcome = outcome.unwrap_or_else(|_| Err(panicked()));
         report(&unit, &names, reply.is_heard(), &outcome);
-        answer_all(&unit, [(reply, outcome)]);
+        let mut outcomes = Outcomes::default();
+        outcomes.add(reply, outcome);
+        outcomes.give_back(&unit);
     });
-    None
 }
 
 /// Handlers of a unit that a task of its own starts, one after the other, in the order in which
@@ -472,17 +568,22 @@ impl Backlog {
         state.quick = 0;
     }
 
-    /// Takes the handlers, if they are not to be started right away. True when it did.
-    fn add(&self, unit: &Arc<UnitInner>, now: Instant, jobs: &mut Vec<Job>) -> bool {
-        let mut state = lock(&self.0);
-        if !state.task && state.until.is_none_or(|until| now >= until) {
-            return false;
+    /// Whether the task is to start what comes now.
+    fn is_on(&self, now: Instant) -> bool {
+        let state = lock(&self.0);
+        state.task || state.until.is_some_and(|until| now < until)
+    }
+
+    /// Leaves handlers to the task.
+    fn add(&self, unit: &Arc<UnitInner>, jobs: Vec<Job>) {
+        if jobs.is_empty() {
+            return;
         }
-        state.waiting.extend(jobs.drain(..));
+        let mut state = lock(&self.0);
+        state.waiting.extend(jobs);
         if !std::mem::replace(&mut state.task, true) {
             unit.shared.runtime.spawn(backlog_task(unit.clone()));
         }
-        true
     }
 
     /// The next handler to start, and whether its answer is to leave alone. None ends the task.
@@ -509,7 +610,7 @@ impl Backlog {
 }
 
 async fn backlog_task(unit: Arc<UnitInner>) {
-    let mut outcomes = Vec::new();
+    let mut room = Room::default();
     while let Some((first, alone)) = unit.backlog.next() {
         // Those that are quick leave their answers together; behind a slow one nobody is to wait.
         let until = Instant::now() + SHARED;
@@ -518,7 +619,11 @@ async fn backlog_task(unit: Arc<UnitInner>) {
             true => unit.backlog.next_if_any().inspect(|_| started += 1),
             false => None,
         });
-        run_all(&unit, std::iter::once(first).chain(more), &mut outcomes);
+        run_all(&unit, &mut room, |outcomes| {
+            for Job { handler, chain, context, reply } in std::iter::once(first).chain(more) {
+                first_step(&unit, &handler, chain, context, reply, outcomes);
+            }
+        });
         let quick = Instant::now() < until;
         unit.backlog.note(quick, started);
         match quick {
@@ -545,26 +650,16 @@ fn refuse(unit: &Arc<UnitInner>, question: Question, reason: &str) {
     unit.with(|state| state.machine.answer(question, Err(reason), now));
 }
 
-/// Gives all questions back under one lock.
-fn answer_all(unit: &Arc<UnitInner>, outcomes: impl IntoIterator<Item = (Reply, Result<Data>)>) {
-    let mut outcomes = outcomes.into_iter().peekable();
-    if outcomes.peek().is_none() {
-        return;
+/// Tells of errors that no requester will hear of, and of panics.
+#[inline]
+fn report(unit: &Arc<UnitInner>, names: &Names, heard: bool, outcome: &Result<Data>) {
+    if let Err(error) = outcome {
+        report_error(unit, names, heard, error);
     }
-    let now = unit.shared.clock.now();
-    unit.with(|state| {
-        for (reply, outcome) in outcomes {
-            if let Some(question) = reply.question() {
-                let outcome = outcome.as_ref().map(Data::payload).map_err(Error::text);
-                state.machine.answer(question, outcome, now);
-            }
-        }
-    });
 }
 
-/// Tells of errors that no requester will hear of, and of panics.
-fn report(unit: &Arc<UnitInner>, names: &Names, heard: bool, outcome: &Result<Data>) {
-    let Err(error) = outcome else { return };
+#[cold]
+fn report_error(unit: &Arc<UnitInner>, names: &Names, heard: bool, error: &Error) {
     if !heard || error.kind() == ErrorKind::HandlerPanicked {
         let Names { role, event } = names;
         warn!(unit = %unit.info.load().id, %role, %event, %error, "handler failed");

@@ -74,9 +74,9 @@ impl Work {
 }
 
 impl<R> Unit<R> {
-    /// A handler has ended for which so many bytes were held.
-    pub(super) fn handled(&mut self, held: usize) {
-        self.stats.running = self.stats.running.saturating_sub(1);
+    /// Handlers have ended for which so many bytes were held.
+    pub(super) fn handled(&mut self, handlers: u32, held: usize) {
+        self.stats.running = self.stats.running.saturating_sub(handlers as usize);
         self.release(held);
     }
 

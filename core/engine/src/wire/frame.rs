@@ -237,6 +237,12 @@ impl<'a> Frame<'a> {
         matches!(bytes.first(), Some(&(ACQUAINT | ROLES)))
     }
 
+    /// Whether the frame that `bytes` are is a one-way message.
+    #[inline]
+    pub fn is_message(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&MESSAGE)
+    }
+
     /// Reads the frame that `bytes` are, borrowing from them.
     ///
     /// Names and texts that are not UTF-8 have the wrong parts replaced by U+FFFD, as JavaScript
