@@ -215,6 +215,16 @@ impl Connection {
         }
     }
 
+    /// The next message for the unit that came together with the one before: what
+    /// [`receive`](Connection::receive) would give next, for less. None says nothing of what it would give.
+    #[inline]
+    pub fn receive_more(&mut self) -> Option<Bytes> {
+        match &mut self.phase {
+            Phase::Open(socket) if self.unit.is_some() && !self.ended => socket.next_whole(),
+            _ => None,
+        }
+    }
+
     fn receive_open(&mut self, input: &mut &[u8]) -> Result<Option<Received>> {
         let Phase::Open(socket) = &mut self.phase else { return Ok(None) };
         let incoming = match socket.read(input, &mut self.own) {

@@ -481,6 +481,9 @@ fn receive<R>(
         match connection.receive(input)? {
             Some(Received::Message(message)) => {
                 connection.deliver(unit, message, now)?;
+                while let Some(message) = connection.receive_more() {
+                    connection.deliver(unit, message, now)?;
+                }
             }
             other => return Ok(other),
         }

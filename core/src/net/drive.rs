@@ -5,6 +5,7 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     future::poll_fn,
+    iter,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -207,7 +208,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
     fn parse(&mut self, mut input: &[u8]) -> Result<()> {
         while let Some(received) = self.connection.receive(&mut input)? {
             match received {
-                Received::Message(message) => self.messages.push_back(message),
+                Received::Message(message) => {
+                    self.messages.push_back(message);
+                    self.messages.extend(iter::from_fn(|| self.connection.receive_more()));
+                }
                 Received::Handshake(message) => self.handshake(message.as_deref())?,
                 Received::Upgraded(_) => {
                     let connection = &mut self.connection;

@@ -59,7 +59,7 @@ pub(super) fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
         let word = u64::from_ne_bytes(chunk.try_into().expect("a chunk of 8 bytes"));
         chunk.copy_from_slice(&(word ^ wide).to_ne_bytes());
     }
-    for (byte, key) in chunks.into_remainder().iter_mut().zip(mask.iter().cycle()) {
-        *byte ^= key;
+    for (at, byte) in chunks.into_remainder().iter_mut().enumerate() {
+        *byte ^= mask[at % 4];
     }
 }

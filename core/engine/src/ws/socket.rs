@@ -1,4 +1,7 @@
-use std::io::{self, Read, Write};
+use std::{
+    collections::VecDeque,
+    io::{self, Read, Write},
+};
 
 use bytes::{Buf, Bytes};
 use tungstenite::{
@@ -120,6 +123,8 @@ pub struct Socket {
     partial: Vec<u8>,
     /// Plain frames, whole and without masks, headers included.
     whole: Bytes,
+    /// The lengths of the headers and the payloads in there.
+    lengths: VecDeque<(u32, u32)>,
 }
 
 #[derive(Debug)]
@@ -174,6 +179,7 @@ impl Socket {
             fragmented: None,
             partial: Vec::new(),
             whole: Bytes::new(),
+            lengths: VecDeque::new(),
         }
     }
 
@@ -304,6 +310,7 @@ impl Socket {
                 break;
             }
             end = next;
+            self.lengths.push_back((header.size as u32, header.len as u32));
         }
         if end == 0 {
             return;
@@ -311,9 +318,12 @@ impl Socket {
         let mut frames = take(input, end).to_vec();
         if self.side == Side::Server {
             let mut rest = &mut frames[..];
-            while let Some(Header { mask: Some(mask), len, size, .. }) = Header::parse(rest) {
-                let (payload, next) = rest[size..].split_at_mut(len as usize);
-                apply_mask(payload, mask);
+            for (size, len) in &self.lengths {
+                let (header, payload) = rest.split_at_mut(*size as usize);
+                let (payload, next) = payload.split_at_mut(*len as usize);
+                if let Some(mask) = header.last_chunk() {
+                    apply_mask(payload, *mask);
+                }
                 rest = next;
             }
         }
@@ -333,12 +343,13 @@ impl Socket {
         header.mask.is_some() == (self.side == Side::Server) && header.len <= max as u64
     }
 
+    /// The next of the messages that came whole together with the last one: what [`read`](Socket::read)
+    /// would give, for less.
     #[inline]
-    fn next_whole(&mut self) -> Option<Bytes> {
-        // Empty, nearly always, when there is none.
-        let header = Header::parse(&self.whole)?;
-        self.whole.advance(header.size);
-        Some(self.whole.split_to(header.len as usize))
+    pub(crate) fn next_whole(&mut self) -> Option<Bytes> {
+        let (size, len) = self.lengths.pop_front()?;
+        self.whole.advance(size as usize);
+        Some(self.whole.split_to(len as usize))
     }
 
     // Frames that came in pieces, and all others.
