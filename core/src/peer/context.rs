@@ -46,7 +46,8 @@ pub struct Context {
     incoming: Incoming,
     kind: Kind,
     offer: Option<Arc<Offer>>,
-    data: Option<Data>,
+    /// What middleware has put in place of the payload: rare, so apart.
+    data: Option<Box<Data>>,
 }
 
 impl Context {
@@ -100,22 +101,22 @@ impl Context {
 
     /// The payload.
     pub fn data(&self) -> Data {
-        self.data.clone().unwrap_or_else(|| self.incoming.data())
+        self.data.as_deref().cloned().unwrap_or_else(|| self.incoming.data())
     }
 
     /// The payload, giving up the rest.
     pub fn into_data(self) -> Data {
-        self.data.unwrap_or_else(|| self.incoming.into_data())
+        self.data.map_or_else(|| self.incoming.into_data(), |data| *data)
     }
 
     /// Replaces the payload, for middleware that changes it before the handler sees it.
     pub fn set_data(&mut self, data: impl Into<Data>) {
-        self.data = Some(data.into());
+        self.data = Some(Box::new(data.into()));
     }
 
     /// The type of the payload.
     pub fn data_type(&self) -> DataType {
-        self.data.as_ref().map_or_else(|| self.incoming.kind(), Data::kind)
+        self.data.as_ref().map_or_else(|| self.incoming.kind(), |data| data.kind())
     }
 
     /// The payload as a type of the application's; see [`Data::parse`].

@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     fmt,
+    future::poll_fn,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -47,16 +48,30 @@ pub(crate) struct Names {
 
 pub(crate) enum Function {
     /// Its outcome is the answer.
-    Future(Box<dyn Fn(Context) -> HandlerFuture + Send + Sync>),
+    Future {
+        start: Box<dyn Fn(Context) -> HandlerFuture + Send + Sync>,
+        /// Makes what can be called over and over.
+        call: Box<dyn Fn() -> Box<dyn Call> + Send + Sync>,
+    },
     /// It is given the means to answer.
     Deferred(Box<dyn Fn(Context, Deferred) + Send + Sync>),
+}
+
+/// A handler's future whose place on the heap serves for one call after the other: most handlers end at
+/// once, and making room for each costs more than many of them.
+pub(crate) trait Call: Send {
+    /// Calls the handler, but does not poll its future yet.
+    fn begin(&mut self, context: Context);
+
+    /// Once it is ready, the next call may begin.
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Data>>;
 }
 
 impl Function {
     /// Behind middleware, which waits for an outcome in any case.
     fn start(&self, context: Context) -> HandlerFuture {
         match self {
-            Function::Future(function) => function(context),
+            Function::Future { start, .. } => start(context),
             Function::Deferred(function) => {
                 let (sender, receiver) = oneshot::channel();
                 function(context, Deferred(Some(Way::Middleware(sender))));
@@ -329,13 +344,27 @@ struct Found {
     handler: Arc<Handler>,
     /// Empty for nearly all.
     chain: Option<Chain>,
+    place: Place,
+}
+
+/// Where a handler's futures are.
+#[derive(Default)]
+enum Place {
+    /// Each in one of its own: the last one had to wait, and went away with its task.
+    #[default]
+    Own,
+    /// Not known yet.
+    Any,
+    /// One after the other in the same.
+    Same(Box<dyn Call>),
 }
 
 impl Found {
     fn is_for(&self, incoming: &Incoming, kind: Kind, at: u64) -> bool {
         self.at == at
             && self.kind == kind
-            && incoming.names() == (self.role.name().as_bytes(), self.handler.names.event.as_bytes())
+            && incoming.names()
+                == (self.role.name().as_bytes(), self.handler.names.event.as_bytes())
             && self.role.is_active()
     }
 }
@@ -422,8 +451,8 @@ impl Dispatcher {
                 match find(&mut self.found, unit, &incoming, question.kind()) {
                     Ok(found) => {
                         let (context, reply) = prepare(unit, incoming, question);
-                        let chain = found.chain.clone();
-                        first_step(unit, &found.handler, chain, context, reply, outcomes);
+                        let Found { handler, chain, place, .. } = found;
+                        first_step(unit, handler, chain.clone(), place, context, reply, outcomes);
                     }
                     Err(reason) => refuse(unit, question, &reason),
                 }
@@ -443,7 +472,7 @@ fn find<'a>(
     unit: &UnitInner,
     incoming: &Incoming,
     kind: Kind,
-) -> Result<&'a Found, String> {
+) -> Result<&'a mut Found, String> {
     let at = unit.shared.changes.count();
     drop(found.take_if(|found| !found.is_for(incoming, kind, at)));
     match found {
@@ -457,7 +486,7 @@ fn look_up(shared: &Shared, incoming: &Incoming, kind: Kind, at: u64) -> Result<
     let roles = shared.roles.load();
     let (role, handler) = engine::find(name, roles.get(name), kind, event)?;
     let chain = role.chain(&shared.middleware);
-    Ok(Found { at, role: role.clone(), kind, handler, chain })
+    Ok(Found { at, role: role.clone(), kind, handler, chain, place: Place::Any })
 }
 
 /// What a handler is called with, and the way back.
@@ -502,6 +531,7 @@ fn first_step(
     unit: &Arc<UnitInner>,
     handler: &Arc<Handler>,
     chain: Option<Chain>,
+    place: &mut Place,
     context: Context,
     reply: Reply,
     outcomes: &mut Outcomes,
@@ -516,12 +546,32 @@ fn first_step(
     }
     // Foreign code: it may do anything, panicking included.
     let step = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let cx = &mut TaskContext::from_waker(Waker::noop());
+        // What panics leaves nothing behind.
+        let call = match (std::mem::take(place), &handler.function, &chain) {
+            (Place::Same(call), _, None) => Some(call),
+            (Place::Any, Function::Future { call, .. }, None) => Some(call()),
+            _ => None,
+        };
+        if let Some(mut call) = call {
+            call.begin(context);
+            return match call.poll(cx) {
+                Poll::Ready(outcome) => {
+                    *place = Place::Same(call);
+                    Step::Done(outcome)
+                }
+                Poll::Pending => Step::Waits(Box::pin(poll_fn(move |cx| call.poll(cx)))),
+            };
+        }
         let mut future = match chain {
             None => handler.function.start(context),
             Some(chain) => Next { chain, at: 0, handler: handler.clone() }.start(context),
         };
-        match future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
-            Poll::Ready(outcome) => Step::Done(outcome),
+        match future.as_mut().poll(cx) {
+            Poll::Ready(outcome) => {
+                *place = Place::Any;
+                Step::Done(outcome)
+            }
             Poll::Pending => Step::Waits(future),
         }
     }));
@@ -621,7 +671,8 @@ async fn backlog_task(unit: Arc<UnitInner>) {
         });
         run_all(&unit, &mut room, |outcomes| {
             for Job { handler, chain, context, reply } in std::iter::once(first).chain(more) {
-                first_step(&unit, &handler, chain, context, reply, outcomes);
+                let place = &mut Place::Own;
+                first_step(&unit, &handler, chain, place, context, reply, outcomes);
             }
         });
         let quick = Instant::now() < until;

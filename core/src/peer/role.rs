@@ -2,10 +2,12 @@
 
 use std::{
     fmt,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context as TaskContext, Poll, ready},
 };
 
 use arc_swap::ArcSwap;
@@ -13,7 +15,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     context::{Context, ReadableRequest, WritableRequest},
-    dispatch::{Chain, Deferred, Function, Handler, HandlerFuture, Middleware, Names, Next},
+    dispatch::{Call, Chain, Deferred, Function, Handler, HandlerFuture, Middleware, Names, Next},
     shared::Shared,
 };
 use crate::{
@@ -132,15 +134,50 @@ where
     T: Into<Data>,
     E: fmt::Display,
 {
-    Function::Future(Box::new(move |context| -> HandlerFuture {
-        let future = function(argument(context));
-        Box::pin(async move {
-            match future.await {
-                Ok(data) => Ok(data.into()),
-                Err(error) => Err(Error::new(ErrorKind::HandlerFailed, error.to_string())),
-            }
-        })
-    }))
+    let function = Arc::new(move |context| function(argument(context)));
+    let reusable = function.clone();
+    Function::Future {
+        start: Box::new(move |context| -> HandlerFuture {
+            let future = function(context);
+            Box::pin(async move { finished(future.await) })
+        }),
+        call: Box::new(move || {
+            Box::new(Running { function: reusable.clone(), future: Box::pin(None) })
+        }),
+    }
+}
+
+fn finished<T: Into<Data>, E: fmt::Display>(outcome: Result<T, E>) -> Result<Data> {
+    match outcome {
+        Ok(data) => Ok(data.into()),
+        Err(error) => Err(Error::new(ErrorKind::HandlerFailed, error.to_string())),
+    }
+}
+
+/// A [`Call`] of an application's closure.
+struct Running<F, Fut> {
+    function: Arc<F>,
+    /// None before the call and after it.
+    future: Pin<Box<Option<Fut>>>,
+}
+
+impl<F, Fut, T, E> Call for Running<F, Fut>
+where
+    F: Fn(Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T, E>> + Send + 'static,
+    T: Into<Data>,
+    E: fmt::Display,
+{
+    fn begin(&mut self, context: Context) {
+        self.future.set(Some((self.function)(context)));
+    }
+
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Data>> {
+        let Some(future) = self.future.as_mut().as_pin_mut() else { return Poll::Pending };
+        let outcome = ready!(future.poll(cx));
+        self.future.set(None);
+        Poll::Ready(finished(outcome))
+    }
 }
 
 /// A service that this peer offers, and the handlers of its events.

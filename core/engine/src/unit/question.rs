@@ -155,7 +155,9 @@ impl<R> Unit<R> {
     pub fn accept(&mut self, question: &mut Question, payload: Payload<'_>) -> Result<StreamId> {
         let offer = match &question.way {
             Way::Stream(offer) => **offer,
-            _ => return Err(Error::new(ErrorKind::StreamClosed, "The stream was answered already")),
+            _ => {
+                return Err(Error::new(ErrorKind::StreamClosed, "The stream was answered already"));
+            }
         };
         question.way = Way::Nowhere;
         let accepted = self.accept_stream(offer, payload);
