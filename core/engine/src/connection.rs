@@ -265,6 +265,7 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Unit::receive`]: the connection is over, [`end`](Connection::end) it.
+    #[inline]
     pub fn deliver<R>(&mut self, unit: &mut Unit<R>, message: Bytes, now: Moment) -> Result<()> {
         unit.receive(self.id, message, now)
             .map_err(|error| self.fail(close_code::MALFORMED, error.text().to_owned()))

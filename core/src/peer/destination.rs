@@ -106,10 +106,17 @@ impl Destination {
     fn pick(&self) -> Result<Arc<UnitInner>> {
         self.shared.check_open()?;
         let units = self.inner.units.load();
+        // One candidate is no choice.
+        if let [only] = units.as_slice()
+            && only.is_open()
+        {
+            return Ok(only.clone());
+        }
         let chosen = self.inner.policy.choose(units.len(), &|at| &units[at].load);
         chosen.map(|at| units[at].clone()).ok_or_else(|| self.no_unit())
     }
 
+    #[cold]
     fn no_unit(&self) -> Error {
         engine::no_unit(&self.inner.role)
     }

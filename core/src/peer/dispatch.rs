@@ -5,6 +5,7 @@ use std::{
     collections::VecDeque,
     fmt,
     future::poll_fn,
+    num::NonZeroU64,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -60,10 +61,10 @@ pub(crate) enum Function {
 /// A handler's future whose place on the heap serves for one call after the other: most handlers end at
 /// once, and making room for each costs more than many of them.
 pub(crate) trait Call: Send {
-    /// Calls the handler, but does not poll its future yet.
-    fn begin(&mut self, context: Context);
+    /// Calls the handler. Once it is ready, the next call may begin.
+    fn begin(&mut self, context: Context, cx: &mut TaskContext<'_>) -> Poll<Result<Data>>;
 
-    /// Once it is ready, the next call may begin.
+    /// Goes on with the call.
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Data>>;
 }
 
@@ -345,6 +346,8 @@ struct Found {
     /// Empty for nearly all.
     chain: Option<Chain>,
     place: Place,
+    /// See [`Incoming::same_names`].
+    names: Option<NonZeroU64>,
 }
 
 /// Where a handler's futures are.
@@ -360,12 +363,23 @@ enum Place {
 }
 
 impl Found {
-    fn is_for(&self, incoming: &Incoming, kind: Kind, at: u64) -> bool {
-        self.at == at
-            && self.kind == kind
-            && incoming.names()
-                == (self.role.name().as_bytes(), self.handler.names.event.as_bytes())
-            && self.role.is_active()
+    #[inline]
+    fn is_for(&mut self, incoming: &Incoming, kind: Kind, at: u64) -> bool {
+        self.at == at && self.kind == kind && self.has_names(incoming) && self.role.is_active()
+    }
+
+    #[inline]
+    fn has_names(&mut self, incoming: &Incoming) -> bool {
+        let names = incoming.same_names();
+        if names.is_some() && names == self.names {
+            return true;
+        }
+        let Names { role, event } = &*self.handler.names;
+        let same = incoming.names() == (role.as_bytes(), event.as_bytes());
+        if same {
+            self.names = names;
+        }
+        same
     }
 }
 
@@ -474,7 +488,9 @@ fn find<'a>(
     kind: Kind,
 ) -> Result<&'a mut Found, String> {
     let at = unit.shared.changes.count();
-    drop(found.take_if(|found| !found.is_for(incoming, kind, at)));
+    if found.as_mut().is_some_and(|found| !found.is_for(incoming, kind, at)) {
+        *found = None;
+    }
     match found {
         Some(found) => Ok(found),
         None => Ok(found.insert(look_up(&unit.shared, incoming, kind, at)?)),
@@ -486,7 +502,8 @@ fn look_up(shared: &Shared, incoming: &Incoming, kind: Kind, at: u64) -> Result<
     let roles = shared.roles.load();
     let (role, handler) = engine::find(name, roles.get(name), kind, event)?;
     let chain = role.chain(&shared.middleware);
-    Ok(Found { at, role: role.clone(), kind, handler, chain, place: Place::Any })
+    let (role, names) = (role.clone(), incoming.same_names());
+    Ok(Found { at, role, kind, handler, chain, place: Place::Any, names })
 }
 
 /// What a handler is called with, and the way back.
@@ -554,8 +571,7 @@ fn first_step(
             _ => None,
         };
         if let Some(mut call) = call {
-            call.begin(context);
-            return match call.poll(cx) {
+            return match call.begin(context, cx) {
                 Poll::Ready(outcome) => {
                     *place = Place::Same(call);
                     Step::Done(outcome)

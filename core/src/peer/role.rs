@@ -69,10 +69,6 @@ impl RoleInner {
         }
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     pub(crate) fn is_active(&self) -> bool {
         self.active.load(Ordering::Acquire)
     }
@@ -168,8 +164,9 @@ where
     T: Into<Data>,
     E: fmt::Display,
 {
-    fn begin(&mut self, context: Context) {
+    fn begin(&mut self, context: Context, cx: &mut TaskContext<'_>) -> Poll<Result<Data>> {
         self.future.set(Some((self.function)(context)));
+        self.poll(cx)
     }
 
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Data>> {

@@ -66,10 +66,10 @@ impl Work {
 
     /// A message, or a request, with the names of the one before.
     #[inline]
-    pub(super) fn again(repeated: Repeated, conn: ConnId) -> Work {
+    pub(super) fn again(repeated: Repeated, names: u64, conn: ConnId) -> Work {
         let Repeated { role, event, corr, kind, payload } = repeated;
         let way = corr.map_or(Way::Nowhere, |corr| Way::Request(Responder { conn, corr }));
-        Work { layout: Layout { role, event, payload, kind, mended: None }, way }
+        Work { layout: Layout { role, event, payload, kind, mended: None, names }, way }
     }
 }
 
@@ -185,7 +185,7 @@ impl<R> Unit<R> {
     }
 
     /// Something for a handler came.
-    #[inline]
+    #[inline(always)] // Otherwise what is known of it is moved from call to call.
     pub(super) fn work(&mut self, at: usize, message: Bytes, work: Work, now: Moment) {
         match work.way {
             Way::Nowhere => self.stats.messages_received += 1,
@@ -198,7 +198,7 @@ impl<R> Unit<R> {
     }
 
     /// Has a handler called; without room for that, the message is given up.
-    #[inline]
+    #[inline(always)]
     fn begin(&mut self, at: usize, message: Bytes, work: Work, room: bool) {
         let Work { layout, way } = work;
         if !room || (matches!(way, Way::Stream(_)) && self.check_streams().is_err()) {

@@ -1,6 +1,6 @@
 //! A message, request or stream request as it came in.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, num::NonZeroU64};
 
 use bytes::{Buf, Bytes};
 
@@ -17,6 +17,8 @@ pub struct Incoming {
     payload: u32,
     kind: DataType,
     conn: ConnId,
+    /// See [`Incoming::same_names`].
+    names: u64,
 }
 
 /// Where in its frame the parts of something for a handler are.
@@ -28,6 +30,8 @@ pub(super) struct Layout {
     pub(super) kind: DataType,
     /// The frame to use instead: a name was mended.
     pub(super) mended: Option<Bytes>,
+    /// See [`Incoming::same_names`].
+    pub(super) names: u64,
 }
 
 impl Layout {
@@ -49,6 +53,7 @@ impl Layout {
                     payload: (frame.len() - payload.len()) as u32,
                     kind,
                     mended: None,
+                    names: 0,
                 }
             }
             // A name with invalid UTF-8 was mended: lay the frame out anew.
@@ -64,6 +69,7 @@ impl Layout {
                     payload: role + event,
                     kind,
                     mended: Some(bytes.into()),
+                    names: 0,
                 }
             }
         }
@@ -73,8 +79,8 @@ impl Layout {
 impl Incoming {
     #[inline]
     pub(super) fn new(frame: Bytes, layout: Layout, conn: ConnId) -> Incoming {
-        let Layout { role, event, payload, kind, mended } = layout;
-        Incoming { frame: mended.unwrap_or(frame), role, event, payload, kind, conn }
+        let Layout { role, event, payload, kind, mended, names } = layout;
+        Incoming { frame: mended.unwrap_or(frame), role, event, payload, kind, conn, names }
     }
 
     fn part(&self, (at, len): (u32, u32)) -> &[u8] {
@@ -90,6 +96,13 @@ impl Incoming {
     /// `str`: that is checked each time.
     pub fn names(&self) -> (&[u8], &[u8]) {
         (self.part(self.role), self.part(self.event))
+    }
+
+    /// A number that only what has the same names has, among all that comes from one unit. None says nothing:
+    /// the names are to be compared.
+    #[inline]
+    pub fn same_names(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.names)
     }
 
     /// The role it is addressed to.

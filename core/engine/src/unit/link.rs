@@ -110,6 +110,7 @@ impl Link {
     }
 
     /// Bytes that are not written yet.
+    #[inline]
     pub(super) fn queued(&self) -> usize {
         self.out.len() + self.in_flight
     }
@@ -125,11 +126,13 @@ impl Link {
     }
 
     /// Whether everything ordered that was sent has surely been received.
+    #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         self.ordered == self.ordered_acked
     }
 
     /// Appends one frame of exactly `len` bytes. Returns the bytes it added to the queue.
+    #[inline]
     pub(super) fn push(&mut self, len: usize, body: impl FnOnce(&mut Vec<u8>)) -> usize {
         let before = self.out.len();
         self.writer.binary(&mut self.out, len, body);
@@ -176,11 +179,13 @@ impl Link {
         self.alive = self.alive.max(at);
     }
 
+    #[inline]
     pub(super) fn reading(&mut self, now: Moment) {
         self.alive = now;
         self.heard = now;
     }
 
+    #[inline]
     pub(super) fn heard(&mut self, bytes: usize, now: Moment) {
         self.stats.frames_received += 1;
         self.stats.bytes_received += bytes as u64;

@@ -137,6 +137,7 @@ impl<R> Unit<R> {
         self.note_room();
     }
 
+    #[inline]
     fn at(&self, conn: ConnId) -> Option<usize> {
         self.links.iter().position(|link| link.conn == conn)
     }
@@ -172,6 +173,7 @@ impl<R> Unit<R> {
         room
     }
 
+    #[inline]
     fn fits(&self, at: usize) -> bool {
         let peer_full = self.budget.queued() >= self.limits.queue_per_peer;
         // A unit with nothing queued gets at least one message through whatever the others do,
@@ -275,6 +277,7 @@ impl<R> Unit<R> {
         !self.events.is_empty()
     }
 
+    #[inline]
     fn announce(&mut self, at: usize) {
         let link = &mut self.links[at];
         if !link.announced && !link.out.is_empty() {
@@ -290,13 +293,13 @@ impl<R> Unit<R> {
 
     #[inline]
     fn push(&mut self, at: usize, frame: &Frame<'_>) -> usize {
-        self.push_len(at, frame, frame.encoded_len())
+        self.push_with(at, frame.encoded_len(), |out| frame.encode(out))
     }
 
-    /// As [`push`](Self::push), with the length of the frame, when that is known already.
+    /// Queues a frame of this length.
     #[inline]
-    fn push_len(&mut self, at: usize, frame: &Frame<'_>, len: usize) -> usize {
-        let added = self.links[at].push(len, |out| frame.encode(out));
+    fn push_with(&mut self, at: usize, len: usize, body: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let added = self.links[at].push(len, body);
         self.budget.add(added);
         self.announce(at);
         added
@@ -344,6 +347,7 @@ impl<R> Unit<R> {
     }
 
     /// Picks a connection for something that is `len` bytes long.
+    #[inline]
     fn pick(&mut self, order: Order, len: usize) -> Result<usize> {
         if len > self.limits.message_size {
             return Err(too_large(len, self.limits.message_size));
@@ -359,6 +363,7 @@ impl<R> Unit<R> {
     }
 
     /// The connection that something takes, full or not.
+    #[inline]
     fn route(&self, order: Order) -> Option<usize> {
         if order == Order::Kept
             && let Some(at) = self.ordered.and_then(|conn| self.at(conn))
@@ -369,6 +374,10 @@ impl<R> Unit<R> {
                 return Some(at);
             }
         }
+        self.least_loaded()
+    }
+
+    fn least_loaded(&self) -> Option<usize> {
         let open = self.links.iter().enumerate().filter(|(_, link)| !link.closing);
         open.min_by_key(|(_, link)| link.queued()).map(|(at, _)| at)
     }
@@ -376,13 +385,21 @@ impl<R> Unit<R> {
     #[inline]
     fn send_frame(&mut self, order: Order, frame: &Frame<'_>) -> Result<Queued> {
         let len = frame.encoded_len();
+        let at = self.pick_in_order(order, len)?;
+        self.push_with(at, len, |out| frame.encode(out));
+        Ok(Queued { conn: self.links[at].conn })
+    }
+
+    /// As [`pick`](Self::pick), and notes what was picked for what must stay in order.
+    #[inline]
+    fn pick_in_order(&mut self, order: Order, len: usize) -> Result<usize> {
         let at = self.pick(order, len)?;
         if order == Order::Kept {
-            self.links[at].ordered += 1;
-            self.ordered = Some(self.links[at].conn);
+            let link = &mut self.links[at];
+            link.ordered += 1;
+            self.ordered = Some(link.conn);
         }
-        self.push_len(at, frame, len);
-        Ok(Queued { conn: self.links[at].conn })
+        Ok(at)
     }
 
     // Commands.
@@ -396,10 +413,11 @@ impl<R> Unit<R> {
     pub fn send(&mut self, outgoing: Outgoing<'_>) -> Result<Queued> {
         let Outgoing { role, event, payload, order } = outgoing;
         check_names(role, event)?;
-        let frame = Frame::Message { role: role.into(), event: event.into(), payload };
-        let queued = self.send_frame(order, &frame)?;
+        let len = wire::message_len(role, event, &payload);
+        let at = self.pick_in_order(order, len)?;
+        self.push_with(at, len, |out| wire::put_message(role, event, &payload, out));
         self.stats.messages_sent += 1;
-        Ok(queued)
+        Ok(Queued { conn: self.links[at].conn })
     }
 
     /// Sends a request; [`Event::Answer`] brings `tag` back with the outcome. Returns the number
@@ -491,7 +509,10 @@ impl<R> Unit<R> {
         let Some(at) = self.at(conn) else { return Ok(()) };
         self.links[at].heard(message.len(), now);
         match self.last_names.read(&message) {
-            Some(repeated) => self.work(at, message, Work::again(repeated, conn), now),
+            Some(repeated) => {
+                let work = Work::again(repeated, self.last_names.serial(), conn);
+                self.work(at, message, work, now);
+            }
             None => self.receive_other(at, message, now)?,
         }
         Ok(())
@@ -507,10 +528,11 @@ impl<R> Unit<R> {
             .map_err(|error| Error::new(ErrorKind::Protocol, error.to_string()))?;
         match frame {
             Frame::Message { .. } | Frame::Request { .. } | Frame::StreamRequest { .. } => {
-                if let Some(work) = Work::of(frame, message, conn) {
+                if let Some(mut work) = Work::of(frame, message, conn) {
                     let Layout { role, event, ref mended, .. } = work.layout;
                     if mended.is_none() {
                         self.last_names.note(message, role, event);
+                        work.layout.names = self.last_names.serial();
                     }
                     self.work(at, message.clone(), work, now);
                 }
@@ -663,12 +685,14 @@ fn own(message: &Bytes, payload: Payload<'_>) -> Data {
     Data::from_raw(payload.kind, message.slice_ref(payload.bytes))
 }
 
+#[inline]
 fn check_names(role: &str, event: &str) -> Result<()> {
-    let check = |name| {
-        wire::check_name(name)
-            .map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()))
-    };
-    check(role).and_then(|()| check(event))
+    wire::check_name(role).and_then(|()| wire::check_name(event)).map_err(unfit)
+}
+
+#[cold]
+fn unfit(error: wire::NameTooLong) -> Error {
+    Error::new(ErrorKind::InvalidArgument, error.to_string())
 }
 
 /// What a remote peer says to a request of ours.

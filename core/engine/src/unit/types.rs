@@ -25,6 +25,7 @@ struct Common {
 
 impl Budget {
     /// Bytes that wait to be written now.
+    #[inline]
     pub fn queued(&self) -> usize {
         self.0.queued.load(Ordering::Relaxed)
     }
@@ -39,6 +40,7 @@ impl Budget {
         self.0.next_corr.fetch_max(corr, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(super) fn add(&self, bytes: usize) {
         self.0.queued.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -336,9 +336,7 @@ impl<'a> Frame<'a> {
     #[inline]
     pub fn encoded_len(&self) -> usize {
         match self {
-            Frame::Message { role, event, payload } => {
-                1 + 2 + 2 + role.len() + event.len() + payload_len(payload)
-            }
+            Frame::Message { role, event, payload } => message_len(role, event, payload),
             Frame::Request { role, event, corr, payload } => {
                 1 + 2 + 2 + role.len() + event.len() + num_len(*corr) + payload_len(payload)
             }
@@ -376,13 +374,7 @@ impl<'a> Frame<'a> {
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             // Most of what is sent: appended in few pieces, for which the writer has reserved the room.
-            Frame::Message { role, event, payload } => {
-                let [[a, b], [c, d]] = [name_len(role), name_len(event)];
-                out.extend_from_slice(&[MESSAGE, a, b, c, d]);
-                out.extend_from_slice(role.as_bytes());
-                out.extend_from_slice(event.as_bytes());
-                put_payload(payload, out);
-            }
+            Frame::Message { role, event, payload } => put_message(role, event, payload, out),
             Frame::Request { role, event, corr, payload } => {
                 let [[a, b], [c, d]] = [name_len(role), name_len(event)];
                 out.extend_from_slice(&[REQUEST, a, b, c, d, corr.width()]);
@@ -459,6 +451,25 @@ impl<'a> Frame<'a> {
             Frame::Acquaint(_) | Frame::Roles(_) => {}
         }
     }
+}
+
+/// The length of a [`Frame::Message`].
+#[inline]
+pub(crate) fn message_len(role: &str, event: &str, payload: &Payload<'_>) -> usize {
+    1 + 2 + 2 + role.len() + event.len() + payload_len(payload)
+}
+
+/// Appends a [`Frame::Message`], of which there may be millions a second.
+///
+/// # Panics
+/// As [`Frame::encode`].
+#[inline]
+pub(crate) fn put_message(role: &str, event: &str, payload: &Payload<'_>, out: &mut Vec<u8>) {
+    let [[a, b], [c, d]] = [name_len(role), name_len(event)];
+    out.extend_from_slice(&[MESSAGE, a, b, c, d]);
+    out.extend_from_slice(role.as_bytes());
+    out.extend_from_slice(event.as_bytes());
+    put_payload(payload, out);
 }
 
 #[inline]

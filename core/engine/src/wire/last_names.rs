@@ -18,6 +18,8 @@ pub(crate) struct LastNames {
     bytes: Vec<u8>,
     role: (u32, u32),
     event: (u32, u32),
+    /// Counts how often other names were noted.
+    serial: u64,
 }
 
 /// What a frame with the same names holds besides; places are offsets and lengths in its bytes.
@@ -36,6 +38,7 @@ impl LastNames {
     /// Notes the names of a frame, which are its text at these places.
     pub(crate) fn note(&mut self, frame: &[u8], role: (u32, u32), event: (u32, u32)) {
         self.bytes.clear();
+        self.serial += 1;
         let head = match frame.first() {
             Some(&MESSAGE) => 5,
             Some(&REQUEST) => 6,
@@ -46,6 +49,12 @@ impl LastNames {
             self.bytes.extend_from_slice(frame.get(..names).unwrap_or_default());
             (self.role, self.event) = (role, event);
         }
+    }
+
+    /// Another number for each time that names were noted, at least 1 then.
+    #[inline]
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// Reads a frame whose names are those that were noted last. None: it is to be decoded, because of

@@ -25,6 +25,7 @@ mod text;
 
 pub use data::{Data, DataError};
 pub use frame::{Acquaint, DecodeError, Direction, Frame, RolesUpdate, StreamOp};
+pub(crate) use frame::{message_len, put_message};
 pub use handshake::{Challenge, Confirm, Handshake, HandshakeDecodeError, MAX_ID, Meta, Proof};
 pub(crate) use last_names::{LastNames, Repeated};
 pub use name::{MAX_NAME, NameTooLong, check_name};

@@ -315,7 +315,10 @@ impl Socket {
         if end == 0 {
             return;
         }
-        let mut frames = take(input, end).to_vec();
+        // With room to spare, it is shared from the start: otherwise each split would have to find out.
+        let spare = usize::from(self.lengths.len() > 1);
+        let mut frames = Vec::with_capacity(end + spare);
+        frames.extend_from_slice(take(input, end));
         if self.side == Side::Server {
             let mut rest = &mut frames[..];
             for (size, len) in &self.lengths {
