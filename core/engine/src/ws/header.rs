@@ -53,13 +53,36 @@ impl Header {
 #[inline]
 pub(super) fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let mut chunks = payload.chunks_exact_mut(8);
-    for chunk in &mut chunks {
-        let word = u64::from_ne_bytes(chunk.try_into().expect("a chunk of 8 bytes"));
-        chunk.copy_from_slice(&(word ^ wide).to_ne_bytes());
+    let wide = [a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d];
+    // Arrays of these lengths are one register to the compiler.
+    let (pieces, rest) = payload.as_chunks_mut::<16>();
+    pieces.iter_mut().for_each(|piece| xor(piece, &wide));
+    let (words, rest) = rest.as_chunks_mut::<4>();
+    words.iter_mut().for_each(|word| xor(word, &mask));
+    xor(rest, &mask);
+}
+
+#[inline]
+fn xor(bytes: &mut [u8], keys: &[u8]) {
+    for (byte, key) in bytes.iter_mut().zip(keys) {
+        *byte ^= key;
     }
-    for (at, byte) in chunks.into_remainder().iter_mut().enumerate() {
-        *byte ^= mask[at % 4];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_is_applied_to_each_byte_in_turn_whatever_the_length() {
+        let mask = [1, 20, 75, 200];
+        for len in 0..70 {
+            let plain: Vec<u8> = (0..len).collect();
+            let mut masked = plain.clone();
+            apply_mask(&mut masked, mask);
+            let bytes = plain.iter().zip(mask.iter().cycle());
+            let expected: Vec<u8> = bytes.map(|(byte, key)| byte ^ key).collect();
+            assert_eq!(masked, expected);
+        }
     }
 }
