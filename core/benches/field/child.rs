@@ -6,6 +6,7 @@ use std::{io::Write, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     runtime::{Builder, Runtime},
+    task::JoinSet,
 };
 
 use crate::{
@@ -19,9 +20,11 @@ pub(crate) const CLIENT: &str = "--as-client";
 /// What a client can be told.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Command {
+    /// So many in flight on each of so many connections.
     Requests {
         size: usize,
         window: usize,
+        connections: usize,
         time: Duration,
     },
     Messages {
@@ -40,8 +43,8 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn to_line(self) -> String {
         match self {
-            Command::Requests { size, window, time } => {
-                format!("requests {size} {window} {}", time.as_micros())
+            Command::Requests { size, window, connections, time } => {
+                format!("requests {size} {window} {connections} {}", time.as_micros())
             }
             Command::Messages { size, time } => format!("messages {size} {}", time.as_micros()),
             Command::Stream { bytes } => format!("stream {bytes}"),
@@ -54,9 +57,10 @@ impl Command {
         let name = words.next()?;
         let numbers: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
         Some(match (name, numbers.as_slice()) {
-            ("requests", [size, window, micros]) => Command::Requests {
+            ("requests", [size, window, connections, micros]) => Command::Requests {
                 size: *size as usize,
                 window: *window as usize,
+                connections: *connections as usize,
                 time: Duration::from_micros(*micros),
             },
             ("messages", [size, micros]) => {
@@ -139,9 +143,9 @@ fn say(line: &str) {
     let _ = std::io::stdout().flush();
 }
 
-async fn obey<C: Client>(address: SocketAddr) -> Outcome<()> {
+async fn obey<C: Client + 'static>(address: SocketAddr) -> Outcome<()> {
     // Made anew for the connections that are only to be there.
-    let mut client = None;
+    let mut clients: Vec<C> = Vec::new();
     let mut idle = Vec::new();
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
@@ -155,12 +159,24 @@ async fn obey<C: Client>(address: SocketAddr) -> Outcome<()> {
             say(&Done { count: idle.len() as u64, ..Done::default() }.to_line());
             continue;
         }
-        if client.is_none() {
-            client = Some(C::connect(address).await?);
+        let needed = match command {
+            Command::Requests { connections, .. } => connections,
+            _ => 1,
+        };
+        while clients.len() < needed {
+            clients.push(C::connect(address).await?);
         }
-        let Some(client) = &mut client else { continue };
+        let Some(client) = clients.first_mut() else { continue };
         let done = match command {
-            Command::Requests { size, window, time } => client.requests(size, window, time).await,
+            Command::Requests { size, window, connections: 1, time } => {
+                client.requests(size, window, time).await
+            }
+            Command::Requests { size, window, connections, time } => {
+                let rest = clients.split_off(connections);
+                let done = on_each(&mut clients, size, window, time).await;
+                clients.extend(rest);
+                done
+            }
             Command::Messages { size, time } => client.messages(size, time).await,
             Command::Stream { bytes } => client.stream(bytes).await,
             Command::Idle { .. } => continue,
@@ -168,4 +184,28 @@ async fn obey<C: Client>(address: SocketAddr) -> Outcome<()> {
         say(&done?.to_line());
     }
     Ok(())
+}
+
+/// Requests on each of the connections, at the same time.
+async fn on_each<C: Client + 'static>(
+    clients: &mut Vec<C>,
+    size: usize,
+    window: usize,
+    time: Duration,
+) -> Outcome<Done> {
+    let mut tasks = JoinSet::new();
+    for mut client in clients.drain(..) {
+        tasks.spawn(async move {
+            let done = client.requests(size, window, time).await;
+            (client, done)
+        });
+    }
+    let mut sum = Done::default();
+    while let Some(ended) = tasks.join_next().await {
+        let (client, done) = ended?;
+        let done = done?;
+        sum = Done { count: sum.count + done.count, time: sum.time.max(done.time), ..sum };
+        clients.push(client);
+    }
+    Ok(sum)
 }

@@ -55,20 +55,32 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
 
 fn measures(options: &Options) -> Vec<Measure> {
     let time = options.pick(Duration::from_millis(120), Duration::from_millis(500));
-    let requests =
-        |name, size, window| Measure { name, command: Command::Requests { size, window, time } };
+    let requests = |name, size, window| spread(name, size, window, 1, time);
     vec![
         requests(report::ONE, 32, 1),
         requests("requests 32 B, 16 in flight", 32, 16),
         requests(report::SIXTY_FOUR, 32, 64),
         requests(report::MANY, 32, 256),
         requests("requests 4 KiB, 64 in flight", 4096, 64),
+        spread("requests 32 B, 8 x 16 in flight", 32, 16, 8, time),
+        spread("requests 32 B, 64 x 4 in flight", 32, 4, 64, time),
         Measure { name: "messages 32 B", command: Command::Messages { size: 32, time } },
         Measure {
             name: report::STREAM,
             command: Command::Stream { bytes: options.pick(128 << 20, 1 << 30) },
         },
     ]
+}
+
+/// Requests on several connections.
+fn spread(
+    name: &'static str,
+    size: usize,
+    window: usize,
+    connections: usize,
+    time: Duration,
+) -> Measure {
+    Measure { name, command: Command::Requests { size, window, connections, time } }
 }
 
 /// Samples by measurement, system and round.
@@ -88,7 +100,15 @@ fn measure(
         for system in systems {
             let mut pair = Pair::start(*system, setting)?;
             let time = Duration::from_millis(20);
-            pair.run(Command::Requests { size: 32, window: 64, time })?;
+            pair.run(Command::Requests { size: 32, window: 64, connections: 1, time })?;
+            // Connecting is no part of what is measured.
+            for measure in measures {
+                if let Command::Requests { size, window, connections: connections @ 2.., .. } =
+                    measure.command
+                {
+                    pair.run(Command::Requests { size, window, connections, time })?;
+                }
+            }
             pairs.push(pair);
         }
         for (measure, samples) in measures.iter().zip(&mut samples) {
@@ -106,8 +126,7 @@ fn measure(
 fn pinned(options: &Options, report: &mut Report) -> Outcome<()> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let time = options.pick(Duration::from_millis(100), Duration::from_millis(400));
-    let one =
-        [Measure { name: report::ONE, command: Command::Requests { size: 32, window: 1, time } }];
+    let one = [spread(report::ONE, 32, 1, 1, time)];
     let rounds = options.pick(3, 7);
     for (name, cpus) in [("both on one CPU", (0, 0)), ("on two CPUs", (0, 1))]
         .into_iter()
