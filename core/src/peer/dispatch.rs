@@ -316,6 +316,8 @@ impl fmt::Debug for Deferred {
 /// following ones are started by another task, until so many in a row were quick.
 const SLOW_BATCH: Duration = Duration::from_millis(5);
 const SLOW_FOR: Duration = Duration::from_secs(1);
+/// A batch that turns out to be slow is looked at after so many handlers; the rest is left to the task.
+const LOOK: usize = 24;
 const QUICK: usize = 1024;
 /// How long that task collects the answers of quick handlers.
 const SHARED: Duration = Duration::from_micros(200);
@@ -438,30 +440,17 @@ impl Dispatcher {
         if incoming.is_empty() {
             return;
         }
-        let incoming = incoming.drain(..).filter_map(|event| match event {
+        let mut incoming = incoming.drain(..).filter_map(|event| match event {
             Event::Incoming(incoming, question) => Some((incoming, question)),
             _ => None,
         });
         let begun = Instant::now();
         if unit.backlog.is_on(begun) {
-            let jobs = incoming.filter_map(|(incoming, question)| {
-                let found = find(&mut self.found, unit, &incoming, question.kind());
-                let (handler, chain) = match found {
-                    Ok(found) => (found.handler.clone(), found.chain.clone()),
-                    Err(reason) => {
-                        refuse(unit, question, &reason);
-                        return None;
-                    }
-                };
-                let (context, reply) = prepare(unit, incoming, question);
-                Some(Job { handler, chain, context, reply })
-            });
-            // Found before the lock is taken.
-            let jobs: Vec<Job> = jobs.collect();
-            return unit.backlog.add(unit, jobs);
+            return self.leave(unit, incoming);
         }
+        let mut started = 0;
         run_all(unit, &mut self.room, |outcomes| {
-            for (incoming, question) in incoming {
+            for (incoming, question) in incoming.by_ref() {
                 match find(&mut self.found, unit, &incoming, question.kind()) {
                     Ok(found) => {
                         let (context, reply) = prepare(unit, incoming, question);
@@ -470,12 +459,40 @@ impl Dispatcher {
                     }
                     Err(reason) => refuse(unit, question, &reason),
                 }
+                started += 1;
+                if started % LOOK == 0 && begun.elapsed() > SLOW_BATCH {
+                    break;
+                }
             }
         });
         let now = Instant::now();
         if now - begun > SLOW_BATCH {
             unit.backlog.begin(now + SLOW_FOR);
+            self.leave(unit, incoming);
         }
+    }
+
+    /// Leaves what came to the backlog.
+    fn leave(
+        &mut self,
+        unit: &Arc<UnitInner>,
+        incoming: impl Iterator<Item = (Incoming, Question)>,
+    ) {
+        let jobs = incoming.filter_map(|(incoming, question)| {
+            let found = find(&mut self.found, unit, &incoming, question.kind());
+            let (handler, chain) = match found {
+                Ok(found) => (found.handler.clone(), found.chain.clone()),
+                Err(reason) => {
+                    refuse(unit, question, &reason);
+                    return None;
+                }
+            };
+            let (context, reply) = prepare(unit, incoming, question);
+            Some(Job { handler, chain, context, reply })
+        });
+        // Found before the lock is taken.
+        let jobs: Vec<Job> = jobs.collect();
+        unit.backlog.add(unit, jobs);
     }
 }
 
