@@ -18,6 +18,8 @@ const MAX_SKIP: u32 = 64;
 #[derive(Debug, Default)]
 pub(super) struct Linger {
     until: Option<Moment>,
+    /// When it looked last.
+    looked: Moment,
     /// Bursts to let pass without lingering, now and after the next failure.
     skip: u32,
     next_skip: u32,
@@ -28,7 +30,10 @@ impl Linger {
     pub(super) fn emptied(&mut self, read: usize, now: impl FnOnce() -> Moment) -> bool {
         if read == 0 {
             let Some(until) = self.until else { return false };
-            if now() < until {
+            let now = now();
+            // A clock that stands still, as tokio's does when it is paused, would let it look for ever.
+            if now < until && now > self.looked {
+                self.looked = now;
                 return true;
             }
             self.until = None;
@@ -46,7 +51,8 @@ impl Linger {
             self.skip -= 1;
             return false;
         }
-        self.until = Some(now() + LINGER);
+        self.looked = now();
+        self.until = Some(self.looked + LINGER);
         true
     }
 }
@@ -69,6 +75,14 @@ mod tests {
         assert!(linger.emptied(0, micros(50)));
         assert!(!linger.emptied(0, micros(110)));
         assert!(!linger.emptied(0, micros(111)));
+    }
+
+    #[test]
+    fn it_does_not_wait_for_a_clock_that_stands_still() {
+        let mut linger = Linger::default();
+        assert!(linger.emptied(BULK, micros(10)));
+        assert!(linger.emptied(0, micros(20)));
+        assert!(!linger.emptied(0, micros(20)));
     }
 
     #[test]
