@@ -276,7 +276,7 @@ impl Host {
         self.unit(unit).running += 1;
         let id = number(incoming.payload());
         ctx.note(self.index, format_args!("{unit:?} request {id}"));
-        ctx.ledger.request_handled(id);
+        ctx.ledger.request_handled(id, self.index);
         let len = 8 + ctx.rng.size(20_000);
         let refused = self.engine.peer().check_role(incoming.role()).is_err();
         let reject = refused || ctx.rng.percent(15);
@@ -296,7 +296,7 @@ impl Host {
         self.unit(unit).running += 1;
         let id = number(what.payload());
         ctx.note(self.index, format_args!("{unit:?} stream request {id}"));
-        ctx.ledger.request_handled(id);
+        ctx.ledger.request_handled(id, self.index);
         let dice = if self.profile.stream_mischief { ctx.rng.below(100) } else { 0 };
         match dice {
             _ if self.engine.peer().check_role(what.role()).is_err() => {
@@ -384,7 +384,8 @@ impl Host {
                     let machine = self.engine.unit(id);
                     let conns = || machine.into_iter().flat_map(|unit| unit.connections());
                     let is_open = |conn| conns().any(|open| open == conn);
-                    let place = self.runs.place(id, queued.conn, is_open, || ctx.ledger.number());
+                    let place =
+                        self.runs.place(id, vec![queued.conn], is_open, || ctx.ledger.number());
                     (self.index, place.0, place.1)
                 });
                 ctx.ledger.message_sent(number, order, sound);

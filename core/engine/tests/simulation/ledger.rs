@@ -3,7 +3,7 @@
 //! The nodes enter what they do and what they are told; what contradicts the promises panics at
 //! once, what is missing is found by [`Ledger::check_settled`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use roletalk_engine::{ConnId, Data, Dialect, Error, ErrorKind, Moment, UnitId};
 
@@ -16,10 +16,15 @@ pub(crate) struct Ledger {
     orders: BTreeMap<(usize, usize, u64), u64>,
     /// Sent and not seen yet, by number.
     messages: BTreeMap<u64, Message>,
+    /// Messages to many: the nodes that have seen them.
+    broadcasts: BTreeMap<u64, BTreeSet<usize>>,
+    surveys: BTreeMap<u64, Survey>,
     next: u64,
     table: Vec<u8>,
     /// Peers share an id: answers may go astray, roles may be mixed up.
     pub(crate) twins: bool,
+    /// Nobody learns later than this that a request has run out of time, where that is certain.
+    pub(crate) late: Option<Moment>,
     pub(crate) counts: Counts,
 }
 
@@ -56,6 +61,14 @@ struct Message {
     sound: bool,
 }
 
+/// A request to many.
+#[derive(Debug)]
+struct Survey {
+    asked: usize,
+    outcomes: usize,
+    handled: BTreeSet<usize>,
+}
+
 /// Both ends of a stream, by the number of the request that opens it.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -90,9 +103,12 @@ impl Ledger {
             streams: BTreeMap::new(),
             orders: BTreeMap::new(),
             messages: BTreeMap::new(),
+            broadcasts: BTreeMap::new(),
+            surveys: BTreeMap::new(),
             next: 1,
             table,
             twins: false,
+            late: None,
             counts: Counts::default(),
         }
     }
@@ -110,7 +126,22 @@ impl Ledger {
         self.messages.insert(id, Message { to: order, sound });
     }
 
+    /// A message is about to be sent to many.
+    pub(crate) fn broadcast_begun(&mut self, id: u64) {
+        self.broadcasts.insert(id, BTreeSet::new());
+    }
+
+    /// How many nodes have seen a message to many.
+    pub(crate) fn seen(&self, id: u64) -> usize {
+        self.broadcasts[&id].len()
+    }
+
     pub(crate) fn message_received(&mut self, id: u64, node: usize) {
+        if let Some(nodes) = self.broadcasts.get_mut(&id) {
+            assert!(nodes.insert(node), "message {id}, to many, came twice");
+            self.counts.delivered += 1;
+            return;
+        }
         let message = self.messages.remove(&id);
         let message = message.unwrap_or_else(|| panic!("message {id} came twice, or was not sent"));
         self.counts.delivered += 1;
@@ -140,7 +171,11 @@ impl Ledger {
         assert!(self.requests.insert(id, request).is_none());
     }
 
-    pub(crate) fn request_handled(&mut self, id: u64) {
+    pub(crate) fn request_handled(&mut self, id: u64, node: usize) {
+        if let Some(survey) = self.surveys.get_mut(&id) {
+            assert!(survey.handled.insert(node), "request {id}, to many, was handled twice");
+            return;
+        }
         let request = self.requests.get_mut(&id).expect("a request that nobody has sent");
         assert!(!request.handled, "request {id} was handled twice");
         request.handled = true;
@@ -164,7 +199,7 @@ impl Ledger {
             Ok(_) => "answered",
             Err(error) => error.kind().name(),
         };
-        let twins = self.twins;
+        let (twins, late) = (self.twins, self.late);
         let request = self.settle(id, name);
         assert_eq!(request.node, node);
         match outcome {
@@ -177,7 +212,11 @@ impl Ledger {
             Err(error) => match error.kind() {
                 ErrorKind::Rejected => self.counts.rejected += 1,
                 ErrorKind::Timeout => {
-                    assert!(now >= request.sent + request.timeout, "a timeout before its time");
+                    let end = request.sent + request.timeout;
+                    assert!(now >= end, "a timeout before its time");
+                    if let Some(late) = late {
+                        assert!(now <= end + late, "a timeout came {:?} late", now - end);
+                    }
                     self.counts.timed_out += 1;
                 }
                 ErrorKind::ConnectionLost => self.counts.lost += 1,
@@ -191,6 +230,47 @@ impl Ledger {
     pub(crate) fn abandoned(&mut self, id: u64) {
         self.settle(id, "abandoned");
         self.counts.abandoned += 1;
+    }
+
+    /// The request was refused at once, by this side.
+    pub(crate) fn refused(&mut self, id: u64) {
+        let request = self.settle(id, "refused");
+        assert!(!request.handled, "request {id} was refused, and handled");
+        self.counts.overloaded += 1;
+    }
+
+    pub(crate) fn survey_begun(&mut self, id: u64, asked: usize) {
+        let survey = Survey { asked, outcomes: 0, handled: BTreeSet::new() };
+        assert!(self.surveys.insert(id, survey).is_none());
+    }
+
+    /// One of those asked has answered, or will not.
+    pub(crate) fn survey_outcome(&mut self, id: u64, outcome: &Result<Data, Error>) {
+        let survey = self.surveys.get_mut(&id).expect("an answer to what nobody has asked");
+        survey.outcomes += 1;
+        assert!(survey.outcomes <= survey.asked, "more answers than questions");
+        match outcome {
+            Ok(data) => {
+                let answers = u64::from_le_bytes(data.bytes()[..8].try_into().unwrap());
+                assert_eq!(answers, id, "another's answer");
+            }
+            Err(error) => assert!(
+                matches!(
+                    error.kind(),
+                    ErrorKind::Rejected
+                        | ErrorKind::Timeout
+                        | ErrorKind::ConnectionLost
+                        | ErrorKind::Overloaded
+                ),
+                "survey {id} failed in an unexpected way: {error:?}"
+            ),
+        }
+    }
+
+    /// Every one of those asked has had an outcome.
+    pub(crate) fn survey_ended(&mut self, id: u64) {
+        let survey = &self.surveys[&id];
+        assert_eq!(survey.outcomes, survey.asked, "the survey {id} ended too early");
     }
 
     /// A unit closed: whoever waits for it has been told.
@@ -304,24 +384,31 @@ impl Ledger {
 /// carried its last message is gone: what was on its way then may come late or never.
 #[derive(Default)]
 pub(crate) struct Runs {
-    by_unit: BTreeMap<UnitId, (u64, u64, ConnId)>,
+    by_unit: BTreeMap<UnitId, Run>,
+}
+
+struct Run {
+    number: u64,
+    at: u64,
+    /// The connections one of which carried the last message.
+    carriers: Vec<ConnId>,
 }
 
 impl Runs {
-    /// The run and the place in it of a message that went out on `conn`.
+    /// The run and the place in it of a message that went out on one of `carriers`.
     pub(crate) fn place(
         &mut self,
         unit: UnitId,
-        conn: ConnId,
+        carriers: Vec<ConnId>,
         is_open: impl Fn(ConnId) -> bool,
         fresh: impl FnOnce() -> u64,
     ) -> (u64, u64) {
-        let run = match self.by_unit.get(&unit) {
-            Some(&(run, at, last)) if is_open(last) => (run, at + 1, conn),
-            _ => (fresh(), 0, conn),
+        let (number, at) = match self.by_unit.get(&unit) {
+            Some(run) if run.carriers.iter().all(|last| is_open(*last)) => (run.number, run.at + 1),
+            _ => (fresh(), 0),
         };
-        self.by_unit.insert(unit, run);
-        (run.0, run.1)
+        self.by_unit.insert(unit, Run { number, at, carriers });
+        (number, at)
     }
 
     pub(crate) fn forget(&mut self, unit: UnitId) {

@@ -10,24 +10,25 @@
 #![allow(clippy::disallowed_types)]
 
 mod host;
+// The simulation of the tokio host (core/tests/network) uses these as well, and other parts of them.
+#[allow(dead_code)]
 mod ledger;
 mod rng;
+mod runs;
+mod scanner;
 mod script;
 mod trace;
 mod world;
 
-use std::{
-    panic::AssertUnwindSafe,
-    process::ExitCode,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{process::ExitCode, time::Duration};
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Trial};
 use roletalk_engine::{Config, Moment};
 
 use host::Host;
 use ledger::Counts;
 use rng::Rng;
+use runs::Network;
 use script::{Original, Plan, Script};
 use world::{Acting, Node, Profile, World};
 
@@ -319,16 +320,7 @@ fn run_originals(seed: u64) -> Outcome {
     close(&mut world)
 }
 
-/// One of the networks that are simulated.
-#[derive(Clone, Copy)]
-struct Network {
-    name: &'static str,
-    /// Seeds that are always run.
-    seeds: &'static [u64],
-    run: fn(u64) -> Outcome,
-}
-
-const NETWORKS: [Network; 7] = [
+const NETWORKS: [Network<Outcome>; 7] = [
     Network { name: "two_peers", seeds: &[1, 2, 3, 4], run: |seed| run(seed, &PAIR) },
     Network {
         name: "two_peers_without_faults",
@@ -349,71 +341,6 @@ const NETWORKS: [Network; 7] = [
     },
     Network { name: "originals", seeds: &[1, 2], run: run_originals },
 ];
-
-impl Network {
-    /// A test for each seed, and one for a seed that nobody has tried; only the given one when there is
-    /// one.
-    fn trials(self) -> Vec<Trial> {
-        if let Some(seed) = given_seed() {
-            return vec![self.trial(seed)];
-        }
-        let mut trials: Vec<_> = self.seeds.iter().map(|seed| self.trial(*seed)).collect();
-        let new = format!("{}::a_new_seed", self.name);
-        trials.push(Trial::test(new, move || self.check(random_seed())));
-        if let Some(seconds) = soak_seconds() {
-            let soak = format!("{}::new_seeds_for_{seconds}_seconds", self.name);
-            trials.push(Trial::test(soak, move || self.soak(Duration::from_secs(seconds))));
-        }
-        trials
-    }
-
-    fn trial(self, seed: u64) -> Trial {
-        Trial::test(format!("{}::seed_{seed:#x}", self.name), move || self.check(seed))
-    }
-
-    fn check(self, seed: u64) -> Result<(), Failed> {
-        let run = AssertUnwindSafe(|| (self.run)(seed));
-        std::panic::catch_unwind(run).map(drop).map_err(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-            let Network { name, .. } = self;
-            let repeat =
-                format!("ROLETALK_SIM_SEED={seed:#x} cargo test -p roletalk --test simulation");
-            format!("{text}\nseed {seed:#x}; repeat with {repeat} -- {name}::").into()
-        })
-    }
-
-    fn soak(self, time: Duration) -> Result<(), Failed> {
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            let (seed, begun) = (random_seed(), Instant::now());
-            println!("{}: seed {seed:#x}", self.name);
-            self.check(seed)?;
-            println!("{}: seed {seed:#x} took {:?}", self.name, begun.elapsed());
-        }
-        Ok(())
-    }
-}
-
-fn given_seed() -> Option<u64> {
-    let seed = std::env::var("ROLETALK_SIM_SEED").ok()?;
-    let seed = seed.trim();
-    let parsed = match seed.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None => seed.parse(),
-    };
-    Some(parsed.expect("ROLETALK_SIM_SEED is a number"))
-}
-
-fn soak_seconds() -> Option<u64> {
-    let seconds = std::env::var("ROLETALK_SIM_SECONDS").ok()?;
-    Some(seconds.trim().parse().expect("ROLETALK_SIM_SECONDS is a number"))
-}
-
-fn random_seed() -> u64 {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Rng::new(time.as_nanos() as u64).next()
-}
 
 fn main() -> ExitCode {
     let mut trials: Vec<_> = NETWORKS.into_iter().flat_map(Network::trials).collect();

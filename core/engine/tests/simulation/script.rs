@@ -241,7 +241,7 @@ impl Script {
         match frame {
             Frame::StreamRequest { corr, chan, payload, .. } => {
                 let id = u64::from_le_bytes(payload.bytes.try_into().unwrap());
-                ctx.ledger.request_handled(id);
+                ctx.ledger.request_handled(id, self.index);
                 self.open(ctx, id, chan, true);
                 let payload = Payload { kind: DataType::Binary, bytes: &id.to_le_bytes() };
                 // Go answers with its own number.

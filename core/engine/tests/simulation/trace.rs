@@ -7,7 +7,6 @@ use roletalk_engine::Moment;
 const KEPT: usize = 50;
 
 pub(crate) struct Trace {
-    pub(crate) seed: u64,
     hash: u64,
     events: u64,
     last: VecDeque<String>,
@@ -16,9 +15,9 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    pub(crate) fn new(seed: u64) -> Trace {
+    pub(crate) fn new() -> Trace {
         let all = std::env::var_os("ROLETALK_SIM_TRACE").is_some();
-        Trace { seed, hash: 0xcbf2_9ce4_8422_2325, events: 0, last: VecDeque::new(), all }
+        Trace { hash: 0xcbf2_9ce4_8422_2325, events: 0, last: VecDeque::new(), all }
     }
 
     pub(crate) fn note(&mut self, now: Moment, node: usize, what: fmt::Arguments<'_>) {
@@ -46,7 +45,7 @@ impl Trace {
     }
 }
 
-/// A run that fails tells how to repeat it.
+/// A run that fails tells what happened last.
 impl Drop for Trace {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -54,10 +53,6 @@ impl Drop for Trace {
             for line in &self.last {
                 eprintln!("{line}");
             }
-            eprintln!(
-                "seed {:#x}; repeat with ROLETALK_SIM_SEED={:#x} cargo test -p roletalk --test simulation",
-                self.seed, self.seed
-            );
         }
     }
 }

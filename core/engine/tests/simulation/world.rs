@@ -16,6 +16,7 @@ use super::{
     host::{Host, Task},
     ledger::Ledger,
     rng::Rng,
+    scanner::Scanner,
     script::Script,
     trace::Trace,
 };
@@ -151,7 +152,7 @@ impl World {
             nodes: Vec::new(),
             rng: Rng::new(seed),
             ledger: Ledger::new(),
-            trace: Trace::new(seed),
+            trace: Trace::new(),
             profile,
             queue: BinaryHeap::new(),
             events: HashMap::new(),
@@ -314,7 +315,7 @@ impl World {
                 }
                 let Some(wire) = self.wires.get_mut(&id) else { return };
                 let end = &mut wire.ends[from];
-                end.scanner.scan(&out);
+                end.scanner.scan(&out, self.ledger.twins);
                 end.out = out;
                 if end.out.is_empty() {
                     return;
@@ -726,53 +727,4 @@ pub(crate) fn url(node: usize) -> String {
 
 fn target(url: &str) -> usize {
     url.trim_start_matches("ws://n").trim_end_matches('/').parse().expect("a URL of ours")
-}
-
-/// Follows the frames of one direction: after a close frame nothing may come.
-#[derive(Default)]
-struct Scanner {
-    head: Vec<u8>,
-    http: bool,
-    left: u64,
-    closed: bool,
-}
-
-impl Scanner {
-    fn scan(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            if self.left > 0 {
-                let len = self.left.min(bytes.len() as u64);
-                bytes = &bytes[len as usize..];
-                self.left -= len;
-                continue;
-            }
-            assert!(!self.closed, "{} bytes behind a close frame", bytes.len());
-            self.head.push(bytes[0]);
-            bytes = &bytes[1..];
-            if !self.http {
-                if self.head.ends_with(b"\r\n\r\n") {
-                    self.http = true;
-                    self.head.clear();
-                }
-                continue;
-            }
-            let Some(&second) = self.head.get(1) else { continue };
-            let wide = match second & 0x7f {
-                126 => 2,
-                127 => 8,
-                _ => 0,
-            };
-            let mask = if second & 0x80 != 0 { 4 } else { 0 };
-            if self.head.len() < 2 + wide {
-                continue;
-            }
-            let len = match wide {
-                0 => u64::from(second & 0x7f),
-                _ => self.head[2..].iter().fold(0, |len, byte| len << 8 | u64::from(*byte)),
-            };
-            self.left = len + mask;
-            self.closed = self.head[0] & 0x0f == 8;
-            self.head.clear();
-        }
-    }
 }

@@ -1,0 +1,88 @@
+//! What must hold of the bytes of a connection, whoever writes them.
+
+use std::collections::HashSet;
+
+use roletalk_engine::wire::Frame;
+
+/// Follows the frames of one direction: after a close frame nothing may come, and no request is answered
+/// twice, unless peers share an id, so that answers may go astray.
+#[derive(Default)]
+pub(crate) struct Scanner {
+    head: Vec<u8>,
+    http: bool,
+    /// What is missing of a frame's body, and what is there of it, with the mask before it.
+    left: usize,
+    body: Vec<u8>,
+    is_masked: bool,
+    is_message: bool,
+    closed: bool,
+    answered: HashSet<u64>,
+}
+
+impl Scanner {
+    pub(crate) fn scan(&mut self, mut bytes: &[u8], astray: bool) {
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let (body, rest) = bytes.split_at(self.left.min(bytes.len()));
+                self.body.extend_from_slice(body);
+                self.left -= body.len();
+                bytes = rest;
+                if self.left == 0 {
+                    self.end_of_frame(astray);
+                }
+                continue;
+            }
+            assert!(!self.closed, "{} bytes behind a close frame", bytes.len());
+            self.head.push(bytes[0]);
+            bytes = &bytes[1..];
+            if self.http {
+                self.begin_frame();
+            } else if self.head.ends_with(b"\r\n\r\n") {
+                self.http = true;
+                self.head.clear();
+            }
+        }
+    }
+
+    /// Takes the header of a frame, once it is whole.
+    fn begin_frame(&mut self) {
+        let [first, second, long @ ..] = &self.head[..] else { return };
+        let wide = match second & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        if long.len() < wide {
+            return;
+        }
+        let len = match wide {
+            0 => usize::from(second & 0x7f),
+            _ => long.iter().fold(0, |len, byte| len << 8 | usize::from(*byte)),
+        };
+        self.is_masked = second & 0x80 != 0;
+        self.is_message = first & 0x0f == 2;
+        self.closed = first & 0x0f == 8;
+        self.left = len + if self.is_masked { 4 } else { 0 };
+        self.head.clear();
+    }
+
+    fn end_of_frame(&mut self, astray: bool) {
+        let mut body = std::mem::take(&mut self.body);
+        if !self.is_message {
+            return;
+        }
+        if self.is_masked {
+            let message = body.split_off(4);
+            let mask = body.iter().cycle();
+            body = message.iter().zip(mask).map(|(byte, mask)| byte ^ mask).collect();
+        }
+        let corr = match Frame::decode(&body) {
+            Ok(Frame::Response { corr, .. } | Frame::Reject { corr, .. }) => corr,
+            Ok(Frame::StreamAccept { corr, .. } | Frame::StreamRefuse { corr, .. }) => corr,
+            // Those of the handshake are no frames.
+            Ok(_) | Err(_) => return,
+        };
+        let first = self.answered.insert(corr.value());
+        assert!(first || astray, "request {corr:?} was answered twice");
+    }
+}
