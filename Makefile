@@ -224,10 +224,12 @@ bench-python: python
 	$(VENV_PYTHON) -m pip install --quiet -r bindings-python/requirements-bench.txt
 	$(VENV_PYTHON) bindings-python/bench $(BENCH)
 
-## The simulation for a long time, with new seeds.
+## The two simulations for a long time, with new seeds.
 soak:
 	ROLETALK_SIM_SECONDS=$(SECONDS_OF_SOAK) $(CARGO) test --release --locked -p roletalk-engine \
 		--test simulation -- --nocapture
+	ROLETALK_SIM_SECONDS=$(SECONDS_OF_SOAK) $(CARGO) test --release --locked -p roletalk \
+		--test network -- --nocapture
 
 ## The fuzz targets under libFuzzer, from the stored corpus on.
 fuzz:

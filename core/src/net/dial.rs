@@ -1,8 +1,11 @@
 //! Dialing addresses.
 
-use std::sync::Arc;
+use std::{fmt, io, pin::Pin, sync::Arc};
 
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
@@ -41,6 +44,7 @@ pub(crate) async fn dial_task(
                     shared.spawn(drive::serve(shared.clone(), stream, opening))
                 }
                 Stream::Tls(stream) => shared.spawn(drive::serve(shared.clone(), *stream, opening)),
+                Stream::Own(serve) => shared.spawn(serve(shared.clone(), opening)),
             }
         }
     }
@@ -49,13 +53,55 @@ pub(crate) async fn dial_task(
 enum Stream {
     Plain(TcpStream),
     Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Own(Serve),
+}
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Serves a connection over the stream that a [`Connector`] has opened.
+type Serve = Box<dyn FnOnce(Arc<Shared>, Opening) -> Boxed<()> + Send>;
+
+type Open = dyn Fn(&str) -> Boxed<io::Result<Serve>> + Send + Sync;
+
+/// See [`ConnectOptions::connector`].
+#[derive(Clone)]
+pub(crate) struct Connector(Arc<Open>);
+
+impl Connector {
+    pub(super) fn new<F, Fut, S>(open: F) -> Connector
+    where
+        F: Fn(&str) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        Connector(Arc::new(move |address| {
+            let opening = open(address);
+            Box::pin(async move {
+                let stream = opening.await?;
+                let serve: Serve = Box::new(move |shared, opening| {
+                    Box::pin(drive::serve(shared, stream, opening))
+                });
+                Ok(serve)
+            })
+        }))
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connector")
+    }
 }
 
 async fn connect(address: &str, options: &ConnectOptions) -> Result<(Url, Stream)> {
-    let failed = |what: &str, error: &dyn std::fmt::Display| {
+    let failed = |what: &str, error: &dyn fmt::Display| {
         Error::new(ErrorKind::ConnectFailed, format!("Socket errored: {what} `{address}`: {error}"))
     };
     let url = Url::parse(address).map_err(|error| failed("cannot parse", &error))?;
+    if let Some(Connector(open)) = &options.connector {
+        let serve = open(address).await.map_err(|error| failed("cannot connect to", &error))?;
+        return Ok((url, Stream::Own(serve)));
+    }
     let port = url.port_or_known_default().unwrap_or(80);
     let stream = match url.host() {
         Some(Host::Domain(name)) => TcpStream::connect((name, port)).await,

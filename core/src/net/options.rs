@@ -1,10 +1,14 @@
 //! How to listen and how to connect.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::tls::{TlsClient, TlsServer};
+use super::{
+    dial::Connector,
+    tls::{TlsClient, TlsServer},
+};
 use crate::{Error, ErrorKind, Result};
 
 /// How to listen, for [`Peer::listen_with`](crate::Peer::listen_with).
@@ -40,6 +44,7 @@ pub struct ConnectOptions {
     pub(crate) headers: HeaderMap,
     pub(crate) tls: TlsClient,
     pub(crate) timeout: Duration,
+    pub(crate) connector: Option<Connector>,
 }
 
 impl Default for ConnectOptions {
@@ -49,6 +54,7 @@ impl Default for ConnectOptions {
             headers: HeaderMap::new(),
             tls: TlsClient::new(),
             timeout: Duration::from_secs(10),
+            connector: None,
         }
     }
 }
@@ -91,6 +97,19 @@ impl ConnectOptions {
     /// have a limit of their own, [`Limits::handshake_timeout`](crate::engine::Limits).
     pub fn timeout(mut self, timeout: Duration) -> ConnectOptions {
         self.timeout = timeout;
+        self
+    }
+
+    /// Opens the stream to an address with this function, which is given the address, instead of with
+    /// TCP and TLS: for pipes in memory.
+    #[doc(hidden)] // For tests; no promise of compatibility.
+    pub fn connector<F, Fut, S>(mut self, open: F) -> ConnectOptions
+    where
+        F: Fn(&str) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.connector = Some(Connector::new(open));
         self
     }
 }
