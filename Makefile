@@ -133,11 +133,12 @@ build-tests: players
 
 ## The tests in Rust.
 test-rust:
-	$(CARGO) test --workspace --lib --bins --tests --examples --locked
+	$(CARGO) test --workspace --exclude roletalk-models --lib --bins --tests --examples --locked
 	$(CARGO) test --workspace --doc --locked
 
-## Every order in which threads that hand something over can take their steps, in models: takes a minute.
+## Models of what threads hand over to each other, in every order in which they can run: takes a minute.
 test-models:
+	$(CARGO) test --locked -p roletalk-models
 	@$(MAKE) --no-print-directory -C bindings-c models
 
 ## The tests of the C library; test-c-all adds valgrind and sanitizers.

@@ -1,13 +1,6 @@
 //! How others reach the task of a connection.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, Ordering},
-};
-
-use futures_util::task::AtomicWaker;
-
-use crate::peer::lock;
+use super::sync::{AtomicBool, AtomicWaker, Mutex, Ordering, lock};
 
 /// What to say before a connection is closed from outside.
 pub(crate) struct CloseCommand {

@@ -6,6 +6,7 @@ mod handle;
 mod linger;
 mod listen;
 mod options;
+mod sync;
 mod tls;
 
 pub(crate) use dial::dial_task;
