@@ -186,7 +186,7 @@ impl DestinationBase {
     }
 
     /// The chosen unit, or the one that the engine chooses.
-    fn pick(&self, state: &crate::state::State, chosen: Option<UnitId>) -> Result<UnitId, Error> {
+    fn pick(&self, state: &roletalk_host::Host, chosen: Option<UnitId>) -> Result<UnitId, Error> {
         chosen.map_or_else(|| state.engine.choose(&self.role), Ok)
     }
 }

@@ -16,17 +16,15 @@ mod sending;
 mod settings;
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 use roletalk_engine::{Error, ErrorKind, Moment, Unit, UnitId};
+use roletalk_host::{Guarded, Host, lock};
 
-use crate::{
-    data::Codec, error::failure, exit::Inside, guard::Guarded, host::Host, state::State,
-    table::Table,
-};
+use crate::{data::Codec, error::failure, event_loop::EventLoop, exit::Inside, table::Table};
 pub(crate) use sending::{Asked, Sent};
 pub(crate) use settings::add_tables;
 
@@ -58,7 +56,7 @@ pub struct Engine {
     id: String,
     shared: Arc<Guarded>,
     table: Mutex<Table>,
-    host: Mutex<Option<Arc<Host>>>,
+    event_loop: Mutex<Option<Arc<EventLoop>>>,
     pub(crate) codec: Codec,
     /// Hears of what is rare.
     listener: Mutex<Option<Py<PyAny>>>,
@@ -71,11 +69,6 @@ pub struct Engine {
     armings: AtomicU64,
     /// The listener wants to know when nothing is under way.
     draining: AtomicBool,
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No lock is held across foreign code, and what panics under one has changed nothing yet.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn lost() -> Error {
@@ -92,7 +85,7 @@ impl Engine {
     }
 
     /// The state, for a look from any thread. In a child process the lock may be held for ever.
-    fn look(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, State>> {
+    fn look(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Host>> {
         self.check_process(py)?;
         Ok(lock(&self.shared.state))
     }
@@ -107,9 +100,10 @@ impl Engine {
         Ok(self.shared.call())
     }
 
-    fn host(&self, py: Python<'_>) -> PyResult<Arc<Host>> {
-        let host = lock(&self.host).clone();
-        host.ok_or_else(|| failure(py, ErrorKind::Closed, "The peer is not bound to an event loop"))
+    fn event_loop(&self, py: Python<'_>) -> PyResult<Arc<EventLoop>> {
+        let event_loop = lock(&self.event_loop).clone();
+        event_loop
+            .ok_or_else(|| failure(py, ErrorKind::Closed, "The peer is not bound to an event loop"))
     }
 
     fn listener<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
@@ -119,7 +113,7 @@ impl Engine {
     /// Changes the state, then sees to it that what follows is done in this turn of the loop.
     pub(crate) fn with_state<T>(
         slf: &Bound<'_, Engine>,
-        change: impl FnOnce(&mut State, Moment) -> T,
+        change: impl FnOnce(&mut Host, Moment) -> T,
     ) -> PyResult<T> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
@@ -142,9 +136,9 @@ impl Engine {
     fn arm(&self, py: Python<'_>) -> PyResult<()> {
         if !self.armed.load(Relaxed) {
             // Without a loop there is nothing to be done yet.
-            let Some(host) = lock(&self.host).clone() else { return Ok(()) };
+            let Some(event_loop) = lock(&self.event_loop).clone() else { return Ok(()) };
             let _inside = Inside::enter(py);
-            host.call_soon.bind(py).call1((&host.flush,))?;
+            event_loop.call_soon.bind(py).call1((&event_loop.flush,))?;
             self.armed.store(true, Relaxed);
             self.armings.fetch_add(1, Relaxed);
         }

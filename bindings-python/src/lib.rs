@@ -13,11 +13,9 @@ mod data;
 mod destination;
 mod engine;
 mod error;
+mod event_loop;
 mod exit;
-mod guard;
-mod host;
 mod routes;
-mod state;
 mod table;
 
 use pyo3::prelude::*;

@@ -1,11 +1,8 @@
 //! What Python calls.
 
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
-    time::{SystemTime, UNIX_EPOCH},
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use pyo3::{
@@ -15,15 +12,16 @@ use pyo3::{
     types::{PyBytes, PyDict, PyString},
 };
 use roletalk_engine::{
-    AddressId, Chunk, Config, ConnId, Data, Engine as Core, Error, ErrorKind, Kind, Opening, Order,
+    AddressId, Chunk, ConnId, Data, Engine as Core, Error, ErrorKind, Kind, Opening, Order,
     Outgoing, StreamId, Unit, UnitId,
     wire::{Direction, Payload},
 };
+use roletalk_host::{Guarded, Host, lock};
 
 use super::{
     Asked, Engine, FORKS, OTHER_THREAD,
     dispatch::wake,
-    lock, lost,
+    lost,
     output::Progress,
     settings::{headers_of, set_limits, take_socket, unit_stats},
     this_thread,
@@ -33,11 +31,9 @@ use crate::{
     data::{Codec, utf8, with_payload},
     destination::{limit, seconds},
     error::{exception, failure},
+    event_loop::EventLoop,
     exit::Inside,
-    guard::Guarded,
-    host::Host,
     routes::Mode,
-    state::State,
 };
 
 impl Engine {
@@ -87,12 +83,7 @@ impl Engine {
         dumps: Py<PyAny>,
         loads: Py<PyAny>,
     ) -> PyResult<Engine> {
-        // Tried once, so that it cannot come as a surprise later.
-        getrandom::fill(&mut [0u8; 16])
-            .map_err(|error| failure(py, ErrorKind::Io, error.to_string()))?;
-        let mut config = Config::new(Box::new(|bytes| {
-            getrandom::fill(bytes).expect("the system gave random bytes before");
-        }));
+        let mut config = roletalk_host::config().map_err(|error| exception(py, &error))?;
         config.name = name;
         config.tags = tags.into_iter().collect();
         config.friendly = friendly;
@@ -104,14 +95,12 @@ impl Engine {
         config.reconnect.cap = seconds("reconnect_cap", cap)?;
         config.reconnect.jitter = jitter;
         config.runtime = runtime;
-        config.wall_clock =
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
         let core = Core::new(config);
         Ok(Engine {
             id: core.peer().id().to_string(),
-            shared: Guarded::new(State::new(core)),
+            shared: Guarded::new(Host::new(core)),
             table: Mutex::default(),
-            host: Mutex::new(None),
+            event_loop: Mutex::new(None),
             codec: Codec { dumps, loads },
             listener: Mutex::new(None),
             forks: FORKS.load(Relaxed),
@@ -133,7 +122,7 @@ impl Engine {
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         this.enter(py)?;
-        let host = Host {
+        let event_loop = EventLoop {
             call_soon: event_loop.getattr("call_soon")?.unbind(),
             call_later: event_loop.getattr("call_later")?.unbind(),
             create_future: event_loop.getattr("create_future")?.unbind(),
@@ -149,7 +138,7 @@ impl Engine {
         }
         let before = lock(&this.listener).replace(listener);
         drop(before);
-        let before = lock(&this.host).replace(Arc::new(host));
+        let before = lock(&this.event_loop).replace(Arc::new(event_loop));
         drop(before);
         this.arm(py)
     }
@@ -163,7 +152,7 @@ impl Engine {
     #[cfg(unix)]
     fn guard(slf: &Bound<'_, Self>) -> PyResult<i32> {
         let this = slf.get();
-        let waker = crate::guard::Waker::new()?;
+        let waker = roletalk_host::Waker::new()?;
         let descriptor = waker.descriptor();
         this.shared.start()?;
         Engine::with_state(slf, |state, _| state.waker = Some(waker))?;
@@ -516,7 +505,7 @@ impl Engine {
     /// A future that is done when a unit may have room, or is gone.
     fn wait_room<'py>(&self, py: Python<'py>, unit: u64) -> PyResult<Bound<'py, PyAny>> {
         self.enter(py)?;
-        let future = self.host(py)?.create_future.bind(py).call0()?;
+        let future = self.event_loop(py)?.create_future.bind(py).call0()?;
         let kept = future.clone().unbind();
         let full = {
             let mut table = lock(&self.table);
@@ -657,7 +646,7 @@ impl Engine {
         stream: u64,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.enter(py)?;
-        let future = self.host(py)?.create_future.bind(py).call0()?;
+        let future = self.event_loop(py)?.create_future.bind(py).call0()?;
         let kept = future.clone().unbind();
         let before = lock(&self.table).streams.insert((UnitId(unit), StreamId(stream)), kept);
         wake(py, before);
@@ -687,10 +676,10 @@ impl Engine {
         if let Ok(listener) = self.listener.try_lock() {
             visit.call(&*listener)?;
         }
-        if let Ok(host) = self.host.try_lock()
-            && let Some(host) = &*host
+        if let Ok(event_loop) = self.event_loop.try_lock()
+            && let Some(event_loop) = &*event_loop
         {
-            host.traverse(&visit)?;
+            event_loop.traverse(&visit)?;
         }
         match self.table.try_lock() {
             Ok(table) => table.traverse(&visit),
@@ -700,9 +689,9 @@ impl Engine {
 
     fn __clear__(&self) {
         // Dropped outside of the locks.
-        let host = lock(&self.host).take();
+        let event_loop = lock(&self.event_loop).take();
         let listener = lock(&self.listener).take();
         let table = std::mem::take(&mut *lock(&self.table));
-        drop((host, listener, table));
+        drop((event_loop, listener, table));
     }
 }

@@ -7,7 +7,9 @@ use roletalk_engine::{
     Data, EngineEvent, Error, Event, Incoming, Moment, PeerEvent, Question, UnitId, wire::Payload,
 };
 
-use super::{Engine, lock};
+use roletalk_host::lock;
+
+use super::Engine;
 use crate::{
     context::{Context, Ticket},
     data::to_python,
@@ -151,9 +153,9 @@ impl Engine {
         let function = found.function.bind(py);
         match mode {
             Mode::Task => {
-                let host = self.host(py)?;
-                let coroutine = host.run.bind(py).call1((function, &context))?;
-                let task = host.spawn.bind(py).call1((coroutine,))?.unbind();
+                let event_loop = self.event_loop(py)?;
+                let coroutine = event_loop.run.bind(py).call1((function, &context))?;
+                let task = event_loop.spawn.bind(py).call1((coroutine,))?.unbind();
                 let mut table = lock(&self.table);
                 // An eager task may have ended already.
                 let ended = match table.running(ticket) {

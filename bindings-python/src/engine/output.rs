@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use pyo3::{intern, prelude::*, types::PyBytes};
 use roletalk_engine::Moment;
 
-use super::{Engine, dispatch::Dispatched, lock};
-use crate::{exit::Inside, state::Action, table::Timer};
+use roletalk_host::{Action, lock};
+
+use super::{Engine, dispatch::Dispatched};
+use crate::{exit::Inside, table::Timer};
 
 /// How far writing and what follows has come.
 pub(super) enum Progress {
@@ -99,9 +101,9 @@ impl Engine {
             return Ok(());
         }
         self.cancel_timer(py)?;
-        let Some(host) = lock(&self.host).clone() else { return Ok(()) };
+        let Some(event_loop) = lock(&self.event_loop).clone() else { return Ok(()) };
         let delay = deadline.saturating_sub(now).as_secs_f64();
-        let handle = host.call_later.bind(py).call1((delay, &host.timeout))?.unbind();
+        let handle = event_loop.call_later.bind(py).call1((delay, &event_loop.timeout))?.unbind();
         let before = lock(&self.table).timer.replace(Timer { at: deadline, handle });
         drop(before);
         Ok(())

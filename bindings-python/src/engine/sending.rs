@@ -5,8 +5,10 @@ use std::time::Duration;
 use pyo3::{intern, prelude::*};
 use roletalk_engine::{Error, Moment, Outgoing, Unit, UnitId};
 
-use super::{Engine, lock, lost};
-use crate::{error::exception, exit::Inside, state::State, table::Waiting};
+use roletalk_host::{Host, lock};
+
+use super::{Engine, lost};
+use crate::{error::exception, exit::Inside, table::Waiting};
 
 /// Cancelled requests are looked for when there are more waiting than this, and twice as many as
 /// after the last time.
@@ -31,7 +33,7 @@ impl Engine {
     pub(crate) fn send(
         slf: &Bound<'_, Engine>,
         outgoing: Outgoing<'_>,
-        pick: impl FnOnce(&State) -> Result<UnitId, Error>,
+        pick: impl FnOnce(&Host) -> Result<UnitId, Error>,
     ) -> PyResult<Sent> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
@@ -62,7 +64,7 @@ impl Engine {
     pub(crate) fn request<'py>(
         slf: &Bound<'py, Engine>,
         outgoing: Outgoing<'_>,
-        pick: impl FnOnce(&State) -> Result<UnitId, Error>,
+        pick: impl FnOnce(&Host) -> Result<UnitId, Error>,
         limit: Option<Duration>,
     ) -> PyResult<Asked<'py>> {
         Engine::ask(slf, pick, |machine, now, tag| {
@@ -74,14 +76,14 @@ impl Engine {
     /// Sends something that is answered, if the unit has room.
     pub(super) fn ask<'py, T>(
         slf: &Bound<'py, Engine>,
-        pick: impl FnOnce(&State) -> Result<UnitId, Error>,
+        pick: impl FnOnce(&Host) -> Result<UnitId, Error>,
         ask: impl FnOnce(&mut Unit<u32>, Moment, u32) -> Result<(u64, T), Error>,
     ) -> PyResult<(Asked<'py>, Option<(UnitId, T)>)> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
-        let host = this.host(py)?;
+        let event_loop = this.event_loop(py)?;
         let _inside = Inside::enter(py);
-        let future = host.create_future.bind(py).call0()?;
+        let future = event_loop.create_future.bind(py).call0()?;
         let kept = future.clone().unbind();
         let (outcome, must_sweep) = {
             let mut table = lock(&this.table);

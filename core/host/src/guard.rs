@@ -1,49 +1,55 @@
 //! Answers pings while the loop is blocked.
 //!
 //! A handler that blocks the loop for two seconds would otherwise cost all connections: the other
-//! sides' pings are not answered. A thread without the interpreter looks now and then whether the
+//! sides' pings are not answered. A thread looks now and then whether the
 //! engine has been called lately. When it has not although sockets have something to read, it reads
 //! them: the engine answers pings itself, everything else waits until the loop goes on.
 
 use std::{
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
-use crate::{engine::lock, state::State};
+use crate::Host;
 
 /// How often it looks.
 const TICK: Duration = Duration::from_millis(250);
 /// A loop that has not called for so long may be blocked.
 const STALL: Duration = Duration::from_millis(500);
 
-/// What the engine's object and its guard share.
-pub(crate) struct Guarded {
-    pub(crate) state: Mutex<State>,
-    pub(crate) epoch: Instant,
+/// What a loop and its guard share.
+pub struct Guarded {
+    /// The host. The lock is never held while foreign code runs.
+    pub state: Mutex<Host>,
+    /// When the host's clock began.
+    pub epoch: Instant,
     /// When the loop has last called, in milliseconds since the epoch.
     called: AtomicU64,
 }
 
 impl Guarded {
-    pub(crate) fn new(state: State) -> Arc<Guarded> {
+    /// Without a guard yet.
+    pub fn new(state: Host) -> Arc<Guarded> {
         let guarded =
             Guarded { state: Mutex::new(state), epoch: Instant::now(), called: AtomicU64::new(0) };
         Arc::new(guarded)
     }
 
     /// Notes that the loop is alive. Returns the time.
-    pub(crate) fn call(&self) -> Duration {
+    pub fn call(&self) -> Duration {
         let now = self.epoch.elapsed();
         self.called.store(now.as_millis() as u64, Relaxed);
         now
     }
 
     /// Starts the guard, which ends with the last reference to `self`.
-    pub(crate) fn start(self: &Arc<Guarded>) -> std::io::Result<()> {
+    ///
+    /// # Errors
+    /// The system's, when it has no thread.
+    pub fn start(self: &Arc<Guarded>) -> std::io::Result<()> {
         let guarded = Arc::downgrade(self);
         let thread = std::thread::Builder::new().name("roletalk guard".to_owned());
         thread.spawn(move || guard(&guarded)).map(drop)
@@ -76,14 +82,18 @@ fn guard(guarded: &Weak<Guarded>) {
 
 /// Wakes the loop, which watches one end.
 #[cfg(unix)]
-pub(crate) struct Waker {
+pub struct Waker {
     loop_end: std::os::unix::net::UnixStream,
     guard_end: std::os::unix::net::UnixStream,
 }
 
 #[cfg(unix)]
 impl Waker {
-    pub(crate) fn new() -> std::io::Result<Waker> {
+    /// A pair of sockets.
+    ///
+    /// # Errors
+    /// The system's, when it has no more of them.
+    pub fn new() -> std::io::Result<Waker> {
         let (loop_end, guard_end) = std::os::unix::net::UnixStream::pair()?;
         loop_end.set_nonblocking(true)?;
         guard_end.set_nonblocking(true)?;
@@ -91,26 +101,34 @@ impl Waker {
     }
 
     /// What the loop watches.
-    pub(crate) fn descriptor(&self) -> i32 {
+    pub fn descriptor(&self) -> i32 {
         std::os::fd::AsRawFd::as_raw_fd(&self.loop_end)
     }
 
-    pub(crate) fn wake(&mut self) {
+    /// Wakes the loop.
+    pub fn wake(&mut self) {
         // When there is no room, the loop will be woken anyway.
         let _ = std::io::Write::write(&mut self.guard_end, &[0]);
     }
 
     /// The loop has been woken.
-    pub(crate) fn woken(&mut self) {
+    pub fn woken(&mut self) {
         let _ = std::io::Read::read(&mut self.loop_end, &mut [0; 64]);
     }
 }
 
 /// Where the engine owns no sockets there is nothing to guard.
 #[cfg(not(unix))]
-pub(crate) struct Waker;
+pub struct Waker;
 
 #[cfg(not(unix))]
 impl Waker {
-    pub(crate) fn wake(&mut self) {}
+    /// Wakes the loop.
+    pub fn wake(&mut self) {}
+}
+
+/// Locks it, also after a panic: no lock is held across foreign code, and what panics under one has changed
+/// nothing yet.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,7 @@
 use pyo3::{PyVisit, prelude::*};
 
 /// Bound methods and functions, looked up once.
-pub(crate) struct Host {
+pub(crate) struct EventLoop {
     pub(crate) call_soon: Py<PyAny>,
     pub(crate) call_later: Py<PyAny>,
     pub(crate) create_future: Py<PyAny>,
@@ -16,9 +16,9 @@ pub(crate) struct Host {
     pub(crate) timeout: Py<PyAny>,
 }
 
-impl Host {
+impl EventLoop {
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        let Host { call_soon, call_later, create_future, spawn, run, flush, timeout } = self;
+        let EventLoop { call_soon, call_later, create_future, spawn, run, flush, timeout } = self;
         for object in [call_soon, call_later, create_future, spawn, run, flush, timeout] {
             visit.call(object)?;
         }

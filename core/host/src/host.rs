@@ -1,4 +1,4 @@
-//! The engine with its sockets: everything that knows nothing of Python, under one lock.
+//! The engine with its sockets: everything that an event loop changes, under one lock.
 
 use std::{
     io::{ErrorKind::Interrupted, ErrorKind::WouldBlock, Read, Write},
@@ -15,9 +15,9 @@ const READ: usize = 256 << 10;
 /// Bytes of one connection that are read while the loop is blocked.
 const STAND_IN: usize = 1 << 20;
 
-/// Something for the Python side of a connection to do.
+/// Something for the loop's side of a connection to do.
 #[derive(Debug)]
-pub(crate) enum Action {
+pub enum Action {
     /// Write this to the transport.
     Write(ConnId, Vec<u8>),
     /// Call when the socket is writable.
@@ -36,7 +36,7 @@ pub(crate) enum Action {
 
 /// One connection on the host's side.
 struct Link {
-    /// None when Python has a transport.
+    /// None when the loop has a transport of its own.
     socket: Option<TcpStream>,
     /// Waits for the socket to be writable, or for the transport to have written.
     waiting: bool,
@@ -61,8 +61,10 @@ impl Link {
     }
 }
 
-pub(crate) struct State {
-    pub(crate) engine: Engine<u32>,
+/// One peer's engine and its connections. All times are those of one clock that never goes back.
+pub struct Host {
+    /// The engine. Connections are closed by way of the host.
+    pub engine: Engine<u32>,
     links: FxHashMap<ConnId, Link>,
     fresh: Vec<ConnId>,
     paused: Vec<ConnId>,
@@ -73,12 +75,13 @@ pub(crate) struct State {
     /// The application has closed the peer.
     closed: bool,
     /// There is one as soon as there is a guard.
-    pub(crate) waker: Option<Waker>,
+    pub waker: Option<Waker>,
 }
 
-impl State {
-    pub(crate) fn new(engine: Engine<u32>) -> State {
-        State {
+impl Host {
+    /// A host without connections.
+    pub fn new(engine: Engine<u32>) -> Host {
+        Host {
             engine,
             links: FxHashMap::default(),
             fresh: Vec::new(),
@@ -91,7 +94,8 @@ impl State {
         }
     }
 
-    pub(crate) fn add_link(&mut self, conn: ConnId, socket: Option<TcpStream>) {
+    /// A connection was opened in the engine: on this socket, which does not block, or on a transport.
+    pub fn add_link(&mut self, conn: ConnId, socket: Option<TcpStream>) {
         let link = Link {
             socket,
             waiting: false,
@@ -107,13 +111,13 @@ impl State {
     }
 
     /// Forgets a connection that is gone, or that was never watched, and closes its socket.
-    pub(crate) fn release(&mut self, conn: ConnId, now: Moment) {
+    pub fn release(&mut self, conn: ConnId, now: Moment) {
         self.links.remove(&conn);
         self.engine.closed(conn, now);
     }
 
     /// The engine is through with a connection: its socket ends behind what is still to be written.
-    pub(crate) fn ending(&mut self, conn: ConnId) {
+    pub fn ending(&mut self, conn: ConnId) {
         if let Some(link) = self.links.get_mut(&conn) {
             link.ending = true;
             mark(&mut self.fresh, conn, link);
@@ -123,7 +127,7 @@ impl State {
     // Reading.
 
     /// A socket is readable.
-    pub(crate) fn readable(&mut self, conn: ConnId, now: Moment) {
+    pub fn readable(&mut self, conn: ConnId, now: Moment) {
         let Some(link) = self.links.get_mut(&conn) else { return };
         // What came before is to be handed out first, or it would pile up. The loop calls again.
         if self.backlog {
@@ -149,7 +153,7 @@ impl State {
     }
 
     /// Whether a socket has something to read.
-    pub(crate) fn has_input(&self) -> bool {
+    pub fn has_input(&self) -> bool {
         let readable = |link: &Link| {
             let socket = link.socket.as_ref().filter(|_| link.is_open());
             socket.is_some_and(|socket| matches!(socket.peek(&mut [0]), Ok(1..)))
@@ -159,7 +163,7 @@ impl State {
 
     /// Reads and writes in place of a loop that is blocked. What it would have to hear of waits for it,
     /// so that not much is read. Losses of connections are left to it, too.
-    pub(crate) fn stand_in(&mut self, now: Moment) {
+    pub fn stand_in(&mut self, now: Moment) {
         self.buffer.resize(READ, 0);
         let mut any = false;
         for (conn, link) in &mut self.links {
@@ -181,7 +185,7 @@ impl State {
     }
 
     /// Bytes came on a transport.
-    pub(crate) fn feed(&mut self, conn: ConnId, bytes: &[u8], now: Moment) {
+    pub fn feed(&mut self, conn: ConnId, bytes: &[u8], now: Moment) {
         if self.links.get(&conn).is_some_and(|link| !link.parting && !link.gone) {
             self.engine.receive(conn, bytes, now);
             self.consider_pause(conn);
@@ -189,7 +193,7 @@ impl State {
     }
 
     /// The other side has closed, or the socket has failed.
-    pub(crate) fn lost(&mut self, conn: ConnId, now: Moment) {
+    pub fn lost(&mut self, conn: ConnId, now: Moment) {
         if let Some(link) = self.links.get_mut(&conn)
             && !link.gone
         {
@@ -211,7 +215,7 @@ impl State {
     }
 
     fn consider_resume(&mut self) {
-        let State { paused, links, engine, actions, .. } = self;
+        let Host { paused, links, engine, actions, .. } = self;
         paused.retain(|conn| {
             let Some(link) = links.get_mut(conn) else { return false };
             link.paused = !engine.may_read(*conn);
@@ -225,7 +229,7 @@ impl State {
     // Writing.
 
     /// A socket is writable.
-    pub(crate) fn writable(&mut self, conn: ConnId) {
+    pub fn writable(&mut self, conn: ConnId) {
         if let Some(link) = self.links.get_mut(&conn) {
             link.waiting = false;
             mark(&mut self.fresh, conn, link);
@@ -233,7 +237,7 @@ impl State {
     }
 
     /// A transport has written all that it was given.
-    pub(crate) fn written(&mut self, conn: ConnId, now: Moment) {
+    pub fn written(&mut self, conn: ConnId, now: Moment) {
         if let Some(link) = self.links.get_mut(&conn) {
             link.waiting = false;
             mark(&mut self.fresh, conn, link);
@@ -241,8 +245,8 @@ impl State {
         }
     }
 
-    /// Writes to sockets what is to be written. Returns what Python has to do for that.
-    pub(crate) fn write(&mut self, now: Moment) -> Vec<Action> {
+    /// Writes to sockets what is to be written. Returns what the loop has to do for that.
+    pub fn write(&mut self, now: Moment) -> Vec<Action> {
         loop {
             while let Some(conn) = self.engine.poll_output() {
                 if let Some(link) = self.links.get_mut(&conn) {
@@ -259,7 +263,7 @@ impl State {
     }
 
     fn write_link(&mut self, conn: ConnId, now: Moment) {
-        let State { links, engine, actions, .. } = self;
+        let Host { links, engine, actions, .. } = self;
         let Some(link) = links.get_mut(&conn) else { return };
         link.fresh = false;
         if link.gone || link.parting || link.waiting {
@@ -317,18 +321,18 @@ impl State {
     }
 
     /// Closes the peer.
-    pub(crate) fn close(&mut self, now: Moment) {
+    pub fn close(&mut self, now: Moment) {
         self.closed = true;
         self.engine.close(now);
     }
 
     /// Whether the application has closed the peer.
-    pub(crate) fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.closed
     }
 
     /// Gives a question back to its unit.
-    pub(crate) fn answer(
+    pub fn answer(
         &mut self,
         unit: UnitId,
         question: Question,
@@ -340,23 +344,24 @@ impl State {
 
     // Time.
 
-    /// When [`State::timeout`] is to be called next.
-    pub(crate) fn deadline(&self) -> Option<Moment> {
+    /// When [`Host::timeout`] is to be called next.
+    pub fn deadline(&self) -> Option<Moment> {
         self.engine.deadline()
     }
 
-    pub(crate) fn timeout(&mut self, now: Moment) {
+    /// Does what is due.
+    pub fn timeout(&mut self, now: Moment) {
         self.engine.handle_timeout(now);
     }
 
     /// Requests that wait, handlers that run, and streams that are open.
-    pub(crate) fn busy(&self) -> usize {
+    pub fn busy(&self) -> usize {
         let units = self.engine.peer().units().filter_map(|unit| self.engine.unit(unit));
         units.map(Unit::busy).sum()
     }
 
     /// The next event.
-    pub(crate) fn poll_event(&mut self) -> Option<EngineEvent<u32>> {
+    pub fn poll_event(&mut self) -> Option<EngineEvent<u32>> {
         let event = self.engine.poll_event();
         self.backlog = event.is_some();
         event
