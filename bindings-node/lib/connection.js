@@ -56,11 +56,10 @@ class Connection extends EventEmitter {
     /** The piece that is being written: its length, and what the socket has not been given. */
     this._length = 0;
     this._rest = null;
-    /** The last piece, once the connection is to end. */
-    this._last = undefined;
+    /** Whether the connection is to end behind what is being written. */
+    this._last = false;
     /** Callbacks of the socket for what was found to be written before. */
     this._early = 0;
-    this._clogged = false;
     /** Whether what is written may be looked at after the write: by TLS, or by somebody's own stream. */
     this._keepsMemory = !(socket instanceof Socket) || Boolean(socket.encrypted);
     this._onWritten = (error) => this._written(error);
@@ -133,18 +132,14 @@ class Connection extends EventEmitter {
       process.nextTick(() => this._feed(chunk));
       return;
     }
-    if (this.host.feed(this, chunk) && this.number !== NONE && !this._native) {
-      this._clogged = true;
-      this._socket.pause();
-    }
+    this.host.feed(this, chunk);
   }
 
   /** The addon has something to read or can go on writing. */
   _ready() {
     if (this.number === NONE) return;
     stir(this._socket);
-    const state = this.host.ready(this);
-    if (state !== 0 && this._native) this._giveBack(state);
+    this.host.ready(this);
   }
 
   /** The addon writes what was queued. */
@@ -158,28 +153,20 @@ class Connection extends EventEmitter {
     for (const callback of this._writing.splice(0)) call(callback, null, this);
   }
 
-  /** The connection has come to its end or has failed. */
-  _giveBack(state) {
-    const { host, _socket: socket } = this;
-    const rest = host.native.release(this.number, host.now());
-    host.schedule();
-    if (state < 0) {
-      this._native = false;
-      socket.destroy(systemError(state));
-    } else {
-      this._goOn(rest);
-      this._listen();
-    }
+  /** The connection has come to its end, or has failed with an error of the system's. */
+  _lost(errno) {
+    this.number = NONE;
+    if (errno !== 0) this._socket.destroy(systemError(-errno));
+    else this._giveBack();
+    // Node's socket finds the end itself.
+    this._socket.resume();
   }
 
-  /** Node's socket goes on, with what is half written. Returns whether it is done with all of it. */
-  _goOn(rest) {
+  /** Node's socket goes on. */
+  _giveBack() {
+    if (!this._native) return;
     this._native = false;
     restore(this._socket);
-    if (rest === null) return true;
-    this._length = rest.length;
-    this._rest = rest;
-    return this._continue();
   }
 
   _onceWritten(callback) {
@@ -188,7 +175,6 @@ class Connection extends EventEmitter {
 
   /** Writes a piece. Returns whether the socket is done with its memory. */
   _write(piece) {
-    if (this._native) return this._goOn(piece);
     this._taken();
     this._length = piece.length;
     this._rest = piece;
@@ -234,16 +220,8 @@ class Connection extends EventEmitter {
     const length = this._length;
     this._length = 0;
     this._sent();
-    if (this._last !== undefined) {
-      this._finish();
-      return;
-    }
-    if (this.number === NONE) return;
-    this.host.written(this, length);
-    if (this._clogged && !this.host.native.isClogged(this.number, this.host.now())) {
-      this._clogged = false;
-      this._socket.resume();
-    }
+    if (this._last) this._finish();
+    else if (this.number !== NONE) this.host.written(this, length);
   }
 
   /** The engine is through with this connection. */
@@ -256,12 +234,12 @@ class Connection extends EventEmitter {
     if (this.readyState === OPEN) this.readyState = CLOSING;
   }
 
-  /** Ends the socket behind what is being written and the last piece, if any. */
-  _end(piece) {
+  /** Ends the socket behind what is being written. */
+  _end() {
     this.number = NONE;
     if (this._socket.destroyed) return;
-    if (this._native) this._goOn(null);
-    this._last = piece;
+    this._giveBack();
+    this._last = true;
     if (this._length === 0) this._finish();
   }
 
@@ -273,9 +251,7 @@ class Connection extends EventEmitter {
     const done = (error) => {
       for (const callback of callbacks) call(callback, error ? closed() : null, this);
     };
-    if (this._last === null) socket.end(done);
-    else socket.end(this._last, done);
-    this._last = null;
+    socket.end(done);
     this._timer = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT);
     this._timer.unref();
   }

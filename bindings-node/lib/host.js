@@ -14,6 +14,7 @@ const {
   EVENT_HEADER,
   EVENT_WORDS,
   Flag,
+  GONE,
   Header,
   LARGE,
   NONE,
@@ -21,7 +22,9 @@ const {
   OUTPUT_WORDS,
   OUTPUTS,
   Op,
+  PAUSE,
   REJECTED,
+  RESUME,
   TAKEN,
   WRITTEN,
 } = require('./protocol.js');
@@ -185,40 +188,34 @@ class Host {
 
   // Connections.
 
-  /** Bytes came. Returns whether the connection is to be read no more for now. */
+  /** Bytes came. */
   feed(conn, chunk) {
     this.begin();
-    let clogged;
     try {
-      clogged = this.native.feed(conn.number, chunk, output, this.time);
+      this.native.feed(conn.number, chunk, output, this.time);
       this.drain();
     } finally {
       this.end();
     }
-    return clogged;
   }
 
-  /**
-   * A loop-native socket is ready. Returns 0, or why it is to be given back: 1 at its end, or the
-   * negative number of the system's error.
-   */
+  /** A loop-native socket is ready. */
   ready(conn) {
     this.begin();
-    let state;
     try {
-      state = this.native.ready(conn.number, output, this.time);
+      this.native.ready(conn.number, output, this.time);
       this.drain();
     } finally {
       this.end();
     }
-    return state;
   }
 
   /** What was taken for a connection is written. */
   written(conn, length) {
     const time = busy ? this.time : performance.now();
     this.commands.plain(Command.WRITTEN, conn.number, (time - this.epoch) >>> 0);
-    if (length > BULK) this.schedule();
+    // What comes last waits for that.
+    if (length > BULK || conn.readyState !== conn.OPEN) this.schedule();
   }
 
   // Events.
@@ -309,29 +306,35 @@ class Host {
       const flags = words[at + 3];
       const length = words[at + 2];
       const conn = this.conns[words[at]];
-      if (flags & (TAKEN | WRITTEN)) {
-        if (flags & TAKEN) conn._taken();
-        if (flags & WRITTEN) conn._sent();
+      if (flags & ~Flag.IN_BUFFER) {
+        this.progress(conn, flags, words[at], words[at + 1]);
         continue;
       }
-      let piece = null;
+      let piece;
       let own = (flags & Flag.IN_BUFFER) !== 0;
       if (own) {
         piece = this.native.buffer(words[at + 1]);
-      } else if (length > 0) {
+      } else {
         piece = region.subarray(words[at + 1], words[at + 1] + length);
         if (conn._keepsMemory) {
           piece = Buffer.from(piece);
           own = true;
         }
       }
-      if (flags & ENDING) {
-        this.conns[words[at]] = undefined;
-        conn._end(piece);
-        if (piece !== null && !own) this.keep(region);
-      } else if (!conn._write(piece) && !own) {
-        this.keep(region);
-      }
+      if (!conn._write(piece) && !own) this.keep(region);
+    }
+  }
+
+  /** What a connection is told apart from output. */
+  progress(conn, flags, number, errno) {
+    if (flags & TAKEN) conn._taken();
+    if (flags & WRITTEN) conn._sent();
+    if (flags & PAUSE) conn._socket.pause();
+    if (flags & RESUME) conn._socket.resume();
+    if (flags & (ENDING | GONE)) {
+      this.conns[number] = undefined;
+      if (flags & ENDING) conn._end();
+      else conn._lost(errno);
     }
   }
 

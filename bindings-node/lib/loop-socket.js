@@ -44,8 +44,7 @@ function adopt(connection) {
   const { _socket: socket, host, number } = connection;
   if (!ENABLED || !isPlain(socket)) return false;
   const { _handle: handle } = socket;
-  const dialed = connection.url !== undefined;
-  if (!host.native.adopt(number, handle.fd, dialed, () => connection._ready())) return false;
+  if (!host.native.adopt(number, handle.fd, () => connection._ready())) return false;
   // The socket goes on to believe that it reads, or it would start again.
   handle.reading = true;
   handle.readStop();

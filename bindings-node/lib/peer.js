@@ -70,7 +70,6 @@ class Peer extends EventEmitter {
         friendly: this._friendly,
         os: process.platform,
         runtime: `nodejs ${process.version}`,
-        wallClock: Date.now(),
       },
       this,
     );

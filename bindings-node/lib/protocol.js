@@ -80,6 +80,9 @@ const NONE = 0xffffffff;
 const ENDING = 1;
 const TAKEN = 2;
 const WRITTEN = 4;
+const GONE = 8;
+const PAUSE = 16;
+const RESUME = 32;
 const NOT_SENT = 1;
 const REJECTED = 2;
 
@@ -101,6 +104,9 @@ module.exports = {
   ENDING,
   TAKEN,
   WRITTEN,
+  GONE,
+  PAUSE,
+  RESUME,
   NOT_SENT,
   REJECTED,
 };

@@ -33,6 +33,13 @@ numbers! {
         TAKEN: u32 = 2,
         /// It is on a loop-native socket, and all that was taken is written.
         WRITTEN: u32 = 4,
+        /// No output: the connection is at its end, or has failed with the system's error whose number is in
+        /// place of the offset.
+        GONE: u32 = 8,
+        /// No output: the socket, which is Node's, is to be read no more for now.
+        PAUSE: u32 = 16,
+        /// No output: it is to be read again.
+        RESUME: u32 = 32,
     }
 }
 

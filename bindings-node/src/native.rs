@@ -1,6 +1,9 @@
 //! [`NativePeer`]: one engine, and what JavaScript calls it with.
 
-use std::{io, rc::Rc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use napi::{
@@ -9,19 +12,21 @@ use napi::{
 };
 use napi_derive::napi;
 use roletalk_engine::{
-    AddressId, Chunk, Config, DataType, Engine, Error, ErrorKind, Load, Moment, NoHandler, Opening,
-    Order, Outgoing, Policy, Unit, policy,
+    AddressId, Chunk, DataType, Engine, Error, ErrorKind, Load, Moment, NoHandler, Opening, Order,
+    Outgoing, Policy, Unit, policy,
     wire::{Direction, Payload},
     ws::Side,
 };
+
+use roletalk_host::{Host, lock};
 
 use crate::{
     commands, counters,
     events::{Batch, EVENT_HEADER, Header, NONE, OUTPUT_WORDS, OUTPUTS},
     names::Routes,
     protocol::numbers,
-    socket::Socket,
-    state::State,
+    socket::{self, Socket},
+    state::{Conn, State},
 };
 
 /// Bytes that may wait to be written to one connection. Sending is synchronous in JavaScript and
@@ -43,8 +48,6 @@ pub struct PeerSettings {
     pub os: String,
     /// For `meta.runtime`.
     pub runtime: String,
-    /// The wall clock in milliseconds since 1970 at the time `now`.
-    pub wall_clock: f64,
     /// The monotonic clock, in milliseconds.
     pub now: f64,
 }
@@ -79,11 +82,7 @@ numbers! {
     }
 }
 
-/// A loop-native socket goes on.
-const OPEN: i32 = 0;
-/// The other side has ended it.
-const OVER: i32 = 1;
-/// What is read at once.
+/// What is read at once from a socket.
 const READ_BUFFER: usize = 64 << 10;
 
 /// The memory that commands come in, and events go out.
@@ -101,6 +100,8 @@ struct Memory {
 /// from a call is fetched with [`poll`](NativePeer::poll).
 #[napi]
 pub struct NativePeer {
+    /// Shared with the guard. Not locked while anything of JavaScript's is made or called.
+    host: Arc<Mutex<Host>>,
     state: State,
     memory: Memory,
     routes: Routes,
@@ -108,10 +109,19 @@ pub struct NativePeer {
     large: Vec<Bytes>,
     last_error: Option<Error>,
     epoch: f64,
-    /// What sockets are read into; empty while there are none.
-    read_buffer: Vec<u8>,
     /// How destinations choose, by their number.
     policies: Vec<Box<dyn Policy>>,
+}
+
+/// What a call works on.
+struct Call<'a> {
+    host: MutexGuard<'a, Host>,
+    state: &'a mut State,
+    memory: &'a mut Memory,
+    routes: &'a Routes,
+    large: &'a mut Vec<Bytes>,
+    /// The time as the engine counts it.
+    now: Moment,
 }
 
 fn thrown(error: Error) -> napi::Error {
@@ -133,54 +143,48 @@ impl NativePeer {
         batch: Uint32Array,
         bytes: Uint8Array,
     ) -> Result<NativePeer> {
-        let mut probe = [0u8; 8];
-        getrandom::fill(&mut probe).map_err(|error| napi::Error::from_reason(error.to_string()))?;
         if batch.len() <= EVENT_HEADER + OUTPUTS * OUTPUT_WORDS
             || commands.len() < commands::COMMAND_HEADER
         {
             return Err(napi::Error::from_reason("The shared memory is too small"));
         }
-        let mut config = Config::new(Box::new(|bytes| {
-            // Once there are random bytes there always are.
-            getrandom::fill(bytes).expect("random bytes");
-        }));
+        let mut config = roletalk_host::config().map_err(thrown)?;
         config.name = settings.name;
         config.friendly = settings.friendly;
         config.os = settings.os;
         config.runtime = settings.runtime;
-        config.wall_clock = settings.wall_clock as u64;
         config.limits.queue_per_connection = QUEUE_PER_CONNECTION;
         config.limits.queue_per_peer = QUEUE_PER_PEER;
         config.limits.waiting_requests = REQUESTS_PER_UNIT;
         config.limits.running_handlers = REQUESTS_PER_UNIT;
+        let mut host = Host::new(Engine::new(config), Instant::now(), READ_BUFFER);
+        host.tell_progress();
         Ok(NativePeer {
-            state: State::new(Engine::new(config)),
+            host: Arc::new(Mutex::new(host)),
+            state: State::new(),
             memory: Memory { commands, payload, batch, bytes },
             routes: Routes::default(),
             large: Vec::new(),
             last_error: None,
             epoch: settings.now,
-            read_buffer: Vec::new(),
             policies: Vec::new(),
         })
     }
 
-    fn moment(&self, now: f64) -> Moment {
-        Duration::from_nanos(((now - self.epoch).max(0.0) * 1e6) as u64)
-    }
-
-    /// Does the waiting commands. Returns the time as the engine counts it.
-    fn begin(&mut self, now: f64) -> Moment {
-        let now = self.moment(now);
-        let Memory { commands, payload, .. } = &mut self.memory;
+    /// Does the waiting commands.
+    fn begin(&mut self, now: f64) -> Call<'_> {
+        let now = Duration::from_nanos(((now - self.epoch).max(0.0) * 1e6) as u64);
+        let NativePeer { host, state, memory, routes, large, .. } = self;
+        let mut host = lock(host);
+        let Memory { commands, payload, .. } = memory;
         if commands.first().is_some_and(|count| *count > 0) {
-            self.state.run(commands, payload, &self.routes, now);
+            state.run(&mut host, commands, payload, routes, now);
             // SAFETY: the memory belongs to a JavaScript array that this object keeps alive;
             // JavaScript does not run during the call, and no other reference to it exists.
             let words = unsafe { commands.as_mut() };
             words[..commands::COMMAND_HEADER].fill(0);
         }
-        now
+        Call { host, state, memory, routes, large, now }
     }
 
     // The peer.
@@ -188,56 +192,56 @@ impl NativePeer {
     /// The peer's id.
     #[napi(getter)]
     pub fn id(&self) -> String {
-        self.state.engine.peer().id().to_string()
+        lock(&self.host).engine.peer().id().to_string()
     }
 
     /// Sets the name shown to units that connect from now on.
     #[napi(catch_unwind)]
     pub fn set_name(&mut self, name: String, now: f64) {
-        let now = self.begin(now);
-        self.state.engine.with_peer(now, |peer| peer.set_name(name));
+        let Call { mut host, now, .. } = self.begin(now);
+        host.engine.with_peer(now, |peer| peer.set_name(name));
     }
 
     /// Sets whether this peer dials the addresses that others tell it.
     #[napi(catch_unwind)]
     pub fn set_friendly(&mut self, friendly: bool, now: f64) {
-        let now = self.begin(now);
-        self.state.engine.with_peer(now, |peer| peer.set_friendly(friendly));
+        let Call { mut host, now, .. } = self.begin(now);
+        host.engine.with_peer(now, |peer| peer.set_friendly(friendly));
     }
 
     /// Sets a tag shown to units that connect from now on.
     #[napi(catch_unwind)]
     pub fn set_tag(&mut self, key: String, value: String, now: f64) {
-        let now = self.begin(now);
-        self.state.engine.with_peer(now, |peer| peer.set_tag(key, value));
+        let Call { mut host, now, .. } = self.begin(now);
+        host.engine.with_peer(now, |peer| peer.set_tag(key, value));
     }
 
     /// Adds a preshared key.
     #[napi(catch_unwind)]
     pub fn add_key(&mut self, id: String, key: String, now: f64) -> Result<()> {
-        let now = self.begin(now);
-        self.state.engine.with_peer(now, |peer| peer.keys_mut().add(id, key)).map_err(thrown)
+        let Call { mut host, now, .. } = self.begin(now);
+        host.engine.with_peer(now, |peer| peer.keys_mut().add(id, key)).map_err(thrown)
     }
 
     /// Adds a role.
     #[napi(catch_unwind)]
     pub fn add_role(&mut self, name: String, active: bool, now: f64) -> Result<()> {
-        let now = self.begin(now);
-        self.state.engine.with_peer(now, |peer| peer.add_role(&name, active, now)).map_err(thrown)
+        let Call { mut host, now, .. } = self.begin(now);
+        host.engine.with_peer(now, |peer| peer.add_role(&name, active, now)).map_err(thrown)
     }
 
     /// Disables or enables a role.
     #[napi(catch_unwind)]
     pub fn set_role_active(&mut self, name: String, active: bool, now: f64) {
-        let now = self.begin(now);
-        self.state.engine.with_peer(now, |peer| peer.set_role_active(&name, active, now));
+        let Call { mut host, now, .. } = self.begin(now);
+        host.engine.with_peer(now, |peer| peer.set_role_active(&name, active, now));
     }
 
     /// Declares interest in a role.
     #[napi(catch_unwind)]
     pub fn add_destination(&mut self, name: String, now: f64) -> Result<()> {
-        let now = self.begin(now);
-        let added = self.state.engine.with_peer(now, |peer| peer.add_destination(&name));
+        let Call { mut host, now, .. } = self.begin(now);
+        let added = host.engine.with_peer(now, |peer| peer.add_destination(&name));
         added.map(drop).map_err(thrown)
     }
 
@@ -252,14 +256,14 @@ impl NativePeer {
     #[napi(catch_unwind)]
     pub fn choose(&mut self, policy: u32, units: &[u32], now: f64) -> i32 {
         if self.policies.get(policy as usize).is_some_and(|policy| policy.counts_requests()) {
-            self.begin(now);
+            drop(self.begin(now));
         }
         let Some(policy) = self.policies.get(policy as usize) else { return -1 };
-        let State { engine, units: known, .. } = &self.state;
+        let (host, known) = (lock(&self.host), &self.state.units);
         let closed = Load::default();
         let load = |at: usize| {
             let unit = units.get(at).and_then(|unit| known.get(*unit));
-            unit.and_then(|unit| engine.unit(*unit)).map_or(&closed, Unit::load)
+            unit.and_then(|unit| host.engine.unit(*unit)).map_or(&closed, Unit::load)
         };
         policy.choose(units.len(), &load).map_or(-1, |at| at as i32)
     }
@@ -269,59 +273,48 @@ impl NativePeer {
     /// Dials an address from now on; events tell when and with what outcome. Returns its number.
     #[napi(catch_unwind)]
     pub fn connect(&mut self, url: String, permanent: bool, now: f64) -> Result<f64> {
-        let now = self.begin(now);
-        let address = self.state.engine.with_peer(now, |peer| peer.connect(&url, permanent, now));
+        let Call { mut host, now, .. } = self.begin(now);
+        let address = host.engine.with_peer(now, |peer| peer.connect(&url, permanent, now));
         Ok(address.map_err(thrown)?.0 as f64)
     }
 
     /// Whether an address is still dialed, or its connection is up.
     #[napi(catch_unwind)]
     pub fn is_dialed(&self, address: f64) -> bool {
-        self.state.engine.peer().is_dialed(AddressId(address as u64))
+        lock(&self.host).engine.peer().is_dialed(AddressId(address as u64))
     }
 
     /// An address could not be dialed.
     #[napi(catch_unwind)]
     pub fn dial_failed(&mut self, address: f64, reason: String, now: f64) {
-        let now = self.begin(now);
+        let Call { mut host, now, .. } = self.begin(now);
         let error = Error::new(ErrorKind::ConnectFailed, reason);
-        self.state.engine.dial_failed(AddressId(address as u64), error, now);
+        host.engine.dial_failed(AddressId(address as u64), error, now);
     }
 
     /// A socket is upgraded: one that was dialed for `address`, or one that was accepted. Returns the
     /// connection's number.
     #[napi(catch_unwind)]
     pub fn upgraded(&mut self, address: Option<f64>, now: f64) -> Result<u32> {
-        let now = self.begin(now);
+        let Call { mut host, state, now, .. } = self.begin(now);
         let side = if address.is_some() { Side::Client } else { Side::Server };
         let address = address.map(|address| AddressId(address as u64));
-        let id =
-            self.state.engine.open(Opening::Upgraded { side, address }, now).map_err(thrown)?;
-        Ok(self.state.add_conn(id))
+        let opening = Opening::Upgraded { side, address };
+        let id = host.open(opening, None, now).map_err(thrown)?;
+        Ok(state.add_conn(id))
     }
 
-    /// Bytes came on a connection. Then as [`poll`](NativePeer::poll). Returns whether to read no
-    /// more from it before what it has to say is written.
+    /// Bytes came on a connection. Then as [`poll`](NativePeer::poll).
     #[napi(catch_unwind)]
-    pub fn feed(&mut self, conn: u32, chunk: &[u8], output: Uint8ArraySlice<'_>, now: f64) -> bool {
-        let moment = self.begin(now);
-        let id = self.state.conns.get(conn).map(|conn| conn.id);
-        if let Some(id) = id {
-            if let Some(socket) = self.socket(conn) {
-                socket.pass(chunk);
-            }
-            self.state.engine.receive(id, chunk, moment);
+    pub fn feed(&mut self, conn: u32, chunk: &[u8], output: Uint8ArraySlice<'_>, now: f64) {
+        let mut call = self.begin(now);
+        if let Some(conn) = call.state.conns.get(conn) {
+            call.host.feed(conn.id, chunk, call.now);
         }
-        self.poll(output, now);
-        self.state.settle(conn);
-        id.is_some_and(|id| !self.state.engine.may_read(id))
+        call.poll(output);
     }
 
     // Loop-native sockets.
-
-    fn socket(&self, conn: u32) -> Option<&Rc<Socket>> {
-        self.state.conns.get(conn)?.socket.as_ref()
-    }
 
     /// Has the addon read and write a connection whose upgrade is done and that nothing was read
     /// from or written to since: by the descriptor of a TCP socket of Node's, which is duplicated.
@@ -333,155 +326,113 @@ impl NativePeer {
         env: &Env,
         conn: u32,
         fd: i32,
-        dialed: bool,
         callback: Function<'_, (), Unknown<'static>>,
     ) -> bool {
-        let side = if dialed { Side::Client } else { Side::Server };
         let Some(conn) = self.state.conns.get_mut(conn) else { return false };
-        conn.socket = Socket::new(env, fd, side, &callback);
-        if self.read_buffer.is_empty() {
-            self.read_buffer = vec![0; READ_BUFFER];
+        let Some(stream) = socket::duplicate(fd) else { return false };
+        conn.socket = Socket::new(env, &stream, &self.host, conn.id, &callback);
+        if conn.socket.is_some() {
+            lock(&self.host).adopt(conn.id, stream);
         }
         conn.socket.is_some()
     }
 
-    /// Reads and writes as far as that goes. Then as [`poll`](NativePeer::poll). Returns 0 when the
-    /// connection goes on; otherwise it is to be [given back](NativePeer::release): 1 at its end, or
-    /// the negative number of the system's error.
+    /// Reads and writes as far as that goes. Then as [`poll`](NativePeer::poll).
     #[napi(catch_unwind)]
-    pub fn ready(&mut self, conn: u32, output: Uint8ArraySlice<'_>, now: f64) -> i32 {
-        let moment = self.begin(now);
-        let state = self.read_and_write(conn, moment);
-        self.poll(output, now);
-        self.state.settle(conn);
-        state
-    }
-
-    fn read_and_write(&mut self, number: u32, now: Moment) -> i32 {
-        let Some(conn) = self.state.conns.get(number) else { return OPEN };
-        let Some(socket) = conn.socket.clone() else { return OPEN };
-        let id = conn.id;
-        let (readable, writable) = socket.take_found();
-        let written = if writable { self.state.flush(number, now) } else { Ok(()) };
-        // What cannot be written any more is for reading to explain, also while nothing is read
-        // otherwise.
-        if !readable && written.is_ok() {
-            return OPEN;
-        }
-        let read = socket.read(&mut self.read_buffer);
-        self.state.pinged(number, read.answered);
-        if !read.early.is_empty() {
-            self.state.engine.receive(id, &read.early, now);
-        }
-        match read.now {
-            Ok(Some(0)) => OVER,
-            Ok(Some(len)) => {
-                self.state.engine.receive(id, &self.read_buffer[..len], now);
-                OPEN
+    pub fn ready(&mut self, conn: u32, output: Uint8ArraySlice<'_>, now: f64) {
+        let mut call = self.begin(now);
+        if let Some(Conn { id, socket: Some(socket) }) = call.state.conns.get(conn) {
+            let (readable, writable) = socket.take_found();
+            if writable {
+                call.host.writable(*id, call.now);
             }
-            // Reading does not explain it when it is this process that has ended the writing half.
-            Ok(None) => written.map_or_else(number_of, |()| OPEN),
-            Err(error) => number_of(error),
+            if readable {
+                call.host.readable(*id, call.now);
+            }
         }
+        call.poll(output);
+        self.state.settle(conn);
     }
 
     /// Bytes that wait to be written by the addon.
     #[napi(catch_unwind)]
     pub fn pending(&self, conn: u32) -> u32 {
-        let pending = self.socket(conn).map_or(0, |socket| socket.pending());
+        let conn = self.state.conns.get(conn);
+        let pending = conn.map_or(0, |conn| lock(&self.host).pending(conn.id));
         u32::try_from(pending).unwrap_or(u32::MAX)
-    }
-
-    /// Gives a connection back. Returns what waits to be written, if anything does:
-    /// it counts as taken from the connection.
-    #[napi(catch_unwind)]
-    pub fn release<'env>(
-        &mut self,
-        env: &'env Env,
-        conn: u32,
-        now: f64,
-    ) -> Result<Option<BufferSlice<'env>>> {
-        let now = self.begin(now);
-        let rest = self.state.release(conn, now);
-        (!rest.is_empty()).then(|| buffer(env, rest.into())).transpose()
     }
 
     /// Whether to read no more from a connection.
     #[napi(catch_unwind)]
     pub fn is_clogged(&mut self, conn: u32, now: f64) -> bool {
-        self.begin(now);
-        let conn = self.state.conns.get(conn);
-        conn.is_some_and(|conn| !self.state.engine.may_read(conn.id))
+        let Call { host, state, .. } = self.begin(now);
+        state.conns.get(conn).is_some_and(|conn| !host.engine.may_read(conn.id))
     }
 
     /// A part of what was taken is written: the connection is alive.
     #[napi(catch_unwind)]
     pub fn writing(&mut self, conn: u32, now: f64) {
-        let now = self.begin(now);
-        if let Some(conn) = self.state.conns.get(conn) {
-            self.state.engine.writing(conn.id, now);
+        let Call { mut host, state, now, .. } = self.begin(now);
+        if let Some(conn) = state.conns.get(conn) {
+            host.engine.writing(conn.id, now);
         }
     }
 
     /// The socket of a connection is closed.
     #[napi(catch_unwind)]
     pub fn closed(&mut self, conn: u32, now: f64) {
-        let now = self.begin(now);
-        if let Some(conn) = self.state.conns.get(conn) {
-            self.state.engine.closed(conn.id, now);
+        let Call { mut host, state, now, .. } = self.begin(now);
+        if let Some(conn) = state.conns.get(conn) {
+            host.lost(conn.id, now);
         }
     }
 
     /// Closes a connection.
     #[napi(catch_unwind)]
     pub fn close_connection(&mut self, conn: u32, code: u32, reason: String, now: f64) {
-        let now = self.begin(now);
-        if let Some(conn) = self.state.conns.get(conn) {
+        let Call { mut host, state, now, .. } = self.begin(now);
+        if let Some(conn) = state.conns.get(conn) {
             let code = u16::try_from(code).unwrap_or(1000);
-            self.state.engine.close_connection(conn.id, code, &reason, now);
+            host.engine.close_connection(conn.id, code, &reason, now);
         }
     }
 
     /// Sends a ping with a payload of at most 125 bytes.
     #[napi(catch_unwind)]
     pub fn ping(&mut self, conn: u32, payload: &[u8], now: f64) {
-        let now = self.begin(now);
-        if let Some(conn) = self.state.conns.get(conn) {
-            self.state.engine.ping(conn.id, payload, now);
+        let Call { mut host, state, now, .. } = self.begin(now);
+        if let Some(conn) = state.conns.get(conn) {
+            host.engine.ping(conn.id, payload, now);
         }
     }
 
     /// Closes all connections of a unit.
     #[napi(catch_unwind)]
     pub fn close_unit(&mut self, unit: u32, now: f64) {
-        let now = self.begin(now);
-        if let Some(unit) = self.state.units.get(unit) {
-            self.state.engine.close_unit(*unit, now);
+        let Call { mut host, state, now, .. } = self.begin(now);
+        if let Some(unit) = state.units.get(unit) {
+            host.engine.close_unit(*unit, now);
         }
     }
 
     /// Closes all connections and forgets all addresses.
     #[napi(catch_unwind)]
     pub fn disconnect(&mut self, now: f64) {
-        let now = self.begin(now);
-        self.state.engine.disconnect(now);
+        let Call { mut host, now, .. } = self.begin(now);
+        host.engine.disconnect(now);
     }
 
     /// Counters of a unit, as JSON.
     #[napi(catch_unwind)]
     pub fn unit_stats(&mut self, unit: u32, now: f64) -> Option<String> {
-        self.begin(now);
-        let id = self.state.units.get(unit)?;
-        Some(counters::json(&self.state.engine.unit(*id)?.stats()))
+        let Call { host, state, .. } = self.begin(now);
+        Some(counters::json(&host.engine.unit(*state.units.get(unit)?)?.stats()))
     }
 
     /// Requests that wait, handlers that run, and streams that are open.
     #[napi(catch_unwind)]
     pub fn busy(&mut self, now: f64) -> u32 {
-        self.begin(now);
-        let engine = &self.state.engine;
-        let units = self.state.units.iter().filter_map(|(_, id)| engine.unit(*id));
-        units.map(Unit::busy).sum::<usize>() as u32
+        self.begin(now).host.busy() as u32
     }
 
     // Commands.
@@ -495,8 +446,8 @@ impl NativePeer {
     /// Does the commands in shared memory, and one more whose payload is too large for that.
     #[napi(catch_unwind)]
     pub fn run_large(&mut self, command: &[u32], payload: &[u8], now: f64) {
-        let now = self.begin(now);
-        self.state.run(command, payload, &self.routes, now);
+        let Call { mut host, state, routes, now, .. } = self.begin(now);
+        state.run(&mut host, command, payload, routes, now);
     }
 
     /// Does the commands in shared memory.
@@ -508,8 +459,8 @@ impl NativePeer {
     /// Does what is due.
     #[napi(catch_unwind)]
     pub fn timeout(&mut self, now: f64) {
-        let now = self.begin(now);
-        self.state.engine.handle_timeout(now);
+        let Call { mut host, now, .. } = self.begin(now);
+        host.engine.handle_timeout(now);
     }
 
     // Events.
@@ -517,29 +468,8 @@ impl NativePeer {
     /// Writes events, then output, to shared memory: see `Header`. Output goes out behind the
     /// events, so that those who hear of a message being queued also hear of its being written.
     #[napi(catch_unwind)]
-    pub fn poll(&mut self, mut output: Uint8ArraySlice<'_>, now: f64) {
-        let now = self.begin(now);
-        let Memory { batch, bytes, .. } = &mut self.memory;
-        // SAFETY: all three belong to different JavaScript arrays, which this object or the caller
-        // keeps alive. JavaScript does not run during the call, and no other reference exists.
-        let (words, bytes, output) = unsafe { (batch.as_mut(), bytes.as_mut(), output.as_mut()) };
-        self.large.clear();
-        let mut batch = Batch::new(words, bytes, &mut self.large);
-        let all = self.state.write_events(&mut batch, now);
-        let (words, large) = batch.finish();
-        let (mut outputs, mut more) = (0, true);
-        if all {
-            let records = words.len() - OUTPUTS * OUTPUT_WORDS;
-            let records = &mut words[records..];
-            (outputs, more) = self.state.take_output(records, output, large, now);
-        }
-        words[Header::Outputs as usize] = outputs as u32;
-        words[Header::More as usize] = more.into();
-        words[Header::Deadline as usize] = match self.state.engine.deadline() {
-            // Rounded up, so that it is due when the timer fires.
-            Some(at) => at.saturating_sub(now).as_micros().div_ceil(1000).min(1 << 30) as u32,
-            None => NONE,
-        };
+    pub fn poll(&mut self, output: Uint8ArraySlice<'_>, now: f64) {
+        self.begin(now).poll(output);
     }
 
     /// A buffer of the last batch, by its number. Each can be had once.
@@ -559,31 +489,31 @@ impl NativePeer {
         payload: &[u8],
         now: f64,
     ) -> Option<u32> {
-        let now = self.begin(now);
+        let Call { mut host, state, now, .. } = self.begin(now);
         let StreamSettings { unit, slot, writable, role, event, kind, timeout } = settings;
         let direction =
             if writable { Direction::RequesterWrites } else { Direction::RequesterReads };
         let payload = Payload { kind: DataType::from_byte(kind as u8), bytes: payload };
         let outgoing = Outgoing { role: &role, event: &event, payload, order: Order::Any };
         let timeout = (timeout > 0).then(|| Duration::from_millis(timeout.into()));
-        let opened = self.state.units.get(unit).copied().and_then(|unit| {
-            let opened = self.state.engine.with_unit(unit, now, |unit| {
+        let opened = state.units.get(unit).copied().and_then(|unit| {
+            let opened = host.engine.with_unit(unit, now, |unit| {
                 unit.open_stream(direction, outgoing, timeout, now, slot)
             });
             opened.map(|opened| (unit, opened))
         });
         match opened {
             Some((unit, Ok((stream, corr)))) => {
-                self.state.waits(slot, unit, corr);
-                Some(self.state.add_stream(unit, stream))
+                state.waits(slot, unit, corr);
+                Some(state.add_stream(unit, stream))
             }
             Some((_, Err(error))) => {
-                self.state.failed(slot, error);
+                state.failed(slot, error);
                 None
             }
             None => {
                 let error = Error::new(ErrorKind::ConnectionLost, "No open sockets left");
-                self.state.failed(slot, error);
+                state.failed(slot, error);
                 None
             }
         }
@@ -602,18 +532,18 @@ impl NativePeer {
         payload: &[u8],
         now: f64,
     ) -> Result<u32> {
-        let now = self.begin(now);
+        let Call { mut host, state, now, .. } = self.begin(now);
         let gone = || Error::new(ErrorKind::ConnectionLost, "Socket closed");
         let (unit, mut question) =
-            self.state.take_offer(responder, generation).ok_or_else(|| thrown(gone()))?;
+            state.take_offer(responder, generation).ok_or_else(|| thrown(gone()))?;
         let payload = Payload { kind: DataType::from_byte(kind as u8), bytes: payload };
-        let accepted = self.state.engine.with_unit(unit, now, |unit| {
+        let accepted = host.engine.with_unit(unit, now, |unit| {
             let accepted = unit.accept(&mut question, payload);
             unit.answer(question, Ok(Payload::NULL), now);
             accepted
         });
         let stream = accepted.unwrap_or_else(|| Err(gone())).map_err(thrown)?;
-        Ok(self.state.add_stream(unit, stream))
+        Ok(state.add_stream(unit, stream))
     }
 
     /// The next piece of a stream, or 0 when there is none yet, 1 at the end, 2 when it failed.
@@ -624,10 +554,11 @@ impl NativePeer {
         stream: u32,
         now: f64,
     ) -> Result<Either<BufferSlice<'env>, u32>> {
-        let now = self.begin(now);
-        let chunk = self.state.stream(stream).and_then(|(unit, stream)| {
-            self.state.engine.with_unit(unit, now, |unit| unit.read(stream))
-        });
+        let Call { mut host, state, now, .. } = self.begin(now);
+        let chunk = state
+            .stream(stream)
+            .and_then(|(unit, stream)| host.engine.with_unit(unit, now, |unit| unit.read(stream)));
+        drop(host);
         Ok(match chunk {
             Some(Chunk::Data(bytes)) => Either::A(buffer(env, bytes)?),
             Some(Chunk::Pending) => Either::B(PENDING),
@@ -641,10 +572,10 @@ impl NativePeer {
     /// there is room for more. -1 when the stream failed.
     #[napi(catch_unwind)]
     pub fn write_stream(&mut self, stream: u32, chunk: &[u8], offset: u32, now: f64) -> i64 {
-        let now = self.begin(now);
+        let Call { mut host, state, now, .. } = self.begin(now);
         let mut at = offset as usize;
-        let written = self.state.stream(stream).and_then(|(unit, stream)| {
-            self.state.engine.with_unit(unit, now, |unit| {
+        let written = state.stream(stream).and_then(|(unit, stream)| {
+            host.engine.with_unit(unit, now, |unit| {
                 while let Some(rest) = chunk.get(at..).filter(|rest| !rest.is_empty()) {
                     match unit.write(stream, rest, now)? {
                         0 => break,
@@ -654,6 +585,7 @@ impl NativePeer {
                 Ok(())
             })
         });
+        drop(host);
         match written {
             Some(Ok(())) => at as i64,
             Some(Err(error)) => {
@@ -671,18 +603,19 @@ impl NativePeer {
     /// failed.
     #[napi(catch_unwind)]
     pub fn finish_stream(&mut self, stream: u32, now: f64) -> i64 {
-        let now = self.begin(now);
-        let finished = self.state.stream(stream).and_then(|(unit, stream)| {
-            self.state.engine.with_unit(unit, now, |unit| unit.finish(stream))
+        let Call { mut host, state, now, .. } = self.begin(now);
+        let finished = state.stream(stream).and_then(|(unit, stream)| {
+            host.engine.with_unit(unit, now, |unit| unit.finish(stream))
         });
         let error = match finished {
-            Some(Ok(conn)) => match conn.and_then(|conn| self.state.number_of(conn)) {
+            Some(Ok(conn)) => match conn.and_then(|conn| state.number_of(conn)) {
                 Some(conn) => return conn.into(),
                 None => socket_closed(),
             },
             Some(Err(error)) => error,
             None => socket_closed(),
         };
+        drop(host);
         self.fail(error);
         -1
     }
@@ -690,9 +623,9 @@ impl NativePeer {
     /// Forgets a stream; when it is not at its end, the other end is told why.
     #[napi(catch_unwind)]
     pub fn close_stream(&mut self, stream: u32, reason: String, now: f64) {
-        let now = self.begin(now);
-        if let Some((unit, stream)) = self.state.remove_stream(stream) {
-            self.state.engine.with_unit(unit, now, |unit| unit.close_stream(stream, &reason));
+        let Call { mut host, state, now, .. } = self.begin(now);
+        if let Some((unit, stream)) = state.remove_stream(stream) {
+            host.engine.with_unit(unit, now, |unit| unit.close_stream(stream, &reason));
         }
     }
 
@@ -714,9 +647,31 @@ impl NativePeer {
     }
 }
 
-/// The negative number of a system's error.
-fn number_of(error: io::Error) -> i32 {
-    error.raw_os_error().map_or(OVER, |errno| -errno)
+impl Call<'_> {
+    /// See [`NativePeer::poll`].
+    fn poll(self, mut output: Uint8ArraySlice<'_>) {
+        let Call { mut host, state, memory, large, now, .. } = self;
+        let Memory { batch, bytes, .. } = memory;
+        // SAFETY: all three belong to different JavaScript arrays, which the peer or the caller
+        // keeps alive. JavaScript does not run during the call, and no other reference exists.
+        let (words, bytes, output) = unsafe { (batch.as_mut(), bytes.as_mut(), output.as_mut()) };
+        let mut batch = Batch::new(words, bytes, large);
+        let all = state.write_events(&mut host, &mut batch, now);
+        let (words, large) = batch.finish();
+        let (mut outputs, mut more) = (0, true);
+        if all {
+            let records = words.len() - OUTPUTS * OUTPUT_WORDS;
+            let records = &mut words[records..];
+            (outputs, more) = state.take_output(&mut host, records, output, large, now);
+        }
+        words[Header::Outputs as usize] = outputs as u32;
+        words[Header::More as usize] = more.into();
+        words[Header::Deadline as usize] = match host.engine.deadline() {
+            // Rounded up, so that it is due when the timer fires.
+            Some(at) => at.saturating_sub(now).as_micros().div_ceil(1000).min(1 << 30) as u32,
+            None => NONE,
+        };
+    }
 }
 
 fn socket_closed() -> Error {

@@ -1,28 +1,31 @@
 //! Loop-native sockets where there are none: all connections are on sockets of Node's.
 
-use std::{io, rc::Rc};
+use std::{
+    net::TcpStream,
+    rc::Rc,
+    sync::{Arc, Mutex},
+};
 
 use napi::{
     Env,
     bindgen_prelude::{Function, Unknown},
 };
-use roletalk_engine::ws::Side;
+use roletalk_engine::ConnId;
+use roletalk_host::Host;
 
 /// There is none.
 pub(crate) enum Socket {}
 
-/// What was read.
-pub(crate) struct Read {
-    pub(crate) early: Vec<u8>,
-    pub(crate) answered: u32,
-    pub(crate) now: io::Result<Option<usize>>,
+pub(crate) fn duplicate(_fd: i32) -> Option<TcpStream> {
+    None
 }
 
 impl Socket {
     pub(crate) fn new(
         _env: &Env,
-        _fd: i32,
-        _side: Side,
+        _stream: &TcpStream,
+        _host: &Arc<Mutex<Host>>,
+        _conn: ConnId,
         _callback: &Function<'_, (), Unknown<'static>>,
     ) -> Option<Rc<Socket>> {
         None
@@ -32,27 +35,7 @@ impl Socket {
         match *self {}
     }
 
-    pub(crate) fn read(&self, _buffer: &mut [u8]) -> Read {
-        match *self {}
-    }
-
-    pub(crate) fn pass(&self, _bytes: &[u8]) {
-        match *self {}
-    }
-
-    pub(crate) fn write(&self, _bytes: &mut Vec<u8>) -> bool {
-        match *self {}
-    }
-
-    pub(crate) fn flush(&self) -> io::Result<(bool, bool)> {
-        match *self {}
-    }
-
-    pub(crate) fn pending(&self) -> usize {
-        match *self {}
-    }
-
-    pub(crate) fn is_paused(&self) -> bool {
+    pub(crate) fn set_writes(&self, _writes: bool) {
         match *self {}
     }
 
@@ -64,7 +47,7 @@ impl Socket {
         match *self {}
     }
 
-    pub(crate) fn release(&self) -> Vec<u8> {
+    pub(crate) fn close(&self) {
         match *self {}
     }
 }

@@ -1,20 +1,20 @@
-//! The engine and the numbers under which JavaScript knows what is in it: commands in, events and
-//! output out.
+//! The numbers under which JavaScript knows what is in the engine: commands in, events and output out.
 
-use std::{collections::VecDeque, io, rc::Rc};
+use std::{collections::VecDeque, rc::Rc};
 
 use bytes::Bytes;
 use roletalk_engine::{
-    ConnId, Engine, EngineEvent, Error, ErrorKind, Event, Incoming, Kind, Moment, PeerEvent,
-    Question, Queued, StreamId, Unit, UnitId, wire::Payload,
+    ConnId, EngineEvent, Error, ErrorKind, Event, Incoming, Kind, Moment, PeerEvent, Question,
+    Queued, StreamId, Unit, UnitId, wire::Payload,
 };
+use roletalk_host::{Action, Host};
 use rustc_hash::FxHashMap;
 
 use crate::{
     commands::{self, Asked},
     events::{
-        AGAIN, Batch, ENDING, IN_BUFFER, NAMED, NONE, NOT_SENT, OUTPUT_WORDS, OUTPUTS, Op,
-        REJECTED, SMALL_OUTPUT, TAKEN, WRITTEN,
+        AGAIN, Batch, ENDING, GONE, IN_BUFFER, NAMED, NONE, NOT_SENT, OUTPUT_WORDS, OUTPUTS, Op,
+        PAUSE, REJECTED, RESUME, SMALL_OUTPUT, TAKEN, WRITTEN,
     },
     names::{Names, Routes, Told},
     slab::Slab,
@@ -25,18 +25,7 @@ pub(crate) struct Conn {
     pub(crate) id: ConnId,
     /// None when JavaScript reads and writes.
     pub(crate) socket: Option<Rc<Socket>>,
-    /// What was taken is not written yet.
-    writing: bool,
-    /// JavaScript does not know yet that it is written.
-    written: bool,
-    /// It is in the list of those that may have output.
-    fresh: bool,
-    /// The engine is through with it: its socket ends behind what is taken next.
-    ending: bool,
 }
-
-/// A buffer that is larger than this is not used again.
-const KEPT: usize = 256 << 10;
 
 /// What became of a command.
 enum Outcome {
@@ -44,7 +33,6 @@ enum Outcome {
     Sent { slot: u32, conn: u32 },
     NotSent { slot: u32, error: Error },
     Abandoned { slot: u32 },
-    Pinged { conn: u32 },
 }
 
 /// What could not be queued for one unit and one kind of reason, since this was last told. One
@@ -58,7 +46,6 @@ struct Unsent {
 
 /// See the module.
 pub(crate) struct State {
-    pub(crate) engine: Engine<u32>,
     pub(crate) units: Slab<UnitId>,
     unit_numbers: FxHashMap<UnitId, u32>,
     pub(crate) conns: Slab<Conn>,
@@ -74,16 +61,13 @@ pub(crate) struct State {
     outcomes: VecDeque<Outcome>,
     unsent: FxHashMap<(UnitId, ErrorKind), Unsent>,
     names: Names,
-    /// Connections that may have output.
-    fresh: VecDeque<u32>,
-    /// What output is taken in; empty.
-    buffer: Vec<u8>,
+    /// What connections have to say and the last batch had no room for. It comes before further events.
+    crowded: usize,
 }
 
 impl State {
-    pub(crate) fn new(engine: Engine<u32>) -> State {
+    pub(crate) fn new() -> State {
         State {
-            engine,
             units: Slab::default(),
             unit_numbers: FxHashMap::default(),
             conns: Slab::default(),
@@ -96,15 +80,12 @@ impl State {
             outcomes: VecDeque::new(),
             unsent: FxHashMap::default(),
             names: Names::default(),
-            fresh: VecDeque::new(),
-            buffer: Vec::new(),
+            crowded: 0,
         }
     }
 
     pub(crate) fn add_conn(&mut self, id: ConnId) -> u32 {
-        let conn =
-            Conn { id, socket: None, writing: false, written: false, fresh: false, ending: false };
-        let (number, _) = self.conns.insert(conn);
+        let (number, _) = self.conns.insert(Conn { id, socket: None });
         self.conn_numbers.insert(id, number);
         number
     }
@@ -148,19 +129,25 @@ impl State {
 
     // Commands.
 
-    pub(crate) fn run(&mut self, words: &[u32], payload: &[u8], routes: &Routes, now: Moment) {
+    pub(crate) fn run(
+        &mut self,
+        host: &mut Host,
+        words: &[u32],
+        payload: &[u8],
+        routes: &Routes,
+        now: Moment,
+    ) {
         let mut asked =
             commands::parse(words, payload).filter_map(|command| command.asked(routes)).peekable();
         while let Some(first) = asked.next() {
-            let State { engine, units, questions, waiting, outcomes, unsent, conn_numbers, .. } =
-                self;
+            let State { units, questions, waiting, outcomes, unsent, conn_numbers, .. } = self;
             let unit = unit_of(units, questions, waiting, &first);
-            let Some(unit) = unit.filter(|unit| engine.unit(*unit).is_some()) else {
-                self.run_alone(first, now);
+            let Some(unit) = unit.filter(|unit| host.engine.unit(*unit).is_some()) else {
+                self.run_alone(host, first, now);
                 continue;
             };
             // All commands in a row for one unit are one visit.
-            engine.with_unit(unit, now, |machine| {
+            host.engine.with_unit(unit, now, |machine| {
                 let mut next = Some(first);
                 while let Some(command) = next {
                     let tables = Tables { questions, waiting, outcomes, unsent, conn_numbers };
@@ -173,7 +160,7 @@ impl State {
     }
 
     /// A command that is for no unit, or for one that is gone.
-    fn run_alone(&mut self, asked: Asked<'_>, now: Moment) {
+    fn run_alone(&mut self, host: &mut Host, asked: Asked<'_>, now: Moment) {
         let lost = || Error::new(ErrorKind::ConnectionLost, "No open sockets left");
         match asked {
             Asked::Send { slot: NONE, .. } => {}
@@ -192,7 +179,9 @@ impl State {
                 // JavaScript tells of it with the next call, which may be much later.
                 let age = (now.as_millis() as u32).wrapping_sub(millis) as i32;
                 let age = Moment::from_millis(age.max(0) as u64);
-                self.written(conn, now.saturating_sub(age));
+                if let Some(conn) = self.conns.get(conn) {
+                    host.written(conn.id, now.saturating_sub(age));
+                }
             }
             Asked::ReleaseUnit { unit } => {
                 self.units.remove(unit);
@@ -200,50 +189,49 @@ impl State {
         }
     }
 
-    fn written(&mut self, number: u32, now: Moment) {
-        let Some(conn) = self.conns.get_mut(number) else { return };
-        conn.writing = false;
-        self.engine.written(conn.id, now);
-        if conn.fresh {
-            self.fresh.push_back(number);
-        }
-    }
-
     // Events.
 
     /// Writes events until the batch is full. True when all were written.
-    pub(crate) fn write_events(&mut self, batch: &mut Batch<'_>, now: Moment) -> bool {
+    pub(crate) fn write_events(
+        &mut self,
+        host: &mut Host,
+        batch: &mut Batch<'_>,
+        now: Moment,
+    ) -> bool {
+        if self.crowded > 0 {
+            return true;
+        }
         let mut all = true;
         loop {
             if !batch.has_room() {
                 all = false;
                 break;
             }
-            if let Some(event) = self.engine.poll_event() {
-                self.write_event(event, batch);
+            if let Some(event) = host.poll_event() {
+                self.write_event(host, event, batch);
             } else if let Some(outcome) = self.outcomes.pop_front() {
                 write_outcome(outcome, batch);
             } else if !self.messages.is_empty() {
-                self.handed(now);
+                self.handed(host, now);
             } else if let Some(&(unit, kind)) = self.unsent.keys().next()
                 && let Some(Unsent { silent, error }) = self.unsent.remove(&(unit, kind))
             {
-                let queued = u32::try_from(self.queued(unit)).unwrap_or(u32::MAX);
+                let queued = u32::try_from(queued(host, unit)).unwrap_or(u32::MAX);
                 let numbers = [self.unit_number(unit), silent, queued, 0];
                 batch.error(Op::Unsent, numbers, 0, &error);
             } else {
                 break;
             }
         }
-        self.handed(now);
+        self.handed(host, now);
         all
     }
 
     /// JavaScript has the messages.
-    fn handed(&mut self, now: Moment) {
+    fn handed(&mut self, host: &mut Host, now: Moment) {
         let mut messages = self.messages.drain(..).peekable();
         while let Some((unit, question)) = messages.next() {
-            self.engine.with_unit(unit, now, |machine| {
+            host.engine.with_unit(unit, now, |machine| {
                 machine.answer(question, Ok(Payload::NULL), now);
                 while let Some((_, question)) = messages.next_if(|(next, _)| *next == unit) {
                     machine.answer(question, Ok(Payload::NULL), now);
@@ -252,9 +240,9 @@ impl State {
         }
     }
 
-    fn write_event(&mut self, event: EngineEvent<u32>, batch: &mut Batch<'_>) {
+    fn write_event(&mut self, host: &Host, event: EngineEvent<u32>, batch: &mut Batch<'_>) {
         match event {
-            EngineEvent::Unit { unit, event } => self.write_unit_event(unit, event, batch),
+            EngineEvent::Unit { unit, event } => self.write_unit_event(host, unit, event, batch),
             EngineEvent::Peer(event) => self.write_peer_event(event, batch),
             EngineEvent::Dial { address, url } => {
                 batch.text(Op::Dial, [address.0 as u32, (address.0 >> 32) as u32, 0, 0], 0, &url);
@@ -281,12 +269,6 @@ impl State {
             EngineEvent::Close { conn, code, reason } => {
                 let number = self.conn_number(conn);
                 batch.text(Op::Closed, [number, code.into(), 0, 0], 0, &reason);
-                if let Some(conn) = self.conns.get_mut(number) {
-                    conn.ending = true;
-                    if !std::mem::replace(&mut conn.fresh, true) || conn.writing {
-                        self.fresh.push_back(number);
-                    }
-                }
             }
         }
     }
@@ -299,17 +281,17 @@ impl State {
         self.number_of(conn).unwrap_or(NONE)
     }
 
-    /// Bytes that wait to be written to a unit.
-    fn queued(&self, unit: UnitId) -> usize {
-        let stats = self.engine.unit(unit).map(Unit::stats);
-        stats.iter().flat_map(|stats| &stats.connections).map(|conn| conn.queued).sum()
-    }
-
     fn unit_number(&self, unit: UnitId) -> u32 {
         self.unit_numbers.get(&unit).copied().unwrap_or(NONE)
     }
 
-    fn write_unit_event(&mut self, id: UnitId, event: Event<u32>, batch: &mut Batch<'_>) {
+    fn write_unit_event(
+        &mut self,
+        host: &Host,
+        id: UnitId,
+        event: Event<u32>,
+        batch: &mut Batch<'_>,
+    ) {
         let unit = self.unit_number(id);
         match event {
             Event::Incoming(incoming, question) => {
@@ -338,7 +320,7 @@ impl State {
             }
             Event::Stream(stream) => {
                 if let Some(number) = self.stream_numbers.get(&(id, stream)) {
-                    match self.engine.unit(id).and_then(|unit| unit.failure(stream)) {
+                    match host.engine.unit(id).and_then(|unit| unit.failure(stream)) {
                         Some(error) => batch.error(Op::Stream, [*number, 0, 0, 0], 0, error),
                         None => batch.plain(Op::Stream, [*number, 0, 0, 0]),
                     }
@@ -415,166 +397,127 @@ impl State {
         }
     }
 
-    // Sockets.
+    // Output.
 
-    /// Pings that were answered before the engine has seen them.
-    pub(crate) fn pinged(&mut self, conn: u32, count: u32) {
-        if count == 0 {
-            return;
-        }
-        self.outcomes.extend((0..count).map(|_| Outcome::Pinged { conn }));
-    }
-
-    /// The socket of a connection can be written to again.
-    ///
-    /// # Errors
-    /// When that is not so.
-    pub(crate) fn flush(&mut self, number: u32, now: Moment) -> io::Result<()> {
-        let Some(conn) = self.conns.get_mut(number) else { return Ok(()) };
-        let Some(socket) = &conn.socket else { return Ok(()) };
-        let (any, all) = socket.flush()?;
-        if any && conn.writing {
-            // A connection over which something large goes out slowly is alive.
-            self.engine.writing(conn.id, now);
-        }
-        if all && conn.writing {
-            conn.writing = false;
-            conn.written = true;
-            self.engine.written(conn.id, now);
-            self.fresh.push_back(number);
-        }
-        Ok(())
-    }
-
-    /// JavaScript reads and writes a connection from now on. Returns what waits to be written: it counts
-    /// as taken.
-    pub(crate) fn release(&mut self, number: u32, now: Moment) -> Vec<u8> {
-        let Some(conn) = self.conns.get_mut(number) else { return Vec::new() };
-        let Some(socket) = conn.socket.take() else { return Vec::new() };
-        let rest = socket.release();
-        if rest.is_empty() && conn.writing {
-            // The guard has written it.
-            conn.writing = false;
-            conn.written = true;
-            self.engine.written(conn.id, now);
-            self.fresh.push_back(number);
-        }
-        rest
-    }
-
-    /// Reads from a connection only as long as it may.
+    /// Polls for what is wanted of a loop-native socket: to be called after what was found was handled.
     pub(crate) fn settle(&self, number: u32) {
-        let Some(conn) = self.conns.get(number) else { return };
-        if let Some(socket) = &conn.socket {
-            socket.set_paused(!self.engine.may_read(conn.id));
+        if let Some(Conn { socket: Some(socket), .. }) = self.conns.get(number) {
             socket.settle();
         }
     }
 
-    // Output.
-
-    /// Takes what connections have to say. What is on sockets of this addon is written; of the rest,
-    /// small pieces go into `small`, large ones into `large`. Returns how many records there are,
-    /// and whether to call again: there are more, or so much was written that more may follow.
+    /// Writes what connections have to say to their loop-native sockets, and takes the rest: small pieces
+    /// go into `small`, large ones into `large`. Returns how many records there are, and whether to call
+    /// again.
     pub(crate) fn take_output(
         &mut self,
+        host: &mut Host,
         records: &mut [u32],
         small: &mut [u8],
         large: &mut Vec<Bytes>,
         now: Moment,
     ) -> (usize, bool) {
-        while let Some(id) = self.engine.poll_output() {
-            let number = self.conn_number(id);
-            if let Some(conn) = self.conns.get_mut(number)
-                && !std::mem::replace(&mut conn.fresh, true)
-            {
-                self.fresh.push_back(number);
-            }
+        let was_crowded = self.crowded > 0;
+        if !was_crowded {
+            host.write(now);
+            self.crowded = host.actions();
         }
-        let (mut count, mut used, mut bulk) = (0, 0, false);
-        while let Some(number) = self.fresh.pop_front() {
-            if count == OUTPUTS || small.len() - used < SMALL_OUTPUT {
-                self.fresh.push_front(number);
-                return (count, true);
-            }
-            let Some(conn) = self.conns.get_mut(number) else { continue };
-            if conn.writing && !conn.ending {
-                // `written` or `flush` brings it back.
-                continue;
-            }
-            let record = &mut records[count * OUTPUT_WORDS..(count + 1) * OUTPUT_WORDS];
-            if std::mem::take(&mut conn.written) {
-                record.copy_from_slice(&[number, 0, 0, WRITTEN]);
-                count += 1;
-                self.fresh.push_front(number);
-                continue;
-            }
-            let socket = if conn.ending { conn.socket.take() } else { None };
-            let rest = socket.map_or_else(Vec::new, |socket| socket.release());
-            let gives_back = !rest.is_empty();
-            let mut taken = rest;
-            if gives_back {
-                // What is half out goes to Node's socket first.
-                self.fresh.push_front(number);
-            } else {
-                conn.fresh = false;
-                taken = std::mem::take(&mut self.buffer);
-                self.engine.take_output(conn.id, &mut taken);
-            }
-            if conn.socket.is_some() {
-                let len = taken.len();
-                if len > 0 {
-                    let written = write(&mut self.engine, conn, &mut taken, now);
-                    let flags = if written { TAKEN | WRITTEN } else { TAKEN };
-                    record.copy_from_slice(&[number, 0, 0, flags]);
-                    count += 1;
-                    bulk |= len > SMALL_OUTPUT;
+        let (mut count, mut used) = (0, 0);
+        while count < OUTPUTS
+            && small.len() - used >= SMALL_OUTPUT
+            && self.crowded > 0
+            && let Some(action) = host.poll_action()
+        {
+            self.crowded -= 1;
+            let (conn, at, len, flags) = match action {
+                Action::Write(conn, bytes) if bytes.len() <= SMALL_OUTPUT => {
+                    let at = used;
+                    used += bytes.len();
+                    small[at..used].copy_from_slice(&bytes);
+                    (conn, at as u32, bytes.len() as u32, 0)
                 }
-                if taken.capacity() <= KEPT {
-                    self.buffer = taken;
+                Action::Write(conn, bytes) => {
+                    let len = bytes.len() as u32;
+                    large.push(bytes.into());
+                    (conn, (large.len() - 1) as u32, len, IN_BUFFER)
                 }
-                continue;
-            }
-            let ends = conn.ending && !gives_back;
-            if taken.is_empty() && !ends {
-                continue;
-            }
-            conn.writing = true;
-            let len = taken.len();
-            let (at, flags) = if len <= SMALL_OUTPUT {
-                small[used..used + len].copy_from_slice(&taken);
-                used += len;
-                (used - len, 0)
-            } else {
-                large.push(taken.into());
-                (large.len() - 1, IN_BUFFER)
+                Action::AwaitWritable(conn) => {
+                    self.with_socket(conn, |socket| socket.set_writes(true));
+                    continue;
+                }
+                Action::StopWriting(conn) => {
+                    self.with_socket(conn, |socket| socket.set_writes(false));
+                    continue;
+                }
+                Action::Pause(conn) => {
+                    if self.with_socket(conn, |socket| socket.set_paused(true)) {
+                        continue;
+                    }
+                    (conn, 0, 0, PAUSE)
+                }
+                Action::Resume(conn) => {
+                    if self.with_socket(conn, |socket| socket.set_paused(false)) {
+                        continue;
+                    }
+                    (conn, 0, 0, RESUME)
+                }
+                Action::Taken(conn) => (conn, 0, 0, TAKEN),
+                Action::Written(conn) => {
+                    let number = self.conn_number(conn);
+                    let before = count.checked_sub(1).map(|last| last * OUTPUT_WORDS);
+                    if let Some(at) = before
+                        && (records[at], records[at + 3]) == (number, TAKEN)
+                    {
+                        records[at + 3] |= WRITTEN;
+                        continue;
+                    }
+                    (conn, 0, 0, WRITTEN)
+                }
+                Action::Part(conn) => (conn, 0, 0, ENDING),
+                Action::Gone(conn, error) => {
+                    let errno = error.and_then(|error| error.raw_os_error()).unwrap_or(0);
+                    (conn, errno as u32, 0, GONE)
+                }
             };
-            let ending = if ends { ENDING } else { 0 };
-            record.copy_from_slice(&[number, at as u32, len as u32, flags | ending]);
-            count += 1;
-            if ends {
-                let id = conn.id;
-                self.engine.closed(id, Moment::ZERO);
-                self.conn_numbers.remove(&id);
-                self.conns.remove(number);
+            let number = self.conn_number(conn);
+            if flags & (ENDING | GONE) != 0 {
+                self.remove_conn(host, conn, now);
+            }
+            if number != NONE {
+                records[count * OUTPUT_WORDS..][..OUTPUT_WORDS]
+                    .copy_from_slice(&[number, at, len, flags]);
+                count += 1;
             }
         }
-        (count, bulk)
+        // Events may have come of what was written.
+        (count, was_crowded || self.crowded > 0 || host.engine.has_events())
+    }
+
+    /// Whether a connection has a loop-native socket.
+    fn with_socket(&self, conn: ConnId, change: impl FnOnce(&Socket)) -> bool {
+        let conn = self.number_of(conn).and_then(|number| self.conns.get(number));
+        let socket = conn.and_then(|conn| conn.socket.as_ref());
+        socket.is_some_and(|socket| {
+            change(socket);
+            true
+        })
+    }
+
+    /// Nothing more is done here with a connection. Its socket is polled no more before it is closed.
+    fn remove_conn(&mut self, host: &mut Host, id: ConnId, now: Moment) {
+        let number = self.conn_numbers.remove(&id);
+        let conn = number.and_then(|number| self.conns.remove(number));
+        if let Some(Conn { socket: Some(socket), .. }) = conn {
+            socket.close();
+        }
+        host.release(id, now);
     }
 }
 
-/// Writes what was taken, as far as that goes. Returns whether that is all.
-fn write(engine: &mut Engine<u32>, conn: &mut Conn, taken: &mut Vec<u8>, now: Moment) -> bool {
-    let Some(socket) = &conn.socket else { return false };
-    if !socket.write(taken) {
-        conn.writing = true;
-        return false;
-    }
-    engine.written(conn.id, now);
-    if socket.is_paused() && engine.may_read(conn.id) {
-        socket.set_paused(false);
-    }
-    true
+/// Bytes that wait to be written to a unit.
+fn queued(host: &Host, unit: UnitId) -> usize {
+    let stats = host.engine.unit(unit).map(Unit::stats);
+    stats.iter().flat_map(|stats| &stats.connections).map(|conn| conn.queued).sum()
 }
 
 /// The parts of [`State`] that commands for a unit change.
@@ -683,6 +626,5 @@ fn write_outcome(outcome: Outcome, batch: &mut Batch<'_>) {
         Outcome::Sent { slot, conn } => batch.plain(Op::Sent, [slot, conn, 0, 0]),
         Outcome::NotSent { slot, error } => batch.error(Op::Sent, [slot, NONE, 0, 0], 0, &error),
         Outcome::Abandoned { slot } => batch.plain(Op::Abandoned, [slot, 0, 0, 0]),
-        Outcome::Pinged { conn } => batch.plain(Op::Ping, [conn, 0, 0, 0]),
     }
 }

@@ -15,15 +15,20 @@ mod output;
 mod sending;
 mod settings;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 use roletalk_engine::{Error, ErrorKind, Moment, Unit, UnitId};
-use roletalk_host::{Guarded, Host, lock};
+use roletalk_host::{Host, lock};
 
+#[cfg(unix)]
+use crate::guarded::Guarded;
 use crate::{data::Codec, error::failure, event_loop::EventLoop, exit::Inside, table::Table};
 pub(crate) use sending::{Asked, Sent};
 pub(crate) use settings::add_tables;
@@ -54,7 +59,11 @@ pub(crate) fn this_thread() -> usize {
 #[pyclass(frozen, module = "roletalk._engine")]
 pub struct Engine {
     id: String,
-    shared: Arc<Guarded>,
+    /// No lock is held across foreign code.
+    state: Arc<Mutex<Host>>,
+    epoch: Instant,
+    #[cfg(unix)]
+    guard: Mutex<Option<Guarded>>,
     table: Mutex<Table>,
     event_loop: Mutex<Option<Arc<EventLoop>>>,
     pub(crate) codec: Codec,
@@ -87,7 +96,7 @@ impl Engine {
     /// The state, for a look from any thread. In a child process the lock may be held for ever.
     fn look(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Host>> {
         self.check_process(py)?;
-        Ok(lock(&self.shared.state))
+        Ok(lock(&self.state))
     }
 
     /// The time, if the caller may use this engine.
@@ -97,7 +106,7 @@ impl Engine {
         if thread != 0 && thread != this_thread() {
             return Err(PyRuntimeError::new_err(OTHER_THREAD));
         }
-        Ok(self.shared.call())
+        Ok(self.epoch.elapsed())
     }
 
     fn event_loop(&self, py: Python<'_>) -> PyResult<Arc<EventLoop>> {
@@ -117,7 +126,7 @@ impl Engine {
     ) -> PyResult<T> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
-        let result = change(&mut lock(&this.shared.state), now);
+        let result = change(&mut lock(&this.state), now);
         this.arm(py)?;
         Ok(result)
     }

@@ -15,6 +15,8 @@ mod engine;
 mod error;
 mod event_loop;
 mod exit;
+#[cfg(unix)]
+mod guarded;
 mod routes;
 mod table;
 

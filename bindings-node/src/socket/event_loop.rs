@@ -8,12 +8,11 @@ use std::{
 };
 
 use napi::{Env, sys};
+use roletalk_host::Guard;
 use rustc_hash::FxHashMap;
 
 use super::{
     Socket,
-    guard::Guard,
-    transport::Total,
     uv::{self, Handle, Kind, Loop, Uv},
 };
 
@@ -28,14 +27,13 @@ pub(super) struct EventLoop {
     pub(super) raw: *mut Loop,
     sockets: RefCell<FxHashMap<u64, Weak<Socket>>>,
     next_id: Cell<u64>,
-    guard: RefCell<Option<Guard>>,
+    guard: Guard,
     /// How the guard wakes the loop: a `uv_async_t`, closed when the environment ends.
-    wakeup: Cell<*mut Handle>,
+    wakeup: *mut Handle,
     /// Handles whose close callback was not called yet.
     handles: Cell<usize>,
     /// Once the environment ends, what to remove when all handles are closed.
     hook: Cell<Option<sys::napi_async_cleanup_hook_handle>>,
-    pub(super) total: Total,
 }
 
 thread_local! {
@@ -69,22 +67,22 @@ impl EventLoop {
         if status != sys::Status::napi_ok || raw.is_null() {
             return None;
         }
+        let handle = uv.alloc(Kind::Async);
+        if handle.is_null() {
+            return None;
+        }
+        let wakeup = Wakeup { handle, uv };
         let new = Rc::new(EventLoop {
             env,
             uv,
             raw: raw.cast::<Loop>(),
             sockets: RefCell::default(),
             next_id: Cell::new(0),
-            guard: RefCell::new(None),
-            wakeup: Cell::new(ptr::null_mut()),
+            guard: Guard::new(move || wakeup.send()),
+            wakeup: handle,
             handles: Cell::new(0),
             hook: Cell::new(None),
-            total: Total::default(),
         });
-        let handle = uv.alloc(Kind::Async);
-        if handle.is_null() {
-            return None;
-        }
         // SAFETY: the handle has the size that libuv asks for and is not in use yet.
         if unsafe { (uv.async_init)(new.raw, handle, on_wakeup) } != 0 {
             // SAFETY: it was not initialised.
@@ -92,7 +90,6 @@ impl EventLoop {
             return None;
         }
         new.handles.set(1);
-        new.wakeup.set(handle);
         // SAFETY: the handle is initialised. It points to the loop, which lives until its close
         // callback was called: the hook holds it until then.
         unsafe {
@@ -112,27 +109,13 @@ impl EventLoop {
     pub(super) fn add(&self, socket: &Rc<Socket>) {
         self.handles.set(self.handles.get() + 1);
         self.sockets.borrow_mut().insert(socket.id, Rc::downgrade(socket));
-        let mut guard = self.guard.borrow_mut();
-        if let Some(guard) = &*guard {
-            guard.add(socket.id, socket.transport.clone());
-            return;
-        }
-        let wakeup = Wakeup { handle: self.wakeup.get(), uv: self.uv };
         // Without a thread, a blocked loop is what it is without this package, until one can be had.
-        if let Ok(new) = Guard::start(move || wakeup.send()) {
-            for socket in self.sockets() {
-                new.add(socket.id, socket.transport.clone());
-            }
-            *guard = Some(new);
-        }
+        let _ = self.guard.watch(&socket.host);
     }
 
     /// Closes the handle of a socket.
     pub(super) fn remove(&self, id: u64, handle: *mut Handle) {
         self.sockets.borrow_mut().remove(&id);
-        if let Some(guard) = &*self.guard.borrow() {
-            guard.remove(id);
-        }
         self.close(handle);
     }
 
@@ -159,6 +142,8 @@ struct Wakeup {
 // SAFETY: `uv_async_send` may be called by any thread, as long as the handle is not closed, and the
 // guard's thread has ended before it is.
 unsafe impl Send for Wakeup {}
+// SAFETY: likewise.
+unsafe impl Sync for Wakeup {}
 
 impl Wakeup {
     fn send(&self) {
@@ -205,9 +190,9 @@ unsafe extern "C" fn end(hook: sys::napi_async_cleanup_hook_handle, event_loop: 
     let event_loop = unsafe { &*event_loop.cast::<EventLoop>() };
     event_loop.hook.set(Some(hook));
     // Waits for its thread, which may be about to wake the loop.
-    drop(event_loop.guard.take());
+    event_loop.guard.end();
     for socket in event_loop.sockets() {
         socket.close();
     }
-    event_loop.close(event_loop.wakeup.get());
+    event_loop.close(event_loop.wakeup);
 }

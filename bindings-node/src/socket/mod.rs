@@ -1,25 +1,21 @@
-//! Loop-native sockets: connections whose file descriptors this addon polls on Node's own loop, reads
-//! and writes, so that a batch of messages costs one call into JavaScript and no stream of Node's.
+//! Loop-native sockets: connections whose file descriptors this addon polls on Node's own loop, and the host
+//! reads and writes, so that a batch of messages costs one call into JavaScript and no stream of Node's.
 //!
 //! Node does the upgrade. The descriptor is then duplicated, and Node's socket, which is not read any
 //! more, stays as what JavaScript knows of the connection. It gets the connection back for its end,
 //! or when something is wrong with it.
 
 mod event_loop;
-mod guard;
-mod pings;
-mod transport;
 mod uv;
 
 use std::{
     cell::Cell,
     ffi::c_int,
-    io,
     net::TcpStream,
-    os::fd::{BorrowedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
     ptr,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use napi::{
@@ -27,19 +23,21 @@ use napi::{
     bindgen_prelude::{Function, Unknown},
     sys,
 };
-use roletalk_engine::ws::Side;
+use roletalk_engine::ConnId;
+use roletalk_host::{Host, lock};
 
 use self::{
     event_loop::EventLoop,
-    transport::{Reading, Transport},
     uv::{Handle, Kind, READABLE, Uv, WRITABLE},
 };
 
-/// One connection's socket. It stays on the thread of its loop.
+/// How one connection's socket is polled. It stays on the thread of its loop.
 pub(crate) struct Socket {
     id: u64,
     event_loop: Rc<EventLoop>,
-    transport: Arc<Transport>,
+    /// Who reads and writes it.
+    host: Arc<Mutex<Host>>,
+    conn: ConnId,
     /// The `uv_poll_t`; null when it is closed.
     poll: Cell<*mut Handle>,
     /// What it polls for.
@@ -54,46 +52,37 @@ pub(crate) struct Socket {
     paused: Cell<bool>,
 }
 
-/// What was read.
-pub(crate) struct Read {
-    /// What the guard has read before.
-    pub(crate) early: Vec<u8>,
-    /// Pings that the guard has answered.
-    pub(crate) answered: u32,
-    /// What was read now: so many bytes, none at the end, or nothing yet.
-    pub(crate) now: io::Result<Option<usize>>,
+/// A stream of its own for the descriptor of a TCP socket of Node's, which does not block. None when the system
+/// has no more descriptors.
+pub(crate) fn duplicate(fd: c_int) -> Option<TcpStream> {
+    // SAFETY: JavaScript says that the descriptor is open, and does not close it during the call.
+    let fd = unsafe { (fd >= 0).then(|| BorrowedFd::borrow_raw(fd)) }?;
+    Some(TcpStream::from(fd.try_clone_to_owned().ok()?))
 }
 
 impl Socket {
-    /// Takes over a connection. `fd` is the descriptor of a TCP socket of Node's, which does not read
-    /// from it and has written all; it is duplicated. `callback` is called when there is something to
-    /// do: [`take_found`](Socket::take_found) tells what.
+    /// Polls the socket of a connection, which has to be closed later than this. `callback` is called when
+    /// there is something to do: [`take_found`](Socket::take_found) tells what.
     ///
     /// None where that is not possible.
     pub(crate) fn new(
         env: &Env,
-        fd: c_int,
-        side: Side,
+        stream: &TcpStream,
+        host: &Arc<Mutex<Host>>,
+        conn: ConnId,
         callback: &Function<'_, (), Unknown<'static>>,
     ) -> Option<Rc<Socket>> {
         let event_loop = EventLoop::of(env)?;
-        let mut seed = [0; 8];
-        getrandom::fill(&mut seed).ok()?;
-        // SAFETY: JavaScript says that the descriptor is open, and does not close it during the call.
-        let fd = unsafe { (fd >= 0).then(|| BorrowedFd::borrow_raw(fd)) }?;
-        let stream = TcpStream::from(fd.try_clone_to_owned().ok()?);
-        let total = event_loop.total.clone();
-        let transport = Transport::new(stream, side, u64::from_ne_bytes(seed), total);
-        let transport = Arc::new(transport);
         let calls = Calls::new(env, callback)?;
-        let Some(poll) = new_poll(&event_loop, transport.fd()) else {
+        let Some(poll) = new_poll(&event_loop, stream.as_raw_fd()) else {
             calls.release(env.raw());
             return None;
         };
         let socket = Rc::new(Socket {
             id: event_loop.next_id(),
             event_loop,
-            transport,
+            host: host.clone(),
+            conn,
             poll: Cell::new(poll),
             polled: Cell::new(0),
             found: Cell::new(0),
@@ -109,63 +98,22 @@ impl Socket {
         Some(socket)
     }
 
-    /// What was found since this was last called: whether to read, and whether to
-    /// [flush](Socket::flush).
+    /// What was found since this was last called: whether it is readable, and whether it is writable.
     pub(crate) fn take_found(&self) -> (bool, bool) {
         let found = self.found.take();
         (found & READABLE != 0, found & WRITABLE != 0)
     }
 
-    /// Reads into `buffer`, once.
-    pub(crate) fn read(&self, buffer: &mut [u8]) -> Read {
-        let Reading { early, answered, now, writes } = self.transport.read(buffer);
+    /// Whether it is to be polled for being writable.
+    pub(crate) fn set_writes(&self, writes: bool) {
         self.writes.set(writes);
-        Read { early, answered, now }
-    }
-
-    /// Tells of bytes that were read before this had the connection.
-    pub(crate) fn pass(&self, bytes: &[u8]) {
-        self.transport.pass(bytes);
-    }
-
-    /// Writes all of `bytes`, or takes over what does not go out at once; `bytes` are empty then.
-    /// Returns whether all is written. Otherwise it is written when [`flush`](Socket::flush) says so.
-    pub(crate) fn write(&self, bytes: &mut Vec<u8>) -> bool {
-        let all = self.transport.write(bytes);
-        self.writes.set(!all);
-        if !all {
-            self.settle();
-        }
-        all
-    }
-
-    /// Goes on writing. Returns whether anything was written, and whether all is.
-    ///
-    /// # Errors
-    /// When no more can be written, ever.
-    pub(crate) fn flush(&self) -> io::Result<(bool, bool)> {
-        let (any, all) = self.transport.flush()?;
-        self.writes.set(!all);
         self.settle();
-        Ok((any, all))
     }
 
-    /// Bytes that wait to be written.
-    pub(crate) fn pending(&self) -> usize {
-        self.transport.pending()
-    }
-
-    /// Whether nothing is read for now.
-    pub(crate) fn is_paused(&self) -> bool {
-        self.paused.get()
-    }
-
-    /// Reads nothing, or goes on.
+    /// Whether it is not to be polled for being readable.
     pub(crate) fn set_paused(&self, paused: bool) {
-        if self.paused.replace(paused) != paused {
-            self.transport.set_paused(paused);
-            self.settle();
-        }
+        self.paused.set(paused);
+        self.settle();
     }
 
     /// Polls for what is wanted. To be called after what was found was handled: libuv stops polling
@@ -190,23 +138,17 @@ impl Socket {
         };
     }
 
-    /// Gives the connection back. Returns what waits to be written.
-    pub(crate) fn release(&self) -> Vec<u8> {
-        self.close();
-        self.transport.take_rest()
-    }
-
     /// Calls JavaScript, when the guard has read something for it.
     fn wake(&self) {
-        if self.transport.has_early() {
+        let has_stood_in = lock(&self.host).has_stood_in(self.conn);
+        if has_stood_in {
             self.found.set(self.found.get() | READABLE);
             self.call();
         }
     }
 
-    /// Lets go of everything but the descriptor, which is closed when the guard has let go of it,
-    /// too.
-    fn close(&self) {
+    /// Polls no more, and lets go of everything.
+    pub(crate) fn close(&self) {
         let poll = self.poll.replace(ptr::null_mut());
         if poll.is_null() {
             return;

@@ -1,8 +1,11 @@
 //! What Python calls.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 
 use pyo3::{
@@ -16,7 +19,7 @@ use roletalk_engine::{
     Outgoing, StreamId, Unit, UnitId,
     wire::{Direction, Payload},
 };
-use roletalk_host::{Guarded, Host, lock};
+use roletalk_host::{Host, lock};
 
 use super::{
     Asked, Engine, FORKS, OTHER_THREAD,
@@ -36,6 +39,12 @@ use crate::{
     routes::Mode,
 };
 
+#[cfg(unix)]
+use crate::guarded::Guarded;
+
+/// Bytes asked for with one read.
+const READ: usize = 256 << 10;
+
 impl Engine {
     /// Opens the stream that a handler was called for.
     pub(crate) fn accept_stream<'py>(
@@ -53,7 +62,7 @@ impl Engine {
                 Error::new(ErrorKind::StreamClosed, "The stream was answered already")
             })?;
             let (unit, question) = (running.unit, &mut running.question);
-            let accepted = lock(&this.shared.state)
+            let accepted = lock(&this.state)
                 .engine
                 .with_unit(unit, now, |machine| machine.accept(question, payload));
             let gone = || Err(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
@@ -96,9 +105,13 @@ impl Engine {
         config.reconnect.jitter = jitter;
         config.runtime = runtime;
         let core = Core::new(config);
+        let epoch = Instant::now();
         Ok(Engine {
             id: core.peer().id().to_string(),
-            shared: Guarded::new(Host::new(core)),
+            state: Arc::new(Mutex::new(Host::new(core, epoch, READ))),
+            epoch,
+            #[cfg(unix)]
+            guard: Mutex::new(None),
             table: Mutex::default(),
             event_loop: Mutex::new(None),
             codec: Codec { dumps, loads },
@@ -152,10 +165,10 @@ impl Engine {
     #[cfg(unix)]
     fn guard(slf: &Bound<'_, Self>) -> PyResult<i32> {
         let this = slf.get();
-        let waker = roletalk_host::Waker::new()?;
-        let descriptor = waker.descriptor();
-        this.shared.start()?;
-        Engine::with_state(slf, |state, _| state.waker = Some(waker))?;
+        this.enter(slf.py())?;
+        let guarded = Guarded::new(&this.state)?;
+        let descriptor = guarded.descriptor();
+        *lock(&this.guard) = Some(guarded);
         Ok(descriptor)
     }
 
@@ -166,8 +179,8 @@ impl Engine {
     fn awake(slf: &Bound<'_, Self>) -> PyResult<()> {
         let this = slf.get();
         let now = this.enter(slf.py())?;
-        if let Some(waker) = &mut lock(&this.shared.state).waker {
-            waker.woken();
+        if let Some(guarded) = &*lock(&this.guard) {
+            guarded.woken();
         }
         Engine::after_input(slf, now)
     }
@@ -193,7 +206,7 @@ impl Engine {
         let now = this.enter(py)?;
         let timer = lock(&this.table).timer.take();
         drop(timer);
-        lock(&this.shared.state).timeout(now);
+        lock(&this.state).engine.handle_timeout(now);
         Engine::flush(slf)
     }
 
@@ -201,7 +214,7 @@ impl Engine {
     fn readable(slf: &Bound<'_, Self>, conn: u64) -> PyResult<()> {
         let this = slf.get();
         let now = this.enter(slf.py())?;
-        lock(&this.shared.state).readable(ConnId(conn), now);
+        lock(&this.state).readable(ConnId(conn), now);
         Engine::after_input(slf, now)
     }
 
@@ -209,7 +222,7 @@ impl Engine {
     fn writable(slf: &Bound<'_, Self>, conn: u64) -> PyResult<()> {
         let this = slf.get();
         let now = this.enter(slf.py())?;
-        lock(&this.shared.state).writable(ConnId(conn));
+        lock(&this.state).writable(ConnId(conn), now);
         Engine::after_input(slf, now)
     }
 
@@ -217,7 +230,7 @@ impl Engine {
     fn feed(slf: &Bound<'_, Self>, conn: u64, bytes: &[u8]) -> PyResult<()> {
         let this = slf.get();
         let now = this.enter(slf.py())?;
-        lock(&this.shared.state).feed(ConnId(conn), bytes, now);
+        lock(&this.state).feed(ConnId(conn), bytes, now);
         Engine::after_input(slf, now)
     }
 
@@ -429,9 +442,7 @@ impl Engine {
         let socket = socket.map(take_socket).transpose()?;
         let conn = Engine::with_state(slf, |state, now| {
             let opening = Opening::dial(AddressId(address), url, headers)?;
-            let conn = state.engine.open(opening, now)?;
-            state.add_link(conn, socket);
-            Ok::<_, Error>(conn.0)
+            state.open(opening, socket, now).map(|conn| conn.0)
         })?;
         conn.map_err(|error| exception(slf.py(), &error))
     }
@@ -444,9 +455,7 @@ impl Engine {
     ) -> PyResult<u64> {
         let socket = socket.map(take_socket).transpose()?;
         let conn = Engine::with_state(slf, |state, now| {
-            let conn = state.engine.open(Opening::Accept { path }, now)?;
-            state.add_link(conn, socket);
-            Ok::<_, Error>(conn.0)
+            state.open(Opening::Accept { path }, socket, now).map(|conn| conn.0)
         })?;
         conn.map_err(|error| exception(slf.py(), &error))
     }
@@ -510,8 +519,8 @@ impl Engine {
         let full = {
             let mut table = lock(&self.table);
             let unit = UnitId(unit);
-            let mut state = lock(&self.shared.state);
-            let now = self.shared.call();
+            let mut state = lock(&self.state);
+            let now = self.epoch.elapsed();
             let full = state.engine.with_unit(unit, now, |unit| unit.is_open() && !unit.has_room());
             if full == Some(true) {
                 table.room.entry(unit).or_default().push(kept);
@@ -659,7 +668,7 @@ impl Engine {
     fn unit_stats<'py>(&self, py: Python<'py>, unit: u64) -> PyResult<Option<Bound<'py, PyDict>>> {
         let now = self.enter(py)?;
         self.sweep(py, now)?;
-        let stats = lock(&self.shared.state).engine.unit(UnitId(unit)).map(Unit::stats);
+        let stats = lock(&self.state).engine.unit(UnitId(unit)).map(Unit::stats);
         stats.map(|stats| unit_stats(py, &stats)).transpose()
     }
 

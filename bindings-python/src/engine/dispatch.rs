@@ -40,7 +40,7 @@ impl Engine {
         let mut handled = 0;
         loop {
             let event = {
-                let mut state = lock(&this.shared.state);
+                let mut state = lock(&this.state);
                 // There may be no further turn when the peer is closed.
                 if handled == BATCH && !state.is_closed() {
                     dispatched.full = true;
@@ -132,7 +132,7 @@ impl Engine {
                 (found, _) => {
                     drop(table);
                     let reason = found.err().unwrap_or_else(|| "Socket closed".to_owned());
-                    lock(&self.shared.state).answer(unit, question, Err(&reason), now);
+                    lock(&self.state).answer(unit, question, Err(&reason), now);
                     return self.tell(py, "not_handled", (reason,));
                 }
             }
@@ -206,7 +206,7 @@ impl Engine {
         now: Moment,
     ) -> bool {
         let Some(running) = lock(&self.table).end(ticket) else { return false };
-        lock(&self.shared.state).answer(running.unit, running.question, outcome, now);
+        lock(&self.state).answer(running.unit, running.question, outcome, now);
         // Outside of the locks.
         drop(running.task.map(|task| task.into_bound(py)));
         true
@@ -251,10 +251,6 @@ impl Engine {
                 let before = lock(&self.table).units.insert(unit, object);
                 drop(before);
                 Ok(true)
-            }
-            EngineEvent::Close { conn, .. } => {
-                lock(&self.shared.state).ending(conn);
-                Ok(false)
             }
             _ => Ok(false),
         }

@@ -43,7 +43,11 @@ impl Engine {
     pub(super) fn write_all(slf: &Bound<'_, Engine>, now: Moment) -> PyResult<Progress> {
         let (py, this) = (slf.py(), slf.get());
         loop {
-            let actions = lock(&this.shared.state).write(now);
+            let actions: Vec<Action> = {
+                let mut state = lock(&this.state);
+                state.write(now);
+                std::iter::from_fn(|| state.poll_action()).collect()
+            };
             let idle = actions.is_empty();
             for action in actions {
                 this.act(py, action)?;
@@ -62,7 +66,7 @@ impl Engine {
 
     /// Tells a draining peer when nothing is under way any more.
     pub(super) fn tell_idle(&self, py: Python<'_>) -> PyResult<()> {
-        if self.draining.load(Relaxed) && lock(&self.shared.state).busy() == 0 {
+        if self.draining.load(Relaxed) && lock(&self.state).busy() == 0 {
             self.draining.store(false, Relaxed);
             self.tell(py, "idle", ())?;
         }
@@ -81,7 +85,8 @@ impl Engine {
             Action::Pause(conn) => ("pause", conn),
             Action::Resume(conn) => ("resume", conn),
             Action::Part(conn) => ("part", conn),
-            Action::Gone(conn) => ("gone", conn),
+            Action::Gone(conn, _) => ("gone", conn),
+            Action::Taken(_) | Action::Written(_) => return Ok(()),
         };
         listener.call_method1(what, (conn.0,))?;
         Ok(())
@@ -89,7 +94,7 @@ impl Engine {
 
     /// Sets the loop's timer for the engine's deadline, unless one comes before that.
     pub(super) fn arm_timer(&self, py: Python<'_>, now: Moment) -> PyResult<()> {
-        let deadline = lock(&self.shared.state).deadline();
+        let deadline = lock(&self.state).engine.deadline();
         let armed = lock(&self.table).timer.as_ref().map(|timer| timer.at);
         let Some(deadline) = deadline else {
             if armed.is_some() {

@@ -38,7 +38,7 @@ impl Engine {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
         let sent = {
-            let mut state = lock(&this.shared.state);
+            let mut state = lock(&this.state);
             let unit = match pick(&state) {
                 Ok(unit) => unit,
                 Err(error) => return Ok(Sent::Failed(error)),
@@ -87,7 +87,7 @@ impl Engine {
         let kept = future.clone().unbind();
         let (outcome, must_sweep) = {
             let mut table = lock(&this.table);
-            let mut state = lock(&this.shared.state);
+            let mut state = lock(&this.state);
             let outcome = pick(&state).and_then(|unit| {
                 let tag = table.waiting.vacant_key();
                 let asked = state.engine.with_unit(unit, now, |machine| {
@@ -138,7 +138,7 @@ impl Engine {
                     let Some(true) = table.waiting.get(at).map(same) else { continue };
                     table.waiting.remove(at)
                 };
-                let mut state = lock(&self.shared.state);
+                let mut state = lock(&self.state);
                 state.engine.with_unit(waiting.unit, now, |unit| unit.abandon(waiting.corr));
                 drop(state);
             }

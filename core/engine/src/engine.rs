@@ -383,6 +383,11 @@ impl<R> Engine<R> {
         self.events.pop_front()
     }
 
+    /// Whether [`poll_event`](Engine::poll_event) has one.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     fn drain_unit(&mut self, id: UnitId, now: Moment) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         unit.take_events(&mut self.unit_events);

@@ -1,134 +1,257 @@
-//! Answers pings while the loop is blocked.
+//! The guard: a thread that answers pings while a loop is blocked, so that a handler which takes seconds
+//! costs no connection.
 //!
-//! A handler that blocks the loop for two seconds would otherwise cost all connections: the other
-//! sides' pings are not answered. A thread looks now and then whether the
-//! engine has been called lately. When it has not although sockets have something to read, it reads
-//! them: the engine answers pings itself, everything else waits until the loop goes on.
+//! It knows that a loop is blocked when a socket has had something to read at two looks, and the loop has
+//! not come by in between. It looks only after something has come: while nothing does it sleeps, and while
+//! much does it looks four times a second. It reads for a loop that is blocked: the engine answers pings
+//! itself, everything else waits in the engine until the loop goes on.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering::Relaxed},
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
     },
-    time::{Duration, Instant},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread::{self, JoinHandle},
 };
 
-use crate::Host;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::SigSet,
+};
+use roletalk_engine::ConnId;
+use rustc_hash::FxHashMap;
 
-/// How often it looks.
-const TICK: Duration = Duration::from_millis(250);
-/// A loop that has not called for so long may be blocked.
-const STALL: Duration = Duration::from_millis(500);
+use crate::{Host, host::Watched, lock};
 
-/// What a loop and its guard share.
-pub struct Guarded {
-    /// The host. The lock is never held while foreign code runs.
-    pub state: Mutex<Host>,
-    /// When the host's clock began.
-    pub epoch: Instant,
-    /// When the loop has last called, in milliseconds since the epoch.
-    called: AtomicU64,
+/// The time between two looks, in milliseconds.
+const LOOK: u16 = 250;
+
+/// Stands in for loops that are blocked: all of one thread, or just one. The thread ends soon after this is
+/// dropped.
+pub struct Guard {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Guarded {
-    /// Without a guard yet.
-    pub fn new(state: Host) -> Arc<Guarded> {
-        let guarded =
-            Guarded { state: Mutex::new(state), epoch: Instant::now(), called: AtomicU64::new(0) };
-        Arc::new(guarded)
+struct Shared {
+    hosts: Mutex<Vec<Weak<Mutex<Host>>>>,
+    bell: Mutex<Option<Arc<Bell>>>,
+    tell: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Guard {
+    /// A guard that watches nothing yet, and has no thread. `tell` makes the loops hand out what was read for
+    /// them; the thread calls it, with nothing locked.
+    pub fn new(tell: impl Fn() + Send + Sync + 'static) -> Guard {
+        let tell = Box::new(tell);
+        let shared = Shared { hosts: Mutex::default(), bell: Mutex::default(), tell };
+        Guard { shared: Arc::new(shared), thread: Mutex::default() }
     }
 
-    /// Notes that the loop is alive. Returns the time.
-    pub fn call(&self) -> Duration {
-        let now = self.epoch.elapsed();
-        self.called.store(now.as_millis() as u64, Relaxed);
-        now
-    }
-
-    /// Starts the guard, which ends with the last reference to `self`.
+    /// Watches a host, which is not locked by the caller, as long as that exists. The first time, that starts
+    /// the thread.
     ///
     /// # Errors
-    /// The system's, when it has no thread.
-    pub fn start(self: &Arc<Guarded>) -> std::io::Result<()> {
-        let guarded = Arc::downgrade(self);
-        let thread = std::thread::Builder::new().name("roletalk guard".to_owned());
-        thread.spawn(move || guard(&guarded)).map(drop)
-    }
-}
-
-fn guard(guarded: &Weak<Guarded>) {
-    // The call that was the last one when something to read was first seen behind it.
-    let mut suspicious = None;
-    loop {
-        std::thread::sleep(TICK);
-        let Some(guarded) = guarded.upgrade() else { return };
-        let called = guarded.called.load(Relaxed);
-        let now = guarded.epoch.elapsed();
-        if now.saturating_sub(Duration::from_millis(called)) < STALL {
-            suspicious = None;
-            continue;
+    /// The system's, when there are no descriptors or no thread. Nothing is watched then before this was
+    /// called again, with any host.
+    pub fn watch(&self, host: &Arc<Mutex<Host>>) -> io::Result<()> {
+        let hosts: Vec<_> = {
+            let mut hosts = lock(&self.shared.hosts);
+            hosts.retain(|known| known.strong_count() > 0);
+            if !hosts.iter().any(|known| known.as_ptr() == Arc::as_ptr(host)) {
+                hosts.push(Arc::downgrade(host));
+            }
+            hosts.iter().filter_map(Weak::upgrade).collect()
+        };
+        let bell = self.start()?;
+        for host in hosts {
+            lock(&host).set_bell(&bell);
         }
-        let mut state = lock(&guarded.state);
-        if !state.has_input() {
-            // A loop without work does not call either.
-            suspicious = None;
-        } else if suspicious == Some(called) {
-            state.stand_in(now);
-        } else {
-            suspicious = Some(called);
+        bell.ring();
+        Ok(())
+    }
+
+    fn start(&self) -> io::Result<Arc<Bell>> {
+        let mut thread = lock(&self.thread);
+        let mut bell = lock(&self.shared.bell);
+        if let Some(bell) = &*bell {
+            return Ok(bell.clone());
+        }
+        let (ours, hears) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        hears.set_nonblocking(true)?;
+        let new = Arc::new(Bell {
+            line: ours,
+            asleep: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+        });
+        let watch = Watch {
+            shared: self.shared.clone(),
+            bell: new.clone(),
+            hears,
+            suspects: FxHashMap::default(),
+        };
+        let builder = thread::Builder::new().name("roletalk-guard".to_owned());
+        *thread = Some(builder.spawn(move || watch.run())?);
+        *bell = Some(new.clone());
+        Ok(new)
+    }
+
+    /// Ends the thread, and waits until it has ended: `tell` is not called any more.
+    pub fn end(&self) {
+        self.finish();
+        if let Some(thread) = lock(&self.thread).take() {
+            // It has panicked or not: either way it is over.
+            let _ = thread.join();
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bell) = &*lock(&self.shared.bell) {
+            bell.over.store(true, SeqCst);
+            bell.asleep.store(true, SeqCst);
+            bell.ring();
         }
     }
 }
 
-/// Wakes the loop, which watches one end.
-#[cfg(unix)]
-pub struct Waker {
-    loop_end: std::os::unix::net::UnixStream,
-    guard_end: std::os::unix::net::UnixStream,
-}
-
-#[cfg(unix)]
-impl Waker {
-    /// A pair of sockets.
-    ///
-    /// # Errors
-    /// The system's, when it has no more of them.
-    pub fn new() -> std::io::Result<Waker> {
-        let (loop_end, guard_end) = std::os::unix::net::UnixStream::pair()?;
-        loop_end.set_nonblocking(true)?;
-        guard_end.set_nonblocking(true)?;
-        Ok(Waker { loop_end, guard_end })
-    }
-
-    /// What the loop watches.
-    pub fn descriptor(&self) -> i32 {
-        std::os::fd::AsRawFd::as_raw_fd(&self.loop_end)
-    }
-
-    /// Wakes the loop.
-    pub fn wake(&mut self) {
-        // When there is no room, the loop will be woken anyway.
-        let _ = std::io::Write::write(&mut self.guard_end, &[0]);
-    }
-
-    /// The loop has been woken.
-    pub fn woken(&mut self) {
-        let _ = std::io::Read::read(&mut self.loop_end, &mut [0; 64]);
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // The thread may be one of the parent process, which this one is a fork of: nobody waits for it.
+        self.finish();
     }
 }
 
-/// Where the engine owns no sockets there is nothing to guard.
-#[cfg(not(unix))]
-pub struct Waker;
-
-#[cfg(not(unix))]
-impl Waker {
-    /// Wakes the loop.
-    pub fn wake(&mut self) {}
+/// Wakes the guard.
+pub(crate) struct Bell {
+    line: UnixStream,
+    /// Whether the guard sleeps until something comes.
+    asleep: AtomicBool,
+    /// Whether it is to end.
+    over: AtomicBool,
 }
 
-/// Locks it, also after a panic: no lock is held across foreign code, and what panics under one has changed
-/// nothing yet.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Bell {
+    /// What there is to watch has changed.
+    pub(crate) fn ring(&self) {
+        if self.asleep.swap(false, SeqCst) {
+            // When there is no room for one more byte, the guard has not heard those before yet.
+            let _ = (&self.line).write(&[0]);
+        }
+    }
+}
+
+/// What the thread has.
+struct Watch {
+    shared: Arc<Shared>,
+    bell: Arc<Bell>,
+    hears: UnixStream,
+    /// Hosts that had something to do, by their addresses, and how often their loops had come by then.
+    suspects: FxHashMap<usize, u64>,
+}
+
+/// The guard is to end.
+struct Over;
+
+impl Watch {
+    fn run(mut self) {
+        // Signals are for other threads.
+        let _ = SigSet::all().thread_block();
+        while let Ok(()) = self.sleep() {
+            loop {
+                // Nothing but the end is worth to be heard meanwhile: connections that come and go
+                // are seen at the next look.
+                let Ok(()) = self.wait(&[], LOOK.into()) else { return };
+                if !self.look() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Sleeps until something comes.
+    fn sleep(&mut self) -> Result<(), Over> {
+        self.bell.asleep.store(true, SeqCst);
+        let mut watched = Vec::new();
+        for host in self.hosts() {
+            lock(&host).watched(&mut watched);
+        }
+        // The sockets are closed at the end of this, when they were released meanwhile.
+        let heard = self.wait(&watched, PollTimeout::NONE);
+        self.bell.asleep.store(false, SeqCst);
+        heard
+    }
+
+    fn wait(&mut self, watched: &[Watched], time: PollTimeout) -> Result<(), Over> {
+        let sockets = watched.iter().map(|watched| watched.socket.as_fd());
+        readable([self.hears.as_fd()].into_iter().chain(sockets), time);
+        let _ = self.hears.read(&mut [0; 64]);
+        if self.bell.over.load(SeqCst) { Err(Over) } else { Ok(()) }
+    }
+
+    fn hosts(&self) -> Vec<Arc<Mutex<Host>>> {
+        lock(&self.shared.hosts).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Stands in for the loops that are blocked. Returns whether to look again soon.
+    fn look(&mut self) -> bool {
+        let (mut stood_in, mut busy) = (false, false);
+        let mut suspects = FxHashMap::default();
+        for host in self.hosts() {
+            let (turns, waits, conns) = work(&host);
+            let key = Arc::as_ptr(&host) as usize;
+            let suspected = self.suspects.get(&key) == Some(&turns);
+            // Pongs wait behind what is half written.
+            let works = !conns.is_empty() || suspected && waits;
+            if works && suspected {
+                stood_in |= stand_in(&host, &conns, turns);
+            }
+            if works || suspected {
+                suspects.insert(key, turns);
+            }
+            busy |= works;
+        }
+        self.suspects = suspects;
+        if stood_in {
+            (self.shared.tell)();
+        }
+        busy
+    }
+}
+
+/// How often the loop of a host has come by, whether something waits to be written, and what can be read.
+fn work(host: &Mutex<Host>) -> (u64, bool, Vec<ConnId>) {
+    let mut watched = Vec::new();
+    let (turns, waits) = {
+        let host = lock(host);
+        host.watched(&mut watched);
+        (host.turns(), host.has_pending())
+    };
+    let found = readable(watched.iter().map(|watched| watched.socket.as_fd()), PollTimeout::ZERO);
+    let conns =
+        watched.iter().zip(found).filter_map(|(watched, found)| found.then_some(watched.conn));
+    (turns, waits, conns.collect())
+}
+
+/// Locked anew for each connection: the loop may come by at any time. Returns whether there is anything for it.
+fn stand_in(host: &Mutex<Host>, conns: &[ConnId], turns: u64) -> bool {
+    let mut any = false;
+    for conn in conns {
+        any |= lock(host).read_for_loop(*conn, turns);
+    }
+    lock(host).write_for_loop(turns);
+    any
+}
+
+/// Waits until one of these has something to read, or for so long. Which of them have, as far as it is known.
+fn readable<'a>(sockets: impl Iterator<Item = BorrowedFd<'a>>, time: PollTimeout) -> Vec<bool> {
+    let mut entries: Vec<_> = sockets.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    // It fails when there are more than the process may have: they are looked at all the same, later.
+    let _ = poll(&mut entries, time);
+    entries.iter().map(|entry| entry.any().unwrap_or(true)).collect()
 }

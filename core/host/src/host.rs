@@ -1,187 +1,205 @@
-//! The engine with its sockets: everything that an event loop changes, under one lock.
+//! The engine with its connections: everything that an event loop changes, under one lock.
 
 use std::{
-    io::{ErrorKind::Interrupted, ErrorKind::WouldBlock, Read, Write},
+    collections::VecDeque,
+    io::{self, ErrorKind::Interrupted, ErrorKind::WouldBlock, Read, Write},
+    mem,
     net::{Shutdown, TcpStream},
+    sync::Arc,
+    time::Instant,
 };
 
-use roletalk_engine::{ConnId, Engine, EngineEvent, Moment, Question, Unit, UnitId, wire::Payload};
+use roletalk_engine::{
+    ConnId, Engine, EngineEvent, Moment, Opening, Question, Result, Unit, UnitId, wire::Payload,
+};
 use rustc_hash::FxHashMap;
 
-use crate::guard::Waker;
+#[cfg(unix)]
+use crate::guard::Bell;
+use crate::link::Link;
 
-/// Bytes asked for with one read.
-const READ: usize = 256 << 10;
-/// Bytes of one connection that are read while the loop is blocked.
-const STAND_IN: usize = 1 << 20;
+/// The guard reads no more from a connection when it has so much for the loop: four windows of a stream.
+const STAND_IN: usize = 4 << 20;
+/// Likewise when it has so much for the loop from all connections of a peer.
+const STAND_IN_TOTAL: usize = 256 << 20;
 
 /// Something for the loop's side of a connection to do.
 #[derive(Debug)]
 pub enum Action {
-    /// Write this to the transport.
+    /// Write this to the transport, then call [`Host::written`].
     Write(ConnId, Vec<u8>),
-    /// Call when the socket is writable.
+    /// Call [`Host::writable`] when the socket is.
     AwaitWritable(ConnId),
-    /// All is written: do not call any more.
+    /// All is written: do not call it any more.
     StopWriting(ConnId),
     /// Read no more.
     Pause(ConnId),
     /// Read again.
     Resume(ConnId),
-    /// All is said. Wait a little for the other side to close, too.
+    /// All that the engine had queued for the socket is being written. See [`Host::tell_progress`].
+    Taken(ConnId),
+    /// What was taken is written. See [`Host::tell_progress`].
+    Written(ConnId),
+    /// All is said, and a socket's half of the connection is closed. Wait a little for the other side to
+    /// close, too.
     Part(ConnId),
-    /// The socket is at its end: stop watching it, then release it.
-    Gone(ConnId),
+    /// It is at its end, or has failed for this reason: stop watching it, then [release](Host::release) it.
+    Gone(ConnId, Option<io::Error>),
 }
 
-/// One connection on the host's side.
-struct Link {
-    /// None when the loop has a transport of its own.
-    socket: Option<TcpStream>,
-    /// Waits for the socket to be writable, or for the transport to have written.
-    waiting: bool,
-    /// The loop watches whether the socket is writable.
-    watched: bool,
-    /// It is in the list of those that may have output.
-    fresh: bool,
-    /// The engine is through with it.
-    ending: bool,
-    /// All is written, the other side has still to close.
-    parting: bool,
-    gone: bool,
-    paused: bool,
-    /// Bytes that were read since the loop was blocked.
-    stand_in: usize,
-}
-
-impl Link {
-    /// Whether the socket is to be read for the engine.
-    fn is_open(&self) -> bool {
-        !self.gone && !self.parting && !self.paused
-    }
-}
-
-/// One peer's engine and its connections. All times are those of one clock that never goes back.
+/// One peer's engine and its connections, each of which has a socket here, or a transport of the loop's.
+///
+/// After each call, hand out all [events](Host::poll_event), [write](Host::write), and do what the
+/// [actions](Host::poll_action) say. All times are those of one clock that never goes back.
 pub struct Host {
-    /// The engine. Connections are closed by way of the host.
+    /// The engine. Connections are opened and lost by way of the host.
     pub engine: Engine<u32>,
     links: FxHashMap<ConnId, Link>,
     fresh: Vec<ConnId>,
     paused: Vec<ConnId>,
-    actions: Vec<Action>,
-    buffer: Vec<u8>,
+    actions: VecDeque<Action>,
+    buffer: Box<[u8]>,
+    tells_progress: bool,
     /// There may be events that were not handed out yet.
     backlog: bool,
     /// The application has closed the peer.
     closed: bool,
-    /// There is one as soon as there is a guard.
-    pub waker: Option<Waker>,
+    /// When the clock began, and what the loop has last said of it.
+    epoch: Instant,
+    latest: Moment,
+    /// How often the loop has come by to read or to write.
+    turns: u64,
+    /// In which turn the guard has last stood in, and how many bytes it has read since.
+    stalled: u64,
+    stood_in: usize,
+    #[cfg(unix)]
+    bell: Option<Arc<Bell>>,
 }
 
 impl Host {
-    /// A host without connections.
-    pub fn new(engine: Engine<u32>) -> Host {
+    /// A host without connections, whose clock begins at `epoch`. It reads at most so many bytes of a
+    /// connection at once.
+    pub fn new(engine: Engine<u32>, epoch: Instant, read: usize) -> Host {
         Host {
             engine,
             links: FxHashMap::default(),
             fresh: Vec::new(),
             paused: Vec::new(),
-            actions: Vec::new(),
-            buffer: Vec::new(),
+            actions: VecDeque::new(),
+            buffer: vec![0; read].into(),
+            tells_progress: false,
             backlog: false,
             closed: false,
-            waker: None,
+            epoch,
+            latest: Moment::ZERO,
+            turns: 0,
+            stalled: 0,
+            stood_in: 0,
+            #[cfg(unix)]
+            bell: None,
         }
     }
 
-    /// A connection was opened in the engine: on this socket, which does not block, or on a transport.
-    pub fn add_link(&mut self, conn: ConnId, socket: Option<TcpStream>) {
-        let link = Link {
-            socket,
-            waiting: false,
-            watched: false,
-            fresh: false,
-            ending: false,
-            parting: false,
-            gone: false,
-            paused: false,
-            stand_in: 0,
-        };
-        self.links.insert(conn, link);
+    /// From now on, [`Action::Taken`] and [`Action::Written`] tell how writing to sockets goes on.
+    pub fn tell_progress(&mut self) {
+        self.tells_progress = true;
     }
 
-    /// Forgets a connection that is gone, or that was never watched, and closes its socket.
+    // Connections.
+
+    /// A connection is there: on this socket, which does not block, or on a transport of the loop's.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open(
+        &mut self,
+        opening: Opening,
+        socket: Option<TcpStream>,
+        now: Moment,
+    ) -> Result<ConnId> {
+        let conn = self.engine.open(opening, now)?;
+        self.links.insert(conn, Link::new(socket));
+        self.ring();
+        Ok(conn)
+    }
+
+    /// A connection is on this socket from now on, which does not block, and no longer on a transport: that
+    /// has written all that it was given.
+    pub fn adopt(&mut self, conn: ConnId, socket: TcpStream) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.socket = Some(Arc::new(socket));
+            self.ring();
+        }
+    }
+
+    /// Forgets a connection that is gone or parting, or that was never watched, and closes its socket.
     pub fn release(&mut self, conn: ConnId, now: Moment) {
         self.links.remove(&conn);
+        self.ring();
         self.engine.closed(conn, now);
     }
 
-    /// The engine is through with a connection: its socket ends behind what is still to be written.
-    pub fn ending(&mut self, conn: ConnId) {
-        if let Some(link) = self.links.get_mut(&conn) {
-            link.ending = true;
-            mark(&mut self.fresh, conn, link);
+    /// The other side has closed, or the transport has failed.
+    pub fn lost(&mut self, conn: ConnId, now: Moment) {
+        self.lose(conn, None, now);
+    }
+
+    fn lose(&mut self, conn: ConnId, error: Option<io::Error>, now: Moment) {
+        if let Some(link) = self.links.get_mut(&conn)
+            && !link.gone
+        {
+            link.gone = true;
+            let error = link.failed.take().or(error);
+            self.actions.push_back(Action::Gone(conn, error));
+            self.engine.closed(conn, now);
         }
+    }
+
+    /// Bytes that were taken to be written to a socket, and are not written yet.
+    pub fn pending(&mut self, conn: ConnId) -> usize {
+        let taken = self.links.get(&conn).is_some_and(|link| link.taken);
+        if taken { self.engine.output(conn, self.latest).len() } else { 0 }
     }
 
     // Reading.
 
     /// A socket is readable.
     pub fn readable(&mut self, conn: ConnId, now: Moment) {
-        let Some(link) = self.links.get_mut(&conn) else { return };
+        self.turn(now);
         // What came before is to be handed out first, or it would pile up. The loop calls again.
         if self.backlog {
             return;
         }
-        let Some(socket) = &mut link.socket else { return };
-        if link.gone || (link.paused && !link.parting) {
-            return;
+        if let Some(link) = self.links.get_mut(&conn)
+            && (link.is_open() || link.parting && !link.gone)
+        {
+            link.stood_in = 0;
+            self.read(conn, now);
         }
-        self.buffer.resize(READ, 0);
-        link.stand_in = 0;
-        match read(socket, &mut self.buffer) {
-            Ok(0) => self.lost(conn, now),
+    }
+
+    /// Whether anything came, the end included.
+    fn read(&mut self, conn: ConnId, now: Moment) -> bool {
+        let Host { links, engine, buffer, actions, .. } = self;
+        let Some(link) = links.get_mut(&conn) else { return false };
+        let Some(socket) = &link.socket else { return false };
+        match read(socket, buffer) {
+            // The other side has said all. What it is being told goes on.
+            Ok(0) if link.ending && link.waiting && link.failed.is_none() => {
+                link.paused = true;
+                actions.push_back(Action::Pause(conn));
+            }
+            Ok(0) => self.lose(conn, None, now),
             // Only the end is still of interest.
             Ok(_) if link.parting => {}
             Ok(len) => {
-                self.engine.receive(conn, &self.buffer[..len], now);
+                engine.receive(conn, &buffer[..len], now);
                 self.consider_pause(conn);
             }
-            Err(error) if error.kind() == WouldBlock => {}
-            Err(_) => self.lost(conn, now),
+            Err(error) if error.kind() == WouldBlock => return false,
+            Err(error) => self.lose(conn, Some(error), now),
         }
-    }
-
-    /// Whether a socket has something to read.
-    pub fn has_input(&self) -> bool {
-        let readable = |link: &Link| {
-            let socket = link.socket.as_ref().filter(|_| link.is_open());
-            socket.is_some_and(|socket| matches!(socket.peek(&mut [0]), Ok(1..)))
-        };
-        self.links.values().any(readable)
-    }
-
-    /// Reads and writes in place of a loop that is blocked. What it would have to hear of waits for it,
-    /// so that not much is read. Losses of connections are left to it, too.
-    pub fn stand_in(&mut self, now: Moment) {
-        self.buffer.resize(READ, 0);
-        let mut any = false;
-        for (conn, link) in &mut self.links {
-            while link.is_open()
-                && link.stand_in < STAND_IN
-                && self.engine.may_read(*conn)
-                && let Some(socket) = &mut link.socket
-                && let Ok(len @ 1..) = read(socket, &mut self.buffer)
-            {
-                link.stand_in += len;
-                any = true;
-                self.engine.receive(*conn, &self.buffer[..len], now);
-            }
-        }
-        self.actions = self.write(now);
-        if let (true, Some(waker)) = (any, &mut self.waker) {
-            waker.wake();
-        }
+        true
     }
 
     /// Bytes came on a transport.
@@ -192,17 +210,6 @@ impl Host {
         }
     }
 
-    /// The other side has closed, or the socket has failed.
-    pub fn lost(&mut self, conn: ConnId, now: Moment) {
-        if let Some(link) = self.links.get_mut(&conn)
-            && !link.gone
-        {
-            link.gone = true;
-            self.actions.push(Action::Gone(conn));
-            self.engine.closed(conn, now);
-        }
-    }
-
     fn consider_pause(&mut self, conn: ConnId) {
         if let Some(link) = self.links.get_mut(&conn)
             && !link.paused
@@ -210,29 +217,38 @@ impl Host {
         {
             link.paused = true;
             self.paused.push(conn);
-            self.actions.push(Action::Pause(conn));
+            self.actions.push_back(Action::Pause(conn));
         }
     }
 
     fn consider_resume(&mut self) {
         let Host { paused, links, engine, actions, .. } = self;
+        let before = paused.len();
         paused.retain(|conn| {
             let Some(link) = links.get_mut(conn) else { return false };
             link.paused = !engine.may_read(*conn);
             if !link.paused {
-                actions.push(Action::Resume(*conn));
+                actions.push_back(Action::Resume(*conn));
             }
             link.paused
         });
+        if paused.len() < before {
+            self.ring();
+        }
     }
 
     // Writing.
 
     /// A socket is writable.
-    pub fn writable(&mut self, conn: ConnId) {
-        if let Some(link) = self.links.get_mut(&conn) {
+    pub fn writable(&mut self, conn: ConnId, now: Moment) {
+        self.turn(now);
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        if link.failed.is_none() {
             link.waiting = false;
-            mark(&mut self.fresh, conn, link);
+            link.mark(conn, &mut self.fresh);
+        } else if !self.backlog && !self.read(conn, now) {
+            // What the other side has said before was read, also when it was not to be: that may be why.
+            self.lose(conn, None, now);
         }
     }
 
@@ -240,17 +256,22 @@ impl Host {
     pub fn written(&mut self, conn: ConnId, now: Moment) {
         if let Some(link) = self.links.get_mut(&conn) {
             link.waiting = false;
-            mark(&mut self.fresh, conn, link);
+            link.mark(conn, &mut self.fresh);
             self.engine.written(conn, now);
         }
     }
 
-    /// Writes to sockets what is to be written. Returns what the loop has to do for that.
-    pub fn write(&mut self, now: Moment) -> Vec<Action> {
+    /// Writes to sockets what is to be written, and takes what is for transports.
+    pub fn write(&mut self, now: Moment) {
+        self.turn(now);
+        self.pump(now);
+    }
+
+    fn pump(&mut self, now: Moment) {
         loop {
             while let Some(conn) = self.engine.poll_output() {
                 if let Some(link) = self.links.get_mut(&conn) {
-                    mark(&mut self.fresh, conn, link);
+                    link.mark(conn, &mut self.fresh);
                 }
             }
             let Some(conn) = self.fresh.pop() else { break };
@@ -259,66 +280,88 @@ impl Host {
         if !self.paused.is_empty() {
             self.consider_resume();
         }
-        std::mem::take(&mut self.actions)
     }
 
     fn write_link(&mut self, conn: ConnId, now: Moment) {
-        let Host { links, engine, actions, .. } = self;
+        let Host { links, engine, actions, tells_progress, .. } = self;
         let Some(link) = links.get_mut(&conn) else { return };
-        link.fresh = false;
-        if link.gone || link.parting || link.waiting {
+        if !link.unmark() {
             return;
         }
-        let Some(socket) = &mut link.socket else {
-            let mut taken = Vec::new();
-            engine.take_output(conn, &mut taken);
-            if !taken.is_empty() {
-                link.waiting = true;
-                actions.push(Action::Write(conn, taken));
-            }
-            if link.ending {
-                link.parting = true;
-                engine.closed(conn, now);
-                actions.push(Action::Part(conn));
-            }
-            return;
-        };
-        let mut any = false;
+        let Some(socket) = link.socket.clone() else { return self.give(conn, now) };
         loop {
             let output = engine.output(conn, now);
-            if output.is_empty() {
+            let len = output.len();
+            if len == 0 {
                 break;
             }
-            match socket.write(output) {
-                Ok(len) => {
-                    engine.wrote(conn, len);
-                    any = true;
+            if !mem::replace(&mut link.taken, true) && *tells_progress {
+                actions.push_back(Action::Taken(conn));
+            }
+            let written = match (&*socket).write(output) {
+                Ok(written) => written,
+                Err(error) if error.kind() == Interrupted => continue,
+                Err(error) if error.kind() == WouldBlock => 0,
+                Err(error) => {
+                    link.failed.get_or_insert(error);
+                    return link.await_writable(conn, actions);
                 }
-                Err(error) if error.kind() == Interrupted => {}
-                Err(error) if error.kind() == WouldBlock => {
-                    if any {
-                        engine.writing(conn, now);
-                    }
-                    link.waiting = true;
-                    if !std::mem::replace(&mut link.watched, true) {
-                        actions.push(Action::AwaitWritable(conn));
-                    }
-                    return;
+            };
+            engine.wrote(conn, written);
+            if written < len {
+                if written > 0 {
+                    // A connection over which something large goes out slowly is alive.
+                    engine.writing(conn, now);
                 }
-                Err(_) => return self.lost(conn, now),
+                return link.await_writable(conn, actions);
+            }
+            link.taken = false;
+            if *tells_progress {
+                actions.push_back(Action::Written(conn));
             }
         }
-        if std::mem::take(&mut link.watched) {
-            actions.push(Action::StopWriting(conn));
-        }
+        link.stop_writing(conn, actions);
         if link.ending {
-            link.parting = true;
             // The other side may have closed already.
             let _ = socket.shutdown(Shutdown::Write);
-            engine.closed(conn, now);
-            actions.push(Action::Part(conn));
+            self.part(conn, now);
         }
     }
+
+    /// Gives a transport what is to be written.
+    fn give(&mut self, conn: ConnId, now: Moment) {
+        let Host { links, engine, actions, .. } = self;
+        let Some(link) = links.get_mut(&conn) else { return };
+        let mut taken = Vec::new();
+        engine.take_output(conn, &mut taken);
+        if !taken.is_empty() {
+            link.waiting = true;
+            actions.push_back(Action::Write(conn, taken));
+        }
+        if link.ending {
+            self.part(conn, now);
+        }
+    }
+
+    fn part(&mut self, conn: ConnId, now: Moment) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.parting = true;
+            self.actions.push_back(Action::Part(conn));
+            self.engine.closed(conn, now);
+        }
+    }
+
+    /// How many things there are for the loop to do.
+    pub fn actions(&self) -> usize {
+        self.actions.len()
+    }
+
+    /// The next thing for the loop to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    // The peer.
 
     /// Closes the peer.
     pub fn close(&mut self, now: Moment) {
@@ -336,22 +379,10 @@ impl Host {
         &mut self,
         unit: UnitId,
         question: Question,
-        outcome: Result<Payload<'_>, &str>,
+        outcome: std::result::Result<Payload<'_>, &str>,
         now: Moment,
     ) {
         self.engine.with_unit(unit, now, |machine| machine.answer(question, outcome, now));
-    }
-
-    // Time.
-
-    /// When [`Host::timeout`] is to be called next.
-    pub fn deadline(&self) -> Option<Moment> {
-        self.engine.deadline()
-    }
-
-    /// Does what is due.
-    pub fn timeout(&mut self, now: Moment) {
-        self.engine.handle_timeout(now);
     }
 
     /// Requests that wait, handlers that run, and streams that are open.
@@ -360,25 +391,138 @@ impl Host {
         units.map(Unit::busy).sum()
     }
 
-    /// The next event.
+    /// The next event. After [`EngineEvent::Close`], the connection ends as soon as all is written.
     pub fn poll_event(&mut self) -> Option<EngineEvent<u32>> {
         let event = self.engine.poll_event();
         self.backlog = event.is_some();
+        if let Some(EngineEvent::Close { conn, .. }) = event
+            && let Some(link) = self.links.get_mut(&conn)
+        {
+            link.ending = true;
+            link.mark(conn, &mut self.fresh);
+        }
         event
+    }
+
+    // The guard.
+
+    fn turn(&mut self, now: Moment) {
+        self.turns += 1;
+        self.latest = now;
+    }
+
+    /// Whether the guard has read something from a connection that the loop has not read from since.
+    pub fn has_stood_in(&self, conn: ConnId) -> bool {
+        self.links.get(&conn).is_some_and(|link| link.stood_in > 0)
+    }
+
+    fn ring(&self) {
+        #[cfg(unix)]
+        if let Some(bell) = &self.bell {
+            bell.ring();
+        }
     }
 }
 
-fn read(socket: &mut TcpStream, buffer: &mut [u8]) -> std::io::Result<usize> {
+/// What the guard sees of a socket.
+#[cfg(unix)]
+pub(crate) struct Watched {
+    pub(crate) conn: ConnId,
+    pub(crate) socket: Arc<TcpStream>,
+}
+
+#[cfg(unix)]
+impl Host {
+    pub(crate) fn set_bell(&mut self, bell: &Arc<Bell>) {
+        self.bell = Some(bell.clone());
+    }
+
+    /// How often the loop has come by.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns
+    }
+
+    /// Whether something waits to be written to a socket.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.links.values().any(|link| link.waiting && link.socket.is_some() && !link.gone)
+    }
+
+    /// The sockets that the guard may read.
+    pub(crate) fn watched(&self, all: &mut Vec<Watched>) {
+        let may_read = |link: &Link| self.turns != self.stalled || link.stood_in < STAND_IN;
+        all.extend(self.links.iter().filter_map(|(conn, link)| {
+            let socket = link.socket.as_ref().filter(|_| link.is_open() && may_read(link))?;
+            Some(Watched { conn: *conn, socket: socket.clone() })
+        }));
+    }
+
+    /// Reads in place of a loop that has not come by since `turns`. What it would have to hear of waits
+    /// for it, so that not much is read. Losses of connections are left to it, too. Returns whether there
+    /// is something for it.
+    pub(crate) fn read_for_loop(&mut self, conn: ConnId, turns: u64) -> bool {
+        if self.turns != turns {
+            return false;
+        }
+        if mem::replace(&mut self.stalled, turns) != turns {
+            self.stood_in = 0;
+            self.links.values_mut().for_each(|link| link.stood_in = 0);
+        }
+        let now = self.now();
+        let Some(link) = self.links.get_mut(&conn) else { return false };
+        let Some(socket) = &link.socket else { return false };
+        let before = link.stood_in;
+        while link.is_open()
+            && link.stood_in < STAND_IN
+            && self.stood_in < STAND_IN_TOTAL
+            && self.engine.may_read(conn)
+        {
+            match read(socket, &mut self.buffer) {
+                Ok(0) => break,
+                Ok(len) => {
+                    link.stood_in += len;
+                    self.stood_in += len;
+                    self.engine.receive(conn, &self.buffer[..len], now);
+                }
+                Err(error) if error.kind() == WouldBlock => break,
+                Err(error) => {
+                    link.failed.get_or_insert(error);
+                    break;
+                }
+            }
+        }
+        link.stood_in > before
+    }
+
+    /// Likewise writes.
+    pub(crate) fn write_for_loop(&mut self, turns: u64) {
+        if self.turns == turns {
+            let waiting = |(conn, link): (&ConnId, &mut Link)| {
+                if link.socket.is_some() && link.failed.is_none() && mem::take(&mut link.waiting) {
+                    link.mark(*conn, &mut self.fresh);
+                }
+            };
+            self.links.iter_mut().for_each(waiting);
+            self.pump(self.now());
+        }
+    }
+
+    /// The time, as the loop would say it. A clock that the loop has set ahead counts as that.
+    fn now(&self) -> Moment {
+        self.latest.max(self.epoch.elapsed())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.ring();
+    }
+}
+
+fn read(mut socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match socket.read(buffer) {
             Err(error) if error.kind() == Interrupted => {}
             read => return read,
         }
-    }
-}
-
-fn mark(fresh: &mut Vec<ConnId>, conn: ConnId, link: &mut Link) {
-    if !std::mem::replace(&mut link.fresh, true) {
-        fresh.push(conn);
     }
 }

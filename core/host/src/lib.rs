@@ -1,15 +1,26 @@
-//! What the hosts of other languages share beside the engine: the sockets of an event loop that is not
-//! ours, what is written to them and when they are not read, and a guard for when the loop is blocked.
+//! What the hosts of other languages share beside the engine: the connections of an event loop that is not
+//! ours, what is written to their sockets and when they are not read, and a guard for when the loop is blocked.
 //!
 //! This crate is for bindings, as `roletalk-engine` is. It owns no loop: that watches descriptors and
 //! timers, calls [`Host`] when something is due, and does what the [`Action`]s say.
 
 mod config;
+#[cfg(unix)]
 mod guard;
 mod host;
+mod link;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use config::config;
 #[cfg(unix)]
-pub use guard::Waker;
-pub use guard::{Guarded, lock};
+pub use guard::Guard;
 pub use host::{Action, Host};
+
+/// Locks it, also after a panic: no lock is held across foreign code, and what panics under one has changed
+/// nothing yet.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
