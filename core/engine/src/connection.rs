@@ -345,6 +345,11 @@ impl Connection {
         }
     }
 
+    /// Whether the unit is still to hear that bytes of its own have been written.
+    pub(crate) fn has_in_flight(&self) -> bool {
+        self.unit_in_flight > 0
+    }
+
     fn refill<R>(&mut self, mut unit: Option<&mut Unit<R>>, now: Moment) {
         self.out.clear();
         self.written = 0;

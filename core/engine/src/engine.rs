@@ -327,8 +327,9 @@ impl<R> Engine<R> {
     /// [written](Engine::wrote), then ask again.
     pub fn output(&mut self, conn: ConnId, now: Moment) -> &[u8] {
         let Some((connection, unit)) = self.parts(conn) else { return &[] };
+        let tells_unit = connection.has_in_flight();
         connection.output(unit, now);
-        if let Some(unit) = connection.unit() {
+        if let (true, Some(unit)) = (tells_unit, connection.unit()) {
             self.drain_unit(unit, now);
         }
         self.connections.get(&conn).map_or(&[], Connection::rest)

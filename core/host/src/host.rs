@@ -134,7 +134,10 @@ impl Host {
 
     /// Forgets a connection that is gone or parting, or that was never watched, and closes its socket.
     pub fn release(&mut self, conn: ConnId, now: Moment) {
-        self.links.remove(&conn);
+        if let Some(Link { socket: Some(socket), gone: true, .. }) = self.links.remove(&conn) {
+            // The other side is to hear of it at once, also while the guard has the socket.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
         self.ring();
         self.engine.closed(conn, now);
     }
@@ -288,7 +291,7 @@ impl Host {
         if !link.unmark() {
             return;
         }
-        let Some(socket) = link.socket.clone() else { return self.give(conn, now) };
+        let Some(socket) = &link.socket else { return self.give(conn, now) };
         loop {
             let output = engine.output(conn, now);
             let len = output.len();
@@ -298,7 +301,7 @@ impl Host {
             if !mem::replace(&mut link.taken, true) && *tells_progress {
                 actions.push_back(Action::Taken(conn));
             }
-            let written = match (&*socket).write(output) {
+            let written = match (&**socket).write(output) {
                 Ok(written) => written,
                 Err(error) if error.kind() == Interrupted => continue,
                 Err(error) if error.kind() == WouldBlock => 0,
@@ -320,10 +323,12 @@ impl Host {
                 actions.push_back(Action::Written(conn));
             }
         }
-        link.stop_writing(conn, actions);
         if link.ending {
             // The other side may have closed already.
             let _ = socket.shutdown(Shutdown::Write);
+        }
+        link.stop_writing(conn, actions);
+        if link.ending {
             self.part(conn, now);
         }
     }
