@@ -10,7 +10,6 @@ use url::Url;
 use crate::{
     AddressId, ConnId, Limits, Moment, Unit, UnitId, close_code,
     error::{Error, ErrorKind, Result},
-    wire::Handshake,
     ws::{Accept, Dial, FrameWriter, Incoming, Side, Socket, UpgradeError, Upgraded},
 };
 
@@ -268,10 +267,6 @@ impl Connection {
     /// As [`Unit::receive`]: the connection is over, [`end`](Connection::end) it.
     #[inline]
     pub fn deliver<R>(&mut self, unit: &mut Unit<R>, message: Bytes, now: Moment) -> Result<()> {
-        // The other side had our confirmation, and refused us when we had its own already.
-        if let Some(reason) = Handshake::refusal(&message) {
-            return Err(Error::new(ErrorKind::AuthRefused, format!("Auth error: {reason}")));
-        }
         unit.receive(self.id, message, now)
             .map_err(|error| self.fail(close_code::MALFORMED, error.text().to_owned()))
     }

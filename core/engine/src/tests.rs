@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     ErrorKind,
-    wire::{Acquaint, DataType, Direction, Frame, Handshake, Num, Payload, RolesUpdate, StreamOp},
+    wire::{Acquaint, DataType, Direction, Frame, Num, Payload, RolesUpdate, StreamOp},
     ws::{FrameWriter, Side},
 };
 
@@ -558,24 +558,6 @@ fn a_connection_is_attached_before_anything_follows_from_it() {
         let attached = matches!(events[0], EngineEvent::Attached { unit: UnitId(0), .. });
         assert!(attached, "{:?}", events[0]);
     }
-}
-
-#[test]
-fn a_refusal_that_crosses_our_confirmation_is_no_broken_protocol() {
-    let mut pair = Pair::new(|_| {});
-    let (mut message, mut bytes) = (Vec::new(), Vec::new());
-    Handshake::Error("Too many connections".into()).encode(&mut message);
-    FrameWriter::new(Side::Server, 0)
-        .binary(&mut bytes, message.len(), |out| out.extend_from_slice(&message));
-    let [conn, _] = pair.conns[0];
-    pair.engines[0].receive(conn, &bytes, NOW);
-    pair.settle();
-    let closed = pair.events[0].iter().find_map(|event| match event {
-        EngineEvent::Peer(PeerEvent::ConnectionClosed { reason, .. }) => Some(reason.clone()),
-        _ => None,
-    });
-    let refused = Error::new(ErrorKind::AuthRefused, "Auth error: Too many connections");
-    assert_eq!(closed, Some(refused));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{rng::Rng, scanner::Scanner};
+use super::{rng::Rng, scanner::Scanner, world::World};
 
 /// What a connection is like when nothing goes wrong.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,10 @@ pub(crate) struct Nature {
 }
 
 /// One connection: its bytes in both directions. Way 0 leads from end 0 to end 1.
-pub(crate) struct Wire(Mutex<State>);
+pub(crate) struct Wire {
+    state: Mutex<State>,
+    world: Weak<World>,
+}
 
 struct State {
     ways: [Way; 2],
@@ -155,9 +158,14 @@ impl State {
 
 impl Wire {
     /// A connection and its two ends.
-    pub(crate) fn new(nature: Nature, calm: bool, rng: &mut Rng) -> (Arc<Wire>, Pipe, Pipe) {
+    pub(crate) fn new(
+        world: Weak<World>,
+        nature: Nature,
+        calm: bool,
+        rng: &mut Rng,
+    ) -> (Arc<Wire>, Pipe, Pipe) {
         let mut rng = rng.fork();
-        let wire = Arc::new(Wire(Mutex::new(State {
+        let state = Mutex::new(State {
             ways: Default::default(),
             capacity: nature.capacity,
             latency: rng.millis(1, nature.latency),
@@ -166,13 +174,14 @@ impl Wire {
             calm,
             cut: false,
             rng,
-        })));
+        });
+        let wire = Arc::new(Wire { state, world });
         let (near, far) = (Pipe::new(&wire, 0), Pipe::new(&wire, 1));
         (wire, near, far)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether both ends were dropped.
@@ -326,7 +335,10 @@ impl AsyncWrite for Pipe {
         let len = state.piece(bytes.len()).min(room);
         let bytes = &bytes[..len];
         let way = &mut state.ways[from];
-        way.scanner.scan(bytes, false);
+        match self.wire.world.upgrade() {
+            Some(world) => world.check(|| way.scanner.scan(bytes, false)),
+            None => way.scanner.scan(bytes, false),
+        }
         way.bytes += len;
         way.staged.extend(bytes);
         if !state.buffered {

@@ -99,7 +99,12 @@ impl World {
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         state.now = self.now();
-        catch_unwind(AssertUnwindSafe(|| work(&mut state))).unwrap_or_else(|panic| {
+        self.check(|| work(&mut state))
+    }
+
+    /// Does what may find a promise broken, which ends the whole run.
+    pub(crate) fn check<T>(&self, work: impl FnOnce() -> T) -> T {
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
             self.fail(text);
@@ -169,7 +174,7 @@ impl World {
         })
     }
 
-    async fn connect(&self, from: usize, to: usize) -> io::Result<Pipe> {
+    async fn connect(self: &Arc<World>, from: usize, to: usize) -> io::Result<Pipe> {
         let (wait, fails) = self.with(|state| {
             let now = Instant::now();
             let State { rng, unreachable, .. } = state;
@@ -189,7 +194,8 @@ impl World {
         let (far, listener, near) = self.with(|state| {
             let listener = state.places[to].clone();
             let State { rng, calm, .. } = state;
-            let (wire, near, far) = Wire::new(self.profile.nature, *calm, rng);
+            let (wire, near, far) =
+                Wire::new(Arc::downgrade(self), self.profile.nature, *calm, rng);
             if listener.is_some() {
                 state.wires.retain(|entry| !entry.wire.is_gone());
                 state.wires.push(Entry { wire, places: [from, to] });

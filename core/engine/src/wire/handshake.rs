@@ -150,18 +150,6 @@ impl fmt::Display for JsByte {
 }
 
 impl Handshake {
-    /// The reason, if this is a refusal. No other message begins as one does, in a handshake or after it.
-    #[inline]
-    pub fn refusal(bytes: &[u8]) -> Option<String> {
-        match bytes.first() {
-            Some(&ERROR) => match Handshake::decode(bytes) {
-                Ok(Handshake::Error(reason)) => Some(reason),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
     /// Reads the handshake message that `bytes` are.
     ///
     /// Text that is not UTF-8 has the wrong parts replaced by U+FFFD. Unknown fields are ignored.

@@ -428,6 +428,9 @@ impl Node {
 }
 
 /// Follows a peer's events for as long as it lives.
+/// What a refusal counts as after the handshake.
+const REFUSED_LATE: &str = "unknown frame type 0";
+
 async fn watch(node: Weak<Node>, mut events: Events) {
     while let Some(event) = events.next().await {
         let Some(node) = node.upgrade() else { return };
@@ -451,10 +454,16 @@ async fn watch(node: Weak<Node>, mut events: Events) {
                     node.world.with(|state| state.ledger.unit_closed(node.index, id));
                 });
             }
+            // A refusal, such as of one connection too many, may cross this side's own confirmation; then it
+            // is no frame of a unit.
+            PeerEvent::BadInput { error, .. } if error.text() == REFUSED_LATE => {}
             PeerEvent::BadInput { error, .. } => world.fail(&format!("bad input: {error:?}")),
             PeerEvent::Missed(count) => world.fail(&format!("{count} events were missed")),
             PeerEvent::ConnectionClosed { reason, .. } => {
                 node.note(format_args!("connection closed: {reason}"));
+                if world.profile().is_calm() && reason.kind() == ErrorKind::ConnectFailed {
+                    world.fail(&format!("a connection failed without reason: {reason:?}"));
+                }
             }
             _ => {}
         }
