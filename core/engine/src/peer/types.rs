@@ -107,7 +107,7 @@ pub enum PeerEvent {
 /// What the host has to do for the peer.
 #[derive(Debug)]
 pub enum PeerEffect {
-    /// Dial this address, then call [`Peer::open`] or [`Peer::dial_failed`].
+    /// Dial this address, then call [`Peer::open`](crate::Peer::open) or [`Peer::dial_failed`](crate::Peer::dial_failed).
     Dial {
         /// The address.
         address: AddressId,
