@@ -124,7 +124,7 @@ async def test_what_is_not_served_is_rejected(pair: Pair, role: str, event: str,
 
 async def test_no_unit(pair: Pair) -> None:
     nobody = pair.client.destination("nobody")
-    with pytest.raises(roletalk.NoUnitError, match='No connected units with role \\[nobody\\]'):
+    with pytest.raises(roletalk.NoUnitError, match="No connected units with role \\[nobody\\]"):
         await nobody.request("event")
     with pytest.raises(roletalk.NoUnitError):
         await nobody.send("event")
