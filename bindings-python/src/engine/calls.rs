@@ -44,6 +44,8 @@ use crate::guarded::Guarded;
 
 /// Bytes asked for with one read.
 const READ: usize = 256 << 10;
+/// What the guard reads of one connection: each message becomes a task at once when the loop goes on.
+const STAND_IN: usize = 1 << 20;
 
 impl Engine {
     /// Opens the stream that a handler was called for.
@@ -106,9 +108,12 @@ impl Engine {
         config.runtime = runtime;
         let core = Core::new(config);
         let epoch = Instant::now();
+        let id = core.peer().id().to_string();
+        let mut host = Host::new(core, epoch, READ);
+        host.set_stand_in(STAND_IN);
         Ok(Engine {
-            id: core.peer().id().to_string(),
-            state: Arc::new(Mutex::new(Host::new(core, epoch, READ))),
+            id,
+            state: Arc::new(Mutex::new(host)),
             epoch,
             #[cfg(unix)]
             guard: Mutex::new(None),

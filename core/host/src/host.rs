@@ -60,6 +60,8 @@ pub struct Host {
     actions: VecDeque<Action>,
     buffer: Box<[u8]>,
     tells_progress: bool,
+    /// Bytes of one connection that the guard reads while the loop is blocked.
+    stand_in: usize,
     /// There may be events that were not handed out yet.
     backlog: bool,
     /// The application has closed the peer.
@@ -77,6 +79,12 @@ pub struct Host {
 }
 
 impl Host {
+    /// Has the guard read at most so many bytes of each connection while the loop is blocked, and what one read
+    /// has more: all of it is handed to handlers at once when the loop goes on. Default 4 MiB.
+    pub fn set_stand_in(&mut self, bytes: usize) {
+        self.stand_in = bytes;
+    }
+
     /// A host without connections, whose clock begins at `epoch`. It reads at most so many bytes of a
     /// connection at once.
     pub fn new(engine: Engine<u32>, epoch: Instant, read: usize) -> Host {
@@ -88,6 +96,7 @@ impl Host {
             actions: VecDeque::new(),
             buffer: vec![0; read].into(),
             tells_progress: false,
+            stand_in: STAND_IN,
             backlog: false,
             closed: false,
             epoch,
@@ -454,7 +463,7 @@ impl Host {
 
     /// The sockets that the guard may read.
     pub(crate) fn watched(&self, all: &mut Vec<Watched>) {
-        let may_read = |link: &Link| self.turns != self.stalled || link.stood_in < STAND_IN;
+        let may_read = |link: &Link| self.turns != self.stalled || link.stood_in < self.stand_in;
         all.extend(self.links.iter().filter_map(|(conn, link)| {
             let socket = link.socket.as_ref().filter(|_| link.is_open() && may_read(link))?;
             Some(Watched { conn: *conn, socket: socket.clone() })
@@ -477,7 +486,7 @@ impl Host {
         let Some(socket) = &link.socket else { return false };
         let before = link.stood_in;
         while link.is_open()
-            && link.stood_in < STAND_IN
+            && link.stood_in < self.stand_in
             && self.stood_in < STAND_IN_TOTAL
             && self.engine.may_read(conn)
         {
