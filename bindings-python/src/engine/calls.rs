@@ -526,7 +526,7 @@ impl Engine {
             let unit = UnitId(unit);
             let mut state = lock(&self.state);
             let now = self.epoch.elapsed();
-            let full = state.engine.with_unit(unit, now, |unit| unit.is_open() && !unit.has_room());
+            let full = state.engine.with_unit(unit, now, |unit| unit.must_wait(now));
             if full == Some(true) {
                 table.room.entry(unit).or_default().push(kept);
                 true

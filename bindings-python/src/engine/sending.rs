@@ -44,11 +44,7 @@ impl Engine {
                 Err(error) => return Ok(Sent::Failed(error)),
             };
             let sent = state.engine.with_unit(unit, now, |machine| {
-                if machine.has_room() || !machine.is_open() {
-                    return Some(machine.send(outgoing));
-                }
-                machine.note_full(now);
-                None
+                (!machine.must_wait(now)).then(|| machine.send(outgoing))
             });
             match sent {
                 None => Sent::Failed(lost()),
@@ -90,13 +86,11 @@ impl Engine {
             let mut state = lock(&this.state);
             let outcome = pick(&state).and_then(|unit| {
                 let tag = table.waiting.vacant_key();
-                let asked = state.engine.with_unit(unit, now, |machine| {
-                    if machine.has_room() || !machine.is_open() {
-                        return ask(machine, now, tag as u32).map(Some);
-                    }
-                    machine.note_full(now);
-                    Ok(None)
-                });
+                let asked =
+                    state.engine.with_unit(unit, now, |machine| match machine.must_wait(now) {
+                        true => Ok(None),
+                        false => ask(machine, now, tag as u32).map(Some),
+                    });
                 asked.unwrap_or_else(|| Err(lost())).map(|asked| (unit, asked))
             });
             let outcome = outcome.map(|(unit, asked)| {

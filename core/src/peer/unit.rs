@@ -211,13 +211,7 @@ impl UnitInner {
     ) -> Option<Result<T>> {
         self.with(|state| {
             let now = self.shared.clock.now();
-            // Without a connection it is tried as well, for the error.
-            let result = if state.machine.has_room() || !state.machine.is_open() {
-                Some(send(state, now))
-            } else {
-                state.machine.note_full(now);
-                None
-            };
+            let result = (!state.machine.must_wait(now)).then(|| send(state, now));
             // What was queued wakes a task only if it is the first in the queue.
             let due = state.machine.deadline();
             if due.is_some_and(|due| state.armed.is_none_or(|armed| due < armed)) {

@@ -223,9 +223,18 @@ impl<R> Unit<R> {
         }
     }
 
-    /// The host has something to send and finds no room. From here on it counts how long a queue has
-    /// been full, for [`Event::SlowConsumer`].
-    pub fn note_full(&mut self, now: Moment) {
+    /// Whether something that is to be sent has to wait for [`Event::Room`]. Not without a connection: then
+    /// trying gives the error. From here on it counts how long a queue has been full, for
+    /// [`Event::SlowConsumer`].
+    pub fn must_wait(&mut self, now: Moment) -> bool {
+        let full = self.is_open() && !self.has_room();
+        if full {
+            self.note_full(now);
+        }
+        full
+    }
+
+    fn note_full(&mut self, now: Moment) {
         for link in &mut self.links {
             if link.queued() >= self.limits.queue_per_connection {
                 link.full_from(now);
@@ -249,9 +258,7 @@ impl<R> Unit<R> {
     }
 
     fn note_room(&mut self) {
-        self.settle_late();
-        // Without a connection, whoever waits for room must learn that there is none to come.
-        if self.full && (self.has_room() || !self.is_open()) {
+        if self.settle_late() && self.full {
             self.full = false;
             self.events.push(Event::Room);
         }

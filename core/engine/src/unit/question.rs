@@ -169,14 +169,7 @@ impl<R> Unit<R> {
 
     /// Answers of different requests have no order, but one that is late must not starve.
     fn has_room_for(&mut self, question: &Question, now: Moment) -> bool {
-        if !question.is_heard() || !self.is_open() {
-            return true;
-        }
-        let room = self.has_room();
-        if !room {
-            self.note_full(now);
-        }
-        room && self.late.0.is_empty()
+        !question.is_heard() || (!self.must_wait(now) && self.late.0.is_empty())
     }
 
     fn keep(&mut self, mut question: Question, outcome: Result<Payload<'_>, &str>) {
@@ -188,12 +181,14 @@ impl<R> Unit<R> {
     }
 
     /// Sends what has waited for room, as far as there is some; all of it when the unit has no connection
-    /// any more.
-    pub(super) fn settle_late(&mut self) {
-        while !self.late.0.is_empty()
-            && (self.has_room() || !self.is_open())
-            && let Some((question, outcome)) = self.late.0.pop_front()
-        {
+    /// any more. False when there is no room left: other units, too, fill and empty the peer's queues, so that
+    /// what was found last is what counts.
+    pub(super) fn settle_late(&mut self) -> bool {
+        loop {
+            if self.is_open() && !self.has_room() {
+                return false;
+            }
+            let Some((question, outcome)) = self.late.0.pop_front() else { return true };
             let outcome = outcome.as_ref().map(Data::payload).map_err(String::as_str);
             self.settle(question, outcome);
         }
