@@ -79,12 +79,6 @@ pub struct Host {
 }
 
 impl Host {
-    /// Has the guard read at most so many bytes of each connection while the loop is blocked, and what one read
-    /// has more: all of it is handed to handlers at once when the loop goes on. Default 4 MiB.
-    pub fn set_stand_in(&mut self, bytes: usize) {
-        self.stand_in = bytes;
-    }
-
     /// A host without connections, whose clock begins at `epoch`. It reads at most so many bytes of a
     /// connection at once.
     pub fn new(engine: Engine<u32>, epoch: Instant, read: usize) -> Host {
@@ -112,6 +106,12 @@ impl Host {
     /// From now on, [`Action::Taken`] and [`Action::Written`] tell how writing to sockets goes on.
     pub fn tell_progress(&mut self) {
         self.tells_progress = true;
+    }
+
+    /// How many bytes of each connection the guard reads while the loop is blocked, give or take one read. The loop
+    /// has all of it to handle when it goes on. Default 4 MiB.
+    pub fn set_stand_in(&mut self, bytes: usize) {
+        self.stand_in = bytes;
     }
 
     // Connections.
