@@ -18,7 +18,7 @@ MIB = 1 << 20
 @dataclass
 class Result:
     count: float
-    """Requests that were answered, or MiB that arrived."""
+    """Requests that were answered, messages or MiB that arrived."""
     seconds: float
     latencies: list[float] = field(default_factory=list)
     """Of each request, in seconds, when they were made one by one."""
@@ -82,10 +82,18 @@ async def stream(client: Client, seconds: float) -> Result:
     return Result(received / MIB, clock() - start)
 
 
+async def messages(client: Client, seconds: float) -> Result:
+    clock = time.perf_counter
+    start = clock()
+    sent = await client.messages(SMALL, start + seconds)
+    return Result(sent, clock() - start)
+
+
 SCENARIOS: dict[str, Scenario] = {
     "1 in flight": requests(1),
     "16 in flight": requests(16),
     "64 in flight": requests(64),
     "256 in flight": requests(256),
+    "messages": messages,
     "stream, MiB": stream,
 }

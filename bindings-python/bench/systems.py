@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import struct
+import time
 from collections.abc import AsyncIterator, Awaitable
 from importlib.metadata import version
 from typing import Any, Callable, Optional, Protocol
@@ -20,6 +21,8 @@ UPLOAD, END = 0, 0
 """The number that chunks have, and the length of the one behind the last."""
 COPY = 4096
 """From this size on a payload is written for itself, rather than copied behind its head."""
+TURN = 64
+"""Messages that are sent between two looks at the clock."""
 
 Chunks = Callable[[], AsyncIterator[bytes]]
 
@@ -27,6 +30,9 @@ Chunks = Callable[[], AsyncIterator[bytes]]
 class Client(Protocol):
     def request(self, data: bytes) -> Awaitable[Any]:
         """The answer to a request."""
+
+    async def messages(self, data: bytes, end: float) -> int:
+        """Sends one-way messages until then, by ``perf_counter``; how many the server got."""
 
     async def upload(self, chunks: Chunks) -> int:
         """Sends all chunks, waiting while the server is not ready for more; how many bytes it got."""
@@ -93,9 +99,19 @@ class MessageClient:
         await self.send(HEAD.pack(len(data), number), data)
         return await future
 
+    async def messages(self, data: bytes, end: float) -> int:
+        head = HEAD.pack(len(data), UPLOAD)
+        while time.perf_counter() < end:
+            for _ in range(TURN):
+                await self.send(head, data)
+        return await self._uploaded_bytes() // len(data)
+
     async def upload(self, chunks: Chunks) -> int:
         async for chunk in chunks():
             await self.send(HEAD.pack(len(chunk), UPLOAD), chunk)
+        return await self._uploaded_bytes()
+
+    async def _uploaded_bytes(self) -> int:
         await self.send(HEAD.pack(END, UPLOAD), b"")
         return int(await self._uploaded.get())
 
@@ -286,6 +302,14 @@ class _GrpcClient:
         self._upload = channel.stream_unary("/bench/upload")
         self.request = channel.unary_unary("/bench/echo")
 
+    async def messages(self, data: bytes, end: float) -> int:
+        async def chunks() -> AsyncIterator[bytes]:
+            while time.perf_counter() < end:
+                for _ in range(TURN):
+                    yield data
+
+        return await self.upload(chunks) // len(data)
+
     async def upload(self, chunks: Chunks) -> int:
         return int(await self._upload(chunks()))
 
@@ -315,6 +339,24 @@ class Roletalk:
         def echo_inline(ctx: roletalk.Context) -> Any:
             return ctx.data
 
+        received = 0
+
+        @role.on_message("count")
+        async def count(ctx: roletalk.Context) -> None:
+            nonlocal received
+            received += 1
+
+        @role.on_message("count inline", inline=True)
+        def count_inline(ctx: roletalk.Context) -> None:
+            nonlocal received
+            received += 1
+
+        @role.on_request("counted")
+        async def counted(ctx: roletalk.Context) -> int:
+            nonlocal received
+            count, received = received, 0
+            return count
+
         uploads: asyncio.Queue[int] = asyncio.Queue()
 
         @role.on_readable("upload")
@@ -337,7 +379,7 @@ class Roletalk:
         await peer.connect(address)
         destination = peer.destination("bench")
         await destination.wait_ready()
-        return _RoletalkClient(destination, "echo inline" if self.inline else "echo")
+        return _RoletalkClient(destination, " inline" if self.inline else "")
 
 
 class RoletalkInline(Roletalk):
@@ -348,13 +390,21 @@ class RoletalkInline(Roletalk):
 
 
 class _RoletalkClient:
-    def __init__(self, destination: Any, event: str) -> None:
+    def __init__(self, destination: Any, kind: str) -> None:
         self._destination = destination
-        self._event = event
+        self._event = "echo" + kind
+        self._message = "count" + kind
 
     def request(self, data: bytes) -> Awaitable[Any]:
         answer: Awaitable[Any] = self._destination.request(self._event, data)
         return answer
+
+    async def messages(self, data: bytes, end: float) -> int:
+        while time.perf_counter() < end:
+            for _ in range(TURN):
+                await self._destination.send(self._message, data)
+        # Answered behind the handlers of the messages: these are begun in order.
+        return int(await self._destination.request("counted"))
 
     async def upload(self, chunks: Chunks) -> int:
         async with self._destination.writable("upload") as stream:
