@@ -1,27 +1,25 @@
-//! From the engine's events to the application's handlers, and back with the answers.
+//! From the engine's events to the application's handlers.
 
 use std::{
-    cell::RefCell,
-    collections::VecDeque,
-    fmt,
     future::poll_fn,
     num::NonZeroU64,
     panic::AssertUnwindSafe,
-    pin::Pin,
-    sync::{Arc, Mutex},
+    sync::Arc,
     task::{Context as TaskContext, Poll, Waker},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use futures_util::FutureExt;
-use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use super::{
     answers::Tag,
+    backlog::{Job, LOOK, SLOW_BATCH, SLOW_FOR},
     context::{Context, Offer},
+    deferred::{Deferred, Way},
     event::PeerEvent,
-    lock,
+    handler::{Call, Chain, Function, Handler, HandlerFuture, Names, Next},
+    outcome::{Outcomes, Reply, Room, report, run_all},
     role::RoleInner,
     shared::Shared,
     unit::UnitInner,
@@ -29,308 +27,8 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     engine::{self, ConnId, Event, Incoming, Kind, Question},
-    wire::{Data, Payload},
+    wire::Data,
 };
-
-/// A future of a handler, on the heap.
-pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Data>> + Send>>;
-
-/// What serves an event.
-pub(crate) struct Handler {
-    pub(crate) names: Arc<Names>,
-    pub(crate) function: Function,
-}
-
-/// What a handler was set for.
-pub(crate) struct Names {
-    pub(crate) role: Arc<str>,
-    pub(crate) event: Arc<str>,
-}
-
-pub(crate) enum Function {
-    /// Its outcome is the answer.
-    Future {
-        start: Box<dyn Fn(Context) -> HandlerFuture + Send + Sync>,
-        /// Makes what can be called over and over.
-        call: Box<dyn Fn() -> Box<dyn Call> + Send + Sync>,
-    },
-    /// It is given the means to answer.
-    Deferred(Box<dyn Fn(Context, Deferred) + Send + Sync>),
-}
-
-/// A handler's future whose place on the heap serves for one call after the other: most handlers end at
-/// once, and making room for each costs more than many of them.
-pub(crate) trait Call: Send {
-    /// Calls the handler. Once it is ready, the next call may begin.
-    fn begin(&mut self, context: Context, cx: &mut TaskContext<'_>) -> Poll<Result<Data>>;
-
-    /// Goes on with the call.
-    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Data>>;
-}
-
-impl Function {
-    /// Behind middleware, which waits for an outcome in any case.
-    fn start(&self, context: Context) -> HandlerFuture {
-        match self {
-            Function::Future { start, .. } => start(context),
-            Function::Deferred(function) => {
-                let (sender, receiver) = oneshot::channel();
-                function(context, Deferred(Some(Way::Middleware(sender))));
-                Box::pin(async { receiver.await.unwrap_or_else(|_| Err(unanswered())) })
-            }
-        }
-    }
-}
-
-pub(crate) type Middleware = Arc<dyn Fn(Context, Next) -> HandlerFuture + Send + Sync>;
-
-/// The middleware that something goes through.
-#[derive(Clone)]
-pub(crate) struct Chain {
-    pub(crate) peer: Arc<Vec<Middleware>>,
-    pub(crate) role: Arc<Vec<Middleware>>,
-}
-
-/// The rest of the chain behind a middleware: further middleware, then the handler.
-pub struct Next {
-    chain: Chain,
-    at: usize,
-    handler: Arc<Handler>,
-}
-
-impl Next {
-    /// Runs the rest of the chain and gives its outcome, which the middleware may pass on, change
-    /// or replace. Not calling it means that the handler does not run.
-    ///
-    /// # Errors
-    /// What the handler or a later middleware failed with.
-    pub async fn run(self, context: Context) -> Result<Data> {
-        self.start(context).await
-    }
-
-    fn start(mut self, context: Context) -> HandlerFuture {
-        let Chain { peer, role } = &self.chain;
-        let middleware = match peer.get(self.at) {
-            Some(middleware) => Some(middleware),
-            None => role.get(self.at - peer.len()),
-        };
-        match middleware.cloned() {
-            Some(middleware) => {
-                self.at += 1;
-                middleware(context, self)
-            }
-            None => self.handler.function.start(context),
-        }
-    }
-}
-
-/// The way back for an outcome.
-enum Reply {
-    Question(Question),
-    /// That of a stream, which the context may accept.
-    Stream(Arc<Offer>),
-}
-
-impl Reply {
-    /// Whether a requester hears of the outcome.
-    fn is_heard(&self) -> bool {
-        match self {
-            Reply::Question(question) => question.is_heard(),
-            Reply::Stream(offer) => offer.is_heard(),
-        }
-    }
-
-    fn question(self) -> Option<Question> {
-        match self {
-            Reply::Question(question) => Some(question),
-            Reply::Stream(offer) => offer.take(),
-        }
-    }
-}
-
-/// The means to answer what a [deferred](crate::Role::on_deferred) handler was called for: once, at
-/// any time, on any thread.
-///
-/// Dropping it unanswered rejects a request or a stream that was not accepted. A message has no
-/// answer; dropping its `Deferred` says that it has been dealt with. What is not answered yet counts as a
-/// running handler ([`Limits::running_handlers`](engine::Limits)).
-pub struct Deferred(Option<Way>);
-
-/// Where an outcome goes.
-enum Way {
-    Unit(Arc<UnitInner>, Arc<Names>, Reply),
-    Middleware(oneshot::Sender<Result<Data>>),
-}
-
-impl Deferred {
-    /// Answers, or rejects with the error's text. Never waits: when the unit has no room, a task
-    /// does. Within the handler itself the answer leaves with those of the handlers that the connection
-    /// calls next.
-    pub fn respond(mut self, outcome: Result<Data>) {
-        match self.0.take() {
-            Some(Way::Unit(unit, names, reply)) => {
-                report(&unit, &names, reply.is_heard(), &outcome);
-                if let Some((reply, outcome)) = with_batch(&unit, (reply, outcome)) {
-                    let mut outcomes = Outcomes::default();
-                    outcomes.add(reply, outcome);
-                    outcomes.give_back(&unit);
-                }
-            }
-            Some(Way::Middleware(sender)) => {
-                // The middleware may have gone on without it.
-                let _ = sender.send(outcome);
-            }
-            None => {}
-        }
-    }
-
-    /// Answers many at once, which costs less than one after the other.
-    #[doc(hidden)] // For bindings; no promise of compatibility.
-    pub fn respond_all(answers: impl IntoIterator<Item = (Deferred, Result<Data>)>) {
-        let mut batch = Outcomes::default();
-        let mut of: Option<Arc<UnitInner>> = None;
-        for (mut deferred, outcome) in answers {
-            match deferred.0.take() {
-                Some(Way::Unit(unit, names, reply)) => {
-                    report(&unit, &names, reply.is_heard(), &outcome);
-                    if let Some(other) = of.take_if(|of| !Arc::ptr_eq(of, &unit)) {
-                        batch.give_back(&other);
-                    }
-                    of.get_or_insert(unit);
-                    batch.add(reply, outcome);
-                }
-                Some(Way::Middleware(sender)) => {
-                    // The middleware may have gone on without it.
-                    let _ = sender.send(outcome);
-                }
-                None => {}
-            }
-        }
-        if let Some(unit) = of {
-            batch.give_back(&unit);
-        }
-    }
-}
-
-/// What handlers of one unit have come to, until all is given back under one lock.
-#[derive(Default)]
-struct Outcomes {
-    heard: Vec<(Reply, Result<Data>)>,
-    /// The questions of messages, all in one.
-    unheard: Option<Question>,
-}
-
-impl Outcomes {
-    #[inline]
-    fn add(&mut self, reply: Reply, outcome: Result<Data>) {
-        let question = match reply {
-            Reply::Question(question) if !question.is_heard() => question,
-            reply => return self.heard.push((reply, outcome)),
-        };
-        match &mut self.unheard {
-            Some(unheard) => unheard.join(question),
-            none => *none = Some(question),
-        }
-    }
-
-    fn append(&mut self, other: &mut Outcomes) {
-        self.heard.append(&mut other.heard);
-        match (&mut self.unheard, other.unheard.take()) {
-            (Some(unheard), Some(question)) => unheard.join(question),
-            (none @ None, question) => *none = question,
-            (Some(_), None) => {}
-        }
-    }
-
-    /// Gives all questions back. The allocation is kept.
-    fn give_back(&mut self, unit: &UnitInner) {
-        let unheard = self.unheard.take();
-        if self.heard.is_empty() && unheard.is_none() {
-            return;
-        }
-        let now = unit.shared.clock.now();
-        unit.with(|state| {
-            for (reply, outcome) in self.heard.drain(..) {
-                if let Some(question) = reply.question() {
-                    let outcome = outcome.as_ref().map(Data::payload).map_err(Error::text);
-                    state.machine.answer(question, outcome, now);
-                }
-            }
-            if let Some(question) = unheard {
-                state.machine.answer(question, Ok(Payload::NULL), now);
-            }
-        });
-    }
-}
-
-/// The answers that deferred handlers give before they return.
-struct Batch {
-    unit: Arc<UnitInner>,
-    outcomes: Outcomes,
-}
-
-thread_local! {
-    /// That of the handlers that this thread is calling.
-    static BATCH: RefCell<Option<Batch>> = const { RefCell::new(None) };
-}
-
-/// Puts an answer to the others of the unit, or gives it back.
-fn with_batch(
-    unit: &Arc<UnitInner>,
-    answer: (Reply, Result<Data>),
-) -> Option<(Reply, Result<Data>)> {
-    let mut answer = Some(answer);
-    // While the thread ends, there is none.
-    let _ = BATCH.try_with(|batch| {
-        if let Some(batch) = &mut *batch.borrow_mut()
-            && Arc::ptr_eq(&batch.unit, unit)
-            && let Some((reply, outcome)) = answer.take()
-        {
-            batch.outcomes.add(reply, outcome);
-        }
-    });
-    answer
-}
-
-impl Drop for Deferred {
-    fn drop(&mut self) {
-        if let Some(way) = self.0.take() {
-            let outcome = match &way {
-                Way::Unit(_, _, Reply::Question(question)) if !question.is_heard() => {
-                    Ok(Data::null())
-                }
-                _ => Err(unanswered()),
-            };
-            Deferred(Some(way)).respond(outcome);
-        }
-    }
-}
-
-impl fmt::Debug for Deferred {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Deferred")
-    }
-}
-
-/// A batch of handlers that takes longer than this keeps the connection from answering pings: the
-/// following ones are started by another task, until so many in a row were quick.
-const SLOW_BATCH: Duration = Duration::from_millis(5);
-const SLOW_FOR: Duration = Duration::from_secs(1);
-/// A batch that turns out to be slow is looked at after so many handlers; the rest is left to the task.
-const LOOK: usize = 24;
-const QUICK: usize = 1024;
-/// How long that task collects the answers of quick handlers.
-const SHARED: Duration = Duration::from_micros(200);
-/// So many handlers behind a slow one leave their answers alone.
-const ALONE: usize = 64;
-
-/// A handler that was found for something that came, and all that it needs.
-struct Job {
-    handler: Arc<Handler>,
-    chain: Option<Chain>,
-    context: Context,
-    reply: Reply,
-}
 
 /// Where a handler has come to.
 enum Step {
@@ -354,7 +52,7 @@ struct Found {
 
 /// Where a handler's futures are.
 #[derive(Default)]
-enum Place {
+pub(crate) enum Place {
     /// Each in one of its own: the last one had to wait, and went away with its task.
     #[default]
     Own,
@@ -537,31 +235,10 @@ fn prepare(unit: &Arc<UnitInner>, incoming: Incoming, question: Question) -> (Co
     (Context::new(unit.clone(), incoming, kind, offer), reply)
 }
 
-/// Room for the outcomes of a batch, empty between two.
-#[derive(Default)]
-struct Room {
-    outcomes: Outcomes,
-    /// Of deferred handlers.
-    deferred: Outcomes,
-}
-
-/// Has handlers started one after the other; all answers that they give at once leave together.
-fn run_all(unit: &Arc<UnitInner>, room: &mut Room, start: impl FnOnce(&mut Outcomes)) {
-    let Room { outcomes, deferred } = room;
-    let batch = Batch { unit: unit.clone(), outcomes: std::mem::take(deferred) };
-    let before = BATCH.replace(Some(batch));
-    start(outcomes);
-    if let Some(batch) = BATCH.replace(before) {
-        *deferred = batch.outcomes;
-        outcomes.append(deferred);
-    }
-    outcomes.give_back(unit);
-}
-
 /// Takes a handler to its end and puts its outcome to the others, or takes it to where it first waits and
 /// leaves it to a task, which polls it once more: the wake-up of this first try is not needed.
 #[inline]
-fn first_step(
+pub(crate) fn first_step(
     unit: &Arc<UnitInner>,
     handler: &Arc<Handler>,
     chain: Option<Chain>,
@@ -627,101 +304,6 @@ fn first_step(
     });
 }
 
-/// Handlers of a unit that a task of its own starts, one after the other, in the order in which
-/// their messages came: those of a connection that must not be held up, and all that come after
-/// them until the task is through. Bounded by [`Limits::running_handlers`](engine::Limits).
-#[derive(Default)]
-pub(crate) struct Backlog(Mutex<BacklogState>);
-
-#[derive(Default)]
-struct BacklogState {
-    waiting: VecDeque<Job>,
-    task: bool,
-    /// Until then the task starts all.
-    until: Option<Instant>,
-    /// Handlers that were quick, in a row.
-    quick: usize,
-}
-
-impl Backlog {
-    /// Handlers were slow: the task is to start the next ones.
-    fn begin(&self, until: Instant) {
-        let mut state = lock(&self.0);
-        state.until = Some(until);
-        state.quick = 0;
-    }
-
-    /// Whether the task is to start what comes now.
-    fn is_on(&self, now: Instant) -> bool {
-        let state = lock(&self.0);
-        state.task || state.until.is_some_and(|until| now < until)
-    }
-
-    /// Leaves handlers to the task.
-    fn add(&self, unit: &Arc<UnitInner>, jobs: Vec<Job>) {
-        if jobs.is_empty() {
-            return;
-        }
-        let mut state = lock(&self.0);
-        state.waiting.extend(jobs);
-        if !std::mem::replace(&mut state.task, true) {
-            unit.shared.runtime.spawn(backlog_task(unit.clone()));
-        }
-    }
-
-    /// The next handler to start, and whether its answer is to leave alone. None ends the task.
-    fn next(&self) -> Option<(Job, bool)> {
-        let mut state = lock(&self.0);
-        let next = state.waiting.pop_front();
-        state.task = next.is_some();
-        next.map(|job| (job, state.quick < ALONE))
-    }
-
-    /// So many handlers were quick, or one of them was not.
-    fn note(&self, quick: bool, handlers: usize) {
-        let mut state = lock(&self.0);
-        state.quick = if quick { state.quick + handlers } else { 0 };
-        if state.quick >= QUICK {
-            state.until = None;
-        }
-    }
-
-    /// As [`next`](Backlog::next), but the task goes on in any case.
-    fn next_if_any(&self) -> Option<Job> {
-        lock(&self.0).waiting.pop_front()
-    }
-}
-
-async fn backlog_task(unit: Arc<UnitInner>) {
-    let mut room = Room::default();
-    while let Some((first, alone)) = unit.backlog.next() {
-        // Those that are quick leave their answers together; behind a slow one nobody is to wait.
-        let until = Instant::now() + SHARED;
-        let mut started = 1;
-        let more = std::iter::from_fn(|| match !alone && Instant::now() < until {
-            true => unit.backlog.next_if_any().inspect(|_| started += 1),
-            false => None,
-        });
-        run_all(&unit, &mut room, |outcomes| {
-            for Job { handler, chain, context, reply } in std::iter::once(first).chain(more) {
-                let place = &mut Place::Own;
-                first_step(&unit, &handler, chain, place, context, reply, outcomes);
-            }
-        });
-        let quick = Instant::now() < until;
-        unit.backlog.note(quick, started);
-        match quick {
-            true => tokio::task::consume_budget().await,
-            // Pings are to be answered meanwhile.
-            false => tokio::task::yield_now().await,
-        }
-    }
-}
-
-fn unanswered() -> Error {
-    Error::new(ErrorKind::HandlerFailed, "The handler did not answer")
-}
-
 fn panicked() -> Error {
     Error::new(ErrorKind::HandlerPanicked, "The handler panicked")
 }
@@ -732,50 +314,4 @@ fn refuse(unit: &Arc<UnitInner>, question: Question, reason: &str) {
     debug!(unit = %unit.info.load().id, reason, "not handled");
     let now = unit.shared.clock.now();
     unit.with(|state| state.machine.answer(question, Err(reason), now));
-}
-
-/// Tells of errors that no requester will hear of, and of panics.
-#[inline]
-fn report(unit: &Arc<UnitInner>, names: &Names, heard: bool, outcome: &Result<Data>) {
-    if let Err(error) = outcome {
-        report_error(unit, names, heard, error);
-    }
-}
-
-#[cold]
-fn report_error(unit: &Arc<UnitInner>, names: &Names, heard: bool, error: &Error) {
-    if !heard || error.kind() == ErrorKind::HandlerPanicked {
-        let Names { role, event } = names;
-        warn!(unit = %unit.info.load().id, %role, %event, %error, "handler failed");
-        unit.shared.emit(PeerEvent::HandlerFailed {
-            unit: super::Unit::new(unit.clone()),
-            role: role.clone(),
-            event: event.clone(),
-            error: error.clone(),
-        });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_backlog_ends_when_enough_handlers_in_a_row_were_quick() {
-        let backlog = Backlog::default();
-        let is_on = || lock(&backlog.0).until.is_some();
-        backlog.begin(Instant::now() + SLOW_FOR);
-        backlog.note(true, QUICK - 1);
-        assert!(is_on());
-        // A slow one: the count begins anew.
-        backlog.note(false, 1);
-        backlog.note(true, QUICK - 1);
-        assert!(is_on());
-        backlog.note(true, 1);
-        assert!(!is_on());
-        // What was quick before counts no more when it begins again.
-        backlog.begin(Instant::now() + SLOW_FOR);
-        backlog.note(true, QUICK - 1);
-        assert!(is_on());
-    }
 }

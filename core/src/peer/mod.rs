@@ -1,14 +1,22 @@
 //! The async Rust API, on tokio.
 
 mod answers;
+mod backlog;
 mod builder;
 mod context;
+mod deferred;
 mod destination;
 mod dispatch;
 mod event;
+mod handler;
+mod open;
+mod outcome;
+mod request;
 mod role;
+mod send;
 mod shared;
 mod stream;
+mod survey;
 mod unit;
 
 use std::{
@@ -27,15 +35,18 @@ use tokio::{
 pub(crate) use answers::Tag;
 pub use builder::PeerBuilder;
 pub use context::{Context, ReadableRequest, WritableRequest};
-pub use destination::{
-    Answer, Call, Destination, OpenStream, Requesting, SendMessage, SendRequest, Sending, Survey,
-};
+pub use deferred::Deferred;
+pub use destination::Destination;
 pub(crate) use dispatch::Dispatcher;
-pub use dispatch::{Deferred, Next};
 pub use event::{Events, PeerEvent};
+pub use handler::Next;
+pub use open::OpenStream;
+pub use request::{Answer, Call, Requesting, SendRequest};
 pub use role::Role;
+pub use send::{SendMessage, Sending};
 pub(crate) use shared::{Shared, lock};
 pub use stream::{Readable, Writable};
+pub use survey::Survey;
 pub use unit::Unit;
 pub(crate) use unit::{Outlook, UnitInner};
 

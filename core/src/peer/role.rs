@@ -15,7 +15,8 @@ use rustc_hash::FxHashMap;
 
 use super::{
     context::{Context, ReadableRequest, WritableRequest},
-    dispatch::{Call, Chain, Deferred, Function, Handler, HandlerFuture, Middleware, Names, Next},
+    deferred::Deferred,
+    handler::{Call, Chain, Function, Handler, HandlerFuture, Middleware, Names, Next},
     shared::Shared,
 };
 use crate::{

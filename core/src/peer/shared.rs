@@ -19,8 +19,8 @@ use tracing::{debug, warn};
 
 use super::{
     destination::DestinationInner,
-    dispatch::Middleware,
     event::PeerEvent,
+    handler::Middleware,
     role::{Changes, Roles},
     unit::UnitInner,
 };

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     answers::{Answers, Brought, Tag},
-    dispatch::Backlog,
+    backlog::Backlog,
     shared::{Shared, lock},
 };
 use crate::{

@@ -1,0 +1,67 @@
+//! Streams that are asked for.
+
+use std::{future::poll_fn, sync::Arc, time::Duration};
+
+use super::{
+    answers::Tag,
+    request::{Answer, Waiting},
+    send::{Addressed, Boxed},
+    unit::{Unit, UnitInner},
+};
+use crate::{
+    Result,
+    engine::{self, StreamId},
+    wire::Direction,
+};
+
+/// A stream about to be asked for: `await` it to get the stream and the answer's payload. Made by
+/// [`Destination::readable`] and [`Destination::writable`].
+#[must_use = "nothing is asked until it is awaited"]
+pub struct OpenStream<'a, S> {
+    pub(crate) what: Addressed<'a>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) direction: Direction,
+    pub(crate) make: fn(Arc<UnitInner>, StreamId) -> S,
+}
+
+impl<'a, S> OpenStream<'a, S> {
+    /// Asks this unit instead of the next in turn.
+    pub fn to(mut self, unit: &Unit) -> OpenStream<'a, S> {
+        self.what.unit = Some(unit.clone());
+        self
+    }
+
+    /// Fails with [`ErrorKind::Timeout`] when the stream is not accepted within this time. It does
+    /// not limit the stream itself.
+    pub fn timeout(mut self, timeout: Duration) -> OpenStream<'a, S> {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+impl<'a, S: Send + 'a> IntoFuture for OpenStream<'a, S> {
+    type Output = Result<(S, Answer)>;
+    type IntoFuture = Boxed<'a, Result<(S, Answer)>>;
+
+    /// # Errors
+    /// As [`SendRequest`]; [`ErrorKind::Rejected`] when the stream is refused,
+    /// [`ErrorKind::Overloaded`] also when too many streams are open.
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let OpenStream { what, timeout, direction, make } = self;
+            let unit = what.unit()?;
+            let since = unit.shared.clock.now();
+            let attempt = || {
+                let ask = |machine: &mut engine::Unit<Tag>, _, tag| {
+                    machine.open_stream(direction, what.outgoing(), timeout, since, tag)
+                };
+                Waiting::begin(&unit, None, ask, |_| None)
+            };
+            let (mut waiting, (id, _)) = unit.when_room_within(timeout, attempt).await?;
+            // From here on it closes the stream when it is dropped, also while it is being opened.
+            let stream = make(unit.clone(), id);
+            let answer = poll_fn(|cx| waiting.poll(cx)).await?;
+            Ok((stream, answer))
+        })
+    }
+}

@@ -1,0 +1,159 @@
+//! What handlers have come to, on its way back to the unit that asked.
+
+use std::{cell::RefCell, sync::Arc};
+
+use tracing::warn;
+
+use super::{context::Offer, event::PeerEvent, handler::Names, unit::UnitInner};
+use crate::{
+    Error, ErrorKind, Result,
+    engine::Question,
+    wire::{Data, Payload},
+};
+
+/// The way back for an outcome.
+pub(crate) enum Reply {
+    Question(Question),
+    /// That of a stream, which the context may accept.
+    Stream(Arc<Offer>),
+}
+
+impl Reply {
+    /// Whether a requester hears of the outcome.
+    pub(crate) fn is_heard(&self) -> bool {
+        match self {
+            Reply::Question(question) => question.is_heard(),
+            Reply::Stream(offer) => offer.is_heard(),
+        }
+    }
+
+    fn question(self) -> Option<Question> {
+        match self {
+            Reply::Question(question) => Some(question),
+            Reply::Stream(offer) => offer.take(),
+        }
+    }
+}
+
+/// What handlers of one unit have come to, until all is given back under one lock.
+#[derive(Default)]
+pub(crate) struct Outcomes {
+    heard: Vec<(Reply, Result<Data>)>,
+    /// The questions of messages, all in one.
+    unheard: Option<Question>,
+}
+
+impl Outcomes {
+    #[inline]
+    pub(crate) fn add(&mut self, reply: Reply, outcome: Result<Data>) {
+        let question = match reply {
+            Reply::Question(question) if !question.is_heard() => question,
+            reply => return self.heard.push((reply, outcome)),
+        };
+        match &mut self.unheard {
+            Some(unheard) => unheard.join(question),
+            none => *none = Some(question),
+        }
+    }
+
+    fn append(&mut self, other: &mut Outcomes) {
+        self.heard.append(&mut other.heard);
+        match (&mut self.unheard, other.unheard.take()) {
+            (Some(unheard), Some(question)) => unheard.join(question),
+            (none @ None, question) => *none = question,
+            (Some(_), None) => {}
+        }
+    }
+
+    /// Gives all questions back. The allocation is kept.
+    pub(crate) fn give_back(&mut self, unit: &UnitInner) {
+        let unheard = self.unheard.take();
+        if self.heard.is_empty() && unheard.is_none() {
+            return;
+        }
+        let now = unit.shared.clock.now();
+        unit.with(|state| {
+            for (reply, outcome) in self.heard.drain(..) {
+                if let Some(question) = reply.question() {
+                    let outcome = outcome.as_ref().map(Data::payload).map_err(Error::text);
+                    state.machine.answer(question, outcome, now);
+                }
+            }
+            if let Some(question) = unheard {
+                state.machine.answer(question, Ok(Payload::NULL), now);
+            }
+        });
+    }
+}
+
+/// The answers that deferred handlers give before they return.
+struct Batch {
+    unit: Arc<UnitInner>,
+    outcomes: Outcomes,
+}
+
+thread_local! {
+    /// That of the handlers that this thread is calling.
+    static BATCH: RefCell<Option<Batch>> = const { RefCell::new(None) };
+}
+
+/// Puts an answer to the others of the unit, or gives it back.
+pub(crate) fn with_batch(
+    unit: &Arc<UnitInner>,
+    answer: (Reply, Result<Data>),
+) -> Option<(Reply, Result<Data>)> {
+    let mut answer = Some(answer);
+    // While the thread ends, there is none.
+    let _ = BATCH.try_with(|batch| {
+        if let Some(batch) = &mut *batch.borrow_mut()
+            && Arc::ptr_eq(&batch.unit, unit)
+            && let Some((reply, outcome)) = answer.take()
+        {
+            batch.outcomes.add(reply, outcome);
+        }
+    });
+    answer
+}
+
+/// Room for the outcomes of a batch, empty between two.
+#[derive(Default)]
+pub(crate) struct Room {
+    outcomes: Outcomes,
+    /// Of deferred handlers.
+    deferred: Outcomes,
+}
+
+/// Has handlers started one after the other; all answers that they give at once leave together.
+pub(crate) fn run_all(unit: &Arc<UnitInner>, room: &mut Room, start: impl FnOnce(&mut Outcomes)) {
+    let Room { outcomes, deferred } = room;
+    let batch = Batch { unit: unit.clone(), outcomes: std::mem::take(deferred) };
+    let before = BATCH.replace(Some(batch));
+    start(outcomes);
+    if let Some(batch) = BATCH.replace(before) {
+        *deferred = batch.outcomes;
+        outcomes.append(deferred);
+    }
+    outcomes.give_back(unit);
+}
+
+/// Tells of errors that no requester will hear of, and of panics.
+#[inline]
+pub(crate) fn report(unit: &Arc<UnitInner>, names: &Names, heard: bool, outcome: &Result<Data>) {
+    if let Err(error) = outcome {
+        report_error(unit, names, heard, error);
+    }
+}
+
+#[cold]
+fn report_error(unit: &Arc<UnitInner>, names: &Names, heard: bool, error: &Error) {
+    if !heard || error.kind() == ErrorKind::HandlerPanicked {
+        let Names { role, event } = names;
+        warn!(unit = %unit.info.load().id, %role, %event, %error, "handler failed");
+        unit.shared.emit(PeerEvent::HandlerFailed {
+            unit: super::Unit::new(unit.clone()),
+            role: role.clone(),
+            event: event.clone(),
+            error: error.clone(),
+        });
+    }
+}

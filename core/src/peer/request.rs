@@ -1,0 +1,347 @@
+//! Requests, and the wait for their answers.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use serde::de::DeserializeOwned;
+
+use super::{
+    answers::Tag,
+    send::{Addressed, Boxed},
+    unit::{Unit, UnitInner},
+};
+use crate::{
+    Error, Result,
+    engine::{self, Moment, Order, Outgoing},
+    wire::Data,
+};
+
+/// A request about to be sent: `await` it. Made by [`Destination::request`].
+#[must_use = "nothing is sent until it is awaited"]
+#[derive(Debug)]
+pub struct SendRequest<'a> {
+    pub(crate) what: Addressed<'a>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl<'a> SendRequest<'a> {
+    /// Asks this unit instead of the next in turn.
+    pub fn to(mut self, unit: &Unit) -> SendRequest<'a> {
+        self.what.unit = Some(unit.clone());
+        self
+    }
+
+    /// Fails with [`ErrorKind::Timeout`] when the answer takes longer, counted from the `await`, so
+    /// with the wait for room in the unit's queue. The default is
+    /// [`Limits::request_timeout`](crate::engine::Limits), five minutes.
+    pub fn timeout(mut self, timeout: Duration) -> SendRequest<'a> {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Takes the least loaded connection of the unit, though the request may then overtake others.
+    pub fn unordered(mut self) -> SendRequest<'a> {
+        self.what.order = Order::Any;
+        self
+    }
+}
+
+impl SendRequest<'_> {
+    /// Sends at once, and calls `on_answer` with `state` and the outcome, without a future: for those who
+    /// call back themselves, such as other languages. The function is called on the task of the connection
+    /// and must not block.
+    ///
+    /// ```no_run
+    /// # fn example(math: roletalk::Destination) {
+    /// let asked = math.request("pi", ()).call("pi is", |what, answer| println!("{what} {answer:?}"));
+    /// if let Ok(call) = asked {
+    ///     call.cancel();
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Nothing was sent, and `state` comes back: without an error when the unit has no room, else as
+    /// [`Requesting`] for what can be told at once.
+    #[doc(hidden)] // For bindings; no promise of compatibility.
+    pub fn call<S: Send + 'static>(
+        self,
+        state: S,
+        on_answer: fn(S, Result<Answer>),
+    ) -> std::result::Result<Call, (S, Option<Error>)> {
+        let SendRequest { what, timeout } = self;
+        let unit = match what.unit() {
+            Ok(unit) => unit,
+            Err(error) => return Err((state, Some(error))),
+        };
+        let mut state = Some(state);
+        let sent = unit.if_room(|unit_state, now| {
+            let tag = unit_state.answers.open(None);
+            let sent = unit_state.machine.request(what.outgoing(), timeout, now, tag);
+            if sent.is_err() {
+                unit_state.answers.close(tag);
+            } else if let Some(state) = state.take() {
+                let unit = unit.clone();
+                let call = move |data: Result<Data>| {
+                    on_answer(state, data.map(|data| Answer { data, unit }));
+                };
+                unit_state.answers.call(tag, Box::new(call));
+            }
+            sent.map(|corr| (tag, corr))
+        });
+        match (sent.transpose(), state) {
+            (Ok(Some((tag, corr))), _) => Ok(Call { unit, tag, corr }),
+            (sent, Some(state)) => Err((state, sent.err())),
+            (_, None) => unreachable!("the state went where the request went"),
+        }
+    }
+}
+
+/// A request that calls a function back. Dropping it changes nothing. Made by [`SendRequest::call`].
+#[doc(hidden)] // For bindings; no promise of compatibility.
+pub struct Call {
+    unit: Arc<UnitInner>,
+    tag: Tag,
+    corr: u64,
+}
+
+impl Call {
+    /// Gives up waiting: the function is dropped, uncalled. The handler at the other end is not told.
+    /// False when the outcome is there already.
+    pub fn cancel(&self) -> bool {
+        let function = self.unit.with(|state| {
+            let function = state.answers.give_up(self.tag);
+            if function.is_some() {
+                state.machine.abandon(self.corr);
+            }
+            function
+        });
+        // What is dropped here, without the lock, may do anything.
+        function.is_some()
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("tag", &self.tag).finish_non_exhaustive()
+    }
+}
+
+impl<'a> IntoFuture for SendRequest<'a> {
+    type Output = Result<Answer>;
+    type IntoFuture = Requesting<'a>;
+
+    fn into_future(self) -> Requesting<'a> {
+        Requesting { state: State::New(self) }
+    }
+}
+
+/// A request under way. Dropping it gives up waiting. Made by awaiting [`SendRequest`].
+///
+/// # Errors
+/// [`ErrorKind::Rejected`] with the handler's text, [`ErrorKind::Timeout`],
+/// [`ErrorKind::NoUnit`], [`ErrorKind::ConnectionLost`], [`ErrorKind::Overloaded`] when too many
+/// requests wait, [`ErrorKind::TooLarge`], [`ErrorKind::InvalidArgument`] for an event name over
+/// 65 535 bytes, [`ErrorKind::Closed`].
+#[derive(Debug)]
+pub struct Requesting<'a> {
+    state: State<'a>,
+}
+
+enum State<'a> {
+    New(SendRequest<'a>),
+    /// The unit had no room at first.
+    Queued(Boxed<'a, Result<Waiting>>),
+    Waiting(Waiting),
+    Done,
+}
+
+impl fmt::Debug for State<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            State::New(_) => "New",
+            State::Queued(_) => "Queued",
+            State::Waiting(_) => "Waiting",
+            State::Done => "Done",
+        })
+    }
+}
+
+impl Requesting<'_> {
+    fn step(&mut self, cx: &mut Context<'_>) -> Result<Poll<Result<Answer>>> {
+        loop {
+            match &mut self.state {
+                State::New(_) => {
+                    let State::New(request) = std::mem::replace(&mut self.state, State::Done)
+                    else {
+                        continue;
+                    };
+                    let SendRequest { what, timeout } = request;
+                    let (unit, waker) = (what.unit()?, Some(cx.waker()));
+                    self.state = match try_ask(&unit, what.outgoing(), timeout, None, waker)? {
+                        // It will be woken.
+                        Some(waiting) => {
+                            self.state = State::Waiting(waiting);
+                            return Ok(Poll::Pending);
+                        }
+                        None => State::Queued(Box::pin(async move {
+                            ask_with_room(&unit, what.outgoing(), timeout).await
+                        })),
+                    };
+                }
+                State::Queued(queued) => match queued.as_mut().poll(cx) {
+                    Poll::Pending => return Ok(Poll::Pending),
+                    Poll::Ready(waiting) => self.state = State::Waiting(waiting?),
+                },
+                State::Waiting(waiting) => return Ok(waiting.poll(cx)),
+                State::Done => return Ok(Poll::Pending),
+            }
+        }
+    }
+}
+
+impl Future for Requesting<'_> {
+    type Output = Result<Answer>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Answer>> {
+        let step = self.step(cx);
+        let poll = step.unwrap_or_else(|error| Poll::Ready(Err(error)));
+        if poll.is_ready() {
+            self.state = State::Done;
+        }
+        poll
+    }
+}
+
+/// A request that was sent, for a stream or not. Gives it up when dropped before the answer.
+pub(crate) struct Waiting {
+    unit: Arc<UnitInner>,
+    tag: Tag,
+    /// What to abandon. A stream's request is abandoned with the stream.
+    corr: Option<u64>,
+    answered: bool,
+}
+
+impl Waiting {
+    /// Sends what `ask` says, if the unit has room; gives what that gives, too.
+    pub(crate) fn begin<T>(
+        unit: &Arc<UnitInner>,
+        waker: Option<&Waker>,
+        ask: impl FnOnce(&mut engine::Unit<Tag>, Moment, Tag) -> Result<T>,
+        corr: impl FnOnce(&T) -> Option<u64>,
+    ) -> Option<Result<(Waiting, T)>> {
+        unit.if_room(|state, now| {
+            let tag = state.answers.open(waker);
+            let asked = ask(&mut state.machine, now, tag);
+            if asked.is_err() {
+                state.answers.close(tag);
+            }
+            let asked = asked?;
+            let corr = corr(&asked);
+            Ok((Waiting { unit: unit.clone(), tag, corr, answered: false }, asked))
+        })
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer>> {
+        let outcome = self.unit.answer(self.tag, cx);
+        outcome.map(|outcome| {
+            self.answered = true;
+            let data = outcome.unwrap_or_else(|| Err(Unit::gone()))?;
+            Ok(Answer { data, unit: self.unit.clone() })
+        })
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.unit.with(|state| {
+                state.answers.close(self.tag);
+                self.corr.map(|corr| state.machine.abandon(corr));
+            });
+        }
+    }
+}
+
+/// Sends a request if the unit has room. Its time limit runs since then, or from now on.
+fn try_ask(
+    unit: &Arc<UnitInner>,
+    outgoing: Outgoing<'_>,
+    timeout: Option<Duration>,
+    since: Option<Moment>,
+    waker: Option<&Waker>,
+) -> Result<Option<Waiting>> {
+    let ask = |machine: &mut engine::Unit<Tag>, now, tag| {
+        machine.request(outgoing, timeout, since.unwrap_or(now), tag)
+    };
+    let sent = Waiting::begin(unit, waker, ask, |corr| Some(*corr));
+    sent.map(|sent| sent.map(|(waiting, _)| waiting)).transpose()
+}
+
+async fn ask_with_room(
+    unit: &Arc<UnitInner>,
+    outgoing: Outgoing<'_>,
+    timeout: Option<Duration>,
+) -> Result<Waiting> {
+    let since = Some(unit.shared.clock.now());
+    let attempt = || try_ask(unit, outgoing, timeout, since, None).transpose();
+    unit.when_room_within(timeout, attempt).await
+}
+
+pub(crate) async fn ask(
+    unit: &Arc<UnitInner>,
+    outgoing: Outgoing<'_>,
+    timeout: Option<Duration>,
+) -> Result<Answer> {
+    let mut waiting = ask_with_room(unit, outgoing, timeout).await?;
+    poll_fn(|cx| waiting.poll(cx)).await
+}
+
+/// The answer to a request.
+#[derive(Clone)]
+pub struct Answer {
+    data: Data,
+    unit: Arc<UnitInner>,
+}
+
+impl Answer {
+    /// The payload.
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// The payload, giving up the rest.
+    pub fn into_data(self) -> Data {
+        self.data
+    }
+
+    /// The payload as a type of the application's; see [`Data::parse`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Data`] when the payload is not of that type.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+        Ok(self.data.parse()?)
+    }
+
+    /// The unit that answered.
+    pub fn unit(&self) -> Unit {
+        Unit::new(self.unit.clone())
+    }
+
+    /// The unit that answered, and the payload.
+    pub fn into_parts(self) -> (Unit, Data) {
+        (Unit::new(self.unit), self.data)
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").field("data", &self.data).finish_non_exhaustive()
+    }
+}
