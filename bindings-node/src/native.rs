@@ -173,7 +173,8 @@ impl NativePeer {
 
     /// Does the waiting commands.
     fn begin(&mut self, now: f64) -> Call<'_> {
-        let now = Duration::from_nanos(((now - self.epoch).max(0.0) * 1e6) as u64);
+        let since_epoch = ((now - self.epoch).max(0.0) * 1e6) as u64;
+        let now = Moment::at(Duration::from_nanos(since_epoch));
         let NativePeer { host, state, memory, routes, large, .. } = self;
         let mut host = lock(host);
         let Memory { commands, payload, .. } = memory;
@@ -668,7 +669,7 @@ impl Call<'_> {
         words[Header::More as usize] = more.into();
         words[Header::Deadline as usize] = match host.engine.deadline() {
             // Rounded up, so that it is due when the timer fires.
-            Some(at) => at.saturating_sub(now).as_micros().div_ceil(1000).min(1 << 30) as u32,
+            Some(at) => at.since(now).as_micros().div_ceil(1000).min(1 << 30) as u32,
             None => NONE,
         };
     }

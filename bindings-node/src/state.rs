@@ -1,6 +1,6 @@
 //! The numbers under which JavaScript knows what is in the engine: commands in, events and output out.
 
-use std::{collections::VecDeque, rc::Rc};
+use std::{collections::VecDeque, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use roletalk_engine::{
@@ -177,10 +177,10 @@ impl State {
             Asked::Abandon { .. } => {}
             Asked::Written { conn, millis } => {
                 // JavaScript tells of it with the next call, which may be much later.
-                let age = (now.as_millis() as u32).wrapping_sub(millis) as i32;
-                let age = Moment::from_millis(age.max(0) as u64);
+                let age = (now.since_epoch().as_millis() as u32).wrapping_sub(millis) as i32;
+                let age = Duration::from_millis(age.max(0) as u64);
                 if let Some(conn) = self.conns.get(conn) {
-                    host.written(conn.id, now.saturating_sub(age));
+                    host.written(conn.id, now.before(age));
                 }
             }
             Asked::ReleaseUnit { unit } => {

@@ -106,7 +106,7 @@ impl Engine {
         if thread != 0 && thread != this_thread() {
             return Err(PyRuntimeError::new_err(OTHER_THREAD));
         }
-        Ok(self.epoch.elapsed())
+        Ok(Moment::at(self.epoch.elapsed()))
     }
 
     fn event_loop(&self, py: Python<'_>) -> PyResult<Arc<EventLoop>> {

@@ -518,14 +518,13 @@ impl Engine {
 
     /// A future that is done when a unit may have room, or is gone.
     fn wait_room<'py>(&self, py: Python<'py>, unit: u64) -> PyResult<Bound<'py, PyAny>> {
-        self.enter(py)?;
+        let now = self.enter(py)?;
         let future = self.event_loop(py)?.create_future.bind(py).call0()?;
         let kept = future.clone().unbind();
         let full = {
             let mut table = lock(&self.table);
             let unit = UnitId(unit);
             let mut state = lock(&self.state);
-            let now = self.epoch.elapsed();
             let full = state.engine.with_unit(unit, now, |unit| unit.must_wait(now));
             if full == Some(true) {
                 table.room.entry(unit).or_default().push(kept);

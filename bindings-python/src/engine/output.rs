@@ -107,7 +107,7 @@ impl Engine {
         }
         self.cancel_timer(py)?;
         let Some(event_loop) = lock(&self.event_loop).clone() else { return Ok(()) };
-        let delay = deadline.saturating_sub(now).as_secs_f64();
+        let delay = deadline.since(now).as_secs_f64();
         let handle = event_loop.call_later.bind(py).call1((delay, &event_loop.timeout))?.unbind();
         let before = lock(&self.table).timer.replace(Timer { at: deadline, handle });
         drop(before);

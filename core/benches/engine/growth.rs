@@ -149,7 +149,7 @@ fn cost(hub: &mut Hub, names: &[String], row: Row, time: Duration) -> Outcome<f6
     let begun = Instant::now();
     while begun.elapsed() < time {
         let before = Instant::now();
-        let now = hub.start.elapsed();
+        let now = hub.now();
         for _ in 0..BATCH {
             let at = if row.in_turn { turn } else { 0 };
             turn += 1;

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use roletalk_engine::{
-    Chunk, Config, ConnId, Engine, EngineEvent, Event, Kind, Opening, Order, Outgoing, UnitId,
+    Chunk, Config, ConnId, Engine, EngineEvent, Event, Kind, Moment, Opening, Order, Outgoing,
+    UnitId,
     wire::{DataType, Payload},
     ws::Side,
 };
@@ -60,7 +61,7 @@ impl Remote {
 
     /// Takes what came, does what a host with an echo handler does, and gives what is to be written.
     pub(crate) fn turn(&mut self, start: Instant, input: &[u8], output: &mut Vec<u8>) {
-        let now = start.elapsed();
+        let now = Moment::at(start.elapsed());
         self.engine.receive(self.conn, input, now);
         while let Some(event) = self.engine.poll_event() {
             let EngineEvent::Unit { unit, event } = event else { continue };
@@ -141,9 +142,13 @@ impl Hub {
         }
     }
 
+    pub(crate) fn now(&self) -> Moment {
+        Moment::at(self.start.elapsed())
+    }
+
     /// Takes all that the hub has to write.
     pub(crate) fn collect(&mut self) {
-        let now = self.start.elapsed();
+        let now = self.now();
         while let Some(conn) = self.engine.poll_output() {
             let mut bytes = self.free.pop().unwrap_or_default();
             self.engine.take_output(conn, &mut bytes);
@@ -164,7 +169,7 @@ impl Hub {
 
     /// Gives the hub what the remotes wrote, and returns how many requests were answered.
     pub(crate) fn receive(&mut self) -> usize {
-        let now = self.start.elapsed();
+        let now = self.now();
         for (conn, mut bytes) in self.pipes.drain(..) {
             self.engine.receive(conn, &bytes, now);
             bytes.clear();

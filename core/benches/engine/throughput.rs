@@ -55,7 +55,7 @@ fn messages(hub: &mut Hub, role: &str, a_turn: usize, time: Duration) -> Outcome
     let before = hub.remotes[0].counted;
     let begun = Instant::now();
     while begun.elapsed() < time {
-        let now = hub.start.elapsed();
+        let now = hub.now();
         for _ in 0..a_turn {
             let sent =
                 hub.engine.with_unit(unit, now, |unit| unit.send(outgoing(role, "count", &body)));
@@ -72,7 +72,7 @@ fn requests(hub: &mut Hub, role: &str, window: usize, time: Duration) -> Outcome
     let begun = Instant::now();
     let mut count = 0;
     while begun.elapsed() < time {
-        let now = hub.start.elapsed();
+        let now = hub.now();
         for _ in 0..window {
             let asked = hub.engine.with_unit(unit, now, |unit| {
                 unit.request(outgoing(role, "echo", &body), None, now, ())
@@ -93,7 +93,7 @@ fn requests(hub: &mut Hub, role: &str, window: usize, time: Duration) -> Outcome
 fn stream(hub: &mut Hub, role: &str, time: Duration) -> Outcome<f64> {
     let unit = only_unit(hub)?;
     let piece = vec![7; PIECE];
-    let now = hub.start.elapsed();
+    let now = hub.now();
     let opened = hub.engine.with_unit(unit, now, |unit| {
         unit.open_stream(Direction::RequesterWrites, outgoing(role, "upload", &[]), None, now, ())
     });
@@ -102,7 +102,7 @@ fn stream(hub: &mut Hub, role: &str, time: Duration) -> Outcome<f64> {
     let before = hub.remotes[0].counted;
     let begun = Instant::now();
     while begun.elapsed() < time {
-        let now = hub.start.elapsed();
+        let now = hub.now();
         let sent = hub.engine.with_unit(unit, now, |unit| {
             while unit.write(id, &piece, now)? > 0 {}
             Ok::<_, roletalk_engine::Error>(())

@@ -1,7 +1,62 @@
 //! Names of things, and points in time.
 
-/// A point in time: the time since the host's own epoch, by a monotonic clock.
-pub type Moment = std::time::Duration;
+use std::{
+    ops::{Add, AddAssign, Sub},
+    time::Duration,
+};
+
+/// A point in time, by a clock that never goes back: how long ago the host's own epoch was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// The host's epoch.
+    pub const EPOCH: Moment = Moment(Duration::ZERO);
+
+    /// The moment so long after the epoch.
+    pub const fn at(since_epoch: Duration) -> Moment {
+        Moment(since_epoch)
+    }
+
+    /// How long ago the epoch was then.
+    pub const fn since_epoch(self) -> Duration {
+        self.0
+    }
+
+    /// The time from `earlier` until this; zero when that is later.
+    pub const fn since(self, earlier: Moment) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// So much earlier; the epoch when there is no such moment.
+    pub const fn before(self, time: Duration) -> Moment {
+        Moment(self.0.saturating_sub(time))
+    }
+}
+
+/// So much later; at most the last moment that can be named, which never comes.
+impl Add<Duration> for Moment {
+    type Output = Moment;
+
+    fn add(self, time: Duration) -> Moment {
+        Moment(self.0.saturating_add(time))
+    }
+}
+
+impl AddAssign<Duration> for Moment {
+    fn add_assign(&mut self, time: Duration) {
+        *self = *self + time;
+    }
+}
+
+/// As [`Moment::since`].
+impl Sub for Moment {
+    type Output = Duration;
+
+    fn sub(self, earlier: Moment) -> Duration {
+        self.since(earlier)
+    }
+}
 
 /// A connection of this peer. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

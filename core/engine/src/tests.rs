@@ -1,6 +1,6 @@
 //! Two engines, side by side, without a network in between.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     ws::{FrameWriter, Side},
 };
 
-const NOW: Moment = Moment::from_secs(1);
+const NOW: Moment = Moment::at(Duration::from_secs(1));
 
 struct Pair {
     engines: [Engine<u64>; 2],
@@ -367,7 +367,7 @@ fn a_large_message_on_a_slow_network_is_no_dead_connection() {
     let mut bytes = Vec::new();
     pair.engines[0].take_output(a, &mut bytes);
     for part in bytes.chunks(bytes.len() / 20) {
-        pair.now += Moment::from_millis(700);
+        pair.now += Duration::from_millis(700);
         for engine in &mut pair.engines {
             engine.handle_timeout(pair.now);
         }
@@ -438,7 +438,7 @@ fn an_engine_gives_up_what_waits_when_no_handler_ends() {
         pair.engines[1].handle_timeout(pair.now);
         pair.settle();
     }
-    assert_eq!(pair.now, NOW + Moment::from_secs(1));
+    assert_eq!(pair.now, NOW + Duration::from_secs(1));
     let told: Vec<_> = pair.said(0);
     assert!(
         matches!(told[..], [Event::Answer { tag: 1, .. }, Event::Answer { tag: 2, .. }]),

@@ -45,11 +45,13 @@ impl Timers {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn the_earliest_comes_first_whatever_is_set_anew() {
-        let at = Moment::from_secs;
+        let at = |seconds| Moment::at(Duration::from_secs(seconds));
         let mut timers = Timers::default();
         for unit in 0..5 {
             timers.set(UnitId(unit), Some(at(10 - unit)));

@@ -1,5 +1,7 @@
 //! A peer before anybody has shown who he is.
 
+use std::time::Duration;
+
 use roletalk_engine::{
     Engine, EngineEvent, Event, Moment, PeerEvent,
     wire::{Handshake, Payload, Proof},
@@ -38,7 +40,7 @@ pub fn handshake(bytes: &[u8]) {
         }
     });
     let mut helper: Engine<()> = host::engine("helper", 2, keys);
-    let mut now = Moment::ZERO;
+    let mut now = Moment::EPOCH;
     victim.with_peer(now, |peer| {
         peer.add_role("role", true, now)
             .and_then(|()| peer.add_destination("role"))
@@ -80,7 +82,7 @@ pub fn handshake(bytes: &[u8]) {
                 }
             }
             6 => {
-                now += Moment::from_millis(100 * input.len() as u64);
+                now += Duration::from_millis(100 * input.len() as u64);
                 victim.handle_timeout(now);
             }
             7 => {

@@ -1,5 +1,7 @@
 //! What the targets share: an engine whose randomness repeats, and a raw connection to it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use roletalk_engine::{
     Config, ConnId, Engine, Limits, Moment, Opening,
@@ -35,7 +37,7 @@ fn limits() -> Limits {
     limits.queue_per_peer = 24 << 10;
     limits.streams = 8;
     limits.stream_overrun = 8 << 10;
-    limits.request_timeout = Moment::from_secs(20);
+    limits.request_timeout = Duration::from_secs(20);
     limits.acquaintance_addresses = 4;
     limits
 }

@@ -94,7 +94,7 @@ impl Host {
             backlog: false,
             closed: false,
             epoch,
-            latest: Moment::ZERO,
+            latest: Moment::EPOCH,
             turns: 0,
             stalled: 0,
             stood_in: 0,
@@ -522,7 +522,7 @@ impl Host {
 
     /// The time, as the loop would say it. A clock that the loop has set ahead counts as that.
     fn now(&self) -> Moment {
-        self.latest.max(self.epoch.elapsed())
+        self.latest.max(Moment::at(self.epoch.elapsed()))
     }
 }
 

@@ -50,7 +50,7 @@ impl End {
         stream.set_nonblocking(true).unwrap();
         let watched = stream.try_clone().unwrap();
         let opening = Opening::Upgraded { side, address: None };
-        let conn = host.open(opening, Some(stream), Moment::ZERO).unwrap();
+        let conn = host.open(opening, Some(stream), Moment::EPOCH).unwrap();
         End {
             host: Arc::new(Mutex::new(host)),
             conn,
@@ -69,7 +69,7 @@ impl End {
     }
 
     fn now(&self) -> Moment {
-        self.epoch.elapsed()
+        Moment::at(self.epoch.elapsed())
     }
 
     /// Does something with the host, as the loop does.

@@ -254,7 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         let heard = std::mem::take(&mut self.heard);
         let now = match heard || !self.messages.is_empty() {
             true => self.shared.clock.now(),
-            false => Moment::ZERO,
+            false => Moment::EPOCH,
         };
         let (connection, messages) = (&mut self.connection, &mut self.messages);
         let conn = connection.id();

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     fn micros(micros: u64) -> impl FnOnce() -> Moment {
-        move || Duration::from_micros(micros)
+        move || Moment::at(Duration::from_micros(micros))
     }
 
     #[test]

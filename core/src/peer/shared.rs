@@ -45,13 +45,13 @@ impl Clock {
     }
 
     pub(crate) fn now(&self) -> Moment {
-        self.0.elapsed()
+        Moment::at(self.0.elapsed())
     }
 
     pub(crate) fn instant(&self, at: Moment) -> Instant {
         // "Never" must be a time that can be waited for.
         const YEARS: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
-        self.0.checked_add(at).unwrap_or_else(|| Instant::now() + YEARS)
+        self.0.checked_add(at.since_epoch()).unwrap_or_else(|| Instant::now() + YEARS)
     }
 }
 

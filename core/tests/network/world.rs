@@ -62,7 +62,7 @@ impl World {
     pub(crate) fn new(seed: u64, profile: Profile) -> Arc<World> {
         let begun = Instant::now();
         let mut ledger = Ledger::new();
-        ledger.late = Some(Moment::from_millis(20));
+        ledger.late = Some(Duration::from_millis(20));
         Arc::new(World {
             begun,
             profile,
@@ -70,7 +70,7 @@ impl World {
                 rng: Rng::new(seed),
                 ledger,
                 trace: Trace::new(),
-                now: Moment::ZERO,
+                now: Moment::EPOCH,
                 places: (0..profile.peers).map(|_| None).collect(),
                 unreachable: vec![begun; profile.peers],
                 wires: Vec::new(),
@@ -87,7 +87,7 @@ impl World {
     }
 
     pub(crate) fn now(&self) -> Moment {
-        self.begun.elapsed()
+        Moment::at(self.begun.elapsed())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

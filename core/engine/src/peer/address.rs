@@ -1,6 +1,6 @@
 //! The addresses that a peer dials, and when it dials them again.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{AddressId, ConnId, Moment, UnitId, config::Reconnect};
 
@@ -39,7 +39,7 @@ pub(super) struct Address {
 
 /// A connection must have lasted this long for its loss to be dialed from the start of the
 /// schedule: a remote that accepts and drops at once must not be dialed in a tight loop.
-const STEADY: Moment = Moment::from_secs(1);
+const STEADY: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(super) struct Addresses {
@@ -170,7 +170,7 @@ impl Addresses {
         &mut self,
         id: AddressId,
         now: Moment,
-        patience: Moment,
+        patience: Duration,
         schedule: &Reconnect,
         random: f64,
     ) -> Option<u32> {
@@ -178,10 +178,10 @@ impl Addresses {
         let mut steady = false;
         if let State::Up { since, .. } = address.state {
             address.down_since = now;
-            steady = now.saturating_sub(since) >= STEADY;
+            steady = now.since(since) >= STEADY;
         }
-        let given_up = address.origin == Origin::Acquaintance
-            && now.saturating_sub(address.down_since) >= patience;
+        let given_up =
+            address.origin == Origin::Acquaintance && now.since(address.down_since) >= patience;
         if !address.permanent || given_up {
             self.by_id.remove(&id);
             return None;
@@ -189,7 +189,7 @@ impl Addresses {
         // The first try after a loss comes at once; each failed one waits by the schedule.
         let wait = if steady {
             address.attempts = 0;
-            Moment::ZERO
+            Duration::ZERO
         } else {
             let wait = schedule.wait(address.attempts, random);
             address.attempts = address.attempts.saturating_add(1);
@@ -205,18 +205,18 @@ impl Addresses {
 mod tests {
     use super::*;
 
-    const PATIENCE: Moment = Moment::from_secs(10);
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     fn seconds(n: u64) -> Moment {
-        Moment::from_secs(n)
+        Moment::at(Duration::from_secs(n))
     }
 
     #[test]
     fn a_dead_address_is_dialed_on_the_schedule() {
         let schedule = Reconnect::default();
         let mut addresses = Addresses::default();
-        let id = addresses.add("ws://x".into(), true, Origin::Application, Moment::ZERO);
-        let mut now = Moment::ZERO;
+        let id = addresses.add("ws://x".into(), true, Origin::Application, Moment::EPOCH);
+        let mut now = Moment::EPOCH;
         let mut gaps = Vec::new();
         for _ in 0..10 {
             assert_eq!(addresses.take_due(now, 16).len(), 1);
@@ -232,9 +232,9 @@ mod tests {
     fn a_lost_connection_is_dialed_at_once_unless_it_never_held() {
         let schedule = Reconnect::default();
         let mut addresses = Addresses::default();
-        let id = addresses.add("ws://x".into(), true, Origin::Application, Moment::ZERO);
-        addresses.take_due(Moment::ZERO, 16);
-        addresses.up(id, ConnId(1), UnitId(1), Moment::ZERO);
+        let id = addresses.add("ws://x".into(), true, Origin::Application, Moment::EPOCH);
+        addresses.take_due(Moment::EPOCH, 16);
+        addresses.up(id, ConnId(1), UnitId(1), Moment::EPOCH);
         addresses.down(id, seconds(100), PATIENCE, &schedule, 0.0);
         assert_eq!(addresses.deadline(16), Some(seconds(100)));
         let mut now = seconds(100);
@@ -253,10 +253,10 @@ mod tests {
         let mut addresses = Addresses::default();
         let ids: Vec<_> = (0..5)
             .map(|n| {
-                addresses.add(format!("ws://{n}").into(), true, Origin::Acquaintance, Moment::ZERO)
+                addresses.add(format!("ws://{n}").into(), true, Origin::Acquaintance, Moment::EPOCH)
             })
             .collect();
-        assert_eq!(addresses.take_due(Moment::ZERO, 2).len(), 2);
+        assert_eq!(addresses.take_due(Moment::EPOCH, 2).len(), 2);
         assert_eq!(addresses.deadline(2), None);
         addresses.down(ids[0], seconds(1), PATIENCE, &schedule, 0.0);
         assert_eq!(addresses.take_due(seconds(1), 2).len(), 1);

@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn the_first_listed_id_that_is_known_is_proved() {
         let mine = keys(&[("b", "1"), ("a", "2")]);
-        let mut handshake = Handshake::new(None, Moment::ZERO);
+        let mut handshake = Handshake::new(None, Moment::EPOCH);
         let step = handshake.receive(
             wire::Handshake::Challenge(Challenge {
                 challenge: "x".into(),
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_reflected_challenge_is_refused() {
         let mine = keys(&[("a", "2")]);
-        let mut handshake = Handshake::new(None, Moment::ZERO);
+        let mut handshake = Handshake::new(None, Moment::EPOCH);
         let frame =
             wire::Handshake::Challenge(Challenge { challenge: "x".into(), ids: vec!["a".into()] });
         let step = handshake.receive(frame, &mine, |challenge| challenge == "x");
@@ -278,7 +278,7 @@ mod tests {
             wire::Handshake::Challenge(challenge),
             wire::Handshake::Proof(Proof { proof: String::new(), id: long }),
         ] {
-            let mut handshake = Handshake::new(Some("c".into()), Moment::ZERO);
+            let mut handshake = Handshake::new(Some("c".into()), Moment::EPOCH);
             match handshake.receive(frame, &mine, |_| false) {
                 Err(Refusal::Ours(reason) | Refusal::Theirs(reason)) => {
                     assert!((500..600).contains(&reason.len()), "{}", reason.len());
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_proof_without_a_challenge_is_refused() {
-        let mut handshake = Handshake::new(None, Moment::ZERO);
+        let mut handshake = Handshake::new(None, Moment::EPOCH);
         let frame = wire::Handshake::Proof(Proof { proof: String::new(), id: "k".into() });
         let step = handshake.receive(frame, &Keys::default(), |_| false);
         let text = "Verification ID is not registered: k".to_owned();

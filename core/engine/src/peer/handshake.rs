@@ -76,7 +76,7 @@ impl Peer {
             self.challenges.insert(challenge.clone());
         }
         self.next_conn += 1;
-        let deadline = now.saturating_add(self.limits.handshake_timeout);
+        let deadline = now + self.limits.handshake_timeout;
         let handshake = Handshake::new(challenge, deadline);
         let pending = Pending { handshake, address, dialed, upgraded: false, announced: 0 };
         self.pending.insert(conn, pending);
@@ -111,7 +111,7 @@ impl Peer {
     }
 
     pub(super) fn confirmation(&self, now: Moment) -> Confirm {
-        let uptime = now.as_millis() as u64;
+        let uptime = now.since_epoch().as_millis() as u64;
         Confirm {
             id: self.id.to_string(),
             roles: self.active_roles(),

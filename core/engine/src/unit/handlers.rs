@@ -1,5 +1,7 @@
 //! Handlers of a unit: how many run, what waits for them to end, and how long.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::{
@@ -19,7 +21,7 @@ const POSTPONED: usize = 256 << 10;
 const POSTPONED_MAX: usize = 1 << 20;
 /// How long to wait for a handler to end before what was postponed is given up: time is counted in
 /// steps, so that a host that was not running itself counts one, however long that took.
-const STEP: Moment = Moment::from_millis(250);
+const STEP: Duration = Duration::from_millis(250);
 const STEPS: u32 = 4;
 
 /// What requesters are told of what is given up.
@@ -251,7 +253,7 @@ mod tests {
     const TWO: ConnId = ConnId(2);
 
     fn at(seconds: f64) -> Moment {
-        Moment::from_secs_f64(seconds)
+        Moment::at(Duration::from_secs_f64(seconds))
     }
 
     /// A unit with two connections.
@@ -265,7 +267,7 @@ mod tests {
             Arc::default(),
         );
         for conn in [ONE, TWO] {
-            unit.attach(conn, FrameWriter::new(Side::Server, 0), Moment::ZERO);
+            unit.attach(conn, FrameWriter::new(Side::Server, 0), Moment::EPOCH);
         }
         unit
     }
@@ -277,7 +279,7 @@ mod tests {
     fn receive(unit: &mut Unit<u8>, conn: ConnId, frame: &Frame<'_>) -> Vec<Event<u8>> {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
-        unit.receive(conn, bytes.into(), Moment::ZERO).unwrap();
+        unit.receive(conn, bytes.into(), Moment::EPOCH).unwrap();
         take(unit)
     }
 
@@ -308,7 +310,7 @@ mod tests {
 
     /// The handler of a message of no size has ended: what starts then.
     fn end(unit: &mut Unit<u8>) -> Vec<Event<u8>> {
-        unit.answer(Question::message(0), Ok(Payload::NULL), Moment::ZERO);
+        unit.answer(Question::message(0), Ok(Payload::NULL), Moment::EPOCH);
         take(unit)
     }
 
@@ -369,7 +371,7 @@ mod tests {
         assert_eq!(unit.stats().running, 2);
         let mut started = Vec::new();
         for question in questions {
-            unit.answer(question, Ok(Payload::NULL), Moment::ZERO);
+            unit.answer(question, Ok(Payload::NULL), Moment::EPOCH);
             started.extend(take(&mut unit));
         }
         assert_eq!(called(&started), ["c", "d"]);
@@ -387,7 +389,7 @@ mod tests {
         }
         let payload = Payload { kind: crate::DataType::Binary, bytes: &[0; 200] };
         for question in questions {
-            unit.answer(question, Ok(payload), Moment::ZERO);
+            unit.answer(question, Ok(payload), Moment::EPOCH);
         }
         // The first went to one connection; there is room on the other, but that is not the way back.
         let mut answered = 0;
@@ -397,7 +399,7 @@ mod tests {
                 let mut bytes = Vec::new();
                 unit.take_output(conn, &mut bytes);
                 answered += bytes.len() / 200;
-                unit.written(conn, bytes.len(), Moment::ZERO);
+                unit.written(conn, bytes.len(), Moment::EPOCH);
             }
         }
         let mut bytes = Vec::new();
@@ -412,7 +414,7 @@ mod tests {
         for conn in [ONE, TWO] {
             for event in receive(&mut unit, conn, &request("r")) {
                 let Event::Incoming(_, question) = event else { panic!("{event:?}") };
-                unit.answer(question, Err("no"), Moment::ZERO);
+                unit.answer(question, Err("no"), Moment::EPOCH);
             }
         }
         unit.detach(ONE);
@@ -427,7 +429,7 @@ mod tests {
         receive(&mut unit, ONE, &request("b"));
         let to =
             Outgoing { role: "r", event: "nested", payload: Payload::NULL, order: <_>::default() };
-        let corr = unit.request(to, None, Moment::ZERO, 5).unwrap();
+        let corr = unit.request(to, None, Moment::EPOCH, 5).unwrap();
         let answer = Frame::Response { corr: Num::new(corr), payload: Payload::NULL };
         let events = receive(&mut unit, ONE, &answer);
         assert!(matches!(events[..], [Event::Answer { tag: 5, .. }]), "{events:?}");

@@ -1,22 +1,22 @@
 //! One connection of a unit: its output queue and its heartbeat.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 
 use crate::ws::FrameWriter;
 use crate::{ConnId, ConnectionStats, Moment, StreamId};
 
-const PING_INTERVAL: Moment = Moment::from_secs(5);
-const PONG_TIMEOUT: Moment = Moment::from_secs(2);
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PONG_TIMEOUT: Duration = Duration::from_secs(2);
 /// While bytes still go out, a pong may take longer, but not longer than this after the last byte
 /// that came in: what the operating system takes from us may never leave it.
-const SILENCE: Moment = Moment::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(20);
 /// A host that calls this much too late was itself not running: it must get a chance to read what
 /// has arrived meanwhile before anyone is declared dead.
-const STALL: Moment = Moment::from_millis(500);
+const STALL: Duration = Duration::from_millis(500);
 /// A queue that has had no room for this long belongs to a slow consumer.
-const SLOW: Moment = Moment::from_secs(2);
+const SLOW: Duration = Duration::from_secs(2);
 /// An output buffer of an idle connection that is larger than this is given back.
 const KEEP: usize = 4 << 10;
 
@@ -199,7 +199,7 @@ impl Link {
         if payload == self.beat_payload()
             && let Some(sent) = self.measured.take()
         {
-            self.stats.round_trip = Some(now.saturating_sub(sent));
+            self.stats.round_trip = Some(now.since(sent));
             self.ordered_acked = self.ordered_at_ping;
         }
     }
@@ -289,7 +289,7 @@ impl Link {
             return false;
         }
         let since = *self.full_since.get_or_insert(now);
-        let slow = !self.full_reported && now.saturating_sub(since) >= SLOW;
+        let slow = !self.full_reported && now.since(since) >= SLOW;
         self.full_reported |= slow;
         slow
     }
@@ -305,11 +305,11 @@ mod tests {
     use crate::ws::Side;
 
     fn link() -> Link {
-        Link::new(ConnId(0), FrameWriter::new(Side::Server, 1), Moment::ZERO)
+        Link::new(ConnId(0), FrameWriter::new(Side::Server, 1), Moment::EPOCH)
     }
 
     fn seconds(s: f64) -> Moment {
-        Moment::from_secs_f64(s)
+        Moment::at(Duration::from_secs_f64(s))
     }
 
     #[test]
@@ -383,7 +383,7 @@ mod tests {
         // Its pongs come with the end of the message, all for the same ping.
         let payload = reader.beat_payload();
         reader.pong(&payload, seconds(61.0));
-        assert_eq!(reader.stats().round_trip, Some(Moment::from_secs(56)));
+        assert_eq!(reader.stats().round_trip, Some(Duration::from_secs(56)));
         assert_eq!(reader.deadline(), seconds(65.0));
     }
 

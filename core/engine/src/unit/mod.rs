@@ -574,7 +574,7 @@ impl<R> Unit<R> {
             }
             return;
         };
-        self.stats.last_answer = Some(now.saturating_sub(waiting.sent));
+        self.stats.last_answer = Some(now.since(waiting.sent));
         let rejected = |text| Err(Error::new(ErrorKind::Rejected, text));
         let (outcome, reason) = match (answer, waiting.stream) {
             (Answer::Response(data) | Answer::Acceptance(data, _), None) => (Ok(data), None),

@@ -1,6 +1,6 @@
 //! One stream: the flow control of its reader or its writer.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 
@@ -18,7 +18,7 @@ const BLIND_START: u64 = 256 << 10;
 /// A writer that has used up its start and heard of no quota sends this much more, doubled each
 /// time: the reader's high-water mark may be larger than the start.
 const PROBE: u64 = 64 << 10;
-const PROBE_AFTER: Moment = Moment::from_millis(20);
+const PROBE_AFTER: Duration = Duration::from_millis(20);
 /// No reader has a high-water mark beyond this; without a quota by then, the reader is just slow.
 const PROBE_MAX: u64 = 32 << 20;
 
@@ -418,7 +418,7 @@ mod tests {
     fn an_original_reader_with_any_mark_is_served() {
         for mark in [0i64, 1, 1000, 16_384, 65_536, 8 << 20] {
             let mut writer = Writer::new(ORIGINAL);
-            let (mut remain, mut left, mut now) = (mark, 20usize << 20, Moment::ZERO);
+            let (mut remain, mut left, mut now) = (mark, 20usize << 20, Moment::EPOCH);
             writer.waiting = true;
             while left > 0 {
                 let len = writer.allowed(left, now);
@@ -436,7 +436,7 @@ mod tests {
                     remain = mark;
                 }
             }
-            assert!(now < Moment::from_secs(2), "mark {mark} took {now:?}");
+            assert!(now < Moment::at(Duration::from_secs(2)), "mark {mark} took {now:?}");
         }
     }
 
@@ -445,7 +445,7 @@ mod tests {
         let mut writer = Writer::new(CREDIT);
         writer.waiting = true;
         writer.sent(100);
-        assert_eq!(writer.allowed(1, Moment::ZERO), 0);
+        assert_eq!(writer.allowed(1, Moment::EPOCH), 0);
         assert_eq!(writer.probe_deadline(), None);
     }
 

@@ -504,7 +504,7 @@ mod tests {
             Budget::default(),
             Arc::default(),
         );
-        unit.attach(CONN, FrameWriter::new(Side::Server, 1), Moment::ZERO);
+        unit.attach(CONN, FrameWriter::new(Side::Server, 1), Moment::EPOCH);
         let direction = Direction::RequesterWrites;
         let streams = [1, 2, 3].map(|n| {
             let offer = StreamOffer { conn: CONN, corr: Num::new(n), chan: Num::new(n), direction };
@@ -518,7 +518,7 @@ mod tests {
         let frame = Frame::Stream { chan: Num::new(stream.0), op: StreamOp::Chunk(&bytes) };
         let mut message = Vec::new();
         frame.encode(&mut message);
-        unit.receive(CONN, message.into(), Moment::ZERO).unwrap();
+        unit.receive(CONN, message.into(), Moment::EPOCH).unwrap();
     }
 
     fn failure(unit: &Unit<()>, stream: StreamId) -> Option<ErrorKind> {

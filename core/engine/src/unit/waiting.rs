@@ -1,19 +1,19 @@
 //! Requests that wait for an answer.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rustc_hash::FxHashMap;
 
 use crate::{Load, Moment, StreamId};
 
 /// Deadlines are kept to within this: one sweep serves all that are due by then.
-const GRAIN: Moment = Moment::from_millis(5);
+const GRAIN: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 pub(super) struct Waiting<R> {
     pub(super) tag: R,
     pub(super) sent: Moment,
-    pub(super) timeout: Moment,
+    pub(super) timeout: Duration,
     /// The stream that the answer opens.
     pub(super) stream: Option<StreamId>,
 }
@@ -21,7 +21,7 @@ pub(super) struct Waiting<R> {
 impl<R> Waiting<R> {
     /// A timeout may be as long as there is time.
     fn deadline(&self) -> Moment {
-        self.sent.saturating_add(self.timeout)
+        self.sent + self.timeout
     }
 }
 
@@ -79,7 +79,7 @@ impl<R> WaitingTable<R> {
 
     /// When the next sweep is due. May be early, when the earliest request was answered.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        self.earliest.map(|earliest| earliest.saturating_add(GRAIN))
+        self.earliest.map(|earliest| earliest + GRAIN)
     }
 
     /// Takes the requests whose time is up, in the order of their deadlines, then in that in which
@@ -110,14 +110,17 @@ mod tests {
     fn those_that_are_due_are_taken_and_the_rest_stays() {
         let mut table = WaitingTable::new(Arc::default());
         for n in 0..10u64 {
-            let timeout = Moment::from_millis(n * 100 + 100);
-            table.insert(n, Waiting { tag: n, sent: Moment::ZERO, timeout, stream: None });
+            let timeout = Duration::from_millis(n * 100 + 100);
+            table.insert(n, Waiting { tag: n, sent: Moment::EPOCH, timeout, stream: None });
         }
-        assert!(table.take_due(Moment::from_millis(99)).is_empty());
-        let due: Vec<_> =
-            table.take_due(Moment::from_millis(300)).into_iter().map(|w| w.tag).collect();
+        assert!(table.take_due(Moment::at(Duration::from_millis(99))).is_empty());
+        let due: Vec<_> = table
+            .take_due(Moment::at(Duration::from_millis(300)))
+            .into_iter()
+            .map(|w| w.tag)
+            .collect();
         assert_eq!(due, [0, 1, 2]);
-        assert_eq!(table.deadline(), Some(Moment::from_millis(400) + GRAIN));
+        assert_eq!(table.deadline(), Some(Moment::at(Duration::from_millis(400)) + GRAIN));
         assert!(table.remove(3).is_some() && table.remove(3).is_none());
         assert_eq!(table.drain().count(), 6);
         assert_eq!(table.deadline(), None);
@@ -127,13 +130,13 @@ mod tests {
     fn those_that_one_sweep_takes_are_in_the_order_of_their_deadlines() {
         let mut table = WaitingTable::new(Arc::default());
         for (corr, timeout) in [300, 100, 200, 100].into_iter().enumerate() {
-            let timeout = Moment::from_millis(timeout);
+            let timeout = Duration::from_millis(timeout);
             table.insert(
                 corr as u64,
-                Waiting { tag: corr, sent: Moment::ZERO, timeout, stream: None },
+                Waiting { tag: corr, sent: Moment::EPOCH, timeout, stream: None },
             );
         }
-        let due = table.take_due(Moment::from_secs(1));
+        let due = table.take_due(Moment::at(Duration::from_secs(1)));
         assert_eq!(due.into_iter().map(|w| w.tag).collect::<Vec<_>>(), [1, 3, 2, 0]);
     }
 }

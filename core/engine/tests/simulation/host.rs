@@ -1,6 +1,9 @@
 //! A node that runs the engine, with an application that does at random all that applications do.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use http::HeaderMap;
 use roletalk_engine::{
@@ -676,7 +679,7 @@ impl Host {
         }
     }
 
-    fn asked(&mut self, ctx: &mut Ctx, unit: UnitId, id: u64, corr: u64, timeout: Moment) {
+    fn asked(&mut self, ctx: &mut Ctx, unit: UnitId, id: u64, corr: u64, timeout: Duration) {
         ctx.note(self.index, format_args!("asks {unit:?} {id} for {timeout:?}"));
         ctx.ledger.request_sent(id, self.index, unit, ctx.now, timeout);
         self.unit(unit).corrs.insert(id, corr);
@@ -696,7 +699,7 @@ impl Host {
         let timeout = match self.profile.stream_mischief {
             true => ctx.rng.millis(500, 10_000),
             // Originals are not told of what comes too late.
-            false => Moment::from_secs(30),
+            false => Duration::from_secs(30),
         };
         let (number, payload) = (id.to_le_bytes(), DataType::Binary);
         let payload = Payload { kind: payload, bytes: &number };

@@ -3,7 +3,10 @@
 //! The nodes enter what they do and what they are told; what contradicts the promises panics at
 //! once, what is missing is found by [`Ledger::check_settled`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use roletalk_engine::{ConnId, Data, Dialect, Error, ErrorKind, Moment, UnitId};
 
@@ -24,7 +27,7 @@ pub(crate) struct Ledger {
     /// Peers share an id: answers may go astray, roles may be mixed up.
     pub(crate) twins: bool,
     /// Nobody learns later than this that a request has run out of time, where that is certain.
-    pub(crate) late: Option<Moment>,
+    pub(crate) late: Option<Duration>,
     pub(crate) counts: Counts,
 }
 
@@ -49,7 +52,7 @@ pub(crate) struct Request {
     pub(crate) node: usize,
     pub(crate) unit: UnitId,
     sent: Moment,
-    timeout: Moment,
+    timeout: Duration,
     outcome: Option<&'static str>,
     handled: bool,
 }
@@ -165,7 +168,7 @@ impl Ledger {
         node: usize,
         unit: UnitId,
         sent: Moment,
-        timeout: Moment,
+        timeout: Duration,
     ) {
         let request = Request { node, unit, sent, timeout, outcome: None, handled: false };
         assert!(self.requests.insert(id, request).is_none());

@@ -32,7 +32,7 @@ use runs::Network;
 use script::{Original, Plan, Script};
 use world::{Acting, Node, Profile, World};
 
-const SECOND: Moment = Moment::from_secs(1);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What a run comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ struct Outcome {
 #[derive(Clone, Copy, Debug)]
 struct Setup {
     /// How long everybody acts at random.
-    acting: Moment,
+    acting: Duration,
     /// Each peer dials so many others.
     dials: u64,
     /// Preshared keys: some peers hold the right one, some a wrong one, some none.
@@ -82,13 +82,13 @@ const CALM: Profile = Profile {
 };
 
 const PAIR: Setup =
-    Setup { acting: Moment::from_secs(15), dials: 2, keys: false, twins: false, profile: FAULTS };
+    Setup { acting: Duration::from_secs(15), dials: 2, keys: false, twins: false, profile: FAULTS };
 
 const MESH: Setup =
-    Setup { acting: Moment::from_secs(10), profile: Profile { peers: 20, ..FAULTS }, ..PAIR };
+    Setup { acting: Duration::from_secs(10), profile: Profile { peers: 20, ..FAULTS }, ..PAIR };
 
 const CROWD: Setup = Setup {
-    acting: Moment::from_secs(4),
+    acting: Duration::from_secs(4),
     dials: 1,
     // All would come to know all: that is 45 000 connections.
     profile: Profile { peers: 300, friendly: 5, stream: 5_000, message: 500, ..FAULTS },
@@ -158,7 +158,7 @@ fn run(seed: u64, setup: &Setup) -> Outcome {
         });
     }
     world.set_acting(Acting::Everything);
-    world.run_until(setup.acting);
+    world.run_until(Moment::EPOCH + setup.acting);
     world.set_acting(Acting::Roles);
     world.profile.losses *= 10;
     world.profile.dial_failures = 0;
@@ -298,7 +298,7 @@ fn run_originals(seed: u64) -> Outcome {
         }
     });
     world.start_scripts();
-    world.run_until(SECOND);
+    world.run_until(Moment::EPOCH + SECOND);
     for index in 1..world.nodes.len() {
         let Node::Script(script) = &world.nodes[index] else { continue };
         let plan = script.plan().clone();

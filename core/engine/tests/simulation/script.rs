@@ -3,7 +3,7 @@
 //! Only what matters to the flow of a stream is modelled: who is addressed by which number, when
 //! the writer stops, and when the reader grants. See docs/PROTOCOL.md, 11 and 12.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use http::HeaderMap;
 use roletalk_engine::{
@@ -205,7 +205,7 @@ impl Script {
     fn ask(&mut self, ctx: &mut Ctx) {
         let Some(size) = self.plan.asks else { return };
         let id = ctx.ledger.number();
-        let timeout = Moment::from_secs(60);
+        let timeout = Duration::from_secs(60);
         ctx.ledger.stream_planned(id, size);
         ctx.ledger.request_sent(id, self.index, UnitId(0), ctx.now, timeout);
         self.open(ctx, id, Num::new(0), false);

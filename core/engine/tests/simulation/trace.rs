@@ -21,7 +21,7 @@ impl Trace {
     }
 
     pub(crate) fn note(&mut self, now: Moment, node: usize, what: fmt::Arguments<'_>) {
-        let line = format!("{:>12.6} {node:>3} {what}", now.as_secs_f64());
+        let line = format!("{:>12.6} {node:>3} {what}", now.since_epoch().as_secs_f64());
         for byte in line.bytes() {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
     fmt,
     sync::Arc,
+    time::Duration,
 };
 
 use roletalk_engine::{AddressId, ConnId, Error, ErrorKind, Moment, Opening};
@@ -109,7 +110,7 @@ struct End {
 
 struct Wire {
     ends: [End; 2],
-    latency: Moment,
+    latency: Duration,
     jitter: u64,
     cut: bool,
 }
@@ -148,7 +149,7 @@ pub(crate) enum Acting {
 impl World {
     pub(crate) fn new(seed: u64, profile: Profile) -> World {
         World {
-            now: Moment::ZERO,
+            now: Moment::EPOCH,
             nodes: Vec::new(),
             rng: Rng::new(seed),
             ledger: Ledger::new(),
@@ -171,8 +172,8 @@ impl World {
 
     pub(crate) fn add(&mut self, node: Node) -> usize {
         self.nodes.push(node);
-        self.stalled.push(Moment::ZERO);
-        self.unreachable.push(Moment::ZERO);
+        self.stalled.push(Moment::EPOCH);
+        self.unreachable.push(Moment::EPOCH);
         self.armed.push(None);
         self.nodes.len() - 1
     }
@@ -223,7 +224,7 @@ impl World {
                 let Some(&(wire, end)) = self.conns.get(&(node, conn)) else { return };
                 self.wires.get_mut(&wire).expect("open").ends[end].closing = true;
                 // A host gives its last words this long.
-                self.at(self.now + Moment::from_secs(2), Event::ForceClose { wire, end });
+                self.at(self.now + Duration::from_secs(2), Event::ForceClose { wire, end });
             }
             Effect::Dial { address, url } => {
                 let to = target(&url);

@@ -3,10 +3,9 @@
 mod node;
 mod world;
 
-use roletalk_engine::{
-    Moment,
-    wire::{DataType, Direction, Frame, Num, Payload, StreamOp},
-};
+use std::time::Duration;
+
+use roletalk_engine::wire::{DataType, Direction, Frame, Num, Payload, StreamOp};
 
 use crate::input::Input;
 use world::World;
@@ -53,7 +52,7 @@ fn step(world: &mut World, input: &mut Input<'_>) {
         14 => world.request(at, input.len()),
         15 => world.respond(at, input.byte() & 1 == 0),
         16 => world.message(at, input.len()),
-        17 => world.pass(Moment::from_millis(10 << (input.byte() % 10))),
+        17 => world.pass(Duration::from_millis(10 << (input.byte() % 10))),
         18 => world.cut(input.byte()),
         19 => world.join(),
         20 => world.hostile_join(input.byte()),

@@ -58,7 +58,7 @@ impl Node {
         let mut engine = host::engine(name, window as u64 + u64::from(name.as_bytes()[0]), |c| {
             c.limits.stream_window = window;
         });
-        let now = Moment::ZERO;
+        let now = Moment::EPOCH;
         engine.with_peer(now, |peer| {
             peer.add_role("role", true, now).expect("a usable name");
             peer.add_destination("role").expect("a usable name");

@@ -1,5 +1,7 @@
 //! The two peers, what joins them, and what must be true of them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use roletalk_engine::{
     Chunk, ConnId, Data, DataType, Kind, Moment, Opening, Order, Outgoing,
@@ -77,7 +79,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(windows: [usize; 2], joints: u8) -> World {
         let mut world = World {
-            now: Moment::ZERO,
+            now: Moment::EPOCH,
             nodes: [Node::new("a", windows[0]), Node::new("b", windows[1])],
             windows,
             joints: Vec::new(),
@@ -149,7 +151,7 @@ impl World {
         }
     }
 
-    pub(super) fn pass(&mut self, time: Moment) {
+    pub(super) fn pass(&mut self, time: Duration) {
         self.now += time;
         for node in &mut self.nodes {
             node.engine.handle_timeout(self.now);
@@ -535,7 +537,7 @@ impl World {
             }
             self.hostile_hears();
             self.pump_all();
-            self.pass(Moment::from_secs(2));
+            self.pass(Duration::from_secs(2));
         }
     }
 
