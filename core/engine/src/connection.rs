@@ -10,6 +10,7 @@ use url::Url;
 use crate::{
     AddressId, ConnId, Limits, Moment, Unit, UnitId, close_code,
     error::{Error, ErrorKind, Result},
+    hint::DialFault,
     ws::{Accept, Dial, FrameWriter, Incoming, Side, Socket, UpgradeError, Upgraded},
 };
 
@@ -449,5 +450,11 @@ impl Connection {
 }
 
 fn upgrade_error(error: &UpgradeError) -> Error {
-    Error::new(ErrorKind::ConnectFailed, error.to_string())
+    let fault = match error {
+        UpgradeError::Refused { status, .. } => Some(DialFault::Status(*status)),
+        UpgradeError::Tls => Some(DialFault::Tls),
+        UpgradeError::Malformed(_) | UpgradeError::BadResponse(_) => Some(DialFault::NoWebSocket),
+        _ => None,
+    };
+    Error::new(ErrorKind::ConnectFailed, error.to_string()).with_fault(fault)
 }

@@ -5,8 +5,6 @@ use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use crate::error::{Error, ErrorKind};
-
 /// What is known of a unit without its lock, for the choice among units.
 #[derive(Debug, Default)]
 pub struct Load {
@@ -65,11 +63,6 @@ impl Policy for RoundRobin {
         let mut in_turn = (0..count).map(|n| turn.wrapping_add(n) % count);
         in_turn.find(|at| load(*at).is_open())
     }
-}
-
-/// The error of what is sent to a role that no unit serves.
-pub fn no_unit(role: &str) -> Error {
-    Error::new(ErrorKind::NoUnit, format!("No connected units with role [{role}]"))
 }
 
 #[cfg(test)]

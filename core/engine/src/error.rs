@@ -1,8 +1,8 @@
 //! One table of error kinds for every language.
 
-use std::{borrow::Cow, fmt, io};
+use std::{borrow::Cow, fmt, io, sync::Arc};
 
-use crate::wire::DataError;
+use crate::{hint::DialFault, wire::DataError};
 
 /// Makes [`ErrorKind`] from one row for each: documentation, kind, number and name.
 macro_rules! error_kinds {
@@ -88,17 +88,61 @@ impl ErrorKind {
 
 /// An error of this crate: a kind to act on and a text to read.
 ///
-/// Where the npm package `roletalk` 1.1.3 has a text for the same situation, the text is the same.
-#[derive(Clone, PartialEq, Eq)]
+/// Where the npm package `roletalk` 1.1.3 has a text for the same situation, the text is the same. The
+/// [hint](Error::hint) says what there is to know besides, and what to try.
+#[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
+    fault: Option<DialFault>,
     text: Cow<'static, str>,
+    /// A thin pointer: most errors have none, and all are as large as this.
+    hint: Option<Arc<Cow<'static, str>>>,
 }
+
+/// Errors are equal when kind and text are.
+impl PartialEq for Error {
+    fn eq(&self, other: &Error) -> bool {
+        (self.kind, &self.text) == (other.kind, &other.text)
+    }
+}
+
+impl Eq for Error {}
 
 impl Error {
     /// Makes an error of a kind with a text.
     pub fn new(kind: ErrorKind, text: impl Into<Cow<'static, str>>) -> Error {
-        Error { kind, text: text.into() }
+        Error { kind, fault: None, text: text.into(), hint: None }
+    }
+
+    /// The error of an address that could not be dialed. [`Peer::dial_failed`](crate::Peer::dial_failed)
+    /// gives it the hint that goes with the fault.
+    #[must_use]
+    pub fn with_fault(mut self, fault: impl Into<Option<DialFault>>) -> Error {
+        self.fault = fault.into();
+        self
+    }
+
+    /// Adds what to try.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Error {
+        self.hint = Some(Arc::new(hint.into()));
+        self
+    }
+
+    /// The error of whatever is done with a peer that was closed.
+    pub fn peer_closed() -> Error {
+        Error::new(ErrorKind::Closed, "The peer is closed")
+            .with_hint("A peer that was closed is not opened again: make a new one.")
+    }
+
+    pub(crate) fn fault(&self) -> Option<DialFault> {
+        self.fault
+    }
+
+    /// What there is to know besides the text, and what to try: for people, in English. It may
+    /// change.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref().map(AsRef::as_ref)
     }
 
     /// What went wrong.
@@ -120,7 +164,11 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.kind, self.text)
+        write!(f, "{:?}: {}", self.kind, self.text)?;
+        match self.hint() {
+            Some(hint) => write!(f, "\n  hint: {hint}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -128,7 +176,14 @@ impl std::error::Error for Error {}
 
 impl From<DataError> for Error {
     fn from(error: DataError) -> Error {
-        Error::new(ErrorKind::Data, error.to_string())
+        let hint = match error {
+            DataError::Serialize(_) => {
+                "Objects are sent as JSON: numbers must be finite, keys texts. Bytes can be sent as they are."
+            }
+            DataError::InvalidJson(_) => "Send a text as a string, or correct the JSON.",
+            DataError::Parse { .. } => "Look at the type of the data, or at what the other side sent.",
+        };
+        Error::new(ErrorKind::Data, error.to_string()).with_hint(hint)
     }
 }
 

@@ -48,6 +48,14 @@ impl NoHandler {
             NoHandler::NotHandled => format!("The event \"{name}\" is not handled"),
         }
     }
+
+    /// Whether a rejection says one of these.
+    pub(crate) fn is_told_by(text: &str) -> bool {
+        let between = |start: &str, end: &str| text.starts_with(start) && text.ends_with(end);
+        between("The event \"", "\" is not handled")
+            || between("The role \"", "\" is not registered")
+            || between("The role \"", "\" is disabled")
+    }
 }
 
 /// Finds the handler of something that was received for a role of this name; `role` is none when there is no

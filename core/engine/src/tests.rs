@@ -448,7 +448,8 @@ fn an_engine_gives_up_what_waits_when_no_handler_ends() {
 
 /// A unit that is an original, with one connection.
 fn original(dialect: Dialect, limits: Limits) -> Unit<()> {
-    let mut unit = Unit::new(dialect, Arc::new(limits), Budget::default(), Arc::default());
+    let mut unit =
+        Unit::new(UnitInfo::example(dialect), Arc::new(limits), Budget::default(), Arc::default());
     unit.attach(ConnId(0), FrameWriter::new(Side::Server, 0), NOW);
     unit
 }

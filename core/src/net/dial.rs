@@ -12,7 +12,7 @@ use url::{Host, Url};
 use super::{ConnectOptions, drive};
 use crate::{
     Error, ErrorKind, Result,
-    engine::{AddressId, Opening},
+    engine::{AddressId, Opening, hint::DialFault},
     peer::Shared,
 };
 
@@ -28,7 +28,7 @@ pub(crate) async fn dial_task(
     let connected = tokio::select! {
         connected = attempt => connected.unwrap_or_else(|_| {
             let text = format!("Socket errored: `{url}` did not answer in {:?}", options.timeout);
-            Err(Error::new(ErrorKind::ConnectFailed, text))
+            Err(Error::new(ErrorKind::ConnectFailed, text).with_fault(DialFault::Silent))
         }),
         _ = closed.wait_for(|closed| *closed) => return,
     };
@@ -97,19 +97,26 @@ async fn connect(address: &str, options: &ConnectOptions) -> Result<(Url, Stream
     let failed = |what: &str, error: &dyn fmt::Display| {
         Error::new(ErrorKind::ConnectFailed, format!("Socket errored: {what} `{address}`: {error}"))
     };
+    let faulty = |what: &str, error: io::Error| failed(what, &error).with_fault(fault(&error));
     let url = Url::parse(address).map_err(|error| failed("cannot parse", &error))?;
     if let Some(Connector(open)) = &options.connector {
-        let serve = open(address).await.map_err(|error| failed("cannot connect to", &error))?;
+        let serve = open(address).await.map_err(|error| faulty("cannot connect to", error))?;
         return Ok((url, Stream::Own(serve)));
     }
     let port = url.port_or_known_default().unwrap_or(80);
     let stream = match url.host() {
-        Some(Host::Domain(name)) => TcpStream::connect((name, port)).await,
+        Some(Host::Domain(name)) => {
+            let found = tokio::net::lookup_host((name, port)).await;
+            let found = found.map_err(|error| {
+                failed("cannot resolve", &error).with_fault(DialFault::NameUnknown)
+            })?;
+            TcpStream::connect(&*found.collect::<Vec<_>>()).await
+        }
         Some(Host::Ipv4(ip)) => TcpStream::connect((ip, port)).await,
         Some(Host::Ipv6(ip)) => TcpStream::connect((ip, port)).await,
         None => return Err(failed("cannot dial", &"no host")),
     };
-    let stream = stream.map_err(|error| failed("cannot connect to", &error))?;
+    let stream = stream.map_err(|error| faulty("cannot connect to", error))?;
     let _ = stream.set_nodelay(true);
     if url.scheme() != "wss" {
         return Ok((url, Stream::Plain(stream)));
@@ -117,6 +124,38 @@ async fn connect(address: &str, options: &ConnectOptions) -> Result<(Url, Stream
     let name = options.tls.name_for(url.host_str().unwrap_or_default())?;
     let connector = TlsConnector::from(options.tls.config()?);
     let stream =
-        connector.connect(name, stream).await.map_err(|error| failed("no TLS with", &error))?;
+        connector.connect(name, stream).await.map_err(|error| faulty("no TLS with", error))?;
     Ok((url, Stream::Tls(Box::new(stream))))
+}
+
+/// What an error of a socket, or of TLS on it, says about dialing.
+pub(super) fn fault(error: &io::Error) -> Option<DialFault> {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(error) => tls_fault(error),
+        None => DialFault::of_io(error.kind()),
+    }
+}
+
+fn tls_fault(error: &rustls::Error) -> Option<DialFault> {
+    use rustls::{AlertDescription as Alert, CertificateError as Bad, Error::*};
+    match error {
+        InvalidMessage(_) => Some(DialFault::NoTls),
+        InvalidCertificate(bad) => Some(match bad {
+            Bad::Expired
+            | Bad::ExpiredContext { .. }
+            | Bad::NotValidYet
+            | Bad::NotValidYetContext { .. } => DialFault::Expired,
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => DialFault::WrongName,
+            _ => DialFault::Untrusted,
+        }),
+        AlertReceived(
+            Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnknownCA
+            | Alert::CertificateUnknown
+            | Alert::HandshakeFailure,
+        ) => Some(DialFault::ClientCertificate),
+        _ => None,
+    }
 }

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tracing::{Instrument, debug, debug_span};
 
-use super::{ConnHandle, handle::CloseCommand, linger::Linger};
+use super::{ConnHandle, dial::fault, handle::CloseCommand, linger::Linger};
 use crate::{
     Error, ErrorKind, Result,
     engine::{self, Connection, Event, Moment, Opening, Received, close_code},
@@ -456,7 +456,9 @@ impl<S> Drive<S> {
 }
 
 fn errored(error: &std::io::Error) -> Error {
+    // With TLS 1.3, a listener refuses a dialer's certificate after the dialer's side of the handshake.
     Error::new(ErrorKind::ConnectionLost, format!("Socket errored: {error}"))
+        .with_fault(fault(error))
 }
 
 fn lost() -> Error {

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use super::{ListenOptions, drive};
 use crate::{
     Error, ErrorKind, Result,
-    engine::Opening,
+    engine::{Opening, hint},
     peer::{PeerEvent, Shared},
 };
 
@@ -57,11 +57,20 @@ pub(crate) async fn listen(
         let text = format!("The path `{path}` must begin with /");
         return Err(Error::new(ErrorKind::InvalidArgument, text));
     }
-    let failed = |error: std::io::Error| {
-        Error::new(ErrorKind::Io, format!("The address cannot be listened on: {error}"))
+    let failed = |addresses: &str, error: std::io::Error| {
+        let text = format!("The address {addresses} cannot be listened on: {error}");
+        let failed = Error::new(ErrorKind::Io, text);
+        match hint::listen(addresses, error.kind()) {
+            Some(hint) => failed.with_hint(hint),
+            None => failed,
+        }
     };
-    let socket = TcpListener::bind(address).await.map_err(failed)?;
-    let address = socket.local_addr().map_err(failed)?;
+    let addresses = tokio::net::lookup_host(address).await;
+    let addresses: Vec<_> = addresses.map_err(|error| failed("given", error))?.collect();
+    let names = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let bound = TcpListener::bind(&*addresses).await;
+    let socket = bound.map_err(|error| failed(&names, error))?;
+    let address = socket.local_addr().map_err(|error| failed(&names, error))?;
     let closed = watch::Sender::new(false);
     let listener = Listener { address, url: url(address, &options), closed: closed.clone() };
     let task = accept_task(shared.clone(), socket, options, closed);

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{self, Order, Policy},
+    engine::{Order, Policy},
     wire::{Data, Direction, Payload},
 };
 
@@ -91,7 +91,7 @@ impl Destination {
             // The sender lives in `self`.
             _ = count.wait_for(|count| *count >= units) => Ok(()),
             _ = closed.wait_for(|closed| *closed) => {
-                Err(Error::new(ErrorKind::Closed, "The peer is closed"))
+                Err(Error::peer_closed())
             }
         }
     }
@@ -120,7 +120,7 @@ impl Destination {
 
     #[cold]
     fn no_unit(&self) -> Error {
-        engine::no_unit(&self.inner.role)
+        self.shared.with_core(|core, _| core.peer.no_unit(&self.inner.role))
     }
 
     /// Sends a one-way message to the next unit. Finished when the unit's connection has taken it

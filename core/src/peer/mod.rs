@@ -377,7 +377,7 @@ impl Peer {
     ) -> Result<Connected> {
         let (sender, receiver) = oneshot::channel();
         self.start_dialing(address.as_ref(), options, Some(sender))?;
-        let closed = |_| Err(Error::new(ErrorKind::Closed, "The peer is closed"));
+        let closed = |_| Err(Error::peer_closed());
         let (unit, connection) = receiver.await.unwrap_or_else(closed)?;
         Ok(Connected { unit: Unit::new(unit), connection })
     }

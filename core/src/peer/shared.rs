@@ -319,7 +319,7 @@ impl Shared {
     pub(crate) fn check_open(&self) -> Result<()> {
         match self.is_closed() {
             false => Ok(()),
-            true => Err(Error::new(ErrorKind::Closed, "The peer is closed")),
+            true => Err(Error::peer_closed()),
         }
     }
 

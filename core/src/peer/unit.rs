@@ -112,7 +112,7 @@ fn wake_connections(mut state: MutexGuard<'_, UnitState>) {
 impl UnitInner {
     pub(crate) fn new(shared: Arc<Shared>, ready: &Ready) -> UnitInner {
         let (limits, budget) = (shared.limits.clone(), shared.budget.clone());
-        let machine = engine::Unit::new(ready.info.dialect, limits, budget, ready.load.clone());
+        let machine = engine::Unit::new(ready.info.clone(), limits, budget, ready.load.clone());
         UnitInner {
             shared,
             id: ready.unit,

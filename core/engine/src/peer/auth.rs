@@ -4,7 +4,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::wire::{self, Challenge, Confirm, Proof};
-use crate::{Moment, config::Keys};
+use crate::{Moment, config::Keys, hint::HandshakeFault};
 
 /// How much of a text that a stranger chose is repeated, in characters.
 const MAX_QUOTED: usize = 256;
@@ -98,9 +98,23 @@ fn has_auto_destroy(runtime: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// We refuse: the reason is sent to the other side.
-    Ours(String),
+    Ours(String, HandshakeFault),
     /// The other side refuses.
     Theirs(String),
+}
+
+impl Refusal {
+    /// The other side does not keep to the protocol.
+    pub(super) fn broken(reason: impl Into<String>) -> Refusal {
+        Refusal::Ours(reason.into(), HandshakeFault::Broken)
+    }
+
+    pub(super) fn hint(&self) -> &'static str {
+        match self {
+            Refusal::Ours(_, fault) => fault.hint(),
+            Refusal::Theirs(_) => HandshakeFault::Refused.hint(),
+        }
+    }
 }
 
 /// What a received handshake frame leads to.
@@ -153,10 +167,10 @@ impl Handshake {
             wire::Handshake::Error(reason) => Err(Refusal::Theirs(shortened(reason))),
             wire::Handshake::Challenge(Challenge { challenge, ids }) => {
                 if is_ours(&challenge) {
-                    return Err(Refusal::Ours("The challenge was reflected".to_owned()));
+                    return Err(Refusal::broken("The challenge was reflected"));
                 }
                 if self.challenged {
-                    return Err(Refusal::Ours("A second challenge was sent".to_owned()));
+                    return Err(Refusal::broken("A second challenge was sent"));
                 }
                 self.challenged = true;
                 match ids.iter().find_map(|id| keys.get(id).map(|key| (id, key))) {
@@ -164,20 +178,26 @@ impl Handshake {
                         proof: prove(key, &challenge),
                         id: id.clone(),
                     }))),
-                    None => Err(Refusal::Ours(format!(
-                        "The peer has not such proofs: {}",
-                        shortened(ids.join(","))
-                    ))),
+                    None => {
+                        let ids = shortened(ids.join(","));
+                        let fault = match keys.is_empty() {
+                            true => HandshakeFault::NoKey,
+                            false => HandshakeFault::NoCommonId,
+                        };
+                        Err(Refusal::Ours(format!("The peer has not such proofs: {ids}"), fault))
+                    }
                 }
             }
             wire::Handshake::Proof(Proof { proof, id }) => {
                 let (Some(challenge), Some(key)) = (self.challenge.as_deref(), keys.get(&id))
                 else {
                     let id = shortened(id);
-                    return Err(Refusal::Ours(format!("Verification ID is not registered: {id}")));
+                    let reason = format!("Verification ID is not registered: {id}");
+                    return Err(Refusal::Ours(reason, HandshakeFault::NoCommonId));
                 };
                 if !verify(key, challenge, &proof) {
-                    return Err(Refusal::Ours(format!("Preshared key mismatch. Chosen id: {id}")));
+                    let reason = format!("Preshared key mismatch. Chosen id: {id}");
+                    return Err(Refusal::Ours(reason, HandshakeFault::OtherSecret));
                 }
                 if self.confirmed { Ok(Step::Wait) } else { Ok(Step::Confirm) }
             }
@@ -265,7 +285,7 @@ mod tests {
         let frame =
             wire::Handshake::Challenge(Challenge { challenge: "x".into(), ids: vec!["a".into()] });
         let step = handshake.receive(frame, &mine, |challenge| challenge == "x");
-        assert!(matches!(step, Err(Refusal::Ours(_))));
+        assert!(matches!(step, Err(Refusal::Ours(_, HandshakeFault::Broken))));
     }
 
     #[test]
@@ -280,7 +300,7 @@ mod tests {
         ] {
             let mut handshake = Handshake::new(Some("c".into()), Moment::EPOCH);
             match handshake.receive(frame, &mine, |_| false) {
-                Err(Refusal::Ours(reason) | Refusal::Theirs(reason)) => {
+                Err(Refusal::Ours(reason, _) | Refusal::Theirs(reason)) => {
                     assert!((500..600).contains(&reason.len()), "{}", reason.len());
                 }
                 step => panic!("{step:?}"),
@@ -294,6 +314,6 @@ mod tests {
         let frame = wire::Handshake::Proof(Proof { proof: String::new(), id: "k".into() });
         let step = handshake.receive(frame, &Keys::default(), |_| false);
         let text = "Verification ID is not registered: k".to_owned();
-        assert_eq!(step, Err(Refusal::Ours(text)));
+        assert_eq!(step, Err(Refusal::Ours(text, HandshakeFault::NoCommonId)));
     }
 }

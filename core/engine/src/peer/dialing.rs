@@ -1,6 +1,6 @@
 //! Whom to dial: what the application asks for, and what other units tell.
 
-use url::Url;
+use url::{ParseError, Url};
 
 use super::{
     Peer, PeerEffect, PeerEvent,
@@ -10,6 +10,7 @@ use super::{
 use crate::{
     AddressId, ConnId, Moment, UnitId,
     error::{Error, ErrorKind, Result},
+    hint::DialFault,
     wire::{Acquaint, Frame},
 };
 
@@ -67,6 +68,7 @@ impl Peer {
     /// Records the outcome of dialing.
     pub(super) fn dialed(&mut self, id: AddressId, outcome: Result<(UnitId, ConnId)>, now: Moment) {
         let Some(address) = self.addresses.get(id) else { return };
+        let outcome = outcome.map_err(|error| explained(error, &address.url));
         let (url, again, origin) = (address.url.clone(), address.settled, address.origin);
         let count = address.attempts;
         match &outcome {
@@ -153,13 +155,33 @@ impl Peer {
     }
 }
 
+/// The error of an address with what to try, unless it has that already.
+fn explained(error: Error, url: &str) -> Error {
+    let fault = error.fault().or(match error.kind() {
+        ErrorKind::ConnectionLost => Some(DialFault::HungUp),
+        _ => None,
+    });
+    match fault {
+        Some(fault) if error.hint().is_none() => {
+            let hint = fault.hint(url);
+            error.with_hint(hint)
+        }
+        _ => error,
+    }
+}
+
 /// Checks that an address is a `ws` or `wss` URL with a host.
 fn parse_address(address: &str) -> Result<Url> {
     let invalid = |why: &str| {
         Error::new(ErrorKind::InvalidArgument, format!("The address `{address}` {why}"))
+            .with_hint("An address is written as ws://host:port, or wss://host:port with TLS.")
     };
-    let url = Url::parse(address)
-        .map_err(|error| invalid(&format!("must begin with ws:// or wss://: {error}")))?;
+    let url = Url::parse(address).map_err(|error| match error {
+        ParseError::InvalidPort => invalid("has no port from 1 to 65535"),
+        ParseError::EmptyHost => invalid("has no host"),
+        ParseError::RelativeUrlWithoutBase => invalid("must begin with ws:// or wss://"),
+        error => invalid(&format!("cannot be parsed: {error}")),
+    })?;
     match url.scheme() {
         "ws" | "wss" if url.host_str().is_some_and(|host| !host.is_empty()) => Ok(url),
         "ws" | "wss" => Err(invalid("has no host")),

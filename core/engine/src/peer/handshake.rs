@@ -10,6 +10,7 @@ use super::{
 use crate::{
     AddressId, ConnId, Connection, Moment, Opening, UnitId,
     error::{Error, ErrorKind, Result},
+    hint::HandshakeFault,
     wire::{self, Confirm, Meta},
     ws::Side,
 };
@@ -153,10 +154,10 @@ impl Peer {
                     self.challenges.contains(challenge) || own.as_deref() == Some(challenge)
                 })
             }
-            Some(Err(error)) => Err(Refusal::Ours(error.to_string())),
-            None => Err(Refusal::Ours(
-                "Incorrect event during handshake process: a text message".to_owned(),
-            )),
+            Some(Err(error)) => Err(Refusal::broken(error.to_string())),
+            None => {
+                Err(Refusal::broken("Incorrect event during handshake process: a text message"))
+            }
         };
         match step {
             Ok(step) => connection.say(&self.step(&mut pending, step, now)),
@@ -168,7 +169,12 @@ impl Peer {
         }
         match self.admit(connection, &mut pending, now) {
             Ok(ready) => Ok(Some(ready)),
-            Err(reason) => Err(self.refuse(connection, pending, Refusal::Ours(reason), now)),
+            Err(reason) => Err(self.refuse(
+                connection,
+                pending,
+                Refusal::Ours(reason, HandshakeFault::Full),
+                now,
+            )),
         }
     }
 
@@ -270,8 +276,9 @@ impl Peer {
         if let Some(challenge) = &pending.handshake.challenge {
             self.challenges.remove(challenge);
         }
+        let hint = refusal.hint();
         let (frame, event, error) = match refusal {
-            Refusal::Ours(reason) => {
+            Refusal::Ours(reason, _) => {
                 let frame = encode_handshake(&wire::Handshake::Error(reason.clone()));
                 (Some(frame), reason.clone(), format!("Verification error: {reason}"))
             }
@@ -281,7 +288,7 @@ impl Peer {
                 format!("Auth error: {reason}"),
             ),
         };
-        let error = Error::new(ErrorKind::AuthRefused, error);
+        let error = Error::new(ErrorKind::AuthRefused, error).with_hint(hint);
         self.event(PeerEvent::AuthRefused { conn, reason: event });
         self.event(PeerEvent::ConnectionClosed { conn, unit: None, reason: error.clone() });
         if let Some(address) = pending.address {

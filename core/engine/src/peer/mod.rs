@@ -28,6 +28,7 @@ pub use self::{
 use crate::{
     AddressId, Config, ConnId, Keys, Limits, Load, Moment, News, UnitId,
     error::{Error, ErrorKind, Result},
+    hint::{DialFault, HandshakeFault},
     wire::Frame,
 };
 
@@ -211,7 +212,7 @@ impl Peer {
     fn check_open(&self) -> Result<()> {
         match self.closed {
             false => Ok(()),
-            true => Err(Error::new(ErrorKind::Closed, "The peer is closed")),
+            true => Err(Error::peer_closed()),
         }
     }
 
@@ -241,12 +242,13 @@ impl Peer {
         late.sort_unstable();
         for conn in late {
             if self.pending.get(&conn).is_some_and(|pending| !pending.upgraded) {
-                let error = Error::new(ErrorKind::ConnectFailed, "The upgrade took too long");
+                let error = Error::new(ErrorKind::ConnectFailed, "The upgrade took too long")
+                    .with_fault(DialFault::Silent);
                 self.connection_closed(conn, None, error, now);
                 let (frames, code, reason) = (Vec::new(), crate::close_code::AUTH, "");
                 self.effects.push_back(PeerEffect::Close { conn, frames, code, reason });
             } else if let Some(pending) = self.pending.remove(&conn) {
-                let reason = Refusal::Ours(pending.handshake.elapsed());
+                let reason = Refusal::Ours(pending.handshake.elapsed(), HandshakeFault::Silent);
                 let (frame, _) = self.refused(conn, pending, reason, now);
                 let (frames, code, reason) =
                     (frame.into_iter().collect(), crate::close_code::AUTH, "");

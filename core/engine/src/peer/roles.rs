@@ -6,7 +6,7 @@ use super::{Peer, PeerEvent, encode};
 use crate::{
     Load, Moment, NoHandler, Policy, UnitId,
     error::{Error, ErrorKind, Result},
-    no_unit, policy,
+    hint, policy,
     wire::{self, Frame, RolesUpdate},
 };
 
@@ -121,11 +121,24 @@ impl Peer {
     pub fn choose(&self, role: &str) -> Result<UnitId> {
         self.check_open()?;
         let Destination { units, policy } =
-            self.destinations.get(role).ok_or_else(|| no_unit(role))?;
+            self.destinations.get(role).ok_or_else(|| self.no_unit(role))?;
         let closed = Load::default();
         let load = |at: usize| self.units.get(&units[at]).map_or(&closed, |unit| &*unit.load);
         let chosen = policy.choose(units.len(), &load).map(|at| units[at]);
-        chosen.ok_or_else(|| no_unit(role))
+        chosen.ok_or_else(|| self.no_unit(role))
+    }
+
+    /// The error of what is sent to a role that no unit serves.
+    #[cold]
+    pub fn no_unit(&self, role: &str) -> Error {
+        // In the order in which they were found, whatever the order of the table.
+        let mut units: Vec<_> = self.units.iter().collect();
+        units.sort_unstable_by_key(|(id, _)| **id);
+        let units = units
+            .into_iter()
+            .map(|(_, unit)| (unit.info.label(), unit.roles.iter().map(AsRef::as_ref)));
+        Error::new(ErrorKind::NoUnit, format!("No connected units with role [{role}]"))
+            .with_hint(hint::no_unit(role, units))
     }
 
     /// How a destination chooses, for hosts that do it without this peer's lock.

@@ -27,6 +27,20 @@ pub struct UnitInfo {
     pub dialect: Dialect,
 }
 
+impl UnitInfo {
+    /// What to call it in texts for people: its name, or else its id.
+    pub fn label(&self) -> &str {
+        if self.name.is_empty() { &self.id } else { &self.name }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn example(dialect: Dialect) -> Arc<UnitInfo> {
+        let (name, meta) = ("example".to_owned(), Meta::default());
+        let tags = BTreeMap::new();
+        Arc::new(UnitInfo { id: "id".into(), name, friendly: true, meta, tags, dialect })
+    }
+}
+
 /// Something that happened to the peer as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PeerEvent {

@@ -244,7 +244,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Budget, Dialect, Limits, Outgoing,
+        Budget, Dialect, Limits, Outgoing, UnitInfo,
         wire::{Num, Payload},
         ws::{FrameWriter, Side},
     };
@@ -261,7 +261,7 @@ mod tests {
         let mut all = Limits::default();
         limits(&mut all);
         let mut unit = Unit::new(
-            Dialect::Credit { window: 0 },
+            UnitInfo::example(Dialect::Credit { window: 0 }),
             Arc::new(all),
             Budget::default(),
             Arc::default(),

@@ -20,7 +20,7 @@ use self::{
     link::{Beat, Link},
     question::Late,
     stream::Stream,
-    waiting::{Waiting, WaitingTable},
+    waiting::{AskedNames, Waiting, WaitingTable},
 };
 pub use self::{
     incoming::Incoming,
@@ -29,8 +29,9 @@ pub use self::{
     types::{Budget, Event, News, Order, Outgoing, Queued},
 };
 use crate::{
-    ConnId, Dialect, Limits, Load, Moment, StreamId, UnitStats,
+    ConnId, Dialect, Limits, Load, Moment, NoHandler, UnitInfo, UnitStats,
     error::{Error, ErrorKind, Result},
+    hint,
     wire::{self, Data, DataType, Frame, LastNames, MAX_NUMBER, Num, Payload},
     ws::FrameWriter,
 };
@@ -44,6 +45,7 @@ const OWED_MAX: usize = 1 << 10;
 /// One remote peer's state machine. The host calls it with messages, the time and commands, and
 /// takes bytes to write for each of its connections.
 pub struct Unit<R> {
+    info: Arc<UnitInfo>,
     dialect: Dialect,
     limits: Arc<Limits>,
     budget: Budget,
@@ -53,6 +55,7 @@ pub struct Unit<R> {
     ordered: Option<ConnId>,
     next_corr: u64,
     waiting: WaitingTable<R>,
+    asked: AskedNames,
     streams: FxHashMap<u64, Stream>,
     /// Writers that have ended and were closed, whose reader has yet to say that it is through. By
     /// their number, which tells their age.
@@ -75,9 +78,16 @@ pub struct Unit<R> {
 impl<R> Unit<R> {
     /// A unit without connections, as the handshake has made it known. `load` is
     /// [its](crate::Ready::load).
-    pub fn new(dialect: Dialect, limits: Arc<Limits>, budget: Budget, load: Arc<Load>) -> Unit<R> {
+    pub fn new(
+        info: Arc<UnitInfo>,
+        limits: Arc<Limits>,
+        budget: Budget,
+        load: Arc<Load>,
+    ) -> Unit<R> {
         let next_corr = budget.next_corr();
+        let dialect = info.dialect;
         Unit {
+            info,
             dialect,
             limits,
             budget,
@@ -86,6 +96,7 @@ impl<R> Unit<R> {
             ordered: None,
             next_corr,
             waiting: WaitingTable::new(load),
+            asked: AskedNames::default(),
             streams: FxHashMap::default(),
             unread: BTreeMap::new(),
             overrun: 0,
@@ -130,7 +141,8 @@ impl<R> Unit<R> {
                 if let Some(stream) = waiting.stream {
                     self.streams.remove(&stream.0);
                 }
-                let outcome = Err(Error::new(ErrorKind::ConnectionLost, text));
+                let hint = self.asked.hint(waiting.names, &self.info);
+                let outcome = Err(Error::new(ErrorKind::ConnectionLost, text).with_hint(hint));
                 self.events.push(Event::Answer { tag: waiting.tag, outcome, reason: None });
             }
         }
@@ -450,8 +462,16 @@ impl<R> Unit<R> {
             payload,
         };
         self.send_frame(order, &frame)?;
-        self.wait(corr, timeout, now, None, tag);
+        let names = self.asked.number(role, event);
+        self.wait(
+            corr,
+            Waiting { tag, sent: now, timeout: self.limit(timeout), stream: None, names },
+        );
         Ok(corr)
+    }
+
+    fn limit(&self, timeout: Option<Duration>) -> Duration {
+        timeout.unwrap_or(self.limits.request_timeout)
     }
 
     fn check_waiting(&self) -> Result<()> {
@@ -469,18 +489,10 @@ impl<R> Unit<R> {
         corr
     }
 
-    fn wait(
-        &mut self,
-        corr: u64,
-        timeout: Option<Duration>,
-        now: Moment,
-        stream: Option<StreamId>,
-        tag: R,
-    ) {
+    fn wait(&mut self, corr: u64, waiting: Waiting<R>) {
         self.next_corr = (corr + 1) & MAX_NUMBER;
         self.stats.requests_sent += 1;
-        let timeout = timeout.unwrap_or(self.limits.request_timeout);
-        self.waiting.insert(corr, Waiting { tag, sent: now, timeout, stream });
+        self.waiting.insert(corr, waiting);
     }
 
     /// Gives up waiting for an answer; a later one is ignored. Returns the tag when it was waiting.
@@ -575,7 +587,15 @@ impl<R> Unit<R> {
             return;
         };
         self.stats.last_answer = Some(now.since(waiting.sent));
-        let rejected = |text| Err(Error::new(ErrorKind::Rejected, text));
+        let rejected = |text: String| {
+            let hint = NoHandler::is_told_by(&text)
+                .then(|| self.asked.hint(waiting.names, &self.info) + hint::NOT_HANDLED);
+            let error = Error::new(ErrorKind::Rejected, text);
+            Err(match hint {
+                Some(hint) => error.with_hint(hint),
+                None => error,
+            })
+        };
         let (outcome, reason) = match (answer, waiting.stream) {
             (Answer::Response(data) | Answer::Acceptance(data, _), None) => (Ok(data), None),
             (Answer::Acceptance(data, chan), Some(id)) => {
@@ -617,7 +637,8 @@ impl<R> Unit<R> {
     /// with handlers.
     pub fn handle_timeout(&mut self, now: Moment) {
         for waiting in self.waiting.take_due(now) {
-            let error = timed_out(waiting.timeout);
+            let hint = self.asked.hint(waiting.names, &self.info);
+            let error = timed_out(waiting.timeout).with_hint(hint);
             if let Some(id) = waiting.stream {
                 self.stream_not_opened(id, &error);
                 self.events.push(Event::Stream(id));
@@ -682,6 +703,7 @@ pub fn timed_out(limit: Duration) -> Error {
 fn too_large(len: usize, limit: usize) -> Error {
     let text = format!("The message has {len} bytes, more than the limit of {limit}");
     Error::new(ErrorKind::TooLarge, text)
+        .with_hint("Send it as a stream, in parts, or raise the limit for messages on both sides.")
 }
 
 fn text(text: &str) -> Payload<'_> {

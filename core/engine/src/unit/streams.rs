@@ -9,6 +9,7 @@ use super::{
     question::StreamOffer,
     stream::{Accepted, Chunk, End, Reader, Stream, Writer},
     text,
+    waiting::Waiting,
 };
 use crate::{
     ConnId, Dialect, Moment, StreamId,
@@ -60,7 +61,9 @@ impl<R> Unit<R> {
         };
         let stream = Stream { conn: None, remote: Num::new(0), opening: Some(corr), end };
         self.streams.insert(chan, stream);
-        self.wait(corr, timeout, now, Some(StreamId(chan)), tag);
+        let (timeout, names) = (self.limit(timeout), self.asked.number(role, event));
+        let stream = Some(StreamId(chan));
+        self.wait(corr, Waiting { tag, sent: now, timeout, stream, names });
         Ok((StreamId(chan), corr))
     }
 
@@ -484,7 +487,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Budget, Limits,
+        Budget, Limits, UnitInfo,
         ws::{FrameWriter, Side},
     };
 
@@ -499,7 +502,7 @@ mod tests {
             ..Limits::default()
         };
         let mut unit = Unit::new(
-            Dialect::Original { acknowledges: true },
+            UnitInfo::example(Dialect::Original { acknowledges: true }),
             Arc::new(limits),
             Budget::default(),
             Arc::default(),

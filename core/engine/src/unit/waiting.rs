@@ -1,10 +1,10 @@
 //! Requests that wait for an answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use rustc_hash::FxHashMap;
 
-use crate::{Load, Moment, StreamId};
+use crate::{Load, Moment, StreamId, UnitInfo, hint};
 
 /// Deadlines are kept to within this: one sweep serves all that are due by then.
 const GRAIN: Duration = Duration::from_millis(5);
@@ -16,12 +16,65 @@ pub(super) struct Waiting<R> {
     pub(super) timeout: Duration,
     /// The stream that the answer opens.
     pub(super) stream: Option<StreamId>,
+    /// See [`AskedNames`].
+    pub(super) names: NamesNumber,
 }
 
 impl<R> Waiting<R> {
     /// A timeout may be as long as there is time.
     fn deadline(&self) -> Moment {
         self.sent + self.timeout
+    }
+}
+
+/// The place of a pair of names, none where there were too many.
+pub(super) type NamesNumber = Option<NonZeroU32>;
+
+/// Roles and events that requests were sent for, so that those that fail can say what they were.
+#[derive(Debug, Default)]
+pub(super) struct AskedNames {
+    pairs: Vec<(Box<str>, Box<str>)>,
+    places: FxHashMap<Box<str>, FxHashMap<Box<str>, NonZeroU32>>,
+    /// The last one: it is nearly always the next one, too.
+    last: NamesNumber,
+}
+
+/// So many pairs are remembered: more of them are made up, such as from ids.
+const PAIRS: usize = 1024;
+
+impl AskedNames {
+    #[inline]
+    pub(super) fn number(&mut self, role: &str, event: &str) -> NamesNumber {
+        match self.names(self.last) {
+            Some((last_role, last_event)) if last_event == event && last_role == role => self.last,
+            _ => self.other(role, event),
+        }
+    }
+
+    fn other(&mut self, role: &str, event: &str) -> NamesNumber {
+        let known = self.places.get(role).and_then(|events| events.get(event)).copied();
+        if known.is_none() && self.pairs.len() >= PAIRS {
+            return None;
+        }
+        self.last = known.or_else(|| {
+            self.pairs.push((role.into(), event.into()));
+            let place = NonZeroU32::new(self.pairs.len() as u32)?;
+            self.places.entry(role.into()).or_default().insert(event.into(), place);
+            Some(place)
+        });
+        self.last
+    }
+
+    #[inline]
+    fn names(&self, number: NamesNumber) -> Option<(&str, &str)> {
+        let (role, event) = self.pairs.get(number?.get() as usize - 1)?;
+        Some((role, event))
+    }
+
+    /// What a request that failed was.
+    #[cold]
+    pub(super) fn hint(&self, number: NamesNumber, unit: &UnitInfo) -> String {
+        hint::asked(self.names(number), unit.label())
     }
 }
 
@@ -111,7 +164,10 @@ mod tests {
         let mut table = WaitingTable::new(Arc::default());
         for n in 0..10u64 {
             let timeout = Duration::from_millis(n * 100 + 100);
-            table.insert(n, Waiting { tag: n, sent: Moment::EPOCH, timeout, stream: None });
+            table.insert(
+                n,
+                Waiting { tag: n, sent: Moment::EPOCH, timeout, stream: None, names: None },
+            );
         }
         assert!(table.take_due(Moment::at(Duration::from_millis(99))).is_empty());
         let due: Vec<_> = table
@@ -133,7 +189,7 @@ mod tests {
             let timeout = Duration::from_millis(timeout);
             table.insert(
                 corr as u64,
-                Waiting { tag: corr, sent: Moment::EPOCH, timeout, stream: None },
+                Waiting { tag: corr, sent: Moment::EPOCH, timeout, stream: None, names: None },
             );
         }
         let due = table.take_due(Moment::at(Duration::from_secs(1)));

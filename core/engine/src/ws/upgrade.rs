@@ -28,6 +28,9 @@ pub enum UpgradeError {
     /// The remote does not speak HTTP/1.1.
     #[error("malformed HTTP: {0}")]
     Malformed(String),
+    /// The remote speaks TLS.
+    #[error("TLS instead of HTTP")]
+    Tls,
     /// The HTTP head, or the number of its headers, is over the limit.
     #[error("HTTP head over the limit of {limit} bytes or 124 headers")]
     TooLarge {
@@ -326,6 +329,10 @@ impl Dial {
     }
 }
 
+/// What TLS begins with.
+const TLS_ALERT: u8 = 21;
+const TLS_HANDSHAKE: u8 = 22;
+
 /// Collects an HTTP head.
 #[derive(Debug)]
 struct Head {
@@ -355,7 +362,10 @@ impl Head {
         let junk = |byte: &u8| !byte.is_ascii_graphic() && !matches!(byte, b'\r' | b'\n');
         if self.buf.first().is_some_and(junk) {
             self.over = true;
-            return Err(UpgradeError::Malformed("not HTTP".into()));
+            return Err(match self.buf[0] {
+                TLS_ALERT | TLS_HANDSHAKE => UpgradeError::Tls,
+                _ => UpgradeError::Malformed("not HTTP".into()),
+            });
         }
 
         // The blank line may have begun two bytes ago.

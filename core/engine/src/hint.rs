@@ -1,0 +1,273 @@
+//! What to do about an error, in words: once, for every language.
+
+use std::{fmt, io};
+
+/// How much of a text that a stranger chose is shown, in characters.
+const SHOWN: usize = 64;
+/// How many units, or roles of one, are shown.
+const LISTED: usize = 8;
+
+/// A text that may come from a stranger, fit for logs and terminals: cut, without control characters.
+pub(crate) fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Some of them, and how many more there are.
+fn listed(mut items: impl Iterator<Item = String>) -> String {
+    let mut list = items.by_ref().take(LISTED).collect::<Vec<_>>().join(", ");
+    match items.count() {
+        0 => {}
+        more => list.push_str(&format!(" and {more} more")),
+    }
+    list
+}
+
+/// Why an address could not be dialed, as far as a host can tell. It says what to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DialFault {
+    /// Nothing listens at the port.
+    Refused,
+    /// The host's name is not known.
+    NameUnknown,
+    /// There is no way to the host.
+    Unreachable,
+    /// Nothing answered in time.
+    Silent,
+    /// The other side ended the connection before it was upgraded.
+    HungUp,
+    /// TLS was begun with a port that does not speak it.
+    NoTls,
+    /// A port that speaks TLS was dialed without it.
+    Tls,
+    /// Nobody who is trusted has signed the certificate.
+    Untrusted,
+    /// The certificate is not valid any more, or not yet.
+    Expired,
+    /// The certificate is for other names.
+    WrongName,
+    /// The listener wants a certificate of the dialer's, or another one.
+    ClientCertificate,
+    /// The listener answered the upgrade with this HTTP status.
+    Status(u16),
+    /// What answered is no WebSocket.
+    NoWebSocket,
+}
+
+impl DialFault {
+    /// What the kind of an error of the operating system means for a dialer.
+    pub fn of_io(kind: io::ErrorKind) -> Option<DialFault> {
+        match kind {
+            io::ErrorKind::ConnectionRefused => Some(DialFault::Refused),
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                Some(DialFault::Unreachable)
+            }
+            io::ErrorKind::TimedOut => Some(DialFault::Silent),
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof => Some(DialFault::HungUp),
+            _ => None,
+        }
+    }
+
+    /// What to try when dialing `url` has failed so.
+    pub fn hint(self, url: &str) -> String {
+        let url = &shown(url);
+        match self {
+            DialFault::Refused => format!(
+                "Nothing listens at {url}. Start the peer that is to listen there, or correct host and port."
+            ),
+            DialFault::NameUnknown => format!(
+                "The host name in {url} cannot be resolved. Correct it, or the name service of this machine."
+            ),
+            DialFault::Unreachable => {
+                format!("There is no route to {url}. Check the network, a VPN, and firewalls.")
+            }
+            DialFault::Silent => format!(
+                "Nothing answered at {url}. Something else may listen there, or a firewall drops packets."
+            ),
+            DialFault::HungUp => format!(
+                "The other side of {url} hung up instead of answering. It may speak TLS where this side does \
+                 not (wss:// or ws://), or be no roletalk peer."
+            ),
+            DialFault::NoTls => format!(
+                "The port of {url} does not speak TLS. Dial it with ws://, or give the listener a certificate."
+            ),
+            DialFault::Tls => {
+                format!("The port of {url} speaks TLS. Dial it with wss://.")
+            }
+            DialFault::Untrusted => format!(
+                "Nobody who is trusted has signed the certificate of {url}. Give the certificate of its \
+                 authority to the dialer as a CA."
+            ),
+            DialFault::Expired => format!(
+                "The certificate of {url} is not valid now. Renew it, or correct the clock of this machine."
+            ),
+            DialFault::WrongName => format!(
+                "The certificate of {url} is for another name. Dial a name that it lists, tell the dialer which \
+                 name to expect, or make a certificate for this one (subjectAltName)."
+            ),
+            DialFault::ClientCertificate => format!(
+                "The listener at {url} accepts only dialers with a certificate that it trusts. Give this side \
+                 a certificate and key that its CA has signed."
+            ),
+            DialFault::Status(status @ (400 | 404)) => format!(
+                "The listener at {url} answered with status {status}. Is the path of the address the one that \
+                 it serves?"
+            ),
+            DialFault::Status(status @ (401 | 403 | 407)) => format!(
+                "The listener at {url}, or a proxy before it, let this side not in (status {status})."
+            ),
+            DialFault::Status(status) => {
+                format!(
+                    "What listens at {url} answered with status {status}: is it a roletalk peer?"
+                )
+            }
+            DialFault::NoWebSocket => {
+                format!("What listens at {url} does not speak WebSocket. Correct host and port.")
+            }
+        }
+    }
+}
+
+/// What to try when `address` cannot be listened on.
+pub fn listen(address: impl fmt::Display, kind: io::ErrorKind) -> Option<String> {
+    let address = shown(&address.to_string());
+    match kind {
+        io::ErrorKind::AddrInUse => Some(format!(
+            "Something listens at {address} already. Stop it, or listen at another port; port 0 takes one that is free."
+        )),
+        io::ErrorKind::AddrNotAvailable => Some(format!(
+            "{address} is no address of this machine. Listen at one of its own, or at 0.0.0.0 for all."
+        )),
+        io::ErrorKind::PermissionDenied => {
+            Some(format!("{address} is reserved. Listen at a port from 1024 on."))
+        }
+        _ => None,
+    }
+}
+
+/// What to try when no unit serves a role: the names of those that are connected, and their roles.
+pub(crate) fn no_unit<'a, R: Iterator<Item = &'a str>>(
+    role: &str,
+    units: impl Iterator<Item = (&'a str, R)>,
+) -> String {
+    let role = shown(role);
+    let units = listed(units.map(|(name, roles)| {
+        let roles = listed(roles.map(shown));
+        match roles.is_empty() {
+            true => format!("{} (no roles)", shown(name)),
+            false => format!("{} ({roles})", shown(name)),
+        }
+    }));
+    match units.is_empty() {
+        true => format!(
+            "No unit is connected. Connect to a peer that serves \"{role}\", or wait until the destination is ready."
+        ),
+        false => {
+            format!("These units are connected, with these roles: {units}. None serves \"{role}\".")
+        }
+    }
+}
+
+/// What was asked of whom, for requests that fail.
+pub(crate) fn asked(names: Option<(&str, &str)>, unit: &str) -> String {
+    let unit = shown(unit);
+    match names {
+        Some((role, event)) => format!(
+            "The request was for the event \"{}\" of the role \"{}\" at the unit {unit}.",
+            shown(event),
+            shown(role)
+        ),
+        None => format!("The request was for the unit {unit}."),
+    }
+}
+
+/// What to try when the other side has no handler.
+pub(crate) const NOT_HANDLED: &str =
+    " Compare the names with the handlers that the unit has, and their kind: message, request or stream.";
+
+/// Why a handshake was not finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HandshakeFault {
+    /// This side holds no key, the other asks for one.
+    NoKey,
+    /// Both hold keys, but none with the same id.
+    NoCommonId,
+    /// Both hold a key of this id, with another secret.
+    OtherSecret,
+    /// This side takes no more units, or connections to one.
+    Full,
+    /// The other side refused.
+    Refused,
+    /// It took too long.
+    Silent,
+    /// The other side does not keep to the protocol.
+    Broken,
+}
+
+impl HandshakeFault {
+    pub(crate) fn hint(self) -> &'static str {
+        match self {
+            HandshakeFault::NoKey => {
+                "The other side lets only peers in that share a preshared key with it. Add one to this peer."
+            }
+            HandshakeFault::NoCommonId => {
+                "The two peers hold preshared keys, but none with the same id. Give both one under the same id."
+            }
+            HandshakeFault::OtherSecret => {
+                "Both peers hold a preshared key with this id, but the secrets differ. Correct one of them."
+            }
+            HandshakeFault::Full => {
+                "This peer has as many units, or connections to that unit, as its limits allow. Raise them, or \
+                 close some."
+            }
+            HandshakeFault::Refused => {
+                "The other side ended the handshake, for the reason that it gave. If that is about proofs or keys, \
+                 compare the preshared keys of both peers, id and secret."
+            }
+            HandshakeFault::Silent => {
+                "The other side did not finish the handshake in time. It may be overloaded, or be no roletalk peer."
+            }
+            HandshakeFault::Broken => {
+                "The other side does not keep to the handshake of roletalk. Is it a roletalk peer?"
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_chose_is_cut_and_escaped() {
+        assert_eq!(shown("math"), "math");
+        assert_eq!(shown("a\x1b[2J\n\"é"), "a\\u{1b}[2J\\n\\\"é");
+        assert_eq!(shown(&"x".repeat(65)), "x".repeat(64) + "…");
+    }
+
+    #[test]
+    fn a_role_that_nobody_serves() {
+        let none: [(&str, std::array::IntoIter<&str, 0>); 0] = [];
+        assert!(no_unit("math", none.into_iter()).starts_with("No unit is connected."));
+        let units = [("worker", vec!["log", "meth"]), ("other", vec![])];
+        let hint =
+            no_unit("math", units.into_iter().map(|(name, roles)| (name, roles.into_iter())));
+        let expected = "These units are connected, with these roles: worker (log, meth), other (no roles). \
+            None serves \"math\".";
+        assert_eq!(hint, expected);
+    }
+
+    #[test]
+    fn lists_are_short() {
+        let names: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+        let hint = no_unit("x", names.iter().map(|name| (name.as_str(), [].into_iter())));
+        assert!(hint.contains("7 (no roles) and 12 more"), "{hint}");
+    }
+}
