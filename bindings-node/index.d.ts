@@ -172,9 +172,11 @@ export const errorCodes: readonly ErrorCode[];
 
 /** An error of this package. */
 export class RoletalkError extends Error {
-  constructor(code: ErrorCode, message: string, options?: { cause?: unknown });
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown; hint?: string });
   /** What went wrong. */
   code: ErrorCode;
+  /** What there is to know besides the message, and what to try: for people, in English. */
+  hint?: string;
 }
 
 // Connections.

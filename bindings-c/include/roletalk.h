@@ -496,6 +496,8 @@ typedef struct {
     roletalk_unit unit;
     /// For surveys: how many more answers will come.
     size_t remaining;
+    /// What there is to know besides `error`, and what to try; may be empty.
+    roletalk_string hint;
 } roletalk_reply;
 
 /// Called with the end of an operation, where the peer's callbacks run.
@@ -723,6 +725,8 @@ typedef struct {
     uint64_t queued;
     /// The event that the handler is for; may be empty.
     roletalk_string event;
+    /// What there is to know besides `text`, and what to try; may be empty.
+    roletalk_string hint;
 } roletalk_event;
 
 /// Called for each event, in their order, where the peer's callbacks run.
@@ -775,6 +779,10 @@ extern "C" {
 /// Successful calls leave it as it is. Never fails; empty before the first. Any thread, also inside
 /// callbacks. Valid until the next call that fails on this thread, so copy what is to be kept.
 roletalk_string roletalk_last_error(void);
+
+/// What there is to know besides roletalk_last_error, and what to try: for people, in English; empty when there
+/// is nothing. Never fails, any thread, also inside callbacks, and valid as long as that text.
+roletalk_string roletalk_last_error_hint(void);
 
 /// The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Never fails. Any thread, also
 /// inside callbacks. Valid for ever.

@@ -29,13 +29,16 @@ namespace roletalk {
 /// What went wrong: a status code, such as ROLETALK_STATUS_NO_UNIT, and a text.
 class Error : public std::runtime_error {
 public:
-    Error(roletalk_status status, const std::string &text)
-        : std::runtime_error(text), status_(status) {}
+    Error(roletalk_status status, const std::string &text, std::string hint = {})
+        : std::runtime_error(text), status_(status), hint_(std::move(hint)) {}
 
     roletalk_status status() const noexcept { return status_; }
+    /// What there is to know besides `what()`, and what to try: for people, in English; may be empty.
+    const std::string &hint() const noexcept { return hint_; }
 
 private:
     roletalk_status status_;
+    std::string hint_;
 };
 
 namespace detail {
@@ -49,7 +52,9 @@ inline roletalk_string lend(std::string_view text) {
 }
 
 inline void check(roletalk_status status) {
-    if (status != ROLETALK_STATUS_OK) throw Error(status, std::string(view(roletalk_last_error())));
+    if (status == ROLETALK_STATUS_OK) return;
+    throw Error(status, std::string(view(roletalk_last_error())),
+                std::string(view(roletalk_last_error_hint())));
 }
 
 /// A handle that is given back when it is destroyed.
@@ -637,11 +642,13 @@ struct Reply {
     Unit unit;
     /// Of a survey: how many more answers will come.
     size_t remaining = 0;
+    /// What there is to know besides `error`, and what to try; may be empty.
+    std::string hint;
 
     bool ok() const noexcept { return status == ROLETALK_STATUS_OK; }
     /// The payload, or an exception.
     const Data &value() const {
-        if (!ok()) throw Error(status, error);
+        if (!ok()) throw Error(status, error, hint);
         return data;
     }
 };
@@ -672,6 +679,7 @@ inline Reply reply(const roletalk_reply &view) {
     reply.data = Data(view.data);
     reply.error = std::string(detail::view(view.error));
     reply.remaining = view.remaining;
+    reply.hint = std::string(detail::view(view.hint));
     return reply;
 }
 

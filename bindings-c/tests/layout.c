@@ -40,6 +40,7 @@ int main(void) {
     FIELD(roletalk_reply, error);
     FIELD(roletalk_reply, unit);
     FIELD(roletalk_reply, remaining);
+    FIELD(roletalk_reply, hint);
     TYPE(roletalk_reply_handler);
     FIELD(roletalk_reply_handler, call);
     FIELD(roletalk_reply_handler, user_data);
@@ -73,6 +74,7 @@ int main(void) {
     FIELD(roletalk_event, count);
     FIELD(roletalk_event, queued);
     FIELD(roletalk_event, event);
+    FIELD(roletalk_event, hint);
     TYPE(roletalk_event_handler);
     FIELD(roletalk_event_handler, call);
     FIELD(roletalk_event_handler, user_data);

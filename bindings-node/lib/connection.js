@@ -58,6 +58,8 @@ class Connection extends EventEmitter {
     this._rest = null;
     /** Whether the connection is to end behind what is being written. */
     this._last = false;
+    /** What the socket has failed with. */
+    this._error = null;
     /** Callbacks of the socket for what was found to be written before. */
     this._early = 0;
     /** Whether what is written may be looked at after the write: by TLS, or by somebody's own stream. */
@@ -262,6 +264,7 @@ class Connection extends EventEmitter {
   }
 
   _failed(error) {
+    this._error = error;
     if (this.listenerCount('error') > 0) emit(this, 'error', error);
   }
 
@@ -281,7 +284,8 @@ class Connection extends EventEmitter {
   _gone() {
     if (this.number === NONE) return;
     const { host } = this;
-    host.native.closed(this.number, host.now());
+    const { code = '', message = '' } = this._error ?? {};
+    host.native.closed(this.number, String(code), String(message), host.now());
     host.schedule();
   }
 }

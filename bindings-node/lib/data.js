@@ -1,5 +1,6 @@
 'use strict';
 
+const { jsonHint } = require('./addon.js');
 const { Kind } = require('./protocol.js');
 
 /** The names that contexts have for the type bytes of payloads, in the order of those. */
@@ -46,13 +47,22 @@ function encode(kind, value) {
       return String(value);
     case Kind.BOOLEAN:
       return value ? '\x01' : '\x00';
-    case Kind.OBJECT: {
-      const json = JSON.stringify(value);
-      if (json === undefined) throw new TypeError('The data has no JSON form');
-      return json;
-    }
+    case Kind.OBJECT:
+      return encodeObject(value);
     default:
       return '';
+  }
+}
+
+function encodeObject(value) {
+  try {
+    const json = JSON.stringify(value);
+    if (json === undefined) throw new TypeError('The data has no JSON form');
+    return json;
+  } catch (error) {
+    // `toJSON` may throw anything.
+    if (error instanceof TypeError && Object.isExtensible(error)) error.hint ??= jsonHint();
+    throw error;
   }
 }
 

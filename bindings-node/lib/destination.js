@@ -1,7 +1,6 @@
 'use strict';
 
 const { EventEmitter } = require('node:events');
-const { noUnit } = require('./addon.js');
 const { RoletalkError } = require('./errors.js');
 const { Survey } = require('./survey.js');
 
@@ -137,7 +136,10 @@ class Destination extends EventEmitter {
         ? wanted
         : undefined
       : this._set.next();
-    if (!unit) throw new RoletalkError('NO_UNIT', noUnit(this._name));
+    if (!unit) {
+      const [text, hint] = this._peer._core.native.noUnit(this._name);
+      throw new RoletalkError('NO_UNIT', text, { hint });
+    }
     return unit;
   }
 

@@ -50,6 +50,20 @@ class EventReader {
     return bytes.utf8Slice(offset, offset + words[at + 6]);
   }
 
+  /** What failed: its text, and what to try. */
+  failure(at, first) {
+    const whole = this.whole(at, first);
+    const names = first & Flag.NAMED ? words[at + 7] >>> 16 : 0;
+    return [whole.utf8Slice(names), whole.utf8Slice(0, names)];
+  }
+
+  /** Names and payload of an event. A buffer can be fetched once, and the payload may be needed, too. */
+  whole(at, first) {
+    const from = words[at + 5];
+    this.named = first & Flag.IN_BUFFER ? this.native.buffer(from) : bytes.subarray(from, from + words[at + 6]);
+    return this.named;
+  }
+
   /** The payload of an event as text, or as bytes of its own when it is none. */
   payloadOf(at, first) {
     const kind = (first >> 8) & 0xff;

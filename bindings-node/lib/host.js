@@ -417,7 +417,7 @@ class Host {
         listener._dial(address, this.events.text(at));
         break;
       case Op.DIALED: {
-        const error = first & Flag.FAILED ? new PlainError(CODES[(first >> 8) & 0xff], this.events.text(at)) : null;
+        const error = first & Flag.FAILED ? this._failure(PlainError, at, first) : null;
         const conn = d === NONE ? null : this.conns[d];
         listener._dialed(address, c, (first & Flag.AGAIN) !== 0, error, conn);
         break;
@@ -426,12 +426,12 @@ class Host {
         listener._slowConsumer(this.units[a], b, c);
         break;
       case Op.UNSENT: {
-        const error = new RoletalkError(CODES[(first >> 8) & 0xff], this.events.text(at));
+        const error = this._failure(RoletalkError, at, first);
         listener._unsent(this.units[a], error, b, c);
         break;
       }
       case Op.CONNECTION_CLOSED: {
-        const error = new RoletalkError(CODES[(first >> 8) & 0xff], this.events.text(at));
+        const error = this._failure(RoletalkError, at, first);
         listener._connectionClosed(b === NONE ? null : this.units[b], error);
         break;
       }
@@ -443,7 +443,7 @@ class Host {
     if (stream === undefined) return;
     if (first & Flag.FAILED) {
       const code = CODES[(first >> 8) & 0xff];
-      const text = this.events.text(at);
+      const [text] = this.events.failure(at, first);
       call(() => stream._broken(code, text));
     } else {
       call(() => stream._wake());
@@ -489,7 +489,7 @@ class Host {
     const wrong = words[at + 2];
     if (first & Flag.FAILED) {
       const code = CODES[(first >> 8) & 0xff];
-      const error = late && wrong === NOT_SENT ? noSockets(code) : new RoletalkError(code, this.events.text(at));
+      const error = late && wrong === NOT_SENT ? noSockets(code) : this._failure(RoletalkError, at, first);
       const ctx = failedContext(unit, rtt);
       if (code === 'CONNECTION_LOST' && wrong === 0) {
         // Those who wait hear of it after the unit has closed.
@@ -498,13 +498,20 @@ class Host {
       }
       return callback(error, ctx);
     }
+    // Before the payload, which is behind it.
+    const hint = wrong === REJECTED && first & Flag.NAMED ? this.events.failure(at, first)[1] : undefined;
     let ctx;
     try {
       ctx = new AnswerContext((first >> 8) & 0xff, this.events.payloadOf(at, first), unit, rtt);
     } catch (error) {
       return callback(new RoletalkError('DATA', error.message, { cause: error }), failedContext(unit, rtt));
     }
-    callback(wrong === REJECTED ? new RoletalkError('REJECTED', reasonOf(ctx)) : null, ctx);
+    callback(wrong === REJECTED ? new RoletalkError('REJECTED', reasonOf(ctx), { hint }) : null, ctx);
+  }
+
+  _failure(Class, at, first) {
+    const [text, hint] = this.events.failure(at, first);
+    return new Class(CODES[(first >> 8) & 0xff], text, { hint });
   }
 
   sent(at, first) {
@@ -513,7 +520,7 @@ class Host {
     this.freeSlot(number);
     if (first & Flag.FAILED) {
       const code = CODES[(first >> 8) & 0xff];
-      callback(late ? noSockets(code) : new RoletalkError(code, this.events.text(at)));
+      callback(late ? noSockets(code) : this._failure(RoletalkError, at, first));
     } else {
       this.conns[words[at + 2]]._onceWritten(callback);
     }

@@ -3,7 +3,7 @@
 const { EventEmitter } = require('node:events');
 const http = require('node:http');
 const https = require('node:https');
-const { noHandler } = require('./addon.js');
+const { addressHint, listenHint, noHandler } = require('./addon.js');
 const { checkName } = require('./commands.js');
 const { Connection } = require('./connection.js');
 const { kExchange } = require('./context.js');
@@ -52,6 +52,8 @@ class Address {
     this.callback = callback;
     /** Gives up an attempt that is under way. */
     this.giveUp = null;
+    /** What the attempt that is under way has failed with. */
+    this.cause = undefined;
   }
 }
 
@@ -205,8 +207,13 @@ class Peer extends EventEmitter {
     const respond = (error) => {
       if (responded) return;
       responded = true;
-      if (error) this._listener = undefined;
-      else this._port = server.address().port;
+      if (error) {
+        this._listener = undefined;
+        const hint = error.errno && listenHint(`${this._host ?? '*'}:${this._port}`, error.errno);
+        if (hint) error.hint = hint;
+      } else {
+        this._port = server.address().port;
+      }
       callback(error);
     };
     server.on('error', respond);
@@ -282,14 +289,14 @@ class Peer extends EventEmitter {
       // The engine knows only ws and wss; ws takes these as well.
       if (protocol === 'http:' || protocol === 'https:') target = href.replace('http', 'ws');
     } catch (error) {
-      process.nextTick(callback, new PlainError('INVALID_ARGUMENT', String(error), { cause: error }));
+      process.nextTick(callback, new PlainError('INVALID_ARGUMENT', String(error), { cause: error, hint: addressHint() }));
       return;
     }
     let number;
     try {
       number = core.native.connect(target, options.permanent !== false, core.now());
     } catch (error) {
-      process.nextTick(callback, new PlainError('INVALID_ARGUMENT', error.message));
+      process.nextTick(callback, new PlainError('INVALID_ARGUMENT', error.message, { hint: addressHint() }));
       return;
     }
     this._addresses.set(number, new Address(url, options, callback));
@@ -308,7 +315,8 @@ class Peer extends EventEmitter {
       address.giveUp = null;
       const { _core: core } = this;
       if (error) {
-        core.native.dialFailed(number, `Socket errored: ${error}`, core.now());
+        address.cause = error;
+        core.native.dialFailed(number, `Socket errored: ${error}`, error.errno ?? 0, error.code ?? '', core.now());
         core.schedule();
         return;
       }
@@ -328,8 +336,10 @@ class Peer extends EventEmitter {
   _dialed(number, count, again, error, connection) {
     const address = this._addresses.get(number);
     if (address === undefined) return;
-    const { url, callback } = address;
+    const { url, callback, cause } = address;
     address.callback = null;
+    address.cause = undefined;
+    if (error && cause !== undefined) error.cause = cause;
     if (callback !== null) callback(error, error ? undefined : { unit: connection._unit, ws: connection });
     if (count > 0) {
       if (error) emit(this, PEER_RECONNECT_FAIL_EVENT, { address: url, count, error });

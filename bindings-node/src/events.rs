@@ -188,7 +188,22 @@ impl<'a> Batch<'a> {
     /// An event whose outcome is an error: its kind is in place of a data type.
     pub(crate) fn error(&mut self, op: Op, numbers: [u32; 4], flags: u32, error: &Error) {
         let text = Bytes::copy_from_slice(error.text().as_bytes());
-        self.data(op, numbers, FAILED | flags, error.kind().code(), ("", ""), &text);
+        self.hinted(op, numbers, FAILED | flags, error.kind().code(), error, &text);
+    }
+
+    /// An event with a payload, and in front of it the hint of an error, in place of names.
+    pub(crate) fn hinted(
+        &mut self,
+        op: Op,
+        numbers: [u32; 4],
+        flags: u32,
+        kind: u8,
+        error: &Error,
+        payload: &Bytes,
+    ) {
+        let hint = error.hint().unwrap_or_default();
+        let flags = if hint.is_empty() { flags } else { flags | NAMED };
+        self.data(op, numbers, flags, kind, (hint, ""), payload);
     }
 
     /// An event with a payload, and names in front of it when they are not empty.

@@ -22,5 +22,8 @@ mod socket;
 mod socket;
 mod state;
 
-pub use native::{NativePeer, PeerSettings, StreamSettings, error_kinds, no_handler, no_unit};
+pub use native::{
+    NativePeer, PeerSettings, StreamSettings, address_hint, error_kinds, json_hint, listen_hint,
+    no_handler,
+};
 pub use protocol::{ProtocolNumber, protocol};

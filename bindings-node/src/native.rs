@@ -13,12 +13,11 @@ use napi::{
 use napi_derive::napi;
 use roletalk_engine::{
     AddressId, Chunk, DataType, Engine, Error, ErrorKind, Load, Moment, NoHandler, Opening, Order,
-    Outgoing, Policy, Unit, policy,
+    Outgoing, Policy, Unit, hint, policy,
     wire::{Direction, Payload},
     ws::Side,
 };
-
-use roletalk_host::{Host, lock};
+use roletalk_host::{Host, dial_fault, lock};
 
 use crate::{
     commands, counters,
@@ -287,9 +286,19 @@ impl NativePeer {
 
     /// An address could not be dialed.
     #[napi(catch_unwind)]
-    pub fn dial_failed(&mut self, address: f64, reason: String, now: f64) {
+    pub fn dial_failed(
+        &mut self,
+        address: f64,
+        reason: String,
+        errno: i32,
+        code: String,
+        now: f64,
+    ) {
         let Call { mut host, now, .. } = self.begin(now);
-        let error = Error::new(ErrorKind::ConnectFailed, reason);
+        // libuv's numbers are negative.
+        let errno = (errno < 0).then_some(-errno);
+        let fault = dial_fault(errno, &code, &reason);
+        let error = Error::new(ErrorKind::ConnectFailed, reason).with_fault(fault);
         host.engine.dial_failed(AddressId(address as u64), error, now);
     }
 
@@ -379,12 +388,12 @@ impl NativePeer {
         }
     }
 
-    /// The socket of a connection is closed.
+    /// The socket of a connection is closed, after an error with this code and text if these are not empty.
     #[napi(catch_unwind)]
-    pub fn closed(&mut self, conn: u32, now: f64) {
+    pub fn closed(&mut self, conn: u32, code: String, text: String, now: f64) {
         let Call { mut host, state, now, .. } = self.begin(now);
         if let Some(conn) = state.conns.get(conn) {
-            host.lost(conn.id, now);
+            host.lost(conn.id, dial_fault(None, &code, &text), now);
         }
     }
 
@@ -513,7 +522,7 @@ impl NativePeer {
                 None
             }
             None => {
-                let error = Error::new(ErrorKind::ConnectionLost, "No open sockets left");
+                let error = Error::unit_gone();
                 state.failed(slot, error);
                 None
             }
@@ -635,6 +644,13 @@ impl NativePeer {
         FAILED
     }
 
+    /// The error of what is sent to a role that no unit serves: its text, and what to try.
+    #[napi(catch_unwind)]
+    pub fn no_unit(&self, role: String) -> Vec<String> {
+        let error = lock(&self.host).engine.peer().no_unit(&role);
+        vec![error.text().to_owned(), error.hint().unwrap_or_default().to_owned()]
+    }
+
     /// The text of the last stream error.
     #[napi(getter)]
     pub fn last_error(&self) -> String {
@@ -691,10 +707,22 @@ pub fn no_handler(why: u32, name: String) -> String {
     why.text(&name)
 }
 
-/// The error of what is sent to a role that no unit serves.
+/// How addresses are written.
 #[napi(catch_unwind)]
-pub fn no_unit(role: String) -> String {
-    roletalk_engine::no_unit(&role).text().to_owned()
+pub fn address_hint() -> String {
+    hint::ADDRESS.to_owned()
+}
+
+/// What to try when an address cannot be listened on, by libuv's number of the error.
+#[napi(catch_unwind)]
+pub fn listen_hint(address: String, errno: i32) -> Option<String> {
+    hint::listen(address, std::io::Error::from_raw_os_error(-errno).kind())
+}
+
+/// What can be sent as an object.
+#[napi(catch_unwind)]
+pub fn json_hint() -> String {
+    hint::JSON.to_owned()
 }
 
 /// The names of all kinds of errors, in the order of their numbers, from 1 on.

@@ -161,7 +161,7 @@ impl State {
 
     /// A command that is for no unit, or for one that is gone.
     fn run_alone(&mut self, host: &mut Host, asked: Asked<'_>, now: Moment) {
-        let lost = || Error::new(ErrorKind::ConnectionLost, "No open sockets left");
+        let lost = || Error::unit_gone();
         match asked {
             Asked::Send { slot: NONE, .. } => {}
             Asked::Send { slot, .. } => {
@@ -309,13 +309,17 @@ impl State {
             }
             Event::Answer { tag, outcome, reason } => {
                 let rejected = u32::from(reason.is_some()) * REJECTED;
-                match reason.map_or(outcome, Ok) {
-                    Ok(data) => {
+                let numbers = [tag, rejected, 0, 0];
+                match (outcome, reason) {
+                    (Ok(data), _) => {
                         let kind = data.kind().as_byte();
-                        let numbers = [tag, rejected, 0, 0];
                         batch.data(Op::Answer, numbers, 0, kind, ("", ""), data.bytes());
                     }
-                    Err(error) => batch.error(Op::Answer, [tag, 0, 0, 0], 0, &error),
+                    (Err(error), Some(reason)) => {
+                        let kind = reason.kind().as_byte();
+                        batch.hinted(Op::Answer, numbers, 0, kind, &error, reason.bytes());
+                    }
+                    (Err(error), None) => batch.error(Op::Answer, numbers, 0, &error),
                 }
             }
             Event::Stream(stream) => {

@@ -6,9 +6,12 @@ use pyo3::{
     prelude::*,
     types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyMemoryView, PyString},
 };
-use roletalk_engine::{Data, DataType, ErrorKind, wire::Payload};
+use roletalk_engine::{Data, DataType, Error, ErrorKind, hint, wire::Payload};
 
-use crate::{error::failure, exit::Inside};
+use crate::{
+    error::{exception, failure},
+    exit::Inside,
+};
 
 /// What makes JSON of objects and objects of JSON.
 pub(crate) struct Codec {
@@ -93,7 +96,8 @@ fn data_error(py: Python<'_>, what: &str, error: PyErr) -> PyErr {
     if !error.is_instance_of::<PyException>(py) {
         return error;
     }
-    let failed = failure(py, ErrorKind::Data, format!("{what}: {}", error.value(py)));
+    let text = format!("{what}: {}", error.value(py));
+    let failed = exception(py, &Error::new(ErrorKind::Data, text).with_hint(hint::JSON));
     failed.set_cause(py, Some(error));
     failed
 }

@@ -29,7 +29,13 @@ use roletalk_host::{Host, lock};
 
 #[cfg(unix)]
 use crate::guarded::Guarded;
-use crate::{data::Codec, error::failure, event_loop::EventLoop, exit::Inside, table::Table};
+use crate::{
+    data::Codec,
+    error::{exception, failure},
+    event_loop::EventLoop,
+    exit::Inside,
+    table::Table,
+};
 pub(crate) use sending::{Asked, Sent};
 pub(crate) use settings::add_tables;
 
@@ -81,7 +87,7 @@ pub struct Engine {
 }
 
 fn lost() -> Error {
-    Error::new(ErrorKind::ConnectionLost, "No open sockets left")
+    Error::unit_gone()
 }
 
 impl Engine {
@@ -111,8 +117,11 @@ impl Engine {
 
     fn event_loop(&self, py: Python<'_>) -> PyResult<Arc<EventLoop>> {
         let event_loop = lock(&self.event_loop).clone();
-        event_loop
-            .ok_or_else(|| failure(py, ErrorKind::Closed, "The peer is not bound to an event loop"))
+        // It lets go of its loop when it is closed.
+        event_loop.ok_or_else(|| match self.thread.load(Relaxed) {
+            0 => failure(py, ErrorKind::Closed, "The peer is not bound to an event loop"),
+            _ => exception(py, &Error::peer_closed()),
+        })
     }
 
     fn listener<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {

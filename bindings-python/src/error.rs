@@ -1,11 +1,12 @@
 //! Errors as exceptions of the package's classes.
 
 use pyo3::{
+    intern,
     prelude::*,
     sync::PyOnceLock,
     types::{PyDict, PyString},
 };
-use roletalk_engine::{Error, ErrorKind};
+use roletalk_engine::{Error, ErrorKind, hint};
 
 /// The classes by the number of the kind, made in `roletalk/errors.py`.
 fn classes(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
@@ -21,7 +22,11 @@ fn classes(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
 pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
     let made = classes(py).and_then(|classes| {
         let class = classes.as_any().get_item(error.kind().code())?;
-        class.call1((PyString::new(py, error.text()),))
+        let made = class.call1((PyString::new(py, error.text()),))?;
+        if let Some(hint) = error.hint() {
+            made.call_method1(intern!(py, "_set_hint"), (hint,))?;
+        }
+        Ok::<_, PyErr>(made)
     });
     made.map_or_else(|failed| failed, PyErr::from_value)
 }
@@ -29,6 +34,18 @@ pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
 /// The exception for a kind and a text.
 pub(crate) fn failure(py: Python<'_>, kind: ErrorKind, text: impl Into<String>) -> PyErr {
     exception(py, &Error::new(kind, text.into()))
+}
+
+/// The exception of whatever is done with a peer that was closed.
+#[pyfunction]
+pub(crate) fn peer_closed(py: Python<'_>) -> Py<PyAny> {
+    exception(py, &Error::peer_closed()).into_value(py).into_any()
+}
+
+/// What to try when an address cannot be listened on, by the number of the error.
+#[pyfunction]
+pub(crate) fn listen_hint(address: &str, errno: i32) -> Option<String> {
+    hint::listen(address, std::io::Error::from_raw_os_error(errno).kind())
 }
 
 /// The text of an exception for a remote peer: its message, or its class when there is none.

@@ -80,6 +80,8 @@ pub struct roletalk_event {
     pub queued: u64,
     /// The event that the handler is for; may be empty.
     pub event: roletalk_string,
+    /// What there is to know besides `text`, and what to try; may be empty.
+    pub hint: roletalk_string,
 }
 
 /// Called for each event, in their order, where the peer's callbacks run.
@@ -110,13 +112,16 @@ fn view(event: &PeerEvent) -> roletalk_event {
         count: 0,
         queued: 0,
         event: none,
+        hint: none,
     };
     let lend = |unit: &Unit| lend::lend_unit(unit);
     let optional = |unit: &Option<Unit>| unit.as_ref().map_or(roletalk_unit::NONE, lend::lend_unit);
     let fail = |view: &mut roletalk_event, error: &engine::Error| {
         view.status = Status::of(error.kind());
         // The text lives in the event, which the closure's caller has.
-        view.text = roletalk_string { data: error.text().as_ptr().cast(), len: error.text().len() };
+        let borrow = |text: &str| roletalk_string { data: text.as_ptr().cast(), len: text.len() };
+        view.text = borrow(error.text());
+        view.hint = borrow(error.hint().unwrap_or_default());
     };
     match event {
         PeerEvent::UnitOpened(unit) => {

@@ -1,6 +1,10 @@
 //! The library itself: versions, and texts for statuses.
 
-use crate::border::{enter::with_last_error, failure::Status, values::roletalk_string};
+use crate::border::{
+    enter::{with_last_error, with_last_hint},
+    failure::Status,
+    values::roletalk_string,
+};
 
 /// The text of the last call on this thread that returned something else than ROLETALK_STATUS_OK.
 /// Successful calls leave it as it is. Never fails; empty before the first. Any thread, also inside
@@ -9,6 +13,13 @@ use crate::border::{enter::with_last_error, failure::Status, values::roletalk_st
 pub extern "C" fn roletalk_last_error() -> roletalk_string {
     // It lives until the next one.
     with_last_error(roletalk_string::lend).unwrap_or_else(|| roletalk_string::lend(""))
+}
+
+/// What there is to know besides roletalk_last_error, and what to try: for people, in English; empty when there
+/// is nothing. Never fails, any thread, also inside callbacks, and valid as long as that text.
+#[unsafe(no_mangle)]
+pub extern "C" fn roletalk_last_error_hint() -> roletalk_string {
+    with_last_hint(roletalk_string::lend).unwrap_or_else(|| roletalk_string::lend(""))
 }
 
 /// The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Never fails. Any thread, also

@@ -11,7 +11,13 @@ use crate::border::{
 };
 
 thread_local! {
-    static LAST: RefCell<String> = const { RefCell::new(String::new()) };
+    static LAST: RefCell<Last> = const { RefCell::new(Last { text: String::new(), hint: String::new() }) };
+}
+
+/// A thread's last error.
+struct Last {
+    text: String,
+    hint: String,
 }
 
 /// Runs the body of an exported function: not in the child of a fork, and no panic leaves it.
@@ -37,15 +43,22 @@ fn report(failure: Failure) -> Status {
     // While the thread ends there is no text any more.
     let _ = LAST.try_with(|last| {
         let mut last = last.borrow_mut();
-        last.clear();
-        last.push_str(failure.text());
+        last.text.clear();
+        last.text.push_str(failure.text());
+        last.hint.clear();
+        last.hint.push_str(failure.hint());
     });
     failure.status()
 }
 
 /// Works on the text of this thread's last error; `None` while the thread ends.
 pub(crate) fn with_last_error<T>(work: impl FnOnce(&str) -> T) -> Option<T> {
-    LAST.try_with(|last| work(&last.borrow())).ok()
+    LAST.try_with(|last| work(&last.borrow().text)).ok()
+}
+
+/// Likewise on what to try after it.
+pub(crate) fn with_last_hint<T>(work: impl FnOnce(&str) -> T) -> Option<T> {
+    LAST.try_with(|last| work(&last.borrow().hint)).ok()
 }
 
 #[cfg(test)]

@@ -114,16 +114,17 @@ impl Status {
     }
 }
 
-/// Why a call fails: a status and a text.
+/// Why a call fails: a status, a text, and what to try.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     status: Status,
     text: Cow<'static, str>,
+    hint: Option<String>,
 }
 
 impl Failure {
     pub(crate) fn new(status: Status, text: impl Into<Cow<'static, str>>) -> Failure {
-        Failure { status, text: text.into() }
+        Failure { status, text: text.into(), hint: None }
     }
 
     pub(crate) fn invalid(text: impl Into<Cow<'static, str>>) -> Failure {
@@ -138,6 +139,11 @@ impl Failure {
         Failure::new(Status::Io, error.to_string())
     }
 
+    /// The same with what it is about in front of its text.
+    pub(crate) fn about(self, what: &str) -> Failure {
+        Failure { text: format!("`{what}`: {}", self.text).into(), ..self }
+    }
+
     pub(crate) fn status(&self) -> Status {
         self.status
     }
@@ -145,11 +151,17 @@ impl Failure {
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
+
+    /// Empty when there is none.
+    pub(crate) fn hint(&self) -> &str {
+        self.hint.as_deref().unwrap_or_default()
+    }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        Failure::new(Status::of(error.kind()), error.text().to_owned())
+        let hint = error.hint().map(str::to_owned);
+        Failure { hint, ..Failure::new(Status::of(error.kind()), error.text().to_owned()) }
     }
 }
 

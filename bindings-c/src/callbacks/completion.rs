@@ -34,6 +34,8 @@ pub struct roletalk_reply {
     pub unit: roletalk_unit,
     /// For surveys: how many more answers will come.
     pub remaining: usize,
+    /// What there is to know besides `error`, and what to try; may be empty.
+    pub hint: roletalk_string,
 }
 
 /// Called with the end of an operation, where the peer's callbacks run.
@@ -89,6 +91,7 @@ impl Outcome {
             error: roletalk_string::lend(self.failure.as_ref().map_or("", Failure::text)),
             unit: self.unit.as_ref().map_or(roletalk_unit::NONE, unit),
             remaining: self.remaining,
+            hint: roletalk_string::lend(self.failure.as_ref().map_or("", Failure::hint)),
         }
     }
 }

@@ -68,6 +68,7 @@ static void ask(pair *p) {
         ROLETALK_STATUS_REJECTED,
         roletalk_destination_request(p->to, ROLETALK_STR("no"), roletalk_data_null(), NULL, NULL));
     CHECK(is(roletalk_last_error(), "no, thanks"));
+    CHECK(is(roletalk_last_error_hint(), ""));
     EXPECT(ROLETALK_STATUS_REJECTED,
            roletalk_destination_request(p->to, ROLETALK_STR("silent"), roletalk_data_null(), NULL,
                                         NULL));

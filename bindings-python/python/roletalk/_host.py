@@ -20,6 +20,7 @@ from typing import (
     Callable,
     Optional,
     Union,
+    cast,
 )
 from urllib.parse import urlsplit
 
@@ -84,6 +85,7 @@ class Host:
         self.reconnects = 0
         self.waiters: dict[int, asyncio.Future[Unit]] = {}
         self.options: dict[int, ConnectOptions] = {}
+        self.causes: dict[int, BaseException] = {}
         self.ready: dict[str, list[asyncio.Future[None]]] = {}
         self.subscribers: weakref.WeakSet[events.Events] = weakref.WeakSet()
         self.callbacks: list[tuple[Callback, tuple[type, ...]]] = []
@@ -135,7 +137,7 @@ class Host:
     def check_open(self) -> None:
         self.check_thread()
         if self.closed:
-            raise ClosedError("The peer is closed")
+            raise _engine.peer_closed()
 
     def check_loop(self) -> None:
         """Raises when the running loop is not the peer's: what waits there would never be woken."""
@@ -336,7 +338,13 @@ class Host:
             reason = str(error)
         else:
             reason = f"cannot connect to `{url}`: {reason_of(error)}"
-        self.engine.dial_failed(address, f"Socket errored: {reason}")
+        code = getattr(error, "reason", None) or type(error).__name__
+        # Resolvers and OpenSSL have numbers of their own.
+        own = (socket.gaierror, ssl_module.SSLError)
+        is_os = isinstance(error, OSError) and not isinstance(error, own)
+        errno = cast(OSError, error).errno if is_os else None
+        self.causes[address] = error
+        self.engine.dial_failed(address, f"Socket errored: {reason}", str(code), errno)
 
     async def _open(self, address: int, url: str, options: ConnectOptions) -> None:
         parts = urlsplit(url)
@@ -393,6 +401,9 @@ class Host:
     ) -> None:
         if unit is None and error is None:
             error = ClosedError("The unit is gone")
+        cause = self.causes.pop(address, None)
+        if error is not None:
+            error.__cause__ = cause
         waiter = self.waiters.pop(address, None)
         if waiter is not None and not waiter.done():
             if unit is not None:
@@ -479,7 +490,7 @@ class Host:
             waiters.extend(waiting)
         for waiter in waiters:
             if not waiter.done():
-                waiter.set_exception(ClosedError("The peer is closed"))
+                waiter.set_exception(_engine.peer_closed())
         if self._pool is not None:
             self._pool.close()
         if running:

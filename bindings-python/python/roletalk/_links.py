@@ -101,7 +101,7 @@ class TransportLink(asyncio.Protocol):
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         if self._conn is not None:
-            self._host.engine.lost(self._conn)
+            self._host.engine.lost(self._conn, "" if exc is None else str(exc))
 
     def pause_writing(self) -> None:
         self._blocked = True

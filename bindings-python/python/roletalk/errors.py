@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from typing import ClassVar
+from typing import ClassVar, Optional
 
 from ._engine import ERROR_KINDS
 
@@ -42,6 +42,16 @@ class Error(Exception):
 
     code: ClassVar[int] = 0
     """The kind's fixed number, the same in every language."""
+
+    hint: Optional[str] = None
+    """What there is to know besides the text, and what to try: for people, in English. Tracebacks show it
+    from Python 3.11 on."""
+
+    def _set_hint(self, hint: str) -> None:
+        self.hint = hint
+        add_note = getattr(self, "add_note", None)
+        if add_note is not None:
+            add_note(f"hint: {hint}")
 
 
 class InvalidArgumentError(Error, ValueError):

@@ -291,7 +291,13 @@ class Peer:
                     _close_all(sockets)
                 raise
         except (OSError, UnicodeError) as error:
-            raise IoError(f"The address cannot be listened on: {error}") from error
+            where = f"{host}:{port}"
+            failed = IoError(f"The address {where} cannot be listened on: {error}")
+            errno = error.errno if isinstance(error, OSError) else None
+            hint = None if errno is None else _engine.listen_hint(where, errno)
+            if hint is not None:
+                failed._set_hint(hint)
+            raise failed from error
         tasks = [self._host.start(self._host.serve(each, ssl, path)) for each in sockets]
         scheme = "ws" if ssl is None else "wss"
         listener = Listener(self._host, sockets, tasks, _url(scheme, sockets[0], path or ""))

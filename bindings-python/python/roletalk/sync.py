@@ -43,6 +43,7 @@ from . import events as _events
 from . import peer as _peer
 from . import role as _role
 from . import streams as _streams
+from . import _engine
 from .errors import ClosedError
 from .unit import Unit
 
@@ -92,12 +93,12 @@ class _Loop:
         with self._lock:
             if self._ended:
                 work.close()
-                raise ClosedError("The peer is closed")
+                raise _engine.peer_closed()
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
         except concurrent.futures.CancelledError:
-            raise ClosedError("The peer is closed") from None
+            raise _engine.peer_closed() from None
         except BaseException:
             # Such as KeyboardInterrupt while it waited.
             future.cancel()

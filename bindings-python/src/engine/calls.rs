@@ -19,7 +19,7 @@ use roletalk_engine::{
     Outgoing, StreamId, Unit, UnitId,
     wire::{Direction, Payload},
 };
-use roletalk_host::{Host, lock};
+use roletalk_host::{Host, dial_fault, lock};
 
 use super::{
     Asked, Engine, FORKS, OTHER_THREAD,
@@ -250,8 +250,10 @@ impl Engine {
     }
 
     /// A transport was lost.
-    fn lost(slf: &Bound<'_, Self>, conn: u64) -> PyResult<()> {
-        Engine::with_state(slf, |state, now| state.lost(ConnId(conn), now))
+    #[pyo3(signature = (conn, reason=""))]
+    fn lost(slf: &Bound<'_, Self>, conn: u64, reason: &str) -> PyResult<()> {
+        let fault = dial_fault(None, "", reason);
+        Engine::with_state(slf, |state, now| state.lost(ConnId(conn), fault, now))
     }
 
     /// Closes a connection's socket, which is watched no longer.
@@ -422,13 +424,18 @@ impl Engine {
         Ok(self.look(py)?.engine.peer().is_dialed(AddressId(address)))
     }
 
-    /// An address could not be dialed.
+    /// An address could not be dialed. `code` is the name of the error, `errno` its number where it is one
+    /// of the operating system.
     fn dial_failed(
         slf: &Bound<'_, Self>,
         address: u64,
         reason: &Bound<'_, PyString>,
+        code: &str,
+        errno: Option<i32>,
     ) -> PyResult<()> {
-        let error = Error::new(ErrorKind::ConnectFailed, reason.to_string_lossy().into_owned());
+        let reason = reason.to_string_lossy().into_owned();
+        let fault = dial_fault(errno, code, &reason);
+        let error = Error::new(ErrorKind::ConnectFailed, reason).with_fault(fault);
         Engine::with_state(slf, |state, now| {
             state.engine.dial_failed(AddressId(address), error, now);
         })

@@ -11,6 +11,7 @@ use crate::{
     AddressId, Budget, Config, ConnId, Connection, Event, Moment, Opening, Peer, PeerEffect,
     PeerEvent, Ready, Received, Unit, UnitId, UnitInfo, close_code,
     error::{Error, ErrorKind, Result},
+    hint::DialFault,
     timers::Timers,
 };
 
@@ -254,7 +255,14 @@ impl<R> Engine<R> {
 
     /// The socket of a connection is closed, by either side or by an error.
     pub fn closed(&mut self, conn: ConnId, now: Moment) {
-        self.end(conn, None, Error::new(ErrorKind::ConnectionLost, "Socket closed"), now);
+        self.failed(conn, None, now);
+    }
+
+    /// As [`closed`](Engine::closed); the fault says why, in case that it was dialed and is no part of a unit
+    /// yet.
+    pub fn failed(&mut self, conn: ConnId, fault: Option<DialFault>, now: Moment) {
+        let error = Error::new(ErrorKind::ConnectionLost, "Socket closed").with_fault(fault);
+        self.end(conn, None, error, now);
         self.connections.remove(&conn);
     }
 

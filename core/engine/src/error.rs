@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, fmt, io, sync::Arc};
 
-use crate::{hint::DialFault, wire::DataError};
+use crate::{
+    hint::{self, DialFault},
+    wire::DataError,
+};
 
 /// Makes [`ErrorKind`] from one row for each: documentation, kind, number and name.
 macro_rules! error_kinds {
@@ -135,6 +138,12 @@ impl Error {
             .with_hint("A peer that was closed is not opened again: make a new one.")
     }
 
+    /// The error of what is sent to a unit whose connections are all gone.
+    pub fn unit_gone() -> Error {
+        Error::new(ErrorKind::ConnectionLost, "No open sockets left")
+            .with_hint("The unit has no open connection: it, or this peer, was closed meanwhile.")
+    }
+
     pub(crate) fn fault(&self) -> Option<DialFault> {
         self.fault
     }
@@ -177,11 +186,11 @@ impl std::error::Error for Error {}
 impl From<DataError> for Error {
     fn from(error: DataError) -> Error {
         let hint = match error {
-            DataError::Serialize(_) => {
-                "Objects are sent as JSON: numbers must be finite, keys texts. Bytes can be sent as they are."
-            }
+            DataError::Serialize(_) => hint::JSON,
             DataError::InvalidJson(_) => "Send a text as a string, or correct the JSON.",
-            DataError::Parse { .. } => "Look at the type of the data, or at what the other side sent.",
+            DataError::Parse { .. } => {
+                "Look at the type of the data, or at what the other side sent."
+            }
         };
         Error::new(ErrorKind::Data, error.to_string()).with_hint(hint)
     }

@@ -91,9 +91,13 @@ impl DialFault {
             DialFault::Silent => format!(
                 "Nothing answered at {url}. Something else may listen there, or a firewall drops packets."
             ),
+            DialFault::HungUp if url.starts_with("wss") => format!(
+                "The other side of {url} hung up instead of answering. It may let in only dialers with a \
+                 certificate that it trusts, not speak TLS, or be no roletalk peer."
+            ),
             DialFault::HungUp => format!(
-                "The other side of {url} hung up instead of answering. It may speak TLS where this side does \
-                 not (wss:// or ws://), or be no roletalk peer."
+                "The other side of {url} hung up instead of answering. It may speak TLS (dial it with wss://), \
+                 or be no roletalk peer."
             ),
             DialFault::NoTls => format!(
                 "The port of {url} does not speak TLS. Dial it with ws://, or give the listener a certificate."
@@ -134,6 +138,13 @@ impl DialFault {
         }
     }
 }
+
+/// What can be sent as an object.
+pub const JSON: &str =
+    "Objects are sent as JSON: numbers must be finite, keys texts. Bytes can be sent as they are.";
+
+/// How addresses are written.
+pub const ADDRESS: &str = "An address is written as ws://host:port, or wss://host:port with TLS; ports are from 1 to 65535.";
 
 /// What to try when `address` cannot be listened on.
 pub fn listen(address: impl fmt::Display, kind: io::ErrorKind) -> Option<String> {
@@ -189,8 +200,7 @@ pub(crate) fn asked(names: Option<(&str, &str)>, unit: &str) -> String {
 }
 
 /// What to try when the other side has no handler.
-pub(crate) const NOT_HANDLED: &str =
-    " Compare the names with the handlers that the unit has, and their kind: message, request or stream.";
+pub(crate) const NOT_HANDLED: &str = " Compare the names with the handlers that the unit has, and their kind: message, request or stream.";
 
 /// Why a handshake was not finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use std::{
 };
 
 use roletalk_engine::{
-    ConnId, Engine, EngineEvent, Moment, Opening, Question, Result, Unit, UnitId, wire::Payload,
+    ConnId, Engine, EngineEvent, Moment, Opening, Question, Result, Unit, UnitId, hint::DialFault,
+    wire::Payload,
 };
 use rustc_hash::FxHashMap;
 
@@ -151,19 +152,30 @@ impl Host {
         self.engine.closed(conn, now);
     }
 
-    /// The other side has closed, or the transport has failed.
-    pub fn lost(&mut self, conn: ConnId, now: Moment) {
-        self.lose(conn, None, now);
+    /// The other side has closed, or the transport has failed; then [`dial_fault`](crate::dial_fault) may know
+    /// what that means.
+    pub fn lost(&mut self, conn: ConnId, fault: Option<DialFault>, now: Moment) {
+        self.lose_to(conn, None, fault, now);
     }
 
     fn lose(&mut self, conn: ConnId, error: Option<io::Error>, now: Moment) {
+        self.lose_to(conn, error, None, now);
+    }
+
+    fn lose_to(
+        &mut self,
+        conn: ConnId,
+        error: Option<io::Error>,
+        fault: Option<DialFault>,
+        now: Moment,
+    ) {
         if let Some(link) = self.links.get_mut(&conn)
             && !link.gone
         {
             link.gone = true;
             let error = link.failed.take().or(error);
             self.actions.push_back(Action::Gone(conn, error));
-            self.engine.closed(conn, now);
+            self.engine.failed(conn, fault, now);
         }
     }
 

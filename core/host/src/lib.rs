@@ -5,6 +5,7 @@
 //! timers, calls [`Host`] when something is due, and does what the [`Action`]s say.
 
 mod config;
+mod dial;
 #[cfg(unix)]
 mod guard;
 mod host;
@@ -15,6 +16,7 @@ mod tests;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use config::config;
+pub use dial::dial_fault;
 #[cfg(unix)]
 pub use guard::Guard;
 pub use host::{Action, Host};

@@ -413,7 +413,7 @@ impl Unit {
 
     /// The error of a unit that is not there any more.
     pub(crate) fn gone() -> Error {
-        Error::new(ErrorKind::ConnectionLost, "No open sockets left")
+        Error::unit_gone()
     }
 }
 

@@ -41,10 +41,7 @@ pub unsafe extern "C" fn roletalk_peer_listen(
         let options = unsafe { read_or_default(options)?.get() }?;
         check_optional(listener, "listener")?;
         let listening = object.wait(Limit::Never, object.peer.listen_with(address, options))?;
-        let made = listening.map_err(|error| {
-            let failure = Failure::from(error);
-            Failure::new(failure.status(), format!("`{address}`: {}", failure.text()))
-        })?;
+        let made = listening.map_err(|error| Failure::from(error).about(address))?;
         let mut owned = object.owned()?;
         let handle = owned.add_listener(made);
         // SAFETY: as above.

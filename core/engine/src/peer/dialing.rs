@@ -10,7 +10,7 @@ use super::{
 use crate::{
     AddressId, ConnId, Moment, UnitId,
     error::{Error, ErrorKind, Result},
-    hint::DialFault,
+    hint::{self, DialFault},
     wire::{Acquaint, Frame},
 };
 
@@ -174,7 +174,7 @@ fn explained(error: Error, url: &str) -> Error {
 fn parse_address(address: &str) -> Result<Url> {
     let invalid = |why: &str| {
         Error::new(ErrorKind::InvalidArgument, format!("The address `{address}` {why}"))
-            .with_hint("An address is written as ws://host:port, or wss://host:port with TLS.")
+            .with_hint(hint::ADDRESS)
     };
     let url = Url::parse(address).map_err(|error| match error {
         ParseError::InvalidPort => invalid("has no port from 1 to 65535"),

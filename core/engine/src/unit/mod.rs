@@ -372,7 +372,7 @@ impl<R> Unit<R> {
             return Err(too_large(len, self.limits.message_size));
         }
         let Some(at) = self.route(order) else {
-            return Err(Error::new(ErrorKind::ConnectionLost, "No open sockets left"));
+            return Err(Error::unit_gone());
         };
         if !self.fits(at) {
             self.full = true;

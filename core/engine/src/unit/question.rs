@@ -242,9 +242,7 @@ impl<R> Unit<R> {
         }
         match self.at(conn).filter(|at| !self.links[*at].closing) {
             Some(at) => Ok(at),
-            None => self
-                .route(Order::Any)
-                .ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "No open sockets left")),
+            None => self.route(Order::Any).ok_or_else(Error::unit_gone),
         }
     }
 
