@@ -59,10 +59,10 @@ async fn a_deferred_that_is_dropped_rejects() {
         role.on_deferred(Kind::Readable, "drop", |_, _| {});
     })
     .await;
-    for event in ["drop", "panic"] {
+    for (event, text) in [("drop", "The handler did not answer"), ("panic", "The handler panicked")]
+    {
         let refused = pair.to.request(event, ()).await.unwrap_err();
-        let expected = (ErrorKind::Rejected, "The handler did not answer");
-        assert_eq!((refused.kind(), refused.text()), expected, "{event}");
+        assert_eq!((refused.kind(), refused.text()), (ErrorKind::Rejected, text), "{event}");
     }
     let refused = pair.to.writable("drop", ()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Rejected);

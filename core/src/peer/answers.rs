@@ -1,12 +1,10 @@
 //! Where the outcomes of requests wait for those who asked.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    task::{Context, Poll, Waker},
-};
+use std::task::{Context, Poll, Waker};
 
 use tracing::error;
 
+use super::foreign::guarded;
 use crate::{Result, wire::Data};
 
 /// More slots than this are given back when none is in use.
@@ -57,8 +55,7 @@ impl Brought {
         match self {
             Brought::Wake(waker) => waker.wake(),
             Brought::Call(call, outcome) => {
-                // Foreign code: it may do anything, panicking included.
-                if catch_unwind(AssertUnwindSafe(|| call(outcome))).is_err() {
+                if guarded(|| call(outcome)).is_none() {
                     error!("the function that a request was to call panicked");
                 }
             }

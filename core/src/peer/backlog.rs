@@ -73,7 +73,7 @@ impl Backlog {
         let mut state = lock(&self.0);
         state.waiting.extend(jobs);
         if !std::mem::replace(&mut state.task, true) {
-            unit.shared.runtime.spawn(backlog_task(unit.clone()));
+            unit.shared.spawn_handler(backlog_task(unit.clone()));
         }
     }
 

@@ -14,8 +14,8 @@ use crate::{Error, ErrorKind, Result, wire::Data};
 /// The means to answer what a [deferred](crate::Role::on_deferred) handler was called for: once, at
 /// any time, on any thread.
 ///
-/// Dropping it unanswered rejects a request or a stream that was not accepted. A message has no
-/// answer; dropping its `Deferred` says that it has been dealt with. What is not answered yet counts as a
+/// Dropping it unanswered rejects a request or a stream that was not accepted; so does a panic of the
+/// handler that drops it, with a text that says so. A message has no answer; dropping its `Deferred` says that it has been dealt with. What is not answered yet counts as a
 /// running handler ([`Limits::running_handlers`](engine::Limits)).
 pub struct Deferred(pub(crate) Option<Way>);
 
@@ -82,6 +82,8 @@ impl Drop for Deferred {
                 Way::Unit(_, _, Reply::Question(question)) if !question.is_heard() => {
                     Ok(Data::null())
                 }
+                // What is to be told of the panic is told where it is caught.
+                _ if std::thread::panicking() => Err(failed("The handler panicked")),
                 _ => Err(unanswered()),
             };
             Deferred(Some(way)).respond(outcome);
@@ -96,5 +98,9 @@ impl fmt::Debug for Deferred {
 }
 
 pub(crate) fn unanswered() -> Error {
-    Error::new(ErrorKind::HandlerFailed, "The handler did not answer")
+    failed("The handler did not answer")
+}
+
+fn failed(text: &'static str) -> Error {
+    Error::new(ErrorKind::HandlerFailed, text)
 }

@@ -3,13 +3,11 @@
 use std::{
     future::poll_fn,
     num::NonZeroU64,
-    panic::AssertUnwindSafe,
     sync::Arc,
     task::{Context as TaskContext, Poll, Waker},
     time::Instant,
 };
 
-use futures_util::FutureExt;
 use tracing::{debug, warn};
 
 use super::{
@@ -18,6 +16,7 @@ use super::{
     context::{Context, Offer},
     deferred::{Deferred, Way},
     event::PeerEvent,
+    foreign::{Guarded, guarded, panicked},
     handler::{Call, Chain, Function, Handler, HandlerFuture, Names, Next},
     outcome::{Outcomes, Reply, Room, report, run_all},
     role::RoleInner,
@@ -25,7 +24,7 @@ use super::{
     unit::UnitInner,
 };
 use crate::{
-    Error, ErrorKind, Result,
+    Result,
     engine::{self, ConnId, Event, Incoming, Kind, Question},
     wire::Data,
 };
@@ -249,14 +248,12 @@ pub(crate) fn first_step(
 ) {
     if let (Function::Deferred(function), None) = (&handler.function, &chain) {
         let deferred = Deferred(Some(Way::Unit(unit.clone(), handler.names.clone(), reply)));
-        let call = AssertUnwindSafe(|| function(context, deferred));
-        if std::panic::catch_unwind(call).is_err() {
+        if guarded(|| function(context, deferred)).is_none() {
             report(unit, &handler.names, false, &Err(panicked()));
         }
         return;
     }
-    // Foreign code: it may do anything, panicking included.
-    let step = std::panic::catch_unwind(AssertUnwindSafe(|| {
+    let step = guarded(|| {
         let cx = &mut TaskContext::from_waker(Waker::noop());
         // What panics leaves nothing behind.
         let call = match (std::mem::take(place), &handler.function, &chain) {
@@ -284,8 +281,8 @@ pub(crate) fn first_step(
             }
             Poll::Pending => Step::Waits(future),
         }
-    }));
-    let future = match step.unwrap_or_else(|_| Step::Done(Err(panicked()))) {
+    });
+    let future = match step.unwrap_or_else(|| Step::Done(Err(panicked()))) {
         Step::Done(outcome) => {
             report(unit, &handler.names, reply.is_heard(), &outcome);
             return outcomes.add(reply, outcome);
@@ -293,19 +290,13 @@ pub(crate) fn first_step(
         Step::Waits(future) => future,
     };
     let (unit, names) = (unit.clone(), handler.names.clone());
-    let runtime = unit.shared.runtime.clone();
-    runtime.spawn(async move {
-        let outcome = AssertUnwindSafe(future).catch_unwind().await;
-        let outcome = outcome.unwrap_or_else(|_| Err(panicked()));
+    unit.shared.clone().spawn_handler(async move {
+        let outcome = Guarded::new(future).await;
         report(&unit, &names, reply.is_heard(), &outcome);
         let mut outcomes = Outcomes::default();
         outcomes.add(reply, outcome);
         outcomes.give_back(&unit);
     });
-}
-
-fn panicked() -> Error {
-    Error::new(ErrorKind::HandlerPanicked, "The handler panicked")
 }
 
 /// Rejects what has no handler. Messages are dropped: their sender is not told, as in the original, so

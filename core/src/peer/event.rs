@@ -7,7 +7,13 @@ use std::{
 };
 
 use futures_core::Stream;
-use tokio::sync::broadcast;
+use tokio::sync::{
+    broadcast::{
+        self,
+        error::{RecvError, TryRecvError},
+    },
+    watch,
+};
 
 use super::unit::Unit;
 use crate::Error;
@@ -106,7 +112,7 @@ pub enum PeerEvent {
     Missed(u64),
 }
 
-/// A subscription to a peer's events: a [`Stream`] that ends with the peer's last handle.
+/// A subscription to a peer's events: a [`Stream`] that ends when the peer has closed, after the last event.
 ///
 /// It sees what happens from its creation on. When it lags more than a thousand events behind, the
 /// oldest are replaced by one [`PeerEvent::Missed`].
@@ -115,20 +121,32 @@ pub struct Events {
 }
 
 impl Events {
-    pub(crate) fn new(receiver: broadcast::Receiver<PeerEvent>) -> Events {
-        let state = futures_util::stream::unfold(receiver, |mut receiver| async {
-            match receiver.recv().await {
-                Ok(event) => Some((event, receiver)),
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    Some((PeerEvent::Missed(missed), receiver))
-                }
-                Err(broadcast::error::RecvError::Closed) => None,
-            }
-        });
+    pub(crate) fn new(
+        receiver: broadcast::Receiver<PeerEvent>,
+        ended: watch::Receiver<bool>,
+    ) -> Events {
+        let state =
+            futures_util::stream::unfold((receiver, ended), |(mut receiver, mut ended)| async {
+                let next = tokio::select! {
+                    biased;
+                    next = receiver.recv() => next.map_err(|error| match error {
+                        RecvError::Lagged(missed) => TryRecvError::Lagged(missed),
+                        RecvError::Closed => TryRecvError::Closed,
+                    }),
+                    // Nothing comes any more: what is left was there before.
+                    _ = ended.wait_for(|ended| *ended) => receiver.try_recv(),
+                };
+                let event = match next {
+                    Ok(event) => event,
+                    Err(TryRecvError::Lagged(missed)) => PeerEvent::Missed(missed),
+                    Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+                };
+                Some((event, (receiver, ended)))
+            });
         Events { state: Box::pin(state) }
     }
 
-    /// The next event; none when the peer is gone. Cancel-safe.
+    /// The next event; none when the peer has closed. Cancel-safe.
     pub async fn next(&mut self) -> Option<PeerEvent> {
         std::future::poll_fn(|cx| self.state.as_mut().poll_next(cx)).await
     }

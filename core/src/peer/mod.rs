@@ -8,6 +8,7 @@ mod deferred;
 mod destination;
 mod dispatch;
 mod event;
+mod foreign;
 mod handler;
 mod open;
 mod outcome;
@@ -30,6 +31,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::ToSocketAddrs,
     sync::oneshot,
+    task::JoinHandle,
 };
 
 pub(crate) use answers::Tag;
@@ -268,7 +270,8 @@ impl Peer {
 
     /// Subscribes to what happens from now on.
     pub fn events(&self) -> Events {
-        Events::new(self.shared().events.subscribe())
+        let shared = self.shared();
+        Events::new(shared.events.subscribe(), shared.ended.subscribe())
     }
 
     /// Adds middleware for everything that any role handles. It sees what passes the checks (the
@@ -319,7 +322,8 @@ impl Peer {
     }
 
     /// Serves a connection that the application's own server has accepted: its first bytes are an
-    /// HTTP upgrade. Returns when the connection has ended; spawn it.
+    /// HTTP upgrade. Returns when the connection has ended; spawn it. Dropping the future ends the
+    /// connection.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`].
@@ -332,7 +336,8 @@ impl Peer {
 
     /// Serves a connection whose upgrade to WebSocket the application's own server has done, such
     /// as hyper's `Upgraded` in `hyper_util::rt::TokioIo`. Returns when the connection has ended;
-    /// spawn it. [`accept_key`](crate::accept_key) helps to answer the upgrade.
+    /// spawn it. Dropping the future ends the connection. [`accept_key`](crate::accept_key) helps to
+    /// answer the upgrade.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`].
@@ -347,11 +352,22 @@ impl Peer {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        // Only what it shares: the last handle may be dropped meanwhile.
-        let shared = self.shared().clone();
+        /// Ends the connection when nobody waits for it any more.
+        struct AbortOnDrop(JoinHandle<()>);
+
+        impl Drop for AbortOnDrop {
+            fn drop(&mut self) {
+                self.0.abort();
+            }
+        }
+
+        let shared = self.shared();
         shared.check_open()?;
-        let _guard = shared.count_task();
-        shared.on_runtime(net::serve(shared.clone(), stream, opening)).await;
+        // A task of the peer's runtime, since it needs that, and since `close` waits for it, whether or not
+        // the caller goes on to poll this.
+        let task = shared.start(net::serve(shared.clone(), stream, opening));
+        // It fails when the runtime goes, which is an end as well.
+        let _ = (&mut AbortOnDrop(task).0).await;
         Ok(())
     }
 
@@ -465,7 +481,8 @@ impl Peer {
     }
 
     /// Stops offering roles, lets running requests and streams finish within the limit, then
-    /// closes. True when everything had finished. A stream towards roletalk 1.1.3 (Node 14 or later)
+    /// [closes](Peer::close). True when everything had finished, false also when somebody else has closed
+    /// the peer before that. A stream towards roletalk 1.1.3 (Node 14 or later)
     /// has when its application has read it to the end. A handler that calls this would wait for itself:
     /// let it spawn a task for that.
     pub async fn drain(&self, limit: Duration) -> bool {
@@ -482,27 +499,37 @@ impl Peer {
                 let idle = shared.idle.notified();
                 tokio::pin!(idle);
                 idle.as_mut().enable();
-                let units: Vec<_> =
-                    shared.with_core(|core, _| core.units.values().cloned().collect());
-                if units.iter().all(|unit| unit.busy() == 0) {
+                if !shared.with_core(|core, _| core.is_busy()) {
                     return;
                 }
                 idle.await;
             }
         };
-        let finished = async { tokio::time::timeout(limit, idle).await.is_ok() };
+        let mut closed = shared.closed.subscribe();
+        let finished = async {
+            tokio::select! {
+                // When the runtime has gone, the peer is closed and there is no time any more.
+                biased;
+                _ = closed.wait_for(|closed| *closed) => !shared.cut_off.load(Ordering::Acquire),
+                finished = tokio::time::timeout(limit, idle) => finished.is_ok(),
+            }
+        };
         let finished = shared.on_runtime(finished).await;
         self.close().await;
         finished
     }
 
     /// Closes all connections with code 4000, stops listening and dialing, drops all handlers, and
-    /// waits until that is done: at most about two seconds, when the other side does not answer.
+    /// waits until that is done: at most about two seconds, when the other side does not answer. Then
+    /// the peer's tasks, timers and descriptors are gone, and [`events`](Peer::events) have come to
+    /// their end.
+    ///
+    /// Handlers that are running see their streams and requests fail, and are dropped where they wait
+    /// next, also one that calls this itself: what is to come after it belongs into a task of its own.
+    /// [`drain`](Peer::drain) lets them finish. Who drops this future has closed the peer all the same.
     pub async fn close(&self) {
         self.shared().close();
-        let mut tasks = self.shared().tasks.subscribe();
-        // The sender lives in `self`.
-        let _ = tasks.wait_for(|tasks| *tasks == 0).await;
+        self.shared().until_ended().await;
     }
 
     /// Whether the peer was closed.

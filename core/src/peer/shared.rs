@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::{
     runtime::Handle,
     sync::{Notify, Semaphore, SemaphorePermit, broadcast, oneshot, watch},
+    task::JoinHandle,
     time::Instant,
 };
 use tracing::{debug, warn};
@@ -99,11 +100,19 @@ pub(crate) struct Shared {
     pub(crate) closed: watch::Sender<bool>,
     /// The same, for a look without a lock.
     is_closed: AtomicBool,
+    /// Requests or streams were running when it was closed.
+    pub(crate) cut_off: AtomicBool,
     pub(crate) draining: AtomicBool,
     /// Told whenever work may have ended while draining.
     pub(crate) idle: Notify,
-    /// Tasks that serve connections and listeners.
-    pub(crate) tasks: watch::Sender<usize>,
+    /// Tasks that serve connections, listeners and the timer.
+    tasks: AtomicUsize,
+    /// It is closed, and these tasks have ended: nothing more can happen.
+    pub(crate) ended: watch::Sender<bool>,
+    /// Tasks of handlers.
+    handlers: AtomicUsize,
+    /// Told when the last of them has ended after the peer has.
+    no_handlers: Notify,
     /// Places for TLS handshakes of accepted connections.
     tls: Semaphore,
 }
@@ -139,12 +148,16 @@ impl Shared {
             timer: Notify::new(),
             closed: watch::Sender::new(false),
             is_closed: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             idle: Notify::new(),
-            tasks: watch::Sender::new(0),
+            tasks: AtomicUsize::new(0),
+            ended: watch::Sender::new(false),
+            handlers: AtomicUsize::new(0),
+            no_handlers: Notify::new(),
             tls: Semaphore::new(handshakes),
         });
-        shared.runtime.spawn(timer_task(shared.clone()));
+        shared.spawn(timer_task(shared.clone()));
         shared
     }
 
@@ -337,13 +350,14 @@ impl Shared {
         .await
     }
 
-    /// Closes everything. Idempotent; [`Shared::tasks`] tells when it is done.
+    /// Closes everything. Idempotent; [`Shared::until_ended`] waits until it is done.
     pub(crate) fn close(self: &Arc<Shared>) {
-        if self.is_closed.swap(true, Ordering::AcqRel) {
+        if self.is_closed.swap(true, Ordering::SeqCst) {
             return;
         }
-        self.closed.send_replace(true);
         self.with_core(|core, _| {
+            self.cut_off.store(core.is_busy(), Ordering::Release);
+            self.closed.send_replace(true);
             core.peer.close();
             core.dialed.clear();
             let units: Vec<_> = core.units.values().cloned().collect();
@@ -359,6 +373,28 @@ impl Shared {
         self.middleware.store(Arc::default());
         self.changes.note();
         self.timer.notify_one();
+        self.note_end();
+    }
+
+    /// To be called when the peer was closed or the last task has ended: the second of them ends all.
+    fn note_end(&self) {
+        if self.is_closed.load(Ordering::SeqCst) && self.tasks.load(Ordering::SeqCst) == 0 {
+            self.ended.send_replace(true);
+        }
+    }
+
+    /// Waits until nothing of a peer that was closed is left: connections, listeners, timers, handlers.
+    pub(crate) async fn until_ended(&self) {
+        // The sender lives in `self`.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+        loop {
+            let mut none = std::pin::pin!(self.no_handlers.notified());
+            none.as_mut().enable();
+            if self.handlers.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            none.await;
+        }
     }
 
     /// A place for a TLS handshake, when there is one.
@@ -374,6 +410,10 @@ impl Shared {
 }
 
 impl Core {
+    pub(crate) fn is_busy(&self) -> bool {
+        self.units.values().any(|unit| unit.busy() > 0)
+    }
+
     fn refresh_destination(&self, role: &Arc<str>) {
         if let Some(destination) = self.destinations.get(role) {
             let units = self.peer.destination(role);
@@ -402,27 +442,63 @@ impl After {
 }
 
 /// Counts a task for as long as it lives.
-pub(crate) struct TaskGuard(Arc<Shared>);
+struct TaskGuard(Arc<Shared>);
 
 impl Drop for TaskGuard {
     fn drop(&mut self) {
-        self.0.tasks.send_modify(|tasks| *tasks -= 1);
+        if self.0.tasks.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.note_end();
+        }
+    }
+}
+
+/// Counts the task of a handler for as long as it lives.
+struct HandlerGuard(Arc<Shared>);
+
+impl Drop for HandlerGuard {
+    fn drop(&mut self) {
+        if self.0.handlers.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.is_closed() {
+            self.0.no_handlers.notify_waiters();
+        }
     }
 }
 
 impl Shared {
-    /// Lets [`Peer::close`](super::Peer::close) wait until the guard is dropped.
-    pub(crate) fn count_task(self: &Arc<Shared>) -> TaskGuard {
-        self.tasks.send_modify(|tasks| *tasks += 1);
-        TaskGuard(self.clone())
-    }
-
     /// Spawns a task that [`Peer::close`](super::Peer::close) waits for.
     pub(crate) fn spawn(self: &Arc<Shared>, task: impl Future<Output = ()> + Send + 'static) {
-        let guard = self.count_task();
+        drop(self.start(task));
+    }
+
+    /// The same, for those who wait for it themselves.
+    pub(crate) fn start(
+        self: &Arc<Shared>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        self.tasks.fetch_add(1, Ordering::SeqCst);
+        let guard = TaskGuard(self.clone());
         self.runtime.spawn(async move {
             let _guard = guard;
             task.await;
+        })
+    }
+
+    /// Spawns a task that runs handlers. It is dropped where it waits when the peer has ended: what it
+    /// waits for may never come, and nobody could hear of its outcome.
+    pub(crate) fn spawn_handler(
+        self: &Arc<Shared>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.handlers.fetch_add(1, Ordering::SeqCst);
+        let guard = HandlerGuard(self.clone());
+        let mut ended = self.ended.subscribe();
+        self.runtime.spawn(async move {
+            let _guard = guard;
+            tokio::select! {
+                // It sees what has ended first.
+                biased;
+                () = task => {}
+                _ = ended.wait_for(|ended| *ended) => {}
+            }
         });
     }
 }
