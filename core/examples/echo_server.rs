@@ -22,7 +22,7 @@ async fn main() -> roletalk::Result<()> {
     let listener = peer.listen(address).await?;
     println!("serving `echo` on {}", listener.url());
 
-    let _ = tokio::signal::ctrl_c().await;
-    peer.close().await;
+    // Until Ctrl-C or SIGTERM; what runs then may finish.
+    peer.serve().await?;
     Ok(())
 }

@@ -70,4 +70,10 @@ fn echo() {
     let address = line.rsplit(' ').next().unwrap();
     let printed = run("echo_client", &["hello there", address]);
     assert_eq!(printed.trim_end(), "echo server answers hello there");
+    #[cfg(unix)]
+    {
+        let pid = server.0.id().to_string();
+        assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+        assert!(server.0.wait().unwrap().success());
+    }
 }

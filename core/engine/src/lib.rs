@@ -53,6 +53,9 @@ pub use unit::{
 };
 pub use wire::{Data, DataType};
 
+/// How long peers that serve until a signal drain after it, unless they are told otherwise.
+pub const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// WebSocket close codes of roletalk.
 pub mod close_code {
     /// The application closed the unit or the peer.

@@ -15,6 +15,7 @@ mod outcome;
 mod request;
 mod role;
 mod send;
+mod serve;
 mod shared;
 mod stream;
 mod survey;
@@ -331,7 +332,7 @@ impl Peer {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.serve(stream, Opening::Accept { path: None }).await
+        self.take_over(stream, Opening::Accept { path: None }).await
     }
 
     /// Serves a connection whose upgrade to WebSocket the application's own server has done, such
@@ -345,10 +346,10 @@ impl Peer {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.serve(stream, Opening::Upgraded { side: Side::Server, address: None }).await
+        self.take_over(stream, Opening::Upgraded { side: Side::Server, address: None }).await
     }
 
-    async fn serve<S>(&self, stream: S, opening: Opening) -> Result<()>
+    async fn take_over<S>(&self, stream: S, opening: Opening) -> Result<()>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -483,7 +484,8 @@ impl Peer {
     /// Stops offering roles, lets running requests and streams finish within the limit, then
     /// [closes](Peer::close). True when everything had finished, false also when somebody else has closed
     /// the peer before that. A stream towards roletalk 1.1.3 (Node 14 or later)
-    /// has when its application has read it to the end. A handler that calls this would wait for itself:
+    /// has when its application has read it to the end. [`serve`](Peer::serve) does this on a signal. A
+    /// handler that calls this would wait for itself:
     /// let it spawn a task for that.
     pub async fn drain(&self, limit: Duration) -> bool {
         let shared = self.shared();
@@ -530,6 +532,13 @@ impl Peer {
     pub async fn close(&self) {
         self.shared().close();
         self.shared().until_ended().await;
+    }
+
+    /// Waits until the peer is closed, by whomever: at the beginning of the closing, where
+    /// [`close`](Peer::close) returns at its end. Cancel-safe.
+    pub async fn closed(&self) {
+        // The sender lives in `self`.
+        let _ = self.shared().closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     /// Whether the peer was closed.
