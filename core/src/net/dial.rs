@@ -9,7 +9,10 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use super::{ConnectOptions, drive};
+use super::{
+    ConnectOptions, drive,
+    tls_failure::{self, Reason, Side},
+};
 use crate::{
     Error, ErrorKind, Result,
     engine::{AddressId, Opening, hint::DialFault},
@@ -41,9 +44,13 @@ pub(crate) async fn dial_task(
             let opening = Opening::Dial { address, url, headers };
             match stream {
                 Stream::Plain(stream) => {
-                    shared.spawn(drive::serve(shared.clone(), stream, opening))
+                    let remote = stream.peer_addr().ok();
+                    shared.spawn(drive::serve(shared.clone(), stream, opening, remote));
                 }
-                Stream::Tls(stream) => shared.spawn(drive::serve(shared.clone(), *stream, opening)),
+                Stream::Tls(stream) => {
+                    let remote = stream.get_ref().0.peer_addr().ok();
+                    shared.spawn(drive::serve(shared.clone(), *stream, opening, remote));
+                }
                 Stream::Own(serve) => shared.spawn(serve(shared.clone(), opening)),
             }
         }
@@ -79,7 +86,7 @@ impl Connector {
             Box::pin(async move {
                 let stream = opening.await?;
                 let serve: Serve = Box::new(move |shared, opening| {
-                    Box::pin(drive::serve(shared, stream, opening))
+                    Box::pin(drive::serve(shared, stream, opening, None))
                 });
                 Ok(serve)
             })
@@ -123,15 +130,16 @@ async fn connect(address: &str, options: &ConnectOptions) -> Result<(Url, Stream
     }
     let name = options.tls.name_for(url.host_str().unwrap_or_default())?;
     let connector = TlsConnector::from(options.tls.config()?);
-    let stream =
-        connector.connect(name, stream).await.map_err(|error| faulty("no TLS with", error))?;
+    let stream = connector.connect(name, stream).await.map_err(|error| {
+        let reason = Reason { error: &error, side: Side::Dialer };
+        failed("no TLS with", &reason).with_fault(fault(&error))
+    })?;
     Ok((url, Stream::Tls(Box::new(stream))))
 }
 
 /// What an error of a socket, or of TLS on it, says about dialing.
 pub(super) fn fault(error: &io::Error) -> Option<DialFault> {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match tls {
+    match tls_failure::of(error) {
         Some(error) => tls_fault(error),
         None => DialFault::of_io(error.kind()),
     }

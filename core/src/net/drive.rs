@@ -6,6 +6,7 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     iter,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -17,13 +18,19 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
 };
-use tracing::{Instrument, debug, debug_span};
+use tracing::{Instrument, Span, debug, debug_span, field::Empty, info, warn};
 
-use super::{ConnHandle, dial::fault, handle::CloseCommand, linger::Linger};
+use super::{
+    ConnHandle,
+    dial::fault,
+    handle::CloseCommand,
+    linger::Linger,
+    tls_failure::{self, Reason},
+};
 use crate::{
     Error, ErrorKind, Result,
     engine::{self, Connection, Event, Moment, Opening, Received, close_code},
-    peer::{Dispatcher, Outlook, PeerEvent, Shared, Tag, Unit, UnitInner},
+    peer::{Conn, Dispatcher, Outlook, PeerEvent, Shared, Tag, Unit, UnitInner},
     wire::Frame,
 };
 
@@ -44,24 +51,32 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
 }
 
-/// Serves a connection until it ends.
-pub(crate) async fn serve<S>(shared: Arc<Shared>, stream: S, opening: Opening)
-where
+/// Serves a connection until it ends. `remote` is where it comes from or leads to, if that is known.
+pub(crate) async fn serve<S>(
+    shared: Arc<Shared>,
+    stream: S,
+    opening: Opening,
+    remote: Option<SocketAddr>,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let address = match &opening {
         Opening::Dial { address, .. } => Some(*address),
         _ => None,
     };
-    match Drive::open(&shared, stream, opening) {
+    match Drive::open(&shared, stream, opening, remote) {
         Ok(mut drive) => {
-            let span = debug_span!("connection", peer = %shared.id, conn = drive.connection.id().0);
+            let (conn, remote) = (drive.connection.id().0, shown(remote));
+            let span = debug_span!(
+                "connection", peer = %shared.id, conn, remote, unit = Empty, name = Empty
+            );
             poll_fn(|cx| drive.poll(cx)).instrument(span).await;
             // On the heap, since it comes once and would otherwise take room all the time.
             Box::pin(drive.part()).await;
         }
         Err(error) => {
-            debug!(peer = %shared.id, %error, "connection refused");
+            let remote = shown(remote);
+            warn!(peer = %shared.id, remote, reason = %error, "connection refused");
             if let Some(address) = address {
                 shared.with_core(|core, now| core.peer.dial_failed(address, error, now));
             }
@@ -79,6 +94,9 @@ impl<S> Drop for Drive<S> {
 
 struct Drive<S> {
     shared: Arc<Shared>,
+    remote: Option<SocketAddr>,
+    /// Whether this side has dialed.
+    dials: bool,
     stream: S,
     connection: Connection,
     handle: Arc<ConnHandle>,
@@ -98,15 +116,23 @@ struct Drive<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
-    fn open(shared: &Arc<Shared>, stream: S, opening: Opening) -> Result<Drive<S>> {
+    fn open(
+        shared: &Arc<Shared>,
+        stream: S,
+        opening: Opening,
+        remote: Option<SocketAddr>,
+    ) -> Result<Drive<S>> {
         let handle = Arc::new(ConnHandle::default());
+        let dials = matches!(opening, Opening::Dial { .. });
         let connection = shared.with_core(|core, now| {
             let connection = core.peer.open(opening, now)?;
-            core.conns.insert(connection.id(), handle.clone());
+            core.conns.insert(connection.id(), Conn { handle: handle.clone(), remote });
             Ok::<_, Error>(connection)
         })?;
         Ok(Drive {
             shared: shared.clone(),
+            remote,
+            dials,
             stream,
             connection,
             handle,
@@ -176,7 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 let mut into = ReadBuf::new(&mut buffer);
                 match Pin::new(&mut self.stream).poll_read(cx, &mut into) {
                     Poll::Pending => Ok(None),
-                    Poll::Ready(Err(error)) => Err(errored(&error)),
+                    Poll::Ready(Err(error)) => Err(errored(&error, self.dials)),
                     Poll::Ready(Ok(())) if into.filled().is_empty() => Err(lost()),
                     Poll::Ready(Ok(())) => {
                         let filled = into.filled().len();
@@ -238,7 +264,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             )
         })?;
         if let Some(unit) = unit {
-            debug!(unit = %unit.info.load().id, "connection ready");
+            let info = unit.info.load();
+            let (remote, conn) = (shown(self.remote), self.connection.id().0);
+            info!(peer = %self.shared.id, unit = %info.id, name = info.name, conn, remote, "connected");
+            Span::current().record("unit", &*info.id).record("name", &info.name);
             self.unit = Some(unit);
         }
         Ok(())
@@ -319,14 +348,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                     self.flushing = true;
                     progress = true;
                 }
-                Poll::Ready(Err(error)) => return Err(errored(&error)),
+                Poll::Ready(Err(error)) => return Err(errored(&error, self.dials)),
             }
         }
         if self.flushing
             && let Poll::Ready(flushed) = Pin::new(&mut self.stream).poll_flush(cx)
         {
             self.flushing = false;
-            flushed.map_err(|error| errored(&error))?;
+            flushed.map_err(|error| errored(&error, self.dials))?;
         }
         Ok(())
     }
@@ -434,9 +463,24 @@ impl<S> Drive<S> {
         if self.connection.has_ended() {
             return;
         }
+        let conn = self.connection.id();
+        let (peer, remote) = (&self.shared.id, shown(self.remote));
         if self.connection.is_violated() {
+            match self.unit.as_ref().map(|unit| unit.info.load()) {
+                None => warn!(%peer, conn = conn.0, remote, %reason, "bad input"),
+                Some(unit) => {
+                    let (name, unit) = (&unit.name, &unit.id);
+                    warn!(%peer, conn = conn.0, remote, %unit, name, %reason, "bad input");
+                }
+            }
             let unit = self.unit.clone().map(Unit::new);
             self.shared.emit(PeerEvent::BadInput { unit, error: reason.clone() });
+        }
+        if let Some(unit) = self.unit.as_ref().map(|unit| unit.info.load()) {
+            let (name, unit) = (&unit.name, &unit.id);
+            info!(%peer, %unit, name, conn = conn.0, remote, %reason, "disconnected");
+        } else {
+            debug!(%peer, conn = conn.0, remote, %reason, "connection closed");
         }
         let unit = self.unit.take();
         let id = match &unit {
@@ -447,7 +491,6 @@ impl<S> Drive<S> {
                 id
             }
         };
-        let conn = self.connection.id();
         self.shared.with_core(|core, now| {
             core.conns.remove(&conn);
             core.peer.connection_closed(conn, id, reason, now);
@@ -455,10 +498,21 @@ impl<S> Drive<S> {
     }
 }
 
-fn errored(error: &std::io::Error) -> Error {
+fn errored(error: &std::io::Error, dials: bool) -> Error {
+    let text = match tls_failure::of(error) {
+        None => format!("Socket errored: {error}"),
+        Some(_) => {
+            let side = if dials { tls_failure::Side::Dialer } else { tls_failure::Side::Listener };
+            format!("Socket errored: {}", Reason { error, side })
+        }
+    };
     // With TLS 1.3, a listener refuses a dialer's certificate after the dialer's side of the handshake.
-    Error::new(ErrorKind::ConnectionLost, format!("Socket errored: {error}"))
-        .with_fault(fault(error))
+    Error::new(ErrorKind::ConnectionLost, text).with_fault(fault(error))
+}
+
+/// For the log.
+pub(crate) fn shown(remote: Option<SocketAddr>) -> String {
+    remote.map_or_else(|| "unknown".to_owned(), |remote| remote.to_string())
 }
 
 fn lost() -> Error {

@@ -7,9 +7,12 @@ use tokio::{
     sync::watch,
 };
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use super::{ListenOptions, drive};
+use super::{
+    ListenOptions, drive,
+    tls_failure::{Reason, Side},
+};
 use crate::{
     Error, ErrorKind, Result,
     engine::{Opening, hint},
@@ -75,7 +78,7 @@ pub(crate) async fn listen(
     let listener = Listener { address, url: url(address, &options), closed: closed.clone() };
     let task = accept_task(shared.clone(), socket, options, closed);
     shared.spawn(task);
-    debug!(peer = %shared.id, %address, "listening");
+    info!(peer = %shared.id, url = listener.url, "listening");
     Ok(listener)
 }
 
@@ -111,8 +114,10 @@ async fn accept_task(
                 let _ = stream.set_nodelay(true);
                 let opening = Opening::Accept { path: options.path.clone() };
                 match acceptor.clone() {
-                    None => shared.spawn(drive::serve(shared.clone(), stream, opening)),
-                    Some(tls) => shared.spawn(tls_task(shared.clone(), stream, opening, tls)),
+                    None => {
+                        shared.spawn(drive::serve(shared.clone(), stream, opening, Some(from)));
+                    }
+                    Some(tls) => shared.spawn(tls_task(shared.clone(), stream, from, opening, tls)),
                 }
             }
             Err(error) => {
@@ -124,7 +129,13 @@ async fn accept_task(
 }
 
 /// Does the TLS handshake, then leaves the connection to a task of its own, which is much smaller.
-async fn tls_task(shared: Arc<Shared>, stream: TcpStream, opening: Opening, acceptor: TlsAcceptor) {
+async fn tls_task(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    from: SocketAddr,
+    opening: Opening,
+    acceptor: TlsAcceptor,
+) {
     // Counted from here, so that strangers cannot hold endless TLS handshakes.
     let Some(_permit) = shared.tls_permit() else { return };
     let limit = shared.limits.handshake_timeout;
@@ -134,15 +145,24 @@ async fn tls_task(shared: Arc<Shared>, stream: TcpStream, opening: Opening, acce
         _ = closed.wait_for(|closed| *closed) => return,
     };
     match stream {
-        Ok(Ok(stream)) => shared.spawn(drive::serve(shared.clone(), stream, opening)),
-        Ok(Err(error)) => refuse(&shared, format!("The TLS handshake failed: {error}")),
-        Err(_) => refuse(&shared, "The TLS handshake took too long".to_owned()),
+        Ok(Ok(stream)) => shared.spawn(drive::serve(shared.clone(), stream, opening, Some(from))),
+        Ok(Err(error)) => {
+            let reason = Reason { error: &error, side: Side::Listener };
+            refuse(&shared, from, format!("The TLS handshake with {from} failed: {reason}"));
+        }
+        Err(_) => {
+            refuse(
+                &shared,
+                from,
+                format!("The TLS handshake with {from} took more than {limit:?}"),
+            );
+        }
     }
 }
 
 /// The peer's state machine never hears of a connection without TLS, its listener should.
-fn refuse(shared: &Shared, text: String) {
-    debug!(peer = %shared.id, text, "connection refused");
+fn refuse(shared: &Shared, from: SocketAddr, text: String) {
+    warn!(peer = %shared.id, remote = %from, reason = text, "TLS refused");
     let reason = Error::new(ErrorKind::Tls, text);
     shared.emit(PeerEvent::ConnectionClosed { unit: None, reason });
 }

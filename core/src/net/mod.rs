@@ -8,9 +8,10 @@ mod listen;
 mod options;
 mod sync;
 mod tls;
+mod tls_failure;
 
 pub(crate) use dial::dial_task;
-pub(crate) use drive::serve;
+pub(crate) use drive::{serve, shown};
 pub(crate) use handle::ConnHandle;
 pub use listen::Listener;
 pub(crate) use listen::listen;

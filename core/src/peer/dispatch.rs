@@ -120,7 +120,8 @@ impl Dispatcher {
                 }
                 Event::Dead(conn) => dead.push(conn),
                 Event::SlowConsumer { queued, dropped, .. } => {
-                    warn!(unit = %unit.info.load().id, queued, dropped, "slow consumer");
+                    let info = unit.info.load();
+                    warn!(unit = %info.id, name = info.name, queued, dropped, "slow consumer");
                     let unit = super::Unit::new(unit.clone());
                     shared.emit(PeerEvent::SlowConsumer { unit, queued, dropped });
                 }
@@ -302,7 +303,8 @@ pub(crate) fn first_step(
 /// Rejects what has no handler. Messages are dropped: their sender is not told, as in the original, so
 /// the log is where a misspelt name shows.
 fn refuse(unit: &Arc<UnitInner>, question: Question, reason: &str) {
-    debug!(unit = %unit.info.load().id, reason, "not handled");
+    let info = unit.info.load();
+    debug!(unit = %info.id, name = info.name, reason, "not handled");
     let now = unit.shared.clock.now();
     unit.with(|state| state.machine.answer(question, Err(reason), now));
 }

@@ -47,7 +47,7 @@ pub use open::OpenStream;
 pub use request::{Answer, Call, Requesting, SendRequest};
 pub use role::Role;
 pub use send::{SendMessage, Sending};
-pub(crate) use shared::{Shared, lock};
+pub(crate) use shared::{Conn, Shared, lock};
 pub use stream::{Readable, Writable};
 pub use survey::Survey;
 pub use unit::Unit;
@@ -366,7 +366,7 @@ impl Peer {
         shared.check_open()?;
         // A task of the peer's runtime, since it needs that, and since `close` waits for it, whether or not
         // the caller goes on to poll this.
-        let task = shared.start(net::serve(shared.clone(), stream, opening));
+        let task = shared.start(net::serve(shared.clone(), stream, opening, None));
         // It fails when the runtime goes, which is an end as well.
         let _ = (&mut AbortOnDrop(task).0).await;
         Ok(())

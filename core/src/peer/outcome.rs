@@ -148,7 +148,8 @@ pub(crate) fn report(unit: &Arc<UnitInner>, names: &Names, heard: bool, outcome:
 fn report_error(unit: &Arc<UnitInner>, names: &Names, heard: bool, error: &Error) {
     if !heard || error.kind() == ErrorKind::HandlerPanicked {
         let Names { role, event } = names;
-        warn!(unit = %unit.info.load().id, %role, %event, %error, "handler failed");
+        let info = unit.info.load();
+        warn!(unit = %info.id, name = info.name, %role, %event, %error, "handler failed");
         unit.shared.emit(PeerEvent::HandlerFailed {
             unit: super::Unit::new(unit.clone()),
             role: role.clone(),

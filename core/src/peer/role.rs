@@ -188,6 +188,11 @@ where
 ///
 /// The error of a handler, whatever type it has, rejects the request with its text; so does a
 /// panic, with a fixed text.
+///
+/// From beginning to end a handler runs in the `tracing` span `connection` (level debug; `peer`, `conn`,
+/// `remote`, and the `unit` with its `name`) and in no other. A span of its own for each request is what
+/// [middleware](Role::layer) makes, with `next.run(ctx).instrument(span)`; so it is with what tasks
+/// inherit: `LOCAL.scope(value, next.run(ctx))`.
 #[derive(Clone)]
 pub struct Role {
     shared: Arc<Shared>,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,7 +17,7 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
-use tracing::{debug, warn};
+use tracing::{Instrument, Span, debug, warn};
 
 use super::{
     destination::DestinationInner,
@@ -30,7 +31,7 @@ use crate::{
     engine::{
         self, AddressId, Budget, ConnId, Limits, Moment, PeerEffect, Ready, UnitId, close_code,
     },
-    net::{ConnHandle, ConnectOptions},
+    net::{ConnHandle, ConnectOptions, shown},
 };
 
 /// Events that a slow subscriber can lag behind before it misses some.
@@ -69,12 +70,19 @@ pub(crate) struct Dialed {
     pub(crate) waiter: Option<Waiter>,
 }
 
+/// A connection, also one whose handshake is under way.
+pub(crate) struct Conn {
+    pub(crate) handle: Arc<ConnHandle>,
+    /// Where it comes from or leads to, if that is known.
+    pub(crate) remote: Option<SocketAddr>,
+}
+
 /// The part under the peer's lock. It is taken when connections, roles or units change, never for a
 /// message.
 pub(crate) struct Core {
     pub(crate) peer: engine::Peer,
     pub(crate) units: HashMap<UnitId, Arc<UnitInner>>,
-    pub(crate) conns: HashMap<ConnId, Arc<ConnHandle>>,
+    pub(crate) conns: HashMap<ConnId, Conn>,
     pub(crate) dialed: HashMap<AddressId, Dialed>,
     pub(crate) destinations: HashMap<Arc<str>, Arc<DestinationInner>>,
     pub(crate) reconnects: u64,
@@ -206,7 +214,7 @@ impl Shared {
                     }
                 }
                 PeerEffect::Close { conn, frames, code, reason } => {
-                    if let Some(handle) = core.conns.get(&conn) {
+                    if let Some(Conn { handle, .. }) = core.conns.get(&conn) {
                         handle.close(frames, code, reason.to_owned());
                     }
                 }
@@ -261,8 +269,9 @@ impl Shared {
                     None => return,
                 }
             }
-            From::AuthRefused { reason, .. } => {
-                warn!(peer = %self.id, %reason, "authentication refused");
+            From::AuthRefused { conn, reason } => {
+                let remote = shown(core.conns.get(&conn).and_then(|conn| conn.remote));
+                warn!(peer = %self.id, conn = conn.0, remote, reason, "authentication refused");
                 PeerEvent::AuthRefused { reason }
             }
             From::Dialed { address, url, count, outcome, again } => {
@@ -292,8 +301,7 @@ impl Shared {
                     }
                 }
             }
-            From::ConnectionClosed { conn, unit, reason } => {
-                debug!(peer = %self.id, conn = conn.0, %reason, "connection closed");
+            From::ConnectionClosed { unit, reason, .. } => {
                 let unit = unit.and_then(|unit| core.units.get(&unit)).cloned();
                 let unit = unit.map(super::Unit::new);
                 PeerEvent::ConnectionClosed { unit, reason }
@@ -364,7 +372,7 @@ impl Shared {
             for unit in units {
                 unit.close_connections();
             }
-            for handle in core.conns.values() {
+            for Conn { handle, .. } in core.conns.values() {
                 handle.close(Vec::new(), close_code::MANUAL, close_code::MANUAL_REASON.to_owned());
             }
         });
@@ -491,7 +499,7 @@ impl Shared {
         self.handlers.fetch_add(1, Ordering::SeqCst);
         let guard = HandlerGuard(self.clone());
         let mut ended = self.ended.subscribe();
-        self.runtime.spawn(async move {
+        let task = async move {
             let _guard = guard;
             tokio::select! {
                 // It sees what has ended first.
@@ -499,7 +507,9 @@ impl Shared {
                 () = task => {}
                 _ = ended.wait_for(|ended| *ended) => {}
             }
-        });
+        };
+        // That of the connection: what the handler has done so far was in that, too.
+        self.runtime.spawn(task.instrument(Span::current()));
     }
 }
 
