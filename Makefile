@@ -36,9 +36,9 @@ NODE_TESTS_OF_SOCKETS = $(patsubst bindings-node/%,%,$(filter-out %/types.test.j
 
 # The suites of `make test`, and of `make test-all`. After `build-tests`, they set BUILT and build nothing again.
 SUITES = build-tests test-rust test-c test-node test-python test-scenarios test-hostile test-demo \
-	test-vectors test-interop
+	test-quickstart test-vectors test-interop
 ALL_SUITES = build-tests test-rust test-models test-c-all test-node test-node-versions test-python \
-	memcheck-python test-python-versions test-scenarios-all test-hostile test-demo \
+	memcheck-python test-python-versions test-scenarios-all test-hostile test-demo test-quickstart \
 	test-vectors-all test-interop-all
 
 .PHONY: all help build node python dist dist-python players demo scenarios interop \
@@ -130,6 +130,7 @@ test-all:
 # What the suites build, so that their times are theirs.
 build-tests: players
 	$(CARGO) test --workspace --lib --bins --tests --examples --locked --no-run
+	$(CARGO) build --locked -p roletalk-quickstart
 
 ## The tests in Rust.
 test-rust:
@@ -186,12 +187,12 @@ memcheck-python: $(VENV)/.requirements
 	else $(LEFT_OUT) valgrind "not installed: the extension module is not run under it"; fi
 
 # The packages together, and with the originals. Those with -all have every pair, and what takes minutes.
-test-scenarios test-hostile test-demo test-vectors test-interop \
+test-scenarios test-hostile test-demo test-quickstart test-vectors test-interop \
 test-scenarios-all test-vectors-all test-interop-all:
 	@if $(NODE_IS_HERE); then $(MAKE) --no-print-directory $(if $(BUILT),,players) run-$@; \
 	else $(LEFT_OUT) node "Node or npm is not installed: $@ is not run"; fi
 
-.PHONY: $(addprefix run-test-,scenarios hostile demo vectors interop scenarios-all vectors-all interop-all)
+.PHONY: $(addprefix run-test-,scenarios hostile demo quickstart vectors interop scenarios-all vectors-all interop-all)
 run-test-scenarios:
 	$(NODE) tests/scenarios
 run-test-scenarios-all:
@@ -200,6 +201,9 @@ run-test-hostile:
 	$(NODE) --test --test-reporter=spec tests/hostile/*.test.js
 run-test-demo:
 	$(NODE) --test --test-reporter=spec tests/demo/*.test.js
+run-test-quickstart:
+	$(CARGO) build --locked -p roletalk-quickstart
+	VENV=$(VENV) $(NODE) --test --test-reporter=spec tests/quickstart/*.test.js
 run-test-vectors:
 	$(NODE) interop/vectors
 run-test-vectors-all:
