@@ -203,7 +203,7 @@ run-test-demo:
 	$(NODE) --test --test-reporter=spec tests/demo/*.test.js
 run-test-quickstart:
 	$(CARGO) build --locked -p roletalk-quickstart
-	VENV=$(VENV) $(NODE) --test --test-reporter=spec tests/quickstart/*.test.js
+	VENV=$(VENV) $(NODE) --test --test-reporter=spec tests/quickstart/*.test.js tests/scenarios/*.test.js
 run-test-vectors:
 	$(NODE) interop/vectors
 run-test-vectors-all:
