@@ -3,7 +3,7 @@
  *
  *   bench server STYLE            prints its address, serves until its input ends
  *   bench client STYLE ADDRESS    reads lines, answers each with `COUNT NANOSECONDS P50 P99`:
- *     requests SIZE WINDOW MICROSECONDS
+ *     requests SIZE WINDOW CONNECTIONS MICROSECONDS, of which CONNECTIONS is 1
  *     messages SIZE MICROSECONDS
  *     stream BYTES
  *
@@ -368,7 +368,7 @@ static int obey(const char *style, const char *address) {
     MUST(roletalk_destination_ready(bench, -1));
     while (fgets(line, sizeof line, stdin)) {
         unsigned long long a, b, c;
-        if (sscanf(line, "requests %llu %llu %llu", &a, &b, &c) == 3)
+        if (sscanf(line, "requests %llu %llu 1 %llu", &a, &b, &c) == 3)
             requests(bench, (size_t)a, (int)b, c * 1000);
         else if (sscanf(line, "messages %llu %llu", &a, &b) == 2)
             messages(bench, (size_t)a, b * 1000);

@@ -15,11 +15,11 @@ import statistics
 import subprocess
 
 MEASURES = [
-    ("requests 32 B, 1 in flight", "requests 32 1 300000"),
-    ("requests 32 B, 16 in flight", "requests 32 16 300000"),
-    ("requests 32 B, 64 in flight", "requests 32 64 300000"),
-    ("requests 32 B, 256 in flight", "requests 32 256 300000"),
-    ("requests 4 KiB, 64 in flight", "requests 4096 64 300000"),
+    ("requests 32 B, 1 in flight", "requests 32 1 1 300000"),
+    ("requests 32 B, 16 in flight", "requests 32 16 1 300000"),
+    ("requests 32 B, 64 in flight", "requests 32 64 1 300000"),
+    ("requests 32 B, 256 in flight", "requests 32 256 1 300000"),
+    ("requests 4 KiB, 64 in flight", "requests 4096 64 1 300000"),
     ("messages 32 B", "messages 32 300000"),
     ("stream (bytes)", f"stream {512 << 20}"),
 ]
@@ -114,7 +114,7 @@ def main():
     for round_ in range(options.rounds):
         pairs = {system: Pair(*commands, options.pin) for system, commands in systems.items()}
         for pair in pairs.values():
-            pair.measure("requests 32 64 30000")
+            pair.measure("requests 32 64 1 30000")
         order = list(systems)
         order = order[round_ % len(order) :] + order[: round_ % len(order)]
         for name, command in measures.items():

@@ -96,16 +96,27 @@ impl ErrorKind {
 #[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
-    fault: Option<DialFault>,
+    text: Text,
+}
+
+/// Small, since every result is as large as its error: nearly all of them are none.
+#[derive(Clone)]
+enum Text {
+    Plain(&'static str),
+    More(Arc<More>),
+}
+
+#[derive(Clone, Default)]
+struct More {
     text: Cow<'static, str>,
-    /// A thin pointer: most errors have none, and all are as large as this.
-    hint: Option<Arc<Cow<'static, str>>>,
+    fault: Option<DialFault>,
+    hint: Option<Cow<'static, str>>,
 }
 
 /// Errors are equal when kind and text are.
 impl PartialEq for Error {
     fn eq(&self, other: &Error) -> bool {
-        (self.kind, &self.text) == (other.kind, &other.text)
+        (self.kind, self.text()) == (other.kind, other.text())
     }
 }
 
@@ -114,22 +125,45 @@ impl Eq for Error {}
 impl Error {
     /// Makes an error of a kind with a text.
     pub fn new(kind: ErrorKind, text: impl Into<Cow<'static, str>>) -> Error {
-        Error { kind, fault: None, text: text.into(), hint: None }
+        let text = match text.into() {
+            Cow::Borrowed(text) => Text::Plain(text),
+            text => Text::More(Arc::new(More { text, ..More::default() })),
+        };
+        Error { kind, text }
     }
 
     /// The error of an address that could not be dialed. [`Peer::dial_failed`](crate::Peer::dial_failed)
     /// gives it the hint that goes with the fault.
     #[must_use]
-    pub fn with_fault(mut self, fault: impl Into<Option<DialFault>>) -> Error {
-        self.fault = fault.into();
-        self
+    pub fn with_fault(self, fault: impl Into<Option<DialFault>>) -> Error {
+        let fault = fault.into();
+        match (&self.text, fault) {
+            (Text::Plain(_), None) => self,
+            _ => self.with(|more| more.fault = fault),
+        }
     }
 
     /// Adds what to try.
     #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Error {
-        self.hint = Some(Arc::new(hint.into()));
-        self
+    pub fn with_hint(self, hint: impl Into<Cow<'static, str>>) -> Error {
+        let hint = Some(hint.into());
+        self.with(|more| more.hint = hint)
+    }
+
+    fn with(self, change: impl FnOnce(&mut More)) -> Error {
+        let mut more = match self.text {
+            Text::Plain(text) => More { text: text.into(), ..More::default() },
+            Text::More(more) => Arc::unwrap_or_clone(more),
+        };
+        change(&mut more);
+        Error { kind: self.kind, text: Text::More(Arc::new(more)) }
+    }
+
+    fn more(&self) -> Option<&More> {
+        match &self.text {
+            Text::Plain(_) => None,
+            Text::More(more) => Some(more),
+        }
     }
 
     /// The error of whatever is done with a peer that was closed.
@@ -145,13 +179,13 @@ impl Error {
     }
 
     pub(crate) fn fault(&self) -> Option<DialFault> {
-        self.fault
+        self.more().and_then(|more| more.fault)
     }
 
     /// What there is to know besides the text, and what to try: for people, in English. It may
     /// change.
     pub fn hint(&self) -> Option<&str> {
-        self.hint.as_deref().map(AsRef::as_ref)
+        self.more().and_then(|more| more.hint.as_deref())
     }
 
     /// What went wrong.
@@ -161,19 +195,22 @@ impl Error {
 
     /// The text that [`Display`](fmt::Display) prints.
     pub fn text(&self) -> &str {
-        &self.text
+        match &self.text {
+            Text::Plain(text) => text,
+            Text::More(more) => &more.text,
+        }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(self.text())
     }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.kind, self.text)?;
+        write!(f, "{:?}: {}", self.kind, self.text())?;
         match self.hint() {
             Some(hint) => write!(f, "\n  hint: {hint}"),
             None => Ok(()),

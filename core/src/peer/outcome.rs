@@ -20,6 +20,7 @@ pub(crate) enum Reply {
 
 impl Reply {
     /// Whether a requester hears of the outcome.
+    #[inline]
     pub(crate) fn is_heard(&self) -> bool {
         match self {
             Reply::Question(question) => question.is_heard(),
@@ -27,6 +28,7 @@ impl Reply {
         }
     }
 
+    #[inline]
     fn question(self) -> Option<Question> {
         match self {
             Reply::Question(question) => Some(question),
