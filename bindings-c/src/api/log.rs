@@ -10,7 +10,6 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, Once, PoisonError,
         atomic::{AtomicI32, Ordering},
     },
-    thread::ThreadId,
 };
 
 use arc_swap::ArcSwapOption;
@@ -101,7 +100,7 @@ struct State {
     dropped: u64,
     stopped: bool,
     ended: bool,
-    thread: Option<ThreadId>,
+    thread: Option<libc::pthread_t>,
 }
 
 static LOGGER: ArcSwapOption<Logger> = ArcSwapOption::const_empty();
@@ -126,7 +125,7 @@ impl Logger {
 
     /// The body of the thread.
     fn run(&self, closure: LogClosure) {
-        self.lock().thread = Some(std::thread::current().id());
+        self.lock().thread = Some(this_thread());
         loop {
             let mut state = self.lock();
             let record = loop {
@@ -161,11 +160,17 @@ impl Logger {
         let mut state = self.lock();
         state.stopped = true;
         self.changed.notify_all();
-        let own = state.thread == Some(std::thread::current().id());
+        let own = state.thread == Some(this_thread());
         while !own && !state.ended {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+/// As long as it lives, no other thread has this id.
+fn this_thread() -> libc::pthread_t {
+    // SAFETY: it demands nothing.
+    unsafe { libc::pthread_self() }
 }
 
 fn level_of(level: &Level) -> i32 {

@@ -3,9 +3,8 @@
 use std::{
     cell::OnceCell,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Wake, Waker},
-    thread::Thread,
     time::{Duration, Instant},
 };
 
@@ -36,23 +35,54 @@ impl Limit {
     }
 }
 
-struct Unpark(Thread);
+/// Where a thread waits. Not `std::thread::park`: that makes something for the thread that memory checkers
+/// take for lost when it is the program's.
+#[derive(Default)]
+struct Parking {
+    woken: Mutex<bool>,
+    changed: Condvar,
+}
 
-impl Wake for Unpark {
+impl Parking {
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until it is woken, or was since the last time, or the time is over.
+    fn park(&self, until: Option<Instant>) {
+        let mut woken = self.lock();
+        while !std::mem::take(&mut *woken) {
+            woken = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None => self.changed.wait(woken).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return,
+                Some(rest) => {
+                    let waited = self.changed.wait_timeout(woken, rest);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+impl Wake for Parking {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        *self.lock() = true;
+        self.changed.notify_one();
     }
 }
 
 thread_local! {
     /// Made once for each thread.
-    static WAKER: OnceCell<Waker> = const { OnceCell::new() };
+    static PARKING: OnceCell<Arc<Parking>> = const { OnceCell::new() };
 }
 
-fn waker() -> Waker {
-    let make = || Waker::from(Arc::new(Unpark(std::thread::current())));
+fn parking() -> Arc<Parking> {
     // While the thread ends, there is none to keep.
-    WAKER.try_with(|waker| waker.get_or_init(make).clone()).unwrap_or_else(|_| make())
+    PARKING.try_with(|known| known.get_or_init(Arc::default).clone()).unwrap_or_default()
 }
 
 /// Refuses to wait on a thread that does a peer's input and output: to be called before anything is
@@ -79,7 +109,8 @@ pub(crate) fn block_on<F: Future>(
     future: F,
 ) -> Result<F::Output, Failure> {
     let mut future = pin!(future);
-    let waker = waker();
+    let parking = parking();
+    let waker = Waker::from(parking.clone());
     let mut cx = Context::from_waker(&waker);
     let mut poll = || {
         // Timers and sockets belong to the peer's runtime.
@@ -100,13 +131,10 @@ pub(crate) fn block_on<F: Future>(
         _ => None,
     };
     loop {
-        match until.map(|until| until.saturating_duration_since(Instant::now())) {
-            None => std::thread::park(),
-            Some(Duration::ZERO) => {
-                return Err(Failure::new(Status::Timeout, "The time is over"));
-            }
-            Some(rest) => std::thread::park_timeout(rest),
+        if until.is_some_and(|until| until <= Instant::now()) {
+            return Err(Failure::new(Status::Timeout, "The time is over"));
         }
+        parking.park(until);
         if let Poll::Ready(output) = poll() {
             return Ok(output);
         }

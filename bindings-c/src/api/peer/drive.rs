@@ -1,13 +1,14 @@
 //! A peer's thread for input and output.
 
 use std::{
-    sync::{Arc, mpsc},
+    sync::{Arc, Condvar, Mutex, PoisonError, mpsc},
+    thread::JoinHandle,
     time::Duration,
 };
 
 use engine::Peer;
 use tokio::{
-    runtime::{Builder, Runtime},
+    runtime::{Builder, Handle, Runtime},
     sync::oneshot,
 };
 
@@ -27,7 +28,7 @@ pub(super) enum Stop {
 ///
 /// # Errors
 /// `Status::Io`.
-pub(super) fn new_runtime() -> Result<Runtime, Failure> {
+fn new_runtime() -> Result<Runtime, Failure> {
     Builder::new_current_thread()
         .enable_all()
         // Name lookups have threads of their own, which whoever listens may start.
@@ -38,14 +39,71 @@ pub(super) fn new_runtime() -> Result<Runtime, Failure> {
         .map_err(Failure::io)
 }
 
-/// The thread that does a peer's input and output, from its beginning to its end.
-pub(super) fn drive(
-    runtime: Runtime,
-    peer: Peer,
-    queue: &Arc<Callbacks>,
-    stopped: oneshot::Receiver<Stop>,
-    release: impl FnOnce(),
-) {
+/// What such a thread is given to do.
+pub(super) struct Work {
+    pub(super) peer: Peer,
+    pub(super) queue: Arc<Callbacks>,
+    pub(super) stopped: oneshot::Receiver<Stop>,
+    /// What is let go of when the peer has closed.
+    pub(super) release: Box<dyn FnOnce() + Send>,
+}
+
+/// A thread whose runtime is there, and which waits for its work.
+pub(super) struct IoThread {
+    pub(super) runtime: Handle,
+    pub(super) thread: JoinHandle<()>,
+    work: oneshot::Sender<Work>,
+}
+
+impl IoThread {
+    /// The runtime is made by its own thread: tokio asks for the current one, and what std makes for a
+    /// thread of the program's then is taken for lost by memory checkers.
+    ///
+    /// # Errors
+    /// `Status::Io`.
+    pub(super) fn start() -> Result<IoThread, Failure> {
+        let made = Arc::new((Mutex::new(None), Condvar::new()));
+        let make = made.clone();
+        let (sender, work) = oneshot::channel();
+        let thread = threads::spawn("roletalk-io", move || {
+            let (slot, there) = &*make;
+            let (runtime, outcome) = match new_runtime() {
+                Ok(runtime) => {
+                    let handle = runtime.handle().clone();
+                    (Some(runtime), Ok(handle))
+                }
+                Err(failure) => (None, Err(failure)),
+            };
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+            there.notify_one();
+            let Some(runtime) = runtime else { return };
+            // It does not come when the peer could not be made.
+            if let Ok(work) = runtime.block_on(work) {
+                drive(runtime, work);
+            }
+        })?;
+        let (slot, there) = &*made;
+        let mut outcome = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let runtime = loop {
+            match outcome.take() {
+                Some(outcome) => break outcome?,
+                None => outcome = there.wait(outcome).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        Ok(IoThread { runtime, thread, work: sender })
+    }
+
+    /// Begins.
+    pub(super) fn run(self, work: Work) -> JoinHandle<()> {
+        // The thread waits for it.
+        let _ = self.work.send(work);
+        self.thread
+    }
+}
+
+/// Does a peer's input and output, from its beginning to its end.
+fn drive(runtime: Runtime, work: Work) {
+    let Work { peer, queue, stopped, release } = work;
     let io = queue.enter_io();
     runtime.block_on(async {
         let inline = queue.is_inline().then(|| tokio::spawn(queue.clone().run_inline()));

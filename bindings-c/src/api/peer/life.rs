@@ -9,7 +9,7 @@ use engine::Limits;
 
 use crate::{
     api::peer::{
-        drive::{Stop, new_runtime},
+        drive::{IoThread, Stop},
         object::PeerObject,
         options::roletalk_peer_options,
     },
@@ -48,22 +48,15 @@ pub unsafe extern "C" fn roletalk_peer_new(
         let mut limits = Limits::default();
         // SAFETY: as above.
         let builder = unsafe { options.build(&mut limits) }?;
-        let runtime = new_runtime()?;
+        let io = IoThread::start()?;
+        // When that fails, the thread ends.
         let built = {
-            let _runtime = runtime.enter();
-            builder.build()
-        };
-        let built = match built {
-            Ok(built) => built,
-            Err(error) => {
-                // Dropping it would wait, which an inline callback must not.
-                runtime.shutdown_background();
-                return Err(error.into());
-            }
+            let _runtime = io.runtime.enter();
+            builder.build()?
         };
         let id = table::insert(Arc::new(PeerObject::new(
             built,
-            runtime,
+            io,
             queue,
             Keep::new(limits.queue_per_peer),
         )?));

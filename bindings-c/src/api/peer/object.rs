@@ -7,15 +7,12 @@ use std::{
 };
 
 use engine::{Listener, Peer};
-use tokio::{
-    runtime::{Handle, Runtime},
-    sync::oneshot,
-};
+use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     api::{
         destination::object::DestinationObject,
-        peer::drive::{Stop, drive},
+        peer::drive::{IoThread, Stop, Work},
         role::RoleObject,
     },
     border::{
@@ -85,7 +82,7 @@ impl Owned {
 impl PeerObject {
     pub(super) fn new(
         peer: Peer,
-        runtime: Runtime,
+        io: IoThread,
         queue: Arc<Callbacks>,
         keep: Arc<Keep>,
     ) -> Result<PeerObject, Failure> {
@@ -94,22 +91,19 @@ impl PeerObject {
             peer: peer.clone(),
             queue: queue.clone(),
             keep,
-            runtime: runtime.handle().clone(),
+            runtime: io.runtime.clone(),
             layers: Arc::default(),
             owned: Arc::default(),
             stop: Mutex::new(Some(stop)),
             threads: Mutex::default(),
         };
         let (owned, layers) = (object.owned.clone(), object.layers.clone());
-        let mut threads = Vec::new();
-        let io_queue = queue.clone();
-        threads.push(threads::spawn("roletalk-io", move || {
-            drive(runtime, peer, &io_queue, stopped, || {
-                let owned = lock(&owned).close();
-                owned.remove_all();
-                layers.clear();
-            });
-        })?);
+        let release = Box::new(move || {
+            let owned = lock(&owned).close();
+            owned.remove_all();
+            layers.clear();
+        });
+        let mut threads = vec![io.run(Work { peer, queue: queue.clone(), stopped, release })];
         if queue.has_thread() {
             match threads::spawn("roletalk-calls", move || queue.run_thread()) {
                 Ok(thread) => threads.push(thread),
@@ -129,12 +123,13 @@ impl PeerObject {
         if frame::in_callback() {
             return;
         }
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        for thread in threads {
-            let _ = thread.join();
-        }
+        // Before the threads have ended: draining waits for these callbacks.
         if self.queue.is_polled() {
             self.queue.run_rest();
+        }
+        // Whoever else ends it waits here until the threads have ended.
+        for thread in lock(&self.threads).drain(..) {
+            let _ = thread.join();
         }
     }
 
