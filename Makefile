@@ -4,6 +4,11 @@ CARGO ?= cargo
 SECONDS_OF_SOAK ?= 600
 SECONDS_OF_FUZZ ?= 60
 FUZZ_TARGETS = frames handshake websocket stream
+ifneq ($(CARGO_TARGET_DIR),)
+# As for cargo here; what runs in other directories would take a relative one for another.
+override CARGO_TARGET_DIR := $(abspath $(CARGO_TARGET_DIR))
+export CARGO_TARGET_DIR
+endif
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
 # Where there is none, what needs it is left out.

@@ -10,6 +10,7 @@
 # target/fuzz-corpus/TARGET, inputs that fail to core/fuzz/artifacts/TARGET.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+directory=${CARGO_TARGET_DIR:-target}
 
 usage() { sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
@@ -28,11 +29,11 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 \
  -Cllvm-args=-sanitizer-coverage-trace-compares \
  -Cdebug-assertions -Coverflow-checks"
 cargo build --release -p roletalk-fuzz --features libfuzzer --bin "$target" \
-    --target "$triple" --target-dir target/fuzz
-program=target/fuzz/$triple/release/$target
+    --target "$triple" --target-dir "$directory/fuzz"
+program=$directory/fuzz/$triple/release/$target
 
 stored=core/fuzz/corpus/$target
-found=target/fuzz-corpus/$target
+found=$directory/fuzz-corpus/$target
 artifacts=core/fuzz/artifacts/$target/
 mkdir -p "$stored" "$found" "$artifacts"
 options=(-max_len=4096 -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$artifacts")

@@ -3,7 +3,8 @@
 #
 # rustc's static library RUST shows all global symbols of Rust's standard library and of every crate, so
 # that two of them in one program are symbols defined twice. OUT has one object, in which only the names
-# that the library SHARED exports are global. Needs ld and objcopy of binutils.
+# that the library SHARED exports are global, and no debug information, which is ten times as large as the rest
+# and slows down every link. Needs ld and objcopy of binutils.
 set -euo pipefail
 shared=$1 rust=$2 out=$3
 work=$(mktemp -d)
@@ -17,7 +18,7 @@ nm -D --defined-only "$shared" | awk '{print $3}' > "$work/exported"
 # LLVM bitcode of the standard library, which no linker needs, and on which the LLVM plugin of older
 # binutils aborts.
 # shellcheck disable=SC2086
-${OBJCOPY:-objcopy} -R .llvmbc -R .llvmcmd --keep-global-symbols="$work/exported" \
+${OBJCOPY:-objcopy} --strip-debug -R .llvmbc -R .llvmcmd --keep-global-symbols="$work/exported" \
     "$work/merged.o" "$work/roletalk.o"
 rm -f "$out"
 "${AR:-ar}" rcs "$out" "$work/roletalk.o"
