@@ -1,4 +1,4 @@
-/* Serves role "echo": answers what it is asked with. Prints its address; ends with its input.
+/* Serves role "echo": answers what it is asked with. Prints its address; ends with SIGTERM or Ctrl-C.
  *
  *   echo_service [ADDRESS]
  */
@@ -24,8 +24,7 @@ int main(int argc, char **argv) {
     MUST(roletalk_peer_listen(peer, argc > 1 ? text(argv[1]) : ROLETALK_STR("127.0.0.1:0"), NULL,
                               &listener));
     print_address(listener);
-    wait_for_end_of_input();
-    /* Ten seconds for what is under way. */
-    MUST(roletalk_peer_drain(peer, 10000, NULL));
+    /* Until a signal; what is under way then may finish. */
+    MUST(roletalk_peer_serve(peer, ROLETALK_DRAIN_LIMIT_MS, NULL));
     return 0;
 }

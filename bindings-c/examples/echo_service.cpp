@@ -1,8 +1,7 @@
-// Serves role "echo". Prints its address; ends with its input.
+// Serves role "echo". Prints its address; ends with SIGTERM or Ctrl-C.
 //
 //   echo_service [ADDRESS]
 #include <iostream>
-#include <limits>
 
 #include <roletalk.hpp>
 
@@ -12,8 +11,8 @@ int main(int argc, char **argv) try {
     role.on_request("say", [](roletalk::Context &context) { return context.data(); });
     role.enable();
     std::cout << peer.listen(argc > 1 ? argv[1] : "127.0.0.1:0").url() << std::endl;
-    std::cin.ignore(std::numeric_limits<std::streamsize>::max());
-    peer.drain(std::chrono::seconds(10));
+    // Until a signal; what is under way then may finish.
+    peer.serve();
     return 0;
 } catch (const roletalk::Error &error) {
     std::cerr << error.what() << "\n";

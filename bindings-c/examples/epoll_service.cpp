@@ -1,8 +1,11 @@
 // The echo service in a program with a loop of its own: epoll watches the library's descriptor beside the
-// program's others, and all callbacks run in that loop. Prints its address; ends with its input.
+// program's others, and all callbacks run in that loop. Prints its address; ends with SIGTERM or
+// Ctrl-C.
 //
 //   epoll_service [ADDRESS]
+#include <signal.h>
 #include <sys/epoll.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <iostream>
@@ -10,6 +13,13 @@
 #include <roletalk.hpp>
 
 int main(int argc, char **argv) try {
+    // Signals are one more descriptor.
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigprocmask(SIG_BLOCK, &signals, nullptr);
+    const int told = signalfd(-1, &signals, SFD_CLOEXEC);
     auto options = roletalk::peer_options();
     options.callbacks = ROLETALK_CALLBACKS_POLL;
     roletalk::Peer peer(options);
@@ -19,7 +29,7 @@ int main(int argc, char **argv) try {
     std::cout << peer.listen(argc > 1 ? argv[1] : "127.0.0.1:0").url() << std::endl;
 
     const int loop = epoll_create1(EPOLL_CLOEXEC);
-    for (int fd : {peer.fd(), STDIN_FILENO}) {
+    for (int fd : {peer.fd(), told}) {
         epoll_event watched{};
         watched.events = EPOLLIN;
         watched.data.fd = fd;
@@ -28,14 +38,15 @@ int main(int argc, char **argv) try {
     for (;;) {
         epoll_event event;
         if (epoll_wait(loop, &event, 1, -1) != 1) continue;
-        if (event.data.fd == STDIN_FILENO) {
-            char bytes[64];
-            if (read(STDIN_FILENO, bytes, sizeof bytes) <= 0) break;
-        } else {
-            peer.poll();
-        }
+        signalfd_siginfo signal;
+        if (event.data.fd == told && read(told, &signal, sizeof signal) > 0) break;
+        peer.poll();
     }
-    close(loop);
+    // The next signal ends the program.
+    sigprocmask(SIG_UNBLOCK, &signals, nullptr);
+    // Runs the callbacks of what is under way.
+    peer.drain(roletalk::drain_limit);
+    close(told), close(loop);
     return 0;
 } catch (const roletalk::Error &error) {
     std::cerr << error.what() << "\n";

@@ -21,12 +21,6 @@ static inline roletalk_string text(const char *string) {
     return roletalk_string_of(string, strlen(string));
 }
 
-/* Waits until standard input ends, as a program that serves does until it is told to stop. */
-static inline void wait_for_end_of_input(void) {
-    while (getchar() != EOF) {
-    }
-}
-
 static inline void print_address(roletalk_listener listener) {
     char url[256];
     size_t len;

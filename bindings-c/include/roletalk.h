@@ -38,12 +38,14 @@
  *   callbacks run (roletalk_peer_options.callbacks); those of one peer never run at the same time. drop is
  *   called exactly once, after the last call, also when the function that got the callback fails; on
  *   the thread of the callbacks, or on the one that calls that function or roletalk_peer_close. No lock of
- *   the library's is held during either. They must return; C++ exceptions must not leave them.
+ *   the library's is held during either. They must return: a C++ exception that
+ *   leaves one aborts the process. roletalk.hpp catches those of its handlers.
  * - Pointers that a callback gets are valid until it returns, unless it is said otherwise.
  * - In the child of a fork everything but roletalk_peer_new returns ROLETALK_STATUS_FORKED, and so do the
  *   parent's handles after that. A child that is forked inside a callback must not return from it.
- * - The library sets no signal handler, raises no SIGPIPE and does nothing at exit. dlclose leaves it
- *   loaded: its threads end with the peers, and with roletalk_log(ROLETALK_LOG_OFF).
+ * - The library sets no signal handler (but for roletalk_peer_serve, while it waits), raises no SIGPIPE and
+ *   does nothing at exit. dlclose leaves it loaded: its threads end with the peers, and with
+ *   roletalk_log(ROLETALK_LOG_OFF).
  */
 
 #ifndef ROLETALK_H
@@ -69,6 +71,9 @@
 
 /// The version of the ABI that this header describes; the number in the soname.
 #define ROLETALK_ABI_VERSION 0
+
+/// Milliseconds that a peer drains after a signal, unless the program has a reason for another time.
+#define ROLETALK_DRAIN_LIMIT_MS 10000
 
 /// Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
 #define ROLETALK_CALLBACKS_THREAD 0
@@ -827,6 +832,25 @@ roletalk_status roletalk_peer_close(roletalk_peer peer);
 /// Any thread.
 roletalk_status roletalk_peer_drain(roletalk_peer peer,
                                     uint64_t timeout_ms,
+                                    int32_t *finished);
+
+/// Waits until the process gets SIGINT or SIGTERM, or until the peer is closed by somebody else, then drains
+/// as roletalk_peer_drain within `limit_ms` (mostly ROLETALK_DRAIN_LIMIT_MS). `finished`, which may be
+/// NULL, is set to 1 when everything had finished, else to 0. `peer` ends with it.
+///
+/// The first signal ends the waiting of all peers that serve. From then on the second one has its default
+/// action: it ends the process, whatever that is at. When no peer serves any more, the handlers that the
+/// program had before are in place again, unless it has set others meanwhile. In the child of a fork the
+/// signals have their default action.
+///
+/// With ROLETALK_CALLBACKS_POLL it runs the callbacks, unless another thread is inside roletalk_peer_poll.
+///
+/// Errors: ROLETALK_STATUS_WOULD_DEADLOCK inside callbacks, ROLETALK_STATUS_IO; the peer goes on then. Any
+/// thread, also several for several peers; one thread at least must not block the two signals (those of
+/// the library do).
+ROLETALK_MUST_USE
+roletalk_status roletalk_peer_serve(roletalk_peer peer,
+                                    uint64_t limit_ms,
                                     int32_t *finished);
 
 /// Copies the peer's id, 32 hexadecimal digits, to `buffer`, without a zero at the end, and its length
@@ -1605,7 +1629,48 @@ static inline roletalk_data roletalk_data_json(roletalk_string json) {
 
 /// A payload of a number, which must live as long as the payload.
 static inline roletalk_data roletalk_data_number(const roletalk_number *number) {
-    return roletalk_data_of(ROLETALK_DATA_NUMBER, number->text, number->len);
+    return roletalk_data_of(ROLETALK_DATA_NUMBER, number ? number->text : NULL,
+                            number ? number->len : 0);
 }
+
+#if !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+static inline roletalk_data roletalk_data_number_of(const roletalk_number *number,
+                                                    roletalk_number *room) {
+    (void)room;
+    return roletalk_data_number(number);
+}
+static inline roletalk_data roletalk_data_number_of_int64(int64_t value, roletalk_number *room) {
+    roletalk_number_from_int64(value, room);
+    return roletalk_data_number(room);
+}
+static inline roletalk_data roletalk_data_number_of_uint64(uint64_t value, roletalk_number *room) {
+    roletalk_number_from_uint64(value, room);
+    return roletalk_data_number(room);
+}
+static inline roletalk_data roletalk_data_number_of_double(double value, roletalk_number *room) {
+    roletalk_number_from_double(value, room);
+    return roletalk_data_number(room);
+}
+/// In C11 it also takes integers and floating-point numbers themselves: the payload lives as long as the block
+/// that it is made in. What is neither does not compile.
+#define roletalk_data_number(number)                                                               \
+    _Generic((number),                                                                             \
+        roletalk_number *: roletalk_data_number_of,                                                \
+        const roletalk_number *: roletalk_data_number_of,                                          \
+        _Bool: roletalk_data_number_of_int64,                                                      \
+        char: roletalk_data_number_of_int64,                                                       \
+        signed char: roletalk_data_number_of_int64,                                                \
+        short: roletalk_data_number_of_int64,                                                      \
+        int: roletalk_data_number_of_int64,                                                        \
+        long: roletalk_data_number_of_int64,                                                       \
+        long long: roletalk_data_number_of_int64,                                                  \
+        unsigned char: roletalk_data_number_of_uint64,                                             \
+        unsigned short: roletalk_data_number_of_uint64,                                            \
+        unsigned: roletalk_data_number_of_uint64,                                                  \
+        unsigned long: roletalk_data_number_of_uint64,                                             \
+        unsigned long long: roletalk_data_number_of_uint64,                                        \
+        float: roletalk_data_number_of_double,                                                     \
+        double: roletalk_data_number_of_double)((number), &(roletalk_number){0, {0}})
+#endif
 
 #endif  /* ROLETALK_H */

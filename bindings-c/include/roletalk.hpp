@@ -2,9 +2,9 @@
 //
 // Every object owns its handle and gives it back when it is destroyed; objects can be moved, not
 // copied. Errors are exceptions of type roletalk::Error. Handlers are anything that can be called; they
-// and what they hold live until they are replaced or the peer is closed. An exception that leaves a
-// handler rejects the request with its text, and goes no further; one that leaves another callback is
-// dropped.
+// and what they hold live until they are replaced or the peer is closed. An exception of any type that
+// leaves a handler rejects the request, with its text if it has one, and goes no further; one that leaves
+// another callback is dropped.
 //
 // Threads, lifetimes and what may be called inside callbacks are as roletalk.h says.
 #ifndef ROLETALK_HPP
@@ -19,6 +19,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -156,6 +157,9 @@ inline std::string_view status_name(roletalk_status status) {
 /// No limit of time, for the calls that take milliseconds.
 inline constexpr std::chrono::milliseconds forever{-1};
 
+/// How long a peer that serves drains after a signal, unless it is told otherwise.
+inline constexpr std::chrono::milliseconds drain_limit{ROLETALK_DRAIN_LIMIT_MS};
+
 /// A payload that owns its bytes.
 class Data {
 public:
@@ -222,6 +226,7 @@ public:
     friend bool operator==(const Data &a, const Data &b) {
         return a.kind_ == b.kind_ && a.bytes_ == b.bytes_;
     }
+    friend bool operator!=(const Data &a, const Data &b) { return !(a == b); }
 
 private:
     template <class Print, class Value> void number(Print print, Value value) {
@@ -517,6 +522,10 @@ public:
     /// The C view: the payload without a copy.
     const roletalk_incoming &raw() const { return *incoming_; }
 
+    /// Answers; what the handler returns does not count then.
+    void respond(const Data &data) {
+        detail::check(roletalk_context_respond(incoming_->context, data.get()));
+    }
     /// Answers after the handler has returned; what it returns does not count then.
     Deferred defer() {
         roletalk_context deferred;
@@ -539,10 +548,11 @@ public:
     template <class F> void on_outcome(F function) {
         detail::on_outcome(incoming_->context, std::move(function));
     }
-    /// For middleware.
+    /// For middleware: changes the payload that those behind it see.
     void set_data(const Data &data) {
         detail::check(roletalk_context_set_data(incoming_->context, data.get()));
     }
+    /// Rejects; what the handler returns does not count then.
     void reject(std::string_view reason) {
         detail::check(roletalk_context_reject(incoming_->context, detail::lend(reason)));
     }
@@ -553,18 +563,29 @@ private:
 
 namespace detail {
 
+/// Rejects with the text of an exception, which may have none, or one that cannot be sent.
+inline void reject(roletalk_context context, const char *text) noexcept {
+    roletalk_status status = ROLETALK_STATUS_INVALID_ARGUMENT;
+    if (text && *text) status = roletalk_context_reject(context, lend(text));
+    // When it was answered before, neither does anything.
+    if (status != ROLETALK_STATUS_OK)
+        (void)roletalk_context_reject(context, ROLETALK_STR("The handler failed"));
+}
+
 /// Runs a handler; an exception rejects.
 template <class Run> void guard(const roletalk_incoming *incoming, Run run) noexcept {
     try {
         run();
     } catch (const std::exception &error) {
-        roletalk_context_reject(incoming->context, lend(error.what()));
+        reject(incoming->context, error.what());
     } catch (...) {
-        roletalk_context_reject(incoming->context, ROLETALK_STR("The handler failed"));
+        reject(incoming->context, nullptr);
     }
 }
 
 template <class F> roletalk_incoming_handler on_context(F function) {
+    static_assert(std::is_invocable_v<F &, Context &>,
+                  "a handler is called with one argument: take a `roletalk::Context &`");
     return handler<roletalk_incoming_handler>(
         std::move(function), [](void *user_data, const roletalk_incoming *incoming) {
             guard(incoming, [&] {
@@ -575,15 +596,26 @@ template <class F> roletalk_incoming_handler on_context(F function) {
 }
 
 template <class F> roletalk_incoming_handler on_request(F function) {
+    static_assert(std::is_invocable_v<F &, Context &>,
+                  "a handler is called with one argument: take a `roletalk::Context &`");
+    using Answer = std::invoke_result_t<F &, Context &>;
+    static_assert(std::is_void_v<Answer> || std::is_convertible_v<Answer, Data>,
+                  "a handler of requests returns its answer, anything that makes a `roletalk::Data`, or "
+                  "nothing, and calls `respond`, `reject` or `defer` of its context");
     return handler<roletalk_incoming_handler>(
         std::move(function), [](void *user_data, const roletalk_incoming *incoming) {
             guard(incoming, [&] {
                 Context context(incoming);
-                const Data answer = (*static_cast<F *>(user_data))(context);
-                roletalk_status status = roletalk_context_respond(incoming->context, answer.get());
-                // It may have been deferred.
-                if (status != ROLETALK_STATUS_OK && status != ROLETALK_STATUS_INVALID_HANDLE)
-                    check(status);
+                if constexpr (std::is_void_v<Answer>) {
+                    (*static_cast<F *>(user_data))(context);
+                } else {
+                    const Data answer = (*static_cast<F *>(user_data))(context);
+                    roletalk_status status =
+                        roletalk_context_respond(incoming->context, answer.get());
+                    // It may have been answered or deferred.
+                    if (status != ROLETALK_STATUS_OK && status != ROLETALK_STATUS_INVALID_HANDLE)
+                        check(status);
+                }
             });
         });
 }
@@ -595,7 +627,8 @@ class Role {
 public:
     explicit Role(roletalk_role role) : role_(role) {}
 
-    /// `function(Context &)` gives the answer: anything that makes a Data.
+    /// `function(Context &)` gives the answer: anything that makes a Data. Or it returns nothing, and
+    /// answers with its context.
     template <class F> Role &on_request(std::string_view event, F function) {
         return handle(ROLETALK_KIND_REQUEST, event, detail::on_request(std::move(function)));
     }
@@ -1015,6 +1048,15 @@ public:
         size_t count = 0;
         detail::check(roletalk_peer_poll(peer_.get(), limit.count(), &count));
         return count;
+    }
+    /// Waits for SIGINT or SIGTERM, or until the peer is closed, then drains within the limit. Whether
+    /// everything had finished. See roletalk_peer_serve.
+    bool serve(std::chrono::milliseconds limit = drain_limit) {
+        int32_t finished = 0;
+        detail::check(
+            roletalk_peer_serve(peer_.get(), static_cast<uint64_t>(limit.count()), &finished));
+        peer_.release();
+        return finished != 0;
     }
     /// Finishes what runs, then closes. Whether everything had finished.
     bool drain(std::chrono::milliseconds limit) {

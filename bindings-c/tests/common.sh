@@ -157,6 +157,7 @@ run_program() {
     case $name in
         lifecycle | drops) [ -z "$slow" ] || args=(no-fork) ;;
         leaks) [ -z "$slow" ] || args=(2000) ;;
+        settling) [ -z "$slow" ] || args=(5) ;;
         tls)
             certificates
             args=("$dir/own.pem" "$dir/own.key" "$dir/other.pem")

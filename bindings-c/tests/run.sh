@@ -104,13 +104,26 @@ ignored_statuses_warn() {
     done
 }
 
+# That is in a file of its own, which the library names, and of the same build.
+without_debug_information() { # LIBRARY
+    local debug name
+    ! readelf -S "$1" "${static[0]}" | grep -q '\.debug_' || fail "$1 or ${static[0]} has debug information"
+    # nm fails where there is no table of symbols.
+    ! nm "$1" 2> /dev/null | grep -q . || fail "$1 has symbols that nobody needs"
+    name=$(readelf --string-dump=.gnu_debuglink "$1" | sed -n 's/.* \(libroletalk[^ ]*\.debug\).*/\1/p')
+    debug=$(dirname "$1")/.debug/$name
+    readelf -S "$debug" | grep -q '\.debug_info' || fail "$debug has no debug information"
+    diff <(readelf -n "$1" | grep 'Build ID') <(readelf -n "$debug" | grep 'Build ID')
+}
+
 uninstall_removes_what_install_brings() {
-    local what found
+    local what found installed=$dir/root/usr/lib/libroletalk.so.0
     for what in install uninstall; do
         # The library is there already.
         make -s -C "$here" -o lib "$what" PROFILE=dev PREFIX=/usr DESTDIR="$dir/root"
         found=$(find "$dir/root" -not -type d | wc -l)
-        [ "$what" = uninstall ] || [ "$found" -ge 8 ] || fail "only $found files were installed"
+        [ "$what" = uninstall ] || [ "$found" -ge 9 ] || fail "only $found files were installed"
+        [ "$what" = uninstall ] || without_debug_information "$installed"
     done
     [ "$found" -eq 0 ] || fail "$(find "$dir/root" -not -type d) is left"
 }
@@ -150,7 +163,7 @@ under_valgrind() { # FILE
     esac
     "$build" "$first" "$(source_of "$1")" "$dir/program"
     run_program "$dir/program" "${1%.*}" valgrind --quiet --leak-check=full \
-        --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect --error-exitcode=9 \
+        --errors-for-leak-kinds=definite,indirect,possible --show-leak-kinds=definite,indirect,possible --error-exitcode=9 \
         --fair-sched=try "${options[@]}"
 }
 
@@ -201,10 +214,11 @@ serve() {
     mkfifo "$dir/in" "$dir/tells"
     # Open for reading and writing: nobody waits for the other side.
     exec 8<> "$dir/tells"
+    # No function, so that $server is `timeout`.
     if [ "$1" = 1 ]; then
-        bounded "$2" > "$dir/tells" < "$dir/in" 8>&- &
+        timeout -k 10 "$limit" "$2" > "$dir/tells" < "$dir/in" 8>&- &
     else
-        bounded "$2" > "$dir/out" 2> "$dir/tells" < "$dir/in" 8>&- &
+        timeout -k 10 "$limit" "$2" > "$dir/out" 2> "$dir/tells" < "$dir/in" 8>&- &
     fi
     server=$!
     exec 9> "$dir/in"
@@ -212,13 +226,25 @@ serve() {
     case $url in ws://*) ;; *) fail "$2 tells \"$url\" instead of its address" ;; esac
 }
 
+# Ends a service by SIGTERM, when it catches that, or blocks it and reads it.
+end_service() {
+    local service mask
+    service=$(pgrep -P "$server")
+    until for mask in $(sed -n 's/^Sig\(Blk\|Cgt\):\s*/0x/p' "/proc/$service/status"); do
+        (((mask & 0x4000) == 0)) || break
+    done && (((mask & 0x4000) != 0)); do :; done
+    # Not to `timeout`, which passes it on twice: the second one ends the service at once.
+    kill -TERM "$service"
+    wait "$server" || fail "the service ended with $?"
+    exec 9>&-
+}
+
 echo_example() { # SERVICE
     examples "$1" rpc_client.c rpc_client.cpp
     serve 1 "$dir/$(basename "${1/.cpp/_cpp}" .c)"
     bounded "$dir/rpc_client" "$url" | diff <(printf 'hello\n100 answers\n') -
     bounded "$dir/rpc_client_cpp" "$url" | diff <(printf 'hello\n100 answers, 4950 in sum\n') -
-    exec 9>&-
-    wait "$server"
+    end_service
 }
 
 # The next two: each with one in the other language.
@@ -245,13 +271,67 @@ file_example() { # RECEIVER SENDER
     cmp "$dir/out" "$library"
 }
 
+# The programs of docs/C-API.md: those of its blocks whose first line names a file. The service listens on
+# any port, and the client is given its address.
+
+extract() { # DOCUMENT FILE
+    awk -v name="$2" '
+        /^```/ { on = 0; first = /^```./; next }
+        first { on = $2 == name; first = 0 }
+        on' "$(dirname "$here")/docs/$1" > "$dir/$2"
+    [ -s "$dir/$2" ] || fail "$1 has no $2"
+}
+
+guide() { # EXTENSION
+    local compiler=$cc line
+    [ "$1" = c ] || compiler=$cxx
+    extract C-API.md "service.$1"
+    extract C-API.md "client.$1"
+    sed -i 's/127.0.0.1:9000/127.0.0.1:0/' "$dir/service.$1"
+    compile "$compiler" "$dir/service.$1" -o "$dir/service" "${shared[@]}"
+    serve 1 "$dir/service"
+    sed -i "s|ws://127.0.0.1:9000|$url|" "$dir/client.$1"
+    compile "$compiler" "$dir/client.$1" -o "$dir/client" "${shared[@]}"
+    bounded "$dir/client" > "$dir/printed"
+    [ "$(head -n 1 "$dir/printed")" = 42 ] || fail "the client says $(cat "$dir/printed")"
+    if [ "$1" = cpp ]; then
+        IFS= read -r -t "$limit" -u 8 line
+        [ "$line" = "10 bytes" ] || fail "the service says $line"
+    fi
+    end_service
+}
+
+# What is not meant does not compile, with an error that says what is.
+rejected_by() { # COMPILER HEADER EXPECTED CODE
+    printf '#include <%s>\nint main(void) { %s }\n' "$2" "$4" > "$dir/wrong.c"
+    # shellcheck disable=SC2086 # words
+    ! compile $1 "$dir/wrong.c" -c -o "$dir/wrong.o" 2> "$dir/errors" || fail "it compiles: $4"
+    grep -q "$3" "$dir/errors" || fail "$4: $(cat "$dir/errors")"
+}
+
+wrong_programs_do_not_compile() {
+    local handler message
+    for handler in '"41"' NULL '&peer'; do
+        rejected_by "$cc" roletalk.h _Generic \
+            "roletalk_peer peer; (void)peer; roletalk_data data = roletalk_data_number($handler); (void)data;"
+    done
+    rejected_by "$cxx -x c++" roletalk.hpp conversion 'roletalk_data_number(41);'
+    while IFS='|' read -r handler message; do
+        rejected_by "$cxx -x c++" roletalk.hpp "$message" \
+            "roletalk::Peer peer; peer.role(\"r\").on_request(\"x\", $handler);"
+    done << 'CASES'
+[](roletalk::Context) { return 1; }|a handler is called with one argument
+[]() { return 1; }|a handler is called with one argument
+[](roletalk::Context &) { return std::vector<int>(); }|a handler of requests returns its answer
+CASES
+}
+
 # How users find the library.
 
 echo_pair() { # SERVICE CLIENT
     serve 1 "$1"
     bounded "$2" "$url" > /dev/null
-    exec 9>&-
-    wait "$server"
+    end_service
 }
 
 with_pkg_config() { # KIND
@@ -287,6 +367,9 @@ add "names, each is wrapped for C++" "" every_function_is_wrapped
 add "names, the header defines no others" "" header_keeps_to_its_names
 add "header, each function tells of threads and callbacks" "" header_tells_of_threads_and_callbacks
 add "header, ignored statuses warn" c ignored_statuses_warn
+add "wrong programs do not compile" c wrong_programs_do_not_compile
+add "guide, C" c guide c
+add "guide, C++" c guide cpp
 add "uninstall removes what install brings" c uninstall_removes_what_install_brings
 add "soname" c soname
 add "layout of structs" c layout

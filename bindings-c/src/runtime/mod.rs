@@ -1,5 +1,6 @@
-//! What the functions run on: threads, waiting, and what is kept of operations that wait.
+//! What the functions run on: threads, waiting, signals, and what is kept of operations that wait.
 
 pub mod keep;
+pub mod signals;
 pub mod threads;
 pub mod wait;

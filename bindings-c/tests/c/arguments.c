@@ -357,6 +357,16 @@ static void wrong_values(void) {
     EXPECT(bad, roletalk_number_from_uint64(1, NULL));
     OK(roletalk_number_from_int64(INT64_MIN, &number));
     OK(roletalk_data_as_int64(roletalk_data_number(&number), &integer));
+    const roletalk_number *none = NULL;
+    CHECK(roletalk_data_number(none).len == 0);
+#ifndef __cplusplus
+    /* C11: numbers themselves. */
+    CHECK(data_is(roletalk_data_number(41), ROLETALK_DATA_NUMBER, "41"));
+    CHECK(data_is(roletalk_data_number(-41L), ROLETALK_DATA_NUMBER, "-41"));
+    CHECK(data_is(roletalk_data_number(UINT64_MAX), ROLETALK_DATA_NUMBER, "18446744073709551615"));
+    CHECK(data_is(roletalk_data_number(2.5), ROLETALK_DATA_NUMBER, "2.5"));
+    CHECK(data_is(roletalk_data_number((unsigned char)200), ROLETALK_DATA_NUMBER, "200"));
+#endif
     CHECK(integer == INT64_MIN);
     EXPECT(ROLETALK_STATUS_DATA, roletalk_data_as_uint64(roletalk_data_number(&number), &natural));
     OK(roletalk_number_from_uint64(UINT64_MAX, &number));

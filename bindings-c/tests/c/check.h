@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "roletalk.h"
 
@@ -114,6 +116,31 @@ static inline void wait_count_at(counter *c, long until, int line) {
 /* For `drop`. */
 static inline void count_drop(void *user_data) {
     count((counter *)user_data);
+}
+
+/* Threads that are to be waiting before something happens to what they wait for. */
+typedef struct {
+    counter begun;
+    pid_t id;
+} sleeper;
+
+/* The thread's last step before the call in which it waits. */
+static inline void sleeper_begin(sleeper *s) {
+    s->id = (pid_t)syscall(SYS_gettid);
+    count(&s->begun);
+}
+
+static inline void wait_until_asleep(sleeper *s) {
+    char path[64], state;
+    wait_count(&s->begun, 1);
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)s->id);
+    do {
+        FILE *stat = fopen(path, "r");
+        /* It has returned already. */
+        if (!stat) return;
+        if (fscanf(stat, "%*d (%*[^)]) %c", &state) != 1) state = 0;
+        fclose(stat);
+    } while (state != 'S');
 }
 
 static inline int is(roletalk_string string, const char *text) {

@@ -4,6 +4,8 @@
 
 pub mod life;
 
+pub mod serve;
+
 pub mod properties;
 
 pub mod listener;
