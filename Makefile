@@ -205,7 +205,7 @@ run-test-scenarios-all:
 run-test-hostile:
 	$(NODE) --test --test-reporter=spec tests/hostile/*.test.js
 run-test-demo:
-	$(NODE) --test --test-reporter=spec tests/demo/*.test.js
+	$(NODE) --test --test-reporter=spec tests/demo/*.test.js tests/tls/*.test.js
 run-test-quickstart:
 	$(CARGO) build --locked -p roletalk-quickstart
 	VENV=$(VENV) $(NODE) --test --test-reporter=spec tests/quickstart/*.test.js tests/scenarios/*.test.js

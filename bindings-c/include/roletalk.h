@@ -135,13 +135,14 @@
 /// What is broken.
 #define ROLETALK_LOG_ERROR 1
 
-/// What should be looked at: refused authentication, failed handlers, slow consumers.
+/// What should be looked at: refused authentication and TLS, with the remote address and the reason, bad input,
+/// failed handlers, slow consumers.
 #define ROLETALK_LOG_WARN 2
 
-/// What happens rarely.
+/// Listening, units that connect and disconnect, draining.
 #define ROLETALK_LOG_INFO 3
 
-/// Connections, and messages that have no handler.
+/// Connections of strangers, addresses that are dialed in vain, and messages that have no handler.
 #define ROLETALK_LOG_DEBUG 4
 
 /// Everything.

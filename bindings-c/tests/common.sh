@@ -167,6 +167,12 @@ run_program() {
     bounded "$@" "$program" "${args[@]}"
 }
 
+# ca.pem, service.pem, client.pem and their keys, in $dir: made as docs/TLS.md says.
+recipe() {
+    awk '/^```/ { on = $0 == "```sh"; next } on' "$(dirname "$here")/docs/TLS.md" > "$dir/recipe.sh"
+    (cd "$dir" && sh -e recipe.sh) > "$dir/openssl" 2>&1 || fail "$(cat "$dir/openssl")"
+}
+
 certificates() {
     local name
     for name in own other; do

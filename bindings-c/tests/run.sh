@@ -301,6 +301,16 @@ guide() { # EXTENSION
     end_service
 }
 
+# The programs of docs/TLS.md, with certificates that are made as it says.
+tls_guide() { # FILE
+    local compiler=$cc
+    [ "$1" = tls.c ] || compiler=$cxx
+    extract TLS.md "$1"
+    recipe
+    compile "$compiler" "$dir/$1" -o "$dir/program" "${shared[@]}"
+    [ "$(cd "$dir" && bounded ./program)" = safe ] || fail "$1 does not say safe"
+}
+
 # What is not meant does not compile, with an error that says what is.
 rejected_by() { # COMPILER HEADER EXPECTED CODE
     printf '#include <%s>\nint main(void) { %s }\n' "$2" "$4" > "$dir/wrong.c"
@@ -370,6 +380,8 @@ add "header, ignored statuses warn" c ignored_statuses_warn
 add "wrong programs do not compile" c wrong_programs_do_not_compile
 add "guide, C" c guide c
 add "guide, C++" c guide cpp
+add "guide, TLS in C" "c openssl" tls_guide tls.c
+add "guide, TLS in C++" "c openssl" tls_guide tls.cpp
 add "uninstall removes what install brings" c uninstall_removes_what_install_brings
 add "soname" c soname
 add "layout of structs" c layout

@@ -53,6 +53,25 @@ fn file_transfer() {
 
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
 
+/// With certificates that are made as docs/TLS.md says.
+#[test]
+fn tls() {
+    if Command::new("openssl").arg("version").output().is_err() {
+        eprintln!("left out: openssl is not installed");
+        return;
+    }
+    let guide = include_str!("../../docs/TLS.md");
+    let recipe = guide.split("```").find_map(|block| block.strip_prefix("sh\n")).unwrap();
+    let directory = std::env::temp_dir().join(format!("roletalk-example-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let made = Command::new("sh").args(["-e", "-c", recipe]).current_dir(&directory).output();
+    assert!(made.unwrap().status.success());
+    let output = Command::new(program("tls")).current_dir(&directory).output().unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "safe\n", "{errors}");
+}
+
 #[test]
 fn echo() {
     struct Server(Child);

@@ -35,11 +35,12 @@ use crate::{
 pub const ROLETALK_LOG_OFF: i32 = 0;
 /// What is broken.
 pub const ROLETALK_LOG_ERROR: i32 = 1;
-/// What should be looked at: refused authentication, failed handlers, slow consumers.
+/// What should be looked at: refused authentication and TLS, with the remote address and the reason, bad input,
+/// failed handlers, slow consumers.
 pub const ROLETALK_LOG_WARN: i32 = 2;
-/// What happens rarely.
+/// Listening, units that connect and disconnect, draining.
 pub const ROLETALK_LOG_INFO: i32 = 3;
-/// Connections, and messages that have no handler.
+/// Connections of strangers, addresses that are dialed in vain, and messages that have no handler.
 pub const ROLETALK_LOG_DEBUG: i32 = 4;
 /// Everything.
 pub const ROLETALK_LOG_TRACE: i32 = 5;

@@ -19,6 +19,62 @@ static void echo(void *user_data, const roletalk_incoming *in) {
     OK(roletalk_context_respond(in->context, in->data));
 }
 
+/* What the listener is told of a handshake that fails, as an event and in the log. */
+
+typedef struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    char event[512], record[512];
+    int32_t level;
+} heard;
+
+static void keep(heard *h, char *to, roletalk_string text) {
+    pthread_mutex_lock(&h->mutex);
+    snprintf(to, sizeof h->event, "%.*s", ROLETALK_ARG(text));
+    pthread_cond_broadcast(&h->changed);
+    pthread_mutex_unlock(&h->mutex);
+}
+
+static void on_event(void *user_data, const roletalk_event *event) {
+    heard *h = (heard *)user_data;
+    if (event->kind == ROLETALK_EVENT_CONNECTION_CLOSED && event->status == ROLETALK_STATUS_TLS)
+        keep(h, h->event, event->text);
+}
+
+static void on_record(void *user_data, const roletalk_log_record *record) {
+    heard *h = (heard *)user_data;
+    static const char begin[] = "TLS refused";
+    if (record->text.len < sizeof begin || memcmp(record->text.data, begin, sizeof begin - 1)) return;
+    h->level = record->level;
+    keep(h, h->record, record->text);
+}
+
+static void refusal_is_told(roletalk_peer server, roletalk_peer client, roletalk_string address,
+                            const roletalk_connect_options *dialing) {
+    static heard h = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, "", "", 0};
+    roletalk_operation subscription;
+    OK(roletalk_peer_on_event(server, HANDLER(roletalk_event_handler, on_event, &h), &subscription));
+    OK(roletalk_log(ROLETALK_LOG_WARN, HANDLER(roletalk_log_handler, on_record, &h)));
+    EXPECT(ROLETALK_STATUS_CONNECT_FAILED, roletalk_peer_connect(client, address, dialing, NULL));
+    struct timespec limit;
+    clock_gettime(CLOCK_REALTIME, &limit);
+    limit.tv_sec += LIMIT_S;
+    pthread_mutex_lock(&h.mutex);
+    while (!h.event[0] || !h.record[0])
+        if (pthread_cond_timedwait(&h.changed, &h.mutex, &limit) == ETIMEDOUT) FAIL("not told");
+    pthread_mutex_unlock(&h.mutex);
+    /* From where, why, and what to do. */
+    static const char *const parts[] = {"with 127.0.0.1:", "received fatal alert",
+                                        "does not accept this side's certificate"};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        if (!strstr(h.event, parts[i])) FAIL("%s", h.event);
+    CHECK(strstr(h.record, "remote=127.0.0.1:") && strstr(h.record, "received fatal alert"));
+    CHECK(h.level == ROLETALK_LOG_WARN);
+    OK(roletalk_operation_cancel(subscription));
+    OK(roletalk_operation_free(subscription));
+    OK(roletalk_log(ROLETALK_LOG_OFF, HANDLER(roletalk_log_handler, NULL, NULL)));
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 4);
     const roletalk_string certificate = read_file(argv[1]), key = read_file(argv[2]);
@@ -63,6 +119,10 @@ int main(int argc, char **argv) {
     dialing.tls_ca = certificate;
     dialing.tls_server_name = ROLETALK_STR("elsewhere");
     EXPECT(ROLETALK_STATUS_CONNECT_FAILED, roletalk_peer_connect(p.client, secure, &dialing, NULL));
+    roletalk_string why = roletalk_last_error();
+    CHECK(memmem(why.data, why.len, "is for another name", 19) != NULL);
+    CHECK(memmem(why.data, why.len, secure.data, secure.len) != NULL);
+    refusal_is_told(p.server, p.client, secure, &dialing);
     /* Without TLS. */
     char plain[128];
     int plain_len = snprintf(plain, sizeof plain, "ws%.*s", (int)len - 3, url + 3);

@@ -54,15 +54,8 @@ fn roots(pem: &[u8]) -> Result<RootCertStore> {
 
 /// The listener's side of TLS: TLS 1.2 and 1.3.
 ///
-/// A certificate for tests, which dialers trust with [`TlsClient::ca`] of the same file (what
-/// `openssl req -x509` makes without the last two options is refused: it names no host, and is an
-/// authority instead of a server):
-///
-/// ```text
-/// openssl req -x509 -newkey rsa:2048 -nodes -days 30 -keyout key.pem -out cert.pem \
-///     -subj /CN=localhost -addext subjectAltName=DNS:localhost \
-///     -addext basicConstraints=critical,CA:FALSE
-/// ```
+/// `docs/TLS.md` of the repository says how to make an authority and certificates that every language
+/// accepts; `core/examples/tls.rs` uses them.
 #[derive(Clone)]
 pub struct TlsServer {
     pub(super) config: Arc<ServerConfig>,

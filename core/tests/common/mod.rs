@@ -414,16 +414,28 @@ pub fn confirmation(id: &str, roles: &[&str]) -> Confirm {
 pub struct Authority {
     certificate: rcgen::Certificate,
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    key: Vec<u8>,
 }
 
 impl Authority {
     pub fn new() -> Authority {
-        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        Authority::named("roletalk authority")
+    }
+
+    pub fn named(name: &str) -> Authority {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
-        Authority { certificate, issuer: rcgen::Issuer::new(params, key) }
+        let pem = key.serialize_pem().into_bytes();
+        Authority { certificate, issuer: rcgen::Issuer::new(params, key), key: pem }
+    }
+
+    /// Its own certificate and key.
+    pub fn own(&self) -> (Vec<u8>, Vec<u8>) {
+        (self.pem(), self.key.clone())
     }
 
     pub fn pem(&self) -> Vec<u8> {
@@ -432,12 +444,22 @@ impl Authority {
 
     /// A certificate for these names, and its key.
     pub fn issue(&self, names: &[&str]) -> (Vec<u8>, Vec<u8>) {
+        self.issue_with(names, |_| {})
+    }
+
+    /// The same, with something changed about it.
+    pub fn issue_with(
+        &self,
+        names: &[&str],
+        change: impl FnOnce(&mut rcgen::CertificateParams),
+    ) -> (Vec<u8>, Vec<u8>) {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = rcgen::CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![
             rcgen::ExtendedKeyUsagePurpose::ServerAuth,
             rcgen::ExtendedKeyUsagePurpose::ClientAuth,
         ];
+        change(&mut params);
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem().into_bytes(), key.serialize_pem().into_bytes())
