@@ -16,7 +16,7 @@ use crate::{Error, ErrorKind, Result, wire::Data};
 ///
 /// Dropping it unanswered rejects a request or a stream that was not accepted; so does a panic of the
 /// handler that drops it, with a text that says so. A message has no answer; dropping its `Deferred` says that it has been dealt with. What is not answered yet counts as a
-/// running handler ([`Limits::running_handlers`](engine::Limits)).
+/// running handler ([`Limits::running_handlers`](crate::Limits)).
 pub struct Deferred(pub(crate) Option<Way>);
 
 /// Where an outcome goes.

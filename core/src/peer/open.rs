@@ -8,6 +8,8 @@ use super::{
     send::{Addressed, Boxed},
     unit::{Unit, UnitInner},
 };
+#[cfg(doc)]
+use crate::{Destination, ErrorKind, SendRequest};
 use crate::{
     Result,
     engine::{self, StreamId},

@@ -16,6 +16,8 @@ use super::{
     send::{Addressed, Boxed},
     unit::{Unit, UnitInner},
 };
+#[cfg(doc)]
+use crate::{Destination, ErrorKind};
 use crate::{
     Error, Result,
     engine::{self, Moment, Order, Outgoing},

@@ -11,6 +11,8 @@ use super::{
     Destination,
     unit::{Unit, UnitInner},
 };
+#[cfg(doc)]
+use crate::ErrorKind;
 use crate::{
     Result,
     engine::{Order, Outgoing},
