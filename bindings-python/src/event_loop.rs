@@ -2,11 +2,14 @@
 
 use pyo3::{PyVisit, prelude::*};
 
-/// Bound methods and functions, looked up once.
+/// Bound methods and functions, looked up once. What the loop is asked to call, it calls in the context that
+/// the peer was bound in: user code may be running when it is asked, and its context is not for others.
 pub(crate) struct EventLoop {
     pub(crate) call_soon: Py<PyAny>,
     pub(crate) call_later: Py<PyAny>,
     pub(crate) create_future: Py<PyAny>,
+    /// Makes a copy of the context that the peer was bound in, for a handler that is called right away.
+    pub(crate) copy_context: Py<PyAny>,
     /// Makes a task of a coroutine.
     pub(crate) spawn: Py<PyAny>,
     /// Makes a coroutine that calls a handler and answers.
@@ -18,8 +21,19 @@ pub(crate) struct EventLoop {
 
 impl EventLoop {
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        let EventLoop { call_soon, call_later, create_future, spawn, run, flush, timeout } = self;
-        for object in [call_soon, call_later, create_future, spawn, run, flush, timeout] {
+        let EventLoop {
+            call_soon,
+            call_later,
+            create_future,
+            copy_context,
+            spawn,
+            run,
+            flush,
+            timeout,
+        } = self;
+        for object in
+            [call_soon, call_later, create_future, copy_context, spawn, run, flush, timeout]
+        {
             visit.call(object)?;
         }
         Ok(())

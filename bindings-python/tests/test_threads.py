@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import subprocess
 import sys
@@ -239,7 +240,7 @@ async def test_an_answer_that_raises_takes_no_other_with_it() -> None:
     loop.set_exception_handler(lambda _, context: raised.set_result(context["exception"]))
     third, got = threading.Event(), []
     all_there: asyncio.Future[None] = loop.create_future()
-    pool = Pool(loop, 1)
+    pool = Pool(loop, 1, contextvars.copy_context())
 
     def done(ctx: Any, value: Any, error: Optional[BaseException]) -> None:
         if value == 0:
@@ -254,7 +255,7 @@ async def test_an_answer_that_raises_takes_no_other_with_it() -> None:
         return number
 
     for number in range(3):
-        pool.submit(handler, cast(Context, number), done)
+        pool.submit(contextvars.copy_context(), handler, cast(Context, number), done)
     # The loop is busy until all have ended, or nearly so.
     assert third.wait(LIMIT)
     assert str(await raised) == "first"

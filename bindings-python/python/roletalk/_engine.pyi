@@ -1,6 +1,7 @@
 """The parts of `roletalk` that are in Rust."""
 
 import asyncio
+import contextvars
 import socket
 from typing import Any, Callable, Optional, Union, final
 
@@ -95,7 +96,11 @@ class Engine:
     ) -> Engine: ...
     def bind(
         self,
-        event_loop: asyncio.AbstractEventLoop,
+        *,
+        call_soon: Callable[..., Any],
+        call_later: Callable[..., Any],
+        create_future: Callable[[], Any],
+        copy_context: Callable[[], contextvars.Context],
         listener: object,
         spawn: Callable[..., Any],
         run: Callable[..., Any],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import contextvars
 import functools
 import logging
 import os
@@ -19,6 +20,7 @@ from typing import (
     Any,
     Callable,
     Optional,
+    TypeVar,
     Union,
     cast,
 )
@@ -48,6 +50,7 @@ atexit.register(_engine.exiting)
 
 Stream = Union[Readable, Writable]
 Callback = Callable[[Any], Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class Host:
         self.engine = engine
         self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]
         self.thread: Optional[int] = None
+        # The one in which the peer was bound; nothing runs in it, but in copies.
+        self.context = contextvars.Context()
         self.closed = False
         self.reconnects = 0
         self.waiters: dict[int, asyncio.Future[Unit]] = {}
@@ -116,7 +121,17 @@ class Host:
             if sys.version_info >= (3, 12):
                 # It ends right where it begins if it has nothing to wait for.
                 spawn = functools.partial(spawn, eager_start=True)
-        self.engine.bind(loop, self, spawn, self._run)
+        self.context = contextvars.copy_context()
+        turns = self.context.copy()
+        self.engine.bind(
+            call_soon=functools.partial(loop.call_soon, context=turns),
+            call_later=functools.partial(loop.call_later, context=turns),
+            create_future=loop.create_future,
+            copy_context=self.context.copy,
+            listener=self,
+            spawn=spawn,
+            run=self._run,
+        )
         self.loop = loop
         self.thread = threading.get_ident()
 
@@ -144,8 +159,14 @@ class Host:
         if self.loop is not None and asyncio.get_running_loop() is not self.loop:
             raise RuntimeError("the peer belongs to another event loop")
 
+    def apart(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Calls a function in the context in which the peer was bound, or rather in a copy of it. Whoever
+        registers something with the loop leaves it the context that it was registered in, and user code
+        may be what is running then: the next request must not see what this one has set."""
+        return self.context.copy().run(function, *arguments)
+
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = self.loop.create_task(work)
+        task = self.apart(self.loop.create_task, work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -188,11 +209,11 @@ class Host:
     @property
     def pool(self) -> Pool:
         if self._pool is None:
-            self._pool = Pool(self.loop, self._threads)
+            self._pool = Pool(self.loop, self._threads, self.context.copy())
         return self._pool
 
     def submit(self, handler: Callable[[_engine.Context], Any], ctx: _engine.Context) -> None:
-        self.pool.submit(handler, ctx, self._returned)
+        self.pool.submit(self.context.copy(), handler, ctx, self._returned)
 
     def _returned(self, ctx: _engine.Context, value: Any, error: Optional[BaseException]) -> None:
         if error is None:
@@ -252,7 +273,7 @@ class Host:
         """Gives the engine a plain socket."""
         if self._guard is None:
             self._guard = self.engine.guard()
-            self.loop.add_reader(self._guard, self.engine.awake)
+            self.apart(self.loop.add_reader, self._guard, self.engine.awake)
         fd = sock.fileno()
         conn = begin(sock)
         try:
@@ -461,7 +482,7 @@ class Host:
         for callback, types in tuple(self.callbacks):
             if not types or isinstance(event, types):
                 try:
-                    callback(event)
+                    self.apart(callback, event)
                 except Exception:
                     logger.exception("a callback for %s failed", type(event).__name__)
 
@@ -495,7 +516,7 @@ class Host:
             self._pool.close()
         if running:
             await asyncio.wait(running)
-        self.engine.flush()
+        self.apart(self.engine.flush)
         while self._links:
             self._links_gone = self.loop.create_future()
             await self._links_gone

@@ -29,7 +29,8 @@ class SocketLink:
         raise AssertionError("the engine writes to its sockets itself")
 
     def await_writable(self) -> None:
-        self._host.loop.add_writer(self._fd, self._host.engine.writable, self._conn)
+        host = self._host
+        host.apart(host.loop.add_writer, self._fd, host.engine.writable, self._conn)
 
     def stop_writing(self) -> None:
         self._host.loop.remove_writer(self._fd)
@@ -38,7 +39,8 @@ class SocketLink:
         self._host.loop.remove_reader(self._fd)
 
     def resume(self) -> None:
-        self._host.loop.add_reader(self._fd, self._host.engine.readable, self._conn)
+        host = self._host
+        host.apart(host.loop.add_reader, self._fd, host.engine.readable, self._conn)
 
     def part(self) -> None:
         # To see the other side's end, also when reading was paused.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import queue
 import threading
 from typing import Any, Callable, Optional
@@ -11,6 +12,7 @@ from ._engine import Context
 
 Handler = Callable[[Context], Any]
 Done = Callable[[Context, Any, Optional[BaseException]], None]
+Job = tuple[contextvars.Context, Handler, Context, Done]
 
 
 class Pool:
@@ -20,19 +22,26 @@ class Pool:
     that have ended meanwhile.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, size: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, size: int, context: contextvars.Context
+    ) -> None:
         self._loop = loop
+        # What the loop calls for those that have ended runs in it.
+        self._context = context
         self._size = size
-        self._jobs: queue.SimpleQueue[Optional[tuple[Handler, Context, Done]]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Optional[Job]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         # Under the lock: what has ended, of which the loop has been told when there is any.
         self._ended: list[tuple[Done, Context, Any, Optional[BaseException]]] = []
         self._threads: list[threading.Thread] = []
         self._closed = False
 
-    def submit(self, handler: Handler, ctx: Context, done: Done) -> None:
-        """Has a thread call the handler, then the loop ``done(ctx, value, error)``."""
-        self._jobs.put((handler, ctx, done))
+    def submit(
+        self, variables: contextvars.Context, handler: Handler, ctx: Context, done: Done
+    ) -> None:
+        """Has a thread call the handler with these context variables, which nobody else runs with, then the
+        loop ``done(ctx, value, error)``."""
+        self._jobs.put((variables, handler, ctx, done))
         if len(self._threads) < self._size and self._jobs.qsize() > 0:
             # Daemons: a handler that hangs must not keep the interpreter from exiting.
             thread = threading.Thread(target=self._work, name="roletalk handlers", daemon=True)
@@ -50,19 +59,19 @@ class Pool:
             job = self._jobs.get()
             if job is None or self._closed:
                 return
-            handler, ctx, done = job
+            variables, handler, ctx, done = job
             try:
-                value, error = handler(ctx), None
+                value, error = variables.run(handler, ctx), None
             except BaseException as raised:
                 value, error = None, raised
             with self._lock:
                 is_first = not self._ended
                 self._ended.append((done, ctx, value, error))
             # Waiting for the next one must keep nothing alive.
-            del job, handler, ctx, done, value, error
+            del job, variables, handler, ctx, done, value, error
             if is_first:
                 try:
-                    self._loop.call_soon_threadsafe(self._collect)
+                    self._loop.call_soon_threadsafe(self._collect, context=self._context)
                 except RuntimeError:
                     # The loop is closed.
                     return
@@ -82,4 +91,4 @@ class Pool:
                 ended.reverse()
                 with self._lock:
                     self._ended[:0] = ended
-                self._loop.call_soon(self._collect)
+                self._loop.call_soon(self._collect, context=self._context)

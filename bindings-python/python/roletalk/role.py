@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import inspect
 from collections.abc import Awaitable
@@ -40,6 +41,9 @@ class Role:
     it, with the text of the exception. ``async def`` handlers become tasks of the loop. Plain functions
     are called by threads of the peer's own, several at a time, or with ``inline=True`` right in the
     loop, for those that take microseconds.
+
+    Each handler runs in a copy of the context (``contextvars``) in which the peer was bound to its loop, with
+    what middleware has set for this request.
 
     One handler serves an event of each kind; registering again replaces it. The methods that register
     are decorators, or take the handler as their last argument.
@@ -173,7 +177,8 @@ class Role:
             else:
                 future.set_result(value)
 
-        self._host.pool.submit(handler, ctx, done)
+        # With what middleware has set.
+        self._host.pool.submit(contextvars.copy_context(), handler, ctx, done)
         return await future
 
     def __repr__(self) -> str:

@@ -129,11 +129,17 @@ impl Engine {
         })
     }
 
-    /// Binds it to the loop of this thread. `listener` hears of what is rare, `spawn` makes tasks of
-    /// coroutines, `run` makes a coroutine of a handler and a context.
+    /// Binds it to the loop of this thread. `call_soon`, `call_later` and `create_future` are that loop's,
+    /// see [`EventLoop`]. `listener` hears of what is rare, `spawn` makes tasks of coroutines, `run` makes a
+    /// coroutine of a handler and a context.
+    #[pyo3(signature = (*, call_soon, call_later, create_future, copy_context, listener, spawn, run))]
+    #[expect(clippy::too_many_arguments, reason = "called from one place, by keyword")]
     fn bind(
         slf: &Bound<'_, Self>,
-        event_loop: &Bound<'_, PyAny>,
+        call_soon: Py<PyAny>,
+        call_later: Py<PyAny>,
+        create_future: Py<PyAny>,
+        copy_context: Py<PyAny>,
         listener: Py<PyAny>,
         spawn: Py<PyAny>,
         run: Py<PyAny>,
@@ -141,9 +147,10 @@ impl Engine {
         let (py, this) = (slf.py(), slf.get());
         this.enter(py)?;
         let event_loop = EventLoop {
-            call_soon: event_loop.getattr("call_soon")?.unbind(),
-            call_later: event_loop.getattr("call_later")?.unbind(),
-            create_future: event_loop.getattr("create_future")?.unbind(),
+            call_soon,
+            call_later,
+            create_future,
+            copy_context,
             spawn,
             run,
             flush: slf.getattr("flush")?.unbind(),

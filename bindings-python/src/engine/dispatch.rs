@@ -169,7 +169,7 @@ impl Engine {
                 drop(table);
                 Ok(ended.is_none())
             }
-            Mode::Inline => match function.call1((&context,)) {
+            Mode::Inline => match self.call_inline(function, &context) {
                 Ok(value) => {
                     Engine::answer(slf, &context, &value)?;
                     Ok(false)
@@ -182,6 +182,17 @@ impl Engine {
             },
             Mode::Pool => self.tell(py, "submit", (function, context)),
         }
+    }
+
+    /// Calls a handler right away, in a context of its own.
+    fn call_inline<'py>(
+        &self,
+        function: &Bound<'py, PyAny>,
+        context: &Bound<'py, Context>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = function.py();
+        let copy = self.event_loop(py)?.copy_context.bind(py).call0()?;
+        copy.call_method1(intern!(py, "run"), (function, context))
     }
 
     /// Answers for handlers whose tasks were cancelled before they began: those cannot do it
