@@ -1,6 +1,7 @@
 //! Errors as exceptions of the package's classes.
 
 use pyo3::{
+    exceptions::{PyKeyboardInterrupt, PySystemExit},
     intern,
     prelude::*,
     sync::PyOnceLock,
@@ -29,6 +30,12 @@ pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
         Ok::<_, PyErr>(made)
     });
     made.map_or_else(|failed| failed, PyErr::from_value)
+}
+
+/// Whether an exception is to end the program, whatever was called for it: what raises it there is not done
+/// with when a request has its outcome.
+pub(crate) fn ends_program(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
 }
 
 /// The exception for a kind and a text.

@@ -30,6 +30,7 @@ from . import _engine, events
 from ._links import SocketLink, TransportLink
 from ._pool import Pool
 from .errors import (
+    ENDS_PROGRAM,
     ClosedError,
     ConnectFailedError,
     Error,
@@ -176,9 +177,13 @@ class Host:
     async def _run(self, handler: Callable[[_engine.Context], Any], ctx: _engine.Context) -> None:
         try:
             value = await handler(ctx)
+        except GeneratorExit as error:
+            # The handler's own, or the task was dropped: in whichever thread.
+            self.hand_over(self.handler_failed, ctx, error)
         except BaseException as error:
             self.handler_failed(ctx, error)
-            if not isinstance(error, Exception):
+            # Of everything else all is said: asyncio need not tell of it once more.
+            if isinstance(error, (asyncio.CancelledError, *ENDS_PROGRAM)):
                 raise
         else:
             self.engine.answer(ctx, value)
@@ -213,7 +218,10 @@ class Host:
         return self._pool
 
     def submit(self, handler: Callable[[_engine.Context], Any], ctx: _engine.Context) -> None:
-        self.pool.submit(self.context.copy(), handler, ctx, self._returned)
+        try:
+            self.pool.submit(self.context.copy(), handler, ctx, self._returned)
+        except RuntimeError as error:
+            self.handler_failed(ctx, error)
 
     def _returned(self, ctx: _engine.Context, value: Any, error: Optional[BaseException]) -> None:
         if error is None:
@@ -223,8 +231,12 @@ class Host:
 
     def handler_failed(self, ctx: _engine.Context, error: BaseException) -> None:
         accepted = self._streams.pop(ctx, None) is not None
-        self.engine.fail(ctx, reason_of(error))
-        if isinstance(error, asyncio.CancelledError):
+        reason = type(error).__name__
+        try:
+            reason = reason_of(error)
+        finally:
+            self.engine.fail(ctx, reason)
+        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
             logger.debug("the handler of %s/%s was cancelled", ctx.role, ctx.event)
             return
         if not isinstance(error, RejectedError):

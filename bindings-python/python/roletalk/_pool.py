@@ -40,13 +40,19 @@ class Pool:
         self, variables: contextvars.Context, handler: Handler, ctx: Context, done: Done
     ) -> None:
         """Has a thread call the handler with these context variables, which nobody else runs with, then the
-        loop ``done(ctx, value, error)``."""
+        loop ``done(ctx, value, error)``. Raises ``RuntimeError`` when there is no thread, and none can be had."""
         self._jobs.put((variables, handler, ctx, done))
         if len(self._threads) < self._size and self._jobs.qsize() > 0:
             # Daemons: a handler that hangs must not keep the interpreter from exiting.
             thread = threading.Thread(target=self._work, name="roletalk handlers", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:
+                if not self._threads:
+                    self._jobs.get_nowait()
+                    raise
+            else:
+                self._threads.append(thread)
 
     def close(self) -> None:
         """Ends the threads behind what they are doing; nobody hears of that any more."""

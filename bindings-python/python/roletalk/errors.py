@@ -165,13 +165,19 @@ class HeartbeatTimeoutError(Error, builtins.TimeoutError):
     kind = "HEARTBEAT_TIMEOUT"
 
 
+ENDS_PROGRAM = (KeyboardInterrupt, SystemExit)
+"""What ends the program when it is raised in the loop, whatever that was doing."""
+
+
 def reason_of(error: BaseException) -> str:
     """What the other end is told of an error of this one."""
     if isinstance(error, asyncio.CancelledError):
         return "The handler was cancelled"
     try:
         text = str(error)
-    except Exception:
+    except ENDS_PROGRAM:
+        raise
+    except BaseException:
         text = ""
     # Who rejects in so many words may have none.
     return text if text or isinstance(error, RejectedError) else type(error).__name__

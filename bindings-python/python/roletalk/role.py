@@ -17,6 +17,7 @@ from typing import (
 )
 
 from ._engine import Context
+from .errors import ENDS_PROGRAM, HandlerFailedError, reason_of
 
 if TYPE_CHECKING:
     from ._host import Host
@@ -172,14 +173,14 @@ class Role:
         def done(_: Context, value: Any, error: Optional[BaseException]) -> None:
             if future.done():
                 return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(value)
+            future.set_result((value, error))
 
         # With what middleware has set.
         self._host.pool.submit(contextvars.copy_context(), handler, ctx, done)
-        return await future
+        value, error = await future
+        if error is not None:
+            raise _for_coroutines(error)
+        return value
 
     def __repr__(self) -> str:
         return f"<Role {self._name!r}{'' if self.is_active else ', disabled'}>"
@@ -198,9 +199,22 @@ def _check_layer(layer: Any) -> None:
         raise TypeError("middleware must be an async def function")
 
 
+def _for_coroutines(error: BaseException) -> BaseException:
+    """What a function has raised, as a coroutine may raise it. ``SystemExit`` in a thread ends no program:
+    without middleware, too, it only rejects."""
+    if isinstance(error, (StopIteration, *ENDS_PROGRAM)):
+        failed = HandlerFailedError(reason_of(error))
+        failed.__cause__ = error
+        return failed
+    return error
+
+
 def _awaitable(handler: Callable[[Context], Any]) -> Next:
     async def call(ctx: Context) -> Any:
-        return handler(ctx)
+        try:
+            return handler(ctx)
+        except StopIteration as error:
+            raise _for_coroutines(error) from error
 
     return call
 

@@ -33,7 +33,7 @@ use crate::{
     context::Context,
     data::{Codec, utf8, with_payload},
     destination::{limit, seconds},
-    error::{exception, failure},
+    error::{ends_program, exception, failure},
     event_loop::EventLoop,
     exit::Inside,
     routes::Mode,
@@ -498,6 +498,9 @@ impl Engine {
         let finish = |payload: Payload<'_>| this.finish(py, ticket, Ok(payload), now);
         if let Err(error) = with_payload(value, &this.codec, finish) {
             this.tell(py, "handler_failed", (context, error.value(py)))?;
+            if ends_program(py, &error) {
+                return Err(error);
+            }
         }
         this.arm(py)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use pyo3::{exceptions::PyException, intern, prelude::*};
+use pyo3::{intern, prelude::*};
 use roletalk_engine::{
     Data, EngineEvent, Error, Event, Incoming, Moment, PeerEvent, Question, UnitId, wire::Payload,
 };
@@ -13,7 +13,7 @@ use super::Engine;
 use crate::{
     context::{Context, Ticket},
     data::to_python,
-    error::{exception, text_of},
+    error::{ends_program, exception, text_of},
     routes::Mode,
 };
 
@@ -144,7 +144,7 @@ impl Engine {
                 let reason = text_of(error.value(py));
                 self.finish(py, ticket, Err(&reason), now);
                 let told = self.tell(py, "bad_data", (unit_object, reason));
-                return if error.is_instance_of::<PyException>(py) { told } else { Err(error) };
+                return if ends_program(py, &error) { Err(error) } else { told };
             }
         };
         let (mode, names) = (found.mode, (found.role, found.event));
@@ -155,7 +155,17 @@ impl Engine {
             Mode::Task => {
                 let event_loop = self.event_loop(py)?;
                 let coroutine = event_loop.run.bind(py).call1((function, &context))?;
-                let task = event_loop.spawn.bind(py).call1((coroutine,))?.unbind();
+                let task = match event_loop.spawn.bind(py).call1((coroutine,)) {
+                    Ok(task) => task.unbind(),
+                    // The loop's task factory has failed, or an eager task is to end the program.
+                    Err(error) => {
+                        if ends_program(py, &error) {
+                            self.finish(py, ticket, Err(&text_of(error.value(py))), now);
+                            return Err(error);
+                        }
+                        return self.tell(py, "handler_failed", (context, error.value(py)));
+                    }
+                };
                 let mut table = lock(&self.table);
                 // An eager task may have ended already.
                 let ended = match table.running(ticket) {
@@ -176,8 +186,7 @@ impl Engine {
                 }
                 Err(error) => {
                     let told = self.tell(py, "handler_failed", (context, error.value(py)));
-                    // Such as KeyboardInterrupt.
-                    if error.is_instance_of::<PyException>(py) { told } else { Err(error) }
+                    if ends_program(py, &error) { Err(error) } else { told }
                 }
             },
             Mode::Pool => self.tell(py, "submit", (function, context)),
