@@ -46,6 +46,8 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 #[pyfunction]
 pub(crate) fn forked() {
     FORKS.fetch_add(1, Relaxed);
+    #[cfg(unix)]
+    crate::guarded::forget_shared();
 }
 
 /// What those are told who use a peer in a thread that is not its loop's.

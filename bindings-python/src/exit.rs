@@ -42,6 +42,13 @@ impl Inside {
         inside
     }
 
+    /// For a thread that is not the interpreter's and is about to attach to it. None when it ends.
+    #[cfg(unix)]
+    pub(crate) fn from_outside() -> Option<Inside> {
+        let inside = Inside::begin();
+        (EXITING.load(SeqCst) == 0).then_some(inside)
+    }
+
     fn begin() -> Inside {
         INSIDE.fetch_add(1, SeqCst);
         Inside(())

@@ -107,6 +107,9 @@ class Host:
         self._idle: Optional[asyncio.Future[None]] = None
         self._links_gone: Optional[asyncio.Future[None]] = None
         self._guard: Optional[int] = None
+        self._keeper: Optional[asyncio.Task[None]] = None
+        self._closing: Optional[asyncio.Task[None]] = None
+        self.listening: set[socket.socket] = set()
 
     def bind(self) -> None:
         """Binds the peer to the running loop, once."""
@@ -170,6 +173,8 @@ class Host:
         task = self.apart(self.loop.create_task, work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # It may be left when a loop is closed without having cancelled its tasks.
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
         return task
 
     # Handlers.
@@ -284,7 +289,7 @@ class Host:
     def _owned(self, sock: socket.socket, begin: Callable[[Optional[socket.socket]], int]) -> None:
         """Gives the engine a plain socket."""
         if self._guard is None:
-            self._guard = self.engine.guard()
+            self._guard = self.engine.guard(weakref.WeakMethod(self.check_end))
             self.apart(self.loop.add_reader, self._guard, self.engine.awake)
         fd = sock.fileno()
         conn = begin(sock)
@@ -510,33 +515,96 @@ class Host:
         self.engine.drain()
         await self._idle
 
+    def keep(self) -> None:
+        """From now on, there is something to be closed when the loop ends."""
+        if self._keeper is None:
+            self._keeper = self.start(self._keep())
+
+    async def _keep(self) -> None:
+        """Is cancelled when the loop ends, as `asyncio.run` and others cancel all tasks: then it closes the
+        peer, if nobody has, while that can still be done."""
+        try:
+            await self.loop.create_future()
+        except asyncio.CancelledError:
+            if self.closed:
+                raise
+            self._closing = asyncio.current_task()
+            await self._close(loop_ends=True)
+
     async def close(self) -> None:
         """Closes all connections and waits for that; then lets go of everything."""
+        if self._closing is None:
+            if self.closed:
+                # With its loop, see `check_end`.
+                return
+            self._closing = self.apart(self.loop.create_task, self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self, *, loop_ends: bool = False) -> None:
         self.closed = True
-        me = asyncio.current_task()
-        self.engine.close()
-        running = [task for task in (*self._tasks, *self.engine.tasks()) if task is not me]
-        for task in running:
-            task.cancel()
+        try:
+            self.engine.close()
+            self._give_up_waiting()
+            if not loop_ends:
+                # Else all tasks have been cancelled, and what they do about that is left to them.
+                await self._cancel_tasks()
+            self.apart(self.engine.flush)
+            while self._links:
+                self._links_gone = self.loop.create_future()
+                await self._links_gone
+        finally:
+            self._let_go()
+
+    def _give_up_waiting(self) -> None:
         waiters: list[asyncio.Future[Any]] = [*self.waiters.values()]
         for waiting in self.ready.values():
             waiters.extend(waiting)
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(_engine.peer_closed())
+                # Who waits is told; that nobody waits any more is no failure.
+                waiter.exception()
         if self._pool is not None:
             self._pool.close()
+
+    async def _cancel_tasks(self) -> None:
+        me = asyncio.current_task()
+        running = [task for task in (*self._tasks, *self.engine.tasks()) if task is not me]
+        for task in running:
+            task.cancel()
         if running:
             await asyncio.wait(running)
-        self.apart(self.engine.flush)
-        while self._links:
-            self._links_gone = self.loop.create_future()
-            await self._links_gone
+
+    def _let_go(self) -> None:
+        """Lets go of everything, also when closing was given up midway."""
+        for link in tuple(self._links.values()):
+            link.gone()
         for subscriber in tuple(self.subscribers):
             subscriber.close()
-        if self._guard is not None:
+        if self._guard is not None and not self.loop.is_closed():
             self.loop.remove_reader(self._guard)
+        for sock in tuple(self.listening):
+            self.stop_listening(sock)
         self.engine.unbind()
+
+    def stop_listening(self, sock: socket.socket, *_: object) -> None:
+        self.listening.discard(sock)
+        sock.close()
+
+    def check_end(self) -> None:
+        """Lets go of a peer whose loop was closed before the peer: others must not take it for alive. The
+        guard has this called, in whichever thread, when it has read in place of the loop."""
+        if not self.closed and self.loop.is_closed():
+            self.closed = True
+            logger.warning("the event loop of peer %s was closed before the peer", self.engine.id)
+            for sock in tuple(self.listening):
+                self.stop_listening(sock)
+            for link in tuple(self._links.values()):
+                link.cut()
+            self._links.clear()
+            if self._pool is not None:
+                self._pool.close()
+            self.engine.abandon()
 
 
 def _settle(waiters: Iterable[asyncio.Future[None]]) -> None:

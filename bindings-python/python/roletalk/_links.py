@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from typing import TYPE_CHECKING, Optional, cast
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ class SocketLink:
             loop.remove_reader(self._fd)
             loop.remove_writer(self._fd)
         self._host.release(self._conn)
+
+    def cut(self) -> None:
+        """The loop has ended. The engine closes the socket."""
 
 
 class TransportLink(asyncio.Protocol):
@@ -152,6 +157,12 @@ class TransportLink(asyncio.Protocol):
         if self._conn is not None:
             conn, self._conn = self._conn, None
             self._host.release(conn)
+
+    def cut(self) -> None:
+        """The loop has ended: nobody can close the transport properly."""
+        if self._transport is not None:
+            with contextlib.suppress(Exception):
+                self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
     def _watch(self) -> None:
         """A connection over which something large goes out slowly is alive."""

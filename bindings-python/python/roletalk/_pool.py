@@ -15,6 +15,15 @@ Done = Callable[[Context, Any, Optional[BaseException]], None]
 Job = tuple[contextvars.Context, Handler, Context, Done]
 
 
+class _Thread(threading.Thread):
+    busy = False
+    """Whether it may be calling a handler."""
+
+    def __init__(self, work: Callable[[_Thread], None]) -> None:
+        # A daemon: a handler that hangs must not keep the interpreter from exiting.
+        super().__init__(target=work, args=(self,), name="roletalk handlers", daemon=True)
+
+
 class Pool:
     """A few threads, started when they are needed.
 
@@ -33,7 +42,7 @@ class Pool:
         self._lock = threading.Lock()
         # Under the lock: what has ended, of which the loop has been told when there is any.
         self._ended: list[tuple[Done, Context, Any, Optional[BaseException]]] = []
-        self._threads: list[threading.Thread] = []
+        self._threads: list[_Thread] = []
         self._closed = False
 
     def submit(
@@ -43,8 +52,7 @@ class Pool:
         loop ``done(ctx, value, error)``. Raises ``RuntimeError`` when there is no thread, and none can be had."""
         self._jobs.put((variables, handler, ctx, done))
         if len(self._threads) < self._size and self._jobs.qsize() > 0:
-            # Daemons: a handler that hangs must not keep the interpreter from exiting.
-            thread = threading.Thread(target=self._work, name="roletalk handlers", daemon=True)
+            thread = _Thread(self._work)
             try:
                 thread.start()
             except RuntimeError:
@@ -55,14 +63,21 @@ class Pool:
                 self._threads.append(thread)
 
     def close(self) -> None:
-        """Ends the threads behind what they are doing; nobody hears of that any more."""
+        """Ends the threads: those that call nothing at once, the others behind what they are doing; nobody
+        hears of that any more."""
         self._closed = True
         for _ in self._threads:
             self._jobs.put(None)
+        for thread in self._threads:
+            # One that is not busy by now will see that it is over before it calls anything.
+            if not thread.busy:
+                thread.join()
 
-    def _work(self) -> None:
+    def _work(self, thread: _Thread) -> None:
         while True:
+            thread.busy = False
             job = self._jobs.get()
+            thread.busy = True
             if job is None or self._closed:
                 return
             variables, handler, ctx, done = job

@@ -51,7 +51,8 @@ class Listener:
         self._url = url
         self._address = sockets[0].getsockname()
         for task, sock in zip(tasks, sockets):
-            task.add_done_callback(functools.partial(_close, sock))
+            host.listening.add(sock)
+            task.add_done_callback(functools.partial(host.stop_listening, sock))
 
     @property
     def address(self) -> Any:
@@ -152,7 +153,6 @@ class Peer:
         self._destinations: dict[str, Destination] = {}
         self._host = Host(self._engine, ConnectOptions(ssl=acquaintance_ssl), threads, limits)
         self._listeners: list[Listener] = []
-        self._closing: Optional[asyncio.Task[None]] = None
         try:
             self._host.bind()
         except RuntimeError:
@@ -298,6 +298,7 @@ class Peer:
             if hint is not None:
                 failed._set_hint(hint)
             raise failed from error
+        self._host.keep()
         tasks = [self._host.start(self._host.serve(each, ssl, path)) for each in sockets]
         scheme = "ws" if ssl is None else "wss"
         listener = Listener(self._host, sockets, tasks, _url(scheme, sockets[0], path or ""))
@@ -340,6 +341,7 @@ class Peer:
         pairs: list[tuple[str, str]] = list((headers or {}).items())
         self._host.bind()
         address = self._engine.connect(url, permanent, pairs)
+        self._host.keep()
         self._host.options[address] = ConnectOptions(ssl, server_hostname, pairs, timeout)
         waiter: asyncio.Future[Unit] = self._host.loop.create_future()
         self._host.waiters[address] = waiter
@@ -424,10 +426,9 @@ class Peer:
 
         May be called several times.
         """
-        if self._closing is None:
+        if self._host.loop is None or not self._host.closed:
             self._host.bind()
-            self._closing = asyncio.create_task(self._host.close())
-        await asyncio.shield(self._closing)
+        await self._host.close()
 
     async def __aenter__(self) -> Peer:
         self._host.check_open()
@@ -444,10 +445,6 @@ class Peer:
 
     def __repr__(self) -> str:
         return f"<Peer {self._name!r} {self.id}>"
-
-
-def _close(sock: socket.socket, _: object) -> None:
-    sock.close()
 
 
 def _close_all(sockets: list[socket.socket]) -> None:

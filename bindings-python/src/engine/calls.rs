@@ -15,7 +15,7 @@ use pyo3::{
     types::{PyBytes, PyDict, PyString},
 };
 use roletalk_engine::{
-    AddressId, Chunk, ConnId, Data, Engine as Core, Error, ErrorKind, Kind, Opening, Order,
+    AddressId, Chunk, ConnId, Data, Engine as Core, Error, ErrorKind, Kind, Moment, Opening, Order,
     Outgoing, StreamId, Unit, UnitId,
     wire::{Direction, Payload},
 };
@@ -48,6 +48,15 @@ const READ: usize = 256 << 10;
 const STAND_IN: usize = 1 << 20;
 
 impl Engine {
+    fn let_go(&self, py: Python<'_>) {
+        #[cfg(unix)]
+        {
+            let guarded = lock(&self.guard).take();
+            py.detach(|| drop(guarded));
+        }
+        self.__clear__();
+    }
+
     /// Opens the stream that a handler was called for.
     pub(crate) fn accept_stream<'py>(
         slf: &Bound<'py, Engine>,
@@ -168,17 +177,28 @@ impl Engine {
         this.arm(py)
     }
 
-    /// Lets go of the loop and of everything that waits.
-    fn unbind(&self) {
-        self.__clear__();
+    /// Lets go of the loop and of everything that waits, and of the guard, whose thread may have to end.
+    fn unbind(&self, py: Python<'_>) -> PyResult<()> {
+        self.cancel_timer(py)?;
+        self.let_go(py);
+        Ok(())
+    }
+    /// Closes the peer and its sockets at once, in any thread: its loop has ended.
+    fn abandon(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_process(py)?;
+        let now = Moment::at(self.epoch.elapsed());
+        lock(&self.state).abandon(now);
+        self.let_go(py);
+        Ok(())
     }
 
-    /// Starts the guard. Returns what the loop has to watch, to call `awake` when it is readable.
+    /// Has the loop guarded. Returns what it has to watch, to call `awake` when it is readable. `check` is a
+    /// weak reference to a method that lets go of the peer if the loop has ended; any thread may call it.
     #[cfg(unix)]
-    fn guard(slf: &Bound<'_, Self>) -> PyResult<i32> {
+    fn guard(slf: &Bound<'_, Self>, check: Py<PyAny>) -> PyResult<i32> {
         let this = slf.get();
         this.enter(slf.py())?;
-        let guarded = Guarded::new(&this.state)?;
+        let guarded = Guarded::new(&this.state, check)?;
         let descriptor = guarded.descriptor();
         *lock(&this.guard) = Some(guarded);
         Ok(descriptor)

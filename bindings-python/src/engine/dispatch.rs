@@ -108,7 +108,14 @@ impl Engine {
         // It fails when the future was cancelled, or the loop is closed.
         let _ = match value {
             Ok(value) => future.call_method1(intern!(py, "set_result"), (value,)),
-            Err(error) => future.call_method1(intern!(py, "set_exception"), (error.value(py),)),
+            Err(error) => {
+                let set = future.call_method1(intern!(py, "set_exception"), (error.value(py),));
+                if lock(&self.state).is_closed() {
+                    // That a request ends with its own peer is no failure to tell of when nobody asks.
+                    let _ = future.call_method0(intern!(py, "exception"));
+                }
+                set
+            }
         };
     }
 

@@ -70,10 +70,18 @@ impl Guard {
         };
         let bell = self.start()?;
         for host in hosts {
-            lock(&host).set_bell(&bell);
+            lock(&host).set_bell(Some(&bell));
         }
         bell.ring();
         Ok(())
+    }
+
+    /// Watches a host no longer, which is not locked by the caller. Returns whether there are others.
+    pub fn forget(&self, host: &Arc<Mutex<Host>>) -> bool {
+        lock(host).set_bell(None);
+        let mut hosts = lock(&self.shared.hosts);
+        hosts.retain(|known| known.strong_count() > 0 && known.as_ptr() != Arc::as_ptr(host));
+        !hosts.is_empty()
     }
 
     fn start(&self) -> io::Result<Arc<Bell>> {
@@ -102,13 +110,15 @@ impl Guard {
         Ok(new)
     }
 
-    /// Ends the thread, and waits until it has ended: `tell` is not called any more.
+    /// Ends the thread, and waits until it has ended: `tell` is not called any more, and no socket is held.
+    /// [`watch`](Guard::watch) starts another one; the two are not to be called at the same time.
     pub fn end(&self) {
         self.finish();
         if let Some(thread) = lock(&self.thread).take() {
             // It has panicked or not: either way it is over.
             let _ = thread.join();
         }
+        *lock(&self.shared.bell) = None;
     }
 
     fn finish(&self) {

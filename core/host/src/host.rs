@@ -395,6 +395,23 @@ impl Host {
         self.engine.close(now);
     }
 
+    /// Closes the peer and every socket at once, for a loop that has ended: nobody asks for actions any more.
+    /// What there is to say is said as far as the sockets take it.
+    pub fn abandon(&mut self, now: Moment) {
+        self.close(now);
+        while self.poll_event().is_some() {}
+        self.write(now);
+        while self.poll_event().is_some() {}
+        self.actions.clear();
+        for (_, link) in self.links.drain() {
+            if let Some(socket) = link.socket {
+                // The guard may still have it for a moment.
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+        }
+        self.ring();
+    }
+
     /// Whether the application has closed the peer.
     pub fn is_closed(&self) -> bool {
         self.closed
@@ -459,8 +476,8 @@ pub(crate) struct Watched {
 
 #[cfg(unix)]
 impl Host {
-    pub(crate) fn set_bell(&mut self, bell: &Arc<Bell>) {
-        self.bell = Some(bell.clone());
+    pub(crate) fn set_bell(&mut self, bell: Option<&Arc<Bell>>) {
+        self.bell = bell.cloned();
     }
 
     /// How often the loop has come by.

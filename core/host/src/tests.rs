@@ -385,3 +385,39 @@ fn a_guard_lets_go_of_sockets_that_are_released_while_it_sleeps() {
     a.watched.set_read_timeout(Some(LIMIT)).unwrap();
     (&a.watched).read_to_end(&mut rest).unwrap();
 }
+
+#[test]
+fn a_guard_that_has_ended_holds_nothing_and_can_begin_again() {
+    let (a, b) = pair(|_| {});
+    let (tell, told) = mpsc::channel();
+    let guard = Guard::new(move || tell.send(()).unwrap());
+    guard.watch(&a.host).unwrap();
+    guard.watch(&b.host).unwrap();
+    assert!(guard.forget(&a.host));
+    assert!(!guard.forget(&b.host));
+    guard.end();
+    for host in [&a.host, &b.host] {
+        assert_eq!(Arc::strong_count(host), 1);
+    }
+    let (mut a, b) = (a, b);
+    guard.watch(&b.host).unwrap();
+    a.send(10);
+    a.with(|host, conn, now| host.engine.ping(conn, b"again", now));
+    run([&mut a], |[a]| a.pongs == 1);
+    told.recv_timeout(LIMIT).unwrap();
+    guard.end();
+}
+
+#[test]
+fn the_other_side_hears_that_a_host_was_abandoned() {
+    let (mut a, b) = pair(|_| {});
+    let now = b.now();
+    lock(&b.host).abandon(now);
+    run([&mut a], |[a]| a.closed.is_some());
+    assert_eq!(a.closed.as_ref().map(|(code, _)| *code), Some(4000));
+    // Its socket is closed, although the host is still there.
+    let mut rest = Vec::new();
+    a.watched.set_nonblocking(false).unwrap();
+    a.watched.set_read_timeout(Some(LIMIT)).unwrap();
+    (&a.watched).read_to_end(&mut rest).unwrap();
+}
