@@ -2,9 +2,10 @@
 
 use pyo3::{
     PyTypeInfo,
-    exceptions::{PyException, PyUnicodeEncodeError},
+    exceptions::{PyException, PyTypeError, PyUnicodeEncodeError, PyValueError},
+    intern,
     prelude::*,
-    types::{PyBool, PyByteArray, PyBytes, PyFloat, PyInt, PyMemoryView, PyString},
+    types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString},
 };
 use roletalk_engine::{Data, DataType, Error, ErrorKind, hint, wire::Payload};
 
@@ -72,9 +73,9 @@ pub(crate) fn with_payload<T>(
     if let Ok(number) = value.cast::<PyFloat>() {
         return Ok(take(Data::number(number.value()).payload()));
     }
-    if value.is_instance_of::<PyByteArray>() || value.is_instance_of::<PyMemoryView>() {
-        let copy = PyBytes::type_object(py).call1((value,));
-        let copy = copy.map_err(|error| unusable(py, error))?.cast_into::<PyBytes>()?;
+    // Of what is most often sent, it is known without asking.
+    let is_plain = value.is_exact_instance_of::<PyDict>() || value.is_exact_instance_of::<PyList>();
+    if !is_plain && let Some(copy) = buffer(value)? {
         return Ok(take(payload(DataType::Binary, copy.as_bytes())));
     }
     let json = codec.dumps.bind(py).call1((value,)).map_err(|error| unusable(py, error))?;
@@ -85,6 +86,46 @@ pub(crate) fn with_payload<T>(
         })?,
     };
     Ok(take(payload(DataType::Object, bytes.as_bytes())))
+}
+
+/// A copy of what an object exports by the buffer protocol, in C order; None when it does not.
+///
+/// # Errors
+/// `DataError` when it exports what cannot be sent.
+fn buffer<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let py = value.py();
+    // The stable ABI has no other way to the protocol before CPython 3.11.
+    let view = match PyMemoryView::from(value) {
+        Ok(view) => view,
+        Err(error) if error.is_instance_of::<PyTypeError>(py) => return Ok(None),
+        Err(error) => return Err(unusable(py, error)),
+    };
+    let bytes = (|| {
+        // A numpy scalar is a number that exports its bytes, too.
+        let is_scalar = view.getattr(intern!(py, "ndim"))?.extract::<usize>()? == 0;
+        if is_scalar && value.hasattr(intern!(py, "__float__"))? {
+            return Ok(None);
+        }
+        let format = view.getattr(intern!(py, "format"))?;
+        if format.contains("O")? {
+            return Err(PyValueError::new_err("its elements are Python objects"));
+        }
+        let bytes = view.call_method0(intern!(py, "tobytes"))?;
+        Ok(Some(bytes.cast_into::<PyBytes>()?))
+    })();
+    // A buffer that is exported cannot be resized: not after this.
+    view.call_method0(intern!(py, "release"))?;
+    bytes.map_err(|error| unusable(py, error))
+}
+
+/// The bytes of an object with the buffer protocol, contiguous or not.
+#[pyfunction]
+pub(crate) fn bytes_of<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    buffer(value)?.ok_or_else(|| {
+        let name = value.get_type().name();
+        let name = name.map_or_else(|_| "object".to_owned(), |name| name.to_string());
+        PyTypeError::new_err(format!("a stream takes bytes, or what has the buffer protocol, not {name}"))
+    })
 }
 
 fn unusable(py: Python<'_>, error: PyErr) -> PyErr {

@@ -31,6 +31,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::Engine>()?;
     module.add_class::<context::Context>()?;
     module.add_class::<destination::DestinationBase>()?;
+    module.add_function(wrap_pyfunction!(data::bytes_of, module)?)?;
     module.add_function(wrap_pyfunction!(engine::forked, module)?)?;
     module.add_function(wrap_pyfunction!(exit::exiting, module)?)?;
     module.add_function(wrap_pyfunction!(error::peer_closed, module)?)?;

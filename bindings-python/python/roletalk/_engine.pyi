@@ -5,7 +5,7 @@ import contextvars
 import socket
 from typing import Any, Callable, Optional, Union, final
 
-from typing_extensions import disjoint_base
+from typing_extensions import Buffer, disjoint_base
 
 from .errors import ClosedError
 from .unit import Unit
@@ -21,6 +21,7 @@ __all__ = [
     "DestinationBase",
     "Engine",
     "__version__",
+    "bytes_of",
     "exiting",
     "forked",
     "listen_hint",
@@ -36,6 +37,7 @@ CONNECTION_COUNTERS: list[tuple[str, str]]
 OTHER_THREAD: str
 OWNS_SOCKETS: bool
 
+def bytes_of(value: Buffer, /) -> bytes: ...
 def exiting() -> None: ...
 def forked() -> None: ...
 def peer_closed() -> ClosedError: ...

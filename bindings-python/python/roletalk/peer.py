@@ -18,7 +18,7 @@ from typing import (
 
 from . import _checks, _engine
 from ._host import ConnectOptions, Host
-from .codec import Codec, default_codec
+from .codec import Codec, JsonCodec
 from .destination import Destination
 from .errors import ConnectFailedError, InvalidArgumentError, IoError
 from .events import Event, Events
@@ -97,8 +97,8 @@ class Peer:
     - ``limits``: bounds on memory and time, see ``Limits``.
     - ``reconnect_cap``, ``reconnect_jitter``: the longest wait in seconds between two attempts to reach
       an address, and the share of each wait that is random, from 0 to 1.
-    - ``codec``: makes JSON of objects and objects of JSON; default is ``orjson`` where it is installed,
-      else ``json``.
+    - ``codec``: makes JSON of objects and objects of JSON; default is a ``JsonCodec``, the standard library's
+      ``json``, whatever else is installed. ``OrjsonCodec`` is faster.
     - ``threads``: how many threads may call handlers that are plain functions.
     - ``acquaintance_ssl``: the context for ``wss`` addresses that other units tell.
 
@@ -131,7 +131,7 @@ class Peer:
         if threads < 1:
             raise ValueError("threads must be at least 1")
         _checks.instance("acquaintance_ssl", acquaintance_ssl, _SSL, "an ssl.SSLContext")
-        codec = default_codec() if codec is None else codec
+        codec = JsonCodec() if codec is None else codec
         for method in ("dumps", "loads"):
             if not callable(getattr(codec, method, None)):
                 raise TypeError(f"codec must have a method `{method}`")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
+from . import _engine
 from .errors import StreamClosedError, TimeoutError, reason_of
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from typing_extensions import Buffer
 
     from ._host import Host
     from .unit import Unit
@@ -225,8 +228,9 @@ class Writable(_Stream):
     _WRITABLE = True
     _DROPPED = "The writable stream was dropped"
 
-    async def write(self, data: Union[bytes, bytearray, memoryview]) -> None:
-        """Writes all of the data, waiting while the reader is not ready for more.
+    async def write(self, data: Buffer) -> None:
+        """Writes all of the data, waiting while the reader is not ready for more: bytes, or anything with
+        the buffer protocol, contiguous or not.
 
         When it is cancelled, a part of the data may have been sent. Raises what the reader broke off
         with as ``StreamClosedError``, and ``ConnectionLostError``.
@@ -234,7 +238,7 @@ class Writable(_Stream):
         if self._request is not None:
             await self._open()
         if type(data) is not bytes:
-            data = bytes(memoryview(data))
+            data = _engine.bytes_of(data)
         engine, at, end = self._host.engine, 0, len(data)
         while True:
             at = engine.write_stream(self._unit_number, self._check(), data, at)
