@@ -126,9 +126,10 @@ def test_tls_and_keys(tmp_path: Path, port: int) -> None:
     certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
     for part in (*certificate.cert_chain_pems, authority.cert_pem):
         part.write_to_path(tmp_path / "cert.pem", append=True)
-    logged = "authentication refused: The peer has not such proofs: main\n"
+    refused = "refused: The peer has not such proofs: main"
+    logged = f"authentication with wss://localhost:{port} {refused}\n"
     line, printed = both(VAULT, VAULT_CLIENT, tmp_path, port, logged)
-    assert line.startswith("listening on wss://")
+    assert line == f"listening on wss://localhost:{port}"
     assert printed[0] == "sesame" and printed[1].startswith("refused: ")
 
 

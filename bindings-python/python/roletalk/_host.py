@@ -31,8 +31,10 @@ from ._links import SocketLink, TransportLink
 from ._pool import Pool
 from .errors import (
     ENDS_PROGRAM,
+    AuthRefusedError,
     ClosedError,
     ConnectFailedError,
+    ConnectionLostError,
     Error,
     ProtocolError,
     RejectedError,
@@ -101,6 +103,8 @@ class Host:
         self._tls_timeout = limits.handshake_timeout or 4.0
         self._tls_waiting = 0
         self._pool: Optional[Pool] = None
+        # Who is at the other end, for those who read logs.
+        self._remotes: dict[int, str] = {}
         self._links: dict[int, Union[SocketLink, TransportLink]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._streams: dict[_engine.Context, weakref.ref[Stream]] = {}
@@ -286,13 +290,19 @@ class Host:
         if not self._links and self._links_gone is not None:
             _settle([self._links_gone])
 
-    def _owned(self, sock: socket.socket, begin: Callable[[Optional[socket.socket]], int]) -> None:
+    def _owned(
+        self,
+        sock: socket.socket,
+        begin: Callable[[Optional[socket.socket]], int],
+        remote: str,
+    ) -> None:
         """Gives the engine a plain socket."""
         if self._guard is None:
             self._guard = self.engine.guard(weakref.WeakMethod(self.check_end))
             self.apart(self.loop.add_reader, self._guard, self.engine.awake)
         fd = sock.fileno()
         conn = begin(sock)
+        self._remotes[conn] = remote
         try:
             self._links[conn] = SocketLink(self, conn, fd)
         except BaseException:
@@ -300,9 +310,13 @@ class Host:
             raise
 
     def _transported(
-        self, link: TransportLink, begin: Callable[[Optional[socket.socket]], int]
+        self,
+        link: TransportLink,
+        begin: Callable[[Optional[socket.socket]], int],
+        remote: str,
     ) -> None:
         conn = begin(None)
+        self._remotes[conn] = remote
         self._links[conn] = link
         link.begin(conn)
 
@@ -314,43 +328,48 @@ class Host:
         """Accepts connections until it is cancelled."""
         while True:
             try:
-                sock, _ = await self.loop.sock_accept(listening)
+                sock, address = await self.loop.sock_accept(listening)
             except OSError as error:
                 # Such as for want of file descriptors.
-                logger.warning("accept failed: %s", error)
+                logger.warning("accept failed: %s", described(error))
                 await asyncio.sleep(0.05)
                 continue
             begin = functools.partial(self.engine.accepted, path)
+            remote = address_text(address)
             if ssl is None and _can_watch(self.loop):
                 try:
                     _prepare(sock)
-                    self._owned(sock, begin)
+                    self._owned(sock, begin, remote)
                 except (Error, OSError) as error:
                     sock.close()
-                    logger.debug("connection refused: %s", error)
+                    logger.warning("connection of %s refused: %s", remote, described(error))
             elif self._tls_waiting < self._tls_handshakes:
                 self._tls_waiting += 1
-                self.start(self._accept_transport(sock, ssl, begin))
+                self.start(self._accept_transport(sock, ssl, begin, remote))
             else:
                 sock.close()
+                logger.warning("connection of %s refused: too many TLS handshakes", remote)
 
     async def _accept_transport(
         self,
         sock: socket.socket,
         ssl: Optional[ssl_module.SSLContext],
         begin: Callable[[Optional[socket.socket]], int],
+        remote: str,
     ) -> None:
         link = TransportLink(self)
         try:
             _prepare(sock)
             timeout = {} if ssl is None else {"ssl_handshake_timeout": self._tls_timeout}
             await self.loop.connect_accepted_socket(lambda: link, sock, ssl=ssl, **timeout)
-            self._transported(link, begin)
-        except (OSError, ssl_module.SSLError, asyncio.TimeoutError) as error:
-            self.emit(events.ConnectionClosed(None, TlsError(f"The TLS handshake failed: {error}")))
-            link.gone()
+            self._transported(link, begin, remote)
         except Error as error:
-            logger.debug("connection refused: %s", error)
+            logger.warning("connection of %s refused: %s", remote, error)
+            link.gone()
+        except (OSError, ssl_module.SSLError, asyncio.TimeoutError) as error:
+            reason = TlsError(f"The TLS handshake failed: {described(error)}")
+            logger.warning("connection of %s refused: %s", remote, reason)
+            self.emit(events.ConnectionClosed(None, reason, remote))
             link.gone()
         finally:
             self._tls_waiting -= 1
@@ -375,7 +394,7 @@ class Host:
         elif isinstance(error, Error):
             reason = str(error)
         else:
-            reason = f"cannot connect to `{url}`: {reason_of(error)}"
+            reason = f"cannot connect to `{url}`: {described(error)}"
         code = getattr(error, "reason", None) or type(error).__name__
         # Resolvers and OpenSSL have numbers of their own.
         own = (socket.gaierror, ssl_module.SSLError)
@@ -392,7 +411,7 @@ class Host:
         begin = functools.partial(self.engine.dialed, address, url, list(options.headers))
         try:
             if parts.scheme == "ws" and _can_watch(self.loop):
-                self._owned(sock, begin)
+                self._owned(sock, begin, url)
                 return
             ssl = None
             if parts.scheme == "wss":
@@ -406,7 +425,7 @@ class Host:
             sock.close()
             raise
         try:
-            self._transported(link, begin)
+            self._transported(link, begin, url)
         except BaseException:
             link.gone()
             raise
@@ -475,13 +494,22 @@ class Host:
     destination_closed = _emits(events.DestinationClosed)
     destination_gained = _emits(events.DestinationGained)
     destination_lost = _emits(events.DestinationLost)
-    auth_refused = _emits(events.AuthRefused)
     slow_consumer = _emits(events.SlowConsumer)
 
-    def connection_closed(self, unit: Optional[Unit], reason: Error) -> None:
+    def auth_refused(self, conn: int, reason: str) -> None:
+        self.emit(events.AuthRefused(reason, self._remotes.get(conn, "")))
+
+    def connection_closed(self, conn: int, unit: Optional[Unit], reason: Error) -> None:
+        address = self._remotes.pop(conn, "")
         if isinstance(reason, ProtocolError):
-            self.emit(events.BadInput(unit, reason))
-        self.emit(events.ConnectionClosed(unit, reason))
+            self.emit(events.BadInput(unit, reason, address))
+        elif unit is None and not isinstance(
+            # Who comes and goes without a word is no matter, and of refused keys was told.
+            reason,
+            (AuthRefusedError, ClosedError, ConnectionLostError),
+        ):
+            logger.warning("the handshake with %s failed: %s", address, reason)
+        self.emit(events.ConnectionClosed(unit, reason, address))
 
     def emit(self, event: events.Event) -> None:
         """Does what an event is the reason for, logs it, and tells whoever wants to know."""
@@ -519,6 +547,7 @@ class Host:
         """From now on, there is something to be closed when the loop ends."""
         if self._keeper is None:
             self._keeper = self.start(self._keep())
+            self._keeper.set_name("roletalk keeper")
 
     async def _keep(self) -> None:
         """Is cancelled when the loop ends, as `asyncio.run` and others cancel all tasks: then it closes the
@@ -588,8 +617,10 @@ class Host:
         self.engine.unbind()
 
     def stop_listening(self, sock: socket.socket, *_: object) -> None:
-        self.listening.discard(sock)
-        sock.close()
+        if sock in self.listening:
+            self.listening.discard(sock)
+            logger.info("no longer listening on %s", address_text(sock.getsockname()))
+            sock.close()
 
     def check_end(self) -> None:
         """Lets go of a peer whose loop was closed before the peer: others must not take it for alive. The
@@ -605,6 +636,32 @@ class Host:
             if self._pool is not None:
                 self._pool.close()
             self.engine.abandon()
+
+
+def described(error: BaseException) -> str:
+    """What an error of the system's says, or, where it says nothing, what it means."""
+    if isinstance(error, asyncio.CancelledError):
+        return "its task was cancelled"
+    if not str(error):
+        for kind, text in _SILENT.items():
+            if isinstance(error, kind):
+                return text
+    return reason_of(error)
+
+
+_SILENT: dict[type[BaseException], str] = {
+    ConnectionRefusedError: "nothing listens there",
+    ConnectionError: "the other side closed the connection",
+    asyncio.TimeoutError: "it took too long",
+}
+
+
+def address_text(address: Any) -> str:
+    """A socket's address as it stands in an URL."""
+    if not isinstance(address, tuple):
+        return "a Unix socket"
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _settle(waiters: Iterable[asyncio.Future[None]]) -> None:

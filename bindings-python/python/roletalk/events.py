@@ -50,12 +50,16 @@ class Event:
 class UnitOpened(Event):
     """A unit connected."""
 
+    _LOG = (logging.INFO, "unit %(unit)s connected")
+
     unit: Unit
 
 
 @dataclass(frozen=True)
 class UnitClosed(Event):
     """A unit's last connection closed."""
+
+    _LOG = (logging.INFO, "unit %(unit)s disconnected")
 
     unit: Unit
 
@@ -92,11 +96,13 @@ class DestinationLost(Event):
 
 @dataclass(frozen=True)
 class AuthRefused(Event):
-    """A handshake was refused, by this side or the other; ``reason`` is in the original's words."""
+    """A handshake was refused, by this side or the other; ``reason`` is in the original's words. ``address``
+    is where the other side is: what was dialed, or host and port of who came."""
 
-    _LOG = (logging.WARNING, "authentication refused: %(reason)s")
+    _LOG = (logging.WARNING, "authentication with %(address)s refused: %(reason)s")
 
     reason: str
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,20 +127,26 @@ class ReconnectFailed(Event):
 
 @dataclass(frozen=True)
 class ConnectionClosed(Event):
-    """A connection closed. Others of the unit may still be open; None before its handshake."""
+    """A connection closed. Others of the unit may still be open; None before its handshake. ``address`` is as
+    in ``AuthRefused``."""
 
-    _LOG = (logging.DEBUG, "connection of %(unit)r closed: %(reason)s")
+    _LOG = (logging.DEBUG, "connection with %(address)s (unit %(unit)s) closed: %(reason)s")
 
     unit: Optional[Unit]
     reason: Error
+    address: str = ""
 
 
 @dataclass(frozen=True)
 class BadInput(Event):
-    """Something came that the protocol does not allow. That one connection is closed."""
+    """Something came that the protocol does not allow. That one connection is closed. ``address`` is as in
+    ``AuthRefused``."""
+
+    _LOG = (logging.WARNING, "bad input from %(address)s (unit %(unit)s): %(error)s")
 
     unit: Optional[Unit]
     error: Error
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,7 +154,7 @@ class SlowConsumer(Event):
     """A unit takes no data although ``queued`` bytes wait for it, or sends more than the handlers can
     do: ``dropped`` messages and requests were dropped or rejected so far."""
 
-    _LOG = (logging.WARNING, "slow consumer %(unit)r: %(queued)d bytes queued, %(dropped)d dropped")
+    _LOG = (logging.WARNING, "slow consumer, unit %(unit)s: %(queued)d bytes queued, %(dropped)d dropped")
 
     unit: Unit
     queued: int

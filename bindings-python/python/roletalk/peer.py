@@ -17,7 +17,7 @@ from typing import (
 )
 
 from . import _checks, _engine
-from ._host import ConnectOptions, Host
+from ._host import ConnectOptions, Host, address_text, described, logger
 from .codec import Codec, JsonCodec
 from .destination import Destination
 from .errors import ConnectFailedError, InvalidArgumentError, IoError
@@ -66,7 +66,8 @@ class Listener:
 
     @property
     def url(self) -> str:
-        """The address that a peer on the same machine can connect to. For TLS, replace the host by one
+        """The address to connect to, with the host as it was given to ``listen``; where that was none, or stood
+        for all addresses, with one that a peer on the same machine can dial. For TLS, give ``listen`` a host
         that is in the certificate."""
         return self._url
 
@@ -291,8 +292,8 @@ class Peer:
                     _close_all(sockets)
                 raise
         except (OSError, UnicodeError) as error:
-            where = f"{host}:{port}"
-            failed = IoError(f"The address {where} cannot be listened on: {error}")
+            where = str(sock) if sock is not None else address_text((host or "*", port))
+            failed = IoError(f"The address {where} cannot be listened on: {described(error)}")
             errno = error.errno if isinstance(error, OSError) else None
             hint = None if errno is None else _engine.listen_hint(where, errno)
             if hint is not None:
@@ -301,8 +302,10 @@ class Peer:
         self._host.keep()
         tasks = [self._host.start(self._host.serve(each, ssl, path)) for each in sockets]
         scheme = "ws" if ssl is None else "wss"
-        listener = Listener(self._host, sockets, tasks, _url(scheme, sockets[0], path or ""))
-        return listener
+        url = _url(scheme, None if sock is not None else host, sockets[0], path or "")
+        for each in sockets:
+            logger.info("listening on %s (%s)", url, address_text(each.getsockname()))
+        return Listener(self._host, sockets, tasks, url)
 
     async def connect(
         self,
@@ -476,13 +479,9 @@ async def _bind(
     return sockets
 
 
-def _url(scheme: str, sock: socket.socket, path: str) -> str:
+def _url(scheme: str, given: Optional[str], sock: socket.socket, path: str) -> str:
     name = sock.getsockname()
     if not isinstance(name, tuple):
         return f"{scheme}://localhost{path}"
-    host, port = name[:2]
-    if host == "0.0.0.0":
-        host = "127.0.0.1"
-    elif host == "::":
-        host = "::1"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name[0], given or name[0])
+    return f"{scheme}://{address_text((host, name[1]))}{path}"

@@ -111,5 +111,8 @@ class Unit:
         ]
         return min(times) if times else None
 
+    def __str__(self) -> str:
+        return f"{self._name!r} {self._id}"
+
     def __repr__(self) -> str:
         return f"<Unit {self._name!r} {self._id}>"

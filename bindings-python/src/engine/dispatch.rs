@@ -306,7 +306,9 @@ impl Engine {
             PeerEvent::DestinationLost { role, unit } => {
                 self.tell(py, "destination_lost", (&*role, object(unit)))
             }
-            PeerEvent::AuthRefused { reason, .. } => self.tell(py, "auth_refused", (reason,)),
+            PeerEvent::AuthRefused { conn, reason } => {
+                self.tell(py, "auth_refused", (conn.0, reason))
+            }
             PeerEvent::Dialed { address, url, count, outcome, again } => {
                 let (unit, error) = match outcome {
                     Ok((unit, _)) => (object(unit), None),
@@ -314,9 +316,9 @@ impl Engine {
                 };
                 self.tell(py, "dialed", (address.0, &*url, count, again, unit, error))
             }
-            PeerEvent::ConnectionClosed { unit, reason, .. } => {
+            PeerEvent::ConnectionClosed { conn, unit, reason } => {
                 let unit = unit.and_then(object);
-                self.tell(py, "connection_closed", (unit, exception(py, &reason)))
+                self.tell(py, "connection_closed", (conn.0, unit, exception(py, &reason)))
             }
         }
     }
