@@ -3,7 +3,7 @@
     python echo_server.py                      # on 127.0.0.1:9000
     python echo_client.py "hello there"        # in another terminal
 
-It ends when it is interrupted.
+It ends on Ctrl-C or SIGTERM, when it has answered what it was asked before.
 """
 
 import asyncio
@@ -24,11 +24,8 @@ async def main() -> None:
 
         listener = await peer.listen("127.0.0.1", port)
         print(f"serving `echo` on {listener.url}", flush=True)
-        await asyncio.Event().wait()
+        await peer.serve()
 
 
 if __name__ == "__main__":
-    try:
-        asyncio.run(main())
-    except KeyboardInterrupt:
-        pass
+    asyncio.run(main())

@@ -27,7 +27,7 @@ async def serve(directory: Path) -> None:
 
         listener = await peer.listen(*ADDRESS)
         print(f"serving `files` on {listener.url}", flush=True)
-        await asyncio.Event().wait()
+        await peer.serve()
 
 
 async def send(path: Path) -> None:

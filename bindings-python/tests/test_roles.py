@@ -81,13 +81,35 @@ async def test_middleware_around_streams(pair: Pair) -> None:
     assert kinds == ["writable"]
 
 
-async def test_registering_again_replaces(pair: Pair) -> None:
+async def test_a_second_handler_is_refused_or_replaces(pair: Pair) -> None:
     role = pair.role()
-    role.on_request("x", lambda ctx: 1, inline=True)
+
+    async def first(ctx: Context) -> int:
+        return 1
+
+    async def second(ctx: Context) -> int:
+        return 2
+
+    for register in (role.on_message, role.on_request, role.on_readable, role.on_writable):
+        register("x", first)
+        with pytest.raises(roletalk.InvalidArgumentError, match=r'"role".*"x".*replace=True'):
+            register("x", second)
+        with pytest.raises(ValueError, match="already"):
+            # Also the same one, by a module that is imported twice.
+            register("x")(first)
     destination = await pair.destination()
-    assert await destination.request("x") == 1
-    role.on_request("x", lambda ctx: 2, inline=True)
-    assert await destination.request("x") == 2
+    assert await destination.request("x", timeout=LIMIT) == 1
+    role.on_request("x", second, replace=True)
+    assert await destination.request("x", timeout=LIMIT) == 2
+
+    @role.on_request("x", inline=True, replace=True)
+    def third(ctx: Context) -> int:
+        return 3
+
+    assert await destination.request("x", timeout=LIMIT) == 3
+    # In place of none, too.
+    role.on_request("y", third, replace=True)
+    assert await destination.request("y", timeout=LIMIT) == 3
 
 
 async def test_what_can_be_a_handler(pair: Pair) -> None:

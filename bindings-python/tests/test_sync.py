@@ -36,7 +36,8 @@ if TYPE_CHECKING:
         assert_type(next(peer.events()), roletalk.Event)
         destination.send()  # type: ignore[call-arg]
         destination.request("x", timeout="1")  # type: ignore[arg-type]
-        peer.drain()  # type: ignore[call-arg]
+        assert_type(peer.drain(), bool)
+        assert_type(peer.serve(drain=1), bool)
 
 
 Pair = tuple[sync.Peer, sync.Peer, roletalk.Unit]
@@ -253,6 +254,7 @@ SPECIAL = {
     (sync.Peer, "close_unit"),
     (sync.Peer, "close"),
     (sync.Peer, "drain"),
+    (sync.Peer, "serve"),
     (sync.Peer, "roles"),
     (sync.Peer, "destinations"),
 }

@@ -127,7 +127,7 @@ async def test_what_any_thread_may_do(pair: Pair) -> None:
             assert pair.client.name == "client" and pair.client.tags == {}
             assert pair.unit.is_open and role.is_active and destination.is_ready
             assert pair.unit.roles == ["role"] and not pair.client.is_closed
-            role.on_request(f"event {n}", lambda ctx: ctx.data, inline=True)
+            role.on_request(f"event {n}", lambda ctx: ctx.data, inline=True, replace=True)
             gc.collect()
             if stop.is_set():
                 return

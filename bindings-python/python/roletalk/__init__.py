@@ -15,7 +15,7 @@ that of the npm package ``roletalk`` 1.1.3 and of ``roletalk-go``. ::
                 return ctx.data["a"] + ctx.data["b"]
 
             await peer.listen("127.0.0.1", 9000)
-            await asyncio.Event().wait()
+            await peer.serve()
 
     asyncio.run(main())
 

@@ -108,7 +108,10 @@ class Host:
         self._links: dict[int, Union[SocketLink, TransportLink]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._streams: dict[_engine.Context, weakref.ref[Stream]] = {}
-        self._idle: Optional[asyncio.Future[None]] = None
+        # Who waits until nothing is under way, and who waits for a reason to stop serving.
+        self._idle: list[asyncio.Future[bool]] = []
+        self._serving: list[asyncio.Future[None]] = []
+        self._must_stop = False
         self._links_gone: Optional[asyncio.Future[None]] = None
         self._guard: Optional[int] = None
         self._keeper: Optional[asyncio.Task[None]] = None
@@ -288,7 +291,7 @@ class Host:
         if self._links.pop(conn, None) is not None:
             self.engine.release(conn)
         if not self._links and self._links_gone is not None:
-            _settle([self._links_gone])
+            _settle([self._links_gone], None)
 
     def _owned(
         self,
@@ -514,9 +517,9 @@ class Host:
     def emit(self, event: events.Event) -> None:
         """Does what an event is the reason for, logs it, and tells whoever wants to know."""
         if isinstance(event, events.UnitClosed):
-            _settle([event.unit._closed])
+            _settle([event.unit._closed], None)
         elif isinstance(event, events.DestinationOpened):
-            _settle(self.ready.pop(event.role, ()))
+            _settle(self.ready.pop(event.role, ()), None)
         elif isinstance(event, events.ReconnectSucceeded):
             self.reconnects += 1
         if event._LOG is not None:
@@ -534,14 +537,31 @@ class Host:
     # The end.
 
     def idle(self) -> None:
-        if self._idle is not None:
-            _settle([self._idle])
+        _settle(self._idle, True)
 
-    async def wait_idle(self) -> None:
-        """Waits until no request, handler or stream is under way."""
-        self._idle = self.loop.create_future()
+    async def wait_idle(self) -> bool:
+        """Waits until no request, handler or stream is under way; False when the peer is closed before."""
+        idle: asyncio.Future[bool] = self.loop.create_future()
+        self._idle.append(idle)
         self.engine.drain()
-        await self._idle
+        return await idle
+
+    def request_stop(self) -> None:
+        """Has `wait_stop` return; from any thread, or from a signal handler."""
+        with contextlib.suppress(RuntimeError):
+            # It fails when the loop is closed.
+            self.loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        self._must_stop = True
+        _settle(self._serving, None)
+
+    async def wait_stop(self) -> None:
+        """Waits until `request_stop` is called or the peer is closed."""
+        if not (self._must_stop or self.closed):
+            stop: asyncio.Future[None] = self.loop.create_future()
+            self._serving.append(stop)
+            await stop
 
     def keep(self) -> None:
         """From now on, there is something to be closed when the loop ends."""
@@ -585,6 +605,8 @@ class Host:
             self._let_go()
 
     def _give_up_waiting(self) -> None:
+        _settle(self._idle, False)
+        _settle(self._serving, None)
         waiters: list[asyncio.Future[Any]] = [*self.waiters.values()]
         for waiting in self.ready.values():
             waiters.extend(waiting)
@@ -664,10 +686,10 @@ def address_text(address: Any) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _settle(waiters: Iterable[asyncio.Future[None]]) -> None:
+def _settle(waiters: Iterable[asyncio.Future[T]], result: T) -> None:
     for waiter in waiters:
         if not waiter.done():
-            waiter.set_result(None)
+            waiter.set_result(result)
 
 
 def _prepare(sock: socket.socket) -> None:

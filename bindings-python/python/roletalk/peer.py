@@ -18,6 +18,7 @@ from typing import (
 
 from . import _checks, _engine
 from ._host import ConnectOptions, Host, address_text, described, logger
+from ._signals import caught
 from .codec import Codec, JsonCodec
 from .destination import Destination
 from .errors import ConnectFailedError, InvalidArgumentError, IoError
@@ -405,9 +406,37 @@ class Peer:
         """Whether the peer was closed."""
         return self._host.closed
 
-    async def drain(self, timeout: float) -> bool:
+    async def serve(self, *, drain: float = 10.0) -> bool:
+        """Serves until the process gets SIGINT, such as by Ctrl-C, or SIGTERM, or until somebody closes the peer;
+        then drains it, as ``drain(drain)`` does. For the end of a service's ``main``. ::
+
+            listener = await peer.listen("127.0.0.1", 9000)
+            await peer.serve()
+
+        A second signal ends the process at once, as if there were no handler. Several peers may serve in the
+        same process. While they do, handlers that others have set for the two signals are not called.
+
+        True when everything that was under way had finished. Cancelling it stops nothing.
+
+        Raises ``ClosedError``, and ``RuntimeError`` outside of the main thread, which alone hears of signals."""
+        self._host.check_open()
+        _checks.instance("drain", drain, (int, float), "a number of seconds")
+        self._host.bind()
+        with caught(self._host.request_stop, self._host.loop):
+            return await self._serve(drain)
+
+    async def _serve(self, drain: float) -> bool:
+        await self._host.wait_stop()
+        if not self._host.closed:
+            logger.info("peer %r stops serving", self._name)
+            return await self.drain(drain)
+        await self.close()
+        return True
+
+    async def drain(self, timeout: float = 10.0) -> bool:
         """Stops offering roles, lets running requests and streams, in both directions, finish within
-        ``timeout`` seconds, then closes: for the end of a service. True when everything had finished.
+        ``timeout`` seconds, then closes: for the end of a service, see ``serve``. True when everything had
+        finished; False when the time was up, or when the peer was closed meanwhile.
 
         Raises ``ClosedError``. Cancelling it closes at once."""
         self._host.check_open()
@@ -415,8 +444,7 @@ class Peer:
         self._host.bind()
         self._engine.disable_roles()
         try:
-            await asyncio.wait_for(self._host.wait_idle(), timeout)
-            return True
+            return await asyncio.wait_for(self._host.wait_idle(), timeout)
         except asyncio.TimeoutError:
             return False
         finally:

@@ -17,7 +17,7 @@ from typing import (
 )
 
 from ._engine import Context
-from .errors import ENDS_PROGRAM, HandlerFailedError, reason_of
+from .errors import ENDS_PROGRAM, HandlerFailedError, InvalidArgumentError, reason_of
 
 if TYPE_CHECKING:
     from ._host import Host
@@ -35,6 +35,14 @@ A = TypeVar("A", bound=Callable[[Context], Awaitable[Any]])
 M = TypeVar("M", bound=Middleware)
 
 
+_KINDS = {
+    "message": "messages",
+    "request": "requests",
+    "readable": "streams that it reads",
+    "writable": "streams that it writes",
+}
+
+
 class Role:
     """A service that this peer offers, and the handlers of its events. From ``Peer.role()``.
 
@@ -46,7 +54,8 @@ class Role:
     Each handler runs in a copy of the context (``contextvars``) in which the peer was bound to its loop, with
     what middleware has set for this request.
 
-    One handler serves an event of each kind; registering again replaces it. The methods that register
+    One handler serves an event of each kind. A second one is refused with ``InvalidArgumentError``, unless it is
+    registered with ``replace=True``: then it takes the place of the first. The methods that register
     are decorators, or take the handler as their last argument.
     """
 
@@ -78,52 +87,78 @@ class Role:
 
     @overload
     def on_message(
-        self, event: str, handler: None = None, *, inline: bool = False
+        self, event: str, handler: None = None, *, inline: bool = False, replace: bool = False
     ) -> Callable[[H], H]: ...
 
     @overload
-    def on_message(self, event: str, handler: H, *, inline: bool = False) -> H: ...
+    def on_message(
+        self, event: str, handler: H, *, inline: bool = False, replace: bool = False
+    ) -> H: ...
 
-    def on_message(self, event: str, handler: Optional[H] = None, *, inline: bool = False) -> Any:
+    def on_message(
+        self,
+        event: str,
+        handler: Optional[H] = None,
+        *,
+        inline: bool = False,
+        replace: bool = False,
+    ) -> Any:
         """Registers the handler of one-way messages. What it raises is logged, and emitted as
         ``HandlerFailed``."""
-        return self._register("message", event, handler, inline)
+        return self._register("message", event, handler, inline, replace)
 
     @overload
     def on_request(
-        self, event: str, handler: None = None, *, inline: bool = False
+        self, event: str, handler: None = None, *, inline: bool = False, replace: bool = False
     ) -> Callable[[H], H]: ...
 
     @overload
-    def on_request(self, event: str, handler: H, *, inline: bool = False) -> H: ...
+    def on_request(
+        self, event: str, handler: H, *, inline: bool = False, replace: bool = False
+    ) -> H: ...
 
-    def on_request(self, event: str, handler: Optional[H] = None, *, inline: bool = False) -> Any:
+    def on_request(
+        self,
+        event: str,
+        handler: Optional[H] = None,
+        *,
+        inline: bool = False,
+        replace: bool = False,
+    ) -> Any:
         """Registers the handler of requests: what it returns is the answer. What it raises rejects the
         request and is logged, unless it is a ``RejectedError``."""
-        return self._register("request", event, handler, inline)
+        return self._register("request", event, handler, inline, replace)
 
     @overload
-    def on_readable(self, event: str, handler: None = None) -> Callable[[A], A]: ...
+    def on_readable(
+        self, event: str, handler: None = None, *, replace: bool = False
+    ) -> Callable[[A], A]: ...
 
     @overload
-    def on_readable(self, event: str, handler: A) -> A: ...
+    def on_readable(self, event: str, handler: A, *, replace: bool = False) -> A: ...
 
-    def on_readable(self, event: str, handler: Optional[A] = None) -> Any:
+    def on_readable(
+        self, event: str, handler: Optional[A] = None, *, replace: bool = False
+    ) -> Any:
         """Registers the handler, an ``async def``, of units that want to write a stream, which this
         peer reads: ``stream = ctx.accept()`` is a ``Readable``. Raising refuses the stream, or breaks
         it off when it was accepted."""
-        return self._register("readable", event, handler, False)
+        return self._register("readable", event, handler, False, replace)
 
     @overload
-    def on_writable(self, event: str, handler: None = None) -> Callable[[A], A]: ...
+    def on_writable(
+        self, event: str, handler: None = None, *, replace: bool = False
+    ) -> Callable[[A], A]: ...
 
     @overload
-    def on_writable(self, event: str, handler: A) -> A: ...
+    def on_writable(self, event: str, handler: A, *, replace: bool = False) -> A: ...
 
-    def on_writable(self, event: str, handler: Optional[A] = None) -> Any:
+    def on_writable(
+        self, event: str, handler: Optional[A] = None, *, replace: bool = False
+    ) -> Any:
         """Registers the handler, an ``async def``, of units that want to read a stream, which this
         peer writes: ``stream = ctx.accept()`` is a ``Writable``. As ``on_readable``."""
-        return self._register("writable", event, handler, False)
+        return self._register("writable", event, handler, False, replace)
 
     def middleware(self, layer: M) -> M:
         """Adds middleware for everything that this role handles. It runs behind the peer's own
@@ -133,19 +168,28 @@ class Role:
         self._install_all()
         return layer
 
-    def _register(self, kind: str, event: str, handler: Optional[H], inline: bool) -> Any:
+    def _register(
+        self, kind: str, event: str, handler: Optional[H], inline: bool, replace: bool
+    ) -> Any:
         if not isinstance(event, str):
             # Such as of `@role.on_request` without an event.
             raise TypeError("the name of the event must be a str")
         if handler is None:
-            return functools.partial(self._register, kind, event, inline=inline)
+            return functools.partial(self._register, kind, event, inline=inline, replace=replace)
         if not callable(handler):
             raise TypeError("a handler must be callable")
         stream = kind in ("readable", "writable")
         if stream and not _is_async(handler):
             raise TypeError("the handler of a stream must be an async def function")
         run = functools.partial(self._host.run_stream, handler) if stream else handler
-        self._handlers[kind, event] = (run, inline)
+        entry = (run, inline)
+        if replace:
+            self._handlers[kind, event] = entry
+        elif self._handlers.setdefault((kind, event), entry) is not entry:
+            raise InvalidArgumentError(
+                f'The role "{self._name}" has a handler for the event "{event}" of {_KINDS[kind]} already: '
+                "register the new one with replace=True if it is to take its place"
+            )
         self._install(kind, event)
         return handler
 

@@ -44,6 +44,7 @@ from . import peer as _peer
 from . import role as _role
 from . import streams as _streams
 from . import _engine
+from ._signals import Bell, caught
 from .errors import ClosedError
 from .unit import Unit
 
@@ -80,7 +81,7 @@ class _Loop:
         self._loop.run_until_complete(_cancel_all())
         self._loop.close()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T], bell: Optional[Bell] = None) -> T:
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError(
@@ -96,6 +97,10 @@ class _Loop:
                 raise _engine.peer_closed()
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
+            if bell is not None:
+                future.add_done_callback(bell.ring)
+                while not future.done():
+                    bell.wait()
             return future.result()
         except concurrent.futures.CancelledError:
             raise _engine.peer_closed() from None
@@ -376,7 +381,14 @@ class Peer(_Facade):
         which is for event loops."""
         self._loop.run(unit.close())
 
-    def drain(self, timeout: float) -> bool:
+    def serve(self, *, drain: float = 10.0) -> bool:
+        """As ``roletalk.Peer.serve``, for the main thread; ends the peer's thread, too."""
+        with caught(self._inner._host.request_stop) as bell:
+            finished: bool = self._loop.run(self._inner._serve(drain), bell)
+        self._loop.stop()
+        return finished
+
+    def drain(self, timeout: float = 10.0) -> bool:
         """As ``roletalk.Peer.drain``; ends the peer's thread, too."""
         finished: bool = self._loop.run(self._inner.drain(timeout))
         self._loop.stop()

@@ -305,7 +305,7 @@ impl<R> Engine<R> {
 
     fn close_connections(&mut self, now: Moment) {
         let conns = self.connections.keys().copied().collect();
-        self.close_all(conns, "The peer was closed", now);
+        self.close_all(conns, "The peer is closed", now);
     }
 
     fn close_all(&mut self, conns: Vec<ConnId>, why: &str, now: Moment) {

@@ -1,0 +1,111 @@
+"""The signals that end a service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Callable, Optional
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# All of it is used in the main thread only, where Python's signal handlers run, too.
+_callbacks: list[Callable[[], None]] = []
+_before: dict[signal.Signals, Any] = {}
+_is_stopping = False
+_bell: Optional[Bell] = None
+
+
+@contextlib.contextmanager
+def caught(
+    callback: Callable[[], None], loop: Optional[asyncio.AbstractEventLoop] = None
+) -> Iterator[Bell]:
+    """Has SIGINT and SIGTERM call this, once, and every other of its kind; the next signal ends the process as it
+    would have without this. For the main thread: elsewhere it raises ``RuntimeError``.
+
+    ``loop`` is the one that runs in this thread. Without any, wait with the bell."""
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            "serve() belongs into the main thread, which is the only one to hear of signals: in another "
+            "one, wait for what ends the service, then call drain()"
+        )
+    global _bell
+    if not _callbacks:
+        _bell = Bell(loop)
+        for number in SIGNALS:
+            _before[number] = signal.signal(number, _signalled)
+    _callbacks.append(callback)
+    try:
+        assert _bell is not None
+        yield _bell
+    finally:
+        _callbacks.remove(callback)
+        if not _callbacks:
+            _restore()
+
+
+def _restore() -> None:
+    global _is_stopping, _bell
+    _is_stopping = False
+    for number, handler in _before.items():
+        # Somebody else's handler stays; one that Python does not know cannot be set again.
+        if signal.getsignal(number) is _signalled:
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    if _bell is not None:
+        _bell.close()
+        _bell = None
+
+
+def _signalled(number: int, _: Optional[FrameType]) -> None:
+    global _is_stopping
+    if _is_stopping:
+        # Whoever asks twice does not want to wait.
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+        return
+    _is_stopping = True
+    for callback in tuple(_callbacks):
+        callback()
+
+
+class Bell:
+    """Wakes the main thread for a signal. Python calls handlers when that thread next runs code of Python's:
+    without this, one that comes just before it begins to wait is not heard until it has waited."""
+
+    def __init__(self, loop: Optional[asyncio.AbstractEventLoop]) -> None:
+        self._loop = loop
+        self._hears, self._rings = socket.socketpair()
+        self._hears.setblocking(loop is None)
+        self._rings.setblocking(False)
+        # A loop may have one of its own, which does.
+        before = signal.set_wakeup_fd(self._rings.fileno(), warn_on_full_buffer=False)
+        self._is_set = before == -1
+        if not self._is_set:
+            signal.set_wakeup_fd(before)
+        elif loop is not None:
+            loop.add_reader(self._hears, self._hears.recv, 64)
+
+    def ring(self, *_: object) -> None:
+        """Wakes it for something else."""
+        with contextlib.suppress(OSError):
+            # When there is no room, it is awake.
+            self._rings.send(b"\0")
+
+    def wait(self) -> None:
+        """Waits for a signal, or for somebody who rings."""
+        self._hears.recv(64)
+
+    def close(self) -> None:
+        if self._is_set:
+            other = signal.set_wakeup_fd(-1)
+            if other not in (-1, self._rings.fileno()):
+                # Somebody has set another one meanwhile.
+                signal.set_wakeup_fd(other)
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.remove_reader(self._hears)
+        self._hears.close()
+        self._rings.close()
