@@ -141,7 +141,7 @@ impl DestinationBase {
         match sent {
             Sent::Queued(unit) => Ok((unit.0, true)),
             Sent::Full(unit) => Ok((unit.0, false)),
-            Sent::Failed(error) => Err(exception(py, &error)),
+            Sent::Failed(error) => Err(engine.get().exception(py, &error)),
         }
     }
 

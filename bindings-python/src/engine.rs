@@ -126,6 +126,15 @@ impl Engine {
         })
     }
 
+    /// An error as the application gets it: that connections are lost is not what matters when it has closed
+    /// the peer itself.
+    pub(crate) fn exception(&self, py: Python<'_>, error: &Error) -> PyErr {
+        if error.kind() == ErrorKind::ConnectionLost && lock(&self.state).is_closed() {
+            return exception(py, &Error::peer_closed());
+        }
+        exception(py, error)
+    }
+
     fn listener<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         lock(&self.listener).as_ref().map(|listener| listener.bind(py).clone())
     }

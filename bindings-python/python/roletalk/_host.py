@@ -107,6 +107,7 @@ class Host:
         self._remotes: dict[int, str] = {}
         self._links: dict[int, Union[SocketLink, TransportLink]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._requests: set[asyncio.Task[Any]] = set()
         self._streams: dict[_engine.Context, weakref.ref[Stream]] = {}
         # Who waits until nothing is under way, and who waits for a reason to stop serving.
         self._idle: list[asyncio.Future[bool]] = []
@@ -183,6 +184,19 @@ class Host:
         # It may be left when a loop is closed without having cancelled its tasks.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         return task
+
+    def start_request(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Starts a task that has the outcome of a request, also when the peer is closed."""
+        task = self.apart(self.loop.create_task, work)
+        self._requests.add(task)
+        task.add_done_callback(self._request_ended)
+        return task
+
+    def _request_ended(self, task: asyncio.Task[Any]) -> None:
+        self._requests.discard(task)
+        if self.closed and not task.cancelled():
+            # As with other futures: when nobody asks, it is silent.
+            task.exception()
 
     # Handlers.
 
@@ -578,7 +592,12 @@ class Host:
             if self.closed:
                 raise
             self._closing = asyncio.current_task()
-            await self._close(loop_ends=True)
+            self._begin_closing()
+            # All tasks have been cancelled: what they do about that is left to them.
+            try:
+                await self._until_links_are_gone()
+            finally:
+                self._let_go()
 
     async def close(self) -> None:
         """Closes all connections and waits for that; then lets go of everything."""
@@ -586,23 +605,28 @@ class Host:
             if self.closed:
                 # With its loop, see `check_end`.
                 return
-            self._closing = self.apart(self.loop.create_task, self._close())
-        await asyncio.shield(self._closing)
+            self._begin_closing()
+            self._closing = self.apart(self.loop.create_task, self._finish_closing())
+            # Not in there: it may be cancelled before it begins.
+            self._closing.add_done_callback(self._let_go)
+        if not self._closing.done():
+            # Neither is cancelled when the other is.
+            await asyncio.wait([self._closing])
 
-    async def _close(self, *, loop_ends: bool = False) -> None:
+    def _begin_closing(self) -> None:
         self.closed = True
-        try:
-            self.engine.close()
-            self._give_up_waiting()
-            if not loop_ends:
-                # Else all tasks have been cancelled, and what they do about that is left to them.
-                await self._cancel_tasks()
-            self.apart(self.engine.flush)
-            while self._links:
-                self._links_gone = self.loop.create_future()
-                await self._links_gone
-        finally:
-            self._let_go()
+        self.engine.close()
+        self._give_up_waiting()
+
+    async def _finish_closing(self) -> None:
+        await self._cancel_tasks()
+        await self._until_links_are_gone()
+
+    async def _until_links_are_gone(self) -> None:
+        self.apart(self.engine.flush)
+        while self._links:
+            self._links_gone = self.loop.create_future()
+            await self._links_gone
 
     def _give_up_waiting(self) -> None:
         _settle(self._idle, False)
@@ -626,10 +650,12 @@ class Host:
         if running:
             await asyncio.wait(running)
 
-    def _let_go(self) -> None:
+    def _let_go(self, *_: object) -> None:
         """Lets go of everything, also when closing was given up midway."""
         for link in tuple(self._links.values()):
             link.gone()
+        # Whoever waits is told.
+        self.apart(self.engine.flush)
         for subscriber in tuple(self.subscribers):
             subscriber.close()
         if self._guard is not None and not self.loop.is_closed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -105,7 +106,7 @@ class Destination(DestinationBase):
     def _request_later(
         self, event: str, data: Any, unit: int, timeout: Optional[float], ordered: bool
     ) -> asyncio.Task[Any]:
-        return self._host.start(self._request_with_room(event, data, unit, timeout, ordered))
+        return self._host.start_request(self._request_with_room(event, data, unit, timeout, ordered))
 
     async def _request_with_room(
         self, event: str, data: Any, unit: int, timeout: Optional[float], ordered: bool
@@ -191,9 +192,9 @@ class Survey:
     def __init__(
         self, destination: Destination, event: str, data: Any, timeout: Optional[float]
     ) -> None:
-        self._queue: asyncio.Queue[UnitAnswer] = asyncio.Queue()
+        self._answers: deque[UnitAnswer] = deque()
+        self._waiters: set[asyncio.Future[None]] = set()
         units = destination.units
-        self._left = len(units)
         self._asked = len(units)
         self._futures: set[asyncio.Future[Any]] = set()
         for unit in units:
@@ -208,16 +209,22 @@ class Survey:
 
     def _answered(self, unit: Unit, future: asyncio.Future[Any]) -> None:
         self._futures.discard(future)
-        if future.cancelled():
-            return
-        error = future.exception()
-        self._queue.put_nowait(UnitAnswer(unit, None if error else future.result(), error))
+        if not future.cancelled():
+            error = future.exception()
+            self._answers.append(UnitAnswer(unit, None if error else future.result(), error))
+        self._wake()
 
     def cancel(self) -> None:
-        """Gives up waiting."""
-        self._left = self._queue.qsize()
-        for future in tuple(self._futures):
+        """Gives up waiting. What has been answered before can still be read."""
+        futures, self._futures = self._futures, set()
+        for future in futures:
             future.cancel()
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def all(self) -> list[UnitAnswer]:
         """All answers, in the order of arrival. Cancelling it gives up waiting."""
@@ -230,11 +237,16 @@ class Survey:
         return self
 
     async def __anext__(self) -> UnitAnswer:
-        if self._left == 0:
-            raise StopAsyncIteration
-        answer = await self._queue.get()
-        self._left -= 1
-        return answer
+        while not self._answers:
+            if not self._futures:
+                raise StopAsyncIteration
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
+        return self._answers.popleft()
 
     async def __aenter__(self) -> Survey:
         return self

@@ -33,7 +33,7 @@ use crate::{
     context::Context,
     data::{Codec, utf8, with_payload},
     destination::{limit, seconds},
-    error::{ends_program, exception, failure},
+    error::{ends_program, exception},
     event_loop::EventLoop,
     exit::Inside,
     routes::Mode,
@@ -80,8 +80,8 @@ impl Engine {
             accepted.unwrap_or_else(gone).map(|stream| (unit, stream))
         })?;
         this.arm(py)?;
-        let (_, stream) = accepted.map_err(|error| exception(py, &error))?;
-        let listener = this.listener(py).ok_or_else(|| exception(py, &lost()))?;
+        let (_, stream) = accepted.map_err(|error| this.exception(py, &error))?;
+        let listener = this.listener(py).ok_or_else(|| this.exception(py, &lost()))?;
         listener.call_method1("accepted", (context, stream.0))
     }
 }
@@ -631,8 +631,11 @@ impl Engine {
             Some(Chunk::Data(bytes)) => Ok(Some(PyBytes::new(py, &bytes))),
             Some(Chunk::Pending) => Ok(None),
             Some(Chunk::End) => Ok(Some(PyBytes::new(py, b""))),
-            Some(Chunk::Failed(error)) => Err(exception(py, &error)),
-            None => Err(failure(py, ErrorKind::ConnectionLost, "Socket closed")),
+            Some(Chunk::Failed(error)) => Err(slf.get().exception(py, &error)),
+            None => {
+                let gone = Error::new(ErrorKind::ConnectionLost, "Socket closed");
+                Err(slf.get().exception(py, &gone))
+            }
         }
     }
 
@@ -656,7 +659,7 @@ impl Engine {
             Ok(at)
         })?;
         let gone = || Err(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
-        written.unwrap_or_else(gone).map_err(|error| exception(py, &error))
+        written.unwrap_or_else(gone).map_err(|error| slf.get().exception(py, &error))
     }
 
     /// Ends a writer. Whether it has ended: the reader has everything, as far as it can be known.
@@ -667,7 +670,7 @@ impl Engine {
             unit.finished(StreamId(stream)).transpose()
         })?;
         let gone = || Err(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
-        let finished = finished.unwrap_or_else(gone).map_err(|error| exception(py, &error))?;
+        let finished = finished.unwrap_or_else(gone).map_err(|error| slf.get().exception(py, &error))?;
         Ok(finished.is_some())
     }
 

@@ -103,7 +103,7 @@ impl Engine {
         let py = future.py();
         let value = match outcome {
             Ok(data) => to_python(py, data.payload(), &self.codec),
-            Err(error) => Err(exception(py, error)),
+            Err(error) => Err(self.exception(py, error)),
         };
         // It fails when the future was cancelled, or the loop is closed.
         let _ = match value {

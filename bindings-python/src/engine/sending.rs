@@ -8,7 +8,7 @@ use roletalk_engine::{Error, Moment, Outgoing, Unit, UnitId};
 use roletalk_host::{Host, lock};
 
 use super::{Engine, lost};
-use crate::{error::exception, exit::Inside, table::Waiting};
+use crate::{exit::Inside, table::Waiting};
 
 /// Cancelled requests are looked for when there are more waiting than this, and twice as many as
 /// after the last time.
@@ -110,7 +110,7 @@ impl Engine {
             Ok(Ok(opened)) => Ok((Asked::Sent(future), Some(opened))),
             Ok(Err(unit)) => Ok((Asked::Full(unit), None)),
             Err(error) => {
-                let error = exception(py, &error);
+                let error = this.exception(py, &error);
                 future.call_method1(intern!(py, "set_exception"), (error.value(py),))?;
                 Ok((Asked::Sent(future), None))
             }
