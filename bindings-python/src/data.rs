@@ -124,7 +124,9 @@ pub(crate) fn bytes_of<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
     buffer(value)?.ok_or_else(|| {
         let name = value.get_type().name();
         let name = name.map_or_else(|_| "object".to_owned(), |name| name.to_string());
-        PyTypeError::new_err(format!("a stream takes bytes, or what has the buffer protocol, not {name}"))
+        PyTypeError::new_err(format!(
+            "a stream takes bytes, or what has the buffer protocol, not {name}"
+        ))
     })
 }
 

@@ -139,7 +139,6 @@ async def test_a_codec_that_fails(connect: Connect) -> None:
     assert await destination.request("echo", 1) == 1
 
 
-
 @dataclass
 class Point:
     x: int
@@ -268,7 +267,7 @@ async def test_buffers_that_cannot_be_sent(connect: Connect) -> None:
     destination = await echo(connect)
     released = memoryview(b"x")
     released.release()
-    pointers = (ctypes.py_object * 1)(object())
+    pointers = (ctypes.py_object * 1)(object())  # type: ignore[misc]
     for value in (released, pointers):
         with pytest.raises(roletalk.DataError, match="cannot be sent"):
             destination.request("echo", value)

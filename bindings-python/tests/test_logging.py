@@ -89,7 +89,11 @@ REFUSALS: dict[str, tuple[Callable[[Any], Any], bool, str]] = {
     "keys": (refused_keys, False, r"^authentication with 127\.0\.0\.1:\d+ refused: \w"),
     "bad input": (bad_input, False, r"127\.0\.0\.1:\d+.*: .*\w"),
     "path": (wrong_path, False, r"^the handshake with 127\.0\.0\.1:\d+ failed: .*\w"),
-    "no TLS": (no_tls, True, r"^connection of 127\.0\.0\.1:\d+ refused: The TLS handshake failed: \S"),
+    "no TLS": (
+        no_tls,
+        True,
+        r"^connection of 127\.0\.0\.1:\d+ refused: The TLS handshake failed: \S",
+    ),
     "hung up in TLS": (
         hung_up_in_tls,
         True,

@@ -149,7 +149,7 @@ async def test_a_thread_cannot_end_the_program(
         layered(pair.worker)
     pair.role().on_request("end", raising(error))
     destination = await pair.destination_of("role")
-    with pytest.raises(roletalk.RejectedError, match="^over$"):
+    with pytest.raises(roletalk.RejectedError, match=r"^over$"):
         await destination.request("end", timeout=LIMIT)
     assert await destination.request("echo", 1, timeout=LIMIT) == 1
     assert running(pair.worker) == 0

@@ -181,17 +181,14 @@ threading.Thread(target=sys.stdin.readline).start()
 
 @pytest.mark.skipif(os.name == "nt", reason="there the engine owns no sockets")
 @pytest.mark.parametrize("how", ["run", "loop.close"])
-async def test_a_peer_is_gone_with_its_loop(
-    request: pytest.FixtureRequest, how: str
-) -> None:
+async def test_a_peer_is_gone_with_its_loop(how: str) -> None:
     """Its process lives on, with the peer referenced."""
-    name = request.node.callspec.params.get("_loop_factory", "asyncio")
     kind = type(asyncio.get_running_loop()).__module__.split(".")[0]
     command = [sys.executable, "-c", LEFT, kind, how]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert process.stdin is not None and process.stdout is not None, name
+    assert process.stdin is not None and process.stdout is not None
     try:
         async with roletalk.Peer() as client:
             url = (await asyncio.to_thread(process.stdout.readline)).strip()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -157,7 +157,7 @@ async def test_serving_ends_when_the_peer_is_closed(pair: Pair) -> None:
     await pair.worker.close()
     assert await asyncio.wait_for(serving, LIMIT)
     assert signal.getsignal(signal.SIGTERM) is before
-    with pytest.raises(roletalk.ClosedError, match="^The peer is closed$"):
+    with pytest.raises(roletalk.ClosedError, match=r"^The peer is closed$"):
         await pair.worker.serve()
 
 
@@ -180,16 +180,17 @@ def test_signals_are_heard_in_the_main_thread_only() -> None:
         async with roletalk.Peer() as peer:
             await peer.serve()
 
+    def blocking() -> None:
+        with sync.Peer() as peer:
+            peer.serve()
+
     def work() -> None:
-        for call in (lambda: asyncio.run(serve()), blocking):
+        calls: list[Callable[[], None]] = [lambda: asyncio.run(serve()), blocking]
+        for call in calls:
             try:
                 call()
             except RuntimeError as error:
                 errors.append(str(error))
-
-    def blocking() -> None:
-        with sync.Peer() as peer:
-            peer.serve()
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -15,7 +15,7 @@ import pytest
 import roletalk
 from roletalk import Context, sync
 
-from .conftest import LIMIT, patient, until
+from .conftest import LIMIT, patient
 
 
 class Scene:
@@ -186,7 +186,7 @@ async def test_everything_settles_with_its_peer(end: Callable[[Scene], Awaitable
         sent = {name for name, task in {**waiting, **returning}.items() if task.done()}
         assert sent <= {"send without room"}
         await end(on)
-        done, pending = await asyncio.wait([*waiting.values(), *returning.values()], timeout=LIMIT)
+        _, pending = await asyncio.wait([*waiting.values(), *returning.values()], timeout=LIMIT)
         named = {task: name for name, task in {**waiting, **returning}.items()} if pending else {}
         assert [named[task] for task in pending] == []
         for name, task in waiting.items():
@@ -194,7 +194,7 @@ async def test_everything_settles_with_its_peer(end: Callable[[Scene], Awaitable
             with pytest.raises(expected):
                 await task
                 pytest.fail(name)
-        for name, task in returning.items():
+        for task in returning.values():
             await task
 
 
@@ -266,7 +266,7 @@ async def test_a_closed_peer_says_the_same_everywhere(
     async with scene() as on:
         await end(on)
         for name, use in USES.items():
-            with pytest.raises(roletalk.ClosedError, match="^The peer is closed$"):
+            with pytest.raises(roletalk.ClosedError, match=r"^The peer is closed$"):
                 outcome = use(on)
                 if asyncio.iscoroutine(outcome) or asyncio.isfuture(outcome):
                     await asyncio.wait_for(outcome, LIMIT)

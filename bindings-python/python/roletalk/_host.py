@@ -113,6 +113,7 @@ class Host:
         self._idle: list[asyncio.Future[bool]] = []
         self._serving: list[asyncio.Future[None]] = []
         self._must_stop = False
+        self._is_over = False
         self._links_gone: Optional[asyncio.Future[None]] = None
         self._guard: Optional[int] = None
         self._keeper: Optional[asyncio.Task[None]] = None
@@ -606,9 +607,10 @@ class Host:
                 # With its loop, see `check_end`.
                 return
             self._begin_closing()
-            self._closing = self.apart(self.loop.create_task, self._finish_closing())
-            # Not in there: it may be cancelled before it begins.
-            self._closing.add_done_callback(self._let_go)
+            closing = self.loop.create_task(self._finish_closing())
+            # It may be cancelled before it begins.
+            closing.add_done_callback(self._let_go)
+            self._closing = closing
         if not self._closing.done():
             # Neither is cancelled when the other is.
             await asyncio.wait([self._closing])
@@ -621,6 +623,7 @@ class Host:
     async def _finish_closing(self) -> None:
         await self._cancel_tasks()
         await self._until_links_are_gone()
+        self._let_go()
 
     async def _until_links_are_gone(self) -> None:
         self.apart(self.engine.flush)
@@ -652,6 +655,9 @@ class Host:
 
     def _let_go(self, *_: object) -> None:
         """Lets go of everything, also when closing was given up midway."""
+        if self._is_over:
+            return
+        self._is_over = True
         for link in tuple(self._links.values()):
             link.gone()
         # Whoever waits is told.

@@ -49,7 +49,8 @@ class Pool:
         self, variables: contextvars.Context, handler: Handler, ctx: Context, done: Done
     ) -> None:
         """Has a thread call the handler with these context variables, which nobody else runs with, then the
-        loop ``done(ctx, value, error)``. Raises ``RuntimeError`` when there is no thread, and none can be had."""
+        loop ``done(ctx, value, error)``. Raises ``RuntimeError`` when there is no thread and none can be
+        had."""
         self._jobs.put((variables, handler, ctx, done))
         if len(self._threads) < self._size and self._jobs.qsize() > 0:
             thread = _Thread(self._work)

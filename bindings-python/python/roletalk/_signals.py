@@ -9,23 +9,17 @@ import socket
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-# All of it is used in the main thread only, where Python's signal handlers run, too.
-_callbacks: list[Callable[[], None]] = []
-_before: dict[signal.Signals, Any] = {}
-_is_stopping = False
-_bell: Optional[Bell] = None
 
 
 @contextlib.contextmanager
 def caught(
     callback: Callable[[], None], loop: Optional[asyncio.AbstractEventLoop] = None
 ) -> Iterator[Bell]:
-    """Has SIGINT and SIGTERM call this, once, and every other of its kind; the next signal ends the process as it
-    would have without this. For the main thread: elsewhere it raises ``RuntimeError``.
+    """Has SIGINT and SIGTERM call this, once, and every other of its kind; the next signal ends the process
+    as it would have without this. For the main thread: elsewhere it raises ``RuntimeError``.
 
     ``loop`` is the one that runs in this thread. Without any, wait with the bell."""
     if threading.current_thread() is not threading.main_thread():
@@ -33,43 +27,50 @@ def caught(
             "serve() belongs into the main thread, which is the only one to hear of signals: in another "
             "one, wait for what ends the service, then call drain()"
         )
-    global _bell
-    if not _callbacks:
-        _bell = Bell(loop)
-        for number in SIGNALS:
-            _before[number] = signal.signal(number, _signalled)
-    _callbacks.append(callback)
+    if not _CATCHERS:
+        _CATCHERS.append(_Catcher(loop))
+    catcher = _CATCHERS[0]
+    catcher.callbacks.append(callback)
     try:
-        assert _bell is not None
-        yield _bell
+        yield catcher.bell
     finally:
-        _callbacks.remove(callback)
-        if not _callbacks:
-            _restore()
+        catcher.callbacks.remove(callback)
+        if not catcher.callbacks:
+            _CATCHERS.clear()
+            catcher.close()
 
 
-def _restore() -> None:
-    global _is_stopping, _bell
-    _is_stopping = False
-    for number, handler in _before.items():
-        # Somebody else's handler stays; one that Python does not know cannot be set again.
-        if signal.getsignal(number) is _signalled:
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-    if _bell is not None:
-        _bell.close()
-        _bell = None
+class _Catcher:
+    """Python's handlers of the two signals, as long as anybody serves. Used in the main thread only, where
+    Python calls them, too."""
+
+    def __init__(self, loop: Optional[asyncio.AbstractEventLoop]) -> None:
+        self.callbacks: list[Callable[[], None]] = []
+        self.bell = Bell(loop)
+        self._is_stopping = False
+        self._handler = self._signalled
+        self._before = {number: signal.signal(number, self._handler) for number in SIGNALS}
+
+    def _signalled(self, number: int, _: Optional[FrameType]) -> None:
+        if self._is_stopping:
+            # Whoever asks twice does not want to wait.
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            return
+        self._is_stopping = True
+        for callback in tuple(self.callbacks):
+            callback()
+
+    def close(self) -> None:
+        for number, handler in self._before.items():
+            # Somebody else's handler stays; one that Python does not know cannot be set again.
+            if signal.getsignal(number) is self._handler:
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self.bell.close()
 
 
-def _signalled(number: int, _: Optional[FrameType]) -> None:
-    global _is_stopping
-    if _is_stopping:
-        # Whoever asks twice does not want to wait.
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
-        return
-    _is_stopping = True
-    for callback in tuple(_callbacks):
-        callback()
+_CATCHERS: list[_Catcher] = []
+"""The one that there is while anybody serves."""
 
 
 class Bell:

@@ -54,9 +54,9 @@ class OrjsonCodec:
     """The package ``orjson``, several times as fast, for those who choose it: ``pip install orjson``, then
     ``Peer(codec=roletalk.OrjsonCodec())``.
 
-    Its meaning is ``orjson``'s: it also takes dataclasses, datetimes, enums and UUIDs; it makes null of NaN and
-    of the infinities; it refuses keys that are no str and integers of more than 64 bits, and reads such
-    integers as floats.
+    Its meaning is ``orjson``'s: it also takes dataclasses, datetimes, enums and UUIDs; it makes null of NaN
+    and of the infinities; it refuses keys that are no str and integers of more than 64 bits, and reads
+    such integers as floats.
 
     Raises ``ImportError`` when ``orjson`` is not installed.
     """

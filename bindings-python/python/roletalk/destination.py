@@ -106,7 +106,9 @@ class Destination(DestinationBase):
     def _request_later(
         self, event: str, data: Any, unit: int, timeout: Optional[float], ordered: bool
     ) -> asyncio.Task[Any]:
-        return self._host.start_request(self._request_with_room(event, data, unit, timeout, ordered))
+        return self._host.start_request(
+            self._request_with_room(event, data, unit, timeout, ordered)
+        )
 
     async def _request_with_room(
         self, event: str, data: Any, unit: int, timeout: Optional[float], ordered: bool

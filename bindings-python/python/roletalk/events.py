@@ -154,7 +154,10 @@ class SlowConsumer(Event):
     """A unit takes no data although ``queued`` bytes wait for it, or sends more than the handlers can
     do: ``dropped`` messages and requests were dropped or rejected so far."""
 
-    _LOG = (logging.WARNING, "slow consumer, unit %(unit)s: %(queued)d bytes queued, %(dropped)d dropped")
+    _LOG = (
+        logging.WARNING,
+        "slow consumer, unit %(unit)s: %(queued)d bytes queued, %(dropped)d dropped",
+    )
 
     unit: Unit
     queued: int

@@ -67,9 +67,9 @@ class Listener:
 
     @property
     def url(self) -> str:
-        """The address to connect to, with the host as it was given to ``listen``; where that was none, or stood
-        for all addresses, with one that a peer on the same machine can dial. For TLS, give ``listen`` a host
-        that is in the certificate."""
+        """The address to connect to, with the host as it was given to ``listen``; where that was none, or
+        stood for all addresses, with one that a peer on the same machine can dial. For TLS, give ``listen``
+        a host that is in the certificate."""
         return self._url
 
     def close(self) -> None:
@@ -407,8 +407,8 @@ class Peer:
         return self._host.closed
 
     async def serve(self, *, drain: float = 10.0) -> bool:
-        """Serves until the process gets SIGINT, such as by Ctrl-C, or SIGTERM, or until somebody closes the peer;
-        then drains it, as ``drain(drain)`` does. For the end of a service's ``main``. ::
+        """Serves until the process gets SIGINT, such as by Ctrl-C, or SIGTERM, or until somebody closes the
+        peer; then drains it, as ``drain(drain)`` does. For the end of a service's ``main``. ::
 
             listener = await peer.listen("127.0.0.1", 9000)
             await peer.serve()
@@ -418,7 +418,8 @@ class Peer:
 
         True when everything that was under way had finished. Cancelling it stops nothing.
 
-        Raises ``ClosedError``, and ``RuntimeError`` outside of the main thread, which alone hears of signals."""
+        Raises ``ClosedError``, and ``RuntimeError`` outside of the main thread, which alone hears of
+        signals."""
         self._host.check_open()
         _checks.instance("drain", drain, (int, float), "a number of seconds")
         self._host.bind()

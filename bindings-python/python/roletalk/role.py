@@ -54,8 +54,8 @@ class Role:
     Each handler runs in a copy of the context (``contextvars``) in which the peer was bound to its loop, with
     what middleware has set for this request.
 
-    One handler serves an event of each kind. A second one is refused with ``InvalidArgumentError``, unless it is
-    registered with ``replace=True``: then it takes the place of the first. The methods that register
+    One handler serves an event of each kind. A second one is refused with ``InvalidArgumentError``, unless
+    it is registered with ``replace=True``: then it takes the place of the first. The methods that register
     are decorators, or take the handler as their last argument.
     """
 
@@ -137,9 +137,7 @@ class Role:
     @overload
     def on_readable(self, event: str, handler: A, *, replace: bool = False) -> A: ...
 
-    def on_readable(
-        self, event: str, handler: Optional[A] = None, *, replace: bool = False
-    ) -> Any:
+    def on_readable(self, event: str, handler: Optional[A] = None, *, replace: bool = False) -> Any:
         """Registers the handler, an ``async def``, of units that want to write a stream, which this
         peer reads: ``stream = ctx.accept()`` is a ``Readable``. Raising refuses the stream, or breaks
         it off when it was accepted."""
@@ -153,9 +151,7 @@ class Role:
     @overload
     def on_writable(self, event: str, handler: A, *, replace: bool = False) -> A: ...
 
-    def on_writable(
-        self, event: str, handler: Optional[A] = None, *, replace: bool = False
-    ) -> Any:
+    def on_writable(self, event: str, handler: Optional[A] = None, *, replace: bool = False) -> Any:
         """Registers the handler, an ``async def``, of units that want to read a stream, which this
         peer writes: ``stream = ctx.accept()`` is a ``Writable``. As ``on_readable``."""
         return self._register("writable", event, handler, False, replace)

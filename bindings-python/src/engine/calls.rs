@@ -670,7 +670,8 @@ impl Engine {
             unit.finished(StreamId(stream)).transpose()
         })?;
         let gone = || Err(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
-        let finished = finished.unwrap_or_else(gone).map_err(|error| slf.get().exception(py, &error))?;
+        let finished =
+            finished.unwrap_or_else(gone).map_err(|error| slf.get().exception(py, &error))?;
         Ok(finished.is_some())
     }
 
