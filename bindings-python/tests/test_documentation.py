@@ -88,10 +88,11 @@ def test_the_quick_start_of_the_repository(tmp_path: Path, port: int) -> None:
     readme = README.parents[1] / "README.md"
     if not readme.exists():
         pytest.skip("not in the repository")
-    [client] = re.findall(r"^```python\n(.*?)^```", readme.read_text(), re.M | re.S)
-    # Its service is in Rust or Node, and adds what is in a list.
-    service = SERVICE.replace('ctx.data["a"] + ctx.data["b"]', "sum(ctx.data)")
-    assert both(service, client, tmp_path, port)[1] == ["5"]
+    programs = re.findall(r"^```python\n(.*?)^```", readme.read_text(), re.M | re.S)
+    service, client = programs
+    line, printed = both(service, client, tmp_path, port)
+    assert line == f"listening on ws://127.0.0.1:{port}"
+    assert printed == ["2 + 3 = 5"]
 
 
 def test_the_script(tmp_path: Path, port: int) -> None:

@@ -38,12 +38,12 @@ from typing import (
     overload,
 )
 
+from . import _engine
 from . import destination as _destination
 from . import events as _events
 from . import peer as _peer
 from . import role as _role
 from . import streams as _streams
-from . import _engine
 from ._signals import Bell, caught
 from .errors import ClosedError
 from .unit import Unit
