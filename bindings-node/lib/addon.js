@@ -18,6 +18,21 @@ function isMusl() {
 }
 
 /**
+ * What to do, which hangs on whether this file is where the package has it: a bundler takes the code along, but not
+ * the binary beside it.
+ */
+function advice() {
+  if (path.basename(__filename) === 'addon.js') {
+    return 'Build it from source: `make node` in a checkout of the repository, with a Rust toolchain.';
+  }
+  return (
+    `The package was bundled into ${__filename}, without its binary: mark \`roletalk-native\` as external ` +
+    '(`esbuild --external:roletalk-native`, `externals` of webpack, `external` of Rollup and Vite; `roletalk` where ' +
+    'it is installed by that name), and install it where the bundle runs.'
+  );
+}
+
+/**
  * The native half of this package, built for this platform, CPU and C library.
  */
 function load() {
@@ -27,13 +42,9 @@ function load() {
     return require(file);
   } catch (error) {
     const what = existsSync(file)
-      ? `cannot load its binary for ${platform} (${error.message})`
-      : `has no binary for ${platform}`;
-    throw new Error(
-      `roletalk-native ${what}. Build it from source: ` +
-        '`make build` in a checkout of the repository, with a Rust toolchain.',
-      { cause: error },
-    );
+      ? `cannot load its binary for ${platform}, ${file} (${error.message})`
+      : `has no binary for ${platform}: there is no ${file}`;
+    throw new Error(`roletalk-native ${what}. ${advice()}`, { cause: error });
   }
 }
 

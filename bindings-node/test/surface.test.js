@@ -134,7 +134,9 @@ beyond('where there is no binary for the platform, the error says which, and wha
   fs.cpSync(path.join(root, 'lib'), path.join(copy, 'lib'), { recursive: true });
   assert.throws(() => require(path.join(copy, 'lib/index.js')), (error) => {
     assert.match(error.message, new RegExp(`no binary for ${process.platform}-${process.arch}`));
-    assert.match(error.message, /make build/);
+    assert.match(error.message, /make node/);
+    assert.ok(error.message.includes(path.join(copy, 'prebuilds')), 'it says where it has looked');
+    assert.doesNotMatch(error.message, /bundle/);
     assert.equal(error.cause.code, 'MODULE_NOT_FOUND');
     return true;
   });
@@ -146,6 +148,22 @@ beyond('where there is no binary for the platform, the error says which, and wha
   assert.throws(() => require(path.join(copy, 'lib/index.js')), (error) => {
     assert.match(error.message, /cannot load its binary/);
     assert.ok(error.message.includes(error.cause.message));
+    return true;
+  });
+});
+
+beyond('in the file of a bundler, the error says where it has looked, and what the bundler must be told', async (_network, t) => {
+  const application = fs.mkdtempSync(path.join(os.tmpdir(), 'roletalk-bundled-'));
+  t.after(() => fs.rmSync(application, { recursive: true }));
+  const file = path.join(application, 'dist/app.js');
+  fs.mkdirSync(path.dirname(file));
+  // What bundlers make of a module.
+  fs.writeFileSync(file, `(function () {${fs.readFileSync(path.join(root, 'lib/addon.js'))}})();`);
+  assert.throws(() => require(file), (error) => {
+    assert.ok(error.message.includes(path.join(application, 'prebuilds')), error.message);
+    assert.match(error.message, /bundled into .*app\.js/);
+    assert.match(error.message, /mark `roletalk-native` as external/);
+    assert.match(error.message, /esbuild --external:roletalk-native/);
     return true;
   });
 });
