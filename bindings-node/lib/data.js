@@ -16,7 +16,8 @@ function kindName(kind) {
 }
 
 /**
- * The type byte that a value travels with. Only buffers are binary; other typed arrays are objects.
+ * The type byte that a value travels with. Buffers and other `Uint8Array`s are binary, which is what they are
+ * for; further typed arrays are objects, as in the original, since bytes would not say what they are of.
  */
 function kindOf(value) {
   switch (typeof value) {
@@ -28,7 +29,7 @@ function kindOf(value) {
       return Kind.BOOLEAN;
     case 'object':
       if (value === null) return Kind.NULL;
-      return Buffer.isBuffer(value) ? Kind.BINARY : Kind.OBJECT;
+      return value instanceof Uint8Array ? Kind.BINARY : Kind.OBJECT;
     default:
       return Kind.NULL;
   }
@@ -41,8 +42,9 @@ function kindOf(value) {
 function encode(kind, value) {
   switch (kind) {
     case Kind.STRING:
-    case Kind.BINARY:
       return value;
+    case Kind.BINARY:
+      return Buffer.isBuffer(value) ? value : Buffer.from(value.buffer, value.byteOffset, value.byteLength);
     case Kind.NUMBER:
       return String(value);
     case Kind.BOOLEAN:

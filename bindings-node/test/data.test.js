@@ -54,10 +54,14 @@ const VALUES = {
   'a String object': [new String('s'), 's', 'object'],
   'a Number object': [new Number(5), 5, 'object'],
   'a Boolean object': [new Boolean(false), false, 'object'],
-  'a Uint8Array': [new Uint8Array([1, 2]), { 0: 1, 1: 2 }, 'object'],
+  'another typed array': [new Uint16Array([1, 2]), { 0: 1, 1: 2 }, 'object'],
+  'a Uint8ClampedArray': [new Uint8ClampedArray([1, 2]), { 0: 1, 1: 2 }, 'object'],
+  'a DataView': [new DataView(new ArrayBuffer(2)), {}, 'object'],
   'an ArrayBuffer': [new ArrayBuffer(2), {}, 'object'],
   'an Error': [new Error('e'), {}, 'object'],
   'a Map': [new Map([[1, 2]]), {}, 'object'],
+  'a Set': [new Set([1]), {}, 'object'],
+  'a Uint8Array within an object': [{ a: new Uint8Array([7]) }, { a: { 0: 7 } }, 'object'],
   'an instance of a class': [new Point(1), { x: 1 }, 'object'],
   'an object with toJSON': [{ toJSON: () => [1] }, [1], 'object'],
   'a Buffer within an object': [{ b: Buffer.from('a') }, { b: { type: 'Buffer', data: [97] } }, 'object'],
@@ -242,4 +246,29 @@ differs('all of a burst that fills every buffer is answered', LOSES_ANSWERS, asy
   const content = (n) => Buffer.alloc(5_000, n % 256);
   const answers = await Promise.all(Array.from({ length: 4_000 }, (_, n) => destination.request('echo', content(n))));
   answers.forEach((ctx, n) => assert.ok(content(n).equals(ctx.data), `${n}`));
+});
+
+differs('a Uint8Array is binary, as a Buffer is', 'it is an object with a key for each byte', async (network) => {
+  const { destination, role } = await network.service();
+  const message = new Promise((resolve) => role.onMessage('e', resolve));
+  const data = new Promise((resolve) => {
+    role.onWritable('e', (ctx, cb) => {
+      resolve(ctx);
+      cb(null, new Uint8Array([3]));
+    });
+  });
+  role.onRequest('e', (ctx, cb) => cb(null, ctx.data.length > 5 ? new Uint8Array(ctx.data) : ctx.data.subarray(1)));
+  // A part of its memory, what fits into a batch, and what is handed over.
+  const part = new Uint8Array([0, 1, 2, 3]).subarray(1, 3);
+  destination.send('e', part);
+  const contexts = [await message, await destination.request('e', part)];
+  for (const [ctx, bytes] of contexts.map((ctx, n) => [ctx, n === 0 ? [1, 2] : [2]])) {
+    assert.deepEqual([ctx.type, ctx.data], ['binary', Buffer.from(bytes)]);
+  }
+  for (const length of [10, 50_000]) {
+    const bytes = new Uint8Array(length).fill(length);
+    assert.deepEqual((await destination.request('e', bytes)).data, Buffer.from(bytes));
+  }
+  const [ready] = await once(destination.Readable('e', new Uint8Array([9])), 'ready');
+  assert.deepEqual([(await data).data, ready.data], [Buffer.from([9]), Buffer.from([3])]);
 });
