@@ -28,6 +28,22 @@ export interface ListenOptions {
   ssl?: SecureContextOptions;
   /** The only path that is served. Default all. */
   path?: string;
+  /**
+   * Milliseconds from a TCP connection to the upgrade, TLS included. Default 5 000; then it is destroyed. Without
+   * `server` only, which has limits of its own.
+   */
+  handshakeTimeout?: number;
+  /**
+   * How many connections may be about to upgrade. Default 1 024; further ones are destroyed at once. Without
+   * `server` only.
+   */
+  maxHandshakes?: number;
+}
+
+/** Options to serve with. */
+export interface ServeOptions {
+  /** Milliseconds after which it closes although something is under way. Default 10 000. */
+  drain?: number;
 }
 
 /** What `connect` takes beside the options of the socket. */
@@ -72,7 +88,10 @@ export interface EmitOptions {
 // Data.
 
 type sendableDatum = string | number | boolean | Object | Buffer | null | undefined;
-/** What can be sent: functions, symbols and bigints travel as null. */
+/**
+ * What can be sent. Buffers and other `Uint8Array`s travel as binary; further typed arrays, maps and sets as the
+ * objects that JSON makes of them; functions, symbols and bigints as null.
+ */
 export type sendableData = sendableDatum | sendableDatum[];
 
 /** What a unit runs on. */
@@ -170,13 +189,15 @@ export type ErrorCode =
 /** All codes. */
 export const errorCodes: readonly ErrorCode[];
 
-/** An error of this package. */
+/** An error of this package. Its `cause`, if there is one, is the error of the system with its own `code`. */
 export class RoletalkError extends Error {
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown; hint?: string });
   /** What went wrong. */
   code: ErrorCode;
   /** What there is to know besides the message, and what to try: for people, in English. */
   hint?: string;
+  /** What roletalk 1.1.3 has as text of this error: `Error: message`, or `message` where it has a string. */
+  toString(): string;
 }
 
 // Connections.
@@ -287,19 +308,46 @@ export class Peer extends EventEmitter {
   prepareWSServer(): void;
   /** Takes a request for an upgrade of somebody else's HTTP server. */
   handleUpgrade(request: http.IncomingMessage, socket: Socket, upgradeHead: Buffer): void;
-  /** Listens. Throws when the arguments are unusable, or it listens already. */
-  listen(options: ListenOptions | number): Promise<Peer>;
-  listen(options: ListenOptions | number, cb: Function): void;
-  /** Closes all connections and the server, and stops dialing. */
+  /**
+   * Listens. Throws when the arguments are unusable, or it listens already. With a callback, it returns nothing,
+   * whatever the type says, which is the original's.
+   */
+  listen(options: ListenOptions | number, cb?: Function): Promise<Peer>;
+  /**
+   * Closes all connections and the server, and stops dialing. The callback is called when all is closed, and
+   * nothing that this peer had of the system is left. What waits (`connect`, `listen`, `whenReady`, requests,
+   * streams) fails; promises among that need not be looked at.
+   */
   close(cb?: (err?: Error) => void): http.Server | https.Server | undefined;
   /**
    * Withdraws the roles, lets what is under way finish, and closes.
    * @param limit milliseconds after which it closes in any case, default 10 000
    */
   drain(limit?: number): Promise<void>;
+  /**
+   * Serves until SIGINT or SIGTERM, then drains, and resolves. A second signal ends the process at once, with the
+   * exit code that shells have for the signal; a SIGINT within half a second of another is the same Ctrl-C, which
+   * `npm run` passes on. Resolves also when the peer is closed. To be called once it
+   * listens or dials.
+   */
+  serve(options?: ServeOptions): Promise<void>;
+  /**
+   * Has the process kept alive, as it is from the beginning, while this peer dials addresses that it was given,
+   * or somebody waits for a unit.
+   */
+  ref(): this;
+  /**
+   * Has dialing and waiting keep the process alive no more, as in roletalk 1.1.3. What listens or is connected does
+   * all the same.
+   */
+  unref(): this;
   /** Closes; for `await using`. */
   [Symbol.asyncDispose](): Promise<void>;
-  /** Dials an address, and dials it again when the connection is lost, unless `permanent` is false. */
+  /**
+   * Dials an address, and dials it again when the connection is lost, unless `permanent` is false. The promise tells
+   * the first outcome. Where that is a failure and the address is dialed again, nobody has to look at it: the
+   * event `reconnect_fail` tells of further ones.
+   */
   connect(address: string, options?: ClientOptions & ConnectOptions): Promise<Connected>;
   connect(address: string, cb: (err?: any, res?: Connected) => void): void;
   connect(
@@ -346,10 +394,14 @@ export class Peer extends EventEmitter {
     handler: (info: { address: string; count: number; error: RoletalkError }) => void,
   ): this;
   /**
-   * A handler threw or rejected, or got data that cannot be read. The request, if it was one, is
+   * A handler threw or rejected, or got data that cannot be read, and then the context has only the names and the
+   * unit. The request, if it was one, is
    * rejected. Without a listener it is a warning of the process, at most ten in a second.
    */
-  on(event: 'handler_error', handler: (error: any, ctx: Context | undefined) => void): this;
+  on(
+    event: 'handler_error',
+    handler: (error: any, ctx: Pick<Context, 'unit' | 'role' | 'event'> & Partial<Context>) => void,
+  ): this;
   /** A unit does not read what is sent to it, or sends more than the handlers can take. */
   on(
     event: 'slow_consumer',
@@ -390,15 +442,19 @@ export class Role extends EventEmitter {
   /** Handles messages of an event, or of all. */
   onMessage<Data = any>(event: string, handler: MessageHandler<Data>): EventEmitter;
   onMessage(handler: MessageHandler): undefined;
+  onMessage(event: string | MessageHandler, handler?: MessageHandler): EventEmitter | undefined;
   /** Handles requests of an event, or of all. */
   onRequest<Data = any, Answer = sendableData>(event: string, handler: RequestHandler<Data, Answer>): EventEmitter;
   onRequest(handler: RequestHandler): undefined;
+  onRequest(event: string | RequestHandler, handler?: RequestHandler): EventEmitter | undefined;
   /** Handles requests to write to this peer, of an event, or of all. */
   onReadable<Data = any>(event: string, handler: ReadableHandler<Data>): EventEmitter;
   onReadable(handler: ReadableHandler): undefined;
+  onReadable(event: string | ReadableHandler, handler?: ReadableHandler): EventEmitter | undefined;
   /** Handles requests to read from this peer, of an event, or of all. */
   onWritable<Data = any>(event: string, handler: WritableHandler<Data>): EventEmitter;
   onWritable(handler: WritableHandler): undefined;
+  onWritable(event: string | WritableHandler, handler?: WritableHandler): EventEmitter | undefined;
   /** Handles everything, before the other handlers of the role. */
   onData(handler: MessageHandler | RequestHandler | WritableHandler | ReadableHandler): void;
   /** Withdraws the role: units are told, requests are rejected, messages dropped. */
@@ -410,10 +466,13 @@ export class Role extends EventEmitter {
   get peer(): Peer;
 }
 
-/** One answer to a survey. */
+/** Why a unit gave no answer: a `RoletalkError`, or the reason of the signal. */
+export type SurveyError = Error & { code?: string | number };
+
+/** One answer to a survey. It has either `ctx` or `error`. */
 export type SurveyAnswer<Data = any> =
   | { unit: Unit; ctx: Context<Data>; error?: undefined }
-  | { unit: Unit; ctx?: undefined; error: any };
+  | { unit: Unit; ctx?: undefined; error: SurveyError };
 
 /** The answers to a survey, in the order in which they come. */
 export interface Survey<Data = any> extends AsyncIterable<SurveyAnswer<Data>> {
@@ -430,9 +489,15 @@ export class Destination extends EventEmitter {
   get peer(): Peer;
   /** Whether any unit serves it. */
   get ready(): boolean;
-  /** Waits until a unit serves it. */
+  /**
+   * Waits until a unit serves it. The process is kept alive meanwhile, see `Peer.unref`. Rejects with the code
+   * `CLOSED` when the peer is closed, and with the signal's reason.
+   */
   whenReady(options?: { signal?: AbortSignal }): Promise<this>;
-  /** Sends a message. Returns the unit that it goes to, if any. The callback is called when it is written. */
+  /**
+   * Sends a message. Returns the unit that it goes to, if any. The callback is called when it is written, or with
+   * the reason why it is not.
+   */
   send(event: string | EmitOptions, data?: sendableData, cb?: (err: any) => void): Unit | undefined;
   /** Sends a message to every unit. */
   broadcast(event: string | EmitOptions, data?: sendableData): void;

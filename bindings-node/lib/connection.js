@@ -5,7 +5,7 @@ const { Socket } = require('node:net');
 const { getSystemErrorName } = require('node:util');
 const { EMPTY } = require('./data.js');
 const { RoletalkError } = require('./errors.js');
-const { call, emit } = require('./guard.js');
+const { bound, call, emit } = require('./guard.js');
 const { adopt, restore, stir } = require('./loop-socket.js');
 const { NONE } = require('./protocol.js');
 
@@ -120,7 +120,7 @@ class Connection extends EventEmitter {
     const { host } = this;
     host.native.ping(this.number, payload, host.now());
     host.schedule();
-    if (done) this._onceWritten(done);
+    if (done) this._onceWritten(bound(done));
   }
 
   _listen() {
@@ -274,6 +274,7 @@ class Connection extends EventEmitter {
     this.readyState = CLOSED;
     for (const callback of this._takeCallbacks()) call(callback, closed());
     emit(this, 'close', this._code, this._reason);
+    this.host.listener._gone(this);
   }
 
   _takeCallbacks() {

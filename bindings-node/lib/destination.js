@@ -1,7 +1,10 @@
 'use strict';
 
 const { EventEmitter } = require('node:events');
-const { RoletalkError } = require('./errors.js');
+const { onAbort } = require('./abort.js');
+const { RoletalkError, peerClosed } = require('./errors.js');
+const { bound, checkCallback, emit, ignore } = require('./guard.js');
+const { EMIT, STREAM, WAIT, checkOptions } = require('./options.js');
 const { Survey } = require('./survey.js');
 
 /** Units in the order of their arrival, and the engine's choice among them. */
@@ -50,6 +53,8 @@ class Destination extends EventEmitter {
     this._peer = peer;
     this._ready = false;
     this._set = new Units(peer._core);
+    /** What settles the promises of those who wait for a unit. */
+    this._waiting = new Set();
   }
 
   get units() {
@@ -69,45 +74,71 @@ class Destination extends EventEmitter {
   }
 
   /**
-   * Waits until a unit serves the role.
+   * Waits until a unit serves the role. The process is kept alive meanwhile, and the peer's `close` ends it.
    * @param {{signal?: AbortSignal}} [options]
    */
-  whenReady({ signal } = {}) {
-    return new Promise((resolve, reject) => {
+  whenReady(options = {}) {
+    checkOptions('whenReady', options, WAIT);
+    const { signal } = options;
+    const { _peer: peer } = this;
+    const promise = new Promise((resolve, reject) => {
       signal?.throwIfAborted();
-      if (this._ready) return resolve(this);
-      const finish = () => {
-        this.removeListener('open', finish);
-        signal?.removeEventListener('abort', finish);
-        if (signal?.aborted) reject(signal.reason);
-        else resolve(this);
+      const closed = () => {
+        // It may be what a program ends with, and is nothing to be looked at then.
+        promise.catch(ignore);
+        reject(peerClosed());
       };
-      this.once('open', finish);
-      signal?.addEventListener('abort', finish);
+      if (peer._closed) return void process.nextTick(closed);
+      if (this._ready) return resolve(this);
+      let forget;
+      const finish = (settle) => {
+        this._waiting.delete(waiter);
+        peer._hold.release();
+        forget?.();
+        settle();
+      };
+      const waiter = {
+        ready: () => finish(() => resolve(this)),
+        closed: () => finish(closed),
+      };
+      if (signal) forget = onAbort(signal, () => finish(() => reject(signal.reason)));
+      this._waiting.add(waiter);
+      peer._hold.take();
     });
+    return promise;
+  }
+
+  /** The peer is closed. */
+  _peerClosed() {
+    for (const { closed } of this._waiting) closed();
   }
 
   send(event, data, callback) {
-    const headers = this._headers(event);
+    const headers = this._headers(event, 'send');
     const wanted = headers.unit;
     const unit = wanted ? (this._set.has(wanted) ? wanted : undefined) : this._set.next();
-    if (unit) unit.send(headers, data, callback);
+    if (unit) {
+      unit.send(headers, data, callback);
+    } else if (callback) {
+      checkCallback(callback);
+      process.nextTick(bound(callback), this._nobody());
+    }
     return unit;
   }
 
   broadcast(event, data) {
-    const headers = this._headers(event);
+    const headers = this._headers(event, 'broadcast');
     for (const unit of this._set) unit.send(headers, data);
   }
 
   request(event, data, callback) {
-    const headers = this._headers(event);
+    const headers = this._headers(event, 'request');
     return this._pick(headers).request(headers, data, callback);
   }
 
   /** Asks every unit. Without a callback the answers can be iterated over. */
   survey(event, data, callback) {
-    const headers = this._headers(event);
+    const headers = this._headers(event, 'survey');
     if (!callback) return new Survey([...this._set], headers, data);
     const { size } = this._set;
     for (const unit of this._set) unit.request(headers, data, callback);
@@ -115,17 +146,20 @@ class Destination extends EventEmitter {
   }
 
   Readable(event, data, options) {
-    const headers = this._headers(event);
+    const headers = this._headers(event, 'Readable');
+    checkOptions('Readable', options, STREAM);
     return this._pick(headers).Readable(headers, data, options);
   }
 
   Writable(event, data, options) {
-    const headers = this._headers(event);
+    const headers = this._headers(event, 'Writable');
+    checkOptions('Writable', options, STREAM);
     return this._pick(headers).Writable(headers, data, options);
   }
 
-  _headers(event) {
+  _headers(event, where) {
     if (typeof event !== 'object' || event === null) return { role: this._name, event: event ?? '' };
+    checkOptions(where, event, EMIT);
     return { ...event, event: event.event ?? '', role: this._name };
   }
 
@@ -136,11 +170,13 @@ class Destination extends EventEmitter {
         ? wanted
         : undefined
       : this._set.next();
-    if (!unit) {
-      const [text, hint] = this._peer._core.native.noUnit(this._name);
-      throw new RoletalkError('NO_UNIT', text, { hint });
-    }
+    if (!unit) throw this._nobody();
     return unit;
+  }
+
+  _nobody() {
+    const [text, hint] = this._peer._core.native.noUnit(this._name);
+    return new RoletalkError('NO_UNIT', text, { hint });
   }
 
   _addUnit(unit) {
@@ -148,14 +184,17 @@ class Destination extends EventEmitter {
     this._set.add(unit);
     const wasReady = this._ready;
     this._ready = true;
-    if (!wasReady) this.emit('open');
-    this.emit('unit', unit);
+    if (!wasReady) {
+      emit(this, 'open');
+      for (const { ready } of this._waiting) ready();
+    }
+    emit(this, 'unit', unit);
   }
 
   _deleteUnit(unit) {
     if (!this._set.delete(unit) || this._set.size > 0) return;
     this._ready = false;
-    this.emit('close');
+    emit(this, 'close');
   }
 }
 

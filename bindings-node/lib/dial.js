@@ -5,8 +5,10 @@ const http = require('node:http');
 const https = require('node:https');
 const { acceptKey } = require('./upgrade.js');
 
-/** For the connection and its upgrade, unless `handshakeTimeout` says otherwise. */
+/** For the connection and its upgrade, in milliseconds, unless `handshakeTimeout` says otherwise. */
 const TIMEOUT = 30_000;
+/** The longest that a timer of Node's can have. */
+const LONGEST = 0x7fffffff;
 
 /**
  * Dials an address and upgrades the connection, with the options that `ws` has for its clients.
@@ -19,18 +21,24 @@ const TIMEOUT = 30_000;
  */
 function dial(address, options, callback) {
   let over = false;
+  let request = null;
+  const late = () => {
+    // After the loop was blocked, what has come meanwhile is read first.
+    setImmediate(() => {
+      if (!over) request?.destroy(new Error('Opening handshake has timed out'));
+    });
+  };
+  // For all of it: a server that says a little now and then is none.
+  const timer = setTimeout(late, Math.min(Number(options.handshakeTimeout) || TIMEOUT, LONGEST));
   const finish = (error, socket, head) => {
     if (over) return;
     over = true;
+    clearTimeout(timer);
     callback(error, socket, head);
   };
-  let request = null;
   const start = (url, redirects) => {
     const key = randomBytes(16).toString('base64');
     request = connect(url, options, key);
-    request.on('timeout', () => {
-      request.destroy(new Error('Opening handshake has timed out'));
-    });
     request.on('error', (error) => finish(error));
     request.on('response', (response) => {
       const { location } = response.headers;
@@ -74,6 +82,7 @@ function dial(address, options, callback) {
   }
   return () => {
     over = true;
+    clearTimeout(timer);
     request?.destroy();
   };
 }
@@ -96,7 +105,7 @@ function connect(url, options, key) {
     protocol: undefined,
     hostname: undefined,
     socketPath: undefined,
-    timeout: options.handshakeTimeout || TIMEOUT,
+    timeout: undefined,
     signal: undefined,
     host: hostname,
     port: url.port || (isSecure ? 443 : 80),

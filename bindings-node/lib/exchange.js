@@ -19,15 +19,21 @@ class Exchange {
     this.done = false;
     this.sent = false;
     this.resolvers = null;
+    /** What a handler failed with and the context does not take. */
+    this.failure = undefined;
     this.answer = (error, response) => {
-      const { done } = this;
-      this.done = true;
+      // This throws where middleware has made the context its own way: then the handler has failed.
       ctx.response = response;
       ctx.error = error;
-      if (done) return;
-      host.answers.push(this);
-      host.schedule();
+      this.finish();
     };
+  }
+
+  finish() {
+    if (this.done) return;
+    this.done = true;
+    this.host.answers.push(this);
+    this.host.schedule();
   }
 
   next() {
@@ -57,9 +63,10 @@ class Exchange {
   send() {
     if (this.sent) return;
     this.sent = true;
-    const { error, response } = this.ctx;
-    if (error) return this.refuse(error);
+    if (this.failure !== undefined) return this.refuse(this.failure);
     try {
+      const { error, response } = this.ctx;
+      if (error) return this.refuse(error);
       this.accept(response);
     } catch (failure) {
       this.refuse(failure);
@@ -78,9 +85,18 @@ class Exchange {
   /** A handler threw, or its answer cannot be sent. */
   failed(error) {
     const { ctx } = this;
-    // What is falsy would be an answer.
-    if (!this.done) this.answer(error || new Error(print(error)));
-    ctx.unit._peer._handlerFailed(error, ctx);
+    if (!this.done) {
+      // What is falsy would be an answer.
+      const reason = error || new Error(print(error));
+      try {
+        ctx.response = undefined;
+        ctx.error = reason;
+      } catch {
+        this.failure = reason;
+      }
+      this.finish();
+    }
+    this.host.listener._handlerFailed(error, ctx);
   }
 }
 
@@ -92,14 +108,11 @@ class StreamExchange extends Exchange {
   }
 
   accept(response) {
-    const { stream, ctx } = this;
+    const { stream } = this;
     // The handler has given it up before: the remote peer is told instead of left waiting.
     if (stream.destroyed) return this.refuse(stream.errored ?? new Error('The stream was closed'));
     stream._channel.accept(this, response);
-    process.nextTick(() => {
-      stream.emit('ready', { unit: ctx.unit });
-      stream._wake();
-    });
+    process.nextTick(() => stream._channel.accepted());
   }
 
   refuse(error) {

@@ -4,6 +4,8 @@
 // it throws is thrown again with nothing around it, so that it is uncaught as it would be without
 // this package.
 
+const { apart, newScope } = require('./scope.js');
+
 function rethrow(error) {
   throw error;
 }
@@ -17,19 +19,29 @@ function call(fn, ...args) {
   }
 }
 
+/** What calls a user's callback, in the asynchronous context of the one who has given it. */
+function bound(callback) {
+  const scope = newScope();
+  return (...args) => scope.runInAsyncScope(call, undefined, callback, ...args);
+}
+
 /** Throws at what is no callback. Anything false stands for none. */
 function checkCallback(callback) {
   if (callback && typeof callback !== 'function') throw new Error('Argument should be a function (if provided)');
 }
 
-/** Emits an event to a user's listeners. */
-function emit(emitter, ...args) {
+function emitGuarded(emitter, args) {
   try {
     return emitter.emit(...args);
   } catch (error) {
     process.nextTick(rethrow, error);
     return true;
   }
+}
+
+/** Emits an event to a user's listeners, apart from everybody's asynchronous context. */
+function emit(emitter, ...args) {
+  return apart(emitGuarded, undefined, emitter, args);
 }
 
 const UNPRINTABLE = 'an error that cannot be printed';
@@ -52,4 +64,7 @@ function messageOf(value) {
   }
 }
 
-module.exports = { call, checkCallback, emit, messageOf, print };
+/** For what is rejected or emitted where nobody may listen. */
+function ignore() {}
+
+module.exports = { bound, call, checkCallback, emit, ignore, messageOf, print };

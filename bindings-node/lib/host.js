@@ -6,8 +6,9 @@ const { Commands } = require('./commands.js');
 const { Kind, kindOf } = require('./data.js');
 const { AnswerContext, MessageContext, RequestContext, failedContext, reasonOf } = require('./context.js');
 const { EventReader, bytes, words } = require('./events.js');
-const { call, emit } = require('./guard.js');
-const { CODES, PlainError, RoletalkError } = require('./errors.js');
+const { emit, ignore } = require('./guard.js');
+const { CODES, RoletalkError, plainError, roletalkError } = require('./errors.js');
+const { root } = require('./scope.js');
 const {
   Command,
   ENDING,
@@ -259,6 +260,10 @@ class Host {
 
   /** Hands out a batch, and those that follow from it. */
   drain() {
+    root.runInAsyncScope(this.handOut, this);
+  }
+
+  handOut() {
     for (;;) {
       this.dispatch();
       this.writeOutput();
@@ -411,13 +416,13 @@ class Host {
         listener._unitRoles(this.units[a], JSON.parse(this.events.text(at)));
         break;
       case Op.AUTH_REFUSED:
-        listener._authRefused(new PlainError('AUTH_REFUSED', this.events.text(at)));
+        listener._authRefused(plainError('AUTH_REFUSED', this.events.text(at)));
         break;
       case Op.DIAL:
         listener._dial(address, this.events.text(at));
         break;
       case Op.DIALED: {
-        const error = first & Flag.FAILED ? this._failure(PlainError, at, first) : null;
+        const error = first & Flag.FAILED ? this._failure(plainError, at, first) : null;
         const conn = d === NONE ? null : this.conns[d];
         listener._dialed(address, c, (first & Flag.AGAIN) !== 0, error, conn);
         break;
@@ -426,12 +431,12 @@ class Host {
         listener._slowConsumer(this.units[a], b, c);
         break;
       case Op.UNSENT: {
-        const error = this._failure(RoletalkError, at, first);
+        const error = this._failure(roletalkError, at, first);
         listener._unsent(this.units[a], error, b, c);
         break;
       }
       case Op.CONNECTION_CLOSED: {
-        const error = this._failure(RoletalkError, at, first);
+        const error = this._failure(roletalkError, at, first);
         listener._connectionClosed(b === NONE ? null : this.units[b], error);
         break;
       }
@@ -441,12 +446,13 @@ class Host {
   stream(stream, at, first) {
     // It may be closed already. Reading and writing call the user's listeners.
     if (stream === undefined) return;
+    const { _channel: channel } = stream;
     if (first & Flag.FAILED) {
       const code = CODES[(first >> 8) & 0xff];
       const [text] = this.events.failure(at, first);
-      call(() => stream._broken(code, text));
+      channel.within(() => stream._broken(code, text));
     } else {
-      call(() => stream._wake());
+      channel.within(() => stream._wake());
     }
   }
 
@@ -489,7 +495,7 @@ class Host {
     const wrong = words[at + 2];
     if (first & Flag.FAILED) {
       const code = CODES[(first >> 8) & 0xff];
-      const error = late && wrong === NOT_SENT ? noSockets(code) : this._failure(RoletalkError, at, first);
+      const error = late && wrong === NOT_SENT ? noSockets(code) : this._failure(roletalkError, at, first);
       const ctx = failedContext(unit, rtt);
       if (code === 'CONNECTION_LOST' && wrong === 0) {
         // Those who wait hear of it after the unit has closed.
@@ -509,9 +515,9 @@ class Host {
     callback(wrong === REJECTED ? new RoletalkError('REJECTED', reasonOf(ctx), { hint }) : null, ctx);
   }
 
-  _failure(Class, at, first) {
+  _failure(make, at, first) {
     const [text, hint] = this.events.failure(at, first);
-    return new Class(CODES[(first >> 8) & 0xff], text, { hint });
+    return make(CODES[(first >> 8) & 0xff], text, { hint });
   }
 
   sent(at, first) {
@@ -520,18 +526,16 @@ class Host {
     this.freeSlot(number);
     if (first & Flag.FAILED) {
       const code = CODES[(first >> 8) & 0xff];
-      callback(late ? noSockets(code) : this._failure(RoletalkError, at, first));
+      callback(late ? noSockets(code) : this._failure(roletalkError, at, first));
     } else {
       this.conns[words[at + 2]]._onceWritten(callback);
     }
   }
 }
 
-function ignore() {}
-
 /** Something was for a unit that had closed before. */
 function noSockets(code) {
-  return new PlainError(code, 'Missing underlying sockets to send data');
+  return plainError(code, 'Missing underlying sockets to send data');
 }
 
 module.exports = { Host };

@@ -1,6 +1,5 @@
 'use strict';
 
-const { EventEmitter } = require('node:events');
 const http = require('node:http');
 const https = require('node:https');
 const { addressHint, listenHint, noHandler } = require('./addon.js');
@@ -9,20 +8,28 @@ const { Connection } = require('./connection.js');
 const { kExchange } = require('./context.js');
 const { Destination } = require('./destination.js');
 const { dial } = require('./dial.js');
-const { PlainError } = require('./errors.js');
+const { RoletalkError, peerClosed, plainError } = require('./errors.js');
 const { Exchange, StreamExchange } = require('./exchange.js');
-const { call, checkCallback, emit, messageOf } = require('./guard.js');
+const { bound, checkCallback, emit, ignore, messageOf, print } = require('./guard.js');
+const { Hold } = require('./hold.js');
 const { Host } = require('./host.js');
+const { Lobby } = require('./lobby.js');
+const { MiddlewareEmitter } = require('./middleware.js');
+const { LISTEN, PEER, SERVE, checkConnectOptions, checkOptions } = require('./options.js');
 const { Op } = require('./protocol.js');
 const { Role } = require('./role.js');
+const { newScope } = require('./scope.js');
+const { onceSignalled } = require('./serve.js');
 const { PeerReadable, PeerWritable } = require('./streams.js');
 const { Unit } = require('./unit.js');
-const { upgrade, upgradeRequired } = require('./upgrade.js');
+const { refuse, upgrade, upgradeRequired } = require('./upgrade.js');
 
 const PEER_RECONNECT_SUCCESS_EVENT = 'reconnect_success';
 const PEER_RECONNECT_FAIL_EVENT = 'reconnect_fail';
 /** Why something has no handler: what `noHandler` takes. */
 const [NOT_REGISTERED, DISABLED, NOT_HANDLED] = [0, 1, 2];
+/** How long a peer drains, in milliseconds, unless it is told otherwise. */
+const DRAIN_LIMIT = 10_000;
 /** How often a peer that drains looks whether it is done. */
 const DRAIN_POLL = 20;
 /** Warnings about handlers within a second. */
@@ -52,17 +59,20 @@ class Address {
     this.callback = callback;
     /** Gives up an attempt that is under way. */
     this.giveUp = null;
-    /** What the attempt that is under way has failed with. */
+    /** The system's error that the last attempt failed with. */
     this.cause = undefined;
+    /** Whether the application has asked for it, which keeps the process alive. */
+    this.held = false;
   }
 }
 
 /**
  * The local node: it listens, connects, offers roles, and knows what units offer.
  */
-class Peer extends EventEmitter {
+class Peer extends MiddlewareEmitter {
   constructor(options = {}) {
     super();
+    checkOptions('Peer', options, PEER);
     this._name = typeof options.name === 'string' ? options.name : '';
     this._friendly = options.friendly !== false;
     this._roles = new Map();
@@ -81,13 +91,23 @@ class Peer extends EventEmitter {
     this._static_tags = new Map();
     /** What this peer dials, by the engine's number. */
     this._addresses = new Map();
-    /** Whether `close` was called and the event `close` is due. */
+    /** Whether `close` was called, and nothing since that connects or listens. */
+    this._closed = false;
+    /** Whether the event `close` is due. */
     this._closing = false;
+    /** Calls of `close` that are not done, and what each of them waits for. */
+    this._closings = new Set();
+    /** Connections whose sockets are not closed. */
+    this._connections = new Set();
+    this._hold = new Hold();
     this._handlerErrors = 0;
     this._warnings = 0;
     this._warnedSince = -Infinity;
     this._server = undefined;
     this._listener = undefined;
+    /** While `listen` has no outcome. */
+    this._starting = undefined;
+    this._lobby = undefined;
     this._wss = undefined;
     this._port = undefined;
     this._host = undefined;
@@ -141,6 +161,7 @@ class Peer extends EventEmitter {
 
   prepareWSServer() {
     this._wss = { path: undefined };
+    this._closed = false;
   }
 
   handleUpgrade(request, socket, head) {
@@ -149,7 +170,9 @@ class Peer extends EventEmitter {
         'Cannot handle upgrade: instantiate websocket server (use .prepareWSServer or .listen)',
       );
     }
+    if (this._closed) return refuse(socket, 503);
     if (!upgrade(request, socket, this._wss.path)) return;
+    this._lobby?.left(socket);
     const { _core: core } = this;
     let number;
     try {
@@ -167,6 +190,7 @@ class Peer extends EventEmitter {
     const { _core: core } = this;
     const connection = new Connection(core, socket, number, url);
     core.conns[number] = connection;
+    this._connections.add(connection);
     if (head.length > 0) connection._feed(head);
     else core.schedule();
     return connection;
@@ -174,26 +198,38 @@ class Peer extends EventEmitter {
 
   listen(options, callback) {
     if (this._listener) throw new Error('.listen has been called already');
+    this._lobby = undefined;
     if (typeof options === 'number') {
       this._server = http.createServer(upgradeRequired);
+      this._lobby = new Lobby(this._server, {});
       this._port = options;
     } else if (typeof options === 'object') {
+      checkOptions('listen', options, LISTEN);
       const { port, host, path, ssl, server } = options;
       if (typeof port !== 'number') throw new Error('Provide options.port');
       if (!server && ssl && !(ssl.cert && ssl.key)) throw new Error('Provide correct options.ssl');
+      checkPositive('handshakeTimeout', options.handshakeTimeout);
+      checkPositive('maxHandshakes', options.maxHandshakes);
       this._path = path;
       this._port = port;
       this._host = host;
       if (server) this._server = server;
       else if (ssl) this._server = https.createServer({ ...ssl }, upgradeRequired);
       else this._server = http.createServer(upgradeRequired);
+      // What connects to somebody else's server may want something else of it.
+      if (!server) this._lobby = new Lobby(this._server, options);
     } else {
       throw new Error('Incorrect type of arguments');
     }
     if (!callback) {
-      return new Promise((resolve, reject) => {
-        this._listen((error) => (error ? reject(error) : resolve(this)));
+      const promise = new Promise((resolve, reject) => {
+        this._listen((error) => {
+          if (!error) return resolve(this);
+          if (this._closed) promise.catch(ignore);
+          reject(error);
+        });
       });
+      return promise;
     }
     checkCallback(callback);
     return this._listen(callback);
@@ -202,47 +238,111 @@ class Peer extends EventEmitter {
   _listen(callback) {
     const { _server: server } = this;
     this._wss = { path: this._path };
-    server.on('upgrade', (request, socket, head) => this.handleUpgrade(request, socket, head));
-    let responded = false;
+    this._closed = false;
+    const onUpgrade = (request, socket, head) => this.handleUpgrade(request, socket, head);
+    server.on('upgrade', onUpgrade);
+    const starting = { over: () => {}, told: false };
+    const tell = (error) => {
+      if (starting.told) return;
+      starting.told = true;
+      callback(error);
+    };
     const respond = (error) => {
-      if (responded) return;
-      responded = true;
+      if (this._starting !== starting) return;
+      this._starting = undefined;
       if (error) {
-        this._listener = undefined;
+        forget();
         const hint = error.errno && listenHint(`${this._host ?? '*'}:${this._port}`, error.errno);
         if (hint) error.hint = hint;
       } else {
         this._port = server.address().port;
       }
-      callback(error);
+      tell(error);
+      starting.over();
     };
+    // It is not this peer's then, and has to be closed by somebody else.
+    const forget = () => {
+      this._listener = undefined;
+      this._server = undefined;
+      server.off('upgrade', onUpgrade).off('error', respond);
+    };
+    starting.giveUp = () => {
+      if (starting.told) return;
+      starting.told = true;
+      process.nextTick(callback, peerClosed());
+    };
+    this._starting = starting;
     server.on('error', respond);
-    this._listener = server.listen({ port: this._port, host: this._host }, () => respond(null));
+    try {
+      this._listener = server.listen({ port: this._port, host: this._host }, () => respond(null));
+    } catch (error) {
+      // A server that was given and listens already, among others.
+      this._starting = undefined;
+      forget();
+      throw error;
+    }
   }
 
   close(callback) {
     checkCallback(callback);
-    const { _core: core, _server: server } = this;
+    const { _core: core, _server: server, _starting: starting } = this;
+    const told = callback ? bound(callback) : ignore;
+    this._closed = true;
     this._closing = true;
     core.native.disconnect(core.now());
     core.schedule();
     for (const [number, address] of this._addresses) this._forget(number, address);
-    const closed = (error) => {
-      if (callback) call(callback, error);
-      setImmediate(() => this._checkClosed());
+    for (const destination of this._destinations.values()) destination._peerClosed();
+    this._lobby?.close();
+    const closing = { left: new Set(this._connections), error: undefined, told };
+    this._closings.add(closing);
+    const done = (error) => {
+      closing.error = error;
+      this._gone(closing);
     };
+    closing.left.add(closing);
     if (!server) {
-      process.nextTick(closed);
-      return undefined;
+      process.nextTick(done);
+    } else if (starting === undefined) {
+      server.close(done);
+    } else {
+      // It is about to listen, which cannot be called off.
+      starting.giveUp();
+      starting.over = () => (server.listening ? server.close(done) : done());
     }
-    return server.close(closed);
+    return server;
+  }
+
+  /** Something that `close` waits for is over. */
+  _gone(part) {
+    this._connections.delete(part);
+    for (const closing of this._closings) {
+      closing.left.delete(part);
+      if (closing.left.size > 0) continue;
+      this._closings.delete(closing);
+      // In a turn of its own: the engine hears of the last connection at the end of this one.
+      setImmediate(() => {
+        closing.told(closing.error);
+        setImmediate(() => this._checkClosed());
+      });
+    }
   }
 
   /** Emits `close` once everything is closed. */
   _checkClosed() {
-    if (!this._closing || this._units.size > 0 || this._server?.listening) return;
+    if (!this._closing || this._units.size > 0 || this._server?.listening || this._closings.size > 0) return;
     this._closing = false;
     emit(this, 'close');
+  }
+
+  ref() {
+    this._hold.ref();
+    return this;
+  }
+
+  unref() {
+    this._hold.unref();
+    return this;
   }
 
   /**
@@ -250,7 +350,7 @@ class Peer extends EventEmitter {
    * units.
    * @param {number} [limit] milliseconds after which it closes in any case
    */
-  async drain(limit = 10_000) {
+  async drain(limit = DRAIN_LIMIT) {
     const { _core: core } = this;
     const end = core.now() + limit;
     for (const role of this._roles.values()) role.disable();
@@ -258,6 +358,31 @@ class Peer extends EventEmitter {
       await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL));
     } while (core.native.busy(core.now()) > 0 && core.now() < end);
     await new Promise((resolve) => this.close(resolve));
+  }
+
+  /**
+   * Serves until SIGINT or SIGTERM, then drains. A second signal ends the process at once.
+   * @param {{ drain?: number }} [options] milliseconds to drain for at most
+   */
+  async serve(options = {}) {
+    checkOptions('serve', options, SERVE);
+    const { drain = DRAIN_LIMIT } = options;
+    if (this._closed && !this._closing) return;
+    this._hold.take();
+    let forget;
+    let closed;
+    const signalled = await new Promise((resolve) => {
+      closed = () => resolve(false);
+      this.once('close', closed);
+      forget = onceSignalled(() => resolve(true));
+    });
+    try {
+      if (signalled) await this.drain(drain);
+    } finally {
+      this.removeListener('close', closed);
+      forget();
+      this._hold.release();
+    }
   }
 
   async [Symbol.asyncDispose]() {
@@ -272,13 +397,22 @@ class Peer extends EventEmitter {
       callback = options;
       options = undefined;
     }
+    checkConnectOptions(options);
     if (typeof callback === 'function') {
-      this._connect(url, options ?? {}, (error, result) => call(callback, error, result));
+      const told = bound(callback);
+      this._connect(url, options ?? {}, (error, result) => told(error, result));
       return undefined;
     }
-    return new Promise((resolve, reject) => {
-      this._connect(url, options ?? {}, (error, result) => (error ? reject(error) : resolve(result)));
+    const promise = new Promise((resolve, reject) => {
+      this._connect(url, options ?? {}, (error, result, goesOn) => {
+        if (!error) return resolve(result);
+        // Nobody has to look at it: it is dialed again, and the event `reconnect_fail` tells of that; or this peer
+        // was closed.
+        if (goesOn || error.code === 'CLOSED') promise.catch(ignore);
+        reject(error);
+      });
     });
+    return promise;
   }
 
   _connect(url, options, callback) {
@@ -289,17 +423,21 @@ class Peer extends EventEmitter {
       // The engine knows only ws and wss; ws takes these as well.
       if (protocol === 'http:' || protocol === 'https:') target = href.replace('http', 'ws');
     } catch (error) {
-      process.nextTick(callback, new PlainError('INVALID_ARGUMENT', String(error), { cause: error, hint: addressHint() }));
+      process.nextTick(callback, plainError('INVALID_ARGUMENT', String(error), { cause: error, hint: addressHint() }));
       return;
     }
     let number;
     try {
       number = core.native.connect(target, options.permanent !== false, core.now());
     } catch (error) {
-      process.nextTick(callback, new PlainError('INVALID_ARGUMENT', error.message, { hint: addressHint() }));
+      process.nextTick(callback, plainError('INVALID_ARGUMENT', error.message, { hint: addressHint() }));
       return;
     }
-    this._addresses.set(number, new Address(url, options, callback));
+    const address = new Address(url, options, callback);
+    address.held = true;
+    this._closed = false;
+    this._addresses.set(number, address);
+    this._hold.take();
     core.schedule();
   }
 
@@ -339,8 +477,13 @@ class Peer extends EventEmitter {
     const { url, callback, cause } = address;
     address.callback = null;
     address.cause = undefined;
-    if (error && cause !== undefined) error.cause = cause;
-    if (callback !== null) callback(error, error ? undefined : { unit: connection._unit, ws: connection });
+    if (error && cause !== undefined) {
+      Object.defineProperty(error, 'cause', { value: cause, writable: true, configurable: true });
+    }
+    if (callback !== null) {
+      if (error) callback(error, undefined, this._core.native.isDialed(number));
+      else callback(null, { unit: connection._unit, ws: connection });
+    }
     if (count > 0) {
       if (error) emit(this, PEER_RECONNECT_FAIL_EVENT, { address: url, count, error });
       else emit(this, PEER_RECONNECT_SUCCESS_EVENT, { address: url, count });
@@ -356,10 +499,11 @@ class Peer extends EventEmitter {
 
   _forget(number, address) {
     this._addresses.delete(number);
+    if (address.held) this._hold.release();
     address.giveUp?.();
     const { callback } = address;
     address.callback = null;
-    if (callback !== null) process.nextTick(callback, new PlainError('CLOSED', 'Socket closed'));
+    if (callback !== null) process.nextTick(callback, plainError('CLOSED', 'Socket closed'));
   }
 
   // Roles and destinations.
@@ -503,28 +647,34 @@ class Peer extends EventEmitter {
     const refuse = (reason) => core.reject({ number, generation }, reason);
     if (role === undefined) return refuse(noHandler(NOT_REGISTERED, ctx.role));
     if (!role._active) return refuse(noHandler(DISABLED, ctx.role));
-    const [kind, handlers] =
-      op === Op.REQUEST
-        ? ['request', role._reqHandler]
-        : op === Op.OFFER_READABLE
-          ? ['readable', role._readableHandler]
-          : ['writable', role._writableHandler];
+    let kind = 'request';
+    let handlers = role._reqHandler;
+    if (op === Op.OFFER_READABLE) {
+      kind = 'readable';
+      handlers = role._readableHandler;
+    } else if (op === Op.OFFER_WRITABLE) {
+      kind = 'writable';
+      handlers = role._writableHandler;
+    }
     if (handlers.listenerCount(ctx.event) === 0) return refuse(noHandler(NOT_HANDLED, ctx.event));
+    const scope = newScope();
     let exchange;
     if (op === Op.REQUEST) {
       exchange = new Exchange(core, ctx, number, generation);
     } else {
       const Stream = op === Op.OFFER_READABLE ? PeerReadable : PeerWritable;
-      const stream = new Stream(undefined, ctx.unit);
+      const stream = new Stream(undefined, ctx.unit, undefined, undefined, scope);
       ctx[kind] = stream;
       exchange = new StreamExchange(core, ctx, number, generation, stream);
     }
     ctx[kExchange] = exchange;
-    role._ask(kind, handlers, ctx, exchange);
+    scope.runInAsyncScope(role._ask, role, kind, handlers, ctx, exchange);
   }
 
   /** A handler has thrown or rejected; its request, if any, is rejected already. */
   _handlerFailed(error, ctx) {
+    // What ends because the application closes this peer is no failure.
+    if (this._closed && error instanceof RoletalkError) return;
     this._handlerErrors++;
     if (this.listenerCount('handler_error') > 0) {
       emit(this, 'handler_error', error, ctx);
@@ -537,12 +687,27 @@ class Peer extends EventEmitter {
     }
     // What units send can make handlers fail: they must not be able to fill a log.
     if (++this._warnings > MAX_WARNINGS) return;
-    const where = ctx?.role === undefined ? '' : ` of role "${ctx.role}", event "${ctx.event}"`;
+    const where = placeOf(ctx);
     const last = this._warnings === MAX_WARNINGS ? ' (for a second, further ones are only counted)' : '';
     const warning = new Error(`A handler${where} failed: ${messageOf(error)}${last}`, { cause: error });
     warning.name = 'RoletalkHandlerWarning';
     process.emitWarning(warning);
   }
+}
+
+/** Where a handler has failed. Middleware may have made the context its own way. */
+function placeOf(ctx) {
+  try {
+    return ctx?.role === undefined ? '' : ` of role "${print(ctx.role)}", event "${print(ctx.event)}"`;
+  } catch {
+    return '';
+  }
+}
+
+/** Throws at what is no limit: one that is given is a number above 0, and one that timers take. */
+function checkPositive(name, value) {
+  if (value === undefined || (typeof value === 'number' && value > 0 && value <= 0x7fffffff)) return;
+  throw new RoletalkError('INVALID_ARGUMENT', `options.${name} should be a number from 1 to ${0x7fffffff}`);
 }
 
 /** Moves a unit between the destinations of a peer, after its roles. */

@@ -3,32 +3,37 @@
 const { EventEmitter } = require('node:events');
 const { isPromise } = require('node:util').types;
 const { kExchange } = require('./context.js');
+const { MiddlewareEmitter } = require('./middleware.js');
+const { newScope } = require('./scope.js');
+
+const { then } = Promise.prototype;
 
 /**
  * Calls the handlers of an event, as `emit` does. What one of them throws goes to the caller; what
  * the promise of one is rejected with goes to the one who asked.
  *
  * Only promises are looked at, not everything that has a `then`: to ask a lazy query for its outcome
- * would run it.
+ * would run it. Not even their own `then` is called, which may call back as often as it likes.
  */
-function run(emitter, event, ctx, answer) {
+function run(peer, emitter, event, ctx, answer) {
   if (emitter.listenerCount(event) === 0) return;
-  for (const handler of emitter.rawListeners(event)) {
-    const result = Reflect.apply(handler, emitter, [ctx, answer]);
-    if (isPromise(result)) result.then(undefined, (error) => rejected(error, ctx));
+  const handlers = emitter.rawListeners(event);
+  for (let i = 0; i < handlers.length; i++) {
+    const result = Reflect.apply(handlers[i], emitter, [ctx, answer]);
+    if (result !== undefined && isPromise(result)) Reflect.apply(then, result, [undefined, (error) => rejected(peer, error, ctx)]);
   }
 }
 
-function rejected(error, ctx) {
+function rejected(peer, error, ctx) {
   const exchange = ctx[kExchange];
-  if (exchange === undefined) ctx.unit._peer._handlerFailed(error, ctx);
+  if (exchange === undefined) peer._handlerFailed(error, ctx);
   else exchange.failed(error);
 }
 
 /**
  * A service of the local peer. Made by `peer.role(name)`.
  */
-class Role extends EventEmitter {
+class Role extends MiddlewareEmitter {
   constructor(name, peer, active) {
     super();
     if (!name || typeof name !== 'string') throw new Error("Role's name should be a string");
@@ -87,13 +92,22 @@ class Role extends EventEmitter {
   }
 
   _emitMsg(ctx) {
+    newScope().runInAsyncScope(this._tell, this, ctx);
+  }
+
+  /** Hands a message to the handlers. */
+  _tell(ctx) {
     const { _peer: peer } = this;
     try {
-      run(peer, 'data', ctx, undefined);
-      run(peer, 'message', ctx, undefined);
-      run(this, 'data', ctx, undefined);
-      run(this, 'message', ctx, undefined);
-      run(this._msgHandler, ctx.event, ctx, undefined);
+      if (peer._middleware) {
+        run(peer, peer, 'data', ctx, undefined);
+        run(peer, peer, 'message', ctx, undefined);
+      }
+      if (this._middleware) {
+        run(peer, this, 'data', ctx, undefined);
+        run(peer, this, 'message', ctx, undefined);
+      }
+      run(peer, this._msgHandler, ctx.event, ctx, undefined);
     } catch (error) {
       peer._handlerFailed(error, ctx);
     }
@@ -104,11 +118,15 @@ class Role extends EventEmitter {
     const { _peer: peer } = this;
     const { answer } = exchange;
     try {
-      run(peer, 'data', ctx, answer);
-      exchange.done || run(peer, kind, ctx, answer);
-      exchange.done || run(this, 'data', ctx, answer);
-      exchange.done || run(this, kind, ctx, answer);
-      exchange.done || run(handlers, ctx.event, ctx, answer);
+      if (peer._middleware) {
+        run(peer, peer, 'data', ctx, answer);
+        exchange.done || run(peer, peer, kind, ctx, answer);
+      }
+      if (this._middleware) {
+        exchange.done || run(peer, this, 'data', ctx, answer);
+        exchange.done || run(peer, this, kind, ctx, answer);
+      }
+      exchange.done || run(peer, handlers, ctx.event, ctx, answer);
     } catch (error) {
       exchange.failed(error);
     }

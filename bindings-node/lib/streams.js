@@ -2,9 +2,10 @@
 
 const { Readable, Writable } = require('node:stream');
 const { EMPTY, encode, kindOf } = require('./data.js');
-const { emit, messageOf, print } = require('./guard.js');
+const { call, ignore, messageOf, print } = require('./guard.js');
 const { CODES, RoletalkError } = require('./errors.js');
 const { NONE, StreamState } = require('./protocol.js');
+const { newScope } = require('./scope.js');
 const { toMillis } = require('./timeout.js');
 
 /** The payload of a request as bytes. */
@@ -23,21 +24,28 @@ class Channel {
   /**
    * @param {Readable | Writable} stream
    * @param {'readable' | 'writable'} kind
+   * @param {import('node:async_hooks').AsyncResource | undefined} scope what it calls its listeners in: the handler's, or else that of this call
    */
-  constructor(stream, kind, unit) {
+  constructor(stream, kind, unit, scope = newScope()) {
     this.stream = stream;
     this.kind = kind;
     this.unit = unit;
     this.host = unit._peer._core;
     this.number = NONE;
     this.slot = null;
+    this.scope = scope;
+  }
+
+  /** Calls a function that may call the user's listeners. What they throw is theirs. */
+  within(fn) {
+    this.scope.runInAsyncScope(call, undefined, fn);
   }
 
   /** Asks a unit for the stream. */
   open({ role = '', event = '', timeout }, value = {}) {
     const { host, unit, kind } = this;
     const { kind: type, data } = payload(value);
-    const slot = host.takeSlot(unit, (error, ctx) => this.opened(error, ctx));
+    const slot = host.takeSlot(unit, (error, ctx) => this.within(() => this.opened(error, ctx)));
     this.slot = slot;
     host.schedule();
     slot.sent = host.time;
@@ -57,8 +65,7 @@ class Channel {
   opened(error, ctx) {
     this.slot = null;
     if (error === null) {
-      emit(this.stream, 'ready', ctx);
-      this.stream._wake();
+      this.ready(ctx);
       return;
     }
     // As in the original, only what came as text becomes an error on the way.
@@ -67,12 +74,26 @@ class Channel {
     this.stream.destroy(new RoletalkError(error.code, message));
   }
 
+  ready(ctx) {
+    try {
+      this.stream.emit('ready', ctx);
+    } finally {
+      this.stream._wake();
+    }
+  }
+
   /** Accepts the stream that a unit has asked for. */
   accept(exchange, value) {
     const { host } = this;
     const { kind, data } = payload(value);
     this.attach(host.native.acceptStream(exchange.number, exchange.generation, kind, data, host.now()));
     host.schedule();
+  }
+
+  /** It was accepted in the turn before. */
+  accepted() {
+    const { unit } = this;
+    this.within(() => this.ready({ unit }));
   }
 
   attach(number) {
@@ -110,22 +131,18 @@ class Channel {
 }
 
 /**
- * Listens for errors of a stream that nobody else may listen for. Applications that were written for
- * roletalk 1.1.3 do not: there a stream that breaks off does not end the process.
- */
-function ignore() {}
-
-/**
  * The reading end of a stream.
  *
  * Data is taken from the engine when somebody reads, so that a reader that pauses makes the remote
  * writer wait.
  */
 class PeerReadable extends Readable {
-  constructor(options, unit, headers, data) {
+  constructor(options, unit, headers, data, scope) {
     super(options);
     this._wanted = false;
-    this._channel = new Channel(this, 'readable', unit);
+    this._channel = new Channel(this, 'readable', unit, scope);
+    // Applications that were written for roletalk 1.1.3 do not listen for errors: there, a stream that breaks
+    // off does not end the process.
     this.on('error', ignore);
     // Also for those that are not destroyed by themselves: the writer waits for it.
     this.once('end', () => this._channel.close(''));
@@ -174,7 +191,7 @@ class PeerReadable extends Readable {
  * when all of it was handed to the operating system.
  */
 class PeerWritable extends Writable {
-  constructor(options, unit, headers, data) {
+  constructor(options, unit, headers, data, scope) {
     super(options);
     /** What is being written, and how far it went. */
     this._chunk = EMPTY;
@@ -183,7 +200,7 @@ class PeerWritable extends Writable {
     this._finishing = null;
     /** Whether the end is queued. */
     this._ended = false;
-    this._channel = new Channel(this, 'writable', unit);
+    this._channel = new Channel(this, 'writable', unit, scope);
     this.on('error', ignore);
     if (headers !== undefined) this._channel.open(headers, data);
   }
@@ -233,7 +250,7 @@ class PeerWritable extends Writable {
     const conn = host.native.finishStream(channel.number, host.now());
     if (conn < 0) return this._finished(channel.lastError());
     this._ended = true;
-    host.conns[conn]._onceWritten((error) => this._finished(error));
+    host.conns[conn]._onceWritten((error) => channel.within(() => this._finished(error)));
   }
 
   _finished(error) {

@@ -2,7 +2,8 @@
 
 const { EventEmitter } = require('node:events');
 const { NONE } = require('./protocol.js');
-const { call, checkCallback } = require('./guard.js');
+const { onAbort } = require('./abort.js');
+const { bound, checkCallback, ignore } = require('./guard.js');
 const { toMillis } = require('./timeout.js');
 const { PeerReadable, PeerWritable } = require('./streams.js');
 
@@ -66,24 +67,27 @@ class Unit extends EventEmitter {
 
   send({ role = '', event = '' }, data, callback) {
     checkCallback(callback);
-    const written = callback ? (...args) => call(callback, ...args) : undefined;
-    this._peer._core.send(this, role, event, data, written);
+    this._peer._core.send(this, role, event, data, callback ? bound(callback) : undefined);
   }
 
   request({ role = '', event = '', timeout, signal }, data, callback) {
     checkCallback(callback);
-    const { _core: host } = this._peer;
+    const { _peer: peer } = this;
+    const { _core: host } = peer;
     const millis = toMillis(timeout);
     if (callback) {
-      start(host, this, role, event, data, millis, signal, (error, ctx) => call(callback, error, ctx));
+      start(host, this, role, event, data, millis, signal, bound(callback));
       return undefined;
     }
-    return new Promise((resolve, reject) => {
+    const promise = new Promise((resolve, reject) => {
       start(host, this, role, event, data, millis, signal, (error, ctx) => {
-        if (error !== null) reject(error);
-        else resolve(ctx);
+        if (error === null) return resolve(ctx);
+        // What ends because the application closes its peer need not be looked at.
+        if (peer._closed) promise.catch(ignore);
+        reject(error);
       });
     });
+    return promise;
   }
 
   Readable(headers, data, options) {
@@ -101,16 +105,15 @@ function start(host, unit, role, event, data, millis, signal, callback) {
     return;
   }
   signal.throwIfAborted();
-  let onAbort = null;
+  let forget = null;
   const slot = host.request(unit, role, event, data, millis, (error, ctx) => {
-    signal.removeEventListener('abort', onAbort);
+    forget();
     callback(error, ctx);
   });
-  onAbort = () => {
+  forget = onAbort(signal, () => {
     host.abandon(slot);
     callback(signal.reason, { unit, data: null });
-  };
-  signal.addEventListener('abort', onAbort, { once: true });
+  });
 }
 
 module.exports = { Unit };

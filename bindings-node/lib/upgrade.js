@@ -23,9 +23,18 @@ function upgradeRequired(_request, response) {
   response.end(body);
 }
 
+/** How long whoever is refused may take to read that, in milliseconds. */
+const REFUSAL_TIMEOUT = 2_000;
+
+/** Refuses an upgrade. */
 function refuse(socket, status) {
   const body = STATUS_CODES[status];
   socket.on('error', () => {});
+  const timer = setTimeout(() => socket.destroy(), REFUSAL_TIMEOUT);
+  timer.unref();
+  socket.once('close', () => clearTimeout(timer));
+  // Somebody who goes on writing is to see the end.
+  socket.resume();
   socket.end(
     `HTTP/1.1 ${status} ${body}\r\nConnection: close\r\nContent-Type: text/plain\r\n` +
       `Content-Length: ${body.length}\r\n\r\n${body}`,
@@ -66,4 +75,4 @@ function upgrade(request, socket, path) {
   return true;
 }
 
-module.exports = { acceptKey, upgrade, upgradeRequired };
+module.exports = { acceptKey, refuse, upgrade, upgradeRequired };

@@ -317,6 +317,27 @@ differs('what connect rejects with is an Error with a code', 'it rejects with st
   await assert.rejects(network.peer().connect(addressOf(port)), (error) => {
     assert.ok(error instanceof Error);
     assert.equal(error.code, 'CONNECT_FAILED');
+    assert.equal(error.name, 'RoletalkError');
+    assert.deepEqual([error.cause.code, error.cause.syscall, error.cause.port], ['ECONNREFUSED', 'connect', port]);
     return true;
   });
+});
+
+differs('what was the cause of a failure is its cause, in events, too', 'it has strings', async (network) => {
+  const port = await network.unusedPort();
+  const dialer = network.peer();
+  const failed = once(dialer, 'reconnect_fail');
+  const first = await new Promise((resolve) => dialer.connect(addressOf(port), resolve));
+  const [{ error }] = await failed;
+  for (const { cause } of [first, error]) assert.equal(cause.code, 'ECONNREFUSED');
+  assert.notEqual(first.cause, error.cause, 'each attempt has its own');
+  const unknown = await network.peer().connect('ws://unknown.invalid').catch((error) => error);
+  assert.match(unknown.cause.code, /^(ENOTFOUND|EAI_AGAIN)$/);
+  const wrong = await network.peer().connect('nonsense').catch((error) => error);
+  assert.equal(wrong.cause.code, 'ERR_INVALID_URL');
+  // What is no failure of the system's has none.
+  const listener = network.peer().addPresharedKey('a', 'b');
+  await listener.listen({ port: 0, host: HOST });
+  const refused = await network.peer().connect(network.address(listener)).catch((error) => error);
+  assert.deepEqual([refused.code, refused.cause], ['AUTH_REFUSED', undefined]);
 });

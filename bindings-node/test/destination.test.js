@@ -4,7 +4,7 @@
 
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
-const { check, roletalk } = require('./support/subject');
+const { check, differs, roletalk } = require('./support/subject');
 
 /** A dialer connected to `count` listeners that serve `role` and answer `who` with their name. */
 async function several(network, count) {
@@ -28,7 +28,10 @@ const askInTurn = async (destination, times) => {
   return names;
 };
 
-const noUnits = { name: 'Error', message: 'No connected units with role [nobody]' };
+const noUnits = (error) => {
+  assert.equal(String(error), 'Error: No connected units with role [nobody]');
+  return true;
+};
 
 check('without units, requests and streams throw at once', (network) => {
   const destination = network.peer().destination('nobody');
@@ -42,10 +45,25 @@ check('without units, requests and streams throw at once', (network) => {
 check('without units, messages and surveys go nowhere', (network) => {
   const destination = network.peer().destination('nobody');
   const fail = () => assert.fail('called');
-  assert.equal(destination.send('e', null, fail), undefined);
-  assert.equal(destination.send({ event: 'e' }, null, fail), undefined);
+  assert.equal(destination.send('e', null), undefined);
+  assert.equal(destination.send({ event: 'e' }, null), undefined);
   assert.equal(destination.broadcast('e', null), undefined);
   assert.equal(destination.survey('e', null, fail), 0);
+});
+
+differs('without units, the callback of a message is told', 'it is never called', async (network) => {
+  const { dialer, unit } = await network.pair();
+  const destination = dialer.destination('nobody');
+  for (const event of ['e', { event: 'e' }, { event: 'e', unit }]) {
+    let called = false;
+    const error = await new Promise((resolve) => {
+      assert.equal(destination.send(event, null, resolve), undefined);
+      called = true;
+    });
+    assert.ok(called, 'it is called when `send` has returned');
+    assert.ok(noUnits(error));
+    assert.equal(error.code, 'NO_UNIT');
+  }
 });
 
 check('a destination is ready at once when a unit is connected that serves it', async (network) => {
@@ -147,7 +165,7 @@ check('a unit can be named', async (network) => {
 check('a message to a unit that does not serve the role is not sent', async (network) => {
   const { dialer, unit } = await network.pair();
   const destination = dialer.destination('nobody');
-  assert.equal(destination.send({ event: 'e', unit }, null, () => assert.fail('called')), undefined);
+  assert.equal(destination.send({ event: 'e', unit }, null), undefined);
 });
 
 check('a request to a unit that does not serve the role is asked for all the same', async (network) => {

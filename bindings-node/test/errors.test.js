@@ -246,6 +246,11 @@ for (const [code, ask] of Object.entries(CODES)) {
     const error = await rejection(ask(await network.service()));
     assert.ok(error instanceof Error);
     assert.equal(error.code, code);
+    assert.equal(error.name, 'RoletalkError');
+    assert.equal(error.constructor.name, 'RoletalkError');
+    assert.ok(error.stack.startsWith(`RoletalkError: ${error.message}`));
+    // As the original prints it.
+    assert.equal(String(error), `Error: ${error.message}`);
   });
 }
 

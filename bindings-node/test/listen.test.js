@@ -7,7 +7,7 @@ const { once } = require('node:events');
 const http = require('node:http');
 const net = require('node:net');
 const { HOST } = require('./support/network');
-const { check, differs } = require('./support/subject');
+const { beyond, check, differs } = require('./support/subject');
 
 const get = (port, path = '/') =>
   new Promise((resolve, reject) => {
@@ -161,4 +161,19 @@ differs('a plain GET is answered with 426', 'it leaves the request without an an
   assert.equal(status, 426);
   assert.equal(headers.upgrade?.toLowerCase(), 'websocket');
   await bothConnected(network, listener);
+});
+
+beyond('a server that cannot be listened with is left as it was, and the peer closes', async (network) => {
+  const busy = await network.listener();
+  const server = http.createServer();
+  const listeners = () => ['upgrade', 'error'].map((event) => server.listenerCount(event));
+  const before = listeners();
+  const peer = network.peer();
+  await assert.rejects(peer.listen({ port: busy.port, host: HOST, server }), { code: 'EADDRINUSE' });
+  assert.deepEqual(listeners(), before);
+  await network.serve(server);
+  await assert.rejects(peer.listen({ port: 0, server }), { code: 'ERR_SERVER_ALREADY_LISTEN' });
+  assert.throws(() => peer.listen({ port: 0, server }, () => {}), { code: 'ERR_SERVER_ALREADY_LISTEN' });
+  assert.deepEqual(listeners(), before);
+  await new Promise((resolve) => peer.close(resolve));
 });

@@ -5,7 +5,7 @@
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
 const { HOST, addressOf } = require('./support/network');
-const { check, concurrently, roletalk, subject } = require('./support/subject');
+const { check, concurrently, differs, roletalk, subject } = require('./support/subject');
 const { Worker } = require('node:worker_threads');
 
 const EXITED = { code: 0, signal: null };
@@ -22,14 +22,83 @@ concurrently(() => {
     assert.deepEqual(await program.end(), EXITED);
   });
 
-  check('a peer that only waits to dial again keeps no process alive', async (network) => {
+  const ENDS = 'nothing keeps its process alive while it waits to dial again';
+
+  differs('a peer that dials keeps its process alive until it is connected, and is back, and is closed', ENDS, async (network) => {
+    const port = await network.unusedPort();
+    const address = addressOf(port);
+    const program = network.program(`
+      const peer = new Peer({ name: 'dialer' });
+      peer.on('reconnect_fail', ({ count }) => tell(count));
+      peer.role('role').onRequest('close', (ctx, cb) => {
+        cb(null, null);
+        ctx.unit.once('close', () => peer.close());
+      });
+      peer.connect('${address}');
+    `);
+    // Later attempts are seconds apart.
+    for (let count = 1; count <= 2; count++) assert.equal(await program.told(), count);
+    for (const last of [false, true]) {
+      const listener = network.peer();
+      const connected = once(listener, 'unit');
+      await listener.listen({ port, host: HOST });
+      const [unit] = await connected;
+      if (last) await listener.destination('role').request('close', null);
+      const lost = once(unit, 'close');
+      await new Promise((resolve) => listener.close(resolve));
+      await lost;
+    }
+    assert.deepEqual(await program.end(), EXITED);
+    assert.equal(program.stderr, '');
+  });
+
+  differs('a peer whose permanent address is given up keeps no process alive', ENDS, async (network) => {
+    const listener = await network.listener();
     const port = await network.unusedPort();
     const program = network.program(`
       const peer = new Peer();
+      peer.connect('${addressOf(port)}', { permanent: false }).catch((error) => tell(error.code));
+      const { unit } = await peer.connect('${network.address(listener)}');
+      unit.close();
+    `);
+    assert.equal(await program.told(), 'CONNECT_FAILED');
+    assert.deepEqual(await program.end(), EXITED);
+  });
+
+  differs('whoever waits for a unit keeps the process alive, until that is given up', ENDS, async (network) => {
+    const program = network.program(
+      `const controller = new AbortController();
+       process.on('message', () => controller.abort());
+       process.channel.unref();
+       const ready = new Peer().destination('role').whenReady({ signal: controller.signal });
+       ready.catch((error) => tell(error.name));
+       setTimeout(() => tell('waits'), 1).unref();`,
+      { ipc: true },
+    );
+    assert.equal(await program.told(), 'waits');
+    program.process.send('give up');
+    assert.equal(await program.told(), 'AbortError');
+    assert.deepEqual(await program.end(), EXITED);
+  });
+
+  differs('a peer that is unreferenced keeps no process alive by dialing and waiting', ENDS, async (network) => {
+    const port = await network.unusedPort();
+    const program = network.program(`
+      const peer = new Peer();
+      if (peer.unref() !== peer) throw new Error('it returns the peer');
+      peer.destination('role').whenReady();
       await peer.connect('${addressOf(port)}').catch((error) => tell(String(error)));
     `);
     assert.match(await program.told(), /ECONNREFUSED/);
     assert.deepEqual(await program.end(), EXITED);
+    const again = network.program(`
+      const peer = new Peer().unref();
+      peer.on('reconnect_fail', ({ count }) => (count === 2 ? peer.unref() : tell(count)));
+      peer.connect('${addressOf(port)}').catch(() => {});
+      peer.ref();
+    `);
+    assert.equal(await again.told(), 1);
+    assert.deepEqual(await again.end(), EXITED);
   });
 
   check('a listening peer keeps its process alive, until it is closed', async (network) => {
@@ -61,6 +130,7 @@ concurrently(() => {
       `const peer = new Peer();
        peer.role('role').onRequest('e', (ctx, cb) => cb(null, 'alive'));
        peer.role('role').onMessage('wait', (ctx) => clock.advance(5_020));
+       peer.unref?.();
        await peer.connect(process.env.ADDRESS);`,
       { ...address(listener, network), clock: true },
     );
@@ -193,6 +263,7 @@ concurrently(() => {
          const { Peer } = require(workerData.subject);
          const peer = new Peer({ name: workerData.name });
          peer.role('role').onRequest('who', (ctx, cb) => cb(null, peer.name));
+         peer.unref?.();
          peer.connect(workerData.address);`,
         { eval: true, workerData: { subject, name: `${n}`, address: network.address(listener) } },
       ),

@@ -6,7 +6,7 @@ const assert = require('node:assert/strict');
 const { EventEmitter, once } = require('node:events');
 const { check, differs } = require('./support/subject');
 
-const rejectsWith = (promise, message) => assert.rejects(promise, { name: 'Error', message });
+const rejectsWith = (promise, message) => assert.rejects(promise, (error) => String(error) === `Error: ${message}`);
 
 check('a handler is called for its event only', async (network) => {
   const { role, destination } = await network.service();
@@ -251,4 +251,26 @@ differs('messages to a disabled role reach nobody', 'it delivers them, against i
   off.enable();
   raw.send('off', 'e', 'text');
   assert.equal(await raw.request('role', 'end', ''), '2');
+});
+
+check('a handler for everything is called, however and whenever it was added', async (network) => {
+  const { listener, role, destination } = await network.service();
+  role.onMessage('e', () => {});
+  role.onRequest('e', (ctx, cb) => cb(null, null));
+  await destination.request('e', null);
+  const seen = [];
+  for (const emitter of [listener, role]) {
+    for (const method of ['on', 'addListener', 'once', 'prependListener', 'prependOnceListener']) {
+      for (const event of ['data', 'message', 'request']) {
+        seen.length = 0;
+        const see = () => seen.push(event);
+        assert.equal(emitter[method](event, see), emitter);
+        destination.send('e', null);
+        await destination.request('e', null);
+        emitter.removeListener(event, see);
+        const times = event === 'data' && !/once/i.test(method) ? 2 : 1;
+        assert.deepEqual(seen, Array(times).fill(event), `${method} ${event}`);
+      }
+    }
+  }
 });

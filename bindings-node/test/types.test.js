@@ -14,7 +14,7 @@ const TYPES = path.join(__dirname, 'types');
 /** What is there and not declared, as in the original. */
 const INTERNAL = { Unit: ['send', 'request', 'Readable', 'Writable'] };
 
-const PROGRAMS = ['guide.ts', 'shared.ts', 'wrong.ts', ...(isOriginal ? [] : ['beyond.ts'])];
+const PROGRAMS = ['guide.ts', 'original.ts', 'shared.ts', 'wrong.ts', ...(isOriginal ? [] : ['beyond.ts'])];
 
 const FILES = PROGRAMS.map((file) => path.join(TYPES, file));
 

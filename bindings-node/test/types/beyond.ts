@@ -14,6 +14,7 @@ import {
   SurveyAnswer,
   UnitStats,
   errorCodes,
+  refreshPeerDestinations,
 } from 'roletalk';
 
 interface Sum {
@@ -41,15 +42,28 @@ async function additions(peer: Peer, signal: AbortSignal): Promise<void> {
   const survey: Survey<Sum> = destination.survey<Sum>('add', [1, 2]);
   for await (const answer of survey) {
     const { unit: who }: SurveyAnswer<Sum> = answer;
-    if (answer.error === undefined) console.log(who.id, answer.ctx?.data.sum);
+    if (answer.error === undefined) console.log(who.id, answer.ctx.data.sum);
+    else console.log(answer.error.message, answer.error.code);
+    // @ts-expect-error: there may be none
+    console.log(answer.ctx.data);
+  }
+  for await (const { unit: who, ctx: answer, error } of survey) {
+    console.log(who.name, error ? error.message : answer.data.sum);
   }
   const stats: PeerStats = peer.stats();
   const unitStats: UnitStats | undefined = unit.stats();
   peer.on('auth_error', (error) => console.log(error.code));
-  peer.on('handler_error', (error, context) => console.log(error, context?.event));
+  peer.on('handler_error', (error, { event, data }) => console.log(error, event.length, data));
   peer.on(PEER_RECONNECT_SUCCESS_EVENT, ({ address, count }) => console.log(address, count + 1));
   peer.on(PEER_RECONNECT_FAIL_EVENT, ({ error }) => console.log(error.code));
   console.log(port, buffered, sum, survey.size, stats.busy, unitStats?.waiting);
+  const names: (typeof PEER_RECONNECT_FAIL_EVENT)[] = ['reconnect_fail'];
+  refreshPeerDestinations.call(peer, unit);
+  console.log(names);
+  const same: Peer = peer.unref().ref();
+  await same.listen({ port: 0, handshakeTimeout: 1_000, maxHandshakes: 10 });
+  await peer.serve();
+  await peer.serve({ drain: 1_000 });
   await peer.drain(1_000);
 }
 

@@ -1,0 +1,97 @@
+'use strict';
+
+// Options that nobody reads are mistakes. roletalk 1.1.3 ignores them, so they are no errors here either, but
+// warnings of the process.
+
+const words = (text) => new Set(text.trim().split(/\s+/));
+
+const PEER = words('friendly name');
+const LISTEN = words('port host server ssl path handshakeTimeout maxHandshakes');
+const SERVE = words('drain');
+const WAIT = words('signal');
+/** `role` is what the original writes into the options that it is given. */
+const EMIT = words('event timeout unit signal role');
+const STREAM = words(`
+  autoDestroy captureRejections construct decodeStrings defaultEncoding destroy emitClose encoding final
+  highWaterMark objectMode read signal write writev`);
+/** What `connect` knows or hands on to Node. Node has more, and others with every version. */
+const CONNECT = words(`
+  permanent
+  agent family followRedirects handshakeTimeout headers localAddress localPort lookup maxPayload maxRedirects
+  origin perMessageDeflate protocolVersion
+  ALPNProtocols SNICallback allowPartialTrustChain ca cert checkServerIdentity ciphers clientCertEngine crl dhparam
+  ecdhCurve enableTrace honorCipherOrder key maxVersion minDHSize minVersion passphrase pfx privateKeyEngine
+  privateKeyIdentifier pskCallback rejectUnauthorized requestOCSP secureContext secureOptions secureProtocol
+  servername session sessionIdContext sessionTimeout sigalgs ticketKeys
+  auth autoSelectFamily autoSelectFamilyAttemptTimeout blockList createConnection defaultPort highWaterMark hints
+  host hostname insecureHTTPParser joinDuplicateHeaders keepAlive keepAliveInitialDelay maxHeaderSize method noDelay
+  onread path port protocol setDefaultHeaders setHost signal socketPath timeout uniqueHeaders`);
+
+/** Each is told of once; this many of them. */
+const MAX_TOLD = 100;
+const told = new Set();
+
+/**
+ * Warns of options that nobody reads, once of each.
+ * @param {string} where what they were given to
+ * @param {object | undefined | null} options
+ * @param {Set<string>} known
+ */
+function checkOptions(where, options, known) {
+  if (typeof options !== 'object' || options === null) return;
+  for (const name in options) {
+    if (!known.has(name)) warn(where, name, known, likely(name, known));
+  }
+}
+
+/** The same for `connect`: only of what looks like an option that there is. */
+function checkConnectOptions(options) {
+  if (typeof options !== 'object' || options === null) return;
+  for (const name in options) {
+    if (CONNECT.has(name)) continue;
+    const meant = likely(name, CONNECT);
+    if (meant !== undefined) warn('connect', name, CONNECT, meant);
+  }
+}
+
+function warn(where, name, known, meant) {
+  const key = `${where} ${name}`;
+  if (told.has(key) || told.size === MAX_TOLD) return;
+  told.add(key);
+  const hint = meant === undefined ? `There are: ${[...known].join(', ')}.` : `Did you mean "${meant}"?`;
+  process.emitWarning(`${where} has no option "${name}", which is ignored. ${hint}`, 'RoletalkOptionWarning');
+}
+
+/** The known name that is a slip of the pen away, or differs in capitals only. */
+function likely(name, known) {
+  const most = Math.min(2, Math.floor(name.length / 3));
+  let best;
+  let least = most + 1;
+  for (const candidate of known) {
+    const distance = editDistance(name.toLowerCase(), candidate.toLowerCase(), least);
+    if (distance < least) {
+      least = distance;
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+/** How many letters have to be put in, left out, changed, or swapped with the next; `enough` when it is that much. */
+function editDistance(a, b, enough) {
+  if (Math.abs(a.length - b.length) >= enough) return enough;
+  let older = [];
+  let old = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1];
+      row[j] = Math.min(old[j] + 1, row[j - 1] + 1, old[j - 1] + (same ? 0 : 1));
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) row[j] = Math.min(row[j], older[j - 2] + 1);
+    }
+    [older, old] = [old, row];
+  }
+  return old[b.length];
+}
+
+module.exports = { EMIT, LISTEN, PEER, SERVE, STREAM, WAIT, checkConnectOptions, checkOptions };
