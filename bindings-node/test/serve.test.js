@@ -67,7 +67,7 @@ concurrently(() => {
     const program = network.program(
       `const peer = new Peer();
        process.on('SIGINT', () => tell('interrupted'));
-       process.on('message', () => clock.advance(500).then(() => tell('later')));
+       process.on('message', () => clock.advance(501).then(() => tell('later')));
        process.channel.unref();
        await peer.listen({ port: 0, host: '${HOST}' });
        peer.role('role').onRequest('never', () => tell('serves'));
