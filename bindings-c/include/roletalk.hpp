@@ -599,9 +599,10 @@ template <class F> roletalk_incoming_handler on_request(F function) {
     static_assert(std::is_invocable_v<F &, Context &>,
                   "a handler is called with one argument: take a `roletalk::Context &`");
     using Answer = std::invoke_result_t<F &, Context &>;
-    static_assert(std::is_void_v<Answer> || std::is_convertible_v<Answer, Data>,
-                  "a handler of requests returns its answer, anything that makes a `roletalk::Data`, or "
-                  "nothing, and calls `respond`, `reject` or `defer` of its context");
+    static_assert(
+        std::is_void_v<Answer> || std::is_convertible_v<Answer, Data>,
+        "a handler of requests returns its answer, anything that makes a `roletalk::Data`, or "
+        "nothing, and calls `respond`, `reject` or `defer` of its context");
     return handler<roletalk_incoming_handler>(
         std::move(function), [](void *user_data, const roletalk_incoming *incoming) {
             guard(incoming, [&] {

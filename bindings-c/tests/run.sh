@@ -226,13 +226,20 @@ serve() {
     case $url in ws://*) ;; *) fail "$2 tells \"$url\" instead of its address" ;; esac
 }
 
-# Ends a service by SIGTERM, when it catches that, or blocks it and reads it.
+# Whether a process catches SIGTERM, or blocks it to read it: hears_sigterm PROCESS
+hears_sigterm() {
+    local mask
+    while read -r mask; do
+        (((0x$mask & 0x4000) == 0)) || return 0
+    done < <(sed -n 's/^Sig\(Blk\|Cgt\):\s*//p' "/proc/$1/status")
+    return 1
+}
+
+# Ends a service by SIGTERM, as soon as it hears that.
 end_service() {
-    local service mask
+    local service
     service=$(pgrep -P "$server")
-    until for mask in $(sed -n 's/^Sig\(Blk\|Cgt\):\s*/0x/p' "/proc/$service/status"); do
-        (((mask & 0x4000) == 0)) || break
-    done && (((mask & 0x4000) != 0)); do :; done
+    until hears_sigterm "$service"; do :; done
     # Not to `timeout`, which passes it on twice: the second one ends the service at once.
     kill -TERM "$service"
     wait "$server" || fail "the service ended with $?"

@@ -47,7 +47,8 @@ static roletalk_context kept;
 static void wait_handler(void *user_data, const roletalk_incoming *in) {
     (void)user_data;
     OK(roletalk_context_defer(in->context, &kept));
-    EXPECT(ROLETALK_STATUS_WOULD_DEADLOCK, roletalk_peer_serve(*(roletalk_peer *)user_data, 0, NULL));
+    EXPECT(ROLETALK_STATUS_WOULD_DEADLOCK,
+           roletalk_peer_serve(*(roletalk_peer *)user_data, 0, NULL));
     count(&waiting);
 }
 
@@ -83,7 +84,8 @@ static void one(int signal, int32_t callbacks, int finishes) {
     while (is_own(SIGINT) || is_own(SIGTERM)) sched_yield();
     roletalk_status status = ROLETALK_STATUS_INTERNAL;
     OK(roletalk_destination_request_async(p.to, ROLETALK_STR("wait"), txt("x"), NULL,
-                                          HANDLER(roletalk_reply_handler, on_reply, &status), NULL));
+                                          HANDLER(roletalk_reply_handler, on_reply, &status),
+                                          NULL));
     wait_count(&waiting, 1);
     CHECK(kill(getpid(), signal) == 0);
     /* It offers its roles no longer. */
@@ -132,7 +134,8 @@ static int serve_for_ever(void) {
     handle(&p, ROLETALK_KIND_REQUEST, "wait", wait_handler, &inside);
     roletalk_status status;
     OK(roletalk_destination_request_async(p.to, ROLETALK_STR("wait"), txt("x"), NULL,
-                                          HANDLER(roletalk_reply_handler, on_reply, &status), NULL));
+                                          HANDLER(roletalk_reply_handler, on_reply, &status),
+                                          NULL));
     wait_count(&waiting, 1);
     server s;
     s.peer = p.server;

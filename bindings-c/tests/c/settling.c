@@ -57,7 +57,8 @@ static roletalk_status waits_for_a_unit(void *w) {
 
 static roletalk_status requests(void *w) {
     roletalk_answer answer;
-    return roletalk_destination_request(begin(w)->to, ROLETALK_STR("hold"), txt("x"), NULL, &answer);
+    return roletalk_destination_request(begin(w)->to, ROLETALK_STR("hold"), txt("x"), NULL,
+                                        &answer);
 }
 
 static roletalk_status surveys(void *w) {
@@ -79,14 +80,14 @@ static roletalk_status surveys(void *w) {
 
 static roletalk_status asks_to_read(void *w) {
     roletalk_readable stream;
-    return roletalk_destination_readable(begin(w)->to, ROLETALK_STR("hold"), txt("x"), NULL, &stream,
-                                         NULL);
+    return roletalk_destination_readable(begin(w)->to, ROLETALK_STR("hold"), txt("x"), NULL,
+                                         &stream, NULL);
 }
 
 static roletalk_status asks_to_write(void *w) {
     roletalk_writable stream;
-    return roletalk_destination_writable(begin(w)->to, ROLETALK_STR("hold"), txt("x"), NULL, &stream,
-                                         NULL);
+    return roletalk_destination_writable(begin(w)->to, ROLETALK_STR("hold"), txt("x"), NULL,
+                                         &stream, NULL);
 }
 
 static roletalk_status reads(void *w) {
@@ -131,7 +132,8 @@ static roletalk_status serves(void *w) {
 static roletalk_status polls(void *w) {
     roletalk_status status;
     begin(w);
-    while ((status = roletalk_peer_poll(((waiter *)w)->p->client, -1, NULL)) == ROLETALK_STATUS_OK) {
+    while ((status = roletalk_peer_poll(((waiter *)w)->p->client, -1, NULL)) ==
+           ROLETALK_STATUS_OK) {
     }
     return status;
 }
@@ -281,7 +283,8 @@ static void nothing_is_left(int32_t callbacks, int pairs) {
         }
         pair p = connect_pair(callbacks);
         handle(&p, ROLETALK_KIND_REQUEST, "hold", never_answer, NULL);
-        OK(roletalk_peer_on_event(p.client, HANDLER(roletalk_event_handler, ignore_event, NULL), NULL));
+        OK(roletalk_peer_on_event(p.client, HANDLER(roletalk_event_handler, ignore_event, NULL),
+                                  NULL));
         OK(roletalk_destination_request_async(p.to, ROLETALK_STR("hold"), txt("x"), NULL,
                                               HANDLER(roletalk_reply_handler, ignore_reply, NULL),
                                               NULL));
@@ -321,7 +324,8 @@ int main(int argc, char **argv) {
     CHECK(getsockname(silent, (struct sockaddr *)&address, &len) == 0);
     snprintf(silent_url, sizeof silent_url, "ws://127.0.0.1:%d", ntohs(address.sin_port));
     for (size_t end = 0; end < sizeof ends / sizeof ends[0]; end++)
-        for (size_t which = 0; which < sizeof calls / sizeof calls[0]; which++) one_call(which, end);
+        for (size_t which = 0; which < sizeof calls / sizeof calls[0]; which++)
+            one_call(which, end);
     close(silent);
     nothing_is_left(ROLETALK_CALLBACKS_THREAD, pairs);
     nothing_is_left(ROLETALK_CALLBACKS_INLINE, pairs);

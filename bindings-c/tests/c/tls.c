@@ -44,7 +44,8 @@ static void on_event(void *user_data, const roletalk_event *event) {
 static void on_record(void *user_data, const roletalk_log_record *record) {
     heard *h = (heard *)user_data;
     static const char begin[] = "TLS refused";
-    if (record->text.len < sizeof begin || memcmp(record->text.data, begin, sizeof begin - 1)) return;
+    if (record->text.len < sizeof begin || memcmp(record->text.data, begin, sizeof begin - 1))
+        return;
     h->level = record->level;
     keep(h, h->record, record->text);
 }
@@ -53,7 +54,8 @@ static void refusal_is_told(roletalk_peer server, roletalk_peer client, roletalk
                             const roletalk_connect_options *dialing) {
     static heard h = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, "", "", 0};
     roletalk_operation subscription;
-    OK(roletalk_peer_on_event(server, HANDLER(roletalk_event_handler, on_event, &h), &subscription));
+    OK(roletalk_peer_on_event(server, HANDLER(roletalk_event_handler, on_event, &h),
+                              &subscription));
     OK(roletalk_log(ROLETALK_LOG_WARN, HANDLER(roletalk_log_handler, on_record, &h)));
     EXPECT(ROLETALK_STATUS_CONNECT_FAILED, roletalk_peer_connect(client, address, dialing, NULL));
     struct timespec limit;

@@ -27,7 +27,9 @@ static std::string read(const std::string &name) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
-static std::string pem(const std::string &name) { return read("tls/" + name + ".pem"); }
+static std::string pem(const std::string &name) {
+    return read("tls/" + name + ".pem");
+}
 
 static roletalk_string lend(const std::string &text) {
     return roletalk_string_of(text.data(), text.size());
@@ -79,7 +81,9 @@ static void dial(const std::string &address, roletalk_connect_options options = 
     roletalk::Peer("client").connect(address, options);
 }
 
-static std::string port_of(const std::string &url) { return url.substr(url.rfind(':')); }
+static std::string port_of(const std::string &url) {
+    return url.substr(url.rfind(':'));
+}
 
 static void over_tls(const std::string &certificate, const std::string &ca,
                      const std::string &client_ca = {}, const std::string &scheme = "wss") {
@@ -113,8 +117,8 @@ static roletalk::Peer impatient() {
     return roletalk::Peer(options);
 }
 
-static void asking(
-    const std::function<void(roletalk::Peer &service, roletalk::Peer &client)> &ask) {
+static void
+asking(const std::function<void(roletalk::Peer &service, roletalk::Peer &client)> &ask) {
     // The handler's deferred answers: unanswered until the service is closed.
     std::vector<roletalk::Deferred> held;
     roletalk::Peer service("service"), client("client");
@@ -177,13 +181,9 @@ static const std::map<std::string, std::function<void()>> mistakes = {
     {"port out of range", [] { dial("ws://localhost:99999"); }},
     {"empty address", [] { dial(""); }},
     {"role not served",
-     [] {
-         asking([](auto &, auto &client) { client.destination("meth").request("add"); });
-     }},
+     [] { asking([](auto &, auto &client) { client.destination("meth").request("add"); }); }},
     {"event mistyped",
-     [] {
-         asking([](auto &, auto &client) { client.destination("math").request("ad"); });
-     }},
+     [] { asking([](auto &, auto &client) { client.destination("math").request("ad"); }); }},
     {"too large",
      [] {
          const std::string large(101 << 20, 'x');
@@ -236,7 +236,8 @@ static bool any_of(const std::string &parts, const std::function<bool(const std:
 
 int main() {
     const std::string table = read("mistakes.json");
-    const std::regex row(R"row("mistake": "([^"]*)", "kind": "([^"]*)", "hint": "((?:[^"\\]|\\.)*)")row");
+    const std::regex row(
+        R"row("mistake": "([^"]*)", "kind": "([^"]*)", "hint": "((?:[^"\\]|\\.)*)")row");
     size_t wrong = 0, rows = 0;
     for (std::sregex_iterator it(table.begin(), table.end(), row), end; it != end; ++it, ++rows) {
         const std::string name = (*it)[1], kinds = (*it)[2];
