@@ -70,13 +70,18 @@ async fn serve_one(case: &str) {
     let peer = peer("server");
     offer(&peer);
     let listener = peer.listen("127.0.0.1:0").await.unwrap();
-    println!("{}", listener.url());
-    let finished = match case {
-        "gives up" => peer.serve_with(Duration::from_millis(50)).await,
-        "blocks" => peer.serve_with(LIMIT * 10).await,
-        _ => peer.serve().await,
+    let serving = async {
+        match case {
+            "gives up" => peer.serve_with(Duration::from_millis(50)).await,
+            "blocks" => peer.serve_with(LIMIT * 10).await,
+            _ => peer.serve().await,
+        }
     };
-    println!("finished {}", finished.unwrap());
+    let mut serving = std::pin::pin!(serving);
+    // A signal before that is not for it.
+    assert!(futures_util::poll!(&mut serving).is_pending());
+    println!("{}", listener.url());
+    println!("finished {}", serving.await.unwrap());
 }
 
 async fn two_peers() {

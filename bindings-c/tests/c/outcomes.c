@@ -1,7 +1,6 @@
 /* Every way in which a handler can end gives exactly one outcome, with and without middleware. */
 #include "check.h"
 
-static counter answered;
 static roletalk_context kept;
 
 static void respond(void *user_data, const roletalk_incoming *in) {
@@ -49,31 +48,38 @@ static void defer_and_respond(void *user_data, const roletalk_incoming *in) {
 }
 
 /* Two threads answer the same: one of them succeeds. */
-static void *answer(void *context) {
-    if (roletalk_context_respond(*(roletalk_context *)context, txt("first")) == ROLETALK_STATUS_OK)
-        count(&answered);
+typedef struct {
+    roletalk_context context;
+    counter answered;
+} contest;
+
+static void *answer(void *argument) {
+    contest *c = (contest *)argument;
+    if (roletalk_context_respond(c->context, txt("first")) == ROLETALK_STATUS_OK)
+        count(&c->answered);
     return NULL;
 }
 
 static void *race(void *argument) {
-    roletalk_context context = *(roletalk_context *)argument;
-    free(argument);
+    contest *c = (contest *)argument;
     pthread_t other;
-    long before = counted(&answered);
-    CHECK(pthread_create(&other, NULL, answer, &context) == 0);
-    answer(&context);
+    CHECK(pthread_create(&other, NULL, answer, c) == 0);
+    answer(c);
     CHECK(pthread_join(other, NULL) == 0);
-    CHECK(counted(&answered) == before + 1);
+    CHECK(counted(&c->answered) == 1);
+    counter_destroy(&c->answered);
+    free(c);
     return NULL;
 }
 
 static void defer_and_race(void *user_data, const roletalk_incoming *in) {
     (void)user_data;
-    roletalk_context *context = (roletalk_context *)malloc(sizeof *context);
-    CHECK(context != NULL);
-    OK(roletalk_context_defer(in->context, context));
+    contest *c = (contest *)malloc(sizeof *c);
+    CHECK(c != NULL);
+    counter_init(&c->answered);
+    OK(roletalk_context_defer(in->context, &c->context));
     pthread_t thread;
-    CHECK(pthread_create(&thread, NULL, race, context) == 0);
+    CHECK(pthread_create(&thread, NULL, race, c) == 0);
     CHECK(pthread_detach(thread) == 0);
 }
 
@@ -198,11 +204,9 @@ static void all_ways(int32_t callbacks) {
 }
 
 int main(void) {
-    counter_init(&answered);
     all_ways(ROLETALK_CALLBACKS_THREAD);
     all_ways(ROLETALK_CALLBACKS_INLINE);
     all_ways(ROLETALK_CALLBACKS_POLL);
-    counter_destroy(&answered);
     puts("outcomes: ok");
     return 0;
 }
