@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     num::NonZeroU64,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     task::{Context as TaskContext, Poll, Waker},
     time::Instant,
@@ -16,8 +17,8 @@ use super::{
     context::{Context, Offer},
     deferred::{Deferred, Way},
     event::PeerEvent,
-    foreign::{Guarded, guarded, panicked},
-    handler::{Call, Chain, Function, Handler, HandlerFuture, Names, Next},
+    foreign::{Guarded, discard, guarded, panicked},
+    handler::{Call, Chain, DeferredFunction, Function, Handler, HandlerFuture, Names, Next},
     outcome::{Outcomes, Reply, Room, report, run_all},
     role::RoleInner,
     shared::Shared,
@@ -248,13 +249,10 @@ pub(crate) fn first_step(
     outcomes: &mut Outcomes,
 ) {
     if let (Function::Deferred(function), None) = (&handler.function, &chain) {
-        let deferred = Deferred(Some(Way::Unit(unit.clone(), handler.names.clone(), reply)));
-        if guarded(|| function(context, deferred)).is_none() {
-            report(unit, &handler.names, false, &Err(panicked()));
-        }
-        return;
+        return call_deferred(unit, &handler.names, function, context, reply);
     }
-    let step = guarded(|| {
+    // As `guarded` does it, without moving what it gives once more: this is the path of every message.
+    let step = catch_unwind(AssertUnwindSafe(|| {
         let cx = &mut TaskContext::from_waker(Waker::noop());
         // What panics leaves nothing behind.
         let call = match (std::mem::take(place), &handler.function, &chain) {
@@ -282,15 +280,40 @@ pub(crate) fn first_step(
             }
             Poll::Pending => Step::Waits(future),
         }
-    });
-    let future = match step.unwrap_or_else(|| Step::Done(Err(panicked()))) {
-        Step::Done(outcome) => {
+    }));
+    match step {
+        Ok(Step::Done(outcome)) => {
             report(unit, &handler.names, reply.is_heard(), &outcome);
-            return outcomes.add(reply, outcome);
+            outcomes.add(reply, outcome);
         }
-        Step::Waits(future) => future,
-    };
-    let (unit, names) = (unit.clone(), handler.names.clone());
+        Ok(Step::Waits(future)) => go_on(unit.clone(), handler.names.clone(), reply, future),
+        Err(payload) => {
+            discard(payload);
+            let outcome = Err(panicked());
+            report(unit, &handler.names, reply.is_heard(), &outcome);
+            outcomes.add(reply, outcome);
+        }
+    }
+}
+
+/// Apart, as the next one.
+#[inline(never)]
+fn call_deferred(
+    unit: &Arc<UnitInner>,
+    names: &Arc<Names>,
+    function: &DeferredFunction,
+    context: Context,
+    reply: Reply,
+) {
+    let deferred = Deferred(Some(Way::Unit(unit.clone(), names.clone(), reply)));
+    if guarded(|| function(context, deferred)).is_none() {
+        report(unit, names, false, &Err(panicked()));
+    }
+}
+
+/// Leaves a handler that has to wait to a task. Apart: what it needs on the stack would cost those that do not.
+#[inline(never)]
+fn go_on(unit: Arc<UnitInner>, names: Arc<Names>, reply: Reply, future: HandlerFuture) {
     unit.shared.clone().spawn_handler(async move {
         let outcome = Guarded::new(future).await;
         report(&unit, &names, reply.is_heard(), &outcome);

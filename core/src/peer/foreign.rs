@@ -11,12 +11,15 @@ use super::handler::HandlerFuture;
 use crate::{Error, ErrorKind, Result, wire::Data};
 
 /// Runs the application's code. None when it has panicked, with whatever it was.
+#[inline]
 pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).map_err(discard).ok()
 }
 
 /// Drops what somebody has panicked with: that may panic, too.
-fn discard(payload: Box<dyn Any + Send>) {
+#[cold]
+#[inline(never)]
+pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         // This could go on for ever.
         std::mem::forget(another);

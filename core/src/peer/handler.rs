@@ -29,6 +29,9 @@ pub(crate) struct Names {
     pub(crate) event: Arc<str>,
 }
 
+/// What is given the means to answer.
+pub(crate) type DeferredFunction = dyn Fn(Context, Deferred) + Send + Sync;
+
 pub(crate) enum Function {
     /// Its outcome is the answer.
     Future {
@@ -37,7 +40,7 @@ pub(crate) enum Function {
         call: Box<dyn Fn() -> Box<dyn Call> + Send + Sync>,
     },
     /// It is given the means to answer.
-    Deferred(Box<dyn Fn(Context, Deferred) + Send + Sync>),
+    Deferred(Box<DeferredFunction>),
 }
 
 /// A handler's future whose place on the heap serves for one call after the other: most handlers end at
