@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -138,6 +139,19 @@ async def test_closing_that_is_cancelled_lets_go_of_everything_at_once() -> None
         task.cancel()
     await asyncio.wait(closing)
     await until(lambda: not taken() - before)
+
+
+async def test_connections_that_come_while_a_peer_closes(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(20):
+        peer = roletalk.Peer()
+        listener = await peer.listen("127.0.0.1")
+        closing = asyncio.ensure_future(peer.close())
+        await asyncio.sleep(0)
+        # It may be refused already, or is accepted by nobody.
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", listener.port)).close()
+        await closing
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 LEFT = """

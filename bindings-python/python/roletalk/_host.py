@@ -53,7 +53,14 @@ atexit.register(_engine.exiting)
 
 Stream = Union[Readable, Writable]
 Callback = Callable[[Any], Any]
+Accepted = Callable[[socket.socket, Any], None]
 T = TypeVar("T")
+
+ACCEPTED_AT_ONCE = 64
+"""Connections that are accepted before the loop has its turn."""
+
+ACCEPT_AGAIN = 0.05
+"""Seconds after which it is tried again when the system has no descriptor for a connection."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,8 @@ class Host:
         self._guard: Optional[int] = None
         self._keeper: Optional[asyncio.Task[None]] = None
         self._closing: Optional[asyncio.Task[None]] = None
-        self.listening: set[socket.socket] = set()
+        # Each with the task that accepts, on loops that watch no sockets.
+        self._listening: dict[socket.socket, Optional[asyncio.Task[None]]] = {}
 
     def bind(self) -> None:
         """Binds the peer to the running loop, once."""
@@ -340,33 +348,90 @@ class Host:
 
     # Accepting.
 
-    async def serve(
+    def listen(
         self, listening: socket.socket, ssl: Optional[ssl_module.SSLContext], path: Optional[str]
     ) -> None:
-        """Accepts connections until it is cancelled."""
+        """Accepts connections until `stop_listening`."""
+        accepted = functools.partial(self._accepted, ssl, path)
+        if not _can_watch(self.loop):
+            self._listening[listening] = self.start(self._keep_accepting(listening, accepted))
+            return
+        self._listening[listening] = None
+        self._await_connections(listening, accepted)
+
+    def stop_listening(self, listening: socket.socket) -> None:
+        """Closes a listening socket. Does nothing when that was done."""
+        if listening not in self._listening:
+            return
+        task = self._listening.pop(listening)
+        logger.info("no longer listening on %s", address_text(listening.getsockname()))
+        if task is not None:
+            task.cancel()
+            task.add_done_callback(lambda _: listening.close())
+            return
+        if not self.loop.is_closed():
+            self.loop.remove_reader(listening.fileno())
+        listening.close()
+
+    def _await_connections(self, listening: socket.socket, accepted: Accepted) -> None:
+        # Not `sock_accept`: cancelled while a connection comes, asyncio's tells of an exception in a callback
+        # and loses the connection.
+        if listening in self._listening:
+            self.apart(self.loop.add_reader, listening.fileno(), self._accept, listening, accepted)
+
+    def _accept(self, listening: socket.socket, accepted: Accepted) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            if listening not in self._listening:
+                return
+            try:
+                sock, address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # Such as for want of file descriptors: it stays readable.
+                logger.warning("accept failed: %s", described(error))
+                self.loop.remove_reader(listening.fileno())
+                again = (self._await_connections, listening, accepted)
+                self.apart(self.loop.call_later, ACCEPT_AGAIN, *again)
+                return
+            accepted(sock, address)
+
+    async def _keep_accepting(self, listening: socket.socket, accepted: Accepted) -> None:
         while True:
             try:
                 sock, address = await self.loop.sock_accept(listening)
             except OSError as error:
-                # Such as for want of file descriptors.
                 logger.warning("accept failed: %s", described(error))
-                await asyncio.sleep(0.05)
-                continue
-            begin = functools.partial(self.engine.accepted, path)
-            remote = address_text(address)
-            if ssl is None and _can_watch(self.loop):
-                try:
-                    _prepare(sock)
-                    self._owned(sock, begin, remote)
-                except (Error, OSError) as error:
-                    sock.close()
-                    logger.warning("connection of %s refused: %s", remote, described(error))
-            elif self._tls_waiting < self._tls_handshakes:
-                self._tls_waiting += 1
-                self.start(self._accept_transport(sock, ssl, begin, remote))
+                await asyncio.sleep(ACCEPT_AGAIN)
             else:
+                accepted(sock, address)
+
+    def _accepted(
+        self,
+        ssl: Optional[ssl_module.SSLContext],
+        path: Optional[str],
+        sock: socket.socket,
+        address: Any,
+    ) -> None:
+        begin = functools.partial(self.engine.accepted, path)
+        remote = address_text(address)
+        if ssl is None and _can_watch(self.loop):
+            try:
+                _prepare(sock)
+                self._owned(sock, begin, remote)
+            except (Error, OSError) as error:
                 sock.close()
-                logger.warning("connection of %s refused: too many TLS handshakes", remote)
+                logger.warning("connection of %s refused: %s", remote, described(error))
+        elif self._tls_waiting < self._tls_handshakes:
+            self._tls_waiting += 1
+            begun: list[bool] = []
+            work = self._accept_transport(sock, ssl, begin, remote, begun)
+            self.start(work).add_done_callback(
+                functools.partial(self._transport_accepted, sock, begun)
+            )
+        else:
+            sock.close()
+            logger.warning("connection of %s refused: too many TLS handshakes", remote)
 
     async def _accept_transport(
         self,
@@ -374,7 +439,9 @@ class Host:
         ssl: Optional[ssl_module.SSLContext],
         begin: Callable[[Optional[socket.socket]], int],
         remote: str,
+        begun: list[bool],
     ) -> None:
+        begun.append(True)
         link = TransportLink(self)
         try:
             _prepare(sock)
@@ -389,8 +456,12 @@ class Host:
             logger.warning("connection of %s refused: %s", remote, reason)
             self.emit(events.ConnectionClosed(None, reason, remote))
             link.gone()
-        finally:
-            self._tls_waiting -= 1
+
+    def _transport_accepted(self, sock: socket.socket, begun: list[bool], _: object) -> None:
+        self._tls_waiting -= 1
+        if not begun:
+            # Cancelled before that: no transport has the socket.
+            sock.close()
 
     # Dialing.
 
@@ -617,6 +688,8 @@ class Host:
 
     def _begin_closing(self) -> None:
         self.closed = True
+        for listening in tuple(self._listening):
+            self.stop_listening(listening)
         self.engine.close()
         self._give_up_waiting()
 
@@ -666,15 +739,7 @@ class Host:
             subscriber.close()
         if self._guard is not None and not self.loop.is_closed():
             self.loop.remove_reader(self._guard)
-        for sock in tuple(self.listening):
-            self.stop_listening(sock)
         self.engine.unbind()
-
-    def stop_listening(self, sock: socket.socket, *_: object) -> None:
-        if sock in self.listening:
-            self.listening.discard(sock)
-            logger.info("no longer listening on %s", address_text(sock.getsockname()))
-            sock.close()
 
     def check_end(self) -> None:
         """Lets go of a peer whose loop was closed before the peer: others must not take it for alive. The
@@ -682,8 +747,8 @@ class Host:
         if not self.closed and self.loop.is_closed():
             self.closed = True
             logger.warning("the event loop of peer %s was closed before the peer", self.engine.id)
-            for sock in tuple(self.listening):
-                self.stop_listening(sock)
+            for listening in tuple(self._listening):
+                self.stop_listening(listening)
             for link in tuple(self._links.values()):
                 link.cut()
             self._links.clear()

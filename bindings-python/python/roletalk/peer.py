@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import platform
 import socket
 import ssl as ssl_module
@@ -43,17 +42,11 @@ class Listener:
     """A listening address, from ``Peer.listen()``. It listens until it or the peer is closed, also
     when this object is dropped."""
 
-    def __init__(
-        self, host: Host, sockets: list[socket.socket], tasks: list[asyncio.Task[Any]], url: str
-    ) -> None:
+    def __init__(self, host: Host, sockets: list[socket.socket], url: str) -> None:
         self._host = host
         self._sockets = sockets
-        self._tasks = tasks
         self._url = url
         self._address = sockets[0].getsockname()
-        for task, sock in zip(tasks, sockets):
-            host.listening.add(sock)
-            task.add_done_callback(functools.partial(host.stop_listening, sock))
 
     @property
     def address(self) -> Any:
@@ -75,8 +68,8 @@ class Listener:
     def close(self) -> None:
         """Stops listening. Connections that were accepted stay."""
         self._host.check_thread()
-        for task in self._tasks:
-            task.cancel()
+        for sock in self._sockets:
+            self._host.stop_listening(sock)
 
     def __repr__(self) -> str:
         return f"<Listener {self._url}>"
@@ -301,12 +294,13 @@ class Peer:
                 failed._set_hint(hint)
             raise failed from error
         self._host.keep()
-        tasks = [self._host.start(self._host.serve(each, ssl, path)) for each in sockets]
+        for each in sockets:
+            self._host.listen(each, ssl, path)
         scheme = "ws" if ssl is None else "wss"
         url = _url(scheme, None if sock is not None else host, sockets[0], path or "")
         for each in sockets:
             logger.info("listening on %s (%s)", url, address_text(each.getsockname()))
-        return Listener(self._host, sockets, tasks, url)
+        return Listener(self._host, sockets, url)
 
     async def connect(
         self,
