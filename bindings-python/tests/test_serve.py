@@ -133,6 +133,8 @@ async def test_a_second_signal_ends_the_process(kind: str, number: signal.Signal
             service.process.send_signal(number)
             await until(lambda: not destination.units)
             service.process.send_signal(number)
+            # Its input is closed when it has ended, or that would let the handler go on.
+            await asyncio.to_thread(service.process.wait, LIMIT)
             assert await service.ended() == (-number, "", "")
             with pytest.raises(roletalk.ConnectionLostError):
                 await asked
