@@ -71,6 +71,8 @@ function upgrade(request, socket, path) {
       `Sec-WebSocket-Accept: ${acceptKey(key)}\r\n` +
       (protocol ? `Sec-WebSocket-Protocol: ${protocol}\r\n` : '') +
       '\r\n',
+    // As Node reads headers: what is not ASCII goes back as it came.
+    'latin1',
   );
   return true;
 }

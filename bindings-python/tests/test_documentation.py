@@ -124,9 +124,10 @@ def test_streams(tmp_path: Path, port: int) -> None:
 def test_tls_and_keys(tmp_path: Path, port: int) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
-    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
-    for part in (*certificate.cert_chain_pems, authority.cert_pem):
-        part.write_to_path(tmp_path / "cert.pem", append=True)
+    certificate.private_key_pem.write_to_path(tmp_path / "service.key")
+    for part in certificate.cert_chain_pems:
+        part.write_to_path(tmp_path / "service.pem", append=True)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     refused = "refused: The peer has not such proofs: main"
     logged = f"authentication with wss://localhost:{port} {refused}\n"
     line, printed = both(VAULT, VAULT_CLIENT, tmp_path, port, logged)
