@@ -128,7 +128,7 @@ static void handle(roletalk_role role, int32_t kind, roletalk_string event,
 static int serve(const char *style) {
     roletalk_peer peer = new_peer("server", style);
     roletalk_role role;
-    MUST(roletalk_peer_role(peer, ROLETALK_STR("bench"), 1, &role));
+    MUST(roletalk_peer_role(peer, ROLETALK_STR("bench"), 0, &role));
     handle(role, ROLETALK_KIND_REQUEST, ROLETALK_STR("echo"), on_echo);
     handle(role, ROLETALK_KIND_MESSAGE, ROLETALK_STR("count"), on_count);
     handle(role, ROLETALK_KIND_REQUEST, ROLETALK_STR("end"), on_end);

@@ -17,7 +17,7 @@ int main(int argc, char **argv) {
     roletalk_listener listener;
     MUST(roletalk_peer_new(&options, &peer));
     /* Not offered before its handlers are there. */
-    MUST(roletalk_peer_role(peer, ROLETALK_STR("echo"), 1, &role));
+    MUST(roletalk_peer_role(peer, ROLETALK_STR("echo"), 0, &role));
     MUST(roletalk_role_handle(role, ROLETALK_KIND_REQUEST, ROLETALK_STR("say"),
                               (roletalk_incoming_handler){.call = say}));
     MUST(roletalk_role_enable(role));

@@ -7,7 +7,7 @@
 
 int main(int argc, char **argv) try {
     roletalk::Peer peer("echo service");
-    auto role = peer.role("echo", true);
+    auto role = peer.role("echo", false);
     role.on_request("say", [](roletalk::Context &context) { return context.data(); });
     role.enable();
     std::cout << peer.listen(argc > 1 ? argv[1] : "127.0.0.1:0").url() << std::endl;

@@ -31,7 +31,7 @@ int main(int argc, char **argv) {
     sigprocmask(SIG_BLOCK, &signals, NULL);
     int told = signalfd(-1, &signals, SFD_CLOEXEC);
     MUST(roletalk_peer_new(&options, &peer));
-    MUST(roletalk_peer_role(peer, ROLETALK_STR("echo"), 1, &role));
+    MUST(roletalk_peer_role(peer, ROLETALK_STR("echo"), 0, &role));
     MUST(roletalk_role_handle(role, ROLETALK_KIND_REQUEST, ROLETALK_STR("say"), handler));
     MUST(roletalk_role_enable(role));
     MUST(roletalk_peer_listen(peer, argc > 1 ? text(argv[1]) : ROLETALK_STR("127.0.0.1:0"), NULL,

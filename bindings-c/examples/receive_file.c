@@ -31,7 +31,7 @@ int main(int argc, char **argv) {
     roletalk_listener listener;
     roletalk_incoming_handler upload = {.call = on_upload};
     MUST(roletalk_peer_new(NULL, &peer));
-    MUST(roletalk_peer_role(peer, ROLETALK_STR("store"), 1, &role));
+    MUST(roletalk_peer_role(peer, ROLETALK_STR("store"), 0, &role));
     MUST(roletalk_role_handle(role, ROLETALK_KIND_READABLE, ROLETALK_STR("upload"), upload));
     MUST(roletalk_role_enable(role));
     MUST(roletalk_peer_listen(peer, argc > 1 ? text(argv[1]) : ROLETALK_STR("127.0.0.1:0"), NULL,

@@ -10,7 +10,7 @@
 int main(int argc, char **argv) try {
     std::promise<roletalk::Readable> upload;
     roletalk::Peer peer;
-    auto role = peer.role("store", true);
+    auto role = peer.role("store", false);
     // Accepts, and leaves the reading to the main thread: callbacks of other requests must not wait for a
     // file.
     role.on_readable("upload", [&, taken = false](roletalk::Context &context) mutable {

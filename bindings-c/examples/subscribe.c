@@ -32,7 +32,7 @@ int main(int argc, char **argv) {
     roletalk_incoming_handler line = {.call = on_line};
     roletalk_event_handler events = {.call = on_event};
     MUST(roletalk_peer_new(NULL, &peer));
-    MUST(roletalk_peer_role(peer, ROLETALK_STR("news"), 0, &role));
+    MUST(roletalk_peer_role(peer, ROLETALK_STR("news"), 1, &role));
     MUST(roletalk_role_handle(role, ROLETALK_KIND_MESSAGE, ROLETALK_STR("line"), line));
     MUST(roletalk_peer_on_event(peer, events, NULL));
     MUST(roletalk_peer_connect(peer, text(argv[1]), NULL, NULL));

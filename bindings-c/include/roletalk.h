@@ -890,7 +890,7 @@ ROLETALK_MUST_USE
 roletalk_status roletalk_peer_remove_key(roletalk_peer peer,
                                          roletalk_string id);
 
-/// The role of this name, added if it is new: offered at once, or, when `disabled` is not 0, after
+/// The role of this name, added if it is new: offered at once, or, when `active` is 0, after
 /// roletalk_role_enable. The same name gives the same handle, which belongs to the peer.
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
@@ -898,7 +898,7 @@ roletalk_status roletalk_peer_remove_key(roletalk_peer peer,
 ROLETALK_MUST_USE
 roletalk_status roletalk_peer_role(roletalk_peer peer,
                                    roletalk_string name,
-                                   int32_t disabled,
+                                   int32_t active,
                                    roletalk_role *role);
 
 /// The destination of this name, added if it is new. The same name gives the same handle, which belongs

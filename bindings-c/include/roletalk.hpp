@@ -975,9 +975,10 @@ public:
             return roletalk_peer_each_unit(peer_.get(), visitor, data);
         });
     }
-    Role role(std::string_view name, bool disabled = false) {
+    /// The role of this name: offered at once, or, when it is not `active`, after `enable`.
+    Role role(std::string_view name, bool active = true) {
         roletalk_role role;
-        detail::check(roletalk_peer_role(peer_.get(), detail::lend(name), disabled, &role));
+        detail::check(roletalk_peer_role(peer_.get(), detail::lend(name), active, &role));
         return Role(role);
     }
     Destination destination(std::string_view role) {

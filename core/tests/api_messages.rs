@@ -657,7 +657,7 @@ async fn nobody_there() {
 #[tokio::test]
 async fn ready_waits_for_the_role() {
     let pair = Pair::new(|server| {
-        server.disabled_role("late").unwrap();
+        server.inactive_role("late").unwrap();
     })
     .await;
     let late = pair.client.destination("late").unwrap();

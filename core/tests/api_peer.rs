@@ -243,7 +243,7 @@ async fn events_of_units_and_destinations() {
     assert_eq!(names(&mut watch), ["unit+ server", "open r", "r+ server"]);
     watch.seen.clear();
     // Roles come and go; what is running goes on.
-    let role = server.disabled_role("late").unwrap();
+    let role = server.inactive_role("late").unwrap();
     assert!(!role.is_active());
     role.enable();
     watch.next("the role", |e| matches!(e, PeerEvent::DestinationGained { .. })).await;

@@ -35,7 +35,7 @@ const has = {
 };
 
 /** Of the standard library, or of the language. */
-const FOREIGN = new Set(['shutdown', 'AsyncWrite', 'end', 'destroy', 'str', 'what', 'message', 'unit', 'timeout_ms', 'unordered']);
+const FOREIGN = new Set(['shutdown', 'AsyncWrite', 'end', 'destroy', 'str', 'what', 'message', 'unit', 'timeout_ms', 'unordered', 'active', 'active=False']);
 
 const lines = read('docs/API.md')
   .split('\n')

@@ -99,7 +99,7 @@ static void wrong_handles(uint64_t id) {
     EXPECT(bad, roletalk_peer_set_tag(peer, s, s));
     EXPECT(bad, roletalk_peer_add_key(peer, s, s));
     EXPECT(bad, roletalk_peer_remove_key(peer, s));
-    EXPECT(bad, roletalk_peer_role(peer, s, 0, &role));
+    EXPECT(bad, roletalk_peer_role(peer, s, 1, &role));
     EXPECT(bad, roletalk_peer_destination(peer, s, &to));
     EXPECT(bad, roletalk_peer_each_unit(peer, never_unit, NULL));
     EXPECT_DROP(bad, roletalk_peer_layer(peer, DROPPED(roletalk_incoming_handler)));
@@ -290,8 +290,8 @@ static void wrong_values(void) {
     EXPECT(bad, roletalk_peer_set_tag(p.client, null, s));
     roletalk_role role;
     roletalk_destination to;
-    EXPECT(bad, roletalk_peer_role(p.client, ROLETALK_STR(""), 0, &role));
-    EXPECT(bad, roletalk_peer_role(p.client, s, 0, NULL));
+    EXPECT(bad, roletalk_peer_role(p.client, ROLETALK_STR(""), 1, &role));
+    EXPECT(bad, roletalk_peer_role(p.client, s, 1, NULL));
     EXPECT(bad, roletalk_peer_destination(p.client, ROLETALK_STR(""), &to));
     EXPECT(bad, roletalk_peer_destination(p.client, s, NULL));
     EXPECT(bad, roletalk_peer_each_unit(p.client, NULL, NULL));

@@ -192,7 +192,7 @@ typedef struct {
 
 static inline void listen_and_connect(pair *p) {
     roletalk_listener listener;
-    OK(roletalk_peer_role(p->server, ROLETALK_STR("r"), 0, &p->role));
+    OK(roletalk_peer_role(p->server, ROLETALK_STR("r"), 1, &p->role));
     OK(roletalk_peer_listen(p->server, ROLETALK_STR("127.0.0.1:0"), NULL, &listener));
     char url[128];
     size_t len;

@@ -83,7 +83,7 @@ static void waiting_inline(void) {
     other = new_peer("other", ROLETALK_CALLBACKS_POLL);
     pair p = connect_pair(ROLETALK_CALLBACKS_INLINE);
     roletalk_role back;
-    OK(roletalk_peer_role(p.client, ROLETALK_STR("back"), 0, &back));
+    OK(roletalk_peer_role(p.client, ROLETALK_STR("back"), 1, &back));
     const int32_t kinds[] = {ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE, ROLETALK_KIND_WRITABLE};
     for (int i = 0; i < 3; i++)
         OK(roletalk_role_handle(back, kinds[i], ROLETALK_STR("x"),
@@ -343,7 +343,7 @@ static void own_server(void) {
     int port, listening = silent_port(&port);
     char url[64];
     snprintf(url, sizeof url, "ws://127.0.0.1:%d", port);
-    OK(roletalk_peer_role(p.server, ROLETALK_STR("r"), 0, &p.role));
+    OK(roletalk_peer_role(p.server, ROLETALK_STR("r"), 1, &p.role));
     handle(&p, ROLETALK_KIND_REQUEST, "echo", echo, NULL);
     OK(roletalk_peer_destination(p.client, ROLETALK_STR("r"), &p.to));
     roletalk_operation operation;
@@ -385,7 +385,7 @@ static void longest_times(void) {
     patient.struct_size = sizeof patient;
     patient.timeout_ms = UINT64_MAX;
     roletalk_listener listener;
-    OK(roletalk_peer_role(p.server, ROLETALK_STR("r"), 0, &p.role));
+    OK(roletalk_peer_role(p.server, ROLETALK_STR("r"), 1, &p.role));
     handle(&p, ROLETALK_KIND_REQUEST, "echo", echo, NULL);
     OK(roletalk_peer_listen(p.server, ROLETALK_STR("127.0.0.1:0"), NULL, &listener));
     char url[128];
@@ -483,7 +483,7 @@ static void killed_unit(const char *program) {
 static int serve(void) {
     roletalk_peer peer = new_peer("sink", ROLETALK_CALLBACKS_THREAD);
     roletalk_role role;
-    OK(roletalk_peer_role(peer, ROLETALK_STR("sink"), 0, &role));
+    OK(roletalk_peer_role(peer, ROLETALK_STR("sink"), 1, &role));
     roletalk_listener listener;
     OK(roletalk_peer_listen(peer, ROLETALK_STR("127.0.0.1:0"), NULL, &listener));
     char url[128];

@@ -394,8 +394,8 @@ static void keys_and_dialing(void) {
 
     roletalk_role role, same;
     int32_t active = 1;
-    OK(roletalk_peer_role(server, ROLETALK_STR("a"), 1, &role));
-    OK(roletalk_peer_role(server, ROLETALK_STR("a"), 1, &same));
+    OK(roletalk_peer_role(server, ROLETALK_STR("a"), 0, &role));
+    OK(roletalk_peer_role(server, ROLETALK_STR("a"), 0, &same));
     CHECK(role.id == same.id);
     OK(roletalk_role_is_active(role, &active));
     CHECK(active == 0);
@@ -434,12 +434,12 @@ static void polled(void) {
     size_t len, done;
     counter replies;
     counter_init(&replies);
-    OK(roletalk_peer_role(peer, ROLETALK_STR("p"), 0, &role));
+    OK(roletalk_peer_role(peer, ROLETALK_STR("p"), 1, &role));
     OK(roletalk_role_handle(role, ROLETALK_KIND_REQUEST, ROLETALK_STR("echo"),
                             HANDLER(roletalk_incoming_handler, on_polled_echo, &peer)));
     OK(roletalk_peer_listen(peer, ROLETALK_STR("127.0.0.1:0"), NULL, &listener));
     OK(roletalk_listener_url(listener, url, sizeof url, &len));
-    OK(roletalk_peer_role(other, ROLETALK_STR("o"), 0, &role));
+    OK(roletalk_peer_role(other, ROLETALK_STR("o"), 1, &role));
     OK(roletalk_peer_connect(other, roletalk_string_of(url, len), NULL, NULL));
     OK(roletalk_peer_destination(other, ROLETALK_STR("p"), &to));
     OK(roletalk_destination_ready(to, -1));

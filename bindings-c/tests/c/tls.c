@@ -84,7 +84,7 @@ int main(int argc, char **argv) {
     pair p;
     p.server = new_peer("server", ROLETALK_CALLBACKS_THREAD);
     p.client = new_peer("client", ROLETALK_CALLBACKS_THREAD);
-    OK(roletalk_peer_role(p.server, ROLETALK_STR("r"), 0, &p.role));
+    OK(roletalk_peer_role(p.server, ROLETALK_STR("r"), 1, &p.role));
     handle(&p, ROLETALK_KIND_REQUEST, "echo", echo, NULL);
 
     roletalk_listen_options listening;

@@ -21,7 +21,7 @@ const BATCH: u64 = 1024;
 pub(crate) async fn serve(announce: impl FnOnce(SocketAddr)) -> Outcome<()> {
     let peer = Peer::builder().name("server").build()?;
     watch(&peer, &[ErrorKind::Closed, ErrorKind::ConnectionLost]);
-    let role = peer.disabled_role("bench")?;
+    let role = peer.inactive_role("bench")?;
     let messages = Arc::new(AtomicU64::new(0));
     role.on_request("echo", |ctx| async move { Ok::<_, Error>(ctx.into_data()) });
     let count = messages.clone();

@@ -184,7 +184,7 @@ impl Peer {
 
     /// The role of this name, added and offered if it is new. Units that are connected are told at
     /// once, and what they ask before the handlers are set is rejected:
-    /// [`disabled_role`](Peer::disabled_role) is for roles that are added while others are connected.
+    /// [`inactive_role`](Peer::inactive_role) is for roles that are added while others are connected.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] when the name is empty or longer than 65 535 bytes,
@@ -198,7 +198,7 @@ impl Peer {
     ///
     /// # Errors
     /// As [`role`](Peer::role).
-    pub fn disabled_role(&self, name: &str) -> Result<Role> {
+    pub fn inactive_role(&self, name: &str) -> Result<Role> {
         self.add_role(name, false)
     }
 

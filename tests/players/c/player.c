@@ -80,14 +80,14 @@ static void do_start(command *command) {
 }
 
 /* The role of the command; one that is new is enabled. */
-static bool find_role(command *command, int32_t disabled, roletalk_role *role) {
-    return roletalk_peer_role(peer, text(command, "role"), disabled, role) == ROLETALK_STATUS_OK;
+static bool find_role(command *command, int32_t active, roletalk_role *role) {
+    return roletalk_peer_role(peer, text(command, "role"), active, role) == ROLETALK_STATUS_OK;
 }
 
 static void do_role(command *command) {
     json active = parameter(command, "active");
     roletalk_role role;
-    if (!find_role(command, active.at && !json_is_true(active), &role)) {
+    if (!find_role(command, !active.at || json_is_true(active), &role)) {
         answer_last_error(command->id);
         return;
     }
@@ -97,7 +97,7 @@ static void do_role(command *command) {
 
 static void do_handler(command *command) {
     roletalk_role role;
-    if (!find_role(command, 0, &role)) {
+    if (!find_role(command, 1, &role)) {
         answer_last_error(command->id);
         return;
     }
@@ -113,13 +113,13 @@ static void do_handler(command *command) {
 static void do_enable(command *command) {
     roletalk_role role;
     answer_found(command->id,
-                 find_role(command, 0, &role) && roletalk_role_enable(role) == ROLETALK_STATUS_OK);
+                 find_role(command, 1, &role) && roletalk_role_enable(role) == ROLETALK_STATUS_OK);
 }
 
 static void do_disable(command *command) {
     roletalk_role role;
     answer_found(command->id,
-                 find_role(command, 0, &role) && roletalk_role_disable(role) == ROLETALK_STATUS_OK);
+                 find_role(command, 1, &role) && roletalk_role_disable(role) == ROLETALK_STATUS_OK);
 }
 
 static void do_listen(command *command) {

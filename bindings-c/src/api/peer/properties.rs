@@ -107,7 +107,7 @@ pub unsafe extern "C" fn roletalk_peer_remove_key(
     })
 }
 
-/// The role of this name, added if it is new: offered at once, or, when `disabled` is not 0, after
+/// The role of this name, added if it is new: offered at once, or, when `active` is 0, after
 /// roletalk_role_enable. The same name gives the same handle, which belongs to the peer.
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that is empty or longer than 65 535 bytes,
@@ -117,7 +117,7 @@ pub unsafe extern "C" fn roletalk_peer_remove_key(
 pub unsafe extern "C" fn roletalk_peer_role(
     peer: roletalk_peer,
     name: roletalk_string,
-    disabled: i32,
+    active: i32,
     role: *mut roletalk_role,
 ) -> roletalk_status {
     enter(|| {
@@ -125,9 +125,9 @@ pub unsafe extern "C" fn roletalk_peer_role(
         // SAFETY: the contract of pointers in the header's introduction.
         let name = unsafe { name.get("name") }?;
         let object = get(peer)?;
-        let made = match disabled {
-            0 => object.peer.role(name)?,
-            _ => object.peer.disabled_role(name)?,
+        let made = match active {
+            0 => object.peer.inactive_role(name)?,
+            _ => object.peer.role(name)?,
         };
         let mut owned = object.owned()?;
         let handle = *owned.roles.entry(name.to_owned()).or_insert_with(|| {

@@ -105,7 +105,7 @@ impl Node {
             app: Mutex::default(),
         });
         tokio::spawn(watch(Arc::downgrade(&node), node.peer.events()));
-        node.serve(&node.peer.disabled_role(ALWAYS).expect("open"), false);
+        node.serve(&node.peer.inactive_role(ALWAYS).expect("open"), false);
         node.peer.role(ALWAYS).expect("open").enable();
         node.peer.destination(ALWAYS).expect("open");
         for _ in 0..5 {
@@ -218,7 +218,7 @@ impl Node {
         // Sometimes it is offered before its handlers are there.
         let role = match self.percent(50) {
             true => self.peer.role(name),
-            false => self.peer.disabled_role(name),
+            false => self.peer.inactive_role(name),
         };
         let Ok(role) = role else { return };
         self.serve(&role, true);

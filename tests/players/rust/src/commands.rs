@@ -176,7 +176,7 @@ impl Player {
     fn role(&self, command: &Command) -> Result<(), Failure> {
         let role = match command.active {
             true => self.peer.role(&command.role)?,
-            false => self.peer.disabled_role(&command.role)?,
+            false => self.peer.inactive_role(&command.role)?,
         };
         roles::serve(&role, &self.name, &self.held, &self.streams);
         Ok(())
