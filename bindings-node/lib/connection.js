@@ -4,6 +4,7 @@ const { EventEmitter } = require('node:events');
 const { Socket } = require('node:net');
 const { getSystemErrorName } = require('node:util');
 const { EMPTY } = require('./data.js');
+const { log } = require('./log.js');
 const { RoletalkError } = require('./errors.js');
 const { bound, call, emit } = require('./guard.js');
 const { adopt, restore, stir } = require('./loop-socket.js');
@@ -45,6 +46,8 @@ class Connection extends EventEmitter {
     this.protocol = '';
     this.extensions = '';
     this._socket = socket;
+    /** For the log: a socket that is closed no longer knows. */
+    this._remote = log.enabled ? { remoteAddress: socket.remoteAddress, remotePort: socket.remotePort } : undefined;
     this._code = 1006;
     this._reason = '';
     this._timer = null;

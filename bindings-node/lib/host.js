@@ -437,7 +437,7 @@ class Host {
       }
       case Op.CONNECTION_CLOSED: {
         const error = this._failure(roletalkError, at, first);
-        listener._connectionClosed(b === NONE ? null : this.units[b], error);
+        listener._connectionClosed(this.conns[a], b === NONE ? null : this.units[b], error);
         break;
       }
     }

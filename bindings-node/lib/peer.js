@@ -13,6 +13,7 @@ const { Exchange, StreamExchange } = require('./exchange.js');
 const { bound, checkCallback, emit, ignore, messageOf, print } = require('./guard.js');
 const { Hold } = require('./hold.js');
 const { Host } = require('./host.js');
+const { addressOf, log, logEnd, nameOf } = require('./log.js');
 const { Lobby } = require('./lobby.js');
 const { MiddlewareEmitter } = require('./middleware.js');
 const { LISTEN, PEER, SERVE, checkConnectOptions, checkOptions } = require('./options.js');
@@ -256,6 +257,7 @@ class Peer extends MiddlewareEmitter {
         if (hint) error.hint = hint;
       } else {
         this._port = server.address().port;
+        log('info: listening on %s:%d', server.address().address, this._port);
       }
       tell(error);
       starting.over();
@@ -588,6 +590,7 @@ class Peer extends MiddlewareEmitter {
     if (known) unit._describe(description);
     else this._units.set(unit.id, unit);
     unit._sockets.push(connection);
+    if (log.enabled) log('info: connected with %s, %s', nameOf(unit), addressOf(connection));
     connection._unit = unit;
     connection.once('close', () => this._detached(connection));
     emit(unit, 'ws', connection);
@@ -620,7 +623,8 @@ class Peer extends MiddlewareEmitter {
     emit(this, 'auth_error', error);
   }
 
-  _connectionClosed(unit, error) {
+  _connectionClosed(connection, unit, error) {
+    logEnd(connection, unit, error);
     if (unit && error.code === 'PROTOCOL' && unit.listenerCount('error') > 0) emit(unit, 'error', error);
   }
 
