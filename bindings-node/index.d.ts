@@ -493,7 +493,7 @@ export class Destination extends EventEmitter {
    * Waits until a unit serves it. The process is kept alive meanwhile, see `Peer.unref`. Rejects with the code
    * `CLOSED` when the peer is closed, and with the signal's reason.
    */
-  whenReady(options?: { signal?: AbortSignal }): Promise<this>;
+  whenReady(options?: { signal?: AbortSignal; timeout?: number }): Promise<this>;
   /**
    * Sends a message. Returns the unit that it goes to, if any. The callback is called when it is written, or with
    * the reason why it is not.

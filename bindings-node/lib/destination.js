@@ -79,7 +79,7 @@ class Destination extends EventEmitter {
    */
   whenReady(options = {}) {
     checkOptions('whenReady', options, WAIT);
-    const { signal } = options;
+    const { signal, timeout } = options;
     const { _peer: peer } = this;
     const promise = new Promise((resolve, reject) => {
       signal?.throwIfAborted();
@@ -91,10 +91,12 @@ class Destination extends EventEmitter {
       if (peer._closed) return void process.nextTick(closed);
       if (this._ready) return resolve(this);
       let forget;
+      let timer;
       const finish = (settle) => {
         this._waiting.delete(waiter);
         peer._hold.release();
         forget?.();
+        clearTimeout(timer);
         settle();
       };
       const waiter = {
@@ -102,10 +104,17 @@ class Destination extends EventEmitter {
         closed: () => finish(closed),
       };
       if (signal) forget = onAbort(signal, () => finish(() => reject(signal.reason)));
+      if (timeout !== undefined) timer = setTimeout(() => finish(() => reject(this._late())), timeout);
       this._waiting.add(waiter);
       peer._hold.take();
     });
     return promise;
+  }
+
+  /** Nobody serves it in time. */
+  _late() {
+    const [, hint] = this._peer._core.native.noUnit(this._name);
+    return new RoletalkError('TIMEOUT', `No unit serves the role "${this._name}" yet`, { hint });
   }
 
   /** The peer is closed. */

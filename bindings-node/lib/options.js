@@ -8,7 +8,7 @@ const words = (text) => new Set(text.trim().split(/\s+/));
 const PEER = words('friendly name');
 const LISTEN = words('port host server ssl path handshakeTimeout maxHandshakes');
 const SERVE = words('drain');
-const WAIT = words('signal');
+const WAIT = words('signal timeout');
 /** `role` is what the original writes into the options that it is given. */
 const EMIT = words('event timeout unit signal role');
 const STREAM = words(`
@@ -58,7 +58,9 @@ function warn(where, name, known, meant) {
   const key = `${where} ${name}`;
   if (told.has(key) || told.size === MAX_TOLD) return;
   told.add(key);
-  const hint = meant === undefined ? `There are: ${[...known].join(', ')}.` : `Did you mean "${meant}"?`;
+  let hint = meant === undefined ? `There are: ${[...known].join(', ')}.` : `Did you mean "${meant}"?`;
+  // What was meant to keep strangers out must not be left out unnoticed.
+  if (/key/i.test(name)) hint += ' Preshared keys are added with `peer.addPresharedKey(id, key)`.';
   process.emitWarning(`${where} has no option "${name}", which is ignored. ${hint}`, 'RoletalkOptionWarning');
 }
 

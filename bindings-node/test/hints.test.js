@@ -155,3 +155,20 @@ test("the system's error is the cause", async (t) => {
   const expired = await mistakes['certificate expired'](t).catch((error) => error);
   assert.equal(expired.cause.code, 'CERT_HAS_EXPIRED');
 });
+
+test('who waits in vain is told of the units there are', async (t) => {
+  const { client } = await asking(t);
+  const error = await client
+    .destination('meth')
+    .whenReady({ timeout: 10 })
+    .catch((error) => error);
+  assert.equal(error.code, 'TIMEOUT');
+  assert.match(error.hint, /service \(math\)/);
+});
+
+test('a rejection says what was asked', async (t) => {
+  const { service, destination } = await asking(t);
+  service.role('math').onRequest('fail', (_ctx, answer) => answer('no'));
+  const error = await destination.request('fail').catch((error) => error);
+  assert.equal(error.hint, 'The request was for the event "fail" of the role "math" at the unit service.');
+});

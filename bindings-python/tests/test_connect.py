@@ -273,3 +273,15 @@ def test_what_came_with_the_tls_handshake_is_not_lost(closing: bool) -> None:
     link.gone()
     link.data_received(b"late")
     assert host.mock_calls == [*begun, call.release(7)]
+
+
+async def test_dialing_waits_for_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    async with roletalk.Peer("early") as early, roletalk.Peer("late") as late:
+        early.dial(f"ws://127.0.0.1:{port}")
+        late.role("r")
+        await late.listen("127.0.0.1", port)
+        await early.destination("r").wait_ready(timeout=LIMIT)
+        with pytest.raises(roletalk.InvalidArgumentError):
+            early.dial("nonsense")

@@ -212,7 +212,7 @@ async def test_the_service_of_the_readme(number: signal.Signals) -> None:
             await client.connect(line.split()[-1])
             math = client.destination("math")
             await math.wait_ready(LIMIT)
-            assert await math.request("add", {"a": 1, "b": 2}, timeout=LIMIT) == 3
+            assert await math.request("add", [1, 2], timeout=LIMIT) == 3
             process.send_signal(number)
             out, errors = await asyncio.to_thread(process.communicate, None, LIMIT)
         assert (process.returncode, out, errors) == (0, "", "")

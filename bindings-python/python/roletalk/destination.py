@@ -62,7 +62,9 @@ class Destination(DestinationBase):
         try:
             await asyncio.wait_for(waiter, timeout)
         except asyncio.TimeoutError:
-            raise TimeoutError(f'No unit serves the role "{self.name}" yet') from None
+            late = TimeoutError(f'No unit serves the role "{self.name}" yet')
+            late._set_hint(self._host.engine.no_unit_hint(self.name))
+            raise late from None
         finally:
             if waiter in waiters:
                 waiters.remove(waiter)

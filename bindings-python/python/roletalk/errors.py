@@ -86,6 +86,10 @@ class RejectedError(Error):
 
     kind = "REJECTED"
 
+    def _set_hint(self, hint: str) -> None:
+        # No note: the text is the handler's, and is compared.
+        self.hint = hint
+
 
 class ConnectionLostError(Error, ConnectionError):
     """The unit's last connection, or the stream's connection, was lost."""

@@ -315,8 +315,8 @@ class Peer:
         """Connects to a ``ws://`` or ``wss://`` address, and returns the unit that answered.
 
         The address is dialed again whenever the connection is lost, until ``disconnect()``, unless it
-        is not ``permanent``. After a failure, too: a program that may start first goes on after the
-        error and waits with ``Destination.wait_ready()``. Cancelling it only gives up waiting.
+        is not ``permanent``. After a failure, too: a program that may start first takes ``dial``, and waits
+        with ``Destination.wait_ready()``. Cancelling it only gives up waiting.
 
         ``ssl`` verifies the other side of ``wss`` addresses (default: the system's roots), by
         ``server_hostname`` if given. ``headers`` go into the upgrade, that of each attempt. ``timeout``
@@ -327,6 +327,38 @@ class Peer:
         answering, ``AuthRefusedError``, and ``ClosedError``. Raises ``InvalidArgumentError``, and does not
         dial, for what is no address, for ``ssl`` with a ``ws`` address, and for headers that are none.
         """
+        address = self._dial(url, ssl, server_hostname, headers, permanent, timeout)
+        waiter: asyncio.Future[Unit] = self._host.loop.create_future()
+        self._host.waiters[address] = waiter
+        return await waiter
+
+    def dial(
+        self,
+        url: str,
+        *,
+        ssl: Optional[ssl_module.SSLContext] = None,
+        server_hostname: Optional[str] = None,
+        headers: Optional[Mapping[str, str]] = None,
+        permanent: bool = True,
+        timeout: float = 10.0,
+    ) -> None:
+        """Begins to connect to an address, as ``connect`` with the same arguments, and waits for nothing:
+        for a program that may start before the other. Wait for what it needs with
+        ``Destination.wait_ready()``; failures are the events ``ReconnectFailed``.
+
+        Raises ``ClosedError``, and ``InvalidArgumentError`` as ``connect``.
+        """
+        self._dial(url, ssl, server_hostname, headers, permanent, timeout)
+
+    def _dial(
+        self,
+        url: str,
+        ssl: Optional[ssl_module.SSLContext],
+        server_hostname: Optional[str],
+        headers: Optional[Mapping[str, str]],
+        permanent: bool,
+        timeout: float,
+    ) -> int:
         self._host.check_open()
         _checks.instance("ssl", ssl, _SSL, "an ssl.SSLContext")
         if ssl is not None and not url.lower().startswith("wss:"):
@@ -341,9 +373,7 @@ class Peer:
         address = self._engine.connect(url, permanent, pairs)
         self._host.keep()
         self._host.options[address] = ConnectOptions(ssl, server_hostname, pairs, timeout)
-        waiter: asyncio.Future[Unit] = self._host.loop.create_future()
-        self._host.waiters[address] = waiter
-        return await waiter
+        return address
 
     def disconnect(self, url: str) -> bool:
         """Stops dialing an address. A connection that is up stays: close its unit to end it. One that

@@ -361,6 +361,7 @@ class Peer(_Facade):
     middleware = _called(_peer.Peer.middleware)
     listen = _giving(Listener, _awaited(_peer.Peer.listen))
     connect = _awaited(_peer.Peer.connect)
+    dial = _called(_peer.Peer.dial)
     disconnect = _called(_peer.Peer.disconnect)
     events = _giving(Events, _called(_peer.Peer.events))
     on = _called(_peer.Peer.on)

@@ -451,6 +451,12 @@ impl Engine {
         Ok(self.look(py)?.engine.peer().is_dialed(AddressId(address)))
     }
 
+    /// What there is to know when no unit serves a role.
+    fn no_unit_hint(&self, py: Python<'_>, role: &str) -> PyResult<String> {
+        let error = self.look(py)?.engine.peer().no_unit(role);
+        Ok(error.hint().unwrap_or_default().to_owned())
+    }
+
     /// An address could not be dialed. `code` is the name of the error, `errno` its number where it is one
     /// of the operating system.
     fn dial_failed(

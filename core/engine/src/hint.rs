@@ -213,6 +213,8 @@ pub(crate) enum HandshakeFault {
     OtherSecret,
     /// This side takes no more units, or connections to one.
     Full,
+    /// This side asks for a key, and the other holds none that fits.
+    Stranger,
     /// The other side refused.
     Refused,
     /// It took too long.
@@ -236,6 +238,10 @@ impl HandshakeFault {
             HandshakeFault::Full => {
                 "This peer has as many units, or connections to that unit, as its limits allow. Raise them, or \
                  close some."
+            }
+            HandshakeFault::Stranger => {
+                "This peer lets only peers in that share a preshared key with it, and the other one holds none of \
+                 them. Give it one, under the same id, or remove the keys of this peer."
             }
             HandshakeFault::Refused => {
                 "The other side ended the handshake, for the reason that it gave. If that is about proofs or keys, \

@@ -6,6 +6,9 @@ use sha2::Sha256;
 use crate::wire::{self, Challenge, Confirm, Proof};
 use crate::{Moment, config::Keys, hint::HandshakeFault};
 
+/// What the originals say to a peer that asks for proof of keys that they do not hold.
+const NO_SUCH_PROOFS: &str = "The peer has not such proofs";
+
 /// How much of a text that a stranger chose is repeated, in characters.
 const MAX_QUOTED: usize = 256;
 
@@ -112,6 +115,9 @@ impl Refusal {
     pub(super) fn hint(&self) -> &'static str {
         match self {
             Refusal::Ours(_, fault) => fault.hint(),
+            Refusal::Theirs(reason) if reason.starts_with(NO_SUCH_PROOFS) => {
+                HandshakeFault::Stranger.hint()
+            }
             Refusal::Theirs(_) => HandshakeFault::Refused.hint(),
         }
     }
@@ -184,7 +190,7 @@ impl Handshake {
                             true => HandshakeFault::NoKey,
                             false => HandshakeFault::NoCommonId,
                         };
-                        Err(Refusal::Ours(format!("The peer has not such proofs: {ids}"), fault))
+                        Err(Refusal::Ours(format!("{NO_SUCH_PROOFS}: {ids}"), fault))
                     }
                 }
             }

@@ -588,13 +588,11 @@ impl<R> Unit<R> {
         };
         self.stats.last_answer = Some(now.since(waiting.sent));
         let rejected = |text: String| {
-            let hint = NoHandler::is_told_by(&text)
-                .then(|| self.asked.hint(waiting.names, &self.info) + hint::NOT_HANDLED);
-            let error = Error::new(ErrorKind::Rejected, text);
-            Err(match hint {
-                Some(hint) => error.with_hint(hint),
-                None => error,
-            })
+            let mut hint = self.asked.hint(waiting.names, &self.info);
+            if NoHandler::is_told_by(&text) {
+                hint.push_str(hint::NOT_HANDLED);
+            }
+            Err(Error::new(ErrorKind::Rejected, text).with_hint(hint))
         };
         let (outcome, reason) = match (answer, waiting.stream) {
             (Answer::Response(data) | Answer::Acceptance(data, _), None) => (Ok(data), None),
