@@ -77,7 +77,7 @@ const mistakes = {
     await new Promise((resolve) => server.close(resolve));
     await dial(t, `ws://127.0.0.1:${port}`);
   },
-  'name unknown': (t) => dial(t, 'ws://no-such-host.invalid:9000'),
+  'name unknown': (t) => dial(t, 'ws://no..name:9000'),
   'silent port': (t) => answering(t),
   'TLS against a plain port': async (t) => {
     const service = await listening(t);

@@ -134,7 +134,7 @@ async fn make(mistake: &str) -> Error {
             drop(listener);
             refused(&address, plain()).await
         }
-        "name unknown" => refused("ws://no-such-host.invalid:9000", plain()).await,
+        "name unknown" => refused("ws://no..name:9000", plain()).await,
         "silent port" => answering(None).await,
         "TLS against a plain port" => {
             let service = peer("service");

@@ -10,7 +10,7 @@ use roletalk_engine::hint::DialFault;
 pub fn dial_fault(errno: Option<i32>, code: &str, text: &str) -> Option<DialFault> {
     let said = format!("{code} {text}").to_ascii_lowercase().replace('_', " ");
     // In this order: what says more comes first.
-    const SAID: [(&str, DialFault); 25] = [
+    const SAID: [(&str, DialFault); 26] = [
         ("wrong version number", DialFault::NoTls),
         ("packet length too long", DialFault::NoTls),
         ("record layer failure", DialFault::NoTls),
@@ -32,6 +32,8 @@ pub fn dial_fault(errno: Option<i32>, code: &str, text: &str) -> Option<DialFaul
         ("enotfound", DialFault::NameUnknown),
         ("eai again", DialFault::NameUnknown),
         ("gaierror", DialFault::NameUnknown),
+        // Python, before it asks a resolver.
+        ("label empty or too long", DialFault::NameUnknown),
         ("timed out", DialFault::Silent),
         ("did not answer", DialFault::Silent),
         ("socket hang up", DialFault::HungUp),
