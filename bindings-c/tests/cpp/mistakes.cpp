@@ -71,6 +71,23 @@ private:
     std::thread thread_;
 };
 
+// With this time for the handshake.
+static roletalk::Peer with_time(const char *name, uint64_t handshake_ms) {
+    roletalk_limits limits{};
+    limits.struct_size = sizeof limits;
+    limits.handshake_timeout_ms = handshake_ms;
+    roletalk_peer_options options{};
+    options.struct_size = sizeof options;
+    options.name = roletalk_string_of(name, std::strlen(name));
+    options.limits = &limits;
+    return roletalk::Peer(options);
+}
+
+// A loaded machine may take long for it.
+static roletalk::Peer patient(const char *name) {
+    return with_time(name, 120000);
+}
+
 static roletalk_connect_options once() {
     roletalk_connect_options options = roletalk::connect_options();
     options.once = 1;
@@ -78,7 +95,7 @@ static roletalk_connect_options once() {
 }
 
 static void dial(const std::string &address, roletalk_connect_options options = once()) {
-    roletalk::Peer("client").connect(address, options);
+    patient("client").connect(address, options);
 }
 
 static std::string port_of(const std::string &url) {
@@ -87,7 +104,7 @@ static std::string port_of(const std::string &url) {
 
 static void over_tls(const std::string &certificate, const std::string &ca,
                      const std::string &client_ca = {}, const std::string &scheme = "wss") {
-    roletalk::Peer service("service");
+    roletalk::Peer service = patient("service");
     const std::string chain = pem(certificate), key = pem("key");
     roletalk_listen_options listening = roletalk::listen_options();
     listening.tls_certificates = lend(chain);
@@ -101,27 +118,17 @@ static void over_tls(const std::string &certificate, const std::string &ca,
 
 static void with_keys(const char *service_id, const char *service_key, const char *client_id,
                       const char *client_key) {
-    roletalk::Peer service("service"), client("client");
+    roletalk::Peer service = patient("service"), client = patient("client");
     service.add_key(service_id, service_key);
     if (client_id) client.add_key(client_id, client_key);
     client.connect(service.listen("127.0.0.1:0").url(), once());
-}
-
-static roletalk::Peer impatient() {
-    roletalk_limits limits{};
-    limits.struct_size = sizeof limits;
-    limits.handshake_timeout_ms = 50;
-    roletalk_peer_options options{};
-    options.struct_size = sizeof options;
-    options.limits = &limits;
-    return roletalk::Peer(options);
 }
 
 static void
 asking(const std::function<void(roletalk::Peer &service, roletalk::Peer &client)> &ask) {
     // The handler's deferred answers: unanswered until the service is closed.
     std::vector<roletalk::Deferred> held;
-    roletalk::Peer service("service"), client("client");
+    roletalk::Peer service = patient("service"), client = patient("client");
     service.role("math")
         .on_request("add", [](roletalk::Context &) { return roletalk::Data(); })
         .on_request("slow", [&](roletalk::Context &context) {
@@ -143,11 +150,11 @@ static const std::map<std::string, std::function<void()>> mistakes = {
     {"silent port",
      [] {
          Raw raw;
-         impatient().connect(raw.address(), once());
+         with_time("client", 50).connect(raw.address(), once());
      }},
     {"TLS against a plain port",
      [] {
-         roletalk::Peer service("service");
+         roletalk::Peer service = patient("service");
          auto listener = service.listen("127.0.0.1:0");
          auto options = once();
          const std::string ca = pem("ca");
@@ -164,7 +171,7 @@ static const std::map<std::string, std::function<void()>> mistakes = {
     {"no common key", [] { with_keys("k", "secret", "l", "secret"); }},
     {"path refused",
      [] {
-         roletalk::Peer service("service");
+         roletalk::Peer service = patient("service");
          auto options = roletalk::listen_options();
          const std::string path = "/mesh";
          options.path = lend(path);
@@ -219,7 +226,7 @@ static const std::map<std::string, std::function<void()>> mistakes = {
      }},
     {"port in use",
      [] {
-         roletalk::Peer service("service");
+         roletalk::Peer service = patient("service");
          std::string url = service.listen("127.0.0.1:0").url();
          service.listen(url.substr(std::strlen("ws://")));
      }},
