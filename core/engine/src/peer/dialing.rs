@@ -163,7 +163,7 @@ fn explained(error: Error, url: &str) -> Error {
     });
     match fault {
         Some(fault) if error.hint().is_none() => {
-            let hint = fault.hint(url);
+            let hint = fault.hint(&public(url));
             error.with_hint(hint)
         }
         _ => error,
@@ -189,15 +189,34 @@ fn parse_address(address: &str) -> Result<Url> {
     }
 }
 
-fn acquaint(id: &str, url: &str, roles: &[String]) -> Vec<u8> {
-    // Credentials in an address are for the one who dials, not for those who are told of it.
-    let address = match Url::parse(url) {
+/// An address without credentials: these are for the one who dials, not for those who are told of it, nor for
+/// logs.
+fn public(url: &str) -> String {
+    match Url::parse(url) {
         Ok(mut public) if !public.username().is_empty() || public.password().is_some() => {
             let _ = public.set_username("").and_then(|()| public.set_password(None));
             String::from(public)
         }
         _ => url.to_owned(),
-    };
+    }
+}
+
+fn acquaint(id: &str, url: &str, roles: &[String]) -> Vec<u8> {
+    let address = public(url);
     let frame = Acquaint { id: id.to_owned(), address: Some(address), roles: roles.to_vec() };
     encode(&Frame::Acquaint(frame))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_hold_no_credentials() {
+        let error = Error::new(ErrorKind::ConnectionLost, "Socket closed");
+        let error = explained(error, "ws://name:password@example.org:9000/");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("ws://example.org:9000/"), "{hint}");
+        assert!(!hint.contains("password") && !hint.contains("name:"), "{hint}");
+    }
 }

@@ -41,6 +41,8 @@ pub(super) struct AskedNames {
 
 /// So many pairs are remembered: more of them are made up, such as from ids.
 const PAIRS: usize = 1024;
+/// So long ones: a hint shows less.
+const PAIR: usize = 512;
 
 impl AskedNames {
     #[inline]
@@ -53,7 +55,8 @@ impl AskedNames {
 
     fn other(&mut self, role: &str, event: &str) -> NamesNumber {
         let known = self.places.get(role).and_then(|events| events.get(event)).copied();
-        if known.is_none() && self.pairs.len() >= PAIRS {
+        let room = self.pairs.len() < PAIRS && role.len() + event.len() <= PAIR;
+        if known.is_none() && !room {
             return None;
         }
         self.last = known.or_else(|| {
@@ -194,5 +197,19 @@ mod tests {
         }
         let due = table.take_due(Moment::at(Duration::from_secs(1)));
         assert_eq!(due.into_iter().map(|w| w.tag).collect::<Vec<_>>(), [1, 3, 2, 0]);
+    }
+
+    #[test]
+    fn names_are_remembered_within_bounds() {
+        let mut asked = AskedNames::default();
+        let first = asked.number("r", "a");
+        assert_eq!((asked.number("r", "b") == first, asked.number("r", "a")), (false, first));
+        assert_eq!(asked.names(first), Some(("r", "a")));
+        assert_eq!(asked.number("r", &"x".repeat(PAIR)), None);
+        for n in 0..2 * PAIRS {
+            asked.number("r", &n.to_string());
+        }
+        assert_eq!(asked.pairs.len(), PAIRS);
+        assert_eq!((asked.number("r", "new"), asked.number("r", "a")), (None, first));
     }
 }
