@@ -5,6 +5,7 @@ const { onAbort } = require('./abort.js');
 const { RoletalkError, peerClosed } = require('./errors.js');
 const { bound, checkCallback, emit, ignore } = require('./guard.js');
 const { EMIT, STREAM, WAIT, checkOptions } = require('./options.js');
+const { toMillis } = require('./timeout.js');
 const { Survey } = require('./survey.js');
 
 /** Units in the order of their arrival, and the engine's choice among them. */
@@ -104,7 +105,9 @@ class Destination extends EventEmitter {
         closed: () => finish(closed),
       };
       if (signal) forget = onAbort(signal, () => finish(() => reject(signal.reason)));
-      if (timeout !== undefined) timer = setTimeout(() => finish(() => reject(this._late())), timeout);
+      // As for requests: nothing and 0 are no limit here. Beyond what Node's timers hold, there is none either.
+      const limit = toMillis(timeout);
+      if (limit > 0 && limit < 2 ** 31) timer = setTimeout(() => finish(() => reject(this._late())), limit);
       this._waiting.add(waiter);
       peer._hold.take();
     });

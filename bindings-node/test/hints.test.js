@@ -172,3 +172,12 @@ test('a rejection says what was asked', async (t) => {
   const error = await destination.request('fail').catch((error) => error);
   assert.equal(error.hint, 'The request was for the event "fail" of the role "math" at the unit service.');
 });
+
+test('limits that are none leave whenReady waiting', async (t) => {
+  const { client, service } = await asking(t);
+  const waits = [undefined, 0, NaN, Infinity].map((timeout) => client.destination('later').whenReady({ timeout }));
+  // Behind the timers of 1 ms that Node makes of what it cannot hold.
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  service.role('later');
+  await Promise.all(waits);
+});
