@@ -32,8 +32,8 @@ pub fn dial_fault(errno: Option<i32>, code: &str, text: &str) -> Option<DialFaul
         ("enotfound", DialFault::NameUnknown),
         ("eai again", DialFault::NameUnknown),
         ("gaierror", DialFault::NameUnknown),
-        // Python, before it asks a resolver.
-        ("label empty or too long", DialFault::NameUnknown),
+        // Python, before it asks a resolver; each version ends the sentence in another way.
+        ("'idna' codec", DialFault::NameUnknown),
         ("timed out", DialFault::Silent),
         ("did not answer", DialFault::Silent),
         ("socket hang up", DialFault::HungUp),
@@ -58,6 +58,18 @@ mod tests {
             (Some(111), "ECONNREFUSED", "connect ECONNREFUSED 127.0.0.1:1", DialFault::Refused),
             (None, "ENOTFOUND", "getaddrinfo ENOTFOUND x.invalid", DialFault::NameUnknown),
             (None, "gaierror", "[Errno -2] Name or service not known", DialFault::NameUnknown),
+            (
+                None,
+                "UnicodeError",
+                "encoding with 'idna' codec failed (UnicodeError: label empty or too long)",
+                DialFault::NameUnknown,
+            ),
+            (
+                None,
+                "UnicodeEncodeError",
+                "'idna' codec can't encode character '\\x2e' in position 3: label empty",
+                DialFault::NameUnknown,
+            ),
             (
                 None,
                 "EPROTO",
