@@ -104,7 +104,13 @@ impl<'a> Record<'a> {
                     (role, event, bytes)
                 }
             };
-            Some(Outgoing { role, event, payload: Payload { kind, bytes }, order: Order::Kept })
+            Some(Outgoing {
+                role,
+                event,
+                payload: Payload { kind, bytes },
+                order: Order::Kept,
+                fields: None,
+            })
         };
         Some(match Command::try_from(first & 0xff).ok()? {
             Command::Send => Asked::Send { unit: target, slot, outgoing: outgoing()? },

@@ -504,7 +504,8 @@ impl NativePeer {
         let direction =
             if writable { Direction::RequesterWrites } else { Direction::RequesterReads };
         let payload = Payload { kind: DataType::from_byte(kind as u8), bytes: payload };
-        let outgoing = Outgoing { role: &role, event: &event, payload, order: Order::Any };
+        let outgoing =
+            Outgoing { role: &role, event: &event, payload, order: Order::Any, fields: None };
         let timeout = (timeout > 0).then(|| Duration::from_millis(timeout.into()));
         let opened = state.units.get(unit).copied().and_then(|unit| {
             let opened = host.engine.with_unit(unit, now, |unit| {

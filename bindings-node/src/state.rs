@@ -307,7 +307,7 @@ impl State {
                 let (number, generation) = self.questions.insert((id, question));
                 self.write_incoming(op, [unit, 0, number, generation], incoming, batch);
             }
-            Event::Answer { tag, outcome, reason } => {
+            Event::Answer { tag, outcome, reason, .. } => {
                 let rejected = u32::from(reason.is_some()) * REJECTED;
                 let numbers = [tag, rejected, 0, 0];
                 match (outcome, reason) {

@@ -182,7 +182,13 @@ impl DestinationBase {
         payload: roletalk_engine::wire::Payload<'a>,
         ordered: bool,
     ) -> roletalk_engine::Outgoing<'a> {
-        roletalk_engine::Outgoing { role: &self.role, event, payload, order: order(ordered) }
+        roletalk_engine::Outgoing {
+            role: &self.role,
+            event,
+            payload,
+            order: order(ordered),
+            fields: None,
+        }
     }
 
     /// The chosen unit, or the one that the engine chooses.

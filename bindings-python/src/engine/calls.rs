@@ -601,7 +601,7 @@ impl Engine {
             false => Direction::RequesterReads,
         };
         let (asked, opened) = with_payload(data, &slf.get().codec, |payload| {
-            let outgoing = Outgoing { role, event, payload, order: Order::Any };
+            let outgoing = Outgoing { role, event, payload, order: Order::Any, fields: None };
             Engine::ask(
                 slf,
                 |_| Ok(UnitId(unit)),

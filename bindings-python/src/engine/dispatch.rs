@@ -139,7 +139,7 @@ impl Engine {
                 (found, _) => {
                     drop(table);
                     let reason = found.err().unwrap_or_else(|| "Socket closed".to_owned());
-                    lock(&self.state).answer(unit, question, Err(&reason), now);
+                    lock(&self.state).refuse(unit, question, &reason, now);
                     return self.tell(py, "not_handled", (reason,));
                 }
             }
@@ -233,7 +233,7 @@ impl Engine {
         now: Moment,
     ) -> bool {
         let Some(running) = lock(&self.table).end(ticket) else { return false };
-        lock(&self.state).answer(running.unit, running.question, outcome, now);
+        lock(&self.state).answer(running.unit, running.question, outcome, None, now);
         // Outside of the locks.
         drop(running.task.map(|task| task.into_bound(py)));
         true

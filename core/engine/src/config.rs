@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use crate::{
     error::{Error, ErrorKind, Result},
     limits::Limits,
+    wire::Extensions,
 };
 
 /// When a lost address is dialed again.
@@ -55,6 +56,8 @@ pub struct Config {
     pub limits: Limits,
     /// When lost addresses are dialed again.
     pub reconnect: Reconnect,
+    /// What the host stands for beyond the protocol of the originals. Default all.
+    pub extensions: Extensions,
     /// The operating system, for `meta.os`: as Rust names it unless set.
     pub os: String,
     /// What runs this peer, for `meta.runtime`, such as `rust`.
@@ -75,6 +78,7 @@ impl Config {
             keys: Keys::default(),
             limits: Limits::default(),
             reconnect: Reconnect::default(),
+            extensions: Extensions::ALL,
             os: std::env::consts::OS.to_owned(),
             runtime: "rust".to_owned(),
             wall_clock: 0,

@@ -9,6 +9,7 @@ use std::{
 #[derive(Debug, Default)]
 pub struct Load {
     open: AtomicBool,
+    fields: AtomicBool,
     waiting: AtomicUsize,
 }
 
@@ -18,6 +19,11 @@ impl Load {
         self.open.load(Ordering::Acquire)
     }
 
+    /// Whether all its connections take [fields](crate::Fields).
+    pub fn takes_fields(&self) -> bool {
+        self.fields.load(Ordering::Acquire)
+    }
+
     /// Requests that wait for its answer, stream openings included.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
@@ -25,6 +31,10 @@ impl Load {
 
     pub(crate) fn set_open(&self, open: bool) {
         self.open.store(open, Ordering::Release);
+    }
+
+    pub(crate) fn set_fields(&self, fields: bool) {
+        self.fields.store(fields, Ordering::Release);
     }
 
     pub(crate) fn set_waiting(&self, waiting: usize) {

@@ -228,9 +228,9 @@ impl<R> Engine<R> {
     }
 
     fn attach(&mut self, conn: ConnId, ready: Ready, now: Moment) {
-        let Ready { unit, info, roles, writer, load, .. } = ready;
+        let Ready { unit, info, roles, writer, extensions, load, .. } = ready;
         let new = || Unit::new(info.clone(), self.peer.limits().clone(), self.budget.clone(), load);
-        self.units.entry(unit).or_insert_with(new).attach(conn, writer, now);
+        self.units.entry(unit).or_insert_with(new).attach(conn, writer, extensions, now);
         self.events.push_back(EngineEvent::Attached { conn, unit, info, roles });
         self.drain_unit(unit, now);
     }

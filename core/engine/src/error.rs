@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, io, sync::Arc};
 
 use crate::{
     hint::{self, DialFault},
-    wire::DataError,
+    wire::{DataError, Failure},
 };
 
 /// Makes [`ErrorKind`] from one row for each: documentation, kind, number and name.
@@ -79,6 +79,10 @@ error_kinds! {
         HandlerFailed = 17, "HANDLER_FAILED";
         /// The remote peer did not answer a ping in time.
         HeartbeatTimeout = 18, "HEARTBEAT_TIMEOUT";
+        /// The unit does not take what the caller requires, such as headers.
+        Unsupported = 19, "UNSUPPORTED";
+        /// It was given up: by the caller, or with the request that it was made for.
+        Cancelled = 20, "CANCELLED";
     }
 }
 
@@ -111,6 +115,7 @@ struct More {
     text: Cow<'static, str>,
     fault: Option<DialFault>,
     hint: Option<Cow<'static, str>>,
+    failure: Option<Failure>,
 }
 
 /// Errors are equal when kind and text are.
@@ -148,6 +153,20 @@ impl Error {
     pub fn with_hint(self, hint: impl Into<Cow<'static, str>>) -> Error {
         let hint = Some(hint.into());
         self.with(|more| more.hint = hint)
+    }
+
+    /// Adds what the handler said of its failure, or says of it.
+    #[must_use]
+    pub fn with_failure(self, failure: Failure) -> Error {
+        self.with(|more| more.failure = Some(failure))
+    }
+
+    /// What the handler says of its failure, besides the text; none when it says nothing.
+    pub fn failure(&self) -> Option<&Failure> {
+        match &self.text {
+            Text::Plain(_) => None,
+            Text::More(more) => more.failure.as_ref(),
+        }
     }
 
     fn with(self, change: impl FnOnce(&mut More)) -> Error {

@@ -62,6 +62,16 @@ impl Sub for Moment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
+/// A request that came on a connection, a request for a stream included: by the number that its sender has
+/// given it, which it may use again once it has the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId {
+    /// The connection.
+    pub conn: ConnId,
+    /// The sender's number.
+    pub corr: u64,
+}
+
 /// A connected remote peer. Never reused: a unit that comes back is a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnitId(pub u64);

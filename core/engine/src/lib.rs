@@ -43,15 +43,16 @@ pub use destination::{Load, Policy, RoundRobin, policy};
 pub use engine::{Engine, EngineEvent};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{NoHandler, Serves, find};
-pub use ids::{AddressId, ConnId, Moment, StreamId, UnitId};
+pub use ids::{AddressId, ConnId, Moment, RequestId, StreamId, UnitId};
 pub use limits::{LimitValue, Limits};
 pub use peer::{Dialect, PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready, UnitInfo};
 pub use quantity::{Measure, Quantity};
 pub use stats::{ConnectionStats, CounterValue, UnitStats};
 pub use unit::{
-    Budget, Chunk, Event, Incoming, Kind, News, Order, Outgoing, Question, Queued, Unit, timed_out,
+    Budget, CancelReason, Chunk, Event, Incoming, Kind, News, Order, Outgoing, Question, Queued,
+    TimeLimit, Unit, timed_out,
 };
-pub use wire::{Data, DataType};
+pub use wire::{Data, DataType, Extensions, Failure, Fields, FieldsView, HeaderValue};
 
 /// How long peers that serve until a signal drain after it, unless they are told otherwise.
 pub const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);

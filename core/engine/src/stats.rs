@@ -109,6 +109,16 @@ counters! {
         requests_received: u64 = Count,
         /// Requests rejected because too many handlers were running.
         requests_shed: u64 = Count,
+        /// Requests received that were not begun, since their time was up or their requester had given up.
+        requests_expired: u64 = Count,
+        /// Requests sent that were given up, of which the other side was told.
+        cancels_sent: u64 = Count,
+        /// Requests received of which the other side told that they were given up, whether or not they were
+        /// still running.
+        cancels_received: u64 = Count,
+        /// Messages, requests and answers whose headers and trace context were left out, since the other side
+        /// does not take them.
+        fields_left_out: u64 = Count,
         /// Requests sent that wait for an answer.
         waiting: usize = Count,
         /// Handlers that are running for this unit's messages and requests.

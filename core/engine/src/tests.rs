@@ -1,5 +1,7 @@
 //! Two engines, side by side, without a network in between.
 
+mod extensions;
+
 use std::{sync::Arc, time::Duration};
 
 use super::*;
@@ -22,10 +24,16 @@ struct Pair {
 impl Pair {
     /// Both serve the role `r`, and share a connection.
     fn new(limits: impl Fn(&mut Limits)) -> Pair {
+        Pair::with(limits, [Extensions::ALL; 2])
+    }
+
+    /// The same, with what each side understands.
+    fn with(limits: impl Fn(&mut Limits), extensions: [Extensions; 2]) -> Pair {
         let mut pair = Pair {
             engines: [1, 2].map(|n| {
                 let mut config = Config::new(Box::new(move |bytes| bytes.fill(n)));
                 limits(&mut config.limits);
+                config.extensions = extensions[usize::from(n) - 1];
                 Engine::new(config)
             }),
             conns: Vec::new(),
@@ -105,7 +113,7 @@ impl Pair {
 }
 
 fn to(role: &str) -> Outgoing<'_> {
-    Outgoing { role, event: "e", payload: Payload::NULL, order: Order::Kept }
+    Outgoing { role, event: "e", payload: Payload::NULL, order: Order::Kept, fields: None }
 }
 
 #[test]
@@ -450,7 +458,7 @@ fn an_engine_gives_up_what_waits_when_no_handler_ends() {
 fn original(dialect: Dialect, limits: Limits) -> Unit<()> {
     let mut unit =
         Unit::new(UnitInfo::example(dialect), Arc::new(limits), Budget::default(), Arc::default());
-    unit.attach(ConnId(0), FrameWriter::new(Side::Server, 0), NOW);
+    unit.attach(ConnId(0), FrameWriter::new(Side::Server, 0), Extensions::NONE, NOW);
     unit
 }
 
@@ -530,7 +538,7 @@ fn nobody_waits_for_a_reader_that_is_gone_or_says_nothing() {
     }
     for closed_first in [true, false] {
         let mut unit = original(JAVASCRIPT, Limits::default());
-        unit.attach(ConnId(1), FrameWriter::new(Side::Server, 0), NOW);
+        unit.attach(ConnId(1), FrameWriter::new(Side::Server, 0), Extensions::NONE, NOW);
         let stream = written(&mut unit);
         if closed_first {
             unit.close_stream(stream, "");

@@ -118,6 +118,7 @@ fn frame_kind(frame: &Frame<'_>) -> &'static str {
         Frame::StreamAccept { .. } => "stream_resolve",
         Frame::StreamRefuse { .. } => "stream_reject",
         Frame::Stream { .. } => "stream_msg",
+        Frame::Cancel { .. } => "cancel",
         Frame::Acquaint(_) => "acquaint",
         Frame::Roles(_) => "roles",
     }
@@ -178,6 +179,7 @@ fn check_frame(frame: &Frame<'_>, decoded: &Value) -> Check {
             same("flag", flag, &decoded["flag"])?;
             same("flag_name", name, &decoded["flag_name"])
         }
+        Frame::Cancel { corr } => check_number("corr", *corr, decoded),
         Frame::Acquaint(acquaint) => {
             let mut json = json!({"id": acquaint.id, "roles": acquaint.roles});
             if let Some(address) = &acquaint.address {

@@ -37,7 +37,7 @@ fn reencode(frame: &Frame<'_>) {
         | Frame::Reject { payload: data, .. }
         | Frame::StreamAccept { payload: data, .. }
         | Frame::StreamRefuse { payload: data, .. } => payload = Some(data),
-        Frame::Stream { .. } | Frame::Acquaint(_) | Frame::Roles(_) => {}
+        Frame::Stream { .. } | Frame::Cancel { .. } | Frame::Acquaint(_) | Frame::Roles(_) => {}
     }
     if let Some(payload) = payload {
         datum(&Data::from(*payload));

@@ -10,8 +10,8 @@ use std::{
 };
 
 use roletalk_engine::{
-    ConnId, Engine, EngineEvent, Moment, Opening, Question, Result, Unit, UnitId, hint::DialFault,
-    wire::Payload,
+    ConnId, Engine, EngineEvent, Fields, Moment, Opening, Question, Result, Unit, UnitId,
+    hint::DialFault, wire::Payload,
 };
 use rustc_hash::FxHashMap;
 
@@ -417,15 +417,23 @@ impl Host {
         self.closed
     }
 
-    /// Gives a question back to its unit.
+    /// Gives a question back to its unit, with what goes with the answer.
     pub fn answer(
         &mut self,
         unit: UnitId,
         question: Question,
         outcome: std::result::Result<Payload<'_>, &str>,
+        fields: Option<&Fields>,
         now: Moment,
     ) {
-        self.engine.with_unit(unit, now, |machine| machine.answer(question, outcome, now));
+        self.engine.with_unit(unit, now, |machine| {
+            machine.answer_with(question, outcome, fields, now);
+        });
+    }
+
+    /// Gives a question back for which no handler was begun.
+    pub fn refuse(&mut self, unit: UnitId, question: Question, reason: &str, now: Moment) {
+        self.engine.with_unit(unit, now, |machine| machine.refuse(question, reason, now));
     }
 
     /// Requests that wait, handlers that run, and streams that are open.

@@ -10,6 +10,7 @@ mod dial;
 mod guard;
 mod host;
 mod link;
+mod running;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ pub use dial::dial_fault;
 #[cfg(unix)]
 pub use guard::Guard;
 pub use host::{Action, Host};
+pub use running::Running;
 
 /// Locks it, also after a panic: no lock is held across foreign code, and what panics under one has changed
 /// nothing yet.

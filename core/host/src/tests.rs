@@ -136,7 +136,8 @@ impl End {
     fn send(&mut self, len: usize) {
         let (unit, bytes) = (self.unit.unwrap(), vec![7; len]);
         let payload = Payload { bytes: &bytes, ..Payload::NULL };
-        let outgoing = Outgoing { role: "r", event: "e", payload, order: Order::Kept };
+        let outgoing =
+            Outgoing { role: "r", event: "e", payload, order: Order::Kept, fields: None };
         self.with(|host, _, now| {
             host.engine.with_unit(unit, now, |unit| unit.send(outgoing)).unwrap().unwrap();
         });
@@ -327,7 +328,7 @@ fn a_connection_that_brings_more_than_handlers_take_is_paused_until_they_have_en
     assert_eq!(b.log, ["pause"]);
     while b.paused {
         let (unit, (_, question)) = (b.unit.unwrap(), b.incoming.pop().unwrap());
-        b.with(|host, _, now| host.answer(unit, question, Ok(Payload::NULL), now));
+        b.with(|host, _, now| host.answer(unit, question, Ok(Payload::NULL), None, now));
     }
     assert_eq!(b.log, ["pause", "resume"]);
 }

@@ -126,7 +126,7 @@ impl Dispatcher {
                     let unit = super::Unit::new(unit.clone());
                     shared.emit(PeerEvent::SlowConsumer { unit, queued, dropped });
                 }
-                Event::Incoming(..) => {}
+                Event::Cancelled { .. } | Event::Incoming(..) => {}
             }
         }
         unit.bring(&mut self.answers);
@@ -329,5 +329,5 @@ fn refuse(unit: &Arc<UnitInner>, question: Question, reason: &str) {
     let info = unit.info.load();
     debug!(unit = %info.id, name = info.name, reason, "not handled");
     let now = unit.shared.clock.now();
-    unit.with(|state| state.machine.answer(question, Err(reason), now));
+    unit.with(|state| state.machine.refuse(question, reason, now));
 }

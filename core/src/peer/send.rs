@@ -67,7 +67,7 @@ pub(crate) fn outgoing<'a>(
     payload: Payload<'a>,
     order: Order,
 ) -> Outgoing<'a> {
-    Outgoing { role, event, payload, order }
+    Outgoing { role, event, payload, order, fields: None }
 }
 
 /// A message about to be sent: `await` it. Made by [`Destination::send`].

@@ -332,7 +332,7 @@ impl Shared {
             .clone();
         unit.info.store(ready.info);
         *lock(&unit.roles) = ready.roles;
-        unit.attach(conn, ready.writer, handle.clone(), now);
+        unit.attach(conn, ready.writer, ready.extensions, handle.clone(), now);
         unit
     }
 

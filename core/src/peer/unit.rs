@@ -20,8 +20,8 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     engine::{
-        self, ConnId, Connection, Event, Load, Moment, Outgoing, Ready, StreamId, UnitId, UnitInfo,
-        UnitStats, close_code,
+        self, ConnId, Connection, Event, Extensions, Load, Moment, Outgoing, Ready, StreamId,
+        UnitId, UnitInfo, UnitStats, close_code,
     },
     net::ConnHandle,
     wire::{Data, Meta},
@@ -136,11 +136,12 @@ impl UnitInner {
         &self,
         conn: ConnId,
         writer: FrameWriter,
+        extensions: Extensions,
         handle: Arc<ConnHandle>,
         now: Moment,
     ) {
         let mut state = lock(&self.state);
-        state.machine.attach(conn, writer, now);
+        state.machine.attach(conn, writer, extensions, now);
         state.conns.push((conn, handle));
     }
 

@@ -407,6 +407,7 @@ pub fn confirmation(id: &str, roles: &[&str]) -> Confirm {
         tags: Default::default(),
         window: None,
         i: None,
+        x: <_>::default(),
     }
 }
 

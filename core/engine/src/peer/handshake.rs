@@ -128,6 +128,7 @@ impl Peer {
             tags: self.config.tags.clone(),
             window: Some((self.limits.stream_window as u64).min(wire::MAX_NUMBER)),
             i: Some(self.roles_counter),
+            x: self.config.extensions,
         }
     }
 
@@ -203,7 +204,7 @@ impl Peer {
             self.challenges.remove(challenge);
         }
         let dialect = Dialect::of(&confirm);
-        let Confirm { id, roles, friendly, name, meta, tags, window: _, i } = *confirm;
+        let Confirm { id, roles, friendly, name, meta, tags, window: _, i, x } = *confirm;
         let info = Arc::new(UnitInfo { id: id.into(), name, friendly, meta, tags, dialect });
         let unit_conn =
             UnitConn { id: conn, address: pending.address, announced: self.roles_counter };
@@ -249,7 +250,9 @@ impl Peer {
         let state = self.units.get(&unit);
         let (roles, load) =
             state.map(|state| (state.roles.clone(), state.load.clone())).unwrap_or_default();
-        Ok(Ready { unit, first, info, roles, writer: connection.belongs_to(unit), load })
+        let extensions = self.config.extensions.agreed(x);
+        let writer = connection.belongs_to(unit);
+        Ok(Ready { unit, first, info, roles, writer, extensions, load })
     }
 
     pub(super) fn refuse(

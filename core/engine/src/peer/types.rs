@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     AddressId, ConnId, Dialect, Load, UnitId,
     error::{Error, Result},
-    wire::Meta,
+    wire::{Extensions, Meta},
     ws::FrameWriter,
 };
 
@@ -170,6 +170,8 @@ pub struct Ready {
     pub roles: Arc<[String]>,
     /// For [`Unit::attach`](crate::Unit::attach).
     pub writer: FrameWriter,
+    /// Those in force on the connection, for [`Unit::attach`](crate::Unit::attach).
+    pub extensions: Extensions,
     /// For [`Unit::new`](crate::Unit::new).
     pub load: Arc<Load>,
 }

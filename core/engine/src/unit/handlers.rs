@@ -7,11 +7,13 @@ use bytes::Bytes;
 use super::{
     Event, Incoming, Question, Unit,
     incoming::Layout,
+    link::Postponed,
     question::{Responder, StreamOffer, Way},
+    types::CancelReason,
 };
 use crate::{
-    ConnId, Moment,
-    wire::{Frame, Repeated},
+    ConnId, Moment, RequestId,
+    wire::{Frame, Num, Repeated, Wrapped},
 };
 
 /// What is postponed on one connection before its host is to read no more.
@@ -26,6 +28,7 @@ const STEPS: u32 = 4;
 
 /// What requesters are told of what is given up.
 const OVERRUN: &str = "Too many requests are in progress";
+const EXPIRED: &str = "The time of the request was up before it was begun";
 
 /// How long no handler has ended although something waits for that.
 #[derive(Default)]
@@ -47,11 +50,13 @@ impl Patience {
 pub(super) struct Work {
     pub(super) layout: Layout,
     way: Way,
+    /// Until when it is worth beginning.
+    pub(super) due: Option<Moment>,
 }
 
 impl Work {
     /// None for what is not for a handler.
-    pub(super) fn of(frame: Frame<'_>, message: &[u8], conn: ConnId) -> Option<Work> {
+    pub(super) fn of(frame: Frame<'_>, message: &[u8], conn: ConnId, fields: u16) -> Option<Work> {
         let (names, payload, way) = match frame {
             Frame::Message { role, event, payload } => ((role, event), payload, Way::Nowhere),
             Frame::Request { role, event, corr, payload } => {
@@ -63,7 +68,7 @@ impl Work {
             }
             _ => return None,
         };
-        Some(Work { layout: Layout::of(message, names, payload), way })
+        Some(Work { layout: Layout::of(message, names, payload, fields), way, due: None })
     }
 
     /// A message, or a request, with the names of the one before.
@@ -71,7 +76,8 @@ impl Work {
     pub(super) fn again(repeated: Repeated, names: u64, conn: ConnId) -> Work {
         let Repeated { role, event, corr, kind, payload } = repeated;
         let way = corr.map_or(Way::Nowhere, |corr| Way::Request(Responder { conn, corr }));
-        Work { layout: Layout { role, event, payload, kind, mended: None, names }, way }
+        let layout = Layout { role, event, payload, kind, mended: None, fields: 0, names };
+        Work { layout, way, due: None }
     }
 }
 
@@ -80,6 +86,35 @@ impl<R> Unit<R> {
     pub(super) fn handled(&mut self, handlers: u32, held: usize) {
         self.stats.running = self.stats.running.saturating_sub(handlers as usize);
         self.release(held);
+    }
+
+    /// The requester has given a request up: it is not begun if it is postponed, and its handler is to be
+    /// told if it runs.
+    pub(super) fn given_up(&mut self, at: usize, corr: Num) {
+        self.stats.cancels_received += 1;
+        let (corr, link) = (corr.value(), &mut self.links[at]);
+        let request = RequestId { conn: link.conn, corr };
+        // Not more than can matter.
+        if link.given_up.len() < link.postponed.len() {
+            link.given_up.insert(corr);
+        }
+        let reason = CancelReason::Requester;
+        self.events.push(Event::Cancelled { request: Some(request), reason });
+    }
+
+    /// Something for a handler came with a field that is not known and that must be.
+    pub(super) fn needs_more(&mut self, at: usize, work: Work, tag: u8) {
+        match work.way {
+            Way::Nowhere => {
+                self.stats.messages_received += 1;
+                self.stats.messages_dropped += 1;
+                self.shed(self.links[at].conn, at);
+            }
+            way => {
+                self.stats.requests_received += 1;
+                self.reject_unhandled(way, &format!("The field {tag} is not understood"));
+            }
+        }
     }
 
     pub(super) fn hold(&mut self, bytes: usize) {
@@ -110,9 +145,9 @@ impl<R> Unit<R> {
     /// Goes on with what was postponed on a connection, as far as handlers have ended since.
     pub(super) fn start_postponed(&mut self, at: usize) {
         while !self.is_overrun()
-            && let Some(message) = self.take_postponed(at)
+            && let Some(postponed) = self.take_postponed(at)
         {
-            self.begin_postponed(at, message, true);
+            self.begin_postponed(at, postponed, true);
         }
     }
 
@@ -125,34 +160,48 @@ impl<R> Unit<R> {
 
     /// Rejects requests and drops messages that were postponed.
     pub(super) fn give_up_postponed(&mut self, at: usize) {
-        while let Some(message) = self.take_postponed(at) {
-            self.begin_postponed(at, message, false);
+        while let Some(postponed) = self.take_postponed(at) {
+            self.begin_postponed(at, postponed, false);
         }
     }
 
-    fn begin_postponed(&mut self, at: usize, message: Bytes, room: bool) {
+    fn begin_postponed(&mut self, at: usize, postponed: Postponed, room: bool) {
+        let Postponed { message, due } = postponed;
         // It was understood when it came.
-        if let Ok(frame) = Frame::decode(&message)
-            && let Some(work) = Work::of(frame, &message, self.links[at].conn)
+        let (inner, fields) = match Wrapped::decode(&message) {
+            Ok(Some(wrapped)) => (wrapped.inner, wrapped.block_len()),
+            _ => (&message[..], 0),
+        };
+        if let Ok(frame) = Frame::decode(inner)
+            && let Some(work) = Work::of(frame, &message, self.links[at].conn, fields)
         {
-            self.begin(at, message, work, room);
+            if let Some(RequestId { corr, .. }) = work.way.request()
+                && self.links[at].given_up.remove(&corr)
+            {
+                self.stats.requests_expired += 1;
+                return;
+            }
+            self.begin(at, message, Work { due, ..work }, room);
         }
     }
 
-    fn take_postponed(&mut self, at: usize) -> Option<Bytes> {
+    fn take_postponed(&mut self, at: usize) -> Option<Postponed> {
         let link = &mut self.links[at];
-        let message = link.postponed.pop_front()?;
+        let Some(postponed) = link.postponed.pop_front() else {
+            link.given_up.clear();
+            return None;
+        };
         let saturated = link.postponed_bytes >= POSTPONED;
-        link.postponed_bytes -= message.len();
+        link.postponed_bytes -= postponed.message.len();
         self.postponed -= 1;
         if saturated && link.postponed_bytes < POSTPONED {
             self.alert(at);
         }
-        Some(message)
+        Some(postponed)
     }
 
     /// Keeps something for a handler for later. False when it is given up.
-    fn postpone(&mut self, at: usize, message: &Bytes, now: Moment) -> bool {
+    fn postpone(&mut self, at: usize, message: &Bytes, due: Option<Moment>, now: Moment) -> bool {
         let link = &mut self.links[at];
         if self.patience.is_over() || link.postponed_bytes >= POSTPONED_MAX {
             return false;
@@ -162,7 +211,7 @@ impl<R> Unit<R> {
         }
         self.postponed += 1;
         link.postponed_bytes += message.len();
-        link.postponed.push_back(message.clone());
+        link.postponed.push_back(Postponed { message: message.clone(), due });
         true
     }
 
@@ -194,7 +243,7 @@ impl<R> Unit<R> {
             _ => self.stats.requests_received += 1,
         }
         let room = !self.is_overrun() && self.links[at].postponed.is_empty();
-        if room || !self.postpone(at, &message, now) {
+        if room || !self.postpone(at, &message, work.due, now) {
             self.begin(at, message, work, room);
         }
     }
@@ -202,15 +251,27 @@ impl<R> Unit<R> {
     /// Has a handler called; without room for that, the message is given up.
     #[inline(always)]
     fn begin(&mut self, at: usize, message: Bytes, work: Work, room: bool) {
-        let Work { layout, way } = work;
+        let Work { layout, way, due } = work;
+        if due.is_some_and(|due| due <= self.clock) {
+            return self.expire(way);
+        }
         if !room || (matches!(way, Way::Stream(_)) && self.check_streams().is_err()) {
             return self.give_up(at, way);
         }
         let (held, conn) = (message.len(), self.links[at].conn);
         self.stats.running += 1;
         self.hold(held);
-        let incoming = Incoming::new(message, layout, conn);
-        self.events.push(Event::Incoming(incoming, Question::new(way, held)));
+        if let (Some(due), Some(request)) = (due, way.request()) {
+            self.expiring.insert((due, request));
+        }
+        let incoming = Incoming::new(message, layout, conn, due);
+        self.events.push(Event::Incoming(incoming, Question::new(way, held, due)));
+    }
+
+    #[cold]
+    fn expire(&mut self, way: Way) {
+        self.stats.requests_expired += 1;
+        self.reject_unhandled(way, EXPIRED);
     }
 
     #[cold]
@@ -220,12 +281,7 @@ impl<R> Unit<R> {
             _ => self.stats.requests_shed += 1,
         }
         self.shed(self.links[at].conn, at);
-        // Errors of sending do not matter: a unit that is gone needs no answer.
-        let _ = match way {
-            Way::Nowhere => return,
-            Way::Request(to) => self.reject(to, OVERRUN),
-            Way::Stream(offer) => self.refuse_stream(*offer, OVERRUN),
-        };
+        self.reject_unhandled(way, OVERRUN);
     }
 
     fn shed(&mut self, conn: ConnId, at: usize) {
@@ -245,7 +301,7 @@ mod tests {
     use super::*;
     use crate::{
         Budget, Dialect, Limits, Outgoing, UnitInfo,
-        wire::{Num, Payload},
+        wire::{Extensions, Payload},
         ws::{FrameWriter, Side},
     };
 
@@ -267,7 +323,8 @@ mod tests {
             Arc::default(),
         );
         for conn in [ONE, TWO] {
-            unit.attach(conn, FrameWriter::new(Side::Server, 0), Moment::EPOCH);
+            let writer = FrameWriter::new(Side::Server, 0);
+            unit.attach(conn, writer, Extensions::NONE, Moment::EPOCH);
         }
         unit
     }
@@ -427,8 +484,13 @@ mod tests {
         let mut unit = one_handler();
         receive(&mut unit, ONE, &request("a"));
         receive(&mut unit, ONE, &request("b"));
-        let to =
-            Outgoing { role: "r", event: "nested", payload: Payload::NULL, order: <_>::default() };
+        let to = Outgoing {
+            role: "r",
+            event: "nested",
+            payload: Payload::NULL,
+            order: <_>::default(),
+            fields: None,
+        };
         let corr = unit.request(to, None, Moment::EPOCH, 5).unwrap();
         let answer = Frame::Response { corr: Num::new(corr), payload: Payload::NULL };
         let events = receive(&mut unit, ONE, &answer);

@@ -4,8 +4,8 @@ use std::{borrow::Cow, num::NonZeroU64};
 
 use bytes::{Buf, Bytes};
 
-use crate::ConnId;
-use crate::wire::{Data, DataType, Payload};
+use crate::wire::{Data, DataType, FieldsView, Payload, Wrapped};
+use crate::{ConnId, Moment};
 
 /// The names and the payload of something that came in, still in the bytes of its frame: one
 /// reference count, no copies.
@@ -16,9 +16,12 @@ pub struct Incoming {
     event: (u32, u32),
     payload: u32,
     kind: DataType,
+    /// The length of the fields' block.
+    fields: u16,
     conn: ConnId,
     /// See [`Incoming::same_names`].
     names: u64,
+    due: Option<Moment>,
 }
 
 /// Where in its frame the parts of something for a handler are.
@@ -30,6 +33,8 @@ pub(super) struct Layout {
     pub(super) kind: DataType,
     /// The frame to use instead: a name was mended.
     pub(super) mended: Option<Bytes>,
+    /// The length of the fields' block.
+    pub(super) fields: u16,
     /// See [`Incoming::same_names`].
     pub(super) names: u64,
 }
@@ -41,6 +46,7 @@ impl Layout {
         frame: &[u8],
         (role, event): (Cow<'_, str>, Cow<'_, str>),
         payload: Payload<'_>,
+        fields: u16,
     ) -> Layout {
         let Payload { kind, bytes: payload } = payload;
         match (role, event) {
@@ -53,22 +59,30 @@ impl Layout {
                     payload: (frame.len() - payload.len()) as u32,
                     kind,
                     mended: None,
+                    fields,
                     names: 0,
                 }
             }
-            // A name with invalid UTF-8 was mended: lay the frame out anew.
+            // A name with invalid UTF-8 was mended: lay the frame out anew, behind the fields.
             (role, event) => {
-                let mut bytes = Vec::with_capacity(role.len() + event.len() + payload.len());
+                let head = match fields {
+                    0 => 0,
+                    len => Wrapped::HEAD + usize::from(len),
+                };
+                let names = role.len() + event.len();
+                let mut bytes = Vec::with_capacity(head + names + payload.len());
+                bytes.extend_from_slice(frame.get(..head).unwrap_or_default());
                 bytes.extend_from_slice(role.as_bytes());
                 bytes.extend_from_slice(event.as_bytes());
                 bytes.extend_from_slice(payload);
-                let (role, event) = (role.len() as u32, event.len() as u32);
+                let (head, role, event) = (head as u32, role.len() as u32, event.len() as u32);
                 Layout {
-                    role: (0, role),
-                    event: (role, event),
-                    payload: role + event,
+                    role: (head, role),
+                    event: (head + role, event),
+                    payload: head + role + event,
                     kind,
                     mended: Some(bytes.into()),
+                    fields,
                     names: 0,
                 }
             }
@@ -78,9 +92,10 @@ impl Layout {
 
 impl Incoming {
     #[inline]
-    pub(super) fn new(frame: Bytes, layout: Layout, conn: ConnId) -> Incoming {
-        let Layout { role, event, payload, kind, mended, names } = layout;
-        Incoming { frame: mended.unwrap_or(frame), role, event, payload, kind, conn, names }
+    pub(super) fn new(frame: Bytes, layout: Layout, conn: ConnId, due: Option<Moment>) -> Incoming {
+        let Layout { role, event, payload, kind, mended, fields, names } = layout;
+        let frame = mended.unwrap_or(frame);
+        Incoming { frame, role, event, payload, kind, fields, conn, names, due }
     }
 
     fn part(&self, (at, len): (u32, u32)) -> &[u8] {
@@ -141,6 +156,19 @@ impl Incoming {
         self.frame.len()
     }
 
+    /// What came with it besides.
+    pub fn fields(&self) -> FieldsView<'_> {
+        match self.fields {
+            0 => FieldsView::default(),
+            len => Wrapped::fields_of(&self.frame, len),
+        }
+    }
+
+    /// When the requester gives up; none when it did not say.
+    pub fn deadline(&self) -> Option<Moment> {
+        self.due
+    }
+
     /// The connection it came on.
     pub fn connection(&self) -> ConnId {
         self.conn
@@ -159,8 +187,8 @@ mod tests {
         };
         let (role, event) = (text(2..6), text(6..8));
         let payload = Payload { kind: DataType::String, bytes: &frame[9..] };
-        let layout = Layout::of(&frame, (role, event), payload);
-        let incoming = Incoming::new(frame.clone(), layout, ConnId(1));
+        let layout = Layout::of(&frame, (role, event), payload, 0);
+        let incoming = Incoming::new(frame.clone(), layout, ConnId(1), None);
         assert_eq!((incoming.role(), incoming.event()), ("role", "ev"));
         assert_eq!(incoming.data().bytes().as_ptr(), frame[9..].as_ptr());
         assert_eq!(incoming.into_data().bytes().as_ref(), b"data");
@@ -172,8 +200,8 @@ mod tests {
         let role = Cow::Owned("r\u{fffd}".to_owned());
         let event = Cow::Borrowed("");
         let payload = Payload { kind: DataType::Binary, bytes: &frame };
-        let layout = Layout::of(&frame, (role, event), payload);
-        let incoming = Incoming::new(frame.clone(), layout, ConnId(1));
+        let layout = Layout::of(&frame, (role, event), payload, 0);
+        let incoming = Incoming::new(frame.clone(), layout, ConnId(1), None);
         assert_eq!((incoming.role(), incoming.event()), ("r\u{fffd}", ""));
         assert_eq!(incoming.into_data().bytes().as_ref(), b"data");
     }

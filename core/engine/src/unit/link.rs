@@ -4,8 +4,10 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 
+use rustc_hash::FxHashSet;
+
 use crate::ws::FrameWriter;
-use crate::{ConnId, ConnectionStats, Moment, StreamId};
+use crate::{ConnId, ConnectionStats, Extensions, Moment, StreamId};
 
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PONG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,6 +30,12 @@ pub(super) enum Beat {
     Dead,
 }
 
+/// A message that waits for handlers to end, and until when it is worth beginning.
+pub(super) struct Postponed {
+    pub(super) message: Bytes,
+    pub(super) due: Option<Moment>,
+}
+
 pub(super) struct Link {
     pub(super) conn: ConnId,
     pub(super) writer: FrameWriter,
@@ -45,8 +53,12 @@ pub(super) struct Link {
     /// Stream writers that wait for room.
     pub(super) blocked: Vec<StreamId>,
     /// Messages for handlers that came while too many were running, and their bytes.
-    pub(super) postponed: VecDeque<Bytes>,
+    pub(super) postponed: VecDeque<Postponed>,
     pub(super) postponed_bytes: usize,
+    /// Correlations of requests that were given up, some of them perhaps postponed.
+    pub(super) given_up: FxHashSet<u64>,
+    /// Those in force.
+    pub(super) extensions: Extensions,
     full_since: Option<Moment>,
     full_reported: bool,
     next_ping: Moment,
@@ -71,7 +83,12 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(conn: ConnId, writer: FrameWriter, now: Moment) -> Link {
+    pub(super) fn new(
+        conn: ConnId,
+        writer: FrameWriter,
+        extensions: Extensions,
+        now: Moment,
+    ) -> Link {
         Link {
             conn,
             writer,
@@ -84,6 +101,8 @@ impl Link {
             blocked: Vec::new(),
             postponed: VecDeque::new(),
             postponed_bytes: 0,
+            given_up: FxHashSet::default(),
+            extensions,
             full_since: None,
             full_reported: false,
             next_ping: now + PING_INTERVAL,
@@ -305,7 +324,7 @@ mod tests {
     use crate::ws::Side;
 
     fn link() -> Link {
-        Link::new(ConnId(0), FrameWriter::new(Side::Server, 1), Moment::EPOCH)
+        Link::new(ConnId(0), FrameWriter::new(Side::Server, 1), Extensions::NONE, Moment::EPOCH)
     }
 
     fn seconds(s: f64) -> Moment {

@@ -9,7 +9,11 @@ mod streams;
 mod types;
 mod waiting;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -26,13 +30,14 @@ pub use self::{
     incoming::Incoming,
     question::{Kind, Question},
     stream::Chunk,
-    types::{Budget, Event, News, Order, Outgoing, Queued},
+    types::{Budget, CancelReason, Event, News, Order, Outgoing, Queued, TimeLimit},
 };
 use crate::{
-    ConnId, Dialect, Limits, Load, Moment, NoHandler, UnitInfo, UnitStats,
+    ConnId, Dialect, Extensions, Fields, FieldsView, Limits, Load, Moment, NoHandler, RequestId,
+    UnitInfo, UnitStats,
     error::{Error, ErrorKind, Result},
     hint,
-    wire::{self, Data, DataType, Frame, LastNames, MAX_NUMBER, Num, Payload},
+    wire::{self, Data, DataType, Frame, LastNames, MAX_NUMBER, Num, Payload, Wrapped},
     ws::FrameWriter,
 };
 
@@ -69,6 +74,10 @@ pub struct Unit<R> {
     /// Messages and requests that wait for handlers to end, on all connections.
     postponed: usize,
     patience: Patience,
+    /// Running requests whose requesters have said how long they wait.
+    expiring: BTreeSet<(Moment, RequestId)>,
+    /// The time of the last call that told it.
+    clock: Moment,
     late: Late,
     last_names: LastNames,
     stats: UnitStats,
@@ -105,6 +114,8 @@ impl<R> Unit<R> {
             full: false,
             postponed: 0,
             patience: Patience::default(),
+            expiring: BTreeSet::new(),
+            clock: Moment::EPOCH,
             late: Late::default(),
             last_names: LastNames::default(),
             stats: UnitStats::default(),
@@ -112,10 +123,26 @@ impl<R> Unit<R> {
         }
     }
 
-    /// A connection finished its handshake and belongs to this unit.
-    pub fn attach(&mut self, conn: ConnId, writer: FrameWriter, now: Moment) {
-        self.links.push(Link::new(conn, writer, now));
-        self.load.set_open(true);
+    /// A connection finished its handshake and belongs to this unit. `extensions` are those in force on it.
+    pub fn attach(
+        &mut self,
+        conn: ConnId,
+        writer: FrameWriter,
+        extensions: Extensions,
+        now: Moment,
+    ) {
+        self.links.push(Link::new(conn, writer, extensions, now));
+        self.note_links();
+    }
+
+    fn note_links(&self) {
+        self.load.set_open(self.is_open());
+        self.load.set_fields(self.takes_fields());
+    }
+
+    /// Whether all connections take [fields](Fields).
+    pub fn takes_fields(&self) -> bool {
+        self.links.iter().all(|link| link.extensions.fields > 0) && !self.links.is_empty()
     }
 
     /// A connection is gone. Its streams fail; when it was the last one, so do the waiting requests.
@@ -127,7 +154,7 @@ impl<R> Unit<R> {
         self.start_postponed(at);
         self.give_up_postponed(at);
         let link = self.links.remove(at);
-        self.load.set_open(self.is_open());
+        self.note_links();
         self.budget.sub(link.queued());
         if self.ordered == Some(conn) {
             self.ordered = None;
@@ -143,7 +170,13 @@ impl<R> Unit<R> {
                 }
                 let hint = self.asked.hint(waiting.names, &self.info);
                 let outcome = Err(Error::new(ErrorKind::ConnectionLost, text).with_hint(hint));
-                self.events.push(Event::Answer { tag: waiting.tag, outcome, reason: None });
+                let (tag, reason, fields) = (waiting.tag, None, None);
+                self.events.push(Event::Answer { tag, outcome, reason, fields });
+            }
+            self.expiring.clear();
+            if self.stats.running > 0 {
+                let reason = CancelReason::UnitLost;
+                self.events.push(Event::Cancelled { request: None, reason });
             }
         }
         self.note_room();
@@ -326,7 +359,14 @@ impl<R> Unit<R> {
 
     /// Queues what the remote peer has caused, and what no limit holds back.
     fn push_owed(&mut self, at: usize, frame: &Frame<'_>) {
-        let added = self.push(at, frame);
+        self.push_owed_with(at, Prefix::default(), frame);
+    }
+
+    fn push_owed_with(&mut self, at: usize, prefix: Prefix<'_>, frame: &Frame<'_>) {
+        let added = self.push_with(at, prefix.len() + frame.encoded_len(), |out| {
+            prefix.put(out);
+            frame.encode(out);
+        });
         // Payloads belong to the application. One that is large must not keep two peers that send
         // such to each other from reading.
         self.links[at].owe(added.min(OWED_MAX));
@@ -402,10 +442,18 @@ impl<R> Unit<R> {
     }
 
     #[inline]
-    fn send_frame(&mut self, order: Order, frame: &Frame<'_>) -> Result<Queued> {
-        let len = frame.encoded_len();
+    fn send_frame(
+        &mut self,
+        order: Order,
+        prefix: Prefix<'_>,
+        frame: &Frame<'_>,
+    ) -> Result<Queued> {
+        let len = prefix.len() + frame.encoded_len();
         let at = self.pick_in_order(order, len)?;
-        self.push_with(at, len, |out| frame.encode(out));
+        self.push_with(at, len, |out| {
+            prefix.put(out);
+            frame.encode(out);
+        });
         Ok(Queued { conn: self.links[at].conn })
     }
 
@@ -430,13 +478,56 @@ impl<R> Unit<R> {
     /// [`ErrorKind::ConnectionLost`] without an open connection, [`ErrorKind::TooLarge`],
     /// [`ErrorKind::InvalidArgument`] for names over 65 535 bytes.
     pub fn send(&mut self, outgoing: Outgoing<'_>) -> Result<Queued> {
-        let Outgoing { role, event, payload, order } = outgoing;
+        let Outgoing { role, event, payload, order, fields } = outgoing;
         check_names(role, event)?;
-        let len = wire::message_len(role, event, &payload);
+        let prefix = self.prefix(fields, None)?;
+        let len = prefix.len() + wire::message_len(role, event, &payload);
         let at = self.pick_in_order(order, len)?;
-        self.push_with(at, len, |out| wire::put_message(role, event, &payload, out));
+        self.push_with(at, len, |out| {
+            prefix.put(out);
+            wire::put_message(role, event, &payload, out);
+        });
         self.stats.messages_sent += 1;
         Ok(Queued { conn: self.links[at].conn })
+    }
+
+    /// What goes before a frame to this unit: nothing, when there is nothing to say, or when the unit does
+    /// not take it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when it does not take what is required.
+    #[inline]
+    fn prefix<'a>(
+        &mut self,
+        fields: Option<&'a Fields>,
+        deadline: Option<Duration>,
+    ) -> Result<Prefix<'a>> {
+        match (fields, deadline) {
+            (None, None) => Ok(Prefix::default()),
+            _ => self.some_prefix(fields, deadline),
+        }
+    }
+
+    #[cold]
+    fn some_prefix<'a>(
+        &mut self,
+        fields: Option<&'a Fields>,
+        deadline: Option<Duration>,
+    ) -> Result<Prefix<'a>> {
+        let fields = fields.filter(|fields| !fields.is_empty());
+        if self.takes_fields() {
+            return Ok(Prefix { fields, deadline });
+        }
+        if let Some(fields) = fields {
+            if fields.is_required() && self.is_open() {
+                let text = format!("The unit {} takes no headers", self.info.label());
+                return Err(Error::new(ErrorKind::Unsupported, text).with_hint(
+                    "Its version is too old. Do without `required` to leave them out.",
+                ));
+            }
+            self.stats.fields_left_out += 1;
+        }
+        Ok(Prefix::default())
     }
 
     /// Sends a request; [`Event::Answer`] brings `tag` back with the outcome. Returns the number
@@ -447,13 +538,15 @@ impl<R> Unit<R> {
     pub fn request(
         &mut self,
         outgoing: Outgoing<'_>,
-        timeout: Option<Duration>,
+        timeout: impl Into<TimeLimit>,
         now: Moment,
         tag: R,
     ) -> Result<u64> {
-        let Outgoing { role, event, payload, order } = outgoing;
+        let Outgoing { role, event, payload, order, fields } = outgoing;
         check_names(role, event)?;
         self.check_waiting()?;
+        let limit = timeout.into();
+        let prefix = self.prefix(fields, limit.left(now))?;
         let corr = self.free_corr();
         let frame = Frame::Request {
             role: role.into(),
@@ -461,17 +554,16 @@ impl<R> Unit<R> {
             corr: Num::new(corr),
             payload,
         };
-        self.send_frame(order, &frame)?;
+        let Queued { conn } = self.send_frame(order, prefix, &frame)?;
         let names = self.asked.number(role, event);
-        self.wait(
-            corr,
-            Waiting { tag, sent: now, timeout: self.limit(timeout), stream: None, names },
-        );
+        let (sent, timeout) = self.limit(limit, now);
+        self.wait(corr, Waiting { tag, conn, sent, timeout, stream: None, names });
         Ok(corr)
     }
 
-    fn limit(&self, timeout: Option<Duration>) -> Duration {
-        timeout.unwrap_or(self.limits.request_timeout)
+    /// Since when a request waits, and how long.
+    fn limit(&self, TimeLimit { limit, since }: TimeLimit, now: Moment) -> (Moment, Duration) {
+        (since.unwrap_or(now), limit.unwrap_or(self.limits.request_timeout))
     }
 
     fn check_waiting(&self) -> Result<()> {
@@ -495,9 +587,24 @@ impl<R> Unit<R> {
         self.waiting.insert(corr, waiting);
     }
 
-    /// Gives up waiting for an answer; a later one is ignored. Returns the tag when it was waiting.
+    /// Gives up waiting for an answer; a later one is ignored. The other side is told, if it can be. Returns
+    /// the tag when it was waiting.
     pub fn abandon(&mut self, corr: u64) -> Option<R> {
-        self.waiting.remove(corr).map(|waiting| waiting.tag)
+        let waiting = self.waiting.remove(corr)?;
+        self.cancel(waiting.conn, corr);
+        Some(waiting.tag)
+    }
+
+    /// Tells the other side that nobody waits for an answer any more.
+    fn cancel(&mut self, conn: ConnId, corr: u64) {
+        let at = self.at(conn).filter(|at| {
+            let link = &self.links[*at];
+            !link.closing && link.extensions.cancel > 0
+        });
+        if let Some(at) = at {
+            self.push(at, &Frame::Cancel { corr: Num::new(corr) });
+            self.stats.cancels_sent += 1;
+        }
     }
 
     /// Writes a frame that the peer's state machine made, whatever is queued.
@@ -527,6 +634,7 @@ impl<R> Unit<R> {
     pub fn receive(&mut self, conn: ConnId, message: Bytes, now: Moment) -> Result<()> {
         let Some(at) = self.at(conn) else { return Ok(()) };
         self.links[at].heard(message.len(), now);
+        self.clock = now;
         match self.last_names.read(&message) {
             Some(repeated) => {
                 let work = Work::again(repeated, self.last_names.serial(), conn);
@@ -543,13 +651,32 @@ impl<R> Unit<R> {
             let text = "the announcement is too large";
             return Err(Error::new(ErrorKind::Protocol, text));
         }
-        let frame = Frame::decode(message)
-            .map_err(|error| Error::new(ErrorKind::Protocol, error.to_string()))?;
+        let extensions = self.links[at].extensions;
+        let wrapped = match extensions.fields {
+            0 => None,
+            _ => Wrapped::decode(message).map_err(not_understood)?,
+        };
+        let (inner, fields) = match &wrapped {
+            Some(wrapped) => (wrapped.inner, wrapped.fields),
+            None => (&message[..], FieldsView::default()),
+        };
+        let frame = Frame::decode(inner).map_err(not_understood)?;
         match frame {
+            Frame::Cancel { .. } if extensions.cancel == 0 => {
+                let error = wire::DecodeError::UnknownFrame(inner[0]);
+                return Err(not_understood(error));
+            }
+            Frame::Cancel { corr } => self.given_up(at, corr),
             Frame::Message { .. } | Frame::Request { .. } | Frame::StreamRequest { .. } => {
-                if let Some(mut work) = Work::of(frame, message, conn) {
+                let block = wrapped.map_or(0, |wrapped| wrapped.block_len());
+                if let Some(mut work) = Work::of(frame, message, conn, block) {
+                    if let Some(tag) = wrapped.and_then(|wrapped| wrapped.unknown) {
+                        self.needs_more(at, work, tag);
+                        return Ok(());
+                    }
+                    work.due = fields.time_left().map(|left| now + left);
                     let Layout { role, event, ref mended, .. } = work.layout;
-                    if mended.is_none() {
+                    if mended.is_none() && wrapped.is_none() {
                         self.last_names.note(message, role, event);
                         work.layout.names = self.last_names.serial();
                     }
@@ -558,19 +685,19 @@ impl<R> Unit<R> {
             }
             Frame::Response { corr, payload } => {
                 let answer = Answer::Response(own(message, payload));
-                self.answered(conn, corr, answer, now);
+                self.answered(conn, corr, answer, fields, now);
             }
             Frame::Reject { corr, payload } => {
                 let answer = Answer::Rejection(own(message, payload));
-                self.answered(conn, corr, answer, now);
+                self.answered(conn, corr, answer, fields, now);
             }
             Frame::StreamAccept { corr, chan, payload } => {
                 let answer = Answer::Acceptance(own(message, payload), chan);
-                self.answered(conn, corr, answer, now);
+                self.answered(conn, corr, answer, fields, now);
             }
             Frame::StreamRefuse { corr, payload, .. } => {
                 let answer = Answer::Refusal(own(message, payload));
-                self.answered(conn, corr, answer, now);
+                self.answered(conn, corr, answer, fields, now);
             }
             Frame::Stream { chan, op } => self.stream_op(conn, chan, op, message),
             Frame::Acquaint(acquaint) => self.events.push(Event::News(News::Acquaint(acquaint))),
@@ -579,7 +706,14 @@ impl<R> Unit<R> {
         Ok(())
     }
 
-    fn answered(&mut self, conn: ConnId, corr: Num, answer: Answer, now: Moment) {
+    fn answered(
+        &mut self,
+        conn: ConnId,
+        corr: Num,
+        answer: Answer,
+        fields: FieldsView<'_>,
+        now: Moment,
+    ) {
         let Some(waiting) = self.waiting.remove(corr.value()) else {
             if let Answer::Acceptance(_, chan) = answer {
                 self.stream_opened_late(conn, chan);
@@ -592,7 +726,11 @@ impl<R> Unit<R> {
             if NoHandler::is_told_by(&text) {
                 hint.push_str(hint::NOT_HANDLED);
             }
-            Err(Error::new(ErrorKind::Rejected, text).with_hint(hint))
+            let error = Error::new(ErrorKind::Rejected, text).with_hint(hint);
+            Err(match fields.failure() {
+                Some(failure) => error.with_failure(failure),
+                None => error,
+            })
         };
         let (outcome, reason) = match (answer, waiting.stream) {
             (Answer::Response(data) | Answer::Acceptance(data, _), None) => (Ok(data), None),
@@ -612,7 +750,12 @@ impl<R> Unit<R> {
             }
             self.events.push(Event::Stream(id));
         }
-        self.events.push(Event::Answer { tag: waiting.tag, outcome, reason });
+        let fields = (!fields.is_empty()).then(|| Box::new(Fields::received(fields)));
+        self.events.push(Event::Answer { tag: waiting.tag, outcome, reason, fields });
+    }
+
+    fn answer_event(&mut self, tag: R, outcome: Result<Data>) {
+        self.events.push(Event::Answer { tag, outcome, reason: None, fields: None });
     }
 
     /// A pong came on a connection.
@@ -628,20 +771,30 @@ impl<R> Unit<R> {
     pub fn deadline(&self) -> Option<Moment> {
         let links = self.links.iter().map(Link::deadline).min();
         let (waiting, patience) = (self.waiting.deadline(), self.patience_deadline());
-        [links, waiting, patience, self.probe_deadline()].into_iter().flatten().min()
+        let expiring = self.expiring.first().map(|(due, _)| *due);
+        [links, waiting, patience, expiring, self.probe_deadline()].into_iter().flatten().min()
     }
 
     /// Does what is due: heartbeats, request timeouts, stream probes, and the end of the patience
     /// with handlers.
     pub fn handle_timeout(&mut self, now: Moment) {
-        for waiting in self.waiting.take_due(now) {
+        self.clock = now;
+        while let Some((due, request)) = self.expiring.first().copied()
+            && due <= now
+        {
+            self.expiring.pop_first();
+            let reason = CancelReason::Deadline;
+            self.events.push(Event::Cancelled { request: Some(request), reason });
+        }
+        for (corr, waiting) in self.waiting.take_due(now) {
+            self.cancel(waiting.conn, corr);
             let hint = self.asked.hint(waiting.names, &self.info);
             let error = timed_out(waiting.timeout).with_hint(hint);
             if let Some(id) = waiting.stream {
                 self.stream_not_opened(id, &error);
                 self.events.push(Event::Stream(id));
             }
-            self.events.push(Event::Answer { tag: waiting.tag, outcome: Err(error), reason: None });
+            self.answer_event(waiting.tag, Err(error));
         }
         for at in 0..self.links.len() {
             let link = &mut self.links[at];
@@ -683,6 +836,45 @@ impl<R> Unit<R> {
             ..self.stats.clone()
         }
     }
+}
+
+/// What goes before a frame.
+#[derive(Clone, Copy, Default)]
+struct Prefix<'a> {
+    fields: Option<&'a Fields>,
+    deadline: Option<Duration>,
+}
+
+impl Prefix<'_> {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.fields.is_none() && self.deadline.is_none()
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        if self.is_empty() { 0 } else { wire::fields_len(self.fields, self.deadline) }
+    }
+
+    #[inline]
+    fn put(&self, out: &mut Vec<u8>) {
+        if !self.is_empty() {
+            wire::put_fields(self.fields, self.deadline, out);
+        }
+    }
+}
+
+impl TimeLimit {
+    /// What is left of a time that was given.
+    fn left(&self, now: Moment) -> Option<Duration> {
+        let gone = now.since(self.since.unwrap_or(now));
+        Some(self.limit?.saturating_sub(gone))
+    }
+}
+
+#[cold]
+fn not_understood(error: wire::DecodeError) -> Error {
+    Error::new(ErrorKind::Protocol, error.to_string())
 }
 
 impl<R> Drop for Unit<R> {

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::{Order, Queued, Unit, text};
+use super::{Order, Prefix, Queued, Unit, text};
 use crate::{
-    ConnId, Moment, StreamId,
+    ConnId, Failure, Fields, Moment, RequestId, StreamId,
     error::{Error, ErrorKind, Result},
     wire::{self, Data, Direction, Frame, Num, Payload},
 };
@@ -54,6 +54,8 @@ pub struct Question {
     way: Way,
     /// Bytes that are kept until it is answered.
     held: usize,
+    /// See [`Incoming::deadline`](crate::Incoming::deadline).
+    due: Option<Moment>,
 }
 
 /// Where the answer goes.
@@ -64,6 +66,18 @@ pub(super) enum Way {
     Request(Responder),
     /// Apart, since it is large and streams are few.
     Stream(Box<StreamOffer>),
+}
+
+impl Way {
+    #[inline]
+    pub(super) fn request(&self) -> Option<RequestId> {
+        let (conn, corr) = match self {
+            Way::Nowhere => return None,
+            Way::Request(to) => (to.conn, to.corr),
+            Way::Stream(offer) => (offer.conn, offer.corr),
+        };
+        Some(RequestId { conn, corr: corr.value() })
+    }
 }
 
 /// The way back for the answer to a request.
@@ -84,7 +98,7 @@ pub(super) struct StreamOffer {
 
 impl Question {
     #[inline]
-    pub(super) fn new(way: Way, held: usize) -> Question {
+    pub(super) fn new(way: Way, held: usize, due: Option<Moment>) -> Question {
         let kind = match &way {
             Way::Nowhere => Kind::Message,
             Way::Request(_) => Kind::Request,
@@ -93,17 +107,24 @@ impl Question {
                 Direction::RequesterWrites => Kind::Readable,
             },
         };
-        Question { kind, handlers: 1, way, held }
+        Question { kind, handlers: 1, way, held, due }
     }
 
     #[cfg(test)]
     pub(super) fn message(held: usize) -> Question {
-        Question::new(Way::Nowhere, held)
+        Question::new(Way::Nowhere, held, None)
     }
 
     /// The kind of communication.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The request that it belongs to, by which [`Event::Cancelled`](crate::Event::Cancelled) names it; none of
+    /// what nobody waits for.
+    #[inline]
+    pub fn request(&self) -> Option<RequestId> {
+        self.way.request()
     }
 
     /// Adds the question of another handler of the same unit: both are given back at once, which costs less.
@@ -129,18 +150,44 @@ impl Question {
 /// Answers that wait for room in the unit's queues. Their handlers count as running, and the answers as
 /// what is held for these.
 #[derive(Default)]
-pub(super) struct Late(VecDeque<(Question, Result<Data, String>)>);
+pub(super) struct Late(VecDeque<LateAnswer>);
+
+struct LateAnswer {
+    question: Question,
+    outcome: Result<Data, String>,
+    fields: Option<Box<Fields>>,
+}
 
 impl<R> Unit<R> {
     /// Takes a question back: the handler has ended, with this answer or with the text of an error. Without
     /// room, the answer is kept until there is some. An answer that cannot be sent is turned into a
     /// rejection; what cannot be sent either needs no answer any more, since the unit is gone.
+    #[inline]
     pub fn answer(&mut self, question: Question, outcome: Result<Payload<'_>, &str>, now: Moment) {
+        self.answer_with(question, outcome, None, now);
+    }
+
+    /// As [`answer`](Unit::answer), with fields: headers, or how the handler failed. They are left out where
+    /// the unit does not take them.
+    pub fn answer_with(
+        &mut self,
+        question: Question,
+        outcome: Result<Payload<'_>, &str>,
+        fields: Option<&Fields>,
+        now: Moment,
+    ) {
+        self.clock = now;
         if !self.has_room_for(&question, now) {
-            return self.keep(question, outcome);
+            return self.keep(question, outcome, fields);
         }
-        self.settle(question, outcome);
+        self.settle(question, outcome, fields);
         self.start_all_postponed();
+    }
+
+    /// Takes a question back for which no handler was begun, with the text of why: the requester may go
+    /// elsewhere.
+    pub fn refuse(&mut self, question: Question, reason: &str, now: Moment) {
+        self.answer_with(question, Err(reason), Some(&unhandled()), now);
     }
 
     /// Accepts the stream that the remote peer asked for. The question stays with the handler, to be
@@ -153,16 +200,30 @@ impl<R> Unit<R> {
     /// [`ErrorKind::Overloaded`] when too many streams are open; [`ErrorKind::TooLarge`]. The requester is
     /// told.
     pub fn accept(&mut self, question: &mut Question, payload: Payload<'_>) -> Result<StreamId> {
+        self.accept_with(question, payload, None)
+    }
+
+    /// As [`accept`](Unit::accept), with headers, which are left out where the unit does not take them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn accept_with(
+        &mut self,
+        question: &mut Question,
+        payload: Payload<'_>,
+        fields: Option<&Fields>,
+    ) -> Result<StreamId> {
         let offer = match &question.way {
             Way::Stream(offer) => **offer,
             _ => {
                 return Err(Error::new(ErrorKind::StreamClosed, "The stream was answered already"));
             }
         };
+        self.forget_due(question);
         question.way = Way::Nowhere;
-        let accepted = self.accept_stream(offer, payload);
+        let accepted = self.accept_stream(offer, payload, fields);
         if let Err(error) = &accepted {
-            let _ = self.refuse_stream(offer, error.text());
+            let _ = self.refuse_stream(offer, error.text(), None);
         }
         accepted
     }
@@ -172,12 +233,27 @@ impl<R> Unit<R> {
         !question.is_heard() || (!self.must_wait(now) && self.late.0.is_empty())
     }
 
-    fn keep(&mut self, mut question: Question, outcome: Result<Payload<'_>, &str>) {
+    /// Its time limit matters no more.
+    fn forget_due(&mut self, question: &mut Question) {
+        if let (Some(due), Some(request)) = (question.due.take(), question.request()) {
+            self.expiring.remove(&(due, request));
+        }
+    }
+
+    fn keep(
+        &mut self,
+        mut question: Question,
+        outcome: Result<Payload<'_>, &str>,
+        fields: Option<&Fields>,
+    ) {
+        self.forget_due(&mut question);
         let held = outcome.map_or_else(str::len, |payload| payload.bytes.len());
         self.release(question.held);
         self.hold(held);
         question.held = held;
-        self.late.0.push_back((question, outcome.map(Data::from).map_err(str::to_owned)));
+        let outcome = outcome.map(Data::from).map_err(str::to_owned);
+        let fields = fields.map(|fields| Box::new(fields.clone()));
+        self.late.0.push_back(LateAnswer { question, outcome, fields });
     }
 
     /// Sends what has waited for room, as far as there is some; all of it when the unit has no connection
@@ -188,43 +264,77 @@ impl<R> Unit<R> {
             if self.is_open() && !self.has_room() {
                 return false;
             }
-            let Some((question, outcome)) = self.late.0.pop_front() else { return true };
-            let outcome = outcome.as_ref().map(Data::payload).map_err(String::as_str);
-            self.settle(question, outcome);
+            let Some(late) = self.late.0.pop_front() else { return true };
+            let outcome = late.outcome.as_ref().map(Data::payload).map_err(String::as_str);
+            self.settle(late.question, outcome, late.fields.as_deref());
         }
     }
 
-    fn settle(&mut self, question: Question, outcome: Result<Payload<'_>, &str>) {
+    fn settle(
+        &mut self,
+        mut question: Question,
+        outcome: Result<Payload<'_>, &str>,
+        fields: Option<&Fields>,
+    ) {
+        self.forget_due(&mut question);
         self.handled(question.handlers, question.held);
         // Errors of sending do not matter: a unit that is gone needs no answer.
         match (question.way, outcome) {
             (Way::Nowhere, _) => {}
             (Way::Request(to), Ok(payload)) => {
-                if let Err(error) = self.respond(to, payload)
+                if let Err(error) = self.respond(to, payload, fields)
                     && error.kind() == ErrorKind::TooLarge
                 {
-                    let _ = self.reject(to, error.text());
+                    let _ = self.reject(to, error.text(), None);
                 }
             }
             (Way::Request(to), Err(reason)) => {
-                let _ = self.reject(to, reason);
+                let _ = self.reject(to, reason, fields);
             }
             (Way::Stream(offer), outcome) => {
-                let _ = self.refuse_stream(*offer, outcome.err().unwrap_or(NOT_ACCEPTED));
+                let reason = outcome.err().unwrap_or(NOT_ACCEPTED);
+                let _ = self.refuse_stream(*offer, reason, fields);
             }
         }
     }
 
-    fn respond(&mut self, to: Responder, payload: Payload<'_>) -> Result<Queued> {
+    fn respond(
+        &mut self,
+        to: Responder,
+        payload: Payload<'_>,
+        fields: Option<&Fields>,
+    ) -> Result<Queued> {
         let frame = Frame::Response { corr: to.corr, payload };
-        let at = self.way_back(to.conn, &frame)?;
-        self.push(at, &frame);
+        let prefix = self.prefix(fields, None).unwrap_or_default();
+        let len = prefix.len() + frame.encoded_len();
+        let at = self.way_back(to.conn, len)?;
+        self.push_with(at, len, |out| {
+            prefix.put(out);
+            frame.encode(out);
+        });
         Ok(Queued { conn: self.links[at].conn })
     }
 
-    pub(super) fn reject(&mut self, to: Responder, reason: &str) -> Result<Queued> {
+    /// Rejects what no handler was begun for.
+    pub(super) fn reject_unhandled(&mut self, way: Way, reason: &str) {
+        let fields = unhandled();
+        // Errors of sending do not matter: a unit that is gone needs no answer.
+        let _ = match way {
+            Way::Nowhere => return,
+            Way::Request(to) => self.reject(to, reason, Some(&fields)),
+            Way::Stream(offer) => self.refuse_stream(*offer, reason, Some(&fields)),
+        };
+    }
+
+    pub(super) fn reject(
+        &mut self,
+        to: Responder,
+        reason: &str,
+        fields: Option<&Fields>,
+    ) -> Result<Queued> {
         let reason = wire::cut(reason, self.longest_reason());
-        self.refuse(to.conn, &Frame::Reject { corr: to.corr, payload: text(reason) })
+        let frame = Frame::Reject { corr: to.corr, payload: text(reason) };
+        self.send_refusal(to.conn, fields, &frame)
     }
 
     /// A reason that does not fit into a message must not keep the requester waiting: longer ones
@@ -235,8 +345,7 @@ impl<R> Unit<R> {
     }
 
     /// The connection that the request came on, or another one when it is gone.
-    fn way_back(&mut self, conn: ConnId, frame: &Frame<'_>) -> Result<usize> {
-        let len = frame.encoded_len();
+    fn way_back(&mut self, conn: ConnId, len: usize) -> Result<usize> {
         if len > self.limits.message_size {
             return Err(Error::new(ErrorKind::TooLarge, format!("The answer has {len} bytes")));
         }
@@ -246,9 +355,27 @@ impl<R> Unit<R> {
         }
     }
 
-    pub(super) fn refuse(&mut self, conn: ConnId, frame: &Frame<'_>) -> Result<Queued> {
-        let at = self.way_back(conn, frame)?;
-        self.push_owed(at, frame);
+    pub(super) fn send_refusal(
+        &mut self,
+        conn: ConnId,
+        fields: Option<&Fields>,
+        frame: &Frame<'_>,
+    ) -> Result<Queued> {
+        let len = frame.encoded_len();
+        let mut prefix = self.prefix(fields, None).unwrap_or_default();
+        // The reason matters more.
+        if prefix.len() + len > self.limits.message_size {
+            prefix = Prefix::default();
+        }
+        let at = self.way_back(conn, prefix.len() + len)?;
+        self.push_owed_with(at, prefix, frame);
         Ok(Queued { conn: self.links[at].conn })
     }
+}
+
+fn unhandled() -> Fields {
+    let mut fields = Fields::new();
+    // It is far below the limit.
+    let _ = fields.set_failure(&Failure::unhandled());
+    fields
 }

@@ -1,18 +1,16 @@
 //! The streams of a unit: opening, flow, ending.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use super::{
-    BULK_MARK, Event, Order, Outgoing, Queued, Unit, check_names,
+    BULK_MARK, Event, Order, Outgoing, Queued, TimeLimit, Unit, check_names,
     question::StreamOffer,
     stream::{Accepted, Chunk, End, Reader, Stream, Writer},
     text,
     waiting::Waiting,
 };
 use crate::{
-    ConnId, Dialect, Moment, StreamId,
+    ConnId, Dialect, Fields, Moment, StreamId,
     error::{Error, ErrorKind, Result},
     wire::{self, Direction, Frame, MAX_NUMBER, Num, Payload, StreamOp},
 };
@@ -35,14 +33,16 @@ impl<R> Unit<R> {
         &mut self,
         direction: Direction,
         outgoing: Outgoing<'_>,
-        timeout: Option<Duration>,
+        timeout: impl Into<TimeLimit>,
         now: Moment,
         tag: R,
     ) -> Result<(StreamId, u64)> {
-        let Outgoing { role, event, payload, .. } = outgoing;
+        let Outgoing { role, event, payload, fields, .. } = outgoing;
         check_names(role, event)?;
         self.check_waiting()?;
         self.check_streams()?;
+        let limit = timeout.into();
+        let prefix = self.prefix(fields, limit.left(now))?;
         let corr = self.free_corr();
         let number = Num::new(corr);
         let chan = self.free_chan(number)?;
@@ -54,16 +54,16 @@ impl<R> Unit<R> {
             chan: Num::padded(chan, self.chan_width(number)),
             payload,
         };
-        self.send_frame(Order::Any, &frame)?;
+        let Queued { conn } = self.send_frame(Order::Any, prefix, &frame)?;
         let end = match direction {
             Direction::RequesterReads => self.reader(),
             Direction::RequesterWrites => self.writer(),
         };
         let stream = Stream { conn: None, remote: Num::new(0), opening: Some(corr), end };
         self.streams.insert(chan, stream);
-        let (timeout, names) = (self.limit(timeout), self.asked.number(role, event));
+        let ((sent, timeout), names) = (self.limit(limit, now), self.asked.number(role, event));
         let stream = Some(StreamId(chan));
-        self.wait(corr, Waiting { tag, sent: now, timeout, stream, names });
+        self.wait(corr, Waiting { tag, conn, sent, timeout, stream, names });
         Ok((StreamId(chan), corr))
     }
 
@@ -121,6 +121,7 @@ impl<R> Unit<R> {
         &mut self,
         offer: StreamOffer,
         payload: Payload<'_>,
+        fields: Option<&Fields>,
     ) -> Result<StreamId> {
         self.check_streams()?;
         let at = self
@@ -142,7 +143,8 @@ impl<R> Unit<R> {
             _ => (offer.corr, Num::new(chan)),
         };
         let frame = Frame::StreamAccept { corr, chan: number, payload };
-        let len = frame.encoded_len();
+        let prefix = self.prefix(fields, None).unwrap_or_default();
+        let len = prefix.len() + frame.encoded_len();
         if len > self.limits.message_size {
             return Err(Error::new(ErrorKind::TooLarge, format!("The answer has {len} bytes")));
         }
@@ -152,17 +154,22 @@ impl<R> Unit<R> {
         };
         let stream = Stream { conn: Some(offer.conn), remote: offer.chan, opening: None, end };
         self.streams.insert(chan, stream);
-        self.push_owed(at, &frame);
+        self.push_owed_with(at, prefix, &frame);
         Ok(StreamId(chan))
     }
 
-    pub(super) fn refuse_stream(&mut self, offer: StreamOffer, reason: &str) -> Result<Queued> {
+    pub(super) fn refuse_stream(
+        &mut self,
+        offer: StreamOffer,
+        reason: &str,
+        fields: Option<&Fields>,
+    ) -> Result<Queued> {
         // Escaped, a byte may take six.
         let reason = wire::cut(reason, self.longest_reason() / 6);
         let reason = serde_json::json!({ "data": reason }).to_string();
         let chan = Num::padded(0, self.chan_width(offer.corr));
         let frame = Frame::StreamRefuse { corr: offer.corr, chan, payload: text(&reason) };
-        self.refuse(offer.conn, &frame)
+        self.send_refusal(offer.conn, fields, &frame)
     }
 
     /// Takes the next piece out of a reader.
@@ -296,7 +303,7 @@ impl<R> Unit<R> {
             self.overrun -= reader.excess();
         }
         if let Some(corr) = stream.opening {
-            self.waiting.remove(corr);
+            self.abandon(corr);
             return;
         }
         self.note_unread(id, &stream);
@@ -507,11 +514,12 @@ mod tests {
             Budget::default(),
             Arc::default(),
         );
-        unit.attach(CONN, FrameWriter::new(Side::Server, 1), Moment::EPOCH);
+        let writer = FrameWriter::new(Side::Server, 1);
+        unit.attach(CONN, writer, crate::Extensions::NONE, Moment::EPOCH);
         let direction = Direction::RequesterWrites;
         let streams = [1, 2, 3].map(|n| {
             let offer = StreamOffer { conn: CONN, corr: Num::new(n), chan: Num::new(n), direction };
-            unit.accept_stream(offer, Payload::NULL).unwrap()
+            unit.accept_stream(offer, Payload::NULL, None).unwrap()
         });
         (unit, streams)
     }

@@ -1,15 +1,18 @@
 //! What is said to a unit and by it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use super::{Incoming, Question};
 use crate::{
-    ConnId, StreamId,
+    ConnId, Moment, RequestId, StreamId,
     error::Result,
-    wire::{Acquaint, Data, Payload, RolesUpdate},
+    wire::{Acquaint, Data, Fields, Payload, RolesUpdate},
 };
 
 /// What the units of a peer share: the count of bytes that wait to be written on all connections,
@@ -73,6 +76,50 @@ pub struct Outgoing<'a> {
     pub payload: Payload<'a>,
     /// Which connection it may take. Streams take the least loaded one.
     pub order: Order,
+    /// What goes with it besides.
+    pub fields: Option<&'a Fields>,
+}
+
+/// How long an answer may take.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TimeLimit {
+    /// The time. One that is given travels with the request, as what is left of it; without, it is
+    /// [`Limits::request_timeout`](crate::Limits), of which the other side is not told.
+    pub limit: Option<Duration>,
+    /// Since when it runs: since the request is sent, unless it is given.
+    pub since: Option<Moment>,
+}
+
+impl From<Option<Duration>> for TimeLimit {
+    fn from(limit: Option<Duration>) -> TimeLimit {
+        TimeLimit { limit, since: None }
+    }
+}
+
+/// Why a handler's requester no longer waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelReason {
+    /// It has given up.
+    Requester,
+    /// Its time is up.
+    Deadline,
+    /// The unit is gone.
+    UnitLost,
+}
+
+impl CancelReason {
+    /// Every reason.
+    pub const ALL: [CancelReason; 3] =
+        [CancelReason::Requester, CancelReason::Deadline, CancelReason::UnitLost];
+
+    /// A text for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            CancelReason::Requester => "The requester has given up",
+            CancelReason::Deadline => "The time of the request is up",
+            CancelReason::UnitLost => "The unit that has sent the request is gone",
+        }
+    }
 }
 
 /// Where a message went.
@@ -96,6 +143,17 @@ pub enum Event<R> {
         outcome: Result<Data>,
         /// What a rejection or refusal came with, from which its error's text is made.
         reason: Option<Data>,
+        /// What came with either besides.
+        fields: Option<Box<Fields>>,
+    },
+    /// Nobody waits any more for what handlers were called for: for one, or for all of the unit. To be looked
+    /// at in order: the handler may have been called for by an event just before. One that has ended meanwhile
+    /// is not worth a word.
+    Cancelled {
+        /// Which; none for all.
+        request: Option<RequestId>,
+        /// Why.
+        reason: CancelReason,
     },
     /// A stream can be read from or written to again, or has ended: try again what had to wait.
     Stream(StreamId),

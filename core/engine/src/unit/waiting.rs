@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use rustc_hash::FxHashMap;
 
-use crate::{Load, Moment, StreamId, UnitInfo, hint};
+use crate::{ConnId, Load, Moment, StreamId, UnitInfo, hint};
 
 /// Deadlines are kept to within this: one sweep serves all that are due by then.
 const GRAIN: Duration = Duration::from_millis(5);
@@ -12,6 +12,8 @@ const GRAIN: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Waiting<R> {
     pub(super) tag: R,
+    /// The connection that it went on.
+    pub(super) conn: ConnId,
     pub(super) sent: Moment,
     pub(super) timeout: Duration,
     /// The stream that the answer opens.
@@ -140,7 +142,7 @@ impl<R> WaitingTable<R> {
 
     /// Takes the requests whose time is up, in the order of their deadlines, then in that in which
     /// they were sent.
-    pub(super) fn take_due(&mut self, now: Moment) -> Vec<Waiting<R>> {
+    pub(super) fn take_due(&mut self, now: Moment) -> Vec<(u64, Waiting<R>)> {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return Vec::new();
         }
@@ -151,7 +153,8 @@ impl<R> WaitingTable<R> {
             .filter(|(deadline, _)| *deadline <= now)
             .collect();
         due.sort_unstable();
-        let taken = due.iter().filter_map(|(_, corr)| self.by_corr.remove(corr)).collect();
+        let taken =
+            due.iter().filter_map(|(_, corr)| Some((*corr, self.by_corr.remove(corr)?))).collect();
         self.earliest = self.by_corr.values().map(Waiting::deadline).min();
         self.note();
         taken
@@ -162,21 +165,22 @@ impl<R> WaitingTable<R> {
 mod tests {
     use super::*;
 
+    fn waiting<R>(tag: R, timeout: Duration) -> Waiting<R> {
+        let (conn, sent) = (ConnId(0), Moment::EPOCH);
+        Waiting { tag, conn, sent, timeout, stream: None, names: None }
+    }
+
     #[test]
     fn those_that_are_due_are_taken_and_the_rest_stays() {
         let mut table = WaitingTable::new(Arc::default());
         for n in 0..10u64 {
-            let timeout = Duration::from_millis(n * 100 + 100);
-            table.insert(
-                n,
-                Waiting { tag: n, sent: Moment::EPOCH, timeout, stream: None, names: None },
-            );
+            table.insert(n, waiting(n, Duration::from_millis(n * 100 + 100)));
         }
         assert!(table.take_due(Moment::at(Duration::from_millis(99))).is_empty());
         let due: Vec<_> = table
             .take_due(Moment::at(Duration::from_millis(300)))
             .into_iter()
-            .map(|w| w.tag)
+            .map(|(_, w)| w.tag)
             .collect();
         assert_eq!(due, [0, 1, 2]);
         assert_eq!(table.deadline(), Some(Moment::at(Duration::from_millis(400)) + GRAIN));
@@ -189,14 +193,10 @@ mod tests {
     fn those_that_one_sweep_takes_are_in_the_order_of_their_deadlines() {
         let mut table = WaitingTable::new(Arc::default());
         for (corr, timeout) in [300, 100, 200, 100].into_iter().enumerate() {
-            let timeout = Duration::from_millis(timeout);
-            table.insert(
-                corr as u64,
-                Waiting { tag: corr, sent: Moment::EPOCH, timeout, stream: None, names: None },
-            );
+            table.insert(corr as u64, waiting(corr, Duration::from_millis(timeout)));
         }
         let due = table.take_due(Moment::at(Duration::from_secs(1)));
-        assert_eq!(due.into_iter().map(|w| w.tag).collect::<Vec<_>>(), [1, 3, 2, 0]);
+        assert_eq!(due.into_iter().map(|(_, w)| w.tag).collect::<Vec<_>>(), [1, 3, 2, 0]);
     }
 
     #[test]

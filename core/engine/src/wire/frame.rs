@@ -20,6 +20,7 @@ const REJECT: u8 = 105;
 const STREAM: u8 = 106;
 const STREAM_ACCEPT: u8 = 107;
 const STREAM_REFUSE: u8 = 108;
+const CANCEL: u8 = 111;
 const ACQUAINT: u8 = 200;
 const ROLES: u8 = 201;
 
@@ -108,6 +109,11 @@ pub enum Frame<'a> {
         chan: Num,
         /// What happens on it.
         op: StreamOp<'a>,
+    },
+    /// 111: the requester gives a request up. An extension of ours.
+    Cancel {
+        /// The correlation of the request.
+        corr: Num,
     },
     /// 200: tells of another peer.
     Acquaint(Acquaint),
@@ -202,6 +208,9 @@ pub enum DecodeError {
         /// Which number in it.
         field: &'static str,
     },
+    /// Fields go with a frame that may have none.
+    #[error("fields frame goes with a frame of type {0}")]
+    NotWrapped(u8),
     /// A control frame does not hold JSON.
     #[error("{frame} frame is not valid JSON (line {line}, column {column})")]
     InvalidJson {
@@ -326,6 +335,10 @@ impl<'a> Frame<'a> {
                     },
                 })
             }
+            CANCEL => {
+                let corr = reader.parse_num(reader.rest, "correlation")?;
+                Ok(Frame::Cancel { corr })
+            }
             ACQUAINT => Acquaint::decode(rest).map(Frame::Acquaint),
             ROLES => RolesUpdate::decode(rest).map(Frame::Roles),
             other => Err(DecodeError::UnknownFrame(other)),
@@ -360,6 +373,7 @@ impl<'a> Frame<'a> {
                 };
                 1 + num_len(*chan) + 1 + rest
             }
+            Frame::Cancel { corr } => 1 + usize::from(corr.width()),
             Frame::Acquaint(acquaint) => 1 + json::encoded_len(acquaint),
             Frame::Roles(roles) => 1 + json::encoded_len(roles),
         }
@@ -446,6 +460,10 @@ impl<'a> Frame<'a> {
                         out.push(*flag);
                     }
                 }
+            }
+            Frame::Cancel { corr } => {
+                out.push(CANCEL);
+                corr.encode(out);
             }
             Frame::Message { .. } | Frame::Request { .. } | Frame::Response { .. } => {}
             Frame::Acquaint(_) | Frame::Roles(_) => {}
@@ -568,6 +586,7 @@ fn frame_name(frame: u8) -> &'static str {
         STREAM => "stream",
         STREAM_ACCEPT => "stream accept",
         STREAM_REFUSE => "stream refuse",
+        CANCEL => "cancel",
         ACQUAINT => "acquaint",
         ROLES => "roles",
         _ => "unknown",
@@ -689,7 +708,7 @@ mod tests {
     #[test]
     fn unknown_and_empty_frames() {
         assert_eq!(Frame::decode(&[]), Err(DecodeError::Empty));
-        for first in (0..100).chain(109..200).chain(202..=255) {
+        for first in (0..100).chain(109..111).chain(112..200).chain(202..=255) {
             assert_eq!(Frame::decode(&[first, 0, 0, 0]), Err(DecodeError::UnknownFrame(first)));
         }
     }

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::extensions::Extensions;
 use super::json::{self, JsonError};
 use super::num::MAX_NUMBER;
 use super::text;
@@ -76,6 +77,9 @@ pub struct Confirm {
     /// extension of ours, as `window`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub i: Option<u64>,
+    /// What it understands beyond the protocol of the originals. An extension of ours, as `window`.
+    #[serde(skip_serializing_if = "Extensions::is_none")]
+    pub x: Extensions,
 }
 
 /// What a peer runs on. Whatever was absent or of a wrong type is empty or zero.
@@ -229,8 +233,8 @@ impl Confirm {
             field,
             expected,
         };
-        let names = ["id", "roles", "friendly", "name", "meta", "tags", "window", "i"];
-        let [id, roles, friendly, name, meta, tags, window, i] = fields(MESSAGE, text, &names)?;
+        let names = ["id", "roles", "friendly", "name", "meta", "tags", "window", "i", "x"];
+        let [id, roles, friendly, name, meta, tags, window, i, x] = fields(MESSAGE, text, &names)?;
         Ok(Confirm {
             id: id
                 .and_then(json::string)
@@ -248,6 +252,7 @@ impl Confirm {
                 .and_then(|window| window.try_into().ok())
                 .filter(|window| (1..=MAX_NUMBER).contains(window)),
             i: i.and_then(json::integer).and_then(|i| i.try_into().ok()),
+            x: x.map(Extensions::decode).unwrap_or_default(),
         })
     }
 }
@@ -428,7 +433,7 @@ mod tests {
         let json = concat!(
             r#"{"id":"i","roles":["a","b"],"friendly":true,"name":"n","#,
             r#""meta":{"os":"linux","runtime":"r","time":1795355691085,"uptime":32,"#,
-            r#""protocol":"2.0.0"},"tags":{"k":"v"},"window":65536,"i":3}"#
+            r#""protocol":"2.0.0"},"tags":{"k":"v"},"window":65536,"i":3,"x":{"fields":1,"cancel":2}}"#
         );
         let expected = Confirm {
             id: "i".into(),
@@ -445,6 +450,7 @@ mod tests {
             tags: [("k".into(), "v".into())].into(),
             window: Some(65_536),
             i: Some(3),
+            x: Extensions { fields: 1, cancel: 2 },
         };
         assert_eq!(confirm(json), expected);
         assert_eq!(encoded(&Handshake::Confirm(Box::new(expected))), message(3, json));
@@ -508,6 +514,7 @@ mod tests {
             tags in btree_map(any::<String>(), any::<String>(), 0..4),
             window in option::of(1..=MAX_NUMBER),
             i in option::of(any::<u64>()),
+            (fields, cancel) in (0..3u8, 0..3u8),
         ) -> Handshake {
             match first {
                 0 => Handshake::Error(text),
@@ -528,6 +535,7 @@ mod tests {
                     tags,
                     window,
                     i,
+                    x: Extensions { fields, cancel },
                 })),
             }
         }

@@ -12,6 +12,8 @@
 
 mod data;
 mod de;
+mod extensions;
+mod fields;
 mod frame;
 mod handshake;
 mod json;
@@ -24,6 +26,12 @@ mod ser;
 mod text;
 
 pub use data::{Data, DataError};
+pub use extensions::Extensions;
+pub use fields::{
+    Failure, Fields, FieldsView, HeaderValue, MAX_FAILURE, MAX_HEADER_COUNT, MAX_HEADER_NAME,
+    MAX_HEADERS, Wrapped,
+};
+pub(crate) use fields::{fields_len, put_fields};
 pub use frame::{Acquaint, DecodeError, Direction, Frame, RolesUpdate, StreamOp};
 pub(crate) use frame::{message_len, put_message};
 pub use handshake::{Challenge, Confirm, Handshake, HandshakeDecodeError, MAX_ID, Meta, Proof};

@@ -239,6 +239,7 @@ impl Host {
             Event::SlowConsumer { conn, queued, dropped } => {
                 ctx.note(self.index, format_args!("{conn:?} slow: {queued}, {dropped} dropped"));
             }
+            Event::Cancelled { .. } => {}
             other => panic!("not for the application: {other:?}"),
         }
     }
@@ -378,7 +379,7 @@ impl Host {
         let mut payload = number.to_le_bytes().to_vec();
         payload.resize(8 + len, 0);
         let payload = Payload { kind: DataType::Binary, bytes: &payload };
-        let outgoing = Outgoing { role, event: "e", payload, order };
+        let outgoing = Outgoing { role, event: "e", payload, order, fields: None };
         let sent = self.engine.with_unit(id, ctx.now, |unit| unit.send(outgoing)).expect("open");
         match sent {
             Ok(queued) => {
@@ -668,7 +669,7 @@ impl Host {
         payload.resize(8 + ctx.rng.size(self.profile.message), 0);
         let payload = Payload { kind: DataType::Binary, bytes: &payload };
         let order = if ctx.rng.percent(50) { Order::Kept } else { Order::Any };
-        let outgoing = Outgoing { role: role(ctx.rng), event: "e", payload, order };
+        let outgoing = Outgoing { role: role(ctx.rng), event: "e", payload, order, fields: None };
         let asked = self
             .engine
             .with_unit(unit, now, |unit| unit.request(outgoing, Some(timeout), now, id))
@@ -703,8 +704,13 @@ impl Host {
         };
         let (number, payload) = (id.to_le_bytes(), DataType::Binary);
         let payload = Payload { kind: payload, bytes: &number };
-        let outgoing =
-            Outgoing { role: role(ctx.rng), event: "s", payload, order: Order::default() };
+        let outgoing = Outgoing {
+            role: role(ctx.rng),
+            event: "s",
+            payload,
+            order: Order::default(),
+            fields: None,
+        };
         let direction = if writes { Direction::RequesterWrites } else { Direction::RequesterReads };
         let opened = self
             .engine

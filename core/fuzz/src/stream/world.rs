@@ -573,7 +573,7 @@ impl World {
 }
 
 fn outgoing<'a>(event: &'a str, data: &'a Data) -> Outgoing<'a> {
-    Outgoing { role: "role", event, payload: data.payload(), order: Order::Kept }
+    Outgoing { role: "role", event, payload: data.payload(), order: Order::Kept, fields: None }
 }
 
 /// A number and some ballast.
