@@ -193,6 +193,6 @@ impl DestinationBase {
 
     /// The chosen unit, or the one that the engine chooses.
     fn pick(&self, state: &roletalk_host::Host, chosen: Option<UnitId>) -> Result<UnitId, Error> {
-        chosen.map_or_else(|| state.engine.choose(&self.role), Ok)
+        chosen.map_or_else(|| state.engine.choose(&self.role, false), Ok)
     }
 }

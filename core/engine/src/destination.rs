@@ -55,6 +55,20 @@ pub trait Policy: fmt::Debug + Send + Sync {
     }
 }
 
+/// The choice of a policy; with `takes_fields` among those units only that take [fields](crate::Fields).
+pub fn choose<'a>(
+    policy: &dyn Policy,
+    count: usize,
+    load: &dyn Fn(usize) -> &'a Load,
+    takes_fields: bool,
+) -> Option<usize> {
+    if !takes_fields {
+        return policy.choose(count, load);
+    }
+    let fit: Vec<usize> = (0..count).filter(|at| load(*at).takes_fields()).collect();
+    policy.choose(fit.len(), &|at| load(fit[at])).map(|at| fit[at])
+}
+
 /// The policy of all destinations: this is the place to change it.
 pub fn policy() -> Box<dyn Policy> {
     Box::new(RoundRobin::default())
@@ -104,6 +118,20 @@ mod tests {
         let policy = RoundRobin::default();
         let loads = loads(&[true, false, true]);
         assert_eq!(choices(&policy, &loads, 4), [Some(0), Some(2), Some(2), Some(0)]);
+    }
+
+    #[test]
+    fn those_that_take_no_fields_are_no_candidates() {
+        let policy = RoundRobin::default();
+        let loads = loads(&[true, true, true]);
+        loads[0].set_fields(true);
+        loads[2].set_fields(true);
+        let mut chosen = |fields| choose(&policy, 3, &|at| &loads[at], fields);
+        assert_eq!([chosen(true), chosen(true), chosen(true)], [Some(0), Some(2), Some(0)]);
+        assert_eq!(chosen(false), Some(0));
+        loads[0].set_fields(false);
+        loads[2].set_fields(false);
+        assert_eq!(choose(&policy, 3, &|at| &loads[at], true), None);
     }
 
     #[test]

@@ -136,8 +136,8 @@ impl<R> Engine<R> {
     ///
     /// # Errors
     /// As [`Peer::choose`].
-    pub fn choose(&self, role: &str) -> Result<UnitId> {
-        self.peer.choose(role)
+    pub fn choose(&self, role: &str, takes_fields: bool) -> Result<UnitId> {
+        self.peer.choose(role, takes_fields)
     }
 
     /// Bytes that wait to be written on all connections.

@@ -39,7 +39,7 @@ pub use bytes::Bytes;
 
 pub use config::{Config, Entropy, Keys, Reconnect};
 pub use connection::{Connection, Opening, Received};
-pub use destination::{Load, Policy, RoundRobin, policy};
+pub use destination::{Load, Policy, RoundRobin, choose, policy};
 pub use engine::{Engine, EngineEvent};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{NoHandler, Serves, find};

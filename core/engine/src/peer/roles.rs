@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{Peer, PeerEvent, encode};
 use crate::{
-    Load, Moment, NoHandler, Policy, UnitId,
+    Load, Moment, NoHandler, Policy, UnitId, choose,
     error::{Error, ErrorKind, Result},
     hint, policy,
     wire::{self, Frame, RolesUpdate},
@@ -114,18 +114,31 @@ impl Peer {
         self.destinations.get(role).map_or(&[], |destination| &destination.units)
     }
 
-    /// The unit that what is sent to a role next goes to.
+    /// The unit that what is sent to a role next goes to; with `takes_fields` one that takes
+    /// [fields](crate::Fields).
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`]; [`ErrorKind::NoUnit`] when no unit serves it, or there is no such destination.
-    pub fn choose(&self, role: &str) -> Result<UnitId> {
+    /// [`ErrorKind::Closed`]; [`ErrorKind::NoUnit`] when no unit serves it, or there is no such destination;
+    /// [`ErrorKind::Unsupported`] when none of those that serve it takes fields.
+    pub fn choose(&self, role: &str, takes_fields: bool) -> Result<UnitId> {
         self.check_open()?;
         let Destination { units, policy } =
             self.destinations.get(role).ok_or_else(|| self.no_unit(role))?;
         let closed = Load::default();
         let load = |at: usize| self.units.get(&units[at]).map_or(&closed, |unit| &*unit.load);
-        let chosen = policy.choose(units.len(), &load).map(|at| units[at]);
-        chosen.ok_or_else(|| self.no_unit(role))
+        let chosen = choose(&**policy, units.len(), &load, takes_fields).map(|at| units[at]);
+        chosen.ok_or_else(|| self.no_choice(role, takes_fields))
+    }
+
+    /// The error where nothing could be [chosen](Peer::choose).
+    #[cold]
+    pub fn no_choice(&self, role: &str, takes_fields: bool) -> Error {
+        if !takes_fields || self.destination(role).is_empty() {
+            return self.no_unit(role);
+        }
+        let text = format!("No connected unit with role [{role}] takes headers");
+        Error::new(ErrorKind::Unsupported, text)
+            .with_hint("Their versions are too old. Do not require headers to leave them out.")
     }
 
     /// The error of what is sent to a role that no unit serves.
