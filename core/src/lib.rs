@@ -19,15 +19,15 @@ pub use bytes::Bytes;
 #[doc(hidden)] // For bindings; no promise of compatibility.
 pub use engine::wire::Payload;
 pub use engine::{
-    ConnId, ConnectionStats, CounterValue, Data, DataType, Error, ErrorKind, Kind, LimitValue,
-    Limits, Measure, PROTOCOL_VERSION, Quantity, Reconnect, Result, UnitStats, wire::Meta,
-    ws::accept_key,
+    CancelReason, ConnId, ConnectionStats, CounterValue, Data, DataType, Error, ErrorKind, Failure,
+    Fields, FieldsView, HeaderValue, Kind, LimitValue, Limits, Measure, PROTOCOL_VERSION, Quantity,
+    Reconnect, Result, UnitStats, wire::Meta, ws::accept_key,
 };
 pub use net::{ConnectOptions, ListenOptions, Listener, TlsClient, TlsServer};
 #[doc(hidden)]
 pub use peer::Call;
 pub use peer::{
-    Answer, Connected, Context, Deferred, Destination, Events, Next, OpenStream, Peer, PeerBuilder,
-    PeerEvent, PeerStats, Readable, ReadableRequest, Requesting, Role, SendMessage, SendRequest,
-    Sending, Survey, Unit, Writable, WritableRequest,
+    Answer, Connected, Context, Deferred, Destination, Events, Next, OnCancel, OpenStream, Peer,
+    PeerBuilder, PeerEvent, PeerStats, Readable, ReadableRequest, Requesting, Role, SendMessage,
+    SendRequest, Sending, Survey, Unit, Writable, WritableRequest,
 };

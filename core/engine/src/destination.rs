@@ -126,7 +126,7 @@ mod tests {
         let loads = loads(&[true, true, true]);
         loads[0].set_fields(true);
         loads[2].set_fields(true);
-        let mut chosen = |fields| choose(&policy, 3, &|at| &loads[at], fields);
+        let chosen = |fields| choose(&policy, 3, &|at| &loads[at], fields);
         assert_eq!([chosen(true), chosen(true), chosen(true)], [Some(0), Some(2), Some(0)]);
         assert_eq!(chosen(false), Some(0));
         loads[0].set_fields(false);

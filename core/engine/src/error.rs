@@ -1,6 +1,8 @@
 //! One table of error kinds for every language.
 
-use std::{borrow::Cow, fmt, io, sync::Arc};
+use std::{borrow::Cow, fmt, io, sync::Arc, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     hint::{self, DialFault},
@@ -153,6 +155,76 @@ impl Error {
     pub fn with_hint(self, hint: impl Into<Cow<'static, str>>) -> Error {
         let hint = Some(hint.into());
         self.with(|more| more.hint = hint)
+    }
+
+    /// The error of a handler that rejects: with a text for people, to which code and data may be added.
+    ///
+    /// ```
+    /// # use roletalk_engine::Error;
+    /// # fn example() -> Result<(), Error> {
+    /// Err(Error::rejection("There is no such order").with_code("NOT_FOUND").with_data(&[7])?)
+    /// # }
+    /// assert_eq!(example().unwrap_err().data(), Some("[7]"));
+    /// ```
+    pub fn rejection(text: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(ErrorKind::HandlerFailed, text)
+    }
+
+    /// Adds a name for programs.
+    #[must_use]
+    pub fn with_code(self, code: impl Into<String>) -> Error {
+        let code = Some(code.into());
+        self.change_failure(|failure| failure.code = code)
+    }
+
+    /// Adds data, which travels as JSON.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Data`] for what is no JSON.
+    pub fn with_data<T: Serialize + ?Sized>(self, data: &T) -> Result<Error> {
+        let json = serde_json::to_string(data)
+            .map_err(|error| Error::new(ErrorKind::Data, error.to_string()))?;
+        Ok(self.change_failure(|failure| failure.data = Some(json)))
+    }
+
+    /// Adds when it is worth trying again. Milliseconds travel.
+    #[must_use]
+    pub fn with_retry_after(self, time: Duration) -> Error {
+        self.change_failure(|failure| failure.retry_after = Some(time))
+    }
+
+    fn change_failure(self, change: impl FnOnce(&mut Failure)) -> Error {
+        self.with(|more| change(more.failure.get_or_insert_default()))
+    }
+
+    /// The handler's name for the failure.
+    pub fn code(&self) -> Option<&str> {
+        self.failure()?.code.as_deref()
+    }
+
+    /// The handler's data, as JSON.
+    pub fn data(&self) -> Option<&str> {
+        self.failure()?.data.as_deref()
+    }
+
+    /// The handler's data as a type of the application's; none without data.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Data`] when it is not of that type.
+    pub fn parse_data<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        let parsed = self.data().map(serde_json::from_str).transpose();
+        parsed.map_err(|error| Error::new(ErrorKind::Data, error.to_string()))
+    }
+
+    /// When, says the handler, it is worth trying again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.failure()?.retry_after
+    }
+
+    /// Whether the other side has said that it has begun no handler, so that surely nothing was done. False
+    /// says nothing.
+    pub fn is_unhandled(&self) -> bool {
+        self.failure().is_some_and(|failure| failure.unhandled)
     }
 
     /// Adds what the handler said of its failure, or says of it.

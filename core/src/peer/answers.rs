@@ -5,7 +5,10 @@ use std::task::{Context, Poll, Waker};
 use tracing::error;
 
 use super::foreign::guarded;
-use crate::{Result, wire::Data};
+use crate::{
+    Result,
+    engine::{Data, Fields},
+};
 
 /// More slots than this are given back when none is in use.
 const KEEP: usize = 64;
@@ -38,16 +41,23 @@ enum State {
     Waiting(Option<Waker>),
     /// The function to call.
     Calling(OnOutcome),
-    Here(Result<Data>),
+    Here(Result<Received>),
+}
+
+/// An answer, and what came with it.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) data: Data,
+    pub(crate) fields: Option<Box<Fields>>,
 }
 
 /// Called with an outcome, where it was read.
-pub(crate) type OnOutcome = Box<dyn FnOnce(Result<Data>) + Send>;
+pub(crate) type OnOutcome = Box<dyn FnOnce(Result<Received>) + Send>;
 
 /// What is to be done for one who asked, without the lock.
 pub(crate) enum Brought {
     Wake(Waker),
-    Call(OnOutcome, Result<Data>),
+    Call(OnOutcome, Result<Received>),
 }
 
 impl Brought {
@@ -95,7 +105,7 @@ impl Answers {
     }
 
     /// Brings an outcome. Nothing happens when nobody waits any more.
-    pub(crate) fn bring(&mut self, tag: Tag, outcome: Result<Data>) -> Option<Brought> {
+    pub(crate) fn bring(&mut self, tag: Tag, outcome: Result<Received>) -> Option<Brought> {
         let slot = self.slot(tag)?;
         match std::mem::replace(&mut slot.state, State::Here(outcome)) {
             State::Waiting(waker) => waker.map(Brought::Wake),
@@ -105,7 +115,7 @@ impl Answers {
     }
 
     /// Fetches the outcome, which closes the slot.
-    pub(crate) fn poll(&mut self, tag: Tag, cx: &Context<'_>) -> Poll<Option<Result<Data>>> {
+    pub(crate) fn poll(&mut self, tag: Tag, cx: &Context<'_>) -> Poll<Option<Result<Received>>> {
         let Some(slot) = self.slot(tag) else { return Poll::Ready(None) };
         match &mut slot.state {
             State::Waiting(Some(waker)) => waker.clone_from(cx.waker()),
@@ -133,7 +143,7 @@ impl Answers {
     }
 
     /// Closes a slot. Gives the outcome, if it is there.
-    pub(crate) fn close(&mut self, tag: Tag) -> Option<Result<Data>> {
+    pub(crate) fn close(&mut self, tag: Tag) -> Option<Result<Received>> {
         let slot = self.slot(tag)?;
         slot.serial = None;
         let state = std::mem::replace(&mut slot.state, State::Waiting(None));
@@ -153,9 +163,14 @@ impl Answers {
 mod tests {
     use super::*;
 
+    fn received(n: i64) -> Result<Received> {
+        Ok(Received { data: Data::from(n), fields: None })
+    }
+
     fn poll(answers: &mut Answers, tag: Tag) -> Poll<Option<Data>> {
         let cx = Context::from_waker(Waker::noop());
-        answers.poll(tag, &cx).map(|outcome| outcome.map(|outcome| outcome.expect("an answer")))
+        let data = |outcome: Result<Received>| outcome.expect("an answer").data;
+        answers.poll(tag, &cx).map(|outcome| outcome.map(data))
     }
 
     #[test]
@@ -164,7 +179,7 @@ mod tests {
         let tags: Vec<Tag> = (0..100).map(|_| answers.open(None)).collect();
         assert!(tags.iter().all(|tag| poll(&mut answers, *tag).is_pending()));
         for (n, tag) in tags.iter().enumerate() {
-            assert!(answers.bring(*tag, Ok(Data::from(n as i64))).is_some(), "has polled");
+            assert!(answers.bring(*tag, received(n as i64)).is_some(), "has polled");
         }
         for (n, tag) in tags.iter().enumerate().rev() {
             assert_eq!(poll(&mut answers, *tag), Poll::Ready(Some(Data::from(n as i64))));
@@ -183,11 +198,11 @@ mod tests {
             tag
         };
         let (called, given_up) = (open(), open());
-        answers.bring(called, Ok(Data::from(1))).expect("a function").finish();
-        assert_eq!(receiver.try_recv().unwrap().unwrap(), Data::from(1));
+        answers.bring(called, received(1)).expect("a function").finish();
+        assert_eq!(receiver.try_recv().unwrap().unwrap().data, Data::from(1));
         assert!(answers.give_up(called).is_none());
         assert!(answers.give_up(given_up).is_some());
-        assert!(answers.bring(given_up, Ok(Data::from(2))).is_none());
+        assert!(answers.bring(given_up, received(2)).is_none());
         assert!(receiver.try_recv().is_err());
         assert_eq!(answers.free.len(), 2);
     }
@@ -199,9 +214,9 @@ mod tests {
         assert!(answers.close(early).is_none());
         let next = answers.open(Some(Waker::noop()));
         assert_eq!(early.slot, next.slot);
-        assert!(answers.bring(early, Ok(Data::from(1))).is_none());
+        assert!(answers.bring(early, received(1)).is_none());
         assert!(poll(&mut answers, next).is_pending());
-        assert!(answers.bring(next, Ok(Data::from(2))).is_some());
+        assert!(answers.bring(next, received(2)).is_some());
         assert_eq!(poll(&mut answers, next), Poll::Ready(Some(Data::from(2))));
     }
 }

@@ -6,14 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustc_hash::FxHashSet;
+
 use super::{
     context::Context,
-    dispatch::{Place, first_step},
+    dispatch::{Place, first_step, not_begun},
     handler::{Chain, Handler},
     lock,
     outcome::{Reply, Room, run_all},
+    scope::{Current, OnCancel},
     unit::UnitInner,
 };
+use crate::engine::RequestId;
 
 /// A batch of handlers that takes longer than this keeps the connection from answering pings: the
 /// following ones are started by another task, until so many in a row were quick.
@@ -33,6 +37,9 @@ pub(crate) struct Job {
     pub(crate) chain: Option<Chain>,
     pub(crate) context: Context,
     pub(crate) reply: Reply,
+    pub(crate) scope: Current,
+    /// Whether it is still to be started.
+    pub(crate) begins: bool,
 }
 
 /// Handlers of a unit that a task of its own starts, one after the other, in the order in which
@@ -49,6 +56,10 @@ struct BacklogState {
     until: Option<Instant>,
     /// Handlers that were quick, in a row.
     quick: usize,
+    /// Requests that were given up, some of them perhaps waiting.
+    given_up: FxHashSet<RequestId>,
+    /// The unit is gone.
+    lost: bool,
 }
 
 impl Backlog {
@@ -77,10 +88,23 @@ impl Backlog {
         }
     }
 
+    /// Handlers of requests that nobody waits for any more are not to be started: of one, or of all.
+    pub(crate) fn cancel(&self, request: Option<RequestId>) {
+        let mut state = lock(&self.0);
+        match request {
+            // Not more than can matter.
+            Some(request) if state.given_up.len() < state.waiting.len() => {
+                state.given_up.insert(request);
+            }
+            Some(_) => {}
+            None => state.lost = true,
+        }
+    }
+
     /// The next handler to start, and whether its answer is to leave alone. None ends the task.
     fn next(&self) -> Option<(Job, bool)> {
         let mut state = lock(&self.0);
-        let next = state.waiting.pop_front();
+        let next = state.pop();
         state.task = next.is_some();
         next.map(|job| (job, state.quick < ALONE))
     }
@@ -96,7 +120,23 @@ impl Backlog {
 
     /// As [`next`](Backlog::next), but the task goes on in any case.
     fn next_if_any(&self) -> Option<Job> {
-        lock(&self.0).waiting.pop_front()
+        lock(&self.0).pop()
+    }
+}
+
+impl BacklogState {
+    fn pop(&mut self) -> Option<Job> {
+        let job = self.waiting.pop_front();
+        if job.is_none() {
+            self.given_up.clear();
+        }
+        job.map(|job| Job { begins: self.begins(&job), ..job })
+    }
+
+    fn begins(&mut self, job: &Job) -> bool {
+        let Some(request) = job.reply.request() else { return true };
+        let given_up = !self.given_up.is_empty() && self.given_up.remove(&request);
+        job.handler.on_cancel == OnCancel::Ignore || !(given_up || self.lost)
     }
 }
 
@@ -111,9 +151,15 @@ async fn backlog_task(unit: Arc<UnitInner>) {
             false => None,
         });
         run_all(&unit, &mut room, |outcomes| {
-            for Job { handler, chain, context, reply } in std::iter::once(first).chain(more) {
+            for Job { handler, chain, context, reply, scope, begins } in
+                std::iter::once(first).chain(more)
+            {
+                if !begins {
+                    not_begun(&unit, reply);
+                    continue;
+                }
                 let place = &mut Place::Own;
-                first_step(&unit, &handler, chain, place, context, reply, outcomes);
+                first_step(&unit, &handler, chain, place, context, reply, scope, outcomes);
             }
         });
         let quick = Instant::now() < until;

@@ -3,17 +3,23 @@
 use std::{
     fmt,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+#[cfg(doc)]
+use super::OnCancel;
 use super::{
+    scope::{self, Scope},
     stream::{Readable, Writable},
     unit::{Unit, UnitInner},
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Incoming, Kind, Question, StreamId},
+    engine::{CancelReason, Fields, HeaderValue, Incoming, Kind, Question, RequestId, StreamId},
     peer::lock,
     wire::{Data, DataType},
 };
@@ -31,6 +37,10 @@ impl Offer {
         lock(&self.0).as_ref().is_some_and(Question::is_heard)
     }
 
+    pub(crate) fn request(&self) -> Option<RequestId> {
+        lock(&self.0).as_ref().and_then(Question::request)
+    }
+
     pub(crate) fn take(&self) -> Option<Question> {
         lock(&self.0).take()
     }
@@ -45,6 +55,7 @@ pub struct Context {
     unit: Arc<UnitInner>,
     incoming: Incoming,
     kind: Kind,
+    request: Option<RequestId>,
     offer: Option<Arc<Offer>>,
     /// What middleware has put in place of the payload: rare, so apart.
     data: Option<Box<Data>>,
@@ -55,9 +66,10 @@ impl Context {
         unit: Arc<UnitInner>,
         incoming: Incoming,
         kind: Kind,
+        request: Option<RequestId>,
         offer: Option<Arc<Offer>>,
     ) -> Context {
-        Context { unit, incoming, kind, offer, data: None }
+        Context { unit, incoming, kind, request, offer, data: None }
     }
 
     /// The kind of communication.
@@ -127,6 +139,103 @@ impl Context {
         Ok(self.data().parse()?)
     }
 
+    // What comes and goes besides the payload.
+
+    /// The headers that came with it, in the order in which the sender has added them.
+    ///
+    /// ```
+    /// # fn example(ctx: roletalk::Context) {
+    /// if let Some(tenant) = ctx.header("tenant").and_then(|value| value.text()) {
+    ///     println!("for {tenant}");
+    /// }
+    /// # }
+    /// ```
+    pub fn headers(&self) -> impl Iterator<Item = (&str, HeaderValue<'_>)> {
+        self.incoming.fields().headers()
+    }
+
+    /// The first header of this name.
+    pub fn header(&self, name: &str) -> Option<HeaderValue<'_>> {
+        self.incoming.fields().header(name)
+    }
+
+    /// The `traceparent` of the sender's trace context, as in W3C Trace Context.
+    pub fn traceparent(&self) -> Option<String> {
+        self.incoming.fields().traceparent()
+    }
+
+    /// The `tracestate` of the sender's trace context.
+    pub fn tracestate(&self) -> Option<&str> {
+        self.incoming.fields().tracestate()
+    }
+
+    /// The `baggage` of the sender's trace context.
+    pub fn baggage(&self) -> Option<&str> {
+        self.incoming.fields().baggage()
+    }
+
+    /// Adds a header to the answer, whether that is a payload, an error, or a stream. Left out where the
+    /// requester's peer does not take headers; nothing happens for a message, or once the handler has ended.
+    ///
+    /// # Errors
+    /// As [`Fields::add_header`].
+    pub fn set_header<'v>(&self, name: &str, value: impl Into<HeaderValue<'v>>) -> Result<()> {
+        match self.scope() {
+            Some(scope) => scope.with_answer(|fields| fields.add_header(name, value)),
+            None => Fields::new().add_header(name, value),
+        }
+    }
+
+    // Time, and being given up.
+
+    /// When the requester gives up, by this machine's clock; none when it has set no time limit. Past that,
+    /// the [token](Context::cancellation) is cancelled.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.incoming.deadline().map(|at| self.unit.shared.clock.instant(at))
+    }
+
+    /// How long until the [deadline](Context::deadline); zero when it is past.
+    pub fn remaining(&self) -> Option<Duration> {
+        let deadline = self.incoming.deadline()?;
+        Some(deadline.since(self.unit.shared.clock.now()))
+    }
+
+    /// Cancelled when nobody waits for the answer any more: the requester has given up, the
+    /// [deadline](Context::deadline) is past, or the unit is gone. Never for a message, a stream that was accepted, a
+    /// handler that has ended, or one that [ignores](OnCancel::Ignore) it.
+    ///
+    /// Requests that the handler makes are given up with it by themselves.
+    ///
+    /// ```
+    /// # async fn compute() -> i64 { 5 }
+    /// # async fn example(ctx: roletalk::Context) -> roletalk::Result<i64> {
+    /// let token = ctx.cancellation();
+    /// match token.run_until_cancelled(compute()).await {
+    ///     Some(result) => Ok(result),
+    ///     None => Err(roletalk::Error::new(roletalk::ErrorKind::Cancelled, "nobody waits")),
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// In a [deferred](crate::Role::on_deferred) handler it is to be asked for before the function returns.
+    pub fn cancellation(&self) -> CancellationToken {
+        self.scope().map_or_else(CancellationToken::new, |scope| scope.token().clone())
+    }
+
+    /// Why nobody waits any more; none while somebody does.
+    pub fn cancel_reason(&self) -> Option<CancelReason> {
+        self.scope().and_then(|scope| scope.reason())
+    }
+
+    /// The handler's scope, while it runs.
+    pub(crate) fn scope(&self) -> Option<Arc<Scope>> {
+        let request = self.request?;
+        match scope::is_begun(&self.unit, request) {
+            true => scope::current(),
+            false => self.unit.scopes.get(request),
+        }
+    }
+
     /// Accepts a stream that this peer reads, for [deferred](crate::Role::on_deferred) handlers; as
     /// [`ReadableRequest::accept`].
     ///
@@ -158,7 +267,14 @@ impl Context {
         let question = question.ok_or_else(|| {
             Error::new(ErrorKind::StreamClosed, "The stream was answered already")
         })?;
-        self.unit.with(|state| state.machine.accept(question, data.payload()))
+        // What is accepted tells of its own end. Its requests still inherit what they did.
+        let scope = self.scope();
+        if let Some(request) = self.request {
+            self.unit.scopes.remove(request);
+        }
+        let fields = scope.and_then(|scope| scope.take_answer());
+        self.unit
+            .with(|state| state.machine.accept_with(question, data.payload(), fields.as_deref()))
     }
 }
 

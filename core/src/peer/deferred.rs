@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{
     handler::Names,
-    outcome::{Outcomes, Reply, report, with_batch},
+    outcome::{Outcome, Outcomes, Reply, report, with_batch},
     unit::UnitInner,
 };
 use crate::{Error, ErrorKind, Result, wire::Data};
@@ -33,9 +33,10 @@ impl Deferred {
         match self.0.take() {
             Some(Way::Unit(unit, names, reply)) => {
                 report(&unit, &names, reply.is_heard(), &outcome);
-                if let Some((reply, outcome)) = with_batch(&unit, (reply, outcome)) {
+                let outcome = unscoped(&unit, reply, outcome);
+                if let Some(outcome) = with_batch(&unit, outcome) {
                     let mut outcomes = Outcomes::default();
-                    outcomes.add(reply, outcome);
+                    outcomes.add(outcome);
                     outcomes.give_back(&unit);
                 }
             }
@@ -59,8 +60,8 @@ impl Deferred {
                     if let Some(other) = of.take_if(|of| !Arc::ptr_eq(of, &unit)) {
                         batch.give_back(&other);
                     }
-                    of.get_or_insert(unit);
-                    batch.add(reply, outcome);
+                    let unit = of.get_or_insert(unit);
+                    batch.add(unscoped(unit, reply, outcome));
                 }
                 Some(Way::Middleware(sender)) => {
                     // The middleware may have gone on without it.
@@ -73,6 +74,12 @@ impl Deferred {
             batch.give_back(&unit);
         }
     }
+}
+
+/// The outcome of a handler that is to be told nothing more.
+fn unscoped(unit: &UnitInner, reply: Reply, outcome: Result<Data>) -> Outcome {
+    let scope = reply.request().and_then(|request| unit.scopes.remove(request));
+    Outcome::new(reply, outcome, scope)
 }
 
 impl Drop for Deferred {

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use super::{
     open::OpenStream,
     request::{SendRequest, ask},
-    send::{Addressed, Content, SendMessage, outgoing},
+    scope::{self, Inherit, Scope},
+    send::{Addressed, Content, Extra, SendMessage, outgoing},
     shared::Shared,
     stream::{Readable, Writable},
     survey::{Asking, Survey},
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Order, Policy},
+    engine::{Fields, Order, Policy, choose},
     wire::{Data, Direction, Payload},
 };
 
@@ -50,11 +51,27 @@ impl DestinationInner {
 pub struct Destination {
     shared: Arc<Shared>,
     inner: Arc<DestinationInner>,
+    fields: Option<Arc<Fields>>,
 }
 
 impl Destination {
     pub(crate) fn new(shared: Arc<Shared>, inner: Arc<DestinationInner>) -> Destination {
-        Destination { shared, inner }
+        Destination { shared, inner, fields: None }
+    }
+
+    /// The same destination, as a handle that sends these headers and this trace context with everything:
+    /// messages, requests, streams, broadcasts and surveys.
+    ///
+    /// ```no_run
+    /// # async fn example(health: roletalk::Destination) -> roletalk::Result<()> {
+    /// let mut fields = roletalk::Fields::new();
+    /// fields.add_header("tenant", "blue")?;
+    /// let answers = health.with_fields(fields).survey("check", ()).all().await;
+    /// # Ok(()) }
+    /// ```
+    #[must_use = "it is another handle"]
+    pub fn with_fields(&self, fields: Fields) -> Destination {
+        Destination { fields: Some(Arc::new(fields)), ..self.clone() }
     }
 
     /// The role's name.
@@ -102,7 +119,7 @@ impl Destination {
 
     /// The unit that the caller or else the policy chooses.
     #[inline]
-    pub(crate) fn pick(&self, chosen: Option<&Unit>) -> Result<Arc<UnitInner>> {
+    pub(crate) fn pick(&self, chosen: Option<&Unit>, takes_fields: bool) -> Result<Arc<UnitInner>> {
         self.shared.check_open()?;
         if let Some(chosen) = chosen {
             return Ok(chosen.inner.clone());
@@ -111,16 +128,18 @@ impl Destination {
         // One candidate is no choice.
         if let [only] = units.as_slice()
             && only.is_open()
+            && !takes_fields
         {
             return Ok(only.clone());
         }
-        let chosen = self.inner.policy.choose(units.len(), &|at| &units[at].load);
-        chosen.map(|at| units[at].clone()).ok_or_else(|| self.no_unit())
+        let load = |at: usize| &*units[at].load;
+        let chosen = choose(&*self.inner.policy, units.len(), &load, takes_fields);
+        chosen.map(|at| units[at].clone()).ok_or_else(|| self.no_choice(takes_fields))
     }
 
     #[cold]
-    fn no_unit(&self) -> Error {
-        self.shared.with_core(|core, _| core.peer.no_unit(&self.inner.role))
+    fn no_choice(&self, takes_fields: bool) -> Error {
+        self.shared.with_core(|core, _| core.peer.no_choice(&self.inner.role, takes_fields))
     }
 
     /// Sends a one-way message to the next unit. Finished when the unit's connection has taken it
@@ -163,7 +182,7 @@ impl Destination {
             });
             let mut rooms: FuturesUnordered<_> = rooms.collect();
             if rooms.is_empty() {
-                return Err(self.no_unit());
+                return Err(self.no_choice(false));
             }
             tokio::select! {
                 biased;
@@ -185,15 +204,17 @@ impl Destination {
         self.shared.check_open()?;
         let data = data.into();
         let units = self.inner.units.load_full();
-        let mut sends: FuturesUnordered<_> = units
-            .iter()
-            .map(|unit| unit.send(outgoing(&self.inner.role, event, data.payload(), Order::Kept)))
-            .collect();
+        let fields = self.handed_down(scope::current().as_deref());
+        let fields = fields.as_deref();
+        let message = outgoing(&self.inner.role, event, data.payload(), Order::Kept, fields);
+        let mut sends: FuturesUnordered<_> = units.iter().map(|unit| unit.send(message)).collect();
         let mut taken = 0;
         while let Some(sent) = sends.next().await {
             match sent {
                 Ok(()) => taken += 1,
                 Err(error) if error.kind() == ErrorKind::ConnectionLost => {}
+                // Required headers mean that others are passed over.
+                Err(error) if error.kind() == ErrorKind::Unsupported => {}
                 Err(error) => return Err(error),
             }
         }
@@ -201,7 +222,7 @@ impl Destination {
     }
 
     /// Sends a request to the next unit and waits for the answer. Dropping the future gives up
-    /// waiting; the handler at the other end is not told.
+    /// waiting, and cancels the handler at the other end.
     ///
     /// ```no_run
     /// # async fn example(math: roletalk::Destination) -> roletalk::Result<()> {
@@ -252,11 +273,17 @@ impl Destination {
         let (data, timeout) = (data.into(), timeout.into());
         let units = self.inner.units.load_full();
         let asked = units.len();
+        let scope = scope::current();
+        let fields = self.handed_down(scope.as_deref());
         let answers = units.iter().cloned().map(|unit| {
             let (role, event, data) = (role.clone(), event.clone(), data.clone());
+            let (fields, scope) = (fields.clone(), scope.clone());
             let asking = async move {
-                let outgoing = outgoing(&role, &event, data.payload(), Order::Kept);
-                let answer = ask(&unit, outgoing, timeout).await;
+                let fields = fields.as_deref();
+                let outgoing = outgoing(&role, &event, data.payload(), Order::Kept, fields);
+                let left = scope.as_ref().and_then(|scope| scope.left());
+                let timeout = timeout.into_iter().chain(left).min();
+                let answer = ask(&unit, outgoing, timeout, scope).await;
                 (Unit::new(unit), answer)
             };
             Box::pin(asking) as Asking
@@ -312,8 +339,21 @@ impl Destination {
         }
     }
 
+    #[inline]
     fn addressed<'a>(&'a self, event: &'a str, data: Content<'a>, order: Order) -> Addressed<'a> {
-        Addressed { destination: self, event, data, unit: None, order }
+        let extra = self.fields.as_ref().map(|fields| Extra::new(Fields::clone(fields)));
+        let inherit = Inherit::default();
+        Addressed { destination: self, event, data, unit: None, order, inherit, extra }
+    }
+
+    /// What goes with everything, and the trace context of the handler that sends it.
+    fn handed_down(&self, scope: Option<&Scope>) -> Option<Arc<Fields>> {
+        let Some(trace) = scope.and_then(Scope::trace) else { return self.fields.clone() };
+        let mut fields = self.fields.as_deref().cloned().unwrap_or_default();
+        if fields.view().traceparent().is_none() {
+            fields.inherit_trace(trace);
+        }
+        Some(Arc::new(fields))
     }
 }
 

@@ -12,21 +12,22 @@ use std::{
 use tracing::{debug, warn};
 
 use super::{
-    answers::Tag,
+    answers::{Received, Tag},
     backlog::{Job, LOOK, SLOW_BATCH, SLOW_FOR},
     context::{Context, Offer},
     deferred::{Deferred, Way},
     event::PeerEvent,
     foreign::{Guarded, discard, guarded, panicked},
     handler::{Call, Chain, DeferredFunction, Function, Handler, HandlerFuture, Names, Next},
-    outcome::{Outcomes, Reply, Room, report, run_all},
+    outcome::{Outcome, Outcomes, Reply, Room, report, run_all},
     role::RoleInner,
+    scope::{Current, OnCancel, Scope, Scoped, Watch, begin, cancelled, enter},
     shared::Shared,
     unit::UnitInner,
 };
 use crate::{
     Result,
-    engine::{self, ConnId, Event, Incoming, Kind, Question},
+    engine::{self, CancelReason, ConnId, Event, Incoming, Kind, Question},
     wire::Data,
 };
 
@@ -87,7 +88,7 @@ impl Found {
 /// when it has to wait does it become a task.
 pub(crate) struct Dispatcher {
     found: Option<Found>,
-    answers: Vec<(Tag, Result<Data>)>,
+    answers: Vec<(Tag, Result<Received>)>,
     room: Room,
 }
 
@@ -102,14 +103,16 @@ impl Dispatcher {
         unit: &Arc<UnitInner>,
         events: &mut Vec<Event<Tag>>,
     ) -> Vec<ConnId> {
-        let mut dead = Vec::new();
+        let (mut dead, mut cancelled) = (Vec::new(), Vec::new());
         if events.is_empty() {
             return dead;
         }
         let shared = &unit.shared;
         for event in events.extract_if(.., |event| !matches!(event, Event::Incoming(..))) {
             match event {
-                Event::Answer { tag, outcome, .. } => self.answers.push((tag, outcome)),
+                Event::Answer { tag, outcome, fields, .. } => {
+                    self.answers.push((tag, outcome.map(|data| Received { data, fields })));
+                }
                 Event::Stream(id) => {
                     if let Some(waker) = unit.with(|state| state.waker(id)) {
                         waker.wake();
@@ -126,11 +129,17 @@ impl Dispatcher {
                     let unit = super::Unit::new(unit.clone());
                     shared.emit(PeerEvent::SlowConsumer { unit, queued, dropped });
                 }
-                Event::Cancelled { .. } | Event::Incoming(..) => {}
+                Event::Cancelled { request, reason } => cancelled.push((request, reason)),
+                Event::Incoming(..) => {}
             }
         }
         unit.bring(&mut self.answers);
         self.run(unit, events);
+        // Behind what they may be about.
+        for (request, reason) in cancelled {
+            unit.backlog.cancel(request);
+            unit.scopes.cancel(request, reason);
+        }
         dead
     }
 
@@ -152,9 +161,10 @@ impl Dispatcher {
             for (incoming, question) in incoming.by_ref() {
                 match find(&mut self.found, unit, &incoming, question.kind()) {
                     Ok(found) => {
-                        let (context, reply) = prepare(unit, incoming, question);
                         let Found { handler, chain, place, .. } = found;
-                        first_step(unit, handler, chain.clone(), place, context, reply, outcomes);
+                        let (context, reply, scope) = prepare(unit, incoming, question, handler);
+                        let chain = chain.clone();
+                        first_step(unit, handler, chain, place, context, reply, scope, outcomes);
                     }
                     Err(reason) => refuse(unit, question, &reason),
                 }
@@ -186,8 +196,8 @@ impl Dispatcher {
                     return None;
                 }
             };
-            let (context, reply) = prepare(unit, incoming, question);
-            Some(Job { handler, chain, context, reply })
+            let (context, reply, scope) = prepare(unit, incoming, question, &handler);
+            Some(Job { handler, chain, context, reply, scope, begins: true })
         });
         // Found before the lock is taken.
         let jobs: Vec<Job> = jobs.collect();
@@ -222,10 +232,16 @@ fn look_up(shared: &Shared, incoming: &Incoming, kind: Kind, at: u64) -> Result<
     Ok(Found { at, role, kind, handler, chain, place: Place::Any, names })
 }
 
-/// What a handler is called with, and the way back.
+/// What a handler is called with, the way back, and what its requests inherit.
 #[inline]
-fn prepare(unit: &Arc<UnitInner>, incoming: Incoming, question: Question) -> (Context, Reply) {
-    let kind = question.kind();
+fn prepare(
+    unit: &Arc<UnitInner>,
+    incoming: Incoming,
+    question: Question,
+    handler: &Handler,
+) -> (Context, Reply, Current) {
+    let (kind, request) = (question.kind(), question.request());
+    let scope = begin(unit, &incoming, request, handler.on_cancel);
     let (reply, offer) = match kind {
         Kind::Message | Kind::Request => (Reply::Question(question), None),
         Kind::Readable | Kind::Writable => {
@@ -233,12 +249,13 @@ fn prepare(unit: &Arc<UnitInner>, incoming: Incoming, question: Question) -> (Co
             (Reply::Stream(offer.clone()), Some(offer))
         }
     };
-    (Context::new(unit.clone(), incoming, kind, offer), reply)
+    (Context::new(unit.clone(), incoming, kind, request, offer), reply, scope)
 }
 
 /// Takes a handler to its end and puts its outcome to the others, or takes it to where it first waits and
 /// leaves it to a task, which polls it once more: the wake-up of this first try is not needed.
 #[inline]
+#[expect(clippy::too_many_arguments)] // Each in a register: together they would be moved.
 pub(crate) fn first_step(
     unit: &Arc<UnitInner>,
     handler: &Arc<Handler>,
@@ -246,10 +263,14 @@ pub(crate) fn first_step(
     place: &mut Place,
     context: Context,
     reply: Reply,
+    scope: Current,
     outcomes: &mut Outcomes,
 ) {
+    let before = enter(scope);
     if let (Function::Deferred(function), None) = (&handler.function, &chain) {
-        return call_deferred(unit, &handler.names, function, context, reply);
+        call_deferred(unit, &handler.names, function, context, reply);
+        enter(before);
+        return;
     }
     // As `guarded` does it, without moving what it gives once more: this is the path of every message.
     let step = catch_unwind(AssertUnwindSafe(|| {
@@ -281,19 +302,39 @@ pub(crate) fn first_step(
             Poll::Pending => Step::Waits(future),
         }
     }));
+    let scope = enter(before);
     match step {
         Ok(Step::Done(outcome)) => {
             report(unit, &handler.names, reply.is_heard(), &outcome);
-            outcomes.add(reply, outcome);
+            outcomes.add(ended(unit, reply, outcome, scope.into_scope()));
         }
-        Ok(Step::Waits(future)) => go_on(unit.clone(), handler.names.clone(), reply, future),
+        Ok(Step::Waits(future)) => {
+            let scope = scope.into_waiting(&unit.scopes);
+            go_on(unit.clone(), handler.names.clone(), reply, future, scope);
+        }
         Err(payload) => {
             discard(payload);
             let outcome = Err(panicked());
             report(unit, &handler.names, reply.is_heard(), &outcome);
-            outcomes.add(reply, outcome);
+            outcomes.add(ended(unit, reply, outcome, scope.into_scope()));
         }
     }
+}
+
+/// The outcome of a handler, which is to be told nothing more.
+#[inline]
+fn ended(
+    unit: &UnitInner,
+    reply: Reply,
+    outcome: Result<Data>,
+    scope: Option<Arc<Scope>>,
+) -> Outcome {
+    if scope.is_some()
+        && let Some(request) = reply.request()
+    {
+        unit.scopes.remove(request);
+    }
+    Outcome::new(reply, outcome, scope)
 }
 
 /// Apart, as the next one.
@@ -313,14 +354,40 @@ fn call_deferred(
 
 /// Leaves a handler that has to wait to a task. Apart: what it needs on the stack would cost those that do not.
 #[inline(never)]
-fn go_on(unit: Arc<UnitInner>, names: Arc<Names>, reply: Reply, future: HandlerFuture) {
+fn go_on(
+    unit: Arc<UnitInner>,
+    names: Arc<Names>,
+    reply: Reply,
+    future: HandlerFuture,
+    scope: Option<Arc<Scope>>,
+) {
     unit.shared.clone().spawn_handler(async move {
-        let outcome = Guarded::new(future).await;
+        let future = Guarded::new(future);
+        let outcome = match scope.clone() {
+            None => future.await,
+            Some(scope) => {
+                let drops = scope.on_cancel() == OnCancel::Drop;
+                let mut watch = Watch::new(Some(scope.clone()).filter(|_| drops));
+                watch.run(Scoped { scope, future }).await
+            }
+        };
         report(&unit, &names, reply.is_heard(), &outcome);
         let mut outcomes = Outcomes::default();
-        outcomes.add(reply, outcome);
+        outcomes.add(ended(&unit, reply, outcome, scope));
         outcomes.give_back(&unit);
     });
+}
+
+/// Gives a question back whose handler is not to be called: nobody waits for the answer.
+#[cold]
+pub(crate) fn not_begun(unit: &UnitInner, reply: Reply) {
+    if let Some(request) = reply.request() {
+        unit.scopes.remove(request);
+    }
+    let result = Err(cancelled(CancelReason::Requester));
+    let mut outcomes = Outcomes::default();
+    outcomes.add(Outcome { reply, result, fields: None });
+    outcomes.give_back(unit);
 }
 
 /// Rejects what has no handler. Messages are dropped: their sender is not told, as in the original, so

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::{
     context::Context,
     deferred::{Deferred, Way, unanswered},
+    scope::OnCancel,
 };
 use crate::{Result, wire::Data};
 
@@ -21,6 +22,7 @@ pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Data>> + Send
 pub(crate) struct Handler {
     pub(crate) names: Arc<Names>,
     pub(crate) function: Function,
+    pub(crate) on_cancel: OnCancel,
 }
 
 /// What a handler was set for.

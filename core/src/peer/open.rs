@@ -5,14 +5,15 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 use super::{
     answers::Tag,
     request::{Answer, Waiting},
-    send::{Addressed, Boxed},
+    scope::Watch,
+    send::{Addressed, Boxed, Prepared, addressed},
     unit::{Unit, UnitInner},
 };
 #[cfg(doc)]
 use crate::{Destination, ErrorKind, SendRequest};
 use crate::{
     Result,
-    engine::{self, StreamId},
+    engine::{self, StreamId, TimeLimit},
     wire::Direction,
 };
 
@@ -27,6 +28,8 @@ pub struct OpenStream<'a, S> {
 }
 
 impl<'a, S> OpenStream<'a, S> {
+    addressed!();
+
     /// Asks this unit instead of the next in turn.
     pub fn to(mut self, unit: &Unit) -> OpenStream<'a, S> {
         self.what.unit = Some(unit.clone());
@@ -49,20 +52,24 @@ impl<'a, S: Send + 'a> IntoFuture for OpenStream<'a, S> {
     /// As [`SendRequest`]; [`ErrorKind::Rejected`] when the stream is refused,
     /// [`ErrorKind::Overloaded`] also when too many streams are open.
     fn into_future(self) -> Self::IntoFuture {
+        let OpenStream { mut what, timeout, direction, make } = self;
+        let prepared = what.prepare(timeout);
         Box::pin(async move {
-            let OpenStream { what, timeout, direction, make } = self;
-            let unit = what.unit()?;
+            let Prepared { unit, scope, timeout } = prepared?;
+            let mut watch = Watch::new(scope);
             let since = unit.shared.clock.now();
             let attempt = || {
-                let ask = |machine: &mut engine::Unit<Tag>, _, tag| {
-                    machine.open_stream(direction, what.outgoing(), timeout, since, tag)
+                let ask = |machine: &mut engine::Unit<Tag>, now, tag| {
+                    let limit = TimeLimit { limit: timeout, since: Some(since) };
+                    machine.open_stream(direction, what.outgoing(), limit, now, tag)
                 };
                 Waiting::begin(&unit, None, ask, |_| None)
             };
-            let (mut waiting, (id, _)) = unit.when_room_within(timeout, attempt).await?;
+            let opening = unit.when_room_within(timeout, attempt);
+            let (mut waiting, (id, _)) = watch.run(opening).await?;
             // From here on it closes the stream when it is dropped, also while it is being opened.
             let stream = make(unit.clone(), id);
-            let answer = poll_fn(|cx| waiting.poll(cx)).await?;
+            let answer = watch.run(poll_fn(|cx| waiting.poll(cx))).await?;
             Ok((stream, answer))
         })
     }

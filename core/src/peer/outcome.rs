@@ -4,10 +4,10 @@ use std::{cell::RefCell, sync::Arc};
 
 use tracing::warn;
 
-use super::{context::Offer, event::PeerEvent, handler::Names, unit::UnitInner};
+use super::{context::Offer, event::PeerEvent, handler::Names, scope::Scope, unit::UnitInner};
 use crate::{
     Error, ErrorKind, Result,
-    engine::Question,
+    engine::{Fields, Question, RequestId},
     wire::{Data, Payload},
 };
 
@@ -28,6 +28,15 @@ impl Reply {
         }
     }
 
+    /// The request that it belongs to.
+    #[inline]
+    pub(crate) fn request(&self) -> Option<RequestId> {
+        match self {
+            Reply::Question(question) => question.request(),
+            Reply::Stream(offer) => offer.request(),
+        }
+    }
+
     #[inline]
     fn question(self) -> Option<Question> {
         match self {
@@ -37,20 +46,43 @@ impl Reply {
     }
 }
 
+/// What a handler has come to, and what goes with it.
+pub(crate) struct Outcome {
+    pub(crate) reply: Reply,
+    pub(crate) result: Result<Data>,
+    pub(crate) fields: Option<Box<Fields>>,
+}
+
+impl Outcome {
+    /// The result, with what was put into the scope of a handler that has one.
+    pub(crate) fn new(reply: Reply, result: Result<Data>, scope: Option<Arc<Scope>>) -> Outcome {
+        let mut fields = scope.and_then(|scope| scope.take_answer());
+        if let Err(error) = &result
+            && let Some(failure) = error.failure()
+        {
+            let fields = fields.get_or_insert_default();
+            if let Err(error) = fields.set_failure(failure) {
+                warn!(%error, "what is told of a handler's failure");
+            }
+        }
+        Outcome { reply, result, fields }
+    }
+}
+
 /// What handlers of one unit have come to, until all is given back under one lock.
 #[derive(Default)]
 pub(crate) struct Outcomes {
-    heard: Vec<(Reply, Result<Data>)>,
+    heard: Vec<Outcome>,
     /// The questions of messages, all in one.
     unheard: Option<Question>,
 }
 
 impl Outcomes {
     #[inline]
-    pub(crate) fn add(&mut self, reply: Reply, outcome: Result<Data>) {
-        let question = match reply {
+    pub(crate) fn add(&mut self, outcome: Outcome) {
+        let question = match outcome.reply {
             Reply::Question(question) if !question.is_heard() => question,
-            reply => return self.heard.push((reply, outcome)),
+            reply => return self.heard.push(Outcome { reply, ..outcome }),
         };
         match &mut self.unheard {
             Some(unheard) => unheard.join(question),
@@ -75,10 +107,10 @@ impl Outcomes {
         }
         let now = unit.shared.clock.now();
         unit.with(|state| {
-            for (reply, outcome) in self.heard.drain(..) {
+            for Outcome { reply, result, fields } in self.heard.drain(..) {
                 if let Some(question) = reply.question() {
-                    let outcome = outcome.as_ref().map(Data::payload).map_err(Error::text);
-                    state.machine.answer(question, outcome, now);
+                    let result = result.as_ref().map(Data::payload).map_err(Error::text);
+                    state.machine.answer_with(question, result, fields.as_deref(), now);
                 }
             }
             if let Some(question) = unheard {
@@ -100,21 +132,24 @@ thread_local! {
 }
 
 /// Puts an answer to the others of the unit, or gives it back.
-pub(crate) fn with_batch(
-    unit: &Arc<UnitInner>,
-    answer: (Reply, Result<Data>),
-) -> Option<(Reply, Result<Data>)> {
+pub(crate) fn with_batch(unit: &Arc<UnitInner>, answer: Outcome) -> Option<Outcome> {
     let mut answer = Some(answer);
     // While the thread ends, there is none.
     let _ = BATCH.try_with(|batch| {
         if let Some(batch) = &mut *batch.borrow_mut()
             && Arc::ptr_eq(&batch.unit, unit)
-            && let Some((reply, outcome)) = answer.take()
+            && let Some(outcome) = answer.take()
         {
-            batch.outcomes.add(reply, outcome);
+            batch.outcomes.add(outcome);
         }
     });
     answer
+}
+
+/// The unit whose handlers this thread is calling.
+pub(crate) fn batch_unit() -> Option<Arc<UnitInner>> {
+    let unit = BATCH.try_with(|batch| batch.borrow().as_ref().map(|batch| batch.unit.clone()));
+    unit.ok().flatten()
 }
 
 /// Room for the outcomes of a batch, empty between two.

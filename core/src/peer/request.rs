@@ -12,15 +12,16 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    answers::Tag,
-    send::{Addressed, Boxed},
+    answers::{Received, Tag},
+    scope::{Scope, Watch},
+    send::{Addressed, Boxed, Prepared, addressed},
     unit::{Unit, UnitInner},
 };
 #[cfg(doc)]
 use crate::{Destination, ErrorKind};
 use crate::{
     Error, Result,
-    engine::{self, Moment, Order, Outgoing},
+    engine::{self, Fields, HeaderValue, Moment, Order, Outgoing, TimeLimit},
     wire::Data,
 };
 
@@ -33,6 +34,8 @@ pub struct SendRequest<'a> {
 }
 
 impl<'a> SendRequest<'a> {
+    addressed!();
+
     /// Asks this unit instead of the next in turn.
     pub fn to(mut self, unit: &Unit) -> SendRequest<'a> {
         self.what.unit = Some(unit.clone());
@@ -77,9 +80,10 @@ impl SendRequest<'_> {
         state: S,
         on_answer: fn(S, Result<Answer>),
     ) -> std::result::Result<Call, (S, Option<Error>)> {
-        let SendRequest { what, timeout } = self;
-        let unit = match what.unit() {
-            Ok(unit) => unit,
+        let SendRequest { mut what, timeout } = self;
+        // Whoever calls back gives it up himself, with its handler.
+        let Prepared { unit, timeout, scope: _ } = match what.prepare(timeout) {
+            Ok(prepared) => prepared,
             Err(error) => return Err((state, Some(error))),
         };
         let mut state = Some(state);
@@ -90,8 +94,8 @@ impl SendRequest<'_> {
                 unit_state.answers.close(tag);
             } else if let Some(state) = state.take() {
                 let unit = unit.clone();
-                let call = move |data: Result<Data>| {
-                    on_answer(state, data.map(|data| Answer { data, unit }));
+                let call = move |received: Result<Received>| {
+                    on_answer(state, received.map(|received| Answer::new(received, unit)));
                 };
                 unit_state.answers.call(tag, Box::new(call));
             }
@@ -114,7 +118,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Gives up waiting: the function is dropped, uncalled. The handler at the other end is not told.
+    /// Gives up waiting: the function is dropped, uncalled. The handler at the other end is told.
     /// False when the outcome is there already.
     pub fn cancel(&self) -> bool {
         let function = self.unit.with(|state| {
@@ -144,13 +148,13 @@ impl<'a> IntoFuture for SendRequest<'a> {
     }
 }
 
-/// A request under way. Dropping it gives up waiting. Made by awaiting [`SendRequest`].
+/// A request under way. Dropping it gives up waiting, and tells the handler at the other end. Made by awaiting [`SendRequest`].
 ///
 /// # Errors
 /// [`ErrorKind::Rejected`] with the handler's text, [`ErrorKind::Timeout`],
 /// [`ErrorKind::NoUnit`], [`ErrorKind::ConnectionLost`], [`ErrorKind::Overloaded`] when too many
 /// requests wait, [`ErrorKind::TooLarge`], [`ErrorKind::InvalidArgument`] for an event name over
-/// 65 535 bytes, [`ErrorKind::Closed`].
+/// 65 535 bytes, [`ErrorKind::Closed`], [`ErrorKind::Cancelled`] when the handler that has made it is given up.
 #[derive(Debug)]
 pub struct Requesting<'a> {
     state: State<'a>,
@@ -158,8 +162,8 @@ pub struct Requesting<'a> {
 
 enum State<'a> {
     New(SendRequest<'a>),
-    /// The unit had no room at first.
-    Queued(Boxed<'a, Result<Waiting>>),
+    /// The unit had no room at first, or a handler asks that may be given up.
+    Queued(Boxed<'a, Result<Answer>>),
     Waiting(Waiting),
     Done,
 }
@@ -184,8 +188,15 @@ impl Requesting<'_> {
                     else {
                         continue;
                     };
-                    let SendRequest { what, timeout } = request;
-                    let (unit, waker) = (what.unit()?, Some(cx.waker()));
+                    let SendRequest { mut what, timeout } = request;
+                    let Prepared { unit, scope, timeout } = what.prepare(timeout)?;
+                    if scope.is_some() {
+                        self.state = State::Queued(Box::pin(async move {
+                            ask(&unit, what.outgoing(), timeout, scope).await
+                        }));
+                        continue;
+                    }
+                    let waker = Some(cx.waker());
                     self.state = match try_ask(&unit, what.outgoing(), timeout, None, waker)? {
                         // It will be woken.
                         Some(waiting) => {
@@ -193,14 +204,11 @@ impl Requesting<'_> {
                             return Ok(Poll::Pending);
                         }
                         None => State::Queued(Box::pin(async move {
-                            ask_with_room(&unit, what.outgoing(), timeout).await
+                            ask(&unit, what.outgoing(), timeout, None).await
                         })),
                     };
                 }
-                State::Queued(queued) => match queued.as_mut().poll(cx) {
-                    Poll::Pending => return Ok(Poll::Pending),
-                    Poll::Ready(waiting) => self.state = State::Waiting(waiting?),
-                },
+                State::Queued(queued) => return Ok(queued.as_mut().poll(cx)),
                 State::Waiting(waiting) => return Ok(waiting.poll(cx)),
                 State::Done => return Ok(Poll::Pending),
             }
@@ -254,8 +262,8 @@ impl Waiting {
         let outcome = self.unit.answer(self.tag, cx);
         outcome.map(|outcome| {
             self.answered = true;
-            let data = outcome.unwrap_or_else(|| Err(Unit::gone()))?;
-            Ok(Answer { data, unit: self.unit.clone() })
+            let received = outcome.unwrap_or_else(|| Err(Unit::gone()))?;
+            Ok(Answer::new(received, self.unit.clone()))
         })
     }
 }
@@ -280,7 +288,7 @@ fn try_ask(
     waker: Option<&Waker>,
 ) -> Result<Option<Waiting>> {
     let ask = |machine: &mut engine::Unit<Tag>, now, tag| {
-        machine.request(outgoing, timeout, since.unwrap_or(now), tag)
+        machine.request(outgoing, TimeLimit { limit: timeout, since }, now, tag)
     };
     let sent = Waiting::begin(unit, waker, ask, |corr| Some(*corr));
     sent.map(|sent| sent.map(|(waiting, _)| waiting)).transpose()
@@ -300,9 +308,11 @@ pub(crate) async fn ask(
     unit: &Arc<UnitInner>,
     outgoing: Outgoing<'_>,
     timeout: Option<Duration>,
+    scope: Option<Arc<Scope>>,
 ) -> Result<Answer> {
-    let mut waiting = ask_with_room(unit, outgoing, timeout).await?;
-    poll_fn(|cx| waiting.poll(cx)).await
+    let mut watch = Watch::new(scope);
+    let mut waiting = watch.run(ask_with_room(unit, outgoing, timeout)).await?;
+    watch.run(poll_fn(|cx| waiting.poll(cx))).await
 }
 
 /// The answer to a request.
@@ -310,9 +320,24 @@ pub(crate) async fn ask(
 pub struct Answer {
     data: Data,
     unit: Arc<UnitInner>,
+    fields: Option<Arc<Fields>>,
 }
 
 impl Answer {
+    fn new(Received { data, fields }: Received, unit: Arc<UnitInner>) -> Answer {
+        Answer { data, unit, fields: fields.map(|fields| Arc::new(*fields)) }
+    }
+
+    /// The headers that the handler has added, in its order.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, HeaderValue<'_>)> {
+        self.fields.iter().flat_map(|fields| fields.view().headers())
+    }
+
+    /// The first header of this name.
+    pub fn header(&self, name: &str) -> Option<HeaderValue<'_>> {
+        self.fields.as_ref()?.view().header(name)
+    }
+
     /// The payload.
     pub fn data(&self) -> &Data {
         &self.data

@@ -1,6 +1,8 @@
 //! A service that this peer offers.
 
 use std::{
+    any::Any,
+    error::Error as StdError,
     fmt,
     pin::Pin,
     sync::{
@@ -17,11 +19,12 @@ use super::{
     context::{Context, ReadableRequest, WritableRequest},
     deferred::Deferred,
     handler::{Call, Chain, Function, Handler, HandlerFuture, Middleware, Names, Next},
+    scope::OnCancel,
     shared::Shared,
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Kind, Serves},
+    engine::{Failure, Kind, Serves},
     wire::Data,
 };
 
@@ -85,9 +88,9 @@ impl RoleInner {
         any.then(|| Chain { peer: peer.clone(), role: role.clone() })
     }
 
-    fn register(&self, kind: Kind, event: &str, function: Function) {
+    fn register(&self, kind: Kind, event: &str, function: Function, on_cancel: OnCancel) {
         let names = Arc::new(Names { role: self.name.clone(), event: event.into() });
-        let handler = Arc::new(Handler { names: names.clone(), function });
+        let handler = Arc::new(Handler { names: names.clone(), function, on_cancel });
         self.handlers.rcu(|handlers| {
             let mut handlers = Handlers::clone(handlers);
             let by_event = match kind {
@@ -129,7 +132,7 @@ where
     F: Fn(A) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<T, E>> + Send + 'static,
     T: Into<Data>,
-    E: fmt::Display,
+    E: fmt::Display + 'static,
 {
     let function = Arc::new(move |context| function(argument(context)));
     let reusable = function.clone();
@@ -144,10 +147,23 @@ where
     }
 }
 
-fn finished<T: Into<Data>, E: fmt::Display>(outcome: Result<T, E>) -> Result<Data> {
+fn finished<T: Into<Data>, E: fmt::Display + 'static>(outcome: Result<T, E>) -> Result<Data> {
     match outcome {
         Ok(data) => Ok(data.into()),
-        Err(error) => Err(Error::new(ErrorKind::HandlerFailed, error.to_string())),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+#[cold]
+fn failed<E: fmt::Display + 'static>(error: &E) -> Error {
+    let failed = Error::new(ErrorKind::HandlerFailed, error.to_string());
+    let error: &dyn Any = error;
+    let boxed = || error.downcast_ref::<Box<dyn StdError + Send + Sync>>()?.downcast_ref::<Error>();
+    let failure = error.downcast_ref::<Error>().or_else(boxed).and_then(Error::failure);
+    match failure {
+        // What did not begin elsewhere has begun here.
+        Some(failure) => failed.with_failure(Failure { unhandled: false, ..failure.clone() }),
+        None => failed,
     }
 }
 
@@ -163,7 +179,7 @@ where
     F: Fn(Context) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<T, E>> + Send + 'static,
     T: Into<Data>,
-    E: fmt::Display,
+    E: fmt::Display + 'static,
 {
     fn begin(&mut self, context: Context, cx: &mut TaskContext<'_>) -> Poll<Result<Data>> {
         self.future.set(Some((self.function)(context)));
@@ -197,11 +213,30 @@ where
 pub struct Role {
     shared: Arc<Shared>,
     inner: Arc<RoleInner>,
+    on_cancel: OnCancel,
 }
 
 impl Role {
     pub(crate) fn new(shared: Arc<Shared>, inner: Arc<RoleInner>) -> Role {
-        Role { shared, inner }
+        Role { shared, inner, on_cancel: OnCancel::default() }
+    }
+
+    /// The same role, as a handle whose handlers are treated so when nobody waits for their answers any more.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use roletalk::OnCancel;
+    ///
+    /// let peer = roletalk::Peer::builder().build()?;
+    /// // What was begun is done to its end, whether or not the requester still waits.
+    /// peer.role("orders")?.on_cancel(OnCancel::Ignore).on_request("place", |ctx| async move {
+    ///     Ok::<_, roletalk::Error>(ctx.into_data())
+    /// });
+    /// # Ok::<_, roletalk::Error>(()) }).unwrap();
+    /// ```
+    #[must_use = "handlers are registered with what this returns"]
+    pub fn on_cancel(&self, on_cancel: OnCancel) -> Role {
+        Role { on_cancel, ..self.clone() }
     }
 
     /// The role's name.
@@ -225,10 +260,10 @@ impl Role {
         F: Fn(Context) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
         T: Into<Data>,
-        E: fmt::Display,
+        E: fmt::Display + 'static,
     {
         let handler = handler(function, |context| context);
-        self.inner.register(Kind::Message, event, handler);
+        self.inner.register(Kind::Message, event, handler, self.on_cancel);
         self
     }
 
@@ -248,10 +283,10 @@ impl Role {
         F: Fn(Context) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
         T: Into<Data>,
-        E: fmt::Display,
+        E: fmt::Display + 'static,
     {
         let handler = handler(function, |context| context);
-        self.inner.register(Kind::Request, event, handler);
+        self.inner.register(Kind::Request, event, handler, self.on_cancel);
         self
     }
 
@@ -275,10 +310,10 @@ impl Role {
     where
         F: Fn(ReadableRequest) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), E>> + Send + 'static,
-        E: fmt::Display,
+        E: fmt::Display + 'static,
     {
         let handler = handler(function, ReadableRequest);
-        self.inner.register(Kind::Readable, event, handler);
+        self.inner.register(Kind::Readable, event, handler, self.on_cancel);
         self
     }
 
@@ -300,10 +335,10 @@ impl Role {
     where
         F: Fn(WritableRequest) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), E>> + Send + 'static,
-        E: fmt::Display,
+        E: fmt::Display + 'static,
     {
         let handler = handler(function, WritableRequest);
-        self.inner.register(Kind::Writable, event, handler);
+        self.inner.register(Kind::Writable, event, handler, self.on_cancel);
         self
     }
 
@@ -334,7 +369,8 @@ impl Role {
     where
         F: Fn(Context, Deferred) + Send + Sync + 'static,
     {
-        self.inner.register(kind, event, Function::Deferred(Box::new(function)));
+        let function = Function::Deferred(Box::new(function));
+        self.inner.register(kind, event, function, self.on_cancel);
         self
     }
 

@@ -5,17 +5,19 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use super::{
     Destination,
+    scope::{Inherit, Scope},
     unit::{Unit, UnitInner},
 };
 #[cfg(doc)]
 use crate::ErrorKind;
 use crate::{
-    Result,
-    engine::{Order, Outgoing},
+    Error, Result,
+    engine::{Fields, Order, Outgoing, timed_out},
     wire::{Data, Payload},
 };
 
@@ -45,20 +47,138 @@ pub(crate) struct Addressed<'a> {
     pub(crate) data: Content<'a>,
     pub(crate) unit: Option<Unit>,
     pub(crate) order: Order,
+    pub(crate) inherit: Inherit,
+    /// Rare, so apart.
+    pub(crate) extra: Option<Box<Extra>>,
+}
+
+/// What goes with something besides its payload, or the first thing that was wrong with that.
+#[derive(Clone, Debug)]
+pub(crate) struct Extra {
+    pub(crate) fields: Fields,
+    fault: Option<Error>,
+}
+
+impl Extra {
+    pub(crate) fn new(fields: Fields) -> Box<Extra> {
+        Box::new(Extra { fields, fault: None })
+    }
+}
+
+/// What is sent, once it is known who sends it.
+pub(crate) struct Prepared {
+    pub(crate) unit: Arc<UnitInner>,
+    /// What gives it up.
+    pub(crate) scope: Option<Arc<Scope>>,
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Addressed<'_> {
     /// The chosen unit, or the next one.
     #[inline]
     pub(crate) fn unit(&self) -> Result<Arc<UnitInner>> {
-        self.destination.pick(self.unit.as_ref())
+        let required = match self.extra.as_deref() {
+            None => false,
+            Some(Extra { fault: Some(fault), .. }) => return Err(fault.clone()),
+            Some(Extra { fields, .. }) => fields.is_required(),
+        };
+        self.destination.pick(self.unit.as_ref(), required)
+    }
+
+    /// Takes over what the handler that sends it hands down, and finds the unit.
+    #[inline]
+    pub(crate) fn prepare(&mut self, timeout: Option<Duration>) -> Result<Prepared> {
+        let scope = self.inherit.scope();
+        let timeout = match &scope {
+            None => timeout,
+            Some(scope) => self.hand_down(scope, timeout)?,
+        };
+        Ok(Prepared { unit: self.unit()?, scope, timeout })
+    }
+
+    #[cold]
+    fn hand_down(&mut self, scope: &Scope, timeout: Option<Duration>) -> Result<Option<Duration>> {
+        scope.check()?;
+        self.hand_down_trace(scope);
+        let Some(left) = scope.left() else { return Ok(timeout) };
+        let timeout = timeout.map_or(left, |timeout| timeout.min(left));
+        match timeout.is_zero() {
+            true => Err(timed_out(timeout)),
+            false => Ok(Some(timeout)),
+        }
+    }
+
+    /// Adds the trace context, unless there is one.
+    pub(crate) fn hand_down_trace(&mut self, scope: &Scope) {
+        if let Some(trace) = scope.trace() {
+            let extra = self.extra.get_or_insert_with(|| Extra::new(Fields::new()));
+            if extra.fields.view().traceparent().is_none() {
+                extra.fields.inherit_trace(trace);
+            }
+        }
+    }
+
+    /// Changes what goes with it. What is wrong is told when it is sent.
+    pub(crate) fn with_fields(&mut self, change: impl FnOnce(&mut Fields) -> Result<()>) {
+        let extra = self.extra.get_or_insert_with(|| Extra::new(Fields::new()));
+        if let Err(error) = change(&mut extra.fields) {
+            extra.fault.get_or_insert(error);
+        }
     }
 
     #[inline]
     pub(crate) fn outgoing(&self) -> Outgoing<'_> {
-        outgoing(self.destination.role(), self.event, self.data.payload(), self.order)
+        let fields = self.extra.as_ref().map(|extra| &extra.fields);
+        let payload = self.data.payload();
+        outgoing(self.destination.role(), self.event, payload, self.order, fields)
     }
 }
+
+/// What messages, requests and streams have in common, on a type whose `what` is [`Addressed`].
+macro_rules! addressed {
+    () => {
+        /// Adds a header: text or bytes. Left out, and counted, where the unit does not take headers. What is
+        /// wrong with it is the error of sending: [`ErrorKind::InvalidArgument`](crate::ErrorKind) for a name
+        /// that does not fit, [`ErrorKind::TooLarge`](crate::ErrorKind) for more than 8 KiB in all; see
+        /// [`Fields::add_header`](crate::Fields::add_header).
+        pub fn header<'v>(mut self, name: &str, value: impl Into<$crate::HeaderValue<'v>>) -> Self {
+            self.what.with_fields(|fields| fields.add_header(name, value));
+            self
+        }
+
+        /// Chooses only units that take headers; the error is [`ErrorKind::Unsupported`](crate::ErrorKind) when
+        /// there is none.
+        pub fn headers_required(mut self) -> Self {
+            self.what.with_fields(|fields| {
+                fields.set_required(true);
+                Ok(())
+            });
+            self
+        }
+
+        /// Sets the trace context, in the form of the W3C headers; the last two may be empty. What is wrong with
+        /// it is the error of sending; see [`Fields::set_trace`](crate::Fields::set_trace).
+        pub fn trace(mut self, traceparent: &str, tracestate: &str, baggage: &str) -> Self {
+            self.what.with_fields(|fields| fields.set_trace(traceparent, tracestate, baggage));
+            self
+        }
+
+        /// Inherits nothing of the handler that makes it. Otherwise it has at most the time that is left there,
+        /// is given up with it, and has its trace context.
+        pub fn detached(mut self) -> Self {
+            self.what.inherit = $crate::peer::scope::Inherit::From(None);
+            self
+        }
+
+        /// Inherits of the handler with this context, while that runs: for what is made on a task or a thread of
+        /// its own, which knows nothing of the handler.
+        pub fn within(mut self, context: &$crate::Context) -> Self {
+            self.what.inherit = $crate::peer::scope::Inherit::From(context.scope());
+            self
+        }
+    };
+}
+pub(crate) use addressed;
 
 #[inline]
 pub(crate) fn outgoing<'a>(
@@ -66,8 +186,9 @@ pub(crate) fn outgoing<'a>(
     event: &'a str,
     payload: Payload<'a>,
     order: Order,
+    fields: Option<&'a Fields>,
 ) -> Outgoing<'a> {
-    Outgoing { role, event, payload, order, fields: None }
+    Outgoing { role, event, payload, order, fields }
 }
 
 /// A message about to be sent: `await` it. Made by [`Destination::send`].
@@ -78,6 +199,8 @@ pub struct SendMessage<'a> {
 }
 
 impl<'a> SendMessage<'a> {
+    addressed!();
+
     /// Sends to this unit instead of the next in turn.
     pub fn to(mut self, unit: &Unit) -> SendMessage<'a> {
         self.what.unit = Some(unit.clone());
@@ -116,7 +239,11 @@ impl<'a> Sending<'a> {
     /// Sends at once if the unit has room.
     fn start(&mut self) -> Result<Option<Unit>> {
         // Used where it is: moving it would cost as much as some of the work.
-        let Some(what) = &self.what else { return Ok(None) };
+        let Some(what) = &mut self.what else { return Ok(None) };
+        // A message is not given up: it has nobody who waits.
+        if let Some(scope) = what.inherit.scope() {
+            what.hand_down_trace(&scope);
+        }
         let unit = what.unit()?;
         if let Some(sent) = unit.send_if_room(what.outgoing()) {
             return sent.map(|()| Some(Unit::new(unit)));

@@ -13,8 +13,9 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    answers::{Answers, Brought, Tag},
+    answers::{Answers, Brought, Received, Tag},
     backlog::Backlog,
+    scope::Scopes,
     shared::{Shared, lock},
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
         UnitId, UnitInfo, UnitStats, close_code,
     },
     net::ConnHandle,
-    wire::{Data, Meta},
+    wire::Meta,
     ws::FrameWriter,
 };
 
@@ -79,6 +80,7 @@ pub(crate) struct UnitInner {
     /// For a look without the lock.
     pub(crate) load: Arc<Load>,
     pub(crate) backlog: Backlog,
+    pub(crate) scopes: Scopes,
     /// Told when there is room to send again, and when there is no connection left.
     pub(crate) room: Notify,
     pub(crate) closed: watch::Sender<bool>,
@@ -127,6 +129,7 @@ impl UnitInner {
             }),
             load: ready.load.clone(),
             backlog: Backlog::default(),
+            scopes: Scopes::default(),
             room: Notify::new(),
             closed: watch::Sender::new(false),
         }
@@ -158,7 +161,7 @@ impl UnitInner {
     }
 
     /// Brings outcomes to those who asked.
-    pub(crate) fn bring(&self, outcomes: &mut Vec<(Tag, Result<Data>)>) {
+    pub(crate) fn bring(&self, outcomes: &mut Vec<(Tag, Result<Received>)>) {
         if outcomes.is_empty() {
             return;
         }
@@ -170,7 +173,7 @@ impl UnitInner {
     }
 
     /// Fetches the outcome of a request.
-    pub(crate) fn answer(&self, tag: Tag, cx: &Context<'_>) -> Poll<Option<Result<Data>>> {
+    pub(crate) fn answer(&self, tag: Tag, cx: &Context<'_>) -> Poll<Option<Result<Received>>> {
         lock(&self.state).answers.poll(tag, cx)
     }
 

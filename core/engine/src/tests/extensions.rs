@@ -154,7 +154,8 @@ fn no_time_at_all_is_rejected_as_not_handled() {
     let [Event::Answer { outcome: Err(error), .. }] = &pair.said(0)[..] else {
         panic!("no answer")
     };
-    assert_eq!(error.text(), "The time of the request was up before it was begun");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.text(), "Request timeout exceeded (70 ms)");
     assert_eq!(error.failure(), Some(&Failure::unhandled()));
 }
 

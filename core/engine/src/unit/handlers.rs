@@ -28,7 +28,8 @@ const STEPS: u32 = 4;
 
 /// What requesters are told of what is given up.
 const OVERRUN: &str = "Too many requests are in progress";
-const EXPIRED: &str = "The time of the request was up before it was begun";
+/// What a requester is told whose time was up before its request was begun.
+pub(super) const EXPIRED: &str = "The time of the request was up before it was begun";
 
 /// How long no handler has ended although something waits for that.
 #[derive(Default)]

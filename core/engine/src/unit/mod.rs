@@ -19,7 +19,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use self::{
-    handlers::{Patience, Work},
+    handlers::{EXPIRED, Patience, Work},
     incoming::Layout,
     link::{Beat, Link},
     question::Late,
@@ -33,8 +33,8 @@ pub use self::{
     types::{Budget, CancelReason, Event, News, Order, Outgoing, Queued, TimeLimit},
 };
 use crate::{
-    ConnId, Dialect, Extensions, Fields, FieldsView, Limits, Load, Moment, NoHandler, RequestId,
-    UnitInfo, UnitStats,
+    ConnId, Dialect, Extensions, Failure, Fields, FieldsView, Limits, Load, Moment, NoHandler,
+    RequestId, UnitInfo, UnitStats,
     error::{Error, ErrorKind, Result},
     hint,
     wire::{self, Data, DataType, Frame, LastNames, MAX_NUMBER, Num, Payload, Wrapped},
@@ -722,6 +722,12 @@ impl<R> Unit<R> {
         };
         self.stats.last_answer = Some(now.since(waiting.sent));
         let rejected = |text: String| {
+            // Whichever side has noticed it first: the requester's time is up.
+            if text == EXPIRED && fields.failure().is_some_and(|failure| failure.unhandled) {
+                let hint = self.asked.hint(waiting.names, &self.info);
+                let error = timed_out(waiting.timeout).with_hint(hint);
+                return Err(error.with_failure(Failure::unhandled()));
+            }
             let mut hint = self.asked.hint(waiting.names, &self.info);
             if NoHandler::is_told_by(&text) {
                 hint.push_str(hint::NOT_HANDLED);

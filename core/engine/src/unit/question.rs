@@ -160,7 +160,7 @@ struct LateAnswer {
 
 impl<R> Unit<R> {
     /// Takes a question back: the handler has ended, with this answer or with the text of an error. Without
-    /// room, the answer is kept until there is some. An answer that cannot be sent is turned into a
+    /// room, the answer is kept until there is some. One whose time is up is not sent. An answer that cannot be sent is turned into a
     /// rejection; what cannot be sent either needs no answer any more, since the unit is gone.
     #[inline]
     pub fn answer(&mut self, question: Question, outcome: Result<Payload<'_>, &str>, now: Moment) {
@@ -171,16 +171,21 @@ impl<R> Unit<R> {
     /// the unit does not take them.
     pub fn answer_with(
         &mut self,
-        question: Question,
+        mut question: Question,
         outcome: Result<Payload<'_>, &str>,
         fields: Option<&Fields>,
         now: Moment,
     ) {
         self.clock = now;
-        if !self.has_room_for(&question, now) {
+        // Whose time is up is answered by that: an answer that just makes it would tell of the handler's end.
+        let expired = self.forget_due(&mut question);
+        if !expired && !self.has_room_for(&question, now) {
             return self.keep(question, outcome, fields);
         }
-        self.settle(question, outcome, fields);
+        match expired {
+            true => self.handled(question.handlers, question.held),
+            false => self.settle(question, outcome, fields),
+        }
         self.start_all_postponed();
     }
 
@@ -233,10 +238,15 @@ impl<R> Unit<R> {
         !question.is_heard() || (!self.must_wait(now) && self.late.0.is_empty())
     }
 
-    /// Its time limit matters no more.
-    fn forget_due(&mut self, question: &mut Question) {
-        if let (Some(due), Some(request)) = (question.due.take(), question.request()) {
-            self.expiring.remove(&(due, request));
+    /// Its time limit matters no more. True when it is past.
+    #[inline]
+    fn forget_due(&mut self, question: &mut Question) -> bool {
+        match (question.due.take(), question.request()) {
+            (Some(due), Some(request)) => {
+                self.expiring.remove(&(due, request));
+                due <= self.clock
+            }
+            _ => false,
         }
     }
 
@@ -246,7 +256,6 @@ impl<R> Unit<R> {
         outcome: Result<Payload<'_>, &str>,
         fields: Option<&Fields>,
     ) {
-        self.forget_due(&mut question);
         let held = outcome.map_or_else(str::len, |payload| payload.bytes.len());
         self.release(question.held);
         self.hold(held);
@@ -272,11 +281,10 @@ impl<R> Unit<R> {
 
     fn settle(
         &mut self,
-        mut question: Question,
+        question: Question,
         outcome: Result<Payload<'_>, &str>,
         fields: Option<&Fields>,
     ) {
-        self.forget_due(&mut question);
         self.handled(question.handlers, question.held);
         // Errors of sending do not matter: a unit that is gone needs no answer.
         match (question.way, outcome) {

@@ -1,0 +1,362 @@
+//! What a handler's own requests inherit, and how it learns that nobody waits for it any more.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rustc_hash::FxHashMap;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::{outcome::batch_unit, shared::lock, unit::UnitInner};
+use crate::{
+    Error, ErrorKind, Result,
+    engine::{CancelReason, Fields, FieldsView, Incoming, RequestId},
+};
+
+/// What happens to a handler when nobody waits for its answer any more: the requester has given up, its time
+/// is up, or its unit is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnCancel {
+    /// Its [token](crate::Context::cancellation) is cancelled, and so are the requests that it has made; it
+    /// ends by itself. The default.
+    #[default]
+    Tell,
+    /// Its future is dropped, besides.
+    Drop,
+    /// Nothing: it is detached, and so are its requests.
+    Ignore,
+}
+
+/// One handler that runs.
+pub(crate) struct Scope {
+    on_cancel: OnCancel,
+    token: OnceLock<CancellationToken>,
+    reason: OnceLock<CancelReason>,
+    /// Of the clock that all peers of the process share.
+    deadline: Option<Instant>,
+    /// The trace context alone.
+    trace: Option<Fields>,
+    /// What goes with the answer.
+    answer: Mutex<Option<Box<Fields>>>,
+}
+
+impl Scope {
+    fn new(on_cancel: OnCancel, deadline: Option<Instant>, fields: FieldsView<'_>) -> Arc<Scope> {
+        let trace = fields.traceparent().is_some().then(|| {
+            let mut trace = Fields::new();
+            trace.inherit_trace(fields);
+            trace
+        });
+        // Whoever is detached has all the time.
+        let deadline = deadline.filter(|_| on_cancel != OnCancel::Ignore);
+        let (token, reason) = (OnceLock::new(), OnceLock::new());
+        Arc::new(Scope { on_cancel, token, reason, deadline, trace, answer: Mutex::default() })
+    }
+
+    /// Of something that brought nothing besides its payload.
+    fn plain(on_cancel: OnCancel) -> Arc<Scope> {
+        Scope::new(on_cancel, None, FieldsView::default())
+    }
+
+    pub(crate) fn on_cancel(&self) -> OnCancel {
+        self.on_cancel
+    }
+
+    pub(crate) fn token(&self) -> &CancellationToken {
+        let token = self.token.get_or_init(CancellationToken::new);
+        // It may have been cancelled just before there was one.
+        if self.reason.get().is_some() {
+            token.cancel();
+        }
+        token
+    }
+
+    fn cancel(&self, reason: CancelReason) {
+        if self.on_cancel != OnCancel::Ignore && self.reason.set(reason).is_ok() {
+            self.token().cancel();
+        }
+    }
+
+    pub(crate) fn reason(&self) -> Option<CancelReason> {
+        self.reason.get().copied()
+    }
+
+    /// How much time is left.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    pub(crate) fn trace(&self) -> Option<FieldsView<'_>> {
+        self.trace.as_ref().map(Fields::view)
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        self.reason().map_or(Ok(()), |reason| Err(cancelled(reason)))
+    }
+
+    /// Changes what goes with the answer.
+    pub(crate) fn with_answer<T>(&self, change: impl FnOnce(&mut Fields) -> T) -> T {
+        change(lock(&self.answer).get_or_insert_default())
+    }
+
+    pub(crate) fn take_answer(&self) -> Option<Box<Fields>> {
+        lock(&self.answer).take()
+    }
+}
+
+/// The error of what was given up with the handler that had asked for it.
+pub(crate) fn cancelled(reason: CancelReason) -> Error {
+    Error::new(ErrorKind::Cancelled, format!("Given up with its handler: {}", reason.text()))
+}
+
+/// The handlers of a unit that run and that somebody has a scope of: all that wait, and those that have
+/// asked for it. A handler that ends at once costs nothing here.
+#[derive(Default)]
+pub(crate) struct Scopes {
+    /// How many there are, for a look without the lock.
+    count: AtomicUsize,
+    by_request: Mutex<FxHashMap<RequestId, Arc<Scope>>>,
+}
+
+impl Scopes {
+    fn add(&self, request: RequestId, scope: Arc<Scope>) {
+        let mut all = lock(&self.by_request);
+        all.insert(request, scope);
+        self.count.store(all.len(), Ordering::Release);
+    }
+
+    pub(crate) fn get(&self, request: RequestId) -> Option<Arc<Scope>> {
+        match self.count.load(Ordering::Acquire) {
+            0 => None,
+            _ => lock(&self.by_request).get(&request).cloned(),
+        }
+    }
+
+    /// A handler has ended, or nobody can give its request up any more.
+    pub(crate) fn remove(&self, request: RequestId) -> Option<Arc<Scope>> {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let mut all = lock(&self.by_request);
+        let scope = all.remove(&request);
+        self.count.store(all.len(), Ordering::Release);
+        if all.is_empty() && all.capacity() > 1024 {
+            *all = FxHashMap::default();
+        }
+        scope
+    }
+
+    /// Tells handlers that nobody waits for them: one, or all. What wakes runs without the lock.
+    pub(crate) fn cancel(&self, request: Option<RequestId>, reason: CancelReason) {
+        let scopes: Vec<_> = match request {
+            Some(request) => self.get(request).into_iter().collect(),
+            None => lock(&self.by_request).values().cloned().collect(),
+        };
+        scopes.iter().for_each(|scope| scope.cancel(reason));
+    }
+}
+
+/// The handler that this thread is polling.
+#[derive(Default)]
+pub(crate) enum Current {
+    /// None, or one that has nothing to be inherited.
+    #[default]
+    None,
+    /// One that nobody has asked for its scope yet.
+    Begun(Begun),
+    /// One with a scope.
+    Scope(Arc<Scope>),
+}
+
+/// What a scope is made from. Its unit is that of the batch that is being called.
+#[derive(Clone, Copy)]
+pub(crate) struct Begun {
+    pub(crate) request: RequestId,
+    pub(crate) on_cancel: OnCancel,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Current> = const { RefCell::new(Current::None) };
+}
+
+/// Makes it the one that this thread is polling, and gives that before it.
+#[inline]
+pub(crate) fn enter(current: Current) -> Current {
+    CURRENT.replace(current)
+}
+
+/// What a handler begins with. Only one that has brought something has a scope from the beginning.
+#[inline]
+pub(crate) fn begin(
+    unit: &UnitInner,
+    incoming: &Incoming,
+    request: Option<RequestId>,
+    on_cancel: OnCancel,
+) -> Current {
+    if !incoming.fields().is_empty() {
+        let deadline = incoming.deadline().map(|at| unit.shared.clock.instant(at));
+        let scope = Scope::new(on_cancel, deadline, incoming.fields());
+        if let Some(request) = request {
+            unit.scopes.add(request, scope.clone());
+        }
+        return Current::Scope(scope);
+    }
+    request.map_or(Current::None, |request| Current::Begun(Begun { request, on_cancel }))
+}
+
+impl Current {
+    /// The scope of a handler that goes on waiting, as what is to be told when it is cancelled.
+    pub(crate) fn into_waiting(self, scopes: &Scopes) -> Option<Arc<Scope>> {
+        match self {
+            Current::None => None,
+            Current::Begun(Begun { request, on_cancel }) => {
+                let scope = Scope::plain(on_cancel);
+                scopes.add(request, scope.clone());
+                Some(scope)
+            }
+            Current::Scope(scope) => Some(scope),
+        }
+    }
+
+    /// The scope, if anybody has asked for it.
+    #[inline]
+    pub(crate) fn into_scope(self) -> Option<Arc<Scope>> {
+        match self {
+            Current::Scope(scope) => Some(scope),
+            _ => None,
+        }
+    }
+}
+
+/// The scope of the handler that this thread is polling.
+#[inline]
+pub(crate) fn current() -> Option<Arc<Scope>> {
+    // While the thread ends, there is none.
+    let current = CURRENT.try_with(|current| {
+        let current = &mut *current.borrow_mut();
+        match current {
+            Current::None => None,
+            Current::Begun(begun) => {
+                let scope = batch_unit().map(|unit| {
+                    let scope = Scope::plain(begun.on_cancel);
+                    unit.scopes.add(begun.request, scope.clone());
+                    scope
+                })?;
+                *current = Current::Scope(scope.clone());
+                Some(scope)
+            }
+            Current::Scope(scope) => Some(scope.clone()),
+        }
+    });
+    current.ok().flatten()
+}
+
+/// Whether this thread is polling the handler of this request for the first time.
+pub(crate) fn is_begun(unit: &Arc<UnitInner>, request: RequestId) -> bool {
+    let begun = |current: &RefCell<Current>| match &*current.borrow() {
+        Current::Begun(begun) => begun.request == request,
+        _ => false,
+    };
+    CURRENT.try_with(begun).unwrap_or(false)
+        && batch_unit().is_some_and(|batch| Arc::ptr_eq(&batch, unit))
+}
+
+/// A handler's future that goes on under its scope.
+pub(crate) struct Scoped<F> {
+    pub(crate) scope: Arc<Scope>,
+    pub(crate) future: F,
+}
+
+impl<F: Future + Unpin> Future for Scoped<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        /// Also when the future panics.
+        struct Leave(Option<Current>);
+        impl Drop for Leave {
+            fn drop(&mut self) {
+                enter(self.0.take().unwrap_or_default());
+            }
+        }
+        let before = enter(Current::Scope(self.scope.clone()));
+        let _leave = Leave(Some(before));
+        Pin::new(&mut self.future).poll(cx)
+    }
+}
+
+/// What a request takes over from the handler that makes it.
+#[derive(Clone, Default)]
+pub(crate) enum Inherit {
+    /// Of the handler that polls it first.
+    #[default]
+    Current,
+    /// Of this one.
+    From(Option<Arc<Scope>>),
+}
+
+impl Inherit {
+    #[inline]
+    pub(crate) fn scope(&self) -> Option<Arc<Scope>> {
+        match self {
+            Inherit::Current => current(),
+            Inherit::From(scope) => scope.clone(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Inherit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Inherit::Current => "Current",
+            Inherit::From(None) => "Nothing",
+            Inherit::From(Some(_)) => "From",
+        })
+    }
+}
+
+/// The wait for the end of a scope, of those who have one.
+pub(crate) struct Watch(Option<(Arc<Scope>, Pin<Box<WaitForCancellationFutureOwned>>)>);
+
+impl Watch {
+    #[inline]
+    pub(crate) fn new(scope: Option<Arc<Scope>>) -> Watch {
+        Watch(scope.filter(|scope| scope.on_cancel != OnCancel::Ignore).map(|scope| {
+            let cancelled = Box::pin(scope.token().clone().cancelled_owned());
+            (scope, cancelled)
+        }))
+    }
+
+    /// Ready with the error when the scope was cancelled.
+    #[inline]
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let Some((scope, token)) = &mut self.0 else { return Poll::Pending };
+        match token.as_mut().poll(cx) {
+            Poll::Ready(()) => {
+                let error = cancelled(scope.reason().unwrap_or(CancelReason::Requester));
+                self.0 = None;
+                Poll::Ready(error)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Does the work unless the scope is cancelled before.
+    pub(crate) async fn run<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = std::pin::pin!(work);
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(done),
+            Poll::Pending => self.poll(cx).map(Err),
+        })
+        .await
+    }
+}
