@@ -296,7 +296,7 @@ class Peer extends MiddlewareEmitter {
     for (const [number, address] of this._addresses) this._forget(number, address);
     for (const destination of this._destinations.values()) destination._peerClosed();
     this._lobby?.close();
-    const closing = { left: new Set(this._connections), error: undefined, told };
+    const closing = { left: new Set(this._connections), due: false, error: undefined, told };
     this._closings.add(closing);
     const done = (error) => {
       closing.error = error;
@@ -320,14 +320,22 @@ class Peer extends MiddlewareEmitter {
     this._connections.delete(part);
     for (const closing of this._closings) {
       closing.left.delete(part);
-      if (closing.left.size > 0) continue;
-      this._closings.delete(closing);
+      if (closing.left.size > 0 || closing.due) continue;
+      closing.due = true;
       // In a turn of its own: the engine hears of the last connection at the end of this one.
-      setImmediate(() => {
-        closing.told(closing.error);
-        setImmediate(() => this._checkClosed());
-      });
+      setImmediate(() => this._over(closing));
     }
+  }
+
+  /** Tells who has called `close`, once the thread that stands in for a blocked loop has let go of the sockets. */
+  _over(closing) {
+    if (this._core.native.hasLingering()) {
+      setImmediate(() => this._over(closing));
+      return;
+    }
+    this._closings.delete(closing);
+    closing.told(closing.error);
+    setImmediate(() => this._checkClosed());
   }
 
   /** Emits `close` once everything is closed. */

@@ -445,6 +445,13 @@ impl NativePeer {
         self.begin(now).host.busy() as u32
     }
 
+    /// Whether a loop-native socket is still open although its connection is gone: for a moment, while the thread has it
+    /// that stands in for a blocked loop.
+    #[napi(catch_unwind)]
+    pub fn has_lingering(&self) -> bool {
+        lock(&self.host).has_lingering()
+    }
+
     // Commands.
 
     /// Gives a number to the names of what goes out.

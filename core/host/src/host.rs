@@ -5,7 +5,7 @@ use std::{
     io::{self, ErrorKind::Interrupted, ErrorKind::WouldBlock, Read, Write},
     mem,
     net::{Shutdown, TcpStream},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Instant,
 };
 
@@ -56,6 +56,8 @@ pub struct Host {
     /// The engine. Connections are opened and lost by way of the host.
     pub engine: Engine<u32>,
     links: FxHashMap<ConnId, Link>,
+    /// Sockets that the guard had when they were released.
+    lingering: Vec<Weak<TcpStream>>,
     fresh: Vec<ConnId>,
     paused: Vec<ConnId>,
     actions: VecDeque<Action>,
@@ -86,6 +88,7 @@ impl Host {
         Host {
             engine,
             links: FxHashMap::default(),
+            lingering: Vec::new(),
             fresh: Vec::new(),
             paused: Vec::new(),
             actions: VecDeque::new(),
@@ -142,14 +145,29 @@ impl Host {
         }
     }
 
-    /// Forgets a connection that is gone or parting, or that was never watched, and closes its socket.
+    /// Forgets a connection that is gone or parting, or that was never watched, and closes its socket: at once, or
+    /// as soon as the guard lets go of it, see [`has_lingering`](Host::has_lingering).
     pub fn release(&mut self, conn: ConnId, now: Moment) {
-        if let Some(Link { socket: Some(socket), gone: true, .. }) = self.links.remove(&conn) {
-            // The other side is to hear of it at once, also while the guard has the socket.
-            let _ = socket.shutdown(Shutdown::Both);
+        if let Some(Link { socket: Some(socket), gone, .. }) = self.links.remove(&conn) {
+            if gone {
+                // The other side is to hear of it at once, also while the guard has the socket.
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+            if Arc::strong_count(&socket) > 1 {
+                if self.lingering.len() == self.lingering.capacity() {
+                    self.has_lingering();
+                }
+                self.lingering.push(Arc::downgrade(&socket));
+            }
         }
         self.ring();
         self.engine.closed(conn, now);
+    }
+
+    /// Whether a socket that was released is still open, since the guard has it: it lets go of it in a moment.
+    pub fn has_lingering(&mut self) -> bool {
+        self.lingering.retain(|socket| socket.strong_count() > 0);
+        !self.lingering.is_empty()
     }
 
     /// The other side has closed, or the transport has failed; then [`dial_fault`](crate::dial_fault) may know

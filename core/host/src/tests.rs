@@ -388,6 +388,20 @@ fn a_guard_lets_go_of_sockets_that_are_released_while_it_sleeps() {
 }
 
 #[test]
+fn a_socket_lingers_from_its_release_until_the_guard_lets_go_of_it() {
+    let (mut a, mut b) = pair(|_| {});
+    let mut watched = Vec::new();
+    lock(&b.host).watched(&mut watched);
+    for end in [&mut a, &mut b] {
+        end.with(|host, conn, now| host.release(conn, now));
+    }
+    assert!(!lock(&a.host).has_lingering(), "nobody else has it");
+    assert!(lock(&b.host).has_lingering());
+    drop(watched);
+    assert!(!lock(&b.host).has_lingering());
+}
+
+#[test]
 fn a_guard_that_has_ended_holds_nothing_and_can_begin_again() {
     let (a, b) = pair(|_| {});
     let (tell, told) = mpsc::channel();
