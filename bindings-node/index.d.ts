@@ -320,7 +320,8 @@ export class Peer extends EventEmitter {
    */
   close(cb?: (err?: Error) => void): http.Server | https.Server | undefined;
   /**
-   * Withdraws the roles, lets what is under way finish, and closes.
+   * Withdraws the roles, lets what is under way finish, and closes. Peers that begin it in the same turn of the loop
+   * close in the same turn when they reach the same limit.
    * @param limit milliseconds after which it closes in any case, default 10 000
    */
   drain(limit?: number): Promise<void>;

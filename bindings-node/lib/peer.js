@@ -8,6 +8,7 @@ const { Connection } = require('./connection.js');
 const { kExchange } = require('./context.js');
 const { Destination } = require('./destination.js');
 const { dial } = require('./dial.js');
+const { drained } = require('./drain.js');
 const { RoletalkError, peerClosed, plainError } = require('./errors.js');
 const { Exchange, StreamExchange } = require('./exchange.js');
 const { bound, checkCallback, emit, ignore, messageOf, print } = require('./guard.js');
@@ -31,8 +32,6 @@ const PEER_RECONNECT_FAIL_EVENT = 'reconnect_fail';
 const [NOT_REGISTERED, DISABLED, NOT_HANDLED] = [0, 1, 2];
 /** How long a peer drains, in milliseconds, unless it is told otherwise. */
 const DRAIN_LIMIT = 10_000;
-/** How often a peer that drains looks whether it is done. */
-const DRAIN_POLL = 20;
 /** Warnings about handlers within a second. */
 const MAX_WARNINGS = 10;
 
@@ -361,12 +360,8 @@ class Peer extends MiddlewareEmitter {
    * @param {number} [limit] milliseconds after which it closes in any case
    */
   async drain(limit = DRAIN_LIMIT) {
-    const { _core: core } = this;
-    const end = core.now() + limit;
     for (const role of this._roles.values()) role.disable();
-    do {
-      await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL));
-    } while (core.native.busy(core.now()) > 0 && core.now() < end);
+    await drained(this._core, limit);
     await new Promise((resolve) => this.close(resolve));
   }
 

@@ -286,6 +286,16 @@ const BUSY = `
 for (const [how, end] of Object.entries({
   'both peers are closed': 'client.close(); service.close();',
   'both are drained': 'await Promise.all([service.drain(1), client.drain(1)]);',
+  'both are drained, and a while passes in between': `
+    const drained = service.drain(1);
+    for (const end = performance.now() + 5; performance.now() < end; );
+    await Promise.all([drained, client.drain(1)]);
+  `,
+  'both are drained, the one that asks first': `
+    const drained = client.drain(1);
+    for (const end = performance.now() + 5; performance.now() < end; );
+    await Promise.all([drained, service.drain(1)]);
+  `,
   'nothing is closed, and the process ends itself': 'process.exit(0);',
 })) {
   differs(`a program ends without a word when ${how}`, 'it ends by an unhandled rejection', async (network) => {
