@@ -90,6 +90,13 @@ const LIST = [
     scenarios: /^connection lost with a request$/,
     dialer: 'go',
   },
+  {
+    reason: 'roletalk-go makes two units of one peer when two connections to it are made at once.',
+    scenarios: /^redundant (mutual )?connections, loss of one$/,
+    any: 'go',
+    sometimes: true,
+    error: /^go has 2 units of one peer\b/,
+  },
 ];
 
 /** Numbered, each with a function that tells whether a cell is an instance of it. */

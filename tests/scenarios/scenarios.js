@@ -200,7 +200,8 @@ async function survivesEach(stage, proxies) {
     for (const player of [stage.dialer, stage.listener]) {
       const request = { role: ROLE, event: 'echo', data: STRING, timeout: 3000 };
       await player.until('request', request, ({ value }) => value === STRING.value);
-      assert.equal((await player.ask('units', { role: ROLE })).length, 1);
+      const { length } = await player.ask('units', { role: ROLE });
+      assert.equal(length, 1, `${player.implementation.name} has ${length} units of one peer`);
     }
   }
 }
