@@ -59,3 +59,31 @@ async fn the_end_of_the_unit_is_an_outcome() {
     let (_, error) = nobody.request("x", ()).call(sender, tell).unwrap_err();
     assert_eq!(error.unwrap().kind(), ErrorKind::NoUnit);
 }
+
+#[tokio::test]
+async fn a_call_of_a_handler_is_given_up_with_it() {
+    let last = pair().await;
+    let (sender, receiver) = mpsc::channel();
+    let (to, begun) = (last.to.clone(), common::Log::new());
+    let log = begun.clone();
+    let first = Pair::new(move |server| {
+        server.role("r").unwrap().on_request("on", move |ctx: Context| {
+            let call = to.request("never", ()).within(&ctx).call(sender.clone(), tell);
+            log.push(call.is_ok());
+            std::future::pending::<Result<()>>()
+        });
+    })
+    .await;
+    let to = first.to.clone();
+    let asking = tokio::spawn(async move { to.request("on", ()).await.map(drop) });
+    let server = || last.server.units().into_iter().map(|unit| unit.stats().running).sum::<usize>();
+    common::until("it to begin", || server() == 1).await;
+    assert_eq!(begun.all(), [true]);
+    asking.abort();
+    let error = next(receiver).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    let cancelled = || last.server.units()[0].stats().cancels_received;
+    common::until("the last to hear of it", || cancelled() == 1).await;
+    first.close().await;
+    last.close().await;
+}

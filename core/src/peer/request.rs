@@ -4,17 +4,21 @@ use std::{
     fmt,
     future::poll_fn,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use serde::de::DeserializeOwned;
+use tokio::task::AbortHandle;
+use tracing::error;
 
 use super::{
     answers::{Received, Tag},
+    foreign::guarded,
+    lock,
     scope::{Scope, Watch},
-    send::{Addressed, Boxed, Prepared, addressed},
+    send::{Addressed, Boxed, Prepared, addressed, outgoing},
     unit::{Unit, UnitInner},
 };
 #[cfg(doc)]
@@ -81,11 +85,14 @@ impl SendRequest<'_> {
         on_answer: fn(S, Result<Answer>),
     ) -> std::result::Result<Call, (S, Option<Error>)> {
         let SendRequest { mut what, timeout } = self;
-        // Whoever calls back gives it up himself, with its handler.
-        let Prepared { unit, timeout, scope: _ } = match what.prepare(timeout) {
+        let Prepared { unit, timeout, scope } = match what.prepare(timeout) {
             Ok(prepared) => prepared,
             Err(error) => return Err((state, Some(error))),
         };
+        if let Some(scope) = scope {
+            let answer = Box::new(move |answer| on_answer(state, answer));
+            return Ok(call_within(unit, what, timeout, scope, answer));
+        }
         let mut state = Some(state);
         let sent = unit.if_room(|unit_state, now| {
             let tag = unit_state.answers.open(None);
@@ -102,7 +109,7 @@ impl SendRequest<'_> {
             sent.map(|corr| (tag, corr))
         });
         match (sent.transpose(), state) {
-            (Ok(Some((tag, corr))), _) => Ok(Call { unit, tag, corr }),
+            (Ok(Some((tag, corr))), _) => Ok(Call(Calling::Slot { unit, tag, corr })),
             (sent, Some(state)) => Err((state, sent.err())),
             (_, None) => unreachable!("the state went where the request went"),
         }
@@ -111,31 +118,74 @@ impl SendRequest<'_> {
 
 /// A request that calls a function back. Dropping it changes nothing. Made by [`SendRequest::call`].
 #[doc(hidden)] // For bindings; no promise of compatibility.
-pub struct Call {
+pub struct Call(Calling);
+
+enum Calling {
+    Slot {
+        unit: Arc<UnitInner>,
+        tag: Tag,
+        corr: u64,
+    },
+    /// Of a handler that may be given up: a task looks after both.
+    Task(Arc<Mutex<Option<OnAnswer>>>, AbortHandle),
+}
+
+type OnAnswer = Box<dyn FnOnce(Result<Answer>) + Send>;
+
+/// Asks on behalf of a handler, and waits for room if there is none.
+fn call_within(
     unit: Arc<UnitInner>,
-    tag: Tag,
-    corr: u64,
+    what: Addressed<'_>,
+    timeout: Option<Duration>,
+    scope: Arc<Scope>,
+    on_answer: OnAnswer,
+) -> Call {
+    let (role, event): (Arc<str>, Arc<str>) = (what.destination.role().clone(), what.event.into());
+    let (data, order, extra) = (what.data.into_data(), what.order, what.extra);
+    let on_answer = Arc::new(Mutex::new(Some(on_answer)));
+    let slot = on_answer.clone();
+    let task = unit.shared.runtime.clone().spawn(async move {
+        let fields = extra.as_ref().map(|extra| &extra.fields);
+        let outgoing = outgoing(&role, &event, data.payload(), order, fields);
+        let answer = ask(&unit, outgoing, timeout, Some(scope)).await;
+        let on_answer = lock(&slot).take();
+        if let Some(on_answer) = on_answer
+            && guarded(|| on_answer(answer)).is_none()
+        {
+            error!("the function that a request was to call panicked");
+        }
+    });
+    Call(Calling::Task(on_answer, task.abort_handle()))
 }
 
 impl Call {
     /// Gives up waiting: the function is dropped, uncalled. The handler at the other end is told.
     /// False when the outcome is there already.
     pub fn cancel(&self) -> bool {
-        let function = self.unit.with(|state| {
-            let function = state.answers.give_up(self.tag);
-            if function.is_some() {
-                state.machine.abandon(self.corr);
+        match &self.0 {
+            Calling::Slot { unit, tag, corr } => {
+                let function = unit.with(|state| {
+                    let function = state.answers.give_up(*tag);
+                    if function.is_some() {
+                        state.machine.abandon(*corr);
+                    }
+                    function
+                });
+                // What is dropped here, without the lock, may do anything.
+                function.is_some()
             }
-            function
-        });
-        // What is dropped here, without the lock, may do anything.
-        function.is_some()
+            Calling::Task(on_answer, task) => {
+                let on_answer = lock(on_answer).take();
+                task.abort();
+                on_answer.is_some()
+            }
+        }
     }
 }
 
 impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").field("tag", &self.tag).finish_non_exhaustive()
+        f.debug_struct("Call").finish_non_exhaustive()
     }
 }
 

@@ -37,6 +37,13 @@ impl Content<'_> {
             Content::Borrowed(payload) => *payload,
         }
     }
+
+    pub(crate) fn into_data(self) -> Data {
+        match self {
+            Content::Owned(data) => data,
+            Content::Borrowed(payload) => payload.into(),
+        }
+    }
 }
 
 /// What is about to be sent, and to whom.
