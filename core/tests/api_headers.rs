@@ -9,15 +9,17 @@ use roletalk::{Context, Error, ErrorKind, Fields, HeaderValue, Next, Peer};
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// What a handler sees of the headers.
-fn seen(ctx: &Context) -> Vec<(String, Result<String, Vec<u8>>)> {
+/// What a handler sees of the headers: text or bytes.
+type Seen = Vec<(String, Result<String, Vec<u8>>)>;
+
+fn seen(ctx: &Context) -> Seen {
     let owned =
         |value: HeaderValue<'_>| value.text().map(str::to_owned).ok_or(value.bytes().to_vec());
     ctx.headers().map(|(name, value)| (name.to_owned(), owned(value))).collect()
 }
 
 /// Serves all kinds, and logs what comes besides the payload.
-fn serve(peer: &Peer, log: &Log<Vec<(String, Result<String, Vec<u8>>)>>) {
+fn serve(peer: &Peer, log: &Log<Seen>) {
     let role = peer.role("r").unwrap();
     let logging = || log.clone();
     let log = logging();
