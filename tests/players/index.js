@@ -43,7 +43,7 @@ const OURS = [
     command: [RUST_PLAYER],
     needs: RUST_PLAYER,
     get: 'cargo build -p roletalk-player',
-    abilities: ALL,
+    abilities: [...ALL, 'scopes'],
   },
   {
     name: 'node',

@@ -139,7 +139,7 @@ class Player {
       const waiting = this.waiting.get(said.id);
       this.waiting.delete(said.id);
       if (said.error === undefined) waiting?.resolve(said.result);
-      else waiting?.reject(Object.assign(new Error(said.error), { answered: true, kind: said.kind }));
+      else waiting?.reject(Object.assign(new Error(said.error), { ...said, answered: true }));
       return;
     }
     const { event, number } = said;

@@ -24,6 +24,7 @@ const {
   slowReader,
   streamsWhole,
 } = require('./streams');
+const scopes = require('./scopes');
 const unusual = require('./unusual');
 
 const NUMBERS = ['0', '1', '-1', '1.5', '0.1', '1e+9', '9007199254740991', '-123.456'];
@@ -430,6 +431,8 @@ const SCENARIOS = [
     needs: ['server', 'drain'],
     fresh: true,
   }),
+  each('headers', scopes.headers, { needs: ['both', 'scopes'] }),
+  each('failures with code and data', scopes.failure, { needs: ['both', 'scopes'] }),
   each('unusual names', unusual.names, { needs: ['asker', 'ours'] }),
   each('unusual rejections', unusual.rejections, { needs: ['server', 'ours'] }),
   each('streams broken off by everybody', unusual.brokenStreams),
@@ -462,6 +465,11 @@ const SCENARIOS = [
   }),
   pair('peers that vanish while they connect', unusual.vanish, { needs: ['dialer', 'ours'] }),
   pair('acquaintance, address not known', unusual.unknownAddress, { needs: ['dialer', 'ours'] }),
+  pair('requests given up and lost are cancelled', scopes.cancels, { needs: ['both', 'scopes'] }),
+  pair('time limit through a third peer', scopes.timeLimit, { needs: ['both', 'scopes'] }),
+  pair('giving up through a third peer', scopes.givingUp, { needs: ['both', 'scopes'] }),
+  pair('loss of the first of three peers', scopes.lossOfTheFirst, { needs: ['both', 'scopes'] }),
+  pair('trace context through a third peer', scopes.trace, { needs: ['both', 'scopes'] }),
   pair('TLS', overTls, { needs: ['listener', 'tls'] }),
   ...[
     ['process killed with everything open', faults.isKilled],

@@ -7,7 +7,9 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use roletalk::{ConnectOptions, Data, ListenOptions, Peer, TlsClient, TlsServer, Unit};
+use roletalk::{
+    ConnectOptions, Data, HeaderValue, ListenOptions, Peer, TlsClient, TlsServer, Unit,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -87,6 +89,13 @@ struct Command {
     #[serde(default)]
     target: u64,
     answers: Option<Vec<Answer>>,
+    /// Names and payloads, text or binary.
+    #[serde(default)]
+    headers: Vec<(String, Value)>,
+    /// Only a unit that takes headers.
+    #[serde(default)]
+    required: bool,
+    traceparent: Option<String>,
 }
 
 impl Player {
@@ -127,6 +136,7 @@ impl Player {
             "units" => return self.units(&command),
             "stats" => return Ok(self.peer.units().iter().map(stats).collect()),
             "request" => return self.unless_cancelled(&command, self.request(&command)).await,
+            "ask" => return self.unless_cancelled(&command, self.ask(&command)).await,
             "flow" => return self.flow(&command).await,
             "broadcast" => {
                 let destination = self.peer.destination(&command.role)?;
@@ -178,7 +188,7 @@ impl Player {
             true => self.peer.role(&command.role)?,
             false => self.peer.inactive_role(&command.role)?,
         };
-        roles::serve(&role, &self.name, &self.held, &self.streams);
+        roles::serve(&self.peer, &role, &self.name, &self.held, &self.streams);
         Ok(())
     }
 
@@ -235,6 +245,33 @@ impl Player {
             request = request.to(&unit);
         }
         to_wire(request.await?.data())
+    }
+
+    async fn ask(&self, command: &Command) -> Result<Value, Failure> {
+        let destination = self.peer.destination(&command.role)?;
+        let mut request = destination.request(&command.event, from_wire(&command.data)?);
+        if let Some(timeout) = command.timeout {
+            request = request.timeout(Duration::from_millis(timeout));
+        }
+        for (name, value) in &command.headers {
+            let value = from_wire(value)?;
+            request = match value.as_str() {
+                Some(text) => request.header(name, &*text),
+                None => request.header(name, value.bytes().as_ref()),
+            };
+        }
+        if command.required {
+            request = request.headers_required();
+        }
+        if let Some(traceparent) = &command.traceparent {
+            request = request.trace(traceparent, "", "");
+        }
+        let answer = request.await?;
+        let headers: Vec<Value> = answer
+            .headers()
+            .map(|(name, value)| Ok(json!([name, to_wire(&header(value))?])))
+            .collect::<Result<_, Failure>>()?;
+        Ok(json!({ "data": to_wire(answer.data())?, "headers": headers }))
     }
 
     /// The unit that is meant; none for the next in turn.
@@ -324,6 +361,13 @@ impl Player {
     ) -> Result<(roletalk::Destination, &'c Plan, String), Failure> {
         let plan = command.plan.as_ref().ok_or("no plan")?;
         Ok((self.peer.destination(&command.role)?, plan, serde_json::to_string(plan)?))
+    }
+}
+
+fn header(value: HeaderValue<'_>) -> Data {
+    match value {
+        HeaderValue::Text(text) => text.into(),
+        HeaderValue::Bytes(bytes) => Data::binary(bytes.to_vec()),
     }
 }
 

@@ -48,9 +48,7 @@ async fn play() -> Result<(), Failure> {
                 "{}",
                 match player.run(&command).await {
                     Ok(result) => json!({ "id": id, "result": result }),
-                    Err(error) => {
-                        json!({ "id": id, "error": error.to_string(), "kind": kind(&error) })
-                    }
+                    Err(error) => failed(id, &error),
                 }
             );
         });
@@ -58,9 +56,17 @@ async fn play() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The name of its kind, if it is one of the crate's errors.
-fn kind(error: &Failure) -> Option<&'static str> {
-    Some(error.downcast_ref::<roletalk::Error>()?.kind().name())
+/// What is told of an error: of one of the crate's also its kind, and what the handler has said.
+fn failed(id: &Value, error: &Failure) -> Value {
+    let mut told = json!({ "id": id, "error": error.to_string() });
+    if let Some(error) = error.downcast_ref::<roletalk::Error>() {
+        told["kind"] = error.kind().name().into();
+        told["code"] = error.code().into();
+        told["data"] = error.parse_data().ok().flatten().unwrap_or_default();
+        told["retry"] = error.retry_after().map(|time| time.as_millis() as u64).into();
+        told["unhandled"] = error.is_unhandled().into();
+    }
+    told
 }
 
 fn print_certificate() -> Result<(), Failure> {

@@ -3,9 +3,10 @@
 use std::{
     borrow::Cow,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use roletalk::{Data, DataType, Role};
+use roletalk::{CancelReason, Data, DataType, Error, Peer, Role};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -39,7 +40,31 @@ impl Held {
     }
 }
 
-pub(crate) fn serve(role: &Role, peer_name: &str, held: &Arc<Held>, streams: &Arc<Streams>) {
+/// What a `relay` asks, and whom.
+#[derive(Deserialize)]
+struct Relay {
+    role: String,
+    event: String,
+    data: String,
+}
+
+/// How a `failure` fails.
+#[derive(Deserialize)]
+struct Told {
+    text: String,
+    code: String,
+    data: Value,
+    /// Milliseconds.
+    retry: u64,
+}
+
+pub(crate) fn serve(
+    peer: &Peer,
+    role: &Role,
+    peer_name: &str,
+    held: &Arc<Held>,
+    streams: &Arc<Streams>,
+) {
     observe_messages(role, "note");
     let name = role.name().to_owned();
     role.on_request("echo", move |context| {
@@ -67,6 +92,42 @@ pub(crate) fn serve(role: &Role, peer_name: &str, held: &Arc<Held>, streams: &Ar
     role.on_request("never", |_| async {
         observe("ignored", json!({}));
         std::future::pending::<Result<(), Failure>>().await
+    });
+    role.on_request("wait", |context| async move {
+        let remaining = context.remaining().map(|time| time.as_millis() as u64);
+        let traceparent = context.traceparent();
+        let token = context.cancellation();
+        observe("waiting", json!({ "remaining": remaining, "traceparent": traceparent }));
+        token.cancelled().await;
+        let reason = match context.cancel_reason() {
+            Some(CancelReason::Requester) => "requester",
+            Some(CancelReason::Deadline) => "deadline",
+            Some(CancelReason::UnitLost) => "unitLost",
+            _ => "unknown",
+        };
+        observe("cancelled", json!({ "reason": reason }));
+        Err::<(), Failure>("cancelled".into())
+    });
+    let relaying = peer.clone();
+    role.on_request("relay", move |context| {
+        let peer = relaying.clone();
+        async move {
+            let to: Relay = context.parse()?;
+            let answer = peer.destination(&to.role)?.request(&to.event, to.data).await?;
+            Ok::<_, Failure>(answer.into_data())
+        }
+    });
+    role.on_request("headers", |context| async move {
+        for (name, value) in context.headers() {
+            context.set_header(name, value)?;
+        }
+        Ok::<_, Failure>(())
+    });
+    role.on_request("failure", |context| async move {
+        let told: Told = context.parse()?;
+        let error = Error::rejection(told.text).with_code(told.code).with_data(&told.data)?;
+        let error = error.with_retry_after(Duration::from_millis(told.retry));
+        Err::<(), Failure>(error.into())
     });
     let held = held.clone();
     role.on_request("hold", move |context| {
