@@ -184,6 +184,23 @@ impl Hub {
         answered
     }
 
+    /// Gives the first remote what the hub has to write, and what that says to a function.
+    pub(crate) fn carry(&mut self, mut said: impl FnMut(UnitId, Event<()>)) {
+        self.collect();
+        let now = self.now();
+        let remote = &mut self.remotes[0];
+        for (_, mut bytes) in self.pipes.drain(..) {
+            remote.engine.receive(remote.conn, &bytes, now);
+            bytes.clear();
+            self.free.push(bytes);
+        }
+        while let Some(event) = remote.engine.poll_event() {
+            if let EngineEvent::Unit { unit, event } = event {
+                said(unit, event);
+            }
+        }
+    }
+
     /// Moves everything once to the remotes and back. False when there was nothing.
     pub(crate) fn turn(&mut self) -> bool {
         self.collect();

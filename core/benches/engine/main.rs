@@ -6,6 +6,7 @@
 mod common;
 
 mod api;
+mod cancel;
 mod growth;
 mod hub;
 mod throughput;
@@ -20,7 +21,7 @@ const USAGE: &str = "\
 cargo bench -p roletalk --bench engine -- [--quick] [FILTER...]
 
 --quick   a few seconds instead of one minute, rougher numbers
-FILTER    parts of the names of what to measure: throughput, growth, api;
+FILTER    parts of the names of what to measure: throughput, growth, api, cancel;
           or of the rows of throughput: messages, requests, stream";
 
 fn main() -> Outcome<()> {
@@ -34,6 +35,9 @@ fn main() -> Outcome<()> {
     }
     if options.wants("api") {
         targets.extend(api::run(&options)?);
+    }
+    if options.wants("cancel") {
+        targets.extend(cancel::run(&options)?);
     }
     print_targets(&targets);
     Ok(())

@@ -386,7 +386,7 @@ pub(crate) fn not_begun(unit: &UnitInner, reply: Reply) {
     }
     let result = Err(cancelled(CancelReason::Requester));
     let mut outcomes = Outcomes::default();
-    outcomes.add(Outcome { reply, result, fields: None });
+    outcomes.add(Outcome { reply, result, fields: None, cancelled: true });
     outcomes.give_back(unit);
 }
 

@@ -51,11 +51,14 @@ pub(crate) struct Outcome {
     pub(crate) reply: Reply,
     pub(crate) result: Result<Data>,
     pub(crate) fields: Option<Box<Fields>>,
+    /// Nobody waits for it any more.
+    pub(crate) cancelled: bool,
 }
 
 impl Outcome {
     /// The result, with what was put into the scope of a handler that has one.
     pub(crate) fn new(reply: Reply, result: Result<Data>, scope: Option<Arc<Scope>>) -> Outcome {
+        let cancelled = scope.as_ref().is_some_and(|scope| scope.reason().is_some());
         let mut fields = scope.and_then(|scope| scope.take_answer());
         if let Err(error) = &result
             && let Some(failure) = error.failure()
@@ -65,7 +68,7 @@ impl Outcome {
                 warn!(%error, "what is told of a handler's failure");
             }
         }
-        Outcome { reply, result, fields }
+        Outcome { reply, result, fields, cancelled }
     }
 }
 
@@ -107,8 +110,12 @@ impl Outcomes {
         }
         let now = unit.shared.clock.now();
         unit.with(|state| {
-            for Outcome { reply, result, fields } in self.heard.drain(..) {
+            for Outcome { reply, result, fields, cancelled } in self.heard.drain(..) {
                 if let Some(question) = reply.question() {
+                    if cancelled {
+                        state.machine.forget(question, now);
+                        continue;
+                    }
                     let result = result.as_ref().map(Data::payload).map_err(Error::text);
                     state.machine.answer_with(question, result, fields.as_deref(), now);
                 }

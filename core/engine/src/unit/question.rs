@@ -189,6 +189,15 @@ impl<R> Unit<R> {
         self.start_all_postponed();
     }
 
+    /// Takes a question back whose requester no longer waits, as [`Event::Cancelled`](crate::Event::Cancelled) has
+    /// told: nothing is said.
+    pub fn forget(&mut self, mut question: Question, now: Moment) {
+        self.clock = now;
+        self.forget_due(&mut question);
+        self.handled(question.handlers, question.held);
+        self.start_all_postponed();
+    }
+
     /// Takes a question back for which no handler was begun, with the text of why: the requester may go
     /// elsewhere.
     pub fn refuse(&mut self, question: Question, reason: &str, now: Moment) {
