@@ -17,7 +17,7 @@ async fn main() -> roletalk::Result<()> {
     let peer = Peer::builder().name("echo server").build()?;
     peer.role("echo")?.on_request("say", |ctx| async move {
         println!("{} says {:?}", ctx.unit().name(), ctx.data());
-        Ok::<_, roletalk::Error>(ctx.into_data())
+        Ok(ctx.into_data())
     });
     let listener = peer.listen(address).await?;
     println!("serving `echo` on {}", listener.url());

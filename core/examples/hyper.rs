@@ -25,7 +25,7 @@ async fn main() -> Result<(), Error> {
     let peer = Peer::builder().name("behind-hyper").build()?;
     peer.role("greeter")?.on_request("greet", |ctx| async move {
         let name: String = ctx.parse()?;
-        Ok::<_, roletalk::Error>(format!("hello {name}"))
+        Ok(format!("hello {name}"))
     });
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;

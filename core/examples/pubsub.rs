@@ -26,7 +26,7 @@ async fn main() -> roletalk::Result<()> {
             async move {
                 let headline: String = ctx.parse()?;
                 let _ = heard.send(format!("{name} reads: {headline}"));
-                Ok::<_, roletalk::Error>(())
+                Ok(())
             }
         });
         subscriber.connect(format!("ws://{address}")).await?;

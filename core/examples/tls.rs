@@ -6,7 +6,7 @@
 
 use std::fs::read;
 
-use roletalk::{ConnectOptions, Error, ListenOptions, Peer, TlsClient, TlsServer};
+use roletalk::{ConnectOptions, ListenOptions, Peer, TlsClient, TlsServer};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tls =
         TlsServer::with_client_ca(&read("service.pem")?, &read("service.key")?, &read("ca.pem")?)?;
     let service = Peer::builder().name("service").build()?;
-    service.role("echo")?.on_request("say", |ctx| async move { Ok::<_, Error>(ctx.into_data()) });
+    service.role("echo")?.on_request("say", |ctx| async move { Ok(ctx.into_data()) });
     let listener = service.listen_with("localhost:0", ListenOptions::new().tls(tls)).await?;
 
     let tls =

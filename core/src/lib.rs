@@ -27,7 +27,7 @@ pub use net::{ConnectOptions, ListenOptions, Listener, TlsClient, TlsServer};
 #[doc(hidden)]
 pub use peer::Call;
 pub use peer::{
-    Answer, Connected, Context, Deferred, Destination, Events, Next, OnCancel, OpenStream, Peer,
-    PeerBuilder, PeerEvent, PeerStats, Readable, ReadableRequest, Requesting, Role, SendMessage,
-    SendRequest, Sending, Survey, Unit, Writable, WritableRequest,
+    Answer, BoxError, Connected, Context, Deferred, Destination, Events, Next, OnCancel,
+    OpenStream, Peer, PeerBuilder, PeerEvent, PeerStats, Readable, ReadableRequest, Requesting,
+    Role, SendMessage, SendRequest, Sending, Survey, Unit, Writable, WritableRequest,
 };

@@ -5,7 +5,7 @@ mod common;
 use std::sync::mpsc;
 
 use common::{Pair, within};
-use roletalk::{Answer, Context, Data, Error, ErrorKind, Result};
+use roletalk::{Answer, BoxError, Context, Data, ErrorKind, Result};
 
 type Sender = mpsc::Sender<Result<Answer>>;
 
@@ -21,8 +21,8 @@ async fn next(receiver: mpsc::Receiver<Result<Answer>>) -> Result<Data> {
 async fn pair() -> Pair {
     Pair::new(|server| {
         let role = server.role("r").unwrap();
-        role.on_request("echo", |ctx: Context| async move { Ok::<_, Error>(ctx.into_data()) });
-        role.on_request("never", |_| std::future::pending::<Result<()>>());
+        role.on_request("echo", |ctx: Context| async move { Ok(ctx.into_data()) });
+        role.on_request("never", |_| std::future::pending::<Result<(), BoxError>>());
     })
     .await
 }
@@ -70,7 +70,7 @@ async fn a_call_of_a_handler_is_given_up_with_it() {
         server.role("r").unwrap().on_request("on", move |ctx: Context| {
             let call = to.request("never", ()).within(&ctx).call(sender.clone(), tell);
             log.push(call.is_ok());
-            std::future::pending::<Result<()>>()
+            std::future::pending::<Result<(), BoxError>>()
         });
     })
     .await;

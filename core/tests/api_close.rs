@@ -260,7 +260,7 @@ async fn set_up() -> Pair {
     .await;
     pair.client.role("back").unwrap().on_request("never", |_| async {
         std::future::pending::<()>().await;
-        Ok::<_, Error>(())
+        Ok(())
     });
     let back = pair.server.destination("back").unwrap();
     within("the way back", back.ready()).await.unwrap();
@@ -270,28 +270,28 @@ async fn set_up() -> Pair {
 fn for_ever(role: roletalk::Role) {
     role.on_readable("undecided", |_| async {
         std::future::pending::<()>().await;
-        Ok::<_, Error>(())
+        Ok(())
     });
     role.on_writable("undecided", |_| async {
         std::future::pending::<()>().await;
-        Ok::<_, Error>(())
+        Ok(())
     });
     role.on_writable("silent", |request| async move {
         let _stream = request.accept(())?;
         std::future::pending::<()>().await;
-        Ok::<_, Error>(())
+        Ok(())
     });
     role.on_readable("unread", |request| async move {
         let _stream = request.accept(())?;
         std::future::pending::<()>().await;
-        Ok::<_, Error>(())
+        Ok(())
     });
 }
 
 fn role_asks_back(server: &Peer, back: roletalk::Destination) {
     server.role("r").unwrap().on_request("ask back", move |_| {
         let back = back.clone();
-        async move { back.request("never", ()).await.map(roletalk::Answer::into_data) }
+        async move { Ok(back.request("never", ()).await?.into_data()) }
     });
 }
 
@@ -407,7 +407,7 @@ async fn a_handler_may_close_its_peer() {
             let own = own.clone();
             async move {
                 own.close().await;
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
     })
@@ -423,7 +423,7 @@ async fn a_handler_may_close_its_peer() {
 mod left {
     use std::sync::Arc;
 
-    use super::{Error, Pair, never, until, within};
+    use super::{Pair, never, until, within};
 
     fn entries(directory: &str) -> usize {
         std::fs::read_dir(directory).unwrap().count()
@@ -475,7 +475,7 @@ mod left {
                     async move {
                         std::future::pending::<()>().await;
                         drop(captured);
-                        Ok::<_, Error>(())
+                        Ok(())
                     }
                 });
             })

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Log, Pair, within};
-use roletalk::{Context, Error, ErrorKind, Fields, HeaderValue, Next, Peer};
+use roletalk::{BoxError, Context, Error, ErrorKind, Fields, HeaderValue, Next, Peer};
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -25,7 +25,7 @@ fn serve(peer: &Peer, log: &Log<Seen>) {
     let log = logging();
     role.on_message("m", move |ctx| {
         log.push(seen(&ctx));
-        async { Ok::<_, Error>(()) }
+        async { Ok(()) }
     });
     let log = logging();
     role.on_request("q", move |ctx| {
@@ -34,7 +34,7 @@ fn serve(peer: &Peer, log: &Log<Seen>) {
             ctx.set_header("at-once", "yes")?;
             tokio::task::yield_now().await;
             ctx.set_header("raw", &b"\xff\0"[..])?;
-            Ok::<_, Error>("answer")
+            Ok("answer")
         }
     });
     let log = logging();
@@ -42,7 +42,8 @@ fn serve(peer: &Peer, log: &Log<Seen>) {
         log.push(seen(&request));
         async move {
             request.set_header("kind", "up")?;
-            request.accept("accepted").map(drop)
+            request.accept("accepted")?;
+            Ok(())
         }
     });
 }
@@ -113,19 +114,19 @@ async fn a_failure_comes_with_code_and_data() {
                 .with_retry_after(Duration::from_millis(1500))
                 .with_data(&Missing { ids: vec![7, 8] })
         };
-        role.on_request("plain", move |_| async move { Err::<(), _>(fail()?) });
-        role.on_request("boxed", move |_| async move {
+        role.on_request("plain", move |_| async move { Err::<(), _>(fail()?.into()) });
+        role.on_request("late", move |_| async move {
             tokio::task::yield_now().await;
-            Err::<(), Box<dyn std::error::Error + Send + Sync>>(fail()?.into())
+            Err::<(), _>(fail()?.into())
         });
-        role.on_readable("stream", move |_| async move { Err::<(), _>(fail()?) });
-        role.on_request("text", |_| async { Err::<(), _>("no") });
-        role.on_request("panics", |_| async { panic!("on purpose") as Result<(), Error> });
+        role.on_readable("stream", move |_| async move { Err(fail()?.into()) });
+        role.on_request("text", |_| async { Err::<(), _>("no".into()) });
+        role.on_request("panics", |_| async { panic!("on purpose") as Result<(), BoxError> });
     })
     .await;
     let to = &pair.to;
     let mut errors = Vec::new();
-    for event in ["plain", "boxed"] {
+    for event in ["plain", "late"] {
         errors.push(within("the error", to.request(event, ()).into_future()).await.unwrap_err());
     }
     errors.push(within("the error", to.writable("stream", ()).into_future()).await.unwrap_err());
@@ -156,11 +157,11 @@ async fn a_trace_is_handed_down() {
         let role = server.role("r").unwrap();
         role.on_request("q", move |ctx| {
             one.push(trace(&ctx));
-            async { Ok::<_, Error>(()) }
+            async { Ok(()) }
         });
         role.on_message("m", move |ctx| {
             two.push(trace(&ctx));
-            async { Ok::<_, Error>(()) }
+            async { Ok(()) }
         });
     })
     .await;
@@ -177,7 +178,7 @@ async fn a_trace_is_handed_down() {
                 to.survey("q", ()).all().await;
                 to.request("q", ()).detached().await?;
                 to.request("q", ()).trace(&PARENT.replace("b7", "c7"), "", "").await?;
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
     })

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use common::{Pair, Raw, Watch, never, peer, until, within};
 use futures_util::FutureExt;
-use roletalk::{Data, Error, ErrorKind, Limits, Peer, PeerEvent};
+use roletalk::{Data, ErrorKind, Limits, Peer, PeerEvent};
 use roletalk_engine::wire::{DataType, Frame, Payload};
 use tokio::sync::Notify;
 
@@ -18,15 +18,13 @@ async fn messages_up_to_the_limit() {
     };
     let pair = Pair::of(small("server"), small("client"), |server| {
         let role = server.role("r").unwrap();
-        role.on_request(
-            "make",
-            |ctx| async move { Ok::<_, Error>(vec![0u8; ctx.parse::<usize>()?]) },
-        );
+        role.on_request("make", |ctx| async move { Ok(vec![0u8; ctx.parse::<usize>()?]) });
         role.on_request("fail", |ctx| async move {
-            Err::<(), _>("x".repeat(ctx.parse::<usize>().unwrap()))
+            Err::<(), _>("x".repeat(ctx.parse::<usize>().unwrap()).into())
         });
         role.on_writable("answer", |request| async move {
-            request.accept(vec![0u8; request.parse::<usize>()?]).map(drop)
+            request.accept(vec![0u8; request.parse::<usize>()?])?;
+            Ok(())
         });
     })
     .await;
@@ -76,7 +74,7 @@ async fn a_hundred_mebibytes() {
     pair.client
         .role("c")
         .unwrap()
-        .on_request("length", |ctx| async move { Ok::<_, Error>(ctx.data().bytes().len()) });
+        .on_request("length", |ctx| async move { Ok(ctx.data().bytes().len()) });
     let to = pair.server.destination("c").unwrap();
     within("the role", to.ready()).await.unwrap();
     let head = 1 + 2 + 2 + 1 + 1 + 6 + 1 + 1;
@@ -94,7 +92,7 @@ async fn long_names() {
     let too_long = "e".repeat(65_536);
     let pair = Pair::new(|server| {
         let role = server.role(&longest).unwrap();
-        role.on_request(&longest, |ctx| async move { Ok::<_, Error>(ctx.event().len()) });
+        role.on_request(&longest, |ctx| async move { Ok(ctx.event().len()) });
         assert_eq!(server.role(&too_long).unwrap_err().kind(), ErrorKind::InvalidArgument);
         assert_eq!(server.role("").unwrap_err().kind(), ErrorKind::InvalidArgument);
     })
@@ -153,7 +151,7 @@ async fn two_handlers_reach_the_limit(limits: impl FnOnce(&mut Limits)) {
             let go = release.clone();
             async move {
                 go.notified().await;
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
     })

@@ -25,7 +25,7 @@ async fn every_kind_of_data_both_ways() {
         let seen = seen.clone();
         server.role("r").unwrap().on_message("m", move |ctx| {
             seen.push(ctx.data());
-            async { Ok::<_, Error>(()) }
+            async { Ok(()) }
         });
     })
     .await;
@@ -102,7 +102,7 @@ impl std::task::Wake for Unpark {
 #[tokio::test]
 async fn what_nobody_serves_is_rejected() {
     let pair = Pair::new(|server| {
-        server.role("off").unwrap().on_request("x", |_| async { Ok::<_, Error>(()) });
+        server.role("off").unwrap().on_request("x", |_| async { Ok(()) });
         server.role("off").unwrap().disable();
     })
     .await;
@@ -133,38 +133,40 @@ async fn what_nobody_serves_is_rejected() {
 async fn a_handler_that_fails_or_panics_rejects_that_one_request() {
     let pair = Pair::new(|server| {
         let role = server.role("r").unwrap();
-        role.on_request("text", |_| async { Err::<(), _>("plain text") });
-        role.on_request("type", |_| async { Err::<(), _>(std::io::Error::other("of any type")) });
+        role.on_request("text", |_| async { Err::<(), _>("plain text".into()) });
+        role.on_request("type", |_| async {
+            Err::<(), _>(std::io::Error::other("of any type").into())
+        });
         role.on_request("late", |_| async {
             tokio::task::yield_now().await;
-            Err::<(), _>("after an await")
+            Err::<(), _>("after an await".into())
         });
         role.on_request("sync panic", |ctx| {
             assert!(ctx.event().is_empty(), "at once");
-            async { Ok::<_, Error>(()) }
+            async { Ok(()) }
         });
         role.on_request("panic", |ctx| async move {
             assert!(ctx.event().is_empty(), "when polled");
-            Ok::<_, Error>(())
+            Ok(())
         });
         role.on_request("late panic", |ctx| async move {
             tokio::task::yield_now().await;
             assert!(ctx.event().is_empty(), "later");
-            Ok::<_, Error>(())
+            Ok(())
         });
         role.on_message("panic", |ctx| async move {
             assert!(ctx.event().is_empty(), "a message");
-            Ok::<_, Error>(())
+            Ok(())
         });
-        role.on_message("text", |_| async { Err::<(), _>("no requester will hear it") });
+        role.on_message("text", |_| async { Err::<(), _>("no requester will hear it".into()) });
         role.on_readable("panic", |request| async move {
             assert!(request.event().is_empty(), "a stream");
-            Ok::<_, Error>(())
+            Ok(())
         });
-        role.on_writable("forgets", |_| async move { Ok::<_, Error>(()) });
+        role.on_writable("forgets", |_| async move { Ok(()) });
         role.on_writable("fails later", |request| async move {
             let _stream = request.accept(())?;
-            Err(Error::new(ErrorKind::Io, "disk full"))
+            Err(Error::new(ErrorKind::Io, "disk full").into())
         });
     })
     .await;
@@ -236,13 +238,13 @@ async fn middleware_runs_around_the_handler() {
         server.layer(layer("peer 1"));
         server.layer(layer("peer 2"));
         role.layer(layer("role 2"));
-        role.on_message("m", |_| async { Ok::<_, Error>(()) });
+        role.on_message("m", |_| async { Ok(()) });
         role.on_readable("s", |request| async move {
             request.accept(())?;
-            Ok::<_, Error>(())
+            Ok(())
         });
-        role.on_writable("s", |_| async move { Err::<(), _>("no") });
-        server.role("other").unwrap().on_request("x", |_| async { Ok::<_, Error>(()) });
+        role.on_writable("s", |_| async move { Err::<(), _>("no".into()) });
+        server.role("other").unwrap().on_request("x", |_| async { Ok(()) });
     })
     .await;
     let expect = |kind: Kind, ok: bool| {
@@ -277,7 +279,7 @@ async fn middleware_changes_answers_and_replaces() {
         let count = calls.clone();
         role.on_request("double", move |ctx| {
             count.fetch_add(1, Ordering::Relaxed);
-            async move { Ok::<_, Error>(ctx.parse::<i64>()? * 2) }
+            async move { Ok(ctx.parse::<i64>()? * 2) }
         });
         role.layer(|mut ctx, next| async move {
             match ctx.data().as_i64() {
@@ -330,15 +332,15 @@ async fn anything_from_handlers() {
         let peer = server.clone();
         role.on_request("sync", move |_| {
             // A new role, another handler, this role, events, counters: at once.
-            peer.role("more").unwrap().on_request("x", |_| async { Ok::<_, Error>("more") });
-            peer.role("r").unwrap().on_request("added", |_| async { Ok::<_, Error>("added") });
+            peer.role("more").unwrap().on_request("x", |_| async { Ok("more") });
+            peer.role("r").unwrap().on_request("added", |_| async { Ok("added") });
             peer.role("r").unwrap().disable();
             peer.role("r").unwrap().enable();
             peer.layer(|ctx, next| next.run(ctx));
             peer.set_tag("k", "v");
             let _ = (peer.stats(), peer.units(), peer.events(), peer.roles());
             let _ = peer.destination("back").unwrap().is_ready();
-            async { Ok::<_, Error>("done") }
+            async { Ok("done") }
         });
         let peer = server.clone();
         role.on_request("back", move |ctx| {
@@ -346,7 +348,7 @@ async fn anything_from_handlers() {
             async move {
                 let back = peer.destination("back")?;
                 let answer = back.request("ask", 20).to(&ctx.unit()).await?;
-                Ok::<_, Error>(answer.parse::<i64>()? + 1)
+                Ok(answer.parse::<i64>()? + 1)
             }
         });
         let peer = server.clone();
@@ -354,7 +356,7 @@ async fn anything_from_handlers() {
             let peer = peer.clone();
             async move {
                 peer.role("r")?.disable();
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
     })
@@ -362,7 +364,7 @@ async fn anything_from_handlers() {
     pair.client
         .role("back")
         .unwrap()
-        .on_request("ask", |ctx| async move { Ok::<_, Error>(ctx.parse::<i64>()? * 2) });
+        .on_request("ask", |ctx| async move { Ok(ctx.parse::<i64>()? * 2) });
     let ask = |event: &'static str| within(event, pair.to.request(event, ()).into_future());
     assert_eq!(ask("sync").await.unwrap().parse::<String>().unwrap(), "done");
     assert_eq!(ask("added").await.unwrap().parse::<String>().unwrap(), "added");
@@ -383,35 +385,35 @@ async fn handlers_may_close_units_and_the_peer() {
             let role = server.role("r").unwrap();
             role.on_request("close unit", |ctx| async move {
                 ctx.unit().close().await;
-                Ok::<_, Error>(())
+                Ok(())
             });
             let peer = server.clone();
             role.on_request("close peer", move |_| {
                 let peer = peer.clone();
                 async move {
                     peer.close().await;
-                    Ok::<_, Error>(())
+                    Ok(())
                 }
             });
             // The last handles are here: dropping them closes the peer.
             let mine = std::sync::Mutex::new(Some(server.clone()));
             role.on_request("drop", move |_| {
                 drop(mine.lock().unwrap().take());
-                async { Ok::<_, Error>(()) }
+                async { Ok(()) }
             });
             let peer = server.clone();
             role.on_request("sync close", move |_| {
                 use futures_util::FutureExt;
                 assert!(peer.close().now_or_never().is_none());
-                async { Ok::<_, Error>(()) }
+                async { Ok(()) }
             });
         })
         .await;
         let Pair { server, client, to, .. } = pair;
         if event == "drop" {
             // Only the handlers' own are left.
-            server.role("r").unwrap().on_request("close peer", |_| async { Ok::<_, Error>(()) });
-            server.role("r").unwrap().on_request("sync close", |_| async { Ok::<_, Error>(()) });
+            server.role("r").unwrap().on_request("close peer", |_| async { Ok(()) });
+            server.role("r").unwrap().on_request("sync close", |_| async { Ok(()) });
             drop(server);
         }
         // It may have been answered before the connection was closed, or not.
@@ -431,7 +433,7 @@ async fn roles_come_and_go_while_requests_run() {
             let peer = server.clone();
             role.on_request("x", move |_| {
                 peer.role("r").unwrap();
-                async { Ok::<_, Error>(()) }
+                async { Ok(()) }
             });
             role.disable();
             role.enable();
@@ -534,7 +536,7 @@ async fn three(set_up: impl Fn(&Peer, usize)) -> (Vec<Peer>, Peer) {
         let name = format!("server {n}");
         server.role("r").unwrap().on_request("who", move |_| {
             let name = name.clone();
-            async move { Ok::<_, Error>(name) }
+            async move { Ok(name) }
         });
         set_up(&server, n);
         let listener = server.listen("127.0.0.1:0").await.unwrap();
@@ -553,10 +555,10 @@ async fn round_robin_choice_broadcast_and_survey() {
         let got = got.clone();
         server.role("r").unwrap().on_message("m", move |_| {
             got.push(n);
-            async { Ok::<_, Error>(()) }
+            async { Ok(()) }
         });
         server.role("r").unwrap().on_request("fail 1", move |_| async move {
-            if n == 1 { Err("not me") } else { Ok(n as u64) }
+            if n == 1 { Err("not me".into()) } else { Ok(n as u64) }
         });
     })
     .await;
@@ -691,7 +693,7 @@ async fn redundant_connections_keep_the_order() {
             // In the future, not in the closure: that is where handlers do their work.
             async move {
                 got.push(ctx.parse::<u64>()?);
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
     })
@@ -734,7 +736,7 @@ async fn slow_handlers_keep_the_order() {
                 }
                 got.push(n);
                 tokio::task::yield_now().await;
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
     })
@@ -757,7 +759,7 @@ async fn one_connection_of_two_is_lost_while_requests_run() {
             let go = go.clone();
             async move {
                 go.notified().await;
-                Ok::<_, Error>("after all")
+                Ok("after all")
             }
         });
     })
@@ -853,7 +855,7 @@ async fn requests_fail_with_the_last_connection() {
 #[tokio::test]
 async fn counters() {
     let pair = Pair::new(|server| {
-        server.role("r").unwrap().on_message("m", |_| async { Ok::<_, Error>(()) });
+        server.role("r").unwrap().on_message("m", |_| async { Ok(()) });
     })
     .await;
     for _ in 0..3 {

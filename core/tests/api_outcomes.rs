@@ -9,7 +9,7 @@ use std::{
 };
 
 use common::{Log, Pair, until, within};
-use roletalk::{Context, Data, Deferred, Error, ErrorKind, Kind, Next, Peer, PeerEvent};
+use roletalk::{BoxError, Context, Data, Deferred, Error, ErrorKind, Kind, Next, Peer, PeerEvent};
 
 /// Panics with another one of itself when it is dropped, some times.
 struct Bomb(u32);
@@ -36,7 +36,7 @@ impl Spiteful {
 }
 
 impl Future for Spiteful {
-    type Output = Result<Data, Error>;
+    type Output = Result<Data, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         if self.polls > 0 {
@@ -61,7 +61,10 @@ impl Drop for Spiteful {
 }
 
 /// An error that cannot be printed.
+#[derive(Debug)]
 struct Unprintable;
+
+impl std::error::Error for Unprintable {}
 
 impl std::fmt::Display for Unprintable {
     fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -120,53 +123,53 @@ fn register(peer: &Peer, kind: Kind) {
     }
     let later = tokio::task::yield_now;
     let on_purpose = || Error::new(ErrorKind::HandlerFailed, "on purpose");
-    on!("value", |_| async { Ok::<_, Error>(()) });
+    on!("value", |_| async { Ok(()) });
     on!("late value", move |_| async move {
         later().await;
-        Ok::<_, Error>(())
+        Ok(())
     });
-    on!("error", |_| async { Err::<(), _>("on purpose") });
+    on!("error", |_| async { Err::<(), _>("on purpose".into()) });
     on!("late error", move |_| async move {
         later().await;
-        Err::<(), _>("on purpose")
+        Err::<(), _>("on purpose".into())
     });
     on!("panic in the function", |ctx| {
         if ctx.role() == "r" {
             panic_any(Bomb(2));
         }
-        async { Ok::<_, Error>(()) }
+        async { Ok(()) }
     });
     on!("panic with text", |ctx| async move {
         if ctx.role() == "r" {
             panic!("on purpose");
         }
-        Ok::<_, Error>(())
+        Ok(())
     });
     on!("panic with a number", |ctx| async move {
         if ctx.role() == "r" {
             panic_any(42u64);
         }
-        Ok::<_, Error>(())
+        Ok(())
     });
     on!("panic with a bomb", |ctx| async move {
         if ctx.role() == "r" {
             panic_any(Bomb(3));
         }
-        Ok::<_, Error>(())
+        Ok(())
     });
     on!("late panic with a bomb", move |ctx| async move {
         later().await;
         if ctx.role() == "r" {
             panic_any(Bomb(3));
         }
-        Ok::<_, Error>(())
+        Ok(())
     });
     on!("panic when dropped", |_| Spiteful::new(0, false));
     on!("late panic when dropped", |_| Spiteful::new(2, false));
     on!("panic, and when dropped", |_| Spiteful::new(0, true));
     on!("late panic, and when dropped", |_| Spiteful::new(2, true));
-    on!("error without text", |_| async { Err::<(), _>(Unprintable) });
-    on!("value without data", |_| async { Ok::<_, Error>(Unsendable) });
+    on!("error without text", |_| async { Err::<(), _>(Unprintable.into()) });
+    on!("value without data", |_| async { Ok(Unsendable) });
     let deferred = |event, function: fn(Context, Deferred)| {
         role.on_deferred(kind, event, function);
     };
@@ -306,7 +309,7 @@ async fn middleware_that_panics_or_drops_what_it_waits_for() {
             let seen = seen.clone();
             role.on_request(event, move |_| {
                 seen.push(event);
-                async { Ok::<_, Error>(()) }
+                async { Ok(()) }
             });
         }
         let kept = std::sync::Mutex::new(None);

@@ -338,13 +338,13 @@ async fn draining() {
                 let go = release.clone();
                 async move {
                     go.notified().await;
-                    Ok::<_, Error>("done")
+                    Ok("done")
                 }
             });
             role.on_readable("up", |request| async move {
                 let mut stream = request.accept(())?;
                 tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
-                Ok::<_, std::io::Error>(())
+                Ok(())
             });
         })
         .await;
@@ -753,7 +753,7 @@ async fn many_peers_in_one_process() {
         let got = got.clone();
         client.role("all").unwrap().on_message("m", move |ctx| {
             got.push(ctx.unit().name());
-            async { Ok::<_, Error>(()) }
+            async { Ok(()) }
         });
     }
     let connecting = clients.iter().map(|client| client.connect(listener.url()));

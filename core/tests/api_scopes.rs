@@ -5,9 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{LIMIT, Log, Pair, Raw, peer, until, within};
-use roletalk::{
-    CancelReason, Context, Data, Destination, Error, ErrorKind, Kind, OnCancel, Peer, Result,
-};
+use roletalk::{CancelReason, Context, Data, Destination, ErrorKind, Kind, OnCancel, Peer, Result};
 use roletalk_engine::wire::{Frame, Num};
 
 /// Tells when it is dropped.
@@ -28,7 +26,7 @@ fn waits(peer: &Peer, begun: &Log<Option<Duration>>, ended: &Log<CancelReason>) 
         async move {
             ctx.cancellation().cancelled().await;
             ended.push(ctx.cancel_reason().expect("a reason"));
-            Ok::<_, Error>(())
+            Ok(())
         }
     });
 }
@@ -101,7 +99,7 @@ async fn what_happens_to_a_handler_is_chosen_where_it_is_registered() {
                     let token = ctx.cancellation();
                     std::future::pending::<()>().await;
                     drop((guard, token));
-                    Ok::<_, Error>(())
+                    Ok(())
                 }
             });
         }
@@ -130,7 +128,7 @@ async fn a_detached_handler_has_all_the_time() {
                 let token = ctx.cancellation();
                 tokio::task::yield_now().await;
                 seen.push((token.is_cancelled(), ctx.cancel_reason(), back.is_empty()));
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
     })
@@ -166,7 +164,7 @@ impl Chain {
                         |_| "answered".into(),
                     );
                     between.push(told);
-                    outcome.map(|answer| answer.into_data())
+                    Ok(outcome?.into_data())
                 }
             });
         })
@@ -244,7 +242,7 @@ async fn a_task_of_its_own_inherits_when_it_is_told_to() {
                 let task = tokio::spawn(async move {
                     to.request("waits", ()).within(&other).await.map(|answer| answer.into_data())
                 });
-                task.await.unwrap()
+                Ok(task.await.unwrap()?)
             }
         });
     })
@@ -273,7 +271,7 @@ async fn there_is_no_time_for_what_is_asked_too_late() {
                 log.push(to.readable("none", ()).await.unwrap_err().kind());
                 let survey = to.survey("waits", ()).all().await;
                 log.push(survey.into_iter().next().unwrap().1.unwrap_err().kind());
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
     })
@@ -309,7 +307,7 @@ async fn a_stream_that_is_not_accepted_can_be_given_up() {
             async move {
                 request.cancellation().cancelled().await;
                 ended.push(request.cancel_reason());
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
     })
@@ -335,7 +333,7 @@ async fn a_stream_that_was_accepted_ends_by_itself() {
                 let mut stream = request.accept(())?;
                 let end = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
                 tokens.push((end.is_err(), token.is_cancelled()));
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
     })
@@ -392,11 +390,11 @@ async fn handlers_that_wait_behind_slow_ones_are_not_begun() {
             let _ = blocked.lock().unwrap().recv_timeout(LIMIT);
             // Slow in any case.
             std::thread::sleep(Duration::from_millis(10));
-            async { Ok::<_, Error>(()) }
+            async { Ok(()) }
         });
         role.on_request("never", move |_| {
             two.push("begun");
-            async { Ok::<_, Error>(()) }
+            async { Ok(()) }
         });
     })
     .await;

@@ -31,7 +31,7 @@ fn serve(peer: &Peer, read: &Log<Result<Vec<u8>, String>>) {
             let mut bytes = Vec::new();
             let outcome = stream.read_to_end(&mut bytes).await;
             read.push(outcome.map(|_| bytes).map_err(|error| error.to_string()));
-            Ok::<_, Error>(())
+            Ok(())
         }
     });
     role.on_writable("down", |request| async move {
@@ -129,7 +129,7 @@ async fn a_slow_reader_holds_the_writer_back() {
                     stream.write_all(&piece).await?;
                     written.fetch_add(piece.len(), Ordering::Relaxed);
                 }
-                stream.shutdown().await
+                Ok(stream.shutdown().await?)
             }
         });
         let go = go.clone();
@@ -139,7 +139,7 @@ async fn a_slow_reader_holds_the_writer_back() {
                 let mut stream = request.accept(())?;
                 go.notified().await;
                 tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
-                Ok::<_, std::io::Error>(())
+                Ok(())
             }
         });
     })
@@ -196,12 +196,12 @@ async fn breaking_off() {
                     }
                 };
                 log.push(error.to_string());
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
         server.role("r").unwrap().on_writable("never", |_| async {
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-            Err::<(), _>("too late")
+            Err("too late".into())
         });
         server.role("r").unwrap().on_writable("breaks", |request| async move {
             let mut stream = request.accept(())?;
@@ -383,7 +383,7 @@ async fn with_an_original() {
         let stream = request.accept(())?;
         std::future::pending::<()>().await;
         drop(stream);
-        Ok::<_, Error>(())
+        Ok(())
     });
     let listener = bounded.listen("127.0.0.1:0").await.unwrap();
     let mut raw = Raw::join(listener.local_addr(), "raw", &["r"]).await;

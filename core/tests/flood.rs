@@ -13,7 +13,7 @@ use std::{
 
 use common::{Raw, Watch, never};
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use roletalk::{DataType, Error, Limits, Peer, PeerEvent};
+use roletalk::{DataType, Limits, Peer, PeerEvent};
 use roletalk_engine::{
     wire::{Confirm, Frame, Handshake, Num, Payload},
     ws::{FrameWriter, Incoming, Side, Socket},
@@ -166,7 +166,7 @@ async fn slow_handlers_that_end_reject_nothing() {
             async move {
                 let _one = one.acquire().await;
                 sleep(Duration::from_millis(700)).await;
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
         let raw = Raw::beside(&server, 4096, "raw", &[]).await;
@@ -187,7 +187,7 @@ async fn a_handler_that_waits_for_what_comes_behind_a_flood_gets_it() {
     let inner = server.destination("inner").unwrap();
     server.role("r").unwrap().on_request("outer", move |_| {
         let inner = inner.clone();
-        async move { inner.request("", ()).await.map(|answer| answer.data().clone()) }
+        async move { Ok(inner.request("", ()).await?.data().clone()) }
     });
     let mut raw = Raw::beside(&server, 4096, "raw", &["inner"]).await;
     raw.ws.send(request(1000, "outer", b"")).await.unwrap();
@@ -294,7 +294,7 @@ async fn a_full_house_goes_on_as_soon_as_there_is_room() {
         async move {
             sleep(Duration::from_millis(5)).await;
             done.fetch_add(1, Ordering::Relaxed);
-            Ok::<_, Error>(())
+            Ok(())
         }
     });
     let mut raw = Raw::beside(&server, 4096, "raw", &[]).await;

@@ -5,7 +5,7 @@ mod common;
 use std::{collections::BTreeMap, sync::OnceLock};
 
 use common::{Authority, Log, Pair, Raw, echo, peer, until, within};
-use roletalk::{ConnectOptions, Error, ListenOptions, Next, Peer, TlsClient, TlsServer};
+use roletalk::{ConnectOptions, ListenOptions, Next, Peer, TlsClient, TlsServer};
 use tokio::net::TcpListener;
 use tracing::{
     Instrument, Level, Subscriber,
@@ -175,7 +175,7 @@ async fn each_request_has_spans_of_its_own() {
                 tokio::task::yield_now().await;
                 info!(who, "behind");
                 let tenant = TENANT.try_with(Clone::clone).unwrap_or_default();
-                Ok::<_, Error>(tenant)
+                Ok(tenant)
             });
         }
     })
@@ -216,7 +216,7 @@ async fn handlers_behind_slow_ones_are_in_the_same_span() {
         server.role("r").unwrap().on_request("slow", |ctx| async move {
             std::thread::sleep(std::time::Duration::from_millis(10));
             info!(who = ctx.data().as_str().as_deref(), "slow");
-            Ok::<_, Error>(())
+            Ok(())
         });
     })
     .await;

@@ -8,7 +8,8 @@ use std::{collections::BTreeMap, time::Duration};
 use common::{peer, within};
 use libtest_mimic::{Arguments, Failed, Trial};
 use roletalk::{
-    ConnectOptions, Data, Error, Limits, ListenOptions, Peer, PeerBuilder, TlsClient, TlsServer,
+    BoxError, ConnectOptions, Data, Error, Limits, ListenOptions, Peer, PeerBuilder, TlsClient,
+    TlsServer,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -117,8 +118,8 @@ async fn asking<F: Future<Output = Error>>(ask: impl FnOnce(Peer) -> F) -> Error
 async fn served() -> (Peer, Peer) {
     let (service, client) = (peer("service"), peer("client"));
     let math = service.role("math").unwrap();
-    math.on_request("add", |_| async { Ok::<_, Error>(Data::null()) });
-    math.on_request("slow", |_| std::future::pending::<Result<Data, Error>>());
+    math.on_request("add", |_| async { Ok(Data::null()) });
+    math.on_request("slow", |_| std::future::pending::<Result<Data, BoxError>>());
     let listener = service.listen("127.0.0.1:0").await.unwrap();
     client.connect(listener.url()).await.unwrap();
     client.destination("math").unwrap().ready().await.unwrap();

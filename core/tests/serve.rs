@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{LIMIT, peer, until, within};
-use roletalk::{Deferred, Error, Kind, Peer};
+use roletalk::{Deferred, Kind, Peer};
 
 /// What a process does that the tests start.
 const CASES: &[(&str, fn())] = &[
@@ -44,7 +44,7 @@ fn offer(peer: &Peer) {
             std::thread::sleep(Duration::from_secs(3600));
         }
         #[allow(unreachable_code)]
-        Ok::<_, Error>(())
+        Ok(())
     });
     let own = peer.clone();
     role.on_request("close", move |_| {
@@ -52,7 +52,7 @@ fn offer(peer: &Peer) {
         async move {
             println!("waiting");
             tokio::spawn(async move { own.close().await });
-            Ok::<_, Error>(())
+            Ok(())
         }
     });
     // A request that comes before the roles are withdrawn, and is answered behind that.

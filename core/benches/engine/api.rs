@@ -101,7 +101,7 @@ async fn roles(options: &Options) -> Outcome<Vec<Target>> {
         let mut destinations = Vec::new();
         for name in role_names(size) {
             let role = server.role(&name)?;
-            role.on_request("echo", |ctx| async move { Ok::<_, Error>(ctx.into_data()) });
+            role.on_request("echo", |ctx| async move { Ok(ctx.into_data()) });
             destinations.push(client.destination(&name)?);
         }
         client.connect(server.listen("127.0.0.1:0").await?.url()).await?;

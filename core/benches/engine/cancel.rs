@@ -124,7 +124,7 @@ impl Pair {
                     () = counts.release.notified() => {}
                 }
                 counts.ended.fetch_add(1, Ordering::Relaxed);
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
         client.connect(server.listen("127.0.0.1:0").await?.url()).await?;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use roletalk::{Data, Destination, Error, ErrorKind, Peer, PeerEvent};
+use roletalk::{Data, Destination, ErrorKind, Peer, PeerEvent};
 use tokio::{io::AsyncWriteExt, task::JoinSet};
 
 use crate::system::{self, COUNT, Done, Latencies, Outcome, PIECE};
@@ -23,22 +23,22 @@ pub(crate) async fn serve(announce: impl FnOnce(SocketAddr)) -> Outcome<()> {
     watch(&peer, &[ErrorKind::Closed, ErrorKind::ConnectionLost]);
     let role = peer.inactive_role("bench")?;
     let messages = Arc::new(AtomicU64::new(0));
-    role.on_request("echo", |ctx| async move { Ok::<_, Error>(ctx.into_data()) });
+    role.on_request("echo", |ctx| async move { Ok(ctx.into_data()) });
     let count = messages.clone();
     role.on_message("count", move |_| {
         count.fetch_add(1, Ordering::Relaxed);
-        async { Ok::<_, Error>(()) }
+        async { Ok(()) }
     });
     role.on_request("end", move |_| {
         let count = messages.swap(0, Ordering::Relaxed);
-        async move { Ok::<_, Error>(count) }
+        async move { Ok(count) }
     });
     role.on_readable("upload", |request| async move {
         let mut stream = request.accept(())?;
         while let Some(piece) = stream.next().await {
             std::hint::black_box(piece?.len());
         }
-        Ok::<_, Error>(())
+        Ok(())
     });
     role.enable();
     announce(peer.listen("127.0.0.1:0").await?.local_addr());

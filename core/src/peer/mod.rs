@@ -46,7 +46,7 @@ pub use event::{Events, PeerEvent};
 pub use handler::Next;
 pub use open::OpenStream;
 pub use request::{Answer, Call, Requesting, SendRequest};
-pub use role::Role;
+pub use role::{BoxError, Role};
 pub use scope::OnCancel;
 pub use send::{SendMessage, Sending};
 pub(crate) use shared::{Conn, Shared, lock};
@@ -78,7 +78,7 @@ use shared::{Dialed, Waiter};
 ///
 /// let worker = Peer::builder().name("worker").build()?;
 /// worker.role("math")?.on_request("double", |ctx| async move {
-///     Ok::<_, roletalk::Error>(ctx.parse::<i64>()? * 2)
+///     Ok(ctx.parse::<i64>()? * 2)
 /// });
 /// let listener = worker.listen("127.0.0.1:0").await?;
 ///

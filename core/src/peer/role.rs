@@ -1,8 +1,6 @@
 //! A service that this peer offers.
 
 use std::{
-    any::Any,
-    error::Error as StdError,
     fmt,
     pin::Pin,
     sync::{
@@ -126,13 +124,12 @@ impl Serves for RoleInner {
 }
 
 /// Turns an application's closure into a handler.
-fn handler<A, F, Fut, T, E>(function: F, argument: fn(Context) -> A) -> Function
+fn handler<A, F, Fut, T>(function: F, argument: fn(Context) -> A) -> Function
 where
     A: 'static,
     F: Fn(A) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<T, E>> + Send + 'static,
+    Fut: Future<Output = Result<T, BoxError>> + Send + 'static,
     T: Into<Data>,
-    E: fmt::Display + 'static,
 {
     let function = Arc::new(move |context| function(argument(context)));
     let reusable = function.clone();
@@ -147,7 +144,10 @@ where
     }
 }
 
-fn finished<T: Into<Data>, E: fmt::Display + 'static>(outcome: Result<T, E>) -> Result<Data> {
+/// What a handler may fail with: any error, with `?`, or a text, with `into()`.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+fn finished<T: Into<Data>>(outcome: Result<T, BoxError>) -> Result<Data> {
     match outcome {
         Ok(data) => Ok(data.into()),
         Err(error) => Err(failed(&error)),
@@ -155,12 +155,9 @@ fn finished<T: Into<Data>, E: fmt::Display + 'static>(outcome: Result<T, E>) -> 
 }
 
 #[cold]
-fn failed<E: fmt::Display + 'static>(error: &E) -> Error {
+fn failed(error: &BoxError) -> Error {
     let failed = Error::new(ErrorKind::HandlerFailed, error.to_string());
-    let error: &dyn Any = error;
-    let boxed = || error.downcast_ref::<Box<dyn StdError + Send + Sync>>()?.downcast_ref::<Error>();
-    let failure = error.downcast_ref::<Error>().or_else(boxed).and_then(Error::failure);
-    match failure {
+    match error.downcast_ref::<Error>().and_then(Error::failure) {
         // What did not begin elsewhere has begun here.
         Some(failure) => failed.with_failure(Failure { unhandled: false, ..failure.clone() }),
         None => failed,
@@ -174,12 +171,11 @@ struct Running<F, Fut> {
     future: Pin<Box<Option<Fut>>>,
 }
 
-impl<F, Fut, T, E> Call for Running<F, Fut>
+impl<F, Fut, T> Call for Running<F, Fut>
 where
     F: Fn(Context) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<T, E>> + Send + 'static,
+    Fut: Future<Output = Result<T, BoxError>> + Send + 'static,
     T: Into<Data>,
-    E: fmt::Display + 'static,
 {
     fn begin(&mut self, context: Context, cx: &mut TaskContext<'_>) -> Poll<Result<Data>> {
         self.future.set(Some((self.function)(context)));
@@ -202,8 +198,8 @@ where
 /// concurrent. A handler runs on the task of the connection until it first waits: long computations
 /// belong into [`spawn_blocking`](tokio::task::spawn_blocking).
 ///
-/// The error of a handler, whatever type it has, rejects the request with its text; so does a
-/// panic, with a fixed text.
+/// The error of a handler, whatever type it has, rejects the request with its text, and one of
+/// [`Error::rejection`] with its code and data, too; so does a panic, with a fixed text.
 ///
 /// From beginning to end a handler runs in the `tracing` span `connection` (level debug; `peer`, `conn`,
 /// `remote`, and the `unit` with its `name`) and in no other. A span of its own for each request is what
@@ -230,7 +226,7 @@ impl Role {
     /// let peer = roletalk::Peer::builder().build()?;
     /// // What was begun is done to its end, whether or not the requester still waits.
     /// peer.role("orders")?.on_cancel(OnCancel::Ignore).on_request("place", |ctx| async move {
-    ///     Ok::<_, roletalk::Error>(ctx.into_data())
+    ///     Ok(ctx.into_data())
     /// });
     /// # Ok::<_, roletalk::Error>(()) }).unwrap();
     /// ```
@@ -251,16 +247,15 @@ impl Role {
     /// let peer = roletalk::Peer::builder().build()?;
     /// peer.role("log")?.on_message("line", |ctx| async move {
     ///     println!("{}: {:?}", ctx.unit().name(), ctx.data().as_str());
-    ///     Ok::<_, roletalk::Error>(())
+    ///     Ok(())
     /// });
     /// # Ok::<_, roletalk::Error>(()) }).unwrap();
     /// ```
-    pub fn on_message<F, Fut, T, E>(&self, event: &str, function: F) -> &Role
+    pub fn on_message<F, Fut, T>(&self, event: &str, function: F) -> &Role
     where
         F: Fn(Context) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        Fut: Future<Output = Result<T, BoxError>> + Send + 'static,
         T: Into<Data>,
-        E: fmt::Display + 'static,
     {
         let handler = handler(function, |context| context);
         self.inner.register(Kind::Message, event, handler, self.on_cancel);
@@ -274,16 +269,15 @@ impl Role {
     /// let peer = roletalk::Peer::builder().build()?;
     /// peer.role("math")?.on_request("add", |ctx| async move {
     ///     let (a, b): (i64, i64) = ctx.parse()?;
-    ///     Ok::<_, roletalk::Error>(a + b)
+    ///     Ok(a + b)
     /// });
     /// # Ok::<_, roletalk::Error>(()) }).unwrap();
     /// ```
-    pub fn on_request<F, Fut, T, E>(&self, event: &str, function: F) -> &Role
+    pub fn on_request<F, Fut, T>(&self, event: &str, function: F) -> &Role
     where
         F: Fn(Context) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        Fut: Future<Output = Result<T, BoxError>> + Send + 'static,
         T: Into<Data>,
-        E: fmt::Display + 'static,
     {
         let handler = handler(function, |context| context);
         self.inner.register(Kind::Request, event, handler, self.on_cancel);
@@ -302,15 +296,14 @@ impl Role {
     ///     let mut bytes = Vec::new();
     ///     stream.read_to_end(&mut bytes).await?;
     ///     println!("{} bytes", bytes.len());
-    ///     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+    ///     Ok(())
     /// });
     /// # Ok::<_, roletalk::Error>(()) }).unwrap();
     /// ```
-    pub fn on_readable<F, Fut, E>(&self, event: &str, function: F) -> &Role
+    pub fn on_readable<F, Fut>(&self, event: &str, function: F) -> &Role
     where
         F: Fn(ReadableRequest) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<(), E>> + Send + 'static,
-        E: fmt::Display + 'static,
+        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let handler = handler(function, ReadableRequest);
         self.inner.register(Kind::Readable, event, handler, self.on_cancel);
@@ -327,15 +320,14 @@ impl Role {
     /// peer.role("store")?.on_writable("download", |request| async move {
     ///     let mut stream = request.accept("text/plain")?;
     ///     stream.write_all(b"hello").await?;
-    ///     stream.shutdown().await
+    ///     Ok(stream.shutdown().await?)
     /// });
     /// # Ok::<_, roletalk::Error>(()) }).unwrap();
     /// ```
-    pub fn on_writable<F, Fut, E>(&self, event: &str, function: F) -> &Role
+    pub fn on_writable<F, Fut>(&self, event: &str, function: F) -> &Role
     where
         F: Fn(WritableRequest) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<(), E>> + Send + 'static,
-        E: fmt::Display + 'static,
+        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let handler = handler(function, WritableRequest);
         self.inner.register(Kind::Writable, event, handler, self.on_cancel);

@@ -16,7 +16,7 @@ impl Peer {
     /// # async fn main() -> roletalk::Result<()> {
     /// let peer = roletalk::Peer::builder().name("worker").build()?;
     /// peer.role("echo")?.on_request("say", |ctx| async move {
-    ///     Ok::<_, roletalk::Error>(ctx.into_data())
+    ///     Ok(ctx.into_data())
     /// });
     /// peer.listen("127.0.0.1:9000").await?;
     /// peer.serve().await?;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use roletalk::{Destination, Error, Events, Listener, Peer, PeerEvent, Unit};
+use roletalk::{Destination, Events, Listener, Peer, PeerEvent, Unit};
 use roletalk_engine::wire::{
     Confirm, Direction, Frame, Handshake, Meta, Num, Payload, RolesUpdate, StreamOp,
 };
@@ -160,16 +160,14 @@ pub fn peer(name: &str) -> Peer {
 
 /// Serves role `r`, event `echo`.
 pub fn echo(peer: &Peer) {
-    peer.role("r")
-        .unwrap()
-        .on_request("echo", |ctx| async move { Ok::<_, Error>(ctx.into_data()) });
+    peer.role("r").unwrap().on_request("echo", |ctx| async move { Ok(ctx.into_data()) });
 }
 
 /// Serves role `r`, event `never`, without ever answering.
 pub fn never(peer: &Peer) {
     peer.role("r").unwrap().on_request("never", |_| async {
         std::future::pending::<()>().await;
-        Ok::<_, Error>(())
+        Ok(())
     });
 }
 

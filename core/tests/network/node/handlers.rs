@@ -17,12 +17,12 @@ impl Node {
         let node = with(self);
         role.on_message("e", move |context| {
             let node = node().map(|node| node.message_came(&context, mischief));
-            async move { node?.await }
+            async move { Ok(node?.await?) }
         });
         let node = with(self);
         role.on_request("e", move |context| {
             let node = node().map(|node| node.request_came(&context, mischief));
-            async move { node?.await }
+            async move { Ok(node?.await?) }
         });
         let node = with(self);
         role.on_deferred(Kind::Request, "d", move |context, deferred| {
@@ -40,7 +40,7 @@ impl Node {
                 let unit = context.unit();
                 node.send(ALWAYS, Some(&unit), true, 100, true).await?;
                 node.ask(ALWAYS, "e", Some(&unit), 8).await;
-                Ok::<_, Error>(payload(id, 8))
+                Ok(payload(id, 8))
             }
         });
         let node = with(self);
@@ -52,7 +52,7 @@ impl Node {
                 let stream = request.accept(payload(id, 8))?;
                 node.world.with(|state| state.ledger.reader_opened(id));
                 node.go_on(mischief, node.clone().read_all(id, stream, mischief)).await;
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
         let node = with(self);
@@ -64,7 +64,7 @@ impl Node {
                 let stream = request.accept(payload(id, 8))?;
                 let dialect = node.writer_opens(id, &stream.unit());
                 node.go_on(mischief, node.clone().write_all(id, stream, dialect, mischief)).await;
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
         let node = with(self);

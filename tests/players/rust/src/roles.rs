@@ -71,21 +71,23 @@ pub(crate) fn serve(
         let seen = seen(&name, &context);
         async move {
             observe("request", seen?);
-            Ok::<_, Failure>(context.into_data())
+            Ok(context.into_data())
         }
     });
     let name = peer_name.to_owned();
-    role.on_request("name", move |_| std::future::ready(Ok::<_, Failure>(name.clone())));
+    role.on_request("name", move |_| std::future::ready(Ok(name.clone())));
     let name = peer_name.to_owned();
     role.on_request("count", move |context| {
         let counted = counted(&context.data(), &name);
         async move { counted }
     });
     role.on_request("length", |context| async move {
-        Ok::<_, Failure>(context.into_data().as_binary().ok_or("not binary")?.len())
+        Ok(context.into_data().as_binary().ok_or("not binary")?.len())
     });
     role.on_request("fail", |context| async move {
-        Err::<(), _>(context.into_data().as_str().map_or("no such luck".into(), Cow::into_owned))
+        Err::<(), _>(
+            context.into_data().as_str().map_or("no such luck".into(), Cow::into_owned).into(),
+        )
     });
     role.on_message("throw", |context| async move { throw(&context) });
     role.on_request("throw", |context| async move { throw(&context) });
@@ -114,14 +116,14 @@ pub(crate) fn serve(
         async move {
             let to: Relay = context.parse()?;
             let answer = peer.destination(&to.role)?.request(&to.event, to.data).await?;
-            Ok::<_, Failure>(answer.into_data())
+            Ok(answer.into_data())
         }
     });
     role.on_request("headers", |context| async move {
         for (name, value) in context.headers() {
             context.set_header(name, value)?;
         }
-        Ok::<_, Failure>(())
+        Ok(())
     });
     role.on_request("failure", |context| async move {
         let told: Told = context.parse()?;
@@ -134,7 +136,7 @@ pub(crate) fn serve(
         let released = held.hold();
         async move {
             released.await?;
-            Ok::<_, Failure>(context.into_data())
+            Ok(context.into_data())
         }
     });
     let reading = streams.clone();
@@ -144,7 +146,7 @@ pub(crate) fn serve(
             let plan = plan(&request.data())?;
             let stream = request.accept("go on")?;
             settle("received", &plan, streams.read(stream, &plan)).await;
-            Ok::<_, Failure>(())
+            Ok(())
         }
     });
     let writing = streams.clone();
@@ -154,7 +156,7 @@ pub(crate) fn serve(
             let plan = plan(&request.data())?;
             let stream = request.accept("go on")?;
             settle("sent", &plan, streams.write(stream, &plan)).await;
-            Ok::<_, Failure>(())
+            Ok(())
         }
     });
     role.on_readable("refuse", |request| async move { refuse(&request.data()) });
@@ -174,8 +176,8 @@ fn throw(context: &roletalk::Context) -> Result<(), Failure> {
 
 /// Takes messages of an event, and answers requests with their own payload.
 pub(crate) fn echo(role: &Role, event: &str) {
-    role.on_message(event, |_| async { Ok::<_, Failure>(()) });
-    role.on_request(event, |context| async move { Ok::<_, Failure>(context.into_data()) });
+    role.on_message(event, |_| async { Ok(()) });
+    role.on_request(event, |context| async move { Ok(context.into_data()) });
 }
 
 /// Handles an event for messages, and for requests with these answers, one after the other.
@@ -202,7 +204,7 @@ fn observe_messages(role: &Role, event: &str) {
         let seen = seen(&name, &context);
         async move {
             observe("message", seen?);
-            Ok::<_, Failure>(())
+            Ok(())
         }
     });
 }
