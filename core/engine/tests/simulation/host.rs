@@ -20,7 +20,7 @@ use super::{
 
 /// What the engine may hold beyond the limit of a connection's queue: one message or chunk, and
 /// frames that nothing holds back because they are few and small.
-const SLACK: usize = (64 << 10) + (16 << 10);
+const SLACK: usize = (64 << 10) + (32 << 10);
 /// Stream data is queued up to this much whatever the limit.
 const BULK: usize = 128 << 10;
 /// Bytes of the engine's roles that are used.

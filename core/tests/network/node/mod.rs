@@ -29,7 +29,7 @@ const ROLES: [&str; 6] = ["r0", "r1", "r2", "r3", "r4", "r5"];
 /// The role that everybody always serves, without mischief.
 const ALWAYS: &str = "always";
 /// What is queued beyond the limit of a connection: see core/engine/tests/simulation/host.rs.
-const SLACK: usize = (64 << 10) + (16 << 10);
+const SLACK: usize = (64 << 10) + (32 << 10);
 const BULK: usize = 128 << 10;
 /// A peer or a unit is closed within the time that the other side has for its close frame.
 const CLOSING: Duration = Duration::from_millis(2100);
