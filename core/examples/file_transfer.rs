@@ -22,7 +22,7 @@ async fn main() -> Result<()> {
     // The side that stores: whoever wants to write a stream to it is asked for the file's size.
     let store = Peer::builder().name("store").build()?;
     store.role("files")?.on_readable("upload", |request| async move {
-        let expected: u64 = request.parse()?;
+        let expected: u64 = request.context().parse()?;
         let mut stream = request.accept(())?;
         // A real store would write to a file of a name that it has chosen itself.
         let received = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;

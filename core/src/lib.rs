@@ -23,6 +23,9 @@ pub use engine::{
     Fields, FieldsView, HeaderValue, Kind, LimitValue, Limits, Measure, PROTOCOL_VERSION, Quantity,
     Reconnect, Result, UnitStats, wire::Meta, ws::accept_key,
 };
+#[doc(no_inline)]
+pub use rustls;
+
 pub use net::{ConnectOptions, ListenOptions, Listener, TlsClient, TlsServer};
 #[doc(hidden)]
 pub use peer::Call;

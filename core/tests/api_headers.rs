@@ -39,9 +39,9 @@ fn serve(peer: &Peer, log: &Log<Seen>) {
     });
     let log = logging();
     role.on_readable("up", move |request| {
-        log.push(seen(&request));
+        log.push(seen(request.context()));
         async move {
-            request.set_header("kind", "up")?;
+            request.context().set_header("kind", "up")?;
             request.accept("accepted")?;
             Ok(())
         }

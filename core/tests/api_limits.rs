@@ -23,7 +23,7 @@ async fn messages_up_to_the_limit() {
             Err::<(), _>("x".repeat(ctx.parse::<usize>().unwrap()).into())
         });
         role.on_writable("answer", |request| async move {
-            request.accept(vec![0u8; request.parse::<usize>()?])?;
+            request.accept(vec![0u8; request.context().parse::<usize>()?])?;
             Ok(())
         });
     })

@@ -160,7 +160,7 @@ async fn a_handler_that_fails_or_panics_rejects_that_one_request() {
         });
         role.on_message("text", |_| async { Err::<(), _>("no requester will hear it".into()) });
         role.on_readable("panic", |request| async move {
-            assert!(request.event().is_empty(), "a stream");
+            assert!(request.context().event().is_empty(), "a stream");
             Ok(())
         });
         role.on_writable("forgets", |_| async move { Ok(()) });

@@ -305,8 +305,8 @@ async fn a_stream_that_is_not_accepted_can_be_given_up() {
             begun.push(());
             let ended = ended.clone();
             async move {
-                request.cancellation().cancelled().await;
-                ended.push(request.cancel_reason());
+                request.context().cancellation().cancelled().await;
+                ended.push(request.context().cancel_reason());
                 Ok(())
             }
         });
@@ -329,7 +329,7 @@ async fn a_stream_that_was_accepted_ends_by_itself() {
         server.role("r").unwrap().on_readable("sink", move |request| {
             let tokens = tokens.clone();
             async move {
-                let token = request.cancellation();
+                let token = request.context().cancellation();
                 let mut stream = request.accept(())?;
                 let end = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
                 tokens.push((end.is_err(), token.is_cancelled()));

@@ -27,7 +27,7 @@ fn serve(peer: &Peer, read: &Log<Result<Vec<u8>, String>>) {
     role.on_readable("up", move |request| {
         let read = read.clone();
         async move {
-            let mut stream = request.accept(request.data())?;
+            let mut stream = request.accept(request.context().data())?;
             let mut bytes = Vec::new();
             let outcome = stream.read_to_end(&mut bytes).await;
             read.push(outcome.map(|_| bytes).map_err(|error| error.to_string()));
@@ -35,8 +35,8 @@ fn serve(peer: &Peer, read: &Log<Result<Vec<u8>, String>>) {
         }
     });
     role.on_writable("down", |request| async move {
-        let mut stream = request.accept(request.data())?;
-        stream.write_all(&pattern(request.parse()?)).await?;
+        let mut stream = request.accept(request.context().data())?;
+        stream.write_all(&pattern(request.context().parse()?)).await?;
         stream.shutdown().await?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
     });
@@ -206,7 +206,7 @@ async fn breaking_off() {
         server.role("r").unwrap().on_writable("breaks", |request| async move {
             let mut stream = request.accept(())?;
             stream.write_all(b"some").await?;
-            match request.parse::<bool>()? {
+            match request.context().parse::<bool>()? {
                 true => stream.abort("no more"),
                 false => drop(stream),
             }

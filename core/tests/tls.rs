@@ -242,3 +242,48 @@ async fn close(client: Peer, server: Peer) {
     client.close().await;
     server.close().await;
 }
+
+#[tokio::test]
+async fn configurations_of_rustls() {
+    use roletalk::rustls::{
+        ClientConfig, RootCertStore, ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    };
+    let authority = Authority::new();
+    let (chain, key) = authority.issue(&["localhost"]);
+    let provider = || std::sync::Arc::new(ring::default_provider());
+    let chain = CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>().unwrap();
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivateKeyDer::from_pem_slice(&key).unwrap())
+        .unwrap();
+    let server = peer("server");
+    echo(&server);
+    let tls = TlsServer::from_config(config.into());
+    let listener = server.listen_with("127.0.0.1:0", ListenOptions::new().tls(tls)).await.unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&authority.pem()).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tls = TlsClient::from_config(config.into()).server_name("localhost");
+    let client = peer("client");
+    let options = ConnectOptions::new().tls(tls.clone());
+    within("connecting", client.connect_with(listener.url(), options)).await.unwrap();
+    let to = client.destination("r").unwrap();
+    within("the role", to.ready()).await.unwrap();
+    within("the answer", to.request("echo", 1).into_future()).await.unwrap();
+    // Another authority takes the place of the configuration.
+    let other = ConnectOptions::new().tls(tls.ca(Authority::new().pem())).once();
+    let error = within("the error", client.connect_with(listener.url(), other)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectFailed);
+    let source = std::error::Error::source(&error).expect("the error of the handshake");
+    assert!(source.is::<std::io::Error>());
+    within("closing", client.close()).await;
+    within("closing", server.close()).await;
+}

@@ -118,6 +118,7 @@ struct More {
     fault: Option<DialFault>,
     hint: Option<Cow<'static, str>>,
     failure: Option<Failure>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 /// Errors are equal when kind and text are.
@@ -148,6 +149,13 @@ impl Error {
             (Text::Plain(_), None) => self,
             _ => self.with(|more| more.fault = fault),
         }
+    }
+
+    /// Adds the error that it comes from, whose text is part of this one's in most cases.
+    #[must_use]
+    pub fn with_source(self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        let source = Some(source.into().into());
+        self.with(|more| more.source = source)
     }
 
     /// Adds what to try.
@@ -183,7 +191,7 @@ impl Error {
     /// [`ErrorKind::Data`] for what is no JSON.
     pub fn with_data<T: Serialize + ?Sized>(self, data: &T) -> Result<Error> {
         let json = serde_json::to_string(data)
-            .map_err(|error| Error::new(ErrorKind::Data, error.to_string()))?;
+            .map_err(|error| Error::new(ErrorKind::Data, error.to_string()).with_source(error))?;
         Ok(self.change_failure(|failure| failure.data = Some(json)))
     }
 
@@ -213,7 +221,7 @@ impl Error {
     /// [`ErrorKind::Data`] when it is not of that type.
     pub fn parse_data<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         let parsed = self.data().map(serde_json::from_str).transpose();
-        parsed.map_err(|error| Error::new(ErrorKind::Data, error.to_string()))
+        parsed.map_err(|error| Error::new(ErrorKind::Data, error.to_string()).with_source(error))
     }
 
     /// When, says the handler, it is worth trying again.
@@ -309,7 +317,14 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.text {
+            Text::Plain(_) => None,
+            Text::More(more) => more.source.as_deref().map(|source| source as _),
+        }
+    }
+}
 
 impl From<DataError> for Error {
     fn from(error: DataError) -> Error {
@@ -320,7 +335,7 @@ impl From<DataError> for Error {
                 "Look at the type of the data, or at what the other side sent."
             }
         };
-        Error::new(ErrorKind::Data, error.to_string()).with_hint(hint)
+        Error::new(ErrorKind::Data, error.to_string()).with_hint(hint).with_source(error)
     }
 }
 

@@ -104,7 +104,9 @@ async fn connect(address: &str, options: &ConnectOptions) -> Result<(Url, Stream
     let failed = |what: &str, error: &dyn fmt::Display| {
         Error::new(ErrorKind::ConnectFailed, format!("Socket errored: {what} `{address}`: {error}"))
     };
-    let faulty = |what: &str, error: io::Error| failed(what, &error).with_fault(fault(&error));
+    let faulty = |what: &str, error: io::Error| {
+        failed(what, &error).with_fault(fault(&error)).with_source(error)
+    };
     let url = Url::parse(address).map_err(|error| failed("cannot parse", &error))?;
     if let Some(Connector(open)) = &options.connector {
         let serve = open(address).await.map_err(|error| faulty("cannot connect to", error))?;
@@ -115,7 +117,8 @@ async fn connect(address: &str, options: &ConnectOptions) -> Result<(Url, Stream
         Some(Host::Domain(name)) => {
             let found = tokio::net::lookup_host((name, port)).await;
             let found = found.map_err(|error| {
-                failed("cannot resolve", &error).with_fault(DialFault::NameUnknown)
+                let failed = failed("cannot resolve", &error);
+                failed.with_fault(DialFault::NameUnknown).with_source(error)
             })?;
             TcpStream::connect(&*found.collect::<Vec<_>>()).await
         }
@@ -132,7 +135,7 @@ async fn connect(address: &str, options: &ConnectOptions) -> Result<(Url, Stream
     let connector = TlsConnector::from(options.tls.config()?);
     let stream = connector.connect(name, stream).await.map_err(|error| {
         let reason = Reason { error: &error, side: Side::Dialer };
-        failed("no TLS with", &reason).with_fault(fault(&error))
+        failed("no TLS with", &reason).with_fault(fault(&error)).with_source(error)
     })?;
     Ok((url, Stream::Tls(Box::new(stream))))
 }

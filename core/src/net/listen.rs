@@ -67,6 +67,7 @@ pub(crate) async fn listen(
             Some(hint) => failed.with_hint(hint),
             None => failed,
         }
+        .with_source(error)
     };
     let addresses = tokio::net::lookup_host(address).await;
     let addresses: Vec<_> = addresses.map_err(|error| failed("given", error))?.collect();

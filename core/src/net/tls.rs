@@ -1,4 +1,4 @@
-//! TLS settings, from PEM.
+//! TLS settings, from PEM or from configurations of rustls.
 
 use std::{
     fmt,
@@ -19,8 +19,8 @@ use rustls_platform_verifier::Verifier;
 
 use crate::{Error, ErrorKind, Result};
 
-fn tls_error(what: &str, error: impl fmt::Display) -> Error {
-    Error::new(ErrorKind::Tls, format!("{what}: {error}"))
+fn tls_error(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Tls, format!("{what}: {error}")).with_source(error)
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -62,6 +62,12 @@ pub struct TlsServer {
 }
 
 impl TlsServer {
+    /// Whatever rustls can be told, such as certificates by name or a `ServerConfig` that changes its own. ALPN is
+    /// left to it.
+    pub fn from_config(config: Arc<ServerConfig>) -> TlsServer {
+        TlsServer { config }
+    }
+
     /// Shows this certificate chain, leaf first, and asks for no client certificates.
     ///
     /// # Errors
@@ -121,6 +127,12 @@ impl TlsClient {
     /// Verifies against the system's roots, shows no certificate.
     pub fn new() -> TlsClient {
         TlsClient::default()
+    }
+
+    /// Whatever rustls can be told, such as a verifier of one's own. What is set besides, but for the
+    /// [server's name](TlsClient::server_name), makes another configuration in its place.
+    pub fn from_config(config: Arc<ClientConfig>) -> TlsClient {
+        TlsClient { config: Arc::new(OnceLock::from(config)), ..TlsClient::default() }
     }
 
     /// Trusts these authorities (PEM), and no others.

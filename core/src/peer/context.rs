@@ -294,6 +294,11 @@ impl fmt::Debug for Context {
 pub struct ReadableRequest(pub(crate) Context);
 
 impl ReadableRequest {
+    /// Who asks, with what: event, payload, headers, time.
+    pub fn context(&self) -> &Context {
+        &self.0
+    }
+
     /// Accepts, with a payload for the requester. Refuse by returning an error from the handler
     /// instead.
     ///
@@ -305,19 +310,16 @@ impl ReadableRequest {
     }
 }
 
-impl std::ops::Deref for ReadableRequest {
-    type Target = Context;
-
-    fn deref(&self) -> &Context {
-        &self.0
-    }
-}
-
 /// A unit wants to read a stream that this peer writes.
 #[derive(Debug)]
 pub struct WritableRequest(pub(crate) Context);
 
 impl WritableRequest {
+    /// Who asks, with what: event, payload, headers, time.
+    pub fn context(&self) -> &Context {
+        &self.0
+    }
+
     /// Accepts, with a payload for the requester. Refuse by returning an error from the handler
     /// instead.
     ///
@@ -326,13 +328,5 @@ impl WritableRequest {
     /// many streams are open; the requester is told.
     pub fn accept(&self, data: impl Into<Data>) -> Result<Writable> {
         self.0.accept_writable(data)
-    }
-}
-
-impl std::ops::Deref for WritableRequest {
-    type Target = Context;
-
-    fn deref(&self) -> &Context {
-        &self.0
     }
 }

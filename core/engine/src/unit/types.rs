@@ -98,6 +98,7 @@ impl From<Option<Duration>> for TimeLimit {
 
 /// Why a handler's requester no longer waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CancelReason {
     /// It has given up.
     Requester,

@@ -47,7 +47,7 @@ impl Node {
         role.on_readable("s", move |request| {
             let node = node();
             async move {
-                let (node, id) = (node?, number(&request));
+                let (node, id) = (node?, number(request.context()));
                 node.offer_came(id, mischief).await?;
                 let stream = request.accept(payload(id, 8))?;
                 node.world.with(|state| state.ledger.reader_opened(id));
@@ -59,7 +59,7 @@ impl Node {
         role.on_writable("s", move |request| {
             let node = node();
             async move {
-                let (node, id) = (node?, number(&request));
+                let (node, id) = (node?, number(request.context()));
                 node.offer_came(id, mischief).await?;
                 let stream = request.accept(payload(id, 8))?;
                 let dialect = node.writer_opens(id, &stream.unit());

@@ -143,7 +143,7 @@ pub(crate) fn serve(
     role.on_readable("up", move |request| {
         let streams = reading.clone();
         async move {
-            let plan = plan(&request.data())?;
+            let plan = plan(&request.context().data())?;
             let stream = request.accept("go on")?;
             settle("received", &plan, streams.read(stream, &plan)).await;
             Ok(())
@@ -153,14 +153,14 @@ pub(crate) fn serve(
     role.on_writable("down", move |request| {
         let streams = writing.clone();
         async move {
-            let plan = plan(&request.data())?;
+            let plan = plan(&request.context().data())?;
             let stream = request.accept("go on")?;
             settle("sent", &plan, streams.write(stream, &plan)).await;
             Ok(())
         }
     });
-    role.on_readable("refuse", |request| async move { refuse(&request.data()) });
-    role.on_writable("refuse", |request| async move { refuse(&request.data()) });
+    role.on_readable("refuse", |request| async move { refuse(&request.context().data()) });
+    role.on_writable("refuse", |request| async move { refuse(&request.context().data()) });
 }
 
 /// What a handler that the runner has asked for answers with.
