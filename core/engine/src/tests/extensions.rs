@@ -208,6 +208,41 @@ fn what_was_given_up_while_it_waited_is_not_begun() {
 }
 
 #[test]
+fn what_waits_is_given_up_whatever_else_is() {
+    let mut pair = Pair::with(|limits| limits.running_handlers = 1, ALL);
+    let (_, first) = ask(&mut pair, None, None);
+    let running = first.request().unwrap();
+    let waits = pair.unit(0, |unit| unit.request(to("r"), None, NOW, 2)).unwrap();
+    pair.settle();
+    // As many as wait are given up, and then the one that waits.
+    for corr in [running.corr, waits] {
+        pair.unit(0, |unit| unit.abandon(corr)).unwrap();
+    }
+    pair.settle();
+    let told = cancelled(&pair.said(1));
+    assert_eq!(told, [(Some(running), CancelReason::Requester)], "the other was not begun");
+    pair.unit(1, |unit| unit.answer(first, Ok(Payload::NULL), NOW));
+    pair.settle();
+    assert!(questions(pair.said(1)).is_empty());
+    assert_eq!(pair.unit(1, |unit| unit.busy()), 0);
+}
+
+#[test]
+fn a_number_that_was_given_up_can_be_used_again() {
+    let mut pair = Pair::with(|limits| limits.running_handlers = 1, ALL);
+    let (_, first) = ask(&mut pair, None, None);
+    let request = [101, 0, 1, 0, 1, 1, b'r', b'e', 99, 0];
+    assert!(survives(&mut pair, &request) && survives(&mut pair, &[111, 99]));
+    assert!(survives(&mut pair, &request));
+    pair.unit(1, |unit| unit.answer(first, Ok(Payload::NULL), NOW));
+    pair.settle();
+    let (_, question) = taken(pair.said(1));
+    assert_eq!(question.request().map(|request| request.corr), Some(99));
+    pair.unit(1, |unit| unit.answer(question, Ok(Payload::NULL), NOW));
+    assert_eq!(pair.unit(1, |unit| (unit.busy(), unit.stats().requests_expired)), (0, 1));
+}
+
+#[test]
 fn a_unit_that_is_lost_ends_all_that_runs_for_it() {
     for extensions in [ALL, ONE_SIDED[0], ONE_SIDED[1]] {
         let mut pair = Pair::with(|_| {}, extensions);
@@ -317,6 +352,11 @@ fn what_has_no_handler_was_not_handled() {
     };
     assert_eq!(error.text(), "The event \"e\" is not handled");
     assert!(error.failure().is_some_and(|failure| failure.unhandled));
+    // Where it cannot be told, nothing that anybody has asked for is left out.
+    let mut pair = Pair::with(|_| {}, ONE_SIDED[1]);
+    let (_, question) = ask(&mut pair, None, None);
+    pair.unit(1, |unit| unit.refuse(question, "no", NOW));
+    assert_eq!(stats(&mut pair, 1).fields_left_out, 0);
 }
 
 /// Sends bytes as a message on the first connection, and says whether the connection lives.

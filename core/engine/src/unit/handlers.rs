@@ -94,13 +94,10 @@ impl<R> Unit<R> {
     pub(super) fn given_up(&mut self, at: usize, corr: Num) {
         self.stats.cancels_received += 1;
         let (corr, link) = (corr.value(), &mut self.links[at]);
-        let request = RequestId { conn: link.conn, corr };
-        // Not more than can matter.
-        if link.given_up.len() < link.postponed.len() {
-            link.given_up.insert(corr);
+        if !link.give_up_postponed(corr) {
+            let request = Some(RequestId { conn: link.conn, corr });
+            self.events.push(Event::Cancelled { request, reason: CancelReason::Requester });
         }
-        let reason = CancelReason::Requester;
-        self.events.push(Event::Cancelled { request: Some(request), reason });
     }
 
     /// Something for a handler came with a field that is not known and that must be.
@@ -167,7 +164,11 @@ impl<R> Unit<R> {
     }
 
     fn begin_postponed(&mut self, at: usize, postponed: Postponed, room: bool) {
-        let Postponed { message, due } = postponed;
+        let Postponed { message, due, given_up } = postponed;
+        if given_up {
+            self.stats.requests_expired += 1;
+            return;
+        }
         // It was understood when it came.
         let (inner, fields) = match Wrapped::decode(&message) {
             Ok(Some(wrapped)) => (wrapped.inner, wrapped.block_len()),
@@ -176,11 +177,8 @@ impl<R> Unit<R> {
         if let Ok(frame) = Frame::decode(inner)
             && let Some(work) = Work::of(frame, &message, self.links[at].conn, fields)
         {
-            if let Some(RequestId { corr, .. }) = work.way.request()
-                && self.links[at].given_up.remove(&corr)
-            {
-                self.stats.requests_expired += 1;
-                return;
+            if let Some(RequestId { corr, .. }) = work.way.request() {
+                self.links[at].settle_postponed(corr);
             }
             self.begin(at, message, Work { due, ..work }, room);
         }
@@ -188,12 +186,8 @@ impl<R> Unit<R> {
 
     fn take_postponed(&mut self, at: usize) -> Option<Postponed> {
         let link = &mut self.links[at];
-        let Some(postponed) = link.postponed.pop_front() else {
-            link.given_up.clear();
-            return None;
-        };
         let saturated = link.postponed_bytes >= POSTPONED;
-        link.postponed_bytes -= postponed.message.len();
+        let postponed = link.take_postponed()?;
         self.postponed -= 1;
         if saturated && link.postponed_bytes < POSTPONED {
             self.alert(at);
@@ -202,7 +196,7 @@ impl<R> Unit<R> {
     }
 
     /// Keeps something for a handler for later. False when it is given up.
-    fn postpone(&mut self, at: usize, message: &Bytes, due: Option<Moment>, now: Moment) -> bool {
+    fn postpone(&mut self, at: usize, message: &Bytes, work: &Work, now: Moment) -> bool {
         let link = &mut self.links[at];
         if self.patience.is_over() || link.postponed_bytes >= POSTPONED_MAX {
             return false;
@@ -211,8 +205,8 @@ impl<R> Unit<R> {
             self.patience = Patience { since: now, steps: 0 };
         }
         self.postponed += 1;
-        link.postponed_bytes += message.len();
-        link.postponed.push_back(Postponed { message: message.clone(), due });
+        let corr = work.way.request().map(|request| request.corr);
+        link.postpone(message.clone(), work.due, corr);
         true
     }
 
@@ -244,7 +238,7 @@ impl<R> Unit<R> {
             _ => self.stats.requests_received += 1,
         }
         let room = !self.is_overrun() && self.links[at].postponed.is_empty();
-        if room || !self.postpone(at, &message, work.due, now) {
+        if room || !self.postpone(at, &message, &work, now) {
             self.begin(at, message, work, room);
         }
     }

@@ -1,10 +1,11 @@
 //! One connection of a unit: its output queue and its heartbeat.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use bytes::Bytes;
-
-use rustc_hash::FxHashSet;
 
 use crate::ws::FrameWriter;
 use crate::{ConnId, ConnectionStats, Extensions, Moment, StreamId};
@@ -34,6 +35,8 @@ pub(super) enum Beat {
 pub(super) struct Postponed {
     pub(super) message: Bytes,
     pub(super) due: Option<Moment>,
+    /// The requester has given it up.
+    pub(super) given_up: bool,
 }
 
 pub(super) struct Link {
@@ -55,8 +58,11 @@ pub(super) struct Link {
     /// Messages for handlers that came while too many were running, and their bytes.
     pub(super) postponed: VecDeque<Postponed>,
     pub(super) postponed_bytes: usize,
-    /// Correlations of requests that were given up, some of them perhaps postponed.
-    pub(super) given_up: FxHashSet<u64>,
+    /// How many that were postponed have been taken.
+    pub(super) taken: u64,
+    /// Where among all that were postponed the requests are that may be given up, by correlation. Not
+    /// hashed: the remote peer chooses the numbers.
+    pub(super) revocable: BTreeMap<u64, u64>,
     /// Those in force.
     pub(super) extensions: Extensions,
     full_since: Option<Moment>,
@@ -101,7 +107,8 @@ impl Link {
             blocked: Vec::new(),
             postponed: VecDeque::new(),
             postponed_bytes: 0,
-            given_up: FxHashSet::default(),
+            taken: 0,
+            revocable: BTreeMap::new(),
             extensions,
             full_since: None,
             full_reported: false,
@@ -126,6 +133,42 @@ impl Link {
                 round_trip: None,
             },
         }
+    }
+
+    /// Keeps a message for later; `corr` is that of a request.
+    pub(super) fn postpone(&mut self, message: Bytes, due: Option<Moment>, corr: Option<u64>) {
+        if let Some(corr) = corr
+            && self.extensions.cancel > 0
+        {
+            self.revocable.insert(corr, self.taken + self.postponed.len() as u64);
+        }
+        self.postponed_bytes += message.len();
+        self.postponed.push_back(Postponed { message, due, given_up: false });
+    }
+
+    /// Takes the oldest message that was kept.
+    pub(super) fn take_postponed(&mut self) -> Option<Postponed> {
+        let postponed = self.postponed.pop_front()?;
+        self.taken += 1;
+        self.postponed_bytes -= postponed.message.len();
+        Some(postponed)
+    }
+
+    /// The oldest message that was kept, a request, is begun or rejected: it was taken just now.
+    pub(super) fn settle_postponed(&mut self, corr: u64) {
+        if self.revocable.get(&corr).is_some_and(|place| *place < self.taken) {
+            self.revocable.remove(&corr);
+        }
+    }
+
+    /// Notes that a request is given up, if it was kept.
+    pub(super) fn give_up_postponed(&mut self, corr: u64) -> bool {
+        let Some(place) = self.revocable.remove(&corr) else { return false };
+        let at = place.checked_sub(self.taken).and_then(|at| usize::try_from(at).ok());
+        if let Some(postponed) = at.and_then(|at| self.postponed.get_mut(at)) {
+            postponed.given_up = true;
+        }
+        true
     }
 
     /// Bytes that are not written yet.

@@ -518,7 +518,8 @@ impl<R> Unit<R> {
         if self.takes_fields() {
             return Ok(Prefix { fields, deadline });
         }
-        if let Some(fields) = fields {
+        // That something is not handled is said whether or not anybody asks for it.
+        if let Some(fields) = fields.filter(|fields| !fields.view().is_only_failure()) {
             if fields.is_required() && self.is_open() {
                 let text = format!("The unit {} takes no headers", self.info.label());
                 return Err(Error::new(ErrorKind::Unsupported, text).with_hint(

@@ -32,6 +32,7 @@ const TRACE: u8 = 2;
 const TRACESTATE: u8 = 3;
 const BAGGAGE: u8 = 4;
 const FAILURE: u8 = 5;
+const TRACE_CONTEXT: [u8; 3] = [TRACE, TRACESTATE, BAGGAGE];
 const TEXT_HEADER: u8 = 16;
 const BINARY_HEADER: u8 = 17;
 /// Of a tag: whoever does not know it must not act on the frame.
@@ -120,7 +121,8 @@ impl Fields {
     /// [`ErrorKind::InvalidArgument`] for a name that has no characters or others than `a` to `z`, digits,
     /// `-`, `_` and `.`, that begins with `rt-`, or that has more than [`MAX_HEADER_NAME`] of them;
     /// [`ErrorKind::TooLarge`] for more than [`MAX_HEADERS`] bytes in names and values, or more than
-    /// [`MAX_HEADER_COUNT`] headers. Nothing is added then.
+    /// [`MAX_HEADER_COUNT`] headers, or when it is too much with all the rest, which only what was received
+    /// can bring about. Nothing is added then.
     pub fn add_header<'a>(&mut self, name: &str, value: impl Into<HeaderValue<'a>>) -> Result<()> {
         let value = value.into();
         if let Some(wrong) = name_fault(name) {
@@ -142,10 +144,10 @@ impl Fields {
             HeaderValue::Text(_) => TEXT_HEADER,
             HeaderValue::Bytes(_) => BINARY_HEADER,
         };
+        let name_len = [name.len() as u8];
+        self.put(tag, &[&name_len, name.as_bytes(), value.bytes()])?;
         self.headers += 1;
         self.header_bytes = bytes as u16;
-        let name_len = [name.len() as u8];
-        self.put(tag, &[&name_len, name.as_bytes(), value.bytes()]);
         Ok(())
     }
 
@@ -171,24 +173,20 @@ impl Fields {
                 return Err(too_large(text));
             }
         }
-        self.remove(&[TRACE, TRACESTATE, BAGGAGE]);
-        self.put(TRACE, &[&parent]);
-        for (tag, text) in [(TRACESTATE, tracestate), (BAGGAGE, baggage)] {
-            if !text.is_empty() {
-                self.put(tag, &[text.as_bytes()]);
-            }
-        }
-        Ok(())
+        let texts = [(TRACESTATE, tracestate), (BAGGAGE, baggage)];
+        let texts = texts.into_iter().filter(|(_, text)| !text.is_empty());
+        let entries = texts.map(|(tag, text)| (tag, text.as_bytes()));
+        self.replace(&TRACE_CONTEXT, [(TRACE, &parent[..])].into_iter().chain(entries))
     }
 
-    /// Takes over the trace context of what was received.
+    /// Takes over the trace context of what was received. What is longer than
+    /// [`set_trace`](Fields::set_trace) takes is left out.
     pub fn inherit_trace(&mut self, from: FieldsView<'_>) {
-        self.remove(&[TRACE, TRACESTATE, BAGGAGE]);
-        for (tag, value) in from.entries() {
-            if matches!(tag, TRACE | TRACESTATE | BAGGAGE) {
-                self.put(tag, &[value]);
-            }
-        }
+        let limits = TRACE_CONTEXT.into_iter().zip([26, MAX_TRACESTATE, MAX_BAGGAGE]);
+        let first = limits.filter_map(|(tag, max)| Some((tag, from.get(tag)?, max)));
+        let fits = first.filter(|(_, value, max)| value.len() <= *max);
+        // Without room for it, which only what was received can lack, it is not needed.
+        let _ = self.replace(&TRACE_CONTEXT, fits.map(|(tag, value, _)| (tag, value)));
     }
 
     /// Sets how a handler failed.
@@ -205,28 +203,53 @@ impl Fields {
             );
             return Err(too_large(text));
         }
-        self.remove(&[FAILURE]);
-        self.put(FAILURE, &[json.as_bytes()]);
+        self.replace(&[FAILURE], [(FAILURE, json.as_bytes())].into_iter())
+    }
+
+    /// Puts entries in the place of those with these tags.
+    fn replace<'a>(
+        &mut self,
+        tags: &[u8],
+        entries: impl Iterator<Item = (u8, &'a [u8])>,
+    ) -> Result<()> {
+        let mut block = Vec::with_capacity(self.block.len());
+        for (tag, value) in self.view().entries() {
+            if !tags.contains(&tag) {
+                put(&mut block, tag, &[value]);
+            }
+        }
+        for (tag, value) in entries {
+            put(&mut block, tag, &[value]);
+        }
+        check_block(block.len())?;
+        self.block = block;
         Ok(())
     }
 
-    fn remove(&mut self, tags: &[u8]) {
-        let mut kept = Vec::with_capacity(self.block.len());
-        for (tag, value) in self.view().entries() {
-            if !tags.contains(&tag) {
-                put(&mut kept, tag, &[value]);
-            }
-        }
-        self.block = kept;
-    }
-
-    fn put(&mut self, tag: u8, parts: &[&[u8]]) {
+    fn put(&mut self, tag: u8, parts: &[&[u8]]) -> Result<()> {
+        let before = self.block.len();
         put(&mut self.block, tag, parts);
+        check_block(self.block.len()).inspect_err(|_| self.block.truncate(before))
     }
 
-    /// Of what was received: it was looked through before.
+    /// Of what was received: it was looked through before. What cannot be sent on is not in it: the time that
+    /// was left, and what is not known.
     pub(crate) fn received(view: FieldsView<'_>) -> Fields {
-        Fields { block: view.block.to_vec(), ..Fields::default() }
+        let block = Vec::with_capacity(view.block.len());
+        let mut fields = Fields { block, ..Fields::default() };
+        for (tag, value) in view.entries() {
+            match tag {
+                TEXT_HEADER | BINARY_HEADER => {
+                    // It was checked how many they are.
+                    fields.headers += 1;
+                    fields.header_bytes += (value.len() - 1) as u16;
+                }
+                TRACE | TRACESTATE | BAGGAGE | FAILURE => {}
+                _ => continue,
+            }
+            put(&mut fields.block, tag, &[value]);
+        }
+        fields
     }
 }
 
@@ -247,6 +270,15 @@ fn put(block: &mut Vec<u8>, tag: u8, parts: &[&[u8]]) {
         }
     }
     parts.iter().for_each(|part| block.extend_from_slice(part));
+}
+
+fn check_block(len: usize) -> Result<()> {
+    // The time that is left is added to it.
+    let max = MAX_BLOCK - 16;
+    if len <= max {
+        return Ok(());
+    }
+    Err(too_large(format!("The fields have {len} bytes, more than the limit of {max}")))
 }
 
 #[cold]
@@ -334,6 +366,11 @@ impl<'a> FieldsView<'a> {
     /// How the handler failed.
     pub fn failure(self) -> Option<Failure> {
         Failure::from_json(std::str::from_utf8(self.get(FAILURE)?).ok()?)
+    }
+
+    /// Whether nothing is said but how the handler failed.
+    pub(crate) fn is_only_failure(self) -> bool {
+        self.entries().all(|(tag, _)| tag == FAILURE)
     }
 
     fn get(self, tag: u8) -> Option<&'a [u8]> {
@@ -679,6 +716,40 @@ mod tests {
         assert_eq!(fields.view().headers().count(), MAX_HEADER_COUNT);
     }
 
+    /// A block as long as a receiver takes, of which only part may be sent on.
+    #[test]
+    fn what_was_received_can_be_sent_on_within_the_limits() {
+        let mut block = Vec::new();
+        put(&mut block, DEADLINE, &[&[7]]);
+        put(&mut block, 0x89, &[b"?"]);
+        put(&mut block, TRACE, &[&parse_traceparent(PARENT).unwrap()]);
+        put(&mut block, TRACESTATE, &[b"a=b"]);
+        for _ in 0..2 {
+            put(&mut block, BAGGAGE, &[&[b'x'; MAX_BAGGAGE + 1]]);
+        }
+        put(&mut block, TEXT_HEADER, &[b"\x01n", &[b'v'; MAX_HEADERS - 1]]);
+        let bytes = [&[FIELDS], &(block.len() as u16).to_be_bytes()[..], &block, INNER].concat();
+        let view = Wrapped::decode(&bytes).unwrap().unwrap().fields;
+        let mut fields = Fields::new();
+        fields.inherit_trace(view);
+        assert_eq!(fields.view().traceparent().as_deref(), Some(PARENT));
+        assert_eq!((fields.view().tracestate(), fields.view().baggage()), (Some("a=b"), None));
+        let mut fields = Fields::received(view);
+        let sent = encoded(&fields, None);
+        let wrapped = Wrapped::decode(&sent).unwrap().unwrap();
+        assert_eq!((wrapped.unknown, wrapped.fields.time_left()), (None, None));
+        assert_eq!(wrapped.fields.baggage().map(str::len), Some(MAX_BAGGAGE + 1));
+        assert_eq!(fields.add_header("a", "").unwrap_err().kind(), ErrorKind::TooLarge);
+        let data = Some(format!("\"{}\"", "x".repeat(MAX_FAILURE - 20)));
+        let failure = Failure { data, ..Failure::default() };
+        assert_eq!(fields.set_failure(&failure).unwrap_err().kind(), ErrorKind::TooLarge);
+        assert_eq!(encoded(&fields, None), sent, "nothing has changed");
+        fields.inherit_trace(FieldsView::default());
+        fields.set_failure(&failure).unwrap();
+        let sent = encoded(&fields, Some(Duration::MAX));
+        assert_eq!(Wrapped::decode(&sent).unwrap().unwrap().fields.failure(), Some(failure));
+    }
+
     #[test]
     fn traceparents_of_another_form_are_refused() {
         for text in [
@@ -754,11 +825,14 @@ mod tests {
             if let Ok(Some(Wrapped { fields, .. })) = Wrapped::decode(&bytes) {
                 let _ = format!("{fields:?} {:?} {:?}", fields.tracestate(), fields.baggage());
                 let copy = Fields::received(fields);
-                let mut again = Vec::new();
-                put_fields(Some(&copy), None, &mut again);
-                again.extend_from_slice(INNER);
-                prop_assert_eq!(again.len(), bytes.len());
-                prop_assert!(Wrapped::decode(&again).is_ok());
+                let again = encoded(&copy, fields.time_left());
+                let again = Wrapped::decode(&again).unwrap().unwrap();
+                prop_assert_eq!(again.unknown, None);
+                prop_assert!(again.fields.headers().eq(fields.headers()));
+                prop_assert_eq!(again.fields.traceparent(), fields.traceparent());
+                prop_assert_eq!(again.fields.tracestate(), fields.tracestate());
+                prop_assert_eq!(again.fields.baggage(), fields.baggage());
+                prop_assert_eq!(again.fields.failure(), fields.failure());
             }
         }
 
