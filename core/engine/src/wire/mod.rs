@@ -4,6 +4,8 @@
 //!
 //! - [`Frame`] is what connected peers exchange. Decoding one borrows from the received message
 //!   and allocates nothing unless a name is not UTF-8 or the frame carries JSON.
+//! - [`Wrapped`] is a frame with [`Fields`], which peers exchange that have agreed on it in their
+//!   [`Extensions`]. Fields stay in the bytes they came in, too.
 //! - [`Handshake`] is what they exchange before that.
 //! - [`Data`] is the owned datum that users of the crate send and receive.
 //!
