@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    DecodeError,
+    DecodeError, Frame,
     num::{Num, NumError},
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -204,6 +204,23 @@ impl Fields {
             return Err(too_large(text));
         }
         self.replace(&[FAILURE], [(FAILURE, json.as_bytes())].into_iter())
+    }
+
+    /// Appends `frame` with these fields before it, and with how much time is left for it. Without either, it
+    /// is the frame alone. [`Wrapped::decode`] takes it apart.
+    ///
+    /// # Panics
+    /// For a frame that goes with no fields: all but messages, requests, requests for streams, and what answers
+    /// these.
+    pub fn encode(&self, time_left: Option<Duration>, frame: &Frame<'_>, out: &mut Vec<u8>) {
+        let fields = Some(self).filter(|fields| !fields.is_empty());
+        let start = out.len();
+        if fields.is_some() || time_left.is_some() {
+            put_fields(fields, time_left, out);
+        }
+        let inner = out.len();
+        frame.encode(out);
+        assert!(inner == start || takes_fields(out[inner]), "the frame goes with no fields");
     }
 
     /// Puts entries in the place of those with these tags.
@@ -449,7 +466,7 @@ impl<'a> Wrapped<'a> {
         }
         let (block, inner) = rest.split_at_checked(len).ok_or(truncated("block"))?;
         let first = *inner.first().ok_or(truncated("frame"))?;
-        if !matches!(first, 100..=105 | 107 | 108) {
+        if !takes_fields(first) {
             return Err(DecodeError::NotWrapped(first));
         }
         let mut unknown = None;
@@ -468,7 +485,7 @@ impl<'a> Wrapped<'a> {
             }
         }
         if headers > MAX_HEADER_COUNT || header_bytes > MAX_HEADERS {
-            return Err(DecodeError::NumberTooLarge { frame: FRAME, field: "headers" });
+            return Err(DecodeError::NumberTooLarge { frame: FRAME, field: "header section" });
         }
         Ok(Some(Wrapped { fields: FieldsView { block }, inner, unknown }))
     }
@@ -483,6 +500,11 @@ impl<'a> Wrapped<'a> {
     pub(crate) fn block_len(&self) -> u16 {
         self.fields.block.len() as u16
     }
+}
+
+/// Whether frames of this type may have fields.
+fn takes_fields(frame: u8) -> bool {
+    matches!(frame, 100..=105 | 107 | 108)
 }
 
 enum Checked {
@@ -801,7 +823,10 @@ mod tests {
             (wrap(&[16, 1, 1]), "fields frame: \"header\" must be a name and a value"),
             (wrap(&[16, 1, 0]), "fields frame: \"header\" must be a name in ASCII"),
             (wrap(&[16, 3, 1, b'a', 0xff]), "fields frame: \"header\" must be text"),
-            (wrap(&[16, 2, 1, b'a'].repeat(129)), "fields frame has a headers that is too large"),
+            (
+                wrap(&[16, 2, 1, b'a'].repeat(129)),
+                "fields frame has a header section that is too large",
+            ),
         ] {
             let error = Wrapped::decode(&bytes).unwrap_err().to_string();
             assert_eq!(error, text, "{bytes:?}");

@@ -1,5 +1,7 @@
 //! Every frame recorded from the running originals is understood, and written back as it was: each is a
-//! test with the name that it has in the recording.
+//! test with the name that it has in the recording. So are those of the extensions, which are computed.
+
+mod extensions;
 
 use std::{collections::BTreeSet, process::ExitCode};
 
@@ -8,7 +10,7 @@ use roletalk_engine::wire::{Data, DataType, Direction, Frame, Handshake, Num, Pa
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-const VECTORS: &str = include_str!("../../../tests/data/vectors.json");
+const VECTORS: &str = include_str!("../../../../tests/data/vectors.json");
 
 /// JSON with its keys in another order than ours; all others are written back byte for byte.
 const REORDERED: [&str; 4] = [
@@ -37,7 +39,7 @@ fn main() -> ExitCode {
             }
         })
     });
-    let trials = each.chain([complete]).collect();
+    let trials = each.chain([complete]).chain(extensions::trials()).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
@@ -300,11 +302,21 @@ fn same(what: &str, found: impl serde::Serialize, expected: &Value) -> Check {
     Err(format!("{what} is {found}, not {expected}"))
 }
 
+/// Bytes in hexadecimal; `(00*64)` is a byte that is there so many times.
 fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-        .collect()
+    let plain = |text: &str| -> Vec<u8> {
+        let pairs = (0..text.len()).step_by(2);
+        pairs.map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    };
+    let mut parts = text.split('(');
+    let mut bytes = plain(parts.next().unwrap_or_default());
+    for part in parts {
+        let (run, rest) = part.split_once(')').unwrap();
+        let (byte, count) = run.split_once('*').unwrap();
+        bytes.extend(plain(byte).repeat(count.parse().unwrap()));
+        bytes.extend(plain(rest));
+    }
+    bytes
 }
 
 fn to_hex(bytes: &[u8]) -> String {
