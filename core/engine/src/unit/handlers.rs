@@ -140,19 +140,18 @@ impl<R> Unit<R> {
         self.at(conn).is_some_and(|at| self.links[at].postponed_bytes >= POSTPONED)
     }
 
-    /// Goes on with what was postponed on a connection, as far as handlers have ended since.
-    pub(super) fn start_postponed(&mut self, at: usize) {
-        while !self.is_overrun()
-            && let Some(postponed) = self.take_postponed(at)
-        {
-            self.begin_postponed(at, postponed, true);
-        }
-    }
-
-    /// The same for all connections.
-    pub(super) fn start_all_postponed(&mut self) {
-        if self.postponed > 0 && !self.is_overrun() {
-            (0..self.links.len()).for_each(|at| self.start_postponed(at));
+    /// Goes on with what was postponed, as far as handlers have ended since: in the order in which it came,
+    /// on all connections.
+    pub(super) fn start_postponed(&mut self) {
+        while self.postponed > 0 && !self.is_overrun() {
+            let places = self.links.iter().enumerate().filter_map(|(at, link)| {
+                let oldest = link.postponed.front()?;
+                Some((oldest.place, at))
+            });
+            let Some((_, at)) = places.min() else { return };
+            if let Some(postponed) = self.take_postponed(at) {
+                self.begin_postponed(at, postponed, true);
+            }
         }
     }
 
@@ -164,7 +163,7 @@ impl<R> Unit<R> {
     }
 
     fn begin_postponed(&mut self, at: usize, postponed: Postponed, room: bool) {
-        let Postponed { message, due, given_up } = postponed;
+        let Postponed { message, due, place, given_up } = postponed;
         if given_up {
             self.stats.requests_expired += 1;
             return;
@@ -178,7 +177,7 @@ impl<R> Unit<R> {
             && let Some(work) = Work::of(frame, &message, self.links[at].conn, fields)
         {
             if let Some(RequestId { corr, .. }) = work.way.request() {
-                self.links[at].settle_postponed(corr);
+                self.links[at].settle_postponed(corr, place);
             }
             self.begin(at, message, Work { due, ..work }, room);
         }
@@ -205,8 +204,10 @@ impl<R> Unit<R> {
             self.patience = Patience { since: now, steps: 0 };
         }
         self.postponed += 1;
+        self.next_place += 1;
+        let (message, due, place) = (message.clone(), work.due, self.next_place);
         let corr = work.way.request().map(|request| request.corr);
-        link.postpone(message.clone(), work.due, corr);
+        link.postpone(Postponed { message, due, place, given_up: false }, corr);
         true
     }
 
@@ -237,7 +238,7 @@ impl<R> Unit<R> {
             Way::Nowhere => self.stats.messages_received += 1,
             _ => self.stats.requests_received += 1,
         }
-        let room = !self.is_overrun() && self.links[at].postponed.is_empty();
+        let room = !self.is_overrun() && self.postponed == 0;
         if room || !self.postpone(at, &message, &work, now) {
             self.begin(at, message, work, room);
         }
@@ -407,6 +408,17 @@ mod tests {
         assert_eq!((unit.busy(), lost(&unit)), (0, (0, 0)));
         assert_eq!(unit.stats().messages_received, 4);
         assert!(unit.deadline() > Some(at(1.0)), "nothing is waited for any more");
+    }
+
+    #[test]
+    fn what_waits_on_several_connections_starts_in_order() {
+        let mut unit = one_handler();
+        receive(&mut unit, ONE, &message("a", b""));
+        for (conn, event) in [(TWO, "b"), (ONE, "c"), (TWO, "d"), (ONE, "e")] {
+            receive(&mut unit, conn, &message(event, b""));
+        }
+        let started: Vec<_> = (0..4).map(|_| called(&end(&mut unit)).join(" ")).collect();
+        assert_eq!(started, ["b", "c", "d", "e"]);
     }
 
     #[test]
@@ -585,6 +597,29 @@ mod tests {
         assert!(!unit.is_saturated(ONE));
         assert!(std::iter::from_fn(|| unit.poll_output()).any(|conn| conn == ONE));
         assert_eq!(lost(&unit).0 as usize, count - 1);
+    }
+
+    #[test]
+    fn what_waits_begins_when_an_answer_that_waited_is_sent() {
+        let mut unit = unit(|limits| {
+            limits.running_handlers = 1;
+            limits.queue_per_connection = 1;
+        });
+        let mut events = receive(&mut unit, ONE, &request("a"));
+        events.extend(receive(&mut unit, TWO, &request("b")));
+        let [Event::Incoming(_, question)] = &mut events[..] else { panic!("{events:?}") };
+        let question = std::mem::replace(question, Question::message(0));
+        for conn in [ONE, TWO] {
+            unit.ping(conn, b"so that there is no room");
+        }
+        unit.answer(question, Ok(Payload::NULL), Moment::EPOCH);
+        assert_eq!(called(&take(&mut unit)), [""; 0], "its answer is not sent yet");
+        for conn in [ONE, TWO] {
+            let mut bytes = Vec::new();
+            unit.take_output(conn, &mut bytes);
+            unit.written(conn, bytes.len(), Moment::EPOCH);
+        }
+        assert_eq!(called(&take(&mut unit)), ["b"]);
     }
 
     #[test]

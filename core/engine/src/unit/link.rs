@@ -35,6 +35,8 @@ pub(super) enum Beat {
 pub(super) struct Postponed {
     pub(super) message: Bytes,
     pub(super) due: Option<Moment>,
+    /// Its place among all that were postponed, on all connections.
+    pub(super) place: u64,
     /// The requester has given it up.
     pub(super) given_up: bool,
 }
@@ -58,10 +60,8 @@ pub(super) struct Link {
     /// Messages for handlers that came while too many were running, and their bytes.
     pub(super) postponed: VecDeque<Postponed>,
     pub(super) postponed_bytes: usize,
-    /// How many that were postponed have been taken.
-    pub(super) taken: u64,
-    /// Where among all that were postponed the requests are that may be given up, by correlation. Not
-    /// hashed: the remote peer chooses the numbers.
+    /// The places of postponed requests that may be given up, by correlation. Not hashed: the remote peer
+    /// chooses the numbers.
     pub(super) revocable: BTreeMap<u64, u64>,
     /// Those in force.
     pub(super) extensions: Extensions,
@@ -107,7 +107,6 @@ impl Link {
             blocked: Vec::new(),
             postponed: VecDeque::new(),
             postponed_bytes: 0,
-            taken: 0,
             revocable: BTreeMap::new(),
             extensions,
             full_since: None,
@@ -135,28 +134,27 @@ impl Link {
         }
     }
 
-    /// Keeps a message for later; `corr` is that of a request.
-    pub(super) fn postpone(&mut self, message: Bytes, due: Option<Moment>, corr: Option<u64>) {
+    /// Keeps a message for later, behind all that was kept before; `corr` is that of a request.
+    pub(super) fn postpone(&mut self, postponed: Postponed, corr: Option<u64>) {
         if let Some(corr) = corr
             && self.extensions.cancel > 0
         {
-            self.revocable.insert(corr, self.taken + self.postponed.len() as u64);
+            self.revocable.insert(corr, postponed.place);
         }
-        self.postponed_bytes += message.len();
-        self.postponed.push_back(Postponed { message, due, given_up: false });
+        self.postponed_bytes += postponed.message.len();
+        self.postponed.push_back(postponed);
     }
 
     /// Takes the oldest message that was kept.
     pub(super) fn take_postponed(&mut self) -> Option<Postponed> {
         let postponed = self.postponed.pop_front()?;
-        self.taken += 1;
         self.postponed_bytes -= postponed.message.len();
         Some(postponed)
     }
 
-    /// The oldest message that was kept, a request, is begun or rejected: it was taken just now.
-    pub(super) fn settle_postponed(&mut self, corr: u64) {
-        if self.revocable.get(&corr).is_some_and(|place| *place < self.taken) {
+    /// The request that was kept at this place is begun or rejected.
+    pub(super) fn settle_postponed(&mut self, corr: u64, place: u64) {
+        if self.revocable.get(&corr) == Some(&place) {
             self.revocable.remove(&corr);
         }
     }
@@ -164,9 +162,8 @@ impl Link {
     /// Notes that a request is given up, if it was kept.
     pub(super) fn give_up_postponed(&mut self, corr: u64) -> bool {
         let Some(place) = self.revocable.remove(&corr) else { return false };
-        let at = place.checked_sub(self.taken).and_then(|at| usize::try_from(at).ok());
-        if let Some(postponed) = at.and_then(|at| self.postponed.get_mut(at)) {
-            postponed.given_up = true;
+        if let Ok(at) = self.postponed.binary_search_by_key(&place, |postponed| postponed.place) {
+            self.postponed[at].given_up = true;
         }
         true
     }

@@ -73,6 +73,8 @@ pub struct Unit<R> {
     full: bool,
     /// Messages and requests that wait for handlers to end, on all connections.
     postponed: usize,
+    /// How many there were in all.
+    next_place: u64,
     patience: Patience,
     /// Running requests whose requesters have said how long they wait.
     expiring: BTreeSet<(Moment, RequestId)>,
@@ -113,6 +115,7 @@ impl<R> Unit<R> {
             fresh: Vec::new(),
             full: false,
             postponed: 0,
+            next_place: 0,
             patience: Patience::default(),
             expiring: BTreeSet::new(),
             clock: Moment::EPOCH,
@@ -151,7 +154,7 @@ impl<R> Unit<R> {
         let Some(at) = self.at(conn) else { return };
         // Nothing more goes out on it, rejections included.
         self.links[at].closing = true;
-        self.start_postponed(at);
+        self.start_postponed();
         self.give_up_postponed(at);
         let link = self.links.remove(at);
         self.note_links();
@@ -307,6 +310,7 @@ impl<R> Unit<R> {
             self.full = false;
             self.events.push(Event::Room);
         }
+        self.start_postponed();
     }
 
     /// Takes what has happened, in order. To be called after everything that changes a unit.

@@ -178,15 +178,12 @@ impl<R> Unit<R> {
     ) {
         self.clock = now;
         // Whose time is up is answered by that: an answer that just makes it would tell of the handler's end.
-        let expired = self.forget_due(&mut question);
-        if !expired && !self.has_room_for(&question, now) {
-            return self.keep(question, outcome, fields);
-        }
-        match expired {
+        match self.forget_due(&mut question) {
             true => self.handled(question.handlers, question.held),
-            false => self.settle(question, outcome, fields),
+            false if self.has_room_for(&question, now) => self.settle(question, outcome, fields),
+            false => self.keep(question, outcome, fields),
         }
-        self.start_all_postponed();
+        self.start_postponed();
     }
 
     /// Takes a question back whose requester no longer waits, as [`Event::Cancelled`](crate::Event::Cancelled) has
@@ -195,7 +192,7 @@ impl<R> Unit<R> {
         self.clock = now;
         self.forget_due(&mut question);
         self.handled(question.handlers, question.held);
-        self.start_all_postponed();
+        self.start_postponed();
     }
 
     /// Takes a question back for which no handler was begun, with the text of why: the requester may go
