@@ -22,6 +22,7 @@ mod pipe;
 mod rng;
 #[path = "../../engine/tests/simulation/runs.rs"]
 mod runs;
+#[allow(dead_code)]
 #[path = "../../engine/tests/simulation/scanner.rs"]
 mod scanner;
 #[allow(dead_code)]

@@ -1,19 +1,21 @@
 //! A node that runs the engine, with an application that does at random all that applications do.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
 use http::HeaderMap;
 use roletalk_engine::{
-    AddressId, Chunk, Config, ConnId, Data, DataType, Dialect, Engine, EngineEvent, ErrorKind,
-    Event, Incoming, Kind, Moment, Opening, Order, Outgoing, PeerEvent, Question, StreamId, UnitId,
+    AddressId, CancelReason, Chunk, Config, ConnId, Data, DataType, Dialect, Engine, EngineEvent,
+    ErrorKind, Event, Fields, Incoming, Kind, Moment, Opening, Order, Outgoing, PeerEvent,
+    Question, RequestId, StreamId, TimeLimit, UnitId, close_code,
     wire::{Direction, Payload},
 };
 use url::Url;
 
 use super::{
+    HANDLERS, fields,
     ledger::{End, Runs},
     world::{Ctx, Effect, Profile},
 };
@@ -57,6 +59,16 @@ struct Unit {
     running: usize,
     unanswered: Vec<Work>,
     dialect: Dialect,
+    /// The handlers of requests that have not ended, each with its request's number.
+    begun: BTreeMap<RequestId, u64>,
+    /// All that were ever begun.
+    ever: BTreeSet<RequestId>,
+    /// Requests for which there was no handler.
+    refused: u64,
+    /// Requests that were given up, and not begun.
+    strays: u64,
+    /// Whether all its handlers were told that it is gone.
+    lost: bool,
 }
 
 struct Stream {
@@ -80,6 +92,8 @@ pub(crate) struct Host {
     /// How often in a row there was more to do right after all was done.
     overdue: u32,
     acknowledging: bool,
+    /// Every request is answered from now on.
+    released: bool,
 }
 
 impl Host {
@@ -92,6 +106,7 @@ impl Host {
             profile,
             overdue: 0,
             acknowledging: true,
+            released: false,
         }
     }
 
@@ -152,6 +167,8 @@ impl Host {
             assert!(late == 0 || queued > 0, "{late} answers of {id:?} wait for nothing");
             assert_eq!(stats.waiting, unit.corrs.len(), "waiting requests of {id:?}");
             assert_eq!(stats.streams, unit.streams.len(), "streams of {id:?}");
+            let held = stats.running_bytes;
+            assert!(stats.running > 0 || held == 0, "{held} bytes are held for no handler");
         }
         assert_eq!(self.engine.budget().queued(), sum, "the budget is not what is queued");
         assert!(sum <= limits.queue_per_peer + conns * (BULK + SLACK), "{sum} bytes queued");
@@ -170,7 +187,10 @@ impl Host {
                 ctx.note(self.index, format_args!("dials {url}"));
                 ctx.effects.push(Effect::Dial { address, url });
             }
-            EngineEvent::Close { conn, .. } => {
+            EngineEvent::Close { conn, code, reason } => {
+                // A handshake that is refused at its end may look finished to the other side.
+                let sound = code != close_code::MALFORMED || reason == "unknown frame type 0";
+                assert!(sound, "nobody sends what is bad: {reason}");
                 ctx.note(self.index, format_args!("closes {conn:?}"));
                 ctx.effects.push(Effect::Close { conn });
             }
@@ -192,6 +212,11 @@ impl Host {
                     running: 0,
                     unanswered: Vec::new(),
                     dialect: info.dialect,
+                    begun: BTreeMap::new(),
+                    ever: BTreeSet::new(),
+                    refused: 0,
+                    strays: 0,
+                    lost: false,
                 };
                 ctx.note(self.index, format_args!("{unit:?} opened"));
                 assert!(self.units.insert(*unit, unit_app).is_none());
@@ -201,6 +226,7 @@ impl Host {
                 ctx.ledger.unit_closed(self.index, *unit);
                 let gone = self.units.remove(unit).expect("an unknown unit closed");
                 assert!(gone.corrs.is_empty());
+                assert!(gone.lost || gone.running == 0, "handlers know nothing of the loss");
                 for stream in gone.streams.values() {
                     self.note_end(ctx, stream, End::Broken);
                 }
@@ -220,7 +246,9 @@ impl Host {
                     self.stream_request(ctx, id, &incoming, question);
                 }
             },
-            Event::Answer { tag, outcome, .. } => self.answer(ctx, id, tag, &outcome),
+            Event::Answer { tag, outcome, fields, .. } => {
+                self.answer(ctx, id, tag, &outcome, fields.as_deref());
+            }
             Event::Stream(stream) => {
                 if self.unit(id).streams.get(&stream).is_some_and(|stream| !stream.pausing) {
                     self.step(ctx, id, stream);
@@ -239,7 +267,13 @@ impl Host {
             Event::SlowConsumer { conn, queued, dropped } => {
                 ctx.note(self.index, format_args!("{conn:?} slow: {queued}, {dropped} dropped"));
             }
-            Event::Cancelled { .. } => {}
+            Event::Cancelled { request: Some(request), reason } => {
+                self.cancelled(ctx, id, request, reason);
+            }
+            Event::Cancelled { request: None, reason } => {
+                assert_eq!(reason, CancelReason::UnitLost);
+                self.unit(id).lost = true;
+            }
             other => panic!("not for the application: {other:?}"),
         }
     }
@@ -254,13 +288,70 @@ impl Host {
         id: UnitId,
         question: Question,
         outcome: Result<Payload<'_>, &str>,
+        fields: Option<&Fields>,
     ) {
         self.unit(id).running -= 1;
-        self.engine.with_unit(id, ctx.now, |unit| unit.answer(question, outcome, ctx.now));
+        if let Some(request) = question.request() {
+            self.unit(id).begun.remove(&request);
+        }
+        let now = ctx.now;
+        self.engine.with_unit(id, now, |unit| unit.answer_with(question, outcome, fields, now));
     }
 
     fn handled(&mut self, ctx: &mut Ctx, id: UnitId, question: Question) {
-        self.give_back(ctx, id, question, Ok(Payload::NULL));
+        self.give_back(ctx, id, question, Ok(Payload::NULL), None);
+    }
+
+    /// A handler is begun for a request. False when there is none, so that it was refused.
+    fn begin(
+        &mut self,
+        ctx: &mut Ctx,
+        unit: UnitId,
+        id: u64,
+        what: &Incoming,
+        to: &Question,
+    ) -> bool {
+        ctx.ledger.check_limit(id, what.deadline(), ctx.now);
+        fields::check(what.fields(), fields::asked(id), ctx.ledger.has_fields(id));
+        if self.engine.peer().check_role(what.role()).is_err() {
+            return false;
+        }
+        ctx.ledger.request_handled(id, self.index);
+        let request = to.request().expect("its requester waits");
+        let state = self.unit(unit);
+        state.running += 1;
+        state.begun.insert(request, id);
+        state.ever.insert(request);
+        true
+    }
+
+    fn refuse(&mut self, ctx: &mut Ctx, id: UnitId, question: Question) {
+        self.unit(id).refused += 1;
+        let now = ctx.now;
+        self.engine.with_unit(id, now, |unit| unit.refuse(question, "not here", now));
+    }
+
+    /// Nobody waits for a request any more.
+    fn cancelled(&mut self, ctx: &mut Ctx, unit: UnitId, of: RequestId, reason: CancelReason) {
+        ctx.note(self.index, format_args!("{unit:?} {of:?} cancelled: {reason:?}"));
+        let state = self.unit(unit);
+        if let Some(id) = state.begun.get(&of) {
+            ctx.ledger.handler_told(*id);
+        } else if !state.ever.contains(&of) {
+            state.strays += 1;
+            let strays = state.strays;
+            // A unit that this side has closed is gone already.
+            let Some(stats) = self.engine.unit(unit).map(|machine| machine.stats()) else { return };
+            let rejected = stats.requests_shed + stats.requests_expired + self.unit(unit).refused;
+            assert!(strays <= rejected, "{of:?} was cancelled, and never begun");
+        }
+        let is_it =
+            |work: &Work| matches!(work, Work::Answer { to, .. } if to.request() == Some(of));
+        let state = self.unit(unit);
+        if let Some(at) = state.unanswered.iter().position(is_it) {
+            let work = state.unanswered.swap_remove(at);
+            self.work(ctx, unit, work);
+        }
     }
 
     fn message(&mut self, ctx: &mut Ctx, id: UnitId, incoming: &Incoming, question: Question) {
@@ -268,6 +359,9 @@ impl Host {
         let number = number(incoming.payload());
         ctx.note(self.index, format_args!("{id:?} message {number}"));
         ctx.ledger.message_received(number, self.index);
+        assert_eq!(incoming.deadline(), None, "nobody waits for a message");
+        let arrives = ctx.ledger.has_fields(number);
+        fields::check(incoming.fields(), fields::asked(number), arrives);
         if ctx.rng.percent(20) {
             let at = ctx.now + ctx.rng.millis(0, 500);
             ctx.effects.push(Effect::Task { at, task: Task::Handled(id, question) });
@@ -277,13 +371,13 @@ impl Host {
     }
 
     fn request(&mut self, ctx: &mut Ctx, unit: UnitId, incoming: &Incoming, to: Question) {
-        self.unit(unit).running += 1;
         let id = number(incoming.payload());
         ctx.note(self.index, format_args!("{unit:?} request {id}"));
-        ctx.ledger.request_handled(id, self.index);
+        if !self.begin(ctx, unit, id, incoming, &to) {
+            return self.refuse(ctx, unit, to);
+        }
         let len = 8 + ctx.rng.size(20_000);
-        let refused = self.engine.peer().check_role(incoming.role()).is_err();
-        let reject = refused || ctx.rng.percent(15);
+        let reject = ctx.rng.percent(15);
         let work = Work::Answer { id, to, len, reject };
         match ctx.rng.below(100) {
             0..70 => self.work(ctx, unit, work),
@@ -291,21 +385,24 @@ impl Host {
                 let at = ctx.now + ctx.rng.millis(0, 3000);
                 ctx.effects.push(Effect::Task { at, task: Task::Do(unit, work) });
             }
-            // Never answered.
+            // Where they are few, none is kept for ever.
+            _ if self.released || self.engine.peer().limits().running_handlers == HANDLERS => {
+                let at = ctx.now + ctx.rng.millis(0, 5000);
+                ctx.effects.push(Effect::Task { at, task: Task::Do(unit, work) });
+            }
+            // Not answered, unless it is cancelled.
             _ => self.unit(unit).unanswered.push(work),
         }
     }
 
     fn stream_request(&mut self, ctx: &mut Ctx, unit: UnitId, what: &Incoming, offer: Question) {
-        self.unit(unit).running += 1;
         let id = number(what.payload());
         ctx.note(self.index, format_args!("{unit:?} stream request {id}"));
-        ctx.ledger.request_handled(id, self.index);
+        if !self.begin(ctx, unit, id, what, &offer) {
+            return self.refuse(ctx, unit, offer);
+        }
         let dice = if self.profile.stream_mischief { ctx.rng.below(100) } else { 0 };
         match dice {
-            _ if self.engine.peer().check_role(what.role()).is_err() => {
-                self.give_back(ctx, unit, offer, Err("not here"));
-            }
             0..80 => self.work(ctx, unit, Work::Accept { id, offer }),
             80..90 => {
                 let at = ctx.now + ctx.rng.millis(0, 3000);
@@ -313,7 +410,7 @@ impl Host {
                 ctx.effects.push(Effect::Task { at, task });
             }
             90..97 => {
-                self.give_back(ctx, unit, offer, Err("not now"));
+                self.reject(ctx, unit, id, offer);
             }
             _ => self.handled(ctx, unit, offer),
         }
@@ -325,7 +422,18 @@ impl Host {
         unit: UnitId,
         id: u64,
         outcome: &roletalk_engine::Result<Data>,
+        with: Option<&Fields>,
     ) {
+        let with = with.map(Fields::view).unwrap_or_default();
+        let told = with.headers().next().is_some() || with.traceparent().is_some();
+        // A twin may have answered what its twin was asked.
+        if !ctx.ledger.twins {
+            fields::check(with, fields::answered(id), told);
+        }
+        if let Some(failure) = outcome.as_ref().err().and_then(|error| error.failure()) {
+            let given = *failure == fields::failure(id);
+            assert!(given || failure.unhandled || ctx.ledger.twins, "{id} failed: {failure:?}");
+        }
         match outcome {
             Ok(data) => ctx.note(self.index, format_args!("{id} answered, {}", data.bytes().len())),
             Err(error) => ctx.note(self.index, format_args!("{id} failed: {error:?}")),
@@ -363,10 +471,20 @@ impl Host {
                 payload.resize(len, 0);
                 let payload = Payload { kind: DataType::Binary, bytes: &payload };
                 ctx.note(self.index, format_args!("answers {number}, reject: {reject}"));
-                self.give_back(ctx, id, to, if reject { Err("no") } else { Ok(payload) });
+                if reject {
+                    return self.reject(ctx, id, number, to);
+                }
+                let fields = fields::answered(number);
+                self.give_back(ctx, id, to, Ok(payload), fields.as_ref());
             }
             Work::Accept { id: number, offer } => self.accept(ctx, id, number, offer),
         }
+    }
+
+    fn reject(&mut self, ctx: &mut Ctx, unit: UnitId, id: u64, to: Question) {
+        let mut fields = fields::answered(id).unwrap_or_default();
+        fields.set_failure(&fields::failure(id)).expect("it is small");
+        self.give_back(ctx, unit, to, Err("no"), Some(&fields));
     }
 
     fn send(
@@ -379,7 +497,9 @@ impl Host {
         let mut payload = number.to_le_bytes().to_vec();
         payload.resize(8 + len, 0);
         let payload = Payload { kind: DataType::Binary, bytes: &payload };
-        let outgoing = Outgoing { role, event: "e", payload, order, fields: None };
+        let fields = fields::asked(number);
+        let outgoing = Outgoing { role, event: "e", payload, order, fields: fields.as_ref() };
+        let takes_fields = self.takes_fields(id);
         let sent = self.engine.with_unit(id, ctx.now, |unit| unit.send(outgoing)).expect("open");
         match sent {
             Ok(queued) => {
@@ -393,6 +513,9 @@ impl Host {
                     (self.index, place.0, place.1)
                 });
                 ctx.ledger.message_sent(number, order, sound);
+                if fields.is_some() && takes_fields {
+                    ctx.ledger.fields_sent(number);
+                }
             }
             // There was room, so that this must not be.
             Err(error) => panic!("a message was refused: {error:?}"),
@@ -402,13 +525,16 @@ impl Host {
     // Streams.
 
     fn accept(&mut self, ctx: &mut Ctx, unit: UnitId, id: u64, mut offer: Question) {
+        let request = offer.request().expect("it was not accepted before");
+        let fields = fields::answered(id);
         let accepted = self
             .engine
             .with_unit(unit, ctx.now, |unit| {
                 let payload = Payload { kind: DataType::Binary, bytes: &id.to_le_bytes() };
-                unit.accept(&mut offer, payload)
+                unit.accept_with(&mut offer, payload, fields.as_ref())
             })
             .expect("open");
+        self.unit(unit).begun.remove(&request);
         if let Ok(stream) = accepted {
             ctx.note(self.index, format_args!("accepts {id} as {stream:?}"));
             self.new_stream(ctx, unit, stream, id, offer.kind() == Kind::Writable, false);
@@ -586,6 +712,16 @@ impl Host {
         }
     }
 
+    /// Answers what was not answered, now and from now on.
+    pub(crate) fn release(&mut self, ctx: &mut Ctx) {
+        self.released = true;
+        for id in self.units.keys().copied().collect::<Vec<_>>() {
+            for work in std::mem::take(&mut self.unit(id).unanswered) {
+                self.work(ctx, id, work);
+            }
+        }
+    }
+
     /// Changes roles, so that they are on their way while connections come and go.
     pub(crate) fn change_roles(&mut self, ctx: &mut Ctx) {
         let (now, role, active) = (ctx.now, role(ctx.rng), ctx.rng.percent(50));
@@ -664,25 +800,62 @@ impl Host {
 
     fn ask(&mut self, ctx: &mut Ctx, unit: UnitId) {
         let (id, now) = (ctx.ledger.number(), ctx.now);
-        let timeout = ctx.rng.millis(500, 10_000);
+        let mut limit = TimeLimit::from(Some(ctx.rng.millis(0, 10_000)));
+        match ctx.rng.below(10) {
+            0..3 => limit = None.into(),
+            // It had to wait before it was sent.
+            3 => limit.since = Some(now.before(ctx.rng.millis(0, 2000))),
+            _ => {}
+        }
+        let mut fields = fields::asked(id);
+        if let Some(fields) = &mut fields {
+            fields.set_required(ctx.rng.percent(10));
+        }
         let mut payload = id.to_le_bytes().to_vec();
         payload.resize(8 + ctx.rng.size(self.profile.message), 0);
         let payload = Payload { kind: DataType::Binary, bytes: &payload };
         let order = if ctx.rng.percent(50) { Order::Kept } else { Order::Any };
-        let outgoing = Outgoing { role: role(ctx.rng), event: "e", payload, order, fields: None };
+        let role = role(ctx.rng);
+        let outgoing = Outgoing { role, event: "e", payload, order, fields: fields.as_ref() };
         let asked = self
             .engine
-            .with_unit(unit, now, |unit| unit.request(outgoing, Some(timeout), now, id))
+            .with_unit(unit, now, |unit| unit.request(outgoing, limit, now, id))
             .expect("open");
         match asked {
-            Ok(corr) => self.asked(ctx, unit, id, corr, timeout),
+            Ok(corr) => self.asked(ctx, unit, id, corr, limit, fields.as_ref()),
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                assert!(fields.is_some_and(|fields| fields.is_required()));
+                assert!(!self.takes_fields(unit), "the fields could have been sent");
+            }
             Err(error) => self.overloaded(ctx, &error),
         }
     }
 
-    fn asked(&mut self, ctx: &mut Ctx, unit: UnitId, id: u64, corr: u64, timeout: Duration) {
+    fn takes_fields(&self, unit: UnitId) -> bool {
+        self.engine.unit(unit).is_some_and(|machine| machine.takes_fields())
+    }
+
+    fn asked(
+        &mut self,
+        ctx: &mut Ctx,
+        unit: UnitId,
+        id: u64,
+        corr: u64,
+        TimeLimit { limit, since }: TimeLimit,
+        fields: Option<&Fields>,
+    ) {
+        let timeout = limit.unwrap_or(self.engine.peer().limits().request_timeout);
         ctx.note(self.index, format_args!("asks {unit:?} {id} for {timeout:?}"));
-        ctx.ledger.request_sent(id, self.index, unit, ctx.now, timeout);
+        let sent = since.unwrap_or(ctx.now);
+        ctx.ledger.request_sent(id, self.index, unit, sent, timeout);
+        if self.takes_fields(unit) {
+            if limit.is_some() {
+                ctx.ledger.limit_told(id);
+            }
+            if fields.is_some() {
+                ctx.ledger.fields_sent(id);
+            }
+        }
         self.unit(unit).corrs.insert(id, corr);
         if self.profile.stream_mischief && ctx.rng.percent(10) {
             let at = ctx.now + ctx.rng.millis(0, 1000);
@@ -697,11 +870,13 @@ impl Host {
 
     pub(crate) fn open_stream(&mut self, ctx: &mut Ctx, unit: UnitId, writes: bool, size: usize) {
         let (id, now) = (ctx.ledger.number(), ctx.now);
-        let timeout = match self.profile.stream_mischief {
-            true => ctx.rng.millis(500, 10_000),
+        let limit = TimeLimit::from(match self.profile.stream_mischief {
+            true if ctx.rng.percent(30) => None,
+            true => Some(ctx.rng.millis(500, 10_000)),
             // Originals are not told of what comes too late.
-            false => Duration::from_secs(30),
-        };
+            false => Some(Duration::from_secs(30)),
+        });
+        let fields = fields::asked(id);
         let (number, payload) = (id.to_le_bytes(), DataType::Binary);
         let payload = Payload { kind: payload, bytes: &number };
         let outgoing = Outgoing {
@@ -709,19 +884,17 @@ impl Host {
             event: "s",
             payload,
             order: Order::default(),
-            fields: None,
+            fields: fields.as_ref(),
         };
         let direction = if writes { Direction::RequesterWrites } else { Direction::RequesterReads };
         let opened = self
             .engine
-            .with_unit(unit, now, |unit| {
-                unit.open_stream(direction, outgoing, Some(timeout), now, id)
-            })
+            .with_unit(unit, now, |unit| unit.open_stream(direction, outgoing, limit, now, id))
             .expect("open");
         match opened {
             Ok((stream, corr)) => {
                 ctx.ledger.stream_planned(id, size);
-                self.asked(ctx, unit, id, corr, timeout);
+                self.asked(ctx, unit, id, corr, limit, fields.as_ref());
                 self.new_stream(ctx, unit, stream, id, writes, true);
                 // Nothing can go out yet, but all of this must be allowed.
                 self.step(ctx, unit, stream);

@@ -22,6 +22,8 @@ pub(crate) struct Ledger {
     /// Messages to many: the nodes that have seen them.
     broadcasts: BTreeMap<u64, BTreeSet<usize>>,
     surveys: BTreeMap<u64, Survey>,
+    /// Messages and requests that went out with fields.
+    fields: BTreeSet<u64>,
     next: u64,
     table: Vec<u8>,
     /// Peers share an id: answers may go astray, roles may be mixed up.
@@ -41,6 +43,10 @@ pub(crate) struct Counts {
     pub(crate) lost: u64,
     pub(crate) overloaded: u64,
     pub(crate) abandoned: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) unhandled: u64,
+    /// Given up, and not begun by then.
+    pub(crate) not_begun: u64,
     pub(crate) streams_complete: u64,
     pub(crate) streams_broken: u64,
     pub(crate) stream_bytes: u64,
@@ -55,6 +61,10 @@ pub(crate) struct Request {
     timeout: Duration,
     outcome: Option<&'static str>,
     handled: bool,
+    /// The other side was told how long it is waited for.
+    limit_told: bool,
+    /// The other side has heard that it was given up.
+    given_up: bool,
 }
 
 #[derive(Debug)]
@@ -108,6 +118,7 @@ impl Ledger {
             messages: BTreeMap::new(),
             broadcasts: BTreeMap::new(),
             surveys: BTreeMap::new(),
+            fields: BTreeSet::new(),
             next: 1,
             table,
             twins: false,
@@ -170,7 +181,8 @@ impl Ledger {
         sent: Moment,
         timeout: Duration,
     ) {
-        let request = Request { node, unit, sent, timeout, outcome: None, handled: false };
+        let (outcome, handled, limit_told, given_up) = (None, false, false, false);
+        let request = Request { node, unit, sent, timeout, outcome, handled, limit_told, given_up };
         assert!(self.requests.insert(id, request).is_none());
     }
 
@@ -181,7 +193,48 @@ impl Ledger {
         }
         let request = self.requests.get_mut(&id).expect("a request that nobody has sent");
         assert!(!request.handled, "request {id} was handled twice");
+        assert!(!request.given_up, "request {id} was begun after it was given up");
         request.handled = true;
+    }
+
+    /// A request went out with how long it is waited for.
+    pub(crate) fn limit_told(&mut self, id: u64) {
+        self.requests.get_mut(&id).expect("a request that was sent").limit_told = true;
+    }
+
+    /// The time of a request, as its handler sees it.
+    pub(crate) fn check_limit(&self, id: u64, due: Option<Moment>, now: Moment) {
+        let request = &self.requests[&id];
+        assert_eq!(due.is_some(), request.limit_told, "the time of {id}");
+        if let Some(due) = due {
+            assert!(due > now, "request {id} was begun after its time");
+            assert!(due <= now + request.timeout, "request {id} has more time than was given");
+        }
+    }
+
+    /// That a request was given up has arrived where it was sent to, and was looked at.
+    pub(crate) fn given_up(&mut self, id: u64) {
+        let request = self.requests.get_mut(&id).expect("a request that was sent");
+        request.given_up = true;
+        self.counts.not_begun += u64::from(!request.handled);
+        let outcome = request.outcome;
+        let ended = matches!(outcome, Some("abandoned" | "TIMEOUT"));
+        assert!(ended, "request {id} was given up, but its outcome is {outcome:?}");
+    }
+
+    /// A handler is told that nobody waits.
+    pub(crate) fn handler_told(&mut self, id: u64) {
+        assert!(self.requests[&id].handled, "request {id} was cancelled, but not begun");
+        self.counts.cancelled += 1;
+    }
+
+    /// Something went out with fields.
+    pub(crate) fn fields_sent(&mut self, id: u64) {
+        self.fields.insert(id);
+    }
+
+    pub(crate) fn has_fields(&self, id: u64) -> bool {
+        self.fields.contains(&id)
     }
 
     fn settle(&mut self, id: u64, outcome: &'static str) -> &Request {
@@ -213,7 +266,12 @@ impl Ledger {
                 self.counts.answered += 1;
             }
             Err(error) => match error.kind() {
-                ErrorKind::Rejected => self.counts.rejected += 1,
+                ErrorKind::Rejected => {
+                    let unhandled = error.failure().is_some_and(|failure| failure.unhandled);
+                    assert!(!unhandled || !request.handled || twins, "request {id} was handled");
+                    self.counts.unhandled += u64::from(unhandled);
+                    self.counts.rejected += 1;
+                }
                 ErrorKind::Timeout => {
                     let end = request.sent + request.timeout;
                     assert!(now >= end, "a timeout before its time");

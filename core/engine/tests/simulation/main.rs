@@ -9,6 +9,7 @@
 // How long a soak goes on, and a seed nobody has chosen, come from the machine.
 #![allow(clippy::disallowed_types)]
 
+mod fields;
 mod host;
 // The simulation of the tokio host (core/tests/network) uses these as well, and other parts of them.
 #[allow(dead_code)]
@@ -41,6 +42,9 @@ struct Outcome {
     events: u64,
     counts: Counts,
 }
+
+/// So few handlers that requests wait for them.
+const HANDLERS: usize = 8;
 
 /// What kind of network a run makes.
 #[derive(Clone, Copy, Debug)]
@@ -120,8 +124,11 @@ fn config(rng: &mut Rng, id_seed: u64, setup: &Setup) -> Config {
     limits.connections_per_unit = rng.pick(&[2, 16]);
     limits.waiting_requests = rng.pick(&[20, 65_536]);
     limits.streams = rng.pick(&[5, 4096]);
+    limits.running_handlers = rng.pick(&[HANDLERS, 65_536, 65_536]);
+    limits.request_timeout = Duration::from_secs(8);
     limits.acquaintance_patience = Duration::from_secs(5);
     limits.acquaintance_dials = rng.pick(&[1, 16]);
+    config.extensions = fields::extensions(rng);
     if setup.keys {
         match rng.below(10) {
             0 => {}
@@ -171,6 +178,9 @@ fn run(seed: u64, setup: &Setup) -> Outcome {
     let moment = world.rng.millis(0, 150);
     world.run_until(world.now + moment);
     world.set_acting(Acting::Nothing);
+    for index in 0..setup.profile.peers {
+        world.with_host(index, |host, ctx| host.release(ctx));
+    }
 
     // Nothing goes wrong from here on: everything comes to its end.
     rest(&mut world);
@@ -262,6 +272,7 @@ fn run_originals(seed: u64) -> Outcome {
     let mut limits = config(&mut world.rng, 0, &setup);
     limits.limits.streams = 4096;
     limits.limits.waiting_requests = 4096;
+    limits.limits.running_handlers = 65_536;
     limits.limits.queue_per_peer = 2_000_000;
     world.add(Node::Host(Box::new(Host::new(0, limits, CALM))));
     for original in [Original::JavaScript, Original::Go] {
@@ -348,6 +359,15 @@ fn main() -> ExitCode {
         let setup = few(6, Setup { keys: true, acting: 5 * SECOND, ..MESH });
         assert_eq!(run(7, &setup), run(7, &setup));
         Ok(())
+    }));
+    trials.push(Trial::test("handlers_are_cancelled_and_requests_are_not_begun", || {
+        for seed in 1..=4 {
+            let Counts { cancelled, unhandled, not_begun, .. } = run(seed, &PAIR).counts;
+            if [cancelled, unhandled, not_begun].iter().all(|count| *count > 0) {
+                return Ok(());
+            }
+        }
+        Err("of no seed".into())
     }));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

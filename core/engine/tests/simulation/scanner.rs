@@ -1,11 +1,11 @@
 //! What must hold of the bytes of a connection, whoever writes them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use roletalk_engine::wire::Frame;
+use roletalk_engine::wire::{Extensions, Frame, Handshake, Wrapped};
 
-/// Follows the frames of one direction: after a close frame nothing may come, and no request is answered
-/// twice, unless peers share an id, so that answers may go astray.
+/// Follows the frames of one direction: after a close frame nothing may come, no request is answered
+/// twice, unless peers share an id, so that answers may go astray, and only what was asked is given up, once.
 #[derive(Default)]
 pub(crate) struct Scanner {
     head: Vec<u8>,
@@ -17,9 +17,27 @@ pub(crate) struct Scanner {
     is_message: bool,
     closed: bool,
     answered: HashSet<u64>,
+    /// Requests that were sent, with the numbers that their payloads begin with.
+    asked: HashMap<u64, u64>,
+    /// The numbers of those that were given up.
+    given_up: Vec<u64>,
+    /// What this side has confirmed, and what it has made use of.
+    extensions: Extensions,
+    used: Extensions,
 }
 
 impl Scanner {
+    /// The requests that were given up since the last call, by the numbers that their payloads begin with.
+    pub(crate) fn given_up(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// Nothing was sent that is not agreed on with the other side.
+    pub(crate) fn check_agreed(&self, other: &Scanner) {
+        let agreed = self.extensions.agreed(other.extensions);
+        assert_eq!(self.used.agreed(agreed), self.used, "of {agreed:?} there was used more");
+    }
+
     pub(crate) fn scan(&mut self, mut bytes: &[u8], astray: bool) {
         while !bytes.is_empty() {
             if self.left > 0 {
@@ -76,9 +94,29 @@ impl Scanner {
             let mask = body.iter().cycle();
             body = message.iter().zip(mask).map(|(byte, mask)| byte ^ mask).collect();
         }
-        let corr = match Frame::decode(&body) {
+        if let Ok(Handshake::Confirm(confirm)) = Handshake::decode(&body) {
+            self.extensions = confirm.x;
+        }
+        let wrapped = Wrapped::decode(&body).expect("broken fields");
+        if wrapped.is_some() {
+            self.used.fields = 1;
+        }
+        let corr = match Frame::decode(wrapped.map_or(&body, |wrapped| wrapped.inner)) {
             Ok(Frame::Response { corr, .. } | Frame::Reject { corr, .. }) => corr,
             Ok(Frame::StreamAccept { corr, .. } | Frame::StreamRefuse { corr, .. }) => corr,
+            Ok(
+                Frame::Request { corr, payload, .. } | Frame::StreamRequest { corr, payload, .. },
+            ) => {
+                let number = payload.bytes.first_chunk().copied().map(u64::from_le_bytes);
+                self.asked.insert(corr.value(), number.unwrap_or_default());
+                return;
+            }
+            Ok(Frame::Cancel { corr }) => {
+                self.used.cancel = 1;
+                let asked = self.asked.remove(&corr.value());
+                self.given_up.push(asked.expect("what was not asked here is given up, or twice"));
+                return;
+            }
             // Those of the handshake are no frames.
             Ok(_) | Err(_) => return,
         };

@@ -106,6 +106,8 @@ struct End {
     /// Of a wire that was cut: how many of the flying bytes still arrive.
     last_bytes: usize,
     scanner: Scanner,
+    /// Follows what this end has read.
+    input: Scanner,
 }
 
 struct Wire {
@@ -318,6 +320,8 @@ impl World {
                 let end = &mut wire.ends[from];
                 end.scanner.scan(&out, self.ledger.twins);
                 end.out = out;
+                wire.ends[from].scanner.check_agreed(&wire.ends[1 - from].scanner);
+                let end = &mut wire.ends[from];
                 if end.out.is_empty() {
                     return;
                 }
@@ -385,6 +389,12 @@ impl World {
             let at = self.stalled[node];
             return self.at(at, Event::Read { wire: id, end: to });
         }
+        if let (Node::Host(host), Some(conn)) = (&self.nodes[node], end.conn)
+            && !host.engine.may_read(conn)
+        {
+            let at = self.now + Duration::from_millis(1);
+            return self.at(at, Event::Read { wire: id, end: to });
+        }
         end.reading = false;
         // Not accepted yet, or gone.
         let Some(conn) = end.conn.filter(|_| !end.closed) else { return };
@@ -403,11 +413,15 @@ impl World {
         let len = if self.rng.percent(80) { all } else { self.rng.index(all) + 1 };
         let bytes: Vec<u8> = end.inbox.drain(..len).collect();
         wire.ends[1 - to].flying -= len;
+        let input = &mut wire.ends[to].input;
+        input.scan(&bytes, self.ledger.twins);
+        let given_up = input.given_up();
         self.call(node, |node, ctx| match node {
             Node::Host(host) => host.engine.receive(conn, &bytes, ctx.now),
             Node::Script(script) => script.receive(ctx, conn, &bytes),
         });
         self.settle();
+        given_up.into_iter().for_each(|id| self.ledger.given_up(id));
         // There is room again.
         self.pump(id, 1 - to);
         self.settle();
