@@ -69,7 +69,8 @@ class Attack {
     }
     this.raw.answersPings = true;
     if (one.phase === 'before-handshake') return;
-    await this.waits(this.raw.handshake({ id: 'rawraw', roles: ['r'], friendly: true, name: 'raw' }));
+    const { x } = one;
+    await this.waits(this.raw.handshake({ id: 'rawraw', roles: ['r'], friendly: true, name: 'raw', x }));
     await this.opens((unit) => unit === 'rawraw');
     const { setup } = one;
     const command = OPERATIONS[setup?.victim];
@@ -92,11 +93,18 @@ class Attack {
     for (const [index, step] of this.case.steps.entries()) {
       try {
         if (step.do === 'wait-frame') this.parts = partsOf(await this.waits(this.raw.message(step.type)));
-        else this.send(step, bytesOf(step.hex ?? '', this.parts));
+        else this.sendAll(step);
       } catch (error) {
         const own = this.failure ? `; the victim's own operation: ${this.failure.message}` : '';
         throw new Error(`step ${index + 1}: ${error.message}${own}`, { cause: error });
       }
+    }
+  }
+
+  sendAll(step) {
+    for (let number = 0; number < (step.times ?? 1); number++) {
+      const parts = { ...this.parts, $N: number.toString(16).padStart(4, '0') };
+      this.send(step, bytesOf(step.hex ?? '', parts));
     }
   }
 

@@ -71,7 +71,9 @@ function partsOf(frame) {
 
 /** The bytes of a step. */
 function bytesOf(hex, parts) {
-  const filled = hex.replace(/\$(CORRLEN|CHANLEN|CORR|CHAN|ID)/g, (name) => parts[name] ?? name);
+  const filled = hex
+    .replace(/\$(CORRLEN|CHANLEN|CORR|CHAN|ID|N)/g, (name) => parts[name] ?? name)
+    .replace(/\((..)\*(\d+)\)/g, (_, byte, count) => byte.repeat(count));
   if (filled.length % 2 !== 0 || /[^0-9a-f]/.test(filled)) throw new Error(`no hexadecimal: ${filled}`);
   return Buffer.from(filled, 'hex');
 }

@@ -26,6 +26,8 @@ const FRAME = {
   reject: 105,
   streamResponse: 107,
   streamReject: 108,
+  fields: 110,
+  cancel: 111,
   acquaint: 200,
   roles: 201,
 };
@@ -129,12 +131,20 @@ class RawConnection {
     return this.frames.shift();
   }
 
-  /** The payload of the next binary message that begins with this byte. Other frames are dropped. */
+  /**
+   * The payload of the next binary message that begins with this byte, without the fields that it may have.
+   * Other frames are dropped.
+   */
   async message(type) {
     for (;;) {
       const frame = await this.next();
       if (!frame) throw new Error(`the connection ended before a message of type ${type}`);
-      if (frame.opcode === OPCODE.binary && frame.payload[0] === type) return frame.payload;
+      if (frame.opcode !== OPCODE.binary) continue;
+      const { payload } = frame;
+      if (payload[0] === type) return payload;
+      if (payload[0] !== FRAME.fields) continue;
+      const inner = payload.subarray(3 + payload.readUInt16BE(1));
+      if (inner[0] === type) return inner;
     }
   }
 
