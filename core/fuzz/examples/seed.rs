@@ -14,6 +14,9 @@ use serde_json::Value;
 /// Longer ones teach the fuzzer nothing and make it slow.
 const MAX_LEN: usize = 400;
 
+/// How somebody confirms who understands all extensions.
+const ALL_EXTENSIONS: u8 = 0x80;
+
 fn main() {
     let vectors = data("vectors.json");
     for vector in &vectors {
@@ -33,22 +36,70 @@ fn main() {
         let name = format!("crash-{}-{}", text(case, "case"), text(case, "side"));
         crash_case(case, &name);
     }
+    for vector in &data("extensions.json") {
+        let hex = text(vector, "hex");
+        if hex.contains('(') || hex.len() > 2 * MAX_LEN {
+            continue;
+        }
+        let (name, bytes) = (text(vector, "name"), unhex(hex));
+        match text(vector, "kind") {
+            "confirm" => {
+                store("frames", name, &bytes);
+                store("handshake", name, &[&[0][..], &[0], &chunk(&bytes)].concat());
+            }
+            kind => {
+                let target = if kind == "cancel" { "frames" } else { "fields" };
+                store(target, name, &bytes);
+                // From the hostile peer, which has agreed on it.
+                let hostile = [&[2, 2, 1, 20, ALL_EXTENSIONS][..], &[24], &chunk(&bytes)].concat();
+                store("stream", name, &hostile);
+            }
+        }
+    }
     websocket();
     stream();
+    extensions();
+}
+
+/// Two peers, one of which gives up what it asks, and says how long it waits.
+fn extensions() {
+    const WITH: u8 = 0x40;
+    const OTHER: u8 = 0x80;
+    const PUMP: u8 = 13;
+    let mut lives = vec![0, 0, 2, PUMP];
+    for _ in 0..10 {
+        lives.extend([WITH | 14, 9, PUMP, 31]);
+    }
+    lives.extend([PUMP, OTHER | WITH | 15, 0, PUMP, OTHER | WITH | 15, 1, PUMP, 17, 8, PUMP]);
+    lives.extend([WITH | 16, 20, WITH, 1, PUMP, OTHER | 3, WITH | 1, 1, PUMP, 31, PUMP]);
+    for windows in [[0, 0], [0, 12], [4, 8], [12, 12]] {
+        lives[..2].copy_from_slice(&windows);
+        store("stream", &format!("extensions-{}-{}", windows[0], windows[1]), &lives);
+    }
+    let fields = [
+        0, 3, 1, 9, 5, 1, 20, 30, 6, 5, b'[', b'1', b',', b'2', b']', 15, 7, 16, 0, 1, b'n', 2,
+        255, 0,
+    ];
+    store("fields", "set-by-an-application", &fields);
 }
 
 fn crash_case(case: &Value, name: &str) {
+    if name.starts_with("crash-x-bad-") || name.starts_with("crash-x-cut-") {
+        // They are vectors, too.
+        return;
+    }
+    let dialect = if case["x"].is_null() { 0 } else { ALL_EXTENSIONS };
     let before = text(case, "phase") == "before-handshake";
     let keyed = case["keyed"].as_bool().unwrap_or_default();
     // The peer, and (after the handshake) a confirmation of ours.
     let mut operations = vec![u8::from(keyed)];
-    let mut hostile = vec![2, 2, 1, 20, 0];
+    let mut hostile = vec![2, 2, 1, 20, dialect];
     if !before {
-        operations.extend([3, 0, 0]);
+        operations.extend([3, 0, dialect]);
     }
     for step in case["steps"].as_array().into_iter().flatten() {
         let hex = step["hex"].as_str().unwrap_or_default();
-        if hex.contains('$') || hex.len() > 2 * MAX_LEN {
+        if hex.contains(['$', '(']) || step.get("times").is_some() || hex.len() > 2 * MAX_LEN {
             return;
         }
         let bytes = unhex(hex);

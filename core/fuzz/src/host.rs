@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use roletalk_engine::{
     Config, ConnId, Engine, Limits, Moment, Opening,
-    wire::{Confirm, Handshake, Meta},
+    wire::{Confirm, Extensions, Handshake, Meta},
     ws::{FrameWriter, Incoming, Side, Socket},
 };
 
@@ -102,14 +102,16 @@ impl Wire {
 pub(crate) const HOSTILE: &str = "hostile";
 
 /// A confirmation that every peer without keys accepts. `dialect` decides how the sender is to be
-/// talked to.
+/// talked to; with bit 7 it understands all extensions.
 pub(crate) fn confirm(id: &str, dialect: u8) -> Vec<u8> {
+    let x = if dialect & 0x80 != 0 { Extensions::ALL } else { Extensions::NONE };
     let runtime = if dialect % 3 == 1 { "GO" } else { "fuzz" };
     let confirm = Confirm {
         id: id.to_owned(),
         roles: vec!["role".to_owned()],
         friendly: true,
         meta: Meta { runtime: runtime.to_owned(), ..Meta::default() },
+        x,
         window: (dialect % 3 == 2).then_some(1 << (dialect / 3 % 20)),
         ..Confirm::default()
     };

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod fields;
 mod frames;
 mod handshake;
 mod host;
@@ -13,6 +14,7 @@ mod input;
 mod stream;
 mod websocket;
 
+pub use fields::fields;
 pub use frames::frames;
 pub use handshake::handshake;
 pub use stream::stream;
@@ -22,5 +24,10 @@ pub use websocket::websocket;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 4] =
-    [("frames", frames), ("handshake", handshake), ("stream", stream), ("websocket", websocket)];
+pub const TARGETS: [(&str, Target); 5] = [
+    ("fields", fields),
+    ("frames", frames),
+    ("handshake", handshake),
+    ("stream", stream),
+    ("websocket", websocket),
+];

@@ -17,8 +17,13 @@ use roletalk_fuzz::{TARGETS, Target};
 
 const MAX_LEN: usize = 4096;
 /// Mutations of each target: a second or two of work, as much on every machine.
-const RUNS: [(&str, u64); 4] =
-    [("frames", 20_000), ("handshake", 2_000), ("stream", 600), ("websocket", 15_000)];
+const RUNS: [(&str, u64); 5] = [
+    ("fields", 10_000),
+    ("frames", 20_000),
+    ("handshake", 2_000),
+    ("stream", 600),
+    ("websocket", 15_000),
+];
 
 fn main() -> ExitCode {
     let mut trials = Vec::new();

@@ -5,12 +5,12 @@ mod world;
 
 use std::time::Duration;
 
-use roletalk_engine::wire::{DataType, Direction, Frame, Num, Payload, StreamOp};
+use roletalk_engine::wire::{DataType, Direction, Extensions, Frame, Num, Payload, StreamOp};
 
 use crate::input::Input;
 use world::World;
 
-/// The first four bytes say what the peers are like, the rest are operations: on streams, requests
+/// The first bytes say what the peers are like, the rest are operations: on streams, requests
 /// and messages between two peers that are joined in memory by up to two connections, on these
 /// connections, and frames of a hostile third peer.
 ///
@@ -19,8 +19,13 @@ use world::World;
 /// nothing is left behind in the end.
 pub fn stream(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let windows = [input.byte(), input.byte()].map(|n| [1, 100, 4096, 256 << 10][n as usize % 4]);
-    let mut world = World::new(windows, input.byte());
+    let kinds = [input.byte(), input.byte()];
+    let windows = kinds.map(|n| [1, 100, 4096, 256 << 10][n as usize % 4]);
+    let extensions = kinds.map(|n| {
+        let (fields, cancel) = (u8::from(n & 4 == 0), u8::from(n & 8 == 0));
+        Extensions { fields, cancel }
+    });
+    let mut world = World::new(windows, extensions, input.byte());
     while !input.is_empty() {
         step(&mut world, &mut input);
         world.check_bounds();
@@ -33,6 +38,8 @@ fn step(world: &mut World, input: &mut Input<'_>) {
     let op = input.byte();
     // The node that acts, where one does.
     let at = usize::from(op >> 7);
+    // Whether it has fields, and requests a time limit.
+    world.with_fields(op & 0x40 != 0);
     match op & 0x1f {
         0 => world.open(at, Direction::RequesterReads, input.byte()),
         1 => world.open(at, Direction::RequesterWrites, input.byte()),
@@ -60,7 +67,7 @@ fn step(world: &mut World, input: &mut Input<'_>) {
         22 => world.hostile_hears(),
         23 => world.hostile_raw(input.chunk()),
         24 => world.hostile_message(input.chunk()),
-        25 | 26 => hostile_frame(world, input),
+        25 | 26 => hostile_frame(world, input, op & 0x40 != 0),
         27 => {
             let (chan, quota) = (Num::new(input.byte().into()), input.byte());
             let quota = Num::new(u64::MAX >> (quota % 64));
@@ -76,7 +83,8 @@ fn step(world: &mut World, input: &mut Input<'_>) {
 }
 
 /// A well-formed frame that is probably out of place.
-fn hostile_frame(world: &mut World, input: &mut Input<'_>) {
+fn hostile_frame(world: &mut World, input: &mut Input<'_>, has_fields: bool) {
+    let fields = if has_fields { input.chunk() } else { &[] };
     let kind = input.byte();
     let corr = Num::padded((input.byte() % 16).into(), input.byte() % 12);
     let chan = Num::padded((input.byte() % 16).into(), input.byte() % 12);
@@ -94,7 +102,7 @@ fn hostile_frame(world: &mut World, input: &mut Input<'_>) {
         3 => StreamOp::Quota(corr),
         _ => StreamOp::Unknown(kind | 4),
     };
-    world.hostile_says(&match kind % 16 {
+    let frame = match kind % 16 {
         0 => Frame::Message { role, event, payload },
         1 => Frame::Request { role, event, corr, payload },
         2..=4 => Frame::StreamRequest { direction, role, event, corr, chan, payload },
@@ -102,6 +110,14 @@ fn hostile_frame(world: &mut World, input: &mut Input<'_>) {
         6 => Frame::StreamRefuse { corr, chan, payload },
         7 => Frame::Response { corr, payload },
         8 => Frame::Reject { corr, payload },
+        15 => Frame::Cancel { corr },
         _ => Frame::Stream { chan, op },
-    });
+    };
+    if !has_fields {
+        return world.hostile_says(&frame);
+    }
+    let mut message = vec![110, (fields.len() >> 8) as u8, fields.len() as u8];
+    message.extend_from_slice(fields);
+    frame.encode(&mut message);
+    world.hostile_message(&message);
 }

@@ -1,10 +1,10 @@
 //! One of the two peers: its engine, and what its application holds.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use roletalk_engine::{
-    ConnId, Data, Engine, EngineEvent, ErrorKind, Event, Kind, Moment, PeerEvent, Question, Result,
-    StreamId, Unit, UnitId, wire::Payload,
+    ConnId, Data, Engine, EngineEvent, ErrorKind, Event, Extensions, Kind, Moment, PeerEvent,
+    Question, RequestId, Result, StreamId, Unit, UnitId, wire::Payload,
 };
 
 use crate::host;
@@ -51,12 +51,15 @@ pub(super) struct Node {
     /// The number of the newest message that was sent, and that came.
     pub(super) sent: u64,
     pub(super) received: u64,
+    /// Requests of the other that nobody waits for.
+    cancelled: BTreeSet<RequestId>,
 }
 
 impl Node {
-    pub(super) fn new(name: &str, window: usize) -> Node {
+    pub(super) fn new(name: &str, window: usize, extensions: Extensions) -> Node {
         let mut engine = host::engine(name, window as u64 + u64::from(name.as_bytes()[0]), |c| {
             c.limits.stream_window = window;
+            c.extensions = extensions;
         });
         let now = Moment::EPOCH;
         engine.with_peer(now, |peer| {
@@ -74,6 +77,7 @@ impl Node {
             waiting: Vec::new(),
             sent: 0,
             received: 0,
+            cancelled: BTreeSet::new(),
         }
     }
 
@@ -126,7 +130,17 @@ impl Node {
 
     fn unit_event(&mut self, id: UnitId, event: Event<Tag>, now: Moment) -> Option<Happening> {
         let hostile = self.hostile == Some(id);
+        if let (false, Event::Incoming(incoming, question)) = (hostile, &event) {
+            let request = question.request();
+            let over = request.is_some_and(|request| self.cancelled.contains(&request));
+            assert!(!over, "{request:?} is begun after it was given up");
+            assert!(incoming.deadline().is_none_or(|due| due > now), "it is begun after its time");
+            assert!(incoming.fields().headers().all(|(name, _)| name == "n"));
+        }
         match event {
+            Event::Cancelled { request: Some(request), .. } if !hostile => {
+                self.cancelled.insert(request);
+            }
             Event::Incoming(incoming, question) => match question.kind() {
                 Kind::Message => {
                     let null = Ok(Payload::NULL);

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use roletalk_engine::{
-    Chunk, ConnId, Data, DataType, Kind, Moment, Opening, Order, Outgoing,
+    Chunk, ConnId, Data, DataType, Extensions, Failure, Fields, Kind, Moment, Opening, Order,
+    Outgoing,
     wire::{Direction, Frame, Payload},
     ws::Side,
 };
@@ -74,24 +75,48 @@ pub(super) struct World {
     streams: Vec<Stream>,
     /// How many outcomes each request had.
     requests: Vec<usize>,
+    /// What goes with what is sent now, and the time for what is asked.
+    fields: Option<Fields>,
+    limit: Option<Duration>,
 }
 
 impl World {
-    pub(super) fn new(windows: [usize; 2], joints: u8) -> World {
+    pub(super) fn new(windows: [usize; 2], extensions: [Extensions; 2], joints: u8) -> World {
         let mut world = World {
             now: Moment::EPOCH,
-            nodes: [Node::new("a", windows[0]), Node::new("b", windows[1])],
+            nodes: [
+                Node::new("a", windows[0], extensions[0]),
+                Node::new("b", windows[1], extensions[1]),
+            ],
             windows,
             joints: Vec::new(),
             hostile: None,
             streams: Vec::new(),
             requests: Vec::new(),
+            fields: None,
+            limit: None,
         };
         for _ in 0..joints % 3 {
             world.join();
             world.pump_all();
         }
         world
+    }
+
+    /// What is sent from now on has fields or not.
+    pub(super) fn with_fields(&mut self, has: bool) {
+        self.limit = has.then(|| Duration::from_millis(150 * (1 + self.requests.len() as u64 % 9)));
+        self.fields = has.then(|| {
+            let mut fields = Fields::new();
+            let failure = Failure { code: Some("F".to_owned()), ..Failure::default() };
+            let parent = format!("00-{:032x}-{:016x}-01", 1, self.requests.len() + 1);
+            fields
+                .add_header("n", &*"v".repeat(self.streams.len()))
+                .and_then(|()| fields.set_trace(&parent, "", ""))
+                .and_then(|()| fields.set_failure(&failure))
+                .expect("within the limits");
+            fields
+        });
     }
 
     // Connections.
@@ -164,10 +189,10 @@ impl World {
     pub(super) fn open(&mut self, at: usize, direction: Direction, event: u8) {
         let key = self.streams.len();
         let (data, event) = (Data::integer(key as u64), "e".repeat(event.into()));
-        let outgoing = outgoing(&event, &data);
-        let (node, now) = (&mut self.nodes[at], self.now);
+        let outgoing = Outgoing { fields: self.fields.as_ref(), ..outgoing(&event, &data) };
+        let (node, now, limit) = (&mut self.nodes[at], self.now, self.limit);
         let opened = node.unit(node.other, now, |unit| {
-            unit.open_stream(direction, outgoing, None, now, Tag::Stream(key))
+            unit.open_stream(direction, outgoing, limit, now, Tag::Stream(key))
         });
         if let (Some(Ok((id, _))), Some(unit)) = (opened, node.other) {
             let end = End { at, hold: Hold { unit, id }, state: State::Open };
@@ -182,8 +207,9 @@ impl World {
         let Some((unit, mut offer, key)) = self.nodes[at].offers.pop_front() else { return };
         let writes = offer.kind() == Kind::Writable;
         let now = self.now;
+        let fields = self.fields.as_ref();
         let accepted = self.nodes[at].unit(Some(unit), now, |unit| {
-            let accepted = unit.accept(&mut offer, Payload::NULL);
+            let accepted = unit.accept_with(&mut offer, Payload::NULL, fields);
             unit.answer(offer, Ok(Payload::NULL), now);
             accepted
         });
@@ -197,8 +223,11 @@ impl World {
 
     pub(super) fn refuse(&mut self, at: usize) {
         let Some((unit, offer, _)) = self.nodes[at].offers.pop_front() else { return };
-        let now = self.now;
-        self.nodes[at].unit(Some(unit), now, |unit| unit.answer(offer, Err("no"), now));
+        let (now, fields) = (self.now, self.fields.as_ref());
+        self.nodes[at].unit(Some(unit), now, |unit| match fields {
+            Some(_) => unit.answer_with(offer, Err("no"), fields, now),
+            None => unit.refuse(offer, "no", now),
+        });
         self.judge();
     }
 
@@ -305,8 +334,9 @@ impl World {
         let (number, now, node) = (self.requests.len(), self.now, &mut self.nodes[at]);
         let data = numbered(number as u64, len);
         let tag = Tag::Request(number);
-        let asked =
-            node.unit(node.other, now, |unit| unit.request(outgoing("e", &data), None, now, tag));
+        let (limit, fields) = (self.limit, self.fields.as_ref());
+        let outgoing = Outgoing { fields, ..outgoing("e", &data) };
+        let asked = node.unit(node.other, now, |unit| unit.request(outgoing, limit, now, tag));
         if let (Some(Ok(corr)), Some(unit)) = (asked, node.other) {
             self.requests.push(0);
             node.waiting.push((unit, corr, number));
@@ -317,7 +347,8 @@ impl World {
     pub(super) fn respond(&mut self, at: usize, well: bool) {
         let Some((unit, to, data)) = self.nodes[at].responders.pop_front() else { return };
         let (now, outcome) = (self.now, if well { Ok(data.payload()) } else { Err("no") });
-        self.nodes[at].unit(Some(unit), now, |unit| unit.answer(to, outcome, now));
+        let fields = self.fields.as_ref();
+        self.nodes[at].unit(Some(unit), now, |unit| unit.answer_with(to, outcome, fields, now));
         self.judge();
     }
 
@@ -333,7 +364,8 @@ impl World {
     pub(super) fn message(&mut self, at: usize, len: usize) {
         let (now, node) = (self.now, &mut self.nodes[at]);
         let data = numbered(node.sent + 1, len);
-        let sent = node.unit(node.other, now, |unit| unit.send(outgoing("e", &data)));
+        let outgoing = Outgoing { fields: self.fields.as_ref(), ..outgoing("e", &data) };
+        let sent = node.unit(node.other, now, |unit| unit.send(outgoing));
         if let Some(Ok(_)) = sent {
             node.sent += 1;
         }
@@ -514,6 +546,7 @@ impl World {
 
     /// Lets everything come to its end.
     pub(super) fn settle(&mut self) {
+        self.with_fields(false);
         for _ in 0..15 {
             for at in 0..2 {
                 while !self.nodes[at].offers.is_empty() {
@@ -560,6 +593,11 @@ impl World {
             }
             let hangs = stream.reader.as_ref().is_some_and(|end| end.state == State::Open);
             assert!(!hangs, "stream {key} can be read for ever: {stream:?}");
+        }
+        for node in &self.nodes {
+            let machine = node.other.and_then(|unit| node.engine.unit(unit));
+            let Some(stats) = machine.map(|machine| machine.stats()) else { continue };
+            assert_eq!((stats.running, stats.running_bytes), (0, 0), "handlers that run");
         }
         while !self.joints.is_empty() {
             self.cut(0);
