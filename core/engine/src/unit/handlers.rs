@@ -292,7 +292,9 @@ impl<R> Unit<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{collections::VecDeque, sync::Arc};
+
+    use proptest::{collection::vec, prelude::*};
 
     use super::*;
     use crate::{
@@ -419,6 +421,65 @@ mod tests {
         }
         let started: Vec<_> = (0..4).map(|_| called(&end(&mut unit)).join(" ")).collect();
         assert_eq!(started, ["b", "c", "d", "e"]);
+    }
+
+    proptest! {
+        /// Requests on two connections, some of them given up, and handlers that end, in any order.
+        #[test]
+        fn what_is_begun_is_what_came_first_and_is_waited_for(steps in vec((0..6u8, 0..2u8), 0..80)) {
+            let mut unit = unit(|limits| limits.running_handlers = 2);
+            let (mut waiting, mut begun) = (VecDeque::new(), VecDeque::new());
+            let mut running = VecDeque::new();
+            unit.links.iter_mut().for_each(|link| link.extensions = Extensions::ALL);
+            let mut next = 0;
+            for (step, which) in steps {
+                let conn = [ONE, TWO][usize::from(which)];
+                let mut told = None;
+                let events = match step {
+                    0..3 => {
+                        next += 1;
+                        waiting.push_back(RequestId { conn, corr: next });
+                        let (role, event, corr) = ("r".into(), "e".into(), Num::new(next));
+                        let frame = Frame::Request { role, event, corr, payload: Payload::NULL };
+                        receive(&mut unit, conn, &frame)
+                    }
+                    3 => {
+                        // One that waits, runs, has ended, or never was.
+                        let corr = next.saturating_sub(u64::from(which) * 3);
+                        let request = RequestId { conn, corr };
+                        let before = waiting.len();
+                        waiting.retain(|waits| *waits != request);
+                        told = (waiting.len() == before).then_some(request);
+                        receive(&mut unit, conn, &Frame::Cancel { corr: Num::new(corr) })
+                    }
+                    _ => {
+                        let Some(question) = running.pop_front() else { continue };
+                        unit.answer(question, Ok(Payload::NULL), Moment::EPOCH);
+                        take(&mut unit)
+                    }
+                };
+                for event in events {
+                    match event {
+                        Event::Incoming(_, question) => {
+                            begun.push_back(question.request().unwrap());
+                            running.push_back(question);
+                        }
+                        Event::Cancelled { request, reason: CancelReason::Requester } => {
+                            prop_assert_eq!(request, told.take());
+                        }
+                        other => prop_assert!(false, "{:?}", other),
+                    }
+                }
+                prop_assert_eq!(told, None);
+                while let Some(request) = begun.pop_front() {
+                    prop_assert_eq!(Some(request), waiting.pop_front());
+                }
+                prop_assert!(running.len() == 2 || waiting.is_empty());
+                prop_assert_eq!(unit.stats().running, running.len());
+            }
+            let marks = unit.links.iter().map(|link| link.revocable.len()).sum::<usize>();
+            prop_assert_eq!(marks, waiting.len());
+        }
     }
 
     #[test]

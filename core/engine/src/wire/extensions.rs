@@ -61,6 +61,8 @@ impl Extensions {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn decode(json: &str) -> Extensions {
@@ -91,5 +93,20 @@ mod tests {
         assert_eq!(Extensions::ALL.agreed(newer), Extensions { fields: 1, cancel: 0 });
         assert_eq!(serde_json::to_string(&Extensions::ALL).unwrap(), r#"{"fields":1,"cancel":1}"#);
         assert_eq!(serde_json::to_string(&newer).unwrap(), r#"{"fields":3}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn both_sides_agree_on_the_same(a: [u8; 2], b: [u8; 2], more in "[a-z]{1,8}") {
+            let [a, b] = [a, b].map(|[fields, cancel]| Extensions { fields, cancel });
+            prop_assert_eq!(a.agreed(b), b.agreed(a));
+            prop_assert_eq!(a.agreed(b).agreed(a), a.agreed(b));
+            let json = serde_json::to_string(&a).unwrap();
+            prop_assert_eq!(decode(&json), a);
+            // What others add changes nothing.
+            let mut value: serde_json::Value = serde_json::from_str(&json).unwrap();
+            value[format!("{more}_")] = serde_json::json!([b.fields, {"fields": b.cancel}]);
+            prop_assert_eq!(decode(&value.to_string()), a);
+        }
     }
 }

@@ -839,7 +839,53 @@ mod tests {
         assert_eq!(Wrapped::decode(&bytes).unwrap().unwrap().fields.failure(), None);
     }
 
+    /// An entry that is probably well-formed.
+    fn entry() -> impl Strategy<Value = (u8, Vec<u8>)> {
+        let header = (0..4u8, vec(any::<u8>(), 0..12))
+            .prop_map(|(len, rest)| [&[len][..], &b"abc"[..len.into()], &rest].concat());
+        prop_oneof![
+            (Just(DEADLINE), vec(any::<u8>(), 1..9)),
+            (Just(TRACE), vec(any::<u8>(), 26)),
+            (prop_oneof![Just(TRACESTATE), Just(BAGGAGE), Just(FAILURE)], "[a-zж{}:\"]{0,300}")
+                .prop_map(|(tag, text)| (tag, text.into_bytes())),
+            (prop_oneof![Just(TEXT_HEADER), Just(BINARY_HEADER)], header),
+            (any::<u8>(), vec(any::<u8>(), 0..30)),
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn entries_are_taken_in_any_order(entries in vec(entry(), 0..12), cut in any::<prop::sample::Index>()) {
+            let mut block = Vec::new();
+            entries.iter().for_each(|(tag, value)| put(&mut block, *tag, &[value]));
+            let head = [&[FIELDS][..], &(block.len() as u16).to_be_bytes()].concat();
+            let bytes = [&head[..], &block, INNER].concat();
+            let checked: std::result::Result<Vec<_>, _> =
+                entries.iter().map(|(tag, value)| check(*tag, value)).collect();
+            match (Wrapped::decode(&bytes), checked) {
+                (Ok(Some(wrapped)), Ok(_)) => {
+                    prop_assert_eq!(wrapped.inner, INNER);
+                    let values = |tag| entries.iter().find(|(known, _)| *known == tag);
+                    prop_assert_eq!(wrapped.fields.time_left().is_some(), values(DEADLINE).is_some());
+                    prop_assert_eq!(wrapped.fields.traceparent().is_some(), values(TRACE).is_some());
+                    let baggage = values(BAGGAGE).map(|(_, value)| &value[..]);
+                    prop_assert_eq!(wrapped.fields.baggage().map(str::as_bytes), baggage);
+                    let headers = entries.iter().filter(|(tag, _)| matches!(tag, 16 | 17));
+                    prop_assert_eq!(wrapped.fields.headers().count(), headers.count());
+                    let known = |tag: u8| matches!(tag, 1..=5 | 16 | 17);
+                    let must = entries.iter().map(|(tag, _)| *tag).find(|tag| !known(*tag) && tag & MUST != 0);
+                    prop_assert_eq!(wrapped.unknown, must);
+                }
+                (Err(error), Err(first)) => prop_assert_eq!(error, first),
+                (found, expected) => prop_assert!(false, "{:?} {:?}", found, expected.is_ok()),
+            }
+            // A frame that ends anywhere does no harm.
+            let cut = cut.index(bytes.len());
+            if let Ok(Some(wrapped)) = Wrapped::decode(&bytes[..cut]) {
+                prop_assert!(wrapped.inner.len() < INNER.len());
+            }
+        }
+
         #[test]
         fn no_bytes_panic(block in vec(any::<u8>(), 0..200), cut in 0usize..300) {
             let mut bytes = vec![FIELDS];
