@@ -349,8 +349,15 @@ impl Host {
             |work: &Work| matches!(work, Work::Answer { to, .. } if to.request() == Some(of));
         let state = self.unit(unit);
         if let Some(at) = state.unanswered.iter().position(is_it) {
-            let work = state.unanswered.swap_remove(at);
-            self.work(ctx, unit, work);
+            match state.unanswered.swap_remove(at) {
+                Work::Answer { to, .. } if ctx.rng.percent(50) => {
+                    state.running -= 1;
+                    state.begun.remove(&of);
+                    let now = ctx.now;
+                    self.engine.with_unit(unit, now, |unit| unit.forget(to, now));
+                }
+                work => self.work(ctx, unit, work),
+            }
         }
     }
 
