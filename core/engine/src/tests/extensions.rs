@@ -107,6 +107,22 @@ fn a_handler_whose_time_is_up_is_told_once() {
 }
 
 #[test]
+fn a_handler_that_fails_when_its_time_is_up_says_no_more() {
+    let mut pair = Pair::with(|_| {}, ALL);
+    let (_, question) = ask(&mut pair, None, Some(millis(70)));
+    // The handler is ended at once, while the requester looks only now and then.
+    advance(&mut pair, millis(70));
+    let now = pair.now;
+    pair.unit(1, |unit| unit.answer(question, Err("The handler was cancelled"), now));
+    pair.settle();
+    assert!(pair.said(0).is_empty());
+    assert_eq!(stats(&mut pair, 1).running, 0);
+    advance(&mut pair, millis(5));
+    assert!(matches!(&pair.said(0)[..], [Event::Answer { outcome: Err(error), .. }]
+        if error.kind() == ErrorKind::Timeout));
+}
+
+#[test]
 fn the_time_of_what_has_ended_is_not_watched() {
     let mut pair = Pair::with(|_| {}, ALL);
     let (_, question) = ask(&mut pair, None, Some(millis(70)));

@@ -270,6 +270,14 @@ impl Fields {
     }
 }
 
+/// A copy of what was received, to keep or to send on. What cannot be sent on is not in it: the time that was left,
+/// and what is not known.
+impl From<FieldsView<'_>> for Fields {
+    fn from(view: FieldsView<'_>) -> Fields {
+        Fields::received(view)
+    }
+}
+
 impl fmt::Debug for Fields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.view().fmt(f)
