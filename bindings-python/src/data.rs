@@ -88,6 +88,22 @@ pub(crate) fn with_payload<T>(
     Ok(take(payload(DataType::Object, bytes.as_bytes())))
 }
 
+/// The JSON of any value that the codec takes.
+///
+/// # Errors
+/// `DataError` when it does not.
+pub(crate) fn json_of(value: &Bound<'_, PyAny>, codec: &Codec) -> PyResult<String> {
+    let py = value.py();
+    let json = codec.dumps.bind(py).call1((value,)).map_err(|error| unusable(py, error))?;
+    match json.extract::<String>() {
+        Ok(text) => Ok(text),
+        Err(_) => {
+            let bytes: Vec<u8> = json.extract().map_err(|error| unusable(py, error))?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        }
+    }
+}
+
 /// A copy of what an object exports by the buffer protocol, in C order; None when it does not.
 ///
 /// # Errors

@@ -14,6 +14,7 @@ mod dispatch;
 mod output;
 mod sending;
 mod settings;
+mod watching;
 
 use std::{
     sync::{
@@ -23,20 +24,20 @@ use std::{
     time::Instant,
 };
 
-use pyo3::{exceptions::PyRuntimeError, prelude::*};
-use roletalk_engine::{Error, ErrorKind, Moment, Unit, UnitId};
+use pyo3::{exceptions::PyRuntimeError, intern, prelude::*, types::PyTuple};
+use roletalk_engine::{DataType, Error, ErrorKind, Failure, Moment, Unit, UnitId, wire::Payload};
 use roletalk_host::{Host, lock};
 
 #[cfg(unix)]
 use crate::guarded::Guarded;
 use crate::{
-    data::Codec,
-    error::{exception, failure},
+    data::{Codec, to_python},
+    error::{ends_program, exception, failure},
     event_loop::EventLoop,
     exit::Inside,
     table::Table,
 };
-pub(crate) use sending::{Asked, Sent};
+pub(crate) use sending::{Asked, Asking, Sent};
 pub(crate) use settings::add_tables;
 
 /// How often this process has been forked off since the module was loaded.
@@ -126,13 +127,61 @@ impl Engine {
         })
     }
 
+    /// The time.
+    pub(crate) fn clock(&self) -> Moment {
+        Moment::at(self.epoch.elapsed())
+    }
+
+    /// Whether this thread is the loop's.
+    pub(crate) fn is_thread(&self, thread: usize) -> bool {
+        self.thread.load(Relaxed) == thread
+    }
+
+    /// Has the loop's thread call a method: at once, when this is it.
+    pub(crate) fn hand_over<'py>(
+        &self,
+        py: Python<'py>,
+        slf: &Bound<'py, Engine>,
+        method: &str,
+        arguments: Bound<'py, PyTuple>,
+    ) -> PyResult<()> {
+        if let Some(listener) = self.listener(py) {
+            let method = PyTuple::new(py, [slf.getattr(method)?])?;
+            let arguments = method.as_sequence().concat(arguments.as_sequence())?.to_tuple()?;
+            listener.call_method1("hand_over", arguments)?;
+        }
+        Ok(())
+    }
+
     /// An error as the application gets it: that connections are lost is not what matters when it has closed
     /// the peer itself.
     pub(crate) fn exception(&self, py: Python<'_>, error: &Error) -> PyErr {
         if error.kind() == ErrorKind::ConnectionLost && lock(&self.state).is_closed() {
             return exception(py, &Error::peer_closed());
         }
-        exception(py, error)
+        let made = exception(py, error);
+        if let Some(failure) = error.failure()
+            && let Err(other) = self.add_failure(py, &made, failure)
+        {
+            return other;
+        }
+        made
+    }
+
+    /// Adds what a handler says of its failure besides the text.
+    fn add_failure(&self, py: Python<'_>, made: &PyErr, failure: &Failure) -> PyResult<()> {
+        let data = failure.data.as_ref().map(|json| {
+            let payload = Payload { kind: DataType::Object, bytes: json.as_bytes() };
+            to_python(py, payload, &self.codec)
+        });
+        let data = match data.transpose() {
+            Err(error) if ends_program(py, &error) => return Err(error),
+            data => data.ok().flatten(),
+        };
+        let retry_after = failure.retry_after.map(|time| time.as_secs_f64());
+        let arguments = (failure.code.as_deref(), data, retry_after, failure.unhandled);
+        made.value(py).call_method1(intern!(py, "_set_failure"), arguments)?;
+        Ok(())
     }
 
     fn listener<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {

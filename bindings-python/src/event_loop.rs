@@ -8,6 +8,8 @@ pub(crate) struct EventLoop {
     pub(crate) call_soon: Py<PyAny>,
     pub(crate) call_later: Py<PyAny>,
     pub(crate) create_future: Py<PyAny>,
+    /// The loop's clock.
+    pub(crate) time: Py<PyAny>,
     /// Makes a copy of the context that the peer was bound in, for a handler that is called right away.
     pub(crate) copy_context: Py<PyAny>,
     /// Makes a task of a coroutine.
@@ -17,6 +19,10 @@ pub(crate) struct EventLoop {
     /// `Engine.flush` and `Engine.timeout` of the engine itself.
     pub(crate) flush: Py<PyAny>,
     pub(crate) timeout: Py<PyAny>,
+    /// `Engine.given_up`, which futures call that are cancelled.
+    pub(crate) given_up: Py<PyAny>,
+    /// Calls a handler right away that inherits something.
+    pub(crate) call_inheriting: Py<PyAny>,
 }
 
 impl EventLoop {
@@ -25,15 +31,18 @@ impl EventLoop {
             call_soon,
             call_later,
             create_future,
+            time,
             copy_context,
             spawn,
             run,
             flush,
             timeout,
+            given_up,
+            call_inheriting,
         } = self;
-        for object in
-            [call_soon, call_later, create_future, copy_context, spawn, run, flush, timeout]
-        {
+        let called = [call_soon, call_later, create_future, time, copy_context, spawn, run];
+        let own = [flush, timeout, given_up, call_inheriting];
+        for object in called.into_iter().chain(own) {
             visit.call(object)?;
         }
         Ok(())

@@ -8,6 +8,7 @@
 //! No lock is held while Python code can run, which it can whenever a Python object is made or
 //! dropped: `engine.rs` says what that means for its parts.
 
+mod call;
 mod context;
 mod data;
 mod destination;
@@ -15,6 +16,7 @@ mod engine;
 mod error;
 mod event_loop;
 mod exit;
+mod extras;
 #[cfg(unix)]
 mod guarded;
 mod routes;
@@ -30,8 +32,12 @@ use roletalk_engine::ErrorKind;
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::Engine>()?;
     module.add_class::<context::Context>()?;
+    module.add_class::<call::Call>()?;
+    module.add_class::<extras::Extras>()?;
     module.add_class::<destination::DestinationBase>()?;
     module.add_function(wrap_pyfunction!(data::bytes_of, module)?)?;
+    module.add_function(wrap_pyfunction!(call::current_call, module)?)?;
+    module.add("CURRENT_CALL", call::variable(module.py())?)?;
     module.add_function(wrap_pyfunction!(engine::forked, module)?)?;
     module.add_function(wrap_pyfunction!(exit::exiting, module)?)?;
     module.add_function(wrap_pyfunction!(error::peer_closed, module)?)?;

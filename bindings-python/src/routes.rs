@@ -19,6 +19,7 @@ pub(crate) struct Handler {
     event: Py<PyString>,
     function: Py<PyAny>,
     mode: Mode,
+    detached: bool,
 }
 
 struct Role {
@@ -46,6 +47,8 @@ pub(crate) struct Found {
     pub(crate) event: Py<PyString>,
     pub(crate) function: Py<PyAny>,
     pub(crate) mode: Mode,
+    /// It goes on whatever becomes of the requester.
+    pub(crate) detached: bool,
 }
 
 /// The handlers of all roles.
@@ -75,6 +78,7 @@ impl Routes {
 
     /// Returns the handler that was there before, to be dropped outside of any lock.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "called from one place")]
     pub(crate) fn set_handler(
         &mut self,
         role: &str,
@@ -83,9 +87,10 @@ impl Routes {
         names: Py<PyString>,
         function: Py<PyAny>,
         mode: Mode,
+        detached: bool,
     ) -> Option<Handler> {
         let role = self.0.get_mut(role)?;
-        let handler = Handler { event: names, function, mode };
+        let handler = Handler { event: names, function, mode, detached };
         role.handlers[kind as usize].insert(event.into(), handler)
     }
 
@@ -104,6 +109,7 @@ impl Routes {
             event: handler.event.clone_ref(py),
             function: handler.function.clone_ref(py),
             mode: handler.mode,
+            detached: handler.detached,
         })
     }
 

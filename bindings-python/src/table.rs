@@ -1,17 +1,31 @@
 //! The Python objects that wait for something of the engine's.
 
 use pyo3::{PyVisit, prelude::*};
-use roletalk_engine::{Moment, Question, StreamId, UnitId};
+use roletalk_engine::{Fields, Moment, Question, StreamId, UnitId};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use crate::{context::Ticket, routes::Routes};
+use crate::{call::Call, context::Ticket, routes::Routes};
 
 /// A request that was sent.
 pub(crate) struct Waiting {
     pub(crate) future: Py<PyAny>,
     pub(crate) unit: UnitId,
     pub(crate) corr: u64,
+    /// Places are used again, serials are not.
+    pub(crate) serial: u64,
+    /// It wants an `Answer`.
+    pub(crate) full: bool,
+    /// The future tells when it is cancelled, see [`Table::watched`].
+    pub(crate) watched: bool,
+}
+
+/// A request that was sent a short while ago, whose future tells nobody when it is cancelled.
+pub(crate) struct Fresh {
+    pub(crate) tag: usize,
+    pub(crate) serial: u64,
+    /// How often it was looked at.
+    pub(crate) looks: u8,
 }
 
 /// Something whose handler is running.
@@ -21,6 +35,9 @@ pub(crate) struct Running {
     pub(crate) question: Question,
     /// Kept alive by nobody else.
     pub(crate) task: Option<Py<PyAny>>,
+    pub(crate) call: Option<Py<Call>>,
+    /// Headers of the answer.
+    pub(crate) fields: Option<Box<Fields>>,
 }
 
 /// The loop's timer for the engine's deadline.
@@ -36,9 +53,14 @@ pub(crate) struct Table {
     pub(crate) routes: Routes,
     /// By the engine's tag.
     pub(crate) waiting: Slab<Waiting>,
-    /// How many waited after the last sweep.
-    pub(crate) swept: usize,
+    /// Those of them to be looked at, and when.
+    pub(crate) fresh: Vec<Fresh>,
+    pub(crate) look_at: Option<Moment>,
+    /// Where those are whose futures tell when they are cancelled, by the addresses of the futures.
+    pub(crate) watched: FxHashMap<usize, (usize, u64)>,
     pub(crate) running: Slab<Running>,
+    /// Those of them that may be cancelled.
+    pub(crate) requests: roletalk_host::Running<Ticket>,
     serial: u64,
     /// Whose tasks may not have begun, and how often the loop had been asked for a flush by then.
     pub(crate) young: Vec<(Ticket, u64)>,
@@ -52,18 +74,46 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn begin(&mut self, unit: UnitId, question: Question) -> Ticket {
+        let serial = self.next_serial();
+        let running = Running { serial, unit, question, task: None, call: None, fields: None };
+        Ticket { index: self.running.insert(running), serial }
+    }
+
+    pub(crate) fn next_serial(&mut self) -> u64 {
         self.serial += 1;
-        let running = Running { serial: self.serial, unit, question, task: None };
-        Ticket { index: self.running.insert(running), serial: self.serial }
+        self.serial
+    }
+
+    /// Its handler is to be told when it is cancelled.
+    pub(crate) fn may_be_cancelled(&mut self, ticket: Ticket) {
+        let Table { running, requests, .. } = self;
+        if let Some(Running { unit, question, .. }) = running.get(ticket.index) {
+            requests.add(*unit, question, ticket);
+        }
+    }
+
+    pub(crate) fn waiting(&self, tag: usize, serial: u64) -> Option<&Waiting> {
+        self.waiting.get(tag).filter(|waiting| waiting.serial == serial)
+    }
+
+    /// Takes out a request that waits.
+    pub(crate) fn take_waiting(&mut self, tag: usize) -> Option<Waiting> {
+        let waiting = self.waiting.try_remove(tag)?;
+        if waiting.watched {
+            self.watched.remove(&address(&waiting.future));
+        }
+        Some(waiting)
     }
 
     pub(crate) fn running(&mut self, ticket: Ticket) -> Option<&mut Running> {
-        self.running.get_mut(ticket.index).filter(|running| running.serial == ticket.serial)
+        running_of(&mut self.running, ticket)
     }
 
     pub(crate) fn end(&mut self, ticket: Ticket) -> Option<Running> {
         self.running(ticket)?;
-        Some(self.running.remove(ticket.index))
+        let running = self.running.remove(ticket.index);
+        self.requests.remove(&running.question);
+        Some(running)
     }
 
     /// Takes out the running ones that are young no longer when the loop was asked so often.
@@ -83,6 +133,10 @@ impl Table {
         self.routes.traverse(visit)?;
         let waiting = self.waiting.iter().map(|(_, waiting)| &waiting.future);
         let tasks = self.running.iter().filter_map(|(_, running)| running.task.as_ref());
+        let calls = self.running.iter().filter_map(|(_, running)| running.call.as_ref());
+        for call in calls {
+            visit.call(call)?;
+        }
         let rest = self.units.values().chain(self.streams.values());
         let rest = rest.chain(self.room.values().flatten());
         let timer = self.timer.iter().map(|timer| &timer.handle);
@@ -91,4 +145,14 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// What a ticket names, if it is still running.
+pub(crate) fn running_of(running: &mut Slab<Running>, ticket: Ticket) -> Option<&mut Running> {
+    running.get_mut(ticket.index).filter(|running| running.serial == ticket.serial)
+}
+
+/// Where an object is, as long as it is.
+pub(crate) fn address(object: &Py<PyAny>) -> usize {
+    object.as_ptr() as usize
 }

@@ -21,7 +21,7 @@ def test_every_kind_of_the_engine_has_a_class() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_class_of_a_kind(kind: str) -> None:
     known = CLASSES[kind]
-    assert known.code == KINDS[kind]
+    assert known.number == KINDS[kind]
     assert known.__name__ == "".join(word.capitalize() for word in kind.split("_")) + "Error"
     assert getattr(roletalk, known.__name__) is known and known.__name__ in roletalk.__all__
     assert inspect.getdoc(known) not in (None, inspect.getdoc(roletalk.Error))

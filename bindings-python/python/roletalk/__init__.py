@@ -24,15 +24,18 @@ through ``logging``, as ``roletalk``.
 """
 
 from ._engine import Context, __version__
+from ._headers import Answer, Headers
 from .codec import Codec, JsonCodec, OrjsonCodec
 from .destination import Destination, Survey, UnitAnswer
 from .errors import (
     AuthRefusedError,
+    CancelledError,
     ClosedError,
     ConnectFailedError,
     ConnectionLostError,
     DataError,
     Error,
+    HandlerError,
     HandlerFailedError,
     HandlerPanickedError,
     HeartbeatTimeoutError,
@@ -46,6 +49,7 @@ from .errors import (
     TimeoutError,
     TlsError,
     TooLargeError,
+    UnsupportedError,
 )
 from .events import (
     AuthRefused,
@@ -73,9 +77,11 @@ from .streams import Readable, Writable
 from .unit import Unit
 
 __all__ = [
+    "Answer",
     "AuthRefused",
     "AuthRefusedError",
     "BadInput",
+    "CancelledError",
     "ClosedError",
     "Codec",
     "ConnectFailedError",
@@ -92,9 +98,11 @@ __all__ = [
     "Error",
     "Event",
     "Events",
+    "HandlerError",
     "HandlerFailed",
     "HandlerFailedError",
     "HandlerPanickedError",
+    "Headers",
     "HeartbeatTimeoutError",
     "InvalidArgumentError",
     "IoError",
@@ -126,6 +134,7 @@ __all__ = [
     "UnitClosed",
     "UnitOpened",
     "UnitStats",
+    "UnsupportedError",
     "Writable",
     "__version__",
 ]

@@ -3,25 +3,30 @@
 import asyncio
 import contextvars
 import socket
-from typing import Any, Callable, Optional, Union, final
+from typing import Any, Callable, Literal, Optional, Union, final
 
 from typing_extensions import Buffer, disjoint_base
 
+from ._headers import Answer, Headers, HeadersLike
 from .errors import ClosedError
 from .unit import Unit
 
 __all__ = [
     "CONNECTION_COUNTERS",
+    "CURRENT_CALL",
     "ERROR_KINDS",
     "LIMITS",
     "OTHER_THREAD",
     "OWNS_SOCKETS",
     "UNIT_COUNTERS",
+    "Call",
     "Context",
     "DestinationBase",
     "Engine",
+    "Extras",
     "__version__",
     "bytes_of",
+    "current_call",
     "exiting",
     "forked",
     "listen_hint",
@@ -35,9 +40,12 @@ LIMITS: list[tuple[str, str, Union[int, float]]]
 UNIT_COUNTERS: list[tuple[str, str]]
 CONNECTION_COUNTERS: list[tuple[str, str]]
 OTHER_THREAD: str
+# What is being handled.
+CURRENT_CALL: contextvars.ContextVar[Optional[Call]]
 OWNS_SOCKETS: bool
 
 def bytes_of(value: Buffer) -> bytes: ...
+def current_call() -> Optional[Call]: ...
 def exiting() -> None: ...
 def forked() -> None: ...
 def peer_closed() -> ClosedError: ...
@@ -55,8 +63,43 @@ class Context:
     def data(self) -> Any: ...
     @property
     def unit(self) -> Unit: ...
+    @property
+    def deadline(self) -> Optional[float]: ...
+    @property
+    def remaining(self) -> Optional[float]: ...
+    @property
+    def headers(self) -> Headers: ...
+    @property
+    def traceparent(self) -> Optional[str]: ...
+    @property
+    def tracestate(self) -> Optional[str]: ...
+    @property
+    def baggage(self) -> Optional[str]: ...
+    @property
+    def cancelled(self) -> bool: ...
+    @property
+    def cancel_reason(self) -> Optional[Literal["requester", "deadline", "unit_lost"]]: ...
+    def set_header(self, name: str, value: Union[str, Buffer]) -> None: ...
     def with_data(self, data: Any) -> Context: ...
     def accept(self, data: Any = None, /) -> Any: ...
+
+@final
+class Call:
+    def shorter(self, timeout: Optional[float], /) -> Optional[float]: ...
+
+@final
+class Extras:
+    def __new__(
+        cls,
+        headers: Optional[HeadersLike],
+        required: bool,
+        traceparent: Optional[str],
+        tracestate: Optional[str],
+        baggage: Optional[str],
+        /,
+    ) -> Extras: ...
+    @property
+    def required(self) -> bool: ...
 
 @disjoint_base
 class DestinationBase:
@@ -71,15 +114,59 @@ class DestinationBase:
         to: Optional[Unit] = None,
         timeout: Optional[float] = None,
         ordered: bool = True,
+        headers: Optional[HeadersLike] = None,
+        headers_required: bool = False,
+        traceparent: Optional[str] = None,
+        tracestate: Optional[str] = None,
+        baggage: Optional[str] = None,
+        inherit: bool = True,
     ) -> asyncio.Future[Any]: ...
+    def call(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        to: Optional[Unit] = None,
+        timeout: Optional[float] = None,
+        ordered: bool = True,
+        headers: Optional[HeadersLike] = None,
+        headers_required: bool = False,
+        traceparent: Optional[str] = None,
+        tracestate: Optional[str] = None,
+        baggage: Optional[str] = None,
+        inherit: bool = True,
+    ) -> asyncio.Future[Answer]: ...
+    def _ask_unit(
+        self,
+        event: str,
+        data: Any,
+        to: Unit,
+        timeout: Optional[float],
+        extras: Optional[Extras],
+        call: Optional[Call],
+    ) -> asyncio.Future[Answer]: ...
     def _try_request(
-        self, event: str, data: Any, unit: int, timeout: Optional[float], ordered: bool
+        self,
+        event: str,
+        data: Any,
+        unit: int,
+        timeout: Optional[float],
+        ordered: bool,
+        extras: Optional[Extras],
+        call: Optional[Call],
+        full: bool,
     ) -> Optional[asyncio.Future[Any]]: ...
     def _try_send(
-        self, event: str, data: Any, unit: Optional[int], ordered: bool
+        self,
+        event: str,
+        data: Any,
+        unit: Optional[int],
+        ordered: bool,
+        extras: Optional[Extras],
+        inherit: bool,
     ) -> tuple[int, bool]: ...
     def _number_of(self, unit: Unit) -> int: ...
-    def _next(self) -> int: ...
+    def _next(self, required: bool) -> int: ...
 
 @final
 class Engine:
@@ -95,6 +182,7 @@ class Engine:
         runtime: str,
         dumps: Callable[[Any], Any],
         loads: Callable[[bytes], Any],
+        extensions: bool = True,
     ) -> Engine: ...
     def bind(
         self,
@@ -102,10 +190,12 @@ class Engine:
         call_soon: Callable[..., Any],
         call_later: Callable[..., Any],
         create_future: Callable[[], Any],
+        time: Callable[[], float],
         copy_context: Callable[[], contextvars.Context],
         listener: object,
         spawn: Callable[..., Any],
         run: Callable[..., Any],
+        call_inheriting: Callable[..., Any],
     ) -> None: ...
     def unbind(self) -> None: ...
     def abandon(self) -> None: ...
@@ -113,6 +203,9 @@ class Engine:
     def awake(self) -> None: ...
     def flush(self) -> None: ...
     def timeout(self) -> None: ...
+    def given_up(self, future: asyncio.Future[Any]) -> None: ...
+    def give_up(self, tag: int, serial: int, error: BaseException) -> None: ...
+    def fail_waiter(self, future: asyncio.Future[Any], error: BaseException) -> None: ...
     def readable(self, conn: int) -> None: ...
     def writable(self, conn: int) -> None: ...
     def feed(self, conn: int, bytes: bytes) -> None: ...
@@ -131,7 +224,13 @@ class Engine:
     def is_role_active(self, name: str) -> bool: ...
     def disable_roles(self) -> None: ...
     def set_handler(
-        self, role: str, kind: str, event: str, function: Callable[[Context], Any], mode: str
+        self,
+        role: str,
+        kind: str,
+        event: str,
+        function: Callable[[Context], Any],
+        mode: str,
+        detached: bool,
     ) -> None: ...
     def add_destination(self, role: str) -> None: ...
     def destination_units(self, role: str) -> list[Unit]: ...
@@ -153,10 +252,16 @@ class Engine:
     ) -> int: ...
     def accepted(self, path: Optional[str], socket: Optional[socket.socket]) -> int: ...
     def answer(self, context: Context, value: Any) -> None: ...
-    def fail(self, context: Context, reason: str) -> None: ...
+    def fail(
+        self,
+        context: Context,
+        reason: str,
+        failure: Optional[tuple[Optional[str], Any, Optional[float]]] = None,
+    ) -> None: ...
+    def sizes(self) -> dict[str, int]: ...
     def tasks(self) -> list[asyncio.Task[Any]]: ...
     def drain(self) -> None: ...
-    def wait_room(self, unit: int) -> asyncio.Future[None]: ...
+    def wait_room(self, unit: int, call: Optional[Call] = None) -> asyncio.Future[None]: ...
     def open_stream(
         self,
         role: str,
@@ -165,7 +270,9 @@ class Engine:
         unit: int,
         timeout: Optional[float],
         writable: bool,
-    ) -> Optional[tuple[Optional[int], asyncio.Future[Any]]]: ...
+        extras: Optional[Extras],
+        call: Optional[Call],
+    ) -> Optional[tuple[Optional[int], asyncio.Future[Answer]]]: ...
     def read_stream(self, unit: int, stream: int) -> Optional[bytes]: ...
     def write_stream(self, unit: int, stream: int, bytes: bytes, offset: int) -> int: ...
     def finish_stream(self, unit: int, stream: int) -> bool: ...

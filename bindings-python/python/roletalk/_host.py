@@ -36,6 +36,7 @@ from .errors import (
     ConnectFailedError,
     ConnectionLostError,
     Error,
+    HandlerError,
     ProtocolError,
     RejectedError,
     TlsError,
@@ -55,6 +56,8 @@ Stream = Union[Readable, Writable]
 Callback = Callable[[Any], Any]
 Accepted = Callable[[socket.socket, Any], None]
 T = TypeVar("T")
+
+set_current_call = _engine.CURRENT_CALL.set
 
 ACCEPTED_AT_ONCE = 64
 """Connections that are accepted before the loop has its turn."""
@@ -96,6 +99,8 @@ class Host:
         self.thread: Optional[int] = None
         # The one in which the peer was bound; nothing runs in it, but in copies.
         self.context = contextvars.Context()
+        # A copy for what the loop calls on behalf of the engine.
+        self.turns = contextvars.Context()
         self.closed = False
         self.reconnects = 0
         self.waiters: dict[int, asyncio.Future[Unit]] = {}
@@ -143,15 +148,19 @@ class Host:
                 # It ends right where it begins if it has nothing to wait for.
                 spawn = functools.partial(spawn, eager_start=True)
         self.context = contextvars.copy_context()
-        turns = self.context.copy()
+        # A handler of another peer may be who binds it.
+        self.context.run(set_current_call, None)
+        self.turns = turns = self.context.copy()
         self.engine.bind(
             call_soon=functools.partial(loop.call_soon, context=turns),
             call_later=functools.partial(loop.call_later, context=turns),
             create_future=loop.create_future,
+            time=loop.time,
             copy_context=self.context.copy,
             listener=self,
             spawn=spawn,
             run=self._run,
+            call_inheriting=_call_inheriting,
         )
         self.loop = loop
         self.thread = threading.get_ident()
@@ -209,7 +218,14 @@ class Host:
 
     # Handlers.
 
-    async def _run(self, handler: Callable[[_engine.Context], Any], ctx: _engine.Context) -> None:
+    async def _run(
+        self,
+        handler: Callable[[_engine.Context], Any],
+        ctx: _engine.Context,
+        call: Optional[_engine.Call],
+    ) -> None:
+        if call is not None:
+            set_current_call(call)
         try:
             value = await handler(ctx)
         except GeneratorExit as error:
@@ -252,9 +268,17 @@ class Host:
             self._pool = Pool(self.loop, self._threads, self.context.copy())
         return self._pool
 
-    def submit(self, handler: Callable[[_engine.Context], Any], ctx: _engine.Context) -> None:
+    def submit(
+        self,
+        handler: Callable[[_engine.Context], Any],
+        ctx: _engine.Context,
+        call: Optional[_engine.Call],
+    ) -> None:
+        variables = self.context.copy()
+        if call is not None:
+            variables.run(set_current_call, call)
         try:
-            self.pool.submit(self.context.copy(), handler, ctx, self._returned)
+            self.pool.submit(variables, handler, ctx, self._returned)
         except RuntimeError as error:
             self.handler_failed(ctx, error)
 
@@ -270,14 +294,31 @@ class Host:
         try:
             reason = reason_of(error)
         finally:
-            self.engine.fail(ctx, reason)
-        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+            self._fail(ctx, reason, error)
+        if ctx.cancelled or isinstance(error, (asyncio.CancelledError, GeneratorExit)):
             logger.debug("the handler of %s/%s was cancelled", ctx.role, ctx.event)
             return
         if not isinstance(error, RejectedError):
             logger.error("the handler of %s/%s failed", ctx.role, ctx.event, exc_info=error)
         if accepted or ctx.kind == "message":
             self.emit(events.HandlerFailed(ctx.unit, ctx.role, ctx.event, error))
+
+    def _fail(self, ctx: _engine.Context, reason: str, error: BaseException) -> None:
+        if not isinstance(error, HandlerError):
+            self.engine.fail(ctx, reason)
+            return
+        for data in (error.data, None):
+            try:
+                self.engine.fail(ctx, reason, (error.code, data, error.retry_after))
+                return
+            except Error as cannot:
+                text = "what the error of %s/%s says besides its text cannot be sent: %s"
+                logger.error(text, ctx.role, ctx.event, cannot)
+        self.engine.fail(ctx, reason)
+
+    def watch(self, future: asyncio.Future[Any], done: Callable[[Any], None]) -> None:
+        """Has the engine told when a future is done."""
+        future.add_done_callback(done, context=self.turns)
 
     def not_handled(self, reason: str) -> None:
         logger.debug("not handled: %s", reason)
@@ -755,6 +796,13 @@ class Host:
             if self._pool is not None:
                 self._pool.close()
             self.engine.abandon()
+
+
+def _call_inheriting(
+    handler: Callable[[_engine.Context], Any], ctx: _engine.Context, call: _engine.Call
+) -> Any:
+    set_current_call(call)
+    return handler(ctx)
 
 
 def described(error: BaseException) -> str:

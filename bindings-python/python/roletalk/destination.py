@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from . import _checks
-from ._engine import DestinationBase
-from .errors import ConnectionLostError, TimeoutError
+from ._engine import Call, DestinationBase, Extras, current_call
+from ._headers import NO_HEADERS, Answer, Headers, HeadersLike
+from .errors import ConnectionLostError, RejectedError, TimeoutError
 from .streams import Readable, Writable, wait_for_room
 from .unit import Unit
 
@@ -46,9 +47,14 @@ class Destination(DestinationBase):
         return bool(self.units)
 
     async def wait_ready(self, timeout: Optional[float] = None) -> None:
-        """Waits until a unit serves the role, at most ``timeout`` seconds.
+        """Waits until a unit serves the role.
 
-        Raises ``TimeoutError``, and ``ClosedError`` when the peer is closed.
+        Args:
+            timeout: The most seconds that it waits; without, as long as it takes.
+
+        Raises:
+            TimeoutError: When none does in time.
+            ClosedError: When the peer is closed.
         """
         self._host.check_open()
         self._host.check_loop()
@@ -70,33 +76,96 @@ class Destination(DestinationBase):
                 waiters.remove(waiter)
 
     async def send(
-        self, event: str, data: Any = None, *, to: Optional[Unit] = None, ordered: bool = True
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        to: Optional[Unit] = None,
+        ordered: bool = True,
+        headers: Optional[HeadersLike] = None,
+        headers_required: bool = False,
+        traceparent: Optional[str] = None,
+        tracestate: Optional[str] = None,
+        baggage: Optional[str] = None,
+        inherit: bool = True,
     ) -> None:
         """Sends a one-way message to the next unit in turn, or to ``to``.
 
         Returns when the unit's connection has taken it into its queue, which may have to wait for
-        room; nothing tells whether it arrived. Without ``ordered`` it may overtake others on a less
-        loaded connection of the unit. Cancelling it while it waits sends nothing.
+        room; nothing tells whether it arrived. Cancelling it while it waits sends nothing. In a handler, it goes
+        with the trace context of what is being handled, unless ``inherit`` is False.
 
-        Raises ``NoUnitError``, ``ConnectionLostError``, ``TooLargeError``, ``DataError``,
-        ``InvalidArgumentError`` for an event name over 65535 bytes, and ``ClosedError``.
+        Args:
+            event: The name of the action.
+            data: The payload.
+            to: The unit to send it to; the next one in turn without.
+            ordered: Without, it may overtake others on a less loaded connection of the unit.
+            headers: As in ``request``.
+            headers_required: As in ``request``.
+            traceparent: As in ``request``.
+            tracestate: As in ``request``.
+            baggage: As in ``request``.
+            inherit: Whether it goes with the trace context of what is being handled.
+
+        Raises:
+            NoUnitError: When no unit serves the role.
+            UnsupportedError: When no unit takes headers that are required.
+            ConnectionLostError: When the unit is gone.
+            TooLargeError: For a message, or headers, over the limit.
+            DataError: When the data cannot be sent.
+            InvalidArgumentError: For an event name over 65535 bytes, and for the name of a header or a trace
+                context of another form.
+            ClosedError: When the peer is closed.
         """
+        extras = _extras(headers, headers_required, traceparent, tracestate, baggage)
+        await self._send(event, data, to, ordered, extras, inherit)
+
+    async def _send(
+        self,
+        event: str,
+        data: Any,
+        to: Optional[Unit],
+        ordered: bool,
+        extras: Optional[Extras],
+        inherit: bool,
+    ) -> None:
         unit, sent = self._try_send(
-            event, data, None if to is None else self._number_of(to), ordered
+            event, data, None if to is None else self._number_of(to), ordered, extras, inherit
         )
         while not sent:
             await self._host.engine.wait_room(unit)
-            unit, sent = self._try_send(event, data, unit, ordered)
+            unit, sent = self._try_send(event, data, unit, ordered, extras, inherit)
 
-    async def broadcast(self, event: str, data: Any = None) -> int:
-        """Sends a one-way message to every unit that serves the role now; returns how many took it.
+    async def broadcast(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        headers: Optional[HeadersLike] = None,
+        headers_required: bool = False,
+        traceparent: Optional[str] = None,
+        tracestate: Optional[str] = None,
+        baggage: Optional[str] = None,
+        inherit: bool = True,
+    ) -> int:
+        """Sends a one-way message to every unit that serves the role now. Units that close meanwhile are
+        passed over. Cancelling it sends no more.
 
-        Raises as ``send``. Units that close meanwhile are passed over.
+        Args:
+            event: As in ``send``, as are the others.
+
+        Returns:
+            How many units took it.
+
+        Raises:
+            Error: As ``send``.
         """
         self._host.check_open()
+        extras = _extras(headers, headers_required, traceparent, tracestate, baggage)
         taken = 0
         outcomes = await asyncio.gather(
-            *(self.send(event, data, to=unit) for unit in self.units), return_exceptions=True
+            *(self._send(event, data, unit, True, extras, inherit) for unit in self.units),
+            return_exceptions=True,
         )
         for outcome in outcomes:
             if outcome is None:
@@ -106,34 +175,73 @@ class Destination(DestinationBase):
         return taken
 
     def _request_later(
-        self, event: str, data: Any, unit: int, timeout: Optional[float], ordered: bool
+        self,
+        event: str,
+        data: Any,
+        unit: int,
+        timeout: Optional[float],
+        ordered: bool,
+        extras: Optional[Extras],
+        call: Optional[Call],
+        full: bool,
     ) -> asyncio.Task[Any]:
-        return self._host.start_request(
-            self._request_with_room(event, data, unit, timeout, ordered)
-        )
+        work = self._request_with_room(event, data, unit, timeout, ordered, extras, call, full)
+        return self._host.start_request(work)
 
     async def _request_with_room(
-        self, event: str, data: Any, unit: int, timeout: Optional[float], ordered: bool
+        self,
+        event: str,
+        data: Any,
+        unit: int,
+        timeout: Optional[float],
+        ordered: bool,
+        extras: Optional[Extras],
+        call: Optional[Call],
+        full: bool,
     ) -> Any:
         loop = asyncio.get_running_loop()
         since, left = loop.time(), timeout
         while True:
-            await wait_for_room(self._host, unit, left)
+            await wait_for_room(self._host, unit, left, call)
             if timeout is not None:
                 left = max(timeout - (loop.time() - since), 0.001)
-            future = self._try_request(event, data, unit, left, ordered)
+            future = self._try_request(event, data, unit, left, ordered, extras, call, full)
             if future is not None:
                 return await future
 
-    def survey(self, event: str, data: Any = None, *, timeout: Optional[float] = None) -> Survey:
+    def survey(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        timeout: Optional[float] = None,
+        headers: Optional[HeadersLike] = None,
+        headers_required: bool = False,
+        traceparent: Optional[str] = None,
+        tracestate: Optional[str] = None,
+        baggage: Optional[str] = None,
+        inherit: bool = True,
+    ) -> Survey:
         """Sends a request to every unit that serves the role now.
 
-        ``async for answer in destination.survey(...)`` gives a ``UnitAnswer`` for each as they arrive;
-        each unit has ``timeout`` seconds. Leaving the loop early does not cancel the rest: use
-        ``async with`` for that.
+        ``async for answer in destination.survey(...)`` gives a ``UnitAnswer`` for each as they arrive.
+        Leaving the loop early does not cancel the rest: use ``async with`` for that. What is cancelled is
+        given up: the handlers at the other ends are cancelled.
+
+        Args:
+            event: The name of the action.
+            data: The payload.
+            timeout: Seconds that each unit has; as in ``request``, as are the others.
+
+        Returns:
+            The answers, to be iterated over.
+
+        Raises:
+            Error: As ``request`` does at once; what comes later is in the ``UnitAnswer`` of a unit.
         """
         self._host.check_open()
-        return Survey(self, event, data, timeout)
+        extras = _extras(headers, headers_required, traceparent, tracestate, baggage)
+        return Survey(self, event, data, timeout, extras, inherit)
 
     def readable(
         self,
@@ -142,18 +250,38 @@ class Destination(DestinationBase):
         *,
         to: Optional[Unit] = None,
         timeout: Optional[float] = None,
+        headers: Optional[HeadersLike] = None,
+        headers_required: bool = False,
+        traceparent: Optional[str] = None,
+        tracestate: Optional[str] = None,
+        baggage: Optional[str] = None,
+        inherit: bool = True,
     ) -> Readable:
         """A stream to read from the next unit in turn, or from ``to``; it is asked for when the result
-        is awaited, entered with ``async with``, or iterated over.
+        is awaited, entered with ``async with``, or iterated over. Cancelling that gives it up.
 
-        That raises as ``request``: ``RejectedError`` when it is refused, ``TimeoutError`` when it is
-        not accepted within ``timeout`` seconds (which do not limit the stream itself),
-        ``OverloadedError`` also when too many streams are open.
+        Args:
+            event: The name of the action.
+            data: The payload.
+            to: The unit to ask; the next one in turn without.
+            timeout: Seconds within which it is to be accepted, which do not limit the stream itself.
+            headers: As in ``request``, as are the others.
 
-        Raises ``NoUnitError`` and ``ClosedError`` at once.
+        Returns:
+            The stream, which is not open yet. Opening it raises as ``request``: ``RejectedError`` when it is
+            refused, ``TimeoutError`` when it is not accepted in time, ``OverloadedError`` also when too many
+            streams are open.
+
+        Raises:
+            NoUnitError: At once, as are those below: when no unit serves the role.
+            UnsupportedError: When no unit takes headers that are required.
+            InvalidArgumentError: For the name of a header or a trace context of another form.
+            TooLargeError: For more headers than are allowed.
+            ClosedError: When the peer is closed.
         """
-        unit = self._next() if to is None else self._number_of(to)
-        return Readable(self._host, (self.name, event, data, unit, timeout))
+        extras = _extras(headers, headers_required, traceparent, tracestate, baggage)
+        unit = self._choose(to, extras)
+        return Readable(self._host, (self.name, event, data, unit, timeout, extras, inherit))
 
     def writable(
         self,
@@ -162,14 +290,48 @@ class Destination(DestinationBase):
         *,
         to: Optional[Unit] = None,
         timeout: Optional[float] = None,
+        headers: Optional[HeadersLike] = None,
+        headers_required: bool = False,
+        traceparent: Optional[str] = None,
+        tracestate: Optional[str] = None,
+        baggage: Optional[str] = None,
+        inherit: bool = True,
     ) -> Writable:
         """A stream to write to the next unit in turn, or to ``to``; it is asked for when the result is
-        awaited or entered with ``async with``. Raises as ``readable``."""
-        unit = self._next() if to is None else self._number_of(to)
-        return Writable(self._host, (self.name, event, data, unit, timeout))
+        awaited or entered with ``async with``.
+
+        Args:
+            event: As in ``readable``, as are the others.
+
+        Returns:
+            The stream, which is not open yet.
+
+        Raises:
+            Error: As ``readable``.
+        """
+        extras = _extras(headers, headers_required, traceparent, tracestate, baggage)
+        unit = self._choose(to, extras)
+        return Writable(self._host, (self.name, event, data, unit, timeout, extras, inherit))
+
+    def _choose(self, to: Optional[Unit], extras: Optional[Extras]) -> int:
+        if to is not None:
+            return self._number_of(to)
+        return self._next(extras is not None and extras.required)
 
     def __repr__(self) -> str:
         return f"<Destination {self.name!r}, {len(self.units)} units>"
+
+
+def _extras(
+    headers: Optional[HeadersLike],
+    headers_required: bool,
+    traceparent: Optional[str],
+    tracestate: Optional[str],
+    baggage: Optional[str],
+) -> Optional[Extras]:
+    if headers is None and traceparent is None and tracestate is None and baggage is None:
+        return None
+    return Extras(headers, headers_required, traceparent, tracestate, baggage)
 
 
 @dataclass(frozen=True)
@@ -182,9 +344,18 @@ class UnitAnswer:
     """Its answer; None when there is an error."""
     error: Optional[BaseException]
     """Why it gave no answer."""
+    headers: Headers = NO_HEADERS
+    """The headers of its answer."""
 
     def result(self) -> Any:
-        """The answer. Raises the error when there is one."""
+        """The answer.
+
+        Returns:
+            What the handler of the unit returned.
+
+        Raises:
+            Error: The error, when there is one.
+        """
         if self.error is not None:
             raise self.error
         return self.data
@@ -194,15 +365,22 @@ class Survey:
     """The answers to a survey, from ``Destination.survey()``: iterate over it with ``async for``."""
 
     def __init__(
-        self, destination: Destination, event: str, data: Any, timeout: Optional[float]
+        self,
+        destination: Destination,
+        event: str,
+        data: Any,
+        timeout: Optional[float],
+        extras: Optional[Extras] = None,
+        inherit: bool = True,
     ) -> None:
         self._answers: deque[UnitAnswer] = deque()
         self._waiters: set[asyncio.Future[None]] = set()
         units = destination.units
         self._asked = len(units)
-        self._futures: set[asyncio.Future[Any]] = set()
+        self._futures: set[asyncio.Future[Answer]] = set()
+        call = current_call() if inherit else None
         for unit in units:
-            future = destination.request(event, data, to=unit, timeout=timeout)
+            future = destination._ask_unit(event, data, unit, timeout, extras, call)
             self._futures.add(future)
             future.add_done_callback(functools.partial(self._answered, unit))
 
@@ -211,15 +389,21 @@ class Survey:
         """How many units were asked."""
         return self._asked
 
-    def _answered(self, unit: Unit, future: asyncio.Future[Any]) -> None:
+    def _answered(self, unit: Unit, future: asyncio.Future[Answer]) -> None:
         self._futures.discard(future)
         if not future.cancelled():
             error = future.exception()
-            self._answers.append(UnitAnswer(unit, None if error else future.result(), error))
+            if error is None:
+                answer = future.result()
+                self._answers.append(UnitAnswer(unit, answer.data, None, answer.headers))
+            else:
+                headers = error.headers if isinstance(error, RejectedError) else NO_HEADERS
+                self._answers.append(UnitAnswer(unit, None, error, headers))
         self._wake()
 
     def cancel(self) -> None:
-        """Gives up waiting. What has been answered before can still be read."""
+        """Gives up waiting; the handlers that have not answered are cancelled. What has been answered before
+        can still be read."""
         futures, self._futures = self._futures, set()
         for future in futures:
             future.cancel()
@@ -231,7 +415,11 @@ class Survey:
                 waiter.set_result(None)
 
     async def all(self) -> list[UnitAnswer]:
-        """All answers, in the order of arrival. Cancelling it gives up waiting."""
+        """All answers. Cancelling it gives up waiting, as ``cancel``.
+
+        Returns:
+            The answers, in the order of arrival.
+        """
         try:
             return [answer async for answer in self]
         finally:

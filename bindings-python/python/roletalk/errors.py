@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from typing import ClassVar, Optional
+from typing import Any, ClassVar, Optional
 
+from . import _checks
 from ._engine import ERROR_KINDS
+from ._headers import NO_HEADERS, Headers
 
 __all__ = [
     "AuthRefusedError",
+    "CancelledError",
     "ClosedError",
     "ConnectFailedError",
     "ConnectionLostError",
     "DataError",
     "Error",
+    "HandlerError",
     "HandlerFailedError",
     "HandlerPanickedError",
     "HeartbeatTimeoutError",
@@ -28,6 +32,7 @@ __all__ = [
     "TimeoutError",
     "TlsError",
     "TooLargeError",
+    "UnsupportedError",
 ]
 
 
@@ -40,7 +45,7 @@ class Error(Exception):
     kind: ClassVar[str] = ""
     """The kind's fixed name, such as ``"NO_UNIT"``."""
 
-    code: ClassVar[int] = 0
+    number: ClassVar[int] = 0
     """The kind's fixed number, the same in every language."""
 
     hint: Optional[str] = None
@@ -52,6 +57,11 @@ class Error(Exception):
         add_note = getattr(self, "add_note", None)
         if add_note is not None:
             add_note(f"hint: {hint}")
+
+    def _set_failure(
+        self, code: Optional[str], data: Any, retry_after: Optional[float], unhandled: bool
+    ) -> None:
+        """What a handler has said of its failure: for errors that have that."""
 
 
 class InvalidArgumentError(Error, ValueError):
@@ -81,14 +91,79 @@ class TimeoutError(Error, builtins.TimeoutError):
 class RejectedError(Error):
     """The remote peer rejected the request or refused the stream; the text is its own.
 
-    A handler that raises it rejects its request with this text, and nothing is logged.
+    A handler that raises it rejects its request with this text, and nothing is logged. ``HandlerError`` says
+    more than a text.
     """
 
     kind = "REJECTED"
 
+    code: Optional[str] = None
+    """What the handler calls the failure, for programs, such as ``"NOT_FOUND"``; None when it says nothing."""
+
+    data: Any = None
+    """What the handler says of the failure besides."""
+
+    retry_after: Optional[float] = None
+    """Seconds after which it is worth trying again; None when the handler says nothing."""
+
+    unhandled: bool = False
+    """Whether surely no handler has begun, so that the request may be sent elsewhere. False means that nothing
+    is known, as of peers that do not say it."""
+
+    headers: Headers = NO_HEADERS
+    """The headers that the handler has set."""
+
     def _set_hint(self, hint: str) -> None:
         # No note: the text is the handler's, and is compared.
         self.hint = hint
+
+    def _set_failure(
+        self, code: Optional[str], data: Any, retry_after: Optional[float], unhandled: bool
+    ) -> None:
+        self.code = code
+        self.data = data
+        self.retry_after = retry_after
+        self.unhandled = unhandled
+
+
+class HandlerError(RejectedError):
+    """For handlers to raise: rejects the request with a text, and with a code and data for programs. ::
+
+        raise roletalk.HandlerError("there is no such order", code="NOT_FOUND", data={"order": 7})
+
+    The requester gets a ``RejectedError`` that has the same. Of other exceptions only the text is sent, also
+    of a ``RejectedError`` that came from another peer: what it says is not passed on unasked. It is not
+    logged. Peers that do not know of codes, such as the originals, get the text.
+
+    Args:
+        text: For people.
+        code: For programs.
+        data: Anything that the peer's codec makes JSON of. Code and data have at most 8 KiB as JSON; where
+            they cannot be sent, that is logged, and the text is sent without them.
+        retry_after: Seconds after which it is worth trying again.
+
+    Raises:
+        TypeError: When one of them is of another type.
+        ValueError: When ``retry_after`` is negative.
+    """
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        code: Optional[str] = None,
+        data: Any = None,
+        retry_after: Optional[float] = None,
+    ) -> None:
+        super().__init__(text)
+        _checks.instance("code", code, (str, type(None)), "a str")
+        if retry_after is not None:
+            _checks.instance("retry_after", retry_after, (int, float), "a number of seconds")
+            if not retry_after >= 0:
+                raise ValueError("retry_after must not be negative")
+        self.code = code
+        self.data = data
+        self.retry_after = retry_after
 
 
 class ConnectionLostError(Error, ConnectionError):
@@ -169,6 +244,22 @@ class HeartbeatTimeoutError(Error, builtins.TimeoutError):
     kind = "HEARTBEAT_TIMEOUT"
 
 
+class UnsupportedError(Error):
+    """The unit does not take what the caller requires, such as headers."""
+
+    kind = "UNSUPPORTED"
+
+
+class CancelledError(Error, asyncio.CancelledError):
+    """A request was given up together with the one that it was made for, see ``inherit`` of
+    ``Destination.request``.
+
+    It is an ``asyncio.CancelledError`` as well: a task that ends with it counts as cancelled.
+    """
+
+    kind = "CANCELLED"
+
+
 ENDS_PROGRAM = (KeyboardInterrupt, SystemExit)
 """What ends the program when it is raised in the loop, whatever that was doing."""
 
@@ -189,8 +280,8 @@ def reason_of(error: BaseException) -> str:
 
 _BY_KIND = {known.kind: known for known in Error.__subclasses__()}
 
-CLASSES: dict[int, type[Error]] = {code: _BY_KIND[kind] for code, kind in ERROR_KINDS}
+CLASSES: dict[int, type[Error]] = {number: _BY_KIND[kind] for number, kind in ERROR_KINDS}
 """Every class by its number: one for each kind of the engine's."""
 
-for _code, _class in CLASSES.items():
-    _class.code = _code
+for _number, _class in CLASSES.items():
+    _class.number = _number

@@ -64,7 +64,7 @@ class Role:
         self._name = name
         self._peer_layers = layers
         self._layers: list[Middleware] = []
-        self._handlers: dict[tuple[str, str], tuple[Callable[[Context], Any], bool]] = {}
+        self._handlers: dict[tuple[str, str], tuple[Callable[[Context], Any], bool, bool]] = {}
 
     @property
     def name(self) -> str:
@@ -109,12 +109,24 @@ class Role:
 
     @overload
     def on_request(
-        self, event: str, handler: None = None, *, inline: bool = False, replace: bool = False
+        self,
+        event: str,
+        handler: None = None,
+        *,
+        inline: bool = False,
+        detached: bool = False,
+        replace: bool = False,
     ) -> Callable[[H], H]: ...
 
     @overload
     def on_request(
-        self, event: str, handler: H, *, inline: bool = False, replace: bool = False
+        self,
+        event: str,
+        handler: H,
+        *,
+        inline: bool = False,
+        detached: bool = False,
+        replace: bool = False,
     ) -> H: ...
 
     def on_request(
@@ -123,38 +135,114 @@ class Role:
         handler: Optional[H] = None,
         *,
         inline: bool = False,
+        detached: bool = False,
         replace: bool = False,
     ) -> Any:
         """Registers the handler of requests: what it returns is the answer. What it raises rejects the
-        request and is logged, unless it is a ``RejectedError``."""
-        return self._register("request", event, handler, inline, replace)
+        request and is logged, unless it is a ``RejectedError``.
+
+        The task of an ``async def`` handler is cancelled, as by ``task.cancel()``, when the requester gives up,
+        when its time is up, and when its unit is lost. What it does then is its own matter: it may clean up,
+        and nobody hears of what it raises. Plain functions run to their end; ``ctx.cancelled`` tells them.
+
+        Args:
+            event: The name of the action.
+            handler: A function that is called with a ``Context``; without, a decorator is returned.
+            inline: Whether a plain function is called right in the loop.
+            detached: Whether the handler goes on whatever becomes of its requester. What it asks other peers
+                for inherits neither time nor cancellation then.
+            replace: Whether it takes the place of the handler that the event has.
+
+        Returns:
+            The handler, or a decorator.
+
+        Raises:
+            InvalidArgumentError: When the event has a handler already.
+            TypeError: When the handler is none.
+        """
+        return self._register("request", event, handler, inline, replace, detached)
 
     @overload
     def on_readable(
-        self, event: str, handler: None = None, *, replace: bool = False
+        self,
+        event: str,
+        handler: None = None,
+        *,
+        detached: bool = False,
+        replace: bool = False,
     ) -> Callable[[A], A]: ...
 
     @overload
-    def on_readable(self, event: str, handler: A, *, replace: bool = False) -> A: ...
+    def on_readable(
+        self, event: str, handler: A, *, detached: bool = False, replace: bool = False
+    ) -> A: ...
 
-    def on_readable(self, event: str, handler: Optional[A] = None, *, replace: bool = False) -> Any:
+    def on_readable(
+        self,
+        event: str,
+        handler: Optional[A] = None,
+        *,
+        detached: bool = False,
+        replace: bool = False,
+    ) -> Any:
         """Registers the handler, an ``async def``, of units that want to write a stream, which this
         peer reads: ``stream = ctx.accept()`` is a ``Readable``. Raising refuses the stream, or breaks
-        it off when it was accepted."""
-        return self._register("readable", event, handler, False, replace)
+        it off when it was accepted.
+
+        Before it has accepted the stream, it is cancelled as the handler of a request is.
+
+        Args:
+            event: The name of the action.
+            handler: A function that is called with a ``Context``; without, a decorator is returned.
+            detached: Whether the handler goes on whatever becomes of its requester.
+            replace: Whether it takes the place of the handler that the event has.
+
+        Returns:
+            The handler, or a decorator.
+
+        Raises:
+            InvalidArgumentError: When the event has a handler already.
+            TypeError: When the handler is no ``async def`` function.
+        """
+        return self._register("readable", event, handler, False, replace, detached)
 
     @overload
     def on_writable(
-        self, event: str, handler: None = None, *, replace: bool = False
+        self,
+        event: str,
+        handler: None = None,
+        *,
+        detached: bool = False,
+        replace: bool = False,
     ) -> Callable[[A], A]: ...
 
     @overload
-    def on_writable(self, event: str, handler: A, *, replace: bool = False) -> A: ...
+    def on_writable(
+        self, event: str, handler: A, *, detached: bool = False, replace: bool = False
+    ) -> A: ...
 
-    def on_writable(self, event: str, handler: Optional[A] = None, *, replace: bool = False) -> Any:
+    def on_writable(
+        self,
+        event: str,
+        handler: Optional[A] = None,
+        *,
+        detached: bool = False,
+        replace: bool = False,
+    ) -> Any:
         """Registers the handler, an ``async def``, of units that want to read a stream, which this
-        peer writes: ``stream = ctx.accept()`` is a ``Writable``. As ``on_readable``."""
-        return self._register("writable", event, handler, False, replace)
+        peer writes: ``stream = ctx.accept()`` is a ``Writable``.
+
+        Args:
+            event: As in ``on_readable``, as are the others.
+
+        Returns:
+            The handler, or a decorator.
+
+        Raises:
+            InvalidArgumentError: As ``on_readable``.
+            TypeError: As ``on_readable``.
+        """
+        return self._register("writable", event, handler, False, replace, detached)
 
     def middleware(self, layer: M) -> M:
         """Adds middleware for everything that this role handles. It runs behind the peer's own
@@ -165,20 +253,27 @@ class Role:
         return layer
 
     def _register(
-        self, kind: str, event: str, handler: Optional[H], inline: bool, replace: bool
+        self,
+        kind: str,
+        event: str,
+        handler: Optional[H],
+        inline: bool,
+        replace: bool,
+        detached: bool = False,
     ) -> Any:
         if not isinstance(event, str):
             # Such as of `@role.on_request` without an event.
             raise TypeError("the name of the event must be a str")
         if handler is None:
-            return functools.partial(self._register, kind, event, inline=inline, replace=replace)
+            options = {"inline": inline, "replace": replace, "detached": detached}
+            return functools.partial(self._register, kind, event, **options)
         if not callable(handler):
             raise TypeError("a handler must be callable")
         stream = kind in ("readable", "writable")
         if stream and not _is_async(handler):
             raise TypeError("the handler of a stream must be an async def function")
         run = functools.partial(self._host.run_stream, handler) if stream else handler
-        entry = (run, inline)
+        entry = (run, inline, detached)
         if replace:
             self._handlers[kind, event] = entry
         elif self._handlers.setdefault((kind, event), entry) is not entry:
@@ -194,7 +289,7 @@ class Role:
             self._install(kind, event)
 
     def _install(self, kind: str, event: str) -> None:
-        handler, inline = self._handlers[kind, event]
+        handler, inline, detached = self._handlers[kind, event]
         layers = [*self._peer_layers, *self._layers]
         mode = "task" if _is_async(handler) else "inline" if inline else "pool"
         if layers:
@@ -205,7 +300,7 @@ class Role:
             for layer in reversed(layers):
                 handler = _layered(layer, handler)
             mode = "task"
-        self._host.engine.set_handler(self._name, kind, event, handler, mode)
+        self._host.engine.set_handler(self._name, kind, event, handler, mode, detached)
 
     async def _in_pool(self, handler: Callable[[Context], Any], ctx: Context) -> Any:
         future = asyncio.get_running_loop().create_future()

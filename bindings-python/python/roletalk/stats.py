@@ -46,6 +46,16 @@ class UnitStats:
     """Requests received, stream openings included."""
     requests_shed: int = 0
     """Requests rejected because too many handlers were running."""
+    requests_expired: int = 0
+    """Requests received that were not begun, since their time was up or their requester had given up."""
+    cancels_sent: int = 0
+    """Requests sent that were given up, of which the other side was told."""
+    cancels_received: int = 0
+    """Requests received of which the other side told that they were given up, whether or not they were still
+    running."""
+    fields_left_out: int = 0
+    """Messages, requests and answers whose headers and trace context were left out, since the other side does
+    not take them."""
     waiting: int = 0
     """Requests sent that wait for an answer."""
     running: int = 0

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 from . import _engine
+from ._headers import NO_HEADERS, Answer, Headers
 from .errors import StreamClosedError, TimeoutError, reason_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ __all__ = ["Readable", "Writable"]
 
 Self = TypeVar("Self", bound="_Stream")
 
+_Request = tuple[str, str, Any, int, Optional[float], Optional[_engine.Extras], bool]
+"""Role, event, data, unit, timeout, headers and trace context, whether it inherits."""
+
 
 class _Stream:
     _WRITABLE = False
@@ -30,14 +34,14 @@ class _Stream:
     def __init__(
         self,
         host: Host,
-        request: Optional[tuple[str, str, Any, int, Optional[float]]] = None,
+        request: Optional[_Request] = None,
     ) -> None:
         self._host = host
         self._request = request
         self._unit: Optional[Unit] = None
         self._unit_number = 0
         self._number: Optional[int] = None
-        self._answer: Any = None
+        self._answer: Optional[Answer] = None
         self._waiting = False
         self._closed = False
 
@@ -57,22 +61,30 @@ class _Stream:
     @property
     def answer(self) -> Any:
         """The payload that the stream was accepted with."""
-        return self._answer
+        return None if self._answer is None else self._answer.data
+
+    @property
+    def headers(self) -> Headers:
+        """The headers that the stream was accepted with."""
+        return NO_HEADERS if self._answer is None else self._answer.headers
 
     async def _open(self) -> None:
         if self._request is None:
             self._check()
             return
-        (role, event, data, unit, timeout), self._request = self._request, None
+        (role, event, data, unit, timeout, extras, inherit), self._request = self._request, None
+        call = _engine.current_call() if inherit else None
         engine = self._host.engine
         loop = asyncio.get_running_loop()
         since = loop.time()
         limit = timeout
         while True:
-            opened = engine.open_stream(role, event, data, unit, limit, self._WRITABLE)
+            opened = engine.open_stream(
+                role, event, data, unit, limit, self._WRITABLE, extras, call
+            )
             if opened is not None:
                 break
-            await wait_for_room(self._host, unit, limit)
+            await wait_for_room(self._host, unit, limit, call)
             if timeout is not None:
                 limit = max(timeout - (loop.time() - since), 0.001)
         self._number, future = opened
@@ -270,9 +282,13 @@ class Writable(_Stream):
                 self.abort(self._DROPPED)
 
 
-async def wait_for_room(host: Host, unit: int, timeout: Optional[float]) -> None:
-    """Waits until a unit may have room again, or is gone."""
-    room = host.engine.wait_room(unit)
+async def wait_for_room(
+    host: Host, unit: int, timeout: Optional[float], call: Optional[_engine.Call]
+) -> None:
+    """Waits until a unit may have room again, or is gone; no longer than the call that it is for has time."""
+    if call is not None:
+        timeout = call.shorter(timeout)
+    room = host.engine.wait_room(unit, call)
     try:
         await asyncio.wait_for(room, timeout)
     except asyncio.TimeoutError:

@@ -45,7 +45,7 @@ from . import peer as _peer
 from . import role as _role
 from . import streams as _streams
 from ._signals import Bell, caught
-from .errors import ClosedError
+from .errors import CancelledError, ClosedError
 from .unit import Unit
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ class _Loop:
                 while not future.done():
                     bell.wait()
             return future.result()
+        except _GivenUp as given_up:
+            raise given_up.args[0] from None
         except concurrent.futures.CancelledError:
             raise _engine.peer_closed() from None
         except BaseException:
@@ -114,6 +116,10 @@ class _Loop:
             if not self._ended:
                 self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+
+class _GivenUp(Exception):
+    """Has a ``CancelledError``: a task that ended with that itself would count as cancelled."""
 
 
 async def _cancel_all() -> None:
@@ -148,7 +154,10 @@ def _awaited(
     @_signed_as(method)
     def call(self: _Facade, *arguments: Any, **options: Any) -> T:
         async def work() -> T:
-            return await method(self._inner, *arguments, **options)
+            try:
+                return await method(self._inner, *arguments, **options)
+            except CancelledError as error:
+                raise _GivenUp(error) from error
 
         return self._loop.run(work())
 
@@ -253,6 +262,7 @@ class _Iterable(_Facade, Generic[T]):
 class Readable(_Context, _Iterable[bytes]):
     """As ``roletalk.Readable``, with ``for`` and ``with``."""
 
+    headers = _Value(_streams.Readable, lambda stream: stream.headers)
     unit = _Value(_streams.Readable, lambda stream: stream.unit)
     answer = _Value(_streams.Readable, lambda stream: stream.answer)
     read = _awaited(_streams.Readable.read)
@@ -266,6 +276,7 @@ class Readable(_Context, _Iterable[bytes]):
 class Writable(_Context):
     """As ``roletalk.Writable``, with ``with``."""
 
+    headers = _Value(_streams.Writable, lambda stream: stream.headers)
     unit = _Value(_streams.Writable, lambda stream: stream.unit)
     answer = _Value(_streams.Writable, lambda stream: stream.answer)
     write = _awaited(_streams.Writable.write)
@@ -304,6 +315,7 @@ class Destination(_Facade):
     send = _awaited(_destination.Destination.send)
     broadcast = _awaited(_destination.Destination.broadcast)
     request = _awaited(_destination.Destination.request)
+    call = _awaited(_destination.Destination.call)
     survey = _giving(Survey, _called(_destination.Destination.survey))
     readable = _giving(Readable, _awaited(_destination.Destination.readable))
     writable = _giving(Writable, _awaited(_destination.Destination.writable))

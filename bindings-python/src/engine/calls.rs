@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use pyo3::{
@@ -15,28 +15,32 @@ use pyo3::{
     types::{PyBytes, PyDict, PyString},
 };
 use roletalk_engine::{
-    AddressId, Chunk, ConnId, Data, Engine as Core, Error, ErrorKind, Kind, Moment, Opening, Order,
-    Outgoing, StreamId, Unit, UnitId,
+    AddressId, Chunk, ConnId, Data, Engine as Core, Error, ErrorKind, Extensions, Failure, Fields,
+    Kind, Moment, Opening, Order, Outgoing, StreamId, Unit, UnitId,
     wire::{Direction, Payload},
 };
 use roletalk_host::{Host, dial_fault, lock};
 
 use super::{
-    Asked, Engine, FORKS, OTHER_THREAD,
+    Asked, Asking, Engine, FORKS, OTHER_THREAD,
     dispatch::wake,
     lost,
     output::Progress,
     settings::{headers_of, set_limits, take_socket, unit_stats},
     this_thread,
+    watching::fail_quietly,
 };
 use crate::{
-    context::Context,
-    data::{Codec, utf8, with_payload},
+    call::{Call, Heir},
+    context::{Context, Ticket},
+    data::{Codec, json_of, utf8, with_payload},
     destination::{limit, seconds},
     error::{ends_program, exception},
     event_loop::EventLoop,
     exit::Inside,
+    extras::{Extras, fields_of, with_header},
     routes::Mode,
+    table::{Table, running_of},
 };
 
 #[cfg(unix)]
@@ -68,28 +72,69 @@ impl Engine {
         let ticket = context.get().ticket;
         let accepted = with_payload(data, &this.codec, |payload| {
             let mut table = lock(&this.table);
-            let running = table.running(ticket);
-            let running = running.ok_or_else(|| {
+            let Table { running, requests, .. } = &mut *table;
+            let running = running_of(running, ticket).ok_or_else(|| {
                 Error::new(ErrorKind::StreamClosed, "The stream was answered already")
             })?;
+            // From here on, it tells of its own end.
+            requests.remove(&running.question);
             let (unit, question) = (running.unit, &mut running.question);
-            let accepted = lock(&this.state)
-                .engine
-                .with_unit(unit, now, |machine| machine.accept(question, payload));
+            let fields = running.fields.take();
+            let accepted = lock(&this.state).engine.with_unit(unit, now, |machine| {
+                machine.accept_with(question, payload, fields.as_deref())
+            });
             let gone = || Err(Error::new(ErrorKind::ConnectionLost, "Socket closed"));
             accepted.unwrap_or_else(gone).map(|stream| (unit, stream))
         })?;
         this.arm(py)?;
+        context.get().end();
         let (_, stream) = accepted.map_err(|error| this.exception(py, &error))?;
         let listener = this.listener(py).ok_or_else(|| this.exception(py, &lost()))?;
         listener.call_method1("accepted", (context, stream.0))
     }
+
+    /// Sets a header of the answer to what a handler was called for; any thread may.
+    pub(crate) fn set_header(
+        &self,
+        py: Python<'_>,
+        ticket: Ticket,
+        name: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        self.check_process(py)?;
+        let before = lock(&self.table).running(ticket).and_then(|running| running.fields.clone());
+        let fields = with_header(before.as_deref(), name, value)?;
+        match lock(&self.table).running(ticket).filter(|running| running.question.is_heard()) {
+            Some(running) => running.fields = Some(Box::new(fields)),
+            None => return Err(PyRuntimeError::new_err("it was answered already")),
+        }
+        Ok(())
+    }
+
+    /// What a handler says of its failure.
+    fn failure_of(
+        &self,
+        py: Python<'_>,
+        (code, data, retry_after): FailureParts<'_>,
+    ) -> PyResult<Failure> {
+        let retry_after = retry_after.and_then(|time| Duration::try_from_secs_f64(time).ok());
+        let data = match data.filter(|data| !data.is_none()) {
+            Some(data) => Some(json_of(&data, &self.codec)?),
+            None => None,
+        };
+        let failure = Failure { code, data, retry_after, unhandled: false };
+        Fields::new().set_failure(&failure).map_err(|error| exception(py, &error))?;
+        Ok(failure)
+    }
 }
+
+/// Code, data, and the seconds after which to try again.
+type FailureParts<'py> = (Option<String>, Option<Bound<'py, PyAny>>, Option<f64>);
 
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (*, name, tags, friendly, keys, limits, reconnect, runtime, dumps, loads))]
+    #[pyo3(signature = (*, name, tags, friendly, keys, limits, reconnect, runtime, dumps, loads, extensions=true))]
     #[expect(clippy::too_many_arguments, reason = "called from one place, by keyword")]
     fn new(
         py: Python<'_>,
@@ -102,8 +147,12 @@ impl Engine {
         runtime: String,
         dumps: Py<PyAny>,
         loads: Py<PyAny>,
+        extensions: bool,
     ) -> PyResult<Engine> {
         let mut config = roletalk_host::config().map_err(|error| exception(py, &error))?;
+        if !extensions {
+            config.extensions = Extensions::NONE;
+        }
         config.name = name;
         config.tags = tags.into_iter().collect();
         config.friendly = friendly;
@@ -138,20 +187,24 @@ impl Engine {
         })
     }
 
-    /// Binds it to the loop of this thread. `call_soon`, `call_later` and `create_future` are that loop's,
-    /// see [`EventLoop`]. `listener` hears of what is rare, `spawn` makes tasks of coroutines, `run` makes a
-    /// coroutine of a handler and a context.
-    #[pyo3(signature = (*, call_soon, call_later, create_future, copy_context, listener, spawn, run))]
+    /// Binds it to the loop of this thread. `call_soon`, `call_later`, `create_future` and `time` are that
+    /// loop's, see [`EventLoop`]. `listener` hears of what is rare, `spawn` makes tasks of coroutines, `run`
+    /// makes a coroutine of a handler, a context and what it inherits, `call_inheriting` calls one at once.
+    #[pyo3(signature = (
+        *, call_soon, call_later, create_future, time, copy_context, listener, spawn, run, call_inheriting
+    ))]
     #[expect(clippy::too_many_arguments, reason = "called from one place, by keyword")]
     fn bind(
         slf: &Bound<'_, Self>,
         call_soon: Py<PyAny>,
         call_later: Py<PyAny>,
         create_future: Py<PyAny>,
+        time: Py<PyAny>,
         copy_context: Py<PyAny>,
         listener: Py<PyAny>,
         spawn: Py<PyAny>,
         run: Py<PyAny>,
+        call_inheriting: Py<PyAny>,
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         this.enter(py)?;
@@ -159,11 +212,14 @@ impl Engine {
             call_soon,
             call_later,
             create_future,
+            time,
             copy_context,
             spawn,
             run,
             flush: slf.getattr("flush")?.unbind(),
             timeout: slf.getattr("timeout")?.unbind(),
+            given_up: slf.getattr("given_up")?.unbind(),
+            call_inheriting,
         };
         // Of several threads that bind it at the same time, one succeeds.
         let me = this_thread();
@@ -239,7 +295,36 @@ impl Engine {
         let timer = lock(&this.table).timer.take();
         drop(timer);
         lock(&this.state).engine.handle_timeout(now);
+        this.look_at_fresh(py, now)?;
         Engine::flush(slf)
+    }
+
+    /// The future of a request is done that was not answered: it was cancelled.
+    fn given_up(slf: &Bound<'_, Self>, future: Py<PyAny>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let now = this.enter(py)?;
+        this.watched_is_done(&future, now);
+        this.arm(py)
+    }
+
+    /// A request is given up, and fails with this error.
+    pub(crate) fn give_up(
+        slf: &Bound<'_, Self>,
+        tag: usize,
+        serial: u64,
+        error: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let now = this.enter(py)?;
+        if let Some(waiting) = this.forget(tag, serial, now) {
+            fail_quietly(waiting.future.bind(py), error);
+        }
+        this.arm(py)
+    }
+
+    /// A future of somebody who waits fails with this error.
+    fn fail_waiter(&self, future: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>) {
+        fail_quietly(future, error);
     }
 
     /// A socket is readable.
@@ -369,6 +454,7 @@ impl Engine {
         event: &Bound<'_, PyString>,
         function: Py<PyAny>,
         mode: &str,
+        detached: bool,
     ) -> PyResult<()> {
         let kind = Kind::parse(kind).ok_or_else(|| PyValueError::new_err("unknown kind"))?;
         let mode = match mode {
@@ -380,8 +466,10 @@ impl Engine {
         let bytes = utf8(event)?;
         let text = String::from_utf8_lossy(bytes.as_bytes());
         let name = event.clone().unbind();
-        let before =
-            lock(&slf.get().table).routes.set_handler(role, kind, &text, name, function, mode);
+        let before = {
+            let routes = &mut lock(&slf.get().table).routes;
+            routes.set_handler(role, kind, &text, name, function, mode, detached)
+        };
         drop(before);
         Ok(())
     }
@@ -518,11 +606,14 @@ impl Engine {
         let ticket = context.get().ticket;
         // What the handlers of messages and streams return means nothing.
         if context.get().kind != Kind::Request {
-            this.finish(py, ticket, Ok(Data::null().payload()), now);
+            this.finish(py, ticket, Ok(Data::null().payload()), None, now);
+            context.get().end();
             return this.arm(py);
         }
-        let finish = |payload: Payload<'_>| this.finish(py, ticket, Ok(payload), now);
-        if let Err(error) = with_payload(value, &this.codec, finish) {
+        let finish = |payload: Payload<'_>| this.finish(py, ticket, Ok(payload), None, now);
+        let finished = with_payload(value, &this.codec, finish);
+        context.get().end();
+        if let Err(error) = finished {
             this.tell(py, "handler_failed", (context, error.value(py)))?;
             if ends_program(py, &error) {
                 return Err(error);
@@ -531,16 +622,46 @@ impl Engine {
         this.arm(py)
     }
 
-    /// The handler of a context has failed.
-    fn fail(
-        slf: &Bound<'_, Self>,
-        context: &Bound<'_, Context>,
-        reason: &Bound<'_, PyString>,
+    /// The handler of a context has failed: with a code, data, and seconds after which to try again, when it
+    /// says so.
+    ///
+    /// Raises `DataError` and `TooLargeError` when these cannot be sent; nothing is said then.
+    #[pyo3(signature = (context, reason, failure=None))]
+    fn fail<'py>(
+        slf: &Bound<'py, Self>,
+        context: &Bound<'py, Context>,
+        reason: &Bound<'py, PyString>,
+        failure: Option<FailureParts<'py>>,
     ) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
-        this.finish(py, context.get().ticket, Err(&reason.to_string_lossy()), now);
+        let failure = failure.map(|parts| this.failure_of(py, parts)).transpose()?;
+        let reason = reason.to_string_lossy();
+        this.finish(py, context.get().ticket, Err(&reason), failure.as_ref(), now);
+        context.get().end();
         this.arm(py)
+    }
+
+    /// How many entries the tables have: nothing of a request may stay.
+    fn sizes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let sizes = {
+            let table = lock(&self.table);
+            [
+                ("waiting", table.waiting.len()),
+                ("watched", table.watched.len()),
+                ("fresh", table.fresh.len()),
+                ("running", table.running.len()),
+                ("requests", table.requests.len()),
+                ("young", table.young.len()),
+                ("room", table.room.len()),
+                ("streams", table.streams.len()),
+            ]
+        };
+        let dict = PyDict::new(py);
+        for (name, size) in sizes {
+            dict.set_item(name, size)?;
+        }
+        Ok(dict)
     }
 
     /// The tasks of running handlers.
@@ -559,15 +680,21 @@ impl Engine {
         this.arm(py)
     }
 
-    /// A future that is done when a unit may have room, or is gone.
-    fn wait_room<'py>(&self, py: Python<'py>, unit: u64) -> PyResult<Bound<'py, PyAny>> {
-        let now = self.enter(py)?;
-        let future = self.event_loop(py)?.create_future.bind(py).call0()?;
+    /// A future that is done when a unit may have room, or is gone; it fails when the call is cancelled.
+    #[pyo3(signature = (unit, call=None))]
+    fn wait_room<'py>(
+        slf: &Bound<'py, Self>,
+        unit: u64,
+        call: Option<&Bound<'py, Call>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        let now = this.enter(py)?;
+        let future = this.event_loop(py)?.create_future.bind(py).call0()?;
         let kept = future.clone().unbind();
         let full = {
-            let mut table = lock(&self.table);
+            let mut table = lock(&this.table);
             let unit = UnitId(unit);
-            let mut state = lock(&self.state);
+            let mut state = lock(&this.state);
             let full = state.engine.with_unit(unit, now, |unit| unit.must_wait(now));
             if full == Some(true) {
                 table.room.entry(unit).or_default().push(kept);
@@ -578,14 +705,18 @@ impl Engine {
         };
         if !full {
             wake(py, [future.clone().unbind()]);
+        } else if let Some(call) = call {
+            let (engine, future) = (slf.clone().unbind(), future.clone().unbind());
+            call.get().adopt(py, Heir::Waiter { engine, future })?;
         }
         Ok(future)
     }
 
     // Streams.
 
-    /// Asks a unit, or the next one in turn, for a stream, if that has room. Returns the unit's number,
-    /// the stream's number and a future of the answer; None for the numbers when that has failed.
+    /// Asks a unit for a stream, if that has room. Returns the stream's number, which is None when that has
+    /// failed, and a future of the answer.
+    #[expect(clippy::too_many_arguments, reason = "called from one place")]
     fn open_stream<'py>(
         slf: &Bound<'py, Self>,
         role: &str,
@@ -594,18 +725,24 @@ impl Engine {
         unit: u64,
         timeout: Option<f64>,
         writable: bool,
+        extras: Option<&Bound<'py, Extras>>,
+        call: Option<&Bound<'py, Call>>,
     ) -> PyResult<Option<(Option<u64>, Bound<'py, PyAny>)>> {
-        let limit = limit(timeout)?;
+        let asking = Asking { limit: limit(timeout)?, call, full: true };
+        let extras = extras.map(|extras| extras.get());
+        let fields = fields_of(extras, call.map(|call| call.get()))
+            .map_err(|error| exception(slf.py(), &error))?;
         let direction = match writable {
             true => Direction::RequesterWrites,
             false => Direction::RequesterReads,
         };
         let (asked, opened) = with_payload(data, &slf.get().codec, |payload| {
-            let outgoing = Outgoing { role, event, payload, order: Order::Any, fields: None };
+            let outgoing = Outgoing { role, event, payload, order: Order::Any, fields: fields.as_deref() };
             Engine::ask(
                 slf,
                 |_| Ok(UnitId(unit)),
-                |machine, now, tag| {
+                asking,
+                |machine, limit, now, tag| {
                     let opened = machine.open_stream(direction, outgoing, limit, now, tag);
                     opened.map(|(stream, corr)| (corr, stream))
                 },

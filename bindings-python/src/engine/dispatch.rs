@@ -4,17 +4,21 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::{intern, prelude::*};
 use roletalk_engine::{
-    Data, EngineEvent, Error, Event, Incoming, Moment, PeerEvent, Question, UnitId, wire::Payload,
+    CancelReason, Data, EngineEvent, Error, Event, Failure, Fields, Incoming, Kind, Moment,
+    PeerEvent, Question, RequestId, UnitId, wire::Payload,
 };
 
 use roletalk_host::lock;
 
 use super::Engine;
 use crate::{
+    call::{Call, Due},
     context::{Context, Ticket},
     data::to_python,
     error::{ends_program, exception, text_of},
+    extras::{answer_of, headers_of},
     routes::Mode,
+    table::{Running, Waiting},
 };
 
 /// What handing out events has come to.
@@ -72,13 +76,14 @@ impl Engine {
     ) -> PyResult<bool> {
         let py = slf.py();
         match event {
-            Event::Answer { tag, outcome, .. } => {
-                let waiting = lock(&self.table).waiting.try_remove(tag as usize);
+            Event::Answer { tag, outcome, fields, .. } => {
+                let waiting = lock(&self.table).take_waiting(tag as usize);
                 if let Some(waiting) = waiting {
-                    self.settle(waiting.future.bind(py), &outcome);
+                    self.settle(py, &waiting, &outcome, fields.as_deref());
                 }
                 Ok(true)
             }
+            Event::Cancelled { request, reason } => self.cancelled(py, unit, request, reason),
             Event::Incoming(incoming, question) => {
                 self.incoming(slf, unit, incoming, question, now)
             }
@@ -99,11 +104,25 @@ impl Engine {
     }
 
     /// Gives a future its outcome, unless nobody waits for it any more.
-    pub(super) fn settle(&self, future: &Bound<'_, PyAny>, outcome: &Result<Data, Error>) {
-        let py = future.py();
+    fn settle(
+        &self,
+        py: Python<'_>,
+        waiting: &Waiting,
+        outcome: &Result<Data, Error>,
+        fields: Option<&Fields>,
+    ) {
+        let future = waiting.future.bind(py);
+        if waiting.watched
+            && let Some(event_loop) = lock(&self.event_loop).clone()
+        {
+            let _ = future
+                .call_method1(intern!(py, "remove_done_callback"), (&event_loop.given_up,));
+        }
         let value = match outcome {
+            Ok(data) if waiting.full => to_python(py, data.payload(), &self.codec)
+                .and_then(|value| answer_of(value, fields)),
             Ok(data) => to_python(py, data.payload(), &self.codec),
-            Err(error) => Err(self.exception(py, error)),
+            Err(error) => Err(self.exception_with(py, error, fields)),
         };
         // It fails when the future was cancelled, or the loop is closed.
         let _ = match value {
@@ -117,6 +136,50 @@ impl Engine {
                 set
             }
         };
+    }
+
+    /// An error with the headers that a rejection came with.
+    fn exception_with(&self, py: Python<'_>, error: &Error, fields: Option<&Fields>) -> PyErr {
+        let made = self.exception(py, error);
+        let Some(fields) = fields.filter(|fields| fields.view().headers().next().is_some()) else {
+            return made;
+        };
+        let set = headers_of(py, fields.view())
+            .and_then(|headers| made.value(py).setattr(intern!(py, "headers"), headers));
+        set.map_or_else(|failed| failed, |()| made)
+    }
+
+    /// Nobody waits any more for what handlers of a unit were called for.
+    fn cancelled(
+        &self,
+        py: Python<'_>,
+        unit: UnitId,
+        request: Option<RequestId>,
+        reason: CancelReason,
+    ) -> PyResult<bool> {
+        let (cancelled, closed) = {
+            let mut table = lock(&self.table);
+            let tickets = table.requests.cancelled(unit, request);
+            let mut cancelled = Vec::with_capacity(tickets.len());
+            for ticket in tickets {
+                if let Some(Running { call: Some(call), task, .. }) = table.running(ticket) {
+                    let task = task.as_ref().map(|task| task.clone_ref(py));
+                    cancelled.push((call.clone_ref(py), task));
+                }
+            }
+            (cancelled, lock(&self.state).is_closed())
+        };
+        let any = !cancelled.is_empty();
+        for (call, task) in cancelled {
+            call.get().cancel(py, reason, || {
+                // A peer that is closed cancels all of its tasks itself.
+                if let Some(task) = task.filter(|_| !closed) {
+                    task.call_method1(py, intern!(py, "cancel"), (reason.text(),))?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(any)
     }
 
     /// Finds and starts the handler of something that came.
@@ -135,7 +198,13 @@ impl Engine {
             let found = table.routes.find(py, incoming.role(), kind, incoming.event());
             let object = table.units.get(&unit).map(|unit| unit.clone_ref(py));
             match (found, object) {
-                (Ok(found), Some(object)) => (found, table.begin(unit, question), object),
+                (Ok(found), Some(object)) => {
+                    let ticket = table.begin(unit, question);
+                    if found.mode != Mode::Inline && !found.detached {
+                        table.may_be_cancelled(ticket);
+                    }
+                    (found, ticket, object)
+                }
                 (found, _) => {
                     drop(table);
                     let reason = found.err().unwrap_or_else(|| "Socket closed".to_owned());
@@ -149,25 +218,32 @@ impl Engine {
             Ok(data) => data.unbind(),
             Err(error) => {
                 let reason = text_of(error.value(py));
-                self.finish(py, ticket, Err(&reason), now);
+                let running = lock(&self.table).end(ticket);
+                if let Some(running) = running {
+                    lock(&self.state).refuse(running.unit, running.question, &reason, now);
+                }
                 let told = self.tell(py, "bad_data", (unit_object, reason));
                 return if ends_program(py, &error) { Err(error) } else { told };
             }
         };
         let (mode, names) = (found.mode, (found.role, found.event));
-        let context = Context::new(slf.clone().unbind(), kind, ticket, names, data, unit_object);
+        let call = self.call_of(slf, kind, (mode, found.detached), &incoming, now)?;
+        drop(incoming);
+        let heir = call.as_ref().map(|call| call.clone_ref(py));
+        let engine = slf.clone().unbind();
+        let context = Context::new(engine, kind, ticket, names, data, unit_object, heir);
         let context = Bound::new(py, context)?;
         let function = found.function.bind(py);
         match mode {
             Mode::Task => {
                 let event_loop = self.event_loop(py)?;
-                let coroutine = event_loop.run.bind(py).call1((function, &context))?;
+                let coroutine = event_loop.run.bind(py).call1((function, &context, &call))?;
                 let task = match event_loop.spawn.bind(py).call1((coroutine,)) {
                     Ok(task) => task.unbind(),
                     // The loop's task factory has failed, or an eager task is to end the program.
                     Err(error) => {
                         if ends_program(py, &error) {
-                            self.finish(py, ticket, Err(&text_of(error.value(py))), now);
+                            self.finish(py, ticket, Err(&text_of(error.value(py))), None, now);
                             return Err(error);
                         }
                         return self.tell(py, "handler_failed", (context, error.value(py)));
@@ -178,15 +254,16 @@ impl Engine {
                 let ended = match table.running(ticket) {
                     Some(running) => {
                         running.task = Some(task);
+                        running.call = call;
                         table.young.push((ticket, self.armings.load(Relaxed)));
                         None
                     }
-                    None => Some(task),
+                    None => Some((task, call)),
                 };
                 drop(table);
                 Ok(ended.is_none())
             }
-            Mode::Inline => match self.call_inline(function, &context) {
+            Mode::Inline => match self.call_inline(function, &context, call) {
                 Ok(value) => {
                     Engine::answer(slf, &context, &value)?;
                     Ok(false)
@@ -196,8 +273,42 @@ impl Engine {
                     if ends_program(py, &error) { Err(error) } else { told }
                 }
             },
-            Mode::Pool => self.tell(py, "submit", (function, context)),
+            Mode::Pool => {
+                if let Some(call) = &call {
+                    let kept = call.clone_ref(py);
+                    let mut table = lock(&self.table);
+                    if let Some(running) = table.running(ticket) {
+                        running.call = Some(kept);
+                    }
+                }
+                self.tell(py, "submit", (function, context, call))
+            }
         }
+    }
+
+    /// What a handler inherits, if it is anything: what comes without fields and ends right away has nothing.
+    fn call_of(
+        &self,
+        slf: &Bound<'_, Engine>,
+        kind: Kind,
+        (mode, detached): (Mode, bool),
+        incoming: &Incoming,
+        now: Moment,
+    ) -> PyResult<Option<Py<Call>>> {
+        let (py, view) = (slf.py(), incoming.fields());
+        let is_request = kind != Kind::Message;
+        if view.is_empty() && (!is_request || mode == Mode::Inline) {
+            return Ok(None);
+        }
+        let due = match incoming.deadline() {
+            Some(at) => {
+                let time: f64 = self.event_loop(py)?.time.call0(py)?.extract(py)?;
+                Some(Due { at, loop_time: time + at.since(now).as_secs_f64() })
+            }
+            None => None,
+        };
+        let call = Call::new(slf.clone().unbind(), due, view, is_request && !detached);
+        Py::new(py, call).map(Some)
     }
 
     /// Calls a handler right away, in a context of its own.
@@ -205,10 +316,18 @@ impl Engine {
         &self,
         function: &Bound<'py, PyAny>,
         context: &Bound<'py, Context>,
+        call: Option<Py<Call>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = function.py();
-        let copy = self.event_loop(py)?.copy_context.bind(py).call0()?;
-        copy.call_method1(intern!(py, "run"), (function, context))
+        let event_loop = self.event_loop(py)?;
+        let copy = event_loop.copy_context.bind(py).call0()?;
+        match call {
+            None => copy.call_method1(intern!(py, "run"), (function, context)),
+            Some(call) => {
+                let arguments = (&event_loop.call_inheriting, function, context, call);
+                copy.call_method1(intern!(py, "run"), arguments)
+            }
+        }
     }
 
     /// Answers for handlers whose tasks were cancelled before they began: those cannot do it
@@ -218,7 +337,7 @@ impl Engine {
         let begun = lock(&self.table).grow_up(py, armings);
         for (ticket, task) in begun {
             if task.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
-                self.finish(py, ticket, Err("The handler was cancelled"), now);
+                self.finish(py, ticket, Err("The handler was cancelled"), None, now);
             }
         }
         Ok(())
@@ -230,12 +349,20 @@ impl Engine {
         py: Python<'_>,
         ticket: Ticket,
         outcome: Result<Payload<'_>, &str>,
+        failure: Option<&Failure>,
         now: Moment,
     ) -> bool {
         let Some(running) = lock(&self.table).end(ticket) else { return false };
-        lock(&self.state).answer(running.unit, running.question, outcome, None, now);
+        let mut fields = running.fields;
+        if let Some(failure) = failure {
+            // Its size was looked at before.
+            let _ = fields.get_or_insert_default().set_failure(failure);
+        }
+        let fields = fields.as_deref();
+        lock(&self.state).answer(running.unit, running.question, outcome, fields, now);
         // Outside of the locks.
         drop(running.task.map(|task| task.into_bound(py)));
+        drop(running.call.map(|call| call.into_bound(py)));
         true
     }
 

@@ -7,12 +7,22 @@ use roletalk_engine::{Error, Moment, Outgoing, Unit, UnitId};
 
 use roletalk_host::{Host, lock};
 
-use super::{Engine, lost};
-use crate::{exit::Inside, table::Waiting};
+use super::{Engine, lost, watching::LOOK};
+use crate::{
+    call::{Call, Heir},
+    exit::Inside,
+    table::{Fresh, Waiting},
+};
 
-/// Cancelled requests are looked for when there are more waiting than this, and twice as many as
-/// after the last time.
-const SWEEP: usize = 256;
+/// What there is to know of something that is answered.
+pub(crate) struct Asking<'a, 'py> {
+    /// How long the caller waits.
+    pub(crate) limit: Option<Duration>,
+    /// What it is made for.
+    pub(crate) call: Option<&'a Bound<'py, Call>>,
+    /// Whether the outcome is an `Answer`.
+    pub(crate) full: bool,
+}
 
 /// What became of a request.
 pub(crate) enum Asked<'py> {
@@ -61,9 +71,9 @@ impl Engine {
         slf: &Bound<'py, Engine>,
         outgoing: Outgoing<'_>,
         pick: impl FnOnce(&Host) -> Result<UnitId, Error>,
-        limit: Option<Duration>,
+        asking: Asking<'_, 'py>,
     ) -> PyResult<Asked<'py>> {
-        Engine::ask(slf, pick, |machine, now, tag| {
+        Engine::ask(slf, pick, asking, |machine, limit, now, tag| {
             machine.request(outgoing, limit, now, tag).map(|corr| (corr, ()))
         })
         .map(|(asked, _)| asked)
@@ -73,41 +83,53 @@ impl Engine {
     pub(super) fn ask<'py, T>(
         slf: &Bound<'py, Engine>,
         pick: impl FnOnce(&Host) -> Result<UnitId, Error>,
-        ask: impl FnOnce(&mut Unit<u32>, Moment, u32) -> Result<(u64, T), Error>,
+        asking: Asking<'_, 'py>,
+        ask: impl FnOnce(&mut Unit<u32>, Option<Duration>, Moment, u32) -> Result<(u64, T), Error>,
     ) -> PyResult<(Asked<'py>, Option<(UnitId, T)>)> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
         let event_loop = this.event_loop(py)?;
         let _inside = Inside::enter(py);
+        let Asking { limit, call, full } = asking;
+        let limit = match call {
+            Some(call) => call.get().limit(limit),
+            None => Ok(limit),
+        };
         let future = event_loop.create_future.bind(py).call0()?;
         let kept = future.clone().unbind();
-        let (outcome, must_sweep) = {
+        let outcome = {
             let mut table = lock(&this.table);
             let mut state = lock(&this.state);
-            let outcome = pick(&state).and_then(|unit| {
+            let outcome = limit.and_then(|limit| {
+                let unit = pick(&state)?;
                 let tag = table.waiting.vacant_key();
                 let asked =
                     state.engine.with_unit(unit, now, |machine| match machine.must_wait(now) {
                         true => Ok(None),
-                        false => ask(machine, now, tag as u32).map(Some),
+                        false => ask(machine, limit, now, tag as u32).map(Some),
                     });
                 asked.unwrap_or_else(|| Err(lost())).map(|asked| (unit, asked))
             });
-            let outcome = outcome.map(|(unit, asked)| {
+            outcome.map(|(unit, asked)| {
                 asked.map_or(Err(unit), |(corr, opened)| {
-                    table.waiting.insert(Waiting { future: kept, unit, corr });
-                    Ok((unit, opened))
+                    let (serial, watched) = (table.next_serial(), false);
+                    let waiting = Waiting { future: kept, unit, corr, serial, full, watched };
+                    let tag = table.waiting.insert(waiting);
+                    table.fresh.push(Fresh { tag, serial, looks: 0 });
+                    table.look_at.get_or_insert(now + LOOK);
+                    Ok((unit, opened, tag, serial))
                 })
-            });
-            let waiting = table.waiting.len();
-            (outcome, waiting > SWEEP && waiting > 2 * table.swept)
+            })
         };
         this.arm(py)?;
-        if must_sweep {
-            this.sweep(py, now)?;
-        }
         match outcome {
-            Ok(Ok(opened)) => Ok((Asked::Sent(future), Some(opened))),
+            Ok(Ok((unit, opened, tag, serial))) => {
+                if let Some(call) = call {
+                    let engine = slf.clone().unbind();
+                    call.get().adopt(py, Heir::Request { engine, tag, serial })?;
+                }
+                Ok((Asked::Sent(future), Some((unit, opened))))
+            }
             Ok(Err(unit)) => Ok((Asked::Full(unit), None)),
             Err(error) => {
                 let error = this.exception(py, &error);
@@ -115,30 +137,5 @@ impl Engine {
                 Ok((Asked::Sent(future), None))
             }
         }
-    }
-
-    /// Abandons requests whose futures were cancelled. Nobody tells of a cancellation: a callback
-    /// for each future would cost more than to look at all of them now and then.
-    pub(super) fn sweep(&self, py: Python<'_>, now: Moment) -> PyResult<()> {
-        let futures: Vec<(usize, Py<PyAny>)> = {
-            let table = lock(&self.table);
-            table.waiting.iter().map(|(at, waiting)| (at, waiting.future.clone_ref(py))).collect()
-        };
-        for (at, future) in futures {
-            if future.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
-                let waiting = {
-                    let mut table = lock(&self.table);
-                    let same = |waiting: &Waiting| waiting.future.is(&future);
-                    let Some(true) = table.waiting.get(at).map(same) else { continue };
-                    table.waiting.remove(at)
-                };
-                let mut state = lock(&self.state);
-                state.engine.with_unit(waiting.unit, now, |unit| unit.abandon(waiting.corr));
-                drop(state);
-            }
-        }
-        let mut table = lock(&self.table);
-        table.swept = table.waiting.len();
-        Ok(())
     }
 }
