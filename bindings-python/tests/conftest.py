@@ -133,6 +133,67 @@ async def pair(connect: Connect) -> Pair:
     return await connect()
 
 
+@dataclass
+class Chain:
+    """A client, a middle that serves the role "middle", and an end that serves "end"."""
+
+    client: roletalk.Peer
+    middle: roletalk.Peer
+    end: roletalk.Peer
+    to_middle: roletalk.Destination
+    """The client's way to the middle."""
+    to_end: roletalk.Destination
+    """The middle's way to the end."""
+
+    @property
+    def first(self) -> roletalk.Role:
+        return self.middle.role("middle")
+
+    @property
+    def last(self) -> roletalk.Role:
+        return self.end.role("end")
+
+    @property
+    def peers(self) -> list[roletalk.Peer]:
+        return [self.client, self.middle, self.end]
+
+
+@pytest.fixture
+async def chain() -> AsyncIterator[Chain]:
+    """Three peers in a row."""
+    # Not friendly: the client is not to know the end.
+    peers = [patient(name=name, friendly=False) for name in ("client", "middle", "end")]
+    client, middle, end = peers
+    middle.role("middle")
+    end.role("end")
+    await client.connect((await middle.listen("127.0.0.1")).url)
+    await middle.connect((await end.listen("127.0.0.1")).url)
+    to_middle, to_end = client.destination("middle"), middle.destination("end")
+    await to_middle.wait_ready(LIMIT)
+    await to_end.wait_ready(LIMIT)
+    yield Chain(client, middle, end, to_middle, to_end)
+    for peer in peers:
+        await peer.close()
+
+
+@pytest.fixture(params=["worker", "client"])
+def plain(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of the peers that know no more than the originals."""
+    side: str = request.param
+    make = roletalk._engine.Engine
+
+    def engine(*, name: str, **options: Any) -> Any:
+        return make(name=name, extensions=name != side, **options)
+
+    monkeypatch.setattr(roletalk._engine, "Engine", engine)
+    return side
+
+
+def is_clean(*peers: roletalk.Peer) -> bool:
+    """Whether nothing is left of any request."""
+    return not any(size for peer in peers for size in peer._engine.sizes().values())
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Waits until something has come true that no event tells of.
 
