@@ -270,7 +270,8 @@ impl Call {
 }
 
 fn given_up(reason: CancelReason) -> Error {
-    Error::new(ErrorKind::Cancelled, reason.text()).with_hint(INHERITED)
+    let text = format!("Given up with its handler: {}", reason.text());
+    Error::new(ErrorKind::Cancelled, text).with_hint(INHERITED)
 }
 
 #[pymethods]

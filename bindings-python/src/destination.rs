@@ -116,8 +116,7 @@ impl DestinationBase {
         inherit: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let extras =
-            Extras::of(headers, headers_required, traceparent, tracestate, baggage, py)?;
+        let extras = Extras::of(headers, headers_required, traceparent, tracestate, baggage, py)?;
         let call = if inherit { current_call(py)? } else { None };
         DestinationBase::ask(slf, event, data, (to, timeout, ordered), extras, call, false)
     }
@@ -152,8 +151,7 @@ impl DestinationBase {
         inherit: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let extras =
-            Extras::of(headers, headers_required, traceparent, tracestate, baggage, py)?;
+        let extras = Extras::of(headers, headers_required, traceparent, tracestate, baggage, py)?;
         let call = if inherit { current_call(py)? } else { None };
         DestinationBase::ask(slf, event, data, (to, timeout, ordered), extras, call, true)
     }

@@ -41,11 +41,7 @@ impl Extras {
         baggage: Option<String>,
         py: Python<'_>,
     ) -> PyResult<Option<Extras>> {
-        if headers.is_none()
-            && traceparent.is_none()
-            && tracestate.is_none()
-            && baggage.is_none()
-        {
+        if headers.is_none() && traceparent.is_none() && tracestate.is_none() && baggage.is_none() {
             return Ok(None);
         }
         let mut fields = Fields::new();
@@ -115,7 +111,8 @@ pub(crate) fn fields_of<'a>(
 /// Adds the headers of a mapping, or of pairs.
 fn add_headers(fields: &mut Fields, headers: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = headers.py();
-    let wrong = || PyTypeError::new_err("headers must be a mapping, or pairs of a name and a value");
+    let wrong =
+        || PyTypeError::new_err("headers must be a mapping, or pairs of a name and a value");
     if headers.is_instance_of::<PyString>() || headers.is_instance_of::<PyBytes>() {
         return Err(wrong());
     }
@@ -191,9 +188,7 @@ fn of_package<'py>(
     module: &str,
     name: &str,
 ) -> PyResult<&'py Bound<'py, PyAny>> {
-    let found = cell.get_or_try_init(py, || {
-        py.import(module)?.getattr(name).map(Bound::unbind)
-    })?;
+    let found = cell.get_or_try_init(py, || py.import(module)?.getattr(name).map(Bound::unbind))?;
     Ok(found.bind(py))
 }
 

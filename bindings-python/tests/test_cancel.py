@@ -347,7 +347,8 @@ async def test_streams_that_were_accepted_are_not_cancelled(pair: Pair) -> None:
 
 
 async def test_plain_functions_run_to_their_end(pair: Pair) -> None:
-    begun, ended = threading.Event(), []
+    begun = threading.Event()
+    ended: list[Any] = []
 
     def work(ctx: Context) -> str:
         assert not ctx.cancelled and ctx.cancel_reason is None
@@ -600,7 +601,8 @@ async def test_the_end_of_the_first_ends_the_last(chain: Chain) -> None:
 async def test_requests_of_tasks_that_a_handler_has_started(
     chain: Chain, inherit: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    last, errors = Handlers(), []
+    last = Handlers()
+    errors: list[Any] = []
     tasks: list[asyncio.Task[None]] = []
     chain.last.on_request("wait", last)
     chain.last.on_writable("wait", last)
@@ -636,7 +638,7 @@ async def test_requests_of_tasks_that_a_handler_has_started(
             await asyncio.wait(tasks)
             assert [type(error) for error in errors] == [roletalk.CancelledError] * 3
             assert all(task.cancelled() for task in tasks)
-            assert str(errors[0]) == "The requester has given up"
+            assert str(errors[0]) == "Given up with its handler: The requester has given up"
             assert errors[0].hint is not None and "inherit=False" in errors[0].hint
             assert isinstance(errors[0], roletalk.Error) and errors[0].kind == "CANCELLED"
         else:
@@ -860,8 +862,8 @@ async def test_peers_of_two_loops() -> None:
 def test_blocking_peers() -> None:
     from roletalk import sync
 
-    begun, errors = threading.Event(), []
-    gone = threading.Event()
+    begun, gone = threading.Event(), threading.Event()
+    errors: list[BaseException] = []
 
     async def last(ctx: Context) -> None:
         begun.set()

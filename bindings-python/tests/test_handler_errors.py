@@ -1,4 +1,4 @@
-"""What a handler says of its failure comes back: text, code, data, when to try again, and whether it began."""
+"""What handlers say of failures comes back: text, code, data, when to try again; and whether it began."""
 
 from __future__ import annotations
 
@@ -189,10 +189,9 @@ async def test_what_no_handler_has_begun(connect: Connect) -> None:
     pair.role().on_request("fail", fail)
     pair.worker.role("disabled", active=False)
     destination = await pair.destination()
-    to_unit = {"to": pair.unit}
     for role, event in [("role", "unknown"), ("disabled", "fail"), ("unknown", "fail")]:
         with pytest.raises(RejectedError) as raised:
-            await pair.client.destination(role).request(event, **to_unit)
+            await pair.client.destination(role).request(event, to=pair.unit)
         assert raised.value.unhandled
         assert raised.value.code is None and raised.value.data is None
     for opening in (destination.readable("unknown"), destination.writable("unknown")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 import pytest
 
@@ -15,8 +15,13 @@ from .conftest import LIMIT, Chain, Connect, Pair, until
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OTHER = "00-1af7651916cd43dd8448eb211c80319c-c7ad6b7169203331-00"
-VALUES = {"tenant": "blue", "ж-free": "ж", "raw": b"\xff\x00", "empty": "", "none": b""}
-GIVEN = {name: value for name, value in VALUES.items() if name.isascii()}
+GIVEN: dict[str, Union[str, bytes]] = {
+    "tenant": "blue",
+    "text": "ж",
+    "raw": b"\xff\x00",
+    "no_text": "",
+    "no.bytes": b"",
+}
 
 Sending = Callable[..., Any]
 
@@ -160,10 +165,10 @@ async def test_what_are_no_headers(pair: Pair, way: str) -> None:
     looks = Looks(pair.role())
     send = SENDING[way](await pair.destination())
     for name in ("", "A", "a b", "rt-x", "ж", "x" * 129):
-        with pytest.raises(roletalk.InvalidArgumentError, match="^The header name "):
+        with pytest.raises(roletalk.InvalidArgumentError, match=r"^The header name "):
             await send(headers={name: "x"})
     for wrong in (1, "text", b"bytes", ["text"], [("a", "b", "c")], [1]):
-        with pytest.raises(TypeError, match="headers must be a mapping, or pairs"):
+        with pytest.raises(TypeError, match="headers must be a mapping"):
             await send(headers=wrong)
     with pytest.raises(TypeError, match="the header a must be str or bytes, not int"):
         await send(headers={"a": 1})
@@ -172,11 +177,11 @@ async def test_what_are_no_headers(pair: Pair, way: str) -> None:
     with pytest.raises(roletalk.DataError, match="surrogates"):
         await send(headers={"a": "\ud800"})
     for parent in ("", "x", TRACE[:-1], TRACE.upper()):
-        with pytest.raises(roletalk.InvalidArgumentError, match="^traceparent is not of the form"):
+        with pytest.raises(roletalk.InvalidArgumentError, match=r"^traceparent is not of the form"):
             await send(traceparent=parent)
-    with pytest.raises(roletalk.TooLargeError, match="^tracestate has 513 bytes"):
+    with pytest.raises(roletalk.TooLargeError, match=r"^tracestate has 513 bytes"):
         await send(traceparent=TRACE, tracestate="x" * 513)
-    with pytest.raises(roletalk.TooLargeError, match="^baggage has 8193 bytes"):
+    with pytest.raises(roletalk.TooLargeError, match=r"^baggage has 8193 bytes"):
         await send(baggage="x" * 8193)
     with pytest.raises(roletalk.InvalidArgumentError, match="need a traceparent"):
         await send(baggage="a=b")

@@ -92,8 +92,8 @@ class Destination(DestinationBase):
         """Sends a one-way message to the next unit in turn, or to ``to``.
 
         Returns when the unit's connection has taken it into its queue, which may have to wait for
-        room; nothing tells whether it arrived. Cancelling it while it waits sends nothing. In a handler, it goes
-        with the trace context of what is being handled, unless ``inherit`` is False.
+        room; nothing tells whether it arrived. Cancelling it while it waits sends nothing. In a handler, it
+        goes with the trace context of what is being handled, unless ``inherit`` is False.
 
         Args:
             event: The name of the action.

@@ -98,7 +98,7 @@ class RejectedError(Error):
     kind = "REJECTED"
 
     code: Optional[str] = None
-    """What the handler calls the failure, for programs, such as ``"NOT_FOUND"``; None when it says nothing."""
+    """What the handler calls the failure, for programs, such as ``"NOT_FOUND"``; None when it says none."""
 
     data: Any = None
     """What the handler says of the failure besides."""
@@ -107,8 +107,8 @@ class RejectedError(Error):
     """Seconds after which it is worth trying again; None when the handler says nothing."""
 
     unhandled: bool = False
-    """Whether surely no handler has begun, so that the request may be sent elsewhere. False means that nothing
-    is known, as of peers that do not say it."""
+    """Whether surely no handler has begun, so that the request may be sent elsewhere. False says nothing: it may
+    be a peer that does not tell."""
 
     headers: Headers = NO_HEADERS
     """The headers that the handler has set."""

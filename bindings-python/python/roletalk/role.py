@@ -141,9 +141,9 @@ class Role:
         """Registers the handler of requests: what it returns is the answer. What it raises rejects the
         request and is logged, unless it is a ``RejectedError``.
 
-        The task of an ``async def`` handler is cancelled, as by ``task.cancel()``, when the requester gives up,
-        when its time is up, and when its unit is lost. What it does then is its own matter: it may clean up,
-        and nobody hears of what it raises. Plain functions run to their end; ``ctx.cancelled`` tells them.
+        The task of an ``async def`` handler is cancelled, as by ``task.cancel()``, when the requester gives
+        up, when its time is up, and when its unit is lost. What it does then is its own matter: it may clean
+        up, and nobody hears of what it raises. Plain functions run to their end; ``ctx.cancelled`` tells them.
 
         Args:
             event: The name of the action.
@@ -265,8 +265,8 @@ class Role:
             # Such as of `@role.on_request` without an event.
             raise TypeError("the name of the event must be a str")
         if handler is None:
-            options = {"inline": inline, "replace": replace, "detached": detached}
-            return functools.partial(self._register, kind, event, **options)
+            register = functools.partial(self._register, kind, event)
+            return functools.partial(register, inline=inline, replace=replace, detached=detached)
         if not callable(handler):
             raise TypeError("a handler must be callable")
         stream = kind in ("readable", "writable")

@@ -737,7 +737,8 @@ impl Engine {
             false => Direction::RequesterReads,
         };
         let (asked, opened) = with_payload(data, &slf.get().codec, |payload| {
-            let outgoing = Outgoing { role, event, payload, order: Order::Any, fields: fields.as_deref() };
+            let outgoing =
+                Outgoing { role, event, payload, order: Order::Any, fields: fields.as_deref() };
             Engine::ask(
                 slf,
                 |_| Ok(UnitId(unit)),

@@ -115,8 +115,8 @@ impl Engine {
         if waiting.watched
             && let Some(event_loop) = lock(&self.event_loop).clone()
         {
-            let _ = future
-                .call_method1(intern!(py, "remove_done_callback"), (&event_loop.given_up,));
+            let _ =
+                future.call_method1(intern!(py, "remove_done_callback"), (&event_loop.given_up,));
         }
         let value = match outcome {
             Ok(data) if waiting.full => to_python(py, data.payload(), &self.codec)
