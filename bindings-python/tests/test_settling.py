@@ -327,6 +327,8 @@ def test_blocking_calls_settle_with_their_peer() -> None:
         # Each of them waits in the loop.
         while len(worker.stats().units) == 0 or worker.stats().units[worker.units[0]].running < 5:
             time.sleep(0.001)
+        while not client._inner._host.subscribers:
+            time.sleep(0.001)
         client.close()
         for thread in threads:
             thread.join(LIMIT)

@@ -107,8 +107,8 @@ class RejectedError(Error):
     """Seconds after which it is worth trying again; None when the handler says nothing."""
 
     unhandled: bool = False
-    """Whether surely no handler has begun, so that the request may be sent elsewhere. False says nothing: it may
-    be a peer that does not tell."""
+    """Whether surely no handler has begun, so that the request may be sent elsewhere. False says nothing:
+    it may be a peer that does not tell."""
 
     headers: Headers = NO_HEADERS
     """The headers that the handler has set."""

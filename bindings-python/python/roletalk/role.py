@@ -143,7 +143,8 @@ class Role:
 
         The task of an ``async def`` handler is cancelled, as by ``task.cancel()``, when the requester gives
         up, when its time is up, and when its unit is lost. What it does then is its own matter: it may clean
-        up, and nobody hears of what it raises. Plain functions run to their end; ``ctx.cancelled`` tells them.
+        up, and nobody hears of what it raises. Plain functions run to their end; ``ctx.cancelled`` tells
+        them.
 
         Args:
             event: The name of the action.
