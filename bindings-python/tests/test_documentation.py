@@ -19,15 +19,17 @@ from .conftest import LIMIT
 
 README = Path(__file__).parents[1] / "README.md"
 PROGRAMS: list[str] = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
-SERVICE, CLIENT, SUBSCRIBER, PUBLISHER, STORE, STORE_CLIENT, VAULT, VAULT_CLIENT, SCRIPT = PROGRAMS
+SERVICE, CLIENT, SUBSCRIBER, PUBLISHER, STORE, STORE_CLIENT, *PROGRAMS = PROGRAMS
+STOCK, SHOP, BUYER, VAULT, VAULT_CLIENT, SCRIPT = PROGRAMS
 
 
 class Program:
     """A process that runs a program."""
 
-    def __init__(self, text: str, directory: Path, port: int) -> None:
-        assert "9000" in text
-        text = re.sub(r"\btimeout=\d+", f"timeout={LIMIT}", text.replace("9000", str(port)))
+    def __init__(self, text: str, directory: Path, port: int, second: int = 0) -> None:
+        assert "9000" in text or "9001" in text
+        text = text.replace("9000", str(port)).replace("9001", str(second))
+        text = re.sub(r"\btimeout=\d+(?!\.)", f"timeout={LIMIT}", text)
         command = [sys.executable, "-W", "error", "-c", text]
         self._process = subprocess.Popen(
             command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -57,12 +59,16 @@ class Program:
         self._process.communicate()
 
 
-@pytest.fixture
-def port() -> int:
+def free_port() -> int:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
 
 
 def both(
@@ -119,6 +125,29 @@ def test_messages_to_many(tmp_path: Path, port: int) -> None:
 
 def test_streams(tmp_path: Path, port: int) -> None:
     assert both(STORE, STORE_CLIENT, tmp_path, port)[1] == ["of 1048576 bytes", "came 1048576"]
+
+
+def test_a_deadline_across_three_services(tmp_path: Path, port: int) -> None:
+    second = free_port()
+    stock = Program(STOCK, tmp_path, port)
+    try:
+        assert stock.line() == f"listening on ws://127.0.0.1:{port}"
+        shop = Program(SHOP, tmp_path, port, second)
+        try:
+            assert shop.line() == f"listening on ws://127.0.0.1:{second}"
+            # Its second is to pass, but a busy machine is to come so far within it.
+            buyer = BUYER.replace("timeout=1.0", "timeout=3.0")
+            printed = Program(buyer, tmp_path, port, second).finished()
+            assert printed == [
+                "NOT_FOUND {'item': 'brick'} no such thing",
+                "Request timeout exceeded (3000 ms)",
+            ]
+            assert re.fullmatch(r"Ann waits [0-3]\.\d s more", stock.line())
+            assert re.fullmatch("given up: (deadline|requester)", stock.line())
+        finally:
+            shop.kill()
+    finally:
+        stock.kill()
 
 
 def test_tls_and_keys(tmp_path: Path, port: int) -> None:
