@@ -17,7 +17,7 @@ import sys
 from operator import attrgetter
 from pathlib import Path
 from statistics import median
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple
 
 from scenarios import SCENARIOS
 from systems import SYSTEMS
@@ -49,12 +49,12 @@ class Sample(NamedTuple):
     rate: float
     cpu: float
     """Microseconds of both processes for each request or MiB."""
-    p50: Optional[float]
-    p99: Optional[float]
+    p50: float | None
+    p99: float | None
 
 
 class Child:
-    def __init__(self, cpus: Optional[set[int]], *arguments: str) -> None:
+    def __init__(self, cpus: set[int] | None, *arguments: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(CHILD), *arguments],
             stdin=subprocess.PIPE,
@@ -87,7 +87,7 @@ class Pair:
     """Server and client of a system."""
 
     def __init__(
-        self, loop: str, system: str, pinned: tuple[Optional[set[int]], Optional[set[int]]]
+        self, loop: str, system: str, pinned: tuple[set[int] | None, set[int] | None]
     ) -> None:
         self._server = Child(pinned[0], loop, system)
         try:
@@ -120,7 +120,7 @@ def compare(
     scenarios: list[str],
     rounds: int,
     seconds: float,
-    pinned: tuple[Optional[set[int]], Optional[set[int]]] = (None, None),
+    pinned: tuple[set[int] | None, set[int] | None] = (None, None),
 ) -> dict[str, Samples]:
     pairs: dict[str, Pair] = {}
     results: dict[str, Samples] = {}

@@ -10,13 +10,13 @@ import asyncio
 import json
 import sys
 import time
-from typing import Any, Optional
+from typing import Any
 
 from scenarios import SCENARIOS
 from systems import SYSTEMS, Client
 
 
-async def perform(client: Optional[Client], command: str) -> dict[str, Any]:
+async def perform(client: Client | None, command: str) -> dict[str, Any]:
     if command == "cpu":
         return {"cpu": time.process_time()}
     assert client is not None
@@ -31,7 +31,7 @@ async def perform(client: Optional[Client], command: str) -> dict[str, Any]:
     }
 
 
-async def main(name: str, address: Optional[str] = None) -> None:
+async def main(name: str, address: str | None = None) -> None:
     system = SYSTEMS[name]
     client = None
     if address is None:

@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable
 from importlib.metadata import version
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Callable, Protocol
 
 HOST = "127.0.0.1"
 HEAD = struct.Struct("!II")
@@ -57,7 +57,7 @@ class Uploads:
     def __init__(self) -> None:
         self._uploaded = 0
 
-    async def handle(self, length: int, number: int, data: bytes) -> Optional[bytes]:
+    async def handle(self, length: int, number: int, data: bytes) -> bytes | None:
         """What is sent back, if anything: requests as they are, at the end of an upload its size."""
         if number != UPLOAD:
             return data

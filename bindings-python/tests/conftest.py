@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import pytest
 
@@ -102,7 +102,7 @@ class Pair:
 Connect = Callable[..., Awaitable[Pair]]
 
 
-def patient(*, limits: Optional[roletalk.Limits] = None, **options: Any) -> roletalk.Peer:
+def patient(*, limits: roletalk.Limits | None = None, **options: Any) -> roletalk.Peer:
     """A peer that leaves a slow machine time for the handshake."""
     limits = limits or roletalk.Limits()
     if limits.handshake_timeout is None:

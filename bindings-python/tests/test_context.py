@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ssl
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import pytest
 import trustme
@@ -99,8 +99,8 @@ async def test_handlers_of_streams_and_messages_have_theirs(connect: Connect, ki
 @pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 async def test_what_reading_is_resumed_by_is_not_inherited(tls: bool) -> None:
     """Reading pauses while too many handlers run, and goes on when one of them ends."""
-    server: Optional[ssl.SSLContext] = None
-    client_side: Optional[ssl.SSLContext] = None
+    server: ssl.SSLContext | None = None
+    client_side: ssl.SSLContext | None = None
     if tls:
         authority = trustme.CA()
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

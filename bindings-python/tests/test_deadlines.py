@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import logging
 import time
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import pytest
 
@@ -173,8 +173,8 @@ async def test_a_stream_that_is_not_accepted_in_time(pair: Pair) -> None:
 
 @pytest.mark.parametrize("kind", ["await", "task", "middleware", "call", "survey", "stream"])
 async def test_what_a_handler_asks_for_has_no_more_time(chain: Chain, kind: str) -> None:
-    seen: list[Optional[float]] = []
-    outer: list[Optional[float]] = []
+    seen: list[float | None] = []
+    outer: list[float | None] = []
 
     @chain.last.on_request("look")
     async def look(ctx: Context) -> None:
@@ -233,7 +233,7 @@ async def test_what_a_handler_asks_for_has_no_more_time(chain: Chain, kind: str)
 
 @pytest.mark.parametrize("kind", ["inline", "thread"])
 async def test_what_a_function_asks_for_has_no_more_time(chain: Chain, kind: str) -> None:
-    seen: list[Optional[float]] = []
+    seen: list[float | None] = []
     chain.last.on_request("look", lambda ctx: seen.append(ctx.remaining), inline=True)
     loop = asyncio.get_running_loop()
 
@@ -313,7 +313,7 @@ async def test_one_service_behind_the_other_runs_out_of_time(chain: Chain) -> No
 
 
 async def test_background_work_has_time_when_its_handler_has_answered(chain: Chain) -> None:
-    seen: list[Optional[float]] = []
+    seen: list[float | None] = []
     chain.last.on_request("look", lambda ctx: seen.append(ctx.remaining), inline=True)
     tasks: list[asyncio.Task[None]] = []
     answered = asyncio.Event()
@@ -373,7 +373,7 @@ async def test_a_peer_that_knows_nothing_of_it(plain: str, connect: Connect) -> 
 def test_blocking_peers() -> None:
     from roletalk import sync
 
-    seen: list[Optional[float]] = []
+    seen: list[float | None] = []
     with sync.Peer("worker") as worker, sync.Peer("client") as client:
         worker.role("end").on_request("look", lambda ctx: seen.append(ctx.remaining))
         end = client.destination("end")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import pytest
 
@@ -117,7 +117,7 @@ async def test_data_that_the_codec_cannot_read(connect: Connect) -> None:
 async def test_what_cannot_be_sent_is_left_out(
     pair: Pair,
     failure: dict[str, Any],
-    code: Optional[str],
+    code: str | None,
     text: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable
 
 import pytest
 
@@ -15,7 +15,7 @@ from .conftest import LIMIT, Chain, Connect, Pair, until
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OTHER = "00-1af7651916cd43dd8448eb211c80319c-c7ad6b7169203331-00"
-GIVEN: dict[str, Union[str, bytes]] = {
+GIVEN: dict[str, str | bytes] = {
     "tenant": "blue",
     "text": "ж",
     "raw": b"\xff\x00",
@@ -416,7 +416,7 @@ async def test_the_trace_goes_on(chain: Chain, way: str, kind: str) -> None:
 
 async def test_what_is_set_goes_before_what_is_inherited(chain: Chain) -> None:
     looks = Looks(chain.last)
-    cases: list[tuple[dict[str, Any], tuple[Optional[str], ...]]] = [
+    cases: list[tuple[dict[str, Any], tuple[str | None, ...]]] = [
         ({}, (TRACE, "a=b", "c=d")),
         ({"headers": {"x": "y"}}, (TRACE, "a=b", "c=d")),
         ({"traceparent": OTHER}, (OTHER, None, "c=d")),

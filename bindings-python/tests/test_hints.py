@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import pytest
 
@@ -43,7 +43,7 @@ def serving(certificate: str = "localhost") -> ssl.SSLContext:
     return context
 
 
-async def dial(address: str, client: Optional[roletalk.Peer] = None, **options: Any) -> None:
+async def dial(address: str, client: roletalk.Peer | None = None, **options: Any) -> None:
     async with client or roletalk.Peer("client") as peer:
         await peer.connect(address, permanent=False, **options)
 
@@ -60,7 +60,7 @@ async def with_keys(service: dict[str, str], client: dict[str, str]) -> None:
         await dial(listener.url, roletalk.Peer("client", keys=client))
 
 
-async def answering(answer: Optional[bytes], **options: Any) -> None:
+async def answering(answer: bytes | None, **options: Any) -> None:
     """Dials a listener that answers the upgrade with this, or with nothing."""
     writers: list[asyncio.StreamWriter] = []
 

@@ -7,7 +7,7 @@ import gc
 import os
 import socket
 import threading
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import pytest
 
@@ -162,7 +162,7 @@ async def test_what_another_thread_asks_for_is_not_done(pair: Pair) -> None:
     role.on_request("echo", lambda ctx: ctx.data, inline=True)
     destination = await pair.destination()
     none = pair.client.destination("none")
-    errors: list[Optional[BaseException]] = []
+    errors: list[BaseException | None] = []
 
     def attempt(use: Callable[[], Any]) -> None:
         try:

@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Awaitable
-from typing import Any, Callable, Optional, cast
+from typing import Any, Callable, cast
 
 import pytest
 
@@ -242,7 +242,7 @@ async def test_an_answer_that_raises_takes_no_other_with_it() -> None:
     all_there: asyncio.Future[None] = loop.create_future()
     pool = Pool(loop, 1, contextvars.copy_context())
 
-    def done(ctx: Any, value: Any, error: Optional[BaseException]) -> None:
+    def done(ctx: Any, value: Any, error: BaseException | None) -> None:
         if value == 0:
             raise ValueError("first")
         got.append(value)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Optional, Union
+from typing import Any
 
 
-def instance(
-    name: str, value: Any, kind: Union[type[Any], tuple[type[Any], ...]], what: str
-) -> None:
+def instance(name: str, value: Any, kind: type[Any] | tuple[type[Any], ...], what: str) -> None:
     """Raises ``TypeError`` for what is of another kind."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {what}, not {type(value).__name__}")
@@ -21,7 +19,7 @@ def seconds(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a positive number of seconds")
 
 
-def texts(name: str, value: Optional[Mapping[str, str]]) -> None:
+def texts(name: str, value: Mapping[str, str] | None) -> None:
     """Raises for what is neither None nor a mapping of texts to texts."""
     if value is None:
         return

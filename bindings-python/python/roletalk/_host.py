@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import (
     Any,
     Callable,
-    Optional,
     TypeVar,
     Union,
     cast,
@@ -70,8 +69,8 @@ ACCEPT_AGAIN = 0.05
 class ConnectOptions:
     """How to dial an address."""
 
-    ssl: Optional[ssl_module.SSLContext] = None
-    server_hostname: Optional[str] = None
+    ssl: ssl_module.SSLContext | None = None
+    server_hostname: str | None = None
     headers: Sequence[tuple[str, str]] = ()
     timeout: float = 10.0
 
@@ -96,7 +95,7 @@ class Host:
     ) -> None:
         self.engine = engine
         self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]
-        self.thread: Optional[int] = None
+        self.thread: int | None = None
         # The one in which the peer was bound; nothing runs in it, but in copies.
         self.context = contextvars.Context()
         # A copy for what the loop calls on behalf of the engine.
@@ -114,10 +113,10 @@ class Host:
         self._tls_handshakes = limits.handshakes or 1024
         self._tls_timeout = limits.handshake_timeout or 4.0
         self._tls_waiting = 0
-        self._pool: Optional[Pool] = None
+        self._pool: Pool | None = None
         # Who is at the other end, for those who read logs.
         self._remotes: dict[int, str] = {}
-        self._links: dict[int, Union[SocketLink, TransportLink]] = {}
+        self._links: dict[int, SocketLink | TransportLink] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._requests: set[asyncio.Task[Any]] = set()
         self._streams: dict[_engine.Context, weakref.ref[Stream]] = {}
@@ -126,12 +125,12 @@ class Host:
         self._serving: list[asyncio.Future[None]] = []
         self._must_stop = False
         self._is_over = False
-        self._links_gone: Optional[asyncio.Future[None]] = None
-        self._guard: Optional[int] = None
-        self._keeper: Optional[asyncio.Task[None]] = None
-        self._closing: Optional[asyncio.Task[None]] = None
+        self._links_gone: asyncio.Future[None] | None = None
+        self._guard: int | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         # Each with the task that accepts, on loops that watch no sockets.
-        self._listening: dict[socket.socket, Optional[asyncio.Task[None]]] = {}
+        self._listening: dict[socket.socket, asyncio.Task[None] | None] = {}
 
     def bind(self) -> None:
         """Binds the peer to the running loop, once."""
@@ -222,7 +221,7 @@ class Host:
         self,
         handler: Callable[[_engine.Context], Any],
         ctx: _engine.Context,
-        call: Optional[_engine.Call],
+        call: _engine.Call | None,
     ) -> None:
         if call is not None:
             set_current_call(call)
@@ -272,7 +271,7 @@ class Host:
         self,
         handler: Callable[[_engine.Context], Any],
         ctx: _engine.Context,
-        call: Optional[_engine.Call],
+        call: _engine.Call | None,
     ) -> None:
         variables = self.context.copy()
         if call is not None:
@@ -282,7 +281,7 @@ class Host:
         except RuntimeError as error:
             self.handler_failed(ctx, error)
 
-    def _returned(self, ctx: _engine.Context, value: Any, error: Optional[BaseException]) -> None:
+    def _returned(self, ctx: _engine.Context, value: Any, error: BaseException | None) -> None:
         if error is None:
             self.engine.answer(ctx, value)
         else:
@@ -360,7 +359,7 @@ class Host:
     def _owned(
         self,
         sock: socket.socket,
-        begin: Callable[[Optional[socket.socket]], int],
+        begin: Callable[[socket.socket | None], int],
         remote: str,
     ) -> None:
         """Gives the engine a plain socket."""
@@ -379,7 +378,7 @@ class Host:
     def _transported(
         self,
         link: TransportLink,
-        begin: Callable[[Optional[socket.socket]], int],
+        begin: Callable[[socket.socket | None], int],
         remote: str,
     ) -> None:
         conn = begin(None)
@@ -390,7 +389,7 @@ class Host:
     # Accepting.
 
     def listen(
-        self, listening: socket.socket, ssl: Optional[ssl_module.SSLContext], path: Optional[str]
+        self, listening: socket.socket, ssl: ssl_module.SSLContext | None, path: str | None
     ) -> None:
         """Accepts connections until `stop_listening`."""
         accepted = functools.partial(self._accepted, ssl, path)
@@ -449,8 +448,8 @@ class Host:
 
     def _accepted(
         self,
-        ssl: Optional[ssl_module.SSLContext],
-        path: Optional[str],
+        ssl: ssl_module.SSLContext | None,
+        path: str | None,
         sock: socket.socket,
         address: Any,
     ) -> None:
@@ -477,8 +476,8 @@ class Host:
     async def _accept_transport(
         self,
         sock: socket.socket,
-        ssl: Optional[ssl_module.SSLContext],
-        begin: Callable[[Optional[socket.socket]], int],
+        ssl: ssl_module.SSLContext | None,
+        begin: Callable[[socket.socket | None], int],
         remote: str,
         begun: list[bool],
     ) -> None:
@@ -583,8 +582,8 @@ class Host:
         url: str,
         count: int,
         again: bool,
-        unit: Optional[Unit],
-        error: Optional[Error],
+        unit: Unit | None,
+        error: Error | None,
     ) -> None:
         if unit is None and error is None:
             error = ClosedError("The unit is gone")
@@ -608,13 +607,13 @@ class Host:
 
     # Units and destinations.
 
-    def attached(self, known: Optional[Unit], number: int, description: str) -> Unit:
+    def attached(self, known: Unit | None, number: int, description: str) -> Unit:
         if known is None:
             return Unit(self, number, description)
         known._describe(description)
         return known
 
-    def unit_roles(self, unit: Optional[Unit], roles: list[str]) -> None:
+    def unit_roles(self, unit: Unit | None, roles: list[str]) -> None:
         if unit is not None:
             unit._roles = tuple(roles)
 
@@ -629,7 +628,7 @@ class Host:
     def auth_refused(self, conn: int, reason: str) -> None:
         self.emit(events.AuthRefused(reason, self._remotes.get(conn, "")))
 
-    def connection_closed(self, conn: int, unit: Optional[Unit], reason: Error) -> None:
+    def connection_closed(self, conn: int, unit: Unit | None, reason: Error) -> None:
         address = self._remotes.pop(conn, "")
         if isinstance(reason, ProtocolError):
             self.emit(events.BadInput(unit, reason, address))

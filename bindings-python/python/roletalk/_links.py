@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Optional, cast
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from ._host import Host
@@ -24,7 +24,7 @@ class SocketLink:
         self._host = host
         self._conn = conn
         self._fd = fd
-        self._timer: Optional[asyncio.TimerHandle] = None
+        self._timer: asyncio.TimerHandle | None = None
         self.resume()
 
     def write(self, data: bytes) -> None:
@@ -67,12 +67,12 @@ class TransportLink(asyncio.Protocol):
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._conn: Optional[int] = None
-        self._early: Optional[bytearray] = bytearray()
-        self._transport: Optional[asyncio.Transport] = None
+        self._conn: int | None = None
+        self._early: bytearray | None = bytearray()
+        self._transport: asyncio.Transport | None = None
         self._blocked = False
         self._buffered = 0
-        self._timer: Optional[asyncio.TimerHandle] = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, conn: int) -> None:
         """The connection has this number from now on."""
@@ -106,7 +106,7 @@ class TransportLink(asyncio.Protocol):
         if self._conn is not None:
             self._host.engine.lost(self._conn)
 
-    def connection_lost(self, exc: Optional[Exception]) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         if self._conn is not None:
             self._host.engine.lost(self._conn, "" if exc is None else str(exc))
 

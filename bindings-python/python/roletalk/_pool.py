@@ -38,10 +38,10 @@ class Pool:
         # What the loop calls for those that have ended runs in it.
         self._context = context
         self._size = size
-        self._jobs: queue.SimpleQueue[Optional[Job]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         # Under the lock: what has ended, of which the loop has been told when there is any.
-        self._ended: list[tuple[Done, Context, Any, Optional[BaseException]]] = []
+        self._ended: list[tuple[Done, Context, Any, BaseException | None]] = []
         self._threads: list[_Thread] = []
         self._closed = False
 

@@ -9,14 +9,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Callable, Optional
+from typing import Callable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def caught(
-    callback: Callable[[], None], loop: Optional[asyncio.AbstractEventLoop] = None
+    callback: Callable[[], None], loop: asyncio.AbstractEventLoop | None = None
 ) -> Iterator[Bell]:
     """Has SIGINT and SIGTERM call this, once, and every other of its kind; the next signal ends the process
     as it would have without this. For the main thread: elsewhere it raises ``RuntimeError``.
@@ -44,14 +44,14 @@ class _Catcher:
     """Python's handlers of the two signals, as long as anybody serves. Used in the main thread only, where
     Python calls them, too."""
 
-    def __init__(self, loop: Optional[asyncio.AbstractEventLoop]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self.callbacks: list[Callable[[], None]] = []
         self.bell = Bell(loop)
         self._is_stopping = False
         self._handler = self._signalled
         self._before = {number: signal.signal(number, self._handler) for number in SIGNALS}
 
-    def _signalled(self, number: int, _: Optional[FrameType]) -> None:
+    def _signalled(self, number: int, _: FrameType | None) -> None:
         if self._is_stopping:
             # Whoever asks twice does not want to wait.
             signal.signal(number, signal.SIG_DFL)
@@ -77,7 +77,7 @@ class Bell:
     """Wakes the main thread for a signal. Python calls handlers when that thread next runs code of Python's:
     without this, one that comes just before it begins to wait is not heard until it has waited."""
 
-    def __init__(self, loop: Optional[asyncio.AbstractEventLoop]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self._loop = loop
         self._hears, self._rings = socket.socketpair()
         self._hears.setblocking(loop is None)

@@ -7,7 +7,7 @@ given in so many words, as in ``Peer(codec=roletalk.OrjsonCodec())``.
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 
 __all__ = ["Codec", "JsonCodec", "OrjsonCodec"]
 
@@ -19,7 +19,7 @@ class Codec(Protocol):
     the original peers end their process on anything else.
     """
 
-    def dumps(self, value: Any) -> Union[bytes, str]:
+    def dumps(self, value: Any) -> bytes | str:
         """The JSON of a value. What it raises becomes a ``DataError``."""
         ...
 

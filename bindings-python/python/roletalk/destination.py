@@ -6,7 +6,7 @@ import asyncio
 import functools
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from . import _checks
 from ._engine import Call, DestinationBase, Extras, current_call
@@ -46,7 +46,7 @@ class Destination(DestinationBase):
         """Whether a unit serves the role now."""
         return bool(self.units)
 
-    async def wait_ready(self, timeout: Optional[float] = None) -> None:
+    async def wait_ready(self, timeout: float | None = None) -> None:
         """Waits until a unit serves the role.
 
         Args:
@@ -80,13 +80,13 @@ class Destination(DestinationBase):
         event: str,
         data: Any = None,
         *,
-        to: Optional[Unit] = None,
+        to: Unit | None = None,
         ordered: bool = True,
-        headers: Optional[HeadersLike] = None,
+        headers: HeadersLike | None = None,
         headers_required: bool = False,
-        traceparent: Optional[str] = None,
-        tracestate: Optional[str] = None,
-        baggage: Optional[str] = None,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
+        baggage: str | None = None,
         inherit: bool = True,
     ) -> None:
         """Sends a one-way message to the next unit in turn, or to ``to``.
@@ -124,9 +124,9 @@ class Destination(DestinationBase):
         self,
         event: str,
         data: Any,
-        to: Optional[Unit],
+        to: Unit | None,
         ordered: bool,
-        extras: Optional[Extras],
+        extras: Extras | None,
         inherit: bool,
     ) -> None:
         unit, sent = self._try_send(
@@ -141,11 +141,11 @@ class Destination(DestinationBase):
         event: str,
         data: Any = None,
         *,
-        headers: Optional[HeadersLike] = None,
+        headers: HeadersLike | None = None,
         headers_required: bool = False,
-        traceparent: Optional[str] = None,
-        tracestate: Optional[str] = None,
-        baggage: Optional[str] = None,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
+        baggage: str | None = None,
         inherit: bool = True,
     ) -> int:
         """Sends a one-way message to every unit that serves the role now. Units that close meanwhile are
@@ -179,10 +179,10 @@ class Destination(DestinationBase):
         event: str,
         data: Any,
         unit: int,
-        timeout: Optional[float],
+        timeout: float | None,
         ordered: bool,
-        extras: Optional[Extras],
-        call: Optional[Call],
+        extras: Extras | None,
+        call: Call | None,
         full: bool,
     ) -> asyncio.Task[Any]:
         work = self._request_with_room(event, data, unit, timeout, ordered, extras, call, full)
@@ -193,10 +193,10 @@ class Destination(DestinationBase):
         event: str,
         data: Any,
         unit: int,
-        timeout: Optional[float],
+        timeout: float | None,
         ordered: bool,
-        extras: Optional[Extras],
-        call: Optional[Call],
+        extras: Extras | None,
+        call: Call | None,
         full: bool,
     ) -> Any:
         loop = asyncio.get_running_loop()
@@ -214,12 +214,12 @@ class Destination(DestinationBase):
         event: str,
         data: Any = None,
         *,
-        timeout: Optional[float] = None,
-        headers: Optional[HeadersLike] = None,
+        timeout: float | None = None,
+        headers: HeadersLike | None = None,
         headers_required: bool = False,
-        traceparent: Optional[str] = None,
-        tracestate: Optional[str] = None,
-        baggage: Optional[str] = None,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
+        baggage: str | None = None,
         inherit: bool = True,
     ) -> Survey:
         """Sends a request to every unit that serves the role now.
@@ -248,13 +248,13 @@ class Destination(DestinationBase):
         event: str,
         data: Any = None,
         *,
-        to: Optional[Unit] = None,
-        timeout: Optional[float] = None,
-        headers: Optional[HeadersLike] = None,
+        to: Unit | None = None,
+        timeout: float | None = None,
+        headers: HeadersLike | None = None,
         headers_required: bool = False,
-        traceparent: Optional[str] = None,
-        tracestate: Optional[str] = None,
-        baggage: Optional[str] = None,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
+        baggage: str | None = None,
         inherit: bool = True,
     ) -> Readable:
         """A stream to read from the next unit in turn, or from ``to``; it is asked for when the result
@@ -288,13 +288,13 @@ class Destination(DestinationBase):
         event: str,
         data: Any = None,
         *,
-        to: Optional[Unit] = None,
-        timeout: Optional[float] = None,
-        headers: Optional[HeadersLike] = None,
+        to: Unit | None = None,
+        timeout: float | None = None,
+        headers: HeadersLike | None = None,
         headers_required: bool = False,
-        traceparent: Optional[str] = None,
-        tracestate: Optional[str] = None,
-        baggage: Optional[str] = None,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
+        baggage: str | None = None,
         inherit: bool = True,
     ) -> Writable:
         """A stream to write to the next unit in turn, or to ``to``; it is asked for when the result is
@@ -313,7 +313,7 @@ class Destination(DestinationBase):
         unit = self._choose(to, extras)
         return Writable(self._host, (self.name, event, data, unit, timeout, extras, inherit))
 
-    def _choose(self, to: Optional[Unit], extras: Optional[Extras]) -> int:
+    def _choose(self, to: Unit | None, extras: Extras | None) -> int:
         if to is not None:
             return self._number_of(to)
         return self._next(extras is not None and extras.required)
@@ -323,12 +323,12 @@ class Destination(DestinationBase):
 
 
 def _extras(
-    headers: Optional[HeadersLike],
+    headers: HeadersLike | None,
     headers_required: bool,
-    traceparent: Optional[str],
-    tracestate: Optional[str],
-    baggage: Optional[str],
-) -> Optional[Extras]:
+    traceparent: str | None,
+    tracestate: str | None,
+    baggage: str | None,
+) -> Extras | None:
     if headers is None and traceparent is None and tracestate is None and baggage is None:
         return None
     return Extras(headers, headers_required, traceparent, tracestate, baggage)
@@ -342,7 +342,7 @@ class UnitAnswer:
     """The unit that was asked."""
     data: Any
     """Its answer; None when there is an error."""
-    error: Optional[BaseException]
+    error: BaseException | None
     """Why it gave no answer."""
     headers: Headers = NO_HEADERS
     """The headers of its answer."""
@@ -369,8 +369,8 @@ class Survey:
         destination: Destination,
         event: str,
         data: Any,
-        timeout: Optional[float],
-        extras: Optional[Extras] = None,
+        timeout: float | None,
+        extras: Extras | None = None,
         inherit: bool = True,
     ) -> None:
         self._answers: deque[UnitAnswer] = deque()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from typing import Any, ClassVar, Optional
+from typing import Any, ClassVar
 
 from . import _checks
 from ._engine import ERROR_KINDS
@@ -48,7 +48,7 @@ class Error(Exception):
     number: ClassVar[int] = 0
     """The kind's fixed number, the same in every language."""
 
-    hint: Optional[str] = None
+    hint: str | None = None
     """What there is to know besides the text, and what to try: for people, in English. Tracebacks show it
     from Python 3.11 on."""
 
@@ -59,7 +59,7 @@ class Error(Exception):
             add_note(f"hint: {hint}")
 
     def _set_failure(
-        self, code: Optional[str], data: Any, retry_after: Optional[float], unhandled: bool
+        self, code: str | None, data: Any, retry_after: float | None, unhandled: bool
     ) -> None:
         """What a handler has said of its failure: for errors that have that."""
 
@@ -97,13 +97,13 @@ class RejectedError(Error):
 
     kind = "REJECTED"
 
-    code: Optional[str] = None
+    code: str | None = None
     """What the handler calls the failure, for programs, such as ``"NOT_FOUND"``; None when it says none."""
 
     data: Any = None
     """What the handler says of the failure besides."""
 
-    retry_after: Optional[float] = None
+    retry_after: float | None = None
     """Seconds after which it is worth trying again; None when the handler says nothing."""
 
     unhandled: bool = False
@@ -118,7 +118,7 @@ class RejectedError(Error):
         self.hint = hint
 
     def _set_failure(
-        self, code: Optional[str], data: Any, retry_after: Optional[float], unhandled: bool
+        self, code: str | None, data: Any, retry_after: float | None, unhandled: bool
     ) -> None:
         self.code = code
         self.data = data
@@ -151,9 +151,9 @@ class HandlerError(RejectedError):
         self,
         text: str = "",
         *,
-        code: Optional[str] = None,
+        code: str | None = None,
         data: Any = None,
-        retry_after: Optional[float] = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(text)
         _checks.instance("code", code, (str, type(None)), "a str")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Optional
+from typing import TYPE_CHECKING, ClassVar
 
 from .errors import Error
 from .unit import Unit
@@ -42,7 +42,7 @@ class Event:
     ``ReconnectSucceeded`` and ``ReconnectFailed``; ``AuthRefused`` and ``BadInput``; ``SlowConsumer``,
     ``HandlerFailed`` and ``Missed``. They come from ``Peer.events()`` and ``Peer.on()``."""
 
-    _LOG: ClassVar[Optional[tuple[int, str]]] = None
+    _LOG: ClassVar[tuple[int, str] | None] = None
     """The level and the text that it is logged with, if it is."""
 
 
@@ -132,7 +132,7 @@ class ConnectionClosed(Event):
 
     _LOG = (logging.DEBUG, "connection with %(address)s (unit %(unit)s) closed: %(reason)s")
 
-    unit: Optional[Unit]
+    unit: Unit | None
     reason: Error
     address: str = ""
 
@@ -144,7 +144,7 @@ class BadInput(Event):
 
     _LOG = (logging.WARNING, "bad input from %(address)s (unit %(unit)s): %(error)s")
 
-    unit: Optional[Unit]
+    unit: Unit | None
     error: Error
     address: str = ""
 
@@ -193,7 +193,7 @@ class Events:
         self._host = host
         self._queue: deque[Event] = deque()
         self._missed = 0
-        self._waiter: Optional[asyncio.Future[None]] = None
+        self._waiter: asyncio.Future[None] | None = None
         self._ended = False
 
     def __aiter__(self) -> Events:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Optional, Union
 
 __all__ = ["Limits"]
 
@@ -13,61 +12,61 @@ class Limits:
     """Bounds on what a peer holds and how long it waits; None is the default. Sizes are in bytes,
     times in seconds."""
 
-    message_size: Optional[int] = None
+    message_size: int | None = None
     """One WebSocket message, sent or received. Default 100 MiB, which is all that the original accepts.
     Sending more raises ``TooLargeError``; receiving more closes the connection."""
-    handshake_message_size: Optional[int] = None
+    handshake_message_size: int | None = None
     """One message before the connection is authenticated. Default 1 MiB."""
-    upgrade_size: Optional[int] = None
+    upgrade_size: int | None = None
     """The HTTP head of an upgrade. Default 16 KiB."""
-    handshake_timeout: Optional[float] = None
+    handshake_timeout: float | None = None
     """Time for the upgrade and the handshake together, and for the TLS handshake of accepted
     connections. Default 4 s."""
-    handshakes: Optional[int] = None
+    handshakes: int | None = None
     """Accepted connections that have not finished their handshake. Default 1024; further ones are
     dropped."""
-    units: Optional[int] = None
+    units: int | None = None
     """Connected units. Default 65536; further ones are refused."""
-    connections_per_unit: Optional[int] = None
+    connections_per_unit: int | None = None
     """Connections of one unit. Default 16; further ones are refused."""
-    waiting_requests: Optional[int] = None
+    waiting_requests: int | None = None
     """Requests to one unit that wait for an answer. Default 65536; further ones raise
     ``OverloadedError``."""
-    running_handlers: Optional[int] = None
+    running_handlers: int | None = None
     """Requests and messages of one unit whose handlers are running. Default 65536. At the bound,
     further ones wait for handlers to end, and when many wait, their connection is not read. If no
     handler ends for a second, requests are rejected and messages dropped, which is reported as
     ``SlowConsumer``."""
-    running_bytes: Optional[int] = None
+    running_bytes: int | None = None
     """What the handlers of one unit's requests, messages and stream openings hold together: what they
     were called with, until they return, and answers that wait because the unit does not read. Default
     256 MiB; one may go over. At the bound as for ``running_handlers``."""
-    queue_per_connection: Optional[int] = None
+    queue_per_connection: int | None = None
     """What waits to be written to one connection. Default 1 MiB. At the bound, sending waits."""
-    owed_per_connection: Optional[int] = None
+    owed_per_connection: int | None = None
     """What waits to be written to one connection and that the other side has caused itself. Default
     1 MiB. At the bound, nothing is read from it."""
-    queue_per_peer: Optional[int] = None
+    queue_per_peer: int | None = None
     """What waits to be written to all connections. Default 256 MiB. At the bound, sending waits."""
-    streams: Optional[int] = None
+    streams: int | None = None
     """Open streams with one unit. Default 4096; further ones raise ``OverloadedError`` or are
     refused."""
-    stream_window: Optional[int] = None
+    stream_window: int | None = None
     """What this peer holds unread of one stream. Default 1 MiB; the writer waits."""
-    stream_overrun: Optional[int] = None
+    stream_overrun: int | None = None
     """What is held unread of a stream whose writer does not keep to its quota, as the originals may.
     Default 16 MiB; over it the stream is broken off."""
-    overrun_per_unit: Optional[int] = None
+    overrun_per_unit: int | None = None
     """What all streams of a unit hold unread beyond their windows. Default 256 MiB; a stream that would
     need more is broken off."""
-    request_timeout: Optional[float] = None
+    request_timeout: float | None = None
     """Default time for an answer. Default 300 s, as the original."""
-    acquaintance_dials: Optional[int] = None
+    acquaintance_dials: int | None = None
     """Addresses learned by acquaintance that are being dialed at the same time. Default 16."""
-    acquaintance_addresses: Optional[int] = None
+    acquaintance_addresses: int | None = None
     """Addresses learned by acquaintance that are remembered. Default 1024."""
-    acquaintance_patience: Optional[float] = None
+    acquaintance_patience: float | None = None
     """How long an address learned by acquaintance is tried without success. Default 120 s."""
 
-    def _given(self) -> dict[str, Union[int, float]]:
+    def _given(self) -> dict[str, int | float]:
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -11,7 +11,6 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
-    Optional,
     TypeVar,
 )
 
@@ -105,15 +104,15 @@ class Peer:
         self,
         name: str = "",
         *,
-        tags: Optional[Mapping[str, str]] = None,
+        tags: Mapping[str, str] | None = None,
         friendly: bool = True,
-        keys: Optional[Mapping[str, str]] = None,
-        limits: Optional[Limits] = None,
+        keys: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
         reconnect_cap: float = 60.0,
         reconnect_jitter: float = 0.0,
-        codec: Optional[Codec] = None,
+        codec: Codec | None = None,
         threads: int = 8,
-        acquaintance_ssl: Optional[ssl_module.SSLContext] = None,
+        acquaintance_ssl: ssl_module.SSLContext | None = None,
     ) -> None:
         _checks.texts("tags", tags)
         _checks.texts("keys", keys)
@@ -244,12 +243,12 @@ class Peer:
 
     async def listen(
         self,
-        host: Optional[str] = None,
+        host: str | None = None,
         port: int = 0,
         *,
-        ssl: Optional[ssl_module.SSLContext] = None,
-        path: Optional[str] = None,
-        sock: Optional[socket.socket] = None,
+        ssl: ssl_module.SSLContext | None = None,
+        path: str | None = None,
+        sock: socket.socket | None = None,
     ) -> Listener:
         """Listens on a host's addresses (all of the machine's for None) and a port, 0 for a free one, which
         ``Listener.port`` tells; or on ``sock``, which is bound already, a Unix socket for example, and is
@@ -306,9 +305,9 @@ class Peer:
         self,
         url: str,
         *,
-        ssl: Optional[ssl_module.SSLContext] = None,
-        server_hostname: Optional[str] = None,
-        headers: Optional[Mapping[str, str]] = None,
+        ssl: ssl_module.SSLContext | None = None,
+        server_hostname: str | None = None,
+        headers: Mapping[str, str] | None = None,
         permanent: bool = True,
         timeout: float = 10.0,
     ) -> Unit:
@@ -336,9 +335,9 @@ class Peer:
         self,
         url: str,
         *,
-        ssl: Optional[ssl_module.SSLContext] = None,
-        server_hostname: Optional[str] = None,
-        headers: Optional[Mapping[str, str]] = None,
+        ssl: ssl_module.SSLContext | None = None,
+        server_hostname: str | None = None,
+        headers: Mapping[str, str] | None = None,
         permanent: bool = True,
         timeout: float = 10.0,
     ) -> None:
@@ -353,9 +352,9 @@ class Peer:
     def _dial(
         self,
         url: str,
-        ssl: Optional[ssl_module.SSLContext],
-        server_hostname: Optional[str],
-        headers: Optional[Mapping[str, str]],
+        ssl: ssl_module.SSLContext | None,
+        server_hostname: str | None,
+        headers: Mapping[str, str] | None,
         permanent: bool,
         timeout: float,
     ) -> int:
@@ -493,9 +492,9 @@ class Peer:
 
     async def __aexit__(
         self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         await self.close()
 
@@ -509,7 +508,7 @@ def _close_all(sockets: list[socket.socket]) -> None:
 
 
 async def _bind(
-    loop: asyncio.AbstractEventLoop, host: Optional[str], port: int
+    loop: asyncio.AbstractEventLoop, host: str | None, port: int
 ) -> list[socket.socket]:
     found = await loop.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -532,7 +531,7 @@ async def _bind(
     return sockets
 
 
-def _url(scheme: str, given: Optional[str], sock: socket.socket, path: str) -> str:
+def _url(scheme: str, given: str | None, sock: socket.socket, path: str) -> str:
     name = sock.getsockname()
     if not isinstance(name, tuple):
         return f"{scheme}://localhost{path}"

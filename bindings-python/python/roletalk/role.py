@@ -11,7 +11,6 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
-    Optional,
     TypeVar,
     overload,
 )
@@ -98,7 +97,7 @@ class Role:
     def on_message(
         self,
         event: str,
-        handler: Optional[H] = None,
+        handler: Callable[[Context], Any] | None = None,
         *,
         inline: bool = False,
         replace: bool = False,
@@ -132,7 +131,7 @@ class Role:
     def on_request(
         self,
         event: str,
-        handler: Optional[H] = None,
+        handler: Callable[[Context], Any] | None = None,
         *,
         inline: bool = False,
         detached: bool = False,
@@ -181,7 +180,7 @@ class Role:
     def on_readable(
         self,
         event: str,
-        handler: Optional[A] = None,
+        handler: Callable[[Context], Awaitable[Any]] | None = None,
         *,
         detached: bool = False,
         replace: bool = False,
@@ -225,7 +224,7 @@ class Role:
     def on_writable(
         self,
         event: str,
-        handler: Optional[A] = None,
+        handler: Callable[[Context], Awaitable[Any]] | None = None,
         *,
         detached: bool = False,
         replace: bool = False,
@@ -257,7 +256,7 @@ class Role:
         self,
         kind: str,
         event: str,
-        handler: Optional[H],
+        handler: Callable[[Context], Any] | None,
         inline: bool,
         replace: bool,
         detached: bool = False,
@@ -306,7 +305,7 @@ class Role:
     async def _in_pool(self, handler: Callable[[Context], Any], ctx: Context) -> Any:
         future = asyncio.get_running_loop().create_future()
 
-        def done(_: Context, value: Any, error: Optional[BaseException]) -> None:
+        def done(_: Context, value: Any, error: BaseException | None) -> None:
             if future.done():
                 return
             future.set_result((value, error))

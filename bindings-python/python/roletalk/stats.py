@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .unit import Unit
@@ -26,7 +26,7 @@ class ConnectionStats:
     """Bytes of roletalk frames received."""
     queued: int = 0
     """Bytes that wait to be written."""
-    round_trip: Optional[float] = None
+    round_trip: float | None = None
     """Seconds that the last ping took; None before the first answer."""
 
 
@@ -68,13 +68,13 @@ class UnitStats:
     """Stream bytes sent."""
     stream_bytes_received: int = 0
     """Stream bytes received."""
-    last_answer: Optional[float] = None
+    last_answer: float | None = None
     """Seconds from the last answered request to its answer."""
     connections: list[ConnectionStats] = field(default_factory=list)
     """One entry for each connection."""
 
     @staticmethod
-    def _of(counters: Optional[dict[str, Any]]) -> UnitStats:
+    def _of(counters: dict[str, Any] | None) -> UnitStats:
         if counters is None:
             return UnitStats()
         connections = [ConnectionStats(**conn) for conn in counters.pop("connections")]

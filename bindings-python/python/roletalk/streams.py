@@ -34,14 +34,14 @@ class _Stream:
     def __init__(
         self,
         host: Host,
-        request: Optional[_Request] = None,
+        request: _Request | None = None,
     ) -> None:
         self._host = host
         self._request = request
-        self._unit: Optional[Unit] = None
+        self._unit: Unit | None = None
         self._unit_number = 0
-        self._number: Optional[int] = None
-        self._answer: Optional[Answer] = None
+        self._number: int | None = None
+        self._answer: Answer | None = None
         self._waiting = False
         self._closed = False
 
@@ -54,7 +54,7 @@ class _Stream:
         return stream
 
     @property
-    def unit(self) -> Optional[Unit]:
+    def unit(self) -> Unit | None:
         """The unit at the other end; None before the stream is open."""
         return self._unit
 
@@ -222,9 +222,9 @@ class Readable(_Stream):
 
     async def __aexit__(
         self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.abort("" if error is None else reason_of(error))
 
@@ -269,9 +269,9 @@ class Writable(_Stream):
 
     async def __aexit__(
         self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         if error is not None:
             self.abort(reason_of(error))
@@ -283,7 +283,7 @@ class Writable(_Stream):
 
 
 async def wait_for_room(
-    host: Host, unit: int, timeout: Optional[float], call: Optional[_engine.Call]
+    host: Host, unit: int, timeout: float | None, call: _engine.Call | None
 ) -> None:
     """Waits until a unit may have room again, or is gone; no longer than the call that it is for has time."""
     if call is not None:

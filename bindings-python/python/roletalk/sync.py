@@ -32,9 +32,7 @@ from typing import (
     Callable,
     Generic,
     NoReturn,
-    Optional,
     TypeVar,
-    Union,
     overload,
 )
 
@@ -81,7 +79,7 @@ class _Loop:
         self._loop.run_until_complete(_cancel_all())
         self._loop.close()
 
-    def run(self, work: Coroutine[Any, Any, T], bell: Optional[Bell] = None) -> T:
+    def run(self, work: Coroutine[Any, Any, T], bell: Bell | None = None) -> T:
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError(
@@ -205,7 +203,7 @@ class _Value(Generic[I, T]):
     @overload
     def __get__(self, facade: _Facade, owner: type) -> T: ...
 
-    def __get__(self, facade: Optional[_Facade], owner: type) -> Union[_Value[I, T], T]:
+    def __get__(self, facade: _Facade | None, owner: type) -> _Value[I, T] | T:
         return self if facade is None else self._get(facade._inner)
 
     def __set__(self, facade: _Facade, value: NoReturn) -> NoReturn:
@@ -234,9 +232,9 @@ class _Context(_Facade):
 
     def __exit__(
         self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._loop.run(self._inner.__aexit__(kind, error, traceback))
 
@@ -421,8 +419,8 @@ class Peer(_Facade):
 
     def __exit__(
         self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()

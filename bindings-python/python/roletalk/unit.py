@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from .stats import UnitStats
 
@@ -104,7 +104,7 @@ class Unit:
         return UnitStats._of(self._engine.unit_stats(self._number))
 
     @property
-    def round_trip(self) -> Optional[float]:
+    def round_trip(self) -> float | None:
         """The seconds that the last answered ping took on the fastest connection; None before that."""
         times = [
             conn.round_trip for conn in self.stats().connections if conn.round_trip is not None

@@ -12,7 +12,7 @@ import ssl
 import sys
 import tempfile
 from collections import Counter
-from typing import Any, Optional
+from typing import Any
 
 import roletalk
 from roletalk import Context
@@ -155,7 +155,7 @@ class Player:
             for unit, stats in self.peer.stats().units.items()
         ]
 
-    def named(self, name: Optional[str]) -> Optional[roletalk.Unit]:
+    def named(self, name: str | None) -> roletalk.Unit | None:
         if name is None:
             return None
         for unit in self.peer.units:
@@ -170,7 +170,7 @@ class Player:
         data: Any,
         timeout: Any = None,
         direct: bool = False,
-        to: Optional[str] = None,
+        to: str | None = None,
     ) -> Any:
         unit = self.peer.units[0] if direct else self.named(to)
         limit = None if timeout is None else timeout / 1000
@@ -186,9 +186,9 @@ class Player:
         role: str,
         count: int,
         event: str = "count",
-        inFlight: Optional[int] = None,
+        inFlight: int | None = None,
         size: int = 0,
-        to: Optional[str] = None,
+        to: str | None = None,
         timeout: Any = None,
         **more: int,
     ) -> Any:
@@ -243,11 +243,11 @@ class Player:
     async def do_large(self, role: str, size: int) -> Any:
         return await self.peer.destination(role).request("length", b"\1" * size)
 
-    async def do_upload(self, role: str, event: str, plan: Any, to: Optional[str] = None) -> Any:
+    async def do_upload(self, role: str, event: str, plan: Any, to: str | None = None) -> Any:
         destination, text = self.peer.destination(role), json.dumps(plan)
         return await self.write(await destination.writable(event, text, to=self.named(to)), plan)
 
-    async def do_download(self, role: str, event: str, plan: Any, to: Optional[str] = None) -> Any:
+    async def do_download(self, role: str, event: str, plan: Any, to: str | None = None) -> Any:
         destination, text = self.peer.destination(role), json.dumps(plan)
         return await self.read(await destination.readable(event, text, to=self.named(to)), plan)
 
