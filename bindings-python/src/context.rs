@@ -162,6 +162,12 @@ impl Context {
     }
 
     /// The same with another payload, for middleware that changes it before the handler sees it.
+    ///
+    /// Args:
+    ///     data: The payload in its place.
+    ///
+    /// Returns:
+    ///     Another `Context`, which is the same in all else.
     fn with_data(&self, py: Python<'_>, data: Py<PyAny>) -> Context {
         Context {
             engine: self.engine.clone_ref(py),

@@ -20,11 +20,31 @@ class Codec(Protocol):
     """
 
     def dumps(self, value: Any) -> bytes | str:
-        """The JSON of a value. What it raises becomes a ``DataError``."""
+        """The JSON of a value.
+
+        Args:
+            value: What is sent.
+
+        Returns:
+            The JSON, as UTF-8 or text.
+
+        Raises:
+            Exception: Anything: it becomes a ``DataError``.
+        """
         ...
 
     def loads(self, text: bytes) -> Any:
-        """The value of JSON that came from a remote peer. What it raises becomes a ``DataError``."""
+        """The value of JSON that came from a remote peer.
+
+        Args:
+            text: The JSON.
+
+        Returns:
+            What handlers and requesters get.
+
+        Raises:
+            Exception: Anything: it becomes a ``DataError``.
+        """
         ...
 
 
@@ -58,7 +78,8 @@ class OrjsonCodec:
     and of the infinities; it refuses keys that are no str and integers of more than 64 bits, and reads
     such integers as floats.
 
-    Raises ``ImportError`` when ``orjson`` is not installed.
+    Raises:
+        ImportError: When ``orjson`` is not installed.
     """
 
     def __init__(self) -> None:

@@ -85,19 +85,23 @@ class Peer:
     thread may do. From other threads, use ``asyncio.run_coroutine_threadsafe``, or ``roletalk.sync``.
     In a process that was forked off, everything raises ``ClosedError``: make new peers there.
 
-    - ``name`` and ``tags`` are shown to others.
-    - ``friendly``: whether the peer takes part in acquaintance: is told of other peers and dials them.
-    - ``keys``: preshared keys by id. With any, only peers that share one get in.
-    - ``limits``: bounds on memory and time, see ``Limits``.
-    - ``reconnect_cap``, ``reconnect_jitter``: the longest wait in seconds between two attempts to reach
-      an address, and the share of each wait that is random, from 0 to 1.
-    - ``codec``: makes JSON of objects and objects of JSON; default is a ``JsonCodec``, the standard library's
-      ``json``, whatever else is installed. ``OrjsonCodec`` is faster.
-    - ``threads``: how many threads may call handlers that are plain functions.
-    - ``acquaintance_ssl``: the context for ``wss`` addresses that other units tell.
+    Args:
+        name: Is shown to others.
+        tags: Are shown to others.
+        friendly: Whether the peer takes part in acquaintance: is told of other peers and dials them.
+        keys: Preshared keys by id. With any, only peers that share one get in.
+        limits: Bounds on memory and time.
+        reconnect_cap: The longest wait between two attempts to reach an address, in seconds.
+        reconnect_jitter: The share of each wait that is random, from 0 to 1.
+        codec: Makes JSON of objects and objects of JSON; default is a ``JsonCodec``, the standard library's
+            ``json``, whatever else is installed. ``OrjsonCodec`` is faster.
+        threads: How many threads may call handlers that are plain functions.
+        acquaintance_ssl: The context for ``wss`` addresses that other units tell.
 
-    Raises ``InvalidArgumentError`` for an unusable key, ``ValueError`` for a number that cannot be one of
-    these settings.
+    Raises:
+        InvalidArgumentError: For an unusable key.
+        ValueError: For a number that cannot be one of these settings.
+        TypeError: For a setting of another type.
     """
 
     def __init__(
@@ -175,23 +179,41 @@ class Peer:
     def add_preshared_key(self, id: str, key: str) -> None:
         """Adds a preshared key, or replaces the one with this id. Connections that are up stay.
 
-        Raises ``InvalidArgumentError`` when the id or the key is empty or longer than 1024 bytes.
+        Args:
+            id: The key's name, which both sides know.
+            key: The secret.
+
+        Raises:
+            InvalidArgumentError: When either is empty or longer than 1024 bytes.
         """
         self._engine.add_key(id, key)
 
     def remove_preshared_key(self, id: str) -> bool:
-        """Removes a preshared key; False when there is none with this id. Without any key everyone gets
-        in."""
+        """Removes a preshared key. Without any key everyone gets in.
+
+        Args:
+            id: The key's name.
+
+        Returns:
+            False when there is none.
+        """
         return self._engine.remove_key(id)
 
     # Roles and destinations.
 
     def role(self, name: str, *, active: bool = True) -> Role:
-        """The role of this name, added if it is new. With ``active=False`` a new one is not offered
-        before ``Role.enable()``.
+        """The role of this name, added if it is new.
 
-        Raises ``InvalidArgumentError`` when the name is empty or longer than 65535 bytes, and
-        ``ClosedError``.
+        Args:
+            name: The role's name.
+            active: Whether a new one is offered at once; if not, ``Role.enable()`` offers it.
+
+        Returns:
+            The role, the same for the same name.
+
+        Raises:
+            InvalidArgumentError: When the name is empty or longer than 65535 bytes.
+            ClosedError: When the peer is closed.
         """
         self._host.check_open()
         role = self._roles.get(name)
@@ -207,7 +229,18 @@ class Peer:
 
     def destination(self, role: str) -> Destination:
         """The destination of this name, added if it is new. Acquaintance looks for the roles of
-        destinations. Raises as ``role``."""
+        destinations.
+
+        Args:
+            role: The name of the role that other peers offer.
+
+        Returns:
+            The destination, the same for the same name.
+
+        Raises:
+            InvalidArgumentError: When the name is empty or longer than 65535 bytes.
+            ClosedError: When the peer is closed.
+        """
         self._host.check_open()
         destination = self._destinations.get(role)
         if destination is None:
@@ -231,7 +264,17 @@ class Peer:
 
         It sees what passes the checks (the role is offered, the event has a handler), in the order in
         which it was added, before the roles' own. What it returns is the answer; it may change the
-        payload with ``call_next(ctx.with_data(...))``, or raise to reject.
+        payload with ``call_next(ctx.with_data(...))``, or raise to reject. When the handler is cancelled, it
+        is what is cancelled.
+
+        Args:
+            layer: The ``async def`` function.
+
+        Returns:
+            The same.
+
+        Raises:
+            TypeError: When it is none.
         """
         _check_layer(layer)
         self._layers.append(layer)
@@ -254,11 +297,20 @@ class Peer:
         ``Listener.port`` tells; or on ``sock``, which is bound already, a Unix socket for example, and is
         closed with the listener. May be called several times.
 
-        ``ssl`` makes it ``wss``. With ``path``, such as ``/rt``, only upgrades to this path are served,
-        others get 400.
+        Args:
+            host: A name or address; None for all of the machine's.
+            port: The port; 0 for a free one.
+            ssl: Makes it ``wss``.
+            path: Only upgrades to this path, such as ``/rt``, are served, others get 400.
+            sock: Listens on this instead.
 
-        Raises ``IoError`` when the address cannot be listened on, ``InvalidArgumentError`` for a path
-        that does not begin with a slash and for a port over 65535, and ``ClosedError``.
+        Returns:
+            The listener, which tells the address and stops listening.
+
+        Raises:
+            IoError: When the address cannot be listened on.
+            InvalidArgumentError: For a path that does not begin with a slash, and for a port over 65535.
+            ClosedError: When the peer is closed.
         """
         self._host.check_open()
         _checks.instance(
@@ -317,14 +369,25 @@ class Peer:
         is not ``permanent``. After a failure, too: a program that may start first takes ``dial``, and waits
         with ``Destination.wait_ready()``. Cancelling it only gives up waiting.
 
-        ``ssl`` verifies the other side of ``wss`` addresses (default: the system's roots), by
-        ``server_hostname`` if given. ``headers`` go into the upgrade, that of each attempt. ``timeout``
-        limits name lookup, TCP and TLS together, in seconds; upgrade and handshake have
-        ``Limits.handshake_timeout``.
+        Args:
+            url: The address.
+            ssl: Verifies the other side of ``wss`` addresses; default are the system's roots.
+            server_hostname: What the certificate is to be for, in place of the address's host.
+            headers: HTTP headers that go into the upgrade, that of each attempt.
+            permanent: Whether it is dialed again.
+            timeout: Seconds for name lookup, TCP and TLS together; upgrade and handshake have
+                ``Limits.handshake_timeout``.
 
-        Raises ``ConnectFailedError``, ``ConnectionLostError`` when the other side hangs up instead of
-        answering, ``AuthRefusedError``, and ``ClosedError``. Raises ``InvalidArgumentError``, and does not
-        dial, for what is no address, for ``ssl`` with a ``ws`` address, and for headers that are none.
+        Returns:
+            The unit that answered.
+
+        Raises:
+            ConnectFailedError: When it cannot be reached.
+            ConnectionLostError: When the other side hangs up instead of answering.
+            AuthRefusedError: When one side does not accept the other's key.
+            InvalidArgumentError: For what is no address, for ``ssl`` with a ``ws`` address, and for headers
+                that are none; it is not dialed then.
+            ClosedError: When the peer is closed.
         """
         address = self._dial(url, ssl, server_hostname, headers, permanent, timeout)
         waiter: asyncio.Future[Unit] = self._host.loop.create_future()
@@ -345,7 +408,12 @@ class Peer:
         for a program that may start before the other. Wait for what it needs with
         ``Destination.wait_ready()``; failures are the events ``ReconnectFailed``.
 
-        Raises ``ClosedError``, and ``InvalidArgumentError`` as ``connect``.
+        Args:
+            url: As in ``connect``, as are the others.
+
+        Raises:
+            InvalidArgumentError: As ``connect``.
+            ClosedError: When the peer is closed.
         """
         self._dial(url, ssl, server_hostname, headers, permanent, timeout)
 
@@ -376,7 +444,14 @@ class Peer:
 
     def disconnect(self, url: str) -> bool:
         """Stops dialing an address. A connection that is up stays: close its unit to end it. One that
-        is being opened is given up. False when the address is not dialed."""
+        is being opened is given up.
+
+        Args:
+            url: The address, as it was given to ``connect`` or ``dial``.
+
+        Returns:
+            False when the address is not dialed.
+        """
         forgotten = self._engine.forget_url(url)
         for address in forgotten:
             self._host.options.pop(address, None)
@@ -390,7 +465,11 @@ class Peer:
 
     def events(self) -> Events:
         """Subscribes to what happens from now on: ``async for event in peer.events()`` gives objects of the
-        subclasses of ``Event``, until the peer is closed."""
+        subclasses of ``Event``, until the peer is closed.
+
+        Returns:
+            The events, to be iterated over.
+        """
         subscriber = Events(self._host)
         if self._host.closed:
             subscriber.close()
@@ -403,6 +482,15 @@ class Peer:
 
             @peer.on(roletalk.UnitOpened, roletalk.UnitClosed)
             def changed(event): ...
+
+        Args:
+            types: Subclasses of ``Event``.
+
+        Returns:
+            The decorator.
+
+        Raises:
+            TypeError: For other types.
         """
 
         for kind in types:
@@ -417,7 +505,11 @@ class Peer:
         return add
 
     def stats(self) -> PeerStats:
-        """Counters of this peer and of all its units, as they are now."""
+        """Counters of this peer and of all its units.
+
+        Returns:
+            The counters as they are now.
+        """
         handshakes, queued = self._engine.stats()
         units = {unit: unit.stats() for unit in self.units}
         return PeerStats(units, handshakes, queued, self._host.reconnects)
@@ -439,10 +531,18 @@ class Peer:
         A second signal ends the process at once, as if there were no handler. Several peers may serve in the
         same process. While they do, handlers that others have set for the two signals are not called.
 
-        True when everything that was under way had finished. Cancelling it stops nothing.
+        Cancelling it stops nothing.
 
-        Raises ``ClosedError``, and ``RuntimeError`` outside of the main thread, which alone hears of
-        signals."""
+        Args:
+            drain: Seconds for what is under way.
+
+        Returns:
+            True when everything that was under way had finished.
+
+        Raises:
+            ClosedError: When the peer is closed.
+            RuntimeError: Outside of the main thread, which alone hears of signals.
+        """
         self._host.check_open()
         _checks.instance("drain", drain, (int, float), "a number of seconds")
         self._host.bind()
@@ -459,10 +559,19 @@ class Peer:
 
     async def drain(self, timeout: float = 10.0) -> bool:
         """Stops offering roles, lets running requests and streams, in both directions, finish within
-        ``timeout`` seconds, then closes: for the end of a service, see ``serve``. True when everything had
-        finished; False when the time was up, or when the peer was closed meanwhile.
+        ``timeout`` seconds, then closes: for the end of a service, see ``serve``. Cancelling it closes at
+        once.
 
-        Raises ``ClosedError``. Cancelling it closes at once."""
+        Args:
+            timeout: Seconds for what is under way.
+
+        Returns:
+            True when everything had finished; False when the time was up, or when the peer was closed
+            meanwhile.
+
+        Raises:
+            ClosedError: When the peer is closed.
+        """
         self._host.check_open()
         _checks.instance("timeout", timeout, (int, float), "a number of seconds")
         self._host.bind()

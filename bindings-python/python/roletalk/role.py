@@ -103,7 +103,21 @@ class Role:
         replace: bool = False,
     ) -> Any:
         """Registers the handler of one-way messages. What it raises is logged, and emitted as
-        ``HandlerFailed``."""
+        ``HandlerFailed``. It is never cancelled for its sender's sake.
+
+        Args:
+            event: The name of the action.
+            handler: A function that is called with a ``Context``; without, a decorator is returned.
+            inline: Whether a plain function is called right in the loop.
+            replace: Whether it takes the place of the handler that the event has.
+
+        Returns:
+            The handler, or a decorator.
+
+        Raises:
+            InvalidArgumentError: When the event has a handler already.
+            TypeError: When the handler is none.
+        """
         return self._register("message", event, handler, inline, replace)
 
     @overload
@@ -246,7 +260,17 @@ class Role:
 
     def middleware(self, layer: M) -> M:
         """Adds middleware for everything that this role handles. It runs behind the peer's own
-        (``Peer.middleware``) and those added before. A decorator."""
+        (``Peer.middleware``) and those added before. A decorator.
+
+        Args:
+            layer: An ``async def`` function, as in ``Peer.middleware``.
+
+        Returns:
+            The same.
+
+        Raises:
+            TypeError: When it is none.
+        """
         _check_layer(layer)
         self._layers.append(layer)
         self._install_all()

@@ -121,7 +121,11 @@ class _Stream:
             self._waiting = False
 
     def abort(self, reason: str = "") -> None:
-        """Breaks off, with a reason for the other end. Does nothing when the stream has ended."""
+        """Breaks off. Does nothing when the stream has ended.
+
+        Args:
+            reason: A text for the other end.
+        """
         if not self._closed:
             if self._number is not None:
                 self._host.engine.close_stream(self._unit_number, self._number, reason)
@@ -153,9 +157,17 @@ class Readable(_Stream):
     _ended = False
 
     async def read(self, limit: int = -1) -> bytes:
-        """The next bytes, at most ``limit``; without a limit, all to the end. Empty at the end.
+        """The next bytes. Cancelling it loses nothing.
 
-        Cancelling it loses nothing.
+        Args:
+            limit: The most bytes; without, all to the end.
+
+        Returns:
+            The bytes; empty at the end.
+
+        Raises:
+            StreamClosedError: What the writer broke off with, behind the data that arrived before.
+            ConnectionLostError: When the connection is lost.
         """
         if limit < 0:
             return b"".join(await self._collect(sys.maxsize))
@@ -164,10 +176,18 @@ class Readable(_Stream):
         return self._take(limit)
 
     async def readexactly(self, count: int) -> bytes:
-        """The next ``count`` bytes.
+        """The next ``count`` bytes. Cancelling it loses nothing.
 
-        Raises ``asyncio.IncompleteReadError``, with what there was, when the stream ends before. Cancelling
-        it loses nothing.
+        Args:
+            count: How many.
+
+        Returns:
+            So many bytes.
+
+        Raises:
+            asyncio.IncompleteReadError: With what there was, when the stream ends before.
+            StreamClosedError: As ``read``.
+            ConnectionLostError: As ``read``.
         """
         if count < 0:
             raise ValueError("count must not be negative")
@@ -241,11 +261,16 @@ class Writable(_Stream):
     _DROPPED = "The writable stream was dropped"
 
     async def write(self, data: Buffer) -> None:
-        """Writes all of the data, waiting while the reader is not ready for more: bytes, or anything with
-        the buffer protocol, contiguous or not.
+        """Writes all of the data, waiting while the reader is not ready for more. When it is cancelled, a part
+        of the data may have been sent.
 
-        When it is cancelled, a part of the data may have been sent. Raises what the reader broke off
-        with as ``StreamClosedError``, and ``ConnectionLostError``.
+        Args:
+            data: Bytes, or anything with the buffer protocol, contiguous or not.
+
+        Raises:
+            StreamClosedError: What the reader broke off with.
+            ConnectionLostError: When the connection is lost.
+            TypeError: For other data.
         """
         if self._request is not None:
             await self._open()
@@ -260,7 +285,12 @@ class Writable(_Stream):
 
     async def finish(self) -> None:
         """Ends the stream. Between peers of this implementation it returns when the reader has read
-        everything, with others when the end has been queued. Raises as ``write``."""
+        everything, with others when the end has been queued.
+
+        Raises:
+            StreamClosedError: As ``write``.
+            ConnectionLostError: As ``write``.
+        """
         if self._request is not None:
             await self._open()
         while not self._host.engine.finish_stream(self._unit_number, self._check()):

@@ -100,7 +100,11 @@ class Unit:
         await asyncio.shield(self._closed)
 
     def stats(self) -> UnitStats:
-        """Counters since the unit connected; all zero when it is gone."""
+        """Counters since the unit connected.
+
+        Returns:
+            The counters as they are now; all zero when the unit is gone.
+        """
         return UnitStats._of(self._engine.unit_stats(self._number))
 
     @property
