@@ -7,7 +7,7 @@ use pyo3::{
     types::{PyNone, PyString},
 };
 
-use roletalk_engine::{CancelReason, Kind};
+use roletalk_engine::Kind;
 
 use crate::{call::Call, engine::Engine, extras::headers_of};
 
@@ -129,11 +129,7 @@ impl Context {
     /// not.
     #[getter]
     fn cancel_reason(&self) -> Option<&'static str> {
-        Some(match self.call()?.reason()? {
-            CancelReason::Requester => "requester",
-            CancelReason::Deadline => "deadline",
-            CancelReason::UnitLost => "unit_lost",
-        })
+        Some(self.call()?.reason()?.name())
     }
 
     /// Sets a header of the answer, of the acceptance of a stream, or of the rejection: in place of what

@@ -59,7 +59,7 @@ const OURS = [
     needs: PYTHON,
     get: 'make python',
     version: pythonVersion,
-    abilities: ALL,
+    abilities: [...ALL, 'scopes'],
   },
   {
     name: 'c',

@@ -74,7 +74,7 @@ class Player:
         except asyncio.CancelledError:
             show({"id": id, "error": "cancelled"})
         except Exception as error:
-            show({"id": id, "error": str(error), "kind": getattr(error, "kind", None)})
+            show({"id": id, "error": str(error), **told(error)})
         finally:
             del self.tasks[id]
 
@@ -177,6 +177,33 @@ class Player:
         destination = self.peer.destination(role)
         return to_wire(await destination.request(event, from_wire(data), to=unit, timeout=limit))
 
+    async def do_ask(
+        self,
+        role: str,
+        event: str,
+        data: Any,
+        timeout: Any = None,
+        to: str | None = None,
+        headers: Any = (),
+        required: bool = False,
+        traceparent: str | None = None,
+    ) -> Any:
+        answer = await self.peer.destination(role).call(
+            event,
+            from_wire(data),
+            to=self.named(to),
+            timeout=seconds(timeout),
+            headers=[(name, from_wire(value)) for name, value in headers],
+            headers_required=required,
+            traceparent=traceparent,
+        )
+        names = dict.fromkeys(answer.headers)
+        pairs = [(name, value) for name in names for value in answer.headers.get_all(name)]
+        return {
+            "data": to_wire(answer.data),
+            "headers": [[name, to_wire(value)] for name, value in pairs],
+        }
+
     async def do_send(self, role: str, event: str, data: Any, direct: bool = False) -> None:
         to = self.peer.units[0] if direct else None
         await self.peer.destination(role).send(event, from_wire(data), to=to)
@@ -238,7 +265,10 @@ class Player:
     async def do_release(self) -> None:
         # The last first, so that an answer that finds its request by position is seen.
         while self.held:
-            self.held.pop().set_result(None)
+            released = self.held.pop()
+            # Its handler may have been cancelled.
+            if not released.done():
+                released.set_result(None)
 
     async def do_large(self, role: str, size: int) -> Any:
         return await self.peer.destination(role).request("length", b"\1" * size)
@@ -298,6 +328,32 @@ class Player:
             observe("counted", number=number)
             return f"{number} {self.peer.name}"
 
+        async def wait(ctx: Context) -> None:
+            left = ctx.remaining
+            remaining = None if left is None else int(left * 1000)
+            observe("waiting", remaining=remaining, traceparent=ctx.traceparent)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                observe("cancelled", reason=REASONS.get(ctx.cancel_reason or "", "unknown"))
+
+        async def relay(ctx: Context) -> Any:
+            ask = ctx.data.value
+            return await self.peer.destination(ask["role"]).request(ask["event"], ask["data"])
+
+        async def headers(ctx: Context) -> None:
+            for name, value in ctx.headers.items():
+                ctx.set_header(name, value)
+
+        async def failure(ctx: Context) -> None:
+            told = ctx.data.value
+            raise roletalk.HandlerError(
+                told["text"],
+                code=told["code"],
+                data=Json(told["data"]),
+                retry_after=told["retry"] / 1000,
+            )
+
         async def up(ctx: Context) -> None:
             plan = plan_of(ctx)
             await settle("received", plan, self.read(ctx.accept("go on"), plan))
@@ -319,6 +375,10 @@ class Player:
         role.on_request("throw", throw)
         role.on_request("never", never)
         role.on_request("hold", hold)
+        role.on_request("wait", wait)
+        role.on_request("relay", relay)
+        role.on_request("headers", headers)
+        role.on_request("failure", failure)
         role.on_readable("up", up)
         role.on_writable("down", down)
         role.on_readable("refuse", refuse)
@@ -358,6 +418,22 @@ class Player:
                 stream.abort(plan["reason"])
                 raise Broken(plan["reason"])
         return {"bytes": at, "sha256": digest.hexdigest()}
+
+
+REASONS = {"requester": "requester", "deadline": "deadline", "unit_lost": "unitLost"}
+
+
+def told(error: Exception) -> dict[str, Any]:
+    """What is told of an error besides its text."""
+    retry = getattr(error, "retry_after", None)
+    data = getattr(error, "data", None)
+    return {
+        "kind": getattr(error, "kind", None),
+        "code": getattr(error, "code", None),
+        "data": data.value if isinstance(data, Json) else data,
+        "retry": None if retry is None else round(retry * 1000),
+        "unhandled": getattr(error, "unhandled", False),
+    }
 
 
 def camel_case(name: str) -> str:

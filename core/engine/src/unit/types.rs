@@ -113,6 +113,15 @@ impl CancelReason {
     pub const ALL: [CancelReason; 3] =
         [CancelReason::Requester, CancelReason::Deadline, CancelReason::UnitLost];
 
+    /// Its name: `requester`, `deadline` or `unit_lost`.
+    pub fn name(self) -> &'static str {
+        match self {
+            CancelReason::Requester => "requester",
+            CancelReason::Deadline => "deadline",
+            CancelReason::UnitLost => "unit_lost",
+        }
+    }
+
     /// A text for people.
     pub fn text(self) -> &'static str {
         match self {
