@@ -27,10 +27,10 @@ pub use engine::{
 pub use rustls;
 
 pub use net::{ConnectOptions, ListenOptions, Listener, TlsClient, TlsServer};
-#[doc(hidden)]
-pub use peer::Call;
 pub use peer::{
     Answer, BoxError, Connected, Context, Deferred, Destination, Events, Next, OnCancel,
     OpenStream, Peer, PeerBuilder, PeerEvent, PeerStats, Readable, ReadableRequest, Requesting,
     Role, SendMessage, SendRequest, Sending, Survey, Unit, Writable, WritableRequest,
 };
+#[doc(hidden)] // For bindings; no promise of compatibility.
+pub use peer::{Call, Scope};

@@ -193,3 +193,67 @@ async fn a_trace_is_handed_down() {
     first.close().await;
     last.close().await;
 }
+
+#[tokio::test]
+async fn a_task_hands_down_what_it_is_told_to() {
+    let log = Log::new();
+    let last = Pair::new(|server| {
+        let (one, two) = (log.clone(), log.clone());
+        let role = server.role("r").unwrap();
+        role.on_request("q", move |ctx| {
+            one.push(("q", ctx.traceparent().is_some(), ctx.remaining().is_some()));
+            async { Ok(()) }
+        });
+        role.on_message("m", move |ctx| {
+            two.push(("m", ctx.traceparent().is_some(), ctx.remaining().is_some()));
+            async { Ok(()) }
+        });
+    })
+    .await;
+    let (to, other) = (last.to.clone(), last.to.clone());
+    let first = Pair::new(move |server| {
+        let role = server.role("r").unwrap();
+        role.on_request("on", move |ctx: Context| {
+            let to = to.clone();
+            async move {
+                // The handler's own requests go without, those of the task do not.
+                to.detached().survey("q", ()).all().await;
+                to.detached().broadcast("m", ()).await?;
+                to.detached().request("q", ()).await?;
+                let task = tokio::spawn(async move {
+                    let to = to.within(&ctx);
+                    to.survey("q", ()).all().await;
+                    to.broadcast("m", ()).await?;
+                    to.request("q", ()).await
+                });
+                Ok(task.await.unwrap()?.into_data())
+            }
+        });
+        // A message is not given up, but has a trace context.
+        role.on_message("on", move |ctx: Context| {
+            let to = other.clone();
+            async move {
+                let task =
+                    tokio::spawn(async move { to.send("m", ()).within(&ctx).await.map(drop) });
+                Ok(task.await.unwrap()?)
+            }
+        });
+    })
+    .await;
+    let request = first.to.request("on", ()).trace(PARENT, "", "").timeout(Duration::from_secs(60));
+    within("the answer", request.into_future()).await.unwrap();
+    let (without, with) =
+        ([("q", false, false), ("m", false, false)], [("q", true, true), ("m", true, false)]);
+    let mut expected = Vec::new();
+    for [q, m] in [without, with] {
+        expected.extend([q, m, q]);
+    }
+    assert_eq!(log.take(), expected);
+    within("the message", first.to.send("on", ()).trace(PARENT, "", "").into_future())
+        .await
+        .unwrap();
+    common::until("the message to go on", || log.len() == 1).await;
+    assert_eq!(log.all(), [("m", true, false)]);
+    first.close().await;
+    last.close().await;
+}

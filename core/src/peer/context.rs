@@ -227,13 +227,20 @@ impl Context {
         self.scope().and_then(|scope| scope.reason())
     }
 
-    /// The handler's scope, while it runs.
-    pub(crate) fn scope(&self) -> Option<Arc<Scope>> {
+    /// The handler's scope, while it runs: for those who ask it often. As the
+    /// [token](Context::cancellation), it is to be asked for before the function of a deferred handler returns.
+    #[doc(hidden)] // For bindings; no promise of compatibility.
+    pub fn scope(&self) -> Option<Arc<Scope>> {
         let request = self.request?;
         match scope::is_begun(&self.unit, request) {
             true => scope::current(),
             false => self.unit.scopes.get(request),
         }
+    }
+
+    /// What is handed down to what is sent on behalf of the handler.
+    pub(crate) fn handed_down(&self) -> Option<Arc<Scope>> {
+        self.scope().or_else(|| Scope::of_trace(self.incoming.fields()))
     }
 
     /// Accepts a stream that this peer reads, for [deferred](crate::Role::on_deferred) handlers; as

@@ -7,9 +7,10 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::watch;
 
 use super::{
+    context::Context,
     open::OpenStream,
     request::{SendRequest, ask},
-    scope::{self, Inherit, Scope},
+    scope::{Inherit, Scope},
     send::{Addressed, Content, Extra, SendMessage, outgoing},
     shared::Shared,
     stream::{Readable, Writable},
@@ -52,11 +53,12 @@ pub struct Destination {
     shared: Arc<Shared>,
     inner: Arc<DestinationInner>,
     fields: Option<Arc<Fields>>,
+    inherit: Inherit,
 }
 
 impl Destination {
     pub(crate) fn new(shared: Arc<Shared>, inner: Arc<DestinationInner>) -> Destination {
-        Destination { shared, inner, fields: None }
+        Destination { shared, inner, fields: None, inherit: Inherit::default() }
     }
 
     /// The same destination, as a handle that sends these headers and this trace context with everything:
@@ -72,6 +74,26 @@ impl Destination {
     #[must_use = "it is another handle"]
     pub fn with_fields(&self, fields: Fields) -> Destination {
         Destination { fields: Some(Arc::new(fields)), ..self.clone() }
+    }
+
+    /// The same destination, as a handle that inherits nothing of handlers: messages, requests, streams,
+    /// broadcasts and surveys. As [`SendRequest::detached`] for each.
+    #[must_use = "it is another handle"]
+    pub fn detached(&self) -> Destination {
+        Destination { inherit: Inherit::From(None), ..self.clone() }
+    }
+
+    /// The same destination, as a handle that inherits of the handler with this context, while that runs, on
+    /// whichever task or thread it is used. As [`SendRequest::within`] for each.
+    ///
+    /// ```no_run
+    /// # async fn example(ctx: roletalk::Context, health: roletalk::Destination) {
+    /// let answers = tokio::spawn(async move { health.within(&ctx).survey("check", ()).all().await });
+    /// # }
+    /// ```
+    #[must_use = "it is another handle"]
+    pub fn within(&self, context: &Context) -> Destination {
+        Destination { inherit: Inherit::From(context.handed_down()), ..self.clone() }
     }
 
     /// The role's name.
@@ -204,7 +226,7 @@ impl Destination {
         self.shared.check_open()?;
         let data = data.into();
         let units = self.inner.units.load_full();
-        let fields = self.handed_down(scope::current().as_deref());
+        let fields = self.handed_down(self.inherit.scope().as_deref());
         let fields = fields.as_deref();
         let message = outgoing(&self.inner.role, event, data.payload(), Order::Kept, fields);
         let mut sends: FuturesUnordered<_> = units.iter().map(|unit| unit.send(message)).collect();
@@ -273,7 +295,7 @@ impl Destination {
         let (data, timeout) = (data.into(), timeout.into());
         let units = self.inner.units.load_full();
         let asked = units.len();
-        let scope = scope::current();
+        let scope = self.inherit.scope();
         let fields = self.handed_down(scope.as_deref());
         let answers = units.iter().cloned().map(|unit| {
             let (role, event, data) = (role.clone(), event.clone(), data.clone());
@@ -342,7 +364,7 @@ impl Destination {
     #[inline]
     fn addressed<'a>(&'a self, event: &'a str, data: Content<'a>, order: Order) -> Addressed<'a> {
         let extra = self.fields.as_ref().map(|fields| Extra::new(Fields::clone(fields)));
-        let inherit = Inherit::default();
+        let inherit = self.inherit.clone();
         Addressed { destination: self, event, data, unit: None, order, inherit, extra }
     }
 

@@ -47,7 +47,7 @@ pub use handler::Next;
 pub use open::OpenStream;
 pub use request::{Answer, Call, Requesting, SendRequest};
 pub use role::{BoxError, Role};
-pub use scope::OnCancel;
+pub use scope::{OnCancel, Scope};
 pub use send::{SendMessage, Sending};
 pub(crate) use shared::{Conn, Shared, lock};
 pub use stream::{Readable, Writable};

@@ -38,7 +38,7 @@ pub enum OnCancel {
 }
 
 /// One handler that runs.
-pub(crate) struct Scope {
+pub struct Scope {
     on_cancel: OnCancel,
     token: OnceLock<CancellationToken>,
     reason: OnceLock<CancelReason>,
@@ -63,6 +63,12 @@ impl Scope {
         Arc::new(Scope { on_cancel, token, reason, deadline, trace, answer: Mutex::default() })
     }
 
+    /// What is left of a handler that has no scope, or none any more: its trace context.
+    pub(crate) fn of_trace(fields: FieldsView<'_>) -> Option<Arc<Scope>> {
+        let any = !fields.is_empty() && fields.traceparent().is_some();
+        any.then(|| Scope::new(OnCancel::Ignore, None, fields))
+    }
+
     /// Of something that brought nothing besides its payload.
     fn plain(on_cancel: OnCancel) -> Arc<Scope> {
         Scope::new(on_cancel, None, FieldsView::default())
@@ -72,7 +78,8 @@ impl Scope {
         self.on_cancel
     }
 
-    pub(crate) fn token(&self) -> &CancellationToken {
+    /// See [`Context::cancellation`](crate::Context::cancellation).
+    pub fn token(&self) -> &CancellationToken {
         let token = self.token.get_or_init(CancellationToken::new);
         // It may have been cancelled just before there was one.
         if self.reason.get().is_some() {
@@ -87,7 +94,8 @@ impl Scope {
         }
     }
 
-    pub(crate) fn reason(&self) -> Option<CancelReason> {
+    /// See [`Context::cancel_reason`](crate::Context::cancel_reason).
+    pub fn reason(&self) -> Option<CancelReason> {
         self.reason.get().copied()
     }
 
@@ -105,7 +113,7 @@ impl Scope {
     }
 
     /// Changes what goes with the answer.
-    pub(crate) fn with_answer<T>(&self, change: impl FnOnce(&mut Fields) -> T) -> T {
+    pub fn with_answer<T>(&self, change: impl FnOnce(&mut Fields) -> T) -> T {
         change(lock(&self.answer).get_or_insert_default())
     }
 
@@ -311,6 +319,12 @@ impl Inherit {
             Inherit::Current => current(),
             Inherit::From(scope) => scope.clone(),
         }
+    }
+}
+
+impl std::fmt::Debug for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scope").field("reason", &self.reason()).finish_non_exhaustive()
     }
 }
 

@@ -178,9 +178,16 @@ macro_rules! addressed {
         }
 
         /// Inherits of the handler with this context, while that runs: for what is made on a task or a thread of
-        /// its own, which knows nothing of the handler.
+        /// its own, which knows nothing of the handler. The trace context is inherited in any case.
         pub fn within(mut self, context: &$crate::Context) -> Self {
-            self.what.inherit = $crate::peer::scope::Inherit::From(context.scope());
+            self.what.inherit = $crate::peer::scope::Inherit::From(context.handed_down());
+            self
+        }
+
+        /// Sends these headers and this trace context, in the place of what was added before.
+        #[doc(hidden)] // For bindings; no promise of compatibility.
+        pub fn fields(mut self, fields: $crate::Fields) -> Self {
+            self.what.extra = Some($crate::peer::send::Extra::new(fields));
             self
         }
     };
