@@ -41,6 +41,11 @@
  *   the library's is held during either. They must return: a C++ exception that
  *   leaves one aborts the process. roletalk.hpp catches those of its handlers.
  * - Pointers that a callback gets are valid until it returns, unless it is said otherwise.
+ * - What a handler was called for may be canceled: the requester gives up, its time is up, or it is gone.
+ *   roletalk_context_on_cancel and roletalk_context_cancel_reason tell. Canceling is a hint: the handler goes
+ *   on, the context is still to be answered, and nobody hears of the answer. What a handler sends inherits nothing
+ *   of it by itself: name its context as roletalk_send_options.parent. Peers of other implementations neither
+ *   tell of this nor are told.
  * - In the child of a fork everything but roletalk_peer_new returns ROLETALK_STATUS_FORKED, and so do the
  *   parent's handles after that. A child that is forked inside a callback must not return from it.
  * - The library sets no signal handler (but for roletalk_peer_serve, while it waits), raises no SIGPIPE and
@@ -84,6 +89,18 @@
 
 /// Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
 #define ROLETALK_CALLBACKS_POLL 2
+
+/// Somebody waits for the answer.
+#define ROLETALK_CANCEL_NONE 0
+
+/// The requester has given up.
+#define ROLETALK_CANCEL_REQUESTER 1
+
+/// The requester's time is up.
+#define ROLETALK_CANCEL_DEADLINE 2
+
+/// The unit is gone.
+#define ROLETALK_CANCEL_UNIT_LOST 3
 
 /// A unit connected.
 #define ROLETALK_EVENT_UNIT_OPENED 1
@@ -220,6 +237,11 @@ typedef enum {
     ROLETALK_STATUS_HANDLER_FAILED = 17,
     /// The remote peer did not answer a ping in time.
     ROLETALK_STATUS_HEARTBEAT_TIMEOUT = 18,
+    /// The unit does not take what is required, such as headers.
+    ROLETALK_STATUS_UNSUPPORTED = 19,
+    /// It was given up with its parent (roletalk_send_options.parent), for whose answer nobody waits any more.
+    /// `CANCELLED` in other languages. What the program cancels itself is ROLETALK_STATUS_CANCELED.
+    ROLETALK_STATUS_PARENT_CANCELED = 20,
     /// Nothing more comes: the end of a stream or of a survey.
     ROLETALK_STATUS_END = 100,
     /// Nothing can be done without waiting, and the caller did not want to wait.
@@ -231,7 +253,7 @@ typedef enum {
     ROLETALK_STATUS_WOULD_DEADLOCK = 103,
     /// The process is the child of a fork, and the handle is of the parent.
     ROLETALK_STATUS_FORKED = 104,
-    /// The operation was canceled.
+    /// The program has canceled the operation, or it has ended with its peer.
     ROLETALK_STATUS_CANCELED = 105,
     /// A bug of the library. It caught itself; what the call was about may be lost.
     ROLETALK_STATUS_INTERNAL = 106,
@@ -488,6 +510,14 @@ typedef struct {
     uint64_t id;
 } roletalk_listener;
 
+/// A header: what goes with a message, a request, a stream or an answer besides its payload.
+typedef struct {
+    /// Up to 128 characters of `a` to `z`, digits, `-`, `_` and `.`; not beginning with `rt-`.
+    roletalk_string name;
+    /// Text or bytes: ROLETALK_DATA_TEXT or ROLETALK_DATA_BINARY.
+    roletalk_data value;
+} roletalk_header;
+
 /// The end of an operation. Valid during the call.
 typedef struct {
     /// The size of this struct in the library.
@@ -504,6 +534,19 @@ typedef struct {
     size_t remaining;
     /// What there is to know besides `error`, and what to try; may be empty.
     roletalk_string hint;
+    /// The headers of the answer, in the order in which its handler has added them. See roletalk_header_value.
+    const roletalk_header *headers;
+    /// How many headers.
+    size_t header_count;
+    /// The name that the handler has given its failure (roletalk_failure.code); may be empty.
+    roletalk_string error_code;
+    /// What the handler has added to its failure (roletalk_failure.data): JSON; may be empty.
+    roletalk_string error_data;
+    /// After how many milliseconds, says the handler, it is worth trying again; -1 when it says nothing.
+    int64_t retry_after_ms;
+    /// Whether the other side has said that it has begun no handler, so that surely nothing was done: 1 or 0,
+    /// which says nothing.
+    int32_t unhandled;
 } roletalk_reply;
 
 /// Called with the end of an operation, where the peer's callbacks run.
@@ -521,6 +564,29 @@ typedef struct {
     /// Zero is none.
     uint64_t id;
 } roletalk_operation;
+
+/// How a handler is to be treated. All zero but the size: as roletalk_role_handle does.
+typedef struct {
+    /// sizeof(roletalk_handler_options).
+    size_t struct_size;
+    /// Not 0: it is never canceled, and neither are requests whose parent it is. For what is to be done to its end,
+    /// whether or not the requester still waits.
+    int32_t detached;
+} roletalk_handler_options;
+
+/// How a handler fails. All but the reason may be zero.
+typedef struct {
+    /// sizeof(roletalk_failure).
+    size_t struct_size;
+    /// A text for people.
+    roletalk_string reason;
+    /// A name for programs, such as `NOT_FOUND`.
+    roletalk_string code;
+    /// What belongs to it, as JSON.
+    roletalk_string data;
+    /// After how many milliseconds it is worth trying again; 0 or less says nothing of that.
+    int64_t retry_after_ms;
+} roletalk_failure;
 
 /// The reading end of a stream. Closed by roletalk_readable_close.
 typedef struct {
@@ -544,8 +610,14 @@ typedef struct {
     roletalk_data data;
     /// Why it was rejected.
     roletalk_string error;
-    /// roletalk_context_respond and roletalk_context_reject replace the outcome.
+    /// roletalk_context_respond, roletalk_context_reject and roletalk_context_reject_with replace the outcome.
     roletalk_context context;
+    /// The name that the handler has given its failure (roletalk_failure.code); may be empty.
+    roletalk_string error_code;
+    /// What the handler has added to its failure (roletalk_failure.data): JSON; may be empty.
+    roletalk_string error_data;
+    /// After how many milliseconds, says the handler, it is worth trying again; -1 when it says nothing.
+    int64_t retry_after_ms;
 } roletalk_outcome;
 
 /// Called with the outcome of what went on to further middleware and the handler.
@@ -557,6 +629,29 @@ typedef struct {
     /// Ends the life of `user_data`; NULL if nothing has to be done.
     roletalk_drop drop;
 } roletalk_outcome_handler;
+
+/// A trace context, as in W3C Trace Context and W3C Baggage. Set `struct_size` before.
+typedef struct {
+    /// sizeof(roletalk_trace).
+    size_t struct_size;
+    /// Text with a zero at the end; empty when there is no trace context.
+    char traceparent[56];
+    /// May be empty.
+    roletalk_string tracestate;
+    /// May be empty.
+    roletalk_string baggage;
+} roletalk_trace;
+
+/// Called when nobody waits for an answer any more, where the peer's callbacks run.
+typedef struct {
+    /// The function; not NULL. `reason` is ROLETALK_CANCEL_REQUESTER, ROLETALK_CANCEL_DEADLINE or
+    /// ROLETALK_CANCEL_UNIT_LOST.
+    void (*call)(void *user_data, int32_t reason);
+    /// Given to both functions.
+    void *user_data;
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    roletalk_drop drop;
+} roletalk_cancel_handler;
 
 /// How to send or to ask. All zero but the size: to the next unit in turn, in order, with the default
 /// time limit.
@@ -571,6 +666,23 @@ typedef struct {
     /// roletalk_destination_send, roletalk_destination_broadcast: milliseconds to wait for room in the
     /// queue; 0: without a limit; negative: not at all.
     int64_t timeout_ms;
+    /// What goes with it besides the payload: up to 8 KiB of names and values. Left out where a unit does not take
+    /// headers.
+    const roletalk_header *headers;
+    /// How many headers.
+    size_t header_count;
+    /// Not 0: only units that take headers are chosen; ROLETALK_STATUS_UNSUPPORTED when there is none.
+    int32_t headers_required;
+    /// The context of the handler on whose behalf this is sent; zero for none. What is asked has at most the time that
+    /// is left there, and is given up when that is canceled, with ROLETALK_STATUS_PARENT_CANCELED, unless the handler is
+    /// detached. The trace context of the parent goes with it, also with messages. Headers do not.
+    roletalk_context parent;
+    /// The trace context, as in W3C Trace Context and W3C Baggage, in the place of the parent's; may be empty.
+    roletalk_string traceparent;
+    /// Only with `traceparent`; may be empty.
+    roletalk_string tracestate;
+    /// Only with `traceparent`; may be empty.
+    roletalk_string baggage;
 } roletalk_send_options;
 
 /// Called once when a stream can go on, where the peer's callbacks run.
@@ -686,6 +798,16 @@ typedef struct {
     uint64_t connections;
     /// Bytes of what those running handlers were called with.
     uint64_t running_bytes;
+    /// Requests received that were not begun, since their time was up or their requester had given up.
+    uint64_t requests_expired;
+    /// Requests sent that were given up, of which the other side was told.
+    uint64_t cancels_sent;
+    /// Requests received of which the other side told that they were given up, whether or not they were still
+    /// running.
+    uint64_t cancels_received;
+    /// Messages, requests and answers whose headers and trace context were left out, since the other side does not
+    /// take them.
+    uint64_t fields_left_out;
 } roletalk_unit_stats;
 
 /// Counters of one connection of a unit. Set `struct_size` before.
@@ -789,6 +911,23 @@ roletalk_string roletalk_last_error(void);
 /// What there is to know besides roletalk_last_error, and what to try: for people, in English; empty when there
 /// is nothing. Never fails, any thread, also inside callbacks, and valid as long as that text.
 roletalk_string roletalk_last_error_hint(void);
+
+/// The name that the handler at the other end has given its failure (roletalk_failure.code), such as
+/// `NOT_FOUND`; empty when it has given none. Never fails, any thread, also inside callbacks, and valid as long as
+/// roletalk_last_error.
+roletalk_string roletalk_last_error_code(void);
+
+/// What that handler has added to its failure (roletalk_failure.data): JSON; empty for nothing. Never fails, any
+/// thread, also inside callbacks, and valid as long as roletalk_last_error.
+roletalk_string roletalk_last_error_data(void);
+
+/// After how many milliseconds, says that handler, it is worth trying again; -1 when it says nothing. Never
+/// fails. Any thread, also inside callbacks.
+int64_t roletalk_last_error_retry_after_ms(void);
+
+/// Whether the other side has said that it has begun no handler, so that surely nothing was done: 1 or 0, which
+/// says nothing. Never fails. Any thread, also inside callbacks.
+int32_t roletalk_last_error_unhandled(void);
 
 /// The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Never fails. Any thread, also
 /// inside callbacks. Valid for ever.
@@ -1030,6 +1169,15 @@ roletalk_status roletalk_role_handle(roletalk_role role,
                                      roletalk_string event,
                                      roletalk_incoming_handler handler);
 
+/// As roletalk_role_handle, with options, which may be NULL.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_role_handle_with(roletalk_role role,
+                                          int32_t kind,
+                                          roletalk_string event,
+                                          const roletalk_handler_options *options,
+                                          roletalk_incoming_handler handler);
+
 /// Adds middleware for all that this role handles, behind that of the peer (roletalk_peer_layer) and that
 /// added before. See roletalk_incoming_handler, roletalk_context_next, roletalk_context_set_data,
 /// roletalk_context_on_outcome. `layer.drop` is called when the peer is closed, or when this fails.
@@ -1072,6 +1220,16 @@ roletalk_status roletalk_context_respond(roletalk_context context,
 /// for deferred contexts; inside the handler for others.
 roletalk_status roletalk_context_reject(roletalk_context context,
                                         roletalk_string reason);
+
+/// As roletalk_context_reject, with a code and data for the requester's program, who finds them in roletalk_reply, or
+/// with roletalk_last_error_code and so on. Peers that do not know of these get the reason alone.
+/// `failure->struct_size` must be set.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT, ROLETALK_STATUS_DATA for `data` that is not JSON,
+/// ROLETALK_STATUS_TOO_LARGE for more than 8 KiB of code and data: the context is as before. Threads and callbacks
+/// as roletalk_context_reject.
+roletalk_status roletalk_context_reject_with(roletalk_context context,
+                                             const roletalk_failure *failure);
 
 /// Accepts a stream that this peer reads, with a payload for the requester. Ends the context; the
 /// stream belongs to the caller, who closes it with roletalk_readable_close.
@@ -1140,6 +1298,73 @@ roletalk_status roletalk_context_set_data(roletalk_context context,
 /// Any thread, also inside callbacks, for deferred contexts; inside the middleware for others.
 roletalk_status roletalk_context_on_outcome(roletalk_context context,
                                             roletalk_outcome_handler handler);
+
+/// The first header of this name that came with it: `value` is set to text or bytes, or to null when there is none.
+/// `value->bytes` is valid as long as the payload.
+///
+/// Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_header(roletalk_context context,
+                                        roletalk_string name,
+                                        roletalk_data *value);
+
+/// One of the headers that came with it, in the order in which the sender has added them: `at` counts from 0. What
+/// `header` points to is valid as long as the payload.
+///
+/// Errors: ROLETALK_STATUS_END when there are not so many. Any thread, also inside callbacks, for deferred contexts;
+/// inside the handler for others.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_header_at(roletalk_context context,
+                                           size_t at,
+                                           roletalk_header *header);
+
+/// Adds a header to the answer, whether that is a payload, a rejection or an accepted stream. The value is text or
+/// bytes. All headers may have 8 KiB together, names included. Left out where the requester's peer does not take
+/// headers; for a message nothing happens.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that does not fit (see roletalk_header), and for another kind of
+/// data; ROLETALK_STATUS_DATA; ROLETALK_STATUS_TOO_LARGE. Any thread, also inside callbacks, for deferred contexts;
+/// inside the handler, middleware or outcome handler for others.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_set_header(roletalk_context context,
+                                            roletalk_string name,
+                                            roletalk_data value);
+
+/// The trace context that came with it. `trace->struct_size` must be set. The two strings are valid as long as the
+/// payload. What is sent with this context as its parent hands it on by itself; see roletalk_send_options.
+///
+/// Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_trace(roletalk_context context,
+                                       roletalk_trace *trace);
+
+/// How many milliseconds the requester still waits: -1 when it has set no time limit, 0 when the time is up.
+///
+/// Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_remaining_ms(roletalk_context context,
+                                              int64_t *remaining);
+
+/// Why nobody waits for the answer any more: ROLETALK_CANCEL_REQUESTER and so on, or ROLETALK_CANCEL_NONE (0) while
+/// somebody does. For handlers that work on for long: ask now and then, and end if it is not 0. What is answered all
+/// the same is dropped. Always 0 for messages and for handlers that are detached (roletalk_handler_options); a
+/// callback of ROLETALK_CALLBACKS_INLINE holds up what would tell it.
+///
+/// Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
+ROLETALK_MUST_USE
+roletalk_status roletalk_context_cancel_reason(roletalk_context context,
+                                               int32_t *reason);
+
+/// Calls `handler` once if nobody waits for the answer any more: the requester has given up, its time is up, or its unit
+/// is gone. Soon, if that is so already. The context is still to be answered, which nobody hears of.
+/// `handler.drop` is called after that, when the context is answered, or when this fails: then there is no call any
+/// more, unless it has begun on another thread. Never called for messages and for handlers that are detached
+/// (roletalk_handler_options). Callbacks of a peer run one after the other: it is for contexts that are deferred, now or
+/// later in the handler; a handler that works on itself asks roletalk_context_cancel_reason.
+///
+/// Any thread, also inside callbacks, for deferred contexts; inside the handler for others.
+roletalk_status roletalk_context_on_cancel(roletalk_context context,
+                                           roletalk_cancel_handler handler);
 
 /// Waits until a unit serves the role: for `timeout_ms` milliseconds, without a limit if that is
 /// negative, not at all if it is 0.
@@ -1341,7 +1566,8 @@ roletalk_status roletalk_destination_writable_async(roletalk_destination destina
                                                     roletalk_operation *operation);
 
 /// Cancels an operation: its callback is called with ROLETALK_STATUS_CANCELED soon; a subscription is
-/// called no more. The other side is not told.
+/// called no more. The handlers of requests and of streams that were not accepted yet are canceled, if the other side
+/// knows how to (docs/PROTOCOL.md, section 14).
 ///
 /// Errors: ROLETALK_STATUS_END when it has ended already, also while its callback is running. Any thread,
 /// also inside callbacks.
@@ -1632,6 +1858,26 @@ static inline roletalk_data roletalk_data_json(roletalk_string json) {
 static inline roletalk_data roletalk_data_number(const roletalk_number *number) {
     return roletalk_data_of(ROLETALK_DATA_NUMBER, number ? number->text : NULL,
                             number ? number->len : 0);
+}
+
+/// A header, neither part of which is copied: roletalk_data_text and roletalk_data_binary make values.
+static inline roletalk_header roletalk_header_of(roletalk_string name, roletalk_data value) {
+    roletalk_header header;
+    header.name = name;
+    header.value = value;
+    return header;
+}
+
+/// The value of the first header of this name; null when there is none.
+static inline roletalk_data roletalk_header_value(const roletalk_header *headers, size_t count,
+                                                  roletalk_string name) {
+    size_t i, at;
+    for (i = 0; i < count; i++) {
+        if (headers[i].name.len != name.len) continue;
+        for (at = 0; at < name.len && headers[i].name.data[at] == name.data[at]; at++) continue;
+        if (at == name.len) return headers[i].value;
+    }
+    return roletalk_data_null();
 }
 
 #if !defined(__cplusplus) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L

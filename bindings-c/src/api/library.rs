@@ -1,7 +1,7 @@
 //! The library itself: versions, and texts for statuses.
 
 use crate::border::{
-    enter::{with_last_error, with_last_hint},
+    enter::{Last, with_last_error},
     failure::Status,
     values::roletalk_string,
 };
@@ -11,15 +11,49 @@ use crate::border::{
 /// callbacks. Valid until the next call that fails on this thread, so copy what is to be kept.
 #[unsafe(no_mangle)]
 pub extern "C" fn roletalk_last_error() -> roletalk_string {
-    // It lives until the next one.
-    with_last_error(roletalk_string::lend).unwrap_or_else(|| roletalk_string::lend(""))
+    lend_last(|last| &last.text)
+}
+
+/// A text of the last error, which lives until the next one.
+fn lend_last(text: fn(&Last) -> &str) -> roletalk_string {
+    let lent = with_last_error(|last| roletalk_string::lend(text(last)));
+    lent.unwrap_or_else(|| roletalk_string::lend(""))
 }
 
 /// What there is to know besides roletalk_last_error, and what to try: for people, in English; empty when there
 /// is nothing. Never fails, any thread, also inside callbacks, and valid as long as that text.
 #[unsafe(no_mangle)]
 pub extern "C" fn roletalk_last_error_hint() -> roletalk_string {
-    with_last_hint(roletalk_string::lend).unwrap_or_else(|| roletalk_string::lend(""))
+    lend_last(|last| &last.hint)
+}
+
+/// The name that the handler at the other end has given its failure (roletalk_failure.code), such as
+/// `NOT_FOUND`; empty when it has given none. Never fails, any thread, also inside callbacks, and valid as long as
+/// roletalk_last_error.
+#[unsafe(no_mangle)]
+pub extern "C" fn roletalk_last_error_code() -> roletalk_string {
+    lend_last(|last| &last.code)
+}
+
+/// What that handler has added to its failure (roletalk_failure.data): JSON; empty for nothing. Never fails, any
+/// thread, also inside callbacks, and valid as long as roletalk_last_error.
+#[unsafe(no_mangle)]
+pub extern "C" fn roletalk_last_error_data() -> roletalk_string {
+    lend_last(|last| &last.data)
+}
+
+/// After how many milliseconds, says that handler, it is worth trying again; -1 when it says nothing. Never
+/// fails. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn roletalk_last_error_retry_after_ms() -> i64 {
+    with_last_error(|last| last.retry_after_ms).unwrap_or(-1)
+}
+
+/// Whether the other side has said that it has begun no handler, so that surely nothing was done: 1 or 0, which
+/// says nothing. Never fails. Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn roletalk_last_error_unhandled() -> i32 {
+    i32::from(with_last_error(|last| last.unhandled).unwrap_or(false))
 }
 
 /// The name of a status code, such as `NO_UNIT`; `UNKNOWN` for other numbers. Never fails. Any thread, also

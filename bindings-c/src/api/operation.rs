@@ -73,11 +73,22 @@ where
 /// that comes by callback in any case.
 fn never_began(error: &engine::Error) -> bool {
     use engine::ErrorKind::{
-        Closed, ConnectionLost, InvalidArgument, NoUnit, Overloaded, Tls, TooLarge,
+        Cancelled, Closed, ConnectionLost, InvalidArgument, NoUnit, Overloaded, Timeout, Tls,
+        TooLarge, Unsupported,
     };
     matches!(
         error.kind(),
-        Closed | ConnectionLost | InvalidArgument | NoUnit | Overloaded | Tls | TooLarge
+        Cancelled
+            | Closed
+            | ConnectionLost
+            | InvalidArgument
+            | NoUnit
+            | Overloaded
+            // Its parent has no time left.
+            | Timeout
+            | Tls
+            | TooLarge
+            | Unsupported
     )
 }
 
@@ -95,7 +106,8 @@ pub(crate) unsafe fn put_operation(
 }
 
 /// Cancels an operation: its callback is called with ROLETALK_STATUS_CANCELED soon; a subscription is
-/// called no more. The other side is not told.
+/// called no more. The handlers of requests and of streams that were not accepted yet are canceled, if the other side
+/// knows how to (docs/PROTOCOL.md, section 14).
 ///
 /// Errors: ROLETALK_STATUS_END when it has ended already, also while its callback is running. Any thread,
 /// also inside callbacks.

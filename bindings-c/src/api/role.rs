@@ -2,9 +2,16 @@
 
 use std::sync::Arc;
 
+use engine::OnCancel;
+
 use crate::{
     border::{
-        enter::enter, failure::roletalk_status, handles::roletalk_role, memory::put, table,
+        enter::enter,
+        failure::roletalk_status,
+        handles::roletalk_role,
+        memory::put,
+        sized::{read_or_default, sized},
+        table,
         values::roletalk_string,
     },
     callbacks::{
@@ -33,18 +40,50 @@ pub unsafe extern "C" fn roletalk_role_handle(
     event: roletalk_string,
     handler: roletalk_incoming_handler,
 ) -> roletalk_status {
+    // SAFETY: the contract of pointers in the header's introduction.
+    unsafe { roletalk_role_handle_with(role, kind, event, std::ptr::null(), handler) }
+}
+
+/// How a handler is to be treated. All zero but the size: as roletalk_role_handle does.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct roletalk_handler_options {
+    /// sizeof(roletalk_handler_options).
+    pub struct_size: usize,
+    /// Not 0: it is never canceled, and neither are requests whose parent it is. For what is to be done to its end,
+    /// whether or not the requester still waits.
+    pub detached: i32,
+}
+
+sized!(roletalk_handler_options);
+
+/// As roletalk_role_handle, with options, which may be NULL.
+///
+/// Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn roletalk_role_handle_with(
+    role: roletalk_role,
+    kind: i32,
+    event: roletalk_string,
+    options: *const roletalk_handler_options,
+    handler: roletalk_incoming_handler,
+) -> roletalk_status {
     let closure = handler.take();
     enter(move || {
         let role = table::get::<RoleObject>(role.id)?;
         // SAFETY: the contract of pointers in the header's introduction.
-        let event = unsafe { event.get("event") }?;
+        let (event, options) = unsafe { (event.get("event")?, read_or_default(options)?) };
         let kind = kind_from(kind)?;
         let handler = Arc::new(Handler {
             closure: closure.bind(&role.queue)?,
             queue: role.queue.clone(),
             layers: [role.peer_layers.clone(), role.layers.clone()],
         });
-        role.role.on_deferred(kind, event, move |context, deferred| {
+        let on_cancel = match options.detached {
+            0 => OnCancel::Tell,
+            _ => OnCancel::Ignore,
+        };
+        role.role.on_cancel(on_cancel).on_deferred(kind, event, move |context, deferred| {
             Exchange::come_in(context, deferred, &handler);
         });
         Ok(())

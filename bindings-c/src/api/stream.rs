@@ -147,17 +147,25 @@ pub(crate) fn call_when(
     closure: Closure<ReadyCall>,
     queue: &Arc<Callbacks>,
 ) -> Result<(), Failure> {
+    // SAFETY: function and argument belong together, and no lock is held.
+    when(ready, closure, queue, |call, user_data, ()| unsafe { call(user_data) }).map(drop)
+}
+
+/// As [`call_when`], by a task, which whoever calls this may end before, and with what `ready` gives.
+pub(crate) fn when<F: Copy + Send + 'static, T: 'static>(
+    ready: impl Future<Output = T> + Send + 'static,
+    closure: Closure<F>,
+    queue: &Arc<Callbacks>,
+    invoke: fn(F, *mut c_void, T),
+) -> Result<Arc<Task>, Failure> {
     let closure = closure.bind(queue)?;
-    let waiting = async move {
-        ready.await;
+    Ok(Task::spawn_endless(queue, async move {
+        let given = ready.await;
         if let Some((call, user_data)) = closure.parts() {
-            // SAFETY: function and argument belong together, and no lock is held.
-            unsafe { call(user_data) };
+            invoke(call, user_data, given);
         }
         closure.release_now();
-    };
-    Task::spawn_endless(queue, waiting);
-    Ok(())
+    }))
 }
 
 /// What is behind a `roletalk_readable`.

@@ -111,6 +111,16 @@ pub struct roletalk_unit_stats {
     pub connections: u64,
     /// Bytes of what those running handlers were called with.
     pub running_bytes: u64,
+    /// Requests received that were not begun, since their time was up or their requester had given up.
+    pub requests_expired: u64,
+    /// Requests sent that were given up, of which the other side was told.
+    pub cancels_sent: u64,
+    /// Requests received of which the other side told that they were given up, whether or not they were still
+    /// running.
+    pub cancels_received: u64,
+    /// Messages, requests and answers whose headers and trace context were left out, since the other side does not
+    /// take them.
+    pub fields_left_out: u64,
 }
 
 /// Counters of one connection of a unit. Set `struct_size` before.
@@ -301,6 +311,10 @@ pub unsafe extern "C" fn roletalk_unit_get_stats(
             round_trip_us: micros(unit.round_trip()),
             connections: known.connections.len() as u64,
             running_bytes: known.running_bytes as u64,
+            requests_expired: known.requests_expired,
+            cancels_sent: known.cancels_sent,
+            cancels_received: known.cancels_received,
+            fields_left_out: known.fields_left_out,
         };
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { sized::write(stats, &value) }

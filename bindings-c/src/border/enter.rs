@@ -11,13 +11,28 @@ use crate::border::{
 };
 
 thread_local! {
-    static LAST: RefCell<Last> = const { RefCell::new(Last { text: String::new(), hint: String::new() }) };
+    static LAST: RefCell<Last> = const { RefCell::new(Last::NONE) };
 }
 
 /// A thread's last error.
-struct Last {
-    text: String,
-    hint: String,
+pub(crate) struct Last {
+    pub(crate) text: String,
+    pub(crate) hint: String,
+    pub(crate) code: String,
+    pub(crate) data: String,
+    pub(crate) retry_after_ms: i64,
+    pub(crate) unhandled: bool,
+}
+
+impl Last {
+    const NONE: Last = Last {
+        text: String::new(),
+        hint: String::new(),
+        code: String::new(),
+        data: String::new(),
+        retry_after_ms: -1,
+        unhandled: false,
+    };
 }
 
 /// Runs the body of an exported function: not in the child of a fork, and no panic leaves it.
@@ -43,22 +58,26 @@ fn report(failure: Failure) -> Status {
     // While the thread ends there is no text any more.
     let _ = LAST.try_with(|last| {
         let mut last = last.borrow_mut();
-        last.text.clear();
-        last.text.push_str(failure.text());
-        last.hint.clear();
-        last.hint.push_str(failure.hint());
+        let said = failure.said();
+        let last = &mut *last;
+        for (known, new) in [
+            (&mut last.text, failure.text()),
+            (&mut last.hint, failure.hint()),
+            (&mut last.code, said.code),
+            (&mut last.data, said.data),
+        ] {
+            known.clear();
+            known.push_str(new);
+        }
+        last.retry_after_ms = said.retry_after_ms;
+        last.unhandled = said.unhandled;
     });
     failure.status()
 }
 
-/// Works on the text of this thread's last error; `None` while the thread ends.
-pub(crate) fn with_last_error<T>(work: impl FnOnce(&str) -> T) -> Option<T> {
-    LAST.try_with(|last| work(&last.borrow().text)).ok()
-}
-
-/// Likewise on what to try after it.
-pub(crate) fn with_last_hint<T>(work: impl FnOnce(&str) -> T) -> Option<T> {
-    LAST.try_with(|last| work(&last.borrow().hint)).ok()
+/// Works on this thread's last error; `None` while the thread ends.
+pub(crate) fn with_last_error<T>(work: impl FnOnce(&Last) -> T) -> Option<T> {
+    LAST.try_with(|last| work(&last.borrow())).ok()
 }
 
 #[cfg(test)]
@@ -70,6 +89,6 @@ mod tests {
         assert_eq!(enter(|| panic!("on purpose")), Status::Internal);
         assert_eq!(enter(|| Err(Failure::invalid("text"))), Status::InvalidArgument);
         assert_eq!(enter(|| Ok(())), Status::Ok);
-        assert_eq!(with_last_error(str::to_owned).as_deref(), Some("text"));
+        assert_eq!(with_last_error(|last| last.text.clone()).as_deref(), Some("text"));
     }
 }

@@ -1,6 +1,6 @@
 //! Why a call fails.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use engine::{Error, ErrorKind};
 
@@ -48,6 +48,11 @@ pub enum roletalk_status {
     HandlerFailed = 17,
     /// The remote peer did not answer a ping in time.
     HeartbeatTimeout = 18,
+    /// The unit does not take what is required, such as headers.
+    Unsupported = 19,
+    /// It was given up with its parent (roletalk_send_options.parent), for whose answer nobody waits any more.
+    /// `CANCELLED` in other languages. What the program cancels itself is ROLETALK_STATUS_CANCELED.
+    ParentCanceled = 20,
     /// Nothing more comes: the end of a stream or of a survey.
     End = 100,
     /// Nothing can be done without waiting, and the caller did not want to wait.
@@ -59,7 +64,7 @@ pub enum roletalk_status {
     WouldDeadlock = 103,
     /// The process is the child of a fork, and the handle is of the parent.
     Forked = 104,
-    /// The operation was canceled.
+    /// The program has canceled the operation, or it has ended with its peer.
     Canceled = 105,
     /// A bug of the library. It caught itself; what the call was about may be lost.
     Internal = 106,
@@ -67,8 +72,9 @@ pub enum roletalk_status {
 
 pub(crate) use roletalk_status as Status;
 
-/// The names of those that are no error of the engine's.
-const OWN_NAMES: [(Status, &str); 8] = [
+/// The names of those that are no error of the engine's, or have another name there.
+const OWN_NAMES: [(Status, &str); 9] = [
+    (Status::ParentCanceled, "PARENT_CANCELED"),
     (Status::Ok, "OK"),
     (Status::End, "END"),
     (Status::WouldBlock, "WOULD_BLOCK"),
@@ -82,9 +88,9 @@ const OWN_NAMES: [(Status, &str); 8] = [
 impl Status {
     /// The name of a status that has this number.
     pub(crate) fn name_of(number: i32) -> Option<&'static str> {
-        let kind = ErrorKind::ALL.iter().find(|kind| i32::from(kind.code()) == number);
-        let own = || OWN_NAMES.iter().find(|(own, _)| *own as i32 == number);
-        kind.map(|kind| kind.name()).or_else(|| own().map(|(_, name)| *name))
+        let own = OWN_NAMES.iter().find(|(own, _)| *own as i32 == number);
+        let kind = || ErrorKind::ALL.iter().find(|kind| i32::from(kind.code()) == number);
+        own.map(|(_, name)| *name).or_else(|| kind().map(|kind| kind.name()))
     }
 
     /// That of an error of the engine's.
@@ -108,6 +114,8 @@ impl Status {
             ErrorKind::HandlerPanicked => Status::HandlerPanicked,
             ErrorKind::HandlerFailed => Status::HandlerFailed,
             ErrorKind::HeartbeatTimeout => Status::HeartbeatTimeout,
+            ErrorKind::Unsupported => Status::Unsupported,
+            ErrorKind::Cancelled => Status::ParentCanceled,
             // A test fails before there is one.
             _ => Status::Internal,
         }
@@ -119,12 +127,19 @@ impl Status {
 pub(crate) struct Failure {
     status: Status,
     text: Cow<'static, str>,
-    hint: Option<String>,
+    more: Option<Box<More>>,
+}
+
+/// What there is to know besides.
+#[derive(Clone, Debug)]
+struct More {
+    hint: String,
+    said: engine::Failure,
 }
 
 impl Failure {
     pub(crate) fn new(status: Status, text: impl Into<Cow<'static, str>>) -> Failure {
-        Failure { status, text: text.into(), hint: None }
+        Failure { status, text: text.into(), more: None }
     }
 
     pub(crate) fn invalid(text: impl Into<Cow<'static, str>>) -> Failure {
@@ -154,14 +169,48 @@ impl Failure {
 
     /// Empty when there is none.
     pub(crate) fn hint(&self) -> &str {
-        self.hint.as_deref().unwrap_or_default()
+        self.more.as_ref().map_or("", |more| &more.hint)
+    }
+
+    /// What the handler at the other end has said of it.
+    pub(crate) fn said(&self) -> Said<'_> {
+        self.more.as_ref().map_or(Said::NOTHING, |more| Said::of(&more.said))
+    }
+}
+
+/// What a handler says of its failure besides the text.
+#[derive(Clone, Copy)]
+pub(crate) struct Said<'a> {
+    pub(crate) code: &'a str,
+    /// JSON.
+    pub(crate) data: &'a str,
+    /// -1 for nothing.
+    pub(crate) retry_after_ms: i64,
+    pub(crate) unhandled: bool,
+}
+
+impl<'a> Said<'a> {
+    pub(crate) const NOTHING: Said<'static> =
+        Said { code: "", data: "", retry_after_ms: -1, unhandled: false };
+
+    pub(crate) fn of(failure: &'a engine::Failure) -> Said<'a> {
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        Said {
+            code: failure.code.as_deref().unwrap_or_default(),
+            data: failure.data.as_deref().unwrap_or_default(),
+            retry_after_ms: failure.retry_after.map_or(-1, millis),
+            unhandled: failure.unhandled,
+        }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        let hint = error.hint().map(str::to_owned);
-        Failure { hint, ..Failure::new(Status::of(error.kind()), error.text().to_owned()) }
+        let more = (error.hint().is_some() || error.failure().is_some()).then(|| {
+            let hint = error.hint().unwrap_or_default().to_owned();
+            Box::new(More { hint, said: error.failure().cloned().unwrap_or_default() })
+        });
+        Failure { more, ..Failure::new(Status::of(error.kind()), error.text().to_owned()) }
     }
 }
 

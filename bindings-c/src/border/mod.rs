@@ -3,6 +3,7 @@
 pub mod enter;
 pub mod failure;
 pub mod handles;
+pub mod headers;
 pub mod memory;
 pub mod process;
 pub mod sized;

@@ -6,8 +6,9 @@ use engine::{Answer, Data, Unit};
 
 use crate::{
     border::{
-        failure::{Failure, Status, roletalk_status},
+        failure::{Failure, Said, Status, roletalk_status},
         handles::roletalk_unit,
+        headers::{Headers, roletalk_header},
         sized::sized,
         values::{roletalk_data, roletalk_string},
     },
@@ -36,6 +37,19 @@ pub struct roletalk_reply {
     pub remaining: usize,
     /// What there is to know besides `error`, and what to try; may be empty.
     pub hint: roletalk_string,
+    /// The headers of the answer, in the order in which its handler has added them. See roletalk_header_value.
+    pub headers: *const roletalk_header,
+    /// How many headers.
+    pub header_count: usize,
+    /// The name that the handler has given its failure (roletalk_failure.code); may be empty.
+    pub error_code: roletalk_string,
+    /// What the handler has added to its failure (roletalk_failure.data): JSON; may be empty.
+    pub error_data: roletalk_string,
+    /// After how many milliseconds, says the handler, it is worth trying again; -1 when it says nothing.
+    pub retry_after_ms: i64,
+    /// Whether the other side has said that it has begun no handler, so that surely nothing was done: 1 or 0,
+    /// which says nothing.
+    pub unhandled: i32,
 }
 
 /// Called with the end of an operation, where the peer's callbacks run.
@@ -60,23 +74,25 @@ pub(crate) struct Outcome {
     pub(crate) unit: Option<Unit>,
     pub(crate) failure: Option<Failure>,
     pub(crate) remaining: usize,
+    pub(crate) headers: Option<Box<Headers>>,
 }
 
 impl Outcome {
     pub(crate) fn done(data: Data, unit: Option<Unit>) -> Outcome {
-        Outcome { data, unit, failure: None, remaining: 0 }
+        Outcome { data, unit, failure: None, remaining: 0, headers: None }
     }
 
     pub(crate) fn failed(failure: Failure) -> Outcome {
-        Outcome { data: Data::null(), unit: None, failure: Some(failure), remaining: 0 }
+        Outcome { failure: Some(failure), ..Outcome::done(Data::null(), None) }
     }
 
     /// The answer to a request, or why there is none.
     pub(crate) fn of(answer: engine::Result<Answer>) -> Outcome {
         match answer {
             Ok(answer) => {
+                let headers = Headers::of(answer.headers());
                 let (unit, data) = answer.into_parts();
-                Outcome::done(data, Some(unit))
+                Outcome { headers, ..Outcome::done(data, Some(unit)) }
             }
             Err(error) => Outcome::failed(error.into()),
         }
@@ -84,6 +100,8 @@ impl Outcome {
 
     /// A view with a unit's handle of the right life. Valid as long as the outcome.
     pub(crate) fn view(&self, unit: impl FnOnce(&Unit) -> roletalk_unit) -> roletalk_reply {
+        let headers = self.headers.as_ref().map_or(&[][..], |headers| headers.list());
+        let said = self.failure.as_ref().map_or(Said::NOTHING, Failure::said);
         roletalk_reply {
             struct_size: size_of::<roletalk_reply>(),
             status: self.failure.as_ref().map_or(Status::Ok, Failure::status),
@@ -92,6 +110,12 @@ impl Outcome {
             unit: self.unit.as_ref().map_or(roletalk_unit::NONE, unit),
             remaining: self.remaining,
             hint: roletalk_string::lend(self.failure.as_ref().map_or("", Failure::hint)),
+            headers: headers.as_ptr(),
+            header_count: headers.len(),
+            error_code: roletalk_string::lend(said.code),
+            error_data: roletalk_string::lend(said.data),
+            retry_after_ms: said.retry_after_ms,
+            unhandled: i32::from(said.unhandled),
         }
     }
 }

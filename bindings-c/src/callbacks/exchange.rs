@@ -9,11 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use engine::{Context, Data, Deferred, Error, ErrorKind, Kind};
+use engine::{Context, Data, Deferred, Error, ErrorKind, Kind, Scope};
 
 use crate::{
     border::{
-        failure::{Failure, Status, roletalk_status},
+        failure::{Failure, Said, Status, roletalk_status},
         handles::{roletalk_context, roletalk_unit},
         sized::sized,
         values::{roletalk_data, roletalk_string},
@@ -21,7 +21,7 @@ use crate::{
     callbacks::{
         closure::{Closure, roletalk_drop},
         frame,
-        item::{Callbacks, Item},
+        item::{Callbacks, Item, Task},
         lend::{self, Lendable},
     },
 };
@@ -83,8 +83,14 @@ pub struct roletalk_outcome {
     pub data: roletalk_data,
     /// Why it was rejected.
     pub error: roletalk_string,
-    /// roletalk_context_respond and roletalk_context_reject replace the outcome.
+    /// roletalk_context_respond, roletalk_context_reject and roletalk_context_reject_with replace the outcome.
     pub context: roletalk_context,
+    /// The name that the handler has given its failure (roletalk_failure.code); may be empty.
+    pub error_code: roletalk_string,
+    /// What the handler has added to its failure (roletalk_failure.data): JSON; may be empty.
+    pub error_data: roletalk_string,
+    /// After how many milliseconds, says the handler, it is worth trying again; -1 when it says nothing.
+    pub retry_after_ms: i64,
 }
 
 /// Called with the outcome of what went on to further middleware and the handler.
@@ -189,6 +195,39 @@ pub(crate) struct Exchange {
     handler: Arc<Handler>,
     /// Only where there is middleware.
     detour: Option<Box<Detour>>,
+    /// What tells when nobody waits for the answer any more. Not asked for by what is answered where it came.
+    scope: Option<Arc<Scope>>,
+    /// Those who wait for that.
+    watches: Watches,
+}
+
+/// Callbacks for when nobody waits for an answer any more: they end with this. To be dropped where foreign code
+/// may be called.
+#[derive(Default)]
+pub(crate) struct Watches(Vec<Arc<Task>>);
+
+impl Drop for Watches {
+    fn drop(&mut self) {
+        for watch in &self.0 {
+            watch.cancel();
+        }
+    }
+}
+
+/// The means to answer, taken from what came.
+pub(crate) struct Closing {
+    inline: bool,
+    deferred: Deferred,
+    watches: Watches,
+}
+
+impl Closing {
+    pub(crate) fn answer(self, outcome: Result<Data, Error>) {
+        let Closing { inline, deferred, watches } = self;
+        // From here on it is not canceled any more.
+        drop(watches);
+        frame::answer(inline, deferred, outcome);
+    }
 }
 
 /// The way through middleware.
@@ -219,7 +258,8 @@ impl Exchange {
             let layers = handler.layers.iter().flat_map(|layers| layers.list()).collect();
             Box::new(Detour { layers, at: 0, data: None, observers: Vec::new(), outcome: None })
         });
-        Exchange { context, deferred: Some(deferred), handler, detour }
+        let (scope, watches) = (None, Watches::default());
+        Exchange { context, deferred: Some(deferred), handler, detour, scope, watches }
     }
 
     /// Something came for a handler: begins, where callbacks run.
@@ -230,8 +270,34 @@ impl Exchange {
             return running.run(|| Exchange::run_in(&mut slot, handler));
         }
         if let Some(exchange) = slot {
-            handler.queue.push(Item::Exchange(exchange));
+            exchange.queue_up();
         }
+    }
+
+    /// Goes on later, where callbacks run.
+    pub(crate) fn queue_up(mut self) {
+        self.hold();
+        let queue = self.queue().clone();
+        queue.push(Item::Exchange(self));
+    }
+
+    /// Asks for what tells when nobody waits for the answer any more: for what outlives the function that it came
+    /// to this is the last chance.
+    pub(crate) fn hold(&mut self) {
+        if self.scope.is_none() {
+            self.scope = self.context.scope();
+        }
+    }
+
+    /// What tells when nobody waits for the answer any more; none for a message.
+    pub(crate) fn scope(&mut self) -> Option<&Arc<Scope>> {
+        self.hold();
+        self.scope.as_ref()
+    }
+
+    /// Ends something with the answer.
+    pub(crate) fn watch(&mut self, watch: Arc<Task>) {
+        self.watches.0.push(watch);
     }
 
     pub(crate) fn queue(&self) -> &Arc<Callbacks> {
@@ -272,8 +338,18 @@ impl Exchange {
         self.detour.as_ref().is_some_and(|detour| detour.outcome.is_some())
     }
 
+    /// Whether no callback has been called yet.
+    fn is_fresh(&self) -> bool {
+        self.detour.as_ref().is_none_or(|detour| detour.at == 0 && detour.outcome.is_none())
+    }
+
     /// Goes on to where it is answered or deferred, or tells of its outcome.
     pub(crate) fn run(self) {
+        let canceled = self.scope.as_ref().and_then(|scope| scope.reason());
+        if let Some(reason) = canceled.filter(|_| self.is_fresh()) {
+            // It is not begun: nobody hears of it.
+            return self.say_done(&Err::<(), _>(Error::new(ErrorKind::Cancelled, reason.text())));
+        }
         let handler = self.handler.clone();
         Exchange::run_in(&mut Some(self), &handler);
     }
@@ -369,23 +445,25 @@ impl Exchange {
     }
 
     /// The means to answer, unless someone wants to know of the outcome before.
-    pub(crate) fn close(&mut self) -> Option<Deferred> {
+    pub(crate) fn close(&mut self) -> Option<Closing> {
         let observed = self.detour.as_ref().is_some_and(|detour| !detour.observers.is_empty());
-        if observed { None } else { self.deferred.take() }
+        let deferred = if observed { None } else { self.deferred.take() }?;
+        let (inline, watches) = (self.is_inline(), std::mem::take(&mut self.watches));
+        Some(Closing { inline, deferred, watches })
     }
 
     /// Answers, or takes it out to tell of the outcome first.
     pub(crate) fn finish(slot: &mut Option<Exchange>, outcome: Result<Data, Error>) {
         let Some(exchange) = slot else { return };
-        if let Some(deferred) = exchange.close() {
-            return frame::answer(exchange.is_inline(), deferred, outcome);
+        if let Some(closing) = exchange.close() {
+            return closing.answer(outcome);
         }
+        drop(std::mem::take(&mut exchange.watches));
         if let Some(detour) = &mut exchange.detour {
             detour.outcome = Some(outcome);
         }
         if let Some(exchange) = slot.take() {
-            let queue = exchange.queue().clone();
-            queue.push(Item::Exchange(exchange));
+            exchange.queue_up();
         }
     }
 
@@ -409,14 +487,18 @@ impl Exchange {
                 return;
             };
             let Some((call, user_data)) = observer.parts() else { continue };
-            let (null, status) =
-                (Data::null(), outcome.as_ref().err().map(|e| Status::of(e.kind())));
+            let (null, error) = (Data::null(), outcome.as_ref().err());
+            let status = error.map(|error| Status::of(error.kind()));
+            let said = error.and_then(Error::failure).map_or(Said::NOTHING, Said::of);
             let mut view = roletalk_outcome {
                 struct_size: size_of::<roletalk_outcome>(),
                 status: status.unwrap_or(Status::Ok),
                 data: roletalk_data::lend(outcome.as_ref().unwrap_or(&null)),
-                error: roletalk_string::lend(outcome.as_ref().err().map_or("", Error::text)),
+                error: roletalk_string::lend(error.map_or("", Error::text)),
                 context: roletalk_context { id: 0 },
+                error_code: roletalk_string::lend(said.code),
+                error_data: roletalk_string::lend(said.data),
+                retry_after_ms: said.retry_after_ms,
             };
             lend::lend_exchange(slot, |number, _| {
                 view.context.id = number;

@@ -24,6 +24,10 @@ static void never_ready(void *user_data) {
     (void)user_data;
     FAIL("called");
 }
+static void never_cancel(void *user_data, int32_t reason) {
+    (void)user_data, (void)reason;
+    FAIL("called");
+}
 static void never_readable(void *user_data, const roletalk_reply *reply, roletalk_readable stream) {
     (void)user_data, (void)reply, (void)stream;
     FAIL("called");
@@ -51,6 +55,7 @@ static void never_info(void *user_data, const roletalk_unit_info *info) {
 #define never_roletalk_reply_handler never_reply
 #define never_roletalk_event_handler never_event
 #define never_roletalk_ready_handler never_ready
+#define never_roletalk_cancel_handler never_cancel
 #define never_roletalk_readable_handler never_readable
 #define never_roletalk_writable_handler never_writable
 
@@ -87,6 +92,17 @@ static void wrong_handles(uint64_t id) {
     roletalk_connection_stats connection_stats;
     roletalk_reply reply;
     roletalk_incoming in;
+    roletalk_failure failure;
+    roletalk_trace trace;
+    roletalk_header header;
+    roletalk_send_options options;
+    int64_t millis;
+    memset(&failure, 0, sizeof failure);
+    failure.struct_size = sizeof failure;
+    trace.struct_size = sizeof trace;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.parent = context;
     peer_stats.struct_size = sizeof peer_stats;
     unit_stats.struct_size = sizeof unit_stats;
     connection_stats.struct_size = sizeof connection_stats;
@@ -117,6 +133,8 @@ static void wrong_handles(uint64_t id) {
     EXPECT(bad, roletalk_listener_close(listener));
     EXPECT_DROP(bad, roletalk_role_handle(role, ROLETALK_KIND_REQUEST, s,
                                           DROPPED(roletalk_incoming_handler)));
+    EXPECT_DROP(bad, roletalk_role_handle_with(role, ROLETALK_KIND_REQUEST, s, NULL,
+                                               DROPPED(roletalk_incoming_handler)));
     EXPECT_DROP(bad, roletalk_role_layer(role, DROPPED(roletalk_incoming_handler)));
     EXPECT(bad, roletalk_role_enable(role));
     EXPECT(bad, roletalk_role_disable(role));
@@ -129,11 +147,20 @@ static void wrong_handles(uint64_t id) {
     EXPECT(bad, roletalk_context_unit(context, &unit));
     EXPECT(bad, roletalk_context_set_data(context, d));
     EXPECT_DROP(bad, roletalk_context_on_outcome(context, DROPPED(roletalk_outcome_handler)));
+    EXPECT(bad, roletalk_context_reject_with(context, &failure));
+    EXPECT(bad, roletalk_context_header(context, s, &d));
+    EXPECT(bad, roletalk_context_header_at(context, 0, &header));
+    EXPECT(bad, roletalk_context_set_header(context, s, txt("x")));
+    EXPECT(bad, roletalk_context_trace(context, &trace));
+    EXPECT(bad, roletalk_context_remaining_ms(context, &millis));
+    EXPECT(bad, roletalk_context_cancel_reason(context, &flag));
+    EXPECT_DROP(bad, roletalk_context_on_cancel(context, DROPPED(roletalk_cancel_handler)));
     CHECK(roletalk_context_defer(context, &context) != ROLETALK_STATUS_OK);
     CHECK(roletalk_context_next(context) != ROLETALK_STATUS_OK);
     EXPECT(bad, roletalk_destination_ready(to, 0));
     EXPECT(bad, roletalk_destination_each_unit(to, never_unit, NULL));
     EXPECT(bad, roletalk_destination_send(to, s, d, NULL));
+    EXPECT(bad, roletalk_destination_send(to, s, d, &options));
     EXPECT_DROP(bad, roletalk_destination_on_room(to, NULL, DROPPED(roletalk_ready_handler)));
     EXPECT(bad, roletalk_destination_broadcast(to, s, d, NULL, &len));
     EXPECT(bad, roletalk_destination_request(to, s, d, NULL, &answer));
@@ -191,6 +218,35 @@ static void echo(void *user_data, const roletalk_incoming *in) {
     EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_context_view(in->context, NULL));
     EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_context_unit(in->context, NULL));
     EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_context_next(in->context));
+    roletalk_failure failure;
+    memset(&failure, 0, sizeof failure);
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_context_reject_with(in->context, NULL));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_context_reject_with(in->context, &failure));
+    failure.struct_size = sizeof failure;
+    failure.code = roletalk_string_of(NULL, 3);
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_context_reject_with(in->context, &failure));
+    roletalk_data value;
+    roletalk_header header;
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_context_header(in->context, str("name"), NULL));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_context_header(in->context, roletalk_string_of(NULL, 3), &value));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_context_header_at(in->context, 0, NULL));
+    EXPECT(ROLETALK_STATUS_END, roletalk_context_header_at(in->context, 0, &header));
+    EXPECT(ROLETALK_STATUS_END, roletalk_context_header_at(in->context, (size_t)-1, &header));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_context_set_header(in->context, str("name"), roletalk_data_null()));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_context_set_header(in->context, str("name"), roletalk_data_binary(NULL, 1)));
+    EXPECT(ROLETALK_STATUS_DATA, roletalk_context_set_header(in->context, str("name"), txt("\xff")));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_context_set_header(in->context, str("NAME"), txt("x")));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_context_trace(in->context, NULL));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_context_remaining_ms(in->context, NULL));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_context_cancel_reason(in->context, NULL));
+    EXPECT_DROP(ROLETALK_STATUS_INVALID_ARGUMENT,
+                roletalk_context_on_cancel(in->context, handler_roletalk_cancel_handler(
+                                                            NULL, &drops, count_drop)));
     EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
            roletalk_context_set_data(in->context, roletalk_data_null()));
     EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
@@ -305,6 +361,13 @@ static void wrong_values(void) {
     EXPECT_DROP(bad,
                 roletalk_role_handle(p.role, ROLETALK_KIND_REQUEST, s,
                                      handler_roletalk_incoming_handler(NULL, &drops, count_drop)));
+    roletalk_handler_options treated;
+    memset(&treated, 0, sizeof treated);
+    EXPECT_DROP(bad, roletalk_role_handle_with(p.role, ROLETALK_KIND_REQUEST, s, &treated,
+                                               DROPPED(roletalk_incoming_handler)));
+    treated.struct_size = sizeof treated;
+    EXPECT_DROP(bad, roletalk_role_handle_with(p.role, 0, s, &treated,
+                                               DROPPED(roletalk_incoming_handler)));
     EXPECT_DROP(bad, roletalk_peer_layer(
                          p.server, handler_roletalk_incoming_handler(NULL, &drops, count_drop)));
     EXPECT(bad, roletalk_role_is_active(p.role, NULL));
@@ -319,6 +382,52 @@ static void wrong_values(void) {
     send.unit.id = 12345;
     EXPECT(ROLETALK_STATUS_INVALID_HANDLE, roletalk_destination_send(p.to, s, d, &send));
     send.unit.id = 0;
+    send.parent.id = 12345;
+    EXPECT(ROLETALK_STATUS_INVALID_HANDLE, roletalk_destination_send(p.to, s, d, &send));
+    send.parent.id = p.server.id;
+    EXPECT(ROLETALK_STATUS_INVALID_HANDLE, roletalk_destination_request(p.to, s, d, &send, NULL));
+    send.parent.id = 0;
+    roletalk_header header = roletalk_header_of(str("name"), txt("value"));
+    send.header_count = 1;
+    EXPECT(bad, roletalk_destination_send(p.to, s, d, &send));
+    send.headers = &header;
+    send.header_count = SIZE_MAX;
+    EXPECT(bad, roletalk_destination_send(p.to, s, d, &send));
+    send.header_count = 1;
+    header.value = roletalk_data_json(str("1"));
+    EXPECT(bad, roletalk_destination_send(p.to, s, d, &send));
+    header.value = roletalk_data_binary(NULL, 1);
+    EXPECT(bad, roletalk_destination_send(p.to, s, d, &send));
+    header.value = txt("\xff");
+    EXPECT(ROLETALK_STATUS_DATA, roletalk_destination_send(p.to, s, d, &send));
+    header.value = txt("value");
+    const char *const names[] = {"", "Upper", "with space", "rt-own", "\xff"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        header.name = str(names[i]);
+        EXPECT(bad, roletalk_destination_send(p.to, s, d, &send));
+        EXPECT_DROP(bad, roletalk_destination_request_async(
+                             p.to, s, d, &send, DROPPED(roletalk_reply_handler), NULL));
+    }
+    header.name = null;
+    EXPECT(bad, roletalk_destination_broadcast(p.to, s, d, &send, NULL));
+    send.headers = NULL;
+    send.header_count = 0;
+    send.traceparent = ROLETALK_STR("00-nonsense");
+    EXPECT(bad, roletalk_destination_send(p.to, s, d, &send));
+    send.traceparent = roletalk_string_of(NULL, 0);
+    send.baggage = ROLETALK_STR("only=baggage");
+    EXPECT(bad, roletalk_destination_send(p.to, s, d, &send));
+    send.baggage = null;
+    EXPECT(bad, roletalk_destination_send(p.to, s, d, &send));
+    send.baggage = roletalk_string_of(NULL, 0);
+    /* A program that was compiled before these were there: what lies behind is not its options. */
+    send.headers = (const roletalk_header *)1;
+    send.header_count = 7;
+    send.parent.id = 12345;
+    send.struct_size = offsetof(roletalk_send_options, headers);
+    OK(roletalk_destination_send(p.to, s, d, &send));
+    memset(&send, 0, sizeof send);
+    send.struct_size = sizeof send;
     send.timeout_ms = -1;
     EXPECT(bad, roletalk_destination_request(p.to, s, d, &send, NULL));
     EXPECT_DROP(bad, roletalk_destination_request_async(p.to, s, d, &send,
@@ -417,6 +526,8 @@ static const char *name_of(roletalk_status status) {
         NAME_OF(HANDLER_PANICKED);
         NAME_OF(HANDLER_FAILED);
         NAME_OF(HEARTBEAT_TIMEOUT);
+        NAME_OF(UNSUPPORTED);
+        NAME_OF(PARENT_CANCELED);
         NAME_OF(END);
         NAME_OF(WOULD_BLOCK);
         NAME_OF(INVALID_HANDLE);
@@ -436,7 +547,7 @@ static void names_of_statuses(void) {
         CHECK(is(roletalk_status_name(number), name ? name : "UNKNOWN"));
         named += name != NULL;
     }
-    CHECK(named == 26);
+    CHECK(named == 28);
     CHECK(is(roletalk_status_name(INT_MIN), "UNKNOWN"));
 }
 

@@ -8,7 +8,7 @@ use crate::{
     api::{
         destination::{
             answer::put_answer,
-            options::{Asking, Given, given, owned, roletalk_send_options},
+            options::{Asking, Given, given, owned, roletalk_send_options, with_more},
         },
         operation::start,
         stream::{ReadEnd, WriteEnd},
@@ -121,6 +121,7 @@ impl Asking {
         if let Some(timeout) = self.timeout {
             opening = opening.timeout(timeout);
         }
+        with_more!(opening, self.more);
         opening
     }
 }

@@ -1,15 +1,16 @@
 //! How to send and to ask.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use engine::{Data, Destination, Payload, SendRequest, Unit};
+use engine::{Context, Data, Destination, Fields, Payload, SendRequest, Unit};
 
 use crate::{
     api::destination::object::{DestinationObject, get},
     border::{
         failure::Failure,
-        handles::{roletalk_destination, roletalk_unit},
+        handles::{roletalk_context, roletalk_destination, roletalk_unit},
+        headers::{self, roletalk_header},
         sized::{read_or_default, sized},
         units,
         values::{roletalk_data, roletalk_string},
@@ -33,6 +34,23 @@ pub struct roletalk_send_options {
     /// roletalk_destination_send, roletalk_destination_broadcast: milliseconds to wait for room in the
     /// queue; 0: without a limit; negative: not at all.
     pub timeout_ms: i64,
+    /// What goes with it besides the payload: up to 8 KiB of names and values. Left out where a unit does not take
+    /// headers.
+    pub headers: *const roletalk_header,
+    /// How many headers.
+    pub header_count: usize,
+    /// Not 0: only units that take headers are chosen; ROLETALK_STATUS_UNSUPPORTED when there is none.
+    pub headers_required: i32,
+    /// The context of the handler on whose behalf this is sent; zero for none. What is asked has at most the time that
+    /// is left there, and is given up when that is canceled, with ROLETALK_STATUS_PARENT_CANCELED, unless the handler is
+    /// detached. The trace context of the parent goes with it, also with messages. Headers do not.
+    pub parent: roletalk_context,
+    /// The trace context, as in W3C Trace Context and W3C Baggage, in the place of the parent's; may be empty.
+    pub traceparent: roletalk_string,
+    /// Only with `traceparent`; may be empty.
+    pub tracestate: roletalk_string,
+    /// Only with `traceparent`; may be empty.
+    pub baggage: roletalk_string,
 }
 
 sized!(roletalk_send_options);
@@ -42,7 +60,81 @@ pub(super) struct Options {
     pub(super) unit: Option<Unit>,
     pub(super) unordered: bool,
     timeout_ms: i64,
+    pub(super) more: More,
 }
+
+/// What few want.
+#[derive(Default)]
+pub(super) struct More {
+    fields: Option<Box<Fields>>,
+    parent: Option<Box<Context>>,
+}
+
+impl More {
+    /// # Safety
+    /// The options are as the header demands.
+    unsafe fn read(options: &roletalk_send_options) -> Result<More, Failure> {
+        let mut more = More::default();
+        if options.parent.id != 0 {
+            more.parent = Some(Box::new(options.parent.context()?));
+        }
+        // SAFETY: the caller's promise, here and below.
+        let [traceparent, tracestate, baggage] = unsafe {
+            [
+                options.traceparent.get("traceparent")?,
+                options.tracestate.get("tracestate")?,
+                options.baggage.get("baggage")?,
+            ]
+        };
+        let traced = [traceparent, tracestate, baggage].iter().any(|text| !text.is_empty());
+        if traced || options.header_count != 0 || options.headers_required != 0 {
+            let mut fields = Box::new(Fields::new());
+            unsafe { headers::add(&mut fields, options.headers, options.header_count) }?;
+            fields.set_required(options.headers_required != 0);
+            if traced {
+                fields.set_trace(traceparent, tracestate, baggage)?;
+            }
+            more.fields = Some(fields);
+        }
+        Ok(more)
+    }
+
+    pub(super) fn fields(&self) -> Option<Fields> {
+        self.fields.as_deref().cloned()
+    }
+
+    pub(super) fn parent(&self) -> Option<&Context> {
+        self.parent.as_deref()
+    }
+
+    /// A handle that sends all this with everything.
+    pub(super) fn destination<'a>(&self, of: &'a Destination) -> Cow<'a, Destination> {
+        if self.fields.is_none() && self.parent.is_none() {
+            return Cow::Borrowed(of);
+        }
+        let mut handle = of.clone();
+        if let Some(fields) = self.fields() {
+            handle = handle.with_fields(fields);
+        }
+        if let Some(parent) = self.parent() {
+            handle = handle.within(parent);
+        }
+        Cow::Owned(handle)
+    }
+}
+
+/// The same for whatever is sent alone.
+macro_rules! with_more {
+    ($sent:ident, $more:expr) => {
+        if let Some(fields) = $more.fields() {
+            $sent = $sent.fields(fields);
+        }
+        if let Some(parent) = $more.parent() {
+            $sent = $sent.within(parent);
+        }
+    };
+}
+pub(super) use with_more;
 
 impl Options {
     /// # Safety
@@ -51,7 +143,10 @@ impl Options {
         // SAFETY: the caller's promise.
         let options = unsafe { read_or_default(options) }?;
         let unit = units::optional(options.unit)?;
-        Ok(Options { unit, unordered: options.unordered != 0, timeout_ms: options.timeout_ms })
+        // SAFETY: as above.
+        let more = unsafe { More::read(&options) }?;
+        let (unordered, timeout_ms) = (options.unordered != 0, options.timeout_ms);
+        Ok(Options { unit, unordered, timeout_ms, more })
     }
 
     /// For what is answered.
@@ -61,7 +156,7 @@ impl Options {
             Ok(millis) => Some(Duration::from_millis(millis)),
             Err(_) => return Err(Failure::invalid("The time for an answer is negative")),
         };
-        Ok(Asking { unit: self.unit, unordered: self.unordered, timeout })
+        Ok(Asking { unit: self.unit, unordered: self.unordered, timeout, more: self.more })
     }
 
     /// For room. The thread that makes it does not wait for it.
@@ -87,6 +182,7 @@ pub(super) struct Asking {
     pub(super) unit: Option<Unit>,
     unordered: bool,
     pub(super) timeout: Option<Duration>,
+    pub(super) more: More,
 }
 
 impl Asking {
@@ -106,6 +202,7 @@ impl Asking {
         if self.unordered {
             request = request.unordered();
         }
+        with_more!(request, self.more);
         request
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     api::{
         destination::{
             object::get,
-            options::{Given, Options, given, owned, roletalk_send_options},
+            options::{Given, Options, given, owned, roletalk_send_options, with_more},
         },
         stream::{call_when, roletalk_ready_handler},
     },
@@ -48,6 +48,7 @@ pub unsafe extern "C" fn roletalk_destination_send(
         if options.unordered {
             message = message.unordered();
         }
+        with_more!(message, options.more);
         let mut sending = message.into_future();
         // Mostly there is room.
         if let Poll::Ready(sent) = sending.poll_unpin(&mut Context::from_waker(Waker::noop())) {
@@ -117,7 +118,8 @@ pub unsafe extern "C" fn roletalk_destination_broadcast(
         let Given { object, event, payload, options } = given;
         options.not_for_units()?;
         check_optional(count, "count")?;
-        let broadcast = object.destination.broadcast(event, owned(payload));
+        let to = options.more.destination(&object.destination);
+        let broadcast = to.broadcast(event, owned(payload));
         let taken = object.wait(options.limit(), broadcast).map_err(overloaded)??;
         // SAFETY: as above.
         unsafe { put_optional(count, "count", || taken) }

@@ -39,7 +39,9 @@ impl Given<'_> {
     fn survey(self, data: Data) -> Result<(Arc<DestinationObject>, Survey), Failure> {
         let Given { object, event, options, .. } = self;
         options.not_for_units()?;
-        let survey = object.destination.survey_within(event, data, options.asking()?.timeout);
+        let asking = options.asking()?;
+        let to = asking.more.destination(&object.destination);
+        let survey = to.survey_within(event, data, asking.timeout);
         Ok((object, survey))
     }
 }

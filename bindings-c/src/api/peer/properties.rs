@@ -166,7 +166,9 @@ pub unsafe extern "C" fn roletalk_peer_destination(
         let handle = *owned.destinations.entry(role.to_owned()).or_insert_with(|| {
             let (queue, runtime) = (object.queue.clone(), object.runtime.clone());
             let keep = object.keep.clone();
-            let destination = DestinationObject { destination: made, queue, keep, runtime };
+            // What is inherited is said with each call: a thread runs the callbacks of many handlers.
+            let destination = made.detached();
+            let destination = DestinationObject { destination, queue, keep, runtime };
             roletalk_destination { id: table::insert(Arc::new(destination)) }
         });
         // SAFETY: as above.
