@@ -3,8 +3,8 @@
 // Every object owns its handle and gives it back when it is destroyed; objects can be moved, not
 // copied. Errors are exceptions of type roletalk::Error. Handlers are anything that can be called; they
 // and what they hold live until they are replaced or the peer is closed. An exception of any type that
-// leaves a handler rejects the request, with its text if it has one, and goes no further; one that leaves
-// another callback is dropped.
+// leaves a handler rejects the request, with its text if it has one (a roletalk::Error with its code and data,
+// too), and goes no further; one that leaves another callback is dropped.
 //
 // Threads, lifetimes and what may be called inside callbacks are as roletalk.h says.
 #ifndef ROLETALK_HPP
@@ -14,6 +14,7 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -28,18 +29,59 @@
 namespace roletalk {
 
 /// What went wrong: a status code, such as ROLETALK_STATUS_NO_UNIT, and a text.
+///
+/// Handlers that reject throw one, or give it to `reject`:
+/// `throw Error::rejection("There is no such order").with_code("NOT_FOUND")`.
 class Error : public std::runtime_error {
 public:
     Error(roletalk_status status, const std::string &text, std::string hint = {})
         : std::runtime_error(text), status_(status), hint_(std::move(hint)) {}
 
+    /// The error of a handler that rejects, with a text for people.
+    static Error rejection(const std::string &text) {
+        return Error(ROLETALK_STATUS_HANDLER_FAILED, text);
+    }
+    /// Adds a name for programs.
+    Error with_code(std::string code) && {
+        code_ = std::move(code);
+        return std::move(*this);
+    }
+    /// Adds data, as JSON.
+    Error with_data(std::string json) && {
+        data_ = std::move(json);
+        return std::move(*this);
+    }
+    /// Adds when it is worth trying again.
+    Error with_retry_after(std::optional<std::chrono::milliseconds> time) && {
+        retry_after_ = time;
+        return std::move(*this);
+    }
+    /// Says whether surely nothing was done.
+    Error with_unhandled(bool unhandled) && {
+        unhandled_ = unhandled;
+        return std::move(*this);
+    }
+
     roletalk_status status() const noexcept { return status_; }
     /// What there is to know besides `what()`, and what to try: for people, in English; may be empty.
     const std::string &hint() const noexcept { return hint_; }
+    /// The name that the handler at the other end has given its failure; may be empty.
+    const std::string &code() const noexcept { return code_; }
+    /// What that handler has added to it: JSON; may be empty.
+    const std::string &data() const noexcept { return data_; }
+    /// When, says that handler, it is worth trying again.
+    std::optional<std::chrono::milliseconds> retry_after() const noexcept { return retry_after_; }
+    /// Whether the other side has said that it has begun no handler, so that surely nothing was done. False
+    /// says nothing.
+    bool unhandled() const noexcept { return unhandled_; }
 
 private:
     roletalk_status status_;
     std::string hint_;
+    std::string code_;
+    std::string data_;
+    std::optional<std::chrono::milliseconds> retry_after_;
+    bool unhandled_ = false;
 };
 
 namespace detail {
@@ -52,10 +94,31 @@ inline roletalk_string lend(std::string_view text) {
     return roletalk_string_of(text.data(), text.size());
 }
 
+/// None for a negative number.
+inline std::optional<std::chrono::milliseconds> millis(int64_t count) {
+    if (count < 0) return std::nullopt;
+    return std::chrono::milliseconds(count);
+}
+
 inline void check(roletalk_status status) {
     if (status == ROLETALK_STATUS_OK) return;
     throw Error(status, std::string(view(roletalk_last_error())),
-                std::string(view(roletalk_last_error_hint())));
+                std::string(view(roletalk_last_error_hint())))
+        .with_code(std::string(view(roletalk_last_error_code())))
+        .with_data(std::string(view(roletalk_last_error_data())))
+        .with_retry_after(millis(roletalk_last_error_retry_after_ms()))
+        .with_unhandled(roletalk_last_error_unhandled() != 0);
+}
+
+/// Rejects with the code and data of an error, too.
+inline roletalk_status reject_with(roletalk_context context, const Error &error) noexcept {
+    roletalk_failure failure{};
+    failure.struct_size = sizeof failure;
+    failure.reason = roletalk_string_of(error.what(), std::strlen(error.what()));
+    failure.code = lend(error.code());
+    failure.data = lend(error.data());
+    if (error.retry_after()) failure.retry_after_ms = error.retry_after()->count();
+    return roletalk_context_reject_with(context, &failure);
 }
 
 /// A handle that is given back when it is destroyed.
@@ -240,6 +303,63 @@ private:
     std::string bytes_;
 };
 
+/// A header: the value is text or bytes.
+struct Header {
+    std::string name;
+    Data value;
+};
+
+/// What goes with messages, requests, streams and answers besides their payload:
+/// `{{"tenant", "blue"}, {"key", Data::binary(bytes, len)}}`.
+class Headers {
+public:
+    Headers() = default;
+    Headers(std::initializer_list<std::pair<std::string_view, Data>> headers) {
+        for (const auto &[name, value] : headers) add(name, value);
+    }
+    /// Of a map, or of whatever else has pairs.
+    template <class Map, class = typename Map::mapped_type> Headers(const Map &headers) {
+        for (const auto &[name, value] : headers) add(name, value);
+    }
+    /// A copy of what the library lends.
+    Headers(const roletalk_header *headers, size_t count) {
+        for (size_t i = 0; i < count; i++)
+            add(detail::view(headers[i].name), Data(headers[i].value));
+    }
+
+    /// A name may be there more than once.
+    Headers &add(std::string_view name, Data value) {
+        headers_.push_back(
+            std::make_shared<const Header>(Header{std::string(name), std::move(value)}));
+        const Header &added = *headers_.back();
+        lent_.push_back(roletalk_header_of(detail::lend(added.name), added.value.get()));
+        return *this;
+    }
+    /// The first one of this name; null when there is none. Valid as long as this.
+    const Data *find(std::string_view name) const {
+        for (const auto &header : headers_)
+            if (header->name == name) return &header->value;
+        return nullptr;
+    }
+    size_t size() const noexcept { return headers_.size(); }
+    bool empty() const noexcept { return headers_.empty(); }
+    const Header &operator[](size_t at) const { return *headers_[at]; }
+    /// Valid as long as this.
+    const roletalk_header *get() const noexcept { return lent_.data(); }
+
+private:
+    /// Shared between copies, so that what points into them stays right.
+    std::vector<std::shared_ptr<const Header>> headers_;
+    std::vector<roletalk_header> lent_;
+};
+
+/// A trace context, as in W3C Trace Context and W3C Baggage. All may be empty.
+struct Trace {
+    std::string traceparent;
+    std::string tracestate;
+    std::string baggage;
+};
+
 /// A connected remote peer.
 class Unit {
 public:
@@ -321,7 +441,7 @@ public:
     explicit Operation(roletalk_operation owned) : handle_(owned) {}
 
     /// Ends it: what it would have called is called with ROLETALK_STATUS_CANCELED, a subscription is
-    /// called no more. False when it has ended already.
+    /// called no more; handlers at the other end are canceled. False when it has ended already.
     bool cancel() {
         roletalk_status status = roletalk_operation_cancel(handle_.get());
         if (status != ROLETALK_STATUS_END) detail::check(status);
@@ -425,6 +545,13 @@ public:
     Data data() const { return Data(outcome_->data); }
     /// Why it was rejected.
     std::string_view error() const { return detail::view(outcome_->error); }
+    /// What it was rejected with: as `error`, with code and data.
+    Error failure() const {
+        return Error(outcome_->status, std::string(error()))
+            .with_code(std::string(detail::view(outcome_->error_code)))
+            .with_data(std::string(detail::view(outcome_->error_data)))
+            .with_retry_after(detail::millis(outcome_->retry_after_ms));
+    }
 
     /// Answers with something else.
     void respond(const Data &data) {
@@ -433,6 +560,14 @@ public:
     /// Rejects instead.
     void reject(std::string_view reason) {
         detail::check(roletalk_context_reject(outcome_->context, detail::lend(reason)));
+    }
+    void reject(const Error &error) {
+        detail::check(detail::reject_with(outcome_->context, error));
+    }
+    /// Adds a header to the answer.
+    void set_header(std::string_view name, const Data &value) {
+        detail::check(
+            roletalk_context_set_header(outcome_->context, detail::lend(name), value.get()));
     }
 
 private:
@@ -454,8 +589,75 @@ template <class F> void on_outcome(roletalk_context context, F function) {
 
 } // namespace detail
 
+namespace detail {
+
+/// What a context knows besides its payload, for those that have one with `get()`.
+template <class Self> class Known {
+public:
+    /// The first header of this name.
+    std::optional<Data> header(std::string_view name) const {
+        roletalk_data value;
+        check(roletalk_context_header(handle(), lend(name), &value));
+        if (value.kind == ROLETALK_DATA_NULL) return std::nullopt;
+        return Data(value);
+    }
+    /// All headers, in their order.
+    Headers headers() const {
+        Headers all;
+        for (;;) {
+            roletalk_header header;
+            const roletalk_status status =
+                roletalk_context_header_at(handle(), all.size(), &header);
+            if (status == ROLETALK_STATUS_END) return all;
+            check(status);
+            all.add(view(header.name), Data(header.value));
+        }
+    }
+    /// Adds a header to the answer.
+    void set_header(std::string_view name, const Data &value) {
+        check(roletalk_context_set_header(handle(), lend(name), value.get()));
+    }
+    /// The sender's trace context.
+    Trace trace() const {
+        roletalk_trace trace{};
+        trace.struct_size = sizeof trace;
+        check(roletalk_context_trace(handle(), &trace));
+        return Trace{trace.traceparent, std::string(view(trace.tracestate)),
+                     std::string(view(trace.baggage))};
+    }
+    /// How long the requester still waits; none when it has set no time limit.
+    std::optional<std::chrono::milliseconds> remaining() const {
+        int64_t remaining;
+        check(roletalk_context_remaining_ms(handle(), &remaining));
+        return millis(remaining);
+    }
+    /// ROLETALK_CANCEL_REQUESTER and so on; ROLETALK_CANCEL_NONE while somebody waits for the answer.
+    int32_t cancel_reason() const {
+        int32_t reason;
+        check(roletalk_context_cancel_reason(handle(), &reason));
+        return reason;
+    }
+    /// Whether nobody waits for the answer any more.
+    bool canceled() const { return cancel_reason() != ROLETALK_CANCEL_NONE; }
+    /// `function(int32_t reason)` is called once if nobody waits for the answer any more, unless it is answered
+    /// before. For what is deferred: a handler that works on itself asks canceled(). What the function holds lives
+    /// until then: if that is what answers, it is to be answered.
+    template <class F> void on_cancel(F function) {
+        auto call = [](void *user_data, int32_t reason) {
+            quietly([&] { (*static_cast<F *>(user_data))(reason); });
+        };
+        check(roletalk_context_on_cancel(
+            handle(), handler<roletalk_cancel_handler>(std::move(function), call)));
+    }
+
+private:
+    roletalk_context handle() const { return static_cast<const Self *>(this)->get(); }
+};
+
+} // namespace detail
+
 /// A request that is answered later, from any thread. Destroying it unanswered rejects it.
-class Deferred {
+class Deferred : public detail::Known<Deferred> {
 public:
     Deferred() = default;
     explicit Deferred(roletalk_context owned) : context_(owned) {}
@@ -476,6 +678,11 @@ public:
     }
     void reject(std::string_view reason) {
         detail::check(roletalk_context_reject(context_, detail::lend(reason)));
+        context_ = roletalk_context{};
+    }
+    /// With its code and data.
+    void reject(const Error &error) {
+        detail::check(detail::reject_with(context_, error));
         context_ = roletalk_context{};
     }
 
@@ -508,7 +715,7 @@ private:
 };
 
 /// What came for a handler, valid while it runs.
-class Context {
+class Context : public detail::Known<Context> {
 public:
     explicit Context(const roletalk_incoming *incoming) : incoming_(incoming) {}
     Context(const Context &) = delete;
@@ -556,6 +763,11 @@ public:
     void reject(std::string_view reason) {
         detail::check(roletalk_context_reject(incoming_->context, detail::lend(reason)));
     }
+    /// With its code and data.
+    void reject(const Error &error) {
+        detail::check(detail::reject_with(incoming_->context, error));
+    }
+    roletalk_context get() const noexcept { return incoming_->context; }
 
 private:
     const roletalk_incoming *incoming_;
@@ -576,6 +788,10 @@ inline void reject(roletalk_context context, const char *text) noexcept {
 template <class Run> void guard(const roletalk_incoming *incoming, Run run) noexcept {
     try {
         run();
+    } catch (const Error &error) {
+        // What cannot be sent goes without.
+        if (!*error.what() || reject_with(incoming->context, error) != ROLETALK_STATUS_OK)
+            reject(incoming->context, error.what());
     } catch (const std::exception &error) {
         reject(incoming->context, error.what());
     } catch (...) {
@@ -628,6 +844,14 @@ class Role {
 public:
     explicit Role(roletalk_role role) : role_(role) {}
 
+    /// The same role, whose handlers are never canceled, and neither are requests within their contexts: for what
+    /// is to be done to its end, whether or not the requester still waits.
+    Role detached() const {
+        Role role(role_);
+        role.detached_ = true;
+        return role;
+    }
+
     /// `function(Context &)` gives the answer: anything that makes a Data. Or it returns nothing, and
     /// answers with its context.
     template <class F> Role &on_request(std::string_view event, F function) {
@@ -661,11 +885,20 @@ public:
 
 private:
     Role &handle(int32_t kind, std::string_view event, roletalk_incoming_handler handler) {
-        detail::check(roletalk_role_handle(role_, kind, detail::lend(event), handler));
+        if (detached_) {
+            roletalk_handler_options options{};
+            options.struct_size = sizeof options;
+            options.detached = 1;
+            detail::check(
+                roletalk_role_handle_with(role_, kind, detail::lend(event), &options, handler));
+        } else {
+            detail::check(roletalk_role_handle(role_, kind, detail::lend(event), handler));
+        }
         return *this;
     }
 
     roletalk_role role_;
+    bool detached_ = false;
 };
 
 /// The answer to a request, or why there is none.
@@ -678,11 +911,26 @@ struct Reply {
     size_t remaining = 0;
     /// What there is to know besides `error`, and what to try; may be empty.
     std::string hint;
+    /// Those of the answer.
+    Headers headers;
+    /// See Error::code, Error::data, Error::retry_after and Error::unhandled.
+    std::string error_code;
+    std::string error_data;
+    std::optional<std::chrono::milliseconds> retry_after;
+    bool unhandled = false;
 
     bool ok() const noexcept { return status == ROLETALK_STATUS_OK; }
+    /// Why there is no answer.
+    Error failure() const {
+        return Error(status, error, hint)
+            .with_code(error_code)
+            .with_data(error_data)
+            .with_retry_after(retry_after)
+            .with_unhandled(unhandled);
+    }
     /// The payload, or an exception.
     const Data &value() const {
-        if (!ok()) throw Error(status, error, hint);
+        if (!ok()) throw failure();
         return data;
     }
 };
@@ -694,13 +942,36 @@ struct SendOptions {
     bool unordered = false;
     /// See roletalk_send_options.timeout_ms.
     std::chrono::milliseconds timeout{0};
+    /// What goes with it besides the payload; left out where a unit does not take headers.
+    Headers headers{};
+    /// Only units that take headers are chosen.
+    bool headers_required = false;
+    /// See `within`.
+    roletalk_context parent{};
+    /// In the place of the parent's.
+    Trace trace{};
 
+    /// On whose behalf it is sent, a Context or a Deferred: it has at most the time that is left there, is given up
+    /// when that is canceled, and its trace context goes with it. See roletalk_send_options.parent.
+    template <class C> SendOptions &within(const C &context) {
+        parent = context.get();
+        return *this;
+    }
+
+    /// Valid as long as this.
     roletalk_send_options get() const {
         roletalk_send_options options{};
         options.struct_size = sizeof options;
         if (unit) options.unit = unit->get();
         options.unordered = unordered;
         options.timeout_ms = timeout.count();
+        options.headers = headers.get();
+        options.header_count = headers.size();
+        options.headers_required = headers_required;
+        options.parent = parent;
+        options.traceparent = detail::lend(trace.traceparent);
+        options.tracestate = detail::lend(trace.tracestate);
+        options.baggage = detail::lend(trace.baggage);
         return options;
     }
 };
@@ -714,6 +985,11 @@ inline Reply reply(const roletalk_reply &view) {
     reply.error = std::string(detail::view(view.error));
     reply.remaining = view.remaining;
     reply.hint = std::string(detail::view(view.hint));
+    reply.headers = Headers(view.headers, view.header_count);
+    reply.error_code = std::string(detail::view(view.error_code));
+    reply.error_data = std::string(detail::view(view.error_data));
+    reply.retry_after = millis(view.retry_after_ms);
+    reply.unhandled = view.unhandled != 0;
     return reply;
 }
 
@@ -789,11 +1065,16 @@ public:
     /// Asks, and waits for the answer.
     Data request(std::string_view event, const Data &data = {},
                  const SendOptions &options = {}) const {
+        return ask(event, data, options).data;
+    }
+    /// The same, with what came besides the payload: the unit that answered, the headers.
+    Reply ask(std::string_view event, const Data &data = {},
+              const SendOptions &options = {}) const {
         const roletalk_send_options get = options.get();
         roletalk_answer answer;
         detail::check(roletalk_destination_request(destination_, detail::lend(event), data.get(),
                                                    &get, &answer));
-        return detail::take(answer).data;
+        return detail::take(answer);
     }
     /// Asks: `function(Reply)` is called with the answer.
     template <class F>

@@ -154,8 +154,9 @@ pub unsafe extern "C" fn roletalk_context_reject_with(
     failure: *const roletalk_failure,
 ) -> roletalk_status {
     enter(|| {
-        // SAFETY: the contract of pointers in the header's introduction, here and below.
+        // SAFETY: the contract of pointers in the header's introduction.
         let given = unsafe { sized::read(failure) }?.ok_or_else(|| Failure::null("failure"))?;
+        // SAFETY: as above.
         let (reason, code, data) = unsafe {
             (given.reason.get("reason")?, given.code.get("code")?, given.data.get("data")?)
         };
@@ -386,13 +387,14 @@ pub unsafe extern "C" fn roletalk_context_header(
 ) -> roletalk_status {
     enter(|| {
         check_out(value, "value")?;
-        // SAFETY: the contract of pointers in the header's introduction, here and below.
+        // SAFETY: the contract of pointers in the header's introduction.
         let name = unsafe { name.get("name") }?;
         let lend = |value: Option<HeaderValue<'_>>| {
             value.map_or_else(|| roletalk_data::lend(&Data::null()), lend_value)
         };
         // What is lent lies in what came, which is not moved with the exchange.
         let found = context.with(|exchange| lend(exchange.context().header(name)))?;
+        // SAFETY: as above.
         unsafe { put(value, found, "value") }
     })
 }

@@ -66,8 +66,9 @@ pub(crate) unsafe fn add(
     headers: *const roletalk_header,
     count: usize,
 ) -> Result<(), Failure> {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: the caller's promise.
     for header in unsafe { elements(headers, count, "headers") }? {
+        // SAFETY: as above.
         let (name, value) = unsafe { (header.name.get("headers.name")?, value(header.value)?) };
         fields.add_header(name, value)?;
     }

@@ -238,15 +238,16 @@ static void echo(void *user_data, const roletalk_incoming *in) {
            roletalk_context_set_header(in->context, str("name"), roletalk_data_null()));
     EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
            roletalk_context_set_header(in->context, str("name"), roletalk_data_binary(NULL, 1)));
-    EXPECT(ROLETALK_STATUS_DATA, roletalk_context_set_header(in->context, str("name"), txt("\xff")));
+    EXPECT(ROLETALK_STATUS_DATA,
+           roletalk_context_set_header(in->context, str("name"), txt("\xff")));
     EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
            roletalk_context_set_header(in->context, str("NAME"), txt("x")));
     EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_context_trace(in->context, NULL));
     EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_context_remaining_ms(in->context, NULL));
     EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_context_cancel_reason(in->context, NULL));
     EXPECT_DROP(ROLETALK_STATUS_INVALID_ARGUMENT,
-                roletalk_context_on_cancel(in->context, handler_roletalk_cancel_handler(
-                                                            NULL, &drops, count_drop)));
+                roletalk_context_on_cancel(
+                    in->context, handler_roletalk_cancel_handler(NULL, &drops, count_drop)));
     EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
            roletalk_context_set_data(in->context, roletalk_data_null()));
     EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
@@ -366,8 +367,8 @@ static void wrong_values(void) {
     EXPECT_DROP(bad, roletalk_role_handle_with(p.role, ROLETALK_KIND_REQUEST, s, &treated,
                                                DROPPED(roletalk_incoming_handler)));
     treated.struct_size = sizeof treated;
-    EXPECT_DROP(bad, roletalk_role_handle_with(p.role, 0, s, &treated,
-                                               DROPPED(roletalk_incoming_handler)));
+    EXPECT_DROP(
+        bad, roletalk_role_handle_with(p.role, 0, s, &treated, DROPPED(roletalk_incoming_handler)));
     EXPECT_DROP(bad, roletalk_peer_layer(
                          p.server, handler_roletalk_incoming_handler(NULL, &drops, count_drop)));
     EXPECT(bad, roletalk_role_is_active(p.role, NULL));
@@ -405,8 +406,8 @@ static void wrong_values(void) {
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         header.name = str(names[i]);
         EXPECT(bad, roletalk_destination_send(p.to, s, d, &send));
-        EXPECT_DROP(bad, roletalk_destination_request_async(
-                             p.to, s, d, &send, DROPPED(roletalk_reply_handler), NULL));
+        EXPECT_DROP(bad, roletalk_destination_request_async(p.to, s, d, &send,
+                                                            DROPPED(roletalk_reply_handler), NULL));
     }
     header.name = null;
     EXPECT(bad, roletalk_destination_broadcast(p.to, s, d, &send, NULL));

@@ -179,7 +179,8 @@ static void replied(void *user_data, const roletalk_reply *reply) {
     count(&w->replied);
 }
 
-static void ask_all(link_ *l, waiting *w, const char *event, int count_of, roletalk_operation *all) {
+static void ask_all(link_ *l, waiting *w, const char *event, int count_of,
+                    roletalk_operation *all) {
     for (int i = 0; i < count_of; i++)
         OK(roletalk_destination_request_async(l->p.to, str(event), txt("x"), NULL,
                                               HANDLER(roletalk_reply_handler, replied, w),
@@ -194,8 +195,8 @@ static void cancel_all(roletalk_operation *all, int count_of) {
     }
 }
 
-static void a_hundred_are_given_up(int32_t callbacks, void (*handler)(void *,
-                                                                      const roletalk_incoming *)) {
+static void a_hundred_are_given_up(int32_t callbacks,
+                                   void (*handler)(void *, const roletalk_incoming *)) {
     /* As many threads look at flags. */
     const int many = handler == hold_and_look ? 20 : MANY;
     static waiting w;
@@ -384,9 +385,8 @@ static void a_time_limit_crosses_three_peers(int32_t callbacks) {
     static chain c;
     chain_up(&c, callbacks, 0);
     roletalk_send_options options = options_within(200, nobody);
-    EXPECT(ROLETALK_STATUS_TIMEOUT,
-           roletalk_destination_request(c.ab.p.to, ROLETALK_STR("between"), txt("x"), &options,
-                                        NULL));
+    EXPECT(ROLETALK_STATUS_TIMEOUT, roletalk_destination_request(c.ab.p.to, ROLETALK_STR("between"),
+                                                                 txt("x"), &options, NULL));
     wait_count(&c.w.canceled, 1);
     wait_count(&c.told, 1);
     CHECK(c.w.remaining >= 0 && c.w.remaining <= 200);
@@ -446,8 +446,8 @@ static void what_is_asked_too_late_fails(int32_t callbacks) {
     link_up(&t.l, callbacks);
     handle(&t.l.p, ROLETALK_KIND_REQUEST, "late", be_late, &t);
     roletalk_send_options options = options_within(50, nobody);
-    EXPECT(ROLETALK_STATUS_TIMEOUT, roletalk_destination_request(t.l.p.to, ROLETALK_STR("late"),
-                                                                 txt("x"), &options, NULL));
+    EXPECT(ROLETALK_STATUS_TIMEOUT,
+           roletalk_destination_request(t.l.p.to, ROLETALK_STR("late"), txt("x"), &options, NULL));
     wait_count(&t.tried, 1);
     link_down(&t.l);
     counter_destroy(&t.tried);
@@ -474,8 +474,7 @@ static void stay(void *user_data, const roletalk_incoming *in) {
         d->context, handler_roletalk_cancel_handler(never_canceled, &d->dropped, count_drop)));
     roletalk_send_options options = options_within(0, d->context);
     OK(roletalk_destination_request_async(d->c.bc.p.to, ROLETALK_STR("hold"), in->data, &options,
-                                          HANDLER(roletalk_reply_handler, replied, &d->c.w),
-                                          NULL));
+                                          HANDLER(roletalk_reply_handler, replied, &d->c.w), NULL));
     count(&d->begun);
 }
 
@@ -550,7 +549,8 @@ static void ignore(void *user_data, const roletalk_incoming *in) {
 
 static void see(void *user_data, const roletalk_outcome *outcome) {
     answering *a = (answering *)user_data;
-    CHECK(outcome->status == ROLETALK_STATUS_OK || outcome->status == ROLETALK_STATUS_HANDLER_FAILED);
+    CHECK(outcome->status == ROLETALK_STATUS_OK ||
+          outcome->status == ROLETALK_STATUS_HANDLER_FAILED);
     count(&a->done);
 }
 
@@ -671,8 +671,8 @@ static void *ask_to_be_told(void *argument) {
 static void *ask_within(void *argument) {
     contest *c = (contest *)argument;
     roletalk_send_options options = options_within(0, c->context);
-    roletalk_status status = roletalk_destination_request(c->l.p.to, ROLETALK_STR("nothing"),
-                                                          txt("x"), &options, NULL);
+    roletalk_status status =
+        roletalk_destination_request(c->l.p.to, ROLETALK_STR("nothing"), txt("x"), &options, NULL);
     CHECK(status == ROLETALK_STATUS_REJECTED || status == ROLETALK_STATUS_PARENT_CANCELED ||
           status == ROLETALK_STATUS_INVALID_HANDLE);
     count(&c->ended);

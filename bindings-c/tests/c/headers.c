@@ -151,8 +151,8 @@ static void headers_go_and_come(int32_t callbacks) {
             OK(roletalk_destination_request(p.to, str(events[i]), txt("x"), &options, &answer));
             roletalk_reply reply = view_of(answer);
             check_answer(&reply, i == 2 ? 3 : 2);
-            roletalk_data by = roletalk_header_value(reply.headers, reply.header_count,
-                                                     ROLETALK_STR("seen-by"));
+            roletalk_data by =
+                roletalk_header_value(reply.headers, reply.header_count, ROLETALK_STR("seen-by"));
             CHECK(i == 2 ? data_is(by, ROLETALK_DATA_TEXT, "layer") : by.len == 0);
             OK(roletalk_answer_free(answer));
         }
@@ -369,9 +369,12 @@ static void check_trace(roletalk_context context, const char *parent, const char
 
 static void end_trace(void *user_data, const roletalk_incoming *in) {
     (void)user_data;
-    if (is(in->event, "own")) check_trace(in->context, OTHER, "", "");
-    else if (is(in->event, "none")) check_trace(in->context, "", "", "");
-    else check_trace(in->context, PARENT, "a=b", "k=v");
+    if (is(in->event, "own"))
+        check_trace(in->context, OTHER, "", "");
+    else if (is(in->event, "none"))
+        check_trace(in->context, "", "", "");
+    else
+        check_trace(in->context, PARENT, "a=b", "k=v");
     roletalk_data value;
     /* Headers are not handed down. */
     OK(roletalk_context_header(in->context, ROLETALK_STR("tenant"), &value));

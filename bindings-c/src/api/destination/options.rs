@@ -78,7 +78,7 @@ impl More {
         if options.parent.id != 0 {
             more.parent = Some(Box::new(options.parent.context()?));
         }
-        // SAFETY: the caller's promise, here and below.
+        // SAFETY: the caller's promise.
         let [traceparent, tracestate, baggage] = unsafe {
             [
                 options.traceparent.get("traceparent")?,
@@ -89,6 +89,7 @@ impl More {
         let traced = [traceparent, tracestate, baggage].iter().any(|text| !text.is_empty());
         if traced || options.header_count != 0 || options.headers_required != 0 {
             let mut fields = Box::new(Fields::new());
+            // SAFETY: as above.
             unsafe { headers::add(&mut fields, options.headers, options.header_count) }?;
             fields.set_required(options.headers_required != 0);
             if traced {
