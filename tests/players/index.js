@@ -66,7 +66,7 @@ const OURS = [
     command: [C_PLAYER],
     needs: C_PLAYER,
     get: 'make -C bindings-c player',
-    abilities: ALL,
+    abilities: [...ALL, 'scopes'],
   },
 ];
 

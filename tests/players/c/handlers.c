@@ -7,6 +7,7 @@
 
 #include "memory.h"
 #include "output.h"
+#include "scopes.h"
 #include "streams.h"
 
 /* Requests that are answered when the runner says so. */
@@ -142,7 +143,7 @@ static void on_refuse(void *none, const roletalk_incoming *incoming) {
     free(memory);
 }
 
-void serve(roletalk_role role, const roletalk_string *peer_name) {
+void serve(const roletalk_peer *peer, roletalk_role role, const roletalk_string *peer_name) {
     const struct {
         int32_t kind;
         roletalk_string event;
@@ -162,11 +163,16 @@ void serve(roletalk_role role, const roletalk_string *peer_name) {
         {ROLETALK_KIND_READABLE, ROLETALK_STR("refuse"), on_refuse},
         {ROLETALK_KIND_WRITABLE, ROLETALK_STR("refuse"), on_refuse},
         {ROLETALK_KIND_REQUEST, ROLETALK_STR("count"), on_count},
+        {ROLETALK_KIND_REQUEST, ROLETALK_STR("wait"), on_wait},
+        {ROLETALK_KIND_REQUEST, ROLETALK_STR("headers"), on_headers},
+        {ROLETALK_KIND_REQUEST, ROLETALK_STR("failure"), on_failure},
     };
     for (size_t i = 0; i < sizeof handlers / sizeof *handlers; i++) {
         roletalk_incoming_handler handler = {handlers[i].call, (void *)peer_name, NULL};
         roletalk_role_handle(role, handlers[i].kind, handlers[i].event, handler);
     }
+    roletalk_role_handle(role, ROLETALK_KIND_REQUEST, ROLETALK_STR("relay"),
+                         (roletalk_incoming_handler){on_relay, (void *)peer, NULL});
 }
 
 static void on_message_quietly(void *none, const roletalk_incoming *incoming) {

@@ -5,8 +5,8 @@
 #include "json.h"
 #include "roletalk.h"
 
-/* `peer_name` outlives the role. */
-void serve(roletalk_role role, const roletalk_string *peer_name);
+/* `peer` and `peer_name` outlive the role. */
+void serve(const roletalk_peer *peer, roletalk_role role, const roletalk_string *peer_name);
 /* Handles an event for messages, and for requests with these answers, one after the other. */
 void handle(roletalk_role role, roletalk_string event, json answers);
 /* Takes messages of an event, and answers requests with their own payload. */

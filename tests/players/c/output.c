@@ -99,6 +99,20 @@ void answer_failure(uint64_t id, roletalk_status status, roletalk_string error) 
     line_end();
 }
 
+void answer_reply(uint64_t id, const roletalk_reply *reply) {
+    begin_answer(id, "error");
+    json_print_string(stdout, reply->error);
+    print_kind(reply->status);
+    if (reply->error_code.len > 0) {
+        fputs(",\"code\":", stdout);
+        json_print_string(stdout, reply->error_code);
+    }
+    if (reply->error_data.len > 0) printf(",\"data\":%.*s", ROLETALK_ARG(reply->error_data));
+    if (reply->retry_after_ms >= 0) printf(",\"retry\":%" PRId64, reply->retry_after_ms);
+    printf(",\"unhandled\":%s", reply->unhandled ? "true" : "false");
+    line_end();
+}
+
 void answer_last_error(uint64_t id) {
     answer_error(id, roletalk_last_error());
 }

@@ -16,6 +16,8 @@ void answer_count(uint64_t id, uint64_t count);
 void answer_error(uint64_t id, roletalk_string error);
 /* With the name of the status. */
 void answer_failure(uint64_t id, roletalk_status status, roletalk_string error);
+/* With the name of the status, and what the handler has said. */
+void answer_reply(uint64_t id, const roletalk_reply *reply);
 /* The name of a status other than ROLETALK_STATUS_OK, as a further field. */
 void print_kind(roletalk_status status);
 /* With the error of the last call that failed. */

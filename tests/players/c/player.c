@@ -91,7 +91,7 @@ static void do_role(command *command) {
         answer_last_error(command->id);
         return;
     }
-    serve(role, &peer_name);
+    serve(&peer, role, &peer_name);
     answer_null(command->id);
 }
 
@@ -149,6 +149,7 @@ static void do_listen(command *command) {
 typedef struct {
     uint64_t id;
     bool bare_number;
+    bool with_headers;
 } pending;
 
 static pending *pending_of(const command *command) {
@@ -299,7 +300,7 @@ static void do_stats(command *command) {
 static void on_answer(void *given, const roletalk_reply *reply) {
     pending *pending = given;
     if (reply->status != ROLETALK_STATUS_OK) {
-        answer_failure(pending->id, reply->status, reply->error);
+        answer_reply(pending->id, reply);
         return;
     }
     if (reply->data.kind == ROLETALK_DATA_JSON &&
@@ -311,6 +312,18 @@ static void on_answer(void *given, const roletalk_reply *reply) {
     printf("\"id\":%" PRIu64 ",\"result\":", pending->id);
     if (pending->bare_number) {
         fwrite(reply->data.bytes, 1, reply->data.len, stdout);
+    } else if (pending->with_headers) {
+        fputs("{\"data\":", stdout);
+        print_payload(reply->data);
+        fputs(",\"headers\":[", stdout);
+        for (size_t i = 0; i < reply->header_count; i++) {
+            fputs(i > 0 ? ",[" : "[", stdout);
+            json_print_string(stdout, reply->headers[i].name);
+            putchar(',');
+            print_payload(reply->headers[i].value);
+            putchar(']');
+        }
+        fputs("]}", stdout);
     } else {
         print_payload(reply->data);
     }
@@ -357,24 +370,47 @@ typedef struct request {
 } request;
 static request *requests;
 
-static void do_request(command *command) {
+/* The most that a command may have. */
+#define HEADERS 16
+
+/* Asks, with what goes with it. */
+static void ask(command *command, bool with_headers) {
     roletalk_destination destination;
     if (!find_destination(command, &destination)) return;
     roletalk_string event = text(command, "event");
     roletalk_data data = payload_of(parameter(command, "data"), &command->memory);
-    roletalk_send_options options = {.struct_size = sizeof options};
+    roletalk_header headers[HEADERS];
+    roletalk_send_options options = {.struct_size = sizeof options, .headers = headers};
     if (!find_unit(command, &options.unit)) return;
     options.timeout_ms = (int64_t)json_count(parameter(command, "timeout"), 0);
+    options.headers_required = json_is_true(parameter(command, "required"));
+    options.traceparent = text(command, "traceparent");
+    json given = parameter(command, "headers");
+    for (json pair = json_take(&given); pair.at && options.header_count < HEADERS;
+         pair = json_take(&given)) {
+        json name = json_take(&pair), value = json_take(&pair);
+        headers[options.header_count].name = json_string(name, &command->memory);
+        headers[options.header_count++].value = payload_of(value, &command->memory);
+    }
     request *made = allocate(sizeof *made);
     made->id = command->id;
-    roletalk_reply_handler handler = {on_answer, pending_of(command), free};
-    if (roletalk_destination_request_async(destination, event, data, &options, handler,
-                                           &made->operation) != ROLETALK_STATUS_OK) {
-        answer_last_error(command->id);
-    }
+    pending *pending = pending_of(command);
+    pending->with_headers = with_headers;
+    roletalk_reply_handler handler = {on_answer, pending, free};
+    roletalk_status asked = roletalk_destination_request_async(destination, event, data, &options,
+                                                               handler, &made->operation);
+    if (asked != ROLETALK_STATUS_OK) answer_failure(command->id, asked, roletalk_last_error());
     made->next = requests;
     requests = made;
     roletalk_unit_free(options.unit);
+}
+
+static void do_request(command *command) {
+    ask(command, false);
+}
+
+static void do_ask(command *command) {
+    ask(command, true);
 }
 
 static void do_cancel(command *command) {
@@ -661,6 +697,7 @@ static const struct {
     {"drain", do_drain},     {"stats", do_stats},
     {"flow", do_flow},       {"broadcast", do_broadcast},
     {"survey", do_survey},   {"close", do_close},
+    {"ask", do_ask},
 };
 
 static void run(roletalk_string line) {
