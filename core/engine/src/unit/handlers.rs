@@ -64,7 +64,7 @@ impl Work {
                 ((role, event), payload, Way::Request(Responder { conn, corr }))
             }
             Frame::StreamRequest { direction, role, event, corr, chan, payload } => {
-                let offer = StreamOffer { conn, corr, chan, direction };
+                let offer = StreamOffer { conn, corr, chan, direction, due: None };
                 ((role, event), payload, Way::Stream(Box::new(offer)))
             }
             _ => return None,
@@ -257,11 +257,20 @@ impl<R> Unit<R> {
         let (held, conn) = (message.len(), self.links[at].conn);
         self.stats.running += 1;
         self.hold(held);
-        if let (Some(due), Some(request)) = (due, way.request()) {
+        let way = match due {
+            None => way,
+            Some(due) => self.expires(way, due),
+        };
+        let incoming = Incoming::new(message, layout, conn, due);
+        self.events.push(Event::Incoming(incoming, Question::new(way, held)));
+    }
+
+    #[inline(never)]
+    fn expires(&mut self, way: Way, due: Moment) -> Way {
+        if let Some(request) = way.request() {
             self.expiring.insert((due, request));
         }
-        let incoming = Incoming::new(message, layout, conn, due);
-        self.events.push(Event::Incoming(incoming, Question::new(way, held, due)));
+        way.timed(due)
     }
 
     #[cold]

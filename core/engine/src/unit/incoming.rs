@@ -1,6 +1,6 @@
 //! A message, request or stream request as it came in.
 
-use std::{borrow::Cow, num::NonZeroU64};
+use std::{borrow::Cow, num::NonZeroU64, time::Duration};
 
 use bytes::{Buf, Bytes};
 
@@ -19,9 +19,9 @@ pub struct Incoming {
     /// The length of the fields' block.
     fields: u16,
     conn: ConnId,
-    /// See [`Incoming::same_names`].
-    names: u64,
-    due: Option<Moment>,
+    /// Without fields, see [`Incoming::same_names`]. With them, [`Incoming::deadline`] in nanoseconds, 0 for none: all
+    /// others are to stay small.
+    number: u64,
 }
 
 /// Where in its frame the parts of something for a handler are.
@@ -95,7 +95,14 @@ impl Incoming {
     pub(super) fn new(frame: Bytes, layout: Layout, conn: ConnId, due: Option<Moment>) -> Incoming {
         let Layout { role, event, payload, kind, mended, fields, names } = layout;
         let frame = mended.unwrap_or(frame);
-        Incoming { frame, role, event, payload, kind, fields, conn, names, due }
+        let number = match fields {
+            0 => names,
+            _ => due.map_or(0, |due| {
+                let nanos = due.since_epoch().as_nanos();
+                u64::try_from(nanos).unwrap_or(u64::MAX).max(1)
+            }),
+        };
+        Incoming { frame, role, event, payload, kind, fields, conn, number }
     }
 
     fn part(&self, (at, len): (u32, u32)) -> &[u8] {
@@ -117,7 +124,7 @@ impl Incoming {
     /// the names are to be compared.
     #[inline]
     pub fn same_names(&self) -> Option<NonZeroU64> {
-        NonZeroU64::new(self.names)
+        NonZeroU64::new(if self.fields == 0 { self.number } else { 0 })
     }
 
     /// The role it is addressed to.
@@ -166,7 +173,8 @@ impl Incoming {
 
     /// When the requester gives up; none when it did not say.
     pub fn deadline(&self) -> Option<Moment> {
-        self.due
+        let nanos = if self.fields == 0 { 0 } else { self.number };
+        (nanos > 0).then(|| Moment::at(Duration::from_nanos(nanos)))
     }
 
     /// The connection it came on.

@@ -352,6 +352,14 @@ impl<R> Unit<R> {
         self.push_with(at, frame.encoded_len(), |out| frame.encode(out))
     }
 
+    #[inline(never)]
+    fn push_prefixed(&mut self, at: usize, prefix: Prefix<'_>, frame: &Frame<'_>) -> usize {
+        self.push_with(at, prefix.len() + frame.encoded_len(), |out| {
+            prefix.put(out);
+            frame.encode(out);
+        })
+    }
+
     /// Queues a frame of this length.
     #[inline]
     fn push_with(&mut self, at: usize, len: usize, body: impl FnOnce(&mut Vec<u8>)) -> usize {
@@ -367,10 +375,7 @@ impl<R> Unit<R> {
     }
 
     fn push_owed_with(&mut self, at: usize, prefix: Prefix<'_>, frame: &Frame<'_>) {
-        let added = self.push_with(at, prefix.len() + frame.encoded_len(), |out| {
-            prefix.put(out);
-            frame.encode(out);
-        });
+        let added = self.push_prefixed(at, prefix, frame);
         // Payloads belong to the application. One that is large must not keep two peers that send
         // such to each other from reading.
         self.links[at].owe(added.min(OWED_MAX));
@@ -446,18 +451,23 @@ impl<R> Unit<R> {
     }
 
     #[inline]
-    fn send_frame(
+    fn send_frame(&mut self, order: Order, frame: &Frame<'_>) -> Result<Queued> {
+        let len = frame.encoded_len();
+        let at = self.pick_in_order(order, len)?;
+        self.push_with(at, len, |out| frame.encode(out));
+        Ok(Queued { conn: self.links[at].conn })
+    }
+
+    /// The same behind a prefix.
+    #[inline(never)]
+    fn send_prefixed(
         &mut self,
         order: Order,
         prefix: Prefix<'_>,
         frame: &Frame<'_>,
     ) -> Result<Queued> {
-        let len = prefix.len() + frame.encoded_len();
-        let at = self.pick_in_order(order, len)?;
-        self.push_with(at, len, |out| {
-            prefix.put(out);
-            frame.encode(out);
-        });
+        let at = self.pick_in_order(order, prefix.len() + frame.encoded_len())?;
+        self.push_prefixed(at, prefix, frame);
         Ok(Queued { conn: self.links[at].conn })
     }
 
@@ -484,15 +494,24 @@ impl<R> Unit<R> {
     pub fn send(&mut self, outgoing: Outgoing<'_>) -> Result<Queued> {
         let Outgoing { role, event, payload, order, fields } = outgoing;
         check_names(role, event)?;
-        let prefix = self.prefix(fields, None)?;
-        let len = prefix.len() + wire::message_len(role, event, &payload);
+        if fields.is_some() {
+            return self.send_with_fields(outgoing);
+        }
+        let len = wire::message_len(role, event, &payload);
         let at = self.pick_in_order(order, len)?;
-        self.push_with(at, len, |out| {
-            prefix.put(out);
-            wire::put_message(role, event, &payload, out);
-        });
+        self.push_with(at, len, |out| wire::put_message(role, event, &payload, out));
         self.stats.messages_sent += 1;
         Ok(Queued { conn: self.links[at].conn })
+    }
+
+    #[inline(never)]
+    fn send_with_fields(&mut self, outgoing: Outgoing<'_>) -> Result<Queued> {
+        let Outgoing { role, event, payload, order, fields } = outgoing;
+        let prefix = self.prefix(fields, None)?;
+        let frame = Frame::Message { role: role.into(), event: event.into(), payload };
+        let queued = self.send_prefixed(order, prefix, &frame)?;
+        self.stats.messages_sent += 1;
+        Ok(queued)
     }
 
     /// What goes before a frame to this unit: nothing, when there is nothing to say, or when the unit does
@@ -551,7 +570,6 @@ impl<R> Unit<R> {
         check_names(role, event)?;
         self.check_waiting()?;
         let limit = timeout.into();
-        let prefix = self.prefix(fields, limit.left(now))?;
         let corr = self.free_corr();
         let frame = Frame::Request {
             role: role.into(),
@@ -559,7 +577,13 @@ impl<R> Unit<R> {
             corr: Num::new(corr),
             payload,
         };
-        let Queued { conn } = self.send_frame(order, prefix, &frame)?;
+        let Queued { conn } = match (fields, limit.limit) {
+            (None, None) => self.send_frame(order, &frame)?,
+            _ => {
+                let prefix = self.prefix(fields, limit.left(now))?;
+                self.send_prefixed(order, prefix, &frame)?
+            }
+        };
         let names = self.asked.number(role, event);
         let (sent, timeout) = self.limit(limit, now);
         self.wait(corr, Waiting { tag, conn, sent, timeout, stream: None, names });

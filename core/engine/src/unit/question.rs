@@ -54,8 +54,6 @@ pub struct Question {
     way: Way,
     /// Bytes that are kept until it is answered.
     held: usize,
-    /// See [`Incoming::deadline`](crate::Incoming::deadline).
-    due: Option<Moment>,
 }
 
 /// Where the answer goes.
@@ -64,6 +62,8 @@ pub(super) enum Way {
     /// Nobody waits for it: it was a message, or a stream that was accepted.
     Nowhere,
     Request(Responder),
+    /// That of a request whose requester has said how long it waits. Apart, so that all others stay small.
+    Timed(Box<Timed>),
     /// Apart, since it is large and streams are few.
     Stream(Box<StreamOffer>),
 }
@@ -74,9 +74,34 @@ impl Way {
         let (conn, corr) = match self {
             Way::Nowhere => return None,
             Way::Request(to) => (to.conn, to.corr),
+            Way::Timed(timed) => (timed.to.conn, timed.to.corr),
             Way::Stream(offer) => (offer.conn, offer.corr),
         };
         Some(RequestId { conn, corr: corr.value() })
+    }
+
+    /// The same with the time at which it is over; of messages it does not matter.
+    pub(super) fn timed(self, due: Moment) -> Way {
+        match self {
+            Way::Request(to) => Way::Timed(Box::new(Timed { to, due })),
+            Way::Stream(mut offer) => {
+                offer.due = Some(due);
+                Way::Stream(offer)
+            }
+            other => other,
+        }
+    }
+
+    /// The same without that, and what it was.
+    fn untimed(self) -> (Way, Option<Moment>) {
+        match self {
+            Way::Timed(timed) => (Way::Request(timed.to), Some(timed.due)),
+            Way::Stream(mut offer) => {
+                let due = offer.due.take();
+                (Way::Stream(offer), due)
+            }
+            other => (other, None),
+        }
     }
 }
 
@@ -87,6 +112,13 @@ pub(super) struct Responder {
     pub(super) corr: Num,
 }
 
+/// The way back for an answer for which there is so much time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timed {
+    to: Responder,
+    due: Moment,
+}
+
 /// A stream that the remote peer asks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StreamOffer {
@@ -94,25 +126,27 @@ pub(super) struct StreamOffer {
     pub(super) corr: Num,
     pub(super) chan: Num,
     pub(super) direction: Direction,
+    /// See [`Incoming::deadline`](crate::Incoming::deadline).
+    pub(super) due: Option<Moment>,
 }
 
 impl Question {
     #[inline]
-    pub(super) fn new(way: Way, held: usize, due: Option<Moment>) -> Question {
+    pub(super) fn new(way: Way, held: usize) -> Question {
         let kind = match &way {
             Way::Nowhere => Kind::Message,
-            Way::Request(_) => Kind::Request,
+            Way::Request(_) | Way::Timed(_) => Kind::Request,
             Way::Stream(offer) => match offer.direction {
                 Direction::RequesterReads => Kind::Writable,
                 Direction::RequesterWrites => Kind::Readable,
             },
         };
-        Question { kind, handlers: 1, way, held, due }
+        Question { kind, handlers: 1, way, held }
     }
 
     #[cfg(test)]
     pub(super) fn message(held: usize) -> Question {
-        Question::new(Way::Nowhere, held, None)
+        Question::new(Way::Nowhere, held)
     }
 
     /// The kind of communication.
@@ -247,13 +281,19 @@ impl<R> Unit<R> {
     /// Its time limit matters no more. True when it is past.
     #[inline]
     fn forget_due(&mut self, question: &mut Question) -> bool {
-        match (question.due.take(), question.request()) {
-            (Some(due), Some(request)) => {
-                self.expiring.remove(&(due, request));
-                due <= self.clock
-            }
-            _ => false,
+        match &question.way {
+            Way::Nowhere | Way::Request(_) => false,
+            Way::Timed(_) | Way::Stream(_) => self.forget_time(question),
         }
+    }
+
+    #[inline(never)]
+    fn forget_time(&mut self, question: &mut Question) -> bool {
+        let (way, due) = std::mem::replace(&mut question.way, Way::Nowhere).untimed();
+        question.way = way;
+        let (Some(due), Some(request)) = (due, question.request()) else { return false };
+        self.expiring.remove(&(due, request));
+        due <= self.clock
     }
 
     fn keep(
@@ -293,8 +333,8 @@ impl<R> Unit<R> {
     ) {
         self.handled(question.handlers, question.held);
         // Errors of sending do not matter: a unit that is gone needs no answer.
-        match (question.way, outcome) {
-            (Way::Nowhere, _) => {}
+        match (question.way.untimed().0, outcome) {
+            (Way::Nowhere | Way::Timed(_), _) => {}
             (Way::Request(to), Ok(payload)) => {
                 if let Err(error) = self.respond(to, payload, fields)
                     && error.kind() == ErrorKind::TooLarge
@@ -319,13 +359,20 @@ impl<R> Unit<R> {
         fields: Option<&Fields>,
     ) -> Result<Queued> {
         let frame = Frame::Response { corr: to.corr, payload };
-        let prefix = self.prefix(fields, None).unwrap_or_default();
-        let len = prefix.len() + frame.encoded_len();
-        let at = self.way_back(to.conn, len)?;
-        self.push_with(at, len, |out| {
-            prefix.put(out);
-            frame.encode(out);
-        });
+        let at = match fields {
+            None => {
+                let at = self.way_back(to.conn, frame.encoded_len())?;
+                self.push(at, &frame);
+                at
+            }
+            Some(_) => {
+                let prefix = self.prefix(fields, None).unwrap_or_default();
+                let len = prefix.len() + frame.encoded_len();
+                let at = self.way_back(to.conn, len)?;
+                self.push_prefixed(at, prefix, &frame);
+                at
+            }
+        };
         Ok(Queued { conn: self.links[at].conn })
     }
 
@@ -333,8 +380,8 @@ impl<R> Unit<R> {
     pub(super) fn reject_unhandled(&mut self, way: Way, reason: &str) {
         let fields = unhandled();
         // Errors of sending do not matter: a unit that is gone needs no answer.
-        let _ = match way {
-            Way::Nowhere => return,
+        let _ = match way.untimed().0 {
+            Way::Nowhere | Way::Timed(_) => return,
             Way::Request(to) => self.reject(to, reason, Some(&fields)),
             Way::Stream(offer) => self.refuse_stream(*offer, reason, Some(&fields)),
         };

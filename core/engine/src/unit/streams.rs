@@ -54,7 +54,7 @@ impl<R> Unit<R> {
             chan: Num::padded(chan, self.chan_width(number)),
             payload,
         };
-        let Queued { conn } = self.send_frame(Order::Any, prefix, &frame)?;
+        let Queued { conn } = self.send_prefixed(Order::Any, prefix, &frame)?;
         let end = match direction {
             Direction::RequesterReads => self.reader(),
             Direction::RequesterWrites => self.writer(),
@@ -518,7 +518,13 @@ mod tests {
         unit.attach(CONN, writer, crate::Extensions::NONE, Moment::EPOCH);
         let direction = Direction::RequesterWrites;
         let streams = [1, 2, 3].map(|n| {
-            let offer = StreamOffer { conn: CONN, corr: Num::new(n), chan: Num::new(n), direction };
+            let offer = StreamOffer {
+                conn: CONN,
+                corr: Num::new(n),
+                chan: Num::new(n),
+                direction,
+                due: None,
+            };
             unit.accept_stream(offer, Payload::NULL, None).unwrap()
         });
         (unit, streams)
