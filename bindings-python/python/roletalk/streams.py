@@ -261,8 +261,8 @@ class Writable(_Stream):
     _DROPPED = "The writable stream was dropped"
 
     async def write(self, data: Buffer) -> None:
-        """Writes all of the data, waiting while the reader is not ready for more. When it is cancelled, a part
-        of the data may have been sent.
+        """Writes all of the data, waiting while the reader is not ready for more. When it is cancelled, a
+        part of the data may have been sent.
 
         Args:
             data: Bytes, or anything with the buffer protocol, contiguous or not.
