@@ -73,16 +73,62 @@ export interface ClientOptions extends SecureContextOptions {
   [option: string]: any;
 }
 
+/** The value of a header that is sent: text, or bytes. */
+export type HeaderValue = string | Uint8Array;
+
+/**
+ * Headers to send, by their names or as pairs; several values go under the same name. Names have `a` to `z`, digits,
+ * `-`, `_` and `.`, at most 128 of them, and do not begin with `rt-`. Names and values of all have 8 KiB at most, and
+ * there are at most 128. Otherwise the call fails with `INVALID_ARGUMENT` or `TOO_LARGE`, and nothing is sent.
+ */
+export type OutgoingHeaders =
+  | { readonly [name: string]: HeaderValue | readonly HeaderValue[] }
+  | Iterable<readonly [string, HeaderValue | readonly HeaderValue[]]>;
+
+/** A trace context, as the W3C has it. `tracestate` and `baggage` need a `traceparent` to go with. */
+export interface TraceContext {
+  /** Such as `00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01`. */
+  traceparent?: string;
+  /** At most 512 bytes. */
+  tracestate?: string;
+  /** At most 8 KiB. */
+  baggage?: string;
+}
+
 /** What a destination is asked to do. */
-export interface EmitOptions {
+export interface EmitOptions extends TraceContext {
   /** Which handler is meant. */
   event: string;
-  /** Milliseconds to wait for an answer. Default five minutes. Requests only. */
+  /**
+   * Milliseconds to wait for an answer, of which the handler is told. Default five minutes, of which it is not.
+   * Requests and streams only.
+   */
   timeout?: number;
   /** The unit that is meant. Default the next one in turn. */
   unit?: Unit;
-  /** Gives up waiting for the answer. Requests only. */
+  /**
+   * Gives up waiting for the answer, or for a stream to be accepted: that fails with the signal's reason, and the
+   * handler is told. When it is aborted already, nothing is sent, messages included.
+   */
   signal?: AbortSignal;
+  /** What goes with the data besides. */
+  headers?: OutgoingHeaders;
+  /**
+   * Whether units that take no headers are no candidates: then it fails with `UNSUPPORTED`. Default false: for them,
+   * headers and trace context are left out.
+   */
+  requireHeaders?: boolean;
+  /**
+   * False for what a handler asks for on its own account. Otherwise it inherits the request's trace context, unless
+   * one is given, has at most as much time as it, and is given up with it.
+   */
+  inherit?: boolean;
+}
+
+/** Options of a handler. */
+export interface HandlerOptions {
+  /** Whether it goes on when nobody waits for its answer any more, and gives nothing that it asks for less time. */
+  detached?: boolean;
 }
 
 // Data.
@@ -137,6 +183,58 @@ export interface Context<Data = any> {
   next?(): Promise<void>;
 }
 
+/** Headers that were received: of those with the same name, the first. It has no prototype. */
+export interface IncomingHeaders {
+  readonly [name: string]: string | Buffer | undefined;
+}
+
+/** What came with a payload. */
+export interface Received extends Readonly<TraceContext> {
+  readonly headers: IncomingHeaders;
+  /** All headers in their order, those with the same name included. */
+  getAllHeaders(): [name: string, value: string | Buffer][];
+}
+
+/** What a request resolves to, and what its callback gets with an answer or a rejection. */
+export interface AnswerContext<Data = any> extends Context<Data>, Received {}
+
+/** What a handler gets. */
+export interface HandlerContext<Data = any> extends Context<Data>, Received {
+  /** When the requester gives up, in milliseconds since 1970; undefined when it does not say, and for messages. */
+  readonly deadline: number | undefined;
+  /** Milliseconds until then, Infinity when it does not say. */
+  remaining(): number;
+  /**
+   * Aborts when nobody waits for the answer any more: the requester has given up or is gone, or its time is up. The
+   * reason is a `RoletalkError` with the code `CANCELLED` and the name `AbortError`, or `TIMEOUT` and `TimeoutError`.
+   * Never aborts for messages, nor for detached handlers.
+   *
+   * Whoever takes it and has returned no promise need not answer any more once it has aborted.
+   */
+  readonly signal: AbortSignal;
+}
+
+/** What a handler of requests gets. */
+export interface RequestContext<Data = any> extends HandlerContext<Data> {
+  /**
+   * Sets a header of the answer, in place of those of this name; at any time before it is sent. Throws at what cannot
+   * be sent, see `OutgoingHeaders`.
+   */
+  setHeader(name: string, value: HeaderValue | readonly HeaderValue[]): void;
+}
+
+/** What a handler of requests to write to this peer gets. */
+export interface ReadableRequestContext<Data = any> extends RequestContext<Data> {
+  /** What the unit writes. */
+  readable: Readable;
+}
+
+/** What a handler of requests to read from this peer gets. */
+export interface WritableRequestContext<Data = any> extends RequestContext<Data> {
+  /** What the unit reads. */
+  writable: Writable;
+}
+
 /** The context of a unit's request to write to this peer. */
 export interface ContextForReadable<Data = any> extends Context<Data> {
   /** What the unit writes. */
@@ -153,6 +251,16 @@ export interface ContextForWritable<Data = any> extends Context<Data> {
 export type RequestCallback<Answer = sendableData> = (err: any, data?: Answer) => void;
 /** Handles messages. */
 export type MessageHandler<Data = any> = (ctx: Context<Data>) => void;
+/**
+ * Handles requests of an event: calls back with the answer, or returns it. What a function without a second parameter
+ * returns or its promise resolves to is the answer, unless it is undefined, or another handler of the event has a
+ * second parameter; a promise of nothing is null where it is the only handler of its event. What it throws or rejects
+ * with, rejects the request.
+ */
+export type AnsweringHandler<Data = any, Answer = sendableData> = (
+  ctx: RequestContext<Data>,
+  cb: RequestCallback<Answer>,
+) => Answer | Promise<Answer | void> | void;
 /** Handles requests. What it throws or rejects with, rejects the request. */
 export type RequestHandler<Data = any, Answer = sendableData> = (
   ctx: Context<Data>,
@@ -184,20 +292,54 @@ export type ErrorCode =
   | 'TLS'
   | 'HANDLER_PANICKED'
   | 'HANDLER_FAILED'
-  | 'HEARTBEAT_TIMEOUT';
+  | 'HEARTBEAT_TIMEOUT'
+  | 'UNSUPPORTED'
+  | 'CANCELLED';
 
 /** All codes. */
 export const errorCodes: readonly ErrorCode[];
 
 /** An error of this package. Its `cause`, if there is one, is the error of the system with its own `code`. */
 export class RoletalkError extends Error {
-  constructor(code: ErrorCode, message: string, options?: { cause?: unknown; hint?: string });
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown; hint?: string; failure?: HandlerFailure });
   /** What went wrong. */
   code: ErrorCode;
   /** What there is to know besides the message, and what to try: for people, in English. */
   hint?: string;
+  /** What the handler says of its failure besides the text, if it does; of rejections. */
+  failure?: HandlerFailure;
   /** What roletalk 1.1.3 has as text of this error: `Error: message`, or `message` where it has a string. */
   toString(): string;
+}
+
+/** What a requester is told of a handler's failure besides its text. */
+export interface HandlerFailure {
+  /** A name for programs. */
+  code?: string;
+  /** What belongs to it. */
+  data?: unknown;
+  /** After how many milliseconds it is worth trying again. */
+  retryAfter?: number;
+  /** Whether surely no handler has begun, so that another unit may be asked. */
+  unhandled: boolean;
+}
+
+/**
+ * What a handler fails with to have the requester told more than the text, as `error.failure`. It is an answer, and
+ * not reported as `handler_error`. Of all other errors only the text is sent. May be extended.
+ */
+export class HandlerError extends Error {
+  /** Code and data, as JSON, have 8 KiB at most: otherwise they are left out, which `handler_error` tells of. */
+  constructor(
+    message?: string,
+    options?: { code?: string; data?: unknown; retryAfter?: number; cause?: unknown },
+  );
+  /** A name for programs. */
+  code?: string;
+  /** What belongs to it: something with a JSON form. null counts as none. */
+  data?: unknown;
+  /** After how many milliseconds it is worth trying again. */
+  retryAfter?: number;
 }
 
 // Connections.
@@ -261,6 +403,14 @@ export interface UnitStats {
   requestsReceived: number;
   /** Requests that were rejected because too many handlers ran. */
   requestsShed: number;
+  /** Requests that were not begun, since their time was up or their requester had given up. */
+  requestsExpired: number;
+  /** Requests to the unit that were given up, of which it was told. */
+  cancelsSent: number;
+  /** Requests of the unit that it has given up, running or not. */
+  cancelsReceived: number;
+  /** What was sent without its headers and trace context, since the unit does not take them. */
+  fieldsLeftOut: number;
   /** Requests that wait for an answer. */
   waiting: number;
   /** Handlers that have not answered. */
@@ -369,13 +519,13 @@ export class Peer extends EventEmitter {
   /** Counters. */
   stats(): PeerStats;
   /** Handles the messages of all roles, before their own handlers. */
-  onMessage(handler: MessageHandler): void;
-  /** Handles the requests of all roles, before their own handlers. */
-  onRequest(handler: RequestHandler): void;
+  onMessage(handler: (ctx: HandlerContext) => void): void;
+  /** Handles the requests of all roles, before their own handlers. What it returns is no answer. */
+  onRequest(handler: (ctx: RequestContext, cb: RequestCallback) => void): void;
   /** Handles the requests to write, of all roles, before their own handlers. */
-  onReadable(handler: ReadableHandler): void;
+  onReadable(handler: (ctx: ReadableRequestContext, cb: RequestCallback) => void): void;
   /** Handles the requests to read, of all roles, before their own handlers. */
-  onWritable(handler: WritableHandler): void;
+  onWritable(handler: (ctx: WritableRequestContext, cb: RequestCallback) => void): void;
   /** Handles everything of all roles, before all other handlers. */
   onData(handler: MessageHandler | RequestHandler | WritableHandler | ReadableHandler): void;
 
@@ -441,20 +591,41 @@ export class Role extends EventEmitter {
   private constructor();
   readonly name: string;
   /** Handles messages of an event, or of all. */
-  onMessage<Data = any>(event: string, handler: MessageHandler<Data>): EventEmitter;
-  onMessage(handler: MessageHandler): undefined;
+  onMessage<Data = any>(event: string, handler: (ctx: HandlerContext<Data>) => void): EventEmitter;
+  onMessage(handler: (ctx: HandlerContext) => void): undefined;
   onMessage(event: string | MessageHandler, handler?: MessageHandler): EventEmitter | undefined;
-  /** Handles requests of an event, or of all. */
-  onRequest<Data = any, Answer = sendableData>(event: string, handler: RequestHandler<Data, Answer>): EventEmitter;
-  onRequest(handler: RequestHandler): undefined;
+  /** Handles requests of an event, or of all. A handler returns its answer, or calls back with it. */
+  onRequest<Data = any, Answer = sendableData>(event: string, handler: AnsweringHandler<Data, Answer>): EventEmitter;
+  onRequest<Data = any, Answer = sendableData>(
+    event: string,
+    options: HandlerOptions,
+    handler: AnsweringHandler<Data, Answer>,
+  ): EventEmitter;
+  onRequest(handler: (ctx: RequestContext, cb: RequestCallback) => void): undefined;
   onRequest(event: string | RequestHandler, handler?: RequestHandler): EventEmitter | undefined;
   /** Handles requests to write to this peer, of an event, or of all. */
-  onReadable<Data = any>(event: string, handler: ReadableHandler<Data>): EventEmitter;
-  onReadable(handler: ReadableHandler): undefined;
+  onReadable<Data = any>(
+    event: string,
+    handler: (ctx: ReadableRequestContext<Data>, cb: RequestCallback) => void,
+  ): EventEmitter;
+  onReadable<Data = any>(
+    event: string,
+    options: HandlerOptions,
+    handler: (ctx: ReadableRequestContext<Data>, cb: RequestCallback) => void,
+  ): EventEmitter;
+  onReadable(handler: (ctx: ReadableRequestContext, cb: RequestCallback) => void): undefined;
   onReadable(event: string | ReadableHandler, handler?: ReadableHandler): EventEmitter | undefined;
   /** Handles requests to read from this peer, of an event, or of all. */
-  onWritable<Data = any>(event: string, handler: WritableHandler<Data>): EventEmitter;
-  onWritable(handler: WritableHandler): undefined;
+  onWritable<Data = any>(
+    event: string,
+    handler: (ctx: WritableRequestContext<Data>, cb: RequestCallback) => void,
+  ): EventEmitter;
+  onWritable<Data = any>(
+    event: string,
+    options: HandlerOptions,
+    handler: (ctx: WritableRequestContext<Data>, cb: RequestCallback) => void,
+  ): EventEmitter;
+  onWritable(handler: (ctx: WritableRequestContext, cb: RequestCallback) => void): undefined;
   onWritable(event: string | WritableHandler, handler?: WritableHandler): EventEmitter | undefined;
   /** Handles everything, before the other handlers of the role. */
   onData(handler: MessageHandler | RequestHandler | WritableHandler | ReadableHandler): void;
@@ -472,10 +643,13 @@ export type SurveyError = Error & { code?: string | number };
 
 /** One answer to a survey. It has either `ctx` or `error`. */
 export type SurveyAnswer<Data = any> =
-  | { unit: Unit; ctx: Context<Data>; error?: undefined }
+  | { unit: Unit; ctx: AnswerContext<Data>; error?: undefined }
   | { unit: Unit; ctx?: undefined; error: SurveyError };
 
-/** The answers to a survey, in the order in which they come. */
+/**
+ * The answers to a survey, in the order in which they come. Whoever leaves the loop before the end gives up what is
+ * not answered yet: the handlers are told.
+ */
 export interface Survey<Data = any> extends AsyncIterable<SurveyAnswer<Data>> {
   /** How many units were asked. */
   readonly size: number;
@@ -503,22 +677,25 @@ export class Destination extends EventEmitter {
   /** Sends a message to every unit. */
   broadcast(event: string | EmitOptions, data?: sendableData): void;
   /** Asks a unit. Throws when there is none. */
-  request<Data = any>(event: string | EmitOptions, data?: sendableData): Promise<Context<Data>>;
+  request<Data = any>(event: string | EmitOptions, data?: sendableData): Promise<AnswerContext<Data>>;
   request<Data = any>(
     event: string | EmitOptions,
     data: sendableData,
-    cb: (err: any, ctx: Context<Data>) => void,
-  ): Promise<Context<Data>>;
+    cb: (err: any, ctx: AnswerContext<Data>) => void,
+  ): Promise<AnswerContext<Data>>;
   /** Asks every unit. Without a callback, the answers can be iterated over. */
   survey<Data = any>(
     event: string | EmitOptions,
     data: sendableData,
-    cb: (err: any, ctx: Context<Data>) => void,
+    cb: (err: any, ctx: AnswerContext<Data>) => void,
   ): number;
   survey<Data = any>(event: string | EmitOptions, data?: sendableData): Survey<Data>;
-  /** Asks a unit for a stream to read from. Throws when there is no unit. */
+  /**
+   * Asks a unit for a stream to read from. Throws when there is no unit. Destroying it before it is accepted tells the
+   * handler. The event `ready` has the `AnswerContext` of the acceptance.
+   */
   Readable(event: string | EmitOptions, data?: sendableData, options?: ReadableOptions): Readable;
-  /** Asks a unit for a stream to write to. Throws when there is no unit. */
+  /** Asks a unit for a stream to write to; otherwise as `Readable`. */
   Writable(event: string | EmitOptions, data?: sendableData, options?: WritableOptions): Writable;
 
   /** The first unit serves it. */

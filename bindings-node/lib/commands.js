@@ -2,6 +2,7 @@
 
 const { encode } = require('./data.js');
 const { RoletalkError } = require('./errors.js');
+const { faultOf } = require('./fields.js');
 const { COMMAND_HEADER, COMMAND_WORDS, LARGE, NONE } = require('./protocol.js');
 
 const COMMANDS = 512;
@@ -47,16 +48,18 @@ class Commands {
   /**
    * A command with a payload.
    * @param {number} second the route, or the generation of a responder
+   * @param {Buffer | null} fields what goes with it, as records
+   * @throws {RoletalkError} when the fields cannot be sent
    */
-  write(op, target, second, slot, timeout, names, value, kind) {
+  write(op, target, second, slot, timeout, names, value, kind, fields = null) {
     const data = encode(kind, value);
     const length = data.length;
     const text = typeof data === 'string';
     const most = text ? length * 3 : length;
-    if (names !== null || most > LARGE) {
+    if (names !== null || fields !== null || most > LARGE) {
       const buffer = text ? Buffer.from(data) : data;
-      if (names !== null || buffer.length > LARGE) {
-        return this.writeLarge(op, target, second, slot, timeout, names, buffer, kind);
+      if (names !== null || fields !== null || buffer.length > LARGE) {
+        return this.writeApart(op, target, second, slot, timeout, names, buffer, kind, fields);
       }
     }
     if (this.words[1] + most > PAYLOAD) this.native.run(performance.now());
@@ -80,7 +83,7 @@ class Commands {
     words[at + 7] = 0;
   }
 
-  writeLarge(op, target, second, slot, timeout, names, buffer, kind) {
+  writeApart(op, target, second, slot, timeout, names, buffer, kind, fields) {
     let payload = buffer;
     let lens = 0;
     if (names !== null) {
@@ -101,7 +104,8 @@ class Commands {
       timeout,
       lens,
     );
-    this.native.runLarge(command, payload, performance.now());
+    const fault = this.native.runApart(command, payload, fields, performance.now());
+    if (fault !== null) throw faultOf(fault);
   }
 
   /** The number of the names of what goes out, or NONE. */

@@ -1,9 +1,34 @@
 'use strict';
 
 const { Kind, kindName } = require('./data.js');
+const { NOTHING } = require('./fields.js');
 
 /** Under this, a context knows how it is answered. */
 const kExchange = Symbol('exchange');
+/** Under this, that of a message or an answer has the fields that came with it, if any did. */
+const kFields = Symbol('fields');
+const kSignal = Symbol('signal');
+
+/**
+ * Adds properties that are found out when they are read, and that middleware may set to something of its own, as it
+ * could when there were none. What can be called needs no `this`, so that handlers can take it out of their argument.
+ */
+function define(prototype, getters) {
+  for (const [name, get] of Object.entries(getters)) {
+    Object.defineProperty(prototype, name, {
+      get,
+      set(value) {
+        Object.defineProperty(this, name, { value, writable: true, enumerable: true, configurable: true });
+      },
+      configurable: true,
+    });
+  }
+}
+
+/** The fields that came with a context's payload. */
+function received(ctx) {
+  return ctx[kExchange]?.fields ?? ctx[kFields] ?? NOTHING;
+}
 
 /** The payload as it came in. Its bytes are made when asked for. */
 class Origin {
@@ -40,6 +65,25 @@ class Context {
   }
 }
 
+define(Context.prototype, {
+  /** All headers, those with the same name included. */
+  getAllHeaders() {
+    return () => received(this).pairs.map(([name, value]) => [name, value]);
+  },
+  headers() {
+    return received(this).headers;
+  },
+  traceparent() {
+    return received(this).traceparent;
+  },
+  tracestate() {
+    return received(this).tracestate;
+  },
+  baggage() {
+    return received(this).baggage;
+  },
+});
+
 function valueOf(kind, bytes) {
   switch (kind) {
     case Kind.BINARY:
@@ -68,6 +112,21 @@ class MessageContext extends Context {
   }
 }
 
+define(MessageContext.prototype, {
+  /** Milliseconds that the requester still waits. */
+  remaining() {
+    return () => Infinity;
+  },
+  deadline() {
+    return undefined;
+  },
+  /** Nobody gives a message up. */
+  signal() {
+    this[kSignal] ??= new AbortController().signal;
+    return this[kSignal];
+  },
+});
+
 /** The context of a request, or of a request for a stream. */
 class RequestContext extends MessageContext {
   constructor(kind, bytes, names, unit) {
@@ -75,15 +134,27 @@ class RequestContext extends MessageContext {
     this[kExchange] = undefined;
   }
 
-  /** Waits until the next handler has answered. */
-  get next() {
-    return () => this[kExchange].next();
-  }
-
-  set next(next) {
-    Object.defineProperty(this, 'next', { value: next, writable: true, enumerable: true, configurable: true });
-  }
 }
+
+define(RequestContext.prototype, {
+  remaining() {
+    return () => this[kExchange].remaining();
+  },
+  /** Sets a header of the answer: in place of those of the same name. */
+  setHeader() {
+    return (name, value) => this[kExchange].setHeader(name, value);
+  },
+  /** Waits until the next handler has answered. */
+  next() {
+    return () => this[kExchange].next();
+  },
+  deadline() {
+    return this[kExchange].deadline;
+  },
+  signal() {
+    return this[kExchange].signal;
+  },
+});
 
 /** The context of an answer. */
 class AnswerContext extends Context {
@@ -104,4 +175,4 @@ function failedContext(unit, rtt) {
   return { unit, data: null, rtt };
 }
 
-module.exports = { AnswerContext, MessageContext, RequestContext, failedContext, kExchange, reasonOf };
+module.exports = { AnswerContext, MessageContext, RequestContext, failedContext, kExchange, kFields, reasonOf };

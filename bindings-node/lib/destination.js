@@ -3,6 +3,7 @@
 const { EventEmitter } = require('node:events');
 const { onAbort } = require('./abort.js');
 const { RoletalkError, peerClosed } = require('./errors.js');
+const { faultOf } = require('./fields.js');
 const { bound, checkCallback, emit, ignore } = require('./guard.js');
 const { EMIT, STREAM, WAIT, checkOptions } = require('./options.js');
 const { toMillis } = require('./timeout.js');
@@ -35,12 +36,12 @@ class Units extends Set {
     this._numbers = Uint32Array.from(this._list, (unit) => unit._number);
   }
 
-  /** The unit that what is sent next goes to. */
-  next() {
+  /** The unit that what is sent next goes to; perhaps only one that takes headers will do. */
+  next(takesFields) {
     const { _core: core, _list: list } = this;
     // One candidate is no choice.
-    if (list.length < 2) return list[0];
-    return list[core.native.choose(this._policy, this._numbers, core.now())];
+    if (list.length < 2 && !takesFields) return list[0];
+    return list[core.native.choose(this._policy, this._numbers, takesFields, core.now())];
   }
 }
 
@@ -116,7 +117,7 @@ class Destination extends EventEmitter {
 
   /** Nobody serves it in time. */
   _late() {
-    const [, hint] = this._peer._core.native.noUnit(this._name);
+    const { hint } = this._nobody(false);
     return new RoletalkError('TIMEOUT', `No unit serves the role "${this._name}" yet`, { hint });
   }
 
@@ -128,12 +129,13 @@ class Destination extends EventEmitter {
   send(event, data, callback) {
     const headers = this._headers(event, 'send');
     const wanted = headers.unit;
-    const unit = wanted ? (this._set.has(wanted) ? wanted : undefined) : this._set.next();
+    const required = Boolean(headers.requireHeaders);
+    const unit = wanted ? (this._set.has(wanted) ? wanted : undefined) : this._set.next(required);
     if (unit) {
       unit.send(headers, data, callback);
     } else if (callback) {
       checkCallback(callback);
-      process.nextTick(bound(callback), this._nobody());
+      process.nextTick(bound(callback), this._nobody(required));
     }
     return unit;
   }
@@ -170,25 +172,40 @@ class Destination extends EventEmitter {
   }
 
   _headers(event, where) {
-    if (typeof event !== 'object' || event === null) return { role: this._name, event: event ?? '' };
+    // Nearly all: nobody has to look for further options.
+    if (typeof event !== 'object' || event === null) return { role: this._name, event: event ?? '', plain: true };
     checkOptions(where, event, EMIT);
-    return { ...event, event: event.event ?? '', role: this._name };
+    // Always the same members: what reads them is much faster so than where some have none.
+    return {
+      role: this._name,
+      event: event.event ?? '',
+      plain: false,
+      timeout: event.timeout,
+      unit: event.unit,
+      signal: event.signal,
+      headers: event.headers,
+      requireHeaders: event.requireHeaders,
+      traceparent: event.traceparent,
+      tracestate: event.tracestate,
+      baggage: event.baggage,
+      inherit: event.inherit,
+    };
   }
 
   /** The unit that is asked for, which need not serve the role, or the next one. */
-  _pick({ unit: wanted }) {
+  _pick({ unit: wanted, requireHeaders }) {
+    const required = Boolean(requireHeaders);
     const unit = wanted
       ? this._peer._units.get(wanted.id) === wanted
         ? wanted
         : undefined
-      : this._set.next();
-    if (!unit) throw this._nobody();
+      : this._set.next(required);
+    if (!unit) throw this._nobody(required);
     return unit;
   }
 
-  _nobody() {
-    const [text, hint] = this._peer._core.native.noUnit(this._name);
-    return new RoletalkError('NO_UNIT', text, { hint });
+  _nobody(takesFields) {
+    return faultOf(this._peer._core.native.noChoice(this._name, takesFields));
   }
 
   _addUnit(unit) {

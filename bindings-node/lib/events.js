@@ -1,7 +1,18 @@
 'use strict';
 
 const { EMPTY, Kind } = require('./data.js');
-const { EVENT_HEADER, EVENT_WORDS, Flag, Header, LARGE, NONE, OUTPUTS, OUTPUT_WORDS } = require('./protocol.js');
+const { Received } = require('./fields.js');
+const {
+  EVENT_HEADER,
+  EVENT_WORDS,
+  FIELDS_TRAILER,
+  Flag,
+  Header,
+  LARGE,
+  NONE,
+  OUTPUTS,
+  OUTPUT_WORDS,
+} = require('./protocol.js');
 
 const EVENTS = 1024;
 /** Texts of a batch are cut out of one string when they are this short on average. */
@@ -60,8 +71,30 @@ class EventReader {
   /** Names and payload of an event. A buffer can be fetched once, and the payload may be needed, too. */
   whole(at, first) {
     const from = words[at + 5];
-    this.named = first & Flag.IN_BUFFER ? this.native.buffer(from) : bytes.subarray(from, from + words[at + 6]);
+    this.named = first & Flag.IN_BUFFER ? this.bufferOf(at, first) : bytes.subarray(from, from + words[at + 6]);
     return this.named;
+  }
+
+  /** The buffer of an event; it is fetched already when that has fields. */
+  bufferOf(at, first) {
+    return first & Flag.FIELDS ? this.named : this.native.buffer(words[at + 5]);
+  }
+
+  /**
+   * Takes the fields off the end of an event's bytes, before anything else of it is read.
+   * @returns {Received}
+   */
+  takeFields(at, first) {
+    const inBuffer = (first & Flag.IN_BUFFER) !== 0;
+    const from = inBuffer ? 0 : words[at + 5];
+    const whole = inBuffer ? this.native.buffer(words[at + 5]) : bytes;
+    const end = from + words[at + 6] - FIELDS_TRAILER;
+    const length = whole.readUInt32LE(end);
+    const due = whole.readDoubleLE(end + 4);
+    words[at + 6] = end - length - from;
+    if (inBuffer) this.named = whole.subarray(0, end - length);
+    const records = length === 0 ? EMPTY : Buffer.from(whole.subarray(end - length, end));
+    return new Received(records, Number.isNaN(due) ? Infinity : due);
   }
 
   /** The payload of an event as text, or as bytes of its own when it is none. */
@@ -75,7 +108,7 @@ class EventReader {
       names = (lens >>> 16) + (lens & 0xffff);
     }
     if (first & Flag.IN_BUFFER) {
-      const whole = first & Flag.NAMED ? this.named : this.native.buffer(from);
+      const whole = first & Flag.NAMED ? this.named : this.bufferOf(at, first);
       const buffer = whole.subarray(names);
       if (kind === Kind.BINARY || kind > Kind.OBJECT) return buffer;
       const text = buffer.toString();
@@ -103,7 +136,7 @@ class EventReader {
     const end = middle + (lens & 0xffff);
     const from = words[at + 5];
     // A buffer can be fetched once, and the payload needs it, too.
-    const whole = first & Flag.IN_BUFFER ? this.native.buffer(from) : bytes.subarray(from, from + end);
+    const whole = first & Flag.IN_BUFFER ? this.bufferOf(at, first) : bytes.subarray(from, from + end);
     this.named = whole;
     const role = whole.utf8Slice(0, middle);
     const event = whole.utf8Slice(middle, end);

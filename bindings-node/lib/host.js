@@ -4,7 +4,7 @@ const { performance } = require('node:perf_hooks');
 const { NativePeer } = require('./addon.js');
 const { Commands } = require('./commands.js');
 const { Kind, kindOf } = require('./data.js');
-const { AnswerContext, MessageContext, RequestContext, failedContext, reasonOf } = require('./context.js');
+const { AnswerContext, MessageContext, RequestContext, failedContext, kFields, reasonOf } = require('./context.js');
 const { EventReader, bytes, words } = require('./events.js');
 const { emit, ignore } = require('./guard.js');
 const { CODES, RoletalkError, plainError, roletalkError } = require('./errors.js');
@@ -33,6 +33,9 @@ const {
 const OUTPUT = 4 * LARGE;
 /** Above this, the engine is told at once that something is written. */
 const BULK = 16384;
+
+/** Time limits below this can be told in microseconds. */
+const FINE = 2 ** 32 / 1e3;
 
 /** A timer that fires so many milliseconds too late belongs to a loop that was blocked. */
 const LATE = 100;
@@ -81,6 +84,8 @@ class Host {
     this.streams = [];
     this.slots = [];
     this.freeSlots = [];
+    /** Requests that handlers were called for and that are not answered, by the addon's number. */
+    this.exchanges = [];
     /** Requests that were answered and whose answers are not sent yet. */
     this.answers = [];
     /** Whether the commands are worth a visit to the engine. */
@@ -122,13 +127,13 @@ class Host {
   }
 
   /** Sends a message. The callback hears when it is written, or why it is not. */
-  send(unit, role, event, value, callback) {
+  send(unit, role, event, value, fields, callback) {
     const route = this.commands.route(role, event);
     const kind = kindOf(value);
     const slot = callback === undefined ? NONE : this.takeSlot(unit, callback).number;
     const names = route === NONE ? { role, event } : null;
     try {
-      this.commands.write(Command.SEND, unit._number, route, slot, 0, names, value, kind);
+      this.commands.write(Command.SEND, unit._number, route, slot, 0, names, value, kind, fields);
     } catch (error) {
       if (slot !== NONE) this.freeSlot(slot);
       throw error;
@@ -136,8 +141,11 @@ class Host {
     this.schedule();
   }
 
-  /** Sends a request. The callback gets the error or null, and the context. */
-  request(unit, role, event, value, timeout, callback) {
+  /**
+   * Sends a request. The callback gets the error or null, and the context.
+   * @param {number} timeout whole milliseconds, 0 for the default
+   */
+  request(unit, role, event, value, timeout, fields, callback, op = Command.REQUEST) {
     const route = this.commands.route(role, event);
     const kind = kindOf(value);
     this.schedule();
@@ -145,7 +153,7 @@ class Host {
     slot.sent = this.time;
     const names = route === NONE ? { role, event } : null;
     try {
-      this.commands.write(Command.REQUEST, unit._number, route, slot.number, timeout, names, value, kind);
+      this.commands.write(op, unit._number, route, slot.number, timeout, names, value, kind, fields);
     } catch (error) {
       this.freeSlot(slot.number);
       throw error;
@@ -153,21 +161,49 @@ class Host {
     return slot;
   }
 
-  /** Waits no more for an answer. The slot is free when the engine says so. */
-  abandon(slot) {
+  /**
+   * Sends a request that has this time from now on.
+   * @param {number} limit milliseconds
+   */
+  requestWithin(unit, role, event, value, limit, fields, callback) {
+    const fine = limit < FINE;
+    const timeout = Math.floor(fine ? limit * 1e3 : limit);
+    const op = fine ? Command.REQUEST_WITHIN : Command.REQUEST;
+    const slot = this.request(unit, role, event, value, timeout, fields, callback, op);
+    // Not at the end of the turn, which may be late: it is sent as what is left then.
+    this.native.run(performance.now());
+    return slot;
+  }
+
+  /** Waits no more for the answer that this callback was given for. The slot is free when the engine says so. */
+  abandon(slot, callback) {
+    // It may have been answered, and the callback wait for its unit to close.
+    if (slot.callback !== callback) return;
     slot.callback = ignore;
     this.commands.plain(Command.ABANDON, slot.number, 0);
     this.schedule();
   }
 
-  respond(exchange, value) {
+  respond({ number, generation }, value, fields) {
     const kind = kindOf(value);
-    this.commands.write(Command.RESPOND, exchange.number, exchange.generation, NONE, 0, null, value, kind);
+    this.commands.write(Command.RESPOND, number, generation, NONE, 0, null, value, kind, fields);
     this.schedule();
   }
 
-  reject(exchange, reason) {
-    this.commands.write(Command.REJECT, exchange.number, exchange.generation, NONE, 0, null, reason, Kind.STRING);
+  reject({ number, generation }, reason, fields) {
+    this.commands.write(Command.REJECT, number, generation, NONE, 0, null, reason, Kind.STRING, fields);
+    this.schedule();
+  }
+
+  /** Rejects what no handler was begun for. */
+  refuse(number, generation, reason) {
+    this.commands.write(Command.REFUSE, number, generation, NONE, 0, null, reason, Kind.STRING);
+    this.schedule();
+  }
+
+  /** Takes back what nobody waits for any more. */
+  forget({ number, generation }) {
+    this.commands.plain(Command.FORGET, number, generation);
     this.schedule();
   }
 
@@ -370,6 +406,9 @@ class Host {
         case Op.SENT:
           this.sent(at, first);
           break;
+        case Op.CANCELLED:
+          this.cancelled(at);
+          break;
         case Op.ABANDONED:
           this.freeSlot(words[at + 1]);
           break;
@@ -404,6 +443,8 @@ class Host {
       case Op.UNIT_CLOSED: {
         const unit = this.units[a];
         this.units[a] = undefined;
+        // Their handlers may go on, but there is nobody to answer.
+        this.exchangesOf(unit).forEach(({ number }) => (this.exchanges[number] = undefined));
         this.commands.plain(Command.RELEASE_UNIT, a, 0);
         unit._number = NONE;
         listener._unitClosed(unit);
@@ -458,6 +499,7 @@ class Host {
 
   incoming(at, first) {
     const unit = this.units[words[at + 1]];
+    const fields = first & Flag.FIELDS ? this.events.takeFields(at, first) : null;
     const names = this.events.namesOf(at, first);
     const { handler } = names;
     if (handler === undefined || !handler._active) return;
@@ -467,6 +509,7 @@ class Host {
     } catch (error) {
       return this.listener._handlerFailed(error, { unit, role: names.role, event: names.event });
     }
+    if (fields !== null) ctx[kFields] = fields;
     handler._emitMsg(ctx);
   }
 
@@ -474,16 +517,34 @@ class Host {
     const unit = this.units[words[at + 1]];
     const number = words[at + 3];
     const generation = words[at + 4];
+    const fields = first & Flag.FIELDS ? this.events.takeFields(at, first) : null;
     const names = this.events.namesOf(at, first);
     const op = first & 0xff;
     let ctx;
     try {
       ctx = new RequestContext((first >> 8) & 0xff, this.events.payloadOf(at, first), names, unit);
     } catch (error) {
-      this.reject({ number, generation }, error.message);
+      this.reject({ number, generation }, error.message, null);
       return this.listener._handlerFailed(error, { unit, role: names.role, event: names.event });
     }
-    this.listener._question(op, ctx, names.handler, number, generation);
+    this.listener._question(op, ctx, names.handler, number, generation, fields);
+  }
+
+  /** Nobody waits any more for the answer to a request, or to all of a unit. */
+  cancelled(at) {
+    const number = words[at + 2];
+    const generation = words[at + 3];
+    const reason = words[at + 4];
+    if (number === NONE) {
+      for (const exchange of this.exchangesOf(this.units[words[at + 1]])) exchange.cancel(reason);
+      return;
+    }
+    const exchange = this.exchanges[number];
+    if (exchange !== undefined && exchange.generation === generation) exchange.cancel(reason);
+  }
+
+  exchangesOf(unit) {
+    return this.exchanges.filter((exchange) => exchange !== undefined && exchange.unit === unit);
   }
 
   answer(at, first) {
@@ -493,10 +554,13 @@ class Host {
     const rtt = Math.ceil(this.time - sent);
     this.freeSlot(number);
     const wrong = words[at + 2];
+    const fields = first & Flag.FIELDS ? this.events.takeFields(at, first) : null;
     if (first & Flag.FAILED) {
       const code = CODES[(first >> 8) & 0xff];
       const error = late && wrong === NOT_SENT ? noSockets(code) : this._failure(roletalkError, at, first);
       const ctx = failedContext(unit, rtt);
+      const failure = fields?.failure;
+      if (failure !== undefined) error.failure = failure;
       if (code === 'CONNECTION_LOST' && wrong === 0) {
         // Those who wait hear of it after the unit has closed.
         unit._lost.push(() => callback(error, ctx));
@@ -512,7 +576,9 @@ class Host {
     } catch (error) {
       return callback(new RoletalkError('DATA', error.message, { cause: error }), failedContext(unit, rtt));
     }
-    callback(wrong === REJECTED ? new RoletalkError('REJECTED', reasonOf(ctx), { hint }) : null, ctx);
+    if (fields !== null) ctx[kFields] = fields;
+    if (wrong !== REJECTED) return callback(null, ctx);
+    callback(new RoletalkError('REJECTED', reasonOf(ctx), { hint, failure: fields?.failure }), ctx);
   }
 
   _failure(make, at, first) {

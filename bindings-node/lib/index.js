@@ -1,6 +1,6 @@
 'use strict';
 
-const { CODES, RoletalkError } = require('./errors.js');
+const { CODES, HandlerError, RoletalkError } = require('./errors.js');
 const { Destination } = require('./destination.js');
 const {
   PEER_RECONNECT_FAIL_EVENT,
@@ -31,4 +31,5 @@ exports.Unit = Unit;
 exports.Role = Role;
 exports.Destination = Destination;
 exports.RoletalkError = RoletalkError;
+exports.HandlerError = HandlerError;
 exports.errorCodes = errorCodes;

@@ -10,6 +10,7 @@ export const {
   Role,
   Destination,
   RoletalkError,
+  HandlerError,
   errorCodes,
 } = roletalk;
 export default roletalk;

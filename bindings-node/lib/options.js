@@ -10,7 +10,10 @@ const LISTEN = words('port host server ssl path handshakeTimeout maxHandshakes')
 const SERVE = words('drain');
 const WAIT = words('signal timeout');
 /** `role` is what the original writes into the options that it is given. */
-const EMIT = words('event timeout unit signal role');
+const EMIT = words(
+  'event timeout unit signal headers requireHeaders traceparent tracestate baggage inherit role',
+);
+const HANDLER = words('detached');
 const STREAM = words(`
   autoDestroy captureRejections construct decodeStrings defaultEncoding destroy emitClose encoding final
   highWaterMark objectMode read signal write writev`);
@@ -96,4 +99,4 @@ function editDistance(a, b, enough) {
   return old[b.length];
 }
 
-module.exports = { EMIT, LISTEN, PEER, SERVE, STREAM, WAIT, checkConnectOptions, checkOptions };
+module.exports = { EMIT, HANDLER, LISTEN, PEER, SERVE, STREAM, WAIT, checkConnectOptions, checkOptions };

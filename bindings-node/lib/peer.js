@@ -20,7 +20,7 @@ const { MiddlewareEmitter } = require('./middleware.js');
 const { LISTEN, PEER, SERVE, checkConnectOptions, checkOptions } = require('./options.js');
 const { Op } = require('./protocol.js');
 const { Role } = require('./role.js');
-const { newScope } = require('./scope.js');
+const { handling, newScope } = require('./scope.js');
 const { onceSignalled } = require('./serve.js');
 const { PeerReadable, PeerWritable } = require('./streams.js');
 const { Unit } = require('./unit.js');
@@ -612,12 +612,13 @@ class Peer extends MiddlewareEmitter {
   }
 
   _unitClosed(unit) {
+    unit._count(false);
     emit(unit, 'close');
     this._checkClosed();
   }
 
   _unitRoles(unit, roles) {
-    unit._roles = roles;
+    unit._offers(roles);
     refreshPeerDestinations.call(this, unit);
     emit(unit, '_new_roles', { roles });
   }
@@ -649,9 +650,9 @@ class Peer extends MiddlewareEmitter {
   }
 
   /** A request, or a request for a stream, for the role's handlers. */
-  _question(op, ctx, role, number, generation) {
+  _question(op, ctx, role, number, generation, fields) {
     const { _core: core } = this;
-    const refuse = (reason) => core.reject({ number, generation }, reason);
+    const refuse = (reason) => core.refuse(number, generation, reason);
     if (role === undefined) return refuse(noHandler(NOT_REGISTERED, ctx.role));
     if (!role._active) return refuse(noHandler(DISABLED, ctx.role));
     let kind = 'request';
@@ -664,18 +665,16 @@ class Peer extends MiddlewareEmitter {
       handlers = role._writableHandler;
     }
     if (handlers.listenerCount(ctx.event) === 0) return refuse(noHandler(NOT_HANDLED, ctx.event));
-    const scope = newScope();
-    let exchange;
+    const detached = role._detached !== null && role._isDetached(handlers, ctx.event);
     if (op === Op.REQUEST) {
-      exchange = new Exchange(core, ctx, number, generation);
+      const exchange = new Exchange(core, ctx, number, generation, fields, detached);
+      ctx[kExchange] = exchange;
+      handling(exchange, role._ask, role, kind, handlers, ctx, exchange);
     } else {
-      const Stream = op === Op.OFFER_READABLE ? PeerReadable : PeerWritable;
-      const stream = new Stream(undefined, ctx.unit, undefined, undefined, scope);
-      ctx[kind] = stream;
-      exchange = new StreamExchange(core, ctx, number, generation, stream);
+      const exchange = new StreamExchange(core, ctx, number, generation, fields, detached);
+      ctx[kExchange] = exchange;
+      handling(exchange, offered, this, kind, role, handlers, exchange);
     }
-    ctx[kExchange] = exchange;
-    scope.runInAsyncScope(role._ask, role, kind, handlers, ctx, exchange);
   }
 
   /** A handler has thrown or rejected; its request, if any, is rejected already. */
@@ -700,6 +699,15 @@ class Peer extends MiddlewareEmitter {
     warning.name = 'RoletalkHandlerWarning';
     process.emitWarning(warning);
   }
+}
+
+/** Hands a unit's request for a stream to the handlers, in a scope that the stream shares. */
+function offered(kind, role, handlers, exchange) {
+  const { ctx } = exchange;
+  const Stream = kind === 'readable' ? PeerReadable : PeerWritable;
+  const scope = newScope();
+  exchange.stream = ctx[kind] = new Stream(undefined, exchange.unit, undefined, undefined, scope);
+  scope.runInAsyncScope(role._ask, role, kind, handlers, ctx, exchange);
 }
 
 /** Where a handler has failed. Middleware may have made the context its own way. */

@@ -1,7 +1,7 @@
 'use strict';
 
 // Made by `npm run protocol` from the numbers of the addon. What each means is said in src/commands.rs,
-// src/events.rs and src/native.rs.
+// src/events.rs, src/fields.rs and src/native.rs.
 
 const Command = {
   SEND: 1,
@@ -11,6 +11,9 @@ const Command = {
   ABANDON: 5,
   WRITTEN: 6,
   RELEASE_UNIT: 7,
+  REFUSE: 8,
+  REQUEST_WITHIN: 9,
+  FORGET: 10,
 };
 
 const Op = {
@@ -34,6 +37,7 @@ const Op = {
   PONG: 18,
   CONNECTION_CLOSED: 19,
   UNSENT: 20,
+  CANCELLED: 21,
 };
 
 const Header = {
@@ -52,12 +56,26 @@ const Flag = {
   AGAIN: 0x80000,
   NAMED: 0x100000,
   FAILED: 0x200000,
+  FIELDS: 0x400000,
 };
 
 const StreamState = {
   PENDING: 0,
   ENDED: 1,
   FAILED: 2,
+};
+
+const Field = {
+  TEXT: 1,
+  BYTES: 2,
+  TRACEPARENT: 3,
+  TRACESTATE: 4,
+  BAGGAGE: 5,
+  CODE: 6,
+  DATA: 7,
+  RETRY: 8,
+  UNHANDLED: 9,
+  REQUIRED: 10,
 };
 
 const Kind = {
@@ -85,6 +103,8 @@ const PAUSE = 16;
 const RESUME = 32;
 const NOT_SENT = 1;
 const REJECTED = 2;
+const FIELD_HEADER = 9;
+const FIELDS_TRAILER = 12;
 
 module.exports = {
   Command,
@@ -92,6 +112,7 @@ module.exports = {
   Header,
   Flag,
   StreamState,
+  Field,
   Kind,
   COMMAND_HEADER,
   COMMAND_WORDS,
@@ -109,4 +130,6 @@ module.exports = {
   RESUME,
   NOT_SENT,
   REJECTED,
+  FIELD_HEADER,
+  FIELDS_TRAILER,
 };

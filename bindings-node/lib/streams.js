@@ -1,12 +1,13 @@
 'use strict';
 
 const { Readable, Writable } = require('node:stream');
+const { Call, fieldsOf, parentOf } = require('./call.js');
 const { EMPTY, encode, kindOf } = require('./data.js');
 const { call, ignore, messageOf, print } = require('./guard.js');
 const { CODES, RoletalkError } = require('./errors.js');
+const { check } = require('./fields.js');
 const { NONE, StreamState } = require('./protocol.js');
 const { newScope } = require('./scope.js');
-const { toMillis } = require('./timeout.js');
 
 /** The payload of a request as bytes. */
 function payload(value) {
@@ -33,6 +34,8 @@ class Channel {
     this.host = unit._peer._core;
     this.number = NONE;
     this.slot = null;
+    /** While it is being opened. */
+    this.call = null;
     this.scope = scope;
   }
 
@@ -42,10 +45,19 @@ class Channel {
   }
 
   /** Asks a unit for the stream. */
-  open({ role = '', event = '', timeout }, value = {}) {
+  open(options, value = {}) {
+    const { role = '', event = '', timeout, signal } = options;
     const { host, unit, kind } = this;
     const { kind: type, data } = payload(value);
-    const slot = host.takeSlot(unit, (error, ctx) => this.within(() => this.opened(error, ctx)));
+    const parent = parentOf(options);
+    const fields = fieldsOf(options, parent);
+    if (fields !== null) check(fields);
+    const call = new Call(signal, parent, (error, ctx) => this.within(() => this.opened(error, ctx)));
+    if (signal?.aborted) return void process.nextTick(call.finish, signal.reason);
+    const limit = call.limit(timeout);
+    if (limit === undefined) return;
+    this.call = call;
+    const slot = host.takeSlot(unit, call.finish);
     this.slot = slot;
     host.schedule();
     slot.sent = host.time;
@@ -56,13 +68,16 @@ class Channel {
       role: String(role),
       event: String(event),
       kind: type,
-      timeout: toMillis(timeout),
+      timeout: limit,
     };
-    const number = host.native.openStream(settings, data, host.now());
+    const number = host.native.openStream(settings, data, fields, host.now());
     if (number !== null) this.attach(number);
+    call.begun();
   }
 
   opened(error, ctx) {
+    // It was given up; closing it tells the other side.
+    if (ctx === undefined) return void this.stream.destroy(error);
     this.slot = null;
     if (error === null) {
       this.ready(ctx);
@@ -71,7 +86,7 @@ class Channel {
     // As in the original, only what came as text becomes an error on the way.
     const reason = ctx.type === undefined || ctx.type === 'string' ? error : error.message;
     const message = `Unit rejected request for ${this.kind} stream: ${reason}`;
-    this.stream.destroy(new RoletalkError(error.code, message));
+    this.stream.destroy(new RoletalkError(error.code, message, { failure: error.failure }));
   }
 
   ready(ctx) {
@@ -83,10 +98,10 @@ class Channel {
   }
 
   /** Accepts the stream that a unit has asked for. */
-  accept(exchange, value) {
+  accept({ number, generation }, value, fields) {
     const { host } = this;
     const { kind, data } = payload(value);
-    this.attach(host.native.acceptStream(exchange.number, exchange.generation, kind, data, host.now()));
+    this.attach(host.native.acceptStream(number, generation, kind, data, fields, host.now()));
     host.schedule();
   }
 
@@ -124,7 +139,10 @@ class Channel {
     this.number = NONE;
     host.streams[number] = undefined;
     // Nobody waits for the answer any more.
-    if (this.slot !== null) host.abandon(this.slot);
+    if (this.slot !== null) {
+      this.call.end();
+      host.abandon(this.slot, this.call.finish);
+    }
     host.native.closeStream(number, reason, host.now());
     host.schedule();
   }

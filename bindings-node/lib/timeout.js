@@ -1,5 +1,8 @@
 'use strict';
 
+/** The longest that can be told, in milliseconds. */
+const LONGEST = 0xfffffffe;
+
 /**
  * A request's time limit as the engine takes it.
  * @param {number | undefined} timeout milliseconds; nothing and 0 stand for the default
@@ -8,7 +11,7 @@
 function toMillis(timeout) {
   const millis = Number(timeout ?? 0);
   if (millis < 0) return 1;
-  return millis > 0 ? Math.min(Math.ceil(millis), 0xfffffffe) : 0;
+  return millis > 0 ? Math.min(Math.ceil(millis), LONGEST) : 0;
 }
 
-module.exports = { toMillis };
+module.exports = { LONGEST, toMillis };

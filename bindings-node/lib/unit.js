@@ -2,9 +2,10 @@
 
 const { EventEmitter } = require('node:events');
 const { NONE } = require('./protocol.js');
-const { onAbort } = require('./abort.js');
+const { Call, fieldsOf, parentOf } = require('./call.js');
 const { bound, checkCallback, ignore } = require('./guard.js');
 const { toMillis } = require('./timeout.js');
+const { current, offers } = require('./scope.js');
 const { PeerReadable, PeerWritable } = require('./streams.js');
 
 /**
@@ -21,6 +22,8 @@ class Unit extends EventEmitter {
     this._lost = [];
     /** Messages that could not be queued and whose senders were not told. */
     this._unsent = 0;
+    /** Whether it counts as one that offers roles. */
+    this._counted = false;
     this._static_tags = new Map(Object.entries(description.tags));
     const { os, runtime, time, uptime, protocol } = description.meta;
     this._metaData = { os, runtime, time, uptime, protocol };
@@ -31,7 +34,18 @@ class Unit extends EventEmitter {
   _describe({ name, friendly, roles }) {
     this._name = name;
     this._friendly = friendly;
+    this._offers(roles);
+  }
+
+  /** It offers these roles now. */
+  _offers(roles) {
     this._roles = roles;
+    this._count(roles.length > 0);
+  }
+
+  _count(offering) {
+    if (offering !== this._counted) offers(offering);
+    this._counted = offering;
   }
 
   getRoles() {
@@ -65,25 +79,31 @@ class Unit extends EventEmitter {
     host.schedule();
   }
 
-  send({ role = '', event = '' }, data, callback) {
+  send(options, data, callback) {
+    const { role = '', event = '' } = options;
     checkCallback(callback);
-    this._peer._core.send(this, role, event, data, callback ? bound(callback) : undefined);
+    let fields = null;
+    if (options.plain !== true || current() !== undefined) {
+      options.signal?.throwIfAborted();
+      fields = fieldsOf(options, parentOf(options));
+    }
+    this._peer._core.send(this, role, event, data, fields, callback ? bound(callback) : undefined);
   }
 
-  request({ role = '', event = '', timeout, signal }, data, callback) {
+  request(options, data, callback) {
     checkCallback(callback);
     const { _peer: peer } = this;
-    const { _core: host } = peer;
-    const millis = toMillis(timeout);
     if (callback) {
-      start(host, this, role, event, data, millis, signal, bound(callback));
+      begin(this, options, data, bound(callback));
       return undefined;
     }
+    let call;
     const promise = new Promise((resolve, reject) => {
-      start(host, this, role, event, data, millis, signal, (error, ctx) => {
+      call = begin(this, options, data, (error, ctx) => {
         if (error === null) return resolve(ctx);
-        // What ends because the application closes its peer need not be looked at.
-        if (peer._closed) promise.catch(ignore);
+        // What ends because the application closes its peer need not be looked at, nor what ends because nobody waits
+        // for it: a handler may be about to look.
+        if (peer._closed || call?.inherited) promise.catch(ignore);
         reject(error);
       });
     });
@@ -99,21 +119,34 @@ class Unit extends EventEmitter {
   }
 }
 
-function start(host, unit, role, event, data, millis, signal, callback) {
-  if (signal === undefined || signal === null) {
-    host.request(unit, role, event, data, millis, callback);
-    return;
+/** Sends a request. Returns its call, if it may be given up. */
+function begin(unit, options, data, callback) {
+  const { _core: host } = unit._peer;
+  if (options.plain === true && current() === undefined) {
+    host.request(unit, options.role, options.event, data, 0, null, callback);
+    return undefined;
   }
-  signal.throwIfAborted();
-  let forget = null;
-  const slot = host.request(unit, role, event, data, millis, (error, ctx) => {
-    forget();
-    callback(error, ctx);
-  });
-  forget = onAbort(signal, () => {
-    host.abandon(slot);
-    callback(signal.reason, { unit, data: null });
-  });
+  const parent = parentOf(options);
+  if (parent?.binds || (options.signal ?? null) !== null) return ask(unit, options, data, callback);
+  const { role = '', event = '', timeout } = options;
+  host.request(unit, role, event, data, toMillis(timeout), fieldsOf(options, parent), callback);
+  return undefined;
 }
 
-module.exports = { Unit };
+/** Sends a request that may be given up. */
+function ask(unit, options, data, callback) {
+  const { role = '', event = '', timeout, signal } = options;
+  const { _core: host } = unit._peer;
+  const parent = parentOf(options);
+  const fields = fieldsOf(options, parent);
+  signal?.throwIfAborted();
+  const call = new Call(signal, parent, (error, ctx = { unit, data: null }) => callback(error, ctx));
+  const limit = call.limit(timeout);
+  if (limit === undefined) return call;
+  const send = call.bounded ? host.requestWithin : host.request;
+  const slot = Reflect.apply(send, host, [unit, role, event, data, limit, fields, call.finish]);
+  call.begun(() => host.abandon(slot, call.finish));
+  return call;
+}
+
+module.exports = { Unit, ask };

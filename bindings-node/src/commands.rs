@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roletalk_engine::{DataType, Order, Outgoing, wire::Payload};
+use roletalk_engine::{DataType, Fields, Order, Outgoing, wire::Payload};
 
 use crate::{events::NONE, names::Routes, protocol::numbers};
 
@@ -25,6 +25,10 @@ numbers! {
         Abandon = 5,
         Written = 6,
         ReleaseUnit = 7,
+        Refuse = 8,
+        /// A request whose time limit is in microseconds.
+        RequestWithin = 9,
+        Forget = 10,
     }
 }
 
@@ -54,11 +58,24 @@ pub(crate) enum Asked<'a> {
         responder: u32,
         generation: u32,
         payload: Payload<'a>,
+        fields: Option<&'a Fields>,
     },
     Reject {
         responder: u32,
         generation: u32,
         reason: &'a str,
+        fields: Option<&'a Fields>,
+    },
+    /// No handler was begun.
+    Refuse {
+        responder: u32,
+        generation: u32,
+        reason: &'a str,
+    },
+    /// The handler has ended, and nobody waits for its answer any more.
+    Forget {
+        responder: u32,
+        generation: u32,
     },
     /// Nobody waits for the answer of this slot any more.
     Abandon {
@@ -84,9 +101,9 @@ pub(crate) fn parse<'a>(words: &'a [u32], payload: &'a [u8]) -> impl Iterator<It
 }
 
 impl<'a> Record<'a> {
-    /// What is asked for. None when the words make no sense: JavaScript writes them, and it does not
+    /// What is asked for, with these fields. None when the words make no sense: JavaScript writes them, and it does not
     /// do that.
-    pub(crate) fn asked(self, routes: &'a Routes) -> Option<Asked<'a>> {
+    pub(crate) fn asked(self, routes: &'a Routes, fields: Option<&'a Fields>) -> Option<Asked<'a>> {
         let &[first, target, second, slot, at, len, timeout, lens] = self.words else {
             return None;
         };
@@ -109,7 +126,7 @@ impl<'a> Record<'a> {
                 event,
                 payload: Payload { kind, bytes },
                 order: Order::Kept,
-                fields: None,
+                fields,
             })
         };
         Some(match Command::try_from(first & 0xff).ok()? {
@@ -118,14 +135,23 @@ impl<'a> Record<'a> {
                 let timeout = (timeout > 0).then(|| Duration::from_millis(timeout.into()));
                 Asked::Request { unit: target, slot, outgoing: outgoing()?, timeout }
             }
+            Command::RequestWithin => {
+                let timeout = Some(Duration::from_micros(timeout.into()));
+                Asked::Request { unit: target, slot, outgoing: outgoing()?, timeout }
+            }
             Command::Respond => {
                 let payload = Payload { kind, bytes };
-                Asked::Respond { responder: target, generation: second, payload }
+                Asked::Respond { responder: target, generation: second, payload, fields }
             }
             Command::Reject => {
                 let reason = std::str::from_utf8(bytes).ok()?;
-                Asked::Reject { responder: target, generation: second, reason }
+                Asked::Reject { responder: target, generation: second, reason, fields }
             }
+            Command::Refuse => {
+                let reason = std::str::from_utf8(bytes).ok()?;
+                Asked::Refuse { responder: target, generation: second, reason }
+            }
+            Command::Forget => Asked::Forget { responder: target, generation: second },
             Command::Abandon => Asked::Abandon { slot: target },
             Command::Written => Asked::Written { conn: target, millis: second },
             Command::ReleaseUnit => Asked::ReleaseUnit { unit: target },

@@ -1,5 +1,7 @@
 //! The batch of events in the memory that is shared with JavaScript.
 
+use std::mem;
+
 use bytes::Bytes;
 use roletalk_engine::{DataType, Error};
 
@@ -105,6 +107,9 @@ numbers! {
         ConnectionClosed = 19,
         /// unit, messages whose sender does not hear of it, bytes queued; why they could not be queued.
         Unsent = 20,
+        /// unit, responder, generation, why: nobody waits any more for the answer to this request; without a
+        /// responder, to all of the unit.
+        Cancelled = 21,
     }
 }
 
@@ -122,6 +127,8 @@ numbers! {
         NAMED: u32 = 1 << 20,
         /// The outcome is an error.
         FAILED: u32 = 1 << 21,
+        /// The bytes end with fields, see [`Batch::attach`].
+        FIELDS: u32 = 1 << 22,
     }
 }
 
@@ -145,6 +152,8 @@ pub(crate) struct Batch<'a> {
     events: usize,
     used: usize,
     ascii: bool,
+    /// What goes behind the bytes of the next event.
+    trailer: Vec<u8>,
 }
 
 impl<'a> Batch<'a> {
@@ -154,7 +163,7 @@ impl<'a> Batch<'a> {
         large: &'a mut Vec<Bytes>,
     ) -> Batch<'a> {
         large.clear();
-        Batch { words, bytes, large, events: 0, used: 0, ascii: true }
+        Batch { words, bytes, large, events: 0, used: 0, ascii: true, trailer: Vec::new() }
     }
 
     /// Whether any event fits.
@@ -206,6 +215,15 @@ impl<'a> Batch<'a> {
         self.data(op, numbers, flags, kind, (hint, ""), payload);
     }
 
+    /// Has the next event followed by fields, and by when its request is due: milliseconds of JavaScript's
+    /// clock, NaN for never.
+    pub(crate) fn attach(&mut self, fields: Vec<u8>, due: f64) {
+        let len = fields.len() as u32;
+        self.trailer = fields;
+        self.trailer.extend_from_slice(&len.to_le_bytes());
+        self.trailer.extend_from_slice(&due.to_le_bytes());
+    }
+
     /// An event with a payload, and names in front of it when they are not empty.
     pub(crate) fn data(
         &mut self,
@@ -218,19 +236,25 @@ impl<'a> Batch<'a> {
     ) {
         let mut first = op as u32 | u32::from(kind) << 8 | flags;
         let names = role.len() + event.len();
-        let len = names + payload.len();
+        let trailer = mem::take(&mut self.trailer);
+        if !trailer.is_empty() {
+            first |= FIELDS;
+        }
+        let end = names + payload.len();
+        let len = end + trailer.len();
         let lens = (role.len() as u32) << 16 | event.len() as u32;
         if len > LARGE {
             let number = self.large.len() as u32;
-            let whole = match names {
+            let whole = match len - payload.len() {
                 0 => payload.clone(),
-                _ => [role.as_bytes(), event.as_bytes(), payload].concat().into(),
+                _ => [role.as_bytes(), event.as_bytes(), payload, &trailer].concat().into(),
             };
             self.large.push(whole);
             return self.record(first | IN_BUFFER, numbers, [number, len as u32, lens]);
         }
         let at = self.used;
-        let place = &mut self.bytes[at..at + len];
+        let (place, behind) = self.bytes[at..at + len].split_at_mut(end);
+        behind.copy_from_slice(&trailer);
         place[..role.len()].copy_from_slice(role.as_bytes());
         place[role.len()..names].copy_from_slice(event.as_bytes());
         place[names..].copy_from_slice(payload);

@@ -11,9 +11,11 @@
 mod commands;
 mod counters;
 mod events;
+mod fields;
 mod names;
 mod native;
 mod protocol;
+mod running;
 mod slab;
 #[cfg(unix)]
 mod socket;
@@ -23,7 +25,7 @@ mod socket;
 mod state;
 
 pub use native::{
-    NativePeer, PeerSettings, StreamSettings, address_hint, error_kinds, json_hint, listen_hint,
-    no_handler,
+    NativePeer, PeerSettings, StreamSettings, address_hint, cancel_reasons, check_fields,
+    error_kinds, json_hint, listen_hint, no_handler,
 };
 pub use protocol::{ProtocolNumber, protocol};

@@ -12,8 +12,8 @@ use napi::{
 };
 use napi_derive::napi;
 use roletalk_engine::{
-    AddressId, Chunk, DataType, Engine, Error, ErrorKind, Load, Moment, NoHandler, Opening, Order,
-    Outgoing, Policy, Unit, hint, policy,
+    AddressId, CancelReason, Chunk, DataType, Engine, Error, ErrorKind, Load, Moment, NoHandler,
+    Opening, Order, Outgoing, Policy, Unit, choose, hint, policy,
     wire::{Direction, Payload},
     ws::Side,
 };
@@ -22,6 +22,7 @@ use roletalk_host::{Host, dial_fault, lock};
 use crate::{
     commands, counters,
     events::{Batch, EVENT_HEADER, Header, NONE, OUTPUT_WORDS, OUTPUTS},
+    fields,
     names::Routes,
     protocol::numbers,
     socket::{self, Socket},
@@ -67,7 +68,7 @@ pub struct StreamSettings {
     /// The type byte of the payload.
     pub kind: u32,
     /// Milliseconds to wait for the answer, 0 for the default.
-    pub timeout: u32,
+    pub timeout: f64,
 }
 
 numbers! {
@@ -160,7 +161,7 @@ impl NativePeer {
         host.tell_progress();
         Ok(NativePeer {
             host: Arc::new(Mutex::new(host)),
-            state: State::new(),
+            state: State::new(settings.now),
             memory: Memory { commands, payload, batch, bytes },
             routes: Routes::default(),
             large: Vec::new(),
@@ -178,7 +179,7 @@ impl NativePeer {
         let mut host = lock(host);
         let Memory { commands, payload, .. } = memory;
         if commands.first().is_some_and(|count| *count > 0) {
-            state.run(&mut host, commands, payload, routes, now);
+            state.run(&mut host, commands, payload, None, routes, now);
             // SAFETY: the memory belongs to a JavaScript array that this object keeps alive;
             // JavaScript does not run during the call, and no other reference to it exists.
             let words = unsafe { commands.as_mut() };
@@ -252,9 +253,10 @@ impl NativePeer {
         (self.policies.len() - 1) as u32
     }
 
-    /// Chooses among the units with these numbers. Returns the place of one, -1 when none is open.
+    /// Chooses among the units with these numbers, or among those that take headers. Returns the place of
+    /// one, -1 when none is open.
     #[napi(catch_unwind)]
-    pub fn choose(&mut self, policy: u32, units: &[u32], now: f64) -> i32 {
+    pub fn choose(&mut self, policy: u32, units: &[u32], takes_fields: bool, now: f64) -> i32 {
         if self.policies.get(policy as usize).is_some_and(|policy| policy.counts_requests()) {
             drop(self.begin(now));
         }
@@ -265,7 +267,7 @@ impl NativePeer {
             let unit = units.get(at).and_then(|unit| known.get(*unit));
             unit.and_then(|unit| host.engine.unit(*unit)).map_or(&closed, Unit::load)
         };
-        policy.choose(units.len(), &load).map_or(-1, |at| at as i32)
+        choose(&**policy, units.len(), &load, takes_fields).map_or(-1, |at| at as i32)
     }
 
     // Connections.
@@ -460,11 +462,24 @@ impl NativePeer {
         self.routes.add(role, event)
     }
 
-    /// Does the commands in shared memory, and one more whose payload is too large for that.
+    /// Does the commands in shared memory, and one more that has fields, or whose payload is too large for
+    /// that. Returns the error of fields that cannot be sent, as
+    /// [`no_choice`](NativePeer::no_choice) does: then that one is not done.
     #[napi(catch_unwind)]
-    pub fn run_large(&mut self, command: &[u32], payload: &[u8], now: f64) {
+    pub fn run_apart(
+        &mut self,
+        command: &[u32],
+        payload: &[u8],
+        fields: Option<&[u8]>,
+        now: f64,
+    ) -> Option<Vec<String>> {
         let Call { mut host, state, routes, now, .. } = self.begin(now);
-        state.run(&mut host, command, payload, routes, now);
+        let fields = match fields.map(fields::read).transpose() {
+            Ok(fields) => fields,
+            Err(error) => return Some(failed_with(&error)),
+        };
+        state.run(&mut host, command, payload, fields.as_ref(), routes, now);
+        None
     }
 
     /// Does the commands in shared memory.
@@ -504,16 +519,30 @@ impl NativePeer {
         &mut self,
         settings: StreamSettings,
         payload: &[u8],
+        fields: Option<&[u8]>,
         now: f64,
     ) -> Option<u32> {
         let Call { mut host, state, now, .. } = self.begin(now);
+        let fields = match fields.map(fields::read).transpose() {
+            Ok(fields) => fields,
+            Err(error) => {
+                state.failed(settings.slot, error);
+                return None;
+            }
+        };
         let StreamSettings { unit, slot, writable, role, event, kind, timeout } = settings;
         let direction =
             if writable { Direction::RequesterWrites } else { Direction::RequesterReads };
         let payload = Payload { kind: DataType::from_byte(kind as u8), bytes: payload };
-        let outgoing =
-            Outgoing { role: &role, event: &event, payload, order: Order::Any, fields: None };
-        let timeout = (timeout > 0).then(|| Duration::from_millis(timeout.into()));
+        let outgoing = Outgoing {
+            role: &role,
+            event: &event,
+            payload,
+            order: Order::Any,
+            fields: fields.as_ref(),
+        };
+        let timeout =
+            Duration::try_from_secs_f64(timeout / 1e3).ok().filter(|time| !time.is_zero());
         let opened = state.units.get(unit).copied().and_then(|unit| {
             let opened = host.engine.with_unit(unit, now, |unit| {
                 unit.open_stream(direction, outgoing, timeout, now, slot)
@@ -548,15 +577,17 @@ impl NativePeer {
         generation: u32,
         kind: u32,
         payload: &[u8],
+        fields: Option<&[u8]>,
         now: f64,
     ) -> Result<u32> {
         let Call { mut host, state, now, .. } = self.begin(now);
+        let fields = fields.map(fields::read).transpose().map_err(thrown)?;
         let gone = || Error::new(ErrorKind::ConnectionLost, "Socket closed");
         let (unit, mut question) =
             state.take_offer(responder, generation).ok_or_else(|| thrown(gone()))?;
         let payload = Payload { kind: DataType::from_byte(kind as u8), bytes: payload };
         let accepted = host.engine.with_unit(unit, now, |unit| {
-            let accepted = unit.accept(&mut question, payload);
+            let accepted = unit.accept_with(&mut question, payload, fields.as_ref());
             unit.answer(question, Ok(Payload::NULL), now);
             accepted
         });
@@ -652,11 +683,11 @@ impl NativePeer {
         FAILED
     }
 
-    /// The error of what is sent to a role that no unit serves: its text, and what to try.
+    /// The error of what is sent to a role that no unit serves, or no unit that takes headers: its code, its text, and
+    /// what to try.
     #[napi(catch_unwind)]
-    pub fn no_unit(&self, role: String) -> Vec<String> {
-        let error = lock(&self.host).engine.peer().no_unit(&role);
-        vec![error.text().to_owned(), error.hint().unwrap_or_default().to_owned()]
+    pub fn no_choice(&self, role: String, takes_fields: bool) -> Vec<String> {
+        failed_with(&lock(&self.host).engine.peer().no_choice(&role, takes_fields))
     }
 
     /// The text of the last stream error.
@@ -697,6 +728,31 @@ impl Call<'_> {
             None => NONE,
         };
     }
+}
+
+/// An error for JavaScript: code, text, and what to try.
+fn failed_with(error: &Error) -> Vec<String> {
+    let hint = error.hint().unwrap_or_default();
+    vec![error.kind().name().to_owned(), error.text().to_owned(), hint.to_owned()]
+}
+
+/// The error of headers and trace context that cannot be sent, as [`NativePeer::no_choice`] has it.
+#[napi(catch_unwind)]
+pub fn check_fields(fields: &[u8]) -> Option<Vec<String>> {
+    fields::read(fields).err().map(|error| failed_with(&error))
+}
+
+/// Why requests are given up, in the order of their numbers: the code of the error, and its text.
+#[napi(catch_unwind)]
+pub fn cancel_reasons() -> Vec<Vec<String>> {
+    let told = |reason: CancelReason| {
+        let kind = match reason {
+            CancelReason::Deadline => ErrorKind::Timeout,
+            _ => ErrorKind::Cancelled,
+        };
+        vec![kind.name().to_owned(), reason.text().to_owned()]
+    };
+    CancelReason::ALL.into_iter().map(told).collect()
 }
 
 fn socket_closed() -> Error {

@@ -4,7 +4,7 @@
 use napi_derive::napi;
 use roletalk_engine::DataType;
 
-use crate::{commands, events, native};
+use crate::{commands, events, fields, native};
 
 /// Numbers with their names, under a name of their own; constants that stand alone have none.
 pub(crate) type Numbers = (&'static str, &'static [(&'static str, u32)]);
@@ -67,7 +67,7 @@ pub struct ProtocolNumber {
 /// All numbers that the addon and JavaScript share: what `lib/protocol.js` has to have.
 #[napi(catch_unwind)]
 pub fn protocol() -> Vec<ProtocolNumber> {
-    let shared: [Numbers; 9] = [
+    let shared: [Numbers; 11] = [
         commands::Command::NUMBERS,
         commands::LAYOUT,
         events::Op::NUMBERS,
@@ -77,6 +77,8 @@ pub fn protocol() -> Vec<ProtocolNumber> {
         events::OUTPUT_FLAGS,
         events::OUTCOMES,
         native::STREAM_STATES,
+        fields::Field::NUMBERS,
+        fields::LAYOUT,
     ];
     let numbers = shared.into_iter().flat_map(|(group, numbers)| {
         numbers.iter().map(move |(name, number)| (group, (*name).to_owned(), *number))

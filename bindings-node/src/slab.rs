@@ -32,6 +32,11 @@ impl<T> Slab<T> {
         (at, 0)
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
     pub(crate) fn get(&self, at: u32) -> Option<&T> {
         self.entries.get(at as usize)?.value.as_ref()
     }

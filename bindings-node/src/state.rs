@@ -4,8 +4,8 @@ use std::{collections::VecDeque, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use roletalk_engine::{
-    ConnId, EngineEvent, Error, ErrorKind, Event, Incoming, Kind, Moment, PeerEvent, Question,
-    Queued, StreamId, Unit, UnitId, wire::Payload,
+    ConnId, EngineEvent, Error, ErrorKind, Event, Failure, Fields, Incoming, Kind, Moment,
+    PeerEvent, Question, Queued, StreamId, Unit, UnitId, wire::Payload,
 };
 use roletalk_host::{Action, Host};
 use rustc_hash::FxHashMap;
@@ -16,7 +16,9 @@ use crate::{
         AGAIN, Batch, ENDING, GONE, IN_BUFFER, NAMED, NONE, NOT_SENT, OUTPUT_WORDS, OUTPUTS, Op,
         PAUSE, REJECTED, RESUME, SMALL_OUTPUT, TAKEN, WRITTEN,
     },
+    fields,
     names::{Names, Routes, Told},
+    running::Running,
     slab::Slab,
     socket::Socket,
 };
@@ -54,6 +56,7 @@ pub(crate) struct State {
     stream_numbers: FxHashMap<(UnitId, StreamId), u32>,
     /// What waits for this peer's answer.
     questions: Slab<(UnitId, Question)>,
+    running: Running,
     /// Messages that JavaScript was handed: they are handled as soon as it has them.
     messages: Vec<(UnitId, Question)>,
     /// Under which correlation each slot waits.
@@ -63,10 +66,12 @@ pub(crate) struct State {
     names: Names,
     /// What connections have to say and the last batch had no room for. It comes before further events.
     crowded: usize,
+    /// JavaScript's clock, in milliseconds, at the beginning of the engine's.
+    epoch: f64,
 }
 
 impl State {
-    pub(crate) fn new() -> State {
+    pub(crate) fn new(epoch: f64) -> State {
         State {
             units: Slab::default(),
             unit_numbers: FxHashMap::default(),
@@ -75,12 +80,14 @@ impl State {
             streams: Slab::default(),
             stream_numbers: FxHashMap::default(),
             questions: Slab::default(),
+            running: Running::default(),
             messages: Vec::new(),
             waiting: Vec::new(),
             outcomes: VecDeque::new(),
             unsent: FxHashMap::default(),
             names: Names::default(),
             crowded: 0,
+            epoch,
         }
     }
 
@@ -113,10 +120,10 @@ impl State {
         generation: u32,
     ) -> Option<(UnitId, Question)> {
         let (_, question) = self.questions.checked(number, generation)?;
-        match question.kind() {
-            Kind::Readable | Kind::Writable => self.questions.remove(number),
-            Kind::Message | Kind::Request => None,
+        if !matches!(question.kind(), Kind::Readable | Kind::Writable) {
+            return None;
         }
+        self.questions.remove(number)
     }
 
     pub(crate) fn waits(&mut self, slot: u32, unit: UnitId, corr: u64) {
@@ -129,16 +136,19 @@ impl State {
 
     // Commands.
 
+    /// Does commands; all of them with these fields.
     pub(crate) fn run(
         &mut self,
         host: &mut Host,
         words: &[u32],
         payload: &[u8],
+        fields: Option<&Fields>,
         routes: &Routes,
         now: Moment,
     ) {
-        let mut asked =
-            commands::parse(words, payload).filter_map(|command| command.asked(routes)).peekable();
+        let mut asked = commands::parse(words, payload)
+            .filter_map(|command| command.asked(routes, fields))
+            .peekable();
         while let Some(first) = asked.next() {
             let State { units, questions, waiting, outcomes, unsent, conn_numbers, .. } = self;
             let unit = unit_of(units, questions, waiting, &first);
@@ -169,7 +179,9 @@ impl State {
             }
             Asked::Request { slot, .. } => self.failed(slot, lost()),
             Asked::Respond { responder, generation, .. }
-            | Asked::Reject { responder, generation, .. } => {
+            | Asked::Reject { responder, generation, .. }
+            | Asked::Refuse { responder, generation, .. }
+            | Asked::Forget { responder, generation } => {
                 if self.questions.checked(responder, generation).is_some() {
                     self.questions.remove(responder);
                 }
@@ -305,9 +317,14 @@ impl State {
                     Kind::Writable => Op::OfferWritable,
                 };
                 let (number, generation) = self.questions.insert((id, question));
+                self.running.note((number, generation), &self.questions);
                 self.write_incoming(op, [unit, 0, number, generation], incoming, batch);
             }
-            Event::Answer { tag, outcome, reason, .. } => {
+            Event::Answer { tag, outcome, reason, fields } => {
+                let failure = outcome.as_ref().err().and_then(Error::failure);
+                if fields.is_some() || failure.is_some() {
+                    attach_answer(batch, fields.as_deref(), failure);
+                }
                 let rejected = u32::from(reason.is_some()) * REJECTED;
                 let numbers = [tag, rejected, 0, 0];
                 match (outcome, reason) {
@@ -315,12 +332,21 @@ impl State {
                         let kind = data.kind().as_byte();
                         batch.data(Op::Answer, numbers, 0, kind, ("", ""), data.bytes());
                     }
-                    (Err(error), Some(reason)) => {
+                    // It came as a rejection, but may be told as something else.
+                    (Err(error), Some(reason)) if error.kind() == ErrorKind::Rejected => {
                         let kind = reason.kind().as_byte();
                         batch.hinted(Op::Answer, numbers, 0, kind, &error, reason.bytes());
                     }
-                    (Err(error), None) => batch.error(Op::Answer, numbers, 0, &error),
+                    (Err(error), _) => batch.error(Op::Answer, [tag, 0, 0, 0], 0, &error),
                 }
+            }
+            Event::Cancelled { request, reason } => {
+                let found = match request {
+                    Some(request) => self.running.find(request, &self.questions),
+                    None => Some((NONE, 0)),
+                };
+                let Some((number, generation)) = found else { return };
+                batch.plain(Op::Cancelled, [unit, number, generation, reason as u32]);
             }
             Event::Stream(stream) => {
                 if let Some(number) = self.stream_numbers.get(&(id, stream)) {
@@ -347,6 +373,12 @@ impl State {
         batch: &mut Batch<'_>,
     ) {
         let kind = incoming.kind().as_byte();
+        let (fields, deadline) = (incoming.fields(), incoming.deadline());
+        if !fields.is_empty() || deadline.is_some() {
+            let due =
+                deadline.map_or(f64::NAN, |due| self.epoch + due.since_epoch().as_secs_f64() * 1e3);
+            batch.attach(fields::write(fields, None), due);
+        }
         let told = self.names.tell(incoming.role(), incoming.event());
         if let Told::Known(number) = told {
             numbers[1] = number;
@@ -574,14 +606,24 @@ fn run_on(
                 }
             }
         }
-        Asked::Respond { responder, payload, .. } => {
+        Asked::Respond { responder, payload, fields, .. } => {
             if let Some((_, question)) = tables.questions.remove(responder) {
-                machine.answer(question, Ok(payload), now);
+                machine.answer_with(question, Ok(payload), fields, now);
             }
         }
-        Asked::Reject { responder, reason, .. } => {
+        Asked::Reject { responder, reason, fields, .. } => {
             if let Some((_, question)) = tables.questions.remove(responder) {
-                machine.answer(question, Err(reason), now);
+                machine.answer_with(question, Err(reason), fields, now);
+            }
+        }
+        Asked::Refuse { responder, reason, .. } => {
+            if let Some((_, question)) = tables.questions.remove(responder) {
+                machine.refuse(question, reason, now);
+            }
+        }
+        Asked::Forget { responder, .. } => {
+            if let Some((_, question)) = tables.questions.remove(responder) {
+                machine.forget(question, now);
             }
         }
         Asked::Abandon { slot } => {
@@ -612,7 +654,9 @@ fn unit_of(
     match *asked {
         Asked::Send { unit, .. } | Asked::Request { unit, .. } => units.get(unit).copied(),
         Asked::Respond { responder, generation, .. }
-        | Asked::Reject { responder, generation, .. } => {
+        | Asked::Reject { responder, generation, .. }
+        | Asked::Refuse { responder, generation, .. }
+        | Asked::Forget { responder, generation } => {
             questions.checked(responder, generation).map(|(unit, _)| *unit)
         }
         Asked::Abandon { slot } => {
@@ -620,6 +664,13 @@ fn unit_of(
         }
         Asked::Written { .. } | Asked::ReleaseUnit { .. } => None,
     }
+}
+
+/// Has the next event followed by what came with an answer.
+#[cold]
+fn attach_answer(batch: &mut Batch<'_>, fields: Option<&Fields>, failure: Option<&Failure>) {
+    let view = fields.map(Fields::view).unwrap_or_default();
+    batch.attach(fields::write(view, failure), f64::NAN);
 }
 
 fn write_outcome(outcome: Outcome, batch: &mut Batch<'_>) {

@@ -10,6 +10,7 @@ const { beyond, check, differs, roletalk } = require('./support/subject');
 beyond('nothing is exported but what is documented', () => {
   assert.deepEqual(Object.keys(roletalk).sort(), [
     'Destination',
+    'HandlerError',
     'PEER_RECONNECT_FAIL_EVENT',
     'PEER_RECONNECT_SUCCESS_EVENT',
     'Peer',

@@ -70,7 +70,7 @@ concurrently(() => {
        process.on('message', () => clock.advance(501).then(() => tell('later')));
        process.channel.unref();
        await peer.listen({ port: 0, host: '${HOST}' });
-       peer.role('role').onRequest('never', () => tell('serves'));
+       peer.role('role').onRequest('never', () => void tell('serves'));
        const { unit } = await peer.connect('ws://${HOST}:' + peer.port);
        peer.destination('role').request({ event: 'never', unit }, null);
        peer.serve({ drain: 1_000_000 });`,

@@ -30,7 +30,7 @@ function protocolFile(numbers) {
   return [
     `'use strict';\n`,
     '// Made by `npm run protocol` from the numbers of the addon. What each means is said in src/commands.rs,\n' +
-      '// src/events.rs and src/native.rs.\n',
+      '// src/events.rs, src/fields.rs and src/native.rs.\n',
     ...objects,
     lines.join(''),
     `module.exports = {\n${names.map((name) => `  ${name},\n`).join('')}};\n`,

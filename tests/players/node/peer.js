@@ -255,7 +255,7 @@ function serve(role) {
   };
   role.onMessage('throw', fail);
   role.onRequest('throw', fail);
-  role.onRequest('never', () => observe('ignored'));
+  role.onRequest('never', () => void observe('ignored'));
   role.onRequest('hold', (ctx, reply) => {
     held.push(() => reply(null, ctx.data));
     observe('held', { count: held.length });
