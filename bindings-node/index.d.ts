@@ -308,6 +308,8 @@ export class RoletalkError extends Error {
   hint?: string;
   /** What the handler says of its failure besides the text, if it does; of rejections. */
   failure?: HandlerFailure;
+  /** Of the reason of a handler's `signal`: why nobody waits any more. */
+  reason?: 'requester' | 'deadline' | 'unit_lost';
   /** What roletalk 1.1.3 has as text of this error: `Error: message`, or `message` where it has a string. */
   toString(): string;
 }

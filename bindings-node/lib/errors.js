@@ -5,7 +5,7 @@ const { cancelReasons, errorKinds } = require('./addon.js');
 /** Names of the kinds of errors by their fixed numbers, which begin at 1. */
 const CODES = [undefined, ...errorKinds()];
 
-/** Why requests are given up, by the numbers of the engine: a code and a text each. */
+/** Why requests are given up, by the numbers of the engine: a code, a text and a name each. */
 const REASONS = cancelReasons();
 /** Of those, that its time is up. */
 const TIME_UP = REASONS.find(([code]) => code === 'TIMEOUT');
@@ -90,8 +90,9 @@ function failureOf(error) {
  * Why a handler need not go on, or what it has asked for in the meantime: the reason of its signal. The names are
  * those that Node's own reasons have.
  */
-function cancelled([code, text]) {
+function cancelled([code, text, reason]) {
   const error = new RoletalkError(code, text);
+  error.reason = reason;
   const value = code === 'TIMEOUT' ? 'TimeoutError' : 'AbortError';
   return Object.defineProperty(error, 'name', { value, configurable: true, writable: true });
 }

@@ -742,7 +742,7 @@ pub fn check_fields(fields: &[u8]) -> Option<Vec<String>> {
     fields::read(fields).err().map(|error| failed_with(&error))
 }
 
-/// Why requests are given up, in the order of their numbers: the code of the error, and its text.
+/// Why requests are given up, in the order of their numbers: the code of the error, its text, and the name of the reason.
 #[napi(catch_unwind)]
 pub fn cancel_reasons() -> Vec<Vec<String>> {
     let told = |reason: CancelReason| {
@@ -750,7 +750,7 @@ pub fn cancel_reasons() -> Vec<Vec<String>> {
             CancelReason::Deadline => ErrorKind::Timeout,
             _ => ErrorKind::Cancelled,
         };
-        vec![kind.name().to_owned(), reason.text().to_owned()]
+        [kind.name(), reason.text(), reason.name()].map(str::to_owned).to_vec()
     };
     CancelReason::ALL.into_iter().map(told).collect()
 }

@@ -51,7 +51,7 @@ const OURS = [
     needs: path.join(ROOT, 'bindings-node', 'prebuilds'),
     get: 'make node',
     version: () => `${ours()}, Node ${process.versions.node}`,
-    abilities: [...allBut('closings', 'stray'), 'collect'],
+    abilities: [...allBut('closings', 'stray'), 'collect', 'scopes'],
   },
   {
     name: 'python',

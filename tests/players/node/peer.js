@@ -11,7 +11,7 @@ const { runInNewContext } = require('vm');
 
 const { pattern } = require('../../scenarios/pattern');
 
-const { Peer } = require(process.argv[2]);
+const { HandlerError, Peer } = require(process.argv[2]);
 
 let peer;
 const roles = new Map();
@@ -127,6 +127,22 @@ const commands = {
     if (direct) [options.unit] = peer.units;
     const answer = await peer.destination(role).request(options, fromWire(data));
     return toWire(answer);
+  },
+  async ask({ id, role, event, data, timeout, to, headers = [], required, traceparent }) {
+    const controller = new AbortController();
+    cancels.set(id, () => controller.abort());
+    const options = {
+      event,
+      timeout,
+      signal: controller.signal,
+      unit: named(to),
+      headers: headers.map(([name, value]) => [name, fromWire(value)]),
+      requireHeaders: required,
+      traceparent,
+    };
+    const answer = await peer.destination(role).request(options, fromWire(data));
+    const pairs = answer.getAllHeaders().map(([name, value]) => [name, header(value)]);
+    return { data: toWire(answer), headers: pairs };
   },
   /** All take the next number from one iterator. */
   async flow({ role, event = 'count', from = 0, count, inFlight = count, size = 0, to, timeout }) {
@@ -260,6 +276,30 @@ function serve(role) {
     held.push(() => reply(null, ctx.data));
     observe('held', { count: held.length });
   });
+  role.onRequest('wait', (ctx, reply) => {
+    const { signal } = ctx;
+    const remaining = ctx.remaining();
+    observe('waiting', {
+      remaining: remaining === Infinity ? null : Math.floor(remaining),
+      traceparent: ctx.traceparent ?? null,
+    });
+    signal.addEventListener('abort', () => {
+      observe('cancelled', { reason: REASONS[signal.reason.reason] ?? 'unknown' });
+      reply(new Error('cancelled'));
+    });
+  });
+  role.onRequest('relay', (ctx, reply) => {
+    const { role: name, event, data } = ctx.data;
+    peer.destination(name).request(event, data).then((answer) => reply(null, answer.data), reply);
+  });
+  role.onRequest('headers', (ctx, reply) => {
+    for (const name of Object.keys(ctx.headers)) ctx.setHeader(name, ctx.headers[name]);
+    reply(null, null);
+  });
+  role.onRequest('failure', (ctx, reply) => {
+    const { text: message, code, data, retry } = ctx.data;
+    reply(new HandlerError(message, { code, data, retryAfter: retry }));
+  });
   role.onReadable('up', (ctx, accept) => {
     const plan = planOf(ctx);
     settle('received', plan, read(ctx.readable, plan));
@@ -337,6 +377,14 @@ async function write(stream, plan) {
   return { bytes: plan.size, sha256: hash.digest('hex') };
 }
 
+/** Why a handler was cancelled, as the runner has it. */
+const REASONS = { requester: 'requester', deadline: 'deadline', unit_lost: 'unitLost' };
+
+function header(value) {
+  if (typeof value === 'string') return { type: 'string', value };
+  return { type: 'binary', value: value.toString('hex') };
+}
+
 function toWire({ type, data }) {
   switch (type) {
     case 'binary':
@@ -375,7 +423,9 @@ createInterface({ input: process.stdin })
       const result = await commands[command](parameters);
       print({ id, result: result === undefined ? null : result });
     } catch (error) {
-      print({ id, error: text(error), kind: error?.code });
+      const { code, data, retryAfter, unhandled } = error?.failure ?? {};
+      const told = { code, data, retry: retryAfter, unhandled: unhandled ?? false };
+      print({ id, error: text(error), kind: error?.code, ...told });
     }
     cancels.delete(id);
   })
