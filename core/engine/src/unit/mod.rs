@@ -24,7 +24,7 @@ use self::{
     link::{Beat, Link},
     question::Late,
     stream::Stream,
-    waiting::{AskedNames, Waiting, WaitingTable},
+    waiting::{AskedNames, NamesNumber, Waiting, WaitingTable},
 };
 pub use self::{
     incoming::Incoming,
@@ -675,23 +675,39 @@ impl<R> Unit<R> {
     }
 
     fn receive_other(&mut self, at: usize, message: Bytes, now: Moment) -> Result<()> {
-        let (conn, message) = (self.links[at].conn, &message);
-        if message.len() > self.limits.handshake_message_size && Frame::is_json(message) {
+        if message.len() > self.limits.handshake_message_size && Frame::is_json(&message) {
             let text = "the announcement is too large";
             return Err(Error::new(ErrorKind::Protocol, text));
         }
-        let extensions = self.links[at].extensions;
-        let wrapped = match extensions.fields {
-            0 => None,
-            _ => Wrapped::decode(message).map_err(not_understood)?,
-        };
-        let (inner, fields) = match &wrapped {
-            Some(wrapped) => (wrapped.inner, wrapped.fields),
-            None => (&message[..], FieldsView::default()),
-        };
+        match self.links[at].extensions.fields > 0 && Wrapped::is(&message) {
+            true => self.receive_wrapped(at, &message, now),
+            false => self.receive_frame(at, &message, &message, None, now),
+        }
+    }
+
+    #[inline(never)]
+    fn receive_wrapped(&mut self, at: usize, message: &Bytes, now: Moment) -> Result<()> {
+        match Wrapped::decode(message).map_err(not_understood)? {
+            Some(wrapped) => self.receive_frame(at, message, wrapped.inner, Some(wrapped), now),
+            None => Ok(()),
+        }
+    }
+
+    /// `inner` is the frame in the message, behind what it is wrapped in.
+    #[inline(always)] // Most are not wrapped, and should not pay for it.
+    fn receive_frame(
+        &mut self,
+        at: usize,
+        message: &Bytes,
+        inner: &[u8],
+        wrapped: Option<Wrapped<'_>>,
+        now: Moment,
+    ) -> Result<()> {
+        let conn = self.links[at].conn;
+        let fields = wrapped.map_or_else(FieldsView::default, |wrapped| wrapped.fields);
         let frame = Frame::decode(inner).map_err(not_understood)?;
         match frame {
-            Frame::Cancel { .. } if extensions.cancel == 0 => {
+            Frame::Cancel { .. } if self.links[at].extensions.cancel == 0 => {
                 let error = wire::DecodeError::UnknownFrame(inner[0]);
                 return Err(not_understood(error));
             }
@@ -713,8 +729,8 @@ impl<R> Unit<R> {
                 }
             }
             Frame::Response { corr, payload } => {
-                let answer = Answer::Response(own(message, payload));
-                self.answered(conn, corr, answer, fields, now);
+                let data = own(message, payload);
+                self.responded(corr, data, fields, now);
             }
             Frame::Reject { corr, payload } => {
                 let answer = Answer::Rejection(own(message, payload));
@@ -735,6 +751,24 @@ impl<R> Unit<R> {
         Ok(())
     }
 
+    #[inline(always)] // Nearly all answers are responses.
+    fn responded(&mut self, corr: Num, data: Data, fields: FieldsView<'_>, now: Moment) {
+        let Some(waiting) = self.waiting.remove(corr.value()) else { return };
+        self.stats.last_answer = Some(now.since(waiting.sent));
+        let outcome = match waiting.stream {
+            None => Ok(data),
+            Some(id) => {
+                let text = "The stream was answered as if a request";
+                let error = Error::new(ErrorKind::Protocol, text);
+                self.stream_not_opened(id, &error);
+                self.events.push(Event::Stream(id));
+                Err(error)
+            }
+        };
+        let fields = (!fields.is_empty()).then(|| Box::new(Fields::received(fields)));
+        self.events.push(Event::Answer { tag: waiting.tag, outcome, reason: None, fields });
+    }
+
     fn answered(
         &mut self,
         conn: ConnId,
@@ -750,31 +784,11 @@ impl<R> Unit<R> {
             return;
         };
         self.stats.last_answer = Some(now.since(waiting.sent));
-        let rejected = |text: String| {
-            // Whichever side has noticed it first: the requester's time is up.
-            if text == EXPIRED && fields.failure().is_some_and(|failure| failure.unhandled) {
-                let hint = self.asked.hint(waiting.names, &self.info);
-                let error = timed_out(waiting.timeout).with_hint(hint);
-                return Err(error.with_failure(Failure::unhandled()));
-            }
-            let mut hint = self.asked.hint(waiting.names, &self.info);
-            if NoHandler::is_told_by(&text) {
-                hint.push_str(hint::NOT_HANDLED);
-            }
-            let error = Error::new(ErrorKind::Rejected, text).with_hint(hint);
-            Err(match fields.failure() {
-                Some(failure) => error.with_failure(failure),
-                None => error,
-            })
-        };
+        let rejected = |text| Err(self.rejection(waiting.names, waiting.timeout, text, fields));
         let (outcome, reason) = match (answer, waiting.stream) {
-            (Answer::Response(data) | Answer::Acceptance(data, _), None) => (Ok(data), None),
+            (Answer::Acceptance(data, _), None) => (Ok(data), None),
             (Answer::Acceptance(data, chan), Some(id)) => {
                 (self.stream_opened(conn, id, chan).map(|()| data), None)
-            }
-            (Answer::Response(_), Some(_)) => {
-                let text = "The stream was answered as if a request";
-                (Err(Error::new(ErrorKind::Protocol, text)), None)
             }
             (Answer::Rejection(data), _) => (rejected(text_of(&data)), Some(data)),
             (Answer::Refusal(data), _) => (rejected(unwrapped(&data)), Some(data)),
@@ -787,6 +801,34 @@ impl<R> Unit<R> {
         }
         let fields = (!fields.is_empty()).then(|| Box::new(Fields::received(fields)));
         self.events.push(Event::Answer { tag: waiting.tag, outcome, reason, fields });
+    }
+
+    /// The error of a request that was rejected with this text.
+    #[cold]
+    fn rejection(
+        &self,
+        names: NamesNumber,
+        timeout: Duration,
+        text: String,
+        fields: FieldsView<'_>,
+    ) -> Error {
+        let failure = fields.failure();
+        let mut hint = self.asked.hint(names, &self.info);
+        // Whichever side has noticed it first: the requester's time is up.
+        let error = match &failure {
+            Some(Failure { unhandled: true, .. }) if text == EXPIRED => timed_out(timeout),
+            _ => {
+                if NoHandler::is_told_by(&text) {
+                    hint.push_str(hint::NOT_HANDLED);
+                }
+                Error::new(ErrorKind::Rejected, text)
+            }
+        };
+        let error = error.with_hint(hint);
+        match failure {
+            Some(failure) => error.with_failure(failure),
+            None => error,
+        }
     }
 
     fn answer_event(&mut self, tag: R, outcome: Result<Data>) {
@@ -806,8 +848,11 @@ impl<R> Unit<R> {
     pub fn deadline(&self) -> Option<Moment> {
         let links = self.links.iter().map(Link::deadline).min();
         let (waiting, patience) = (self.waiting.deadline(), self.patience_deadline());
-        let expiring = self.expiring.first().map(|(due, _)| *due);
-        [links, waiting, patience, expiring, self.probe_deadline()].into_iter().flatten().min()
+        let others = [links, waiting, patience, self.probe_deadline()].into_iter().flatten().min();
+        match self.expiring.is_empty() {
+            true => others,
+            false => self.expiring.first().map(|(due, _)| *due).into_iter().chain(others).min(),
+        }
     }
 
     /// Does what is due: heartbeats, request timeouts, stream probes, and the end of the patience
@@ -949,9 +994,8 @@ fn unfit(error: wire::NameTooLong) -> Error {
     Error::new(ErrorKind::InvalidArgument, error.to_string())
 }
 
-/// What a remote peer says to a request of ours.
+/// What a remote peer says to a request of ours, but for a response.
 enum Answer {
-    Response(Data),
     Rejection(Data),
     /// The stream's channel comes with it.
     Acceptance(Data, Num),

@@ -198,7 +198,14 @@ impl<R> Unit<R> {
     /// rejection; what cannot be sent either needs no answer any more, since the unit is gone.
     #[inline]
     pub fn answer(&mut self, question: Question, outcome: Result<Payload<'_>, &str>, now: Moment) {
-        self.answer_with(question, outcome, None, now);
+        if question.is_heard() {
+            return self.answer_with(question, outcome, None, now);
+        }
+        self.clock = now;
+        self.handled(question.handlers, question.held);
+        if self.postponed > 0 {
+            self.start_postponed();
+        }
     }
 
     /// As [`answer`](Unit::answer), with fields: headers, or how the handler failed. They are left out where
@@ -217,7 +224,9 @@ impl<R> Unit<R> {
             false if self.has_room_for(&question, now) => self.settle(question, outcome, fields),
             false => self.keep(question, outcome, fields),
         }
-        self.start_postponed();
+        if self.postponed > 0 {
+            self.start_postponed();
+        }
     }
 
     /// Takes a question back whose requester no longer waits, as [`Event::Cancelled`](crate::Event::Cancelled) has
@@ -333,21 +342,26 @@ impl<R> Unit<R> {
     ) {
         self.handled(question.handlers, question.held);
         // Errors of sending do not matter: a unit that is gone needs no answer.
-        match (question.way.untimed().0, outcome) {
-            (Way::Nowhere | Way::Timed(_), _) => {}
-            (Way::Request(to), Ok(payload)) => {
+        let to = match question.way {
+            Way::Nowhere => return,
+            Way::Request(to) => to,
+            Way::Timed(timed) => timed.to,
+            Way::Stream(offer) => {
+                let reason = outcome.err().unwrap_or(NOT_ACCEPTED);
+                let _ = self.refuse_stream(*offer, reason, fields);
+                return;
+            }
+        };
+        match outcome {
+            Ok(payload) => {
                 if let Err(error) = self.respond(to, payload, fields)
                     && error.kind() == ErrorKind::TooLarge
                 {
                     let _ = self.reject(to, error.text(), None);
                 }
             }
-            (Way::Request(to), Err(reason)) => {
+            Err(reason) => {
                 let _ = self.reject(to, reason, fields);
-            }
-            (Way::Stream(offer), outcome) => {
-                let reason = outcome.err().unwrap_or(NOT_ACCEPTED);
-                let _ = self.refuse_stream(*offer, reason, fields);
             }
         }
     }

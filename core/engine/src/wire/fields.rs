@@ -459,6 +459,12 @@ impl<'a> Wrapped<'a> {
     /// Where the block of a frame with fields begins.
     pub(crate) const HEAD: usize = 3;
 
+    /// Whether the frame that `bytes` are has fields.
+    #[inline]
+    pub(crate) fn is(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&FIELDS)
+    }
+
     /// Takes a frame with fields apart; none when `bytes` are another frame.
     ///
     /// # Errors
