@@ -308,6 +308,21 @@ guide() { # EXTENSION
     end_service
 }
 
+# A deadline that crosses three services. On a slow machine it is over before the last one begins: then that
+# one says nothing.
+deadline_guide() {
+    extract C-API.md place.c
+    compile "$cc" "$dir/place.c" -c -o "$dir/place.o"
+    extract C-API.md deadline.cpp
+    compile "$cxx" "$dir/deadline.cpp" -o "$dir/program" "${shared[@]}"
+    bounded "$dir/program" > "$dir/printed"
+    LC_ALL=C sort "$dir/printed" | tr '\n' ';' > "$dir/sorted"
+    case $(cat "$dir/sorted") in
+        "front: TIMEOUT;nobody waits for stock;stock has a deadline;" | "front: TIMEOUT;") ;;
+        *) fail "it says $(cat "$dir/printed")" ;;
+    esac
+}
+
 # The programs of docs/TLS.md, with certificates that are made as it says.
 tls_guide() { # FILE
     local compiler=$cc
@@ -387,6 +402,7 @@ add "header, ignored statuses warn" c ignored_statuses_warn
 add "wrong programs do not compile" c wrong_programs_do_not_compile
 add "guide, C" c guide c
 add "guide, C++" c guide cpp
+add "guide, a deadline" c deadline_guide
 add "guide, TLS in C" "c openssl" tls_guide tls.c
 add "guide, TLS in C++" "c openssl" tls_guide tls.cpp
 add "uninstall removes what install brings" c uninstall_removes_what_install_brings
