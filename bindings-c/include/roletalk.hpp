@@ -3,7 +3,7 @@
 // Every object owns its handle and gives it back when it is destroyed; objects can be moved, not
 // copied. Errors are exceptions of type roletalk::Error. Handlers are anything that can be called; they
 // and what they hold live until they are replaced or the peer is closed. An exception of any type that
-// leaves a handler rejects the request, with its text if it has one (a roletalk::Error with its code and data,
+// leaves a handler rejects the request, with its text if it has one (an Error::rejection with its code and data,
 // too), and goes no further; one that leaves another callback is dropped.
 //
 // Threads, lifetimes and what may be called inside callbacks are as roletalk.h says.
@@ -789,8 +789,9 @@ template <class Run> void guard(const roletalk_incoming *incoming, Run run) noex
     try {
         run();
     } catch (const Error &error) {
-        // What cannot be sent goes without.
-        if (!*error.what() || reject_with(incoming->context, error) != ROLETALK_STATUS_OK)
+        // What another handler has said is not passed on unasked, and what cannot be sent goes without.
+        const bool own = error.status() == ROLETALK_STATUS_HANDLER_FAILED && *error.what();
+        if (!own || reject_with(incoming->context, error) != ROLETALK_STATUS_OK)
             reject(incoming->context, error.what());
     } catch (const std::exception &error) {
         reject(incoming->context, error.what());
@@ -945,7 +946,7 @@ struct SendOptions {
     /// What goes with it besides the payload; left out where a unit does not take headers.
     Headers headers{};
     /// Only units that take headers are chosen.
-    bool headers_required = false;
+    bool headers_required{false};
     /// See `within`.
     roletalk_context parent{};
     /// In the place of the parent's.

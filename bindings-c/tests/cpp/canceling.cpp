@@ -146,6 +146,10 @@ static void headers_and_failures() {
     role.on_request("no-json", [](roletalk::Context &) {
         throw roletalk::Error::rejection("text").with_code("CODE").with_data("{no JSON");
     });
+    // What came from elsewhere is not passed on unasked.
+    role.on_request("passes", [](roletalk::Context &) {
+        throw roletalk::Error(ROLETALK_STATUS_REJECTED, "text").with_code("CODE");
+    });
     server.layer([&](roletalk::Context &context) {
         context.on_outcome([event = std::string(context.event())](roletalk::Outcome &outcome) {
             if (event == "seen") CHECK(outcome.failure().code() == "NOT_FOUND");
@@ -186,8 +190,10 @@ static void headers_and_failures() {
         CHECK(error.data() == "[7]" && error.retry_after() == 1500ms && !error.unhandled());
     }
     CHECK(error_of([&] { to.request("replaced"); }).code() == "OTHER");
-    const roletalk::Error plain = error_of([&] { to.request("no-json"); });
-    CHECK(plain.code().empty() && std::string(plain.what()) == "text" && !plain.retry_after());
+    for (const char *event : {"no-json", "passes"}) {
+        const roletalk::Error plain = error_of([&] { to.request(event); });
+        CHECK(plain.code().empty() && std::string(plain.what()) == "text" && !plain.retry_after());
+    }
     CHECK(error_of([&] { to.request("nobody handles this"); }).unhandled());
     const std::vector<roletalk::Reply> survey = to.survey("throws");
     const roletalk::Reply &failed = survey.at(0);
