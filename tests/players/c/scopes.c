@@ -73,9 +73,9 @@ void on_relay(void *peer, const roletalk_incoming *incoming) {
     must(roletalk_context_defer(incoming->context, deferred));
     roletalk_send_options options = {.struct_size = sizeof options, .parent = *deferred};
     roletalk_context context = *deferred;
-    if (roletalk_destination_request_async(
-            destination, event, roletalk_data_text(data), &options,
-            (roletalk_reply_handler){on_relayed, deferred, free}, NULL) != ROLETALK_STATUS_OK) {
+    if (roletalk_destination_request_async(destination, event, roletalk_data_text(data), &options,
+                                           (roletalk_reply_handler){on_relayed, deferred, free},
+                                           NULL) != ROLETALK_STATUS_OK) {
         roletalk_context_reject(context, roletalk_last_error());
     }
     free(memory);
