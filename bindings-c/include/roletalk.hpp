@@ -564,7 +564,7 @@ public:
     void reject(const Error &error) {
         detail::check(detail::reject_with(outcome_->context, error));
     }
-    /// Adds a header to the answer.
+    /// Sets a header of the answer, in the place of what was set by this name.
     void set_header(std::string_view name, const Data &value) {
         detail::check(
             roletalk_context_set_header(outcome_->context, detail::lend(name), value.get()));
@@ -613,7 +613,7 @@ public:
             all.add(view(header.name), Data(header.value));
         }
     }
-    /// Adds a header to the answer.
+    /// Sets a header of the answer, in the place of what was set by this name.
     void set_header(std::string_view name, const Data &value) {
         check(roletalk_context_set_header(handle(), lend(name), value.get()));
     }

@@ -423,9 +423,9 @@ pub unsafe extern "C" fn roletalk_context_header_at(
     })
 }
 
-/// Adds a header to the answer, whether that is a payload, a rejection or an accepted stream. The value is text or
-/// bytes. All headers may have 8 KiB together, names included. Left out where the requester's peer does not take
-/// headers; for a message nothing happens.
+/// Sets a header of the answer in the place of what was set by this name, whether that is a payload, a rejection or
+/// an accepted stream. The value is text or bytes. All headers may have 8 KiB together, names included. Left out
+/// where the requester's peer does not take headers; for a message nothing happens.
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a name that does not fit (see roletalk_header), and for another kind of
 /// data; ROLETALK_STATUS_DATA; ROLETALK_STATUS_TOO_LARGE. Any thread, also inside callbacks, for deferred contexts;

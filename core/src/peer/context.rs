@@ -174,14 +174,14 @@ impl Context {
         self.incoming.fields().baggage()
     }
 
-    /// Adds a header to the answer, whether that is a payload, an error, or a stream. Left out where the
+    /// Sets a header of the answer in the place of what was set by this name, whether that is a payload, an error, or a stream. Left out where the
     /// requester's peer does not take headers; nothing happens for a message, or once the handler has ended.
     ///
     /// # Errors
     /// As [`Fields::add_header`].
     pub fn set_header<'v>(&self, name: &str, value: impl Into<HeaderValue<'v>>) -> Result<()> {
         match self.scope() {
-            Some(scope) => scope.with_answer(|fields| fields.add_header(name, value)),
+            Some(scope) => scope.with_answer(|fields| fields.set_header(name, value)),
             None => Fields::new().add_header(name, value),
         }
     }

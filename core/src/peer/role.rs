@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Failure, Kind, Serves},
+    engine::{Kind, Serves},
     wire::Data,
 };
 
@@ -157,9 +157,11 @@ fn finished<T: Into<Data>>(outcome: Result<T, BoxError>) -> Result<Data> {
 #[cold]
 fn failed(error: &BoxError) -> Error {
     let failed = Error::new(ErrorKind::HandlerFailed, error.to_string());
-    match error.downcast_ref::<Error>().and_then(Error::failure) {
-        // What did not begin elsewhere has begun here.
-        Some(failure) => failed.with_failure(Failure { unhandled: false, ..failure.clone() }),
+    // Of errors that come from elsewhere only the text is passed on: code and data are between those two.
+    let own =
+        error.downcast_ref::<Error>().filter(|error| error.kind() == ErrorKind::HandlerFailed);
+    match own.and_then(Error::failure) {
+        Some(failure) => failed.with_failure(failure.clone()),
         None => failed,
     }
 }

@@ -151,6 +151,28 @@ impl Fields {
         Ok(())
     }
 
+    /// Sets a header in the place of all that have this name.
+    ///
+    /// # Errors
+    /// As [`add_header`](Fields::add_header): nothing is changed then.
+    pub fn set_header<'a>(&mut self, name: &str, value: impl Into<HeaderValue<'a>>) -> Result<()> {
+        let mut others = Fields { required: self.required, ..Fields::default() };
+        for (tag, value) in self.view().entries() {
+            let named =
+                |value: &[u8]| value.get(1..).is_some_and(|rest| rest.starts_with(name.as_bytes()));
+            let is_header = matches!(tag, TEXT_HEADER | BINARY_HEADER);
+            let same = is_header && value.first() == Some(&(name.len() as u8)) && named(value);
+            if !same {
+                others.headers += u16::from(is_header);
+                others.header_bytes += if is_header { value.len() as u16 - 1 } else { 0 };
+                others.put(tag, &[value])?;
+            }
+        }
+        others.add_header(name, value)?;
+        *self = others;
+        Ok(())
+    }
+
     /// Sets the trace context, in the form of the W3C headers `traceparent`, `tracestate` and `baggage`; the
     /// latter may be empty.
     ///
@@ -729,6 +751,26 @@ mod tests {
         assert_eq!(inherited.view().traceparent().as_deref(), Some(PARENT));
         assert_eq!(inherited.view().headers().count(), 1);
         assert!(inherited.view().failure().is_none() && inherited.view().time_left().is_none());
+    }
+
+    #[test]
+    fn a_header_that_is_set_takes_the_place_of_others() {
+        let mut fields = Fields::new();
+        for (name, value) in [("a", "1"), ("ab", "2"), ("a", "3"), ("b", "4")] {
+            fields.add_header(name, value).unwrap();
+        }
+        fields.set_trace(PARENT, "", "").unwrap();
+        fields.set_header("a", &b"5"[..]).unwrap();
+        let headers: Vec<_> = fields.view().headers().collect();
+        let five = HeaderValue::Bytes(b"5");
+        assert_eq!(headers, [("ab", "2".into()), ("b", "4".into()), ("a", five)]);
+        assert!(fields.view().traceparent().is_some());
+        let before = fields.clone();
+        assert!(fields.set_header("a", &vec![0; MAX_HEADERS][..]).is_err() && fields == before);
+        // What it has had counts no more.
+        fields.set_header("a", &vec![0; MAX_HEADERS - 6][..]).unwrap();
+        fields.set_header("a", "").unwrap();
+        fields.add_header("c", &vec![0; MAX_HEADERS - 7][..]).unwrap();
     }
 
     #[test]
