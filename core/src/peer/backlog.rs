@@ -126,11 +126,13 @@ impl Backlog {
 
 impl BacklogState {
     fn pop(&mut self) -> Option<Job> {
-        let job = self.waiting.pop_front();
-        if job.is_none() {
-            self.given_up.clear();
+        let mut job = self.waiting.pop_front();
+        match &mut job {
+            None => self.given_up.clear(),
+            Some(job) if self.lost || !self.given_up.is_empty() => job.begins = self.begins(job),
+            Some(_) => {}
         }
-        job.map(|job| Job { begins: self.begins(&job), ..job })
+        job
     }
 
     fn begins(&mut self, job: &Job) -> bool {

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    num::NonZeroU64,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -55,7 +56,8 @@ pub struct Context {
     unit: Arc<UnitInner>,
     incoming: Incoming,
     kind: Kind,
-    request: Option<RequestId>,
+    /// The correlation of its request, and one.
+    request: Option<NonZeroU64>,
     offer: Option<Arc<Offer>>,
     /// What middleware has put in place of the payload: rare, so apart.
     data: Option<Box<Data>>,
@@ -69,7 +71,13 @@ impl Context {
         request: Option<RequestId>,
         offer: Option<Arc<Offer>>,
     ) -> Context {
+        let request = request.and_then(|request| NonZeroU64::MIN.checked_add(request.corr));
         Context { unit, incoming, kind, request, offer, data: None }
+    }
+
+    fn request(&self) -> Option<RequestId> {
+        let corr = self.request?.get() - 1;
+        Some(RequestId { conn: self.incoming.connection(), corr })
     }
 
     /// The kind of communication.
@@ -231,7 +239,7 @@ impl Context {
     /// [token](Context::cancellation), it is to be asked for before the function of a deferred handler returns.
     #[doc(hidden)] // For bindings; no promise of compatibility.
     pub fn scope(&self) -> Option<Arc<Scope>> {
-        let request = self.request?;
+        let request = self.request()?;
         match scope::is_begun(&self.unit, request) {
             true => scope::current(),
             false => self.unit.scopes.get(request),
@@ -276,7 +284,7 @@ impl Context {
         })?;
         // What is accepted tells of its own end. Its requests still inherit what they did.
         let scope = self.scope();
-        if let Some(request) = self.request {
+        if let Some(request) = self.request() {
             self.unit.scopes.remove(request);
         }
         let fields = scope.and_then(|scope| scope.take_answer());

@@ -226,7 +226,7 @@ impl Destination {
         self.shared.check_open()?;
         let data = data.into();
         let units = self.inner.units.load_full();
-        let fields = self.handed_down(self.inherit.scope().as_deref());
+        let fields = self.handed_down(self.inherit.trace().as_deref());
         let fields = fields.as_deref();
         let message = outgoing(&self.inner.role, event, data.payload(), Order::Kept, fields);
         let mut sends: FuturesUnordered<_> = units.iter().map(|unit| unit.send(message)).collect();

@@ -233,7 +233,7 @@ fn look_up(shared: &Shared, incoming: &Incoming, kind: Kind, at: u64) -> Result<
 }
 
 /// What a handler is called with, the way back, and what its requests inherit.
-#[inline]
+#[inline(always)] // It is called for each message.
 fn prepare(
     unit: &Arc<UnitInner>,
     incoming: Incoming,
@@ -322,8 +322,21 @@ pub(crate) fn first_step(
 }
 
 /// The outcome of a handler, which is to be told nothing more.
-#[inline]
+#[inline(always)] // It is called for each message.
 fn ended(
+    unit: &UnitInner,
+    reply: Reply,
+    outcome: Result<Data>,
+    scope: Option<Arc<Scope>>,
+) -> Outcome {
+    match (scope, outcome) {
+        (None, Ok(data)) => Outcome { reply, result: Ok(data), fields: None, cancelled: false },
+        (scope, outcome) => ended_with(unit, reply, outcome, scope),
+    }
+}
+
+#[inline(never)]
+fn ended_with(
     unit: &UnitInner,
     reply: Reply,
     outcome: Result<Data>,

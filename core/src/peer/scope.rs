@@ -1,7 +1,7 @@
 //! What a handler's own requests inherit, and how it learns that nobody waits for it any more.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     pin::Pin,
     sync::{
@@ -193,33 +193,79 @@ pub(crate) struct Begun {
     pub(crate) on_cancel: OnCancel,
 }
 
-thread_local! {
-    static CURRENT: RefCell<Current> = const { RefCell::new(Current::None) };
+/// [`Current`] in a thread's cell, which costs nearly nothing as long as there is no scope.
+#[derive(Clone, Copy)]
+enum State {
+    None,
+    Begun(Begun),
+    /// It is in the other cell.
+    Scope,
 }
 
-/// Makes it the one that this thread is polling, and gives that before it.
-#[inline]
+thread_local! {
+    static STATE: Cell<State> = const { Cell::new(State::None) };
+    static SCOPE: RefCell<Option<Arc<Scope>>> = const { RefCell::new(None) };
+}
+
+/// Makes it the one that this thread is polling, and gives that before it: nearly always none.
+#[inline(always)] // It is called twice for each message.
 pub(crate) fn enter(current: Current) -> Current {
-    CURRENT.replace(current)
+    let before = match STATE.get() {
+        State::None => Current::None,
+        _ => left(),
+    };
+    match current {
+        Current::None => {}
+        Current::Begun(begun) => STATE.set(State::Begun(begun)),
+        Current::Scope(scope) => enter_scope(scope),
+    }
+    before
+}
+
+/// The one that this thread was polling; none is any more.
+#[inline]
+fn left() -> Current {
+    match STATE.replace(State::None) {
+        State::None => Current::None,
+        State::Begun(begun) => Current::Begun(begun),
+        State::Scope => SCOPE.take().map_or(Current::None, Current::Scope),
+    }
+}
+
+#[inline(never)]
+fn enter_scope(scope: Arc<Scope>) {
+    SCOPE.replace(Some(scope));
+    STATE.set(State::Scope);
 }
 
 /// What a handler begins with. Only one that has brought something has a scope from the beginning.
-#[inline]
+#[inline(always)] // It is called for each message.
 pub(crate) fn begin(
     unit: &UnitInner,
     incoming: &Incoming,
     request: Option<RequestId>,
     on_cancel: OnCancel,
 ) -> Current {
-    if !incoming.fields().is_empty() {
-        let deadline = incoming.deadline().map(|at| unit.shared.clock.instant(at));
-        let scope = Scope::new(on_cancel, deadline, incoming.fields());
-        if let Some(request) = request {
-            unit.scopes.add(request, scope.clone());
-        }
-        return Current::Scope(scope);
+    match request {
+        _ if incoming.has_fields() => begin_with_fields(unit, incoming, request, on_cancel),
+        Some(request) => Current::Begun(Begun { request, on_cancel }),
+        None => Current::None,
     }
-    request.map_or(Current::None, |request| Current::Begun(Begun { request, on_cancel }))
+}
+
+#[inline(never)]
+fn begin_with_fields(
+    unit: &UnitInner,
+    incoming: &Incoming,
+    request: Option<RequestId>,
+    on_cancel: OnCancel,
+) -> Current {
+    let deadline = incoming.deadline().map(|at| unit.shared.clock.instant(at));
+    let scope = Scope::new(on_cancel, deadline, incoming.fields());
+    if let Some(request) = request {
+        unit.scopes.add(request, scope.clone());
+    }
+    Current::Scope(scope)
 }
 
 impl Current {
@@ -249,34 +295,41 @@ impl Current {
 /// The scope of the handler that this thread is polling.
 #[inline]
 pub(crate) fn current() -> Option<Arc<Scope>> {
+    match STATE.get() {
+        State::None => None,
+        State::Begun(begun) => begun_scope(begun),
+        State::Scope => known(),
+    }
+}
+
+/// The same for what only hands on the trace context: no scope is made for that.
+#[inline]
+pub(crate) fn current_trace() -> Option<Arc<Scope>> {
+    match STATE.get() {
+        State::None | State::Begun(_) => None,
+        State::Scope => known(),
+    }
+}
+
+#[inline(never)]
+fn begun_scope(Begun { request, on_cancel }: Begun) -> Option<Arc<Scope>> {
+    let unit = batch_unit()?;
+    let scope = Scope::plain(on_cancel);
+    unit.scopes.add(request, scope.clone());
+    enter_scope(scope.clone());
+    Some(scope)
+}
+
+#[inline(never)]
+fn known() -> Option<Arc<Scope>> {
     // While the thread ends, there is none.
-    let current = CURRENT.try_with(|current| {
-        let current = &mut *current.borrow_mut();
-        match current {
-            Current::None => None,
-            Current::Begun(begun) => {
-                let scope = batch_unit().map(|unit| {
-                    let scope = Scope::plain(begun.on_cancel);
-                    unit.scopes.add(begun.request, scope.clone());
-                    scope
-                })?;
-                *current = Current::Scope(scope.clone());
-                Some(scope)
-            }
-            Current::Scope(scope) => Some(scope.clone()),
-        }
-    });
-    current.ok().flatten()
+    SCOPE.try_with(|scope| scope.borrow().clone()).ok().flatten()
 }
 
 /// Whether this thread is polling the handler of this request for the first time.
 pub(crate) fn is_begun(unit: &Arc<UnitInner>, request: RequestId) -> bool {
-    let begun = |current: &RefCell<Current>| match &*current.borrow() {
-        Current::Begun(begun) => begun.request == request,
-        _ => false,
-    };
-    CURRENT.try_with(begun).unwrap_or(false)
-        && batch_unit().is_some_and(|batch| Arc::ptr_eq(&batch, unit))
+    let begun = matches!(STATE.get(), State::Begun(begun) if begun.request == request);
+    begun && batch_unit().is_some_and(|batch| Arc::ptr_eq(&batch, unit))
 }
 
 /// A handler's future that goes on under its scope.
@@ -317,6 +370,15 @@ impl Inherit {
     pub(crate) fn scope(&self) -> Option<Arc<Scope>> {
         match self {
             Inherit::Current => current(),
+            Inherit::From(scope) => scope.clone(),
+        }
+    }
+
+    /// What a message takes over: the trace context.
+    #[inline]
+    pub(crate) fn trace(&self) -> Option<Arc<Scope>> {
+        match self {
+            Inherit::Current => current_trace(),
             Inherit::From(scope) => scope.clone(),
         }
     }

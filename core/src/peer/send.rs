@@ -255,7 +255,7 @@ impl<'a> Sending<'a> {
         // Used where it is: moving it would cost as much as some of the work.
         let Some(what) = &mut self.what else { return Ok(None) };
         // A message is not given up: it has nobody who waits.
-        if let Some(scope) = what.inherit.scope() {
+        if let Some(scope) = what.inherit.trace() {
             what.hand_down_trace(&scope);
         }
         let unit = what.unit()?;

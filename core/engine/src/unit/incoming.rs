@@ -163,6 +163,12 @@ impl Incoming {
         self.frame.len()
     }
 
+    /// Whether something came with it besides.
+    #[inline]
+    pub fn has_fields(&self) -> bool {
+        self.fields > 0
+    }
+
     /// What came with it besides.
     pub fn fields(&self) -> FieldsView<'_> {
         match self.fields {
