@@ -45,6 +45,20 @@ fn pubsub() {
 }
 
 #[test]
+fn deadline() {
+    let printed = run("deadline", &[]);
+    let lines: Vec<_> = printed.lines().collect();
+    assert_eq!(lines[0], "stock: asks the robot for an apple", "{printed}");
+    assert!(
+        lines[1].starts_with("robot: begins, ") && lines[1].ends_with("ms are left"),
+        "{printed}"
+    );
+    // Either may be first to say so.
+    assert!(printed.contains("shop: Request timeout exceeded (500 ms)"), "{printed}");
+    assert_eq!(printed.matches("robot: ").count(), 2, "{printed}");
+}
+
+#[test]
 fn file_transfer() {
     let printed = run("file_transfer", &[MANIFEST]);
     let size = std::fs::metadata(MANIFEST).unwrap().len();
