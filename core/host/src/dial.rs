@@ -10,7 +10,7 @@ use roletalk_engine::hint::DialFault;
 pub fn dial_fault(errno: Option<i32>, code: &str, text: &str) -> Option<DialFault> {
     let said = format!("{code} {text}").to_ascii_lowercase().replace('_', " ");
     // In this order: what says more comes first.
-    const SAID: [(&str, DialFault); 26] = [
+    const SAID: [(&str, DialFault); 28] = [
         ("wrong version number", DialFault::NoTls),
         ("packet length too long", DialFault::NoTls),
         ("record layer failure", DialFault::NoTls),
@@ -34,6 +34,8 @@ pub fn dial_fault(errno: Option<i32>, code: &str, text: &str) -> Option<DialFaul
         ("gaierror", DialFault::NameUnknown),
         // Python, before it asks a resolver; each version ends the sentence in another way.
         ("'idna' codec", DialFault::NameUnknown),
+        ("label empty", DialFault::NameUnknown),
+        ("label too long", DialFault::NameUnknown),
         ("timed out", DialFault::Silent),
         ("did not answer", DialFault::Silent),
         ("socket hang up", DialFault::HungUp),
@@ -64,6 +66,7 @@ mod tests {
                 "encoding with 'idna' codec failed (UnicodeError: label empty or too long)",
                 DialFault::NameUnknown,
             ),
+            (None, "UnicodeError", "label empty or too long", DialFault::NameUnknown),
             (
                 None,
                 "UnicodeEncodeError",
