@@ -333,7 +333,8 @@ def test_blocking_calls_settle_with_their_peer() -> None:
         for thread in threads:
             thread.join(LIMIT)
             assert not thread.is_alive(), thread.name
-        assert isinstance(outcomes.pop("events"), list)
+        # It may have subscribed, and not yet asked for the first one.
+        assert isinstance(outcomes.pop("events"), (list, roletalk.ClosedError))
         for name, outcome in outcomes.items():
             assert isinstance(outcome, CLOSED), (name, outcome)
         assert not unit.is_open

@@ -1,6 +1,7 @@
 //! From the engine's events to the application's handlers.
 
 use std::{
+    cell::Cell,
     future::poll_fn,
     num::NonZeroU64,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -108,7 +109,14 @@ impl Dispatcher {
             return dead;
         }
         let shared = &unit.shared;
-        for event in events.extract_if(.., |event| !matches!(event, Event::Incoming(..))) {
+        // How many of those that stay are before the one that is looked at.
+        let before = Cell::new(0);
+        let is_other = |event: &mut Event<Tag>| {
+            let incoming = matches!(event, Event::Incoming(..));
+            before.set(before.get() + usize::from(incoming));
+            !incoming
+        };
+        for event in events.extract_if(.., is_other) {
             match event {
                 Event::Answer { tag, outcome, fields, .. } => {
                     self.answers.push((tag, outcome.map(|data| Received { data, fields })));
@@ -129,14 +137,28 @@ impl Dispatcher {
                     let unit = super::Unit::new(unit.clone());
                     shared.emit(PeerEvent::SlowConsumer { unit, queued, dropped });
                 }
-                Event::Cancelled { request, reason } => cancelled.push((request, reason)),
+                Event::Cancelled { request, reason } => {
+                    cancelled.push((request, reason, before.get()));
+                }
                 Event::Incoming(..) => {}
             }
         }
         unit.bring(&mut self.answers);
+        // Not about what comes behind them, which may have the number of one that was before.
+        cancelled.retain(|(request, reason, before)| {
+            let comes = |event: &Event<Tag>| match event {
+                Event::Incoming(_, question) => question.request() == *request,
+                _ => false,
+            };
+            let early = request.is_some() && events[*before..].iter().any(comes);
+            if early {
+                unit.scopes.cancel(*request, *reason);
+            }
+            !early
+        });
         self.run(unit, events);
         // Behind what they may be about.
-        for (request, reason) in cancelled {
+        for (request, reason, _) in cancelled {
             unit.backlog.cancel(request);
             unit.scopes.cancel(request, reason);
         }
