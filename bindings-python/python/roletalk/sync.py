@@ -301,6 +301,13 @@ class Events(_Iterable[_events.Event]):
 
     close = _called(_events.Events.close)
 
+    def __next__(self) -> _events.Event:
+        try:
+            return super().__next__()
+        except ClosedError:
+            # Its peer was closed before this was asked for: the end, as when it is closed later.
+            raise StopIteration from None
+
 
 class Destination(_Facade):
     """As ``roletalk.Destination``. ``request`` returns the answer, ``readable`` and ``writable`` return
