@@ -80,7 +80,7 @@ pub struct UnitId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressId(pub u64);
 
-/// A stream within a unit, by the number under which the remote addresses it. Unique among the
-/// unit's open streams.
+/// A stream within a unit. Not used again before four thousand million others were, so an id that is kept
+/// beyond [`close_stream`](crate::Unit::close_stream) does not reach another stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);

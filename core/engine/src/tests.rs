@@ -409,6 +409,26 @@ fn a_stream_never_takes_the_number_of_another_one() {
     assert_eq!(unit.stats().streams, 255);
 }
 
+/// Ours for a Go peer are used again at once, and one thread may still hold an id that another has closed.
+#[test]
+fn a_stream_that_is_closed_twice_does_not_take_the_next_one_with_it() {
+    for dialect in [Dialect::Go, JAVASCRIPT, Dialect::Credit { window: 1000 }] {
+        let mut unit = original(dialect, Limits::default());
+        let open = |unit: &mut Unit<()>| {
+            let opened = unit.open_stream(Direction::RequesterReads, to("r"), None, NOW, ());
+            opened.unwrap().0
+        };
+        let first = open(&mut unit);
+        unit.close_stream(first, "enough");
+        let second = open(&mut unit);
+        assert_ne!(first, second);
+        unit.close_stream(first, "");
+        assert!(unit.failure(first).is_none() && matches!(unit.read(first), Chunk::Failed(_)));
+        assert_eq!(unit.stats().streams, 1, "{dialect:?}");
+        assert!(matches!(unit.read(second), Chunk::Pending), "{dialect:?}");
+    }
+}
+
 #[test]
 fn an_engine_goes_on_with_what_waited_when_a_handler_ends() {
     let mut pair = Pair::new(|limits| limits.running_handlers = 1);

@@ -34,7 +34,7 @@ pub use self::{
 };
 use crate::{
     ConnId, Dialect, Extensions, Failure, Fields, FieldsView, Limits, Load, Moment, NoHandler,
-    RequestId, UnitInfo, UnitStats,
+    RequestId, StreamId, UnitInfo, UnitStats,
     error::{Error, ErrorKind, Result},
     hint,
     wire::{self, Data, DataType, Frame, LastNames, MAX_NUMBER, Num, Payload, Wrapped},
@@ -62,12 +62,15 @@ pub struct Unit<R> {
     waiting: WaitingTable<R>,
     asked: AskedNames,
     streams: FxHashMap<u64, Stream>,
+    /// The streams with a Go original, by the numbers that it addresses them by. Empty with others: there
+    /// the number is the id.
+    go_chans: FxHashMap<u64, StreamId>,
     /// Writers that have ended and were closed, whose reader has yet to say that it is through. By
     /// their number, which tells their age.
     unread: BTreeMap<u64, ConnId>,
     /// Bytes that streams hold unread beyond their windows.
     overrun: usize,
-    next_chan: u64,
+    last_stream: u64,
     /// Connections with output that the host has not been told of.
     fresh: Vec<ConnId>,
     full: bool,
@@ -109,9 +112,10 @@ impl<R> Unit<R> {
             waiting: WaitingTable::new(load),
             asked: AskedNames::default(),
             streams: FxHashMap::default(),
+            go_chans: FxHashMap::default(),
             unread: BTreeMap::new(),
             overrun: 0,
-            next_chan: 0,
+            last_stream: 0,
             fresh: Vec::new(),
             full: false,
             postponed: 0,
@@ -169,7 +173,7 @@ impl<R> Unit<R> {
             let text = "All unit's sockets have been closed";
             for waiting in self.waiting.drain() {
                 if let Some(stream) = waiting.stream {
-                    self.streams.remove(&stream.0);
+                    self.remove_stream(stream);
                 }
                 let hint = self.asked.hint(waiting.names, &self.info);
                 let outcome = Err(Error::new(ErrorKind::ConnectionLost, text).with_hint(hint));

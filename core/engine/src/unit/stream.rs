@@ -45,6 +45,8 @@ pub enum Chunk {
 pub(super) struct Stream {
     /// The connection that carries it; none until it is accepted.
     pub(super) conn: Option<ConnId>,
+    /// The number that the other end addresses it by.
+    pub(super) chan: u64,
     /// The number that the other end is addressed by.
     pub(super) remote: Num,
     /// The correlation of the request that opens it, while that waits.

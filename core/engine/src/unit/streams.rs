@@ -45,7 +45,7 @@ impl<R> Unit<R> {
         let prefix = self.prefix(fields, limit.left(now))?;
         let corr = self.free_corr();
         let number = Num::new(corr);
-        let chan = self.free_chan(number)?;
+        let (id, chan) = self.free_chan(number)?;
         let frame = Frame::StreamRequest {
             direction,
             role: role.into(),
@@ -59,12 +59,26 @@ impl<R> Unit<R> {
             Direction::RequesterReads => self.reader(),
             Direction::RequesterWrites => self.writer(),
         };
-        let stream = Stream { conn: None, remote: Num::new(0), opening: Some(corr), end };
-        self.streams.insert(chan, stream);
+        let stream = Stream { conn: None, chan, remote: Num::new(0), opening: Some(corr), end };
+        self.insert_stream(id, stream);
         let ((sent, timeout), names) = (self.limit(limit, now), self.asked.number(role, event));
-        let stream = Some(StreamId(chan));
-        self.wait(corr, Waiting { tag, conn, sent, timeout, stream, names });
-        Ok((StreamId(chan), corr))
+        self.wait(corr, Waiting { tag, conn, sent, timeout, stream: Some(id), names });
+        Ok((id, corr))
+    }
+
+    fn insert_stream(&mut self, id: StreamId, stream: Stream) {
+        if self.dialect == Dialect::Go {
+            self.go_chans.insert(stream.chan, id);
+        }
+        self.streams.insert(id.0, stream);
+    }
+
+    pub(super) fn remove_stream(&mut self, id: StreamId) -> Option<Stream> {
+        let stream = self.streams.remove(&id.0)?;
+        if self.dialect == Dialect::Go {
+            self.go_chans.remove(&stream.chan);
+        }
+        Some(stream)
     }
 
     fn reader(&self) -> End {
@@ -89,29 +103,35 @@ impl<R> Unit<R> {
         if self.dialect == Dialect::Go { corr.width() } else { 1 }
     }
 
-    /// A number for a new stream. The Go original counts from 1 and is answered with its own
-    /// numbers, so ours for it come from the other end of the range that the correlation's length
-    /// leaves.
+    /// An id for a new stream, and the number that the other end is to address it by: the same but for the
+    /// Go original. That counts from 1 and is answered with its own numbers, so ours for it come from the
+    /// other end of the range that the correlation's length leaves, and are soon used again.
     ///
     /// # Errors
     /// [`ErrorKind::Overloaded`] when all of the range are in use: there are only 255 as long as the
     /// correlations are that small.
-    fn free_chan(&mut self, corr: Num) -> Result<u64> {
+    fn free_chan(&mut self, corr: Num) -> Result<(StreamId, u64)> {
         if self.dialect == Dialect::Go {
             let last = match corr.width() {
                 0..=6 => (1 << (8 * u64::from(corr.width()))) - 1,
                 _ => MAX_NUMBER,
             };
-            let free = (1..=last).rev().find(|chan| !self.streams.contains_key(chan));
-            return free.ok_or_else(|| {
+            let free = (1..=last).rev().find(|chan| !self.go_chans.contains_key(chan));
+            let chan = free.ok_or_else(|| {
                 Error::new(ErrorKind::Overloaded, "Too many streams with the unit")
-            });
+            })?;
+            return Ok((self.next_stream(), chan));
         }
+        let id = self.next_stream();
+        Ok((id, id.0))
+    }
+
+    fn next_stream(&mut self) -> StreamId {
         loop {
-            self.next_chan = self.next_chan % 0xffff_ffff + 1;
-            let taken = self.streams.contains_key(&self.next_chan);
-            if !taken && !self.unread.contains_key(&self.next_chan) {
-                return Ok(self.next_chan);
+            self.last_stream = self.last_stream % 0xffff_ffff + 1;
+            let id = self.last_stream;
+            if !self.streams.contains_key(&id) && !self.unread.contains_key(&id) {
+                return StreamId(id);
             }
         }
     }
@@ -128,11 +148,11 @@ impl<R> Unit<R> {
             .at(offer.conn)
             .filter(|at| !self.links[*at].closing)
             .ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "Socket closed"))?;
-        let chan = match self.dialect {
-            Dialect::Go if self.streams.contains_key(&offer.chan.value()) => {
+        let (id, chan) = match self.dialect {
+            Dialect::Go if self.go_chans.contains_key(&offer.chan.value()) => {
                 return Err(Error::new(ErrorKind::Overloaded, "The stream's number is in use"));
             }
-            Dialect::Go => offer.chan.value(),
+            Dialect::Go => (self.next_stream(), offer.chan.value()),
             _ => self.free_chan(offer.corr)?,
         };
         let (corr, number) = match self.dialect {
@@ -152,10 +172,10 @@ impl<R> Unit<R> {
             Direction::RequesterReads => self.writer(),
             Direction::RequesterWrites => self.reader(),
         };
-        let stream = Stream { conn: Some(offer.conn), remote: offer.chan, opening: None, end };
-        self.streams.insert(chan, stream);
+        let stream = Stream { conn: Some(offer.conn), chan, remote: offer.chan, opening: None, end };
+        self.insert_stream(id, stream);
         self.push_owed_with(at, prefix, &frame);
-        Ok(StreamId(chan))
+        Ok(id)
     }
 
     pub(super) fn refuse_stream(
@@ -298,7 +318,7 @@ impl<R> Unit<R> {
     /// writer that was not finished break off: the other end gets `reason`. One that was finished
     /// still counts as [busy](Unit::busy) until its reader is through, if it is one that says so.
     pub fn close_stream(&mut self, id: StreamId, reason: &str) {
-        let Some(stream) = self.streams.remove(&id.0) else { return };
+        let Some(stream) = self.remove_stream(id) else { return };
         if let End::Reader(reader) = &stream.end {
             self.overrun -= reader.excess();
         }
@@ -356,16 +376,15 @@ impl<R> Unit<R> {
     }
 
     /// The stream that the remote addresses by a number. The Go original uses its own.
-    fn addressed(&self, conn: ConnId, chan: Num) -> Option<u64> {
-        if self.dialect == Dialect::Go {
-            let by_own = |stream: &Stream| {
-                stream.conn == Some(conn) && stream.remote.value() == chan.value()
-            };
-            if let Some((id, _)) = self.streams.iter().find(|(_, stream)| by_own(stream)) {
-                return Some(*id);
-            }
+    fn addressed(&self, conn: ConnId, chan: Num) -> Option<StreamId> {
+        if self.dialect != Dialect::Go {
+            return self.streams.contains_key(&chan.value()).then_some(StreamId(chan.value()));
         }
-        self.streams.contains_key(&chan.value()).then_some(chan.value())
+        let by_own = |stream: &Stream| {
+            stream.conn == Some(conn) && stream.remote.value() == chan.value()
+        };
+        let own = self.streams.iter().find(|(_, stream)| by_own(stream));
+        own.map(|(id, _)| StreamId(*id)).or_else(|| self.go_chans.get(&chan.value()).copied())
     }
 
     /// A frame for a stream came on a connection.
@@ -376,7 +395,7 @@ impl<R> Unit<R> {
             }
             return;
         };
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id.0) else { return };
         if stream.conn != Some(conn) {
             return;
         }
@@ -411,8 +430,8 @@ impl<R> Unit<R> {
             self.stream_frame(conn, remote, StreamOp::Error(reason.into()));
         }
         // It may have used up the last quota although the application has read more by now.
-        self.grant(StreamId(id));
-        self.events.push(Event::Stream(StreamId(id)));
+        self.grant(id);
+        self.events.push(Event::Stream(id));
     }
 
     /// A peer accepted a stream that nobody waits for any more: it is told so, when it is one that

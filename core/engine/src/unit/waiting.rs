@@ -127,7 +127,7 @@ impl<R> WaitingTable<R> {
     }
 
     /// Takes all, in the order in which they were sent.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting<R>> {
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting<R>> + use<R> {
         self.earliest = None;
         let mut all: Vec<_> = self.by_corr.drain().collect();
         self.note();
