@@ -11,6 +11,7 @@ use crate::{
     AddressId, ConnId, Limits, Moment, Unit, UnitId, close_code,
     error::{Error, ErrorKind, Result},
     hint::DialFault,
+    unit::FENCE,
     ws::{Accept, Dial, FrameWriter, Incoming, Side, Socket, UpgradeError, Upgraded},
 };
 
@@ -98,6 +99,8 @@ pub struct Connection {
     unit: Option<UnitId>,
     /// What the connection itself says, and nobody has taken yet.
     own: Vec<u8>,
+    /// Likewise, but behind what the unit has queued.
+    own_last: Vec<u8>,
     /// What is being written, and how much of it has been.
     out: Vec<u8>,
     written: usize,
@@ -147,6 +150,7 @@ impl Connection {
             writer: Some(FrameWriter::new(side, mask_seed)),
             unit: None,
             own,
+            own_last: Vec::new(),
             out: Vec::new(),
             written: 0,
             own_in_flight: 0,
@@ -228,6 +232,7 @@ impl Connection {
 
     fn receive_open(&mut self, input: &mut &[u8]) -> Result<Option<Received>> {
         let Phase::Open(socket) = &mut self.phase else { return Ok(None) };
+        let before = self.own.len();
         let incoming = match socket.read(input, &mut self.own) {
             Ok(None) => return Ok(None),
             Ok(Some(incoming)) => incoming,
@@ -244,7 +249,13 @@ impl Connection {
                 let text = "A text message was received".to_owned();
                 return Err(self.fail(close_code::MALFORMED, text));
             }
-            (Incoming::Ping(payload), _) => Received::Ping(payload),
+            (Incoming::Ping(payload), unit) => {
+                if unit.is_some() && payload.as_ref() == FENCE {
+                    // Behind what was queued before the other side's roles were known to be withdrawn.
+                    self.own_last.extend(self.own.drain(before..));
+                }
+                Received::Ping(payload)
+            }
             (Incoming::Pong(payload), _) => Received::Pong(payload),
             (Incoming::Close { code, reason }, _) => {
                 self.phase = Phase::Over;
@@ -361,6 +372,10 @@ impl Connection {
             unit.take_output(self.id, &mut self.out);
             self.unit_in_flight += self.out.len();
         }
+        if !self.own_last.is_empty() {
+            self.own_in_flight += self.own_last.len();
+            self.out.append(&mut self.own_last);
+        }
         // Pongs do not wait behind data.
         if !self.own.is_empty() {
             self.own_in_flight += self.own.len();
@@ -376,6 +391,7 @@ impl Connection {
     pub fn has_output<R>(&self, unit: Option<&Unit<R>>) -> bool {
         !self.rest().is_empty()
             || !self.own.is_empty()
+            || !self.own_last.is_empty()
             || unit.is_some_and(|unit| !self.ended && unit.has_output(self.id))
     }
 
@@ -383,7 +399,7 @@ impl Connection {
     /// (pongs, rejections, answers to streams) that the host reads no more before some of that has been
     /// written. Nobody else would stop one that sends and never reads.
     pub fn is_clogged<R>(&self, unit: Option<&Unit<R>>) -> bool {
-        let own = self.own.len() + self.own_in_flight.saturating_sub(self.written);
+        let own = self.own.len() + self.own_last.len() + self.own_in_flight.saturating_sub(self.written);
         own >= self.limits.owed() || unit.is_some_and(|unit| unit.is_clogged(self.id))
     }
 
@@ -409,20 +425,24 @@ impl Connection {
         }
         let farewell = self.farewell.take();
         let close = close.or(farewell.as_ref().map(|(code, reason)| (*code, reason.as_str())));
+        let close = match (close, &unit) {
+            (Some(close), Some(unit)) => Some(unit.farewell(self.id, close)),
+            _ => close,
+        };
         if let Some((code, reason)) = close {
             self.say_close(unit.as_deref(), code, reason);
         }
         if let Some(unit) = unit {
+            // Nothing may follow the answer to a close frame.
             if let (Some((code, reason)), false) = (close, self.close_received) {
                 unit.close(self.id, code, reason);
-            }
-            let mut rest = Vec::new();
-            unit.take_output(self.id, &mut rest);
-            // Nothing may follow the answer to a close frame.
-            if !self.close_received {
+                let mut rest = Vec::new();
+                unit.take_output(self.id, &mut rest);
+                self.own.append(&mut self.own_last);
                 self.own.extend_from_slice(&rest);
             }
-            unit.detach(self.id);
+            let drained = self.close_received && self.close_reason().0 == close_code::DRAINED;
+            unit.detach(self.id, drained);
         }
         self.unit_in_flight = 0;
         self.unit.take()

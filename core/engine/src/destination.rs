@@ -5,6 +5,8 @@ use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
+use crate::{UnitId, error::Error};
+
 /// What is known of a unit without its lock, for the choice among units.
 #[derive(Debug, Default)]
 pub struct Load {
@@ -55,18 +57,43 @@ pub trait Policy: fmt::Debug + Send + Sync {
     }
 }
 
-/// The choice of a policy; with `takes_fields` among those units only that take [fields](crate::Fields).
+/// The choice of a policy among those units that `fits` says true of; among all without.
 pub fn choose<'a>(
     policy: &dyn Policy,
     count: usize,
     load: &dyn Fn(usize) -> &'a Load,
-    takes_fields: bool,
+    fits: Option<&dyn Fn(usize) -> bool>,
 ) -> Option<usize> {
-    if !takes_fields {
-        return policy.choose(count, load);
-    }
-    let fit: Vec<usize> = (0..count).filter(|at| load(*at).takes_fields()).collect();
+    let Some(fits) = fits else { return policy.choose(count, load) };
+    let fit: Vec<usize> = (0..count).filter(|at| fits(*at)).collect();
     policy.choose(fit.len(), &|at| load(fit[at])).map(|at| fit[at])
+}
+
+/// Where something that is sent to a role has been: it goes to another unit as long as none has begun a handler
+/// for it, to each once.
+#[derive(Clone, Debug, Default)]
+pub struct Tried(Vec<UnitId>);
+
+impl Tried {
+    /// Nowhere.
+    pub const NONE: Tried = Tried(Vec::new());
+
+    /// Notes that it has failed at a unit with this error. True when it may go to another, if there is one that
+    /// it has not been to; if not, this error is its outcome.
+    pub fn note(&mut self, unit: UnitId, error: &Error) -> bool {
+        self.0.push(unit);
+        error.is_unhandled()
+    }
+
+    /// Whether it has been nowhere.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether it has been to this unit.
+    pub fn contains(&self, unit: UnitId) -> bool {
+        self.0.contains(&unit)
+    }
 }
 
 /// The policy of all destinations: this is the place to change it.
@@ -121,17 +148,28 @@ mod tests {
     }
 
     #[test]
-    fn those_that_take_no_fields_are_no_candidates() {
+    fn those_that_do_not_fit_are_no_candidates() {
         let policy = RoundRobin::default();
         let loads = loads(&[true, true, true]);
         loads[0].set_fields(true);
         loads[2].set_fields(true);
-        let chosen = |fields| choose(&policy, 3, &|at| &loads[at], fields);
-        assert_eq!([chosen(true), chosen(true), chosen(true)], [Some(0), Some(2), Some(0)]);
-        assert_eq!(chosen(false), Some(0));
+        let fits = |at: usize| loads[at].takes_fields();
+        let chosen = |fits| choose(&policy, 3, &|at| &loads[at], fits);
+        let fit = || chosen(Some(&fits));
+        assert_eq!([fit(), fit(), fit()], [Some(0), Some(2), Some(0)]);
+        assert_eq!(chosen(None), Some(0));
         loads[0].set_fields(false);
         loads[2].set_fields(false);
-        assert_eq!(choose(&policy, 3, &|at| &loads[at], true), None);
+        assert_eq!(fit(), None);
+    }
+
+    #[test]
+    fn only_what_was_not_begun_goes_on_to_each_unit_once() {
+        let mut tried = Tried::default();
+        assert!(tried.is_empty());
+        assert!(tried.note(UnitId(1), &Error::unit_gone()));
+        assert!(!tried.note(UnitId(2), &Error::new(crate::ErrorKind::Rejected, "no")));
+        assert!(tried.contains(UnitId(1)) && !tried.contains(UnitId(3)));
     }
 
     #[test]

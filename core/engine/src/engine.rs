@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     AddressId, Budget, Config, ConnId, Connection, Event, Moment, Opening, Peer, PeerEffect,
-    PeerEvent, Ready, Received, Unit, UnitId, UnitInfo, close_code,
+    PeerEvent, Ready, Received, Tried, Unit, UnitId, UnitInfo, close_code,
     error::{Error, ErrorKind, Result},
     hint::DialFault,
     timers::Timers,
@@ -136,8 +136,8 @@ impl<R> Engine<R> {
     ///
     /// # Errors
     /// As [`Peer::choose`].
-    pub fn choose(&self, role: &str, takes_fields: bool) -> Result<UnitId> {
-        self.peer.choose(role, takes_fields)
+    pub fn choose(&self, role: &str, takes_fields: bool, tried: &Tried) -> Result<UnitId> {
+        self.peer.choose(role, takes_fields, tried)
     }
 
     /// Bytes that wait to be written on all connections.
@@ -230,7 +230,11 @@ impl<R> Engine<R> {
     fn attach(&mut self, conn: ConnId, ready: Ready, now: Moment) {
         let Ready { unit, info, roles, writer, extensions, load, .. } = ready;
         let new = || Unit::new(info.clone(), self.peer.limits().clone(), self.budget.clone(), load);
-        self.units.entry(unit).or_insert_with(new).attach(conn, writer, extensions, now);
+        let machine = self.units.entry(unit).or_insert_with(new);
+        machine.attach(conn, writer, extensions, now);
+        if self.peer.is_withdrawn() {
+            machine.withdrawn();
+        }
         self.events.push_back(EngineEvent::Attached { conn, unit, info, roles });
         self.drain_unit(unit, now);
     }
@@ -279,6 +283,19 @@ impl<R> Engine<R> {
         unit.ping(conn, payload);
         if let Some(unit) = connection.unit() {
             self.drain_unit(unit, now);
+        }
+    }
+
+    /// Begins to leave, in order to [close](Engine::close) when no unit is [busy](Unit::busy) any more: see
+    /// [`Unit::drain`].
+    pub fn drain(&mut self, now: Moment) {
+        let withdrawal = self.peer.withdraw();
+        let units: Vec<UnitId> = self.units.keys().copied().collect();
+        for id in units {
+            if let Some(unit) = self.units.get_mut(&id) {
+                unit.drain(&withdrawal, now);
+            }
+            self.drain_unit(id, now);
         }
     }
 

@@ -119,6 +119,7 @@ struct More {
     hint: Option<Cow<'static, str>>,
     failure: Option<Failure>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    not_begun: bool,
 }
 
 /// Errors are equal when kind and text are.
@@ -229,10 +230,18 @@ impl Error {
         self.failure()?.retry_after
     }
 
-    /// Whether the other side has said that it has begun no handler, so that surely nothing was done. False
-    /// says nothing.
+    /// Whether surely no handler was begun: the request was not sent, or the other side has said so. False says
+    /// nothing.
     pub fn is_unhandled(&self) -> bool {
-        self.failure().is_some_and(|failure| failure.unhandled)
+        self.more().is_some_and(|more| {
+            more.not_begun || more.failure.as_ref().is_some_and(|failure| failure.unhandled)
+        })
+    }
+
+    /// Notes that surely no handler was begun.
+    #[must_use]
+    pub(crate) fn not_begun(self) -> Error {
+        self.with(|more| more.not_begun = true)
     }
 
     /// Adds what the handler said of its failure, or says of it.
@@ -275,6 +284,7 @@ impl Error {
     pub fn unit_gone() -> Error {
         Error::new(ErrorKind::ConnectionLost, "No open sockets left")
             .with_hint("The unit has no open connection: it, or this peer, was closed meanwhile.")
+            .not_begun()
     }
 
     pub(crate) fn fault(&self) -> Option<DialFault> {

@@ -39,7 +39,7 @@ pub use bytes::Bytes;
 
 pub use config::{Config, Entropy, Keys, Reconnect};
 pub use connection::{Connection, Opening, Received};
-pub use destination::{Load, Policy, RoundRobin, choose, policy};
+pub use destination::{Load, Policy, RoundRobin, Tried, choose, policy};
 pub use engine::{Engine, EngineEvent};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{NoHandler, Serves, find};
@@ -72,4 +72,9 @@ pub mod close_code {
     pub const AUTH: u16 = 4002;
     /// A frame could not be understood.
     pub const MALFORMED: u16 = 4006;
+    /// The peer was drained: no request that has no answer was begun. Only where this was
+    /// [agreed](crate::Extensions::drained).
+    pub const DRAINED: u16 = 4010;
+    /// The reason that goes with [`DRAINED`].
+    pub const DRAINED_REASON: &str = "drained";
 }

@@ -111,6 +111,10 @@ counters! {
         requests_shed: u64 = Count,
         /// Requests received that were not begun, since their time was up or their requester had given up.
         requests_expired: u64 = Count,
+        /// Requests received that were not begun, since they came after the roles were withdrawn.
+        requests_turned_away: u64 = Count,
+        /// Requests sent that the other side has surely not begun, and that went on to another unit.
+        requests_rerouted: u64 = Count,
         /// Requests sent that were given up, of which the other side was told.
         cancels_sent: u64 = Count,
         /// Requests received of which the other side told that they were given up, whether or not they were

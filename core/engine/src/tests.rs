@@ -1,5 +1,6 @@
 //! Two engines, side by side, without a network in between.
 
+mod drain;
 mod extensions;
 
 use std::{sync::Arc, time::Duration};
@@ -563,7 +564,7 @@ fn nobody_waits_for_a_reader_that_is_gone_or_says_nothing() {
         if closed_first {
             unit.close_stream(stream, "");
         }
-        unit.detach(ConnId(0));
+        unit.detach(ConnId(0), false);
         unit.close_stream(stream, "");
         assert_eq!(unit.busy(), 0, "{closed_first}");
     }

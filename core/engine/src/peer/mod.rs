@@ -63,6 +63,7 @@ pub struct Peer {
     /// The counter of the last 201.
     roles_counter: u64,
     announce_at: Option<Moment>,
+    withdrawn: bool,
     destinations: HashMap<Arc<str>, Destination>,
     units: BTreeMap<UnitId, UnitState>,
     by_remote_id: HashMap<Arc<str>, UnitId>,
@@ -89,6 +90,7 @@ impl Peer {
             roles_version: 0,
             roles_counter: 0,
             announce_at: None,
+            withdrawn: false,
             destinations: HashMap::new(),
             units: BTreeMap::new(),
             by_remote_id: HashMap::new(),

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{Peer, PeerEvent, encode};
 use crate::{
-    Load, Moment, NoHandler, Policy, UnitId, choose,
+    Load, Moment, NoHandler, Policy, Tried, UnitId, choose,
     error::{Error, ErrorKind, Result},
     hint, policy,
     wire::{self, Frame, RolesUpdate},
@@ -54,6 +54,22 @@ impl Peer {
         self.roles_changed(now);
     }
 
+    /// Withdraws all roles, for good: the peer is about to leave. Returns the frame that tells units so, for
+    /// [`Unit::drain`](crate::Unit::drain); to those that connect from now on no role is announced.
+    /// Handlers go on being called for what units have sent before they know.
+    pub fn withdraw(&mut self) -> Vec<u8> {
+        self.withdrawn = true;
+        self.announce_at = None;
+        // Those whose handshake is under way may have been told of roles.
+        self.roles_version += 1;
+        self.roles_frame()
+    }
+
+    /// Whether the roles were withdrawn.
+    pub fn is_withdrawn(&self) -> bool {
+        self.withdrawn
+    }
+
     /// Whether the role is offered, or the text to reject its requests with.
     pub fn check_role(&self, name: &str) -> Result<(), String> {
         match self.role_index.get(name) {
@@ -74,6 +90,9 @@ impl Peer {
     }
 
     pub(super) fn active_roles(&self) -> Vec<String> {
+        if self.withdrawn {
+            return Vec::new();
+        }
         self.roles.iter().filter(|r| r.active).map(|r| r.name.to_string()).collect()
     }
 
@@ -115,18 +134,22 @@ impl Peer {
     }
 
     /// The unit that what is sent to a role next goes to; with `takes_fields` one that takes
-    /// [fields](crate::Fields).
+    /// [fields](crate::Fields), and none where it has been.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`]; [`ErrorKind::NoUnit`] when no unit serves it, or there is no such destination;
     /// [`ErrorKind::Unsupported`] when none of those that serve it takes fields.
-    pub fn choose(&self, role: &str, takes_fields: bool) -> Result<UnitId> {
+    pub fn choose(&self, role: &str, takes_fields: bool, tried: &Tried) -> Result<UnitId> {
         self.check_open()?;
         let Destination { units, policy } =
             self.destinations.get(role).ok_or_else(|| self.no_unit(role))?;
         let closed = Load::default();
         let load = |at: usize| self.units.get(&units[at]).map_or(&closed, |unit| &*unit.load);
-        let chosen = choose(&**policy, units.len(), &load, takes_fields).map(|at| units[at]);
+        let fits = |at: usize| {
+            (!takes_fields || load(at).takes_fields()) && !tried.contains(units[at])
+        };
+        let fits = (takes_fields || !tried.is_empty()).then_some(&fits as &dyn Fn(usize) -> bool);
+        let chosen = choose(&**policy, units.len(), &load, fits).map(|at| units[at]);
         chosen.ok_or_else(|| self.no_choice(role, takes_fields))
     }
 

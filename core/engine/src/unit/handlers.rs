@@ -50,7 +50,7 @@ impl Patience {
 /// Something for a handler: where its parts are, and where the answer goes.
 pub(super) struct Work {
     pub(super) layout: Layout,
-    way: Way,
+    pub(super) way: Way,
     /// Until when it is worth beginning.
     pub(super) due: Option<Moment>,
 }
@@ -237,6 +237,9 @@ impl<R> Unit<R> {
         match work.way {
             Way::Nowhere => self.stats.messages_received += 1,
             _ => self.stats.requests_received += 1,
+        }
+        if self.drain.is_over() && !matches!(work.way, Way::Nowhere) {
+            return self.turn_away(at, message, work);
         }
         let room = !self.is_overrun() && self.postponed == 0;
         if room || !self.postpone(at, &message, &work, now) {
@@ -551,8 +554,8 @@ mod tests {
                 unit.answer(question, Err("no"), Moment::EPOCH);
             }
         }
-        unit.detach(ONE);
-        unit.detach(TWO);
+        unit.detach(ONE, false);
+        unit.detach(TWO, false);
         assert_eq!((unit.stats().running, unit.stats().running_bytes), (0, 0));
     }
 
@@ -697,7 +700,7 @@ mod tests {
         let mut unit = one_handler();
         receive(&mut unit, ONE, &request("a"));
         receive(&mut unit, ONE, &request("b"));
-        unit.detach(ONE);
+        unit.detach(ONE, false);
         let events = take(&mut unit);
         assert!(matches!(events[..], [Event::SlowConsumer { conn: ONE, .. }]), "{events:?}");
         assert_eq!((lost(&unit), unit.busy()), ((0, 1), 1));

@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
+use super::drain::FENCE;
 use crate::ws::FrameWriter;
 use crate::{ConnId, ConnectionStats, Extensions, Moment, StreamId};
 
@@ -65,6 +66,11 @@ pub(super) struct Link {
     pub(super) revocable: BTreeMap<u64, u64>,
     /// Those in force.
     pub(super) extensions: Extensions,
+    /// How many frames the host has taken, to be written. What is behind them was surely not sent.
+    taken: u64,
+    /// Whether the answer to the ping is awaited behind which nothing comes that was sent before the roles
+    /// were withdrawn.
+    pub(super) fenced: bool,
     full_since: Option<Moment>,
     full_reported: bool,
     next_ping: Moment,
@@ -109,6 +115,8 @@ impl Link {
             postponed_bytes: 0,
             revocable: BTreeMap::new(),
             extensions,
+            taken: 0,
+            fenced: false,
             full_since: None,
             full_reported: false,
             next_ping: now + PING_INTERVAL,
@@ -168,6 +176,17 @@ impl Link {
         true
     }
 
+    /// Frames that were queued.
+    #[inline]
+    pub(super) fn frames(&self) -> u64 {
+        self.stats.frames_sent
+    }
+
+    /// Those of them that the host has taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// Bytes that are not written yet.
     #[inline]
     pub(super) fn queued(&self) -> usize {
@@ -220,6 +239,7 @@ impl Link {
     /// Swaps the queue for the host's empty buffer.
     pub(super) fn take(&mut self, buffer: &mut Vec<u8>) {
         self.announced = false;
+        self.taken = self.stats.frames_sent;
         std::mem::swap(&mut self.out, buffer);
         self.in_flight += buffer.len();
         self.owed_in_flight += std::mem::take(&mut self.owed);
@@ -255,6 +275,7 @@ impl Link {
     pub(super) fn pong(&mut self, payload: &[u8], now: Moment) {
         self.reading(now);
         self.ping_sent = None;
+        self.fenced &= payload != FENCE;
         if payload == self.beat_payload()
             && let Some(sent) = self.measured.take()
         {

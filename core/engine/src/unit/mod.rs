@@ -1,5 +1,6 @@
 //! The state machine of one remote peer: everything that is said to it and by it.
 
+mod drain;
 mod handlers;
 mod incoming;
 mod link;
@@ -18,7 +19,9 @@ use std::{
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
+pub(crate) use self::drain::FENCE;
 use self::{
+    drain::Drain,
     handlers::{EXPIRED, Patience, Work},
     incoming::Layout,
     link::{Beat, Link},
@@ -79,6 +82,9 @@ pub struct Unit<R> {
     /// How many there were in all.
     next_place: u64,
     patience: Patience,
+    drain: Drain,
+    /// Requests below this correlation may have been begun though their answers are lost.
+    uncertain: u64,
     /// Running requests whose requesters have said how long they wait.
     expiring: BTreeSet<(Moment, RequestId)>,
     /// The time of the last call that told it.
@@ -121,6 +127,8 @@ impl<R> Unit<R> {
             postponed: 0,
             next_place: 0,
             patience: Patience::default(),
+            drain: Drain::No,
+            uncertain: 0,
             expiring: BTreeSet::new(),
             clock: Moment::EPOCH,
             late: Late::default(),
@@ -152,9 +160,10 @@ impl<R> Unit<R> {
         self.links.iter().all(|link| link.extensions.fields > 0) && !self.links.is_empty()
     }
 
-    /// A connection is gone. Its streams fail; when it was the last one, so do the waiting requests.
-    /// What was postponed is started or given up.
-    pub fn detach(&mut self, conn: ConnId) {
+    /// A connection is gone. Its streams fail; when it was the last one, so do the waiting requests, if not, those
+    /// that were to go on it. What was postponed is started or given up. `drained` says that the other side has
+    /// closed it with [`close_code::DRAINED`](crate::close_code::DRAINED).
+    pub fn detach(&mut self, conn: ConnId, drained: bool) {
         let Some(at) = self.at(conn) else { return };
         // Nothing more goes out on it, rejections included.
         self.links[at].closing = true;
@@ -167,19 +176,17 @@ impl<R> Unit<R> {
             self.ordered = None;
         }
         self.fail_streams(conn);
+        if !drained || link.extensions.drained == 0 {
+            self.uncertain = self.next_corr;
+        }
+        let was_sent = |waiting: &Waiting<R>| waiting.conn != conn || waiting.frame <= link.taken();
+        for (corr, waiting) in self.waiting.take(self.links.is_empty(), was_sent) {
+            let may_be_begun = was_sent(&waiting) && corr < self.uncertain;
+            self.lost(waiting, may_be_begun);
+        }
         if self.links.is_empty() {
             // The remote peer may not have noticed yet, and answer the unit that comes next.
             self.budget.skip_to_corr(self.next_corr);
-            let text = "All unit's sockets have been closed";
-            for waiting in self.waiting.drain() {
-                if let Some(stream) = waiting.stream {
-                    self.remove_stream(stream);
-                }
-                let hint = self.asked.hint(waiting.names, &self.info);
-                let outcome = Err(Error::new(ErrorKind::ConnectionLost, text).with_hint(hint));
-                let (tag, reason, fields) = (waiting.tag, None, None);
-                self.events.push(Event::Answer { tag, outcome, reason, fields });
-            }
             self.expiring.clear();
             if self.stats.running > 0 {
                 let reason = CancelReason::UnitLost;
@@ -187,6 +194,18 @@ impl<R> Unit<R> {
             }
         }
         self.note_room();
+    }
+
+    /// The connection of a request is lost before its answer.
+    fn lost(&mut self, waiting: Waiting<R>, may_be_begun: bool) {
+        if let Some(stream) = waiting.stream {
+            self.remove_stream(stream);
+        }
+        let hint = self.asked.hint(waiting.names, &self.info);
+        let text = "All unit's sockets have been closed";
+        let error = Error::new(ErrorKind::ConnectionLost, text).with_hint(hint);
+        let outcome = Err(if may_be_begun { error } else { error.not_begun() });
+        self.answer_event(waiting.tag, outcome);
     }
 
     #[inline]
@@ -395,6 +414,7 @@ impl<R> Unit<R> {
 
     /// Queues the close frame of a connection; nothing else goes out behind it.
     pub fn close(&mut self, conn: ConnId, code: u16, reason: &str) {
+        let (code, reason) = self.farewell(conn, (code, reason));
         if let Some(at) = self.at(conn) {
             let before = self.links[at].out.len();
             self.links[at].close(code, reason);
@@ -459,7 +479,14 @@ impl<R> Unit<R> {
         let len = frame.encoded_len();
         let at = self.pick_in_order(order, len)?;
         self.push_with(at, len, |out| frame.encode(out));
-        Ok(Queued { conn: self.links[at].conn })
+        Ok(self.queued_at(at))
+    }
+
+    /// What was just queued on a connection.
+    #[inline]
+    fn queued_at(&self, at: usize) -> Queued {
+        let link = &self.links[at];
+        Queued { conn: link.conn, frame: link.frames() }
     }
 
     /// The same behind a prefix.
@@ -472,7 +499,7 @@ impl<R> Unit<R> {
     ) -> Result<Queued> {
         let at = self.pick_in_order(order, prefix.len() + frame.encoded_len())?;
         self.push_prefixed(at, prefix, frame);
-        Ok(Queued { conn: self.links[at].conn })
+        Ok(self.queued_at(at))
     }
 
     /// As [`pick`](Self::pick), and notes what was picked for what must stay in order.
@@ -505,7 +532,7 @@ impl<R> Unit<R> {
         let at = self.pick_in_order(order, len)?;
         self.push_with(at, len, |out| wire::put_message(role, event, &payload, out));
         self.stats.messages_sent += 1;
-        Ok(Queued { conn: self.links[at].conn })
+        Ok(self.queued_at(at))
     }
 
     #[inline(never)]
@@ -575,22 +602,22 @@ impl<R> Unit<R> {
         self.check_waiting()?;
         let limit = timeout.into();
         let corr = self.free_corr();
-        let frame = Frame::Request {
+        let request = Frame::Request {
             role: role.into(),
             event: event.into(),
             corr: Num::new(corr),
             payload,
         };
-        let Queued { conn } = match (fields, limit.limit) {
-            (None, None) => self.send_frame(order, &frame)?,
+        let Queued { conn, frame } = match (fields, limit.limit) {
+            (None, None) => self.send_frame(order, &request)?,
             _ => {
                 let prefix = self.prefix(fields, limit.left(now))?;
-                self.send_prefixed(order, prefix, &frame)?
+                self.send_prefixed(order, prefix, &request)?
             }
         };
         let names = self.asked.number(role, event);
         let (sent, timeout) = self.limit(limit, now);
-        self.wait(corr, Waiting { tag, conn, sent, timeout, stream: None, names });
+        self.wait(corr, Waiting { tag, conn, frame, sent, timeout, stream: None, names });
         Ok(corr)
     }
 
@@ -788,7 +815,7 @@ impl<R> Unit<R> {
             return;
         };
         self.stats.last_answer = Some(now.since(waiting.sent));
-        let rejected = |text| Err(self.rejection(waiting.names, waiting.timeout, text, fields));
+        let rejected = |text| Err(self.rejection(conn, waiting.names, waiting.timeout, text, fields));
         let (outcome, reason) = match (answer, waiting.stream) {
             (Answer::Acceptance(data, _), None) => (Ok(data), None),
             (Answer::Acceptance(data, chan), Some(id)) => {
@@ -811,11 +838,15 @@ impl<R> Unit<R> {
     #[cold]
     fn rejection(
         &self,
+        conn: ConnId,
         names: NamesNumber,
         timeout: Duration,
         text: String,
         fields: FieldsView<'_>,
     ) -> Error {
+        // Who takes fields says it with them.
+        let says_so = self.at(conn).is_some_and(|at| self.links[at].extensions.fields > 0);
+        let not_begun = !says_so && self.asked.is_refused(names, &text);
         let failure = fields.failure();
         let mut hint = self.asked.hint(names, &self.info);
         // Whichever side has noticed it first: the requester's time is up.
@@ -829,10 +860,16 @@ impl<R> Unit<R> {
             }
         };
         let error = error.with_hint(hint);
+        let error = if not_begun { error.not_begun() } else { error };
         match failure {
             Some(failure) => error.with_failure(failure),
             None => error,
         }
+    }
+
+    /// A request that this unit has not begun went on to another one.
+    pub fn note_rerouted(&mut self) {
+        self.stats.requests_rerouted += 1;
     }
 
     fn answer_event(&mut self, tag: R, outcome: Result<Data>) {
@@ -843,6 +880,7 @@ impl<R> Unit<R> {
     pub fn pong(&mut self, conn: ConnId, payload: &[u8], now: Moment) {
         if let Some(at) = self.at(conn) {
             self.links[at].pong(payload, now);
+            self.note_fence(now);
         }
     }
 
@@ -850,9 +888,11 @@ impl<R> Unit<R> {
 
     /// When [`handle_timeout`](Unit::handle_timeout) is to be called next. Earlier calls do no harm.
     pub fn deadline(&self) -> Option<Moment> {
+        let fence = self.drain.deadline();
         let links = self.links.iter().map(Link::deadline).min();
         let (waiting, patience) = (self.waiting.deadline(), self.patience_deadline());
-        let others = [links, waiting, patience, self.probe_deadline()].into_iter().flatten().min();
+        let others = [links, waiting, patience, self.probe_deadline(), fence];
+        let others = others.into_iter().flatten().min();
         match self.expiring.is_empty() {
             true => others,
             false => self.expiring.first().map(|(due, _)| *due).into_iter().chain(others).min(),
@@ -901,13 +941,15 @@ impl<R> Unit<R> {
         }
         self.lose_patience(now);
         self.probe_streams(now);
+        self.note_fence(now);
     }
 
     /// Requests that wait for an answer, handlers that run or are to run, streams that are open, and
     /// those that were written to their end and that an original, as far as it tells, has not read to
-    /// its end: it loses the rest when the connection closes. Zero when nothing is under way.
+    /// its end: it loses the rest when the connection closes. While it is being [drained](Unit::drain), also
+    /// what may still come. Zero when nothing is under way.
     pub fn busy(&self) -> usize {
-        let handlers = self.stats.running + self.postponed;
+        let handlers = self.stats.running + self.postponed + usize::from(self.drain.is_open());
         self.waiting.len() + handlers + self.streams.len() + self.unread.len()
     }
 

@@ -282,6 +282,11 @@ impl<R> Unit<R> {
         accepted
     }
 
+    /// Whether no answer waits for room.
+    pub(super) fn is_answered(&self) -> bool {
+        self.late.0.is_empty()
+    }
+
     /// Answers of different requests have no order, but one that is late must not starve.
     fn has_room_for(&mut self, question: &Question, now: Moment) -> bool {
         !question.is_heard() || (!self.must_wait(now) && self.late.0.is_empty())
@@ -387,7 +392,7 @@ impl<R> Unit<R> {
                 at
             }
         };
-        Ok(Queued { conn: self.links[at].conn })
+        Ok(self.queued_at(at))
     }
 
     /// Rejects what no handler was begun for.
@@ -444,7 +449,7 @@ impl<R> Unit<R> {
         }
         let at = self.way_back(conn, prefix.len() + len)?;
         self.push_owed_with(at, prefix, frame);
-        Ok(Queued { conn: self.links[at].conn })
+        Ok(self.queued_at(at))
     }
 }
 

@@ -46,7 +46,7 @@ impl<R> Unit<R> {
         let corr = self.free_corr();
         let number = Num::new(corr);
         let (id, chan) = self.free_chan(number)?;
-        let frame = Frame::StreamRequest {
+        let request = Frame::StreamRequest {
             direction,
             role: role.into(),
             event: event.into(),
@@ -54,7 +54,7 @@ impl<R> Unit<R> {
             chan: Num::padded(chan, self.chan_width(number)),
             payload,
         };
-        let Queued { conn } = self.send_prefixed(Order::Any, prefix, &frame)?;
+        let Queued { conn, frame } = self.send_prefixed(Order::Any, prefix, &request)?;
         let end = match direction {
             Direction::RequesterReads => self.reader(),
             Direction::RequesterWrites => self.writer(),
@@ -62,7 +62,7 @@ impl<R> Unit<R> {
         let stream = Stream { conn: None, chan, remote: Num::new(0), opening: Some(corr), end };
         self.insert_stream(id, stream);
         let ((sent, timeout), names) = (self.limit(limit, now), self.asked.number(role, event));
-        self.wait(corr, Waiting { tag, conn, sent, timeout, stream: Some(id), names });
+        self.wait(corr, Waiting { tag, conn, frame, sent, timeout, stream: Some(id), names });
         Ok((id, corr))
     }
 

@@ -137,6 +137,8 @@ impl CancelReason {
 pub struct Queued {
     /// The connection.
     pub conn: ConnId,
+    /// Its place among the frames of that connection.
+    pub(super) frame: u64,
 }
 
 /// Something that a unit said, or that happened to it. `R` is what the host attached to a request.

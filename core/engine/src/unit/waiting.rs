@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use rustc_hash::FxHashMap;
 
-use crate::{ConnId, Load, Moment, StreamId, UnitInfo, hint};
+use crate::{ConnId, Load, Moment, NoHandler, StreamId, UnitInfo, hint};
 
 /// Deadlines are kept to within this: one sweep serves all that are due by then.
 const GRAIN: Duration = Duration::from_millis(5);
@@ -14,6 +14,8 @@ pub(super) struct Waiting<R> {
     pub(super) tag: R,
     /// The connection that it went on.
     pub(super) conn: ConnId,
+    /// Its place among the frames of that connection.
+    pub(super) frame: u64,
     pub(super) sent: Moment,
     pub(super) timeout: Duration,
     /// The stream that the answer opens.
@@ -76,6 +78,12 @@ impl AskedNames {
         Some((role, event))
     }
 
+    /// Whether a rejection with this text says that the request's own role is not offered.
+    pub(super) fn is_refused(&self, number: NamesNumber, text: &str) -> bool {
+        let Some((role, _)) = self.names(number) else { return false };
+        [NoHandler::NotRegistered, NoHandler::Disabled].iter().any(|why| why.text(role) == text)
+    }
+
     /// What a request that failed was.
     #[cold]
     pub(super) fn hint(&self, number: NamesNumber, unit: &UnitInfo) -> String {
@@ -126,13 +134,20 @@ impl<R> WaitingTable<R> {
         waiting
     }
 
-    /// Takes all, in the order in which they were sent.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting<R>> + use<R> {
-        self.earliest = None;
-        let mut all: Vec<_> = self.by_corr.drain().collect();
+    /// Takes all, or else those that were not sent, in their order.
+    pub(super) fn take(
+        &mut self,
+        all: bool,
+        was_sent: impl Fn(&Waiting<R>) -> bool,
+    ) -> Vec<(u64, Waiting<R>)> {
+        let mut taken: Vec<_> =
+            self.by_corr.extract_if(|_, waiting| all || !was_sent(waiting)).collect();
+        if all {
+            self.earliest = None;
+        }
         self.note();
-        all.sort_unstable_by_key(|(corr, _)| *corr);
-        all.into_iter().map(|(_, waiting)| waiting)
+        taken.sort_unstable_by_key(|(corr, _)| *corr);
+        taken
     }
 
     /// When the next sweep is due. May be early, when the earliest request was answered.
@@ -167,7 +182,7 @@ mod tests {
 
     fn waiting<R>(tag: R, timeout: Duration) -> Waiting<R> {
         let (conn, sent) = (ConnId(0), Moment::EPOCH);
-        Waiting { tag, conn, sent, timeout, stream: None, names: None }
+        Waiting { tag, conn, frame: 0, sent, timeout, stream: None, names: None }
     }
 
     #[test]
@@ -185,7 +200,8 @@ mod tests {
         assert_eq!(due, [0, 1, 2]);
         assert_eq!(table.deadline(), Some(Moment::at(Duration::from_millis(400)) + GRAIN));
         assert!(table.remove(3).is_some() && table.remove(3).is_none());
-        assert_eq!(table.drain().count(), 6);
+        assert_eq!(table.take(false, |waiting| waiting.tag != 9).len(), 1);
+        assert_eq!(table.take(true, |_| true).len(), 5);
         assert_eq!(table.deadline(), None);
     }
 

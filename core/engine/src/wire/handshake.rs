@@ -450,7 +450,7 @@ mod tests {
             tags: [("k".into(), "v".into())].into(),
             window: Some(65_536),
             i: Some(3),
-            x: Extensions { fields: 1, cancel: 2 },
+            x: Extensions { fields: 1, cancel: 2, drained: 0 },
         };
         assert_eq!(confirm(json), expected);
         assert_eq!(encoded(&Handshake::Confirm(Box::new(expected))), message(3, json));
@@ -514,7 +514,7 @@ mod tests {
             tags in btree_map(any::<String>(), any::<String>(), 0..4),
             window in option::of(1..=MAX_NUMBER),
             i in option::of(any::<u64>()),
-            (fields, cancel) in (0..3u8, 0..3u8),
+            [fields, cancel, drained] in [0..3u8, 0..3u8, 0..3u8],
         ) -> Handshake {
             match first {
                 0 => Handshake::Error(text),
@@ -535,7 +535,7 @@ mod tests {
                     tags,
                     window,
                     i,
-                    x: Extensions { fields, cancel },
+                    x: Extensions { fields, cancel, drained },
                 })),
             }
         }

@@ -1,0 +1,240 @@
+//! Leaving without loss, and what is surely not begun.
+
+use super::*;
+
+/// The outcomes of requests by their tags: none, if answered, or else whether surely nothing was begun.
+fn outcomes(events: Vec<Event<u64>>) -> Vec<(u64, Option<bool>)> {
+    let outcomes = events.into_iter().filter_map(|event| match event {
+        Event::Answer { tag, outcome, .. } => {
+            Some((tag, outcome.err().map(|error| error.is_unhandled())))
+        }
+        _ => None,
+    });
+    outcomes.collect()
+}
+
+impl Pair {
+    fn ask(&mut self, tag: u64) {
+        let now = self.now;
+        self.unit(0, |unit| unit.request(to("r"), None, now, tag)).unwrap();
+    }
+
+    fn answer_all(&mut self) -> usize {
+        let (asked, now) = (questions(self.said(1)), self.now);
+        let count = asked.len();
+        for question in asked {
+            self.unit(1, |unit| unit.answer(question, Ok(Payload::NULL), now));
+        }
+        count
+    }
+
+    fn busy(&mut self) -> usize {
+        self.unit(1, |unit| unit.busy())
+    }
+
+    /// Closes side 1. The code that side 0 is told.
+    fn close(&mut self) -> u16 {
+        self.engines[1].close(self.now);
+        self.settle();
+        let closes = self.events[0].iter().filter_map(|event| match event {
+            EngineEvent::Close { code, .. } => Some(*code),
+            _ => None,
+        });
+        let codes: Vec<u16> = closes.collect();
+        assert!(codes.windows(2).all(|two| two[0] == two[1]), "{codes:?}");
+        codes[0]
+    }
+}
+
+#[test]
+fn what_was_sent_before_the_withdrawal_was_known_is_handled() {
+    for connections in [1, 2] {
+        let mut pair = Pair::new(|_| {});
+        (1..connections).for_each(|_| drop(pair.connect()));
+        pair.settle();
+        pair.engines[1].drain(NOW);
+        // Queued, and on no connection yet.
+        for tag in 0..4 {
+            let any = Outgoing { order: Order::Any, ..to("r") };
+            pair.unit(0, |unit| unit.request(any, None, NOW, tag)).unwrap();
+            pair.unit(0, |unit| unit.send(any)).unwrap();
+        }
+        assert!(pair.busy() > 0, "it may have sent something");
+        pair.settle();
+        assert!(pair.engines[0].peer().unit(UnitId(0)).unwrap().1.is_empty(), "no roles");
+        assert_eq!((pair.busy(), pair.answer_all()), (8, 8));
+        assert_eq!(pair.busy(), 0, "nothing comes any more");
+        pair.settle();
+        assert_eq!(outcomes(pair.said(0)).len(), 4);
+        assert_eq!(pair.close(), close_code::DRAINED);
+    }
+}
+
+#[test]
+fn what_comes_after_that_is_turned_away_and_goes_elsewhere() {
+    for extensions in [Extensions::ALL, Extensions::NONE] {
+        let mut pair = Pair::with(|_| {}, [extensions, Extensions::ALL]);
+        pair.ask(0);
+        pair.settle();
+        let running = questions(pair.said(1));
+        pair.engines[1].drain(NOW);
+        pair.settle();
+        pair.ask(1);
+        pair.unit(0, |unit| unit.send(to("r"))).unwrap();
+        let opened = |unit: &mut Unit<u64>| {
+            unit.open_stream(Direction::RequesterReads, to("r"), None, NOW, 2).unwrap()
+        };
+        pair.unit(0, opened);
+        pair.settle();
+        assert_eq!(outcomes(pair.said(0)), [(1, Some(true)), (2, Some(true))]);
+        assert_eq!(pair.answer_all(), 1, "a message could go nowhere else");
+        assert_eq!(pair.unit(1, |unit| unit.stats().requests_turned_away), 2);
+        for question in running {
+            pair.unit(1, |unit| unit.answer(question, Ok(Payload::NULL), NOW));
+        }
+        assert_eq!(pair.busy(), 0);
+        let agreed = extensions.drained > 0;
+        assert_eq!(pair.close() == close_code::DRAINED, agreed);
+        assert_eq!(outcomes(pair.said(0)), [(0, None)]);
+    }
+}
+
+#[test]
+fn what_has_no_answer_when_it_is_drained_was_not_begun() {
+    let mut pair = Pair::new(|_| {});
+    pair.engines[1].drain(NOW);
+    pair.settle();
+    pair.ask(1);
+    let mut bytes = Vec::new();
+    let [a, b] = pair.conns[0];
+    // On its way while the other side closes.
+    pair.engines[0].take_output(a, &mut bytes);
+    pair.engines[1].close(NOW);
+    pair.engines[1].receive(b, &bytes, NOW);
+    pair.settle();
+    assert_eq!(outcomes(pair.said(0)), [(1, Some(true))]);
+}
+
+#[test]
+fn a_close_frame_does_not_say_drained_while_a_handler_runs() {
+    let mut pair = Pair::new(|_| {});
+    pair.ask(1);
+    pair.settle();
+    let running = questions(pair.said(1));
+    pair.engines[1].drain(NOW);
+    pair.settle();
+    assert_eq!((running.len(), pair.close()), (1, close_code::MANUAL));
+    assert_eq!(outcomes(pair.said(0)), [(1, Some(false))]);
+}
+
+#[test]
+fn a_peer_that_is_only_closed_does_not_say_drained() {
+    let mut pair = Pair::new(|_| {});
+    assert_eq!(pair.close(), close_code::MANUAL);
+}
+
+#[test]
+fn a_unit_that_never_answers_the_ping_is_waited_for_a_second() {
+    let mut pair = Pair::new(|_| {});
+    pair.engines[1].drain(NOW);
+    let due = pair.engines[1].deadline().unwrap();
+    assert_eq!(due, NOW + Duration::from_secs(1));
+    pair.engines[1].handle_timeout(NOW + Duration::from_millis(999));
+    assert_eq!(pair.busy(), 1);
+    pair.engines[1].handle_timeout(due);
+    assert_eq!(pair.busy(), 0);
+}
+
+#[test]
+fn a_unit_that_connects_meanwhile_is_told_of_no_roles() {
+    let mut pair = Pair::new(|_| {});
+    pair.serve(1, "served");
+    pair.settle();
+    pair.engines[1].close_connection(pair.conns[0][1], 4000, "", NOW);
+    pair.settle();
+    pair.engines[1].drain(NOW);
+    pair.connect();
+    pair.settle();
+    assert!(pair.engines[0].peer().unit(UnitId(1)).unwrap().1.is_empty());
+    let asked = |unit: &mut Unit<u64>| unit.request(to("served"), None, NOW, 1).unwrap();
+    pair.engines[0].with_unit(UnitId(1), NOW, asked);
+    pair.settle();
+    assert_eq!(outcomes(pair.said(0)), [(1, Some(true))]);
+}
+
+#[test]
+fn what_was_not_sent_when_the_connection_was_lost_was_not_begun() {
+    for taken in [true, false] {
+        let mut pair = Pair::new(|_| {});
+        let a = pair.conns[0][0];
+        pair.ask(1);
+        pair.engines[0].take_output(a, &mut Vec::new());
+        pair.engines[0].written(a, NOW);
+        pair.ask(2);
+        if taken {
+            pair.engines[0].take_output(a, &mut Vec::new());
+        }
+        pair.engines[0].closed(a, NOW);
+        pair.settle();
+        assert_eq!(outcomes(pair.said(0)), [(1, Some(false)), (2, Some(!taken))]);
+    }
+}
+
+#[test]
+fn what_was_to_go_on_a_lost_connection_fails_though_there_are_others() {
+    let mut pair = Pair::new(|_| {});
+    pair.connect();
+    pair.settle();
+    for tag in 0..2 {
+        let any = Outgoing { order: Order::Any, ..to("r") };
+        pair.unit(0, |unit| unit.request(any, None, NOW, tag)).unwrap();
+    }
+    pair.engines[0].closed(pair.conns[0][0], NOW);
+    pair.settle();
+    assert_eq!(outcomes(pair.said(0)), [(0, Some(true))]);
+    assert_eq!(pair.answer_all(), 1);
+}
+
+/// The answer may have been lost with a connection that was cut before the last one was closed in order.
+#[test]
+fn what_a_cut_connection_may_have_carried_counts_as_begun() {
+    let mut pair = Pair::new(|_| {});
+    pair.connect();
+    pair.settle();
+    pair.ask(1);
+    pair.settle();
+    assert_eq!(pair.answer_all(), 1);
+    // The answer is queued on one of them. That is cut, and the other one closed.
+    let [a, b] = pair.conns[0];
+    pair.engines[0].closed(a, NOW);
+    pair.engines[1].closed(b, NOW);
+    let second = pair.conns[1];
+    pair.engines[1].drain(NOW);
+    pair.conns = vec![second];
+    pair.settle();
+    pair.engines[1].close(NOW);
+    pair.settle();
+    assert_eq!(outcomes(pair.said(0)), [(1, Some(false))]);
+}
+
+#[test]
+fn an_original_that_does_not_offer_the_role_has_not_begun_the_request() {
+    let texts = [
+        (r#"The role "r" is not registered"#, true),
+        (r#"The role "r" is disabled"#, true),
+        // It may come from further on.
+        (r#"The role "other" is disabled"#, false),
+        (r#"The event "e" is not handled"#, false),
+        ("no", false),
+    ];
+    for (text, not_begun) in texts {
+        let mut unit = original(JAVASCRIPT, Limits::default());
+        let corr = unit.request(to("r"), None, NOW, ()).unwrap();
+        let payload = Payload { kind: DataType::String, bytes: text.as_bytes() };
+        let events = receive(&mut unit, &Frame::Reject { corr: Num::new(corr), payload });
+        let [Event::Answer { outcome: Err(error), .. }] = &events[..] else {
+            panic!("{events:?}");
+        };
+        assert_eq!((error.text(), error.is_unhandled()), (text, not_begun));
+    }
+}

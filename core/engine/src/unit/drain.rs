@@ -1,0 +1,101 @@
+//! Leaving without loss: what a unit may have sent before it knows that the roles are withdrawn is waited for.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Unit, handlers::Work, incoming::Incoming};
+use crate::{ConnId, Moment, NoHandler, close_code};
+
+/// What the ping behind the withdrawal carries. Its pong goes behind what the other side had queued when it came.
+pub(crate) const FENCE: &[u8] = b"roletalk fence";
+
+/// How long that pong is waited for.
+const FENCE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How far a unit has got with leaving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drain {
+    No,
+    /// What was sent before the withdrawal was known may still come, until then.
+    Open(Moment),
+    /// It has come. What comes now is turned away.
+    Over,
+}
+
+impl Drain {
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Drain::Open(_))
+    }
+
+    #[inline]
+    pub(super) fn is_over(self) -> bool {
+        self == Drain::Over
+    }
+
+    pub(super) fn deadline(self) -> Option<Moment> {
+        match self {
+            Drain::Open(until) => Some(until),
+            Drain::No | Drain::Over => None,
+        }
+    }
+}
+
+impl<R> Unit<R> {
+    /// Begins to leave: tells the unit that the roles are [withdrawn](crate::Peer::withdraw), and waits for what
+    /// it had sent before it knew, at most a second: handlers are called for it as ever. Requests that come after
+    /// that are rejected as not handled. [`busy`](Unit::busy) is zero when the unit may be closed; if no handler
+    /// runs then, the close frame says that nothing else was begun.
+    pub fn drain(&mut self, withdrawal: &[u8], now: Moment) {
+        self.clock = now;
+        self.drain = Drain::Open(now + FENCE_LIMIT);
+        for at in 0..self.links.len() {
+            let link = &mut self.links[at];
+            if link.closing {
+                continue;
+            }
+            link.fenced = true;
+            // On each, since the ping on one says nothing of what was read from another.
+            let added = link.push(withdrawal.len(), |out| out.extend_from_slice(withdrawal));
+            let added = added + link.ping(FENCE);
+            self.budget.add(added);
+            self.announce(at);
+        }
+        self.note_fence(now);
+    }
+
+    /// The roles were [withdrawn](crate::Peer::withdraw) before this connection was there, and so the unit was told
+    /// of none.
+    pub fn withdrawn(&mut self) {
+        if self.drain == Drain::No {
+            self.drain = Drain::Over;
+        }
+    }
+
+    pub(super) fn note_fence(&mut self, now: Moment) {
+        if let Drain::Open(until) = self.drain
+            && (until <= now || !self.links.iter().any(|link| link.fenced))
+        {
+            self.drain = Drain::Over;
+        }
+    }
+
+    /// Rejects what came too late. The other side takes it to another unit.
+    #[cold]
+    pub(super) fn turn_away(&mut self, at: usize, message: Bytes, work: Work) {
+        self.stats.requests_turned_away += 1;
+        let Work { layout, way, .. } = work;
+        let incoming = Incoming::new(message, layout, self.links[at].conn, None);
+        self.reject_unhandled(way, &NoHandler::Disabled.text(incoming.role()));
+    }
+
+    /// Code and reason to close a connection with. Whoever drains says whether all that it has begun is answered.
+    pub(crate) fn farewell<'a>(&self, conn: ConnId, close: (u16, &'a str)) -> (u16, &'a str) {
+        let agreed = self.at(conn).is_some_and(|at| self.links[at].extensions.drained > 0);
+        let nothing_begun = self.stats.running == 0 && self.postponed == 0 && self.is_answered();
+        match close.0 == close_code::MANUAL && self.drain != Drain::No && agreed && nothing_begun {
+            true => (close_code::DRAINED, close_code::DRAINED_REASON),
+            false => close,
+        }
+    }
+}
