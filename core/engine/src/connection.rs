@@ -399,7 +399,8 @@ impl Connection {
     /// (pongs, rejections, answers to streams) that the host reads no more before some of that has been
     /// written. Nobody else would stop one that sends and never reads.
     pub fn is_clogged<R>(&self, unit: Option<&Unit<R>>) -> bool {
-        let own = self.own.len() + self.own_last.len() + self.own_in_flight.saturating_sub(self.written);
+        let own =
+            self.own.len() + self.own_last.len() + self.own_in_flight.saturating_sub(self.written);
         own >= self.limits.owed() || unit.is_some_and(|unit| unit.is_clogged(self.id))
     }
 

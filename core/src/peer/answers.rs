@@ -15,7 +15,7 @@ const KEEP: usize = 64;
 
 /// One who asked: a slot, and a number that is never used again, so that an outcome that comes
 /// after he has given up cannot reach the next one in the slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Tag {
     slot: u32,
     serial: u64,

@@ -10,7 +10,7 @@ use super::{
     context::Context,
     open::OpenStream,
     request::{SendRequest, ask},
-    scope::{Inherit, Scope},
+    scope::{Inherit, Scope, Watch},
     send::{Addressed, Content, Extra, SendMessage, outgoing},
     shared::Shared,
     stream::{Readable, Writable},
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Fields, Order, Policy, choose},
+    engine::{Fields, Order, Policy, TimeLimit, Tried, choose},
     wire::{Data, Direction, Payload},
 };
 
@@ -54,11 +54,27 @@ pub struct Destination {
     inner: Arc<DestinationInner>,
     fields: Option<Arc<Fields>>,
     inherit: Inherit,
+    waits: bool,
 }
 
 impl Destination {
     pub(crate) fn new(shared: Arc<Shared>, inner: Arc<DestinationInner>) -> Destination {
-        Destination { shared, inner, fields: None, inherit: Inherit::default() }
+        Destination { shared, inner, fields: None, inherit: Inherit::default(), waits: false }
+    }
+
+    /// The same destination, as a handle whose requests and streams wait for a unit, within their time limits,
+    /// when none serves the role: then it does not matter who starts first. As [`SendRequest::wait_for_unit`]
+    /// for each.
+    ///
+    /// ```no_run
+    /// # async fn example(peer: roletalk::Peer) -> roletalk::Result<()> {
+    /// let math = peer.destination("math")?.wait_for_unit();
+    /// let answer = math.request("add", roletalk::Data::json(&(2, 3))?).await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use = "it is another handle"]
+    pub fn wait_for_unit(&self) -> Destination {
+        Destination { waits: true, ..self.clone() }
     }
 
     /// The same destination, as a handle that sends these headers and this trace context with everything:
@@ -139,9 +155,23 @@ impl Destination {
         &self.inner.role
     }
 
-    /// The unit that the caller or else the policy chooses.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Changes whenever a unit begins or ceases to serve the role, and when the peer is closed.
+    pub(crate) fn changes(&self) -> watch::Receiver<usize> {
+        self.inner.count.subscribe()
+    }
+
+    /// The unit that the caller or else the policy chooses, where it has not been.
     #[inline]
-    pub(crate) fn pick(&self, chosen: Option<&Unit>, takes_fields: bool) -> Result<Arc<UnitInner>> {
+    pub(crate) fn pick(
+        &self,
+        chosen: Option<&Unit>,
+        takes_fields: bool,
+        tried: &Tried,
+    ) -> Result<Arc<UnitInner>> {
         self.shared.check_open()?;
         if let Some(chosen) = chosen {
             return Ok(chosen.inner.clone());
@@ -151,11 +181,16 @@ impl Destination {
         if let [only] = units.as_slice()
             && only.is_open()
             && !takes_fields
+            && tried.is_empty()
         {
             return Ok(only.clone());
         }
         let load = |at: usize| &*units[at].load;
-        let chosen = choose(&*self.inner.policy, units.len(), &load, takes_fields);
+        let fits = |at: usize| {
+            (!takes_fields || units[at].load.takes_fields()) && !tried.contains(units[at].id)
+        };
+        let fits = (takes_fields || !tried.is_empty()).then_some(&fits as &dyn Fn(usize) -> bool);
+        let chosen = choose(&*self.inner.policy, units.len(), &load, fits);
         chosen.map(|at| units[at].clone()).ok_or_else(|| self.no_choice(takes_fields))
     }
 
@@ -305,7 +340,8 @@ impl Destination {
                 let outgoing = outgoing(&role, &event, data.payload(), Order::Kept, fields);
                 let left = scope.as_ref().and_then(|scope| scope.left());
                 let timeout = timeout.into_iter().chain(left).min();
-                let answer = ask(&unit, outgoing, timeout, scope).await;
+                let limit = TimeLimit { limit: timeout, since: Some(unit.shared.clock.now()) };
+                let answer = Watch::new(scope).run(ask(&unit, outgoing, limit)).await;
                 (Unit::new(unit), answer)
             };
             Box::pin(asking) as Asking
@@ -365,7 +401,8 @@ impl Destination {
     fn addressed<'a>(&'a self, event: &'a str, data: Content<'a>, order: Order) -> Addressed<'a> {
         let extra = self.fields.as_ref().map(|fields| Extra::new(Fields::clone(fields)));
         let inherit = self.inherit.clone();
-        Addressed { destination: self, event, data, unit: None, order, inherit, extra }
+        let waits = self.waits;
+        Addressed { destination: self, event, data, unit: None, order, inherit, waits, extra }
     }
 
     /// What goes with everything, and the trace context of the handler that sends it.

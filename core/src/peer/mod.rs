@@ -14,6 +14,7 @@ mod open;
 mod outcome;
 mod request;
 mod role;
+mod route;
 mod scope;
 mod send;
 mod serve;
@@ -483,8 +484,9 @@ impl Peer {
         }
     }
 
-    /// Stops offering roles, lets running requests and streams finish within the limit, then
-    /// [closes](Peer::close). True when everything had finished, false also when somebody else has closed
+    /// Withdraws the roles, serves what units have sent before they know (at most a second), lets running requests
+    /// and streams finish within the limit, then [closes](Peer::close). Requests that come too late go on to
+    /// other units, unless they come from an original. True when everything had finished, false also when somebody else has closed
     /// the peer before that. A stream towards roletalk 1.1.3 (Node 14 or later)
     /// has when its application has read it to the end. [`serve`](Peer::serve) does this on a signal. A
     /// handler that calls this would wait for itself:
@@ -492,12 +494,13 @@ impl Peer {
     pub async fn drain(&self, limit: Duration) -> bool {
         let shared = self.shared();
         shared.draining.store(true, Ordering::Relaxed);
-        shared.with_core(|core, now| {
-            core.peer.disable_roles(now);
-            for role in shared.roles.load().values() {
-                role.set_active(false);
-            }
+        let (withdrawal, units, now) = shared.with_core(|core, now| {
+            let units: Vec<_> = core.units.values().cloned().collect();
+            (core.peer.withdraw(), units, now)
         });
+        for unit in units {
+            unit.with(|state| state.machine.drain(&withdrawal, now));
+        }
         let idle = async {
             loop {
                 let idle = shared.idle.notified();

@@ -5,6 +5,7 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 use super::{
     answers::Tag,
     request::{Answer, Waiting},
+    route::Route,
     scope::Watch,
     send::{Addressed, Boxed, Prepared, addressed},
     unit::{Unit, UnitInner},
@@ -13,7 +14,7 @@ use super::{
 use crate::{Destination, ErrorKind, SendRequest};
 use crate::{
     Result,
-    engine::{self, StreamId, TimeLimit},
+    engine::{self, Outgoing, StreamId},
     wire::Direction,
 };
 
@@ -33,6 +34,12 @@ impl<'a, S> OpenStream<'a, S> {
     /// Asks this unit instead of the next in turn.
     pub fn to(mut self, unit: &Unit) -> OpenStream<'a, S> {
         self.what.unit = Some(unit.clone());
+        self
+    }
+
+    /// Waits for a unit, within the time limit, when none serves the role, as [`SendRequest::wait_for_unit`].
+    pub fn wait_for_unit(mut self) -> OpenStream<'a, S> {
+        self.what.waits = true;
         self
     }
 
@@ -57,20 +64,42 @@ impl<'a, S: Send + 'a> IntoFuture for OpenStream<'a, S> {
         Box::pin(async move {
             let Prepared { unit, scope, timeout } = prepared?;
             let mut watch = Watch::new(scope);
-            let since = unit.shared.clock.now();
-            let attempt = || {
-                let ask = |machine: &mut engine::Unit<Tag>, now, tag| {
-                    let limit = TimeLimit { limit: timeout, since: Some(since) };
-                    machine.open_stream(direction, what.outgoing(), limit, now, tag)
+            let mut route = Route::new(timeout, what.destination.shared().clock.now());
+            let opening = async {
+                let mut unit = match unit {
+                    Some(unit) => unit,
+                    None => what.find(&route).await?,
                 };
-                Waiting::begin(&unit, None, ask, |_| None)
+                loop {
+                    match open(&unit, direction, what.outgoing(), &route, make).await {
+                        Err(error) => unit = what.next(&unit, error, &mut route).await?,
+                        opened => return opened,
+                    }
+                }
             };
-            let opening = unit.when_room_within(timeout, attempt);
-            let (mut waiting, (id, _)) = watch.run(opening).await?;
-            // From here on it closes the stream when it is dropped, also while it is being opened.
-            let stream = make(unit.clone(), id);
-            let answer = watch.run(poll_fn(|cx| waiting.poll(cx))).await?;
-            Ok((stream, answer))
+            watch.run(opening).await
         })
     }
+}
+
+/// Opens a stream with this unit.
+async fn open<S>(
+    unit: &Arc<UnitInner>,
+    direction: Direction,
+    outgoing: Outgoing<'_>,
+    route: &Route,
+    make: fn(Arc<UnitInner>, StreamId) -> S,
+) -> Result<(S, Answer)> {
+    let limit = route.limit();
+    let attempt = || {
+        let ask = |machine: &mut engine::Unit<Tag>, now, tag| {
+            machine.open_stream(direction, outgoing, limit, now, tag)
+        };
+        Waiting::begin(unit, None, ask, |_| None)
+    };
+    let (mut waiting, (id, _)) = unit.when_room_within(limit, attempt).await?;
+    // From here on it closes the stream when it is dropped, also while it is being opened.
+    let stream = make(unit.clone(), id);
+    let answer = poll_fn(|cx| waiting.poll(cx)).await?;
+    Ok((stream, answer))
 }

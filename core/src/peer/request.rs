@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use rustc_hash::FxHashMap;
 use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
 use tracing::error;
@@ -17,15 +18,16 @@ use super::{
     answers::{Received, Tag},
     foreign::guarded,
     lock,
+    route::Route,
     scope::{Scope, Watch},
-    send::{Addressed, Boxed, Prepared, addressed, outgoing},
+    send::{Addressed, Boxed, Kept, Prepared, addressed},
     unit::{Unit, UnitInner},
 };
 #[cfg(doc)]
 use crate::{Destination, ErrorKind};
 use crate::{
     Error, Result,
-    engine::{self, Fields, HeaderValue, Moment, Order, Outgoing, TimeLimit},
+    engine::{self, Fields, HeaderValue, Moment, Order, Outgoing, TimeLimit, UnitId},
     wire::Data,
 };
 
@@ -51,6 +53,13 @@ impl<'a> SendRequest<'a> {
     /// [`Limits::request_timeout`](crate::engine::Limits), five minutes.
     pub fn timeout(mut self, timeout: Duration) -> SendRequest<'a> {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Waits for a unit, within the time limit, when none serves the role: then it does not matter who starts
+    /// first. Otherwise the error is [`ErrorKind::NoUnit`].
+    pub fn wait_for_unit(mut self) -> SendRequest<'a> {
+        self.what.waits = true;
         self
     }
 
@@ -89,10 +98,12 @@ impl SendRequest<'_> {
             Ok(prepared) => prepared,
             Err(error) => return Err((state, Some(error))),
         };
-        if let Some(scope) = scope {
+        let (Some(unit), None) = (&unit, &scope) else {
             let answer = Box::new(move |answer| on_answer(state, answer));
-            return Ok(call_within(unit, what, timeout, scope, answer));
-        }
+            return Ok(call_within(what.keep(), timeout, unit, scope, answer));
+        };
+        // What it is asked again with, elsewhere. Who chose the unit meant that one.
+        let mut kept = what.unit.is_none().then(|| what.keep());
         let mut state = Some(state);
         let sent = unit.if_room(|unit_state, now| {
             let tag = unit_state.answers.open(None);
@@ -100,16 +111,22 @@ impl SendRequest<'_> {
             if sent.is_err() {
                 unit_state.answers.close(tag);
             } else if let Some(state) = state.take() {
-                let unit = unit.clone();
-                let call = move |received: Result<Received>| {
-                    on_answer(state, received.map(|received| Answer::new(received, unit)));
+                let (unit, kept) = (unit.clone(), kept.take());
+                let call = move |received: Result<Received>| match (received, kept) {
+                    (Err(error), Some(kept)) if error.is_unhandled() => {
+                        let answer = Box::new(move |answer| on_answer(state, answer));
+                        ask_elsewhere(kept, (unit, tag), Route::new(timeout, now), error, answer);
+                    }
+                    (received, _) => {
+                        on_answer(state, received.map(|received| Answer::new(received, unit)));
+                    }
                 };
                 unit_state.answers.call(tag, Box::new(call));
             }
             sent.map(|corr| (tag, corr))
         });
         match (sent.transpose(), state) {
-            (Ok(Some((tag, corr))), _) => Ok(Call(Calling::Slot { unit, tag, corr })),
+            (Ok(Some((tag, corr))), _) => Ok(Call(Calling::Slot { unit: unit.clone(), tag, corr })),
             (sent, Some(state)) => Err((state, sent.err())),
             (_, None) => unreachable!("the state went where the request went"),
         }
@@ -132,31 +149,63 @@ enum Calling {
 
 type OnAnswer = Box<dyn FnOnce(Result<Answer>) + Send>;
 
-/// Asks on behalf of a handler, and waits for room if there is none.
+/// Asks on behalf of a handler, or of one who waits for a unit, on a task of its own.
 fn call_within(
-    unit: Arc<UnitInner>,
-    what: Addressed<'_>,
+    kept: Kept,
     timeout: Option<Duration>,
-    scope: Arc<Scope>,
+    unit: Option<Arc<UnitInner>>,
+    scope: Option<Arc<Scope>>,
     on_answer: OnAnswer,
 ) -> Call {
-    let (role, event): (Arc<str>, Arc<str>) = (what.destination.role().clone(), what.event.into());
-    let (data, order, extra) = (what.data.into_data(), what.order, what.extra);
+    let shared = kept.addressed().destination.shared().clone();
+    let route = Route::new(timeout, shared.clock.now());
     let on_answer = Arc::new(Mutex::new(Some(on_answer)));
     let slot = on_answer.clone();
-    let task = unit.shared.runtime.clone().spawn(async move {
-        let fields = extra.as_ref().map(|extra| &extra.fields);
-        let outgoing = outgoing(&role, &event, data.payload(), order, fields);
-        let answer = ask(&unit, outgoing, timeout, Some(scope)).await;
-        let on_answer = lock(&slot).take();
-        if let Some(on_answer) = on_answer
-            && guarded(|| on_answer(answer)).is_none()
-        {
-            error!("the function that a request was to call panicked");
-        }
+    let task = shared.runtime.spawn(async move {
+        let answer = ask_any(&kept.addressed(), unit, route, scope).await;
+        hand_over(&slot, answer);
     });
     Call(Calling::Task(on_answer, task.abort_handle()))
 }
+
+/// Asks another unit than the one that has not begun it, on a task of its own. By the old slot it can still be
+/// given up.
+fn ask_elsewhere(
+    kept: Kept,
+    (unit, tag): (Arc<UnitInner>, Tag),
+    mut route: Route,
+    error: Error,
+    on_answer: OnAnswer,
+) {
+    let shared = unit.shared.clone();
+    let key = (unit.id, tag);
+    let on_answer = Arc::new(Mutex::new(Some(on_answer)));
+    let slot = on_answer.clone();
+    // Held until it is known: the task may be quick.
+    let mut rerouted = lock(&shared.rerouted);
+    let task = shared.runtime.spawn(async move {
+        let what = kept.addressed();
+        let answer = match what.next(&unit, error, &mut route).await {
+            Ok(next) => ask_any(&what, Some(next), route, None).await,
+            Err(error) => Err(error),
+        };
+        lock(&unit.shared.rerouted).remove(&key);
+        hand_over(&slot, answer);
+    });
+    rerouted.insert(key, (on_answer, task.abort_handle()));
+}
+
+fn hand_over(slot: &Mutex<Option<OnAnswer>>, answer: Result<Answer>) {
+    let on_answer = lock(slot).take();
+    if let Some(on_answer) = on_answer
+        && guarded(|| on_answer(answer)).is_none()
+    {
+        error!("the function that a request was to call panicked");
+    }
+}
+
+/// Requests that call back and that go on to other units, by where they were first.
+pub(crate) type Rerouted = FxHashMap<(UnitId, Tag), (Arc<Mutex<Option<OnAnswer>>>, AbortHandle)>;
 
 impl Call {
     /// Gives up waiting: the function is dropped, uncalled. The handler at the other end is told.
@@ -172,15 +221,21 @@ impl Call {
                     function
                 });
                 // What is dropped here, without the lock, may do anything.
-                function.is_some()
+                if function.is_some() {
+                    return true;
+                }
+                let rerouted = lock(&unit.shared.rerouted).remove(&(unit.id, *tag));
+                rerouted.is_some_and(|(on_answer, task)| give_up(&on_answer, &task))
             }
-            Calling::Task(on_answer, task) => {
-                let on_answer = lock(on_answer).take();
-                task.abort();
-                on_answer.is_some()
-            }
+            Calling::Task(on_answer, task) => give_up(on_answer, task),
         }
     }
+}
+
+fn give_up(on_answer: &Mutex<Option<OnAnswer>>, task: &AbortHandle) -> bool {
+    let on_answer = lock(on_answer).take();
+    task.abort();
+    on_answer.is_some()
 }
 
 impl fmt::Debug for Call {
@@ -194,11 +249,12 @@ impl<'a> IntoFuture for SendRequest<'a> {
     type IntoFuture = Requesting<'a>;
 
     fn into_future(self) -> Requesting<'a> {
-        Requesting { state: State::New(self) }
+        Requesting { what: Some(self.what), timeout: self.timeout, state: State::New }
     }
 }
 
-/// A request under way. Dropping it gives up waiting, and tells the handler at the other end. Made by awaiting [`SendRequest`].
+/// A request under way. Dropping it gives up waiting, and tells the handler at the other end. Made by awaiting
+/// [`SendRequest`]. What a unit has surely not begun goes on to the next one, to each once.
 ///
 /// # Errors
 /// [`ErrorKind::Rejected`] with the handler's text, [`ErrorKind::Timeout`],
@@ -207,12 +263,15 @@ impl<'a> IntoFuture for SendRequest<'a> {
 /// 65 535 bytes, [`ErrorKind::Closed`], [`ErrorKind::Cancelled`] when the handler that has made it is given up.
 #[derive(Debug)]
 pub struct Requesting<'a> {
+    /// Until it is done, for other units.
+    what: Option<Addressed<'a>>,
+    timeout: Option<Duration>,
     state: State<'a>,
 }
 
 enum State<'a> {
-    New(SendRequest<'a>),
-    /// The unit had no room at first, or a handler asks that may be given up.
+    New,
+    /// The unit had no room at first, or was none, or a handler asks that may be given up.
     Queued(Boxed<'a, Result<Answer>>),
     Waiting(Waiting),
     Done,
@@ -221,7 +280,7 @@ enum State<'a> {
 impl fmt::Debug for State<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            State::New(_) => "New",
+            State::New => "New",
             State::Queued(_) => "Queued",
             State::Waiting(_) => "Waiting",
             State::Done => "Done",
@@ -229,40 +288,58 @@ impl fmt::Debug for State<'_> {
     }
 }
 
-impl Requesting<'_> {
+impl<'a> Requesting<'a> {
     fn step(&mut self, cx: &mut Context<'_>) -> Result<Poll<Result<Answer>>> {
         loop {
             match &mut self.state {
-                State::New(_) => {
-                    let State::New(request) = std::mem::replace(&mut self.state, State::Done)
-                    else {
-                        continue;
-                    };
-                    let SendRequest { mut what, timeout } = request;
-                    let Prepared { unit, scope, timeout } = what.prepare(timeout)?;
-                    if scope.is_some() {
-                        self.state = State::Queued(Box::pin(async move {
-                            ask(&unit, what.outgoing(), timeout, scope).await
-                        }));
-                        continue;
-                    }
-                    let waker = Some(cx.waker());
-                    self.state = match try_ask(&unit, what.outgoing(), timeout, None, waker)? {
-                        // It will be woken.
-                        Some(waiting) => {
-                            self.state = State::Waiting(waiting);
-                            return Ok(Poll::Pending);
+                State::New => {
+                    let Some(what) = &mut self.what else { return Ok(Poll::Pending) };
+                    let Prepared { unit, scope, timeout } = what.prepare(self.timeout)?;
+                    self.timeout = timeout;
+                    if let (Some(unit), None) = (&unit, &scope) {
+                        let limit = TimeLimit::from(timeout);
+                        match try_ask(unit, what.outgoing(), limit, Some(cx.waker())) {
+                            Ok(Some(waiting)) => {
+                                // It will be woken.
+                                self.state = State::Waiting(waiting);
+                                return Ok(Poll::Pending);
+                            }
+                            Err(error) if !error.is_unhandled() => return Err(error),
+                            // There is no room, or the unit has just gone.
+                            Ok(None) | Err(_) => {}
                         }
-                        None => State::Queued(Box::pin(async move {
-                            ask(&unit, what.outgoing(), timeout, None).await
-                        })),
-                    };
+                    }
+                    self.ask(unit, scope);
                 }
                 State::Queued(queued) => return Ok(queued.as_mut().poll(cx)),
-                State::Waiting(waiting) => return Ok(waiting.poll(cx)),
+                State::Waiting(waiting) => match waiting.poll(cx) {
+                    Poll::Ready(Err(error)) if error.is_unhandled() => {
+                        let (unit, since) = (waiting.unit.clone(), waiting.since);
+                        self.ask_elsewhere(unit, since, error);
+                    }
+                    poll => return Ok(poll),
+                },
                 State::Done => return Ok(Poll::Pending),
             }
         }
+    }
+
+    #[cold]
+    fn ask(&mut self, unit: Option<Arc<UnitInner>>, scope: Option<Arc<Scope>>) {
+        let Some(what) = self.what.take() else { return };
+        let route = Route::new(self.timeout, what.destination.shared().clock.now());
+        self.state =
+            State::Queued(Box::pin(async move { ask_any(&what, unit, route, scope).await }));
+    }
+
+    #[cold]
+    fn ask_elsewhere(&mut self, unit: Arc<UnitInner>, since: Moment, error: Error) {
+        let Some(what) = self.what.take() else { return };
+        let mut route = Route::new(self.timeout, since);
+        self.state = State::Queued(Box::pin(async move {
+            let next = what.next(&unit, error, &mut route).await?;
+            ask_any(&what, Some(next), route, None).await
+        }));
     }
 }
 
@@ -274,6 +351,7 @@ impl Future for Requesting<'_> {
         let poll = step.unwrap_or_else(|error| Poll::Ready(Err(error)));
         if poll.is_ready() {
             self.state = State::Done;
+            self.what = None;
         }
         poll
     }
@@ -283,6 +361,7 @@ impl Future for Requesting<'_> {
 pub(crate) struct Waiting {
     unit: Arc<UnitInner>,
     tag: Tag,
+    since: Moment,
     /// What to abandon. A stream's request is abandoned with the stream.
     corr: Option<u64>,
     answered: bool,
@@ -304,7 +383,7 @@ impl Waiting {
             }
             let asked = asked?;
             let corr = corr(&asked);
-            Ok((Waiting { unit: unit.clone(), tag, corr, answered: false }, asked))
+            Ok((Waiting { unit: unit.clone(), tag, since: now, corr, answered: false }, asked))
         })
     }
 
@@ -329,40 +408,50 @@ impl Drop for Waiting {
     }
 }
 
-/// Sends a request if the unit has room. Its time limit runs since then, or from now on.
+/// Sends a request if the unit has room.
 fn try_ask(
     unit: &Arc<UnitInner>,
     outgoing: Outgoing<'_>,
-    timeout: Option<Duration>,
-    since: Option<Moment>,
+    limit: TimeLimit,
     waker: Option<&Waker>,
 ) -> Result<Option<Waiting>> {
-    let ask = |machine: &mut engine::Unit<Tag>, now, tag| {
-        machine.request(outgoing, TimeLimit { limit: timeout, since }, now, tag)
-    };
+    let ask =
+        |machine: &mut engine::Unit<Tag>, now, tag| machine.request(outgoing, limit, now, tag);
     let sent = Waiting::begin(unit, waker, ask, |corr| Some(*corr));
     sent.map(|sent| sent.map(|(waiting, _)| waiting)).transpose()
 }
 
-async fn ask_with_room(
-    unit: &Arc<UnitInner>,
-    outgoing: Outgoing<'_>,
-    timeout: Option<Duration>,
-) -> Result<Waiting> {
-    let since = Some(unit.shared.clock.now());
-    let attempt = || try_ask(unit, outgoing, timeout, since, None).transpose();
-    unit.when_room_within(timeout, attempt).await
-}
-
+/// Asks this unit.
 pub(crate) async fn ask(
     unit: &Arc<UnitInner>,
     outgoing: Outgoing<'_>,
-    timeout: Option<Duration>,
+    limit: TimeLimit,
+) -> Result<Answer> {
+    let attempt = || try_ask(unit, outgoing, limit, None).transpose();
+    let mut waiting = unit.when_room_within(limit, attempt).await?;
+    poll_fn(|cx| waiting.poll(cx)).await
+}
+
+/// Asks this unit, or else one that is waited for, and others as long as none has begun it.
+async fn ask_any(
+    what: &Addressed<'_>,
+    unit: Option<Arc<UnitInner>>,
+    mut route: Route,
     scope: Option<Arc<Scope>>,
 ) -> Result<Answer> {
-    let mut watch = Watch::new(scope);
-    let mut waiting = watch.run(ask_with_room(unit, outgoing, timeout)).await?;
-    watch.run(poll_fn(|cx| waiting.poll(cx))).await
+    let asking = async {
+        let mut unit = match unit {
+            Some(unit) => unit,
+            None => what.find(&route).await?,
+        };
+        loop {
+            match ask(&unit, what.outgoing(), route.limit()).await {
+                Err(error) => unit = what.next(&unit, error, &mut route).await?,
+                answer => return answer,
+            }
+        }
+    };
+    Watch::new(scope).run(asking).await
 }
 
 /// The answer to a request.

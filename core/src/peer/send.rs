@@ -10,14 +10,13 @@ use std::{
 
 use super::{
     Destination,
+    route::Route,
     scope::{Inherit, Scope},
     unit::{Unit, UnitInner},
 };
-#[cfg(doc)]
-use crate::ErrorKind;
 use crate::{
-    Error, Result,
-    engine::{Fields, Order, Outgoing, timed_out},
+    Error, ErrorKind, Result,
+    engine::{Fields, Order, Outgoing, Tried, timed_out},
     wire::{Data, Payload},
 };
 
@@ -37,13 +36,6 @@ impl Content<'_> {
             Content::Borrowed(payload) => *payload,
         }
     }
-
-    pub(crate) fn into_data(self) -> Data {
-        match self {
-            Content::Owned(data) => data,
-            Content::Borrowed(payload) => payload.into(),
-        }
-    }
 }
 
 /// What is about to be sent, and to whom.
@@ -55,6 +47,8 @@ pub(crate) struct Addressed<'a> {
     pub(crate) unit: Option<Unit>,
     pub(crate) order: Order,
     pub(crate) inherit: Inherit,
+    /// Whether a unit is waited for.
+    pub(crate) waits: bool,
     /// Rare, so apart.
     pub(crate) extra: Option<Box<Extra>>,
 }
@@ -72,9 +66,35 @@ impl Extra {
     }
 }
 
+/// What is to be sent, for those who outlive the call.
+pub(crate) struct Kept {
+    destination: Destination,
+    event: Box<str>,
+    data: Data,
+    order: Order,
+    waits: bool,
+    extra: Option<Box<Extra>>,
+}
+
+impl Kept {
+    pub(crate) fn addressed(&self) -> Addressed<'_> {
+        Addressed {
+            destination: &self.destination,
+            event: &self.event,
+            data: Content::Borrowed(self.data.payload()),
+            unit: None,
+            order: self.order,
+            inherit: Inherit::From(None),
+            waits: self.waits,
+            extra: self.extra.clone(),
+        }
+    }
+}
+
 /// What is sent, once it is known who sends it.
 pub(crate) struct Prepared {
-    pub(crate) unit: Arc<UnitInner>,
+    /// None when a unit is to be waited for.
+    pub(crate) unit: Option<Arc<UnitInner>>,
     /// What gives it up.
     pub(crate) scope: Option<Arc<Scope>>,
     pub(crate) timeout: Option<Duration>,
@@ -89,7 +109,26 @@ impl Addressed<'_> {
             Some(Extra { fault: Some(fault), .. }) => return Err(fault.clone()),
             Some(Extra { fields, .. }) => fields.is_required(),
         };
-        self.destination.pick(self.unit.as_ref(), required)
+        self.destination.pick(self.unit.as_ref(), required, &Tried::NONE)
+    }
+
+    /// The same, owned. A unit that was chosen is not kept.
+    pub(crate) fn keep(&self) -> Kept {
+        Kept {
+            destination: self.destination.clone(),
+            event: self.event.into(),
+            data: match &self.data {
+                Content::Owned(data) => data.clone(),
+                Content::Borrowed(payload) => (*payload).into(),
+            },
+            order: self.order,
+            waits: self.waits,
+            extra: self.extra.clone(),
+        }
+    }
+
+    pub(crate) fn is_required(&self) -> bool {
+        self.extra.as_deref().is_some_and(|extra| extra.fields.is_required())
     }
 
     /// Takes over what the handler that sends it hands down, and finds the unit.
@@ -100,7 +139,12 @@ impl Addressed<'_> {
             None => timeout,
             Some(scope) => self.hand_down(scope, timeout)?,
         };
-        Ok(Prepared { unit: self.unit()?, scope, timeout })
+        let unit = match self.unit() {
+            Ok(unit) => Some(unit),
+            Err(error) if self.waits && error.kind() == ErrorKind::NoUnit => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Prepared { unit, scope, timeout })
     }
 
     #[cold]
@@ -259,12 +303,20 @@ impl<'a> Sending<'a> {
             what.hand_down_trace(&scope);
         }
         let unit = what.unit()?;
-        if let Some(sent) = unit.send_if_room(what.outgoing()) {
-            return sent.map(|()| Some(Unit::new(unit)));
+        match unit.send_if_room(what.outgoing()) {
+            Some(Ok(())) => return Ok(Some(Unit::new(unit))),
+            // The unit has just gone.
+            Some(Err(error)) if error.is_unhandled() => {}
+            Some(Err(error)) => return Err(error),
+            None => {}
         }
         self.queued = self.what.take().map(|what| -> Boxed<'a, _> {
             Box::pin(async move {
-                unit.send(what.outgoing()).await?;
+                let mut route = Route::new(None, unit.shared.clock.now());
+                let mut unit = unit;
+                while let Err(error) = unit.send(what.outgoing()).await {
+                    unit = what.next(&unit, error, &mut route).await?;
+                }
                 Ok(Unit::new(unit))
             })
         });

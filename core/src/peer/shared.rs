@@ -23,6 +23,7 @@ use super::{
     destination::DestinationInner,
     event::PeerEvent,
     handler::Middleware,
+    request::Rerouted,
     role::{Changes, Roles},
     unit::UnitInner,
 };
@@ -111,6 +112,7 @@ pub(crate) struct Shared {
     /// Requests or streams were running when it was closed.
     pub(crate) cut_off: AtomicBool,
     pub(crate) draining: AtomicBool,
+    pub(crate) rerouted: Mutex<Rerouted>,
     /// Told whenever work may have ended while draining.
     pub(crate) idle: Notify,
     /// Tasks that serve connections, listeners and the timer.
@@ -158,6 +160,7 @@ impl Shared {
             is_closed: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            rerouted: Mutex::default(),
             idle: Notify::new(),
             tasks: AtomicUsize::new(0),
             ended: watch::Sender::new(false),
@@ -333,6 +336,9 @@ impl Shared {
         unit.info.store(ready.info);
         *lock(&unit.roles) = ready.roles;
         unit.attach(conn, ready.writer, ready.extensions, handle.clone(), now);
+        if core.peer.is_withdrawn() {
+            unit.with(|state| state.machine.withdrawn());
+        }
         unit
     }
 

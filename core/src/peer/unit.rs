@@ -22,7 +22,7 @@ use crate::{
     Error, ErrorKind, Result,
     engine::{
         self, ConnId, Connection, Event, Extensions, Load, Moment, Outgoing, Ready, StreamId,
-        UnitId, UnitInfo, UnitStats, close_code,
+        TimeLimit, UnitId, UnitInfo, UnitStats, close_code,
     },
     net::ConnHandle,
     wire::Meta,
@@ -259,14 +259,16 @@ impl UnitInner {
     /// As [`when_room`](Self::when_room), but not for ever.
     pub(crate) async fn when_room_within<T>(
         &self,
-        limit: Option<Duration>,
+        limit: TimeLimit,
         attempt: impl FnMut() -> Option<Result<T>>,
     ) -> Result<T> {
-        let limit = limit.unwrap_or(self.shared.limits.request_timeout);
+        let now = self.shared.clock.now();
+        let gone = limit.since.map_or(Duration::ZERO, |since| now.since(since));
+        let limit = limit.limit.unwrap_or(self.shared.limits.request_timeout);
         let over = {
             // Whoever waits may run on any executor.
             let _runtime = self.shared.runtime.enter();
-            tokio::time::sleep(limit)
+            tokio::time::sleep(limit.saturating_sub(gone))
         };
         tokio::select! {
             biased;

@@ -145,9 +145,8 @@ impl Peer {
             self.destinations.get(role).ok_or_else(|| self.no_unit(role))?;
         let closed = Load::default();
         let load = |at: usize| self.units.get(&units[at]).map_or(&closed, |unit| &*unit.load);
-        let fits = |at: usize| {
-            (!takes_fields || load(at).takes_fields()) && !tried.contains(units[at])
-        };
+        let fits =
+            |at: usize| (!takes_fields || load(at).takes_fields()) && !tried.contains(units[at]);
         let fits = (takes_fields || !tried.is_empty()).then_some(&fits as &dyn Fn(usize) -> bool);
         let chosen = choose(&**policy, units.len(), &load, fits).map(|at| units[at]);
         chosen.ok_or_else(|| self.no_choice(role, takes_fields))

@@ -815,7 +815,8 @@ impl<R> Unit<R> {
             return;
         };
         self.stats.last_answer = Some(now.since(waiting.sent));
-        let rejected = |text| Err(self.rejection(conn, waiting.names, waiting.timeout, text, fields));
+        let rejected =
+            |text| Err(self.rejection(conn, waiting.names, waiting.timeout, text, fields));
         let (outcome, reason) = match (answer, waiting.stream) {
             (Answer::Acceptance(data, _), None) => (Ok(data), None),
             (Answer::Acceptance(data, chan), Some(id)) => {

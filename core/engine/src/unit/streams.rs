@@ -172,7 +172,8 @@ impl<R> Unit<R> {
             Direction::RequesterReads => self.writer(),
             Direction::RequesterWrites => self.reader(),
         };
-        let stream = Stream { conn: Some(offer.conn), chan, remote: offer.chan, opening: None, end };
+        let stream =
+            Stream { conn: Some(offer.conn), chan, remote: offer.chan, opening: None, end };
         self.insert_stream(id, stream);
         self.push_owed_with(at, prefix, &frame);
         Ok(id)
@@ -380,9 +381,8 @@ impl<R> Unit<R> {
         if self.dialect != Dialect::Go {
             return self.streams.contains_key(&chan.value()).then_some(StreamId(chan.value()));
         }
-        let by_own = |stream: &Stream| {
-            stream.conn == Some(conn) && stream.remote.value() == chan.value()
-        };
+        let by_own =
+            |stream: &Stream| stream.conn == Some(conn) && stream.remote.value() == chan.value();
         let own = self.streams.iter().find(|(_, stream)| by_own(stream));
         own.map(|(id, _)| StreamId(*id)).or_else(|| self.go_chans.get(&chan.value()).copied())
     }

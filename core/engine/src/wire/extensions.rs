@@ -63,11 +63,7 @@ impl Extensions {
             let version = raw.and_then(json::integer).unwrap_or(0);
             u8::try_from(version.clamp(0, 255)).unwrap_or(0)
         };
-        Extensions {
-            fields: version(fields),
-            cancel: version(cancel),
-            drained: version(drained),
-        }
+        Extensions { fields: version(fields), cancel: version(cancel), drained: version(drained) }
     }
 }
 

@@ -265,6 +265,9 @@ impl Ledger {
                 assert!(request.handled || twins, "an answer that nobody gave");
                 self.counts.answered += 1;
             }
+            Err(error) if error.is_unhandled() && request.handled && !twins => {
+                panic!("request {id} was handled, and may be sent again: {error:?}")
+            }
             Err(error) => match error.kind() {
                 ErrorKind::Rejected => {
                     let unhandled = error.failure().is_some_and(|failure| failure.unhandled);
@@ -283,7 +286,10 @@ impl Ledger {
                     }
                     self.counts.timed_out += 1;
                 }
-                ErrorKind::ConnectionLost => self.counts.lost += 1,
+                ErrorKind::ConnectionLost => {
+                    self.counts.lost += 1;
+                    self.counts.unhandled += u64::from(error.is_unhandled());
+                }
                 // A twin has answered to what its twin has asked.
                 ErrorKind::Protocol if twins => self.counts.rejected += 1,
                 _ => panic!("request {id} failed in an unexpected way: {error:?}"),
