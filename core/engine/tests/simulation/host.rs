@@ -94,6 +94,7 @@ pub(crate) struct Host {
     acknowledging: bool,
     /// Every request is answered from now on.
     released: bool,
+    leaving: bool,
 }
 
 impl Host {
@@ -107,6 +108,7 @@ impl Host {
             overdue: 0,
             acknowledging: true,
             released: false,
+            leaving: false,
         }
     }
 
@@ -342,7 +344,10 @@ impl Host {
             let strays = state.strays;
             // A unit that this side has closed is gone already.
             let Some(stats) = self.engine.unit(unit).map(|machine| machine.stats()) else { return };
-            let rejected = stats.requests_shed + stats.requests_expired + self.unit(unit).refused;
+            let rejected = stats.requests_shed
+                + stats.requests_expired
+                + stats.requests_turned_away
+                + self.unit(unit).refused;
             assert!(strays <= rejected, "{of:?} was cancelled, and never begun");
         }
         let is_it =
@@ -736,8 +741,31 @@ impl Host {
         self.engine.with_peer(now, |peer| peer.set_role_active(role, active, now));
     }
 
+    /// Requests are answered at once, and the peer leaves when nothing is under way.
+    pub(crate) fn leave(&mut self, ctx: &mut Ctx) {
+        ctx.note(self.index, format_args!("drains"));
+        self.release(ctx);
+        self.engine.drain(ctx.now);
+        self.leaving = true;
+    }
+
+    /// Closes the peer when nothing is under way, or has been for too long. False while it goes on.
+    pub(crate) fn has_left(&mut self, ctx: &mut Ctx, too_long: bool) -> bool {
+        let units: Vec<UnitId> = self.units.keys().copied().collect();
+        let busy = |id: &UnitId| self.engine.unit(*id).is_some_and(|unit| unit.busy() > 0);
+        let ready = too_long || !units.iter().any(busy);
+        if ready {
+            ctx.note(self.index, format_args!("has drained, too long: {too_long}"));
+            self.engine.close(ctx.now);
+        }
+        ready
+    }
+
     /// Does something at random.
     pub(crate) fn act(&mut self, ctx: &mut Ctx) {
+        if self.leaving {
+            return;
+        }
         let now = ctx.now;
         if self.units.is_empty() && ctx.rng.percent(5) || ctx.rng.below(1000) < 3 {
             let url = super::world::url(ctx.rng.index(self.profile.peers));

@@ -45,6 +45,8 @@ pub(crate) struct Counts {
     pub(crate) abandoned: u64,
     pub(crate) cancelled: u64,
     pub(crate) unhandled: u64,
+    /// Of those that were lost, those that surely were not begun.
+    pub(crate) drained: u64,
     /// Given up, and not begun by then.
     pub(crate) not_begun: u64,
     pub(crate) streams_complete: u64,
@@ -288,7 +290,7 @@ impl Ledger {
                 }
                 ErrorKind::ConnectionLost => {
                     self.counts.lost += 1;
-                    self.counts.unhandled += u64::from(error.is_unhandled());
+                    self.counts.drained += u64::from(error.is_unhandled());
                 }
                 // A twin has answered to what its twin has asked.
                 ErrorKind::Protocol if twins => self.counts.rejected += 1,

@@ -140,6 +140,66 @@ fn config(rng: &mut Rng, id_seed: u64, setup: &Setup) -> Config {
 }
 
 fn run(seed: u64, setup: &Setup) -> Outcome {
+    let mut world = begin(seed, setup);
+    world.set_acting(Acting::Everything);
+    world.run_until(Moment::EPOCH + setup.acting);
+    world.set_acting(Acting::Roles);
+    world.profile.losses *= 10;
+    world.profile.dial_failures = 0;
+    world.run_until(world.now + 2 * SECOND);
+    // The last changes come while many connections are being made anew.
+    calm(&mut world);
+    world.lose_many();
+    let moment = world.rng.millis(0, 150);
+    world.run_until(world.now + moment);
+    world.set_acting(Acting::Nothing);
+    for index in 0..setup.profile.peers {
+        world.with_host(index, |host, ctx| host.release(ctx));
+    }
+
+    // Nothing goes wrong from here on: everything comes to its end.
+    rest(&mut world);
+    check_agreement(&world, setup);
+    for index in 0..setup.profile.peers {
+        world.with_host(index, |host, ctx| host.prove(ctx));
+    }
+    rest(&mut world);
+    if !setup.twins {
+        world.ledger.check_sound_messages();
+    }
+    close(&mut world)
+}
+
+/// All but one leave, one after the other, while everybody acts at random and everything goes wrong that can.
+fn run_leaving(seed: u64, setup: &Setup) -> Outcome {
+    let mut world = begin(seed, setup);
+    world.set_acting(Acting::Everything);
+    world.run_until(Moment::EPOCH + 2 * SECOND);
+    for index in 1..setup.profile.peers {
+        world.with_host(index, Host::leave);
+        for step in 0.. {
+            if world.with_host(index, |host, ctx| host.has_left(ctx, step == 500)) {
+                break;
+            }
+            world.run_until(world.now + Duration::from_millis(10));
+        }
+        let moment = world.rng.millis(0, 500);
+        world.run_until(world.now + moment);
+    }
+    calm(&mut world);
+    world.set_acting(Acting::Nothing);
+    world.with_host(0, |host, ctx| host.release(ctx));
+    rest(&mut world);
+    close(&mut world)
+}
+
+fn calm(world: &mut World) {
+    world.profile.losses = 0;
+    world.profile.stalls = 0;
+    world.profile.partitions = 0;
+}
+
+fn begin(seed: u64, setup: &Setup) -> World {
     let mut world = World::new(seed, setup.profile);
     world.ledger.twins = setup.twins;
     for index in 0..setup.profile.peers {
@@ -164,35 +224,7 @@ fn run(seed: u64, setup: &Setup) -> Outcome {
             }
         });
     }
-    world.set_acting(Acting::Everything);
-    world.run_until(Moment::EPOCH + setup.acting);
-    world.set_acting(Acting::Roles);
-    world.profile.losses *= 10;
-    world.profile.dial_failures = 0;
-    world.run_until(world.now + 2 * SECOND);
-    // The last changes come while many connections are being made anew.
-    world.profile.losses = 0;
-    world.profile.stalls = 0;
-    world.profile.partitions = 0;
-    world.lose_many();
-    let moment = world.rng.millis(0, 150);
-    world.run_until(world.now + moment);
-    world.set_acting(Acting::Nothing);
-    for index in 0..setup.profile.peers {
-        world.with_host(index, |host, ctx| host.release(ctx));
-    }
-
-    // Nothing goes wrong from here on: everything comes to its end.
-    rest(&mut world);
-    check_agreement(&world, setup);
-    for index in 0..setup.profile.peers {
-        world.with_host(index, |host, ctx| host.prove(ctx));
-    }
-    rest(&mut world);
-    if !setup.twins {
-        world.ledger.check_sound_messages();
-    }
-    close(&mut world)
+    world
 }
 
 /// Runs until nothing is under way.
@@ -331,7 +363,7 @@ fn run_originals(seed: u64) -> Outcome {
     close(&mut world)
 }
 
-const NETWORKS: [Network<Outcome>; 7] = [
+const NETWORKS: [Network<Outcome>; 8] = [
     Network { name: "two_peers", seeds: &[1, 2, 3, 4], run: |seed| run(seed, &PAIR) },
     Network {
         name: "two_peers_without_faults",
@@ -350,6 +382,7 @@ const NETWORKS: [Network<Outcome>; 7] = [
         seeds: &[1, 2],
         run: |seed| run(seed, &few(4, Setup { twins: true, ..PAIR })),
     },
+    Network { name: "leaving", seeds: &[1, 2, 3, 4], run: |seed| run_leaving(seed, &few(5, PAIR)) },
     Network { name: "originals", seeds: &[1, 2], run: run_originals },
 ];
 
@@ -364,6 +397,15 @@ fn main() -> ExitCode {
         for seed in 1..=4 {
             let Counts { cancelled, unhandled, not_begun, .. } = run(seed, &PAIR).counts;
             if [cancelled, unhandled, not_begun].iter().all(|count| *count > 0) {
+                return Ok(());
+            }
+        }
+        Err("of no seed".into())
+    }));
+    trials.push(Trial::test("who_drains_says_what_was_not_begun", || {
+        for seed in 1..=8 {
+            let Counts { unhandled, drained, .. } = run_leaving(seed, &few(5, PAIR)).counts;
+            if [unhandled, drained].iter().all(|count| *count > 0) {
                 return Ok(());
             }
         }

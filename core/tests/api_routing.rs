@@ -1,0 +1,263 @@
+//! Requests and streams that no unit has begun go on to the next one; restarts lose nothing.
+
+mod common;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{LIMIT, Pair, peer, until, within};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use roletalk::{BoxError, Context, Data, Destination, ErrorKind, Peer};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Notify,
+    task::JoinHandle,
+};
+
+type Seen = Arc<Mutex<HashMap<u64, u32>>>;
+
+/// A service that counts how often it has begun what.
+async fn service(client: &Peer, seen: &Seen) -> Peer {
+    let service = peer("service");
+    let seen = seen.clone();
+    service.role("r").unwrap().on_request("count", move |ctx: Context| {
+        let seen = seen.clone();
+        async move {
+            *seen.lock().unwrap().entry(ctx.parse::<u64>()?).or_default() += 1;
+            // Others come between.
+            tokio::task::yield_now().await;
+            Ok(ctx.into_data())
+        }
+    });
+    let listener = service.listen("127.0.0.1:0").await.unwrap();
+    client.connect_with(listener.url(), roletalk::ConnectOptions::new().once()).await.unwrap();
+    service
+}
+
+/// Asks with an id of its own all the while, and says how many were answered.
+fn ask(to: &Destination, ids: &Arc<AtomicU64>, stop: &Arc<AtomicBool>) -> JoinHandle<u64> {
+    let (to, ids, stop) = (to.clone(), ids.clone(), stop.clone());
+    tokio::spawn(async move {
+        let mut answered = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let id = ids.fetch_add(1, Ordering::Relaxed);
+            let answer = to.request("count", Data::json(&id).unwrap()).await.unwrap();
+            assert_eq!(answer.parse::<u64>().unwrap(), id);
+            answered += 1;
+        }
+        answered
+    })
+}
+
+#[tokio::test]
+async fn a_rolling_restart_loses_nothing() {
+    let (client, seen) = (peer("client"), Seen::default());
+    let to = client.destination("r").unwrap();
+    let mut services = Vec::new();
+    for _ in 0..3 {
+        services.push(service(&client, &seen).await);
+    }
+    within("the services", to.ready_with(3)).await.unwrap();
+    let (ids, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let asking: Vec<_> = (0..32).map(|_| ask(&to, &ids, &stop)).collect();
+    for _ in 0..6 {
+        services.push(service(&client, &seen).await);
+        within("the new one", to.ready_with(4)).await.unwrap();
+        let before = ids.load(Ordering::Relaxed);
+        assert!(within("the drain", services.remove(0).drain(LIMIT)).await);
+        until("some more", || ids.load(Ordering::Relaxed) > before + 100).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut answered = 0;
+    for task in asking {
+        answered += within("the last answer", task).await.unwrap();
+    }
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len() as u64, answered);
+    assert!(seen.values().all(|times| *times == 1), "some were handled twice");
+}
+
+/// Two services of which the first rejects as not handled what the second one handles, and a client whose turn
+/// it is to ask the first.
+struct Two {
+    first: Pair,
+    second: Peer,
+    held: Arc<Notify>,
+    cancelled: Arc<Notify>,
+}
+
+impl Two {
+    async fn new() -> Two {
+        let first = Pair::new(|_| {}).await;
+        let second = peer("second");
+        let (held, cancelled) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let role = second.role("r").unwrap();
+        role.on_request("new", |ctx: Context| async move { Ok(ctx.into_data()) });
+        let told = (held.clone(), cancelled.clone());
+        role.on_request("hold", move |ctx: Context| {
+            let (held, cancelled) = told.clone();
+            async move {
+                held.notify_one();
+                ctx.cancellation().cancelled().await;
+                cancelled.notify_one();
+                Err::<(), BoxError>("cancelled".into())
+            }
+        });
+        role.on_readable("up", |request| async move {
+            let mut bytes = Vec::new();
+            request.accept("here")?.read_to_end(&mut bytes).await?;
+            assert_eq!(bytes, b"data");
+            Ok(())
+        });
+        let listener = second.listen("127.0.0.1:0").await.unwrap();
+        first.client.connect(listener.url()).await.unwrap();
+        within("both", first.to.ready_with(2)).await.unwrap();
+        Two { first, second, held, cancelled }
+    }
+
+    fn to(&self) -> &Destination {
+        &self.first.to
+    }
+
+    fn rerouted(&self) -> u64 {
+        let units = self.to().units();
+        units.iter().map(|unit| unit.stats().requests_rerouted).sum()
+    }
+
+    async fn close(self) {
+        within("closing", self.second.close()).await;
+        self.first.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_handled_goes_on_to_the_next_unit() {
+    let two = Two::new().await;
+    for n in 0..10 {
+        let answer = two.to().request("new", n).await.unwrap();
+        assert_eq!((answer.unit().name().as_str(), answer.data()), ("second", &Data::from(n)));
+        let (mut stream, answer) = two.to().writable("up", ()).await.unwrap();
+        assert_eq!(answer.parse::<String>().unwrap(), "here");
+        stream.write_all(b"data").await.unwrap();
+        stream.shutdown().await.unwrap();
+    }
+    assert!(two.rerouted() > 0);
+    two.close().await;
+}
+
+#[tokio::test]
+async fn what_nobody_handles_fails_as_ever() {
+    let two = Two::new().await;
+    for _ in 0..4 {
+        let error = two.to().request("none", ()).await.unwrap_err();
+        let text = r#"The event "none" is not handled"#;
+        assert_eq!((error.kind(), error.text()), (ErrorKind::Rejected, text));
+        assert!(error.is_unhandled());
+        assert!(two.to().readable("none", ()).await.is_err());
+    }
+    two.close().await;
+}
+
+#[tokio::test]
+async fn what_is_for_one_unit_stays_there() {
+    let two = Two::new().await;
+    let units = two.to().units();
+    let first = units.iter().find(|unit| unit.name() == "server").unwrap();
+    for _ in 0..4 {
+        let error = two.to().request("new", ()).to(first).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Rejected);
+        assert!(two.to().writable("up", ()).to(first).await.is_err());
+        assert_eq!(
+            two.to().survey("new", ()).all().await.iter().filter(|(_, a)| a.is_err()).count(),
+            1
+        );
+    }
+    assert_eq!(two.rerouted(), 0);
+    two.close().await;
+}
+
+#[tokio::test]
+async fn giving_up_reaches_the_unit_that_has_it_now() {
+    let two = Two::new().await;
+    for _ in 0..4 {
+        let request = two.to().request("hold", ());
+        tokio::select! {
+            answer = request.into_future() => panic!("{answer:?}"),
+            () = within("the handler", two.held.notified()) => {}
+        }
+        within("the end", two.cancelled.notified()).await;
+    }
+    // However far it has got by then.
+    let error = two.to().request("hold", ()).timeout(Duration::from_millis(50)).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Timeout);
+    two.close().await;
+}
+
+#[tokio::test]
+async fn calls_back_go_on_too_and_can_be_given_up() {
+    let two = Two::new().await;
+    for n in 0..4 {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let call = two.to().request("new", n).call(sender, |sender, answer| {
+            let _ = sender.send(answer);
+        });
+        let Ok(call) = call else { panic!("not sent") };
+        let answer = within("the answer", receiver).await.unwrap().unwrap();
+        assert_eq!(answer.into_data(), Data::from(n));
+        assert!(!call.cancel(), "it has ended");
+    }
+    for _ in 0..4 {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let call = two.to().request("hold", ()).call(sender, |sender, answer| {
+            let _ = sender.send(answer);
+        });
+        let Ok(call) = call else { panic!("not sent") };
+        within("the handler", two.held.notified()).await;
+        assert!(call.cancel());
+        within("the end", two.cancelled.notified()).await;
+        assert!(within("the drop", receiver).await.is_err(), "it was called back");
+    }
+    two.close().await;
+}
+
+#[tokio::test]
+async fn a_request_can_wait_for_a_unit() {
+    let (client, seen) = (peer("client"), Seen::default());
+    let to = client.destination("r").unwrap();
+    assert_eq!(to.request("count", 1).await.unwrap_err().kind(), ErrorKind::NoUnit);
+    let limit = Duration::from_millis(50);
+    let late = to.request("count", 1).wait_for_unit().timeout(limit).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Timeout);
+    let late = to.readable("count", 1).wait_for_unit().timeout(limit).await;
+    assert_eq!(late.err().map(|error| error.kind()), Some(ErrorKind::Timeout));
+    let waiting = to.wait_for_unit();
+    let mut requests: FuturesUnordered<_> = (0..10u64)
+        .map(|n| waiting.request("count", Data::json(&n).unwrap()).into_future())
+        .collect();
+    assert!(futures_util::poll!(requests.next()).is_pending());
+    let service = service(&client, &seen).await;
+    while let Some(answer) = within("an answer", requests.next()).await {
+        answer.unwrap();
+    }
+    within("closing", service.close()).await;
+    until("its end", || !to.is_ready()).await;
+    let request = tokio::spawn(async move { waiting.request("count", 1).await.map(drop) });
+    within("closing", client.close()).await;
+    assert_eq!(within("the end", request).await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test]
+async fn a_message_goes_to_another_unit_when_its_own_is_gone() {
+    let two = Two::new().await;
+    within("closing", two.second.close()).await;
+    for _ in 0..4 {
+        two.to().send("none", ()).await.unwrap();
+    }
+    two.first.close().await;
+}
