@@ -371,6 +371,9 @@ impl Connection {
         if let Some(unit) = unit.filter(|_| !self.close_received && !self.ended) {
             unit.take_output(self.id, &mut self.out);
             self.unit_in_flight += self.out.len();
+            if unit.is_closing(self.id) {
+                self.own_last.clear();
+            }
         }
         if !self.own_last.is_empty() {
             self.own_in_flight += self.own_last.len();
@@ -424,6 +427,8 @@ impl Connection {
         if std::mem::replace(&mut self.ended, true) {
             return None;
         }
+        // Nothing may follow a close frame, which says as much.
+        self.own_last.clear();
         let farewell = self.farewell.take();
         let close = close.or(farewell.as_ref().map(|(code, reason)| (*code, reason.as_str())));
         let close = match (close, &unit) {
@@ -439,7 +444,6 @@ impl Connection {
                 unit.close(self.id, code, reason);
                 let mut rest = Vec::new();
                 unit.take_output(self.id, &mut rest);
-                self.own.append(&mut self.own_last);
                 self.own.extend_from_slice(&rest);
             }
             let drained = self.close_received && self.close_reason().0 == close_code::DRAINED;

@@ -412,6 +412,11 @@ impl<R> Unit<R> {
         self.at(conn).is_some_and(|at| self.links[at].owed() >= self.limits.owed())
     }
 
+    /// Whether the close frame of a connection is queued, or the connection gone.
+    pub(crate) fn is_closing(&self, conn: ConnId) -> bool {
+        self.at(conn).is_none_or(|at| self.links[at].closing)
+    }
+
     /// Queues the close frame of a connection; nothing else goes out behind it.
     pub fn close(&mut self, conn: ConnId, code: u16, reason: &str) {
         let (code, reason) = self.farewell(conn, (code, reason));
