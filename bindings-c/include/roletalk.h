@@ -683,6 +683,9 @@ typedef struct {
     roletalk_string tracestate;
     /// Only with `traceparent`; may be empty.
     roletalk_string baggage;
+    /// Requests, streams. Not 0: when no unit serves the role, one is waited for, within `timeout_ms`, instead of
+    /// ROLETALK_STATUS_NO_UNIT. Then it does not matter who starts first.
+    int32_t wait_for_unit;
 } roletalk_send_options;
 
 /// Called once when a stream can go on, where the peer's callbacks run.
@@ -808,6 +811,10 @@ typedef struct {
     /// Messages, requests and answers whose headers and trace context were left out, since the other side does not
     /// take them.
     uint64_t fields_left_out;
+    /// Requests received that were not begun, since they came after the roles were withdrawn.
+    uint64_t requests_turned_away;
+    /// Requests sent that the other side has surely not begun, and that went on to another unit.
+    uint64_t requests_rerouted;
 } roletalk_unit_stats;
 
 /// Counters of one connection of a unit. Set `struct_size` before.

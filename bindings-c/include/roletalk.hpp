@@ -951,6 +951,8 @@ struct SendOptions {
     roletalk_context parent{};
     /// In the place of the parent's.
     Trace trace{};
+    /// Requests, streams: a unit is waited for, within the time limit, when none serves the role.
+    bool wait_for_unit{false};
 
     /// On whose behalf it is sent, a Context or a Deferred: it has at most the time that is left there, is given up
     /// when that is canceled, and its trace context goes with it. See roletalk_send_options.parent.
@@ -973,6 +975,7 @@ struct SendOptions {
         options.traceparent = detail::lend(trace.traceparent);
         options.tracestate = detail::lend(trace.tracestate);
         options.baggage = detail::lend(trace.baggage);
+        options.wait_for_unit = wait_for_unit;
         return options;
     }
 };

@@ -38,6 +38,7 @@ int main(void) {
     FIELD(roletalk_send_options, traceparent);
     FIELD(roletalk_send_options, tracestate);
     FIELD(roletalk_send_options, baggage);
+    FIELD(roletalk_send_options, wait_for_unit);
     TYPE(roletalk_answer);
     FIELD(roletalk_answer, id);
     TYPE(roletalk_reply);
@@ -235,6 +236,8 @@ int main(void) {
     FIELD(roletalk_unit_stats, cancels_sent);
     FIELD(roletalk_unit_stats, cancels_received);
     FIELD(roletalk_unit_stats, fields_left_out);
+    FIELD(roletalk_unit_stats, requests_turned_away);
+    FIELD(roletalk_unit_stats, requests_rerouted);
     TYPE(roletalk_connection_stats);
     FIELD(roletalk_connection_stats, struct_size);
     FIELD(roletalk_connection_stats, connection);

@@ -121,6 +121,10 @@ pub struct roletalk_unit_stats {
     /// Messages, requests and answers whose headers and trace context were left out, since the other side does not
     /// take them.
     pub fields_left_out: u64,
+    /// Requests received that were not begun, since they came after the roles were withdrawn.
+    pub requests_turned_away: u64,
+    /// Requests sent that the other side has surely not begun, and that went on to another unit.
+    pub requests_rerouted: u64,
 }
 
 /// Counters of one connection of a unit. Set `struct_size` before.
@@ -315,6 +319,8 @@ pub unsafe extern "C" fn roletalk_unit_get_stats(
             cancels_sent: known.cancels_sent,
             cancels_received: known.cancels_received,
             fields_left_out: known.fields_left_out,
+            requests_turned_away: known.requests_turned_away,
+            requests_rerouted: known.requests_rerouted,
         };
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { sized::write(stats, &value) }

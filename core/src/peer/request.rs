@@ -103,7 +103,7 @@ impl SendRequest<'_> {
             return Ok(call_within(what.keep(), timeout, unit, scope, answer));
         };
         // What it is asked again with, elsewhere. Who chose the unit meant that one.
-        let mut kept = what.unit.is_none().then(|| what.keep());
+        let mut kept = if what.unit.is_none() { what.keep_if_room() } else { None };
         let mut state = Some(state);
         let sent = unit.if_room(|unit_state, now| {
             let tag = unit_state.answers.open(None);

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -76,6 +76,12 @@ pub(crate) struct Kept {
     extra: Option<Box<Extra>>,
 }
 
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.destination.shared().kept.fetch_sub(self.data.bytes().len(), Ordering::Relaxed);
+    }
+}
+
 impl Kept {
     pub(crate) fn addressed(&self) -> Addressed<'_> {
         Addressed {
@@ -114,17 +120,27 @@ impl Addressed<'_> {
 
     /// The same, owned. A unit that was chosen is not kept.
     pub(crate) fn keep(&self) -> Kept {
+        let data = match &self.data {
+            Content::Owned(data) => data.clone(),
+            Content::Borrowed(payload) => (*payload).into(),
+        };
+        self.destination.shared().kept.fetch_add(data.bytes().len(), Ordering::Relaxed);
         Kept {
             destination: self.destination.clone(),
             event: self.event.into(),
-            data: match &self.data {
-                Content::Owned(data) => data.clone(),
-                Content::Borrowed(payload) => (*payload).into(),
-            },
+            data,
             order: self.order,
             waits: self.waits,
             extra: self.extra.clone(),
         }
+    }
+
+    /// The same, as long as not too much is kept: what is sent already needs it only to be sent again.
+    pub(crate) fn keep_if_room(&self) -> Option<Kept> {
+        let shared = self.destination.shared();
+        let len = self.data.payload().bytes.len();
+        let room = shared.kept.load(Ordering::Relaxed) + len <= shared.limits.queue_per_peer;
+        room.then(|| self.keep())
     }
 
     pub(crate) fn is_required(&self) -> bool {

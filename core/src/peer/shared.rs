@@ -113,6 +113,8 @@ pub(crate) struct Shared {
     pub(crate) cut_off: AtomicBool,
     pub(crate) draining: AtomicBool,
     pub(crate) rerouted: Mutex<Rerouted>,
+    /// Bytes of payloads that are kept to be sent again.
+    pub(crate) kept: AtomicUsize,
     /// Told whenever work may have ended while draining.
     pub(crate) idle: Notify,
     /// Tasks that serve connections, listeners and the timer.
@@ -161,6 +163,7 @@ impl Shared {
             cut_off: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             rerouted: Mutex::default(),
+            kept: AtomicUsize::new(0),
             idle: Notify::new(),
             tasks: AtomicUsize::new(0),
             ended: watch::Sender::new(false),

@@ -121,6 +121,9 @@ impl Asking {
         if let Some(timeout) = self.timeout {
             opening = opening.timeout(timeout);
         }
+        if self.wait_for_unit {
+            opening = opening.wait_for_unit();
+        }
         with_more!(opening, self.more);
         opening
     }

@@ -51,6 +51,9 @@ pub struct roletalk_send_options {
     pub tracestate: roletalk_string,
     /// Only with `traceparent`; may be empty.
     pub baggage: roletalk_string,
+    /// Requests, streams. Not 0: when no unit serves the role, one is waited for, within `timeout_ms`, instead of
+    /// ROLETALK_STATUS_NO_UNIT. Then it does not matter who starts first.
+    pub wait_for_unit: i32,
 }
 
 sized!(roletalk_send_options);
@@ -59,6 +62,7 @@ sized!(roletalk_send_options);
 pub(super) struct Options {
     pub(super) unit: Option<Unit>,
     pub(super) unordered: bool,
+    wait_for_unit: bool,
     timeout_ms: i64,
     pub(super) more: More,
 }
@@ -147,7 +151,8 @@ impl Options {
         // SAFETY: as above.
         let more = unsafe { More::read(&options) }?;
         let (unordered, timeout_ms) = (options.unordered != 0, options.timeout_ms);
-        Ok(Options { unit, unordered, timeout_ms, more })
+        let wait_for_unit = options.wait_for_unit != 0;
+        Ok(Options { unit, unordered, wait_for_unit, timeout_ms, more })
     }
 
     /// For what is answered.
@@ -157,7 +162,8 @@ impl Options {
             Ok(millis) => Some(Duration::from_millis(millis)),
             Err(_) => return Err(Failure::invalid("The time for an answer is negative")),
         };
-        Ok(Asking { unit: self.unit, unordered: self.unordered, timeout, more: self.more })
+        let Options { unit, unordered, wait_for_unit, more, .. } = self;
+        Ok(Asking { unit, unordered, wait_for_unit, timeout, more })
     }
 
     /// For room. The thread that makes it does not wait for it.
@@ -182,6 +188,7 @@ impl Options {
 pub(super) struct Asking {
     pub(super) unit: Option<Unit>,
     unordered: bool,
+    pub(super) wait_for_unit: bool,
     pub(super) timeout: Option<Duration>,
     pub(super) more: More,
 }
@@ -202,6 +209,9 @@ impl Asking {
         }
         if self.unordered {
             request = request.unordered();
+        }
+        if self.wait_for_unit {
+            request = request.wait_for_unit();
         }
         with_more!(request, self.more);
         request
