@@ -247,6 +247,7 @@ async fn a_request_can_wait_for_a_unit() {
     }
     within("closing", service.close()).await;
     until("its end", || !to.is_ready()).await;
+    drop(requests);
     let request = tokio::spawn(async move { waiting.request("count", 1).await.map(drop) });
     within("closing", client.close()).await;
     assert_eq!(within("the end", request).await.unwrap().unwrap_err().kind(), ErrorKind::Closed);

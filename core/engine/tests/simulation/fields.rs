@@ -11,6 +11,7 @@ pub(crate) fn extensions(rng: &mut Rng) -> Extensions {
     let (fields, cancel) = rng.pick(&[(1, 1), (1, 1), (1, 1), (3, 2), (1, 0), (0, 1), (0, 0)]);
     let mut extensions = Extensions::NONE;
     (extensions.fields, extensions.cancel) = (fields, cancel);
+    extensions.drained = rng.pick(&[0, 1, 1, 1]);
     extensions
 }
 

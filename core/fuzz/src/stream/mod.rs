@@ -22,8 +22,8 @@ pub fn stream(bytes: &[u8]) {
     let kinds = [input.byte(), input.byte()];
     let windows = kinds.map(|n| [1, 100, 4096, 256 << 10][n as usize % 4]);
     let extensions = kinds.map(|n| {
-        let (fields, cancel) = (u8::from(n & 4 == 0), u8::from(n & 8 == 0));
-        Extensions { fields, cancel }
+        let [fields, cancel, drained] = [4, 8, 16].map(|bit| u8::from(n & bit == 0));
+        Extensions { fields, cancel, drained }
     });
     let mut world = World::new(windows, extensions, input.byte());
     while !input.is_empty() {
