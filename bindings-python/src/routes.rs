@@ -1,7 +1,7 @@
 //! Which handler an event has.
 
 use pyo3::{prelude::*, pyclass::PyVisit, types::PyString};
-use roletalk_engine::{Kind, Serves};
+use roletalk_engine::{Kind, Refusal, Serves};
 use rustc_hash::FxHashMap;
 
 /// How a handler is called.
@@ -38,6 +38,10 @@ impl<'a> Serves for &'a Role {
 
     fn handler(&self, kind: Kind, event: &str) -> Option<&'a Handler> {
         self.handlers[kind as usize].get(event)
+    }
+
+    fn events(&self, kind: Kind, most: usize) -> Vec<String> {
+        self.handlers[kind as usize].keys().take(most).map(|event| event.to_string()).collect()
     }
 }
 
@@ -95,14 +99,14 @@ impl Routes {
     }
 
     /// # Errors
-    /// The text to reject with.
+    /// What to refuse it with.
     pub(crate) fn find(
         &self,
         py: Python<'_>,
         role: &str,
         kind: Kind,
         event: &str,
-    ) -> Result<Found, String> {
+    ) -> Result<Found, Refusal> {
         let (known, handler) = roletalk_engine::find(role, self.0.get(role), kind, event)?;
         Ok(Found {
             role: known.name.clone_ref(py),

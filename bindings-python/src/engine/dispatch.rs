@@ -207,8 +207,9 @@ impl Engine {
                 }
                 (found, _) => {
                     drop(table);
-                    let reason = found.err().unwrap_or_else(|| "Socket closed".to_owned());
-                    lock(&self.state).refuse(unit, question, &reason, now);
+                    let refusal = found.err().unwrap_or_else(|| "Socket closed".into());
+                    let reason = refusal.reason().to_owned();
+                    lock(&self.state).refuse(unit, question, refusal, now);
                     return self.tell(py, "not_handled", (reason,));
                 }
             }
@@ -220,7 +221,7 @@ impl Engine {
                 let reason = text_of(error.value(py));
                 let running = lock(&self.table).end(ticket);
                 if let Some(running) = running {
-                    lock(&self.state).refuse(running.unit, running.question, &reason, now);
+                    lock(&self.state).refuse(running.unit, running.question, reason.as_str(), now);
                 }
                 let told = self.tell(py, "bad_data", (unit_object, reason));
                 return if ends_program(py, &error) { Err(error) } else { told };

@@ -2,6 +2,8 @@
 
 use std::{fmt, io};
 
+use crate::wire::MAX_KNOWN;
+
 /// How much of a text that a stranger chose is shown, in characters.
 const SHOWN: usize = 64;
 /// How many units, or roles of one, are shown.
@@ -199,8 +201,40 @@ pub(crate) fn asked(names: Option<(&str, &str)>, unit: &str) -> String {
     }
 }
 
-/// What to try when the other side has no handler.
-pub(crate) const NOT_HANDLED: &str = " Compare the names with the handlers that the unit has, and their kind: message, request or stream.";
+/// What to try when the other side has no handler. `known` is what the unit has said of its events, which are
+/// strange texts.
+pub(crate) fn not_handled(event: Option<&str>, known: &[String]) -> String {
+    if known.is_empty() {
+        return " Compare the names with the handlers that the unit has, and their kind: message, request or stream."
+            .to_owned();
+    }
+    let mut hint = String::new();
+    if let Some(meant) = event.and_then(|event| similar(event, known)) {
+        hint.push_str(&format!(" Did you mean \"{}\"?", shown(meant)));
+    }
+    let names: Vec<_> = known.iter().map(|name| format!("\"{}\"", shown(name))).collect();
+    let more = if known.len() < MAX_KNOWN { "" } else { " and perhaps more" };
+    hint.push_str(&format!(" Events of this kind: {}{more}.", names.join(", ")));
+    hint
+}
+
+/// The name that was probably meant.
+fn similar<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
+    let differing = known.iter().map(|known| (difference(known, name), known));
+    let (difference, best) = differing.min()?;
+    let longest = name.chars().count().max(best.chars().count());
+    (difference <= 3 && 2 * difference <= longest).then_some(best)
+}
+
+/// How many letters there are from the first in which two names differ to the last; case does not matter. Not the
+/// number of edits, since strangers choose names, and this costs no more than reading them.
+pub(crate) fn difference(a: &str, b: &str) -> usize {
+    let same = |(a, b): &(char, char)| a.eq_ignore_ascii_case(b);
+    let start = a.chars().zip(b.chars()).take_while(same).count();
+    let (a_left, b_left) = (a.chars().count() - start, b.chars().count() - start);
+    let ends = a.chars().rev().zip(b.chars().rev()).take(a_left.min(b_left));
+    a_left.max(b_left) - ends.take_while(same).count()
+}
 
 /// Why a handshake was not finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,6 +312,43 @@ mod tests {
         let expected = "These units are connected, with these roles: worker (log, meth), other (no roles). \
             None serves \"math\".";
         assert_eq!(hint, expected);
+    }
+
+    #[test]
+    fn names_that_differ_in_few_letters_are_similar() {
+        let cases = [
+            ("add", "add", 0),
+            ("ADD", "add", 0),
+            ("ad", "add", 1),
+            ("adt", "add", 1),
+            ("dadd", "add", 1),
+            ("ab12", "ab21", 2),
+            ("aaa", "aa", 1),
+            ("", "add", 3),
+            ("größe", "grösse", 2),
+            ("mul", "add", 3),
+        ];
+        for (a, b, expected) in cases {
+            assert_eq!((difference(a, b), difference(b, a)), (expected, expected), "{a} {b}");
+        }
+        let known = ["add", "get", "send"].map(str::to_owned);
+        for (name, meant) in
+            [("ad", Some("add")), ("Send", Some("send")), ("put", None), ("", None)]
+        {
+            assert_eq!(similar(name, &known), meant, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_is_not_handled() {
+        assert!(not_handled(Some("ad"), &[]).starts_with(" Compare the names"));
+        let known = ["add", "m\x1bl"].map(str::to_owned);
+        let listed = r#" Events of this kind: "add", "m\u{1b}l"."#;
+        assert_eq!(not_handled(Some("ad"), &known), format!(" Did you mean \"add\"?{listed}"));
+        assert_eq!(not_handled(Some("log"), &known), listed);
+        assert_eq!(not_handled(None, &known), listed);
+        let many: Vec<String> = (0..MAX_KNOWN).map(|n| n.to_string()).collect();
+        assert!(not_handled(None, &many).ends_with(", \"15\" and perhaps more."));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub use connection::{Connection, Opening, Received};
 pub use destination::{Load, Policy, RoundRobin, Tried, choose, policy};
 pub use engine::{Engine, EngineEvent};
 pub use error::{Error, ErrorKind, Result};
-pub use handler::{NoHandler, Serves, find};
+pub use handler::{NoHandler, Refusal, Serves, find};
 pub use ids::{AddressId, ConnId, Moment, RequestId, StreamId, UnitId};
 pub use limits::{LimitValue, Limits};
 pub use peer::{Dialect, PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready, UnitInfo};

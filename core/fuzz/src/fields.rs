@@ -34,6 +34,7 @@ fn received(Wrapped { fields, inner, unknown }: Wrapped<'_>) {
         let first = headers().find(|(other, _)| *other == name).map(|(_, value)| value);
         assert_eq!(fields.header(name), first);
     }
+    assert!(fields.known_events().len() <= 16);
     let shown = format!("{fields:?}");
     assert!(shown.len() < 64 << 10);
     // It is sent on as it came, but for what may not be sent.

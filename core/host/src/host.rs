@@ -10,7 +10,7 @@ use std::{
 };
 
 use roletalk_engine::{
-    ConnId, Engine, EngineEvent, Fields, Moment, Opening, Question, Result, Unit, UnitId,
+    ConnId, Engine, EngineEvent, Fields, Moment, Opening, Question, Refusal, Result, Unit, UnitId,
     hint::DialFault, wire::Payload,
 };
 use rustc_hash::FxHashMap;
@@ -450,8 +450,14 @@ impl Host {
     }
 
     /// Gives a question back for which no handler was begun.
-    pub fn refuse(&mut self, unit: UnitId, question: Question, reason: &str, now: Moment) {
-        self.engine.with_unit(unit, now, |machine| machine.refuse(question, reason, now));
+    pub fn refuse(
+        &mut self,
+        unit: UnitId,
+        question: Question,
+        refusal: impl Into<Refusal>,
+        now: Moment,
+    ) {
+        self.engine.with_unit(unit, now, |machine| machine.refuse(question, refusal, now));
     }
 
     /// Requests that wait, handlers that run, and streams that are open.

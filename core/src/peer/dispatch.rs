@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     Result,
-    engine::{self, CancelReason, ConnId, Event, Incoming, Kind, Question},
+    engine::{self, CancelReason, ConnId, Event, Incoming, Kind, Question, Refusal},
     wire::Data,
 };
 
@@ -188,7 +188,7 @@ impl Dispatcher {
                         let chain = chain.clone();
                         first_step(unit, handler, chain, place, context, reply, scope, outcomes);
                     }
-                    Err(reason) => refuse(unit, question, &reason),
+                    Err(refusal) => refuse(unit, question, refusal),
                 }
                 started += 1;
                 if started % LOOK == 0 && begun.elapsed() > SLOW_BATCH {
@@ -213,8 +213,8 @@ impl Dispatcher {
             let found = find(&mut self.found, unit, &incoming, question.kind());
             let (handler, chain) = match found {
                 Ok(found) => (found.handler.clone(), found.chain.clone()),
-                Err(reason) => {
-                    refuse(unit, question, &reason);
+                Err(refusal) => {
+                    refuse(unit, question, refusal);
                     return None;
                 }
             };
@@ -234,7 +234,7 @@ fn find<'a>(
     unit: &UnitInner,
     incoming: &Incoming,
     kind: Kind,
-) -> Result<&'a mut Found, String> {
+) -> Result<&'a mut Found, Refusal> {
     let at = unit.shared.changes.count();
     if found.as_mut().is_some_and(|found| !found.is_for(incoming, kind, at)) {
         *found = None;
@@ -245,7 +245,7 @@ fn find<'a>(
     }
 }
 
-fn look_up(shared: &Shared, incoming: &Incoming, kind: Kind, at: u64) -> Result<Found, String> {
+fn look_up(shared: &Shared, incoming: &Incoming, kind: Kind, at: u64) -> Result<Found, Refusal> {
     let (name, event) = (incoming.role(), incoming.event());
     let roles = shared.roles.load();
     let (role, handler) = engine::find(name, roles.get(name), kind, event)?;
@@ -427,9 +427,9 @@ pub(crate) fn not_begun(unit: &UnitInner, reply: Reply) {
 
 /// Rejects what has no handler. Messages are dropped: their sender is not told, as in the original, so
 /// the log is where a misspelt name shows.
-fn refuse(unit: &Arc<UnitInner>, question: Question, reason: &str) {
+fn refuse(unit: &Arc<UnitInner>, question: Question, refusal: Refusal) {
     let info = unit.info.load();
-    debug!(unit = %info.id, name = info.name, reason, "not handled");
+    debug!(unit = %info.id, name = info.name, reason = refusal.reason(), "not handled");
     let now = unit.shared.clock.now();
-    unit.with(|state| state.machine.refuse(question, reason, now));
+    unit.with(|state| state.machine.refuse(question, refusal, now));
 }

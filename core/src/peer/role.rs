@@ -104,6 +104,17 @@ impl RoleInner {
     }
 }
 
+impl Handlers {
+    fn of(&self, kind: Kind) -> &ByEvent {
+        match kind {
+            Kind::Message => &self.message,
+            Kind::Request => &self.request,
+            Kind::Readable => &self.readable,
+            Kind::Writable => &self.writable,
+        }
+    }
+}
+
 impl Serves for RoleInner {
     type Handler = Arc<Handler>;
 
@@ -112,14 +123,11 @@ impl Serves for RoleInner {
     }
 
     fn handler(&self, kind: Kind, event: &str) -> Option<Arc<Handler>> {
-        let handlers = self.handlers.load();
-        let by_event = match kind {
-            Kind::Message => &handlers.message,
-            Kind::Request => &handlers.request,
-            Kind::Readable => &handlers.readable,
-            Kind::Writable => &handlers.writable,
-        };
-        by_event.get(event).cloned()
+        self.handlers.load().of(kind).get(event).cloned()
+    }
+
+    fn events(&self, kind: Kind, most: usize) -> Vec<String> {
+        self.handlers.load().of(kind).keys().take(most).map(|event| event.to_string()).collect()
     }
 }
 

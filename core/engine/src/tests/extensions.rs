@@ -361,7 +361,7 @@ fn a_failure_has_a_code_and_data() {
 fn what_has_no_handler_was_not_handled() {
     let mut pair = Pair::with(|_| {}, ALL);
     let (_, question) = ask(&mut pair, None, None);
-    pair.unit(1, |unit| unit.refuse(question, &NoHandler::NotHandled.text("e"), NOW));
+    pair.unit(1, |unit| unit.refuse(question, NoHandler::NotHandled.text("e"), NOW));
     pair.settle();
     let [Event::Answer { outcome: Err(error), .. }] = &pair.said(0)[..] else {
         panic!("no answer")
@@ -373,6 +373,92 @@ fn what_has_no_handler_was_not_handled() {
     let (_, question) = ask(&mut pair, None, None);
     pair.unit(1, |unit| unit.refuse(question, "no", NOW));
     assert_eq!(stats(&mut pair, 1).fields_left_out, 0);
+}
+
+/// Has side 1 refuse what side 0 asks for, because it handles these events only. Returns the error.
+fn mistyped(pair: &mut Pair, stream: bool, events: &[&str]) -> Error {
+    match stream {
+        true => {
+            let direction = Direction::RequesterReads;
+            pair.unit(0, |unit| unit.open_stream(direction, to("r"), None, NOW, 2)).unwrap();
+        }
+        false => {
+            pair.unit(0, |unit| unit.request(to("r"), None, NOW, 1)).unwrap();
+        }
+    }
+    let question = pair.question();
+    let refusal = Refusal::new(NoHandler::NotHandled, "e", events.iter().copied());
+    pair.unit(1, |unit| unit.refuse(question, refusal, NOW));
+    pair.settle();
+    rejection(pair.said(0))
+}
+
+fn rejection(events: Vec<Event<u64>>) -> Error {
+    let errors = events.into_iter().filter_map(|event| match event {
+        Event::Answer { outcome, .. } => outcome.err(),
+        _ => None,
+    });
+    errors.last().expect("a rejection")
+}
+
+/// What a hint says after what was asked for.
+fn advice(error: &Error) -> &str {
+    assert_eq!(error.text(), "The event \"e\" is not handled", "what originals show");
+    let (_, advice) = error.hint().unwrap().split_once(". ").unwrap();
+    advice
+}
+
+const NOTHING_KNOWN: &str = "Compare the names with the handlers that the unit has";
+
+#[test]
+fn who_mistypes_an_event_is_told_which_there_are() {
+    for stream in [false, true] {
+        let mut pair = Pair::with(|_| {}, ALL);
+        let error = mistyped(&mut pair, stream, &["save", "eh"]);
+        assert_eq!(advice(&error), "Did you mean \"eh\"? Events of this kind: \"eh\", \"save\".");
+        assert_eq!(error.failure(), Some(&Failure::unhandled()));
+        assert!(advice(&mistyped(&mut pair, stream, &[])).starts_with(NOTHING_KNOWN));
+        // As much as is ever sent.
+        let names: Vec<_> = (0..99).map(|n| format!("{n:02}{}", "\\".repeat(62))).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let error = mistyped(&mut pair, stream, &names);
+        assert!(advice(&error).ends_with(" and perhaps more."), "{error:?}");
+        for extensions in ONE_SIDED {
+            let mut pair = Pair::with(|_| {}, extensions);
+            let error = mistyped(&mut pair, stream, &["save", "eh"]);
+            assert!(advice(&error).starts_with(NOTHING_KNOWN));
+        }
+    }
+}
+
+#[test]
+fn whatever_a_stranger_says_of_its_events_does_no_harm() {
+    let mut pair = Pair::with(|_| {}, ALL);
+    let mut told = |known: &str| {
+        let corr = pair.unit(1, |unit| unit.request(to("r"), None, NOW, 1)).unwrap();
+        pair.settle();
+        let outcome = format!(r#"{{"unhandled":true,"known":{known}}}"#);
+        let [high, low] = (outcome.len() as u16).to_be_bytes();
+        let entry = [&[5, 255, high, low][..], outcome.as_bytes()].concat();
+        let [high, low] = (entry.len() as u16).to_be_bytes();
+        let reject = [&[105, 1, corr as u8, 3][..], b"The event \"e\" is not handled"].concat();
+        assert!(survives(&mut pair, &[&[110, high, low][..], &entry, &reject].concat()));
+        let error = rejection(pair.said(1));
+        assert!(error.is_unhandled(), "the rest counts");
+        advice(&error).to_owned()
+    };
+    for wrong in ["null", "true", "1", "\"eh\"", "{}", "[1]", "[\"eh\",null]", "[[\"eh\"]]", "[]"] {
+        assert!(told(wrong).starts_with(NOTHING_KNOWN), "{wrong}");
+    }
+    assert!(
+        told(&format!("{}{}", "[".repeat(15_000), "]".repeat(15_000))).starts_with(NOTHING_KNOWN)
+    );
+    let many = format!("[{}\"\"]", "\"\",".repeat(9_999));
+    assert_eq!(told(&many).matches("\"\"").count(), 16);
+    let long = format!("[\"{}\"]", "x".repeat(30_000));
+    assert_eq!(told(&long), format!("Events of this kind: \"{}…\".", "x".repeat(64)));
+    let said = told(r#"["e","e\u001b[2J\n"]"#);
+    assert_eq!(said, r#"Did you mean "e"? Events of this kind: "e", "e\u{1b}[2J\n"."#);
 }
 
 /// Sends bytes as a message on the first connection, and says whether the connection lives.

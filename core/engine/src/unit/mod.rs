@@ -860,7 +860,8 @@ impl<R> Unit<R> {
             Some(Failure { unhandled: true, .. }) if text == EXPIRED => timed_out(timeout),
             _ => {
                 if NoHandler::is_told_by(&text) {
-                    hint.push_str(hint::NOT_HANDLED);
+                    let event = self.asked.event(names);
+                    hint.push_str(&hint::not_handled(event, &fields.known_events()));
                 }
                 Error::new(ErrorKind::Rejected, text)
             }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{Order, Prefix, Queued, Unit, text};
 use crate::{
-    ConnId, Failure, Fields, Moment, RequestId, StreamId,
+    ConnId, Fields, Moment, Refusal, RequestId, StreamId,
     error::{Error, ErrorKind, Result},
     wire::{self, Data, Direction, Frame, Num, Payload},
 };
@@ -238,10 +238,12 @@ impl<R> Unit<R> {
         self.start_postponed();
     }
 
-    /// Takes a question back for which no handler was begun, with the text of why: the requester may go
-    /// elsewhere.
-    pub fn refuse(&mut self, question: Question, reason: &str, now: Moment) {
-        self.answer_with(question, Err(reason), Some(&unhandled()), now);
+    /// Takes a question back for which no handler was begun, with the text of why, or what
+    /// [`find`](crate::find) gives: the requester may go elsewhere.
+    pub fn refuse(&mut self, question: Question, refusal: impl Into<Refusal>, now: Moment) {
+        let refusal = refusal.into();
+        let fields = unhandled(refusal.events());
+        self.answer_with(question, Err(refusal.reason()), Some(&fields), now);
     }
 
     /// Accepts the stream that the remote peer asked for. The question stays with the handler, to be
@@ -397,7 +399,7 @@ impl<R> Unit<R> {
 
     /// Rejects what no handler was begun for.
     pub(super) fn reject_unhandled(&mut self, way: Way, reason: &str) {
-        let fields = unhandled();
+        let fields = unhandled(&[]);
         // Errors of sending do not matter: a unit that is gone needs no answer.
         let _ = match way.untimed().0 {
             Way::Nowhere | Way::Timed(_) => return,
@@ -453,9 +455,9 @@ impl<R> Unit<R> {
     }
 }
 
-fn unhandled() -> Fields {
+fn unhandled(known: &[String]) -> Fields {
     let mut fields = Fields::new();
-    // It is far below the limit.
-    let _ = fields.set_failure(&Failure::unhandled());
+    // It is below the limit.
+    let _ = fields.set_unhandled(known);
     fields
 }

@@ -84,6 +84,11 @@ impl AskedNames {
         [NoHandler::NotRegistered, NoHandler::Disabled].iter().any(|why| why.text(role) == text)
     }
 
+    /// The event of a request that failed.
+    pub(super) fn event(&self, number: NamesNumber) -> Option<&str> {
+        Some(self.names(number)?.1)
+    }
+
     /// What a request that failed was.
     #[cold]
     pub(super) fn hint(&self, number: NamesNumber, unit: &UnitInfo) -> String {

@@ -19,6 +19,8 @@ pub const MAX_HEADER_COUNT: usize = 128;
 pub const MAX_HEADER_NAME: usize = 128;
 /// The most that the JSON of a failure may have, in bytes.
 pub const MAX_FAILURE: usize = 8 << 10;
+/// The most names of events that go with a rejection.
+pub(crate) const MAX_KNOWN: usize = 16;
 /// The longest block that is received.
 const MAX_BLOCK: usize = 32 << 10;
 const MAX_TRACESTATE: usize = 512;
@@ -217,7 +219,18 @@ impl Fields {
     /// [`ErrorKind::TooLarge`] for more than [`MAX_FAILURE`] bytes of code and data as JSON. Nothing is changed
     /// then.
     pub fn set_failure(&mut self, failure: &Failure) -> Result<()> {
-        let json = failure.to_json();
+        self.put_outcome(&failure.to_json(&[]))
+    }
+
+    /// Of something that no handler was begun for: sets that, and the events that there are instead.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`] for more than [`MAX_FAILURE`] bytes. Nothing is changed then.
+    pub(crate) fn set_unhandled(&mut self, known: &[String]) -> Result<()> {
+        self.put_outcome(&Failure::unhandled().to_json(known))
+    }
+
+    fn put_outcome(&mut self, json: &str) -> Result<()> {
         if json.len() > MAX_FAILURE {
             let text = format!(
                 "The code and data of the error have {} bytes, more than the limit of {MAX_FAILURE}",
@@ -413,6 +426,20 @@ impl<'a> FieldsView<'a> {
     /// How the handler failed.
     pub fn failure(self) -> Option<Failure> {
         Failure::from_json(std::str::from_utf8(self.get(FAILURE)?).ok()?)
+    }
+
+    /// Names of events of the kind that was asked for, which the other side has told because it does not handle the
+    /// one that was. A stranger may have chosen them; of more than 16, these are the first.
+    pub fn known_events(self) -> Vec<String> {
+        #[derive(Deserialize)]
+        struct Known {
+            known: Vec<String>,
+        }
+        let json = self.get(FAILURE).filter(|json| json.starts_with(b"{"));
+        let known = json.and_then(|json| serde_json::from_slice(json).ok());
+        let Known { mut known } = known.unwrap_or(Known { known: Vec::new() });
+        known.truncate(MAX_KNOWN);
+        known
     }
 
     /// Whether nothing is said but how the handler failed.
@@ -662,6 +689,9 @@ struct FailureJson<'a> {
     retry: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     unhandled: bool,
+    /// Read apart: whatever it is, the others count.
+    #[serde(skip_deserializing, skip_serializing_if = "<[String]>::is_empty")]
+    known: &'a [String],
 }
 
 impl Failure {
@@ -675,12 +705,13 @@ impl Failure {
         *self == Failure::default()
     }
 
-    fn to_json(&self) -> String {
+    fn to_json(&self, known: &[String]) -> String {
         let json = FailureJson {
             code: self.code.as_deref().map(Cow::Borrowed),
             data: self.data.as_deref().and_then(|data| serde_json::from_str(data).ok()),
             retry: self.retry_after.map(|time| millis(time).value()),
             unhandled: self.unhandled,
+            known,
         };
         serde_json::to_string(&json).unwrap_or_default()
     }

@@ -33,7 +33,7 @@ pub use fields::{
     Failure, Fields, FieldsView, HeaderValue, MAX_FAILURE, MAX_HEADER_COUNT, MAX_HEADER_NAME,
     MAX_HEADERS, Wrapped,
 };
-pub(crate) use fields::{fields_len, put_fields};
+pub(crate) use fields::{MAX_KNOWN, fields_len, put_fields};
 pub use frame::{Acquaint, DecodeError, Direction, Frame, RolesUpdate, StreamOp};
 pub(crate) use frame::{message_len, put_message};
 pub use handshake::{Challenge, Confirm, Handshake, HandshakeDecodeError, MAX_ID, Meta, Proof};

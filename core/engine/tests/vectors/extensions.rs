@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Check, check_frame, frame_kind, name, same, to_hex, unhex};
 
 const VECTORS: &str = include_str!("../../../../tests/data/extensions.json");
-const COUNT: usize = 155;
+const COUNT: usize = 158;
 
 pub(super) fn trials() -> Vec<Trial> {
     let vectors: Vec<Value> = serde_json::from_str(VECTORS).unwrap();
@@ -140,6 +140,8 @@ fn shown(fields: FieldsView<'_>) -> Value {
             json!({"code": code, "data": data, "retry": retry, "unhandled": unhandled})
         }),
     );
+    let known = fields.known_events();
+    show("known", (!known.is_empty()).then(|| json!(known)));
     let headers: Vec<_> = fields
         .headers()
         .map(|(name, value)| match value {
