@@ -461,6 +461,21 @@ fn whatever_a_stranger_says_of_its_events_does_no_harm() {
     assert_eq!(said, r#"Did you mean "e"? Events of this kind: "e", "e\u{1b}[2J\n"."#);
 }
 
+#[test]
+fn what_goes_with_an_answer_that_waits_for_room_is_counted() {
+    let mut pair = Pair::with(|limits| limits.queue_per_connection = 10_000, ALL);
+    let (_, question) = ask(&mut pair, None, None);
+    let payload = Payload { kind: DataType::Binary, bytes: &[0; 1000] };
+    while pair.unit(1, |unit| unit.send(Outgoing { payload, ..to("r") })).is_ok() {}
+    let refusal = Refusal::new(NoHandler::NotHandled, "e", ["x".repeat(64)]);
+    pair.unit(1, |unit| unit.refuse(question, refusal, NOW));
+    let UnitStats { running, running_bytes, .. } = stats(&mut pair, 1);
+    assert!(running == 1 && running_bytes > 64, "{running_bytes} bytes");
+    pair.settle();
+    let UnitStats { running, running_bytes, .. } = stats(&mut pair, 1);
+    assert_eq!((running, running_bytes), (0, 0));
+}
+
 /// Sends bytes as a message on the first connection, and says whether the connection lives.
 fn survives(pair: &mut Pair, frame: &[u8]) -> bool {
     let [_, b] = pair.conns[0];

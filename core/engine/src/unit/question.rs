@@ -318,7 +318,8 @@ impl<R> Unit<R> {
         outcome: Result<Payload<'_>, &str>,
         fields: Option<&Fields>,
     ) {
-        let held = outcome.map_or_else(str::len, |payload| payload.bytes.len());
+        let held = outcome.map_or_else(str::len, |payload| payload.bytes.len())
+            + fields.map_or(0, |fields| wire::fields_len(Some(fields), None));
         self.release(question.held);
         self.hold(held);
         question.held = held;
