@@ -195,9 +195,12 @@ class Host {
     this.schedule();
   }
 
-  /** Rejects what no handler was begun for. */
-  refuse(number, generation, reason) {
-    this.commands.write(Command.REFUSE, number, generation, NONE, 0, null, reason, Kind.STRING);
+  /**
+   * Rejects what has no handler.
+   * @param {string[]} events those that have one, of the kind that was asked for
+   */
+  refuse(number, generation, why, name, events) {
+    this.native.refuse(number, generation, why, name, events, this.now());
     this.schedule();
   }
 

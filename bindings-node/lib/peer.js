@@ -2,7 +2,7 @@
 
 const http = require('node:http');
 const https = require('node:https');
-const { addressHint, listenHint, noHandler } = require('./addon.js');
+const { addressHint, listenHint } = require('./addon.js');
 const { checkName } = require('./commands.js');
 const { Connection } = require('./connection.js');
 const { kExchange } = require('./context.js');
@@ -28,7 +28,7 @@ const { refuse, upgrade, upgradeRequired } = require('./upgrade.js');
 
 const PEER_RECONNECT_SUCCESS_EVENT = 'reconnect_success';
 const PEER_RECONNECT_FAIL_EVENT = 'reconnect_fail';
-/** Why something has no handler: what `noHandler` takes. */
+/** Why something has no handler, as the addon knows it. */
 const [NOT_REGISTERED, DISABLED, NOT_HANDLED] = [0, 1, 2];
 /** How long a peer drains, in milliseconds, unless it is told otherwise. */
 const DRAIN_LIMIT = 10_000;
@@ -652,9 +652,8 @@ class Peer extends MiddlewareEmitter {
   /** A request, or a request for a stream, for the role's handlers. */
   _question(op, ctx, role, number, generation, fields) {
     const { _core: core } = this;
-    const refuse = (reason) => core.refuse(number, generation, reason);
-    if (role === undefined) return refuse(noHandler(NOT_REGISTERED, ctx.role));
-    if (!role._active) return refuse(noHandler(DISABLED, ctx.role));
+    if (role === undefined) return core.refuse(number, generation, NOT_REGISTERED, ctx.role, []);
+    if (!role._active) return core.refuse(number, generation, DISABLED, ctx.role, []);
     let kind = 'request';
     let handlers = role._reqHandler;
     if (op === Op.OFFER_READABLE) {
@@ -664,7 +663,9 @@ class Peer extends MiddlewareEmitter {
       kind = 'writable';
       handlers = role._writableHandler;
     }
-    if (handlers.listenerCount(ctx.event) === 0) return refuse(noHandler(NOT_HANDLED, ctx.event));
+    if (handlers.listenerCount(ctx.event) === 0) {
+      return core.refuse(number, generation, NOT_HANDLED, ctx.event, handlers.eventNames());
+    }
     const detached = role._detached !== null && role._isDetached(handlers, ctx.event);
     if (op === Op.REQUEST) {
       const exchange = new Exchange(core, ctx, number, generation, fields, detached);

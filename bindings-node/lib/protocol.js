@@ -11,7 +11,6 @@ const Command = {
   ABANDON: 5,
   WRITTEN: 6,
   RELEASE_UNIT: 7,
-  REFUSE: 8,
   REQUEST_WITHIN: 9,
   FORGET: 10,
 };

@@ -25,7 +25,6 @@ numbers! {
         Abandon = 5,
         Written = 6,
         ReleaseUnit = 7,
-        Refuse = 8,
         /// A request whose time limit is in microseconds.
         RequestWithin = 9,
         Forget = 10,
@@ -65,12 +64,6 @@ pub(crate) enum Asked<'a> {
         generation: u32,
         reason: &'a str,
         fields: Option<&'a Fields>,
-    },
-    /// No handler was begun.
-    Refuse {
-        responder: u32,
-        generation: u32,
-        reason: &'a str,
     },
     /// The handler has ended, and nobody waits for its answer any more.
     Forget {
@@ -146,10 +139,6 @@ impl<'a> Record<'a> {
             Command::Reject => {
                 let reason = std::str::from_utf8(bytes).ok()?;
                 Asked::Reject { responder: target, generation: second, reason, fields }
-            }
-            Command::Refuse => {
-                let reason = std::str::from_utf8(bytes).ok()?;
-                Asked::Refuse { responder: target, generation: second, reason }
             }
             Command::Forget => Asked::Forget { responder: target, generation: second },
             Command::Abandon => Asked::Abandon { slot: target },

@@ -26,6 +26,6 @@ mod state;
 
 pub use native::{
     NativePeer, PeerSettings, StreamSettings, address_hint, cancel_reasons, check_fields,
-    error_kinds, json_hint, listen_hint, no_handler,
+    error_kinds, json_hint, listen_hint,
 };
 pub use protocol::{ProtocolNumber, protocol};

@@ -8,12 +8,14 @@ use std::{
 use bytes::Bytes;
 use napi::{
     Either, Env, Result,
-    bindgen_prelude::{BufferSlice, Function, Uint8Array, Uint8ArraySlice, Uint32Array, Unknown},
+    bindgen_prelude::{
+        Array, BufferSlice, Function, Uint8Array, Uint8ArraySlice, Uint32Array, Unknown,
+    },
 };
 use napi_derive::napi;
 use roletalk_engine::{
     AddressId, CancelReason, Chunk, DataType, Engine, Error, ErrorKind, Load, Moment, NoHandler,
-    Opening, Order, Outgoing, Policy, Unit, choose, hint, policy,
+    Opening, Order, Outgoing, Policy, Refusal, Unit, choose, hint, policy,
     wire::{Direction, Payload},
     ws::Side,
 };
@@ -495,6 +497,32 @@ impl NativePeer {
         host.engine.handle_timeout(now);
     }
 
+    /// Refuses what has no handler: `why` is 0 when there is no role of this name, 1 when it is disabled, 2 when it
+    /// has no handler for an event of this name, but for these `events`.
+    #[napi(catch_unwind)]
+    pub fn refuse(
+        &mut self,
+        responder: u32,
+        generation: u32,
+        why: u32,
+        name: String,
+        events: Array<'_>,
+        now: f64,
+    ) {
+        let why = match why {
+            0 => NoHandler::NotRegistered,
+            1 => NoHandler::Disabled,
+            _ => NoHandler::NotHandled,
+        };
+        // Only as many are made texts as are looked at.
+        let names = (0..events.len()).filter_map(|at| events.get::<String>(at).ok().flatten());
+        let refusal = Refusal::new(why, &name, names);
+        let Call { mut host, state, now, .. } = self.begin(now);
+        if let Some((unit, question)) = state.take_question(responder, generation) {
+            host.refuse(unit, question, refusal, now);
+        }
+    }
+
     // Events.
 
     /// Writes events, then output, to shared memory: see `Header`. Output goes out behind the
@@ -757,18 +785,6 @@ pub fn cancel_reasons() -> Vec<Vec<String>> {
 
 fn socket_closed() -> Error {
     Error::new(ErrorKind::ConnectionLost, "Socket closed")
-}
-
-/// The text to reject what has no handler with: 0 when there is no role of this name, 1 when it is disabled, 2
-/// when it has no handler for an event of this name.
-#[napi(catch_unwind)]
-pub fn no_handler(why: u32, name: String) -> String {
-    let why = match why {
-        0 => NoHandler::NotRegistered,
-        1 => NoHandler::Disabled,
-        _ => NoHandler::NotHandled,
-    };
-    why.text(&name)
 }
 
 /// How addresses are written.

@@ -126,6 +126,16 @@ impl State {
         self.questions.remove(number)
     }
 
+    /// Takes what a handler was to be called for.
+    pub(crate) fn take_question(
+        &mut self,
+        number: u32,
+        generation: u32,
+    ) -> Option<(UnitId, Question)> {
+        self.questions.checked(number, generation)?;
+        self.questions.remove(number)
+    }
+
     pub(crate) fn waits(&mut self, slot: u32, unit: UnitId, corr: u64) {
         wait(&mut self.waiting, slot, unit, corr);
     }
@@ -180,7 +190,6 @@ impl State {
             Asked::Request { slot, .. } => self.failed(slot, lost()),
             Asked::Respond { responder, generation, .. }
             | Asked::Reject { responder, generation, .. }
-            | Asked::Refuse { responder, generation, .. }
             | Asked::Forget { responder, generation } => {
                 if self.questions.checked(responder, generation).is_some() {
                     self.questions.remove(responder);
@@ -616,11 +625,6 @@ fn run_on(
                 machine.answer_with(question, Err(reason), fields, now);
             }
         }
-        Asked::Refuse { responder, reason, .. } => {
-            if let Some((_, question)) = tables.questions.remove(responder) {
-                machine.refuse(question, reason, now);
-            }
-        }
         Asked::Forget { responder, .. } => {
             if let Some((_, question)) = tables.questions.remove(responder) {
                 machine.forget(question, now);
@@ -655,7 +659,6 @@ fn unit_of(
         Asked::Send { unit, .. } | Asked::Request { unit, .. } => units.get(unit).copied(),
         Asked::Respond { responder, generation, .. }
         | Asked::Reject { responder, generation, .. }
-        | Asked::Refuse { responder, generation, .. }
         | Asked::Forget { responder, generation } => {
             questions.checked(responder, generation).map(|(unit, _)| *unit)
         }
