@@ -86,7 +86,8 @@ class Channel {
     // As in the original, only what came as text becomes an error on the way.
     const reason = ctx.type === undefined || ctx.type === 'string' ? error : error.message;
     const message = `Unit rejected request for ${this.kind} stream: ${reason}`;
-    this.stream.destroy(new RoletalkError(error.code, message, { failure: error.failure }));
+    const { code, hint, failure } = error;
+    this.stream.destroy(new RoletalkError(code, message, { hint, failure }));
   }
 
   ready(ctx) {
