@@ -4,6 +4,7 @@
 // languages have the same.
 
 const assert = require('node:assert/strict');
+const { once } = require('node:events');
 const { readFileSync } = require('node:fs');
 const net = require('node:net');
 const path = require('node:path');
@@ -171,6 +172,14 @@ test('a rejection says what was asked', async (t) => {
   service.role('math').onRequest('fail', (_ctx, answer) => answer('no'));
   const error = await destination.request('fail').catch((error) => error);
   assert.equal(error.hint, 'The request was for the event "fail" of the role "math" at the unit service.');
+});
+
+test('a mistyped stream is told the streams there are', async (t) => {
+  const { service, destination } = await asking(t);
+  service.role('math').onReadable('upload', () => {});
+  service.role('math').onWritable('uploaded', () => {});
+  const [error] = await once(destination.Writable('uplod'), 'error');
+  assert.match(error.hint, /Did you mean "upload"\? Events of this kind: "upload"\.$/);
 });
 
 test('limits that are none leave whenReady waiting', async (t) => {

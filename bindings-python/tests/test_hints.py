@@ -289,3 +289,22 @@ async def test_a_rejection_says_what_was_asked() -> None:
         await asking(ask)
     told = 'The request was for the event "fail" of the role "math" at the unit service.'
     assert (str(raised.value), raised.value.hint) == ("no", told)
+
+
+async def test_a_mistyped_stream_is_told_the_streams_there_are() -> None:
+    async def ask(service: roletalk.Peer, client: roletalk.Peer) -> None:
+        math = service.role("math")
+
+        @math.on_readable("upload")
+        async def upload(ctx: roletalk.Context) -> None: ...
+
+        @math.on_writable("uploaded")
+        async def uploaded(ctx: roletalk.Context) -> None: ...
+
+        await client.destination("math").writable("uplod")
+
+    with pytest.raises(roletalk.RejectedError) as raised:
+        await asking(ask)
+    hint = raised.value.hint
+    assert hint is not None
+    assert hint.endswith('Did you mean "upload"? Events of this kind: "upload".'), hint
