@@ -6,6 +6,9 @@ const { setTimeout: sleep } = require('timers/promises');
 
 const { FrameWalker } = require('./frames');
 
+/** Bytes that are on their way here before no more are read. */
+const MOST = 1 << 20;
+
 /**
  * Passes TCP connections on to a port that can change. It can break them off, in the middle of a frame too,
  * delay them, and stop reading. Its sides are `client`, who has dialed, and `server`.
@@ -13,7 +16,7 @@ const { FrameWalker } = require('./frames');
 class Proxy extends EventEmitter {
   /** How many connections were made through it. */
   accepted = 0;
-  /** Milliseconds that every piece of data stays here. */
+  /** Milliseconds that every piece of data takes longer, and so does the end. */
   delay = 0;
 
   constructor(port) {
@@ -21,7 +24,7 @@ class Proxy extends EventEmitter {
     this.target = port;
     this.pairs = new Set();
     this.setMaxListeners(0);
-    this.server = net.createServer((client) => this.pass(client));
+    this.server = net.createServer({ allowHalfOpen: true }, (client) => this.pass(client));
   }
 
   async listen() {
@@ -63,15 +66,16 @@ class Proxy extends EventEmitter {
   pass(client) {
     this.accepted++;
     this.emit('accepted');
-    const server = net.connect(this.target, '127.0.0.1');
+    const server = net.connect({ port: this.target, host: '127.0.0.1', allowHalfOpen: true });
     const pair = Object.assign([client, server], { stopped: [] });
     this.pairs.add(pair);
     for (const [side, from, to] of [['client', client, server], ['server', server, client]]) {
       from.setNoDelay(true);
       from.on('error', () => {});
-      from.on('close', () => {
+      // What one side has said before its end still reaches the other one, unless the connection broke.
+      from.on('close', (failed) => {
         this.pairs.delete(pair);
-        to.destroy();
+        if (failed) to.destroy();
       });
       // When a socket fails, both are closed.
       this.forward(pair, side, from, to).catch(() => {});
@@ -81,20 +85,34 @@ class Proxy extends EventEmitter {
   async forward(pair, side, from, to) {
     const frames = new FrameWalker();
     const write = (data) => new Promise((resolve) => to.write(data, resolve));
-    for await (const data of from) {
+    // Written one after the other, each when its time has come.
+    let written = Promise.resolve();
+    let flying = 0;
+    // Its other direction goes on when this one has come to its end.
+    for await (const data of from.iterator({ destroyOnReturn: false })) {
       while (pair.stopped.includes(side)) await once(this, 'read');
-      if (this.delay > 0) await sleep(this.delay);
+      const due = performance.now() + this.delay;
       const at = this.cutting?.side === side ? frames.middle(data, this.cutting.part) : -1;
       if (at >= 0) {
         this.cutting = undefined;
+        await written;
         await write(data.subarray(0, at));
         from.destroy();
+        to.destroy();
         this.emit('cut');
         return;
       }
       frames.skip(data);
-      await write(data);
+      flying += data.length;
+      written = written.then(async () => {
+        const rest = due - performance.now();
+        if (rest > 0) await sleep(rest);
+        await write(data);
+        flying -= data.length;
+      });
+      if (flying > MOST) await written;
     }
+    await written;
     to.end();
   }
 }
