@@ -231,6 +231,32 @@ impl<R> Unit<R> {
         }
     }
 
+    /// A message, or a request, with the names of the one before, as nearly all are. Nothing is put together for
+    /// it that is not handed out.
+    #[inline(always)]
+    pub(super) fn work_again(&mut self, at: usize, message: Bytes, again: Repeated, now: Moment) {
+        let (names, conn) = (self.last_names.serial(), self.links[at].conn);
+        let Work { layout, way, .. } = Work::again(again, names, conn);
+        if self.is_overrun() || self.postponed > 0 || self.drain.is_over() {
+            return self.work_later(at, message, Work { layout, way, due: None }, now);
+        }
+        match way {
+            Way::Nowhere => self.stats.messages_received += 1,
+            _ => self.stats.requests_received += 1,
+        }
+        let held = message.len();
+        self.stats.running += 1;
+        self.hold(held);
+        let incoming = Incoming::new(message, layout, conn, None);
+        self.events.push(Event::Incoming(incoming, Question::new(way, held)));
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn work_later(&mut self, at: usize, message: Bytes, work: Work, now: Moment) {
+        self.work(at, message, work, now);
+    }
+
     /// Something for a handler came.
     #[inline(always)] // Otherwise what is known of it is moved from call to call.
     pub(super) fn work(&mut self, at: usize, message: Bytes, work: Work, now: Moment) {

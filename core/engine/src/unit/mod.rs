@@ -701,10 +701,7 @@ impl<R> Unit<R> {
         self.links[at].heard(message.len(), now);
         self.clock = now;
         match self.last_names.read(&message) {
-            Some(repeated) => {
-                let work = Work::again(repeated, self.last_names.serial(), conn);
-                self.work(at, message, work, now);
-            }
+            Some(again) => self.work_again(at, message, again, now),
             None => self.receive_other(at, message, now)?,
         }
         Ok(())

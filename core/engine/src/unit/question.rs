@@ -342,6 +342,7 @@ impl<R> Unit<R> {
         }
     }
 
+    #[inline(always)] // It is called for each answer.
     fn settle(
         &mut self,
         question: Question,
