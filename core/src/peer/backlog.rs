@@ -14,7 +14,7 @@ use super::{
     handler::{Chain, Handler},
     lock,
     outcome::{Reply, Room, run_all},
-    scope::{Current, OnCancel},
+    scope::{OnCancel, Scope},
     unit::UnitInner,
 };
 use crate::engine::RequestId;
@@ -37,7 +37,7 @@ pub(crate) struct Job {
     pub(crate) chain: Option<Chain>,
     pub(crate) context: Context,
     pub(crate) reply: Reply,
-    pub(crate) scope: Current,
+    pub(crate) scope: Option<Arc<Scope>>,
     /// Whether it is still to be started.
     pub(crate) begins: bool,
 }

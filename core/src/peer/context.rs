@@ -68,11 +68,16 @@ impl Context {
         unit: Arc<UnitInner>,
         incoming: Incoming,
         kind: Kind,
-        request: Option<RequestId>,
         offer: Option<Arc<Offer>>,
     ) -> Context {
-        let request = request.and_then(|request| NonZeroU64::MIN.checked_add(request.corr));
-        Context { unit, incoming, kind, request, offer, data: None }
+        Context { unit, incoming, kind, request: None, offer, data: None }
+    }
+
+    /// Notes the request that it belongs to, and gives it back.
+    #[inline]
+    pub(crate) fn belongs_to(&mut self, request: Option<RequestId>) -> Option<RequestId> {
+        self.request = request.and_then(|request| NonZeroU64::MIN.checked_add(request.corr));
+        request
     }
 
     fn request(&self) -> Option<RequestId> {

@@ -22,7 +22,7 @@ use super::{
     handler::{Call, Chain, DeferredFunction, Function, Handler, HandlerFuture, Names, Next},
     outcome::{Outcome, Outcomes, Reply, Room, report, run_all},
     role::RoleInner,
-    scope::{Current, OnCancel, Scope, Scoped, Watch, begin, cancelled, enter},
+    scope::{self, OnCancel, Scope, Scoped, Watch, cancelled, with_fields},
     shared::Shared,
     unit::UnitInner,
 };
@@ -261,9 +261,10 @@ fn prepare(
     incoming: Incoming,
     question: Question,
     handler: &Handler,
-) -> (Context, Reply, Current) {
-    let (kind, request) = (question.kind(), question.request());
-    let scope = begin(unit, &incoming, request, handler.on_cancel);
+) -> (Context, Reply, Option<Arc<Scope>>) {
+    let kind = question.kind();
+    let scope =
+        incoming.has_fields().then(|| with_fields(unit, &incoming, &question, handler.on_cancel));
     let (reply, offer) = match kind {
         Kind::Message | Kind::Request => (Reply::Question(question), None),
         Kind::Readable | Kind::Writable => {
@@ -271,7 +272,7 @@ fn prepare(
             (Reply::Stream(offer.clone()), Some(offer))
         }
     };
-    (Context::new(unit.clone(), incoming, kind, request, offer), reply, scope)
+    (Context::new(unit.clone(), incoming, kind, offer), reply, scope)
 }
 
 /// Takes a handler to its end and puts its outcome to the others, or takes it to where it first waits and
@@ -283,15 +284,22 @@ pub(crate) fn first_step(
     handler: &Arc<Handler>,
     chain: Option<Chain>,
     place: &mut Place,
-    context: Context,
+    mut context: Context,
     reply: Reply,
-    scope: Current,
+    scope: Option<Arc<Scope>>,
     outcomes: &mut Outcomes,
 ) {
-    let before = enter(scope);
+    let on_cancel = handler.on_cancel;
+    // Where both are: to look into them before would take them apart.
+    let request = match context.kind() {
+        Kind::Message => None,
+        _ => context.belongs_to(reply.request()),
+    };
+    let begun = scope::begin(request, on_cancel, scope);
+    let end = || if begun { scope::end() } else { None };
     if let (Function::Deferred(function), None) = (&handler.function, &chain) {
         call_deferred(unit, &handler.names, function, context, reply);
-        enter(before);
+        end();
         return;
     }
     // As `guarded` does it, without moving what it gives once more: this is the path of every message.
@@ -324,21 +332,26 @@ pub(crate) fn first_step(
             Poll::Pending => Step::Waits(future),
         }
     }));
-    let scope = enter(before);
+    let scope = end();
     match step {
         Ok(Step::Done(outcome)) => {
             report(unit, &handler.names, reply.is_heard(), &outcome);
-            outcomes.add(ended(unit, reply, outcome, scope.into_scope()));
+            match reply {
+                Reply::Question(question) if !question.is_heard() => outcomes.add_unheard(question),
+                reply => outcomes.add_heard(ended(unit, reply, outcome, scope)),
+            }
         }
         Ok(Step::Waits(future)) => {
-            let scope = scope.into_waiting(&unit.scopes);
+            // It may be cancelled from now on.
+            let begin = || Some(unit.scopes.begin(request?, on_cancel));
+            let scope = scope.or_else(begin);
             go_on(unit.clone(), handler.names.clone(), reply, future, scope);
         }
         Err(payload) => {
             discard(payload);
             let outcome = Err(panicked());
             report(unit, &handler.names, reply.is_heard(), &outcome);
-            outcomes.add(ended(unit, reply, outcome, scope.into_scope()));
+            outcomes.add(ended(unit, reply, outcome, scope));
         }
     }
 }

@@ -4,7 +4,13 @@ use std::{cell::RefCell, sync::Arc};
 
 use tracing::warn;
 
-use super::{context::Offer, event::PeerEvent, handler::Names, scope::Scope, unit::UnitInner};
+use super::{
+    context::Offer,
+    event::PeerEvent,
+    handler::Names,
+    scope::{self, Current, Scope},
+    unit::UnitInner,
+};
 use crate::{
     Error, ErrorKind, Result,
     engine::{Fields, Question, RequestId},
@@ -81,12 +87,22 @@ pub(crate) struct Outcomes {
 }
 
 impl Outcomes {
-    #[inline]
     pub(crate) fn add(&mut self, outcome: Outcome) {
-        let question = match outcome.reply {
-            Reply::Question(question) if !question.is_heard() => question,
-            reply => return self.heard.push(Outcome { reply, ..outcome }),
-        };
+        match outcome.reply {
+            Reply::Question(question) if !question.is_heard() => self.add_unheard(question),
+            reply => self.add_heard(Outcome { reply, ..outcome }),
+        }
+    }
+
+    /// Of a requester who waits for it.
+    #[inline]
+    pub(crate) fn add_heard(&mut self, outcome: Outcome) {
+        self.heard.push(outcome);
+    }
+
+    /// Of one that nobody hears of, whatever it is.
+    #[inline]
+    pub(crate) fn add_unheard(&mut self, question: Question) {
         match &mut self.unheard {
             Some(unheard) => unheard.join(question),
             none => *none = Some(question),
@@ -172,7 +188,9 @@ pub(crate) fn run_all(unit: &Arc<UnitInner>, room: &mut Room, start: impl FnOnce
     let Room { outcomes, deferred } = room;
     let batch = Batch { unit: unit.clone(), outcomes: std::mem::take(deferred) };
     let before = BATCH.replace(Some(batch));
+    let handler = scope::enter(Current::None);
     start(outcomes);
+    scope::enter(handler);
     if let Some(batch) = BATCH.replace(before) {
         *deferred = batch.outcomes;
         outcomes.append(deferred);

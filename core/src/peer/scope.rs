@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::{outcome::batch_unit, shared::lock, unit::UnitInner};
 use crate::{
     Error, ErrorKind, Result,
-    engine::{CancelReason, Fields, FieldsView, Incoming, RequestId},
+    engine::{CancelReason, Fields, FieldsView, Incoming, Question, RequestId},
 };
 
 /// What happens to a handler when nobody waits for its answer any more: the requester has given up, its time
@@ -67,11 +67,6 @@ impl Scope {
     pub(crate) fn of_trace(fields: FieldsView<'_>) -> Option<Arc<Scope>> {
         let any = !fields.is_empty() && fields.traceparent().is_some();
         any.then(|| Scope::new(OnCancel::Ignore, None, fields))
-    }
-
-    /// Of something that brought nothing besides its payload.
-    fn plain(on_cancel: OnCancel) -> Arc<Scope> {
-        Scope::new(on_cancel, None, FieldsView::default())
     }
 
     pub(crate) fn on_cancel(&self) -> OnCancel {
@@ -137,6 +132,13 @@ pub(crate) struct Scopes {
 }
 
 impl Scopes {
+    /// A scope of a request that has brought nothing besides its payload.
+    pub(crate) fn begin(&self, request: RequestId, on_cancel: OnCancel) -> Arc<Scope> {
+        let scope = Scope::new(on_cancel, None, FieldsView::default());
+        self.add(request, scope.clone());
+        scope
+    }
+
     fn add(&self, request: RequestId, scope: Arc<Scope>) {
         let mut all = lock(&self.by_request);
         all.insert(request, scope);
@@ -189,8 +191,8 @@ pub(crate) enum Current {
 /// What a scope is made from. Its unit is that of the batch that is being called.
 #[derive(Clone, Copy)]
 pub(crate) struct Begun {
-    pub(crate) request: RequestId,
-    pub(crate) on_cancel: OnCancel,
+    request: RequestId,
+    on_cancel: OnCancel,
 }
 
 /// [`Current`] in a thread's cell, which costs nearly nothing as long as there is no scope.
@@ -207,29 +209,19 @@ thread_local! {
     static SCOPE: RefCell<Option<Arc<Scope>>> = const { RefCell::new(None) };
 }
 
-/// Makes it the one that this thread is polling, and gives that before it: nearly always none.
-#[inline(always)] // It is called twice for each message.
+/// Makes it the one that this thread is polling, and gives that before it.
 pub(crate) fn enter(current: Current) -> Current {
     let before = match STATE.get() {
         State::None => Current::None,
-        _ => left(),
+        State::Begun(begun) => Current::Begun(begun),
+        State::Scope => SCOPE.take().map_or(Current::None, Current::Scope),
     };
     match current {
-        Current::None => {}
+        Current::None => STATE.set(State::None),
         Current::Begun(begun) => STATE.set(State::Begun(begun)),
         Current::Scope(scope) => enter_scope(scope),
     }
     before
-}
-
-/// The one that this thread was polling; none is any more.
-#[inline]
-fn left() -> Current {
-    match STATE.replace(State::None) {
-        State::None => Current::None,
-        State::Begun(begun) => Current::Begun(begun),
-        State::Scope => SCOPE.take().map_or(Current::None, Current::Scope),
-    }
 }
 
 #[inline(never)]
@@ -238,58 +230,47 @@ fn enter_scope(scope: Arc<Scope>) {
     STATE.set(State::Scope);
 }
 
-/// What a handler begins with. Only one that has brought something has a scope from the beginning.
-#[inline(always)] // It is called for each message.
-pub(crate) fn begin(
-    unit: &UnitInner,
-    incoming: &Incoming,
-    request: Option<RequestId>,
-    on_cancel: OnCancel,
-) -> Current {
-    match request {
-        _ if incoming.has_fields() => begin_with_fields(unit, incoming, request, on_cancel),
-        Some(request) => Current::Begun(Begun { request, on_cancel }),
-        None => Current::None,
-    }
-}
-
+/// The scope of what has brought something besides its payload: it has one from the beginning.
 #[inline(never)]
-fn begin_with_fields(
+pub(crate) fn with_fields(
     unit: &UnitInner,
     incoming: &Incoming,
-    request: Option<RequestId>,
+    question: &Question,
     on_cancel: OnCancel,
-) -> Current {
+) -> Arc<Scope> {
     let deadline = incoming.deadline().map(|at| unit.shared.clock.instant(at));
     let scope = Scope::new(on_cancel, deadline, incoming.fields());
-    if let Some(request) = request {
+    if let Some(request) = question.request() {
         unit.scopes.add(request, scope.clone());
     }
-    Current::Scope(scope)
+    scope
 }
 
-impl Current {
-    /// The scope of a handler that goes on waiting, as what is to be told when it is cancelled.
-    pub(crate) fn into_waiting(self, scopes: &Scopes) -> Option<Arc<Scope>> {
-        match self {
-            Current::None => None,
-            Current::Begun(Begun { request, on_cancel }) => {
-                let scope = Scope::plain(on_cancel);
-                scopes.add(request, scope.clone());
-                Some(scope)
-            }
-            Current::Scope(scope) => Some(scope),
-        }
+/// Begins a handler, in a batch: between two handlers there is none. False when it has nothing to be
+/// inherited: then it costs nothing, and need not [`end`].
+#[inline(always)] // It is called for each message.
+pub(crate) fn begin(
+    request: Option<RequestId>,
+    on_cancel: OnCancel,
+    scope: Option<Arc<Scope>>,
+) -> bool {
+    match (scope, request) {
+        (Some(scope), _) => enter_scope(scope),
+        (None, Some(request)) => STATE.set(State::Begun(Begun { request, on_cancel })),
+        (None, None) => return false,
     }
+    true
+}
 
-    /// The scope, if anybody has asked for it.
-    #[inline]
-    pub(crate) fn into_scope(self) -> Option<Arc<Scope>> {
-        match self {
-            Current::Scope(scope) => Some(scope),
-            _ => None,
-        }
-    }
+/// Ends the handler, or its first try. Gives its scope, if anybody has asked for it.
+#[inline(always)] // It is called for each request.
+pub(crate) fn end() -> Option<Arc<Scope>> {
+    let scope = match STATE.get() {
+        State::None | State::Begun(_) => None,
+        State::Scope => SCOPE.take(),
+    };
+    STATE.set(State::None);
+    scope
 }
 
 /// The scope of the handler that this thread is polling.
@@ -314,8 +295,7 @@ pub(crate) fn current_trace() -> Option<Arc<Scope>> {
 #[inline(never)]
 fn begun_scope(Begun { request, on_cancel }: Begun) -> Option<Arc<Scope>> {
     let unit = batch_unit()?;
-    let scope = Scope::plain(on_cancel);
-    unit.scopes.add(request, scope.clone());
+    let scope = unit.scopes.begin(request, on_cancel);
     enter_scope(scope.clone());
     Some(scope)
 }
