@@ -7,6 +7,7 @@ mod common;
 
 mod api;
 mod cancel;
+mod chain;
 mod growth;
 mod hub;
 mod throughput;
@@ -21,7 +22,7 @@ const USAGE: &str = "\
 cargo bench -p roletalk --bench engine -- [--quick] [FILTER...]
 
 --quick   a few seconds instead of one minute, rougher numbers
-FILTER    parts of the names of what to measure: throughput, growth, api, cancel;
+FILTER    parts of the names of what to measure: throughput, growth, api, cancel, chain;
           or of the rows of throughput: messages, requests, stream";
 
 fn main() -> Outcome<()> {
@@ -38,6 +39,9 @@ fn main() -> Outcome<()> {
     }
     if options.wants("cancel") {
         targets.extend(cancel::run(&options)?);
+    }
+    if options.wants("chain") {
+        targets.extend(chain::run(&options)?);
     }
     print_targets(&targets);
     Ok(())
