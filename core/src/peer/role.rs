@@ -398,9 +398,10 @@ impl Role {
         self.set_active(true);
     }
 
-    /// Whether the role is offered.
+    /// Whether the role is offered. No role is by a peer that drains, though what others have sent before they knew
+    /// is still handled.
     pub fn is_active(&self) -> bool {
-        self.inner.is_active()
+        self.inner.is_active() && !self.shared.draining.load(Ordering::Relaxed)
     }
 
     fn set_active(&self, active: bool) {
