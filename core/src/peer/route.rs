@@ -53,7 +53,8 @@ impl Addressed<'_> {
         if left.is_zero() {
             return Err(timed_out(limit));
         }
-        let next = self.find(route).await.map_err(|_| error)?;
+        // Who waits has the end of the waiting for an outcome.
+        let next = self.find(route).await.map_err(|end| if self.waits { end } else { error })?;
         unit.with(|state| state.machine.note_rerouted());
         Ok(next)
     }
