@@ -9,7 +9,7 @@ use pyo3::{
     prelude::*,
     types::{PyNone, PyString, PyTuple},
 };
-use roletalk_engine::{Error, Fields, Order, Outgoing, UnitId, wire::Payload};
+use roletalk_engine::{Error, Fields, Order, Outgoing, Tried, UnitId, wire::Payload};
 
 use crate::{
     call::{Call, current_call, traced_call},
@@ -322,6 +322,6 @@ impl DestinationBase {
         chosen: Option<UnitId>,
         required: bool,
     ) -> Result<UnitId, Error> {
-        chosen.map_or_else(|| state.engine.choose(&self.role, required), Ok)
+        chosen.map_or_else(|| state.engine.choose(&self.role, required, &Tried::NONE), Ok)
     }
 }

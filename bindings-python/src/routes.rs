@@ -72,10 +72,6 @@ impl Routes {
         }
     }
 
-    pub(crate) fn disable_all(&mut self) {
-        self.0.values_mut().for_each(|role| role.active = false);
-    }
-
     pub(crate) fn is_active(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|role| role.active)
     }

@@ -558,9 +558,10 @@ class Peer:
         return True
 
     async def drain(self, timeout: float = 10.0) -> bool:
-        """Stops offering roles, lets running requests and streams, in both directions, finish within
-        ``timeout`` seconds, then closes: for the end of a service, see ``serve``. Cancelling it closes at
-        once.
+        """Withdraws the roles, serves what units have sent before they know (at most a second), lets running
+        requests and streams, in both directions, finish within ``timeout`` seconds, then closes: for the end
+        of a service, see ``serve``. Requests that come too late go on to other units, unless they come from
+        an original. Cancelling it closes at once.
 
         Args:
             timeout: Seconds for what is under way.
@@ -575,7 +576,6 @@ class Peer:
         self._host.check_open()
         _checks.instance("timeout", timeout, (int, float), "a number of seconds")
         self._host.bind()
-        self._engine.disable_roles()
         try:
             return await asyncio.wait_for(self._host.wait_idle(), timeout)
         except asyncio.TimeoutError:

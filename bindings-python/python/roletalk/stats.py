@@ -48,6 +48,10 @@ class UnitStats:
     """Requests rejected because too many handlers were running."""
     requests_expired: int = 0
     """Requests received that were not begun, since their time was up or their requester had given up."""
+    requests_turned_away: int = 0
+    """Requests received that were not begun, since they came after the roles were withdrawn."""
+    requests_rerouted: int = 0
+    """Requests sent that the other side has surely not begun, and that went on to another unit."""
     cancels_sent: int = 0
     """Requests sent that were given up, of which the other side was told."""
     cancels_received: int = 0

@@ -437,15 +437,6 @@ impl Engine {
         lock(&self.table).routes.is_active(name)
     }
 
-    /// Disables all roles.
-    fn disable_roles(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Engine::with_state(slf, |state, now| {
-            state.engine.with_peer(now, |peer| peer.disable_roles(now));
-        })?;
-        lock(&slf.get().table).routes.disable_all();
-        Ok(())
-    }
-
     /// Sets the handler of an event. `mode` is `task`, `inline` or `pool`.
     fn set_handler(
         slf: &Bound<'_, Self>,
@@ -671,11 +662,12 @@ impl Engine {
         tasks.map(|task| task.clone_ref(py)).collect()
     }
 
-    /// Has the listener's `idle` called when nothing is under way.
+    /// Withdraws the roles, and has the listener's `idle` called when nothing is under way.
     fn drain(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
         this.sweep(py, now)?;
+        lock(&this.state).engine.drain(now);
         this.draining.store(true, Relaxed);
         this.arm(py)
     }
