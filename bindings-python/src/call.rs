@@ -86,41 +86,26 @@ struct Heirs {
     sweep: usize,
 }
 
-/// Something that waits for another peer because of a call.
-pub(crate) enum Heir {
-    /// A request that was sent, by its place and serial number in its engine's table.
-    Request { engine: Py<Engine>, tag: usize, serial: u64 },
-    /// A future of somebody who waits for room.
-    Waiter { engine: Py<Engine>, future: Py<PyAny> },
+/// A request that was made because of a call, by its place and serial number in its engine's table.
+pub(crate) struct Heir {
+    pub(crate) engine: Py<Engine>,
+    pub(crate) tag: usize,
+    pub(crate) serial: u64,
 }
 
 impl Heir {
-    fn waits(&self, py: Python<'_>) -> bool {
-        match self {
-            Heir::Request { engine, tag, serial } => engine.get().is_waiting(*tag, *serial),
-            Heir::Waiter { future, .. } => {
-                let done = future.call_method0(py, intern!(py, "done"));
-                !done.and_then(|done| done.is_truthy(py)).unwrap_or(true)
-            }
-        }
+    fn waits(&self) -> bool {
+        self.engine.get().is_waiting(self.tag, self.serial)
     }
 
     /// Ends it, in its loop's thread.
     fn give_up(self, py: Python<'_>, error: &PyErr) -> PyResult<()> {
-        let (engine, method, arguments) = match self {
-            Heir::Request { engine, tag, serial } => {
-                if engine.get().is_thread(this_thread()) {
-                    return Engine::give_up(engine.bind(py), tag, serial, error.value(py));
-                }
-                let arguments = (tag, serial, error.value(py)).into_pyobject(py)?;
-                (engine, "give_up", arguments)
-            }
-            Heir::Waiter { engine, future } => {
-                let arguments = (future, error.value(py)).into_pyobject(py)?;
-                return engine.get().hand_over(py, engine.bind(py), "fail_waiter", arguments);
-            }
-        };
-        engine.get().hand_over(py, engine.bind(py), method, arguments)
+        let Heir { engine, tag, serial } = self;
+        if engine.get().is_thread(this_thread()) {
+            return Engine::give_up(engine.bind(py), tag, serial, error.value(py));
+        }
+        let arguments = (tag, serial, error.value(py)).into_pyobject(py)?;
+        engine.get().hand_over(py, engine.bind(py), "give_up", arguments)
     }
 }
 
@@ -233,7 +218,7 @@ impl Call {
         };
         if !all.is_empty() {
             let (mut waiting, ended): (Vec<Heir>, Vec<Heir>) =
-                all.into_iter().partition(|heir| heir.waits(py));
+                all.into_iter().partition(Heir::waits);
             drop(ended);
             let mut heirs = lock(&self.heirs);
             heirs.all.append(&mut waiting);
@@ -276,25 +261,11 @@ fn given_up(reason: CancelReason) -> Error {
 
 #[pymethods]
 impl Call {
-    /// The seconds that something may take that is made for it, if its own limit is `timeout`.
-    #[pyo3(signature = (timeout, /))]
-    fn shorter(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<f64>> {
-        let own = crate::destination::limit(timeout)?;
-        let limit = self.limit(own).map_err(|error| exception(py, &error))?;
-        Ok(limit.map(|limit| limit.as_secs_f64()))
-    }
-
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.engine)?;
         if let Ok(heirs) = self.heirs.try_lock() {
             for heir in &heirs.all {
-                match heir {
-                    Heir::Request { engine, .. } => visit.call(engine)?,
-                    Heir::Waiter { engine, future } => {
-                        visit.call(engine)?;
-                        visit.call(future)?;
-                    }
-                }
+                visit.call(&heir.engine)?;
             }
         }
         Ok(())

@@ -37,6 +37,50 @@ pub(crate) fn utf8<'py>(text: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyBy
     })
 }
 
+/// A value as it is sent.
+#[pyclass(frozen, module = "roletalk._engine")]
+pub(crate) struct Encoded {
+    kind: DataType,
+    content: Content,
+}
+
+enum Content {
+    Nothing,
+    Small(Data),
+    /// Nobody changes it.
+    Bytes(Py<PyBytes>),
+}
+
+impl Encoded {
+    fn bytes(kind: DataType, bytes: Bound<'_, PyBytes>) -> Encoded {
+        Encoded { kind, content: Content::Bytes(bytes.unbind()) }
+    }
+
+    fn small(data: Data) -> Encoded {
+        Encoded { kind: data.kind(), content: Content::Small(data) }
+    }
+
+    #[inline]
+    pub(crate) fn payload<'a>(&'a self, py: Python<'a>) -> Payload<'a> {
+        let bytes = match &self.content {
+            Content::Nothing => &[],
+            Content::Small(data) => data.payload().bytes,
+            Content::Bytes(bytes) => bytes.bind(py).as_bytes(),
+        };
+        Payload { kind: self.kind, bytes }
+    }
+
+    /// The same, without a copy of what is large.
+    fn clone_ref(&self, py: Python<'_>) -> Encoded {
+        let content = match &self.content {
+            Content::Nothing => Content::Nothing,
+            Content::Small(data) => Content::Small(data.clone()),
+            Content::Bytes(bytes) => Content::Bytes(bytes.clone_ref(py)),
+        };
+        Encoded { kind: self.kind, content }
+    }
+}
+
 /// Shows `take` a value as a payload.
 ///
 /// # Errors
@@ -47,36 +91,49 @@ pub(crate) fn with_payload<T>(
     take: impl FnOnce(Payload<'_>) -> T,
 ) -> PyResult<T> {
     let py = value.py();
+    let encoded = encode(value, codec)?;
     let _inside = Inside::enter(py);
-    let payload = |kind, bytes| Payload { kind, bytes };
+    Ok(take(encoded.payload(py)))
+}
+
+/// A value as it is sent, which what becomes of the value does not change.
+///
+/// # Errors
+/// `DataError` when the value cannot be sent.
+pub(crate) fn encode(value: &Bound<'_, PyAny>, codec: &Codec) -> PyResult<Encoded> {
+    let py = value.py();
+    let _inside = Inside::enter(py);
     if let Ok(text) = value.cast::<PyString>() {
-        let bytes = utf8(text)?;
-        return Ok(take(payload(DataType::String, bytes.as_bytes())));
+        return Ok(Encoded::bytes(DataType::String, utf8(text)?));
     }
     if let Ok(bytes) = value.cast::<PyBytes>() {
-        return Ok(take(payload(DataType::Binary, bytes.as_bytes())));
+        return Ok(Encoded::bytes(DataType::Binary, bytes.clone()));
     }
     if value.is_none() {
-        return Ok(take(payload(DataType::Null, &[])));
+        return Ok(Encoded { kind: DataType::Null, content: Content::Nothing });
     }
     if let Ok(value) = value.cast::<PyBool>() {
-        return Ok(take(Data::boolean(value.is_true()).payload()));
+        return Ok(Encoded::small(Data::boolean(value.is_true())));
     }
     if let Ok(number) = value.cast_exact::<PyInt>() {
         if let Ok(number) = number.extract::<i64>() {
-            return Ok(take(Data::integer(number).payload()));
+            return Ok(Encoded::small(Data::integer(number)));
         }
         let text = number.str().map_err(|error| unusable(py, error))?;
-        let bytes = utf8(&text)?;
-        return Ok(take(payload(DataType::Number, bytes.as_bytes())));
+        return Ok(Encoded::bytes(DataType::Number, utf8(&text)?));
     }
     if let Ok(number) = value.cast::<PyFloat>() {
-        return Ok(take(Data::number(number.value()).payload()));
+        return Ok(Encoded::small(Data::number(number.value())));
     }
     // Of what is most often sent, it is known without asking.
     let is_plain = value.is_exact_instance_of::<PyDict>() || value.is_exact_instance_of::<PyList>();
-    if !is_plain && let Some(copy) = buffer(value)? {
-        return Ok(take(payload(DataType::Binary, copy.as_bytes())));
+    if !is_plain {
+        if let Ok(encoded) = value.cast::<Encoded>() {
+            return Ok(encoded.get().clone_ref(py));
+        }
+        if let Some(copy) = buffer(value)? {
+            return Ok(Encoded::bytes(DataType::Binary, copy));
+        }
     }
     let json = codec.dumps.bind(py).call1((value,)).map_err(|error| unusable(py, error))?;
     let bytes = match json.cast_into::<PyString>() {
@@ -85,7 +142,7 @@ pub(crate) fn with_payload<T>(
             failure(py, ErrorKind::Data, "The codec's `dumps` gave neither str nor bytes")
         })?,
     };
-    Ok(take(payload(DataType::Object, bytes.as_bytes())))
+    Ok(Encoded::bytes(DataType::Object, bytes))
 }
 
 /// The JSON of any value that the codec takes.

@@ -1,32 +1,42 @@
 //! Where messages and requests go: the part of destinations that is on the path of each.
 
-use std::time::Duration;
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use pyo3::{
     PyTraverseError, PyVisit,
     exceptions::{PyTypeError, PyValueError},
     intern,
     prelude::*,
-    types::{PyNone, PyString, PyTuple},
+    types::{PyNone, PyString},
 };
-use roletalk_engine::{Error, Fields, Order, Outgoing, Tried, UnitId, wire::Payload};
+use roletalk_engine::{Moment, Order, Outgoing, Tried, UnitId, wire::Direction};
 
 use crate::{
     call::{Call, current_call, traced_call},
-    data::{utf8, with_payload},
-    engine::{Asked, Asking, Engine, Sent},
+    data::{Encoded, encode, utf8},
+    engine::{Engine, Sent},
     error::exception,
     extras::{Extras, fields_of},
+    request::Request,
 };
 
 /// The base of `Destination`.
 #[pyclass(frozen, subclass, module = "roletalk._engine")]
 pub struct DestinationBase {
     engine: Py<Engine>,
-    role: String,
+    role: Arc<str>,
     /// The role's name.
     #[pyo3(get)]
     name: Py<PyString>,
+    /// Whether requests and streams wait for a unit that do not say it themselves.
+    waits: AtomicBool,
 }
 
 /// The time that an argument says in seconds.
@@ -50,8 +60,8 @@ fn order(ordered: bool) -> Order {
 impl DestinationBase {
     #[new]
     fn new(engine: Py<Engine>, name: Py<PyString>, py: Python<'_>) -> PyResult<DestinationBase> {
-        let role = String::from_utf8_lossy(utf8(name.bind(py))?.as_bytes()).into_owned();
-        Ok(DestinationBase { engine, role, name })
+        let role = String::from_utf8_lossy(utf8(name.bind(py))?.as_bytes()).into();
+        Ok(DestinationBase { engine, role, name, waits: AtomicBool::new(false) })
     }
 
     /// Sends a request to the next unit in turn, or to the unit `to`.
@@ -60,6 +70,8 @@ impl DestinationBase {
     /// that awaits it, gives the request up, and the handler at the other end is cancelled. Without
     /// `ordered`, the request may overtake others on a less loaded connection of the unit. While the unit's
     /// queue is full it waits, which counts for the timeout.
+    ///
+    /// What a unit has surely not begun goes on to the next one, to each once, unless `to` was given.
     ///
     /// In a handler, and in tasks that it has started, a request has no more time than is left of the one that is
     /// being handled, is given up with that, and goes with its trace context, unless `inherit` is False.
@@ -79,6 +91,8 @@ impl DestinationBase {
     ///     tracestate: Belongs to `traceparent`.
     ///     baggage: Likewise.
     ///     inherit: Whether it is bound to the request that is being handled.
+    ///     wait_for_unit: Whether it waits for a unit, within the timeout, when none serves the role; default
+    ///         is what `Peer.destination` was told.
     ///
     /// Returns:
     ///     An `asyncio.Future` of what the handler at the other end returned; `call` gives the headers of the
@@ -89,7 +103,7 @@ impl DestinationBase {
     ///     InvalidArgumentError: At once, for the name of a header or a trace context of another form.
     ///     TooLargeError: At once, for more headers than are allowed; from the future, for the message.
     ///     RejectedError: From the future, as are all below; with the handler's text, code and data.
-    ///     TimeoutError: When the answer takes too long, or no time is left for it.
+    ///     TimeoutError: When the answer, or a unit that is waited for, takes too long, or no time is left for it.
     ///     CancelledError: When the request that is being handled was cancelled.
     ///     NoUnitError: When no unit serves the role.
     ///     UnsupportedError: When no unit takes headers that are required.
@@ -98,7 +112,7 @@ impl DestinationBase {
     ///     ClosedError: When the peer is closed.
     #[pyo3(signature = (
         event, data=None, *, to=None, timeout=None, ordered=true, headers=None, headers_required=false,
-        traceparent=None, tracestate=None, baggage=None, inherit=true
+        traceparent=None, tracestate=None, baggage=None, inherit=true, wait_for_unit=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "called from Python, by keyword")]
     fn request<'py>(
@@ -114,11 +128,13 @@ impl DestinationBase {
         tracestate: Option<String>,
         baggage: Option<String>,
         inherit: bool,
+        wait_for_unit: Option<bool>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let extras = Extras::of(headers, headers_required, traceparent, tracestate, baggage, py)?;
         let call = if inherit { current_call(py)? } else { None };
-        DestinationBase::ask(slf, event, data, (to, timeout, ordered), extras, call, false)
+        let how = (to, timeout, ordered, wait_for_unit);
+        DestinationBase::ask(slf, event, data, how, extras, call, false)
     }
 
     /// As `request`, for those who want the headers of the answer, too.
@@ -133,7 +149,7 @@ impl DestinationBase {
     ///     Error: As `request`.
     #[pyo3(signature = (
         event, data=None, *, to=None, timeout=None, ordered=true, headers=None, headers_required=false,
-        traceparent=None, tracestate=None, baggage=None, inherit=true
+        traceparent=None, tracestate=None, baggage=None, inherit=true, wait_for_unit=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "called from Python, by keyword")]
     fn call<'py>(
@@ -149,11 +165,13 @@ impl DestinationBase {
         tracestate: Option<String>,
         baggage: Option<String>,
         inherit: bool,
+        wait_for_unit: Option<bool>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let extras = Extras::of(headers, headers_required, traceparent, tracestate, baggage, py)?;
         let call = if inherit { current_call(py)? } else { None };
-        DestinationBase::ask(slf, event, data, (to, timeout, ordered), extras, call, true)
+        let how = (to, timeout, ordered, wait_for_unit);
+        DestinationBase::ask(slf, event, data, how, extras, call, true)
     }
 
     /// The same for one unit, with an `Extras`.
@@ -167,42 +185,51 @@ impl DestinationBase {
         call: Option<Bound<'py, Call>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let extras = extras.map(|extras| extras.get().clone());
-        DestinationBase::ask(slf, event, Some(data), (Some(to), timeout, true), extras, call, true)
+        let how = (Some(to), timeout, true, None);
+        DestinationBase::ask(slf, event, Some(data), how, extras, call, true)
     }
 
-    /// Sends a request to a unit if that has room. Returns the future, or None.
+    /// Asks for a stream: of `unit` first, or of that alone when it was `chosen`. Returns a future of the unit's
+    /// number, the stream's, and the answer.
     #[expect(clippy::too_many_arguments, reason = "called from one place")]
-    fn _try_request<'py>(
+    fn _open_stream<'py>(
         slf: &Bound<'py, Self>,
         event: &Bound<'py, PyString>,
         data: &Bound<'py, PyAny>,
-        unit: u64,
+        unit: Option<u64>,
+        chosen: bool,
         timeout: Option<f64>,
-        ordered: bool,
+        writable: bool,
         extras: Option<&Bound<'py, Extras>>,
-        call: Option<&Bound<'py, Call>>,
-        full: bool,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let asking = Asking { limit: limit(timeout)?, call, full };
-        let extras = extras.map(|extras| extras.get());
-        let unit = Some(UnitId(unit));
-        match DestinationBase::try_ask(slf, event, data, unit, ordered, extras, asking)? {
-            Asked::Sent(future) => Ok(Some(future)),
-            Asked::Full(_) => Ok(None),
-        }
+        inherit: bool,
+        waits: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let call = if inherit { current_call(py)? } else { None };
+        let extras = extras.map(|extras| extras.get().clone());
+        let mut request = slf.get().request_of(py, event, data, limit(timeout)?, extras, &call)?;
+        request.stream = Some(match writable {
+            true => Direction::RequesterWrites,
+            false => Direction::RequesterReads,
+        });
+        request.order = Order::Any;
+        (request.unit, request.chosen, request.waits) = (unit.map(UnitId), chosen, waits);
+        Engine::ask(slf.get().engine.bind(py), request, call.as_ref(), true)
     }
 
-    /// Sends a message to the next unit, or to `unit`, if that has room. Returns the unit's number and
-    /// whether it had.
+    /// Sends a message to `unit` first, or to that alone when it was `chosen`, or to the next unit, if that has
+    /// room. Returns the unit's number, and, when it had none, what is to be sent.
+    #[expect(clippy::too_many_arguments, reason = "called from one place")]
     fn _try_send(
         slf: &Bound<'_, Self>,
         event: &Bound<'_, PyString>,
         data: &Bound<'_, PyAny>,
         unit: Option<u64>,
+        chosen: bool,
         ordered: bool,
         extras: Option<&Bound<'_, Extras>>,
         inherit: bool,
-    ) -> PyResult<(u64, bool)> {
+    ) -> PyResult<(u64, Option<Encoded>)> {
         let (py, this) = (slf.py(), slf.get());
         let engine = this.engine.bind(py);
         let name = utf8(event)?;
@@ -211,14 +238,17 @@ impl DestinationBase {
         let fields = fields_of(extras, call.as_ref().map(|call| call.get()))
             .map_err(|error| exception(py, &error))?;
         let required = extras.is_some_and(Extras::are_required);
-        let sent = with_payload(data, &engine.get().codec, |payload| {
-            let name = std::str::from_utf8(name.as_bytes()).unwrap_or_default();
-            let outgoing = this.outgoing(name, payload, ordered, fields.as_deref());
-            Engine::send(engine, outgoing, |state| this.pick(state, unit.map(UnitId), required))
-        })??;
-        match sent {
-            Sent::Queued(unit) => Ok((unit.0, true)),
-            Sent::Full(unit) => Ok((unit.0, false)),
+        let data = encode(data, &engine.get().codec)?;
+        let outgoing = Outgoing {
+            role: &this.role,
+            event: std::str::from_utf8(name.as_bytes()).unwrap_or_default(),
+            payload: data.payload(py),
+            order: order(ordered),
+            fields: fields.as_deref(),
+        };
+        match Engine::send(engine, outgoing, required, (unit.map(UnitId), chosen))? {
+            Sent::Queued(unit) => Ok((unit.0, None)),
+            Sent::Full(unit) => Ok((unit.0, Some(data))),
             Sent::Failed(error) => Err(engine.get().exception(py, &error)),
         }
     }
@@ -231,9 +261,21 @@ impl DestinationBase {
     /// The number of the unit whose turn it is.
     fn _next(slf: &Bound<'_, Self>, required: bool) -> PyResult<u64> {
         let (py, this) = (slf.py(), slf.get());
-        let pick = |state: &mut roletalk_host::Host, _| this.pick(state, None, required);
-        let unit = Engine::with_state(this.engine.bind(py), pick)?;
+        let unit = Engine::with_state(this.engine.bind(py), |state, _| {
+            state.engine.choose(&this.role, required, &Tried::NONE)
+        })?;
         unit.map(|unit| unit.0).map_err(|error| exception(py, &error))
+    }
+
+    /// Whether requests and streams wait for a unit unless they say otherwise.
+    #[getter]
+    fn _waits(&self) -> bool {
+        self.waits.load(Relaxed)
+    }
+
+    #[setter(_waits)]
+    fn set_waits(&self, waits: bool) {
+        self.waits.store(waits, Relaxed);
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -259,69 +301,59 @@ impl DestinationBase {
         slf: &Bound<'py, Self>,
         event: &Bound<'py, PyString>,
         data: Option<&Bound<'py, PyAny>>,
-        (to, timeout, ordered): (Option<&Bound<'py, PyAny>>, Option<f64>, bool),
+        (to, timeout, ordered, waits): How<'_, 'py>,
         extras: Option<Extras>,
         call: Option<Bound<'py, Call>>,
         full: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, this) = (slf.py(), slf.get());
-        let asking = Asking { limit: limit(timeout)?, call: call.as_ref(), full };
-        let target = to.map(|unit| this.number_of(unit)).transpose()?;
+        let limit = limit(timeout)?;
+        let unit = to.map(|unit| this.number_of(unit)).transpose()?;
         let none = PyNone::get(py).to_owned().into_any();
-        let data = data.unwrap_or(&none);
-        let asked = Self::try_ask(slf, event, data, target, ordered, extras.as_ref(), asking)?;
-        match asked {
-            Asked::Sent(future) => Ok(future),
-            Asked::Full(unit) => {
-                // Rare, so that it may cost a task.
-                let arguments: Bound<'_, PyTuple> =
-                    (event, data, unit.0, timeout, ordered, extras, call, full)
-                        .into_pyobject(py)?;
-                slf.call_method1("_request_later", arguments)
-            }
-        }
+        let mut request =
+            this.request_of(py, event, data.unwrap_or(&none), limit, extras, &call)?;
+        (request.unit, request.chosen) = (unit, unit.is_some());
+        request.order = order(ordered);
+        request.waits = waits.unwrap_or_else(|| this.waits.load(Relaxed));
+        Engine::ask(this.engine.bind(py), request, call.as_ref(), full)
     }
 
-    fn try_ask<'py>(
-        slf: &Bound<'py, Self>,
-        event: &Bound<'py, PyString>,
-        data: &Bound<'py, PyAny>,
-        unit: Option<UnitId>,
-        ordered: bool,
-        extras: Option<&Extras>,
-        asking: Asking<'_, 'py>,
-    ) -> PyResult<Asked<'py>> {
-        let (py, this) = (slf.py(), slf.get());
-        let engine = this.engine.bind(py);
-        let name = utf8(event)?;
-        let fields = fields_of(extras, asking.call.map(|call| call.get()))
-            .map_err(|error| exception(py, &error))?;
-        let required = extras.is_some_and(Extras::are_required);
-        with_payload(data, &engine.get().codec, |payload| {
-            let name = std::str::from_utf8(name.as_bytes()).unwrap_or_default();
-            let outgoing = this.outgoing(name, payload, ordered, fields.as_deref());
-            Engine::request(engine, outgoing, |state| this.pick(state, unit, required), asking)
-        })?
-    }
-
-    fn outgoing<'a>(
-        &'a self,
-        event: &'a str,
-        payload: Payload<'a>,
-        ordered: bool,
-        fields: Option<&'a Fields>,
-    ) -> Outgoing<'a> {
-        Outgoing { role: &self.role, event, payload, order: order(ordered), fields }
-    }
-
-    /// The chosen unit, or the one that the engine chooses: where `required` is set, among those that take
-    /// headers.
-    fn pick(
+    /// A request to any unit, which waits for none.
+    #[inline]
+    fn request_of(
         &self,
-        state: &roletalk_host::Host,
-        chosen: Option<UnitId>,
-        required: bool,
-    ) -> Result<UnitId, Error> {
-        chosen.map_or_else(|| state.engine.choose(&self.role, required, &Tried::NONE), Ok)
+        py: Python<'_>,
+        event: &Bound<'_, PyString>,
+        data: &Bound<'_, PyAny>,
+        limit: Option<Duration>,
+        extras: Option<Extras>,
+        call: &Option<Bound<'_, Call>>,
+    ) -> PyResult<Request> {
+        let event = utf8(event)?.unbind();
+        let required = extras.as_ref().is_some_and(Extras::are_required);
+        let made = match fields_of(extras.as_ref(), call.as_ref().map(|call| call.get())) {
+            Ok(Some(Cow::Owned(fields))) => Some(fields),
+            Ok(_) => None,
+            Err(error) => return Err(exception(py, &error)),
+        };
+        let fields = made.or_else(|| extras.map(Extras::into_fields)).map(Box::new);
+        Ok(Request {
+            role: self.role.clone(),
+            event,
+            data: encode(data, &self.engine.get().codec)?,
+            order: Order::Kept,
+            fields,
+            required,
+            stream: None,
+            unit: None,
+            chosen: false,
+            waits: false,
+            limit,
+            since: Moment::EPOCH,
+            tried: Tried::NONE,
+        })
     }
 }
+
+/// The chosen unit, the timeout, whether the order is kept, and whether a unit is waited for.
+type How<'a, 'py> = (Option<&'a Bound<'py, PyAny>>, Option<f64>, bool, Option<bool>);

@@ -37,7 +37,7 @@ use crate::{
     exit::Inside,
     table::Table,
 };
-pub(crate) use sending::{Asked, Asking, Sent};
+pub(crate) use sending::Sent;
 pub(crate) use settings::add_tables;
 
 /// How often this process has been forked off since the module was loaded.

@@ -59,6 +59,11 @@ impl Extras {
         Ok(Some(Extras { fields, has_parent: traceparent.is_some(), tracestate, baggage }))
     }
 
+    /// The headers, and the trace context that was given.
+    pub(crate) fn into_fields(self) -> Fields {
+        self.fields
+    }
+
     /// Whether they go only to units that take them.
     pub(crate) fn are_required(&self) -> bool {
         self.fields.is_required() && !self.fields.is_empty()

@@ -19,6 +19,7 @@ mod exit;
 mod extras;
 #[cfg(unix)]
 mod guarded;
+mod request;
 mod routes;
 mod table;
 
@@ -34,6 +35,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<context::Context>()?;
     module.add_class::<call::Call>()?;
     module.add_class::<extras::Extras>()?;
+    module.add_class::<data::Encoded>()?;
     module.add_class::<destination::DestinationBase>()?;
     module.add_function(wrap_pyfunction!(data::bytes_of, module)?)?;
     module.add_function(wrap_pyfunction!(call::current_call, module)?)?;

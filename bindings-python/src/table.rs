@@ -1,17 +1,24 @@
 //! The Python objects that wait for something of the engine's.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use pyo3::{PyVisit, prelude::*};
 use roletalk_engine::{Fields, Moment, Question, StreamId, UnitId};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use crate::{call::Call, context::Ticket, routes::Routes};
+use crate::{
+    call::Call,
+    context::Ticket,
+    request::{Place, Request, Spot},
+    routes::Routes,
+};
 
-/// A request that was sent.
+/// A request that was sent, or is to be.
 pub(crate) struct Waiting {
     pub(crate) future: Py<PyAny>,
-    pub(crate) unit: UnitId,
-    pub(crate) corr: u64,
+    pub(crate) request: Request,
+    pub(crate) place: Place,
     /// Places are used again, serials are not.
     pub(crate) serial: u64,
     /// It wants an `Answer`.
@@ -26,6 +33,55 @@ pub(crate) struct Fresh {
     pub(crate) serial: u64,
     /// How often it was looked at.
     pub(crate) looks: u8,
+}
+
+/// Requests that wait for room or for a unit.
+#[derive(Default)]
+pub(crate) struct Parking {
+    /// Their places in the table by their serial numbers, so in their order.
+    spots: FxHashMap<Spot, BTreeMap<u64, usize>>,
+    due: BTreeSet<(Moment, usize)>,
+}
+
+impl Parking {
+    fn add(&mut self, spot: &Spot, due: Moment, (tag, serial): (usize, u64)) {
+        self.spots.entry(spot.clone()).or_default().insert(serial, tag);
+        self.due.insert((due, tag));
+    }
+
+    fn remove(&mut self, spot: &Spot, due: Moment, (tag, serial): (usize, u64)) {
+        self.due.remove(&(due, tag));
+        if let Some(at_spot) = self.spots.get_mut(spot) {
+            at_spot.remove(&serial);
+            if at_spot.is_empty() {
+                self.spots.remove(spot);
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Places and serial numbers of those that wait for something.
+    pub(crate) fn at(&self, spot: &Spot) -> Vec<(usize, u64)> {
+        let at_spot = self.spots.get(spot).into_iter().flatten();
+        at_spot.map(|(serial, tag)| (*tag, *serial)).collect()
+    }
+
+    /// When the first one waits no longer.
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// Places of those that wait no longer than until then.
+    pub(crate) fn due(&self, now: Moment) -> Vec<usize> {
+        self.due.iter().take_while(|(due, _)| *due <= now).map(|(_, tag)| *tag).collect()
+    }
+
+    pub(crate) fn all(&self) -> Vec<usize> {
+        self.due.iter().map(|(_, tag)| *tag).collect()
+    }
 }
 
 /// Something whose handler is running.
@@ -53,6 +109,8 @@ pub(crate) struct Table {
     pub(crate) routes: Routes,
     /// By the engine's tag.
     pub(crate) waiting: Slab<Waiting>,
+    /// Those of them that no unit has.
+    pub(crate) parking: Parking,
     /// Those of them to be looked at, and when.
     pub(crate) fresh: Vec<Fresh>,
     pub(crate) look_at: Option<Moment>,
@@ -96,9 +154,40 @@ impl Table {
         self.waiting.get(tag).filter(|waiting| waiting.serial == serial)
     }
 
+    /// Has a request be somewhere else.
+    pub(crate) fn put(&mut self, tag: usize, place: Place) {
+        let Table { waiting, parking, .. } = self;
+        if let Some(waiting) = waiting.get_mut(tag) {
+            if let Place::Parked { spot, due, .. } = &waiting.place {
+                parking.remove(spot, *due, (tag, waiting.serial));
+            }
+            if let Place::Parked { spot, due, .. } = &place {
+                parking.add(spot, *due, (tag, waiting.serial));
+            }
+            waiting.place = place;
+        }
+    }
+
+    /// Adds a request. Returns its place in the table and its serial number.
+    pub(crate) fn add_waiting(&mut self, waiting: Waiting) -> (usize, u64) {
+        let serial = waiting.serial;
+        let parked = match &waiting.place {
+            Place::Parked { spot, due, .. } => Some((spot.clone(), *due)),
+            Place::Sent { .. } => None,
+        };
+        let tag = self.waiting.insert(waiting);
+        if let Some((spot, due)) = parked {
+            self.parking.add(&spot, due, (tag, serial));
+        }
+        (tag, serial)
+    }
+
     /// Takes out a request that waits.
     pub(crate) fn take_waiting(&mut self, tag: usize) -> Option<Waiting> {
         let waiting = self.waiting.try_remove(tag)?;
+        if let Place::Parked { spot, due, .. } = &waiting.place {
+            self.parking.remove(spot, *due, (tag, waiting.serial));
+        }
         if waiting.watched {
             self.watched.remove(&address(&waiting.future));
         }

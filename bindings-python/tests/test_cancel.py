@@ -138,7 +138,7 @@ async def test_a_request_that_waits_for_room(connect: Connect) -> None:
     destination = await pair.destination()
     first = destination.request("wait")
     second = destination.request("wait", bytes(1000))
-    assert isinstance(second, asyncio.Task)
+    assert pair.client._engine.sizes()["parked"] == 1
     await handlers.are_begun(2)
     first.cancel()
     second.cancel()

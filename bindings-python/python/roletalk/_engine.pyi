@@ -22,6 +22,7 @@ __all__ = [
     "Call",
     "Context",
     "DestinationBase",
+    "Encoded",
     "Engine",
     "Extras",
     "__version__",
@@ -84,8 +85,7 @@ class Context:
     def accept(self, data: Any = None, /) -> Any: ...
 
 @final
-class Call:
-    def shorter(self, timeout: float | None, /) -> float | None: ...
+class Call: ...
 
 @final
 class Extras:
@@ -100,6 +100,9 @@ class Extras:
     ) -> Extras: ...
     @property
     def required(self) -> bool: ...
+
+@final
+class Encoded: ...
 
 @disjoint_base
 class DestinationBase:
@@ -120,6 +123,7 @@ class DestinationBase:
         tracestate: str | None = None,
         baggage: str | None = None,
         inherit: bool = True,
+        wait_for_unit: bool | None = None,
     ) -> asyncio.Future[Any]: ...
     def call(
         self,
@@ -135,6 +139,7 @@ class DestinationBase:
         tracestate: str | None = None,
         baggage: str | None = None,
         inherit: bool = True,
+        wait_for_unit: bool | None = None,
     ) -> asyncio.Future[Answer]: ...
     def _ask_unit(
         self,
@@ -145,28 +150,34 @@ class DestinationBase:
         extras: Extras | None,
         call: Call | None,
     ) -> asyncio.Future[Answer]: ...
-    def _try_request(
+    def _open_stream(
         self,
         event: str,
         data: Any,
-        unit: int,
+        unit: int | None,
+        chosen: bool,
         timeout: float | None,
-        ordered: bool,
+        writable: bool,
         extras: Extras | None,
-        call: Call | None,
-        full: bool,
-    ) -> asyncio.Future[Any] | None: ...
+        inherit: bool,
+        waits: bool,
+    ) -> asyncio.Future[tuple[int, int, Answer]]: ...
     def _try_send(
         self,
         event: str,
         data: Any,
         unit: int | None,
+        chosen: bool,
         ordered: bool,
         extras: Extras | None,
         inherit: bool,
-    ) -> tuple[int, bool]: ...
+    ) -> tuple[int, Encoded | None]: ...
     def _number_of(self, unit: Unit) -> int: ...
     def _next(self, required: bool) -> int: ...
+    @property
+    def _waits(self) -> bool: ...
+    @_waits.setter
+    def _waits(self, value: bool) -> None: ...
 
 @final
 class Engine:
@@ -205,7 +216,6 @@ class Engine:
     def timeout(self) -> None: ...
     def given_up(self, future: asyncio.Future[Any]) -> None: ...
     def give_up(self, tag: int, serial: int, error: BaseException) -> None: ...
-    def fail_waiter(self, future: asyncio.Future[Any], error: BaseException) -> None: ...
     def readable(self, conn: int) -> None: ...
     def writable(self, conn: int) -> None: ...
     def feed(self, conn: int, bytes: bytes) -> None: ...
@@ -260,18 +270,7 @@ class Engine:
     def sizes(self) -> dict[str, int]: ...
     def tasks(self) -> list[asyncio.Task[Any]]: ...
     def drain(self) -> None: ...
-    def wait_room(self, unit: int, call: Call | None = None) -> asyncio.Future[None]: ...
-    def open_stream(
-        self,
-        role: str,
-        event: str,
-        data: Any,
-        unit: int,
-        timeout: float | None,
-        writable: bool,
-        extras: Extras | None,
-        call: Call | None,
-    ) -> tuple[int | None, asyncio.Future[Answer]] | None: ...
+    def wait_room(self, unit: int) -> asyncio.Future[None]: ...
     def read_stream(self, unit: int, stream: int) -> bytes | None: ...
     def write_stream(self, unit: int, stream: int, bytes: bytes, offset: int) -> int: ...
     def finish_stream(self, unit: int, stream: int) -> bool: ...

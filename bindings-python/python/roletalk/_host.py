@@ -118,7 +118,6 @@ class Host:
         self._remotes: dict[int, str] = {}
         self._links: dict[int, SocketLink | TransportLink] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._requests: set[asyncio.Task[Any]] = set()
         self._streams: dict[_engine.Context, weakref.ref[Stream]] = {}
         # Who waits until nothing is under way, and who waits for a reason to stop serving.
         self._idle: list[asyncio.Future[bool]] = []
@@ -201,19 +200,6 @@ class Host:
         # It may be left when a loop is closed without having cancelled its tasks.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         return task
-
-    def start_request(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Starts a task that has the outcome of a request, also when the peer is closed."""
-        task = self.apart(self.loop.create_task, work)
-        self._requests.add(task)
-        task.add_done_callback(self._request_ended)
-        return task
-
-    def _request_ended(self, task: asyncio.Task[Any]) -> None:
-        self._requests.discard(task)
-        if self.closed and not task.cancelled():
-            # As with other futures: when nobody asks, it is silent.
-            task.exception()
 
     # Handlers.
 

@@ -6,13 +6,13 @@ import asyncio
 import functools
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from . import _checks
-from ._engine import Call, DestinationBase, Extras, current_call
+from ._engine import DestinationBase, Extras, current_call
 from ._headers import NO_HEADERS, Answer, Headers, HeadersLike
-from .errors import ConnectionLostError, RejectedError, TimeoutError
-from .streams import Readable, Writable, wait_for_room
+from .errors import ConnectionLostError, NoUnitError, RejectedError, TimeoutError
+from .streams import Readable, Writable
 from .unit import Unit
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Destination(DestinationBase):
         """Sends a one-way message to the next unit in turn, or to ``to``.
 
         Returns when the unit's connection has taken it into its queue, which may have to wait for
-        room; nothing tells whether it arrived. Cancelling it while it waits sends nothing. In a handler, it
+        room; nothing tells whether it arrived. One whose unit has just gone goes to the next one. Cancelling it while it waits sends nothing. In a handler, it
         goes with the trace context of what is being handled, unless ``inherit`` is False.
 
         Args:
@@ -129,12 +129,12 @@ class Destination(DestinationBase):
         extras: Extras | None,
         inherit: bool,
     ) -> None:
-        unit, sent = self._try_send(
-            event, data, None if to is None else self._number_of(to), ordered, extras, inherit
-        )
-        while not sent:
+        chosen = to is not None
+        first = None if to is None else self._number_of(to)
+        unit, left = self._try_send(event, data, first, chosen, ordered, extras, inherit)
+        while left is not None:
             await self._host.engine.wait_room(unit)
-            unit, sent = self._try_send(event, data, unit, ordered, extras, inherit)
+            unit, left = self._try_send(event, left, unit, chosen, ordered, extras, inherit)
 
     async def broadcast(
         self,
@@ -173,41 +173,6 @@ class Destination(DestinationBase):
             elif not isinstance(outcome, ConnectionLostError):
                 raise outcome
         return taken
-
-    def _request_later(
-        self,
-        event: str,
-        data: Any,
-        unit: int,
-        timeout: float | None,
-        ordered: bool,
-        extras: Extras | None,
-        call: Call | None,
-        full: bool,
-    ) -> asyncio.Task[Any]:
-        work = self._request_with_room(event, data, unit, timeout, ordered, extras, call, full)
-        return self._host.start_request(work)
-
-    async def _request_with_room(
-        self,
-        event: str,
-        data: Any,
-        unit: int,
-        timeout: float | None,
-        ordered: bool,
-        extras: Extras | None,
-        call: Call | None,
-        full: bool,
-    ) -> Any:
-        loop = asyncio.get_running_loop()
-        since, left = loop.time(), timeout
-        while True:
-            await wait_for_room(self._host, unit, left, call)
-            if timeout is not None:
-                left = max(timeout - (loop.time() - since), 0.001)
-            future = self._try_request(event, data, unit, left, ordered, extras, call, full)
-            if future is not None:
-                return await future
 
     def survey(
         self,
@@ -256,9 +221,11 @@ class Destination(DestinationBase):
         tracestate: str | None = None,
         baggage: str | None = None,
         inherit: bool = True,
+        wait_for_unit: bool | None = None,
     ) -> Readable:
         """A stream to read from the next unit in turn, or from ``to``; it is asked for when the result
-        is awaited, entered with ``async with``, or iterated over. Cancelling that gives it up.
+        is awaited, entered with ``async with``, or iterated over. Cancelling that gives it up. When the unit
+        has surely not begun it, it goes on to the next one, unless ``to`` was given.
 
         Args:
             event: The name of the action.
@@ -266,6 +233,7 @@ class Destination(DestinationBase):
             to: The unit to ask; the next one in turn without.
             timeout: Seconds within which it is to be accepted, which do not limit the stream itself.
             headers: As in ``request``, as are the others.
+            wait_for_unit: Whether opening it waits for a unit, within the timeout, when none serves the role.
 
         Returns:
             The stream, which is not open yet. Opening it raises as ``request``: ``RejectedError`` when it is
@@ -273,15 +241,17 @@ class Destination(DestinationBase):
             streams are open.
 
         Raises:
-            NoUnitError: At once, as are those below: when no unit serves the role.
+            NoUnitError: At once, as are those below: when no unit serves the role and none is waited for.
             UnsupportedError: When no unit takes headers that are required.
             InvalidArgumentError: For the name of a header or a trace context of another form.
             TooLargeError: For more headers than are allowed.
             ClosedError: When the peer is closed.
         """
         extras = _extras(headers, headers_required, traceparent, tracestate, baggage)
-        unit = self._choose(to, extras)
-        return Readable(self._host, (self.name, event, data, unit, timeout, extras, inherit))
+        ask = self._asking(
+            event, data, to, timeout, False, extras, inherit, wait_for_unit
+        )
+        return Readable(self._host, ask)
 
     def writable(
         self,
@@ -296,6 +266,7 @@ class Destination(DestinationBase):
         tracestate: str | None = None,
         baggage: str | None = None,
         inherit: bool = True,
+        wait_for_unit: bool | None = None,
     ) -> Writable:
         """A stream to write to the next unit in turn, or to ``to``; it is asked for when the result is
         awaited or entered with ``async with``.
@@ -310,13 +281,46 @@ class Destination(DestinationBase):
             Error: As ``readable``.
         """
         extras = _extras(headers, headers_required, traceparent, tracestate, baggage)
-        unit = self._choose(to, extras)
-        return Writable(self._host, (self.name, event, data, unit, timeout, extras, inherit))
+        ask = self._asking(
+            event, data, to, timeout, True, extras, inherit, wait_for_unit
+        )
+        return Writable(self._host, ask)
 
-    def _choose(self, to: Unit | None, extras: Extras | None) -> int:
+    def _asking(
+        self,
+        event: str,
+        data: Any,
+        to: Unit | None,
+        timeout: float | None,
+        writable: bool,
+        extras: Extras | None,
+        inherit: bool,
+        wait_for_unit: bool | None,
+    ) -> Callable[[], asyncio.Future[tuple[int, int, Answer]]]:
+        """What asks for a stream. That there is no unit is told at once, unless it waits for one."""
+        waits = self._waits if wait_for_unit is None else wait_for_unit
+        chosen = to is not None
+        unit: int | None = None
         if to is not None:
-            return self._number_of(to)
-        return self._next(extras is not None and extras.required)
+            unit = self._number_of(to)
+        else:
+            try:
+                unit = self._next(extras is not None and extras.required)
+            except NoUnitError:
+                if not waits:
+                    raise
+        return functools.partial(
+            self._open_stream,
+            event,
+            data,
+            unit,
+            chosen,
+            timeout,
+            writable,
+            extras,
+            inherit,
+            waits,
+        )
 
     def __repr__(self) -> str:
         return f"<Destination {self.name!r}, {len(self.units)} units>"

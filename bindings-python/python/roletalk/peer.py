@@ -227,12 +227,16 @@ class Peer:
         """All roles, in the order in which they were added."""
         return list(self._roles.values())
 
-    def destination(self, role: str) -> Destination:
+    def destination(self, role: str, *, wait_for_unit: bool | None = None) -> Destination:
         """The destination of this name, added if it is new. Acquaintance looks for the roles of
         destinations.
 
         Args:
             role: The name of the role that other peers offer.
+            wait_for_unit: Whether its requests and streams wait for a unit, within their timeouts, when none
+                serves the role: then it does not matter who starts first. For all who use this destination
+                and do not say otherwise; None leaves it as it is, which is at first that ``NoUnitError`` is
+                raised.
 
         Returns:
             The destination, the same for the same name.
@@ -246,6 +250,8 @@ class Peer:
         if destination is None:
             self._engine.add_destination(role)
             destination = self._destinations[role] = Destination._make(self._host, role)
+        if wait_for_unit is not None:
+            destination._waits = wait_for_unit
         return destination
 
     @property

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from . import _engine
 from ._headers import NO_HEADERS, Answer, Headers
-from .errors import StreamClosedError, TimeoutError, reason_of
+from .errors import StreamClosedError, reason_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,8 +23,8 @@ __all__ = ["Readable", "Writable"]
 
 Self = TypeVar("Self", bound="_Stream")
 
-_Request = tuple[str, str, Any, int, Optional[float], Optional[_engine.Extras], bool]
-"""Role, event, data, unit, timeout, headers and trace context, whether it inherits."""
+_Ask = Callable[[], "asyncio.Future[tuple[int, int, Answer]]"]
+"""Asks for a stream: the outcome is the numbers of unit and stream, and what it was accepted with."""
 
 
 class _Stream:
@@ -34,10 +34,10 @@ class _Stream:
     def __init__(
         self,
         host: Host,
-        request: _Request | None = None,
+        ask: _Ask | None = None,
     ) -> None:
         self._host = host
-        self._request = request
+        self._ask = ask
         self._unit: Unit | None = None
         self._unit_number = 0
         self._number: int | None = None
@@ -69,32 +69,24 @@ class _Stream:
         return NO_HEADERS if self._answer is None else self._answer.headers
 
     async def _open(self) -> None:
-        if self._request is None:
+        if self._ask is None:
             self._check()
             return
-        (role, event, data, unit, timeout, extras, inherit), self._request = self._request, None
-        call = _engine.current_call() if inherit else None
-        engine = self._host.engine
-        loop = asyncio.get_running_loop()
-        since = loop.time()
-        limit = timeout
-        while True:
-            opened = engine.open_stream(
-                role, event, data, unit, limit, self._WRITABLE, extras, call
-            )
-            if opened is not None:
-                break
-            await wait_for_room(self._host, unit, limit, call)
-            if timeout is not None:
-                limit = max(timeout - (loop.time() - since), 0.001)
-        self._number, future = opened
-        self._unit_number = unit
-        self._unit = next((known for known in engine.units() if known._number == unit), None)
+        ask, self._ask = self._ask, None
+        future = ask()
         try:
-            self._answer = await future
+            opened = await future
         except BaseException:
-            self.abort("Request was abandoned")
+            future.cancel()
+            if not future.cancelled() and future.exception() is None:
+                # Accepted in the moment in which it was given up.
+                unit, number, _ = future.result()
+                self._host.engine.close_stream(unit, number, "Request was abandoned")
+            self._closed = True
             raise
+        self._unit_number, self._number, self._answer = opened
+        units = self._host.engine.units()
+        self._unit = next((unit for unit in units if unit._number == self._unit_number), None)
 
     def __await__(self: Self) -> Generator[Any, Any, Self]:
         yield from self._open().__await__()
@@ -210,7 +202,7 @@ class Readable(_Stream):
 
     async def _fill(self) -> bool:
         """Sees to it that there is something to take; False at the end."""
-        if self._request is not None:
+        if self._ask is not None:
             await self._open()
         while self._at == len(self._piece):
             if self._ended:
@@ -272,7 +264,7 @@ class Writable(_Stream):
             ConnectionLostError: When the connection is lost.
             TypeError: For other data.
         """
-        if self._request is not None:
+        if self._ask is not None:
             await self._open()
         if type(data) is not bytes:
             data = _engine.bytes_of(data)
@@ -291,7 +283,7 @@ class Writable(_Stream):
             StreamClosedError: As ``write``.
             ConnectionLostError: As ``write``.
         """
-        if self._request is not None:
+        if self._ask is not None:
             await self._open()
         while not self._host.engine.finish_stream(self._unit_number, self._check()):
             await self._moved()
@@ -310,17 +302,3 @@ class Writable(_Stream):
                 await self.finish()
             finally:
                 self.abort(self._DROPPED)
-
-
-async def wait_for_room(
-    host: Host, unit: int, timeout: float | None, call: _engine.Call | None
-) -> None:
-    """Waits until a unit may have room again, or is gone; no longer than the call that it is for has time."""
-    if call is not None:
-        timeout = call.shorter(timeout)
-    room = host.engine.wait_room(unit, call)
-    try:
-        await asyncio.wait_for(room, timeout)
-    except asyncio.TimeoutError:
-        millis = round((timeout or 0) * 1000)
-        raise TimeoutError(f"Request timeout exceeded ({millis} ms)") from None

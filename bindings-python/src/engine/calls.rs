@@ -16,13 +16,12 @@ use pyo3::{
 };
 use roletalk_engine::{
     AddressId, Chunk, ConnId, Data, Engine as Core, Error, ErrorKind, Extensions, Failure, Fields,
-    Kind, Moment, Opening, Order, Outgoing, StreamId, Unit, UnitId,
-    wire::{Direction, Payload},
+    Kind, Moment, Opening, StreamId, Unit, UnitId, wire::Payload,
 };
 use roletalk_host::{Host, dial_fault, lock};
 
 use super::{
-    Asked, Asking, Engine, FORKS, OTHER_THREAD,
+    Engine, FORKS, OTHER_THREAD,
     dispatch::wake,
     lost,
     output::Progress,
@@ -31,14 +30,13 @@ use super::{
     watching::fail_quietly,
 };
 use crate::{
-    call::{Call, Heir},
     context::{Context, Ticket},
     data::{Codec, json_of, utf8, with_payload},
-    destination::{limit, seconds},
+    destination::seconds,
     error::{ends_program, exception},
     event_loop::EventLoop,
     exit::Inside,
-    extras::{Extras, fields_of, with_header},
+    extras::with_header,
     routes::Mode,
     table::{Table, running_of},
 };
@@ -296,6 +294,7 @@ impl Engine {
         drop(timer);
         lock(&this.state).engine.handle_timeout(now);
         this.look_at_fresh(py, now)?;
+        this.expire(py, now);
         Engine::flush(slf)
     }
 
@@ -320,11 +319,6 @@ impl Engine {
             fail_quietly(waiting.future.bind(py), error);
         }
         this.arm(py)
-    }
-
-    /// A future of somebody who waits fails with this error.
-    fn fail_waiter(&self, future: &Bound<'_, PyAny>, error: &Bound<'_, PyAny>) {
-        fail_quietly(future, error);
     }
 
     /// A socket is readable.
@@ -497,7 +491,12 @@ impl Engine {
 
     /// Closes the peer.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Engine::with_state(slf, |state, now| state.close(now))
+        let now = Engine::with_state(slf, |state, now| {
+            state.close(now);
+            now
+        })?;
+        slf.get().end_parked(slf.py(), now);
+        Ok(())
     }
 
     // Connections.
@@ -639,6 +638,7 @@ impl Engine {
             let table = lock(&self.table);
             [
                 ("waiting", table.waiting.len()),
+                ("parked", table.parking.len()),
                 ("watched", table.watched.len()),
                 ("fresh", table.fresh.len()),
                 ("running", table.running.len()),
@@ -672,13 +672,8 @@ impl Engine {
         this.arm(py)
     }
 
-    /// A future that is done when a unit may have room, or is gone; it fails when the call is cancelled.
-    #[pyo3(signature = (unit, call=None))]
-    fn wait_room<'py>(
-        slf: &Bound<'py, Self>,
-        unit: u64,
-        call: Option<&Bound<'py, Call>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    /// A future that is done when a unit may have room, or is gone.
+    fn wait_room<'py>(slf: &Bound<'py, Self>, unit: u64) -> PyResult<Bound<'py, PyAny>> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
         let future = this.event_loop(py)?.create_future.bind(py).call0()?;
@@ -697,56 +692,11 @@ impl Engine {
         };
         if !full {
             wake(py, [future.clone().unbind()]);
-        } else if let Some(call) = call {
-            let (engine, future) = (slf.clone().unbind(), future.clone().unbind());
-            call.get().adopt(py, Heir::Waiter { engine, future })?;
         }
         Ok(future)
     }
 
     // Streams.
-
-    /// Asks a unit for a stream, if that has room. Returns the stream's number, which is None when that has
-    /// failed, and a future of the answer.
-    #[expect(clippy::too_many_arguments, reason = "called from one place")]
-    fn open_stream<'py>(
-        slf: &Bound<'py, Self>,
-        role: &str,
-        event: &str,
-        data: &Bound<'py, PyAny>,
-        unit: u64,
-        timeout: Option<f64>,
-        writable: bool,
-        extras: Option<&Bound<'py, Extras>>,
-        call: Option<&Bound<'py, Call>>,
-    ) -> PyResult<Option<(Option<u64>, Bound<'py, PyAny>)>> {
-        let asking = Asking { limit: limit(timeout)?, call, full: true };
-        let extras = extras.map(|extras| extras.get());
-        let fields = fields_of(extras, call.map(|call| call.get()))
-            .map_err(|error| exception(slf.py(), &error))?;
-        let direction = match writable {
-            true => Direction::RequesterWrites,
-            false => Direction::RequesterReads,
-        };
-        let (asked, opened) = with_payload(data, &slf.get().codec, |payload| {
-            let outgoing =
-                Outgoing { role, event, payload, order: Order::Any, fields: fields.as_deref() };
-            Engine::ask(
-                slf,
-                |_| Ok(UnitId(unit)),
-                asking,
-                |machine, limit, now, tag| {
-                    let opened = machine.open_stream(direction, outgoing, limit, now, tag);
-                    opened.map(|(stream, corr)| (corr, stream))
-                },
-            )
-        })??;
-        let stream = opened.map(|(_, stream)| stream.0);
-        Ok(match asked {
-            Asked::Sent(future) => Some((stream, future)),
-            Asked::Full(_) => None,
-        })
-    }
 
     /// The next piece of a stream: None when there is none yet, empty at the end.
     fn read_stream<'py>(

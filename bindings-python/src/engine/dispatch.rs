@@ -5,18 +5,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use pyo3::{intern, prelude::*};
 use roletalk_engine::{
     CancelReason, Data, EngineEvent, Error, Event, Failure, Fields, Incoming, Kind, Moment,
-    PeerEvent, Question, RequestId, UnitId, wire::Payload,
+    PeerEvent, Question, RequestId, Unit, UnitId, wire::Payload,
 };
 
 use roletalk_host::lock;
 
-use super::Engine;
+use super::{Engine, watching::ABANDONED};
 use crate::{
     call::{Call, Due},
     context::{Context, Ticket},
     data::to_python,
     error::{ends_program, exception, text_of},
     extras::{answer_of, headers_of},
+    request::{Place, Spot},
     routes::Mode,
     table::{Running, Waiting},
 };
@@ -61,7 +62,7 @@ impl Engine {
             }
             dispatched.woken |= match event {
                 EngineEvent::Unit { unit, event } => this.unit_event(slf, unit, event, now)?,
-                EngineEvent::Peer(event) => this.peer_event(slf.py(), event)?,
+                EngineEvent::Peer(event) => this.peer_event(slf.py(), event, now)?,
                 event => this.connection_event(slf.py(), event)?,
             };
         }
@@ -76,10 +77,20 @@ impl Engine {
     ) -> PyResult<bool> {
         let py = slf.py();
         match event {
-            Event::Answer { tag, outcome, fields, .. } => {
+            Event::Answer { tag, mut outcome, mut fields, .. } => {
+                if let Err(error) = &outcome
+                    && error.is_unhandled()
+                {
+                    let Some(other) = self.go_on(py, tag as usize, error, now)? else {
+                        return Ok(false);
+                    };
+                    if other != *error {
+                        (outcome, fields) = (Err(other), None);
+                    }
+                }
                 let waiting = lock(&self.table).take_waiting(tag as usize);
                 if let Some(waiting) = waiting {
-                    self.settle(py, &waiting, &outcome, fields.as_deref());
+                    self.settle(py, waiting, outcome, fields.as_deref(), now);
                 }
                 Ok(true)
             }
@@ -92,8 +103,9 @@ impl Engine {
                 Ok(wake(py, waiter))
             }
             Event::Room => {
+                let told = self.retry(py, &Spot::Room(unit), now)?;
                 let waiters = lock(&self.table).room.remove(&unit);
-                Ok(wake(py, waiters.into_iter().flatten()))
+                Ok(wake(py, waiters.into_iter().flatten()) || told)
             }
             Event::SlowConsumer { queued, dropped, .. } => {
                 let unit = self.unit_object(py, unit);
@@ -104,12 +116,13 @@ impl Engine {
     }
 
     /// Gives a future its outcome, unless nobody waits for it any more.
-    fn settle(
+    pub(super) fn settle(
         &self,
         py: Python<'_>,
-        waiting: &Waiting,
-        outcome: &Result<Data, Error>,
+        waiting: Waiting,
+        outcome: Result<Data, Error>,
         fields: Option<&Fields>,
+        now: Moment,
     ) {
         let future = waiting.future.bind(py);
         if waiting.watched
@@ -118,24 +131,49 @@ impl Engine {
             let _ =
                 future.call_method1(intern!(py, "remove_done_callback"), (&event_loop.given_up,));
         }
-        let value = match outcome {
-            Ok(data) if waiting.full => to_python(py, data.payload(), &self.codec)
-                .and_then(|value| answer_of(value, fields)),
-            Ok(data) => to_python(py, data.payload(), &self.codec),
+        let value = match &outcome {
+            Ok(data) => self.answer_to(py, &waiting, data, fields),
             Err(error) => Err(self.exception_with(py, error, fields)),
         };
         // It fails when the future was cancelled, or the loop is closed.
-        let _ = match value {
-            Ok(value) => future.call_method1(intern!(py, "set_result"), (value,)),
+        let opened = match value {
+            Ok(value) => future.call_method1(intern!(py, "set_result"), (value,)).is_ok(),
             Err(error) => {
-                let set = future.call_method1(intern!(py, "set_exception"), (error.value(py),));
+                let _ = future.call_method1(intern!(py, "set_exception"), (error.value(py),));
                 if lock(&self.state).is_closed() {
                     // That a request ends with its own peer is no failure to tell of when nobody asks.
                     let _ = future.call_method0(intern!(py, "exception"));
                 }
-                set
+                false
             }
         };
+        if let Place::Sent { unit, stream: Some(stream), .. } = waiting.place
+            && !opened
+        {
+            let close = |unit: &mut Unit<u32>| unit.close_stream(stream, ABANDONED);
+            lock(&self.state).engine.with_unit(unit, now, close);
+        }
+    }
+
+    /// What the future of a request is to have.
+    fn answer_to<'py>(
+        &self,
+        py: Python<'py>,
+        waiting: &Waiting,
+        data: &Data,
+        fields: Option<&Fields>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let value = to_python(py, data.payload(), &self.codec)?;
+        if !waiting.full {
+            return Ok(value);
+        }
+        let answer = answer_of(value, fields)?;
+        match &waiting.place {
+            Place::Sent { unit, stream: Some(stream), .. } => {
+                Ok((unit.0, stream.0, answer).into_pyobject(py)?.into_any())
+            }
+            _ => Ok(answer),
+        }
     }
 
     /// An error with the headers that a rejection came with.
@@ -411,7 +449,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn peer_event(&self, py: Python<'_>, event: PeerEvent) -> PyResult<bool> {
+    pub(super) fn peer_event(
+        &self,
+        py: Python<'_>,
+        event: PeerEvent,
+        now: Moment,
+    ) -> PyResult<bool> {
         let object = |unit| self.unit_object(py, unit);
         match event {
             PeerEvent::UnitOpened { unit, .. } => self.tell(py, "unit_opened", (object(unit),)),
@@ -421,6 +464,7 @@ impl Engine {
                     (table.units.remove(&unit), table.room.remove(&unit))
                 };
                 wake(py, waiters.into_iter().flatten());
+                self.retry(py, &Spot::Room(unit), now)?;
                 self.tell(py, "unit_closed", (object,))
             }
             PeerEvent::UnitRoles { unit, roles } => {
@@ -429,6 +473,7 @@ impl Engine {
             PeerEvent::DestinationOpened { role } => self.tell(py, "destination_opened", (&*role,)),
             PeerEvent::DestinationClosed { role } => self.tell(py, "destination_closed", (&*role,)),
             PeerEvent::DestinationGained { role, unit } => {
+                self.retry(py, &Spot::Role((&*role).into()), now)?;
                 self.tell(py, "destination_gained", (&*role, object(unit)))
             }
             PeerEvent::DestinationLost { role, unit } => {

@@ -95,11 +95,12 @@ impl Engine {
     /// Sets the loop's timer for the engine's deadline, unless one comes before that.
     pub(super) fn arm_timer(&self, py: Python<'_>, now: Moment) -> PyResult<()> {
         let deadline = lock(&self.state).engine.deadline();
-        let (armed, look_at) = {
+        let (armed, look_at, parked) = {
             let table = lock(&self.table);
-            (table.timer.as_ref().map(|timer| timer.at), table.look_at)
+            let armed = table.timer.as_ref().map(|timer| timer.at);
+            (armed, table.look_at, table.parking.deadline())
         };
-        let deadline = [deadline, look_at].into_iter().flatten().min();
+        let deadline = [deadline, look_at, parked].into_iter().flatten().min();
         let Some(deadline) = deadline else {
             if armed.is_some() {
                 self.cancel_timer(py)?;

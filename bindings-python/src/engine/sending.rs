@@ -1,36 +1,20 @@
-//! Messages and requests on their way out, and who waits for answers.
-
-use std::time::Duration;
+//! Messages and requests that Python sends.
 
 use pyo3::{intern, prelude::*};
-use roletalk_engine::{Error, Moment, Outgoing, Unit, UnitId};
+use roletalk_engine::{Error, Moment, Outgoing, Tried, UnitId, timed_out};
 
-use roletalk_host::{Host, lock};
+use roletalk_host::lock;
 
-use super::{Engine, lost, watching::LOOK};
+use super::{
+    Engine, lost,
+    watching::{LOOK, is_done},
+};
 use crate::{
     call::{Call, Heir},
     exit::Inside,
-    table::{Fresh, Waiting},
+    request::{Place, Request, Spot},
+    table::{Fresh, Table, Waiting},
 };
-
-/// What there is to know of something that is answered.
-pub(crate) struct Asking<'a, 'py> {
-    /// How long the caller waits.
-    pub(crate) limit: Option<Duration>,
-    /// What it is made for.
-    pub(crate) call: Option<&'a Bound<'py, Call>>,
-    /// Whether the outcome is an `Answer`.
-    pub(crate) full: bool,
-}
-
-/// What became of a request.
-pub(crate) enum Asked<'py> {
-    /// It has a future, perhaps one that failed already.
-    Sent(Bound<'py, PyAny>),
-    /// The unit has no room.
-    Full(UnitId),
-}
 
 /// What became of a message.
 pub(crate) enum Sent {
@@ -40,101 +24,212 @@ pub(crate) enum Sent {
 }
 
 impl Engine {
+    /// Sends a message, if the unit has room: to `unit`, or to the one whose turn it is; to the next one when that
+    /// has just gone, unless the caller has `chosen` it.
     pub(crate) fn send(
         slf: &Bound<'_, Engine>,
         outgoing: Outgoing<'_>,
-        pick: impl FnOnce(&Host) -> Result<UnitId, Error>,
+        required: bool,
+        (unit, chosen): (Option<UnitId>, bool),
     ) -> PyResult<Sent> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
         let sent = {
-            let mut state = lock(&this.state);
-            let unit = match pick(&state) {
+            let engine = &mut lock(&this.state).engine;
+            let mut tried = Tried::NONE;
+            let first = unit.map_or_else(|| engine.choose(outgoing.role, required, &tried), Ok);
+            let mut unit = match first {
                 Ok(unit) => unit,
                 Err(error) => return Ok(Sent::Failed(error)),
             };
-            let sent = state.engine.with_unit(unit, now, |machine| {
-                (!machine.must_wait(now)).then(|| machine.send(outgoing))
-            });
-            match sent {
-                None => Sent::Failed(lost()),
-                Some(None) => Sent::Full(unit),
-                Some(Some(Ok(_))) => Sent::Queued(unit),
-                Some(Some(Err(error))) => Sent::Failed(error),
+            loop {
+                let sent = engine.with_unit(unit, now, |machine| match machine.must_wait(now) {
+                    true => Ok(Sent::Full(unit)),
+                    false => machine.send(outgoing).map(|_| Sent::Queued(unit)),
+                });
+                let error = match sent.unwrap_or_else(|| Err(lost())) {
+                    Ok(sent) => break sent,
+                    Err(error) => error,
+                };
+                if chosen || !tried.note(unit, &error) {
+                    break Sent::Failed(error);
+                }
+                let Ok(next) = engine.choose(outgoing.role, required, &tried) else {
+                    break Sent::Failed(error);
+                };
+                engine.with_unit(unit, now, roletalk_engine::Unit::note_rerouted);
+                unit = next;
             }
         };
         this.arm(py)?;
         Ok(sent)
     }
 
-    pub(crate) fn request<'py>(
+    /// Sends something that is answered, or has it wait until it can be sent. `call` is what it is made for; the
+    /// outcome is an `Answer` if that is to be `full`. Returns a future, perhaps one that failed already.
+    pub(crate) fn ask<'py>(
         slf: &Bound<'py, Engine>,
-        outgoing: Outgoing<'_>,
-        pick: impl FnOnce(&Host) -> Result<UnitId, Error>,
-        asking: Asking<'_, 'py>,
-    ) -> PyResult<Asked<'py>> {
-        Engine::ask(slf, pick, asking, |machine, limit, now, tag| {
-            machine.request(outgoing, limit, now, tag).map(|corr| (corr, ()))
-        })
-        .map(|(asked, _)| asked)
-    }
-
-    /// Sends something that is answered, if the unit has room.
-    pub(super) fn ask<'py, T>(
-        slf: &Bound<'py, Engine>,
-        pick: impl FnOnce(&Host) -> Result<UnitId, Error>,
-        asking: Asking<'_, 'py>,
-        ask: impl FnOnce(&mut Unit<u32>, Option<Duration>, Moment, u32) -> Result<(u64, T), Error>,
-    ) -> PyResult<(Asked<'py>, Option<(UnitId, T)>)> {
+        mut request: Request,
+        call: Option<&Bound<'py, Call>>,
+        full: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let (py, this) = (slf.py(), slf.get());
         let now = this.enter(py)?;
         let event_loop = this.event_loop(py)?;
         let _inside = Inside::enter(py);
-        let Asking { limit, call, full } = asking;
         let limit = match call {
-            Some(call) => call.get().limit(limit),
-            None => Ok(limit),
+            Some(call) => call.get().limit(request.limit),
+            None => Ok(request.limit),
         };
         let future = event_loop.create_future.bind(py).call0()?;
         let kept = future.clone().unbind();
+        let is_stream = request.stream.is_some();
         let outcome = {
             let mut table = lock(&this.table);
             let mut state = lock(&this.state);
-            let outcome = limit.and_then(|limit| {
-                let unit = pick(&state)?;
-                let tag = table.waiting.vacant_key();
-                let asked =
-                    state.engine.with_unit(unit, now, |machine| match machine.must_wait(now) {
-                        true => Ok(None),
-                        false => ask(machine, limit, now, tag as u32).map(Some),
-                    });
-                asked.unwrap_or_else(|| Err(lost())).map(|asked| (unit, asked))
+            let tag = table.waiting.vacant_key();
+            let place = limit.and_then(|limit| {
+                (request.limit, request.since) = (limit, now);
+                request.begin(py, &mut state.engine, tag as u32, now)
             });
-            outcome.map(|(unit, asked)| {
-                asked.map_or(Err(unit), |(corr, opened)| {
-                    let (serial, watched) = (table.next_serial(), false);
-                    let waiting = Waiting { future: kept, unit, corr, serial, full, watched };
-                    let tag = table.waiting.insert(waiting);
+            place.map(|place| {
+                let (serial, watched) = (table.next_serial(), false);
+                let waiting = Waiting { future: kept, request, place, serial, full, watched };
+                let (tag, serial) = table.add_waiting(waiting);
+                if !is_stream {
                     table.fresh.push(Fresh { tag, serial, looks: 0 });
                     table.look_at.get_or_insert(now + LOOK);
-                    Ok((unit, opened, tag, serial))
-                })
+                }
+                (tag, serial)
             })
         };
         this.arm(py)?;
         match outcome {
-            Ok(Ok((unit, opened, tag, serial))) => {
+            Ok((tag, serial)) => {
+                if is_stream {
+                    // Its answer must not find nobody.
+                    this.watch(py, tag, serial, future.clone().unbind())?;
+                }
                 if let Some(call) = call {
                     let engine = slf.clone().unbind();
-                    call.get().adopt(py, Heir::Request { engine, tag, serial })?;
+                    call.get().adopt(py, Heir { engine, tag, serial })?;
                 }
-                Ok((Asked::Sent(future), Some((unit, opened))))
             }
-            Ok(Err(unit)) => Ok((Asked::Full(unit), None)),
             Err(error) => {
                 let error = this.exception(py, &error);
                 future.call_method1(intern!(py, "set_exception"), (error.value(py),))?;
-                Ok((Asked::Sent(future), None))
+            }
+        }
+        Ok(future)
+    }
+
+    /// Sends a request that has failed with this error to another unit, if it may go there. None when that has it, or
+    /// it waits for one; else the outcome.
+    #[cold]
+    pub(super) fn go_on(
+        &self,
+        py: Python<'_>,
+        tag: usize,
+        error: &Error,
+        now: Moment,
+    ) -> PyResult<Option<Error>> {
+        let future = lock(&self.table).waiting.get(tag).map(|waiting| waiting.future.clone_ref(py));
+        let is_wanted = match future {
+            Some(future) => !is_done(future.bind(py))?,
+            None => false,
+        };
+        if !is_wanted {
+            return Ok(Some(error.clone()));
+        }
+        let mut table = lock(&self.table);
+        let mut state = lock(&self.state);
+        let Some(Waiting { request, place: Place::Sent { unit, stream, .. }, .. }) =
+            table.waiting.get_mut(tag)
+        else {
+            return Ok(Some(error.clone()));
+        };
+        let (engine, unit) = (&mut state.engine, *unit);
+        if let Some(stream) = stream.take() {
+            engine.with_unit(unit, now, |unit| unit.close_stream(stream, ""));
+        }
+        let place = request.go_on(py, engine, (unit, error.clone()), tag as u32, now);
+        Ok(place.map(|place| table.put(tag, place)).err())
+    }
+
+    /// Tries those again that have waited for this. Whether anybody was told of an outcome.
+    pub(super) fn retry(&self, py: Python<'_>, spot: &Spot, now: Moment) -> PyResult<bool> {
+        let mut told = false;
+        let all = lock(&self.table).parking.at(spot);
+        for (tag, serial) in all {
+            let future = {
+                let table = lock(&self.table);
+                table.waiting(tag, serial).map(|waiting| waiting.future.clone_ref(py))
+            };
+            let Some(future) = future else { continue };
+            if is_done(future.bind(py))? {
+                self.forget(tag, serial, now);
+                continue;
+            }
+            let failed = {
+                let mut table = lock(&self.table);
+                let mut state = lock(&self.state);
+                let Table { waiting, .. } = &mut *table;
+                let waiting = waiting.get_mut(tag).filter(|waiting| waiting.serial == serial);
+                let Some(Waiting { request, place: Place::Parked { left, .. }, .. }) = waiting
+                else {
+                    continue;
+                };
+                let engine = &mut state.engine;
+                match request.retry(py, engine, (spot, *left), tag as u32, now) {
+                    Ok(place) => {
+                        let full = matches!(&place, Place::Parked { spot: Spot::Room(_), .. });
+                        let still = matches!(&place, Place::Parked { spot: at, .. } if at == spot);
+                        table.put(tag, place);
+                        if full && still {
+                            break;
+                        }
+                        None
+                    }
+                    Err(error) => Some((error, table.take_waiting(tag))),
+                }
+            };
+            if let Some((error, Some(waiting))) = failed {
+                self.settle(py, waiting, Err(error), None, now);
+                told = true;
+            }
+        }
+        Ok(told)
+    }
+
+    /// Ends the waiting of those whose time is up.
+    pub(super) fn expire(&self, py: Python<'_>, now: Moment) {
+        let due = lock(&self.table).parking.due(now);
+        for tag in due {
+            let waiting = lock(&self.table).take_waiting(tag);
+            if let Some(waiting) = waiting {
+                let limit = waiting.request.whole_limit(&lock(&self.state).engine);
+                let mut error = timed_out(limit);
+                if matches!(&waiting.place, Place::Parked { spot: Spot::Role(_), .. }) {
+                    let hint = {
+                        let state = lock(&self.state);
+                        state.engine.peer().no_unit(&waiting.request.role).hint().map(str::to_owned)
+                    };
+                    if let Some(hint) = hint {
+                        error = error.with_hint(hint);
+                    }
+                }
+                self.settle(py, waiting, Err(error), None, now);
+            }
+        }
+    }
+
+    /// Ends the waiting of all that no unit has: the peer is closed.
+    pub(super) fn end_parked(&self, py: Python<'_>, now: Moment) {
+        let all = lock(&self.table).parking.all();
+        for tag in all {
+            let waiting = lock(&self.table).take_waiting(tag);
+            if let Some(waiting) = waiting {
+                self.settle(py, waiting, Err(Error::peer_closed()), None, now);
             }
         }
     }

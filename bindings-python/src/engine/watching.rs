@@ -11,12 +11,17 @@ use roletalk_engine::Moment;
 use roletalk_host::lock;
 
 use super::Engine;
-use crate::table::{Fresh, Table, Waiting, address};
+use crate::{
+    request::Place,
+    table::{Fresh, Table, Waiting, address},
+};
 
 /// How soon a request that was given up is noticed at the latest.
 pub(super) const LOOK: Duration = Duration::from_millis(4);
 /// How often a future is looked at before it gets a callback.
 const LOOKS: u8 = 8;
+/// What the other end of a stream is told that nobody waits for any more.
+pub(super) const ABANDONED: &str = "Request was abandoned";
 
 impl Engine {
     /// Whether a request still waits.
@@ -58,7 +63,13 @@ impl Engine {
     }
 
     /// From now on, the future tells when it is cancelled.
-    fn watch(&self, py: Python<'_>, tag: usize, serial: u64, future: Py<PyAny>) -> PyResult<()> {
+    pub(super) fn watch(
+        &self,
+        py: Python<'_>,
+        tag: usize,
+        serial: u64,
+        future: Py<PyAny>,
+    ) -> PyResult<()> {
         {
             let mut table = lock(&self.table);
             let Table { waiting, watched, .. } = &mut *table;
@@ -106,8 +117,13 @@ impl Engine {
             table.waiting(tag, serial)?;
             table.take_waiting(tag)?
         };
-        let abandon = |unit: &mut roletalk_engine::Unit<u32>| unit.abandon(waiting.corr);
-        lock(&self.state).engine.with_unit(waiting.unit, now, abandon);
+        if let Place::Sent { unit, corr, stream } = &waiting.place {
+            lock(&self.state).engine.with_unit(*unit, now, |unit| match stream {
+                None => drop(unit.abandon(*corr)),
+                // It is given up with its stream.
+                Some(stream) => unit.close_stream(*stream, ABANDONED),
+            });
+        }
         Some(waiting)
     }
 }
