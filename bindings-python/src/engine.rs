@@ -160,6 +160,11 @@ impl Engine {
             return exception(py, &Error::peer_closed());
         }
         let made = exception(py, error);
+        if error.is_unhandled()
+            && let Err(other) = made.value(py).setattr(intern!(py, "unhandled"), true)
+        {
+            return other;
+        }
         if let Some(failure) = error.failure()
             && let Err(other) = self.add_failure(py, &made, failure)
         {

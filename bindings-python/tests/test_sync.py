@@ -36,6 +36,9 @@ if TYPE_CHECKING:
         assert_type(next(peer.events()), roletalk.Event)
         destination.send()  # type: ignore[call-arg]
         destination.request("x", timeout="1")  # type: ignore[arg-type]
+        destination.request("x", wait_for_unit=1)  # type: ignore[arg-type]
+        assert_type(destination.readable("x", wait_for_unit=True), sync.Readable)
+        assert_type(peer.destination("role", wait_for_unit=True), sync.Destination)
         assert_type(peer.drain(), bool)
         assert_type(peer.serve(drain=1), bool)
 
@@ -202,6 +205,22 @@ def test_errors_and_the_end(both: Pair) -> None:
     assert client.is_closed
     with pytest.raises(roletalk.ClosedError, match="is closed"):
         client.destination("role")
+
+
+def test_waiting_for_a_unit() -> None:
+    with sync.Peer("worker") as worker, sync.Peer("client") as client:
+        to = client.destination("role")
+        for ask in (to.request, to.call, to.readable, to.writable):
+            with pytest.raises(roletalk.NoUnitError):
+                ask("echo")
+            with pytest.raises(roletalk.TimeoutError):
+                ask("echo", timeout=0.01, wait_for_unit=True)
+        worker.role("role").on_request("echo", lambda ctx: ctx.data)
+        url = worker.listen("127.0.0.1").url
+        timer = threading.Timer(0.01, client.dial, [url])
+        timer.start()
+        assert client.destination("role", wait_for_unit=True).request("echo", 1) == 1
+        timer.join()
 
 
 def test_closing_ends_what_other_threads_wait_for() -> None:

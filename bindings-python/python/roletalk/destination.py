@@ -92,8 +92,9 @@ class Destination(DestinationBase):
         """Sends a one-way message to the next unit in turn, or to ``to``.
 
         Returns when the unit's connection has taken it into its queue, which may have to wait for
-        room; nothing tells whether it arrived. One whose unit has just gone goes to the next one. Cancelling it while it waits sends nothing. In a handler, it
-        goes with the trace context of what is being handled, unless ``inherit`` is False.
+        room; nothing tells whether it arrived. When the unit has gone before that, it goes to the next one,
+        unless ``to`` was given. Cancelling it while it waits sends nothing. In a handler, it goes with the
+        trace context of what is being handled, unless ``inherit`` is False.
 
         Args:
             event: The name of the action.
@@ -248,9 +249,7 @@ class Destination(DestinationBase):
             ClosedError: When the peer is closed.
         """
         extras = _extras(headers, headers_required, traceparent, tracestate, baggage)
-        ask = self._asking(
-            event, data, to, timeout, False, extras, inherit, wait_for_unit
-        )
+        ask = self._asking(event, data, to, timeout, False, extras, inherit, wait_for_unit)
         return Readable(self._host, ask)
 
     def writable(
@@ -281,9 +280,7 @@ class Destination(DestinationBase):
             Error: As ``readable``.
         """
         extras = _extras(headers, headers_required, traceparent, tracestate, baggage)
-        ask = self._asking(
-            event, data, to, timeout, True, extras, inherit, wait_for_unit
-        )
+        ask = self._asking(event, data, to, timeout, True, extras, inherit, wait_for_unit)
         return Writable(self._host, ask)
 
     def _asking(

@@ -171,6 +171,10 @@ class ConnectionLostError(Error, ConnectionError):
 
     kind = "CONNECTION_LOST"
 
+    unhandled: bool = False
+    """Whether surely no handler has begun: the request was not sent, or the unit has said so. False says
+    nothing."""
+
 
 class OverloadedError(Error):
     """A bound was reached: waiting requests, open streams, units."""
