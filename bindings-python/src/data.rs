@@ -41,43 +41,30 @@ pub(crate) fn utf8<'py>(text: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyBy
 #[pyclass(frozen, module = "roletalk._engine")]
 pub(crate) struct Encoded {
     kind: DataType,
-    content: Content,
-}
-
-enum Content {
-    Nothing,
-    Small(Data),
-    /// Nobody changes it.
-    Bytes(Py<PyBytes>),
+    /// None stands for none. Nobody changes them.
+    bytes: Option<Py<PyBytes>>,
 }
 
 impl Encoded {
     fn bytes(kind: DataType, bytes: Bound<'_, PyBytes>) -> Encoded {
-        Encoded { kind, content: Content::Bytes(bytes.unbind()) }
+        Encoded { kind, bytes: Some(bytes.unbind()) }
     }
 
-    fn small(data: Data) -> Encoded {
-        Encoded { kind: data.kind(), content: Content::Small(data) }
+    fn data(py: Python<'_>, data: &Data) -> Encoded {
+        let Payload { kind, bytes } = data.payload();
+        Encoded::bytes(kind, PyBytes::new(py, bytes))
     }
 
     #[inline]
     pub(crate) fn payload<'a>(&'a self, py: Python<'a>) -> Payload<'a> {
-        let bytes = match &self.content {
-            Content::Nothing => &[],
-            Content::Small(data) => data.payload().bytes,
-            Content::Bytes(bytes) => bytes.bind(py).as_bytes(),
-        };
-        Payload { kind: self.kind, bytes }
+        let bytes = self.bytes.as_ref().map(|bytes| bytes.bind(py).as_bytes());
+        Payload { kind: self.kind, bytes: bytes.unwrap_or_default() }
     }
 
     /// The same, without a copy of what is large.
     fn clone_ref(&self, py: Python<'_>) -> Encoded {
-        let content = match &self.content {
-            Content::Nothing => Content::Nothing,
-            Content::Small(data) => Content::Small(data.clone()),
-            Content::Bytes(bytes) => Content::Bytes(bytes.clone_ref(py)),
-        };
-        Encoded { kind: self.kind, content }
+        let bytes = self.bytes.as_ref().map(|bytes| bytes.clone_ref(py));
+        Encoded { kind: self.kind, bytes }
     }
 }
 
@@ -110,20 +97,20 @@ pub(crate) fn encode(value: &Bound<'_, PyAny>, codec: &Codec) -> PyResult<Encode
         return Ok(Encoded::bytes(DataType::Binary, bytes.clone()));
     }
     if value.is_none() {
-        return Ok(Encoded { kind: DataType::Null, content: Content::Nothing });
+        return Ok(Encoded { kind: DataType::Null, bytes: None });
     }
     if let Ok(value) = value.cast::<PyBool>() {
-        return Ok(Encoded::small(Data::boolean(value.is_true())));
+        return Ok(Encoded::data(py, &Data::boolean(value.is_true())));
     }
     if let Ok(number) = value.cast_exact::<PyInt>() {
         if let Ok(number) = number.extract::<i64>() {
-            return Ok(Encoded::small(Data::integer(number)));
+            return Ok(Encoded::data(py, &Data::integer(number)));
         }
         let text = number.str().map_err(|error| unusable(py, error))?;
         return Ok(Encoded::bytes(DataType::Number, utf8(&text)?));
     }
     if let Ok(number) = value.cast::<PyFloat>() {
-        return Ok(Encoded::small(Data::number(number.value())));
+        return Ok(Encoded::data(py, &Data::number(number.value())));
     }
     // Of what is most often sent, it is known without asking.
     let is_plain = value.is_exact_instance_of::<PyDict>() || value.is_exact_instance_of::<PyList>();

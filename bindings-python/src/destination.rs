@@ -24,7 +24,7 @@ use crate::{
     engine::{Engine, Sent},
     error::exception,
     extras::{Extras, fields_of},
-    request::Request,
+    request::{More, Request},
 };
 
 /// The base of `Destination`.
@@ -213,8 +213,9 @@ impl DestinationBase {
             false => Direction::RequesterReads,
         });
         request.order = Order::Any;
-        (request.unit, request.chosen, request.waits) = (unit.map(UnitId), chosen, waits);
-        Engine::ask(slf.get().engine.bind(py), request, call.as_ref(), true)
+        (request.chosen, request.waits) = (chosen, waits);
+        let first = unit.map(UnitId);
+        Engine::ask(slf.get().engine.bind(py), request, first, call.as_ref(), true)
     }
 
     /// Sends a message to `unit` first, or to that alone when it was `chosen`, or to the next unit, if that has
@@ -312,10 +313,10 @@ impl DestinationBase {
         let none = PyNone::get(py).to_owned().into_any();
         let mut request =
             this.request_of(py, event, data.unwrap_or(&none), limit, extras, &call)?;
-        (request.unit, request.chosen) = (unit, unit.is_some());
+        request.chosen = unit.is_some();
         request.order = order(ordered);
         request.waits = waits.unwrap_or_else(|| this.waits.load(Relaxed));
-        Engine::ask(this.engine.bind(py), request, call.as_ref(), full)
+        Engine::ask(this.engine.bind(py), request, unit, call.as_ref(), full)
     }
 
     /// A request to any unit, which waits for none.
@@ -336,21 +337,20 @@ impl DestinationBase {
             Ok(_) => None,
             Err(error) => return Err(exception(py, &error)),
         };
-        let fields = made.or_else(|| extras.map(Extras::into_fields)).map(Box::new);
+        let data = encode(data, &self.engine.get().codec)?;
+        let fields = made.or_else(|| extras.map(Extras::into_fields));
         Ok(Request {
             role: self.role.clone(),
             event,
-            data: encode(data, &self.engine.get().codec)?,
+            data,
             order: Order::Kept,
-            fields,
-            required,
+            more: fields
+                .map(|fields| Box::new(More { fields: Some(fields), required, ..More::default() })),
             stream: None,
-            unit: None,
             chosen: false,
             waits: false,
             limit,
             since: Moment::EPOCH,
-            tried: Tried::NONE,
         })
     }
 }

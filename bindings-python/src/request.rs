@@ -18,29 +18,43 @@ pub(crate) struct Request {
     pub(crate) event: Py<PyBytes>,
     pub(crate) data: Encoded,
     pub(crate) order: Order,
-    pub(crate) fields: Option<Box<Fields>>,
-    /// Whether only units are chosen that take fields.
-    pub(crate) required: bool,
+    /// Rare, so apart.
+    pub(crate) more: Option<Box<More>>,
     /// The way of the stream that it asks for.
     pub(crate) stream: Option<Direction>,
-    /// The unit that it goes to first.
-    pub(crate) unit: Option<UnitId>,
-    /// The caller has chosen that unit, and meant it.
+    /// The caller has chosen the unit, and meant that one.
     pub(crate) chosen: bool,
     /// Whether a unit is waited for.
     pub(crate) waits: bool,
     pub(crate) limit: Option<Duration>,
     /// The first attempt.
     pub(crate) since: Moment,
+}
+
+#[derive(Default)]
+pub(crate) struct More {
+    pub(crate) fields: Option<Fields>,
+    /// Whether only units are chosen that take fields.
+    pub(crate) required: bool,
     pub(crate) tried: Tried,
 }
 
 /// Where a request is.
 pub(crate) enum Place {
     /// A unit has it.
-    Sent { unit: UnitId, corr: u64, stream: Option<StreamId> },
-    /// It waits here, at most until `due`; it was at `left` before.
-    Parked { spot: Spot, due: Moment, left: Option<UnitId> },
+    Sent {
+        unit: UnitId,
+        corr: u64,
+        stream: Option<StreamId>,
+    },
+    Parked(Box<Parked>),
+}
+
+/// It waits here, at most until `due`; it was at `left` before.
+pub(crate) struct Parked {
+    pub(crate) spot: Spot,
+    pub(crate) due: Moment,
+    pub(crate) left: Option<UnitId>,
 }
 
 /// What a request waits for.
@@ -58,7 +72,7 @@ enum Next {
 }
 
 impl Request {
-    /// Sends it to a unit that takes it.
+    /// Sends it to a unit that takes it: to `first`, if that is given.
     ///
     /// # Errors
     /// The outcome, when there is none.
@@ -67,10 +81,11 @@ impl Request {
         &mut self,
         py: Python<'_>,
         engine: &mut Engine<u32>,
+        first: Option<UnitId>,
         tag: u32,
         now: Moment,
     ) -> Result<Place, Error> {
-        match self.unit {
+        match first {
             Some(unit) => self.go(py, engine, unit, tag, now),
             None => match self.choose(engine, None, now)? {
                 Next::Unit(unit) => self.go(py, engine, unit, tag, now),
@@ -159,7 +174,7 @@ impl Request {
         error: Error,
         now: Moment,
     ) -> Result<Next, Error> {
-        if self.chosen || !self.tried.note(unit, &error) {
+        if self.chosen || !self.more.get_or_insert_default().tried.note(unit, &error) {
             return Err(error);
         }
         if self.due(engine) <= now {
@@ -176,7 +191,11 @@ impl Request {
         left: Option<UnitId>,
         now: Moment,
     ) -> Result<Next, Error> {
-        match engine.choose(&self.role, self.required, &self.tried) {
+        let chosen = match &self.more {
+            None => engine.choose(&self.role, false, &Tried::NONE),
+            Some(more) => engine.choose(&self.role, more.required, &more.tried),
+        };
+        match chosen {
             Ok(unit) => {
                 if let Some(left) = left {
                     engine.with_unit(left, now, Unit::note_rerouted);
@@ -185,7 +204,8 @@ impl Request {
             }
             Err(error) if self.waits && error.kind() == ErrorKind::NoUnit => {
                 let spot = Spot::Role(self.role.clone());
-                Ok(Next::Wait(Place::Parked { spot, due: self.due(engine), left }))
+                let parked = Parked { spot, due: self.due(engine), left };
+                Ok(Next::Wait(Place::Parked(Box::new(parked))))
             }
             Err(error) => Err(error),
         }
@@ -205,7 +225,7 @@ impl Request {
             event: std::str::from_utf8(self.event.bind(py).as_bytes()).unwrap_or_default(),
             payload: self.data.payload(py),
             order: self.order,
-            fields: self.fields.as_deref(),
+            fields: self.more.as_ref().and_then(|more| more.fields.as_ref()),
         };
         let limit = TimeLimit { limit: self.limit, since: Some(self.since) };
         let sent = engine.with_unit(unit, now, |machine| {
@@ -224,7 +244,7 @@ impl Request {
             Some((corr, stream)) => Ok(Place::Sent { unit, corr, stream }),
             None => {
                 let (spot, due) = (Spot::Room(unit), self.due(engine));
-                Ok(Place::Parked { spot, due, left: None })
+                Ok(Place::Parked(Box::new(Parked { spot, due, left: None })))
             }
         }
     }

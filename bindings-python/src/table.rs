@@ -10,7 +10,7 @@ use slab::Slab;
 use crate::{
     call::Call,
     context::Ticket,
-    request::{Place, Request, Spot},
+    request::{Parked, Place, Request, Spot},
     routes::Routes,
 };
 
@@ -44,13 +44,15 @@ pub(crate) struct Parking {
 }
 
 impl Parking {
-    fn add(&mut self, spot: &Spot, due: Moment, (tag, serial): (usize, u64)) {
+    #[cold]
+    fn add(&mut self, Parked { spot, due, .. }: &Parked, (tag, serial): (usize, u64)) {
         self.spots.entry(spot.clone()).or_default().insert(serial, tag);
-        self.due.insert((due, tag));
+        self.due.insert((*due, tag));
     }
 
-    fn remove(&mut self, spot: &Spot, due: Moment, (tag, serial): (usize, u64)) {
-        self.due.remove(&(due, tag));
+    #[cold]
+    fn remove(&mut self, Parked { spot, due, .. }: &Parked, (tag, serial): (usize, u64)) {
+        self.due.remove(&(*due, tag));
         if let Some(at_spot) = self.spots.get_mut(spot) {
             at_spot.remove(&serial);
             if at_spot.is_empty() {
@@ -158,35 +160,34 @@ impl Table {
     pub(crate) fn put(&mut self, tag: usize, place: Place) {
         let Table { waiting, parking, .. } = self;
         if let Some(waiting) = waiting.get_mut(tag) {
-            if let Place::Parked { spot, due, .. } = &waiting.place {
-                parking.remove(spot, *due, (tag, waiting.serial));
+            if let Place::Parked(parked) = &waiting.place {
+                parking.remove(parked, (tag, waiting.serial));
             }
-            if let Place::Parked { spot, due, .. } = &place {
-                parking.add(spot, *due, (tag, waiting.serial));
+            if let Place::Parked(parked) = &place {
+                parking.add(parked, (tag, waiting.serial));
             }
             waiting.place = place;
         }
     }
 
     /// Adds a request. Returns its place in the table and its serial number.
+    #[inline]
     pub(crate) fn add_waiting(&mut self, waiting: Waiting) -> (usize, u64) {
-        let serial = waiting.serial;
-        let parked = match &waiting.place {
-            Place::Parked { spot, due, .. } => Some((spot.clone(), *due)),
-            Place::Sent { .. } => None,
-        };
-        let tag = self.waiting.insert(waiting);
-        if let Some((spot, due)) = parked {
-            self.parking.add(&spot, due, (tag, serial));
+        let Table { waiting: table, parking, .. } = self;
+        let (tag, serial) = (table.vacant_key(), waiting.serial);
+        if let Place::Parked(parked) = &waiting.place {
+            parking.add(parked, (tag, serial));
         }
+        table.insert(waiting);
         (tag, serial)
     }
 
     /// Takes out a request that waits.
+    #[inline]
     pub(crate) fn take_waiting(&mut self, tag: usize) -> Option<Waiting> {
         let waiting = self.waiting.try_remove(tag)?;
-        if let Place::Parked { spot, due, .. } = &waiting.place {
-            self.parking.remove(spot, *due, (tag, waiting.serial));
+        if let Place::Parked(parked) = &waiting.place {
+            self.parking.remove(parked, (tag, waiting.serial));
         }
         if waiting.watched {
             self.watched.remove(&address(&waiting.future));

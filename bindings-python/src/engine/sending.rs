@@ -65,11 +65,12 @@ impl Engine {
         Ok(sent)
     }
 
-    /// Sends something that is answered, or has it wait until it can be sent. `call` is what it is made for; the
+    /// Sends something that is answered, to `first` if that is given, or has it wait until it can be sent. `call` is what it is made for; the
     /// outcome is an `Answer` if that is to be `full`. Returns a future, perhaps one that failed already.
     pub(crate) fn ask<'py>(
         slf: &Bound<'py, Engine>,
         mut request: Request,
+        first: Option<UnitId>,
         call: Option<&Bound<'py, Call>>,
         full: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -90,7 +91,7 @@ impl Engine {
             let tag = table.waiting.vacant_key();
             let place = limit.and_then(|limit| {
                 (request.limit, request.since) = (limit, now);
-                request.begin(py, &mut state.engine, tag as u32, now)
+                request.begin(py, &mut state.engine, first, tag as u32, now)
             });
             place.map(|place| {
                 let (serial, watched) = (table.next_serial(), false);
@@ -175,17 +176,17 @@ impl Engine {
                 let mut state = lock(&self.state);
                 let Table { waiting, .. } = &mut *table;
                 let waiting = waiting.get_mut(tag).filter(|waiting| waiting.serial == serial);
-                let Some(Waiting { request, place: Place::Parked { left, .. }, .. }) = waiting
-                else {
+                let Some(Waiting { request, place: Place::Parked(parked), .. }) = waiting else {
                     continue;
                 };
                 let engine = &mut state.engine;
-                match request.retry(py, engine, (spot, *left), tag as u32, now) {
+                match request.retry(py, engine, (spot, parked.left), tag as u32, now) {
                     Ok(place) => {
-                        let full = matches!(&place, Place::Parked { spot: Spot::Room(_), .. });
-                        let still = matches!(&place, Place::Parked { spot: at, .. } if at == spot);
+                        let waits_on =
+                            matches!(&place, Place::Parked(parked) if parked.spot == *spot);
                         table.put(tag, place);
-                        if full && still {
+                        if waits_on && matches!(spot, Spot::Room(_)) {
+                            // There is no more.
                             break;
                         }
                         None
@@ -209,10 +210,12 @@ impl Engine {
             if let Some(waiting) = waiting {
                 let limit = waiting.request.whole_limit(&lock(&self.state).engine);
                 let mut error = timed_out(limit);
-                if matches!(&waiting.place, Place::Parked { spot: Spot::Role(_), .. }) {
+                if let Place::Parked(parked) = &waiting.place
+                    && let Spot::Role(role) = &parked.spot
+                {
                     let hint = {
                         let state = lock(&self.state);
-                        state.engine.peer().no_unit(&waiting.request.role).hint().map(str::to_owned)
+                        state.engine.peer().no_unit(role).hint().map(str::to_owned)
                     };
                     if let Some(hint) = hint {
                         error = error.with_hint(hint);
