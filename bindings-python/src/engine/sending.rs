@@ -93,16 +93,20 @@ impl Engine {
                 (request.limit, request.since) = (limit, now);
                 request.begin(py, &mut state.engine, first, tag as u32, now)
             });
-            place.map(|place| {
-                let (serial, watched) = (table.next_serial(), false);
-                let waiting = Waiting { future: kept, request, place, serial, full, watched };
-                let (tag, serial) = table.add_waiting(waiting);
-                if !is_stream {
-                    table.fresh.push(Fresh { tag, serial, looks: 0 });
-                    table.look_at.get_or_insert(now + LOOK);
+            // Not with `map`: nothing of Python's may be dropped in here.
+            match place {
+                Ok(place) => {
+                    let (serial, watched) = (table.next_serial(), false);
+                    let waiting = Waiting { future: kept, request, place, serial, full, watched };
+                    let (tag, serial) = table.add_waiting(waiting);
+                    if !is_stream {
+                        table.fresh.push(Fresh { tag, serial, looks: 0 });
+                        table.look_at.get_or_insert(now + LOOK);
+                    }
+                    Ok((tag, serial))
                 }
-                (tag, serial)
-            })
+                Err(error) => Err(error),
+            }
         };
         this.arm(py)?;
         match outcome {
