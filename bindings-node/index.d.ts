@@ -407,6 +407,10 @@ export interface UnitStats {
   requestsShed: number;
   /** Requests that were not begun, since their time was up or their requester had given up. */
   requestsExpired: number;
+  /** Requests of the unit that came after this peer had withdrawn its roles, and were not begun. */
+  requestsTurnedAway: number;
+  /** Requests that the unit has surely not begun, and that went on to another one. */
+  requestsRerouted: number;
   /** Requests to the unit that were given up, of which it was told. */
   cancelsSent: number;
   /** Requests of the unit that it has given up, running or not. */
@@ -472,7 +476,8 @@ export class Peer extends EventEmitter {
    */
   close(cb?: (err?: Error) => void): http.Server | https.Server | undefined;
   /**
-   * Withdraws the roles, lets what is under way finish, and closes. Peers that begin it in the same turn of the loop
+   * Withdraws the roles, lets what is under way finish, and closes. What units have sent before they know is
+   * handled; what they send later they take to other units. Peers that begin it in the same turn of the loop
    * close in the same turn when they reach the same limit.
    * @param limit milliseconds after which it closes in any case, default 10 000
    */

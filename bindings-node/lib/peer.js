@@ -356,11 +356,12 @@ class Peer extends MiddlewareEmitter {
 
   /**
    * Finishes what is under way, then closes. Roles are withdrawn first, so that others turn to other
-   * units.
+   * units; they stay as they are here, since their handlers are called for what was sent before that.
    * @param {number} [limit] milliseconds after which it closes in any case
    */
   async drain(limit = DRAIN_LIMIT) {
-    for (const role of this._roles.values()) role.disable();
+    this._core.native.drain(this._core.now());
+    this._core.schedule();
     await drained(this._core, limit);
     await new Promise((resolve) => this.close(resolve));
   }

@@ -255,7 +255,7 @@ impl NativePeer {
         (self.policies.len() - 1) as u32
     }
 
-    /// Chooses among the units with these numbers, or among those that take headers. Returns the place of
+    /// Chooses among the units with these numbers, or those of them that take headers. Returns the place of
     /// one, -1 when none is open.
     #[napi(catch_unwind)]
     pub fn choose(&mut self, policy: u32, units: &[u32], takes_fields: bool, now: f64) -> i32 {
@@ -269,7 +269,9 @@ impl NativePeer {
             let unit = units.get(at).and_then(|unit| known.get(*unit));
             unit.and_then(|unit| host.engine.unit(*unit)).map_or(&closed, Unit::load)
         };
-        choose(&**policy, units.len(), &load, takes_fields).map_or(-1, |at| at as i32)
+        let fits = |at: usize| load(at).takes_fields();
+        let fits = takes_fields.then_some(&fits as &dyn Fn(usize) -> bool);
+        choose(&**policy, units.len(), &load, fits).map_or(-1, |at| at as i32)
     }
 
     // Connections.
@@ -434,6 +436,13 @@ impl NativePeer {
     pub fn disconnect(&mut self, now: f64) {
         let Call { mut host, now, .. } = self.begin(now);
         host.engine.disconnect(now);
+    }
+
+    /// Begins to leave: see [`Unit::drain`]. [`busy`](NativePeer::busy) tells when nothing is under way any more.
+    #[napi(catch_unwind)]
+    pub fn drain(&mut self, now: f64) {
+        let Call { mut host, now, .. } = self.begin(now);
+        host.engine.drain(now);
     }
 
     /// Counters of a unit, as JSON.

@@ -598,7 +598,7 @@ fn run_on(
             }
             if slot != NONE {
                 tables.outcomes.push_back(match sent {
-                    Ok(Queued { conn }) => {
+                    Ok(Queued { conn, .. }) => {
                         let conn = tables.conn_numbers.get(&conn).copied().unwrap_or(NONE);
                         Outcome::Sent { slot, conn }
                     }
