@@ -314,10 +314,11 @@ impl<R> Engine<R> {
     }
 
     /// Closes all connections and forgets all addresses. Unlike after [`close`](Engine::close), the
-    /// peer can be connected again.
+    /// peer can be connected again, with its roles, should it have been [drained](Engine::drain).
     pub fn disconnect(&mut self, now: Moment) {
         self.peer.forget_addresses();
         self.close_connections(now);
+        self.peer.offer_again();
     }
 
     fn close_connections(&mut self, now: Moment) {

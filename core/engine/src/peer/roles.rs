@@ -54,7 +54,7 @@ impl Peer {
         self.roles_changed(now);
     }
 
-    /// Withdraws all roles, for good: the peer is about to leave. Returns the frame that tells units so, for
+    /// Withdraws all roles: the peer is about to leave. Returns the frame that tells units so, for
     /// [`Unit::drain`](crate::Unit::drain); to those that connect from now on no role is announced.
     /// Handlers go on being called for what units have sent before they know.
     pub fn withdraw(&mut self) -> Vec<u8> {
@@ -63,6 +63,11 @@ impl Peer {
         // Those whose handshake is under way may have been told of roles.
         self.roles_version += 1;
         self.roles_frame()
+    }
+
+    /// Those who knew that the roles were withdrawn are gone.
+    pub(crate) fn offer_again(&mut self) {
+        self.withdrawn = false;
     }
 
     /// Whether the roles were withdrawn.

@@ -240,3 +240,20 @@ fn an_original_that_does_not_offer_the_role_has_not_begun_the_request() {
         assert_eq!((error.text(), error.is_unhandled()), (text, not_begun));
     }
 }
+
+#[test]
+fn who_was_drained_and_disconnected_offers_its_roles_again() {
+    let mut pair = Pair::new(|_| {});
+    pair.serve(1, "r");
+    pair.settle();
+    pair.engines[1].drain(NOW);
+    pair.settle();
+    assert!(pair.roles_seen_by(0).is_empty());
+    pair.engines[1].disconnect(NOW);
+    pair.settle();
+    pair.conns.clear();
+    pair.connect();
+    pair.settle();
+    let roles = pair.engines[0].peer().unit(UnitId(1)).expect("the unit is there").1;
+    assert_eq!(roles.to_vec(), ["r"]);
+}
