@@ -104,8 +104,15 @@ export interface EmitOptions extends TraceContext {
    * Requests and streams only.
    */
   timeout?: number;
-  /** The unit that is meant. Default the next one in turn. */
+  /** The unit that is meant. Default the next one in turn, or several, see `Destination.request`. */
   unit?: Unit;
+  /**
+   * Whether it waits for a unit, within its time, when none serves the role or all have been asked. Default what
+   * `Peer.destination` was told, or else false: then it fails. Requests and streams that are for no certain unit only.
+   * Ends with `TIMEOUT`, with `CLOSED` when the peer is closed, and with the signal. The process is kept alive
+   * meanwhile, see `Peer.unref`.
+   */
+  waitForUnit?: boolean;
   /**
    * Gives up waiting for the answer, or for a stream to be accepted: that fails with the signal's reason, and the
    * handler is told. When it is aborted already, nothing is sent, messages included.
@@ -123,6 +130,12 @@ export interface EmitOptions extends TraceContext {
    * one is given, has at most as much time as it, and is given up with it.
    */
   inherit?: boolean;
+}
+
+/** Options of a destination. All of the program that uses the peer has the same one. */
+export interface DestinationOptions {
+  /** What requests and streams do that do not say it themselves, see `EmitOptions`. */
+  waitForUnit?: boolean;
 }
 
 /** Options of a handler. */
@@ -513,8 +526,8 @@ export class Peer extends EventEmitter {
     options: (ClientOptions & ConnectOptions) | undefined,
     cb?: (err?: any, res?: Connected) => void,
   ): Promise<Connected>;
-  /** A role that units offer. */
-  destination(name: string): Destination;
+  /** A role that units offer. Options that are given are those of the destination from now on. */
+  destination(name: string, options?: DestinationOptions): Destination;
   /** A service of this peer, made if need be. */
   role(name: string, active?: boolean): Role;
   /** Connected units. */
@@ -683,7 +696,10 @@ export class Destination extends EventEmitter {
   send(event: string | EmitOptions, data?: sendableData, cb?: (err: any) => void): Unit | undefined;
   /** Sends a message to every unit. */
   broadcast(event: string | EmitOptions, data?: sendableData): void;
-  /** Asks a unit. Throws when there is none. */
+  /**
+   * Asks a unit. Throws when there is none, unless it is to wait, see `EmitOptions.waitForUnit`. What that unit has
+   * surely not begun goes on to the next one, to each once, within the same time; so do requests for streams.
+   */
   request<Data = any>(event: string | EmitOptions, data?: sendableData): Promise<AnswerContext<Data>>;
   request<Data = any>(
     event: string | EmitOptions,
@@ -698,7 +714,7 @@ export class Destination extends EventEmitter {
   ): number;
   survey<Data = any>(event: string | EmitOptions, data?: sendableData): Survey<Data>;
   /**
-   * Asks a unit for a stream to read from. Throws when there is no unit. Destroying it before it is accepted tells the
+   * Asks a unit for a stream to read from. Throws when there is no unit, as `request`. Destroying it before it is accepted tells the
    * handler. The event `ready` has the `AnswerContext` of the acceptance.
    */
   Readable(event: string | EmitOptions, data?: sendableData, options?: ReadableOptions): Readable;

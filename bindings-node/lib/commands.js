@@ -1,6 +1,5 @@
 'use strict';
 
-const { encode } = require('./data.js');
 const { RoletalkError } = require('./errors.js');
 const { faultOf } = require('./fields.js');
 const { COMMAND_HEADER, COMMAND_WORDS, LARGE, NONE } = require('./protocol.js');
@@ -48,11 +47,11 @@ class Commands {
   /**
    * A command with a payload.
    * @param {number} second the route, or the generation of a responder
+   * @param {string | Buffer} data the payload, encoded
    * @param {Buffer | null} fields what goes with it, as records
    * @throws {RoletalkError} when the fields cannot be sent
    */
-  write(op, target, second, slot, timeout, names, value, kind, fields = null) {
-    const data = encode(kind, value);
+  write(op, target, second, slot, timeout, names, data, kind, fields = null) {
     const length = data.length;
     const text = typeof data === 'string';
     const most = text ? length * 3 : length;

@@ -6,8 +6,10 @@ const { RoletalkError, peerClosed } = require('./errors.js');
 const { faultOf } = require('./fields.js');
 const { bound, checkCallback, emit, ignore } = require('./guard.js');
 const { EMIT, STREAM, WAIT, checkOptions } = require('./options.js');
+const { PeerReadable, PeerWritable } = require('./streams.js');
 const { toMillis } = require('./timeout.js');
 const { Survey } = require('./survey.js');
+const { request } = require('./unit.js');
 
 /** Units in the order of their arrival, and the engine's choice among them. */
 class Units extends Set {
@@ -33,7 +35,7 @@ class Units extends Set {
 
   _changed() {
     this._list = [...this];
-    this._numbers = Uint32Array.from(this._list, (unit) => unit._number);
+    this._numbers = numbersOf(this._list);
   }
 
   /** The unit that what is sent next goes to; perhaps only one that takes headers will do. */
@@ -43,6 +45,17 @@ class Units extends Set {
     if (list.length < 2 && !takesFields) return list[0];
     return list[core.native.choose(this._policy, this._numbers, takesFields, core.now())];
   }
+
+  /** The next one, but none of those where it has been. */
+  nextBut(takesFields, tried) {
+    const { _core: core, _list: list } = this;
+    const others = list.filter((unit) => !tried.includes(unit));
+    return others[core.native.choose(this._policy, numbersOf(others), takesFields, core.now())];
+  }
+}
+
+function numbersOf(units) {
+  return Uint32Array.from(units, (unit) => unit._number);
 }
 
 /**
@@ -57,6 +70,10 @@ class Destination extends EventEmitter {
     this._set = new Units(peer._core);
     /** What settles the promises of those who wait for a unit. */
     this._waiting = new Set();
+    /** What is asked for and waits for a unit. */
+    this._ways = new Set();
+    /** Whether that waits where it is not said. */
+    this._waits = false;
   }
 
   get units() {
@@ -124,6 +141,7 @@ class Destination extends EventEmitter {
   /** The peer is closed. */
   _peerClosed() {
     for (const { closed } of this._waiting) closed();
+    for (const way of this._ways) way.closed();
   }
 
   send(event, data, callback) {
@@ -132,7 +150,7 @@ class Destination extends EventEmitter {
     const required = Boolean(headers.requireHeaders);
     const unit = wanted ? (this._set.has(wanted) ? wanted : undefined) : this._set.next(required);
     if (unit) {
-      unit.send(headers, data, callback);
+      unit.send(headers, data, callback, !wanted);
     } else if (callback) {
       checkCallback(callback);
       process.nextTick(bound(callback), this._nobody(required));
@@ -147,7 +165,7 @@ class Destination extends EventEmitter {
 
   request(event, data, callback) {
     const headers = this._headers(event, 'request');
-    return this._pick(headers).request(headers, data, callback);
+    return request(this._pick(headers), headers, data, callback, this._chooser(headers));
   }
 
   /** Asks every unit. Without a callback the answers can be iterated over. */
@@ -162,13 +180,13 @@ class Destination extends EventEmitter {
   Readable(event, data, options) {
     const headers = this._headers(event, 'Readable');
     checkOptions('Readable', options, STREAM);
-    return this._pick(headers).Readable(headers, data, options);
+    return new PeerReadable(options, this._pick(headers), headers, data, undefined, this._chooser(headers));
   }
 
   Writable(event, data, options) {
     const headers = this._headers(event, 'Writable');
     checkOptions('Writable', options, STREAM);
-    return this._pick(headers).Writable(headers, data, options);
+    return new PeerWritable(options, this._pick(headers), headers, data, undefined, this._chooser(headers));
   }
 
   _headers(event, where) {
@@ -182,6 +200,7 @@ class Destination extends EventEmitter {
       plain: false,
       timeout: event.timeout,
       unit: event.unit,
+      waitForUnit: event.waitForUnit,
       signal: event.signal,
       headers: event.headers,
       requireHeaders: event.requireHeaders,
@@ -192,16 +211,29 @@ class Destination extends EventEmitter {
     };
   }
 
-  /** The unit that is asked for, which need not serve the role, or the next one. */
-  _pick({ unit: wanted, requireHeaders }) {
+  /** What chooses other units, too, should the first not begin; null when the caller has chosen. */
+  _chooser({ unit: wanted }) {
+    return wanted ? null : this;
+  }
+
+  /** The unit that is asked for, which need not serve the role, or the next one; null when it is to be waited for. */
+  _pick(options) {
+    const { unit: wanted, requireHeaders } = options;
     const required = Boolean(requireHeaders);
     const unit = wanted
       ? this._peer._units.get(wanted.id) === wanted
         ? wanted
         : undefined
       : this._set.next(required);
-    if (!unit) throw this._nobody(required);
-    return unit;
+    if (unit) return unit;
+    const nobody = this._nobody(required);
+    if (wanted || !this._mayWait(options) || nobody.code !== 'NO_UNIT') throw nobody;
+    return null;
+  }
+
+  /** Whether it waits when there is no unit. */
+  _mayWait({ waitForUnit }) {
+    return Boolean(waitForUnit ?? this._waits);
   }
 
   _nobody(takesFields) {
@@ -217,6 +249,7 @@ class Destination extends EventEmitter {
       emit(this, 'open');
       for (const { ready } of this._waiting) ready();
     }
+    for (const way of this._ways) way.look();
     emit(this, 'unit', unit);
   }
 

@@ -3,12 +3,15 @@
 const { performance } = require('node:perf_hooks');
 const { NativePeer } = require('./addon.js');
 const { Commands } = require('./commands.js');
-const { Kind, kindOf } = require('./data.js');
+const { Kind, encode, kindOf } = require('./data.js');
 const { AnswerContext, MessageContext, RequestContext, failedContext, kFields, reasonOf } = require('./context.js');
 const { EventReader, bytes, words } = require('./events.js');
 const { emit, ignore } = require('./guard.js');
 const { CODES, RoletalkError, plainError, roletalkError } = require('./errors.js');
+const { check } = require('./fields.js');
 const { root } = require('./scope.js');
+const { copyOf, release } = require('./store.js');
+const { Way } = require('./way.js');
 const {
   Command,
   ENDING,
@@ -55,8 +58,66 @@ class Slot {
     this.sent = 0;
     /** Whether the unit was gone already when it was asked. */
     this.late = false;
+    /** What may choose another unit, and what that is asked then. */
+    this.destination = null;
+    this.options = null;
+    this.kind = 0;
+    this.data = null;
+    this.length = 0;
+    this.fields = null;
+    this.limit = 0;
+    /** Once it goes to others, or waits for one. */
+    this.way = null;
+  }
+
+  /**
+   * Keeps what is asked, for other units.
+   * @param {object} options those of the call, which nobody changes any more
+   * @param {string | Buffer} data the payload
+   * @param {number} limit milliseconds, 0 for the default
+   */
+  keep(destination, options, kind, data, fields, limit) {
+    if (kind === Kind.BINARY) {
+      // To copy large bytes costs too much where there is no other unit, and none is waited for.
+      if (data.length > LARGE && destination._set.size < 2 && !destination._mayWait(options)) return;
+      // Whoever has given them may change them afterwards.
+      this.data = copyOf(data);
+    } else {
+      this.data = data;
+    }
+    this.length = data.length;
+    this.destination = destination;
+    this.options = options;
+    this.kind = kind;
+    this.fields = fields;
+    this.limit = limit;
+  }
+
+  /** It is over. */
+  end() {
+    this.unit = null;
+    this.callback = null;
+    if (this.destination === null) return;
+    if (this.kind === Kind.BINARY) release(this.data);
+    this.destination = null;
+    this.options = null;
+    this.data = null;
+    this.fields = null;
+    this.way = null;
+  }
+
+  /** It is sent to a unit. */
+  goTo(unit, time) {
+    this.unit = unit;
+    this.late = unit._number === NONE;
+    this.sent = time;
   }
 }
+
+/**
+ * What a request ends with that has no answer: `lost` when the unit's connection was lost.
+ * @typedef {{ error: Error, ctx: object, lost: boolean }} Outcome
+ */
 
 /**
  * The engine of one peer on the event loop: writes commands for it, hands out what it says, and
@@ -126,14 +187,18 @@ class Host {
     process.nextTick(this.onTurn);
   }
 
-  /** Sends a message. The callback hears when it is written, or why it is not. */
-  send(unit, role, event, value, fields, callback) {
+  /**
+   * Sends a message. The callback hears when it is written, or why it is not.
+   * @param {boolean} any whether another unit that serves the role will do, should this one be gone
+   */
+  send(unit, role, event, value, fields, callback, any) {
     const route = this.commands.route(role, event);
     const kind = kindOf(value);
+    const data = encode(kind, value);
     const slot = callback === undefined ? NONE : this.takeSlot(unit, callback).number;
     const names = route === NONE ? { role, event } : null;
     try {
-      this.commands.write(Command.SEND, unit._number, route, slot, 0, names, value, kind, fields);
+      this.commands.write(Command.SEND, unit._number, route, slot, any ? 1 : 0, names, data, kind, fields);
     } catch (error) {
       if (slot !== NONE) this.freeSlot(slot);
       throw error;
@@ -143,17 +208,31 @@ class Host {
 
   /**
    * Sends a request. The callback gets the error or null, and the context.
+   * @param {import('./unit.js').Unit | null} unit null when one is to be waited for
    * @param {number} timeout whole milliseconds, 0 for the default
+   * @param {import('./destination.js').Destination | null} destination what has chosen the unit, and may choose another
    */
-  request(unit, role, event, value, timeout, fields, callback, op = Command.REQUEST) {
+  request(unit, options, value, timeout, fields, callback, destination, op = Command.REQUEST) {
+    const { role = '', event = '' } = options;
     const route = this.commands.route(role, event);
     const kind = kindOf(value);
+    const data = encode(kind, value);
+    if (unit === null && fields !== null) check(fields);
     this.schedule();
     const slot = this.takeSlot(unit, callback);
     slot.sent = this.time;
+    if (destination !== null) {
+      const limit = op === Command.REQUEST ? timeout : timeout / 1e3;
+      slot.keep(destination, options, kind, data, fields, limit);
+      if (unit === null) {
+        slot.way = new Way(slot, null);
+        slot.way.begin();
+        return slot;
+      }
+    }
     const names = route === NONE ? { role, event } : null;
     try {
-      this.commands.write(op, unit._number, route, slot.number, timeout, names, value, kind, fields);
+      this.commands.write(op, unit._number, route, slot.number, timeout, names, data, kind, fields);
     } catch (error) {
       this.freeSlot(slot.number);
       throw error;
@@ -165,28 +244,38 @@ class Host {
    * Sends a request that has this time from now on.
    * @param {number} limit milliseconds
    */
-  requestWithin(unit, role, event, value, limit, fields, callback) {
+  requestWithin(unit, options, value, limit, fields, callback, destination) {
     const fine = limit < FINE;
     const timeout = Math.floor(fine ? limit * 1e3 : limit);
     const op = fine ? Command.REQUEST_WITHIN : Command.REQUEST;
-    const slot = this.request(unit, role, event, value, timeout, fields, callback, op);
+    const slot = this.request(unit, options, value, timeout, fields, callback, destination, op);
     // Not at the end of the turn, which may be late: it is sent as what is left then.
     this.native.run(performance.now());
     return slot;
   }
 
-  /** Waits no more for the answer that this callback was given for. The slot is free when the engine says so. */
+  /**
+   * Waits no more for the answer that this callback was given for. The slot is free when the engine says so.
+   * @returns {import('./unit.js').Unit | null} who was asked last
+   */
   abandon(slot, callback) {
     // It may have been answered, and the callback wait for its unit to close.
-    if (slot.callback !== callback) return;
+    if (slot.callback !== callback) return null;
+    const { unit, way } = slot;
+    if (way !== null && way.waiting) {
+      way.leave();
+      this.freeSlot(slot.number);
+      return unit;
+    }
     slot.callback = ignore;
     this.commands.plain(Command.ABANDON, slot.number, 0);
     this.schedule();
+    return unit;
   }
 
   respond({ number, generation }, value, fields) {
     const kind = kindOf(value);
-    this.commands.write(Command.RESPOND, number, generation, NONE, 0, null, value, kind, fields);
+    this.commands.write(Command.RESPOND, number, generation, NONE, 0, null, encode(kind, value), kind, fields);
     this.schedule();
   }
 
@@ -215,14 +304,13 @@ class Host {
     if (slot === undefined) this.slots.push((slot = new Slot(this.slots.length)));
     slot.unit = unit;
     slot.callback = callback;
-    slot.late = unit._number === NONE;
+    slot.late = unit !== null && unit._number === NONE;
     return slot;
   }
 
   freeSlot(number) {
     const slot = this.slots[number];
-    slot.unit = null;
-    slot.callback = null;
+    slot.end();
     this.freeSlots.push(slot);
   }
 
@@ -551,37 +639,70 @@ class Host {
   }
 
   answer(at, first) {
-    const number = words[at + 1];
-    const slot = this.slots[number];
-    const { unit, callback, sent, late } = slot;
-    const rtt = Math.ceil(this.time - sent);
-    this.freeSlot(number);
-    const wrong = words[at + 2];
+    const slot = this.slots[words[at + 1]];
     const fields = first & Flag.FIELDS ? this.events.takeFields(at, first) : null;
-    if (first & Flag.FAILED) {
-      const code = CODES[(first >> 8) & 0xff];
-      const error = late && wrong === NOT_SENT ? noSockets(code) : this._failure(roletalkError, at, first);
-      const ctx = failedContext(unit, rtt);
-      const failure = fields?.failure;
-      if (failure !== undefined) error.failure = failure;
-      if (code === 'CONNECTION_LOST' && wrong === 0) {
-        // Those who wait hear of it after the unit has closed.
-        unit._lost.push(() => callback(error, ctx));
-        return;
-      }
-      return callback(error, ctx);
-    }
-    // Before the payload, which is behind it.
-    const hint = wrong === REJECTED && first & Flag.NAMED ? this.events.failure(at, first)[1] : undefined;
+    if (first & Flag.FAILED || words[at + 2] === REJECTED) return this.unanswered(slot, at, first, fields);
+    const { unit, callback } = slot;
+    const rtt = Math.ceil(this.time - slot.sent);
+    this.freeSlot(slot.number);
     let ctx;
     try {
       ctx = new AnswerContext((first >> 8) & 0xff, this.events.payloadOf(at, first), unit, rtt);
     } catch (error) {
-      return callback(new RoletalkError('DATA', error.message, { cause: error }), failedContext(unit, rtt));
+      return callback(unreadable(error), failedContext(unit, rtt));
     }
     if (fields !== null) ctx[kFields] = fields;
-    if (wrong !== REJECTED) return callback(null, ctx);
-    callback(new RoletalkError('REJECTED', reasonOf(ctx), { hint, failure: fields?.failure }), ctx);
+    callback(null, ctx);
+  }
+
+  /** A request was rejected, or has failed. */
+  unanswered(slot, at, first, fields) {
+    const outcome = first & Flag.FAILED ? this.failed(slot, at, first, fields) : this.rejected(slot, at, first, fields);
+    const goesOn = first & Flag.NOT_BEGUN && slot.destination !== null;
+    // What was given up goes nowhere.
+    if (!goesOn || slot.callback === ignore) return this.fail(slot, outcome);
+    const age = words[at + 4] * 0x100000000 + words[at + 3];
+    slot.way ??= new Way(slot, null);
+    slot.way.failed(outcome, this.time - age / 1e3);
+  }
+
+  /** @returns {Outcome} */
+  failed({ unit, sent, late }, at, first, fields) {
+    const code = CODES[(first >> 8) & 0xff];
+    const unsent = words[at + 2] === NOT_SENT;
+    const error = late && unsent ? noSockets(code) : this._failure(roletalkError, at, first);
+    const failure = fields?.failure;
+    if (failure !== undefined) error.failure = failure;
+    const ctx = failedContext(unit, Math.ceil(this.time - sent));
+    return { error, ctx, lost: code === 'CONNECTION_LOST' && !unsent };
+  }
+
+  /** @returns {Outcome} */
+  rejected({ unit, sent }, at, first, fields) {
+    const rtt = Math.ceil(this.time - sent);
+    // Before the payload, which is behind it.
+    const hint = first & Flag.NAMED ? this.events.failure(at, first)[1] : undefined;
+    let ctx;
+    try {
+      ctx = new AnswerContext((first >> 8) & 0xff, this.events.payloadOf(at, first), unit, rtt);
+    } catch (error) {
+      return { error: unreadable(error), ctx: failedContext(unit, rtt), lost: false };
+    }
+    if (fields !== null) ctx[kFields] = fields;
+    const error = new RoletalkError('REJECTED', reasonOf(ctx), { hint, failure: fields?.failure });
+    return { error, ctx, lost: false };
+  }
+
+  /**
+   * Tells who waits that there is no answer.
+   * @param {Outcome} outcome
+   */
+  fail(slot, { error, ctx, lost }) {
+    const { callback } = slot;
+    this.freeSlot(slot.number);
+    // Those who wait hear of it after the unit has closed.
+    if (lost && ctx.unit._number !== NONE) ctx.unit._lost.push(() => callback(error, ctx));
+    else callback(error, ctx);
   }
 
   _failure(make, at, first) {
@@ -600,6 +721,11 @@ class Host {
       this.conns[words[at + 2]]._onceWritten(callback);
     }
   }
+}
+
+/** The error of an answer that cannot be read. */
+function unreadable(error) {
+  return new RoletalkError('DATA', error.message, { cause: error });
 }
 
 /** Something was for a unit that had closed before. */

@@ -7,11 +7,12 @@ const words = (text) => new Set(text.trim().split(/\s+/));
 
 const PEER = words('friendly name');
 const LISTEN = words('port host server ssl path handshakeTimeout maxHandshakes');
+const DESTINATION = words('waitForUnit');
 const SERVE = words('drain');
 const WAIT = words('signal timeout');
 /** `role` is what the original writes into the options that it is given. */
 const EMIT = words(
-  'event timeout unit signal headers requireHeaders traceparent tracestate baggage inherit role',
+  'event timeout unit waitForUnit signal headers requireHeaders traceparent tracestate baggage inherit role',
 );
 const HANDLER = words('detached');
 const STREAM = words(`
@@ -99,4 +100,4 @@ function editDistance(a, b, enough) {
   return old[b.length];
 }
 
-module.exports = { EMIT, HANDLER, LISTEN, PEER, SERVE, STREAM, WAIT, checkConnectOptions, checkOptions };
+module.exports = { DESTINATION, EMIT, HANDLER, LISTEN, PEER, SERVE, STREAM, WAIT, checkConnectOptions, checkOptions };

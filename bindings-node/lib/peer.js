@@ -17,7 +17,7 @@ const { Host } = require('./host.js');
 const { addressOf, log, logEnd, nameOf } = require('./log.js');
 const { Lobby } = require('./lobby.js');
 const { MiddlewareEmitter } = require('./middleware.js');
-const { LISTEN, PEER, SERVE, checkConnectOptions, checkOptions } = require('./options.js');
+const { DESTINATION, LISTEN, PEER, SERVE, checkConnectOptions, checkOptions } = require('./options.js');
 const { Op } = require('./protocol.js');
 const { Role } = require('./role.js');
 const { handling, newScope } = require('./scope.js');
@@ -514,7 +514,8 @@ class Peer extends MiddlewareEmitter {
 
   // Roles and destinations.
 
-  destination(name) {
+  destination(name, options) {
+    checkOptions('destination', options, DESTINATION);
     let destination = this._destinations.get(name);
     if (destination === undefined) {
       destination = new Destination(name, this);
@@ -525,6 +526,8 @@ class Peer extends MiddlewareEmitter {
         if (unit.getRoles().includes(name)) destination._addUnit(unit);
       }
     }
+    const waits = options?.waitForUnit;
+    if (waits !== undefined) destination._waits = Boolean(waits);
     return destination;
   }
 

@@ -56,6 +56,7 @@ const Flag = {
   NAMED: 0x100000,
   FAILED: 0x200000,
   FIELDS: 0x400000,
+  NOT_BEGUN: 0x800000,
 };
 
 const StreamState = {

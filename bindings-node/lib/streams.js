@@ -4,10 +4,11 @@ const { Readable, Writable } = require('node:stream');
 const { Call, fieldsOf, parentOf } = require('./call.js');
 const { EMPTY, encode, kindOf } = require('./data.js');
 const { call, ignore, messageOf, print } = require('./guard.js');
-const { CODES, RoletalkError } = require('./errors.js');
+const { CODES, RoletalkError, peerClosed } = require('./errors.js');
 const { check } = require('./fields.js');
 const { NONE, StreamState } = require('./protocol.js');
 const { newScope } = require('./scope.js');
+const { Way } = require('./way.js');
 
 /** The payload of a request as bytes. */
 function payload(value) {
@@ -25,13 +26,16 @@ class Channel {
   /**
    * @param {Readable | Writable} stream
    * @param {'readable' | 'writable'} kind
+   * @param {import('./unit.js').Unit | null} unit null when one is to be waited for
    * @param {import('node:async_hooks').AsyncResource | undefined} scope what it calls its listeners in: the handler's, or else that of this call
+   * @param {import('./destination.js').Destination | null} destination what has chosen the unit, and may choose another
    */
-  constructor(stream, kind, unit, scope = newScope()) {
+  constructor(stream, kind, unit, scope = newScope(), destination = null) {
     this.stream = stream;
     this.kind = kind;
     this.unit = unit;
-    this.host = unit._peer._core;
+    this.destination = destination;
+    this.host = (unit ?? destination)._peer._core;
     this.number = NONE;
     this.slot = null;
     /** While it is being opened. */
@@ -44,16 +48,22 @@ class Channel {
     this.scope.runInAsyncScope(call, undefined, fn);
   }
 
+  /** Whether this peer writes. */
+  get writable() {
+    return this.kind === 'writable';
+  }
+
   /** Asks a unit for the stream. */
   open(options, value = {}) {
     const { role = '', event = '', timeout, signal } = options;
-    const { host, unit, kind } = this;
+    const { host, unit, destination } = this;
     const { kind: type, data } = payload(value);
     const parent = parentOf(options);
     const fields = fieldsOf(options, parent);
     if (fields !== null) check(fields);
     const call = new Call(signal, parent, (error, ctx) => this.within(() => this.opened(error, ctx)));
     if (signal?.aborted) return void process.nextTick(call.finish, signal.reason);
+    if (unit === null && destination._peer._closed) return void process.nextTick(call.finish, peerClosed());
     const limit = call.limit(timeout);
     if (limit === undefined) return;
     this.call = call;
@@ -61,16 +71,25 @@ class Channel {
     this.slot = slot;
     host.schedule();
     slot.sent = host.time;
+    if (destination !== null) {
+      slot.keep(destination, options, type, data, fields, limit);
+      if (slot.destination !== null) slot.way = new Way(slot, this);
+    }
+    if (unit === null) {
+      slot.way.begin();
+      call.begun();
+      return;
+    }
     const settings = {
       unit: unit._number,
       slot: slot.number,
-      writable: kind === 'writable',
+      writable: this.writable,
       role: String(role),
       event: String(event),
       kind: type,
       timeout: limit,
     };
-    const number = host.native.openStream(settings, data, fields, host.now());
+    const number = host.native.ask(settings, data, fields, host.now());
     if (number !== null) this.attach(number);
     call.begun();
   }
@@ -117,6 +136,15 @@ class Channel {
     this.host.streams[number] = this.stream;
   }
 
+  /** The unit that it was asked of has not begun, and it is asked of another one. */
+  detach() {
+    const { host, number } = this;
+    if (number === NONE) return;
+    this.number = NONE;
+    host.streams[number] = undefined;
+    host.native.closeStream(number, '', host.now());
+  }
+
   /** Whether the remote peer has accepted the stream, and this one has not closed it. */
   get isOpen() {
     return this.number !== NONE && this.slot === null;
@@ -135,15 +163,16 @@ class Channel {
   }
 
   close(reason) {
-    const { host, number } = this;
-    if (number === NONE) return;
+    const { host, number, slot } = this;
     this.number = NONE;
-    host.streams[number] = undefined;
     // Nobody waits for the answer any more.
-    if (this.slot !== null) {
+    if (slot !== null) {
+      this.slot = null;
       this.call.end();
-      host.abandon(this.slot, this.call.finish);
+      host.abandon(slot, this.call.finish);
     }
+    if (number === NONE) return;
+    host.streams[number] = undefined;
     host.native.closeStream(number, reason, host.now());
     host.schedule();
   }
@@ -156,10 +185,10 @@ class Channel {
  * writer wait.
  */
 class PeerReadable extends Readable {
-  constructor(options, unit, headers, data, scope) {
+  constructor(options, unit, headers, data, scope, destination) {
     super(options);
     this._wanted = false;
-    this._channel = new Channel(this, 'readable', unit, scope);
+    this._channel = new Channel(this, 'readable', unit, scope, destination);
     // Applications that were written for roletalk 1.1.3 do not listen for errors: there, a stream that breaks
     // off does not end the process.
     this.on('error', ignore);
@@ -210,7 +239,7 @@ class PeerReadable extends Readable {
  * when all of it was handed to the operating system.
  */
 class PeerWritable extends Writable {
-  constructor(options, unit, headers, data, scope) {
+  constructor(options, unit, headers, data, scope, destination) {
     super(options);
     /** What is being written, and how far it went. */
     this._chunk = EMPTY;
@@ -219,7 +248,7 @@ class PeerWritable extends Writable {
     this._finishing = null;
     /** Whether the end is queued. */
     this._ended = false;
-    this._channel = new Channel(this, 'writable', unit, scope);
+    this._channel = new Channel(this, 'writable', unit, scope, destination);
     this.on('error', ignore);
     if (headers !== undefined) this._channel.open(headers, data);
   }

@@ -3,6 +3,7 @@
 const { EventEmitter } = require('node:events');
 const { NONE } = require('./protocol.js');
 const { Call, fieldsOf, parentOf } = require('./call.js');
+const { peerClosed } = require('./errors.js');
 const { bound, checkCallback, ignore } = require('./guard.js');
 const { toMillis } = require('./timeout.js');
 const { current, offers } = require('./scope.js');
@@ -79,7 +80,7 @@ class Unit extends EventEmitter {
     host.schedule();
   }
 
-  send(options, data, callback) {
+  send(options, data, callback, any = false) {
     const { role = '', event = '' } = options;
     checkCallback(callback);
     let fields = null;
@@ -87,27 +88,11 @@ class Unit extends EventEmitter {
       options.signal?.throwIfAborted();
       fields = fieldsOf(options, parentOf(options));
     }
-    this._peer._core.send(this, role, event, data, fields, callback ? bound(callback) : undefined);
+    this._peer._core.send(this, role, event, data, fields, callback ? bound(callback) : undefined, any);
   }
 
   request(options, data, callback) {
-    checkCallback(callback);
-    const { _peer: peer } = this;
-    if (callback) {
-      begin(this, options, data, bound(callback));
-      return undefined;
-    }
-    let call;
-    const promise = new Promise((resolve, reject) => {
-      call = begin(this, options, data, (error, ctx) => {
-        if (error === null) return resolve(ctx);
-        // What ends because the application closes its peer need not be looked at, nor what ends because nobody waits
-        // for it: a handler may be about to look.
-        if (peer._closed || call?.inherited) promise.catch(ignore);
-        reject(error);
-      });
-    });
-    return promise;
+    return request(this, options, data, callback, null);
   }
 
   Readable(headers, data, options) {
@@ -119,34 +104,64 @@ class Unit extends EventEmitter {
   }
 }
 
+/**
+ * Asks a unit.
+ * @param {Unit | null} unit null when one is to be waited for
+ * @param {import('./destination.js').Destination | null} destination what has chosen the unit, and may choose another
+ */
+function request(unit, options, data, callback, destination) {
+  checkCallback(callback);
+  const { _peer: peer } = unit ?? destination;
+  if (callback) {
+    begin(peer, unit, options, data, bound(callback), destination);
+    return undefined;
+  }
+  let call;
+  const promise = new Promise((resolve, reject) => {
+    const told = (error, ctx) => {
+      if (error === null) return resolve(ctx);
+      // What ends because the application closes its peer need not be looked at, nor what ends because nobody waits
+      // for it: a handler may be about to look.
+      if (peer._closed || call?.inherited) promise.catch(ignore);
+      reject(error);
+    };
+    call = begin(peer, unit, options, data, told, destination);
+  });
+  return promise;
+}
+
 /** Sends a request. Returns its call, if it may be given up. */
-function begin(unit, options, data, callback) {
-  const { _core: host } = unit._peer;
+function begin(peer, unit, options, data, callback, destination) {
+  const { _core: host } = peer;
+  // Nobody comes to a peer that is closed.
+  if (unit === null && peer._closed) return void process.nextTick(callback, peerClosed(), { unit: undefined, data: null });
   if (options.plain === true && current() === undefined) {
-    host.request(unit, options.role, options.event, data, 0, null, callback);
+    host.request(unit, options, data, 0, null, callback, destination);
     return undefined;
   }
   const parent = parentOf(options);
-  if (parent?.binds || (options.signal ?? null) !== null) return ask(unit, options, data, callback);
-  const { role = '', event = '', timeout } = options;
-  host.request(unit, role, event, data, toMillis(timeout), fieldsOf(options, parent), callback);
+  if (parent?.binds || (options.signal ?? null) !== null) return ask(unit, options, data, callback, destination);
+  host.request(unit, options, data, toMillis(options.timeout), fieldsOf(options, parent), callback, destination);
   return undefined;
 }
 
 /** Sends a request that may be given up. */
-function ask(unit, options, data, callback) {
-  const { role = '', event = '', timeout, signal } = options;
-  const { _core: host } = unit._peer;
+function ask(unit, options, data, callback, destination = null) {
+  const { timeout, signal } = options;
+  const { _core: host } = (unit ?? destination)._peer;
   const parent = parentOf(options);
   const fields = fieldsOf(options, parent);
   signal?.throwIfAborted();
-  const call = new Call(signal, parent, (error, ctx = { unit, data: null }) => callback(error, ctx));
+  let asked = unit ?? undefined;
+  const call = new Call(signal, parent, (error, ctx = { unit: asked, data: null }) => callback(error, ctx));
   const limit = call.limit(timeout);
   if (limit === undefined) return call;
   const send = call.bounded ? host.requestWithin : host.request;
-  const slot = Reflect.apply(send, host, [unit, role, event, data, limit, fields, call.finish]);
-  call.begun(() => host.abandon(slot, call.finish));
+  const slot = Reflect.apply(send, host, [unit, options, data, limit, fields, call.finish, destination]);
+  call.begun(() => {
+    asked = host.abandon(slot, call.finish) ?? asked;
+  });
   return call;
 }
 
-module.exports = { Unit, ask };
+module.exports = { Unit, ask, request };

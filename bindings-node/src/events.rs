@@ -74,7 +74,8 @@ numbers! {
         OfferReadable = 3,
         /// As a request: the remote peer wants to read.
         OfferWritable = 4,
-        /// slot, how it went wrong ([`NOT_SENT`], [`REJECTED`] or 0); the payload or the error.
+        /// slot, how it went wrong ([`NOT_SENT`], [`REJECTED`] or 0), and with [`NOT_BEGUN`] how long ago it was
+        /// sent (microseconds, two words); the payload or the error.
         Answer = 5,
         /// stream: try again what had to wait. Or the error that it broke with.
         Stream = 6,
@@ -129,6 +130,8 @@ numbers! {
         FAILED: u32 = 1 << 21,
         /// The bytes end with fields, see [`Batch::attach`].
         FIELDS: u32 = 1 << 22,
+        /// See [`Op::Answer`]: surely no handler was begun, so that it may go to another unit.
+        NOT_BEGUN: u32 = 1 << 23,
     }
 }
 

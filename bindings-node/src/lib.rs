@@ -25,7 +25,7 @@ mod socket;
 mod state;
 
 pub use native::{
-    NativePeer, PeerSettings, StreamSettings, address_hint, cancel_reasons, check_fields,
-    error_kinds, json_hint, listen_hint,
+    AskSettings, NativePeer, PeerSettings, address_hint, cancel_reasons, check_fields, error_kinds,
+    json_hint, listen_hint, timed_out_after,
 };
 pub use protocol::{ProtocolNumber, protocol};

@@ -15,7 +15,7 @@ use napi::{
 use napi_derive::napi;
 use roletalk_engine::{
     AddressId, CancelReason, Chunk, DataType, Engine, Error, ErrorKind, Load, Moment, NoHandler,
-    Opening, Order, Outgoing, Policy, Refusal, Unit, choose, hint, policy,
+    Opening, Order, Outgoing, Policy, Refusal, TimeLimit, Unit, choose, hint, policy, timed_out,
     wire::{Direction, Payload},
     ws::Side,
 };
@@ -54,15 +54,15 @@ pub struct PeerSettings {
     pub now: f64,
 }
 
-/// A request for a stream.
+/// A request for a stream; or any, which another unit has not begun.
 #[napi(object)]
-pub struct StreamSettings {
+pub struct AskSettings {
     /// The unit's number.
     pub unit: u32,
     /// The slot that waits for the answer.
     pub slot: u32,
-    /// Whether this peer writes.
-    pub writable: bool,
+    /// Whether this peer writes; none when it asks for no stream.
+    pub writable: Option<bool>,
     /// The role.
     pub role: String,
     /// The event.
@@ -71,6 +71,8 @@ pub struct StreamSettings {
     pub kind: u32,
     /// Milliseconds to wait for the answer, 0 for the default.
     pub timeout: f64,
+    /// Since when it waits, by JavaScript's clock: since it is sent, unless it is given.
+    pub since: Option<f64>,
 }
 
 numbers! {
@@ -173,10 +175,15 @@ impl NativePeer {
         })
     }
 
+    /// A time of JavaScript's clock, as the engine counts it.
+    fn moment(&self, millis: f64) -> Moment {
+        let since_epoch = ((millis - self.epoch).max(0.0) * 1e6) as u64;
+        Moment::at(Duration::from_nanos(since_epoch))
+    }
+
     /// Does the waiting commands.
     fn begin(&mut self, now: f64) -> Call<'_> {
-        let since_epoch = ((now - self.epoch).max(0.0) * 1e6) as u64;
-        let now = Moment::at(Duration::from_nanos(since_epoch));
+        let now = self.moment(now);
         let NativePeer { host, state, memory, routes, large, .. } = self;
         let mut host = lock(host);
         let Memory { commands, payload, .. } = memory;
@@ -548,17 +555,34 @@ impl NativePeer {
         buffer(env, bytes)
     }
 
-    // Streams.
+    // Requests.
 
-    /// Asks for a stream. Returns its number; none when that failed, which the slot is told.
+    /// How long requests wait that say nothing of it, in milliseconds.
+    #[napi(getter)]
+    pub fn request_timeout(&self) -> f64 {
+        lock(&self.host).engine.peer().limits().request_timeout.as_secs_f64() * 1e3
+    }
+
+    /// What a unit has not begun goes on to another one.
     #[napi(catch_unwind)]
-    pub fn open_stream(
+    pub fn note_rerouted(&mut self, unit: u32, now: f64) {
+        let Call { mut host, state, now, .. } = self.begin(now);
+        if let Some(unit) = state.units.get(unit) {
+            host.engine.with_unit(*unit, now, Unit::note_rerouted);
+        }
+    }
+
+    /// Asks for a stream, or once more for what another unit has not begun. Returns the stream's number; none when
+    /// there is none to be, or that failed, which the slot is told.
+    #[napi(catch_unwind)]
+    pub fn ask(
         &mut self,
-        settings: StreamSettings,
+        settings: AskSettings,
         payload: &[u8],
         fields: Option<&[u8]>,
         now: f64,
     ) -> Option<u32> {
+        let since = settings.since.map(|since| self.moment(since));
         let Call { mut host, state, now, .. } = self.begin(now);
         let fields = match fields.map(fields::read).transpose() {
             Ok(fields) => fields,
@@ -567,29 +591,33 @@ impl NativePeer {
                 return None;
             }
         };
-        let StreamSettings { unit, slot, writable, role, event, kind, timeout } = settings;
-        let direction =
-            if writable { Direction::RequesterWrites } else { Direction::RequesterReads };
+        let AskSettings { unit, slot, writable, role, event, kind, timeout, .. } = settings;
         let payload = Payload { kind: DataType::from_byte(kind as u8), bytes: payload };
         let outgoing = Outgoing {
             role: &role,
             event: &event,
             payload,
-            order: Order::Any,
+            order: if writable.is_some() { Order::Any } else { Order::Kept },
             fields: fields.as_ref(),
         };
-        let timeout =
-            Duration::try_from_secs_f64(timeout / 1e3).ok().filter(|time| !time.is_zero());
-        let opened = state.units.get(unit).copied().and_then(|unit| {
-            let opened = host.engine.with_unit(unit, now, |unit| {
-                unit.open_stream(direction, outgoing, timeout, now, slot)
-            });
-            opened.map(|opened| (unit, opened))
+        let limit = Duration::try_from_secs_f64(timeout / 1e3).ok().filter(|time| !time.is_zero());
+        let limit = TimeLimit { limit, since };
+        let asked = state.units.get(unit).copied().and_then(|unit| {
+            let ask = |machine: &mut Unit<u32>| {
+                let direction = match writable {
+                    None => return Ok((None, machine.request(outgoing, limit, now, slot)?)),
+                    Some(true) => Direction::RequesterWrites,
+                    Some(false) => Direction::RequesterReads,
+                };
+                let (stream, corr) = machine.open_stream(direction, outgoing, limit, now, slot)?;
+                Ok((Some(stream), corr))
+            };
+            host.engine.with_unit(unit, now, ask).map(|asked| (unit, asked))
         });
-        match opened {
+        match asked {
             Some((unit, Ok((stream, corr)))) => {
-                state.waits(slot, unit, corr);
-                Some(state.add_stream(unit, stream))
+                state.waits(slot, unit, corr, now);
+                stream.map(|stream| state.add_stream(unit, stream))
             }
             Some((_, Err(error))) => {
                 state.failed(slot, error);
@@ -602,6 +630,8 @@ impl NativePeer {
             }
         }
     }
+
+    // Streams.
 
     /// Accepts a stream. Returns its number.
     ///
@@ -790,6 +820,13 @@ pub fn cancel_reasons() -> Vec<Vec<String>> {
         [kind.name(), reason.text(), reason.name()].map(str::to_owned).to_vec()
     };
     CancelReason::ALL.into_iter().map(told).collect()
+}
+
+/// The error of a request that was not answered within so many milliseconds, as [`NativePeer::no_choice`] has it.
+#[napi(catch_unwind)]
+pub fn timed_out_after(millis: f64) -> Vec<String> {
+    let limit = Duration::try_from_secs_f64(millis / 1e3).unwrap_or(Duration::MAX);
+    failed_with(&timed_out(limit))
 }
 
 fn socket_closed() -> Error {

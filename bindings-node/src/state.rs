@@ -5,7 +5,7 @@ use std::{collections::VecDeque, rc::Rc, time::Duration};
 use bytes::Bytes;
 use roletalk_engine::{
     ConnId, EngineEvent, Error, ErrorKind, Event, Failure, Fields, Incoming, Kind, Moment,
-    PeerEvent, Question, Queued, StreamId, Unit, UnitId, wire::Payload,
+    Outgoing, PeerEvent, Question, Queued, StreamId, Tried, Unit, UnitId, wire::Payload,
 };
 use roletalk_host::{Action, Host};
 use rustc_hash::FxHashMap;
@@ -13,8 +13,8 @@ use rustc_hash::FxHashMap;
 use crate::{
     commands::{self, Asked},
     events::{
-        AGAIN, Batch, ENDING, GONE, IN_BUFFER, NAMED, NONE, NOT_SENT, OUTPUT_WORDS, OUTPUTS, Op,
-        PAUSE, REJECTED, RESUME, SMALL_OUTPUT, TAKEN, WRITTEN,
+        AGAIN, Batch, ENDING, GONE, IN_BUFFER, NAMED, NONE, NOT_BEGUN, NOT_SENT, OUTPUT_WORDS,
+        OUTPUTS, Op, PAUSE, REJECTED, RESUME, SMALL_OUTPUT, TAKEN, WRITTEN,
     },
     fields,
     names::{Names, Routes, Told},
@@ -35,6 +35,22 @@ enum Outcome {
     Sent { slot: u32, conn: u32 },
     NotSent { slot: u32, error: Error },
     Abandoned { slot: u32 },
+}
+
+/// The request that a slot waits for the answer of.
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    unit: UnitId,
+    corr: u64,
+    /// When it was sent.
+    since: Moment,
+}
+
+/// A message whose unit has gone, and that another one is to have.
+struct Returned<'a> {
+    outgoing: Outgoing<'a>,
+    slot: u32,
+    error: Error,
 }
 
 /// What could not be queued for one unit and one kind of reason, since this was last told. One
@@ -59,8 +75,8 @@ pub(crate) struct State {
     running: Running,
     /// Messages that JavaScript was handed: they are handled as soon as it has them.
     messages: Vec<(UnitId, Question)>,
-    /// Under which correlation each slot waits.
-    waiting: Vec<Option<(UnitId, u64)>>,
+    /// What each slot waits for.
+    waiting: Vec<Option<Waits>>,
     outcomes: VecDeque<Outcome>,
     unsent: FxHashMap<(UnitId, ErrorKind), Unsent>,
     names: Names,
@@ -136,8 +152,8 @@ impl State {
         self.questions.remove(number)
     }
 
-    pub(crate) fn waits(&mut self, slot: u32, unit: UnitId, corr: u64) {
-        wait(&mut self.waiting, slot, unit, corr);
+    pub(crate) fn waits(&mut self, slot: u32, unit: UnitId, corr: u64, since: Moment) {
+        wait(&mut self.waiting, slot, Waits { unit, corr, since });
     }
 
     pub(crate) fn failed(&mut self, slot: u32, error: Error) {
@@ -166,16 +182,51 @@ impl State {
                 self.run_alone(host, first, now);
                 continue;
             };
+            let mut returned = Vec::new();
             // All commands in a row for one unit are one visit.
             host.engine.with_unit(unit, now, |machine| {
                 let mut next = Some(first);
                 while let Some(command) = next {
                     let tables = Tables { questions, waiting, outcomes, unsent, conn_numbers };
-                    run_on(machine, unit, command, tables, now);
+                    returned.extend(run_on(machine, unit, command, tables, now));
                     next = asked
                         .next_if(|next| unit_of(units, questions, waiting, next) == Some(unit));
                 }
             });
+            for returned in returned {
+                let mut tried = Tried::NONE;
+                tried.note(unit, &returned.error);
+                self.send_elsewhere(host, returned, tried, now);
+            }
+        }
+    }
+
+    /// Sends a message to the next unit. The sender hears the first error when there is none that takes it.
+    #[cold]
+    fn send_elsewhere(
+        &mut self,
+        host: &mut Host,
+        Returned { outgoing, slot, error }: Returned<'_>,
+        mut tried: Tried,
+        now: Moment,
+    ) {
+        let required = outgoing.fields.is_some_and(Fields::is_required);
+        let outcome = loop {
+            let Ok(unit) = host.engine.choose(outgoing.role, required, &tried) else {
+                break Err(error);
+            };
+            let sent = host.engine.with_unit(unit, now, |machine| machine.send(outgoing));
+            match sent.unwrap_or_else(|| Err(Error::unit_gone())) {
+                Ok(queued) => break Ok(queued),
+                Err(error) if tried.note(unit, &error) => {}
+                Err(error) => {
+                    note_unsent(&mut self.unsent, unit, slot == NONE, &error);
+                    break Err(error);
+                }
+            }
+        };
+        if slot != NONE {
+            self.outcomes.push_back(sent(slot, outcome, &self.conn_numbers));
         }
     }
 
@@ -183,6 +234,10 @@ impl State {
     fn run_alone(&mut self, host: &mut Host, asked: Asked<'_>, now: Moment) {
         let lost = || Error::unit_gone();
         match asked {
+            Asked::Send { slot, outgoing, any: true, .. } => {
+                let returned = Returned { outgoing, slot, error: lost() };
+                self.send_elsewhere(host, returned, Tried::NONE, now);
+            }
             Asked::Send { slot: NONE, .. } => {}
             Asked::Send { slot, .. } => {
                 self.outcomes.push_back(Outcome::NotSent { slot, error: lost() });
@@ -229,7 +284,7 @@ impl State {
                 break;
             }
             if let Some(event) = host.poll_event() {
-                self.write_event(host, event, batch);
+                self.write_event(host, event, batch, now);
             } else if let Some(outcome) = self.outcomes.pop_front() {
                 write_outcome(outcome, batch);
             } else if !self.messages.is_empty() {
@@ -261,9 +316,17 @@ impl State {
         }
     }
 
-    fn write_event(&mut self, host: &Host, event: EngineEvent<u32>, batch: &mut Batch<'_>) {
+    fn write_event(
+        &mut self,
+        host: &Host,
+        event: EngineEvent<u32>,
+        batch: &mut Batch<'_>,
+        now: Moment,
+    ) {
         match event {
-            EngineEvent::Unit { unit, event } => self.write_unit_event(host, unit, event, batch),
+            EngineEvent::Unit { unit, event } => {
+                self.write_unit_event(host, unit, event, batch, now);
+            }
             EngineEvent::Peer(event) => self.write_peer_event(event, batch),
             EngineEvent::Dial { address, url } => {
                 batch.text(Op::Dial, [address.0 as u32, (address.0 >> 32) as u32, 0, 0], 0, &url);
@@ -312,6 +375,7 @@ impl State {
         id: UnitId,
         event: Event<u32>,
         batch: &mut Batch<'_>,
+        now: Moment,
     ) {
         let unit = self.unit_number(id);
         match event {
@@ -335,7 +399,13 @@ impl State {
                     attach_answer(batch, fields.as_deref(), failure);
                 }
                 let rejected = u32::from(reason.is_some()) * REJECTED;
-                let numbers = [tag, rejected, 0, 0];
+                let mut numbers = [tag, rejected, 0, 0];
+                let flags = not_begun(outcome.as_ref().err());
+                if flags != 0 {
+                    let waits = self.waiting.get(tag as usize).copied().flatten();
+                    let age = waits.map_or(0, |waits| now.since(waits.since).as_micros() as u64);
+                    [numbers[2], numbers[3]] = [age as u32, (age >> 32) as u32];
+                }
                 match (outcome, reason) {
                     (Ok(data), _) => {
                         let kind = data.kind().as_byte();
@@ -344,9 +414,12 @@ impl State {
                     // It came as a rejection, but may be told as something else.
                     (Err(error), Some(reason)) if error.kind() == ErrorKind::Rejected => {
                         let kind = reason.kind().as_byte();
-                        batch.hinted(Op::Answer, numbers, 0, kind, &error, reason.bytes());
+                        batch.hinted(Op::Answer, numbers, flags, kind, &error, reason.bytes());
                     }
-                    (Err(error), _) => batch.error(Op::Answer, [tag, 0, 0, 0], 0, &error),
+                    (Err(error), _) => {
+                        numbers[1] = 0;
+                        batch.error(Op::Answer, numbers, flags, &error);
+                    }
                 }
             }
             Event::Cancelled { request, reason } => {
@@ -568,7 +641,7 @@ fn queued(host: &Host, unit: UnitId) -> usize {
 /// The parts of [`State`] that commands for a unit change.
 struct Tables<'a> {
     questions: &'a mut Slab<(UnitId, Question)>,
-    waiting: &'a mut Vec<Option<(UnitId, u64)>>,
+    waiting: &'a mut Vec<Option<Waits>>,
     outcomes: &'a mut VecDeque<Outcome>,
     unsent: &'a mut FxHashMap<(UnitId, ErrorKind), Unsent>,
     conn_numbers: &'a FxHashMap<ConnId, u32>,
@@ -577,38 +650,57 @@ struct Tables<'a> {
 impl Tables<'_> {
     /// Notes that something could not be queued.
     fn unsent(&mut self, unit: UnitId, silent: bool, error: &Error) {
-        let first = || Unsent { silent: 0, error: error.clone() };
-        let unsent = self.unsent.entry((unit, error.kind())).or_insert_with(first);
-        unsent.silent = unsent.silent.saturating_add(silent.into());
+        note_unsent(self.unsent, unit, silent, error);
     }
 }
 
-fn run_on(
+fn note_unsent(
+    unsent: &mut FxHashMap<(UnitId, ErrorKind), Unsent>,
+    unit: UnitId,
+    silent: bool,
+    error: &Error,
+) {
+    let first = || Unsent { silent: 0, error: error.clone() };
+    let unsent = unsent.entry((unit, error.kind())).or_insert_with(first);
+    unsent.silent = unsent.silent.saturating_add(silent.into());
+}
+
+/// What the slot of a message is told.
+fn sent(slot: u32, sent: Result<Queued, Error>, conn_numbers: &FxHashMap<ConnId, u32>) -> Outcome {
+    match sent {
+        Ok(Queued { conn, .. }) => {
+            Outcome::Sent { slot, conn: conn_numbers.get(&conn).copied().unwrap_or(NONE) }
+        }
+        Err(error) => Outcome::NotSent { slot, error },
+    }
+}
+
+/// Returns the message when it is to go to another unit.
+fn run_on<'a>(
     machine: &mut Unit<u32>,
     unit: UnitId,
-    asked: Asked<'_>,
+    asked: Asked<'a>,
     mut tables: Tables<'_>,
     now: Moment,
-) {
+) -> Option<Returned<'a>> {
     match asked {
-        Asked::Send { slot, outgoing, .. } => {
-            let sent = machine.send(outgoing);
-            if let Err(error) = &sent {
+        Asked::Send { slot, outgoing, any, .. } => {
+            let outcome = match machine.send(outgoing) {
+                Err(error) if any && error.is_unhandled() => {
+                    return Some(Returned { outgoing, slot, error });
+                }
+                outcome => outcome,
+            };
+            if let Err(error) = &outcome {
                 tables.unsent(unit, slot == NONE, error);
             }
             if slot != NONE {
-                tables.outcomes.push_back(match sent {
-                    Ok(Queued { conn, .. }) => {
-                        let conn = tables.conn_numbers.get(&conn).copied().unwrap_or(NONE);
-                        Outcome::Sent { slot, conn }
-                    }
-                    Err(error) => Outcome::NotSent { slot, error },
-                });
+                tables.outcomes.push_back(sent(slot, outcome, tables.conn_numbers));
             }
         }
         Asked::Request { slot, outgoing, timeout, .. } => {
             match machine.request(outgoing, timeout, now, slot) {
-                Ok(corr) => wait(tables.waiting, slot, unit, corr),
+                Ok(corr) => wait(tables.waiting, slot, Waits { unit, corr, since: now }),
                 Err(error) => {
                     tables.unsent(unit, false, &error);
                     tables.outcomes.push_back(Outcome::Failed { slot, error });
@@ -632,27 +724,28 @@ fn run_on(
         }
         Asked::Abandon { slot } => {
             let waits = tables.waiting.get_mut(slot as usize).and_then(Option::take);
-            if waits.and_then(|(_, corr)| machine.abandon(corr)).is_some() {
+            if waits.and_then(|waits| machine.abandon(waits.corr)).is_some() {
                 tables.outcomes.push_back(Outcome::Abandoned { slot });
             }
         }
         Asked::Written { .. } | Asked::ReleaseUnit { .. } => {}
     }
+    None
 }
 
-fn wait(waiting: &mut Vec<Option<(UnitId, u64)>>, slot: u32, unit: UnitId, corr: u64) {
+fn wait(waiting: &mut Vec<Option<Waits>>, slot: u32, waits: Waits) {
     let at = slot as usize;
     if waiting.len() <= at {
         waiting.resize(at + 1, None);
     }
-    waiting[at] = Some((unit, corr));
+    waiting[at] = Some(waits);
 }
 
 /// The unit that a command is for.
 fn unit_of(
     units: &Slab<UnitId>,
     questions: &Slab<(UnitId, Question)>,
-    waiting: &[Option<(UnitId, u64)>],
+    waiting: &[Option<Waits>],
     asked: &Asked<'_>,
 ) -> Option<UnitId> {
     match *asked {
@@ -663,7 +756,7 @@ fn unit_of(
             questions.checked(responder, generation).map(|(unit, _)| *unit)
         }
         Asked::Abandon { slot } => {
-            waiting.get(slot as usize).copied().flatten().map(|(unit, _)| unit)
+            waiting.get(slot as usize).copied().flatten().map(|waits| waits.unit)
         }
         Asked::Written { .. } | Asked::ReleaseUnit { .. } => None,
     }
@@ -676,10 +769,15 @@ fn attach_answer(batch: &mut Batch<'_>, fields: Option<&Fields>, failure: Option
     batch.attach(fields::write(view, failure), f64::NAN);
 }
 
+/// The flag of an error that says that surely no handler was begun.
+fn not_begun(error: Option<&Error>) -> u32 {
+    if error.is_some_and(Error::is_unhandled) { NOT_BEGUN } else { 0 }
+}
+
 fn write_outcome(outcome: Outcome, batch: &mut Batch<'_>) {
     match outcome {
         Outcome::Failed { slot, error } => {
-            batch.error(Op::Answer, [slot, NOT_SENT, 0, 0], 0, &error)
+            batch.error(Op::Answer, [slot, NOT_SENT, 0, 0], not_begun(Some(&error)), &error);
         }
         Outcome::Sent { slot, conn } => batch.plain(Op::Sent, [slot, conn, 0, 0]),
         Outcome::NotSent { slot, error } => batch.error(Op::Sent, [slot, NONE, 0, 0], 0, &error),

@@ -4,6 +4,7 @@ import {
   Connected,
   Connection,
   Context,
+  Destination,
   ErrorCode,
   PEER_RECONNECT_FAIL_EVENT,
   PEER_RECONNECT_SUCCESS_EVENT,
@@ -38,6 +39,10 @@ async function additions(peer: Peer, signal: AbortSignal): Promise<void> {
   const buffered: number = connection.bufferedAmount;
   const destination = await peer.destination('math').whenReady({ signal });
   const ctx: Context<Sum> = await destination.request<Sum>({ event: 'add', signal }, [1, 2]);
+  const waits: Destination = peer.destination('math', { waitForUnit: true });
+  waits.Writable({ event: 'up', waitForUnit: false }, ctx.data).end();
+  // @ts-expect-error: it is true or false
+  await waits.request({ event: 'add', waitForUnit: 1 });
   const sum: number = ctx.data.sum;
   const survey: Survey<Sum> = destination.survey<Sum>('add', [1, 2]);
   for await (const answer of survey) {

@@ -1,0 +1,153 @@
+'use strict';
+
+const { timedOutAfter } = require('./addon.js');
+const { failedContext } = require('./context.js');
+const { peerClosed } = require('./errors.js');
+const { faultOf } = require('./fields.js');
+const { NONE } = require('./protocol.js');
+
+/**
+ * The way of a request, or of a request for a stream, to a unit that takes it: it goes on to the next one as long as
+ * surely no handler was begun, to each once. Only where a destination chooses the unit. Most requests are answered by
+ * their first unit, and have none.
+ */
+class Way {
+  /**
+   * @param {import('./host.js').Slot} slot who waits for the answer, and what is asked
+   * @param {import('./streams.js').Channel | null} channel of a stream
+   */
+  constructor(slot, channel) {
+    this.slot = slot;
+    this.destination = slot.destination;
+    this.channel = channel;
+    /** When it was first sent, or began to wait. */
+    this.since = NaN;
+    this.tried = [];
+    /** What it has failed with first. */
+    this.outcome = null;
+    /** Whether it waits for a unit, and until when. */
+    this.waiting = false;
+    this.timer = undefined;
+  }
+
+  get host() {
+    return this.destination._peer._core;
+  }
+
+  /** Waits for the first unit. */
+  begin() {
+    this.since = this.host.now();
+    this.wait();
+  }
+
+  /**
+   * A unit has surely not begun it.
+   * @param {import('./host.js').Outcome} outcome what it ends with when nobody else does
+   * @param {number} since when it was sent, unless it has failed before
+   */
+  failed(outcome, since) {
+    const { host, slot, destination } = this;
+    if (Number.isNaN(this.since)) this.since = since;
+    this.outcome ??= outcome;
+    this.tried.push(slot.unit);
+    this.channel?.detach();
+    if (this.left() <= 0) return host.fail(slot, this.timedOut());
+    const unit = this.next();
+    if (unit !== undefined) this.goTo(unit);
+    else if (destination._mayWait(slot.options) && !destination._peer._closed) this.wait();
+    else host.fail(slot, this.outcome);
+  }
+
+  next() {
+    return this.destination._set.nextBut(Boolean(this.slot.options.requireHeaders), this.tried);
+  }
+
+  goTo(unit) {
+    const { host, slot, channel } = this;
+    const { data } = slot;
+    const from = this.tried.at(-1);
+    if (from !== undefined && from._number !== NONE) host.native.noteRerouted(from._number, host.now());
+    host.schedule();
+    slot.goTo(unit, host.time);
+    const settings = {
+      unit: unit._number,
+      slot: slot.number,
+      writable: channel?.writable,
+      role: String(this.destination._name),
+      event: String(slot.options.event),
+      kind: slot.kind,
+      timeout: slot.limit,
+      since: this.since,
+    };
+    const bytes = typeof data === 'string' ? Buffer.from(data) : data.subarray(0, slot.length);
+    const number = host.native.ask(settings, bytes, slot.fields, host.now());
+    if (number !== null) channel.attach(number);
+  }
+
+  // The wait for a unit.
+
+  wait() {
+    const { destination } = this;
+    const left = this.left();
+    this.waiting = true;
+    destination._ways.add(this);
+    destination._peer._hold.take();
+    // Beyond what Node's timers hold, there is no limit.
+    if (left < 2 ** 31) this.timer = setTimeout(() => this.late(), left);
+  }
+
+  /** It waits no more. */
+  leave() {
+    const { destination } = this;
+    this.waiting = false;
+    destination._ways.delete(this);
+    destination._peer._hold.release();
+    clearTimeout(this.timer);
+  }
+
+  /** There is one more unit. */
+  look() {
+    const unit = this.next();
+    if (unit === undefined) return;
+    this.leave();
+    this.goTo(unit);
+  }
+
+  late() {
+    const outcome = this.timedOut();
+    this.leave();
+    this.host.fail(this.slot, outcome);
+  }
+
+  /** The peer is closed. */
+  closed() {
+    this.leave();
+    // Nobody is called back within `close`.
+    process.nextTick(() => this.host.fail(this.slot, this.failure(peerClosed())));
+  }
+
+  // Its time.
+
+  /** Milliseconds that it has. */
+  get most() {
+    const { limit } = this.slot;
+    return limit === 0 ? this.host.native.requestTimeout : limit;
+  }
+
+  left() {
+    return this.since + this.most - this.host.now();
+  }
+
+  timedOut() {
+    const error = faultOf(timedOutAfter(this.most));
+    if (this.waiting) error.hint = this.destination._nobody(false).hint;
+    return this.failure(error);
+  }
+
+  failure(error) {
+    const ctx = failedContext(this.slot.unit ?? undefined, Math.ceil(this.host.now() - this.since));
+    return { error, ctx, lost: false };
+  }
+}
+
+module.exports = { Way };
