@@ -180,7 +180,11 @@ impl Request {
         if self.due(engine) <= now {
             return Err(timed_out(self.whole_limit(engine)));
         }
-        self.choose(engine, Some(unit), now).map_err(|_| error)
+        let next = self.choose(engine, Some(unit), now);
+        next.map_err(|_| match &self.more {
+            Some(more) => more.tried.nowhere(error),
+            None => error,
+        })
     }
 
     /// The unit where it has not been whose turn it is; `left` has not begun it.

@@ -72,27 +72,38 @@ pub fn choose<'a>(
 /// Where something that is sent to a role has been: it goes to another unit as long as none has begun a handler
 /// for it, to each once.
 #[derive(Clone, Debug, Default)]
-pub struct Tried(Vec<UnitId>);
+pub struct Tried {
+    units: Vec<UnitId>,
+    first: Option<Error>,
+}
 
 impl Tried {
     /// Nowhere.
-    pub const NONE: Tried = Tried(Vec::new());
+    pub const NONE: Tried = Tried { units: Vec::new(), first: None };
 
     /// Notes that it has failed at a unit with this error. True when it may go to another, if there is one that
-    /// it has not been to; if not, this error is its outcome.
+    /// it has not been to, and [`nowhere`](Tried::nowhere) tells its outcome if there is none. If not, this error is
+    /// its outcome.
     pub fn note(&mut self, unit: UnitId, error: &Error) -> bool {
-        self.0.push(unit);
+        self.units.push(unit);
+        self.first.get_or_insert_with(|| error.clone());
         error.is_unhandled()
+    }
+
+    /// The outcome when there is nowhere else to go: the first error, as if it had never gone on.
+    #[must_use]
+    pub fn nowhere(&self, last: Error) -> Error {
+        self.first.clone().unwrap_or(last)
     }
 
     /// Whether it has been nowhere.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.units.is_empty()
     }
 
     /// Whether it has been to this unit.
     pub fn contains(&self, unit: UnitId) -> bool {
-        self.0.contains(&unit)
+        self.units.contains(&unit)
     }
 }
 
@@ -170,6 +181,8 @@ mod tests {
         assert!(tried.note(UnitId(1), &Error::unit_gone()));
         assert!(!tried.note(UnitId(2), &Error::new(crate::ErrorKind::Rejected, "no")));
         assert!(tried.contains(UnitId(1)) && !tried.contains(UnitId(3)));
+        let last = Error::new(crate::ErrorKind::Rejected, "no");
+        assert_eq!(tried.nowhere(last), Error::unit_gone());
     }
 
     #[test]

@@ -54,7 +54,11 @@ impl Addressed<'_> {
             return Err(timed_out(limit));
         }
         // Who waits has the end of the waiting for an outcome.
-        let next = self.find(route).await.map_err(|end| if self.waits { end } else { error })?;
+        let next = match self.find(route).await {
+            Ok(next) => next,
+            Err(end) if self.waits => return Err(end),
+            Err(_) => return Err(route.tried.nowhere(error)),
+        };
         unit.with(|state| state.machine.note_rerouted());
         Ok(next)
     }
