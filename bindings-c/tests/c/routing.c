@@ -177,16 +177,16 @@ static void what_is_not_handled_goes_on(void) {
     uint64_t rerouted = 0;
     OK(roletalk_peer_each_unit(p.client, add_rerouted, &rerouted));
     CHECK(rerouted > 0);
-    EXPECT(ROLETALK_STATUS_REJECTED, roletalk_destination_request(p.to, ROLETALK_STR("none"),
-                                                                  txt("x"), NULL, NULL));
+    EXPECT(ROLETALK_STATUS_REJECTED,
+           roletalk_destination_request(p.to, ROLETALK_STR("none"), txt("x"), NULL, NULL));
     CHECK(is(roletalk_last_error(), "The event \"none\" is not handled"));
     // Who chooses the unit means that one.
     roletalk_send_options options;
     memset(&options, 0, sizeof options);
     options.struct_size = sizeof options;
     OK(roletalk_peer_each_unit(p.client, take_named_old, &options.unit));
-    EXPECT(ROLETALK_STATUS_REJECTED, roletalk_destination_request(p.to, ROLETALK_STR("new"),
-                                                                  txt("x"), &options, NULL));
+    EXPECT(ROLETALK_STATUS_REJECTED,
+           roletalk_destination_request(p.to, ROLETALK_STR("new"), txt("x"), &options, NULL));
     OK(roletalk_unit_free(options.unit));
     OK(roletalk_peer_close(newer));
     close_pair(&p);
@@ -206,8 +206,8 @@ static void requests_wait_for_a_unit(void) {
     EXPECT(ROLETALK_STATUS_TIMEOUT,
            roletalk_destination_request(to, ROLETALK_STR("e"), txt("x"), &options, NULL));
     roletalk_readable stream;
-    EXPECT(ROLETALK_STATUS_TIMEOUT, roletalk_destination_readable(to, ROLETALK_STR("e"), txt("x"),
-                                                                  &options, &stream, NULL));
+    EXPECT(ROLETALK_STATUS_TIMEOUT,
+           roletalk_destination_readable(to, ROLETALK_STR("e"), txt("x"), &options, &stream, NULL));
     options.timeout_ms = 0;
     counter answered;
     counter_init(&answered);
