@@ -6,6 +6,9 @@ const { peerClosed } = require('./errors.js');
 const { faultOf } = require('./fields.js');
 const { NONE } = require('./protocol.js');
 
+/** As in the engine: what nobody handles does not go to everybody. */
+const MOST_TRIED = 8;
+
 /**
  * The way of a request, or of a request for a stream, to a unit that takes it: it goes on to the next one as long as
  * surely no handler was begun, to each once. Only where a destination chooses the unit. Most requests are answered by
@@ -52,7 +55,7 @@ class Way {
     this.tried.push(slot.unit);
     this.channel?.detach();
     if (this.left() <= 0) return host.fail(slot, this.timedOut());
-    const unit = this.next();
+    const unit = this.tried.length < MOST_TRIED ? this.next() : undefined;
     if (unit !== undefined) this.goTo(unit);
     else if (destination._mayWait(slot.options) && !destination._peer._closed) this.wait();
     else host.fail(slot, this.outcome);

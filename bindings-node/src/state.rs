@@ -417,7 +417,9 @@ impl State {
                         batch.hinted(Op::Answer, numbers, flags, kind, &error, reason.bytes());
                     }
                     (Err(error), _) => {
-                        numbers[1] = 0;
+                        // Told at once: no end of the unit comes behind it that it could wait for.
+                        let stays = host.engine.unit(id).is_some_and(Unit::is_open);
+                        numbers[1] = u32::from(stays) * NOT_SENT;
                         batch.error(Op::Answer, numbers, flags, &error);
                     }
                 }

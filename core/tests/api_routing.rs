@@ -262,3 +262,129 @@ async fn a_message_goes_to_another_unit_when_its_own_is_gone() {
     }
     two.first.close().await;
 }
+
+/// Until it knows of the withdrawal, a unit sends as ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_were_sent_before_the_withdrawal_was_known_are_handled() {
+    for _ in 0..5 {
+        let handled = Arc::new(AtomicU64::new(0));
+        let count = handled.clone();
+        let pair = Pair::new(move |server| {
+            server.role("r").unwrap().on_message("m", move |_: Context| {
+                count.fetch_add(1, Ordering::Relaxed);
+                async { Ok(()) }
+            });
+        })
+        .await;
+        let (to, sent) = (pair.to.clone(), Arc::new(AtomicU64::new(0)));
+        let count = sent.clone();
+        let sending = tokio::spawn(async move {
+            while to.send("m", 1).await.is_ok() {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        until("some", || sent.load(Ordering::Relaxed) > 2000).await;
+        assert!(within("the drain", pair.server.drain(LIMIT)).await);
+        within("the end", sending).await.unwrap();
+        assert_eq!(sent.load(Ordering::Relaxed), handled.load(Ordering::Relaxed));
+        pair.close().await;
+    }
+}
+
+/// Also within a handler, where calls have a task of their own.
+#[tokio::test]
+async fn a_chosen_unit_stays_the_chosen_one_within_a_handler() {
+    let two = Two::new().await;
+    let middle = two.first.client.clone();
+    let units = two.to().units();
+    let chosen = units.into_iter().find(|unit| unit.name() == "server").unwrap();
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let to = two.to().clone();
+    let gone_on = Arc::new(Notify::new());
+    let done = gone_on.clone();
+    middle.role("m").unwrap().on_request("on", move |ctx: Context| {
+        let (sender, done) = (sender.clone(), done.clone());
+        let call = to.request("new", ()).to(&chosen).within(&ctx).call(sender, |sender, answer| {
+            let _ = sender.send(answer.map(drop).map_err(|error| error.kind()));
+        });
+        assert!(call.is_ok());
+        async move {
+            done.notified().await;
+            Ok(())
+        }
+    });
+    let listener = middle.listen("127.0.0.1:0").await.unwrap();
+    let client = peer("third");
+    client.connect(listener.url()).await.unwrap();
+    let to = client.destination("m").unwrap();
+    within("the role", to.ready()).await.unwrap();
+    let asking = tokio::spawn(async move { to.request("on", ()).await.map(drop) });
+    let outcome = within("the outcome", receiver.recv()).await.unwrap();
+    assert_eq!(outcome, Err(ErrorKind::Rejected));
+    gone_on.notify_one();
+    within("the answer", asking).await.unwrap().unwrap();
+    within("closing", client.close()).await;
+    two.close().await;
+}
+
+/// An answer that is read together with the close frame counts, though the handlers of what is before it cannot begin.
+#[test]
+fn an_answer_before_the_close_frame_counts_on_a_connection_that_is_full() {
+    let seen = Arc::new(AtomicU64::new(0));
+    let builder = || tokio::runtime::Builder::new_multi_thread();
+    let servers = builder().worker_threads(2).enable_all().build().unwrap();
+    let serve = |name: &str| {
+        servers.block_on(async {
+            let (peer, count) = (peer(name), seen.clone());
+            peer.role("r").unwrap().on_request("once", move |_: Context| {
+                count.fetch_add(1, Ordering::Relaxed);
+                // Most likely behind the messages; otherwise there is nothing to see.
+                async {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    Ok(1)
+                }
+            });
+            let listener = peer.listen("127.0.0.1:0").await.unwrap();
+            (peer, listener)
+        })
+    };
+    let ((a, listens_a), (_b, listens_b)) = (serve("a"), serve("b"));
+    let own = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    own.block_on(async {
+        let builder = Peer::builder().name("client");
+        let client = builder.limits(|limits| limits.running_handlers = 1).build().unwrap();
+        client
+            .role("c")
+            .unwrap()
+            .on_message("m", |_: Context| std::future::pending::<Result<(), BoxError>>());
+        client.connect(listens_a.url()).await.unwrap();
+        let to = client.destination("r").unwrap();
+        within("one", to.ready()).await.unwrap();
+        let asked = tokio::spawn({
+            let to = to.clone();
+            async move { to.request("once", ()).await.map(drop) }
+        });
+        until("it is begun", || seen.load(Ordering::Relaxed) == 1).await;
+        client.connect(listens_b.url()).await.unwrap();
+        within("two", to.ready_with(2)).await.unwrap();
+        let begun = seen.load(Ordering::Relaxed);
+        // This thread, and so the client, reads nothing meanwhile.
+        std::thread::scope(|scope| {
+            let drain = || {
+                servers.block_on(async {
+                    let to = a.destination("c").unwrap();
+                    to.ready().await.unwrap();
+                    for _ in 0..3 {
+                        to.send("m", vec![0u8; 130 << 10]).await.unwrap();
+                    }
+                    to.send("m", vec![0u8; 1 << 10]).await.unwrap();
+                    a.drain(Duration::from_secs(5)).await;
+                });
+            };
+            scope.spawn(drain).join().unwrap();
+        });
+        let _ = within("the outcome", asked).await.unwrap();
+        assert_eq!(seen.load(Ordering::Relaxed), begun, "it was handled twice");
+        within("closing", client.close()).await;
+    });
+}

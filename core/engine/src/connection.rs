@@ -101,6 +101,8 @@ pub struct Connection {
     own: Vec<u8>,
     /// Likewise, but behind what the unit has queued.
     own_last: Vec<u8>,
+    /// The host has messages that it has not given to the unit yet, and that come before that.
+    behind: bool,
     /// What is being written, and how much of it has been.
     out: Vec<u8>,
     written: usize,
@@ -151,6 +153,7 @@ impl Connection {
             unit: None,
             own,
             own_last: Vec::new(),
+            behind: false,
             out: Vec::new(),
             written: 0,
             own_in_flight: 0,
@@ -375,7 +378,7 @@ impl Connection {
                 self.own_last.clear();
             }
         }
-        if !self.own_last.is_empty() {
+        if !self.own_last.is_empty() && !self.behind {
             self.own_in_flight += self.own_last.len();
             self.out.append(&mut self.own_last);
         }
@@ -390,11 +393,17 @@ impl Connection {
         }
     }
 
+    /// For hosts that parse ahead: whether messages that were received have not been
+    /// [delivered](Connection::deliver) yet. What is to be said behind them waits for that.
+    pub fn set_behind(&mut self, behind: bool) {
+        self.behind = behind;
+    }
+
     /// Whether there is something to write beside what was taken already.
     pub fn has_output<R>(&self, unit: Option<&Unit<R>>) -> bool {
         !self.rest().is_empty()
             || !self.own.is_empty()
-            || !self.own_last.is_empty()
+            || (!self.own_last.is_empty() && !self.behind)
             || unit.is_some_and(|unit| !self.ended && unit.has_output(self.id))
     }
 

@@ -69,8 +69,11 @@ pub fn choose<'a>(
     policy.choose(fit.len(), &|at| load(fit[at])).map(|at| fit[at])
 }
 
+/// A mistyped event, or a role that is overloaded everywhere, does not go to everybody.
+const MOST_TRIED: usize = 8;
+
 /// Where something that is sent to a role has been: it goes to another unit as long as none has begun a handler
-/// for it, to each once.
+/// for it, to each once, and to eight at most.
 #[derive(Clone, Debug, Default)]
 pub struct Tried {
     units: Vec<UnitId>,
@@ -87,7 +90,7 @@ impl Tried {
     pub fn note(&mut self, unit: UnitId, error: &Error) -> bool {
         self.units.push(unit);
         self.first.get_or_insert_with(|| error.clone());
-        error.is_unhandled()
+        error.is_unhandled() && self.units.len() < MOST_TRIED
     }
 
     /// The outcome when there is nowhere else to go: the first error, as if it had never gone on.

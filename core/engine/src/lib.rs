@@ -50,7 +50,7 @@ pub use quantity::{Measure, Quantity};
 pub use stats::{ConnectionStats, CounterValue, UnitStats};
 pub use unit::{
     Budget, CancelReason, Chunk, Event, Incoming, Kind, News, Order, Outgoing, Question, Queued,
-    TimeLimit, Unit, timed_out,
+    TimeLimit, Unit, is_fence, timed_out,
 };
 pub use wire::{Data, DataType, Extensions, Failure, Fields, FieldsView, HeaderValue};
 

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{self, Connection, Event, Moment, Opening, Received, close_code},
+    engine::{self, Connection, Event, Moment, Opening, Received, close_code, is_fence},
     peer::{Conn, Dispatcher, Outlook, PeerEvent, Shared, Tag, Unit, UnitInner},
     wire::Frame,
 };
@@ -107,6 +107,10 @@ struct Drive<S> {
     timer_at: Option<Moment>,
     /// Read, but not given to the unit yet.
     messages: VecDeque<Bytes>,
+    /// The answer to a fence came behind them.
+    fence: Option<Bytes>,
+    /// Nothing more is read.
+    last: bool,
     events: Vec<Event<Tag>>,
     linger: Linger,
     /// Bytes were read since the unit was last told that the other side is alive.
@@ -142,6 +146,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             timer: Box::pin(sleep_until(Instant::now())),
             timer_at: None,
             messages: VecDeque::new(),
+            fence: None,
+            last: false,
             events: Vec::new(),
             linger: Linger::default(),
             heard: false,
@@ -220,8 +226,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                     return Ok(());
                 }
                 Err(error) => {
-                    // What was read before an error counts.
-                    while !self.messages.is_empty() && self.may_read {
+                    // What was read before an error counts, however much: answers that are dropped would be
+                    // taken for such that nobody has given.
+                    self.last = true;
+                    while self.unit.is_some() && !self.messages.is_empty() {
                         self.handle_messages()?;
                     }
                     return Err(error);
@@ -243,7 +251,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                     let connection = &mut self.connection;
                     self.shared.with_core(|core, now| core.peer.upgraded(connection, now));
                 }
-                Received::Ping(_) => {}
+                Received::Ping(_) => self.connection.set_behind(!self.messages.is_empty()),
+                Received::Pong(payload) if is_fence(&payload) && !self.messages.is_empty() => {
+                    self.fence = Some(payload);
+                }
                 Received::Pong(payload) => {
                     if let Some(unit) = &self.unit {
                         let (conn, now) = (self.connection.id(), self.shared.clock.now());
@@ -285,6 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             true => self.shared.clock.now(),
             false => Moment::EPOCH,
         };
+        let (fence, last) = (&mut self.fence, self.last);
         let (connection, messages) = (&mut self.connection, &mut self.messages);
         let conn = connection.id();
         let received = unit.with(|state| {
@@ -296,11 +308,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             let mut received = Ok(());
             while received.is_ok()
                 && taken < PORTION * ONE_WAY
-                && !machine.is_saturated(conn)
+                && (last || !machine.is_saturated(conn))
                 && let Some(message) = messages.pop_front()
             {
                 taken += if Frame::is_message(&message) { 1 } else { ONE_WAY };
                 received = connection.deliver(machine, message, now);
+            }
+            if messages.is_empty() {
+                connection.set_behind(false);
+                if let Some(payload) = fence.take() {
+                    machine.pong(conn, &payload, now);
+                }
             }
             machine.take_events(&mut self.events);
             self.may_read = connection.may_read(Some(machine));

@@ -24,9 +24,9 @@ use super::{
     unit::{Unit, UnitInner},
 };
 #[cfg(doc)]
-use crate::{Destination, ErrorKind};
+use crate::Destination;
 use crate::{
-    Error, Result,
+    Error, ErrorKind, Result,
     engine::{self, Fields, HeaderValue, Moment, Order, Outgoing, TimeLimit, UnitId},
     wire::Data,
 };
@@ -99,8 +99,12 @@ impl SendRequest<'_> {
             Err(error) => return Err((state, Some(error))),
         };
         let (Some(unit), None) = (&unit, &scope) else {
+            let Some(kept) = what.keep_if_room() else {
+                let text = "Too much is kept for requests that wait";
+                return Err((state, Some(Error::new(ErrorKind::Overloaded, text))));
+            };
             let answer = Box::new(move |answer| on_answer(state, answer));
-            return Ok(call_within(what.keep(), timeout, unit, scope, answer));
+            return Ok(call_within(kept, timeout, unit, scope, answer));
         };
         // What it is asked again with, elsewhere. Who chose the unit meant that one.
         let mut kept = if what.unit.is_none() { what.keep_if_room() } else { None };

@@ -71,6 +71,7 @@ pub(crate) struct Kept {
     destination: Destination,
     event: Box<str>,
     data: Data,
+    unit: Option<Unit>,
     order: Order,
     waits: bool,
     extra: Option<Box<Extra>>,
@@ -88,7 +89,7 @@ impl Kept {
             destination: &self.destination,
             event: &self.event,
             data: Content::Borrowed(self.data.payload()),
-            unit: None,
+            unit: self.unit.clone(),
             order: self.order,
             inherit: Inherit::From(None),
             waits: self.waits,
@@ -118,7 +119,7 @@ impl Addressed<'_> {
         self.destination.pick(self.unit.as_ref(), required, &Tried::NONE)
     }
 
-    /// The same, owned. A unit that was chosen is not kept.
+    /// The same, owned.
     pub(crate) fn keep(&self) -> Kept {
         let data = match &self.data {
             Content::Owned(data) => data.clone(),
@@ -129,6 +130,7 @@ impl Addressed<'_> {
             destination: self.destination.clone(),
             event: self.event.into(),
             data,
+            unit: self.unit.clone(),
             order: self.order,
             waits: self.waits,
             extra: self.extra.clone(),

@@ -10,6 +10,11 @@ use crate::{ConnId, Moment, NoHandler, close_code};
 /// What the ping behind the withdrawal carries. Its pong goes behind what the other side had queued when it came.
 pub(crate) const FENCE: &[u8] = b"roletalk fence";
 
+/// Whether a pong answers it: a host that parses ahead gives it to the unit behind the messages that came before.
+pub fn is_fence(pong: &[u8]) -> bool {
+    pong == FENCE
+}
+
 /// How long that pong is waited for.
 const FENCE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -70,6 +75,15 @@ impl<R> Unit<R> {
         if self.drain == Drain::No {
             self.drain = Drain::Over;
         }
+    }
+
+    /// What keeps a unit that is drained from being closed, besides what it has begun.
+    pub(super) fn undrained(&self) -> usize {
+        if self.drain == Drain::No {
+            return 0;
+        }
+        let unwritten = self.links.iter().filter(|link| !link.closing && link.queued() > 0);
+        usize::from(self.drain.is_open()) + unwritten.count()
     }
 
     pub(super) fn note_fence(&mut self, now: Moment) {

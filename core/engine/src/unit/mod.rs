@@ -20,6 +20,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 pub(crate) use self::drain::FENCE;
+pub use self::drain::is_fence;
 use self::{
     drain::Drain,
     handlers::{EXPIRED, Patience, Work},
@@ -193,6 +194,7 @@ impl<R> Unit<R> {
                 self.events.push(Event::Cancelled { request: None, reason });
             }
         }
+        self.note_fence(self.clock);
         self.note_room();
     }
 
@@ -420,6 +422,10 @@ impl<R> Unit<R> {
     /// Queues the close frame of a connection; nothing else goes out behind it.
     pub fn close(&mut self, conn: ConnId, code: u16, reason: &str) {
         let (code, reason) = self.farewell(conn, (code, reason));
+        if code == crate::close_code::DRAINED {
+            // It says that nothing more is begun.
+            self.drain = Drain::Over;
+        }
         if let Some(at) = self.at(conn) {
             let before = self.links[at].out.len();
             self.links[at].close(code, reason);
@@ -951,9 +957,9 @@ impl<R> Unit<R> {
     /// Requests that wait for an answer, handlers that run or are to run, streams that are open, and
     /// those that were written to their end and that an original, as far as it tells, has not read to
     /// its end: it loses the rest when the connection closes. While it is being [drained](Unit::drain), also
-    /// what may still come. Zero when nothing is under way.
+    /// what may still come, and what is not written. Zero when nothing is under way.
     pub fn busy(&self) -> usize {
-        let handlers = self.stats.running + self.postponed + usize::from(self.drain.is_open());
+        let handlers = self.stats.running + self.postponed + self.undrained();
         self.waiting.len() + handlers + self.streams.len() + self.unread.len()
     }
 
