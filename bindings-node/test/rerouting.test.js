@@ -514,3 +514,22 @@ beyond('what is running is answered, what was sent is handled, what is sent late
   await drained;
   await empty(dialer);
 });
+
+beyond('what was to go on a lost connection ends though another one is left', async (network) => {
+  const { listener, dialer, unit, destination, role, ws } = await network.service();
+  role.onRequest('e', ({ data }, cb) => cb(null, data));
+  await dialer.connect(network.address(listener));
+  await until(() => unit._sockets.length === 2);
+  const asked = Array.from({ length: 20 }, (_, n) => {
+    const how = n % 2 === 0 ? unit : destination;
+    return how.request({ role: 'role', event: 'e' }, n).then(
+      () => 'answered',
+      ({ code }) => code,
+    );
+  });
+  // The engine has them; no output was taken.
+  dialer._core.native.run(dialer._core.now());
+  ws.terminate();
+  const outcomes = await Promise.all(asked);
+  assert.ok(outcomes.every((outcome) => outcome === 'answered' || outcome === 'CONNECTION_LOST'));
+});
