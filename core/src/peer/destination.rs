@@ -155,6 +155,11 @@ impl Destination {
         &self.inner.role
     }
 
+    /// Whether more than one unit serves the role now.
+    pub(crate) fn has_choice(&self) -> bool {
+        self.inner.units.load().len() > 1
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

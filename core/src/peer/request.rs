@@ -106,8 +106,10 @@ impl SendRequest<'_> {
             let answer = Box::new(move |answer| on_answer(state, answer));
             return Ok(call_within(kept, timeout, unit, scope, answer));
         };
-        // What it is asked again with, elsewhere. Who chose the unit meant that one.
-        let mut kept = if what.unit.is_none() { what.keep_if_room() } else { None };
+        // What it is asked again with, elsewhere. Who chose the unit meant that one, and a copy that only a unit
+        // could use that is not there yet is not worth its time.
+        let goes_on = what.unit.is_none() && what.destination.has_choice();
+        let mut kept = if goes_on { what.keep_if_room() } else { None };
         let mut state = Some(state);
         let sent = unit.if_room(|unit_state, now| {
             let tag = unit_state.answers.open(None);
