@@ -263,34 +263,6 @@ async fn a_message_goes_to_another_unit_when_its_own_is_gone() {
     two.first.close().await;
 }
 
-/// Until it knows of the withdrawal, a unit sends as ever.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_that_were_sent_before_the_withdrawal_was_known_are_handled() {
-    for _ in 0..5 {
-        let handled = Arc::new(AtomicU64::new(0));
-        let count = handled.clone();
-        let pair = Pair::new(move |server| {
-            server.role("r").unwrap().on_message("m", move |_: Context| {
-                count.fetch_add(1, Ordering::Relaxed);
-                async { Ok(()) }
-            });
-        })
-        .await;
-        let (to, sent) = (pair.to.clone(), Arc::new(AtomicU64::new(0)));
-        let count = sent.clone();
-        let sending = tokio::spawn(async move {
-            while to.send("m", 1).await.is_ok() {
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        until("some", || sent.load(Ordering::Relaxed) > 2000).await;
-        assert!(within("the drain", pair.server.drain(LIMIT)).await);
-        within("the end", sending).await.unwrap();
-        assert_eq!(sent.load(Ordering::Relaxed), handled.load(Ordering::Relaxed));
-        pair.close().await;
-    }
-}
-
 /// Also within a handler, where calls have a task of their own.
 #[tokio::test]
 async fn a_chosen_unit_stays_the_chosen_one_within_a_handler() {
