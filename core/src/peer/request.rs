@@ -101,7 +101,9 @@ impl SendRequest<'_> {
         let (Some(unit), None) = (&unit, &scope) else {
             let Some(kept) = what.keep_if_room() else {
                 let text = "Too much is kept for requests that wait";
-                return Err((state, Some(Error::new(ErrorKind::Overloaded, text))));
+                let error = Error::new(ErrorKind::Overloaded, text)
+                    .with_hint("Wait for answers before asking more, or raise `queue_per_peer`.");
+                return Err((state, Some(error)));
             };
             let answer = Box::new(move |answer| on_answer(state, answer));
             return Ok(call_within(kept, timeout, unit, scope, answer));
