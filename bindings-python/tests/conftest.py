@@ -210,6 +210,22 @@ async def until(condition: Callable[[], bool]) -> None:
     await asyncio.wait_for(turns(), LIMIT)
 
 
+async def turned_away(to: roletalk.Destination, unit: roletalk.Unit) -> roletalk.RejectedError:
+    """Asks a unit that leaves until it turns a request away.
+
+    What reaches it before its fence is answered is handled, and only the unit knows when that is.
+    """
+
+    async def asks() -> roletalk.RejectedError:
+        while True:
+            try:
+                await to.request("echo", to=unit)
+            except roletalk.RejectedError as error:
+                return error
+
+    return await asyncio.wait_for(asks(), LIMIT)
+
+
 async def event_of(events: roletalk.Events, kind: type) -> Any:
     """The next event of a kind."""
 

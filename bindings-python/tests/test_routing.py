@@ -15,7 +15,7 @@ import pytest
 import roletalk
 from roletalk import Context
 
-from .conftest import LIMIT, Chain, Connect, is_clean, patient, until
+from .conftest import LIMIT, Chain, Connect, is_clean, patient, turned_away, until
 from .test_cancel import Handlers
 
 Ask = Callable[..., Awaitable[Any]]
@@ -486,9 +486,7 @@ async def test_what_was_sent_before_the_withdrawal_is_answered(connect: Connect)
     draining = asyncio.ensure_future(pair.worker.drain(LIMIT))
     assert await asyncio.gather(*late) == list(range(10))
     await until(lambda: not to.is_ready)
-    with pytest.raises(roletalk.RejectedError) as failed:
-        await to.request("echo", to=pair.unit)
-    assert failed.value.unhandled
+    assert (await turned_away(to, pair.unit)).unhandled
     (unit,) = pair.worker.units
     assert unit.stats().requests_turned_away == 1
     go.set()
