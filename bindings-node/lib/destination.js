@@ -16,7 +16,7 @@ class Units extends Set {
   constructor(core) {
     super();
     this._core = core;
-    this._policy = core.native.addPolicy();
+    this._turn = core.native.addTurn();
     this._list = [];
     this._numbers = new Uint32Array(0);
   }
@@ -43,14 +43,14 @@ class Units extends Set {
     const { _core: core, _list: list } = this;
     // One candidate is no choice.
     if (list.length < 2 && !takesFields) return list[0];
-    return list[core.native.choose(this._policy, this._numbers, takesFields, core.now())];
+    return list[core.native.choose(this._turn, this._numbers, takesFields, core.now())];
   }
 
   /** The next one, but none of those where it has been. */
   nextBut(takesFields, tried) {
     const { _core: core, _list: list } = this;
     const others = list.filter((unit) => !tried.includes(unit));
-    return others[core.native.choose(this._policy, numbersOf(others), takesFields, core.now())];
+    return others[core.native.choose(this._turn, numbersOf(others), takesFields, core.now())];
   }
 }
 

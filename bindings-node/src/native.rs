@@ -14,8 +14,9 @@ use napi::{
 };
 use napi_derive::napi;
 use roletalk_engine::{
-    AddressId, CancelReason, Chunk, DataType, Engine, Error, ErrorKind, Load, Moment, NoHandler,
-    Opening, Order, Outgoing, Policy, Refusal, TimeLimit, Unit, choose, hint, policy, timed_out,
+    AddressId, Balance, CancelReason, Chunk, DataType, Engine, Error, ErrorKind, Load, Moment,
+    NoHandler, Opening, Order, Outgoing, Refusal, TimeLimit, Tried, Turn, Unit, UnitId, Units,
+    Wanted, hint, timed_out,
     wire::{Direction, Payload},
     ws::Side,
 };
@@ -27,6 +28,7 @@ use crate::{
     fields,
     names::Routes,
     protocol::numbers,
+    slab::Slab,
     socket::{self, Socket},
     state::{Conn, State},
 };
@@ -114,7 +116,29 @@ pub struct NativePeer {
     last_error: Option<Error>,
     epoch: f64,
     /// How destinations choose, by their number.
-    policies: Vec<Box<dyn Policy>>,
+    turns: Vec<Turn>,
+}
+
+/// The units with these numbers.
+struct Numbered<'a> {
+    host: &'a Host,
+    known: &'a Slab<UnitId>,
+    numbers: &'a [u32],
+}
+
+impl Units for Numbered<'_> {
+    fn count(&self) -> usize {
+        self.numbers.len()
+    }
+
+    fn unit(&self, at: usize) -> UnitId {
+        // There is no such unit.
+        self.known.get(self.numbers[at]).copied().unwrap_or(UnitId(u64::MAX))
+    }
+
+    fn load(&self, at: usize) -> &Load {
+        self.host.engine.unit(self.unit(at)).map_or(Load::none(), Unit::load)
+    }
 }
 
 /// What a call works on.
@@ -171,7 +195,7 @@ impl NativePeer {
             large: Vec::new(),
             last_error: None,
             epoch: settings.now,
-            policies: Vec::new(),
+            turns: Vec::new(),
         })
     }
 
@@ -257,28 +281,24 @@ impl NativePeer {
 
     /// Gives a number to a destination's [choice](NativePeer::choose) among units.
     #[napi(catch_unwind)]
-    pub fn add_policy(&mut self) -> u32 {
-        self.policies.push(policy());
-        (self.policies.len() - 1) as u32
+    pub fn add_turn(&mut self) -> u32 {
+        self.turns.push(Turn::default());
+        (self.turns.len() - 1) as u32
     }
 
     /// Chooses among the units with these numbers, or those of them that take headers. Returns the place of
     /// one, -1 when none is open.
     #[napi(catch_unwind)]
-    pub fn choose(&mut self, policy: u32, units: &[u32], takes_fields: bool, now: f64) -> i32 {
-        if self.policies.get(policy as usize).is_some_and(|policy| policy.counts_requests()) {
+    pub fn choose(&mut self, turn: u32, units: &[u32], takes_fields: bool, now: f64) -> i32 {
+        let balance = Balance::round_robin();
+        if balance.counts_requests() {
             drop(self.begin(now));
         }
-        let Some(policy) = self.policies.get(policy as usize) else { return -1 };
-        let (host, known) = (lock(&self.host), &self.state.units);
-        let closed = Load::default();
-        let load = |at: usize| {
-            let unit = units.get(at).and_then(|unit| known.get(*unit));
-            unit.and_then(|unit| host.engine.unit(*unit)).map_or(&closed, Unit::load)
-        };
-        let fits = |at: usize| load(at).takes_fields();
-        let fits = takes_fields.then_some(&fits as &dyn Fn(usize) -> bool);
-        choose(&**policy, units.len(), &load, fits).map_or(-1, |at| at as i32)
+        let Some(turn) = self.turns.get(turn as usize) else { return -1 };
+        let (host, now) = (lock(&self.host), self.moment(now));
+        let serving = Numbered { host: &host, known: &self.state.units, numbers: units };
+        let wanted = Wanted { balance: &balance, takes_fields, tried: &Tried::NONE };
+        turn.choose(&serving, wanted, &|| now).map_or(-1, |at| at as i32)
     }
 
     // Connections.

@@ -212,7 +212,7 @@ impl State {
     ) {
         let required = outgoing.fields.is_some_and(Fields::is_required);
         let outcome = loop {
-            let Ok(unit) = host.engine.choose(outgoing.role, required, &tried) else {
+            let Ok(unit) = host.engine.choose(outgoing.role, None, required, &tried, now) else {
                 break Err(error);
             };
             let sent = host.engine.with_unit(unit, now, |machine| machine.send(outgoing));

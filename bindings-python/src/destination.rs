@@ -262,8 +262,8 @@ impl DestinationBase {
     /// The number of the unit whose turn it is.
     fn _next(slf: &Bound<'_, Self>, required: bool) -> PyResult<u64> {
         let (py, this) = (slf.py(), slf.get());
-        let unit = Engine::with_state(this.engine.bind(py), |state, _| {
-            state.engine.choose(&this.role, required, &Tried::NONE)
+        let unit = Engine::with_state(this.engine.bind(py), |state, now| {
+            state.engine.choose(&this.role, None, required, &Tried::NONE, now)
         })?;
         unit.map(|unit| unit.0).map_err(|error| exception(py, &error))
     }

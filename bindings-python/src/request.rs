@@ -196,8 +196,8 @@ impl Request {
         now: Moment,
     ) -> Result<Next, Error> {
         let chosen = match &self.more {
-            None => engine.choose(&self.role, false, &Tried::NONE),
-            Some(more) => engine.choose(&self.role, more.required, &more.tried),
+            None => engine.choose(&self.role, None, false, &Tried::NONE, now),
+            Some(more) => engine.choose(&self.role, None, more.required, &more.tried, now),
         };
         match chosen {
             Ok(unit) => {

@@ -37,7 +37,8 @@ impl Engine {
         let sent = {
             let engine = &mut lock(&this.state).engine;
             let mut tried = Tried::NONE;
-            let first = unit.map_or_else(|| engine.choose(outgoing.role, required, &tried), Ok);
+            let first =
+                unit.map_or_else(|| engine.choose(outgoing.role, None, required, &tried, now), Ok);
             let mut unit = match first {
                 Ok(unit) => unit,
                 Err(error) => return Ok(Sent::Failed(error)),
@@ -54,7 +55,7 @@ impl Engine {
                 if chosen || !tried.note(unit, &error) {
                     break Sent::Failed(error);
                 }
-                let Ok(next) = engine.choose(outgoing.role, required, &tried) else {
+                let Ok(next) = engine.choose(outgoing.role, None, required, &tried, now) else {
                     break Sent::Failed(error);
                 };
                 engine.with_unit(unit, now, roletalk_engine::Unit::note_rerouted);

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use crate::{
+    balance::Balance,
     error::{Error, ErrorKind, Result},
     limits::Limits,
     wire::Extensions,
@@ -54,6 +55,8 @@ pub struct Config {
     pub keys: Keys,
     /// Bounds.
     pub limits: Limits,
+    /// How destinations choose among units where nothing else is said. Default round robin.
+    pub balance: Balance,
     /// When lost addresses are dialed again.
     pub reconnect: Reconnect,
     /// What the host stands for beyond the protocol of the originals. Default all.
@@ -77,6 +80,7 @@ impl Config {
             friendly: true,
             keys: Keys::default(),
             limits: Limits::default(),
+            balance: Balance::round_robin(),
             reconnect: Reconnect::default(),
             extensions: Extensions::ALL,
             os: std::env::consts::OS.to_owned(),

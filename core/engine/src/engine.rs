@@ -8,8 +8,8 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    AddressId, Budget, Config, ConnId, Connection, Event, Moment, Opening, Peer, PeerEffect,
-    PeerEvent, Ready, Received, Tried, Unit, UnitId, UnitInfo, close_code,
+    AddressId, Balance, Budget, Config, ConnId, Connection, Event, Moment, Opening, Peer,
+    PeerEffect, PeerEvent, Ready, Received, Tried, Unit, UnitId, UnitInfo, close_code,
     error::{Error, ErrorKind, Result},
     hint::DialFault,
     timers::Timers,
@@ -136,8 +136,15 @@ impl<R> Engine<R> {
     ///
     /// # Errors
     /// As [`Peer::choose`].
-    pub fn choose(&self, role: &str, takes_fields: bool, tried: &Tried) -> Result<UnitId> {
-        self.peer.choose(role, takes_fields, tried)
+    pub fn choose(
+        &self,
+        role: &str,
+        balance: Option<&Balance>,
+        takes_fields: bool,
+        tried: &Tried,
+        now: Moment,
+    ) -> Result<UnitId> {
+        self.peer.choose(role, balance, takes_fields, tried, now)
     }
 
     /// Bytes that wait to be written on all connections.

@@ -16,6 +16,7 @@
 //!
 //! Time is a [`Moment`]: how long ago the host's own epoch was, by a clock that never goes back.
 
+mod balance;
 mod config;
 mod connection;
 mod destination;
@@ -25,6 +26,7 @@ mod handler;
 pub mod hint;
 mod ids;
 mod limits;
+mod load;
 mod peer;
 mod quantity;
 mod stats;
@@ -37,14 +39,16 @@ pub mod ws;
 
 pub use bytes::Bytes;
 
+pub use balance::{Balance, Candidate, Turn, Units, Wanted};
 pub use config::{Config, Entropy, Keys, Reconnect};
 pub use connection::{Connection, Opening, Received};
-pub use destination::{Load, Policy, RoundRobin, Tried, choose, policy};
+pub use destination::Tried;
 pub use engine::{Engine, EngineEvent};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{NoHandler, Refusal, Serves, find};
 pub use ids::{AddressId, ConnId, Moment, RequestId, StreamId, UnitId};
 pub use limits::{LimitValue, Limits};
+pub use load::Load;
 pub use peer::{Dialect, PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready, UnitInfo};
 pub use quantity::{Measure, Quantity};
 pub use stats::{ConnectionStats, CounterValue, UnitStats};

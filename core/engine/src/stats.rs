@@ -137,6 +137,9 @@ counters! {
         stream_bytes_received: u64 = Bytes,
         /// The time from the last answered request to its answer.
         last_answer: Option<Duration> = Time,
+        /// The time that its answers take, smoothed, a second at most: what the choice of the least loaded unit counts
+        /// with.
+        answer_time: Option<Duration> = Time,
         ---
         /// One entry for each connection.
         connections: Vec<ConnectionStats>,

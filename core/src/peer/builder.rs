@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use super::{Peer, shared::Shared};
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Config, Keys, Limits, Reconnect},
+    engine::{Balance, Config, Keys, Limits, Reconnect},
     net::ConnectOptions,
 };
 
@@ -34,6 +34,7 @@ pub struct PeerBuilder {
     keys: Result<Keys>,
     limits: Limits,
     reconnect: Reconnect,
+    balance: Balance,
     acquaintance: ConnectOptions,
 }
 
@@ -46,6 +47,7 @@ impl PeerBuilder {
             keys: Ok(Keys::default()),
             limits: Limits::default(),
             reconnect: Reconnect::default(),
+            balance: Balance::least_loaded(),
             acquaintance: ConnectOptions::default(),
         }
     }
@@ -87,6 +89,13 @@ impl PeerBuilder {
         self
     }
 
+    /// How destinations choose among the units that serve their role, unless they say it
+    /// [themselves](crate::Destination::balance). Default [`Balance::least_loaded`].
+    pub fn balance(mut self, balance: Balance) -> PeerBuilder {
+        self.balance = balance;
+        self
+    }
+
     /// How to connect to the addresses that other units tell, such as which authorities to trust for
     /// `wss`. Whether they are permanent is not taken from here. Whoever gets in decides what the
     /// addresses are: headers given here are no secret.
@@ -117,6 +126,7 @@ impl PeerBuilder {
         config.keys = self.keys?;
         config.limits = self.limits;
         config.reconnect = self.reconnect;
+        config.balance = self.balance;
         config.wall_clock =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
         Ok(Peer::new(Shared::new(config, self.acquaintance, runtime)))

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Fields, Order, Policy, TimeLimit, Tried, choose},
+    engine::{Balance, Fields, Load, Order, TimeLimit, Tried, Turn, UnitId, Units, Wanted},
     wire::{Data, Direction, Payload},
 };
 
@@ -29,12 +29,12 @@ pub(crate) struct DestinationInner {
     units: ArcSwap<Vec<Arc<UnitInner>>>,
     /// How many they are, for those who wait.
     count: watch::Sender<usize>,
-    policy: Arc<dyn Policy>,
+    turn: Arc<Turn>,
 }
 
 impl DestinationInner {
-    pub(crate) fn new(role: Arc<str>, policy: Arc<dyn Policy>) -> DestinationInner {
-        DestinationInner { role, units: ArcSwap::default(), count: watch::Sender::new(0), policy }
+    pub(crate) fn new(role: Arc<str>, turn: Arc<Turn>) -> DestinationInner {
+        DestinationInner { role, units: ArcSwap::default(), count: watch::Sender::new(0), turn }
     }
 
     pub(crate) fn set_units(&self, units: Vec<Arc<UnitInner>>) {
@@ -47,7 +47,7 @@ impl DestinationInner {
 /// A role as offered by the units that are connected: where messages, requests and streams go.
 ///
 /// A handle: clones are cheap and stand for the same destination. Each message, request or stream
-/// goes to the next unit in turn, unless one is chosen with `to`.
+/// goes to the unit that the [balance](Balance) says, unless one is chosen with `to`.
 #[derive(Clone)]
 pub struct Destination {
     shared: Arc<Shared>,
@@ -55,11 +55,13 @@ pub struct Destination {
     fields: Option<Arc<Fields>>,
     inherit: Inherit,
     waits: bool,
+    balance: Option<Arc<Balance>>,
 }
 
 impl Destination {
     pub(crate) fn new(shared: Arc<Shared>, inner: Arc<DestinationInner>) -> Destination {
-        Destination { shared, inner, fields: None, inherit: Inherit::default(), waits: false }
+        let inherit = Inherit::default();
+        Destination { shared, inner, fields: None, inherit, waits: false, balance: None }
     }
 
     /// The same destination, as a handle whose requests and streams wait for a unit, within their time limits,
@@ -75,6 +77,21 @@ impl Destination {
     #[must_use = "it is another handle"]
     pub fn wait_for_unit(&self) -> Destination {
         Destination { waits: true, ..self.clone() }
+    }
+
+    /// The same destination, as a handle that chooses in this way among the units that serve the role; otherwise
+    /// it is the [peer's](crate::PeerBuilder::balance). Broadcasts and surveys go to all of them.
+    ///
+    /// ```no_run
+    /// # async fn example(peer: roletalk::Peer) -> roletalk::Result<()> {
+    /// use roletalk::Balance;
+    ///
+    /// let math = peer.destination("math")?.balance(Balance::least_loaded().prefer("zone", "a"));
+    /// # Ok(()) }
+    /// ```
+    #[must_use = "it is another handle"]
+    pub fn balance(&self, balance: Balance) -> Destination {
+        Destination { balance: Some(Arc::new(balance)), ..self.clone() }
     }
 
     /// The same destination, as a handle that sends these headers and this trace context with everything:
@@ -169,11 +186,17 @@ impl Destination {
         self.inner.count.subscribe()
     }
 
-    /// The unit that the caller or else the policy chooses, where it has not been.
+    /// How units are chosen.
+    pub(crate) fn balance_in_force(&self) -> &Balance {
+        self.balance.as_deref().unwrap_or(&self.shared.balance)
+    }
+
+    /// The unit that the caller or else the balance chooses, where it has not been.
     #[inline]
     pub(crate) fn pick(
         &self,
         chosen: Option<&Unit>,
+        balance: Option<&Balance>,
         takes_fields: bool,
         tried: &Tried,
     ) -> Result<Arc<UnitInner>> {
@@ -182,20 +205,19 @@ impl Destination {
             return Ok(chosen.inner.clone());
         }
         let units = self.inner.units.load();
-        // One candidate is no choice.
+        // One candidate is no choice; but a function may refuse it.
         if let [only] = units.as_slice()
             && only.is_open()
             && !takes_fields
             && tried.is_empty()
+            && balance.is_none()
+            && self.balance.is_none()
         {
             return Ok(only.clone());
         }
-        let load = |at: usize| &*units[at].load;
-        let fits = |at: usize| {
-            (!takes_fields || units[at].load.takes_fields()) && !tried.contains(units[at].id)
-        };
-        let fits = (takes_fields || !tried.is_empty()).then_some(&fits as &dyn Fn(usize) -> bool);
-        let chosen = choose(&*self.inner.policy, units.len(), &load, fits);
+        let balance = balance.unwrap_or_else(|| self.balance_in_force());
+        let wanted = Wanted { balance, takes_fields, tried };
+        let chosen = self.inner.turn.choose(&Serving(&units), wanted, &|| self.shared.clock.now());
         chosen.map(|at| units[at].clone()).ok_or_else(|| self.no_choice(takes_fields))
     }
 
@@ -418,6 +440,23 @@ impl Destination {
             fields.inherit_trace(trace);
         }
         Some(Arc::new(fields))
+    }
+}
+
+/// The units that serve a role.
+struct Serving<'a>(&'a [Arc<UnitInner>]);
+
+impl Units for Serving<'_> {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn unit(&self, at: usize) -> UnitId {
+        self.0[at].id
+    }
+
+    fn load(&self, at: usize) -> &Load {
+        &self.0[at].load
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) use unit::{Outlook, UnitInner};
 
 use crate::{
     Error, ErrorKind, Result,
-    engine::{self, ConnId, Opening, UnitStats},
+    engine::{ConnId, Opening, UnitStats},
     net::{self, ConnectOptions, ListenOptions, Listener},
     wire::Data,
     ws::Side,
@@ -249,8 +249,8 @@ impl Peer {
                 return Ok(known.clone());
             }
             let name = core.peer.add_destination(role)?;
-            let policy = core.peer.policy(role).cloned().unwrap_or_else(|| engine::policy().into());
-            let inner = Arc::new(DestinationInner::new(name.clone(), policy));
+            let turn = core.peer.turn(role).cloned().unwrap_or_default();
+            let inner = Arc::new(DestinationInner::new(name.clone(), turn));
             core.destinations.insert(name, inner.clone());
             Ok::<_, Error>(inner)
         })?;

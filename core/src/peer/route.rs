@@ -74,7 +74,7 @@ impl Addressed<'_> {
         let found = async {
             loop {
                 changes.mark_unchanged();
-                match self.destination.pick(None, self.is_required(), &route.tried) {
+                match self.pick(&route.tried) {
                     Err(error) if self.waits && error.kind() == ErrorKind::NoUnit => {
                         // The senders live in the destination.
                         tokio::select! {

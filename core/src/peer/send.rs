@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Fields, Order, Outgoing, Tried, timed_out},
+    engine::{Balance, Fields, Order, Outgoing, Tried, timed_out},
     wire::{Data, Payload},
 };
 
@@ -53,16 +53,23 @@ pub(crate) struct Addressed<'a> {
     pub(crate) extra: Option<Box<Extra>>,
 }
 
-/// What goes with something besides its payload, or the first thing that was wrong with that.
-#[derive(Clone, Debug)]
+/// What goes with something besides its payload, or the first thing that was wrong with that; and how its unit is
+/// chosen.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Extra {
-    pub(crate) fields: Fields,
+    pub(crate) fields: Option<Fields>,
     fault: Option<Error>,
+    /// How to choose the unit, unless as the destination does.
+    pub(crate) balance: Option<Balance>,
 }
 
 impl Extra {
     pub(crate) fn new(fields: Fields) -> Box<Extra> {
-        Box::new(Extra { fields, fault: None })
+        Box::new(Extra { fields: Some(fields), ..Extra::default() })
+    }
+
+    fn is_required(&self) -> bool {
+        self.fields.as_ref().is_some_and(Fields::is_required)
     }
 }
 
@@ -114,9 +121,31 @@ impl Addressed<'_> {
         let required = match self.extra.as_deref() {
             None => false,
             Some(Extra { fault: Some(fault), .. }) => return Err(fault.clone()),
-            Some(Extra { fields, .. }) => fields.is_required(),
+            Some(extra) => extra.is_required(),
         };
-        self.destination.pick(self.unit.as_ref(), required, &Tried::NONE)
+        self.destination.pick(self.unit.as_ref(), self.balance(), required, &Tried::NONE)
+    }
+
+    #[inline]
+    fn balance(&self) -> Option<&Balance> {
+        self.extra.as_deref().and_then(|extra| extra.balance.as_ref())
+    }
+
+    /// A unit where it has not been.
+    pub(crate) fn pick(&self, tried: &Tried) -> Result<Arc<UnitInner>> {
+        let required = self.extra.as_deref().is_some_and(Extra::is_required);
+        self.destination.pick(None, self.balance(), required, tried)
+    }
+
+    /// Has the unit chosen in this way.
+    pub(crate) fn choose_by(&mut self, balance: Balance) {
+        self.extra.get_or_insert_default().balance = Some(balance);
+    }
+
+    pub(crate) fn choose_by_key(&mut self, key: &[u8]) {
+        let balance = self.balance().unwrap_or_else(|| self.destination.balance_in_force());
+        let balance = balance.with_key(key);
+        self.choose_by(balance);
     }
 
     /// The same, owned.
@@ -143,10 +172,6 @@ impl Addressed<'_> {
         let len = self.data.payload().bytes.len();
         let room = shared.kept.load(Ordering::Relaxed) + len <= shared.limits.queue_per_peer;
         room.then(|| self.keep())
-    }
-
-    pub(crate) fn is_required(&self) -> bool {
-        self.extra.as_deref().is_some_and(|extra| extra.fields.is_required())
     }
 
     /// Takes over what the handler that sends it hands down, and finds the unit.
@@ -180,24 +205,24 @@ impl Addressed<'_> {
     /// Adds the trace context, unless there is one.
     pub(crate) fn hand_down_trace(&mut self, scope: &Scope) {
         if let Some(trace) = scope.trace() {
-            let extra = self.extra.get_or_insert_with(|| Extra::new(Fields::new()));
-            if extra.fields.view().traceparent().is_none() {
-                extra.fields.inherit_trace(trace);
+            let fields = self.extra.get_or_insert_default().fields.get_or_insert_default();
+            if fields.view().traceparent().is_none() {
+                fields.inherit_trace(trace);
             }
         }
     }
 
     /// Changes what goes with it. What is wrong is told when it is sent.
     pub(crate) fn with_fields(&mut self, change: impl FnOnce(&mut Fields) -> Result<()>) {
-        let extra = self.extra.get_or_insert_with(|| Extra::new(Fields::new()));
-        if let Err(error) = change(&mut extra.fields) {
+        let extra = self.extra.get_or_insert_default();
+        if let Err(error) = change(extra.fields.get_or_insert_default()) {
             extra.fault.get_or_insert(error);
         }
     }
 
     #[inline]
     pub(crate) fn outgoing(&self) -> Outgoing<'_> {
-        let fields = self.extra.as_ref().map(|extra| &extra.fields);
+        let fields = self.extra.as_ref().and_then(|extra| extra.fields.as_ref());
         let payload = self.data.payload();
         outgoing(self.destination.role(), self.event, payload, self.order, fields)
     }
@@ -246,10 +271,31 @@ macro_rules! addressed {
             self
         }
 
+        /// Chooses the unit in this way, not in that of the destination.
+        ///
+        /// ```no_run
+        /// # async fn example(math: roletalk::Destination) -> roletalk::Result<()> {
+        /// use roletalk::Balance;
+        ///
+        /// math.request("pi", ()).balance(Balance::least_loaded()).await?;
+        /// # Ok(()) }
+        /// ```
+        pub fn balance(mut self, balance: $crate::Balance) -> Self {
+            self.what.choose_by(balance);
+            self
+        }
+
+        /// Chooses the same unit for the same key, among those that the destination prefers: see
+        /// [`Balance::key`](crate::Balance::key).
+        pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
+            self.what.choose_by_key(key.as_ref());
+            self
+        }
+
         /// Sends these headers and this trace context, in the place of what was added before.
         #[doc(hidden)] // For bindings; no promise of compatibility.
         pub fn fields(mut self, fields: $crate::Fields) -> Self {
-            self.what.extra = Some($crate::peer::send::Extra::new(fields));
+            self.what.extra.get_or_insert_default().fields = Some(fields);
             self
         }
     };

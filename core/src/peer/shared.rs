@@ -30,7 +30,8 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     engine::{
-        self, AddressId, Budget, ConnId, Limits, Moment, PeerEffect, Ready, UnitId, close_code,
+        self, AddressId, Balance, Budget, ConnId, Limits, Moment, PeerEffect, Ready, UnitId,
+        close_code,
     },
     net::{ConnHandle, ConnectOptions, shown},
 };
@@ -92,6 +93,8 @@ pub(crate) struct Core {
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) limits: Arc<Limits>,
+    /// How destinations choose where nothing else is said.
+    pub(crate) balance: Balance,
     pub(crate) budget: Budget,
     pub(crate) runtime: Handle,
     pub(crate) id: Arc<str>,
@@ -137,10 +140,12 @@ impl Shared {
     ) -> Arc<Shared> {
         let limits = Arc::new(config.limits.clone());
         let handshakes = limits.handshakes.min(Semaphore::MAX_PERMITS);
+        let balance = config.balance.clone();
         let peer = engine::Peer::new(config);
         let shared = Arc::new(Shared {
             clock: Clock::start(),
             limits,
+            balance,
             budget: Budget::default(),
             runtime,
             id: peer.id().clone(),

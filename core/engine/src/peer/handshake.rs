@@ -8,7 +8,7 @@ use super::{
     hex,
 };
 use crate::{
-    AddressId, ConnId, Connection, Moment, Opening, UnitId,
+    AddressId, ConnId, Connection, Load, Moment, Opening, UnitId,
     error::{Error, ErrorKind, Result},
     hint::HandshakeFault,
     wire::{self, Confirm, Meta},
@@ -227,7 +227,7 @@ impl Peer {
                 let state = UnitState {
                     info: info.clone(),
                     roles: Vec::new().into(),
-                    load: Arc::default(),
+                    load: Arc::new(Load::new(&info)),
                     last_update: i.unwrap_or(0),
                     conns: vec![unit_conn],
                 };

@@ -4,16 +4,16 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{Peer, PeerEvent, encode};
 use crate::{
-    Load, Moment, NoHandler, Policy, Tried, UnitId, choose,
+    Balance, Candidate, Load, Moment, NoHandler, Tried, Turn, UnitId, Units, Wanted,
     error::{Error, ErrorKind, Result},
-    hint, policy,
+    hint,
     wire::{self, Frame, RolesUpdate},
 };
 
 pub(super) struct Destination {
     /// Those that serve it, in the order in which they were found.
     pub(super) units: Vec<UnitId>,
-    pub(super) policy: Arc<dyn Policy>,
+    pub(super) turn: Arc<Turn>,
 }
 
 pub(super) struct RoleState {
@@ -118,7 +118,7 @@ impl Peer {
             return Ok(name.clone());
         }
         let name: Arc<str> = role.into();
-        let destination = Destination { units: Vec::new(), policy: policy().into() };
+        let destination = Destination { units: Vec::new(), turn: Arc::default() };
         self.destinations.insert(name.clone(), destination);
         let serving: Vec<UnitId> = self
             .units
@@ -138,23 +138,46 @@ impl Peer {
         self.destinations.get(role).map_or(&[], |destination| &destination.units)
     }
 
-    /// The unit that what is sent to a role next goes to; with `takes_fields` one that takes
-    /// [fields](crate::Fields), and none where it has been.
+    /// The unit that what is sent to a role next goes to, as the balance says, or else that of the
+    /// [configuration](crate::Config::balance); with `takes_fields` one that takes [fields](crate::Fields), and none
+    /// where it has been.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`]; [`ErrorKind::NoUnit`] when no unit serves it, or there is no such destination;
     /// [`ErrorKind::Unsupported`] when none of those that serve it takes fields.
-    pub fn choose(&self, role: &str, takes_fields: bool, tried: &Tried) -> Result<UnitId> {
+    pub fn choose(
+        &self,
+        role: &str,
+        balance: Option<&Balance>,
+        takes_fields: bool,
+        tried: &Tried,
+        now: Moment,
+    ) -> Result<UnitId> {
         self.check_open()?;
-        let Destination { units, policy } =
-            self.destinations.get(role).ok_or_else(|| self.no_unit(role))?;
-        let closed = Load::default();
-        let load = |at: usize| self.units.get(&units[at]).map_or(&closed, |unit| &*unit.load);
-        let fits =
-            |at: usize| (!takes_fields || load(at).takes_fields()) && !tried.contains(units[at]);
-        let fits = (takes_fields || !tried.is_empty()).then_some(&fits as &dyn Fn(usize) -> bool);
-        let chosen = choose(&**policy, units.len(), &load, fits).map(|at| units[at]);
-        chosen.ok_or_else(|| self.no_choice(role, takes_fields))
+        let destination = self.destinations.get(role).ok_or_else(|| self.no_unit(role))?;
+        let balance = balance.unwrap_or(&self.config.balance);
+        let units = Serving { peer: self, units: &destination.units };
+        let wanted = Wanted { balance, takes_fields, tried };
+        let chosen = destination.turn.choose(&units, wanted, &|| now);
+        chosen.map(|at| destination.units[at]).ok_or_else(|| self.no_choice(role, takes_fields))
+    }
+
+    /// What a function of the caller's can [choose](Peer::choose) from, for hosts that must not call it with this
+    /// peer's lock. `balance` says what is preferred.
+    pub fn candidates(
+        &self,
+        role: &str,
+        balance: &Balance,
+        takes_fields: bool,
+        tried: &Tried,
+        now: Moment,
+    ) -> Vec<Candidate<'_>> {
+        let Some(destination) = self.destinations.get(role) else { return Vec::new() };
+        let wanted = Wanted { balance, takes_fields, tried };
+        let places = wanted.candidates(&Serving { peer: self, units: &destination.units });
+        let load = |unit| self.units.get(&unit).map(|state| (unit, &*state.load));
+        let loads = places.into_iter().filter_map(|at| load(destination.units[at]));
+        loads.map(|(unit, load)| load.candidate(unit, now)).collect()
     }
 
     /// The error where nothing could be [chosen](Peer::choose).
@@ -181,9 +204,14 @@ impl Peer {
             .with_hint(hint::no_unit(role, units))
     }
 
-    /// How a destination chooses, for hosts that do it without this peer's lock.
-    pub fn policy(&self, role: &str) -> Option<&Arc<dyn Policy>> {
-        self.destinations.get(role).map(|destination| &destination.policy)
+    /// Whose turn it is at a destination, for hosts that choose without this peer's lock.
+    pub fn turn(&self, role: &str) -> Option<&Arc<Turn>> {
+        self.destinations.get(role).map(|destination| &destination.turn)
+    }
+
+    /// How destinations choose where nothing else is said.
+    pub fn balance(&self) -> &Balance {
+        &self.config.balance
     }
 
     /// The destinations' roles.
@@ -224,6 +252,10 @@ impl Peer {
         roles.retain(|_| !repeated.next().unwrap_or_default());
         let before = std::mem::replace(&mut state.roles, roles.into());
         let after = state.roles.clone();
+        if before.is_empty() != after.is_empty() {
+            let name = state.info.name.clone();
+            self.note_alike(&name);
+        }
         let kept: HashSet<&str> = after.iter().map(String::as_str).collect();
         for role in before.iter().filter(|role| !kept.contains(role.as_str())) {
             if let Some((role, _)) = self.destinations.get_key_value(role.as_str()) {
@@ -236,6 +268,15 @@ impl Peer {
                 let role = role.clone();
                 self.join(&role, unit);
             }
+        }
+    }
+
+    /// Those who serve roles under the same name can be told apart by their ids only.
+    fn note_alike(&self, name: &str) {
+        let same = self.units.values().filter(|unit| unit.info.name == name);
+        let serving: Vec<_> = same.filter(|unit| !unit.roles.is_empty()).collect();
+        for unit in &serving {
+            unit.load.set_alike(serving.len() > 1);
         }
     }
 
@@ -253,6 +294,26 @@ impl Peer {
             let roles = state.roles.clone();
             self.event(PeerEvent::UnitRoles { unit, roles });
         }
+    }
+}
+
+/// The units that serve a role.
+struct Serving<'a> {
+    peer: &'a Peer,
+    units: &'a [UnitId],
+}
+
+impl Units for Serving<'_> {
+    fn count(&self) -> usize {
+        self.units.len()
+    }
+
+    fn unit(&self, at: usize) -> UnitId {
+        self.units[at]
+    }
+
+    fn load(&self, at: usize) -> &Load {
+        self.peer.units.get(&self.units[at]).map_or(Load::none(), |unit| &unit.load)
     }
 }
 

@@ -792,7 +792,7 @@ impl<R> Unit<R> {
 
     #[inline(always)] // Nearly all answers are responses.
     fn responded(&mut self, corr: Num, data: Data, fields: FieldsView<'_>, now: Moment) {
-        let Some(waiting) = self.waiting.remove(corr.value()) else { return };
+        let Some(waiting) = self.waiting.answered(corr.value(), now) else { return };
         self.stats.last_answer = Some(now.since(waiting.sent));
         let outcome = match waiting.stream {
             None => Ok(data),
@@ -816,7 +816,7 @@ impl<R> Unit<R> {
         fields: FieldsView<'_>,
         now: Moment,
     ) {
-        let Some(waiting) = self.waiting.remove(corr.value()) else {
+        let Some(waiting) = self.waiting.answered(corr.value(), now) else {
             if let Answer::Acceptance(_, chan) = answer {
                 self.stream_opened_late(conn, chan);
             }
@@ -967,6 +967,7 @@ impl<R> Unit<R> {
     pub fn stats(&self) -> UnitStats {
         UnitStats {
             waiting: self.waiting.len(),
+            answer_time: self.load.answer_time(),
             streams: self.streams.len(),
             connections: self.links.iter().map(Link::stats).collect(),
             ..self.stats.clone()

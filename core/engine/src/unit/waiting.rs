@@ -121,8 +121,9 @@ impl<R> WaitingTable<R> {
         if self.earliest.is_none_or(|earliest| deadline < earliest) {
             self.earliest = Some(deadline);
         }
+        let sent = waiting.sent;
         self.by_corr.insert(corr, waiting);
-        self.note();
+        self.load.note_asked(self.by_corr.len(), sent);
     }
 
     fn note(&self) {
@@ -131,6 +132,13 @@ impl<R> WaitingTable<R> {
 
     pub(super) fn contains(&self, corr: u64) -> bool {
         self.by_corr.contains_key(&corr)
+    }
+
+    /// Takes one that was answered.
+    pub(super) fn answered(&mut self, corr: u64, now: Moment) -> Option<Waiting<R>> {
+        let waiting = self.remove(corr)?;
+        self.load.note_answered(waiting.sent, now);
+        Some(waiting)
     }
 
     pub(super) fn remove(&mut self, corr: u64) -> Option<Waiting<R>> {
@@ -173,6 +181,10 @@ impl<R> WaitingTable<R> {
             .filter(|(deadline, _)| *deadline <= now)
             .collect();
         due.sort_unstable();
+        let waited = due.iter().filter_map(|(_, corr)| Some(self.by_corr.get(corr)?.timeout)).max();
+        if let Some(waited) = waited {
+            self.load.note_unanswered(waited, now);
+        }
         let taken =
             due.iter().filter_map(|(_, corr)| Some((*corr, self.by_corr.remove(corr)?))).collect();
         self.earliest = self.by_corr.values().map(Waiting::deadline).min();

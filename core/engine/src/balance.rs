@@ -1,0 +1,288 @@
+//! How the unit is chosen that what is sent to a role goes to.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use twox_hash::XxHash3_64;
+
+use crate::{
+    Load, Moment, Tried, UnitId,
+    error::{Error, ErrorKind, Result},
+    load::nanos,
+};
+
+/// Below this, differences between answer times mean nothing: they are the machine's.
+const NOISE: u64 = 1_000_000;
+
+/// How a destination chooses among the units that serve its role.
+///
+/// ```
+/// use roletalk_engine::Balance;
+///
+/// let balance = Balance::least_loaded().prefer("zone", "a");
+/// let for_one_user = balance.with_key("user 17");
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Balance {
+    by: By,
+    /// Tags that a unit should have.
+    prefer: Option<Arc<[(String, String)]>>,
+}
+
+#[derive(Clone, Default)]
+enum By {
+    #[default]
+    Turn,
+    Load,
+    Key(u64),
+    Custom(Arc<Custom>),
+}
+
+/// A function that chooses: see [`Balance::custom`].
+type Custom = dyn Fn(&[Candidate<'_>]) -> Option<usize> + Send + Sync;
+
+impl fmt::Debug for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            By::Turn => "round robin",
+            By::Load => "least loaded",
+            By::Key(_) => "by key",
+            By::Custom(_) => "custom",
+        })
+    }
+}
+
+impl Balance {
+    /// One unit after the other, as the original does.
+    pub const fn round_robin() -> Balance {
+        Balance { by: By::Turn, prefer: None }
+    }
+
+    /// One unit after the other, but instead of one another that is drawn by lot where that is clearly better: has
+    /// fewer requests to answer, or is to answer in less than half of the time. Answer times of up to a millisecond count as equal, and so do those of a second and more. A unit that was slow is asked again after some seconds at most, and one that does not answer at all after
+    /// a second, then less and less often.
+    pub const fn least_loaded() -> Balance {
+        Balance { by: By::Load, prefer: None }
+    }
+
+    /// The same unit for the same key, as long as it is there: by rendezvous hashing, so that only the keys of a unit
+    /// that leaves or comes move. Every peer chooses alike.
+    ///
+    /// Units are told apart by their names, which outlive a restart. A unit without one, or with one that another
+    /// unit has too, is known by its id, which does not.
+    pub fn key(key: impl AsRef<[u8]>) -> Balance {
+        Balance { by: By::Key(XxHash3_64::oneshot(key.as_ref())), prefer: None }
+    }
+
+    /// As the function says: it is given those that can be asked, and returns the place of one. `None`, or a
+    /// place that there is not, means that none of them will do. It must not block, and is not called when there is
+    /// none to choose.
+    pub fn custom(
+        choose: impl Fn(&[Candidate<'_>]) -> Option<usize> + Send + Sync + 'static,
+    ) -> Balance {
+        Balance { by: By::Custom(Arc::new(choose)), prefer: None }
+    }
+
+    /// Only among units with this [tag](crate::Config::tags), such as those in the same zone, as long as one of them
+    /// can be asked; among all others otherwise. Several tags must all be there.
+    #[must_use]
+    pub fn prefer(mut self, tag: impl Into<String>, value: impl Into<String>) -> Balance {
+        let before = self.prefer.iter().flat_map(|tags| tags.iter().cloned());
+        self.prefer = Some(before.chain([(tag.into(), value.into())]).collect());
+        self
+    }
+
+    /// The same, but [by key](Balance::key).
+    #[must_use]
+    pub fn with_key(&self, key: impl AsRef<[u8]>) -> Balance {
+        Balance { by: Balance::key(key).by, prefer: self.prefer.clone() }
+    }
+
+    /// By the name that other languages give it: `round_robin` or `least_loaded`, with `-` as well.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for any other name.
+    pub fn named(name: &str) -> Result<Balance> {
+        match name.replace('-', "_").as_str() {
+            "round_robin" => Ok(Balance::round_robin()),
+            "least_loaded" => Ok(Balance::least_loaded()),
+            _ => {
+                let text = format!("there is no balance {name:?}");
+                let error = Error::new(ErrorKind::InvalidArgument, text);
+                Err(error.with_hint("Use \"round_robin\", \"least_loaded\" or a function."))
+            }
+        }
+    }
+
+    /// Whether the choice depends on how many requests [wait](Load::waiting), so that all that was sent has to
+    /// be counted before.
+    pub fn counts_requests(&self) -> bool {
+        matches!(self.by, By::Load | By::Custom(_))
+    }
+
+    fn prefers(&self, load: &Load) -> bool {
+        let has = |(tag, value): &(String, String)| load.tags().get(tag) == Some(value);
+        self.prefer.iter().all(|tags| tags.iter().all(has))
+    }
+}
+
+/// A unit that can be asked.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Candidate<'a> {
+    /// The unit.
+    pub unit: UnitId,
+    /// The remote peer's id.
+    pub id: &'a Arc<str>,
+    /// Its name, possibly empty.
+    pub name: &'a str,
+    /// Its static tags.
+    pub tags: &'a BTreeMap<String, String>,
+    /// Requests that wait for its answer.
+    pub waiting: usize,
+    /// The time that an answer is [likely to take](Load::likely_answer_time); zero when nothing is known.
+    pub answer_time: Duration,
+}
+
+/// The units that a destination chooses from.
+pub trait Units {
+    /// How many they are.
+    fn count(&self) -> usize;
+    /// One of them, by its place.
+    fn unit(&self, at: usize) -> UnitId;
+    /// What is known of it.
+    fn load(&self, at: usize) -> &Load;
+}
+
+/// What is to be sent, as far as the choice hangs on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// How to choose.
+    pub balance: &'a Balance,
+    /// Whether only units will do that take [fields](crate::Fields).
+    pub takes_fields: bool,
+    /// Where it has been.
+    pub tried: &'a Tried,
+}
+
+impl Wanted<'_> {
+    fn is_for(&self, units: &dyn Units, at: usize) -> bool {
+        let load = units.load(at);
+        load.is_open()
+            && (!self.takes_fields || load.takes_fields())
+            && !self.tried.contains(units.unit(at))
+    }
+
+    /// Whether it is for any unit that is open.
+    fn is_for_all(&self) -> bool {
+        !self.takes_fields && self.tried.is_empty() && self.balance.prefer.is_none()
+    }
+
+    /// The places of those that it may go to.
+    pub fn candidates(&self, units: &dyn Units) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..units.count()).filter(|at| self.is_for(units, *at)).collect();
+        let preferred = |at: &usize| self.balance.prefers(units.load(*at));
+        if self.balance.prefer.is_some() && all.iter().any(preferred) {
+            all.retain(preferred);
+        }
+        all
+    }
+}
+
+/// Whose turn it is at a destination. Each has one of its own.
+#[derive(Debug, Default)]
+pub struct Turn(AtomicUsize);
+
+impl Turn {
+    /// The place of the unit that what is wanted goes to; none when none of them will do.
+    ///
+    /// `now` is only called when the choice hangs on the time.
+    pub fn choose(
+        &self,
+        units: &dyn Units,
+        wanted: Wanted<'_>,
+        now: &dyn Fn() -> Moment,
+    ) -> Option<usize> {
+        if wanted.is_for_all() {
+            return self.among(units.count(), units, &|at| at, wanted.balance, now);
+        }
+        let all = wanted.candidates(units);
+        self.among(all.len(), units, &|at| all[at], wanted.balance, now).map(|at| all[at])
+    }
+
+    /// As [`choose`](Turn::choose), among so many of which each is `at` some place.
+    fn among(
+        &self,
+        count: usize,
+        units: &dyn Units,
+        at: &dyn Fn(usize) -> usize,
+        balance: &Balance,
+        now: &dyn Fn() -> Moment,
+    ) -> Option<usize> {
+        let load = |n: usize| units.load(at(n));
+        let open = |n: &usize| load(*n).is_open();
+        match &balance.by {
+            By::Turn => self.next(count, &open).map(|(n, _)| n),
+            By::Load => {
+                let (first, turn) = self.next(count, &open)?;
+                if count < 2 {
+                    return Some(first);
+                }
+                // Any of the others, without a source of randomness: turns are scattered.
+                let lot = XxHash3_64::oneshot(&turn.to_le_bytes()) as usize % (count - 1);
+                let other = (first + 1 + lot) % count;
+                let better = open(&other) && is_better(load(other), load(first), nanos(now()));
+                Some(if better { other } else { first })
+            }
+            By::Key(key) => {
+                let score = |n: &usize| {
+                    XxHash3_64::oneshot_with_seed(*key, &load(*n).stable_hash().to_le_bytes())
+                };
+                (0..count).filter(open).max_by_key(score)
+            }
+            By::Custom(choose) => {
+                let now = now();
+                let places: Vec<usize> = (0..count).filter(open).collect();
+                let candidates = places.iter().map(|n| load(*n).candidate(units.unit(at(*n)), now));
+                let candidates: Vec<Candidate<'_>> = candidates.collect();
+                if candidates.is_empty() {
+                    return None;
+                }
+                places.get(choose(&candidates)?).copied()
+            }
+        }
+    }
+
+    /// The next one that is open, and how many turns there were before.
+    fn next(&self, count: usize, open: &dyn Fn(&usize) -> bool) -> Option<(usize, usize)> {
+        let turn = match count {
+            0 | 1 => 0,
+            _ => self.0.fetch_add(1, Ordering::Relaxed),
+        };
+        let mut in_turn = (0..count).map(|n| turn.wrapping_add(n) % count);
+        in_turn.find(open).map(|n| (n, turn))
+    }
+}
+
+/// Whether a unit is clearly better than the one whose turn it is.
+fn is_better(other: &Load, first: &Load, now: u64) -> bool {
+    if first.is_probed(now) {
+        return false;
+    }
+    let (waits, first_waits) = (other.waiting() as u64, first.waiting() as u64);
+    let (takes, first_takes) = (other.likely(now).max(NOISE), first.likely(now).max(NOISE));
+    if takes / 2 <= first_takes && first_takes / 2 <= takes {
+        return waits < first_waits;
+    }
+    takes.saturating_mul(waits + 1) < first_takes.saturating_mul(first_waits + 1)
+}
+
+#[cfg(test)]
+mod tests;

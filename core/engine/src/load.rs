@@ -1,0 +1,279 @@
+//! What is known of a unit where one is chosen.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use twox_hash::XxHash3_64;
+
+use crate::{Candidate, Moment, UnitId, UnitInfo};
+
+/// An answer time counts for half after so much time, as a power of two of nanoseconds: 0.54 s. After an answer that
+/// took a second, a unit has its share again in less than five.
+const HALF_LIFE: u32 = 29;
+/// Answers that took longer, in nanoseconds, count as if they took this: what was held up by a stop must not be held
+/// against a unit for long.
+const MOST: u64 = 1_000_000_000;
+/// A unit that does not answer is asked again, once, after this time, then less and less often.
+const PROBE: u64 = 1_000_000_000;
+
+/// What is known of a unit without its lock, for the choice among units: see [`Balance`](crate::Balance).
+#[derive(Debug, Default)]
+pub struct Load {
+    open: AtomicBool,
+    fields: AtomicBool,
+    /// Whether another unit that serves roles has the same name.
+    alike: AtomicBool,
+    waiting: AtomicUsize,
+    // Times are in nanoseconds. Each is written by one thread at a time, which has the unit's lock; that a reader
+    // sees some of them before others does no harm.
+    answer_time: AtomicU64,
+    /// When that was the last one.
+    measured: AtomicU64,
+    asked: AtomicU64,
+    /// The last answer, or when it was asked again after it owed nothing.
+    answered: AtomicU64,
+    /// The same, or the last probe.
+    silent: AtomicU64,
+    name: String,
+    name_hash: u64,
+    id: Arc<str>,
+    id_hash: u64,
+    tags: BTreeMap<String, String>,
+}
+
+impl Load {
+    pub(crate) fn new(info: &UnitInfo) -> Load {
+        Load {
+            name_hash: XxHash3_64::oneshot(info.name.as_bytes()),
+            name: info.name.clone(),
+            id_hash: XxHash3_64::oneshot(info.id.as_bytes()),
+            id: info.id.clone(),
+            tags: info.tags.clone(),
+            ..Load::default()
+        }
+    }
+
+    /// That of a unit that is gone.
+    pub fn none() -> &'static Load {
+        static NONE: LazyLock<Load> = LazyLock::new(Load::default);
+        &NONE
+    }
+
+    /// What a function that chooses is told of the unit.
+    pub fn candidate(&self, unit: UnitId, now: Moment) -> Candidate<'_> {
+        Candidate {
+            unit,
+            id: &self.id,
+            name: &self.name,
+            tags: &self.tags,
+            waiting: self.waiting(),
+            answer_time: self.likely_answer_time(now),
+        }
+    }
+
+    /// Whether the unit has a connection that takes messages.
+    pub fn is_open(&self) -> bool {
+        self.open.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Whether all its connections take [fields](crate::Fields).
+    pub fn takes_fields(&self) -> bool {
+        self.fields.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Requests that wait for its answer, stream openings included.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    /// The time that its answers have taken, smoothed, a second at most; none before the first one.
+    pub fn answer_time(&self) -> Option<Duration> {
+        let time = self.answer_time.load(Relaxed);
+        (time > 0).then(|| Duration::from_nanos(time))
+    }
+
+    /// The time that an answer is likely to take: what answers have taken counts for less and less as time goes by, and
+    /// a unit that owes answers and gives none will take longer than it has been silent.
+    pub fn likely_answer_time(&self, now: Moment) -> Duration {
+        Duration::from_nanos(self.likely(nanos(now)))
+    }
+
+    pub(crate) fn likely(&self, now: u64) -> u64 {
+        let since = now.saturating_sub(self.measured.load(Relaxed));
+        let known = faded(self.answer_time.load(Relaxed), since);
+        let silent = match self.waiting() == 0 || self.is_probed(now) {
+            true => 0,
+            false => now.saturating_sub(self.silent.load(Relaxed)),
+        };
+        known.max(silent)
+    }
+
+    /// Whether it owes answers and is to be asked all the same, to see whether it answers again.
+    pub(crate) fn is_probed(&self, now: u64) -> bool {
+        if self.waiting() == 0 {
+            return false;
+        }
+        let silence = now.saturating_sub(self.answered.load(Relaxed));
+        now.saturating_sub(self.asked.load(Relaxed)) > PROBE.max(silence / 2)
+    }
+
+    /// Its static tags.
+    pub fn tags(&self) -> &BTreeMap<String, String> {
+        &self.tags
+    }
+
+    /// What tells it from others for as long as possible: its name, which outlives a restart, unless it has none or
+    /// shares it.
+    pub(crate) fn stable_hash(&self) -> u64 {
+        match self.name.is_empty() || self.alike.load(Relaxed) {
+            true => self.id_hash,
+            false => self.name_hash,
+        }
+    }
+
+    pub(crate) fn set_open(&self, open: bool) {
+        self.open.store(open, std::sync::atomic::Ordering::Release);
+    }
+
+    pub(crate) fn set_fields(&self, fields: bool) {
+        self.fields.store(fields, std::sync::atomic::Ordering::Release);
+    }
+
+    pub(crate) fn set_alike(&self, alike: bool) {
+        self.alike.store(alike, Relaxed);
+    }
+
+    pub(crate) fn set_waiting(&self, waiting: usize) {
+        self.waiting.store(waiting, Relaxed);
+    }
+
+    /// It was asked, and so many requests wait now.
+    pub(crate) fn note_asked(&self, waiting: usize, now: Moment) {
+        let now = nanos(now);
+        if waiting <= 1 {
+            self.answered.store(now, Relaxed);
+            self.silent.store(now, Relaxed);
+        } else if self.is_probed(now) {
+            self.silent.store(now, Relaxed);
+        }
+        self.asked.store(now, Relaxed);
+        self.waiting.store(waiting, Relaxed);
+    }
+
+    /// It has answered what was sent at this time.
+    pub(crate) fn note_answered(&self, sent: Moment, now: Moment) {
+        let (took, now) = (nanos(now).saturating_sub(nanos(sent)), nanos(now));
+        self.answered.store(now, Relaxed);
+        self.silent.store(now, Relaxed);
+        self.note_time(took, now);
+    }
+
+    /// It has not answered in this time.
+    pub(crate) fn note_unanswered(&self, time: Duration, now: Moment) {
+        self.note_time(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), nanos(now));
+    }
+
+    fn note_time(&self, took: u64, now: u64) {
+        let took = took.min(MOST);
+        let before = self.answer_time.load(Relaxed);
+        let since = now.saturating_sub(self.measured.load(Relaxed));
+        // Slow answers count at once, quick ones only in the course of time.
+        let time = match before.checked_sub(took) {
+            Some(above) => took + faded(above, since),
+            None if before == 0 => took,
+            None => before + (took - before) / 2,
+        };
+        self.answer_time.store(time, Relaxed);
+        self.measured.store(now, Relaxed);
+    }
+}
+
+#[cfg(test)]
+impl Load {
+    /// That of a unit with this name and this id.
+    pub(crate) fn of(name: &str, id: &str) -> Load {
+        let (name, id) = (name.to_owned(), id.into());
+        Load::new(&UnitInfo { name, id, ..UnitInfo::clone(&UnitInfo::example(crate::Dialect::Go)) })
+    }
+
+    pub(crate) fn with_tag(mut self, tag: &str, value: &str) -> Load {
+        self.tags.insert(tag.into(), value.into());
+        self
+    }
+}
+
+pub(crate) fn nanos(moment: Moment) -> u64 {
+    let since = moment.since_epoch();
+    since.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(since.subsec_nanos()))
+}
+
+/// What is left of a value after this time: half of it after each half-life, on a straight line in between.
+fn faded(value: u64, since: u64) -> u64 {
+    let halves = since >> HALF_LIFE;
+    let rest = since & ((1 << HALF_LIFE) - 1);
+    let value = value.checked_shr(u32::try_from(halves).unwrap_or(u32::MAX)).unwrap_or(0);
+    let lost = (u128::from(value) * u128::from(rest)) >> (HALF_LIFE + 1);
+    value - lost as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment::at(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn a_value_fades_by_half_each_half_life() {
+        let half = 1 << HALF_LIFE;
+        assert_eq!(
+            [0, half, 2 * half, 3 * half].map(|since| faded(800, since)),
+            [800, 400, 200, 100]
+        );
+        assert_eq!(faded(800, half / 2), 600);
+        assert_eq!(faded(u64::MAX, u64::MAX), 0);
+        assert!(faded(u64::MAX, half - 1) > u64::MAX / 2);
+    }
+
+    #[test]
+    fn slow_answers_count_at_once_and_quick_ones_in_time() {
+        let load = Load::default();
+        assert_eq!(load.answer_time(), None);
+        load.note_answered(at(0), at(2));
+        assert_eq!(load.answer_time(), Some(Duration::from_millis(2)));
+        load.note_answered(at(2), at(102));
+        assert_eq!(load.answer_time(), Some(Duration::from_millis(51)));
+        // At the same moment nothing has faded.
+        load.note_answered(at(101), at(102));
+        assert_eq!(load.answer_time(), Some(Duration::from_millis(51)));
+        load.note_answered(at(10_000), at(10_001));
+        assert!(load.answer_time() < Some(Duration::from_micros(1_010)), "{load:?}");
+    }
+
+    #[test]
+    fn who_owes_an_answer_is_as_slow_as_it_is_silent() {
+        let load = Load::default();
+        load.note_answered(at(0), at(1));
+        load.note_asked(1, at(1));
+        assert_eq!(load.likely_answer_time(at(500)), Duration::from_millis(499));
+        // It is tried again after a second, after one and a half, ...
+        assert!(load.likely_answer_time(at(1_000)) > Duration::from_millis(900));
+        assert!(load.likely_answer_time(at(1_002)) < Duration::from_millis(1));
+        load.note_asked(2, at(1_002));
+        assert!(load.likely_answer_time(at(1_100)) >= Duration::from_millis(98));
+        assert!(load.likely_answer_time(at(2_000)) > Duration::from_millis(900));
+        assert!(load.likely_answer_time(at(2_100)) < Duration::from_millis(1));
+        load.note_asked(3, at(10_000));
+        assert!(load.likely_answer_time(at(14_000)) > Duration::from_secs(3));
+        // ... and is as quick as others when it answers.
+        load.note_answered(at(13_999), at(14_000));
+        assert!(load.likely_answer_time(at(14_000)) < Duration::from_millis(2));
+    }
+}
