@@ -350,3 +350,21 @@ fn a_balance_has_a_name_in_other_languages() {
     assert!(error.hint().unwrap().contains("least_loaded"));
     assert!(Balance::least_loaded().counts_requests() && !Balance::key("k").counts_requests());
 }
+
+/// All languages, and implementations that are to choose alike.
+#[test]
+fn keys_are_placed_as_the_table_says() {
+    let table = include_str!("../../../../tests/data/key-placement.txt");
+    let mut field = Field::new(&[MS; 4]);
+    for (unit, name) in field.units.iter_mut().zip(["math-1", "math-2", "math-3", "math-4"]) {
+        unit.load = Load::of(name, "");
+        unit.load.set_open(true);
+    }
+    let lines = table.lines().filter(|line| !line.starts_with('#'));
+    let rows: Vec<_> = lines.filter_map(|line| line.split_once(" -> ")).collect();
+    assert_eq!(rows.len(), 100);
+    for (key, name) in rows {
+        let chosen = field.choose(&Balance::key(key)).unwrap();
+        assert_eq!(format!("math-{}", chosen + 1), name, "{key}");
+    }
+}
