@@ -28,6 +28,32 @@ pub(super) struct Plan {
     pub(super) mischief: bool,
 }
 
+/// Enters the end of a stream, also when its handler is dropped in the middle, since its peer is closed.
+struct Ending {
+    node: Arc<Node>,
+    id: u64,
+    writes: bool,
+    end: End,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let Ending { node, id, writes, end } = self;
+        // A panic is a failure already.
+        if std::thread::panicking() {
+            return;
+        }
+        node.world.with(|state| {
+            let what = if *writes { "writer" } else { "reader" };
+            state.note(node.index, format_args!("{what} of {id} ends {end:?}"));
+            match writes {
+                true => state.ledger.writer_ended(*id, *end, true),
+                false => state.ledger.reader_ended(*id, *end),
+            }
+        });
+    }
+}
+
 impl Node {
     /// Enters the writer of a stream whose reader is at the unit. Gives how it sees the reader: with a
     /// window, unless it writes what may be sent later.
@@ -113,11 +139,8 @@ impl Node {
                 _ => self.sink(id, stream).await,
             }
         };
-        let end = timeout(time, writing).await.unwrap_or(End::Broken);
-        self.world.with(|state| {
-            state.note(self.index, format_args!("writer of {id} ends {end:?}"));
-            state.ledger.writer_ended(id, end, true);
-        });
+        let mut ending = Ending { node: self.clone(), id, writes: true, end: End::Broken };
+        ending.end = timeout(time, writing).await.unwrap_or(End::Broken);
     }
 
     fn next_piece(&self, id: u64) -> (usize, usize, Vec<u8>) {
@@ -175,11 +198,8 @@ impl Node {
     pub(super) async fn read_all(self: Arc<Node>, id: u64, stream: Readable, mischief: bool) {
         let (break_at, time, slow) = self.mischief(id, mischief);
         let reading = self.read(id, stream, break_at, slow);
-        let end = timeout(time, reading).await.unwrap_or(End::Broken);
-        self.world.with(|state| {
-            state.note(self.index, format_args!("reader of {id} ends {end:?}"));
-            state.ledger.reader_ended(id, end);
-        });
+        let mut ending = Ending { node: self.clone(), id, writes: false, end: End::Broken };
+        ending.end = timeout(time, reading).await.unwrap_or(End::Broken);
     }
 
     async fn read(&self, id: u64, mut stream: Readable, break_at: usize, slow: bool) -> End {
