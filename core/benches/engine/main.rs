@@ -8,6 +8,7 @@ mod common;
 mod api;
 mod cancel;
 mod chain;
+mod choice;
 mod growth;
 mod hub;
 mod throughput;
@@ -22,7 +23,8 @@ const USAGE: &str = "\
 cargo bench -p roletalk --bench engine -- [--quick] [FILTER...]
 
 --quick   a few seconds instead of one minute, rougher numbers
-FILTER    parts of the names of what to measure: throughput, growth, api, cancel, chain;
+FILTER    parts of the names of what to measure: throughput, growth, api, cancel, chain,
+          choice;
           or of the rows of throughput: messages, requests, stream";
 
 fn main() -> Outcome<()> {
@@ -42,6 +44,9 @@ fn main() -> Outcome<()> {
     }
     if options.wants("chain") {
         targets.extend(chain::run(&options)?);
+    }
+    if options.wants("choice") {
+        targets.extend(choice::run(&options)?);
     }
     print_targets(&targets);
     Ok(())

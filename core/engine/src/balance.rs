@@ -236,9 +236,11 @@ impl Turn {
                     return Some(first);
                 }
                 // Any of the others, without a source of randomness: turns are scattered.
-                let lot = XxHash3_64::oneshot(&turn.to_le_bytes()) as usize % (count - 1);
+                let lot = scattered(turn) % (count - 1);
                 let other = (first + 1 + lot) % count;
-                let better = open(&other) && is_better(load(other), load(first), nanos(now()));
+                let (first_load, other_load) = (load(first), load(other));
+                let better =
+                    other_load.is_open() && is_better(other_load, first_load, nanos(now()));
                 Some(if better { other } else { first })
             }
             By::Key(key) => {
@@ -269,6 +271,11 @@ impl Turn {
         let mut in_turn = (0..count).map(|n| turn.wrapping_add(n) % count);
         in_turn.find(open).map(|n| (n, turn))
     }
+}
+
+/// A number of its own for each turn, without a pattern that requests could have as well.
+fn scattered(turn: usize) -> usize {
+    (turn as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32) as usize
 }
 
 /// Whether a unit is clearly better than the one whose turn it is.

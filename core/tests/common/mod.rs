@@ -154,8 +154,9 @@ impl Pair {
     }
 }
 
+/// A peer that asks one unit after the other, whatever their answers take on this machine.
 pub fn peer(name: &str) -> Peer {
-    Peer::builder().name(name).build().unwrap()
+    Peer::builder().name(name).balance(roletalk::Balance::round_robin()).build().unwrap()
 }
 
 /// Serves role `r`, event `echo`.
