@@ -227,6 +227,70 @@ async fn calls_back_go_on_too_and_can_be_given_up() {
 }
 
 #[tokio::test]
+async fn a_call_whose_rejection_is_just_there_can_be_given_up() {
+    let two = Two::new().await;
+    for _ in 0..20 {
+        // Its turn is the first one's: both answers come together, and the first gives up the second.
+        let first = two.first.unit();
+        let later: Arc<Mutex<Option<roletalk::Call>>> = Arc::default();
+        let (said, told) = tokio::sync::oneshot::channel();
+        let state = (later.clone(), said);
+        let asked = two.to().request("echo", ()).to(&first).call(state, |(later, said), answer| {
+            assert!(answer.is_ok());
+            let call = later.lock().unwrap().take();
+            let _ = said.send(call.map(|call| call.cancel()));
+        });
+        assert!(asked.is_ok());
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let first = |all: &[roletalk::Candidate<'_>]| {
+            all.iter().position(|candidate| candidate.name == "server").or(Some(0))
+        };
+        let request = two.to().request("new", ()).balance(roletalk::Balance::custom(first));
+        let call = request.call(sender, |sender, answer| {
+            let _ = sender.send(answer);
+        });
+        let Ok(call) = call else { panic!("not sent") };
+        *later.lock().unwrap() = Some(call);
+        assert_eq!(within("the first answer", told).await.unwrap(), Some(true));
+        assert!(within("the drop", receiver).await.is_err(), "it was called back");
+    }
+    two.close().await;
+}
+
+#[tokio::test]
+async fn so_many_wait_for_a_unit_and_no_more() {
+    let client = Peer::builder().limits(|limits| limits.waiting_requests = 2).build().unwrap();
+    let to = client.destination("r").unwrap().wait_for_unit();
+    let mut requests: Vec<_> =
+        (0..2).map(|n| Box::pin(to.request("new", n).into_future())).collect();
+    for request in &mut requests {
+        assert!(futures_util::poll!(request).is_pending());
+    }
+    let error = to.request("new", 2).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.text()),
+        (ErrorKind::Overloaded, "2 requests wait for a unit already")
+    );
+    assert!(error.hint().unwrap().contains("waiting_requests"));
+    requests.pop();
+    let limit = Duration::from_millis(20);
+    let late = to.request("new", 2).timeout(limit).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Timeout);
+    within("closing", client.close()).await;
+}
+
+#[tokio::test]
+async fn what_has_waited_in_vain_says_why_it_waited() {
+    let pair = Pair::new(|_| {}).await;
+    let limit = Duration::from_millis(20);
+    let late = pair.to.request("new", ()).wait_for_unit().timeout(limit).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Timeout);
+    let hint = late.hint().unwrap();
+    assert!(hint.contains("did not handle it") && hint.contains("new"), "{hint}");
+    pair.close().await;
+}
+
+#[tokio::test]
 async fn a_request_can_wait_for_a_unit() {
     let (client, seen) = (peer("client"), Seen::default());
     let to = client.destination("r").unwrap();

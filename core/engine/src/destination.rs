@@ -1,9 +1,23 @@
 //! What becomes of what is sent to a role when a unit does not take it.
 
-use crate::{UnitId, error::Error};
+use std::time::Duration;
+
+use crate::{
+    UnitId,
+    error::{Error, ErrorKind},
+    timed_out,
+};
 
 /// A mistyped event, or a role that is overloaded everywhere, does not go to everybody.
 const MOST_TRIED: usize = 8;
+
+/// The error of what is to wait for a unit where so many wait already.
+#[cold]
+pub fn too_many_parked(limit: usize) -> Error {
+    let text = format!("{limit} requests wait for a unit already");
+    Error::new(ErrorKind::Overloaded, text)
+        .with_hint("Wait for their outcomes before asking more, or raise `waiting_requests`.")
+}
 
 /// Where something that is sent to a role has been: it goes to another unit as long as none has begun a handler
 /// for it, to each once, and to eight at most.
@@ -30,6 +44,21 @@ impl Tried {
     #[must_use]
     pub fn nowhere(&self, last: Error) -> Error {
         self.first.clone().unwrap_or(last)
+    }
+
+    /// The outcome of what has waited for a unit in vain: that its time was up, and why it waited. `no_unit` is the
+    /// error of what does not wait.
+    #[must_use]
+    pub fn late(&self, limit: Duration, no_unit: &Error) -> Error {
+        let late = timed_out(limit);
+        match (&self.first, no_unit.hint()) {
+            (Some(first), _) => {
+                let text = "It waited for another unit after one that did not handle it";
+                late.with_hint(format!("{text}: {}", first.text()))
+            }
+            (None, Some(hint)) => late.with_hint(hint.to_owned()),
+            (None, None) => late,
+        }
     }
 
     /// Whether it has been nowhere.

@@ -42,7 +42,7 @@ pub use bytes::Bytes;
 pub use balance::{Balance, Candidate, Turn, Units, Wanted};
 pub use config::{Config, Entropy, Keys, Reconnect};
 pub use connection::{Connection, Opening, Received};
-pub use destination::Tried;
+pub use destination::{Tried, too_many_parked};
 pub use engine::{Engine, EngineEvent};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{NoHandler, Refusal, Serves, find};

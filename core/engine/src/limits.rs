@@ -131,8 +131,8 @@ limits! {
         units: Count = 65_536;
         /// Connections of one unit. Default 16; the handshake of a further one is refused.
         connections_per_unit: Count = 16;
-        /// Requests to one unit that wait for an answer, stream openings included. Default 65 536;
-        /// further ones fail with [`ErrorKind::Overloaded`].
+        /// Requests to one unit that wait for an answer, stream openings included, and requests that wait for a unit.
+        /// Default 65 536; further ones fail with [`ErrorKind::Overloaded`].
         waiting_requests: Count = 65_536;
         /// Requests and messages of one unit whose handlers are running. Default 65 536. At the bound
         /// further ones wait for handlers to end, and when 256 KiB of them wait, their connection is not

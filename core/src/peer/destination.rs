@@ -222,7 +222,7 @@ impl Destination {
     }
 
     #[cold]
-    fn no_choice(&self, takes_fields: bool) -> Error {
+    pub(crate) fn no_choice(&self, takes_fields: bool) -> Error {
         self.shared.with_core(|core, _| core.peer.no_choice(&self.inner.role, takes_fields))
     }
 

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use rustc_hash::FxHashMap;
 use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
 use tracing::error;
@@ -27,7 +26,7 @@ use super::{
 use crate::Destination;
 use crate::{
     Error, ErrorKind, Result,
-    engine::{self, Fields, HeaderValue, Moment, Order, Outgoing, TimeLimit, UnitId},
+    engine::{self, Fields, HeaderValue, Moment, Order, Outgoing, TimeLimit},
     wire::Data,
 };
 
@@ -111,7 +110,9 @@ impl SendRequest<'_> {
         // What it is asked again with, elsewhere. Who chose the unit meant that one, and a copy that only a unit
         // could use that is not there yet is not worth its time.
         let goes_on = what.unit.is_none() && what.destination.has_choice();
-        let mut kept = if goes_on { what.keep_if_room() } else { None };
+        let kept = if goes_on { what.keep_if_room() } else { None };
+        let course = kept.as_ref().map(|_| Arc::new(Mutex::new(Course::First)));
+        let mut kept = kept.zip(course.clone());
         let mut state = Some(state);
         let sent = unit.if_room(|unit_state, now| {
             let tag = unit_state.answers.open(None);
@@ -121,12 +122,15 @@ impl SendRequest<'_> {
             } else if let Some(state) = state.take() {
                 let (unit, kept) = (unit.clone(), kept.take());
                 let call = move |received: Result<Received>| match (received, kept) {
-                    (Err(error), Some(kept)) if error.is_unhandled() => {
+                    (Err(error), Some((kept, course))) if error.is_unhandled() => {
                         let answer = Box::new(move |answer| on_answer(state, answer));
-                        ask_elsewhere(kept, (unit, tag), Route::new(timeout, now), error, answer);
+                        ask_elsewhere(kept, &course, unit, Route::new(timeout, now), error, answer);
                     }
-                    (received, _) => {
-                        on_answer(state, received.map(|received| Answer::new(received, unit)));
+                    (received, kept) => {
+                        let ended = kept.is_none_or(|(_, course)| lock(&course).end());
+                        if ended {
+                            on_answer(state, received.map(|received| Answer::new(received, unit)));
+                        }
                     }
                 };
                 unit_state.answers.call(tag, Box::new(call));
@@ -134,7 +138,9 @@ impl SendRequest<'_> {
             sent.map(|corr| (tag, corr))
         });
         match (sent.transpose(), state) {
-            (Ok(Some((tag, corr))), _) => Ok(Call(Calling::Slot { unit: unit.clone(), tag, corr })),
+            (Ok(Some((tag, corr))), _) => {
+                Ok(Call(Calling::Slot { unit: unit.clone(), tag, corr, course }))
+            }
             (sent, Some(state)) => Err((state, sent.err())),
             (_, None) => unreachable!("the state went where the request went"),
         }
@@ -150,9 +156,29 @@ enum Calling {
         unit: Arc<UnitInner>,
         tag: Tag,
         corr: u64,
+        /// Of one that may go on to other units.
+        course: Option<Arc<Mutex<Course>>>,
     },
     /// Of a handler that may be given up: a task looks after both.
     Task(Arc<Mutex<Option<OnAnswer>>>, AbortHandle),
+}
+
+/// Where a request is that calls back and may go on to other units.
+enum Course {
+    /// At the first unit, or its outcome is just being handed over.
+    First,
+    /// A task looks for another.
+    Elsewhere(Arc<Mutex<Option<OnAnswer>>>, AbortHandle),
+    GivenUp,
+    Ended,
+}
+
+impl Course {
+    /// Its outcome is there. False when nobody wants it.
+    fn end(&mut self) -> bool {
+        let before = std::mem::replace(self, Course::Ended);
+        !matches!(before, Course::GivenUp)
+    }
 }
 
 type OnAnswer = Box<dyn FnOnce(Result<Answer>) + Send>;
@@ -176,31 +202,31 @@ fn call_within(
     Call(Calling::Task(on_answer, task.abort_handle()))
 }
 
-/// Asks another unit than the one that has not begun it, on a task of its own. By the old slot it can still be
-/// given up.
+/// Asks another unit than the one that has not begun it, on a task of its own, unless it was given up meanwhile.
 fn ask_elsewhere(
     kept: Kept,
-    (unit, tag): (Arc<UnitInner>, Tag),
+    course: &Mutex<Course>,
+    unit: Arc<UnitInner>,
     mut route: Route,
     error: Error,
     on_answer: OnAnswer,
 ) {
-    let shared = unit.shared.clone();
-    let key = (unit.id, tag);
+    // The function is dropped behind the lock: that may do anything.
     let on_answer = Arc::new(Mutex::new(Some(on_answer)));
-    let slot = on_answer.clone();
-    // Held until it is known: the task may be quick.
-    let mut rerouted = lock(&shared.rerouted);
-    let task = shared.runtime.spawn(async move {
+    let mut course = lock(course);
+    if matches!(*course, Course::GivenUp) {
+        return;
+    }
+    let (slot, runtime) = (on_answer.clone(), unit.shared.runtime.clone());
+    let task = runtime.spawn(async move {
         let what = kept.addressed();
         let answer = match what.next(&unit, error, &mut route).await {
             Ok(next) => ask_any(&what, Some(next), route, None).await,
             Err(error) => Err(error),
         };
-        lock(&unit.shared.rerouted).remove(&key);
         hand_over(&slot, answer);
     });
-    rerouted.insert(key, (on_answer, task.abort_handle()));
+    *course = Course::Elsewhere(on_answer, task.abort_handle());
 }
 
 fn hand_over(slot: &Mutex<Option<OnAnswer>>, answer: Result<Answer>) {
@@ -212,15 +238,12 @@ fn hand_over(slot: &Mutex<Option<OnAnswer>>, answer: Result<Answer>) {
     }
 }
 
-/// Requests that call back and that go on to other units, by where they were first.
-pub(crate) type Rerouted = FxHashMap<(UnitId, Tag), (Arc<Mutex<Option<OnAnswer>>>, AbortHandle)>;
-
 impl Call {
     /// Gives up waiting: the function is dropped, uncalled. The handler at the other end is told.
     /// False when the outcome is there already.
     pub fn cancel(&self) -> bool {
         match &self.0 {
-            Calling::Slot { unit, tag, corr } => {
+            Calling::Slot { unit, tag, corr, course } => {
                 let function = unit.with(|state| {
                     let function = state.answers.give_up(*tag);
                     if function.is_some() {
@@ -232,8 +255,20 @@ impl Call {
                 if function.is_some() {
                     return true;
                 }
-                let rerouted = lock(&unit.shared.rerouted).remove(&(unit.id, *tag));
-                rerouted.is_some_and(|(on_answer, task)| give_up(&on_answer, &task))
+                let Some(course) = course else { return false };
+                let mut course = lock(course);
+                match &*course {
+                    Course::First => {
+                        *course = Course::GivenUp;
+                        true
+                    }
+                    Course::Elsewhere(on_answer, task) => {
+                        let (on_answer, task) = (on_answer.clone(), task.clone());
+                        drop(course);
+                        give_up(&on_answer, &task)
+                    }
+                    Course::GivenUp | Course::Ended => false,
+                }
             }
             Calling::Task(on_answer, task) => give_up(on_answer, task),
         }

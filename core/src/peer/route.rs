@@ -1,11 +1,14 @@
 //! The way of a request or a stream to a unit that takes it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use super::{send::Addressed, unit::UnitInner};
+use super::{send::Addressed, shared::Shared, unit::UnitInner};
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Moment, TimeLimit, Tried, timed_out},
+    engine::{Moment, TimeLimit, Tried, timed_out, too_many_parked},
 };
 
 /// Where it has been, and how long all of it may take.
@@ -89,10 +92,36 @@ impl Addressed<'_> {
         if !self.waits {
             return found.await;
         }
+        let shared = self.destination.shared();
+        let _parked = Parked::enter(shared)?;
         let waited = {
-            let _runtime = self.destination.shared().runtime.enter();
+            let _runtime = shared.runtime.enter();
             tokio::time::timeout(left, found)
         };
-        waited.await.unwrap_or_else(|_| Err(timed_out(limit)))
+        let late = |_| Err(route.tried.late(limit, &self.destination.no_choice(false)));
+        waited.await.unwrap_or_else(late)
+    }
+}
+
+/// One of those that wait for a unit.
+struct Parked<'a>(&'a Shared);
+
+impl Parked<'_> {
+    /// # Errors
+    /// There are too many already.
+    fn enter(shared: &Shared) -> Result<Parked<'_>> {
+        let limit = shared.limits.waiting_requests;
+        // It is left again where it fails.
+        let parked = Parked(shared);
+        match shared.parked.fetch_add(1, Ordering::Relaxed) < limit {
+            true => Ok(parked),
+            false => Err(too_many_parked(limit)),
+        }
+    }
+}
+
+impl Drop for Parked<'_> {
+    fn drop(&mut self) {
+        self.0.parked.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -23,7 +23,6 @@ use super::{
     destination::DestinationInner,
     event::PeerEvent,
     handler::Middleware,
-    request::Rerouted,
     role::{Changes, Roles},
     unit::UnitInner,
 };
@@ -115,9 +114,10 @@ pub(crate) struct Shared {
     /// Requests or streams were running when it was closed.
     pub(crate) cut_off: AtomicBool,
     pub(crate) draining: AtomicBool,
-    pub(crate) rerouted: Mutex<Rerouted>,
     /// Bytes of payloads that are kept to be sent again.
     pub(crate) kept: AtomicUsize,
+    /// Requests that wait for a unit.
+    pub(crate) parked: AtomicUsize,
     /// Told whenever work may have ended while draining.
     pub(crate) idle: Notify,
     /// Tasks that serve connections, listeners and the timer.
@@ -167,8 +167,8 @@ impl Shared {
             is_closed: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            rerouted: Mutex::default(),
             kept: AtomicUsize::new(0),
+            parked: AtomicUsize::default(),
             idle: Notify::new(),
             tasks: AtomicUsize::new(0),
             ended: watch::Sender::new(false),
