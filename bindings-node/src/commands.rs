@@ -123,6 +123,7 @@ impl<'a> Record<'a> {
                 payload: Payload { kind, bytes },
                 order: Order::Kept,
                 fields,
+                bulkhead: None,
             })
         };
         Some(match Command::try_from(first & 0xff).ok()? {

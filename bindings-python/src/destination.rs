@@ -246,6 +246,7 @@ impl DestinationBase {
             payload: data.payload(py),
             order: order(ordered),
             fields: fields.as_deref(),
+            bulkhead: None,
         };
         match Engine::send(engine, outgoing, required, (unit.map(UnitId), chosen))? {
             Sent::Queued(unit) => Ok((unit.0, None)),

@@ -230,6 +230,7 @@ impl Request {
             payload: self.data.payload(py),
             order: self.order,
             fields: self.more.as_ref().and_then(|more| more.fields.as_ref()),
+            bulkhead: None,
         };
         let limit = TimeLimit { limit: self.limit, since: Some(self.since) };
         let sent = engine.with_unit(unit, now, |machine| {

@@ -19,9 +19,10 @@ pub use bytes::Bytes;
 #[doc(hidden)] // For bindings; no promise of compatibility.
 pub use engine::wire::Payload;
 pub use engine::{
-    Balance, CancelReason, Candidate, ConnId, ConnectionStats, CounterValue, Data, DataType, Error,
-    ErrorKind, Failure, Fields, FieldsView, HeaderValue, Kind, LimitValue, Limits, Measure,
-    PROTOCOL_VERSION, Quantity, Reconnect, Result, UnitStats, wire::Meta, ws::accept_key,
+    Balance, CancelReason, Candidate, ConnId, ConnectionStats, CounterValue, Data, DataType,
+    Ejection, Error, ErrorKind, Failure, Fields, FieldsView, HeaderValue, Kind, LimitValue, Limits,
+    Measure, PROTOCOL_VERSION, Quantity, Reconnect, Result, Standing, UnitStats, wire::Meta,
+    ws::accept_key,
 };
 #[doc(no_inline)]
 pub use rustls;

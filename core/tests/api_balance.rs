@@ -4,13 +4,18 @@ mod common;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use common::{LIMIT, Log, until, within};
 use futures_util::{FutureExt, future::join_all};
-use roletalk::{Balance, ConnectOptions, Destination, ErrorKind, Peer, PeerBuilder};
+use roletalk::{
+    Balance, BoxError, ConnectOptions, Destination, Ejection, ErrorKind, Peer, PeerBuilder,
+};
 use tokio::sync::Notify;
 
 /// Services and one who asks them.
@@ -310,5 +315,70 @@ async fn the_answer_time_of_a_unit_can_be_read() {
     field.ask(&field.to, 1).await;
     let stats = unit.stats();
     assert_eq!(stats.answer_time, stats.last_answer.map(|time| time.min(Duration::from_secs(1))));
+    field.close().await;
+}
+
+#[tokio::test]
+async fn a_unit_that_keeps_rejecting_is_left_out_if_that_counts() {
+    let field = Field::new(Peer::builder(), &THREE).await;
+    let rejects = Arc::new(AtomicBool::new(true));
+    let (asked, failing) = (field.asked.clone(), rejects.clone());
+    field.services[1].role("r").unwrap().on_request("name", move |_| {
+        asked.push("b".to_owned());
+        let rejects = failing.load(Ordering::Relaxed);
+        async move { if rejects { Err(BoxError::from("no")) } else { Ok("b") } }
+    });
+    let mut ejection = Ejection::default();
+    (ejection.failures, ejection.rejections) = (3, true);
+    let to = field.to.balance(Balance::round_robin().eject(ejection));
+    let mut failed = 0;
+    for _ in 0..30 {
+        failed +=
+            usize::from(within("an outcome", to.request("name", ()).into_future()).await.is_err());
+    }
+    // Most are asked within the five seconds that it is left out for.
+    assert!((3..=5).contains(&failed), "{failed}");
+    let standing = |unit: &str| {
+        let standings = to.standings();
+        let (_, standing) = standings.iter().find(|(one, _)| one.name() == unit).unwrap();
+        *standing
+    };
+    assert!(standing("b").rejected >= 3 && standing("a").rejected == 0);
+    assert!(standing("b").ejected.is_some() && standing("a").ejected.is_none());
+    // Who does not leave it out asks it all the same, and its answer takes it back.
+    rejects.store(false, Ordering::Relaxed);
+    assert!(
+        field.ask(&field.to.balance(Balance::round_robin()), 3).await.contains(&"b".to_owned())
+    );
+    assert!(standing("b").ejected.is_none() && standing("b").rejected == 0);
+    assert!(field.ask(&to, 3).await.contains(&"b".to_owned()));
+    field.close().await;
+}
+
+#[tokio::test]
+async fn so_many_are_in_flight_to_a_destination_and_no_more() {
+    let field = Field::new(Peer::builder(), &THREE).await;
+    let to = field.to.max_in_flight(2);
+    let again = to.clone();
+    let mut stuck: Vec<_> = [&to, &again]
+        .map(|to| Box::pin(to.request("slow", ()).into_future()))
+        .into_iter()
+        .collect();
+    for request in &mut stuck {
+        assert!(request.now_or_never().is_none());
+    }
+    let error = to.request("name", ()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Overloaded);
+    assert_eq!(error.text(), "2 requests to this destination are in flight already");
+    let error = to.writable("bytes", ()).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Overloaded);
+    // Messages, other handles and surveys have nothing to do with it.
+    to.send("name", ()).await.unwrap();
+    field.ask(&field.to, 1).await;
+    assert_eq!(within("the survey", to.survey("name", ()).all()).await.len(), 3);
+    // One that is given up leaves room for another, and so does one that is answered.
+    stuck.pop();
+    field.ask(&to, 3).await;
+    drop(stuck);
     field.close().await;
 }

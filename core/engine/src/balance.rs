@@ -34,6 +34,32 @@ pub struct Balance {
     by: By,
     /// Tags that a unit should have.
     prefer: Option<Arc<[(String, String)]>>,
+    eject: Option<Ejection>,
+}
+
+/// When a unit that keeps failing is left out for a while. Never more than half of those that serve a role are.
+///
+/// It is asked again, once, when its time is over: if that fails, too, it is left out for twice as long, otherwise it
+/// is as good as any.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Ejection {
+    /// So many requests in a row that fail. Default 5, 0 counts as 1. A request fails when it is not answered within its time.
+    pub failures: u32,
+    /// Whether rejections are failures, too: by handlers, for want of a handler, or because the unit is overloaded.
+    /// Default false, since a handler may reject what is wrong with the request.
+    pub rejections: bool,
+    /// How long the unit is left out at first. Default 5 s.
+    pub time: Duration,
+    /// The longest that it is left out. Default 60 s.
+    pub most: Duration,
+}
+
+impl Default for Ejection {
+    fn default() -> Ejection {
+        let (time, most) = (Duration::from_secs(5), Duration::from_secs(60));
+        Ejection { failures: 5, rejections: false, time, most }
+    }
 }
 
 #[derive(Clone, Default)]
@@ -62,14 +88,14 @@ impl fmt::Debug for By {
 impl Balance {
     /// One unit after the other, as the original does.
     pub const fn round_robin() -> Balance {
-        Balance { by: By::Turn, prefer: None }
+        Balance { by: By::Turn, prefer: None, eject: None }
     }
 
     /// One unit after the other, but instead of one another that is drawn by lot where that is clearly better: has
     /// fewer requests to answer, or is to answer in less than half of the time. Answer times of up to a millisecond count as equal, and so do those of a second and more. A unit that was slow is asked again after some seconds at most, and one that does not answer at all after
     /// a second, then less and less often.
     pub const fn least_loaded() -> Balance {
-        Balance { by: By::Load, prefer: None }
+        Balance { by: By::Load, prefer: None, eject: None }
     }
 
     /// The same unit for the same key, as long as it is there: by rendezvous hashing, so that only the keys of a unit
@@ -78,7 +104,7 @@ impl Balance {
     /// Units are told apart by their names, which outlive a restart. A unit without one, or with one that another
     /// unit has too, is known by its id, which does not.
     pub fn key(key: impl AsRef<[u8]>) -> Balance {
-        Balance { by: By::Key(XxHash3_64::oneshot(key.as_ref())), prefer: None }
+        Balance { by: By::Key(XxHash3_64::oneshot(key.as_ref())), prefer: None, eject: None }
     }
 
     /// As the function says: it is given those that can be asked, and returns the place of one. `None`, or a
@@ -87,7 +113,7 @@ impl Balance {
     pub fn custom(
         choose: impl Fn(&[Candidate<'_>]) -> Option<usize> + Send + Sync + 'static,
     ) -> Balance {
-        Balance { by: By::Custom(Arc::new(choose)), prefer: None }
+        Balance { by: By::Custom(Arc::new(choose)), prefer: None, eject: None }
     }
 
     /// Only among units with this [tag](crate::Config::tags), such as those in the same zone, as long as one of them
@@ -99,10 +125,17 @@ impl Balance {
         self
     }
 
+    /// Leaves out those that keep failing. What a unit has failed with before counts as well, whatever it was asked for.
+    #[must_use]
+    pub fn eject(mut self, ejection: Ejection) -> Balance {
+        self.eject = Some(ejection);
+        self
+    }
+
     /// The same, but [by key](Balance::key).
     #[must_use]
     pub fn with_key(&self, key: impl AsRef<[u8]>) -> Balance {
-        Balance { by: Balance::key(key).by, prefer: self.prefer.clone() }
+        Balance { by: Balance::key(key).by, ..self.clone() }
     }
 
     /// By the name that other languages give it: `round_robin` or `least_loaded`, with `-` as well.
@@ -182,17 +215,71 @@ impl Wanted<'_> {
 
     /// Whether it is for any unit that is open.
     fn is_for_all(&self) -> bool {
-        !self.takes_fields && self.tried.is_empty() && self.balance.prefer.is_none()
+        let Balance { prefer, eject, .. } = self.balance;
+        !self.takes_fields && self.tried.is_empty() && prefer.is_none() && eject.is_none()
     }
 
-    /// The places of those that it may go to.
-    pub fn candidates(&self, units: &dyn Units) -> Vec<usize> {
+    /// The places of those that it may go to. `now` is only called when that hangs on the time.
+    pub fn candidates(&self, units: &dyn Units, now: &dyn Fn() -> Moment) -> Vec<usize> {
         let mut all: Vec<usize> = (0..units.count()).filter(|at| self.is_for(units, *at)).collect();
+        if let Some(eject) = &self.balance.eject {
+            let ejected = ejected(eject, units, now());
+            all.retain(|at| !ejected.contains(at));
+        }
         let preferred = |at: &usize| self.balance.prefers(units.load(*at));
         if self.balance.prefer.is_some() && all.iter().any(preferred) {
             all.retain(preferred);
         }
         all
+    }
+}
+
+/// The places of those that are left out: those with the most failures, and half of all at most.
+fn ejected(how: &Ejection, units: &dyn Units, now: Moment) -> Vec<usize> {
+    let open = (0..units.count()).filter(|at| units.load(*at).is_open());
+    let open: Vec<usize> = open.collect();
+    let fails = |at: &usize| units.load(*at).ejected(how, now).is_some();
+    let mut failing: Vec<usize> = open.iter().copied().filter(fails).collect();
+    failing.sort_by_key(|at| std::cmp::Reverse(units.load(*at).failures(how.rejections)));
+    failing.truncate(open.len() / 2);
+    failing
+}
+
+/// How a unit that serves a role stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Standing {
+    /// The unit.
+    pub unit: UnitId,
+    /// Requests that wait for its answer.
+    pub waiting: usize,
+    /// The time that an answer is [likely to take](Load::likely_answer_time); zero when nothing is known.
+    pub answer_time: Duration,
+    /// Requests in a row that were not answered in time.
+    pub unanswered: usize,
+    /// Requests in a row that were rejected.
+    pub rejected: usize,
+    /// How long it is still left out, if it is; zero while one request finds out whether it has recovered.
+    pub ejected: Option<Duration>,
+}
+
+impl Balance {
+    /// How all units stand, in their order.
+    pub fn standings(&self, units: &dyn Units, now: Moment) -> Vec<Standing> {
+        let out = self.eject.as_ref().map(|eject| (eject, ejected(eject, units, now)));
+        let standing = |at: usize| {
+            let load = units.load(at);
+            let ejected = out.as_ref().filter(|(_, out)| out.contains(&at));
+            Standing {
+                unit: units.unit(at),
+                waiting: load.waiting(),
+                answer_time: load.likely_answer_time(now),
+                unanswered: load.failures(false),
+                rejected: load.failures(true) - load.failures(false),
+                ejected: ejected.and_then(|(eject, _)| load.ejected(eject, now)),
+            }
+        };
+        (0..units.count()).map(standing).collect()
     }
 }
 
@@ -213,7 +300,7 @@ impl Turn {
         if wanted.is_for_all() {
             return self.among(units.count(), units, &|at| at, wanted.balance, now);
         }
-        let all = wanted.candidates(units);
+        let all = wanted.candidates(units, now);
         self.among(all.len(), units, &|at| all[at], wanted.balance, now).map(|at| all[at])
     }
 

@@ -81,9 +81,9 @@ mod tests {
         let mut tried = Tried::default();
         assert!(tried.is_empty());
         assert!(tried.note(UnitId(1), &Error::unit_gone()));
-        assert!(!tried.note(UnitId(2), &Error::new(crate::ErrorKind::Rejected, "no")));
+        assert!(!tried.note(UnitId(2), &Error::new(ErrorKind::Rejected, "no")));
         assert!(tried.contains(UnitId(1)) && !tried.contains(UnitId(3)));
-        let last = Error::new(crate::ErrorKind::Rejected, "no");
+        let last = Error::new(ErrorKind::Rejected, "no");
         assert_eq!(tried.nowhere(last), Error::unit_gone());
     }
 }

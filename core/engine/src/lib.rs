@@ -17,6 +17,7 @@
 //! Time is a [`Moment`]: how long ago the host's own epoch was, by a clock that never goes back.
 
 mod balance;
+mod bulkhead;
 mod config;
 mod connection;
 mod destination;
@@ -39,7 +40,8 @@ pub mod ws;
 
 pub use bytes::Bytes;
 
-pub use balance::{Balance, Candidate, Turn, Units, Wanted};
+pub use balance::{Balance, Candidate, Ejection, Standing, Turn, Units, Wanted};
+pub use bulkhead::Bulkhead;
 pub use config::{Config, Entropy, Keys, Reconnect};
 pub use connection::{Connection, Opening, Received};
 pub use destination::{Tried, too_many_parked};

@@ -11,7 +11,7 @@ use std::{
 
 use twox_hash::XxHash3_64;
 
-use crate::{Candidate, Moment, UnitId, UnitInfo};
+use crate::{Candidate, Ejection, Moment, UnitId, UnitInfo};
 
 /// An answer time counts for half after so much time, as a power of two of nanoseconds: 0.54 s. After an answer that
 /// took a second, a unit has its share again in less than five.
@@ -40,6 +40,12 @@ pub struct Load {
     answered: AtomicU64,
     /// The same, or the last probe.
     silent: AtomicU64,
+    /// Requests in a row that it has not answered in time.
+    unanswered: AtomicUsize,
+    /// Requests in a row that it has rejected.
+    rejected: AtomicUsize,
+    /// The last of either.
+    failed: AtomicU64,
     name: String,
     name_hash: u64,
     id: Arc<str>,
@@ -123,6 +129,25 @@ impl Load {
         now.saturating_sub(self.asked.load(Relaxed)) > PROBE.max(silence / 2)
     }
 
+    /// Requests in a row that have failed: that were not answered in time, or were rejected, if that counts.
+    pub fn failures(&self, rejections: bool) -> usize {
+        let rejected = if rejections { self.rejected.load(Relaxed) } else { 0 };
+        self.unanswered.load(Relaxed).saturating_add(rejected)
+    }
+
+    /// How long it is still left out for its failures; zero while it is tried whether it has recovered. None when it
+    /// may be asked.
+    pub fn ejected(&self, how: &Ejection, now: Moment) -> Option<Duration> {
+        let over = self.failures(how.rejections).checked_sub(how.failures.max(1) as usize)?;
+        let doubled = 1u32.checked_shl(over.min(31) as u32).unwrap_or(u32::MAX);
+        let time = how.time.saturating_mul(doubled).min(how.most);
+        let end = Moment::at(Duration::from_nanos(self.failed.load(Relaxed))) + time;
+        let left = end.since(now);
+        // One request tells whether it has recovered.
+        let is_tried = self.waiting() > 0 && self.asked.load(Relaxed) >= nanos(end);
+        (!left.is_zero() || is_tried).then_some(left)
+    }
+
     /// Its static tags.
     pub fn tags(&self) -> &BTreeMap<String, String> {
         &self.tags
@@ -167,16 +192,27 @@ impl Load {
     }
 
     /// It has answered what was sent at this time.
-    pub(crate) fn note_answered(&self, sent: Moment, now: Moment) {
+    pub(crate) fn note_answered(&self, sent: Moment, rejects: bool, now: Moment) {
+        self.unanswered.store(0, Relaxed);
+        match rejects {
+            true => self.note_failures(&self.rejected, 1, now),
+            false => self.rejected.store(0, Relaxed),
+        }
         let (took, now) = (nanos(now).saturating_sub(nanos(sent)), nanos(now));
         self.answered.store(now, Relaxed);
         self.silent.store(now, Relaxed);
         self.note_time(took, now);
     }
 
-    /// It has not answered in this time.
-    pub(crate) fn note_unanswered(&self, time: Duration, now: Moment) {
+    /// It has not answered so many, of which one was given this time.
+    pub(crate) fn note_unanswered(&self, count: usize, time: Duration, now: Moment) {
+        self.note_failures(&self.unanswered, count, now);
         self.note_time(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), nanos(now));
+    }
+
+    fn note_failures(&self, failures: &AtomicUsize, count: usize, now: Moment) {
+        failures.store(failures.load(Relaxed).saturating_add(count), Relaxed);
+        self.failed.store(nanos(now), Relaxed);
     }
 
     fn note_time(&self, took: u64, now: u64) {
@@ -246,21 +282,21 @@ mod tests {
     fn slow_answers_count_at_once_and_quick_ones_in_time() {
         let load = Load::default();
         assert_eq!(load.answer_time(), None);
-        load.note_answered(at(0), at(2));
+        load.note_answered(at(0), false, at(2));
         assert_eq!(load.answer_time(), Some(Duration::from_millis(2)));
-        load.note_answered(at(2), at(102));
+        load.note_answered(at(2), false, at(102));
         assert_eq!(load.answer_time(), Some(Duration::from_millis(51)));
         // At the same moment nothing has faded.
-        load.note_answered(at(101), at(102));
+        load.note_answered(at(101), false, at(102));
         assert_eq!(load.answer_time(), Some(Duration::from_millis(51)));
-        load.note_answered(at(10_000), at(10_001));
+        load.note_answered(at(10_000), false, at(10_001));
         assert!(load.answer_time() < Some(Duration::from_micros(1_010)), "{load:?}");
     }
 
     #[test]
     fn who_owes_an_answer_is_as_slow_as_it_is_silent() {
         let load = Load::default();
-        load.note_answered(at(0), at(1));
+        load.note_answered(at(0), false, at(1));
         load.note_asked(1, at(1));
         assert_eq!(load.likely_answer_time(at(500)), Duration::from_millis(499));
         // It is tried again after a second, after one and a half, ...
@@ -273,7 +309,7 @@ mod tests {
         load.note_asked(3, at(10_000));
         assert!(load.likely_answer_time(at(14_000)) > Duration::from_secs(3));
         // ... and is as quick as others when it answers.
-        load.note_answered(at(13_999), at(14_000));
+        load.note_answered(at(13_999), false, at(14_000));
         assert!(load.likely_answer_time(at(14_000)) < Duration::from_millis(2));
     }
 }

@@ -114,7 +114,14 @@ impl Pair {
 }
 
 fn to(role: &str) -> Outgoing<'_> {
-    Outgoing { role, event: "e", payload: Payload::NULL, order: Order::Kept, fields: None }
+    Outgoing {
+        role,
+        event: "e",
+        payload: Payload::NULL,
+        order: Order::Kept,
+        fields: None,
+        bulkhead: None,
+    }
 }
 
 #[test]

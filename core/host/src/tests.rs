@@ -136,8 +136,14 @@ impl End {
     fn send(&mut self, len: usize) {
         let (unit, bytes) = (self.unit.unwrap(), vec![7; len]);
         let payload = Payload { bytes: &bytes, ..Payload::NULL };
-        let outgoing =
-            Outgoing { role: "r", event: "e", payload, order: Order::Kept, fields: None };
+        let outgoing = Outgoing {
+            role: "r",
+            event: "e",
+            payload,
+            order: Order::Kept,
+            fields: None,
+            bulkhead: None,
+        };
         self.with(|host, _, now| {
             host.engine.with_unit(unit, now, |unit| unit.send(outgoing)).unwrap().unwrap();
         });

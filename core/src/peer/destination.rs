@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Balance, Fields, Load, Order, TimeLimit, Tried, Turn, UnitId, Units, Wanted},
+    engine::{
+        Balance, Bulkhead, Fields, Load, Order, Standing, TimeLimit, Tried, Turn, UnitId, Units,
+        Wanted,
+    },
     wire::{Data, Direction, Payload},
 };
 
@@ -56,12 +59,21 @@ pub struct Destination {
     inherit: Inherit,
     waits: bool,
     balance: Option<Arc<Balance>>,
+    bulkhead: Option<Bulkhead>,
 }
 
 impl Destination {
     pub(crate) fn new(shared: Arc<Shared>, inner: Arc<DestinationInner>) -> Destination {
         let inherit = Inherit::default();
-        Destination { shared, inner, fields: None, inherit, waits: false, balance: None }
+        Destination {
+            shared,
+            inner,
+            fields: None,
+            inherit,
+            waits: false,
+            balance: None,
+            bulkhead: None,
+        }
     }
 
     /// The same destination, as a handle whose requests and streams wait for a unit, within their time limits,
@@ -92,6 +104,23 @@ impl Destination {
     #[must_use = "it is another handle"]
     pub fn balance(&self, balance: Balance) -> Destination {
         Destination { balance: Some(Arc::new(balance)), ..self.clone() }
+    }
+
+    /// The same destination, as a handle that has at most so many requests in flight, stream openings included: a
+    /// further one fails at once, with [`ErrorKind::Overloaded`]. Clones of the handle share the bound, others do
+    /// not. Messages and surveys are not counted.
+    #[must_use = "it is another handle"]
+    pub fn max_in_flight(&self, requests: usize) -> Destination {
+        Destination { bulkhead: Some(Bulkhead::new(requests)), ..self.clone() }
+    }
+
+    /// How the units that serve the role stand with this peer: what they owe, how long they take, which of them fail
+    /// and are left out. In the order in which they were found, as [`units`](Destination::units).
+    pub fn standings(&self) -> Vec<(Unit, Standing)> {
+        let units = self.inner.units.load();
+        let now = self.shared.clock.now();
+        let standings = self.balance_in_force().standings(&Serving(&units), now);
+        units.iter().cloned().map(Unit::new).zip(standings).collect()
     }
 
     /// The same destination, as a handle that sends these headers and this trace context with everything:
@@ -184,6 +213,12 @@ impl Destination {
     /// Changes whenever a unit begins or ceases to serve the role, and when the peer is closed.
     pub(crate) fn changes(&self) -> watch::Receiver<usize> {
         self.inner.count.subscribe()
+    }
+
+    /// What its requests have to find room in.
+    #[inline]
+    pub(crate) fn bulkhead(&self) -> Option<&Bulkhead> {
+        self.bulkhead.as_ref()
     }
 
     /// How units are chosen.

@@ -224,7 +224,9 @@ impl Addressed<'_> {
     pub(crate) fn outgoing(&self) -> Outgoing<'_> {
         let fields = self.extra.as_ref().and_then(|extra| extra.fields.as_ref());
         let payload = self.data.payload();
-        outgoing(self.destination.role(), self.event, payload, self.order, fields)
+        let bulkhead = self.destination.bulkhead();
+        let to = outgoing(self.destination.role(), self.event, payload, self.order, fields);
+        Outgoing { bulkhead, ..to }
     }
 }
 
@@ -310,7 +312,7 @@ pub(crate) fn outgoing<'a>(
     order: Order,
     fields: Option<&'a Fields>,
 ) -> Outgoing<'a> {
-    Outgoing { role, event, payload, order, fields }
+    Outgoing { role, event, payload, order, fields, bulkhead: None }
 }
 
 /// A message about to be sent: `await` it. Made by [`Destination::send`].

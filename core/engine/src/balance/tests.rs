@@ -18,6 +18,7 @@ struct Worker {
     waiting: usize,
     /// What its answers take, in nanoseconds; none while it is stopped.
     takes: Option<u64>,
+    rejects: bool,
     asked: usize,
     /// What was sent while it was stopped.
     held: Vec<u64>,
@@ -58,7 +59,14 @@ impl Field {
         let load = Load::of(&format!("unit {}", self.units.len()), "");
         load.set_open(true);
         let takes = Some(takes);
-        self.units.push(Worker { load, waiting: 0, takes, asked: 0, held: Vec::new() });
+        self.units.push(Worker {
+            load,
+            waiting: 0,
+            takes,
+            rejects: false,
+            asked: 0,
+            held: Vec::new(),
+        });
     }
 
     fn choose(&self, balance: &Balance) -> Option<usize> {
@@ -99,7 +107,7 @@ impl Field {
             let worker = &mut self.units[at];
             worker.waiting -= 1;
             worker.load.set_waiting(worker.waiting);
-            worker.load.note_answered(moment(sent), moment(due));
+            worker.load.note_answered(moment(sent), worker.rejects, moment(due));
             self.times.push(due - sent);
         }
         self.now = time;
@@ -322,7 +330,7 @@ fn a_function_is_given_those_that_can_be_asked() {
     let mut field = Field::new(&[MS; 3]);
     field.units[2].load = Load::of("last", "id").with_tag("zone", "a");
     field.units[2].load.set_open(true);
-    field.units[2].load.note_answered(moment(0), moment(0) + Duration::from_millis(1));
+    field.units[2].load.note_answered(moment(0), false, moment(0) + Duration::from_millis(1));
     field.units[2].load.note_asked(1, moment(MS));
     field.now = MS;
     open(&field, &[false, true, true]);
@@ -367,4 +375,107 @@ fn keys_are_placed_as_the_table_says() {
         let chosen = field.choose(&Balance::key(key)).unwrap();
         assert_eq!(format!("math-{}", chosen + 1), name, "{key}");
     }
+}
+
+/// Those that are not answered in time.
+fn time_out(field: &mut Field, at: usize) {
+    let now = moment(field.now);
+    let worker = &mut field.units[at];
+    worker.held.clear();
+    let count = std::mem::take(&mut worker.waiting);
+    worker.load.set_waiting(0);
+    worker.load.note_unanswered(count, Duration::from_secs(1), now);
+}
+
+fn ejecting(failures: u32) -> Balance {
+    Balance::round_robin().eject(Ejection { failures, ..Ejection::default() })
+}
+
+#[test]
+fn a_unit_that_keeps_failing_is_left_out_tried_and_taken_back() {
+    let mut field = Field::new(&[MS; 4]);
+    let balance = ejecting(3);
+    field.units[0].takes = None;
+    field.run(&balance, MS, 12 * MS);
+    assert_eq!(field.asked(), [3; 4]);
+    field.now += SECOND;
+    time_out(&mut field, 0);
+    let out = field.now;
+    field.run(&balance, MS, out + 4_999 * MS);
+    assert_eq!(field.asked()[0], 0);
+    // One request tells, and no other is risked meanwhile.
+    field.run(&balance, MS, out + 7 * SECOND);
+    assert_eq!(field.asked()[0], 1);
+    let standings = balance.standings(&field, moment(field.now));
+    assert_eq!(standings[0].ejected, Some(Duration::ZERO));
+    assert_eq!((standings[0].unanswered, standings[0].waiting), (3, 1));
+    assert!(standings[1..].iter().all(|unit| unit.ejected.is_none()));
+    // It fails as well: twice as long.
+    time_out(&mut field, 0);
+    let out = field.now;
+    field.run(&balance, MS, out + 9_999 * MS);
+    assert_eq!(field.asked()[0], 0);
+    let standings = balance.standings(&field, moment(field.now));
+    assert!(standings[0].ejected.is_some_and(|left| left <= Duration::from_millis(2)));
+    // It answers, and is as good as any.
+    field.units[0].takes = Some(MS);
+    field.run(&balance, MS, out + 11 * SECOND);
+    field.asked();
+    field.run(&balance, MS, out + 12 * SECOND);
+    assert_eq!(field.asked(), [250; 4]);
+    assert_eq!(balance.standings(&field, moment(field.now))[0].unanswered, 0);
+}
+
+#[test]
+fn never_more_than_half_are_left_out() {
+    let mut field = Field::new(&[MS; 5]);
+    let balance = ejecting(1);
+    for at in 0..5 {
+        field.units[at].waiting = at + 1;
+        time_out(&mut field, at);
+        let ejected = balance.standings(&field, moment(field.now));
+        let count = ejected.iter().filter(|unit| unit.ejected.is_some()).count();
+        assert_eq!(count, (at + 1).min(2));
+    }
+    // Those that failed most.
+    field.run(&balance, MS, 30 * MS);
+    assert_eq!(field.asked(), [10, 10, 10, 0, 0]);
+    let mut one = Field::new(&[MS]);
+    one.units[0].waiting = 1;
+    time_out(&mut one, 0);
+    assert_eq!(one.choose(&balance), Some(0));
+}
+
+#[test]
+fn rejections_count_where_they_are_said_to() {
+    let mut field = Field::new(&[MS; 2]);
+    field.units[1].rejects = true;
+    let mut counts = Ejection { failures: 2, rejections: true, ..Ejection::default() };
+    let balance = Balance::least_loaded().eject(counts);
+    field.run(&balance, 2 * MS, SECOND);
+    assert_eq!(field.asked()[1], 2);
+    assert_eq!(balance.standings(&field, moment(field.now))[1].rejected, 2);
+    counts.rejections = false;
+    field.run(&Balance::least_loaded().eject(counts), 2 * MS, 2 * SECOND);
+    assert!(field.asked()[1] > 200);
+    // Answers end the row.
+    field.units[1].rejects = false;
+    field.run(&Balance::least_loaded(), 2 * MS, 3 * SECOND);
+    assert_eq!(balance.standings(&field, moment(field.now))[1].rejected, 0);
+}
+
+#[test]
+fn the_zone_of_those_that_are_left_out_spills_over() {
+    let mut field = Field::new(&[MS; 4]);
+    for (unit, zone) in field.units.iter_mut().zip(["a", "a", "b", "b"]) {
+        unit.load = Load::of("", "").with_tag("zone", zone);
+        unit.load.set_open(true);
+    }
+    let balance = ejecting(1).prefer("zone", "a");
+    for at in [0, 1] {
+        field.units[at].waiting = 1;
+        time_out(&mut field, at);
+    }
+    field.run(&balance, MS, 20 * MS);
+    assert_eq!(field.asked(), [0, 0, 10, 10]);
 }

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{Peer, PeerEvent, encode};
 use crate::{
-    Balance, Candidate, Load, Moment, NoHandler, Tried, Turn, UnitId, Units, Wanted,
+    Balance, Candidate, Load, Moment, NoHandler, Standing, Tried, Turn, UnitId, Units, Wanted,
     error::{Error, ErrorKind, Result},
     hint,
     wire::{self, Frame, RolesUpdate},
@@ -174,10 +174,17 @@ impl Peer {
     ) -> Vec<Candidate<'_>> {
         let Some(destination) = self.destinations.get(role) else { return Vec::new() };
         let wanted = Wanted { balance, takes_fields, tried };
-        let places = wanted.candidates(&Serving { peer: self, units: &destination.units });
+        let places = wanted.candidates(&Serving { peer: self, units: &destination.units }, &|| now);
         let load = |unit| self.units.get(&unit).map(|state| (unit, &*state.load));
         let loads = places.into_iter().filter_map(|at| load(destination.units[at]));
         loads.map(|(unit, load)| load.candidate(unit, now)).collect()
+    }
+
+    /// How the units that serve a role [stand](Balance::standings); empty when there is no such destination.
+    pub fn standings(&self, role: &str, balance: Option<&Balance>, now: Moment) -> Vec<Standing> {
+        let Some(destination) = self.destinations.get(role) else { return Vec::new() };
+        let units = Serving { peer: self, units: &destination.units };
+        balance.unwrap_or(&self.config.balance).standings(&units, now)
     }
 
     /// The error where nothing could be [chosen](Peer::choose).

@@ -596,6 +596,7 @@ mod tests {
             payload: Payload::NULL,
             order: <_>::default(),
             fields: None,
+            bulkhead: None,
         };
         let corr = unit.request(to, None, Moment::EPOCH, 5).unwrap();
         let answer = Frame::Response { corr: Num::new(corr), payload: Payload::NULL };

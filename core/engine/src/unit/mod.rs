@@ -37,8 +37,8 @@ pub use self::{
     types::{Budget, CancelReason, Event, News, Order, Outgoing, Queued, TimeLimit},
 };
 use crate::{
-    ConnId, Dialect, Extensions, Failure, Fields, FieldsView, Limits, Load, Moment, NoHandler,
-    RequestId, StreamId, UnitInfo, UnitStats,
+    Bulkhead, ConnId, Dialect, Extensions, Failure, Fields, FieldsView, Limits, Load, Moment,
+    NoHandler, RequestId, StreamId, UnitInfo, UnitStats,
     error::{Error, ErrorKind, Result},
     hint,
     wire::{self, Data, DataType, Frame, LastNames, MAX_NUMBER, Num, Payload, Wrapped},
@@ -534,7 +534,7 @@ impl<R> Unit<R> {
     /// [`ErrorKind::ConnectionLost`] without an open connection, [`ErrorKind::TooLarge`],
     /// [`ErrorKind::InvalidArgument`] for names over 65 535 bytes.
     pub fn send(&mut self, outgoing: Outgoing<'_>) -> Result<Queued> {
-        let Outgoing { role, event, payload, order, fields } = outgoing;
+        let Outgoing { role, event, payload, order, fields, .. } = outgoing;
         check_names(role, event)?;
         if fields.is_some() {
             return self.send_with_fields(outgoing);
@@ -548,7 +548,7 @@ impl<R> Unit<R> {
 
     #[inline(never)]
     fn send_with_fields(&mut self, outgoing: Outgoing<'_>) -> Result<Queued> {
-        let Outgoing { role, event, payload, order, fields } = outgoing;
+        let Outgoing { role, event, payload, order, fields, .. } = outgoing;
         let prefix = self.prefix(fields, None)?;
         let frame = Frame::Message { role: role.into(), event: event.into(), payload };
         let queued = self.send_prefixed(order, prefix, &frame)?;
@@ -608,9 +608,10 @@ impl<R> Unit<R> {
         now: Moment,
         tag: R,
     ) -> Result<u64> {
-        let Outgoing { role, event, payload, order, fields } = outgoing;
+        let Outgoing { role, event, payload, order, fields, bulkhead } = outgoing;
         check_names(role, event)?;
         self.check_waiting()?;
+        let entered = bulkhead.map(Bulkhead::enter).transpose()?;
         let limit = timeout.into();
         let corr = self.free_corr();
         let request = Frame::Request {
@@ -628,7 +629,18 @@ impl<R> Unit<R> {
         };
         let names = self.asked.number(role, event);
         let (sent, timeout) = self.limit(limit, now);
-        self.wait(corr, Waiting { tag, conn, frame, sent, timeout, stream: None, names });
+        let waiting = Waiting {
+            tag,
+            conn,
+            frame,
+            sent,
+            asked: now,
+            timeout,
+            stream: None,
+            names,
+            _entered: entered,
+        };
+        self.wait(corr, waiting);
         Ok(corr)
     }
 
@@ -792,7 +804,7 @@ impl<R> Unit<R> {
 
     #[inline(always)] // Nearly all answers are responses.
     fn responded(&mut self, corr: Num, data: Data, fields: FieldsView<'_>, now: Moment) {
-        let Some(waiting) = self.waiting.answered(corr.value(), now) else { return };
+        let Some(waiting) = self.waiting.answered(corr.value(), false, now) else { return };
         self.stats.last_answer = Some(now.since(waiting.sent));
         let outcome = match waiting.stream {
             None => Ok(data),
@@ -816,7 +828,8 @@ impl<R> Unit<R> {
         fields: FieldsView<'_>,
         now: Moment,
     ) {
-        let Some(waiting) = self.waiting.answered(corr.value(), now) else {
+        let rejects = !matches!(answer, Answer::Acceptance(..));
+        let Some(waiting) = self.waiting.answered(corr.value(), rejects, now) else {
             if let Answer::Acceptance(_, chan) = answer {
                 self.stream_opened_late(conn, chan);
             }

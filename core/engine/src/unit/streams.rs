@@ -10,7 +10,7 @@ use super::{
     waiting::Waiting,
 };
 use crate::{
-    ConnId, Dialect, Fields, Moment, StreamId,
+    Bulkhead, ConnId, Dialect, Fields, Moment, StreamId,
     error::{Error, ErrorKind, Result},
     wire::{self, Direction, Frame, MAX_NUMBER, Num, Payload, StreamOp},
 };
@@ -37,10 +37,11 @@ impl<R> Unit<R> {
         now: Moment,
         tag: R,
     ) -> Result<(StreamId, u64)> {
-        let Outgoing { role, event, payload, fields, .. } = outgoing;
+        let Outgoing { role, event, payload, fields, bulkhead, .. } = outgoing;
         check_names(role, event)?;
         self.check_waiting()?;
         self.check_streams()?;
+        let entered = bulkhead.map(Bulkhead::enter).transpose()?;
         let limit = timeout.into();
         let prefix = self.prefix(fields, limit.left(now))?;
         let corr = self.free_corr();
@@ -62,7 +63,10 @@ impl<R> Unit<R> {
         let stream = Stream { conn: None, chan, remote: Num::new(0), opening: Some(corr), end };
         self.insert_stream(id, stream);
         let ((sent, timeout), names) = (self.limit(limit, now), self.asked.number(role, event));
-        self.wait(corr, Waiting { tag, conn, frame, sent, timeout, stream: Some(id), names });
+        let (stream, asked) = (Some(id), now);
+        let waiting =
+            Waiting { tag, conn, frame, sent, asked, timeout, stream, names, _entered: entered };
+        self.wait(corr, waiting);
         Ok((id, corr))
     }
 

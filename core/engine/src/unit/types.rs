@@ -10,7 +10,7 @@ use std::{
 
 use super::{Incoming, Question};
 use crate::{
-    ConnId, Moment, RequestId, StreamId,
+    Bulkhead, ConnId, Moment, RequestId, StreamId,
     error::Result,
     wire::{Acquaint, Data, Fields, Payload, RolesUpdate},
 };
@@ -78,6 +78,8 @@ pub struct Outgoing<'a> {
     pub order: Order,
     /// What goes with it besides.
     pub fields: Option<&'a Fields>,
+    /// What a request, or the opening of a stream, has to find room in.
+    pub bulkhead: Option<&'a Bulkhead>,
 }
 
 /// How long an answer may take.

@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use rustc_hash::FxHashMap;
 
-use crate::{ConnId, Load, Moment, NoHandler, StreamId, UnitInfo, hint};
+use crate::{ConnId, Load, Moment, NoHandler, StreamId, UnitInfo, bulkhead::Entered, hint};
 
 /// Deadlines are kept to within this: one sweep serves all that are due by then.
 const GRAIN: Duration = Duration::from_millis(5);
@@ -16,12 +16,16 @@ pub(super) struct Waiting<R> {
     pub(super) conn: ConnId,
     /// Its place among the frames of that connection.
     pub(super) frame: u64,
+    /// Since when its time runs: it may have waited, or been elsewhere, before.
     pub(super) sent: Moment,
+    pub(super) asked: Moment,
     pub(super) timeout: Duration,
     /// The stream that the answer opens.
     pub(super) stream: Option<StreamId>,
     /// See [`AskedNames`].
     pub(super) names: NamesNumber,
+    /// Its place in a [`Bulkhead`](crate::Bulkhead).
+    pub(super) _entered: Option<Entered>,
 }
 
 impl<R> Waiting<R> {
@@ -121,9 +125,9 @@ impl<R> WaitingTable<R> {
         if self.earliest.is_none_or(|earliest| deadline < earliest) {
             self.earliest = Some(deadline);
         }
-        let sent = waiting.sent;
+        let asked = waiting.asked;
         self.by_corr.insert(corr, waiting);
-        self.load.note_asked(self.by_corr.len(), sent);
+        self.load.note_asked(self.by_corr.len(), asked);
     }
 
     fn note(&self) {
@@ -135,9 +139,9 @@ impl<R> WaitingTable<R> {
     }
 
     /// Takes one that was answered.
-    pub(super) fn answered(&mut self, corr: u64, now: Moment) -> Option<Waiting<R>> {
+    pub(super) fn answered(&mut self, corr: u64, rejects: bool, now: Moment) -> Option<Waiting<R>> {
         let waiting = self.remove(corr)?;
-        self.load.note_answered(waiting.sent, now);
+        self.load.note_answered(waiting.asked, rejects, now);
         Some(waiting)
     }
 
@@ -183,7 +187,7 @@ impl<R> WaitingTable<R> {
         due.sort_unstable();
         let waited = due.iter().filter_map(|(_, corr)| Some(self.by_corr.get(corr)?.timeout)).max();
         if let Some(waited) = waited {
-            self.load.note_unanswered(waited, now);
+            self.load.note_unanswered(due.len(), waited, now);
         }
         let taken =
             due.iter().filter_map(|(_, corr)| Some((*corr, self.by_corr.remove(corr)?))).collect();
@@ -199,7 +203,18 @@ mod tests {
 
     fn waiting<R>(tag: R, timeout: Duration) -> Waiting<R> {
         let (conn, sent) = (ConnId(0), Moment::EPOCH);
-        Waiting { tag, conn, frame: 0, sent, timeout, stream: None, names: None }
+        let (stream, names, entered) = (None, None, None);
+        Waiting {
+            tag,
+            conn,
+            frame: 0,
+            sent,
+            asked: sent,
+            timeout,
+            stream,
+            names,
+            _entered: entered,
+        }
     }
 
     #[test]

@@ -510,7 +510,8 @@ impl Host {
         payload.resize(8 + len, 0);
         let payload = Payload { kind: DataType::Binary, bytes: &payload };
         let fields = fields::asked(number);
-        let outgoing = Outgoing { role, event: "e", payload, order, fields: fields.as_ref() };
+        let outgoing =
+            Outgoing { role, event: "e", payload, order, fields: fields.as_ref(), bulkhead: None };
         let takes_fields = self.takes_fields(id);
         let sent = self.engine.with_unit(id, ctx.now, |unit| unit.send(outgoing)).expect("open");
         match sent {
@@ -851,7 +852,8 @@ impl Host {
         let payload = Payload { kind: DataType::Binary, bytes: &payload };
         let order = if ctx.rng.percent(50) { Order::Kept } else { Order::Any };
         let role = role(ctx.rng);
-        let outgoing = Outgoing { role, event: "e", payload, order, fields: fields.as_ref() };
+        let outgoing =
+            Outgoing { role, event: "e", payload, order, fields: fields.as_ref(), bulkhead: None };
         let asked = self
             .engine
             .with_unit(unit, now, |unit| unit.request(outgoing, limit, now, id))
@@ -920,6 +922,7 @@ impl Host {
             payload,
             order: Order::default(),
             fields: fields.as_ref(),
+            bulkhead: None,
         };
         let direction = if writes { Direction::RequesterWrites } else { Direction::RequesterReads };
         let opened = self

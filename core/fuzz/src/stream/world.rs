@@ -611,7 +611,14 @@ impl World {
 }
 
 fn outgoing<'a>(event: &'a str, data: &'a Data) -> Outgoing<'a> {
-    Outgoing { role: "role", event, payload: data.payload(), order: Order::Kept, fields: None }
+    Outgoing {
+        role: "role",
+        event,
+        payload: data.payload(),
+        order: Order::Kept,
+        fields: None,
+        bulkhead: None,
+    }
 }
 
 /// A number and some ballast.
