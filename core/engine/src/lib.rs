@@ -30,6 +30,7 @@ mod limits;
 mod load;
 mod peer;
 mod quantity;
+mod retry;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -53,6 +54,7 @@ pub use limits::{LimitValue, Limits};
 pub use load::Load;
 pub use peer::{Dialect, PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready, UnitInfo};
 pub use quantity::{Measure, Quantity};
+pub use retry::{Hedge, Retry};
 pub use stats::{ConnectionStats, CounterValue, UnitStats};
 pub use unit::{
     Budget, CancelReason, Chunk, Event, Incoming, Kind, News, Order, Outgoing, Question, Queued,
