@@ -20,9 +20,9 @@ pub use bytes::Bytes;
 pub use engine::wire::Payload;
 pub use engine::{
     Balance, CancelReason, Candidate, ConnId, ConnectionStats, CounterValue, Data, DataType,
-    Ejection, Error, ErrorKind, Failure, Fields, FieldsView, HeaderValue, Kind, LimitValue, Limits,
-    Measure, PROTOCOL_VERSION, Quantity, Reconnect, Result, Standing, UnitStats, wire::Meta,
-    ws::accept_key,
+    Ejection, Error, ErrorKind, Failure, Fields, FieldsView, HeaderValue, Hedge, Kind, LimitValue,
+    Limits, Measure, PROTOCOL_VERSION, Quantity, Reconnect, Result, Retry, Standing, UnitStats,
+    wire::Meta, ws::accept_key,
 };
 #[doc(no_inline)]
 pub use rustls;

@@ -40,6 +40,17 @@ impl Tried {
         error.is_unhandled() && self.units.len() < MOST_TRIED
     }
 
+    /// Notes that it is at a unit, and is not to go there again.
+    pub fn pass_over(&mut self, unit: UnitId) {
+        self.units.push(unit);
+    }
+
+    /// It may go anywhere again but to this unit.
+    pub fn forget_all_but(&mut self, unit: UnitId) {
+        self.units.clear();
+        self.units.push(unit);
+    }
+
     /// The outcome when there is nowhere else to go: the first error, as if it had never gone on.
     #[must_use]
     pub fn nowhere(&self, last: Error) -> Error {

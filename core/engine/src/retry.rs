@@ -142,7 +142,7 @@ impl Retry {
     /// After so many attempts, of which the last has failed with this error: how long to wait before the next one.
     /// `left` is what is left of the time, `random` any number. None when the error is the outcome.
     pub fn again(&self, made: u32, error: &Error, left: Duration, random: u64) -> Option<Duration> {
-        if made >= self.attempts || !may_help(error) {
+        if made >= self.attempts || !Retry::may_help(error) {
             return None;
         }
         let doubled = 1u32.checked_shl(made.saturating_sub(1)).unwrap_or(u32::MAX);
@@ -182,6 +182,12 @@ impl Retry {
         }
     }
 
+    /// Whether another unit may do better than one that has failed with this error, or the same one later.
+    pub fn may_help(error: &Error) -> bool {
+        let kind = matches!(error.kind(), ErrorKind::ConnectionLost | ErrorKind::Overloaded);
+        kind || error.is_unhandled() || error.retry_after().is_some()
+    }
+
     fn take(&self) -> bool {
         let Shared { account, refused, .. } = &*self.shared;
         let taken =
@@ -189,12 +195,6 @@ impl Retry {
         refused.fetch_add(u64::from(taken.is_err()), Relaxed);
         taken.is_ok()
     }
-}
-
-/// Whether another unit may do better, or the same one later.
-fn may_help(error: &Error) -> bool {
-    let kind = matches!(error.kind(), ErrorKind::ConnectionLost | ErrorKind::Overloaded);
-    kind || error.is_unhandled() || error.retry_after().is_some()
 }
 
 /// Buckets for each doubling.

@@ -20,8 +20,8 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     engine::{
-        Balance, Bulkhead, Fields, Load, Order, Standing, TimeLimit, Tried, Turn, UnitId, Units,
-        Wanted,
+        Balance, Bulkhead, Fields, Load, Order, Retry, Standing, TimeLimit, Tried, Turn, UnitId,
+        Units, Wanted,
     },
     wire::{Data, Direction, Payload},
 };
@@ -60,6 +60,7 @@ pub struct Destination {
     waits: bool,
     balance: Option<Arc<Balance>>,
     bulkhead: Option<Bulkhead>,
+    retry: Option<Retry>,
 }
 
 impl Destination {
@@ -73,6 +74,7 @@ impl Destination {
             waits: false,
             balance: None,
             bulkhead: None,
+            retry: None,
         }
     }
 
@@ -112,6 +114,13 @@ impl Destination {
     #[must_use = "it is another handle"]
     pub fn max_in_flight(&self, requests: usize) -> Destination {
         Destination { bulkhead: Some(Bulkhead::new(requests)), ..self.clone() }
+    }
+
+    /// The same destination, as a handle whose requests may all be handled more than once, and are made again in this
+    /// way: as [`SendRequest::retry`] for each.
+    #[must_use = "it is another handle"]
+    pub fn retry(&self, retry: Retry) -> Destination {
+        Destination { retry: Some(retry), ..self.clone() }
     }
 
     /// How the units that serve the role stand with this peer: what they owe, how long they take, which of them fail
@@ -219,6 +228,12 @@ impl Destination {
     #[inline]
     pub(crate) fn bulkhead(&self) -> Option<&Bulkhead> {
         self.bulkhead.as_ref()
+    }
+
+    /// How its requests are made again.
+    #[inline]
+    pub(crate) fn retries(&self) -> Option<&Retry> {
+        self.retry.as_ref()
     }
 
     /// How units are chosen.

@@ -1,14 +1,17 @@
 //! Requests, and the wait for their answers.
 
 use std::{
+    collections::hash_map::RandomState,
     fmt,
     future::poll_fn,
+    hash::{BuildHasher, Hasher},
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
 use tracing::error;
@@ -26,7 +29,7 @@ use super::{
 use crate::Destination;
 use crate::{
     Error, ErrorKind, Result,
-    engine::{self, Fields, HeaderValue, Moment, Order, Outgoing, TimeLimit},
+    engine::{self, Fields, HeaderValue, Moment, Order, Outgoing, Retry, TimeLimit},
     wire::Data,
 };
 
@@ -67,6 +70,25 @@ impl<'a> SendRequest<'a> {
         self.what.order = Order::Any;
         self
     }
+
+    /// Says that the request may be handled more than once, and how to make it again: after a failure that need not
+    /// happen again, and, if so told, when its answer takes long. Otherwise nothing is ever made again that may
+    /// have been begun. Not where the unit is chosen with [`to`](SendRequest::to).
+    ///
+    /// A clone of the same value is to be used for all requests of a kind: it has the account of how many there may be.
+    ///
+    /// ```no_run
+    /// # async fn example(store: roletalk::Destination) -> roletalk::Result<()> {
+    /// use roletalk::{Hedge, Retry};
+    ///
+    /// let retry = Retry::new().hedge(Hedge::Quantile(0.95));
+    /// let answer = store.request("get", "key").retry(retry.clone()).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn retry(mut self, retry: Retry) -> SendRequest<'a> {
+        self.what.extra.get_or_insert_default().retry = Some(retry);
+        self
+    }
 }
 
 impl SendRequest<'_> {
@@ -97,7 +119,7 @@ impl SendRequest<'_> {
             Ok(prepared) => prepared,
             Err(error) => return Err((state, Some(error))),
         };
-        let (Some(unit), None) = (&unit, &scope) else {
+        let (Some(unit), None, None) = (&unit, &scope, what.retry()) else {
             let Some(kept) = what.keep_if_room() else {
                 let text = "Too much is kept for requests that wait";
                 let error = Error::new(ErrorKind::Overloaded, text)
@@ -339,7 +361,7 @@ impl<'a> Requesting<'a> {
                     let Some(what) = &mut self.what else { return Ok(Poll::Pending) };
                     let Prepared { unit, scope, timeout } = what.prepare(self.timeout)?;
                     self.timeout = timeout;
-                    if let (Some(unit), None) = (&unit, &scope) {
+                    if let (Some(unit), None, None) = (&unit, &scope, what.retry()) {
                         let limit = TimeLimit::from(timeout);
                         match try_ask(unit, what.outgoing(), limit, Some(cx.waker())) {
                             Ok(Some(waiting)) => {
@@ -483,6 +505,9 @@ async fn ask_any(
     scope: Option<Arc<Scope>>,
 ) -> Result<Answer> {
     let asking = async {
+        if let Some(retry) = what.retry() {
+            return ask_again(what, unit, route, retry).await;
+        }
         let mut unit = match unit {
             Some(unit) => unit,
             None => what.find(&route).await?,
@@ -495,6 +520,110 @@ async fn ask_any(
         }
     };
     Watch::new(scope).run(asking).await
+}
+
+/// An attempt at a unit, and its outcome.
+type Attempt = (Arc<UnitInner>, Result<Answer>);
+
+/// Asks as [`ask_any`], and once more, elsewhere, where that may help and is allowed.
+async fn ask_again(
+    what: &Addressed<'_>,
+    unit: Option<Arc<UnitInner>>,
+    mut route: Route,
+    retry: &Retry,
+) -> Result<Answer> {
+    retry.begin();
+    let shared = what.destination.shared();
+    let attempt = |unit: Arc<UnitInner>, limit: TimeLimit| async move {
+        let answer = ask(&unit, what.outgoing(), limit).await;
+        (unit, answer)
+    };
+    let mut unit = match unit {
+        Some(unit) => unit,
+        None => what.find(&route).await?,
+    };
+    let (mut made, mut attempts) = (1, FuturesUnordered::new());
+    loop {
+        attempts.push(attempt(unit.clone(), route.limit()));
+        let first_begun = shared.clock.now();
+        let mut hedges = retry.hedge_after().map(|time| {
+            let _runtime = shared.runtime.enter();
+            Box::pin(tokio::time::sleep(time))
+        });
+        // Until no attempt is left.
+        let (failed, error) = loop {
+            let next = tokio::select! {
+                biased;
+                ended = attempts.next() => ended,
+                () = async { if let Some(time) = &mut hedges { time.as_mut().await } },
+                    if hedges.is_some() => None,
+            };
+            let Some((failed, answer)): Option<Attempt> = next else {
+                hedges = None;
+                let mut tried = route.tried.clone();
+                tried.pass_over(unit.id);
+                if let Ok(other) = what.pick(&tried)
+                    && retry.may_hedge()
+                {
+                    made += 1;
+                    attempts.push(attempt(other, route.limit()));
+                }
+                continue;
+            };
+            match answer {
+                Err(error) if !attempts.is_empty() && Retry::may_help(&error) => {
+                    // The other one may still be answered.
+                    let _ = route.tried.note(failed.id, &error);
+                }
+                Err(error) => break (failed, error),
+                answer => {
+                    retry.answered(shared.clock.now().since(first_begun));
+                    return answer;
+                }
+            }
+        };
+        let random = RandomState::new().build_hasher().finish();
+        unit = match error.is_unhandled() {
+            // That costs nothing.
+            true => match what.next(&failed, error, &mut route).await {
+                Ok(next) => next,
+                Err(error) => {
+                    again(what, &failed, error, &mut route, (retry, &mut made, random)).await?
+                }
+            },
+            false => {
+                let _ = route.tried.note(failed.id, &error);
+                again(what, &failed, error, &mut route, (retry, &mut made, random)).await?
+            }
+        };
+    }
+}
+
+/// The unit for a further attempt, when it is time for that.
+///
+/// # Errors
+/// This one, when there is to be none.
+async fn again(
+    what: &Addressed<'_>,
+    failed: &Arc<UnitInner>,
+    error: Error,
+    route: &mut Route,
+    (retry, made, random): (&Retry, &mut u32, u64),
+) -> Result<Arc<UnitInner>> {
+    let (_, left) = route.left(what);
+    let Some(wait) = retry.again(*made, &error, left, random) else { return Err(error) };
+    let shared = what.destination.shared();
+    let waited = {
+        let _runtime = shared.runtime.enter();
+        tokio::time::sleep(wait)
+    };
+    waited.await;
+    *made += 1;
+    // Those that have failed long ago may do better now.
+    if what.pick(&route.tried).is_err() {
+        route.tried.forget_all_but(failed.id);
+    }
+    what.find(route).await.map_err(|_| error)
 }
 
 /// The answer to a request.

@@ -12,8 +12,9 @@ use crate::{
 };
 
 /// Where it has been, and how long all of it may take.
+#[derive(Clone)]
 pub(crate) struct Route {
-    tried: Tried,
+    pub(crate) tried: Tried,
     /// As the caller has given it, which is what the other side is told.
     timeout: Option<Duration>,
     since: Moment,
@@ -29,7 +30,7 @@ impl Route {
     }
 
     /// What is left of the time.
-    fn left(&self, what: &Addressed<'_>) -> (Duration, Duration) {
+    pub(crate) fn left(&self, what: &Addressed<'_>) -> (Duration, Duration) {
         let shared = what.destination.shared();
         let limit = self.timeout.unwrap_or(shared.limits.request_timeout);
         (limit, limit.saturating_sub(shared.clock.now().since(self.since)))

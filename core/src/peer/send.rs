@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Balance, Fields, Order, Outgoing, Tried, timed_out},
+    engine::{Balance, Fields, Order, Outgoing, Retry, Tried, timed_out},
     wire::{Data, Payload},
 };
 
@@ -61,6 +61,8 @@ pub(crate) struct Extra {
     fault: Option<Error>,
     /// How to choose the unit, unless as the destination does.
     pub(crate) balance: Option<Balance>,
+    /// How to make it again, unless as the destination does.
+    pub(crate) retry: Option<Retry>,
 }
 
 impl Extra {
@@ -135,6 +137,13 @@ impl Addressed<'_> {
     pub(crate) fn pick(&self, tried: &Tried) -> Result<Arc<UnitInner>> {
         let required = self.extra.as_deref().is_some_and(Extra::is_required);
         self.destination.pick(None, self.balance(), required, tried)
+    }
+
+    /// How it is made again, if it may be. Whoever chose the unit meant that one.
+    #[inline]
+    pub(crate) fn retry(&self) -> Option<&Retry> {
+        let own = self.extra.as_deref().and_then(|extra| extra.retry.as_ref());
+        own.or(self.destination.retries()).filter(|_| self.unit.is_none())
     }
 
     /// Has the unit chosen in this way.
