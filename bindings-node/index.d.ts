@@ -14,6 +14,8 @@ export interface PeerOptions {
   friendly?: boolean;
   /** The name shown to others. Default empty. */
   name?: string;
+  /** How its destinations choose a unit that do not say it themselves. Default `round-robin`, as in roletalk 1.1.3. */
+  balance?: Balance;
 }
 
 /** Options to listen with. */
@@ -95,6 +97,40 @@ export interface TraceContext {
   baggage?: string;
 }
 
+/** A unit that a function can choose. */
+export interface Candidate {
+  unit: Unit;
+  /** Requests that wait for its answer, those for streams included. */
+  waiting: number;
+  /**
+   * Milliseconds that an answer is likely to take; 0 when nothing is known. Above 1 000 only for a unit that owes
+   * answers and gives none.
+   */
+  answerTime: number;
+}
+
+/**
+ * How a unit is chosen among those that serve a role.
+ *
+ * - `round-robin`: one after the other.
+ * - `least-loaded`: one after the other, but instead of one another that is clearly better: that has fewer requests to
+ *   answer, or is likely to answer in less than half of the time. What was slow is asked again after some seconds.
+ * - A function: it is given those that can be asked, at least one, and returns the `unit` of one of them, or nothing
+ *   when none will do: then it is as if there were none. It is called on the thread of the event loop, once for each
+ *   message, request or stream, and again when that goes on to another unit or waits for one. It may do anything, close
+ *   the peer included. What it throws, and what it returns that is no candidate, is an error of the call with the code
+ *   `INVALID_ARGUMENT`, and nothing is sent.
+ */
+export type Balance =
+  | 'round-robin'
+  | 'least-loaded'
+  | ((candidates: Candidate[]) => Unit | null | undefined | void);
+
+/** Tags that a unit should have, and their values. */
+export interface PreferredTags {
+  readonly [tag: string]: string;
+}
+
 /** What a destination is asked to do. */
 export interface EmitOptions extends TraceContext {
   /** Which handler is meant. */
@@ -104,8 +140,24 @@ export interface EmitOptions extends TraceContext {
    * Requests and streams only.
    */
   timeout?: number;
-  /** The unit that is meant. Default the next one in turn, or several, see `Destination.request`. */
+  /**
+   * The unit that is meant. Default one that is chosen, or several, see `Destination.request`. When it is given,
+   * `balance`, `prefer` and `key` are ignored.
+   */
   unit?: Unit;
+  /**
+   * How the unit is chosen, otherwise than the destination does. Messages, requests and streams only, and so are
+   * `prefer` and `key`: broadcasts and surveys go to all.
+   */
+  balance?: Balance;
+  /** Other tags than the destination prefers; `{}` for none. */
+  prefer?: PreferredTags;
+  /**
+   * Chooses the same unit for the same key as long as it is there, among those that are preferred and in place of
+   * `balance`. All peers choose alike, in every language. Units are told apart by their names, which outlive a restart;
+   * one without a name, or with one that another unit has too, is known by its id, which does not.
+   */
+  key?: string | Uint8Array;
   /**
    * Whether it waits for a unit, within its time, when none serves the role or all have been asked. Default what
    * `Peer.destination` was told, or else false: then it fails. Requests and streams that are for no certain unit only.
@@ -136,6 +188,13 @@ export interface EmitOptions extends TraceContext {
 export interface DestinationOptions {
   /** What requests and streams do that do not say it themselves, see `EmitOptions`. */
   waitForUnit?: boolean;
+  /** How a unit is chosen where the call does not say it. Default as the peer does. */
+  balance?: Balance;
+  /**
+   * Only units that have all of these tags, such as those in the same zone, are chosen as long as one of them can be
+   * asked; any other one otherwise. `{}` for none, which is the default.
+   */
+  prefer?: PreferredTags;
 }
 
 /** Options of a handler. */
@@ -442,6 +501,11 @@ export interface UnitStats {
   streamBytesReceived: number;
   /** Milliseconds that the last answer took, null before the first. */
   lastAnswer: number | null;
+  /**
+   * Milliseconds that its answers take, smoothed, 1 000 at most; null before the first. What the balance `least-loaded`
+   * counts with.
+   */
+  answerTime: number | null;
   connections: ConnectionStats[];
 }
 
@@ -675,7 +739,7 @@ export interface Survey<Data = any> extends AsyncIterable<SurveyAnswer<Data>> {
   readonly size: number;
 }
 
-/** A role that units offer. Units take turns. */
+/** A role that units offer. Which unit gets what, is said by `Balance`. */
 export class Destination extends EventEmitter {
   private constructor();
   /** The units that serve it now. */

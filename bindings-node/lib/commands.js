@@ -1,8 +1,8 @@
 'use strict';
 
 const { RoletalkError } = require('./errors.js');
-const { faultOf } = require('./fields.js');
-const { COMMAND_HEADER, COMMAND_WORDS, LARGE, NONE } = require('./protocol.js');
+const { check, faultOf } = require('./fields.js');
+const { Command, COMMAND_HEADER, COMMAND_WORDS, LARGE, NONE } = require('./protocol.js');
 
 const COMMANDS = 512;
 const PAYLOAD = 4 * LARGE;
@@ -83,28 +83,22 @@ class Commands {
   }
 
   writeApart(op, target, second, slot, timeout, names, buffer, kind, fields) {
-    let payload = buffer;
-    let lens = 0;
-    if (names !== null) {
-      const role = Buffer.from(names.role);
-      const event = Buffer.from(names.event);
-      payload = Buffer.concat([role, event, buffer]);
-      lens = (role.length << 16) | event.length;
-    }
-    const command = Uint32Array.of(
-      1,
-      0,
-      op | (kind << 8),
-      target,
-      second,
-      slot,
-      0,
-      payload.length,
-      timeout,
-      lens,
-    );
+    const [command, payload] = apart(op, target, second, slot, timeout, names, buffer, kind);
     const fault = this.native.runApart(command, payload, fields, performance.now());
     if (fault !== null) throw faultOf(fault);
+  }
+
+  /**
+   * A message, sent at once.
+   * @returns {RoletalkError | null} the error when the unit has gone and another one may be asked
+   * @throws {RoletalkError} when the fields cannot be sent
+   */
+  sendAtOnce(target, second, slot, names, data, kind, fields) {
+    if (fields !== null) check(fields);
+    const buffer = typeof data === 'string' ? Buffer.from(data) : data;
+    const [command, payload] = apart(Command.SEND, target, second, slot, 1, names, buffer, kind);
+    const gone = this.native.sendTo(command, payload, fields, performance.now());
+    return gone === null ? null : faultOf(gone);
   }
 
   /** The number of the names of what goes out, or NONE. */
@@ -122,6 +116,20 @@ class Commands {
     events.set(event, number);
     return number;
   }
+}
+
+/** A command in memory of its own, and its payload. */
+function apart(op, target, second, slot, timeout, names, buffer, kind) {
+  let payload = buffer;
+  let lens = 0;
+  if (names !== null) {
+    const role = Buffer.from(names.role);
+    const event = Buffer.from(names.event);
+    payload = Buffer.concat([role, event, buffer]);
+    lens = (role.length << 16) | event.length;
+  }
+  const words = Uint32Array.of(1, 0, op | (kind << 8), target, second, slot, 0, payload.length, timeout, lens);
+  return [words, payload];
 }
 
 /** Names have a length of 16 bits on the wire. */

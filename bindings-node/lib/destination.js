@@ -2,21 +2,26 @@
 
 const { EventEmitter } = require('node:events');
 const { onAbort } = require('./abort.js');
+const { TriedUnits } = require('./addon.js');
+const { Choice, NOWHERE, balanceOf, keyOf, tagsOf } = require('./choice.js');
 const { RoletalkError, peerClosed } = require('./errors.js');
 const { faultOf } = require('./fields.js');
 const { bound, checkCallback, emit, ignore } = require('./guard.js');
-const { EMIT, STREAM, WAIT, checkOptions } = require('./options.js');
+const { ALL, EMIT, STREAM, WAIT, checkOptions } = require('./options.js');
 const { PeerReadable, PeerWritable } = require('./streams.js');
 const { toMillis } = require('./timeout.js');
 const { Survey } = require('./survey.js');
 const { request } = require('./unit.js');
 
-/** Units in the order of their arrival, and the engine's choice among them. */
+/** Units in the order of their arrival, and the choice among them. */
 class Units extends Set {
-  constructor(core) {
+  constructor(core, name) {
     super();
     this._core = core;
-    this._turn = core.native.addTurn();
+    // Nobody can serve a role without a name, but asking for one is no error in the original.
+    const role = typeof name === 'string' && name !== '' ? name : null;
+    /** The engine's number of the destination. */
+    this._destination = core.native.addDestination(role, core.now());
     this._list = [];
     this._numbers = new Uint32Array(0);
   }
@@ -35,7 +40,7 @@ class Units extends Set {
 
   _changed() {
     this._list = [...this];
-    this._numbers = numbersOf(this._list);
+    this._numbers = Uint32Array.from(this._list, (unit) => unit._number);
   }
 
   /** The unit that what is sent next goes to; perhaps only one that takes headers will do. */
@@ -43,19 +48,19 @@ class Units extends Set {
     const { _core: core, _list: list } = this;
     // One candidate is no choice.
     if (list.length < 2 && !takesFields) return list[0];
-    return list[core.native.choose(this._turn, this._numbers, takesFields, core.now())];
+    return list[core.native.choose(this._destination, this._numbers, takesFields, core.now())];
   }
 
-  /** The next one, but none of those where it has been. */
-  nextBut(takesFields, tried) {
-    const { _core: core, _list: list } = this;
-    const others = list.filter((unit) => !tried.includes(unit));
-    return others[core.native.choose(this._turn, numbersOf(others), takesFields, core.now())];
+  /**
+   * The same, in another way, or where it has not been.
+   * @param {Choice} choice
+   * @param {TriedUnits} tried
+   * @returns as `Choice.unitOf`
+   */
+  nextBy(choice, takesFields, tried) {
+    const { _core: core, _list: list, _numbers: numbers } = this;
+    return choice.unitOf(core, this._destination, list, numbers, takesFields, tried);
   }
-}
-
-function numbersOf(units) {
-  return Uint32Array.from(units, (unit) => unit._number);
 }
 
 /**
@@ -67,13 +72,33 @@ class Destination extends EventEmitter {
     this._name = name;
     this._peer = peer;
     this._ready = false;
-    this._set = new Units(peer._core);
+    this._set = new Units(peer._core, name);
+    /** Its own balance, and the tags that it prefers, if any. */
+    this._balance = undefined;
+    this._prefer = undefined;
+    /** How the unit is chosen where that is not said: null when the engine does so by itself. */
+    this._choice = null;
+    this._chooseBy();
     /** What settles the promises of those who wait for a unit. */
     this._waiting = new Set();
     /** What is asked for and waits for a unit. */
     this._ways = new Set();
     /** Whether that waits where it is not said. */
     this._waits = false;
+  }
+
+  /** Has units chosen in this way from now on. What is undefined stays as it is. */
+  _chooseBy(balance = this._balance, prefer = this._prefer) {
+    const { _peer: peer } = this;
+    this._balance = balance;
+    this._prefer = prefer;
+    const inForce = balance ?? peer._balance;
+    const isFunction = typeof inForce === 'function';
+    this._choice = isFunction ? new Choice(inForce, prefer, null) : null;
+    if (balance === undefined && prefer === undefined) return;
+    const { _core: core } = peer;
+    const name = isFunction ? null : balance;
+    core.native.setBalance(this._set._destination, name, prefer ?? [], core.now());
   }
 
   get units() {
@@ -147,19 +172,45 @@ class Destination extends EventEmitter {
   send(event, data, callback) {
     const headers = this._headers(event, 'send');
     const wanted = headers.unit;
+    if (headers.choice !== null && !wanted) return this._sendBy(headers, data, callback);
     const required = Boolean(headers.requireHeaders);
     const unit = wanted ? (this._set.has(wanted) ? wanted : undefined) : this._set.next(required);
-    if (unit) {
-      unit.send(headers, data, callback, !wanted);
-    } else if (callback) {
-      checkCallback(callback);
-      process.nextTick(bound(callback), this._nobody(required));
-    }
+    if (unit) unit.send(headers, data, callback, wanted ? 0 : this._set._destination + 1);
+    else if (callback) this._notSent(callback, this._nobody(required));
     return unit;
   }
 
+  /** The same, where the engine does not choose by itself. */
+  _sendBy(headers, data, callback) {
+    checkCallback(callback);
+    const { native } = this._peer._core;
+    const required = Boolean(headers.requireHeaders);
+    let tried = NOWHERE;
+    let failed;
+    for (;;) {
+      const unit = this._set.nextBy(headers.choice, required, tried);
+      if (!unit) {
+        failed ??= this._nobody(required && unit !== null);
+        break;
+      }
+      const gone = unit._sendAtOnce(headers, data, callback);
+      if (gone === null) return unit;
+      // It was closed since it was chosen, which only a function can do.
+      failed ??= gone;
+      if (tried === NOWHERE) tried = new TriedUnits();
+      if (!native.noteTried(tried, unit._number)) break;
+    }
+    if (callback) this._notSent(callback, failed);
+    return undefined;
+  }
+
+  _notSent(callback, error) {
+    checkCallback(callback);
+    process.nextTick(bound(callback), error);
+  }
+
   broadcast(event, data) {
-    const headers = this._headers(event, 'broadcast');
+    const headers = this._headers(event, 'broadcast', ALL);
     for (const unit of this._set) unit.send(headers, data);
   }
 
@@ -170,7 +221,7 @@ class Destination extends EventEmitter {
 
   /** Asks every unit. Without a callback the answers can be iterated over. */
   survey(event, data, callback) {
-    const headers = this._headers(event, 'survey');
+    const headers = this._headers(event, 'survey', ALL);
     if (!callback) return new Survey([...this._set], headers, data);
     const { size } = this._set;
     for (const unit of this._set) unit.request(headers, data, callback);
@@ -189,15 +240,18 @@ class Destination extends EventEmitter {
     return new PeerWritable(options, this._pick(headers), headers, data, undefined, this._chooser(headers));
   }
 
-  _headers(event, where) {
+  _headers(event, where, known = EMIT) {
     // Nearly all: nobody has to look for further options.
-    if (typeof event !== 'object' || event === null) return { role: this._name, event: event ?? '', plain: true };
-    checkOptions(where, event, EMIT);
+    if (typeof event !== 'object' || event === null) {
+      return { role: this._name, event: event ?? '', plain: true, choice: this._choice };
+    }
+    checkOptions(where, event, known);
     // Always the same members: what reads them is much faster so than where some have none.
     return {
       role: this._name,
       event: event.event ?? '',
       plain: false,
+      choice: known === ALL ? null : this._choiceOf(event),
       timeout: event.timeout,
       unit: event.unit,
       waitForUnit: event.waitForUnit,
@@ -211,6 +265,18 @@ class Destination extends EventEmitter {
     };
   }
 
+  /** How the unit is chosen; null when the engine does so by itself. */
+  _choiceOf(options) {
+    const { balance, prefer, key, unit } = options;
+    if ((balance ?? prefer ?? key ?? null) === null || unit) return this._choice;
+    // What is not said of one is as ever. The key of a call comes before any balance.
+    return new Choice(
+      balanceOf(options) ?? this._balance ?? this._peer._balance,
+      tagsOf(options) ?? this._prefer,
+      keyOf(options),
+    );
+  }
+
   /** What chooses other units, too, should the first not begin; null when the caller has chosen. */
   _chooser({ unit: wanted }) {
     return wanted ? null : this;
@@ -218,15 +284,14 @@ class Destination extends EventEmitter {
 
   /** The unit that is asked for, which need not serve the role, or the next one; null when it is to be waited for. */
   _pick(options) {
-    const { unit: wanted, requireHeaders } = options;
+    const { unit: wanted, requireHeaders, choice } = options;
     const required = Boolean(requireHeaders);
-    const unit = wanted
-      ? this._peer._units.get(wanted.id) === wanted
-        ? wanted
-        : undefined
-      : this._set.next(required);
+    let unit;
+    if (wanted) unit = this._peer._units.get(wanted.id) === wanted ? wanted : undefined;
+    else if (choice === null) unit = this._set.next(required);
+    else unit = this._set.nextBy(choice, required, NOWHERE);
     if (unit) return unit;
-    const nobody = this._nobody(required);
+    const nobody = this._nobody(required && unit !== null);
     if (wanted || !this._mayWait(options) || nobody.code !== 'NO_UNIT') throw nobody;
     return null;
   }
@@ -249,14 +314,21 @@ class Destination extends EventEmitter {
       emit(this, 'open');
       for (const { ready } of this._waiting) ready();
     }
-    for (const way of this._ways) way.look();
+    this._look();
     emit(this, 'unit', unit);
   }
 
   _deleteUnit(unit) {
-    if (!this._set.delete(unit) || this._set.size > 0) return;
+    if (!this._set.delete(unit)) return;
+    if (this._set.size > 0) return this._look();
     this._ready = false;
     emit(this, 'close');
+  }
+
+  /** Those that wait for a unit look again. */
+  _look() {
+    // Functions that choose may have others wait meanwhile.
+    if (this._ways.size > 0) for (const way of [...this._ways]) way.look();
   }
 }
 

@@ -9,7 +9,7 @@ const { EventReader, bytes, words } = require('./events.js');
 const { emit, ignore } = require('./guard.js');
 const { CODES, RoletalkError, plainError, roletalkError } = require('./errors.js');
 const { check } = require('./fields.js');
-const { root } = require('./scope.js');
+const { newScope, root } = require('./scope.js');
 const { copyOf, release } = require('./store.js');
 const { Way } = require('./way.js');
 const {
@@ -66,6 +66,8 @@ class Slot {
     this.length = 0;
     this.fields = null;
     this.limit = 0;
+    /** What a function that chooses among them is called in, if there is one. */
+    this.scope = null;
     /** Once it goes to others, or waits for one. */
     this.way = null;
   }
@@ -91,6 +93,7 @@ class Slot {
     this.kind = kind;
     this.fields = fields;
     this.limit = limit;
+    if (options.choice !== null) this.scope = newScope();
   }
 
   /** It is over. */
@@ -103,6 +106,7 @@ class Slot {
     this.options = null;
     this.data = null;
     this.fields = null;
+    this.scope = null;
     this.way = null;
   }
 
@@ -189,21 +193,43 @@ class Host {
 
   /**
    * Sends a message. The callback hears when it is written, or why it is not.
-   * @param {boolean} any whether another unit that serves the role will do, should this one be gone
+   * @param {number} destination 1 more than the number of the one that chooses another unit, should this one be gone;
+   * 0 when no other one will do
    */
-  send(unit, role, event, value, fields, callback, any) {
+  send(unit, role, event, value, fields, callback, destination) {
     const route = this.commands.route(role, event);
     const kind = kindOf(value);
     const data = encode(kind, value);
     const slot = callback === undefined ? NONE : this.takeSlot(unit, callback).number;
     const names = route === NONE ? { role, event } : null;
     try {
-      this.commands.write(Command.SEND, unit._number, route, slot, any ? 1 : 0, names, data, kind, fields);
+      this.commands.write(Command.SEND, unit._number, route, slot, destination, names, data, kind, fields);
     } catch (error) {
       if (slot !== NONE) this.freeSlot(slot);
       throw error;
     }
     this.schedule();
+  }
+
+  /**
+   * The same, before anything else can happen.
+   * @returns {Error | null} the error when the unit has gone and another one may be asked: the callback hears nothing
+   */
+  sendAtOnce(unit, role, event, value, fields, callback) {
+    const route = this.commands.route(role, event);
+    const kind = kindOf(value);
+    const data = encode(kind, value);
+    const slot = callback === undefined ? NONE : this.takeSlot(unit, callback).number;
+    const names = route === NONE ? { role, event } : null;
+    let sent = false;
+    try {
+      const gone = this.commands.sendAtOnce(unit._number, route, slot, names, data, kind, fields);
+      sent = gone === null;
+      return gone;
+    } finally {
+      if (!sent && slot !== NONE) this.freeSlot(slot);
+      this.schedule();
+    }
   }
 
   /**
@@ -262,8 +288,8 @@ class Host {
     // It may have been answered, and the callback wait for its unit to close.
     if (slot.callback !== callback) return null;
     const { unit, way } = slot;
-    if (way !== null && way.waiting) {
-      way.leave();
+    if (way !== null && way.isIdle) {
+      way.giveUp();
       this.freeSlot(slot.number);
       return unit;
     }

@@ -5,15 +5,17 @@
 
 const words = (text) => new Set(text.trim().split(/\s+/));
 
-const PEER = words('friendly name');
+const PEER = words('balance friendly name');
 const LISTEN = words('port host server ssl path handshakeTimeout maxHandshakes');
-const DESTINATION = words('waitForUnit');
+const DESTINATION = words('balance prefer waitForUnit');
 const SERVE = words('drain');
 const WAIT = words('signal timeout');
-/** `role` is what the original writes into the options that it is given. */
-const EMIT = words(
+/** What is for all units. `role` is what the original writes into the options that it is given. */
+const ALL = words(
   'event timeout unit waitForUnit signal headers requireHeaders traceparent tracestate baggage inherit role',
 );
+/** What is for one unit. */
+const EMIT = new Set([...ALL, ...words('balance prefer key')]);
 const HANDLER = words('detached');
 const STREAM = words(`
   autoDestroy captureRejections construct decodeStrings defaultEncoding destroy emitClose encoding final
@@ -64,7 +66,7 @@ function warn(where, name, known, meant) {
   told.add(key);
   let hint = meant === undefined ? `There are: ${[...known].join(', ')}.` : `Did you mean "${meant}"?`;
   // What was meant to keep strangers out must not be left out unnoticed.
-  if (/key/i.test(name)) hint += ' Preshared keys are added with `peer.addPresharedKey(id, key)`.';
+  if (/key/i.test(name) && known !== ALL) hint += ' Preshared keys are added with `peer.addPresharedKey(id, key)`.';
   process.emitWarning(`${where} has no option "${name}", which is ignored. ${hint}`, 'RoletalkOptionWarning');
 }
 
@@ -100,4 +102,4 @@ function editDistance(a, b, enough) {
   return old[b.length];
 }
 
-module.exports = { DESTINATION, EMIT, HANDLER, LISTEN, PEER, SERVE, STREAM, WAIT, checkConnectOptions, checkOptions };
+module.exports = { ALL, DESTINATION, EMIT, HANDLER, LISTEN, PEER, SERVE, STREAM, WAIT, checkConnectOptions, checkOptions };

@@ -3,6 +3,7 @@
 const http = require('node:http');
 const https = require('node:https');
 const { addressHint, listenHint } = require('./addon.js');
+const { balanceOf, tagsOf } = require('./choice.js');
 const { checkName } = require('./commands.js');
 const { Connection } = require('./connection.js');
 const { kExchange } = require('./context.js');
@@ -73,6 +74,7 @@ class Peer extends MiddlewareEmitter {
   constructor(options = {}) {
     super();
     checkOptions('Peer', options, PEER);
+    this._balance = balanceOf(options);
     this._name = typeof options.name === 'string' ? options.name : '';
     this._friendly = options.friendly !== false;
     this._roles = new Map();
@@ -82,6 +84,7 @@ class Peer extends MiddlewareEmitter {
         friendly: this._friendly,
         os: process.platform,
         runtime: `nodejs ${process.version}`,
+        balance: typeof this._balance === 'string' ? this._balance : undefined,
       },
       this,
     );
@@ -516,11 +519,11 @@ class Peer extends MiddlewareEmitter {
 
   destination(name, options) {
     checkOptions('destination', options, DESTINATION);
+    const balance = options ? balanceOf(options) : undefined;
+    const prefer = options ? tagsOf(options) : undefined;
     let destination = this._destinations.get(name);
     if (destination === undefined) {
       destination = new Destination(name, this);
-      // Nobody can serve a role without a name, but asking for one is no error in the original.
-      if (typeof name === 'string' && name !== '') this._core.native.addDestination(name, this._core.now());
       this._destinations.set(name, destination);
       for (const unit of this._units.values()) {
         if (unit.getRoles().includes(name)) destination._addUnit(unit);
@@ -528,6 +531,7 @@ class Peer extends MiddlewareEmitter {
     }
     const waits = options?.waitForUnit;
     if (waits !== undefined) destination._waits = Boolean(waits);
+    if ((balance ?? prefer) !== undefined) destination._chooseBy(balance, prefer);
     return destination;
   }
 

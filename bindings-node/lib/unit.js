@@ -80,15 +80,21 @@ class Unit extends EventEmitter {
     host.schedule();
   }
 
-  send(options, data, callback, any = false) {
+  send(options, data, callback, destination = 0) {
     const { role = '', event = '' } = options;
     checkCallback(callback);
-    let fields = null;
-    if (options.plain !== true || current() !== undefined) {
-      options.signal?.throwIfAborted();
-      fields = fieldsOf(options, parentOf(options));
-    }
-    this._peer._core.send(this, role, event, data, fields, callback ? bound(callback) : undefined, any);
+    const fields = fieldsOfMessage(options);
+    this._peer._core.send(this, role, event, data, fields, callback ? bound(callback) : undefined, destination);
+  }
+
+  /**
+   * Sends a message that was meant for this unit before any other could be asked.
+   * @returns {Error | null} the error when this unit has gone: then nobody is called back
+   */
+  _sendAtOnce(options, data, callback) {
+    const { role, event } = options;
+    const fields = fieldsOfMessage(options);
+    return this._peer._core.sendAtOnce(this, role, event, data, fields, callback ? bound(callback) : undefined);
   }
 
   request(options, data, callback) {
@@ -102,6 +108,13 @@ class Unit extends EventEmitter {
   Writable(headers, data, options) {
     return new PeerWritable(options, this, headers, data);
   }
+}
+
+/** What goes with a message, as records; null for nothing. */
+function fieldsOfMessage(options) {
+  if (options.plain === true && current() === undefined) return null;
+  options.signal?.throwIfAborted();
+  return fieldsOf(options, parentOf(options));
 }
 
 /**

@@ -1,18 +1,19 @@
 'use strict';
 
-const { timedOutAfter } = require('./addon.js');
+const { TriedUnits, timedOutAfter } = require('./addon.js');
+const { Choice, NOWHERE } = require('./choice.js');
 const { failedContext } = require('./context.js');
 const { peerClosed } = require('./errors.js');
 const { faultOf } = require('./fields.js');
 const { NONE } = require('./protocol.js');
 
-/** As in the engine: what nobody handles does not go to everybody. */
-const MOST_TRIED = 8;
+/** As the destination does. */
+const AS_EVER = new Choice(undefined, undefined, null);
 
 /**
  * The way of a request, or of a request for a stream, to a unit that takes it: it goes on to the next one as long as
- * surely no handler was begun, to each once. Only where a destination chooses the unit. Most requests are answered by
- * their first unit, and have none.
+ * surely no handler was begun, to each once, as the engine says. Only where a destination chooses the unit. Most
+ * requests are answered by their first unit, and have none.
  */
 class Way {
   /**
@@ -25,12 +26,18 @@ class Way {
     this.channel = channel;
     /** When it was first sent, or began to wait. */
     this.since = NaN;
-    this.tried = [];
+    this.tried = NOWHERE;
+    /** The unit that it has failed at last. */
+    this.from = null;
     /** What it has failed with first. */
     this.outcome = null;
     /** Whether it waits for a unit, and until when. */
     this.waiting = false;
     this.timer = undefined;
+    /** Whether a function is choosing a unit. */
+    this.choosing = false;
+    /** Whether it has ended while that did. */
+    this.over = false;
   }
 
   get host() {
@@ -52,24 +59,45 @@ class Way {
     const { host, slot, destination } = this;
     if (Number.isNaN(this.since)) this.since = since;
     this.outcome ??= outcome;
-    this.tried.push(slot.unit);
+    this.from = slot.unit;
+    if (this.tried === NOWHERE) this.tried = new TriedUnits();
+    const goesOn = host.native.noteTried(this.tried, slot.unit._number);
     this.channel?.detach();
+    if (!goesOn) return host.fail(slot, outcome);
     if (this.left() <= 0) return host.fail(slot, this.timedOut());
-    const unit = this.tried.length < MOST_TRIED ? this.next() : undefined;
-    if (unit !== undefined) this.goTo(unit);
+    const unit = this.next();
+    if (this.over) return;
+    if (unit) this.goTo(unit);
     else if (destination._mayWait(slot.options) && !destination._peer._closed) this.wait();
     else host.fail(slot, this.outcome);
   }
 
+  /** The unit that it goes to next, if there is one. It may be over afterwards. */
   next() {
-    return this.destination._set.nextBut(Boolean(this.slot.options.requireHeaders), this.tried);
+    const { host, slot, destination, tried } = this;
+    const { choice, requireHeaders } = slot.options;
+    const { _set: units } = destination;
+    const required = Boolean(requireHeaders);
+    if (choice === null) return units.nextBy(AS_EVER, required, tried);
+    this.choosing = true;
+    try {
+      return slot.scope.runInAsyncScope(units.nextBy, units, choice, required, tried);
+    } catch (error) {
+      if (this.over) return undefined;
+      const failure = this.failure(error);
+      this.giveUp();
+      host.fail(slot, failure);
+      return undefined;
+    } finally {
+      this.choosing = false;
+    }
   }
 
   goTo(unit) {
     const { host, slot, channel } = this;
     const { data } = slot;
-    const from = this.tried.at(-1);
-    if (from !== undefined && from._number !== NONE) host.native.noteRerouted(from._number, host.now());
+    const { from } = this;
+    if (from !== null && from._number !== NONE) host.native.noteRerouted(from._number, host.now());
     host.schedule();
     slot.goTo(unit, host.time);
     const settings = {
@@ -108,23 +136,35 @@ class Way {
     clearTimeout(this.timer);
   }
 
-  /** There is one more unit. */
+  /** There are other units. */
   look() {
+    if (!this.waiting || this.choosing) return;
     const unit = this.next();
-    if (unit === undefined) return;
+    if (this.over || !unit) return;
     this.leave();
     this.goTo(unit);
   }
 
+  /** Whether the engine has nothing of it. */
+  get isIdle() {
+    return this.waiting || this.choosing;
+  }
+
+  /** It ends while it is idle. */
+  giveUp() {
+    this.over = true;
+    if (this.waiting) this.leave();
+  }
+
   late() {
     const outcome = this.timedOut();
-    this.leave();
+    this.giveUp();
     this.host.fail(this.slot, outcome);
   }
 
   /** The peer is closed. */
   closed() {
-    this.leave();
+    this.giveUp();
     // Nobody is called back within `close`.
     process.nextTick(() => this.host.fail(this.slot, this.failure(peerClosed())));
   }

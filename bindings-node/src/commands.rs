@@ -18,7 +18,7 @@ numbers! {
 numbers! {
     /// What a command asks for, in the lowest byte of its first word; see [`Asked`].
     enum Command: u8 {
-        /// In place of a time limit, whether any unit will do, see [`Asked::Send`].
+        /// In place of a time limit, 1 more than the number of the destination, see [`Asked::Send`].
         Send = 1,
         Request = 2,
         Respond = 3,
@@ -47,8 +47,8 @@ pub(crate) enum Asked<'a> {
         unit: u32,
         slot: u32,
         outgoing: Outgoing<'a>,
-        /// Whether any unit that serves the role will do, should this one be gone.
-        any: bool,
+        /// The destination that chooses another unit, should this one be gone; none when no other one will do.
+        destination: Option<u32>,
     },
     Request {
         unit: u32,
@@ -127,9 +127,12 @@ impl<'a> Record<'a> {
             })
         };
         Some(match Command::try_from(first & 0xff).ok()? {
-            Command::Send => {
-                Asked::Send { unit: target, slot, outgoing: outgoing()?, any: timeout > 0 }
-            }
+            Command::Send => Asked::Send {
+                unit: target,
+                slot,
+                outgoing: outgoing()?,
+                destination: timeout.checked_sub(1),
+            },
             Command::Request => {
                 let timeout = (timeout > 0).then(|| Duration::from_millis(timeout.into()));
                 Asked::Request { unit: target, slot, outgoing: outgoing()?, timeout }

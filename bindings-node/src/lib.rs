@@ -8,6 +8,7 @@
 //! Plain TCP sockets are read and written here, see `socket`. The addon calls into JavaScript only to
 //! tell that one of them is ready; no state is borrowed then.
 
+mod choice;
 mod commands;
 mod counters;
 mod events;
@@ -24,8 +25,9 @@ mod socket;
 mod socket;
 mod state;
 
+pub use choice::{TriedUnits, WantedSettings};
 pub use native::{
-    AskSettings, NativePeer, PeerSettings, address_hint, cancel_reasons, check_fields, error_kinds,
-    json_hint, listen_hint, timed_out_after,
+    AskSettings, NativePeer, PeerSettings, address_hint, cancel_reasons, check_balance,
+    check_fields, error_kinds, json_hint, listen_hint, timed_out_after,
 };
 pub use protocol::{ProtocolNumber, protocol};

@@ -14,21 +14,20 @@ use napi::{
 };
 use napi_derive::napi;
 use roletalk_engine::{
-    AddressId, Balance, CancelReason, Chunk, DataType, Engine, Error, ErrorKind, Load, Moment,
-    NoHandler, Opening, Order, Outgoing, Refusal, TimeLimit, Tried, Turn, Unit, UnitId, Units,
-    Wanted, hint, timed_out,
+    AddressId, Balance, CancelReason, Chunk, DataType, Engine, Error, ErrorKind, Moment, NoHandler,
+    Opening, Order, Outgoing, Refusal, TimeLimit, Tried, Unit, Wanted, hint, timed_out,
     wire::{Direction, Payload},
     ws::Side,
 };
 use roletalk_host::{Host, dial_fault, lock};
 
 use crate::{
+    choice::{self, Numbered, TriedUnits, WantedSettings},
     commands, counters,
     events::{Batch, EVENT_HEADER, Header, NONE, OUTPUT_WORDS, OUTPUTS},
     fields,
     names::Routes,
     protocol::numbers,
-    slab::Slab,
     socket::{self, Socket},
     state::{Conn, State},
 };
@@ -54,6 +53,8 @@ pub struct PeerSettings {
     pub runtime: String,
     /// The monotonic clock, in milliseconds.
     pub now: f64,
+    /// The name of the balance of all destinations that have none of their own.
+    pub balance: Option<String>,
 }
 
 /// A request for a stream; or any, which another unit has not begun.
@@ -115,30 +116,6 @@ pub struct NativePeer {
     large: Vec<Bytes>,
     last_error: Option<Error>,
     epoch: f64,
-    /// How destinations choose, by their number.
-    turns: Vec<Turn>,
-}
-
-/// The units with these numbers.
-struct Numbered<'a> {
-    host: &'a Host,
-    known: &'a Slab<UnitId>,
-    numbers: &'a [u32],
-}
-
-impl Units for Numbered<'_> {
-    fn count(&self) -> usize {
-        self.numbers.len()
-    }
-
-    fn unit(&self, at: usize) -> UnitId {
-        // There is no such unit.
-        self.known.get(self.numbers[at]).copied().unwrap_or(UnitId(u64::MAX))
-    }
-
-    fn load(&self, at: usize) -> &Load {
-        self.host.engine.unit(self.unit(at)).map_or(Load::none(), Unit::load)
-    }
 }
 
 /// What a call works on.
@@ -162,7 +139,8 @@ impl NativePeer {
     /// [`poll`](NativePeer::poll) gives, and may be those of other peers, too.
     ///
     /// # Errors
-    /// When the operating system has no random bytes, or the memory is too small.
+    /// When the operating system has no random bytes, the memory is too small, or there is no balance of this name:
+    /// see [`check_balance`].
     #[napi(constructor, catch_unwind)]
     pub fn new(
         settings: PeerSettings,
@@ -181,6 +159,9 @@ impl NativePeer {
         config.friendly = settings.friendly;
         config.os = settings.os;
         config.runtime = settings.runtime;
+        if let Some(name) = settings.balance {
+            config.balance = Balance::named(&name).map_err(thrown)?;
+        }
         config.limits.queue_per_connection = QUEUE_PER_CONNECTION;
         config.limits.queue_per_peer = QUEUE_PER_PEER;
         config.limits.waiting_requests = REQUESTS_PER_UNIT;
@@ -195,7 +176,6 @@ impl NativePeer {
             large: Vec::new(),
             last_error: None,
             epoch: settings.now,
-            turns: Vec::new(),
         })
     }
 
@@ -271,34 +251,107 @@ impl NativePeer {
         host.engine.with_peer(now, |peer| peer.set_role_active(&name, active, now));
     }
 
-    /// Declares interest in a role.
+    /// Declares interest in a role, unless it has a name that none can have, and gives the destination a number.
+    ///
+    /// # Errors
+    /// When the name is too long.
     #[napi(catch_unwind)]
-    pub fn add_destination(&mut self, name: String, now: f64) -> Result<()> {
-        let Call { mut host, now, .. } = self.begin(now);
-        let added = host.engine.with_peer(now, |peer| peer.add_destination(&name));
-        added.map(drop).map_err(thrown)
-    }
-
-    /// Gives a number to a destination's [choice](NativePeer::choose) among units.
-    #[napi(catch_unwind)]
-    pub fn add_turn(&mut self) -> u32 {
-        self.turns.push(Turn::default());
-        (self.turns.len() - 1) as u32
-    }
-
-    /// Chooses among the units with these numbers, or those of them that take headers. Returns the place of
-    /// one, -1 when none is open.
-    #[napi(catch_unwind)]
-    pub fn choose(&mut self, turn: u32, units: &[u32], takes_fields: bool, now: f64) -> i32 {
-        let balance = Balance::round_robin();
-        if balance.counts_requests() {
-            drop(self.begin(now));
+    pub fn add_destination(&mut self, name: Option<String>, now: f64) -> Result<u32> {
+        let Call { mut host, state, now, .. } = self.begin(now);
+        if let Some(name) = &name {
+            let added = host.engine.with_peer(now, |peer| peer.add_destination(name));
+            added.map_err(thrown)?;
         }
-        let Some(turn) = self.turns.get(turn as usize) else { return -1 };
+        let peer = host.engine.peer();
+        // What is sent elsewhere here takes turns with what JavaScript sends.
+        let turn = name.and_then(|name| peer.turn(&name)).cloned().unwrap_or_default();
+        Ok(state.destinations.add(turn, peer.balance().clone()))
+    }
+
+    /// Has the units of a destination chosen in this way from now on: by the balance with this name or else that of the
+    /// peer, and those first that have these tags, names and values in turn.
+    ///
+    /// # Errors
+    /// When there is no balance of this name: see [`check_balance`].
+    #[napi(catch_unwind)]
+    pub fn set_balance(
+        &mut self,
+        destination: u32,
+        name: Option<String>,
+        prefer: Vec<String>,
+        now: f64,
+    ) -> Result<()> {
+        let Call { host, state, .. } = self.begin(now);
+        let peer = host.engine.peer().balance();
+        let balance = choice::balance(name.as_deref(), Some(&prefer), peer).map_err(thrown)?;
+        if let Some(destination) = state.destinations.get_mut(destination) {
+            destination.balance = balance;
+        }
+        Ok(())
+    }
+
+    /// Chooses among the units with these numbers, or those of them that take headers, as the destination does.
+    /// Returns the place of one, -1 when none is open.
+    #[napi(catch_unwind)]
+    pub fn choose(&mut self, destination: u32, units: &[u32], takes_fields: bool, now: f64) -> i32 {
+        let Some(at) = self.state.destinations.get(destination) else { return -1 };
+        if at.balance.counts_requests() {
+            self.begin(now);
+        }
         let (host, now) = (lock(&self.host), self.moment(now));
-        let serving = Numbered { host: &host, known: &self.state.units, numbers: units };
-        let wanted = Wanted { balance: &balance, takes_fields, tried: &Tried::NONE };
-        turn.choose(&serving, wanted, &|| now).map_or(-1, |at| at as i32)
+        let State { destinations, units: known, .. } = &self.state;
+        let Some(at) = destinations.get(destination) else { return -1 };
+        let wanted = Wanted { balance: &at.balance, takes_fields, tried: &Tried::NONE };
+        Numbered { host: &host, known, numbers: units }.choose(at, wanted, now)
+    }
+
+    /// As [`choose`](NativePeer::choose), in another way, or where it has not been.
+    ///
+    /// # Errors
+    /// As [`set_balance`](NativePeer::set_balance).
+    #[napi(catch_unwind)]
+    pub fn choose_by(
+        &mut self,
+        wanted: WantedSettings,
+        key: Option<&[u8]>,
+        units: &[u32],
+        tried: &TriedUnits,
+        now: f64,
+    ) -> Result<i32> {
+        let Call { host, state, now, .. } = self.begin(now);
+        let Some(at) = state.destinations.get(wanted.destination) else { return Ok(-1) };
+        let balance = wanted.balance(at, host.engine.peer().balance(), key).map_err(thrown)?;
+        let wanted =
+            Wanted { balance: &balance, takes_fields: wanted.takes_fields, tried: &tried.0 };
+        Ok(Numbered { host: &host, known: &state.units, numbers: units }.choose(at, wanted, now))
+    }
+
+    /// Those of the units with these numbers that a function can choose from, three numbers each: the place, how many
+    /// requests wait, and the answer time in milliseconds.
+    ///
+    /// # Errors
+    /// As [`set_balance`](NativePeer::set_balance).
+    #[napi(catch_unwind)]
+    pub fn candidates(
+        &mut self,
+        wanted: WantedSettings,
+        units: &[u32],
+        tried: &TriedUnits,
+        now: f64,
+    ) -> Result<Vec<f64>> {
+        let Call { host, state, now, .. } = self.begin(now);
+        let Some(at) = state.destinations.get(wanted.destination) else { return Ok(Vec::new()) };
+        let balance = wanted.balance(at, host.engine.peer().balance(), None).map_err(thrown)?;
+        let wanted =
+            Wanted { balance: &balance, takes_fields: wanted.takes_fields, tried: &tried.0 };
+        Ok(Numbered { host: &host, known: &state.units, numbers: units }.candidates(wanted, now))
+    }
+
+    /// Notes that a unit has surely not begun something. Returns whether it may go on to another one.
+    #[napi(catch_unwind)]
+    pub fn note_tried(&self, tried: &mut TriedUnits, unit: u32) -> bool {
+        // What else JavaScript knows of the error does not matter here.
+        tried.0.note(choice::unit_of(&self.state.units, unit), &Error::unit_gone())
     }
 
     // Connections.
@@ -518,6 +571,26 @@ impl NativePeer {
         };
         state.run(&mut host, command, payload, fields.as_ref(), routes, now);
         None
+    }
+
+    /// Does the commands in shared memory, and sends one message more, at once. Returns the error, as
+    /// [`no_choice`](NativePeer::no_choice) does, when its unit has gone and it may go to another one: then its slot is
+    /// told nothing.
+    ///
+    /// # Errors
+    /// When the fields cannot be sent, see [`check_fields`].
+    #[napi(catch_unwind)]
+    pub fn send_to(
+        &mut self,
+        command: &[u32],
+        payload: &[u8],
+        fields: Option<&[u8]>,
+        now: f64,
+    ) -> Result<Option<Vec<String>>> {
+        let Call { mut host, state, routes, now, .. } = self.begin(now);
+        let fields = fields.map(fields::read).transpose().map_err(thrown)?;
+        let gone = state.send_to(&mut host, command, payload, fields.as_ref(), routes, now);
+        Ok(gone.as_ref().map(failed_with))
     }
 
     /// Does the commands in shared memory.
@@ -822,6 +895,12 @@ impl Call<'_> {
 fn failed_with(error: &Error) -> Vec<String> {
     let hint = error.hint().unwrap_or_default();
     vec![error.kind().name().to_owned(), error.text().to_owned(), hint.to_owned()]
+}
+
+/// The error of the name of a balance that there is not, as [`NativePeer::no_choice`] has it.
+#[napi(catch_unwind)]
+pub fn check_balance(name: String) -> Option<Vec<String>> {
+    Balance::named(&name).err().map(|error| failed_with(&error))
 }
 
 /// The error of headers and trace context that cannot be sent, as [`NativePeer::no_choice`] has it.

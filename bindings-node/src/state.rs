@@ -11,6 +11,7 @@ use roletalk_host::{Action, Host};
 use rustc_hash::FxHashMap;
 
 use crate::{
+    choice::Destinations,
     commands::{self, Asked},
     events::{
         AGAIN, Batch, ENDING, GONE, IN_BUFFER, NAMED, NONE, NOT_BEGUN, NOT_SENT, OUTPUT_WORDS,
@@ -50,6 +51,8 @@ struct Waits {
 struct Returned<'a> {
     outgoing: Outgoing<'a>,
     slot: u32,
+    /// What chooses that.
+    destination: u32,
     error: Error,
 }
 
@@ -80,6 +83,7 @@ pub(crate) struct State {
     outcomes: VecDeque<Outcome>,
     unsent: FxHashMap<(UnitId, ErrorKind), Unsent>,
     names: Names,
+    pub(crate) destinations: Destinations,
     /// What connections have to say and the last batch had no room for. It comes before further events.
     crowded: usize,
     /// JavaScript's clock, in milliseconds, at the beginning of the engine's.
@@ -102,6 +106,7 @@ impl State {
             outcomes: VecDeque::new(),
             unsent: FxHashMap::default(),
             names: Names::default(),
+            destinations: Destinations::default(),
             crowded: 0,
             epoch,
         }
@@ -201,18 +206,46 @@ impl State {
         }
     }
 
-    /// Sends a message to the next unit. The sender hears the first error when there is none that takes it.
+    /// Sends one message. Returns the error when its unit has gone and another one may have it, which the caller
+    /// chooses.
+    pub(crate) fn send_to(
+        &mut self,
+        host: &mut Host,
+        words: &[u32],
+        payload: &[u8],
+        fields: Option<&Fields>,
+        routes: &Routes,
+        now: Moment,
+    ) -> Option<Error> {
+        let asked = commands::parse(words, payload).next()?.asked(routes, fields)?;
+        let State { units, questions, waiting, outcomes, unsent, conn_numbers, .. } = self;
+        let Some(unit) = unit_of(units, questions, waiting, &asked) else {
+            return Some(Error::unit_gone());
+        };
+        let sent = host.engine.with_unit(unit, now, |machine| {
+            let tables = Tables { questions, waiting, outcomes, unsent, conn_numbers };
+            run_on(machine, unit, asked, tables, now)
+        });
+        match sent {
+            None => Some(Error::unit_gone()),
+            Some(returned) => returned.map(|returned| returned.error),
+        }
+    }
+
+    /// Sends a message to another unit, chosen as its destination does. The sender hears the first error when there is
+    /// none that takes it.
     #[cold]
     fn send_elsewhere(
         &mut self,
         host: &mut Host,
-        Returned { outgoing, slot, error }: Returned<'_>,
+        Returned { outgoing, slot, destination, error }: Returned<'_>,
         mut tried: Tried,
         now: Moment,
     ) {
         let required = outgoing.fields.is_some_and(Fields::is_required);
+        let balance = self.destinations.get(destination).map(|destination| &destination.balance);
         let outcome = loop {
-            let Ok(unit) = host.engine.choose(outgoing.role, None, required, &tried, now) else {
+            let Ok(unit) = host.engine.choose(outgoing.role, balance, required, &tried, now) else {
                 break Err(error);
             };
             let sent = host.engine.with_unit(unit, now, |machine| machine.send(outgoing));
@@ -234,8 +267,8 @@ impl State {
     fn run_alone(&mut self, host: &mut Host, asked: Asked<'_>, now: Moment) {
         let lost = || Error::unit_gone();
         match asked {
-            Asked::Send { slot, outgoing, any: true, .. } => {
-                let returned = Returned { outgoing, slot, error: lost() };
+            Asked::Send { slot, outgoing, destination: Some(destination), .. } => {
+                let returned = Returned { outgoing, slot, destination, error: lost() };
                 self.send_elsewhere(host, returned, Tried::NONE, now);
             }
             Asked::Send { slot: NONE, .. } => {}
@@ -686,13 +719,14 @@ fn run_on<'a>(
     now: Moment,
 ) -> Option<Returned<'a>> {
     match asked {
-        Asked::Send { slot, outgoing, any, .. } => {
-            let outcome = match machine.send(outgoing) {
-                Err(error) if any && error.is_unhandled() => {
-                    return Some(Returned { outgoing, slot, error });
-                }
-                outcome => outcome,
-            };
+        Asked::Send { slot, outgoing, destination, .. } => {
+            let outcome = machine.send(outgoing);
+            if let Err(error) = &outcome
+                && let Some(destination) = destination
+                && error.is_unhandled()
+            {
+                return Some(Returned { outgoing, slot, destination, error: error.clone() });
+            }
             if let Err(error) = &outcome {
                 tables.unsent(unit, slot == NONE, error);
             }

@@ -31,7 +31,7 @@ const MISTAKES = {
   'Peer, in capitals': [`new Peer({ Name: 'x' })`, 'Peer has no option "Name", which is ignored. Did you mean "name"?'],
   'Peer, something else': [
     `new Peer({ port: 9000 })`,
-    'Peer has no option "port", which is ignored. There are: friendly, name.',
+    'Peer has no option "port", which is ignored. There are: balance, friendly, name.',
   ],
   listen: [
     `await new Peer().listen({ port: 0, hots: '127.0.0.1' })`,
@@ -57,6 +57,24 @@ const MISTAKES = {
   broadcast: [
     `destination.broadcast({ event: 'e', evnet: 'e' })`,
     'broadcast has no option "evnet", which is ignored. Did you mean "event"?',
+  ],
+  'broadcast, which goes to all units': [
+    `destination.broadcast({ event: 'e', prefer: { zone: 'a' } })`,
+    'broadcast has no option "prefer", which is ignored. There are: event, timeout, unit, waitForUnit, signal, ' +
+      'headers, requireHeaders, traceparent, tracestate, baggage, inherit, role.',
+  ],
+  'survey, which goes to all units': [
+    `destination.survey({ event: 'e', key: 5, timeout: 100 })`,
+    'survey has no option "key", which is ignored. There are: event, timeout, unit, waitForUnit, signal, ' +
+      'headers, requireHeaders, traceparent, tracestate, baggage, inherit, role.',
+  ],
+  destination: [
+    `client.destination('role', { perfer: { zone: 'a' } })`,
+    'destination has no option "perfer", which is ignored. Did you mean "prefer"?',
+  ],
+  'send, its balance': [
+    `destination.send({ event: 'e', balanse: 'least-loaded' })`,
+    'send has no option "balanse", which is ignored. Did you mean "balance"?',
   ],
   Readable: [
     `destination.Readable('e', null, { highWatermark: 5 })`,
@@ -94,7 +112,10 @@ beyond('what is no mistake is no warning', async (network) => {
     await client.connect(address, { permanent: false, headers: {}, rejectUnauthorized: true, mine: 5, ca: undefined });
     await client.connect(address, undefined);
     new Peer({});
-    new Peer({ name: 'n', friendly: true });
+    new Peer({ name: 'n', friendly: true, balance: 'least-loaded' });
+    client.destination('role', { balance: 'round-robin', prefer: { zone: 'a' }, waitForUnit: false });
+    await destination.request({ event: 'e', balance: ([{ unit }]) => unit, prefer: {}, key: undefined }, null);
+    destination.send({ event: 'e', key: Buffer.from('k') });
     new Peer(null ?? undefined);
     destination.Readable('e', null, { highWaterMark: 5, encoding: 'utf8' }).on('error', () => {});
     destination.Readable('e', null, null).on('error', () => {});

@@ -1,6 +1,8 @@
 // What the original does not have.
 
 import {
+  Balance,
+  Candidate,
   Connected,
   Connection,
   Context,
@@ -41,6 +43,7 @@ async function additions(peer: Peer, signal: AbortSignal): Promise<void> {
   const ctx: Context<Sum> = await destination.request<Sum>({ event: 'add', signal }, [1, 2]);
   const waits: Destination = peer.destination('math', { waitForUnit: true });
   waits.Writable({ event: 'up', waitForUnit: false }, ctx.data).end();
+  balanced(waits);
   // @ts-expect-error: it is true or false
   await waits.request({ event: 'add', waitForUnit: 1 });
   const sum: number = ctx.data.sum;
@@ -70,6 +73,33 @@ async function additions(peer: Peer, signal: AbortSignal): Promise<void> {
   await peer.serve();
   await peer.serve({ drain: 1_000 });
   await peer.drain(1_000);
+}
+
+function balanced(destination: Destination): void {
+  const first: Balance = ([{ unit }]) => unit;
+  const idle: Balance = (candidates: Candidate[]) => candidates.find(({ waiting }) => waiting === 0)?.unit;
+  const quick: Balance = (candidates) => {
+    const [best] = candidates.sort((a, b) => a.answerTime - b.answerTime);
+    if (best.answerTime < 1_000) return best.unit;
+  };
+  const { peer, name } = destination;
+  new Peer({ balance: 'least-loaded' });
+  peer.destination(name, { balance: idle, prefer: { zone: 'a' } });
+  destination.send({ event: 'e', key: 'user 17', prefer: {} });
+  destination.send({ event: 'e', key: Buffer.alloc(4), balance: quick });
+  destination.Readable({ event: 'e', balance: first });
+  const answerTime: number | null | undefined = peer.units[0].stats()?.answerTime;
+  console.log(answerTime);
+  // @ts-expect-error: there is no such balance
+  peer.destination(name, { balance: 'fastest' });
+  // @ts-expect-error: it is a unit
+  peer.destination(name, { balance: (candidates) => candidates[0] });
+  // @ts-expect-error: it is one at once
+  peer.destination(name, { balance: async ([{ unit }]) => unit });
+  // @ts-expect-error: values of tags are strings
+  destination.send({ event: 'e', prefer: { zone: 5 } });
+  // @ts-expect-error: a key is a string or bytes
+  destination.send({ event: 'e', key: 5 });
 }
 
 function tell(error: unknown): ErrorCode | undefined {
