@@ -103,7 +103,7 @@ impl Numbered<'_> {
 
     /// See [`NativePeer::candidates`](crate::NativePeer::candidates).
     pub(crate) fn candidates(&self, wanted: Wanted<'_>, now: Moment) -> Vec<f64> {
-        let candidates = wanted.candidates(self).into_iter().flat_map(|at| {
+        let candidates = wanted.candidates(self, &|| now).into_iter().flat_map(|at| {
             let candidate = self.load(at).candidate(self.unit(at), now);
             [at as f64, candidate.waiting as f64, candidate.answer_time.as_secs_f64() * 1e3]
         });
