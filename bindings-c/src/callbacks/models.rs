@@ -282,3 +282,25 @@ fn a_task_either_calls_back_or_was_canceled() {
         assert_eq!(called.get(), usize::from(called_back));
     });
 }
+
+#[test]
+fn a_task_that_is_woken_in_its_first_step_goes_on() {
+    model(|| {
+        let queue = Queue::new(Way::Thread).unwrap();
+        let (signal, called) = (Signal::new(), Counter::new());
+        let consumer = dispatch(&queue);
+        let waker = {
+            let signal = signal.clone();
+            thread::spawn(move || signal.set())
+        };
+        let begin = poll_fn(move |cx| signal.poll(cx));
+        match Task::start(&queue, begin, called.clone(), |called, ()| called.add()) {
+            Ok(_) => called.wait_for(1),
+            Err(((), called)) => called.add(),
+        }
+        queue.finish();
+        waker.join().unwrap();
+        consumer.join().unwrap();
+        assert_eq!(called.get(), 1);
+    });
+}

@@ -35,6 +35,8 @@ enum State {
     Waiting(BoxWork),
     /// It takes a step, perhaps in a callback that cancels it.
     Running,
+    /// The same, and it was its turn meanwhile: on another thread than that of its first step.
+    Missed,
     Ended,
 }
 
@@ -86,16 +88,17 @@ impl<T: RunTasks> Task<T> {
         let mut work = Box::pin(Started { begin, end: End::Open(state), then });
         let waker = Waker::from(task.clone());
         let mut cx = Context::from_waker(&waker);
-        // Woken meanwhile, it waits for this lock.
-        let mut guard = task.lock();
+        // Without the lock, since it may call foreign code.
         match work.as_mut().step(&mut cx) {
             Poll::Ready(()) => {
-                *guard = State::Ended;
+                *task.lock() = State::Ended;
                 Err(work.as_mut().end().expect("the last step leaves a result"))
             }
             Poll::Pending => {
-                *guard = State::Waiting(work);
-                drop(guard);
+                let before = std::mem::replace(&mut *task.lock(), State::Waiting(work));
+                if matches!(before, State::Missed) {
+                    task.wake_by_ref();
+                }
                 Ok(task)
             }
         }
@@ -112,6 +115,10 @@ impl<T: RunTasks> Task<T> {
             let mut state = self.lock();
             match std::mem::replace(&mut *state, State::Running) {
                 State::Waiting(work) => work,
+                State::Running => {
+                    *state = State::Missed;
+                    return;
+                }
                 other => {
                     *state = other;
                     return;
