@@ -35,7 +35,8 @@
  *   libraries.
  *   Structs that the library passes to callbacks have it set: fields behind it are not there.
  * - Callbacks are a function with user_data and drop. The function is called where the peer's
- *   callbacks run (roletalk_peer_options.callbacks); those of one peer never run at the same time. drop is
+ *   callbacks run (roletalk_peer_options.callbacks); those of one peer never run at the same time. But
+ *   a function that chooses (roletalk_choose_handler) is called on whichever thread sends. drop is
  *   called exactly once, after the last call, also when the function that got the callback fails; on
  *   the thread of the callbacks, or on the one that calls that function or roletalk_peer_close. No lock of
  *   the library's is held during either. They must return: a C++ exception that
@@ -89,6 +90,13 @@
 
 /// Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
 #define ROLETALK_CALLBACKS_POLL 2
+
+/// One unit after the other, but instead of one another that is drawn by lot where that is clearly better: has
+/// fewer requests to answer, or is to answer in less than half of the time.
+#define ROLETALK_BALANCE_LEAST_LOADED 0
+
+/// One unit after the other.
+#define ROLETALK_BALANCE_ROUND_ROBIN 1
 
 /// Somebody waits for the answer.
 #define ROLETALK_CANCEL_NONE 0
@@ -182,6 +190,9 @@
 
 /// JSON.
 #define ROLETALK_DATA_JSON 5
+
+/// What a roletalk_choose_handler returns when none of the candidates will do.
+#define ROLETALK_CHOOSE_NONE -1
 
 /// What a handler is for, from its own side. A message: nobody waits for an answer.
 #define ROLETALK_KIND_MESSAGE 1
@@ -364,6 +375,27 @@ typedef struct {
     roletalk_string tls_server_name;
 } roletalk_connect_options;
 
+/// A function that chooses a unit. Made by roletalk_chooser_new, freed by roletalk_chooser_free.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_chooser;
+
+/// How a unit is chosen among those that serve a role. All zero but the size: by load.
+typedef struct {
+    /// sizeof(roletalk_balance).
+    size_t struct_size;
+    /// ROLETALK_BALANCE_LEAST_LOADED or ROLETALK_BALANCE_ROUND_ROBIN.
+    int32_t by;
+    /// Tags: only among units that have all of them, such as those in the same zone, as long as one of these can be
+    /// asked; among all others otherwise.
+    const roletalk_pair *prefer;
+    /// How many tags.
+    size_t prefer_count;
+    /// A function that chooses, in the place of `by`; zero for none.
+    roletalk_chooser chooser;
+} roletalk_balance;
+
 /// How to make a peer. All zero but the size: no name, no keys, friendly, callbacks on a thread of the
 /// library's.
 typedef struct {
@@ -391,6 +423,9 @@ typedef struct {
     double reconnect_jitter;
     /// How to connect to the addresses that other units tell; NULL for the defaults.
     const roletalk_connect_options *acquaintance;
+    /// How destinations choose among the units that serve their role, unless they say it themselves
+    /// (roletalk_destination_set_balance); NULL for the least loaded unit.
+    const roletalk_balance *balance;
 } roletalk_peer_options;
 
 /// The local node. Made by roletalk_peer_new, closed by roletalk_peer_close.
@@ -565,6 +600,41 @@ typedef struct {
     uint64_t id;
 } roletalk_operation;
 
+/// A unit that can be asked. Valid during the call.
+typedef struct {
+    /// The size of this struct in the library.
+    size_t struct_size;
+    /// The remote peer's id.
+    roletalk_string id;
+    /// Its name; may be empty.
+    roletalk_string name;
+    /// Its tags.
+    const roletalk_pair *tags;
+    /// How many tags.
+    size_t tag_count;
+    /// Requests that wait for its answer.
+    uint64_t waiting;
+    /// Microseconds that an answer is likely to take, by what its answers have taken and how long it has been silent;
+    /// 0 when nothing is known.
+    int64_t answer_time_us;
+} roletalk_candidate;
+
+/// Called to choose a unit. Unlike other callbacks it is called on whichever thread sends, or sends again what
+/// a unit has not begun, and on several at the same time. It must return soon. Calls that wait return
+/// ROLETALK_STATUS_WOULD_DEADLOCK inside, as in callbacks of ROLETALK_CALLBACKS_INLINE; everything else may be
+/// called, sending and closing included. A context that is not deferred is not valid inside.
+typedef struct {
+    /// The function; not NULL. `candidates` points to `count` pointers, at least one: to those that can be asked, in
+    /// the order in which they were found. It returns the place of one of them, counted from 0.
+    /// ROLETALK_CHOOSE_NONE, or a place that there is not, means that none of them will do: then it is as if no unit
+    /// served the role.
+    int64_t (*call)(void *user_data, const roletalk_candidate *const *candidates, size_t count);
+    /// Given to both functions.
+    void *user_data;
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    roletalk_drop drop;
+} roletalk_choose_handler;
+
 /// How a handler is to be treated. All zero but the size: as roletalk_role_handle does.
 typedef struct {
     /// sizeof(roletalk_handler_options).
@@ -653,12 +723,12 @@ typedef struct {
     roletalk_drop drop;
 } roletalk_cancel_handler;
 
-/// How to send or to ask. All zero but the size: to the next unit in turn, in order, with the default
-/// time limit.
+/// How to send or to ask. All zero but the size: to the unit that the destination's balance says, in order, with the
+/// default time limit.
 typedef struct {
     /// sizeof(roletalk_send_options).
     size_t struct_size;
-    /// The unit to send to; zero for the next in turn. Not for broadcasts and surveys.
+    /// The unit to send to; zero to have one chosen. Not for broadcasts and surveys.
     roletalk_unit unit;
     /// Not 0: take the least loaded connection, though it may then overtake others. Not for streams.
     int32_t unordered;
@@ -686,6 +756,13 @@ typedef struct {
     /// Requests, streams. Not 0: when no unit serves the role, one is waited for, within `timeout_ms`, instead of
     /// ROLETALK_STATUS_NO_UNIT. Then it does not matter who starts first.
     int32_t wait_for_unit;
+    /// How the unit is chosen; NULL: as the destination says. Neither this nor `key` counts where `unit` is given, and
+    /// for broadcasts and surveys, which go to every unit.
+    const roletalk_balance *balance;
+    /// The same unit for the same key, which may be any bytes, as long as that unit is there: in the place of whatever
+    /// chooses, among the units with the tags that are preferred there. Every peer chooses alike. Units are told apart
+    /// by their names, which outlive a restart, or by their ids where names are not unique. No key when `data` is NULL.
+    roletalk_string key;
 } roletalk_send_options;
 
 /// Called once when a stream can go on, where the peer's callbacks run.
@@ -815,6 +892,9 @@ typedef struct {
     uint64_t requests_turned_away;
     /// Requests sent that the other side has surely not begun, and that went on to another unit.
     uint64_t requests_rerouted;
+    /// Microseconds that its answers take, smoothed, a second at most: what the choice of the least loaded unit counts
+    /// with; -1 before the first.
+    int64_t answer_time_us;
 } roletalk_unit_stats;
 
 /// Counters of one connection of a unit. Set `struct_size` before.
@@ -1165,6 +1245,24 @@ roletalk_status roletalk_peer_poll(roletalk_peer peer,
                                    int64_t timeout_ms,
                                    size_t *count);
 
+/// Makes a chooser of a function, for roletalk_balance.chooser. The caller frees it with roletalk_chooser_free. It may
+/// be used with several peers.
+///
+/// `handler.drop` is called once, when the chooser was freed and nothing uses it any more: the peers that have it are
+/// closed, destinations have another balance, and what was sent with it has its outcome. Then it is called by
+/// roletalk_chooser_free, or where the callbacks of the last peer run that has used it. It is called at once when this
+/// fails.
+///
+/// Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_chooser_new(roletalk_choose_handler handler,
+                                     roletalk_chooser *chooser);
+
+/// Frees a handle. What was given the chooser goes on using it.
+///
+/// Any thread, also inside callbacks, its own included.
+roletalk_status roletalk_chooser_free(roletalk_chooser chooser);
+
 /// Sets the handler of one kind of communication for one event, in the place of the one before. `kind` is
 /// ROLETALK_KIND_MESSAGE, ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE or ROLETALK_KIND_WRITABLE;
 /// `event` may be empty. `handler.drop` is called when the handler is replaced or the peer closed, or
@@ -1388,6 +1486,14 @@ roletalk_status roletalk_destination_ready(roletalk_destination destination,
 roletalk_status roletalk_destination_each_unit(roletalk_destination destination,
                                                roletalk_unit_visitor visitor,
                                                void *user_data);
+
+/// How a unit is chosen from now on, for all who use this destination; NULL: as the peer says
+/// (roletalk_peer_options.balance). What is sent with a balance of its own (roletalk_send_options.balance) has that.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for an unknown `by`, and for tags that are not usable. Any thread, also
+/// inside callbacks.
+roletalk_status roletalk_destination_set_balance(roletalk_destination destination,
+                                                 const roletalk_balance *balance);
 
 /// Sends a one-way message. Returns when the unit's connection has taken it into its queue: nothing
 /// tells whether it arrived. `options` may be NULL. When the queue is full it waits for room, as

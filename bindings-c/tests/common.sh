@@ -156,6 +156,7 @@ run_program() {
     [ $# -eq 0 ] || slow=1
     case $name in
         lifecycle | drops) [ -z "$slow" ] || args=(no-fork) ;;
+        balance) args=("$(dirname "$here")/tests/data/key-placement.txt") ;;
         leaks) [ -z "$slow" ] || args=(2000) ;;
         settling) [ -z "$slow" ] || args=(5) ;;
         tls)

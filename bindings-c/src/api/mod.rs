@@ -6,6 +6,8 @@ pub mod library;
 
 pub mod peer;
 
+pub mod balance;
+
 pub mod role;
 
 pub mod context;

@@ -125,6 +125,9 @@ pub struct roletalk_unit_stats {
     pub requests_turned_away: u64,
     /// Requests sent that the other side has surely not begun, and that went on to another unit.
     pub requests_rerouted: u64,
+    /// Microseconds that its answers take, smoothed, a second at most: what the choice of the least loaded unit counts
+    /// with; -1 before the first.
+    pub answer_time_us: i64,
 }
 
 /// Counters of one connection of a unit. Set `struct_size` before.
@@ -321,6 +324,7 @@ pub unsafe extern "C" fn roletalk_unit_get_stats(
             fields_left_out: known.fields_left_out,
             requests_turned_away: known.requests_turned_away,
             requests_rerouted: known.requests_rerouted,
+            answer_time_us: micros(known.answer_time),
         };
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { sized::write(stats, &value) }

@@ -90,6 +90,14 @@ pub struct roletalk_operation {
     pub id: u64,
 }
 
+/// A function that chooses a unit. Made by roletalk_chooser_new, freed by roletalk_chooser_free.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct roletalk_chooser {
+    /// Zero is none.
+    pub id: u64,
+}
+
 impl roletalk_unit {
     pub(crate) const NONE: roletalk_unit = roletalk_unit { id: 0 };
 }

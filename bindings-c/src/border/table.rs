@@ -190,6 +190,20 @@ pub(crate) fn remove<T: Any + Send + Sync>(handle: u64) -> Result<Arc<T>, Failur
     object.downcast().map_err(|_| invalid())
 }
 
+/// Puts another object in the place of that of a handle, which is given back.
+///
+/// # Errors
+/// As [`get`].
+pub(crate) fn replace<T: Any + Send + Sync>(handle: u64, by: Arc<T>) -> Result<Arc<T>, Failure> {
+    let Place { generation, shard, place } = parse(handle)?;
+    let mut shard = table()[shard].write().unwrap_or_else(PoisonError::into_inner);
+    let slot = shard.slots.get_mut(place).filter(|slot| slot.generation == generation);
+    let object = slot.and_then(|slot| slot.object.as_mut()).filter(|known| (***known).is::<T>());
+    let before = std::mem::replace(object.ok_or_else(invalid)?, by);
+    drop(shard);
+    before.downcast().map_err(|_| invalid())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,11 +217,14 @@ mod tests {
         assert_eq!(*remove::<u32>(handle).unwrap(), 7);
         assert_eq!(remove::<u32>(handle).unwrap_err().status(), Status::InvalidHandle);
         assert_eq!(get::<u32>(handle).unwrap_err().status(), Status::InvalidHandle);
+        assert_eq!(replace(handle, Arc::new(9_u32)).unwrap_err().status(), Status::InvalidHandle);
         // The place is used again, the number is not.
         let next = insert(Arc::new(8_u32));
         assert_ne!(next, handle);
         assert!(get::<u32>(handle).is_err());
-        assert_eq!(*remove::<u32>(next).unwrap(), 8);
+        assert_eq!(replace(next, Arc::new(9_u64)).unwrap_err().status(), Status::InvalidHandle);
+        assert_eq!(*replace(next, Arc::new(9_u32)).unwrap(), 8);
+        assert_eq!(*remove::<u32>(next).unwrap(), 9);
     }
 
     #[test]

@@ -59,6 +59,14 @@ thread_local! {
 /// The frame, as long as it lives.
 pub(super) struct Entered(());
 
+/// Runs foreign code that chooses where something is sent to: it must not wait, whichever thread this is, and sees
+/// nothing of what the callback around it was lent.
+pub(super) fn hold_up<T>(work: impl FnOnce() -> T) -> T {
+    let nobody = Owner { queue: std::ptr::null(), inline: true };
+    let _entered = begin(nobody, true, None);
+    work()
+}
+
 /// Begins a frame on this thread: `running` says that its callbacks do so until it ends.
 pub(super) fn begin(owner: Owner, running: bool, outbox: Option<Box<dyn Any>>) -> Entered {
     let frame = Frame {
@@ -69,13 +77,14 @@ pub(super) fn begin(owner: Owner, running: bool, outbox: Option<Box<dyn Any>>) -
         lent: Lent::default(),
         outbox,
     };
-    FRAMES.with(|frames| frames.borrow_mut().push(frame));
+    // None while the thread ends.
+    let _ = FRAMES.try_with(|frames| frames.borrow_mut().push(frame));
     Entered(())
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let mut frame = FRAMES.with(|frames| frames.borrow_mut().pop());
+        let mut frame = FRAMES.try_with(|frames| frames.borrow_mut().pop()).ok().flatten();
         // The rest of the frame is dropped behind them.
         if let Some(answers) = frame.as_mut().map(|frame| std::mem::take(&mut frame.answers)) {
             Deferred::respond_all(answers);

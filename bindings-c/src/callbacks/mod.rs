@@ -5,8 +5,10 @@
 //! handles that they are lent, [`queue`] is where things wait until they are run, whatever they are, and
 //! [`task`] is a future that waits there. [`item`] says what there is to run: a [closure](closure) whose life
 //! has ended, something that came [for a handler](exchange), the end [of an operation](completion). Each of
-//! these three puts items into the queue, too, so that these four files know each other.
+//! these three puts items into the queue, too, so that these four files know each other. A [function that
+//! chooses](chooser) is called on whichever thread sends, and only its life ends in the queue.
 
+pub mod chooser;
 pub mod closure;
 pub mod completion;
 pub mod exchange;

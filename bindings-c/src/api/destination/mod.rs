@@ -4,6 +4,8 @@
 
 pub mod ready;
 
+pub mod choice;
+
 pub mod send;
 
 pub mod request;

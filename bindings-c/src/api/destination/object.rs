@@ -16,6 +16,8 @@ use crate::{
 
 pub(crate) struct DestinationObject {
     pub(crate) destination: Destination,
+    /// The same, with the balance of its peer.
+    pub(crate) plain: Destination,
     pub(crate) queue: Arc<Callbacks>,
     pub(crate) keep: Arc<Keep>,
     pub(crate) runtime: Handle,

@@ -3,30 +3,34 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use engine::{Context, Data, Destination, Fields, Payload, SendRequest, Unit};
+use engine::{Balance, Context, Data, Destination, Fields, Payload, SendRequest, Unit};
 
 use crate::{
-    api::destination::object::{DestinationObject, get},
+    api::{
+        balance::{self, roletalk_balance},
+        destination::object::{DestinationObject, get},
+    },
     border::{
         failure::Failure,
         handles::{roletalk_context, roletalk_destination, roletalk_unit},
         headers::{self, roletalk_header},
+        memory::slice,
         sized::{read_or_default, sized},
         units,
         values::{roletalk_data, roletalk_string},
     },
-    callbacks::frame,
+    callbacks::{frame, item::Callbacks},
     runtime::wait::Limit,
 };
 
-/// How to send or to ask. All zero but the size: to the next unit in turn, in order, with the default
-/// time limit.
+/// How to send or to ask. All zero but the size: to the unit that the destination's balance says, in order, with the
+/// default time limit.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct roletalk_send_options {
     /// sizeof(roletalk_send_options).
     pub struct_size: usize,
-    /// The unit to send to; zero for the next in turn. Not for broadcasts and surveys.
+    /// The unit to send to; zero to have one chosen. Not for broadcasts and surveys.
     pub unit: roletalk_unit,
     /// Not 0: take the least loaded connection, though it may then overtake others. Not for streams.
     pub unordered: i32,
@@ -54,6 +58,13 @@ pub struct roletalk_send_options {
     /// Requests, streams. Not 0: when no unit serves the role, one is waited for, within `timeout_ms`, instead of
     /// ROLETALK_STATUS_NO_UNIT. Then it does not matter who starts first.
     pub wait_for_unit: i32,
+    /// How the unit is chosen; NULL: as the destination says. Neither this nor `key` counts where `unit` is given, and
+    /// for broadcasts and surveys, which go to every unit.
+    pub balance: *const roletalk_balance,
+    /// The same unit for the same key, which may be any bytes, as long as that unit is there: in the place of whatever
+    /// chooses, among the units with the tags that are preferred there. Every peer chooses alike. Units are told apart
+    /// by their names, which outlive a restart, or by their ids where names are not unique. No key when `data` is NULL.
+    pub key: roletalk_string,
 }
 
 sized!(roletalk_send_options);
@@ -72,13 +83,45 @@ pub(super) struct Options {
 pub(super) struct More {
     fields: Option<Box<Fields>>,
     parent: Option<Box<Context>>,
+    choice: Option<Box<Choice>>,
+}
+
+/// How the unit is chosen, unless as the destination says.
+pub(super) struct Choice {
+    pub(super) balance: Option<Balance>,
+    pub(super) key: Option<Box<[u8]>>,
+}
+
+impl Choice {
+    /// # Safety
+    /// The options are as the header demands.
+    #[cold]
+    unsafe fn read(
+        options: &roletalk_send_options,
+        queue: &Arc<Callbacks>,
+    ) -> Result<Box<Choice>, Failure> {
+        let key = options.key;
+        // SAFETY: the caller's promise.
+        let (given, bytes) = unsafe {
+            (balance::Given::read(options.balance, queue)?, slice(key.data.cast(), key.len, "key")?)
+        };
+        let balance = given.map(|given| given.balance);
+        Ok(Box::new(Choice { balance, key: (!key.data.is_null()).then(|| bytes.into()) }))
+    }
 }
 
 impl More {
     /// # Safety
     /// The options are as the header demands.
-    unsafe fn read(options: &roletalk_send_options) -> Result<More, Failure> {
+    unsafe fn read(
+        options: &roletalk_send_options,
+        queue: &Arc<Callbacks>,
+    ) -> Result<More, Failure> {
         let mut more = More::default();
+        if !options.balance.is_null() || !options.key.data.is_null() || options.key.len != 0 {
+            // SAFETY: the caller's promise.
+            more.choice = Some(unsafe { Choice::read(options, queue) }?);
+        }
         if options.parent.id != 0 {
             more.parent = Some(Box::new(options.parent.context()?));
         }
@@ -112,7 +155,11 @@ impl More {
         self.parent.as_deref()
     }
 
-    /// A handle that sends all this with everything.
+    pub(super) fn choice(&self) -> Option<&Choice> {
+        self.choice.as_deref()
+    }
+
+    /// A handle that sends all this with everything, to every unit.
     pub(super) fn destination<'a>(&self, of: &'a Destination) -> Cow<'a, Destination> {
         if self.fields.is_none() && self.parent.is_none() {
             return Cow::Borrowed(of);
@@ -137,6 +184,14 @@ macro_rules! with_more {
         if let Some(parent) = $more.parent() {
             $sent = $sent.within(parent);
         }
+        if let Some(choice) = $more.choice() {
+            if let Some(balance) = &choice.balance {
+                $sent = $sent.balance(balance.clone());
+            }
+            if let Some(key) = &choice.key {
+                $sent = $sent.key(key);
+            }
+        }
     };
 }
 pub(super) use with_more;
@@ -144,12 +199,15 @@ pub(super) use with_more;
 impl Options {
     /// # Safety
     /// `options` is NULL or as the header demands.
-    pub(super) unsafe fn read(options: *const roletalk_send_options) -> Result<Options, Failure> {
+    pub(super) unsafe fn read(
+        options: *const roletalk_send_options,
+        queue: &Arc<Callbacks>,
+    ) -> Result<Options, Failure> {
         // SAFETY: the caller's promise.
         let options = unsafe { read_or_default(options) }?;
         let unit = units::optional(options.unit)?;
         // SAFETY: as above.
-        let more = unsafe { More::read(&options) }?;
+        let more = unsafe { More::read(&options, queue) }?;
         let (unordered, timeout_ms) = (options.unordered != 0, options.timeout_ms);
         let wait_for_unit = options.wait_for_unit != 0;
         Ok(Options { unit, unordered, wait_for_unit, timeout_ms, more })
@@ -243,6 +301,6 @@ pub(super) unsafe fn given<'a>(
     let object = get(destination)?;
     // SAFETY: the caller's promise.
     let (event, payload, options) =
-        unsafe { (event.get("event")?, data.payload()?, Options::read(options)?) };
+        unsafe { (event.get("event")?, data.payload()?, Options::read(options, &object.queue)?) };
     Ok(Given { object, event, payload, options })
 }

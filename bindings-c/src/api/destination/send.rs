@@ -77,7 +77,7 @@ pub unsafe extern "C" fn roletalk_destination_on_room(
     enter(move || {
         let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction.
-        let options = unsafe { Options::read(options) }?;
+        let options = unsafe { Options::read(options, &object.queue) }?;
         let to = object.clone();
         let room = async move {
             // Why there will be none is what sending says.

@@ -5,8 +5,6 @@ use std::{
     time::Duration,
 };
 
-use engine::Limits;
-
 use crate::{
     api::peer::{
         drive::{IoThread, Stop},
@@ -45,9 +43,8 @@ pub unsafe extern "C" fn roletalk_peer_new(
         // SAFETY: the contract of pointers in the header's introduction, here and below.
         let options = unsafe { read_or_default(options) }?;
         let queue = Callbacks::new(options.way()?)?;
-        let mut limits = Limits::default();
         // SAFETY: as above.
-        let builder = unsafe { options.build(&mut limits) }?;
+        let (builder, limits, chooser) = unsafe { options.build(&queue) }?;
         let io = IoThread::start()?;
         // When that fails, the thread ends.
         let built = {
@@ -59,6 +56,7 @@ pub unsafe extern "C" fn roletalk_peer_new(
             io,
             queue,
             Keep::new(limits.queue_per_peer),
+            chooser,
         )?));
         // SAFETY: as above.
         unsafe { put(peer, roletalk_peer { id }, "peer") }

@@ -20,7 +20,7 @@ use crate::{
         handles::{roletalk_destination, roletalk_listener, roletalk_peer, roletalk_role},
         table,
     },
-    callbacks::{exchange::Layers, frame, item::Callbacks},
+    callbacks::{chooser::Held, exchange::Layers, frame, item::Callbacks},
     runtime::{
         keep::Keep,
         threads,
@@ -85,6 +85,7 @@ impl PeerObject {
         io: IoThread,
         queue: Arc<Callbacks>,
         keep: Arc<Keep>,
+        chooser: Option<Arc<Held>>,
     ) -> Result<PeerObject, Failure> {
         let (stop, stopped) = oneshot::channel();
         let object = PeerObject {
@@ -102,6 +103,7 @@ impl PeerObject {
             let owned = lock(&owned).close();
             owned.remove_all();
             layers.clear();
+            chooser.iter().for_each(|chooser| chooser.end());
         });
         let mut threads = vec![io.run(Work { peer, queue: queue.clone(), stopped, release })];
         if queue.has_thread() {

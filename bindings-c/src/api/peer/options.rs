@@ -1,6 +1,6 @@
 //! How to make a peer, to connect and to listen.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use engine::{
     ConnectOptions, Limits, ListenOptions, Measure, Peer, PeerBuilder, Quantity, TlsClient,
@@ -8,13 +8,14 @@ use engine::{
 };
 
 use crate::{
+    api::balance::{Given, roletalk_balance},
     border::{
         failure::Failure,
         memory::elements,
         sized::{self, sized},
         values::{roletalk_pair, roletalk_string},
     },
-    callbacks::queue::Way,
+    callbacks::{chooser::Held, item::Callbacks, queue::Way},
 };
 
 /// Bounds on what a peer holds and how long it waits. 0 stands for the default.
@@ -297,6 +298,9 @@ pub struct roletalk_peer_options {
     pub reconnect_jitter: f64,
     /// How to connect to the addresses that other units tell; NULL for the defaults.
     pub acquaintance: *const roletalk_connect_options,
+    /// How destinations choose among the units that serve their role, unless they say it themselves
+    /// (roletalk_destination_set_balance); NULL for the least loaded unit.
+    pub balance: *const roletalk_balance,
 }
 
 impl roletalk_peer_options {
@@ -311,11 +315,15 @@ impl roletalk_peer_options {
         }
     }
 
-    /// A builder, and the limits that it was given.
+    /// A builder, the limits that it was given, and the function that chooses.
     ///
     /// # Safety
     /// The pointers are as the header demands.
-    pub(super) unsafe fn build(&self, limits: &mut Limits) -> Result<PeerBuilder, Failure> {
+    pub(super) unsafe fn build(
+        &self,
+        queue: &Arc<Callbacks>,
+    ) -> Result<(PeerBuilder, Limits, Option<Arc<Held>>), Failure> {
+        let (mut limits, mut chooser) = (Limits::default(), None);
         let mut builder = Peer::builder().friendly(self.unfriendly == 0);
         // SAFETY: the caller's promise.
         unsafe {
@@ -327,22 +335,27 @@ impl roletalk_peer_options {
                 builder = builder.preshared_key(key.key.get("key")?, key.value.get("value")?);
             }
             if let Some(given) = sized::read(self.limits)? {
-                given.apply(limits)?;
-                builder = builder.limits(|to| to.clone_from(limits));
+                given.apply(&mut limits)?;
+                builder = builder.limits(|to| to.clone_from(&limits));
             }
             if let Some(acquaintance) = sized::read(self.acquaintance)? {
                 builder = builder.acquaintance_options(acquaintance.get()?);
+            }
+            if let Some(given) = Given::read(self.balance, queue)? {
+                builder = builder.balance(given.balance);
+                chooser = given.chooser;
             }
         }
         if !(0.0..=1.0).contains(&self.reconnect_jitter) {
             return Err(Failure::invalid("reconnect_jitter is not between 0 and 1"));
         }
-        Ok(builder.reconnect(|reconnect| {
+        builder = builder.reconnect(|reconnect| {
             reconnect.jitter = self.reconnect_jitter;
             if self.reconnect_cap_ms != 0 {
                 reconnect.cap = Duration::from_millis(self.reconnect_cap_ms);
             }
-        }))
+        });
+        Ok((builder, limits, chooser))
     }
 }
 

@@ -168,7 +168,8 @@ pub unsafe extern "C" fn roletalk_peer_destination(
             let keep = object.keep.clone();
             // What is inherited is said with each call: a thread runs the callbacks of many handlers.
             let destination = made.detached();
-            let destination = DestinationObject { destination, queue, keep, runtime };
+            let plain = destination.clone();
+            let destination = DestinationObject { destination, plain, queue, keep, runtime };
             roletalk_destination { id: table::insert(Arc::new(destination)) }
         });
         // SAFETY: as above.
