@@ -4,7 +4,8 @@
 // copied. Errors are exceptions of type roletalk::Error. Handlers are anything that can be called; they
 // and what they hold live until they are replaced or the peer is closed. An exception of any type that
 // leaves a handler rejects the request, with its text if it has one (an Error::rejection with its code and data,
-// too), and goes no further; one that leaves another callback is dropped.
+// too), and goes no further; one that leaves a function that chooses (Balance::custom) is thrown by who sends; one
+// that leaves another callback is dropped.
 //
 // Threads, lifetimes and what may be called inside callbacks are as roletalk.h says.
 #ifndef ROLETALK_HPP
@@ -433,6 +434,140 @@ template <class Visit> std::vector<Unit> units(Visit visit_units) {
 }
 
 } // namespace detail
+
+/// A unit that can be asked, valid while the function that chooses runs.
+class Candidate {
+public:
+    explicit Candidate(const roletalk_candidate *candidate) noexcept : candidate_(candidate) {}
+
+    /// The remote peer's id.
+    std::string_view id() const noexcept { return detail::view(candidate_->id); }
+    /// Its name; may be empty.
+    std::string_view name() const noexcept { return detail::view(candidate_->name); }
+    /// The value of one of its tags.
+    std::optional<std::string_view> tag(std::string_view key) const noexcept {
+        for (size_t i = 0; i < candidate_->tag_count; i++) {
+            const roletalk_pair &tag = candidate_->tags[i];
+            if (detail::view(tag.key) == key) return detail::view(tag.value);
+        }
+        return std::nullopt;
+    }
+    /// Requests that wait for its answer.
+    uint64_t waiting() const noexcept { return candidate_->waiting; }
+    /// How long an answer is likely to take; zero when nothing is known.
+    std::chrono::microseconds answer_time() const noexcept {
+        return std::chrono::microseconds(candidate_->answer_time_us);
+    }
+    const roletalk_candidate &raw() const noexcept { return *candidate_; }
+
+private:
+    const roletalk_candidate *candidate_;
+};
+
+namespace detail {
+
+/// Where the exception of a function that chooses is left while this thread sends.
+inline thread_local std::exception_ptr *left = nullptr;
+
+/// Calls what sends, which may choose a unit. When it fails, an exception of the function that chooses is why.
+template <class Call> void sending(Call call) {
+    std::exception_ptr failed;
+    std::exception_ptr *const around = std::exchange(left, &failed);
+    const roletalk_status status = call();
+    left = around;
+    if (status != ROLETALK_STATUS_OK && failed) std::rethrow_exception(failed);
+    check(status);
+}
+
+template <class F> roletalk_choose_handler on_choice(F function) {
+    return handler<roletalk_choose_handler>(
+        std::move(function),
+        [](void *user_data, const roletalk_candidate *const *candidates,
+           size_t count) noexcept -> int64_t {
+            try {
+                const std::vector<Candidate> all(candidates, candidates + count);
+                // What the function itself sends leaves its exceptions elsewhere.
+                const std::optional<size_t> place = (*static_cast<F *>(user_data))(all);
+                if (left) *left = nullptr;
+                return place && *place < count ? static_cast<int64_t>(*place)
+                                               : ROLETALK_CHOOSE_NONE;
+            } catch (...) {
+                if (left) *left = std::current_exception();
+                return ROLETALK_CHOOSE_NONE;
+            }
+        });
+}
+
+} // namespace detail
+
+/// How a unit is chosen among those that serve a role: a value, of which copies are cheap. One that is made without
+/// arguments says nothing: then it is as the destination says, or the peer, or else by load.
+class Balance {
+public:
+    Balance() noexcept = default;
+
+    /// One unit after the other, but instead of one another where that is clearly better: has fewer requests to
+    /// answer, or is to answer in less than half of the time.
+    static Balance least_loaded() { return Balance(ROLETALK_BALANCE_LEAST_LOADED, nullptr); }
+    /// One unit after the other.
+    static Balance round_robin() { return Balance(ROLETALK_BALANCE_ROUND_ROBIN, nullptr); }
+    /// As `function(const std::vector<Candidate> &)` says: it returns the place of one of them, or `std::nullopt` when
+    /// none will do; then, and for a place that there is not, it is as if no unit served the role. It is called on
+    /// whichever thread sends, and on several at the same time; see roletalk_choose_handler. An exception counts as
+    /// none, and is thrown by the call that sends if that fails; when a request goes on to another unit without its
+    /// caller, it is dropped. The function lives as long as the balance, its copies and what they were given to.
+    template <class F> static Balance custom(F function) {
+        static_assert(
+            std::is_invocable_r_v<std::optional<size_t>, F &, const std::vector<Candidate> &>,
+            "a function that chooses takes a `const std::vector<roletalk::Candidate> &` and "
+            "returns the place of "
+            "one, or `std::nullopt`");
+        auto chooser = std::make_shared<Chooser>();
+        detail::check(roletalk_chooser_new(detail::on_choice(std::move(function)), chooser->out()));
+        return Balance(ROLETALK_BALANCE_LEAST_LOADED, std::move(chooser));
+    }
+
+    /// The same, but only among units with this tag, such as those in the same zone, as long as one of them can be
+    /// asked; among all others otherwise. Several tags must all be there.
+    Balance prefer(std::string tag, std::string value) const {
+        auto tags = state_ ? state_->tags : Tags();
+        tags.emplace_back(std::move(tag), std::move(value));
+        return Balance(state_ ? state_->raw.by : ROLETALK_BALANCE_LEAST_LOADED,
+                       state_ ? state_->chooser : nullptr, std::move(tags));
+    }
+
+    /// Valid as long as this; NULL when it says nothing.
+    const roletalk_balance *get() const noexcept { return state_ ? &state_->raw : nullptr; }
+
+private:
+    using Chooser = detail::Handle<roletalk_chooser, roletalk_chooser_free>;
+    using Tags = std::vector<std::pair<std::string, std::string>>;
+
+    struct State {
+        Tags tags;
+        std::vector<roletalk_pair> lent;
+        std::shared_ptr<Chooser> chooser;
+        roletalk_balance raw;
+    };
+
+    Balance(int32_t by, std::shared_ptr<Chooser> chooser, Tags tags = {}) {
+        auto state = std::make_shared<State>();
+        state->tags = std::move(tags);
+        for (const auto &[tag, value] : state->tags)
+            state->lent.push_back({detail::lend(tag), detail::lend(value)});
+        state->chooser = std::move(chooser);
+        state->raw = roletalk_balance{};
+        state->raw.struct_size = sizeof state->raw;
+        state->raw.by = by;
+        state->raw.prefer = state->lent.data();
+        state->raw.prefer_count = state->lent.size();
+        if (state->chooser) state->raw.chooser = state->chooser->get();
+        state_ = std::move(state);
+    }
+
+    /// Shared between copies, so that what points into it stays right.
+    std::shared_ptr<const State> state_;
+};
 
 /// Something under way that will call back. Destroying it does not end it.
 class Operation {
@@ -938,7 +1073,7 @@ struct Reply {
 
 /// To whom, and how.
 struct SendOptions {
-    /// The unit to send to; null for the next in turn.
+    /// The unit to send to; null to have one chosen.
     const Unit *unit = nullptr;
     bool unordered = false;
     /// See roletalk_send_options.timeout_ms.
@@ -953,6 +1088,10 @@ struct SendOptions {
     Trace trace{};
     /// Requests, streams: a unit is waited for, within the time limit, when none serves the role.
     bool wait_for_unit{false};
+    /// How the unit is chosen, in the place of what the destination says.
+    Balance balance{};
+    /// The same unit for the same key, which may be any bytes; see roletalk_send_options.key.
+    std::optional<std::string> key{};
 
     /// On whose behalf it is sent, a Context or a Deferred: it has at most the time that is left there, is given up
     /// when that is canceled, and its trace context goes with it. See roletalk_send_options.parent.
@@ -976,6 +1115,8 @@ struct SendOptions {
         options.tracestate = detail::lend(trace.tracestate);
         options.baggage = detail::lend(trace.baggage);
         options.wait_for_unit = wait_for_unit;
+        options.balance = balance.get();
+        if (key) options.key = detail::lend(*key);
         return options;
     }
 };
@@ -1044,11 +1185,17 @@ public:
     void ready(std::chrono::milliseconds limit = forever) const {
         detail::check(roletalk_destination_ready(destination_, limit.count()));
     }
+    /// How units are chosen from now on, for all who use this destination; `Balance()`: as the peer says
+    /// (`peer_options().balance`).
+    void set_balance(const Balance &balance) const {
+        detail::check(roletalk_destination_set_balance(destination_, balance.get()));
+    }
     void send(std::string_view event, const Data &data = {},
               const SendOptions &options = {}) const {
         const roletalk_send_options get = options.get();
-        detail::check(
-            roletalk_destination_send(destination_, detail::lend(event), data.get(), &get));
+        detail::sending([&] {
+            return roletalk_destination_send(destination_, detail::lend(event), data.get(), &get);
+        });
     }
     /// `function()` is called once, as soon as it is worth sending again what had no room with a
     /// negative timeout.
@@ -1076,8 +1223,10 @@ public:
               const SendOptions &options = {}) const {
         const roletalk_send_options get = options.get();
         roletalk_answer answer;
-        detail::check(roletalk_destination_request(destination_, detail::lend(event), data.get(),
-                                                   &get, &answer));
+        detail::sending([&] {
+            return roletalk_destination_request(destination_, detail::lend(event), data.get(), &get,
+                                                &answer);
+        });
         return detail::take(answer);
     }
     /// Asks: `function(Reply)` is called with the answer.
@@ -1086,9 +1235,11 @@ public:
                             const SendOptions &options = {}) const {
         const roletalk_send_options get = options.get();
         roletalk_operation operation;
-        detail::check(
-            roletalk_destination_request_async(destination_, detail::lend(event), data.get(), &get,
-                                               detail::on_reply(std::move(function)), &operation));
+        const roletalk_reply_handler handler = detail::on_reply(std::move(function));
+        detail::sending([&] {
+            return roletalk_destination_request_async(destination_, detail::lend(event), data.get(),
+                                                      &get, handler, &operation);
+        });
         return Operation(operation);
     }
     /// Asks every unit, and waits for all answers.
@@ -1123,8 +1274,10 @@ public:
                       const SendOptions &options = {}) const {
         const roletalk_send_options get = options.get();
         roletalk_readable stream;
-        detail::check(roletalk_destination_readable(destination_, detail::lend(event), data.get(),
-                                                    &get, &stream, nullptr));
+        detail::sending([&] {
+            return roletalk_destination_readable(destination_, detail::lend(event), data.get(),
+                                                 &get, &stream, nullptr);
+        });
         return Readable(stream);
     }
     /// Asks for a stream to write, and waits until it is accepted.
@@ -1132,8 +1285,10 @@ public:
                       const SendOptions &options = {}) const {
         const roletalk_send_options get = options.get();
         roletalk_writable stream;
-        detail::check(roletalk_destination_writable(destination_, detail::lend(event), data.get(),
-                                                    &get, &stream, nullptr));
+        detail::sending([&] {
+            return roletalk_destination_writable(destination_, detail::lend(event), data.get(),
+                                                 &get, &stream, nullptr);
+        });
         return Writable(stream);
     }
     /// Asks for a stream to read: `function(Reply, Readable)` is called once.
@@ -1142,11 +1297,13 @@ public:
                              const SendOptions &options = {}) const {
         const roletalk_send_options get = options.get();
         roletalk_operation operation;
-        detail::check(roletalk_destination_readable_async(
-            destination_, detail::lend(event), data.get(), &get,
+        const auto handler =
             detail::on_stream<roletalk_readable_handler, Readable, roletalk_readable>(
-                std::move(function)),
-            &operation));
+                std::move(function));
+        detail::sending([&] {
+            return roletalk_destination_readable_async(destination_, detail::lend(event),
+                                                       data.get(), &get, handler, &operation);
+        });
         return Operation(operation);
     }
     /// Asks for a stream to write: `function(Reply, Writable)` is called once.
@@ -1155,11 +1312,13 @@ public:
                              const SendOptions &options = {}) const {
         const roletalk_send_options get = options.get();
         roletalk_operation operation;
-        detail::check(roletalk_destination_writable_async(
-            destination_, detail::lend(event), data.get(), &get,
+        const auto handler =
             detail::on_stream<roletalk_writable_handler, Writable, roletalk_writable>(
-                std::move(function)),
-            &operation));
+                std::move(function));
+        detail::sending([&] {
+            return roletalk_destination_writable_async(destination_, detail::lend(event),
+                                                       data.get(), &get, handler, &operation);
+        });
         return Operation(operation);
     }
     /// The units that serve the role.
