@@ -323,6 +323,14 @@ deadline_guide() {
     esac
 }
 
+# Functions, which nothing calls: the same is in balance.c and balance.cpp of the tests.
+balance_guide() {
+    extract C-API.md balance.c
+    compile "$cc" "$dir/balance.c" -c -o "$dir/c.o"
+    extract C-API.md balance.cpp
+    compile "$cxx" "$dir/balance.cpp" -c -o "$dir/cpp.o"
+}
+
 # The programs of docs/TLS.md, with certificates that are made as it says.
 tls_guide() { # FILE
     local compiler=$cc
@@ -403,6 +411,7 @@ add "wrong programs do not compile" c wrong_programs_do_not_compile
 add "guide, C" c guide c
 add "guide, C++" c guide cpp
 add "guide, a deadline" c deadline_guide
+add "guide, which unit gets it" c balance_guide
 add "guide, TLS in C" "c openssl" tls_guide tls.c
 add "guide, TLS in C++" "c openssl" tls_guide tls.cpp
 add "uninstall removes what install brings" c uninstall_removes_what_install_brings
