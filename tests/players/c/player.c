@@ -68,6 +68,8 @@ static void do_start(command *command) {
         .stream_window = json_count(parameter(command, "highWaterMark"), 0),
         .handshake_timeout_ms = json_count(parameter(command, "handshakeTimeout"), 0),
     };
+    /* As the originals do: scenarios count whose turn it is. */
+    roletalk_balance balance = {.struct_size = sizeof balance, .by = ROLETALK_BALANCE_ROUND_ROBIN};
     roletalk_peer_options options = {
         .struct_size = sizeof options,
         .name = peer_name,
@@ -75,6 +77,7 @@ static void do_start(command *command) {
         .key_count = count,
         .unfriendly = !json_is_true(parameter(command, "friendly")),
         .limits = &limits,
+        .balance = &balance,
     };
     answer_status(command->id, roletalk_peer_new(&options, &peer));
 }
