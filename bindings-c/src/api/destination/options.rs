@@ -75,55 +75,48 @@ pub(super) struct Options {
     pub(super) unordered: bool,
     wait_for_unit: bool,
     timeout_ms: i64,
-    pub(super) more: More,
+    pub(super) more: Option<Box<More>>,
 }
 
-/// What few want.
+/// What few want, so apart.
 #[derive(Default)]
 pub(super) struct More {
-    fields: Option<Box<Fields>>,
-    parent: Option<Box<Context>>,
-    choice: Option<Box<Choice>>,
-}
-
-/// How the unit is chosen, unless as the destination says.
-pub(super) struct Choice {
+    fields: Option<Fields>,
+    parent: Option<Context>,
     pub(super) balance: Option<Balance>,
     pub(super) key: Option<Box<[u8]>>,
 }
 
-impl Choice {
+impl More {
+    fn is_wanted(options: &roletalk_send_options) -> bool {
+        options.parent.id != 0
+            || options.header_count != 0
+            || options.headers_required != 0
+            || options.traceparent.len != 0
+            || options.tracestate.len != 0
+            || options.baggage.len != 0
+            || !options.balance.is_null()
+            || !options.key.data.is_null()
+            || options.key.len != 0
+    }
+
     /// # Safety
     /// The options are as the header demands.
     #[cold]
     unsafe fn read(
         options: &roletalk_send_options,
         queue: &Arc<Callbacks>,
-    ) -> Result<Box<Choice>, Failure> {
+    ) -> Result<Box<More>, Failure> {
+        let mut more = Box::<More>::default();
         let key = options.key;
         // SAFETY: the caller's promise.
         let (given, bytes) = unsafe {
             (balance::Given::read(options.balance, queue)?, slice(key.data.cast(), key.len, "key")?)
         };
-        let balance = given.map(|given| given.balance);
-        Ok(Box::new(Choice { balance, key: (!key.data.is_null()).then(|| bytes.into()) }))
-    }
-}
-
-impl More {
-    /// # Safety
-    /// The options are as the header demands.
-    unsafe fn read(
-        options: &roletalk_send_options,
-        queue: &Arc<Callbacks>,
-    ) -> Result<More, Failure> {
-        let mut more = More::default();
-        if !options.balance.is_null() || !options.key.data.is_null() || options.key.len != 0 {
-            // SAFETY: the caller's promise.
-            more.choice = Some(unsafe { Choice::read(options, queue) }?);
-        }
+        more.balance = given.map(|given| given.balance);
+        more.key = (!key.data.is_null()).then(|| bytes.into());
         if options.parent.id != 0 {
-            more.parent = Some(Box::new(options.parent.context()?));
+            more.parent = Some(options.parent.context()?);
         }
         // SAFETY: the caller's promise.
         let [traceparent, tracestate, baggage] = unsafe {
@@ -135,7 +128,7 @@ impl More {
         };
         let traced = [traceparent, tracestate, baggage].iter().any(|text| !text.is_empty());
         if traced || options.header_count != 0 || options.headers_required != 0 {
-            let mut fields = Box::new(Fields::new());
+            let mut fields = Fields::new();
             // SAFETY: as above.
             unsafe { headers::add(&mut fields, options.headers, options.header_count) }?;
             fields.set_required(options.headers_required != 0);
@@ -148,22 +141,14 @@ impl More {
     }
 
     pub(super) fn fields(&self) -> Option<Fields> {
-        self.fields.as_deref().cloned()
+        self.fields.clone()
     }
 
     pub(super) fn parent(&self) -> Option<&Context> {
-        self.parent.as_deref()
+        self.parent.as_ref()
     }
 
-    pub(super) fn choice(&self) -> Option<&Choice> {
-        self.choice.as_deref()
-    }
-
-    /// A handle that sends all this with everything, to every unit.
-    pub(super) fn destination<'a>(&self, of: &'a Destination) -> Cow<'a, Destination> {
-        if self.fields.is_none() && self.parent.is_none() {
-            return Cow::Borrowed(of);
-        }
+    fn destination(&self, of: &Destination) -> Destination {
         let mut handle = of.clone();
         if let Some(fields) = self.fields() {
             handle = handle.with_fields(fields);
@@ -171,24 +156,32 @@ impl More {
         if let Some(parent) = self.parent() {
             handle = handle.within(parent);
         }
-        Cow::Owned(handle)
+        handle
+    }
+}
+
+/// A handle that sends what few want with everything, to every unit.
+pub(super) fn to_all<'a>(more: &Option<Box<More>>, of: &'a Destination) -> Cow<'a, Destination> {
+    match more {
+        None => Cow::Borrowed(of),
+        Some(more) => Cow::Owned(more.destination(of)),
     }
 }
 
 /// The same for whatever is sent alone.
 macro_rules! with_more {
     ($sent:ident, $more:expr) => {
-        if let Some(fields) = $more.fields() {
-            $sent = $sent.fields(fields);
-        }
-        if let Some(parent) = $more.parent() {
-            $sent = $sent.within(parent);
-        }
-        if let Some(choice) = $more.choice() {
-            if let Some(balance) = &choice.balance {
+        if let Some(more) = &$more {
+            if let Some(fields) = more.fields() {
+                $sent = $sent.fields(fields);
+            }
+            if let Some(parent) = more.parent() {
+                $sent = $sent.within(parent);
+            }
+            if let Some(balance) = &more.balance {
                 $sent = $sent.balance(balance.clone());
             }
-            if let Some(key) = &choice.key {
+            if let Some(key) = &more.key {
                 $sent = $sent.key(key);
             }
         }
@@ -206,8 +199,11 @@ impl Options {
         // SAFETY: the caller's promise.
         let options = unsafe { read_or_default(options) }?;
         let unit = units::optional(options.unit)?;
-        // SAFETY: as above.
-        let more = unsafe { More::read(&options, queue) }?;
+        let more = match More::is_wanted(&options) {
+            false => None,
+            // SAFETY: as above.
+            true => Some(unsafe { More::read(&options, queue) }?),
+        };
         let (unordered, timeout_ms) = (options.unordered != 0, options.timeout_ms);
         let wait_for_unit = options.wait_for_unit != 0;
         Ok(Options { unit, unordered, wait_for_unit, timeout_ms, more })
@@ -248,7 +244,7 @@ pub(super) struct Asking {
     unordered: bool,
     pub(super) wait_for_unit: bool,
     pub(super) timeout: Option<Duration>,
-    pub(super) more: More,
+    pub(super) more: Option<Box<More>>,
 }
 
 impl Asking {

@@ -8,7 +8,7 @@ use crate::{
     api::{
         destination::{
             object::get,
-            options::{Given, Options, given, owned, roletalk_send_options, with_more},
+            options::{Given, Options, given, owned, roletalk_send_options, to_all, with_more},
         },
         stream::{call_when, roletalk_ready_handler},
     },
@@ -118,7 +118,7 @@ pub unsafe extern "C" fn roletalk_destination_broadcast(
         let Given { object, event, payload, options } = given;
         options.not_for_units()?;
         check_optional(count, "count")?;
-        let to = options.more.destination(&object.destination);
+        let to = to_all(&options.more, &object.destination);
         let broadcast = to.broadcast(event, owned(payload));
         let taken = object.wait(options.limit(), broadcast).map_err(overloaded)??;
         // SAFETY: as above.

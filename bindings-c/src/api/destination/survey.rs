@@ -10,7 +10,7 @@ use crate::{
         destination::{
             answer::put_answer,
             object::DestinationObject,
-            options::{Given, given, owned, roletalk_send_options},
+            options::{Given, given, owned, roletalk_send_options, to_all},
         },
         operation::{Operation, put_operation},
     },
@@ -40,7 +40,7 @@ impl Given<'_> {
         let Given { object, event, options, .. } = self;
         options.not_for_units()?;
         let asking = options.asking()?;
-        let to = asking.more.destination(&object.destination);
+        let to = to_all(&asking.more, &object.destination);
         let survey = to.survey_within(event, data, asking.timeout);
         Ok((object, survey))
     }
