@@ -253,6 +253,16 @@ async fn a_function_chooses_and_may_choose_none() {
 }
 
 #[tokio::test]
+async fn a_function_may_refuse_the_only_one() {
+    let field = Field::new(Peer::builder().balance(Balance::custom(|_| None)), &THREE[..1]).await;
+    let error = within("an error", field.to.request("name", ()).into_future()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoUnit);
+    let asks = field.to.balance(Balance::round_robin());
+    assert_eq!(field.ask(&asks, 1).await, ["a"]);
+    field.close().await;
+}
+
+#[tokio::test]
 async fn what_goes_on_is_chosen_for_in_the_same_way() {
     let mut field = Field::new(Peer::builder(), &THREE).await;
     // It rejects what it has no handler for as not handled, and is what the function likes most.

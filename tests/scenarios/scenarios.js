@@ -157,6 +157,32 @@ async function takesTurns(stage) {
   assert.deepEqual(count, { listener: 5, second: 5 });
 }
 
+/** Who owes an answer gets nothing more. */
+async function asksTheLeastLoaded(stage) {
+  await stage.start({ dialer: { balance: 'least_loaded' }, listener: {} });
+  const second = await stage.add(stage.listener.implementation, 'second');
+  const servers = [stage.listener, second];
+  for (const server of servers) {
+    await server.ask('role', { role: ROLE });
+    await stage.dialer.ask('connect', { url: `ws://127.0.0.1:${await server.ask('listen')}` });
+  }
+  await stage.dialer.until('units', { role: ROLE }, (units) => units.length === 2);
+  const late = stage.dialer.ask('hold', { role: ROLE, count: 1 });
+  // After a second it is looked whether it answers.
+  const begun = performance.now();
+  const count = { listener: 0, second: 0 };
+  for (let i = 0; i < 20; i++) {
+    const request = { role: ROLE, event: 'name', data: STRING };
+    count[(await stage.dialer.ask('request', request)).value]++;
+  }
+  const looks = Math.floor((performance.now() - begun) / 1000) + 1;
+  const [busy] = servers.toSorted((a, b) => count[a.name] - count[b.name]);
+  assert.ok(count[busy.name] < looks, `${busy.name} was asked though it owed an answer: ${JSON.stringify(count)}`);
+  await busy.observe('held');
+  await busy.ask('release');
+  assert.equal(await late, 1);
+}
+
 /** Two connections to one unit; the loss of either changes nothing for those who talk. */
 async function losesOneOfTwo(stage) {
   await stage.start({ dialer: {}, listener: {} });
@@ -441,6 +467,7 @@ const SCENARIOS = [
   each('role disabled under requests', unusual.flickeringRole),
   each('message of 100 MiB', largestMessage, { alone: true }),
   pair('round robin', takesTurns),
+  pair('the least loaded is asked', asksTheLeastLoaded, { needs: ['dialer', 'ours'] }),
   pair('redundant connections, loss of one', losesOneOfTwo),
   pair('redundant mutual connections, loss of one', losesOneOfMutual),
   pair('acquaintance, dialer tells', acquaints('teller')),

@@ -160,6 +160,12 @@ impl Balance {
         matches!(self.by, By::Load | By::Custom(_))
     }
 
+    /// Whether it may choose none though there is one.
+    #[inline]
+    pub fn may_refuse(&self) -> bool {
+        matches!(self.by, By::Custom(_))
+    }
+
     fn prefers(&self, load: &Load) -> bool {
         let has = |(tag, value): &(String, String)| load.tags().get(tag) == Some(value);
         self.prefer.iter().all(|tags| tags.iter().all(has))

@@ -255,17 +255,16 @@ impl Destination {
             return Ok(chosen.inner.clone());
         }
         let units = self.inner.units.load();
+        let balance = balance.unwrap_or_else(|| self.balance_in_force());
         // One candidate is no choice; but a function may refuse it.
         if let [only] = units.as_slice()
             && only.is_open()
             && !takes_fields
             && tried.is_empty()
-            && balance.is_none()
-            && self.balance.is_none()
+            && !balance.may_refuse()
         {
             return Ok(only.clone());
         }
-        let balance = balance.unwrap_or_else(|| self.balance_in_force());
         let wanted = Wanted { balance, takes_fields, tried };
         let chosen = self.inner.turn.choose(&Serving(&units), wanted, &|| self.shared.clock.now());
         chosen.map(|at| units[at].clone()).ok_or_else(|| self.no_choice(takes_fields))

@@ -70,6 +70,9 @@ static void do_start(command *command) {
     };
     /* As the originals do: scenarios count whose turn it is. */
     roletalk_balance balance = {.struct_size = sizeof balance, .by = ROLETALK_BALANCE_ROUND_ROBIN};
+    if (json_is(parameter(command, "balance"), "least_loaded")) {
+        balance.by = ROLETALK_BALANCE_LEAST_LOADED;
+    }
     roletalk_peer_options options = {
         .struct_size = sizeof options,
         .name = peer_name,

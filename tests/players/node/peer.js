@@ -28,13 +28,13 @@ const print = (line) => process.stdout.write(JSON.stringify(line) + '\n');
 const observe = (event, fields) => print({ event, ...fields });
 
 const commands = {
-  start({ name, friendly, keys, highWaterMark }) {
+  start({ name, friendly, keys, highWaterMark, balance }) {
     if (highWaterMark !== undefined) {
       streamOptions = { highWaterMark };
       // There is no option for the streams that others ask for.
       setDefaultHighWaterMark(false, highWaterMark);
     }
-    peer = new Peer({ name, friendly });
+    peer = new Peer({ name, friendly, balance });
     for (const [id, key] of keys) peer.addPresharedKey(id, key);
     // An EventEmitter of both packages; the original's refusals would be unhandled otherwise.
     peer.on('auth_error', () => {});

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::join_all;
 use roletalk::{
-    ConnectOptions, Data, HeaderValue, ListenOptions, Peer, TlsClient, TlsServer, Unit,
+    Balance, ConnectOptions, Data, HeaderValue, ListenOptions, Peer, TlsClient, TlsServer, Unit,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -42,6 +42,7 @@ struct Start {
     /// Milliseconds.
     #[serde(rename = "handshakeTimeout")]
     handshake_timeout: Option<u64>,
+    balance: Option<String>,
 }
 
 /// Everything that a command may have beside its name.
@@ -101,7 +102,10 @@ struct Command {
 impl Player {
     pub(crate) fn start(command: &Value) -> Result<Player, Failure> {
         let start = Start::deserialize(command)?;
-        let mut builder = Peer::builder().name(&start.name).friendly(start.friendly);
+        // In turn, unless told otherwise: scenarios count on it.
+        let balance = Balance::named(start.balance.as_deref().unwrap_or("round_robin"))?;
+        let mut builder =
+            Peer::builder().name(&start.name).friendly(start.friendly).balance(balance);
         for (id, key) in start.keys {
             builder = builder.preshared_key(id, key);
         }
