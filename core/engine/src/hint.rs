@@ -170,22 +170,27 @@ pub(crate) fn no_unit<'a, R: Iterator<Item = &'a str>>(
     role: &str,
     units: impl Iterator<Item = (&'a str, R)>,
 ) -> String {
-    let role = shown(role);
+    let mut serves = false;
     let units = listed(units.map(|(name, roles)| {
-        let roles = listed(roles.map(shown));
+        let roles = listed(roles.inspect(|name| serves |= *name == role).map(shown));
         match roles.is_empty() {
             true => format!("{} (no roles)", shown(name)),
             false => format!("{} ({roles})", shown(name)),
         }
     }));
-    match units.is_empty() {
-        true => format!(
+    let role = shown(role);
+    if units.is_empty() {
+        return format!(
             "No unit is connected. Connect to a peer that serves \"{role}\", or wait until the destination is ready."
-        ),
-        false => {
-            format!("These units are connected, with these roles: {units}. None serves \"{role}\".")
-        }
+        );
     }
+    let none = match serves {
+        false => format!("None serves \"{role}\"."),
+        true => format!(
+            "Those that serve \"{role}\" are just closing, or the function that chooses wants none of them."
+        ),
+    };
+    format!("These units are connected, with these roles: {units}. {none}")
 }
 
 /// What was asked of whom, for requests that fail.
@@ -312,6 +317,10 @@ mod tests {
         let expected = "These units are connected, with these roles: worker (log, meth), other (no roles). \
             None serves \"math\".";
         assert_eq!(hint, expected);
+        let units = [("worker", ["log", "math"])];
+        let hint =
+            no_unit("math", units.into_iter().map(|(name, roles)| (name, roles.into_iter())));
+        assert!(hint.contains("Those that serve \"math\" are just closing"), "{hint}");
     }
 
     #[test]
