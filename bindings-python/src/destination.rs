@@ -2,8 +2,9 @@
 
 use std::{
     borrow::Cow,
+    mem,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -17,8 +18,10 @@ use pyo3::{
     types::{PyNone, PyString},
 };
 use roletalk_engine::{Moment, Order, Outgoing, Tried, UnitId, wire::Direction};
+use roletalk_host::lock;
 
 use crate::{
+    balance::{Balance, Given},
     call::{Call, current_call, traced_call},
     data::{Encoded, encode, utf8},
     engine::{Engine, Sent},
@@ -37,6 +40,10 @@ pub struct DestinationBase {
     name: Py<PyString>,
     /// Whether requests and streams wait for a unit that do not say it themselves.
     waits: AtomicBool,
+    /// How units are chosen where a call does not say it.
+    balance: Mutex<Py<Balance>>,
+    /// Whether that is not what the engine does by itself.
+    chooses: AtomicBool,
 }
 
 /// The time that an argument says in seconds.
@@ -61,10 +68,13 @@ impl DestinationBase {
     #[new]
     fn new(engine: Py<Engine>, name: Py<PyString>, py: Python<'_>) -> PyResult<DestinationBase> {
         let role = String::from_utf8_lossy(utf8(name.bind(py))?.as_bytes()).into();
-        Ok(DestinationBase { engine, role, name, waits: AtomicBool::new(false) })
+        let balance = engine.get().balance.clone_ref(py);
+        let chooses = AtomicBool::new(balance.get().function().is_some());
+        let (waits, balance) = (AtomicBool::new(false), Mutex::new(balance));
+        Ok(DestinationBase { engine, role, name, waits, balance, chooses })
     }
 
-    /// Sends a request to the next unit in turn, or to the unit `to`.
+    /// Sends a request to the unit that the balance chooses, or to the unit `to`.
     ///
     /// The request is sent whether or not the future is awaited. Cancelling the future, or the task
     /// that awaits it, gives the request up, and the handler at the other end is cancelled. Without
@@ -79,7 +89,7 @@ impl DestinationBase {
     /// Args:
     ///     event: The name of the action.
     ///     data: The payload.
-    ///     to: The unit to ask; the next one in turn without.
+    ///     to: The unit to ask, whatever the last three of these say; without, it is chosen.
     ///     timeout: Seconds that the answer may take; default `Limits.request_timeout`. One that is given travels
     ///         with the request: the handler is cancelled when it is over.
     ///     ordered: Whether what is sent to the unit in this order arrives in this order.
@@ -91,8 +101,13 @@ impl DestinationBase {
     ///     tracestate: Belongs to `traceparent`.
     ///     baggage: Likewise.
     ///     inherit: Whether it is bound to the request that is being handled.
-    ///     wait_for_unit: Whether it waits for a unit, within the timeout, when none serves the role; default
-    ///         is what `Peer.destination` was told.
+    ///     wait_for_unit: Whether it waits for a unit, within the timeout, when none serves the role, or a function
+    ///         chooses none; default is what `Peer.destination` was told.
+    ///     balance: How the unit is chosen, as in `Peer`; default is what `Peer.destination` was told.
+    ///     prefer: Tags: only units that have all of these are asked as long as one of them can be; default is what
+    ///         `Peer.destination` was told.
+    ///     key: A str or bytes in place of `balance`: the same unit for the same key, as long as it is there,
+    ///         whoever asks. Units are told apart by their names. Only the keys of a unit that leaves or comes move.
     ///
     /// Returns:
     ///     An `asyncio.Future` of what the handler at the other end returned; `call` gives the headers of the
@@ -100,7 +115,9 @@ impl DestinationBase {
     ///
     /// Raises:
     ///     DataError: At once, when the data cannot be sent.
-    ///     InvalidArgumentError: At once, for the name of a header or a trace context of another form.
+    ///     InvalidArgumentError: At once, for the name of a header or a trace context of another form, for a
+    ///         balance that there is not, and for a key beside a balance; from the future, for a function that fails,
+    ///         with its exception as the cause, or chooses what it was not offered.
     ///     TooLargeError: At once, for more headers than are allowed; from the future, for the message.
     ///     RejectedError: From the future, as are all below; with the handler's text, code and data.
     ///     TimeoutError: When the answer, or a unit that is waited for, takes too long, or no time is left for it.
@@ -112,7 +129,8 @@ impl DestinationBase {
     ///     ClosedError: When the peer is closed.
     #[pyo3(signature = (
         event, data=None, *, to=None, timeout=None, ordered=true, headers=None, headers_required=false,
-        traceparent=None, tracestate=None, baggage=None, inherit=true, wait_for_unit=None
+        traceparent=None, tracestate=None, baggage=None, inherit=true, wait_for_unit=None,
+        balance=None, prefer=None, key=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "called from Python, by keyword")]
     fn request<'py>(
@@ -129,11 +147,15 @@ impl DestinationBase {
         baggage: Option<String>,
         inherit: bool,
         wait_for_unit: Option<bool>,
+        balance: Option<&Bound<'py, PyAny>>,
+        prefer: Option<&Bound<'py, PyAny>>,
+        key: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let extras = Extras::of(headers, headers_required, traceparent, tracestate, baggage, py)?;
         let call = if inherit { current_call(py)? } else { None };
-        let how = (to, timeout, ordered, wait_for_unit);
+        let given = Given { balance, prefer, key };
+        let how = How { to, timeout, ordered, waits: wait_for_unit, given };
         DestinationBase::ask(slf, event, data, how, extras, call, false)
     }
 
@@ -149,7 +171,8 @@ impl DestinationBase {
     ///     Error: As `request`.
     #[pyo3(signature = (
         event, data=None, *, to=None, timeout=None, ordered=true, headers=None, headers_required=false,
-        traceparent=None, tracestate=None, baggage=None, inherit=true, wait_for_unit=None
+        traceparent=None, tracestate=None, baggage=None, inherit=true, wait_for_unit=None,
+        balance=None, prefer=None, key=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "called from Python, by keyword")]
     fn call<'py>(
@@ -166,11 +189,15 @@ impl DestinationBase {
         baggage: Option<String>,
         inherit: bool,
         wait_for_unit: Option<bool>,
+        balance: Option<&Bound<'py, PyAny>>,
+        prefer: Option<&Bound<'py, PyAny>>,
+        key: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let extras = Extras::of(headers, headers_required, traceparent, tracestate, baggage, py)?;
         let call = if inherit { current_call(py)? } else { None };
-        let how = (to, timeout, ordered, wait_for_unit);
+        let given = Given { balance, prefer, key };
+        let how = How { to, timeout, ordered, waits: wait_for_unit, given };
         DestinationBase::ask(slf, event, data, how, extras, call, true)
     }
 
@@ -185,7 +212,8 @@ impl DestinationBase {
         call: Option<Bound<'py, Call>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let extras = extras.map(|extras| extras.get().clone());
-        let how = (Some(to), timeout, true, None);
+        let given = Given { balance: None, prefer: None, key: None };
+        let how = How { to: Some(to), timeout, ordered: true, waits: None, given };
         DestinationBase::ask(slf, event, Some(data), how, extras, call, true)
     }
 
@@ -203,11 +231,14 @@ impl DestinationBase {
         extras: Option<&Bound<'py, Extras>>,
         inherit: bool,
         waits: bool,
+        balance: Option<&Bound<'py, Balance>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let call = if inherit { current_call(py)? } else { None };
         let extras = extras.map(|extras| extras.get().clone());
-        let mut request = slf.get().request_of(py, event, data, limit(timeout)?, extras, &call)?;
+        let balance = slf.get().or_own(py, balance);
+        let mut request =
+            slf.get().request_of(py, event, data, limit(timeout)?, extras, balance, &call)?;
         request.stream = Some(match writable {
             true => Direction::RequesterWrites,
             false => Direction::RequesterReads,
@@ -230,6 +261,7 @@ impl DestinationBase {
         ordered: bool,
         extras: Option<&Bound<'_, Extras>>,
         inherit: bool,
+        balance: Option<&Bound<'_, Balance>>,
     ) -> PyResult<(u64, Option<Encoded>)> {
         let (py, this) = (slf.py(), slf.get());
         let engine = this.engine.bind(py);
@@ -248,7 +280,9 @@ impl DestinationBase {
             fields: fields.as_deref(),
             bulkhead: None,
         };
-        match Engine::send(engine, outgoing, required, (unit.map(UnitId), chosen))? {
+        let balance = this.or_own(py, balance);
+        let how = (required, balance.as_ref().map(Py::get));
+        match Engine::send(engine, outgoing, how, (unit.map(UnitId), chosen))? {
             Sent::Queued(unit) => Ok((unit.0, None)),
             Sent::Full(unit) => Ok((unit.0, Some(data))),
             Sent::Failed(error) => Err(engine.get().exception(py, &error)),
@@ -260,13 +294,50 @@ impl DestinationBase {
         self.number_of(unit).map(|unit| unit.0)
     }
 
-    /// The number of the unit whose turn it is.
-    fn _next(slf: &Bound<'_, Self>, required: bool) -> PyResult<u64> {
+    /// The number of the next unit.
+    fn _next(
+        slf: &Bound<'_, Self>,
+        required: bool,
+        balance: Option<&Bound<'_, Balance>>,
+    ) -> PyResult<u64> {
         let (py, this) = (slf.py(), slf.get());
-        let unit = Engine::with_state(this.engine.bind(py), |state, now| {
-            state.engine.choose(&this.role, None, required, &Tried::NONE, now)
-        })?;
-        unit.map(|unit| unit.0).map_err(|error| exception(py, &error))
+        let (engine, role) = (this.engine.bind(py), &this.role);
+        let balance = this.or_own(py, balance);
+        let unit = match balance.as_ref().map(Py::get) {
+            Some(balance) if balance.function().is_some() => {
+                engine.get().choose_by_function(py, role, (balance, required), &Tried::NONE)
+            }
+            balance => Engine::with_state(engine, |state, now| {
+                let balance = balance.map(Balance::core);
+                state.engine.choose(role, balance, required, &Tried::NONE, now)
+            }),
+        };
+        unit?.map(|unit| unit.0).map_err(|error| exception(py, &error))
+    }
+
+    /// How the unit is chosen for a call with these options.
+    fn _balance(
+        &self,
+        py: Python<'_>,
+        balance: Option<&Bound<'_, PyAny>>,
+        prefer: Option<&Bound<'_, PyAny>>,
+        key: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<Balance>> {
+        self.balance_with(py, Given { balance, prefer, key })
+    }
+
+    /// Sets how units are chosen where a call does not say it. What is None stays as it is.
+    fn _set_balance(
+        &self,
+        py: Python<'_>,
+        balance: Option<&Bound<'_, PyAny>>,
+        prefer: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let changed = self.balance_with(py, Given { balance, prefer, key: None })?;
+        let before = mem::replace(&mut *lock(&self.balance), changed);
+        self.chooses.store(true, Relaxed);
+        drop(before);
+        Ok(())
     }
 
     /// Whether requests and streams wait for a unit unless they say otherwise.
@@ -281,7 +352,11 @@ impl DestinationBase {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.engine)
+        visit.call(&self.engine)?;
+        match self.balance.try_lock() {
+            Ok(balance) => visit.call(&*balance),
+            Err(_) => Ok(()),
+        }
     }
 }
 
@@ -299,11 +374,26 @@ impl DestinationBase {
         Ok(UnitId(unit.getattr(intern!(py, "_number"))?.extract()?))
     }
 
+    fn balance_with(&self, py: Python<'_>, given: Given<'_, '_>) -> PyResult<Py<Balance>> {
+        let own = lock(&self.balance).clone_ref(py);
+        Py::new(py, own.get().with(py, given)?)
+    }
+
+    /// How the unit is chosen for something, if the call has its own way; None when the engine knows.
+    #[inline]
+    fn or_own(&self, py: Python<'_>, balance: Option<&Bound<'_, Balance>>) -> Option<Py<Balance>> {
+        match balance {
+            Some(balance) => Some(balance.clone().unbind()),
+            None if self.chooses.load(Relaxed) => Some(lock(&self.balance).clone_ref(py)),
+            None => None,
+        }
+    }
+
     fn ask<'py>(
         slf: &Bound<'py, Self>,
         event: &Bound<'py, PyString>,
         data: Option<&Bound<'py, PyAny>>,
-        (to, timeout, ordered, waits): How<'_, 'py>,
+        How { to, timeout, ordered, waits, given }: How<'_, 'py>,
         extras: Option<Extras>,
         call: Option<Bound<'py, Call>>,
         full: bool,
@@ -312,8 +402,12 @@ impl DestinationBase {
         let limit = limit(timeout)?;
         let unit = to.map(|unit| this.number_of(unit)).transpose()?;
         let none = PyNone::get(py).to_owned().into_any();
+        let balance = match given.is_nothing() {
+            true => this.or_own(py, None),
+            false => Some(this.balance_with(py, given)?),
+        };
         let mut request =
-            this.request_of(py, event, data.unwrap_or(&none), limit, extras, &call)?;
+            this.request_of(py, event, data.unwrap_or(&none), limit, extras, balance, &call)?;
         request.chosen = unit.is_some();
         request.order = order(ordered);
         request.waits = waits.unwrap_or_else(|| this.waits.load(Relaxed));
@@ -322,6 +416,7 @@ impl DestinationBase {
 
     /// A request to any unit, which waits for none.
     #[inline]
+    #[expect(clippy::too_many_arguments, reason = "called from two places")]
     fn request_of(
         &self,
         py: Python<'_>,
@@ -329,6 +424,7 @@ impl DestinationBase {
         data: &Bound<'_, PyAny>,
         limit: Option<Duration>,
         extras: Option<Extras>,
+        balance: Option<Py<Balance>>,
         call: &Option<Bound<'_, Call>>,
     ) -> PyResult<Request> {
         let event = utf8(event)?.unbind();
@@ -340,13 +436,14 @@ impl DestinationBase {
         };
         let data = encode(data, &self.engine.get().codec)?;
         let fields = made.or_else(|| extras.map(Extras::into_fields));
+        let more = (fields.is_some() || balance.is_some())
+            .then(|| Box::new(More { fields, required, balance, ..More::default() }));
         Ok(Request {
             role: self.role.clone(),
             event,
             data,
             order: Order::Kept,
-            more: fields
-                .map(|fields| Box::new(More { fields: Some(fields), required, ..More::default() })),
+            more,
             stream: None,
             chosen: false,
             waits: false,
@@ -356,5 +453,11 @@ impl DestinationBase {
     }
 }
 
-/// The chosen unit, the timeout, whether the order is kept, and whether a unit is waited for.
-type How<'a, 'py> = (Option<&'a Bound<'py, PyAny>>, Option<f64>, bool, Option<bool>);
+/// How a request is sent.
+struct How<'a, 'py> {
+    to: Option<&'a Bound<'py, PyAny>>,
+    timeout: Option<f64>,
+    ordered: bool,
+    waits: Option<bool>,
+    given: Given<'a, 'py>,
+}

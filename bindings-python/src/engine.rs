@@ -10,6 +10,7 @@
 //! else by `flush`, which the loop calls behind those who were.
 
 mod calls;
+mod choosing;
 mod dispatch;
 mod output;
 mod sending;
@@ -31,6 +32,7 @@ use roletalk_host::{Host, lock};
 #[cfg(unix)]
 use crate::guarded::Guarded;
 use crate::{
+    balance::Balance,
     data::{Codec, to_python},
     error::{ends_program, exception, failure},
     event_loop::EventLoop,
@@ -76,6 +78,8 @@ pub struct Engine {
     table: Mutex<Table>,
     event_loop: Mutex<Option<Arc<EventLoop>>>,
     pub(crate) codec: Codec,
+    /// How destinations choose among units that do not say it themselves.
+    pub(crate) balance: Py<Balance>,
     /// Hears of what is rare.
     listener: Mutex<Option<Py<PyAny>>>,
     forks: u32,

@@ -8,6 +8,7 @@
 //! No lock is held while Python code can run, which it can whenever a Python object is made or
 //! dropped: `engine.rs` says what that means for its parts.
 
+mod balance;
 mod call;
 mod context;
 mod data;
@@ -35,6 +36,8 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<context::Context>()?;
     module.add_class::<call::Call>()?;
     module.add_class::<extras::Extras>()?;
+    module.add_class::<balance::Balance>()?;
+    module.add_class::<balance::Candidate>()?;
     module.add_class::<data::Encoded>()?;
     module.add_class::<destination::DestinationBase>()?;
     module.add_function(wrap_pyfunction!(data::bytes_of, module)?)?;

@@ -1,6 +1,6 @@
 //! What is asked of other peers, and its way to a unit that takes it.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use pyo3::{prelude::*, types::PyBytes};
 use roletalk_engine::{
@@ -8,7 +8,7 @@ use roletalk_engine::{
     UnitId, timed_out, wire::Direction,
 };
 
-use crate::data::Encoded;
+use crate::{balance::Balance, data::Encoded};
 
 /// A request, or the opening of a stream: kept until it is answered, since it may go on to other units. Asked
 /// under locks, so that nothing in here may run Python code.
@@ -36,6 +36,8 @@ pub(crate) struct More {
     pub(crate) fields: Option<Fields>,
     /// Whether only units are chosen that take fields.
     pub(crate) required: bool,
+    /// How the unit is chosen, where the engine is not to do it as ever.
+    pub(crate) balance: Option<Py<Balance>>,
     pub(crate) tried: Tried,
 }
 
@@ -48,6 +50,16 @@ pub(crate) enum Place {
         stream: Option<StreamId>,
     },
     Parked(Box<Parked>),
+    /// A user function is to say where it goes. It is called without any lock: see
+    /// [`Engine::decide`](crate::engine::Engine).
+    Undecided(Box<Undecided>),
+}
+
+/// It was at `left` before, and has failed there with `error`.
+#[derive(Default)]
+pub(crate) struct Undecided {
+    left: Option<UnitId>,
+    error: Option<Error>,
 }
 
 /// It waits here, at most until `due`; it was at `left` before.
@@ -68,7 +80,8 @@ pub(crate) enum Spot {
 
 enum Next {
     Unit(UnitId),
-    Wait(Place),
+    /// It is not sent for now.
+    Stay(Place),
 }
 
 impl Request {
@@ -89,7 +102,7 @@ impl Request {
             Some(unit) => self.go(py, engine, unit, tag, now),
             None => match self.choose(engine, None, now)? {
                 Next::Unit(unit) => self.go(py, engine, unit, tag, now),
-                Next::Wait(place) => Ok(place),
+                Next::Stay(place) => Ok(place),
             },
         }
     }
@@ -109,8 +122,64 @@ impl Request {
     ) -> Result<Place, Error> {
         match self.next(engine, unit, error, now)? {
             Next::Unit(unit) => self.go(py, engine, unit, tag, now),
-            Next::Wait(place) => Ok(place),
+            Next::Stay(place) => Ok(place),
         }
+    }
+
+    /// Sends it to the unit that a function has chosen for it; `choice` may be why there is none.
+    ///
+    /// # Errors
+    /// As [`go_on`](Self::go_on).
+    #[cold]
+    pub(crate) fn decided(
+        &mut self,
+        py: Python<'_>,
+        engine: &mut Engine<u32>,
+        undecided: &mut Undecided,
+        choice: Result<UnitId, Error>,
+        tag: u32,
+        now: Moment,
+    ) -> Result<Place, Error> {
+        let Undecided { left, error } = mem::take(undecided);
+        // The function may have taken its time.
+        if self.due(engine) <= now {
+            return Err(timed_out(self.whole_limit(engine)));
+        }
+        match (self.chosen(engine, left, choice, now), error) {
+            (Ok(Next::Unit(unit)), _) => self.go(py, engine, unit, tag, now),
+            (Ok(Next::Stay(place)), _) => Ok(place),
+            (Err(closed), _) if closed.kind() == ErrorKind::Closed => Err(closed),
+            (Err(_), Some(error)) => Err(self.nowhere(error)),
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// How the unit is chosen, where the engine is not to do it as ever.
+    pub(crate) fn balance(&self) -> Option<&Py<Balance>> {
+        self.more.as_ref()?.balance.as_ref()
+    }
+
+    /// The same, where a function chooses it.
+    fn function(&self) -> Option<&Py<Balance>> {
+        self.balance().filter(|balance| balance.get().function().is_some())
+    }
+
+    /// The function that is to choose the unit, and what it can choose from.
+    pub(crate) fn offered(
+        &self,
+        py: Python<'_>,
+        engine: &Engine<u32>,
+        now: Moment,
+    ) -> Option<(Py<Balance>, Vec<Offered>)> {
+        let (balance, more) = (self.function()?, self.more.as_ref()?);
+        let offered = offered(engine, &self.role, balance.get(), more.required, &more.tried, now);
+        Some((balance.clone_ref(py), offered))
+    }
+
+    /// Why it goes nowhere, if it can go to none of those that were offered.
+    pub(crate) fn no_choice(&self, engine: &Engine<u32>, offered: &[Offered]) -> Error {
+        let required = self.more.as_ref().is_some_and(|more| more.required);
+        no_choice(engine, &self.role, required, offered)
     }
 
     /// Tries it again, when what it waited for may be there.
@@ -130,7 +199,7 @@ impl Request {
             Spot::Room(unit) => *unit,
             Spot::Role(_) => match self.choose(engine, left, now)? {
                 Next::Unit(unit) => unit,
-                Next::Wait(place) => return Ok(place),
+                Next::Stay(place) => return Ok(place),
             },
         };
         self.go(py, engine, unit, tag, now)
@@ -161,7 +230,7 @@ impl Request {
             };
             match self.next(engine, unit, error, now)? {
                 Next::Unit(next) => unit = next,
-                Next::Wait(place) => return Ok(place),
+                Next::Stay(place) => return Ok(place),
             }
         }
     }
@@ -180,14 +249,23 @@ impl Request {
         if self.due(engine) <= now {
             return Err(timed_out(self.whole_limit(engine)));
         }
+        if self.function().is_some() {
+            let undecided = Undecided { left: Some(unit), error: Some(error) };
+            return Ok(Next::Stay(Place::Undecided(Box::new(undecided))));
+        }
         let next = self.choose(engine, Some(unit), now);
-        next.map_err(|_| match &self.more {
-            Some(more) => more.tried.nowhere(error),
-            None => error,
-        })
+        next.map_err(|_| self.nowhere(error))
     }
 
-    /// The unit where it has not been whose turn it is; `left` has not begun it.
+    /// Its outcome when it has failed with this error and there is nowhere else to go.
+    fn nowhere(&self, error: Error) -> Error {
+        match &self.more {
+            Some(more) => more.tried.nowhere(error),
+            None => error,
+        }
+    }
+
+    /// The next unit where it has not been; `left` has not begun it.
     #[inline]
     fn choose(
         &self,
@@ -197,8 +275,26 @@ impl Request {
     ) -> Result<Next, Error> {
         let chosen = match &self.more {
             None => engine.choose(&self.role, None, false, &Tried::NONE, now),
-            Some(more) => engine.choose(&self.role, None, more.required, &more.tried, now),
+            Some(_) if self.function().is_some() => {
+                let undecided = Undecided { left, error: None };
+                return Ok(Next::Stay(Place::Undecided(Box::new(undecided))));
+            }
+            Some(more) => {
+                let balance = more.balance.as_ref().map(|balance| balance.get().core());
+                engine.choose(&self.role, balance, more.required, &more.tried, now)
+            }
         };
+        self.chosen(engine, left, chosen, now)
+    }
+
+    #[inline]
+    fn chosen(
+        &self,
+        engine: &mut Engine<u32>,
+        left: Option<UnitId>,
+        chosen: Result<UnitId, Error>,
+        now: Moment,
+    ) -> Result<Next, Error> {
         match chosen {
             Ok(unit) => {
                 if let Some(left) = left {
@@ -209,7 +305,7 @@ impl Request {
             Err(error) if self.waits && error.kind() == ErrorKind::NoUnit => {
                 let spot = Spot::Role(self.role.clone());
                 let parked = Parked { spot, due: self.due(engine), left };
-                Ok(Next::Wait(Place::Parked(Box::new(parked))))
+                Ok(Next::Stay(Place::Parked(Box::new(parked))))
             }
             Err(error) => Err(error),
         }
@@ -253,4 +349,40 @@ impl Request {
             }
         }
     }
+}
+
+/// A unit that a function can choose, as the engine tells of it.
+pub(crate) struct Offered {
+    pub(crate) unit: UnitId,
+    pub(crate) waiting: usize,
+    pub(crate) answer_time: Duration,
+}
+
+/// What a function can choose from.
+pub(crate) fn offered(
+    engine: &Engine<u32>,
+    role: &str,
+    balance: &Balance,
+    required: bool,
+    tried: &Tried,
+    now: Moment,
+) -> Vec<Offered> {
+    let all = engine.peer().candidates(role, balance.core(), required, tried, now);
+    let offered = all.into_iter().map(|candidate| Offered {
+        unit: candidate.unit,
+        waiting: candidate.waiting,
+        answer_time: candidate.answer_time,
+    });
+    offered.collect()
+}
+
+/// Why there is no unit, when nothing was offered, or a function wants none of what was.
+#[cold]
+pub(crate) fn no_choice(
+    engine: &Engine<u32>,
+    role: &str,
+    required: bool,
+    offered: &[Offered],
+) -> Error {
+    engine.peer().no_choice(role, required && offered.is_empty())
 }

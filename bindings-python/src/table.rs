@@ -195,6 +195,15 @@ impl Table {
         Some(waiting)
     }
 
+    /// Takes out a request for which a function is to choose the unit.
+    #[cold]
+    pub(crate) fn take_undecided(&mut self, (tag, serial): (usize, u64)) -> Option<Waiting> {
+        match self.waiting(tag, serial)?.place {
+            Place::Undecided(_) => self.take_waiting(tag),
+            _ => None,
+        }
+    }
+
     pub(crate) fn running(&mut self, ticket: Ticket) -> Option<&mut Running> {
         running_of(&mut self.running, ticket)
     }
@@ -230,6 +239,9 @@ impl Table {
         let rest = self.units.values().chain(self.streams.values());
         let rest = rest.chain(self.room.values().flatten());
         let timer = self.timer.iter().map(|timer| &timer.handle);
+        for balance in self.waiting.iter().filter_map(|(_, waiting)| waiting.request.balance()) {
+            visit.call(balance)?;
+        }
         for object in waiting.chain(tasks).chain(rest).chain(timer) {
             visit.call(object)?;
         }

@@ -3,7 +3,7 @@ from __future__ import annotations
 import inspect
 import pydoc
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
 import pytest
@@ -39,6 +39,12 @@ if TYPE_CHECKING:
         destination.request("x", wait_for_unit=1)  # type: ignore[arg-type]
         assert_type(destination.readable("x", wait_for_unit=True), sync.Readable)
         assert_type(peer.destination("role", wait_for_unit=True), sync.Destination)
+        assert_type(peer.destination("role", balance="round_robin"), sync.Destination)
+        peer.destination("role", balance="fastest")  # type: ignore[arg-type]
+        assert_type(destination.writable("x", key="user 1", prefer={"a": "b"}), sync.Writable)
+        destination.request("x", balance=lambda candidates: candidates[0].unit)
+        destination.request("x", balance=lambda candidates: candidates[0])  # type: ignore[arg-type, return-value]
+        destination.broadcast("x", key="user 1")  # type: ignore[call-arg]
         assert_type(peer.drain(), bool)
         assert_type(peer.serve(drain=1), bool)
 
@@ -313,3 +319,48 @@ def test_peers_are_made_with_the_same_arguments() -> None:
     assert "tags" in pydoc.render_doc(sync.Peer, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
     with pytest.raises(TypeError, match="nme"):
         sync.Peer(nme="typo")  # type: ignore[call-arg]
+
+
+def test_the_choice_of_the_unit(both: Pair) -> None:
+    worker, client, unit = both
+    with sync.Peer("other", tags={"zone": "a"}, balance=lambda candidates: None) as other:
+        client.connect(other.listen("127.0.0.1").url)
+        for peer in (worker, other):
+            name = peer.name
+            peer.role("role").on_request("name", lambda ctx, name=name: name)
+        destination = client.destination("role", prefer={"zone": "a"})
+        destination.wait_ready(LIMIT)
+        while len(destination.units) < 2:
+            threading.Event().wait(0.001)
+        assert [destination.request("name") for _ in range(3)] == ["other"] * 3
+        names = [destination.request("name", key="user 1", prefer={}) for _ in range(3)]
+        assert len(set(names)) == 1
+        threads: list[threading.Thread] = []
+
+        def choose(candidates: Sequence[roletalk.Candidate]) -> roletalk.Unit | None:
+            threads.append(threading.current_thread())
+            return next((each.unit for each in candidates if each.unit is unit), None)
+
+        client.destination("role", balance=choose)
+        assert destination.request("name", prefer={}) == "worker"
+        with pytest.raises(roletalk.NoUnitError):
+            destination.request("name")
+        destination.send("none", prefer={})
+        assert client.stats().units[unit].messages_sent == 1
+        assert {thread.name for thread in threads} == {"roletalk loop"}
+
+        def waits(candidates: Sequence[roletalk.Candidate]) -> roletalk.Unit | None:
+            # It would wait for the loop that calls it.
+            destination.request("name", to=unit)
+            return unit
+
+        with pytest.raises(roletalk.InvalidArgumentError) as failed:
+            destination.request("name", balance=waits)
+        assert isinstance(failed.value.__cause__, RuntimeError)
+        with pytest.raises(roletalk.InvalidArgumentError, match="no balance"):
+            sync.Peer(balance="fastest")  # type: ignore[arg-type]
+        client.role("back")
+        back = other.destination("back")
+        back.wait_ready(LIMIT)
+        with pytest.raises(roletalk.NoUnitError, match="back"):
+            back.request("name")

@@ -25,6 +25,7 @@ through ``logging``, as ``roletalk``.
 
 from ._engine import Context, __version__
 from ._headers import Answer, Headers
+from .balance import Balance, Candidate
 from .codec import Codec, JsonCodec, OrjsonCodec
 from .destination import Destination, Survey, UnitAnswer
 from .errors import (
@@ -81,7 +82,9 @@ __all__ = [
     "AuthRefused",
     "AuthRefusedError",
     "BadInput",
+    "Balance",
     "CancelledError",
+    "Candidate",
     "ClosedError",
     "Codec",
     "ConnectFailedError",

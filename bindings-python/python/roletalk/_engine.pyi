@@ -3,11 +3,13 @@
 import asyncio
 import contextvars
 import socket
+from collections.abc import Mapping
 from typing import Any, Callable, Literal, final
 
 from typing_extensions import Buffer, disjoint_base
 
 from ._headers import Answer, Headers, HeadersLike
+from .balance import Balance as _Strategy
 from .errors import ClosedError
 from .unit import Unit
 
@@ -19,7 +21,9 @@ __all__ = [
     "OTHER_THREAD",
     "OWNS_SOCKETS",
     "UNIT_COUNTERS",
+    "Balance",
     "Call",
+    "Candidate",
     "Context",
     "DestinationBase",
     "Encoded",
@@ -102,6 +106,19 @@ class Extras:
     def required(self) -> bool: ...
 
 @final
+class Balance: ...
+
+@final
+class Candidate:
+    def __new__(cls, unit: Unit, waiting: int = 0, answer_time: float = 0.0) -> Candidate: ...
+    @property
+    def unit(self) -> Unit: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def answer_time(self) -> float: ...
+
+@final
 class Encoded: ...
 
 @disjoint_base
@@ -124,6 +141,9 @@ class DestinationBase:
         baggage: str | None = None,
         inherit: bool = True,
         wait_for_unit: bool | None = None,
+        balance: _Strategy | None = None,
+        prefer: Mapping[str, str] | None = None,
+        key: str | bytes | None = None,
     ) -> asyncio.Future[Any]: ...
     def call(
         self,
@@ -140,6 +160,9 @@ class DestinationBase:
         baggage: str | None = None,
         inherit: bool = True,
         wait_for_unit: bool | None = None,
+        balance: _Strategy | None = None,
+        prefer: Mapping[str, str] | None = None,
+        key: str | bytes | None = None,
     ) -> asyncio.Future[Answer]: ...
     def _ask_unit(
         self,
@@ -161,6 +184,7 @@ class DestinationBase:
         extras: Extras | None,
         inherit: bool,
         waits: bool,
+        balance: Balance | None,
     ) -> asyncio.Future[tuple[int, int, Answer]]: ...
     def _try_send(
         self,
@@ -171,9 +195,17 @@ class DestinationBase:
         ordered: bool,
         extras: Extras | None,
         inherit: bool,
+        balance: Balance | None,
     ) -> tuple[int, Encoded | None]: ...
     def _number_of(self, unit: Unit) -> int: ...
-    def _next(self, required: bool) -> int: ...
+    def _next(self, required: bool, balance: Balance | None) -> int: ...
+    def _balance(
+        self,
+        balance: _Strategy | None,
+        prefer: Mapping[str, str] | None,
+        key: str | bytes | None,
+    ) -> Balance: ...
+    def _set_balance(self, balance: _Strategy | None, prefer: Mapping[str, str] | None) -> None: ...
     @property
     def _waits(self) -> bool: ...
     @_waits.setter
@@ -190,6 +222,7 @@ class Engine:
         keys: list[tuple[str, str]],
         limits: dict[str, Any],
         reconnect: tuple[float, float],
+        balance: _Strategy,
         runtime: str,
         dumps: Callable[[Any], Any],
         loads: Callable[[bytes], Any],

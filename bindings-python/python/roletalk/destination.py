@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable
 
-from . import _checks
+from . import _checks, _engine
 from ._engine import DestinationBase, Extras, current_call
 from ._headers import NO_HEADERS, Answer, Headers, HeadersLike
+from .balance import Balance
 from .errors import ConnectionLostError, NoUnitError, RejectedError, TimeoutError
 from .streams import Readable, Writable
 from .unit import Unit
@@ -24,8 +26,8 @@ __all__ = ["Destination", "Survey", "UnitAnswer"]
 class Destination(DestinationBase):
     """A role as offered by the units that are connected: where messages, requests and streams go.
 
-    From ``Peer.destination()``. Each message, request or stream goes to the next unit in turn, unless
-    one is chosen with ``to``.
+    From ``Peer.destination()``. Each message, request or stream goes to the unit that the balance chooses
+    (see ``Peer``), unless it is for one unit, with ``to``.
     """
 
     _host: Host
@@ -88,8 +90,11 @@ class Destination(DestinationBase):
         tracestate: str | None = None,
         baggage: str | None = None,
         inherit: bool = True,
+        balance: Balance | None = None,
+        prefer: Mapping[str, str] | None = None,
+        key: str | bytes | None = None,
     ) -> None:
-        """Sends a one-way message to the next unit in turn, or to ``to``.
+        """Sends a one-way message to the unit that the balance chooses, or to ``to``.
 
         Returns when the unit's connection has taken it into its queue, which may have to wait for
         room; nothing tells whether it arrived. When the unit has gone before that, it goes to the next one,
@@ -99,7 +104,7 @@ class Destination(DestinationBase):
         Args:
             event: The name of the action.
             data: The payload.
-            to: The unit to send it to; the next one in turn without.
+            to: The unit to send it to, whatever the last three of these say; without, it is chosen.
             ordered: Without, it may overtake others on a less loaded connection of the unit.
             headers: As in ``request``.
             headers_required: As in ``request``.
@@ -107,6 +112,9 @@ class Destination(DestinationBase):
             tracestate: As in ``request``.
             baggage: As in ``request``.
             inherit: Whether it goes with the trace context of what is being handled.
+            balance: As in ``request``.
+            prefer: As in ``request``.
+            key: As in ``request``.
 
         Raises:
             NoUnitError: When no unit serves the role.
@@ -114,12 +122,15 @@ class Destination(DestinationBase):
             ConnectionLostError: When the unit is gone.
             TooLargeError: For a message, or headers, over the limit.
             DataError: When the data cannot be sent.
-            InvalidArgumentError: For an event name over 65535 bytes, and for the name of a header or a trace
-                context of another form.
+            InvalidArgumentError: For an event name over 65535 bytes, for the name of a header or a trace
+                context of another form, and for what is wrong with the choice of the unit, as in ``request``.
             ClosedError: When the peer is closed.
         """
         extras = _extras(headers, headers_required, traceparent, tracestate, baggage)
-        await self._send(event, data, to, ordered, extras, inherit)
+        by = None
+        if balance is not None or prefer is not None or key is not None:
+            by = self._balance(balance, prefer, key)
+        await self._send(event, data, to, ordered, extras, inherit, by)
 
     async def _send(
         self,
@@ -129,13 +140,14 @@ class Destination(DestinationBase):
         ordered: bool,
         extras: Extras | None,
         inherit: bool,
+        by: _engine.Balance | None = None,
     ) -> None:
         chosen = to is not None
         first = None if to is None else self._number_of(to)
-        unit, left = self._try_send(event, data, first, chosen, ordered, extras, inherit)
+        unit, left = self._try_send(event, data, first, chosen, ordered, extras, inherit, by)
         while left is not None:
             await self._host.engine.wait_room(unit)
-            unit, left = self._try_send(event, left, unit, chosen, ordered, extras, inherit)
+            unit, left = self._try_send(event, left, unit, chosen, ordered, extras, inherit, by)
 
     async def broadcast(
         self,
@@ -223,18 +235,22 @@ class Destination(DestinationBase):
         baggage: str | None = None,
         inherit: bool = True,
         wait_for_unit: bool | None = None,
+        balance: Balance | None = None,
+        prefer: Mapping[str, str] | None = None,
+        key: str | bytes | None = None,
     ) -> Readable:
-        """A stream to read from the next unit in turn, or from ``to``; it is asked for when the result
-        is awaited, entered with ``async with``, or iterated over. Cancelling that gives it up. When the unit
-        has surely not begun it, it goes on to the next one, unless ``to`` was given.
+        """A stream to read from the unit that the balance chooses now, or from ``to``; it is asked for when
+        the result is awaited, entered with ``async with``, or iterated over. Cancelling that gives it up.
+        When the unit has surely not begun it, it goes on to the next one, unless ``to`` was given.
 
         Args:
             event: The name of the action.
             data: The payload.
-            to: The unit to ask; the next one in turn without.
+            to: The unit to ask, whatever the last three of these say; without, it is chosen.
             timeout: Seconds within which it is to be accepted, which do not limit the stream itself.
             headers: As in ``request``, as are the others.
-            wait_for_unit: Whether opening it waits for a unit, within the timeout, when none serves the role.
+            wait_for_unit: Whether opening it waits for a unit, within the timeout, when none serves the role,
+                or a function chooses none.
 
         Returns:
             The stream, which is not open yet. Opening it raises as ``request``: ``RejectedError`` when it is
@@ -244,12 +260,14 @@ class Destination(DestinationBase):
         Raises:
             NoUnitError: At once, as are those below: when no unit serves the role and none is waited for.
             UnsupportedError: When no unit takes headers that are required.
-            InvalidArgumentError: For the name of a header or a trace context of another form.
+            InvalidArgumentError: For the name of a header or a trace context of another form, and for what is
+                wrong with the choice of the unit, as in ``request``.
             TooLargeError: For more headers than are allowed.
             ClosedError: When the peer is closed.
         """
         extras = _extras(headers, headers_required, traceparent, tracestate, baggage)
-        ask = self._asking(event, data, to, timeout, False, extras, inherit, wait_for_unit)
+        by = self._balance_of(balance, prefer, key)
+        ask = self._asking(event, data, to, timeout, False, extras, inherit, wait_for_unit, by)
         return Readable(self._host, ask)
 
     def writable(
@@ -266,9 +284,12 @@ class Destination(DestinationBase):
         baggage: str | None = None,
         inherit: bool = True,
         wait_for_unit: bool | None = None,
+        balance: Balance | None = None,
+        prefer: Mapping[str, str] | None = None,
+        key: str | bytes | None = None,
     ) -> Writable:
-        """A stream to write to the next unit in turn, or to ``to``; it is asked for when the result is
-        awaited or entered with ``async with``.
+        """A stream to write to the unit that the balance chooses now, or to ``to``; it is asked for when the
+        result is awaited or entered with ``async with``.
 
         Args:
             event: As in ``readable``, as are the others.
@@ -280,7 +301,8 @@ class Destination(DestinationBase):
             Error: As ``readable``.
         """
         extras = _extras(headers, headers_required, traceparent, tracestate, baggage)
-        ask = self._asking(event, data, to, timeout, True, extras, inherit, wait_for_unit)
+        by = self._balance_of(balance, prefer, key)
+        ask = self._asking(event, data, to, timeout, True, extras, inherit, wait_for_unit, by)
         return Writable(self._host, ask)
 
     def _asking(
@@ -293,6 +315,7 @@ class Destination(DestinationBase):
         extras: Extras | None,
         inherit: bool,
         wait_for_unit: bool | None,
+        by: _engine.Balance | None,
     ) -> Callable[[], asyncio.Future[tuple[int, int, Answer]]]:
         """What asks for a stream. That there is no unit is told at once, unless it waits for one."""
         waits = self._waits if wait_for_unit is None else wait_for_unit
@@ -302,7 +325,7 @@ class Destination(DestinationBase):
             unit = self._number_of(to)
         else:
             try:
-                unit = self._next(extras is not None and extras.required)
+                unit = self._next(extras is not None and extras.required, by)
             except NoUnitError:
                 if not waits:
                     raise
@@ -317,7 +340,18 @@ class Destination(DestinationBase):
             extras,
             inherit,
             waits,
+            by,
         )
+
+    def _balance_of(
+        self,
+        balance: Balance | None,
+        prefer: Mapping[str, str] | None,
+        key: str | bytes | None,
+    ) -> _engine.Balance | None:
+        if balance is None and prefer is None and key is None:
+            return None
+        return self._balance(balance, prefer, key)
 
     def __repr__(self) -> str:
         return f"<Destination {self.name!r}, {len(self.units)} units>"

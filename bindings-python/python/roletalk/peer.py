@@ -17,6 +17,7 @@ from typing import (
 from . import _checks, _engine
 from ._host import ConnectOptions, Host, address_text, described, logger
 from ._signals import caught
+from .balance import Balance
 from .codec import Codec, JsonCodec
 from .destination import Destination
 from .errors import ConnectFailedError, InvalidArgumentError, IoError
@@ -93,13 +94,19 @@ class Peer:
         limits: Bounds on memory and time.
         reconnect_cap: The longest wait between two attempts to reach an address, in seconds.
         reconnect_jitter: The share of each wait that is random, from 0 to 1.
+        balance: How units are chosen among those that serve a role, where neither the destination nor the
+            call says it. ``"least_loaded"``: one after the other, but instead of one another that has fewer
+            requests to answer, or answers them clearly faster. ``"round_robin"``: one after the other. Or a
+            function: it gets a ``Candidate`` for each unit that can be asked, and returns the ``unit`` of
+            one, or None when none of them will do, which is as if there were none. It is called in the loop's
+            thread for each choice, again when something goes on to another unit, and must not block.
         codec: Makes JSON of objects and objects of JSON; default is a ``JsonCodec``, the standard library's
             ``json``, whatever else is installed. ``OrjsonCodec`` is faster.
         threads: How many threads may call handlers that are plain functions.
         acquaintance_ssl: The context for ``wss`` addresses that other units tell.
 
     Raises:
-        InvalidArgumentError: For an unusable key.
+        InvalidArgumentError: For an unusable key, and for a balance that there is not.
         ValueError: For a number that cannot be one of these settings.
         TypeError: For a setting of another type.
     """
@@ -114,6 +121,7 @@ class Peer:
         limits: Limits | None = None,
         reconnect_cap: float = 60.0,
         reconnect_jitter: float = 0.0,
+        balance: Balance = "least_loaded",
         codec: Codec | None = None,
         threads: int = 8,
         acquaintance_ssl: ssl_module.SSLContext | None = None,
@@ -141,6 +149,7 @@ class Peer:
             keys=list((keys or {}).items()),
             limits=limits._given(),
             reconnect=(reconnect_cap, reconnect_jitter),
+            balance=balance,
             runtime=f"{platform.python_implementation()} {platform.python_version()}",
             dumps=codec.dumps,
             loads=codec.loads,
@@ -227,32 +236,51 @@ class Peer:
         """All roles, in the order in which they were added."""
         return list(self._roles.values())
 
-    def destination(self, role: str, *, wait_for_unit: bool | None = None) -> Destination:
+    def destination(
+        self,
+        role: str,
+        *,
+        wait_for_unit: bool | None = None,
+        balance: Balance | None = None,
+        prefer: Mapping[str, str] | None = None,
+    ) -> Destination:
         """The destination of this name, added if it is new. Acquaintance looks for the roles of
         destinations.
+
+        What is set here is for all who use this destination and do not say otherwise; None leaves it as it
+        is.
 
         Args:
             role: The name of the role that other peers offer.
             wait_for_unit: Whether its requests and streams wait for a unit, within their timeouts, when none
-                serves the role: then it does not matter who starts first. For all who use this destination
-                and do not say otherwise; None leaves it as it is, which is at first that ``NoUnitError`` is
+                serves the role: then it does not matter who starts first. At first, ``NoUnitError`` is
                 raised.
+            balance: How units are chosen; at first as the peer was told.
+            prefer: Tags: only units that have all of these get something as long as one of them can be asked;
+                all others otherwise. At first none.
 
         Returns:
             The destination, the same for the same name.
 
         Raises:
-            InvalidArgumentError: When the name is empty or longer than 65535 bytes.
+            InvalidArgumentError: When the name is empty or longer than 65535 bytes, and for a balance that
+                there is not.
             ClosedError: When the peer is closed.
         """
         self._host.check_open()
+        _checks.instance("wait_for_unit", wait_for_unit, (bool, type(None)), "a bool")
         destination = self._destinations.get(role)
+        made = Destination._make(self._host, role) if destination is None else destination
         if destination is None:
+            # Nothing is added when something is wrong with the options.
+            made._balance(balance, prefer, None)
             self._engine.add_destination(role)
-            destination = self._destinations[role] = Destination._make(self._host, role)
+            self._destinations[role] = made
+        if balance is not None or prefer is not None:
+            made._set_balance(balance, prefer)
         if wait_for_unit is not None:
-            destination._waits = wait_for_unit
-        return destination
+            made._waits = wait_for_unit
+        return made
 
     @property
     def destinations(self) -> list[Destination]:

@@ -74,6 +74,8 @@ class UnitStats:
     """Stream bytes received."""
     last_answer: float | None = None
     """Seconds from the last answered request to its answer."""
+    answer_time: float | None = None
+    """Seconds that its answers take, smoothed, one at most: what ``"least_loaded"`` counts with."""
     connections: list[ConnectionStats] = field(default_factory=list)
     """One entry for each connection."""
 

@@ -30,6 +30,7 @@ use super::{
     watching::fail_quietly,
 };
 use crate::{
+    balance::Balance,
     context::{Context, Ticket},
     data::{Codec, json_of, utf8, with_payload},
     destination::seconds,
@@ -132,7 +133,9 @@ type FailureParts<'py> = (Option<String>, Option<Bound<'py, PyAny>>, Option<f64>
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (*, name, tags, friendly, keys, limits, reconnect, runtime, dumps, loads, extensions=true))]
+    #[pyo3(signature = (
+        *, name, tags, friendly, keys, limits, reconnect, balance, runtime, dumps, loads, extensions=true
+    ))]
     #[expect(clippy::too_many_arguments, reason = "called from one place, by keyword")]
     fn new(
         py: Python<'_>,
@@ -142,6 +145,7 @@ impl Engine {
         keys: Vec<(String, String)>,
         limits: &Bound<'_, PyDict>,
         reconnect: (f64, f64),
+        balance: &Bound<'_, PyAny>,
         runtime: String,
         dumps: Py<PyAny>,
         loads: Py<PyAny>,
@@ -161,6 +165,8 @@ impl Engine {
         let (cap, jitter) = reconnect;
         config.reconnect.cap = seconds("reconnect_cap", cap)?;
         config.reconnect.jitter = jitter;
+        let balance = Balance::of(balance)?;
+        config.balance = balance.core().clone();
         config.runtime = runtime;
         let core = Core::new(config);
         let epoch = Instant::now();
@@ -176,6 +182,7 @@ impl Engine {
             table: Mutex::default(),
             event_loop: Mutex::new(None),
             codec: Codec { dumps, loads },
+            balance: Py::new(py, balance)?,
             listener: Mutex::new(None),
             forks: FORKS.load(Relaxed),
             thread: AtomicUsize::new(0),
@@ -812,6 +819,7 @@ impl Engine {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.codec.dumps)?;
         visit.call(&self.codec.loads)?;
+        visit.call(&self.balance)?;
         // The collector never runs while a lock is held, since no Python object is made then.
         if let Ok(listener) = self.listener.try_lock() {
             visit.call(&*listener)?;

@@ -81,11 +81,10 @@ impl Engine {
                 if let Err(error) = &outcome
                     && error.is_unhandled()
                 {
-                    let Some(other) = self.go_on(py, tag as usize, error, now)? else {
-                        return Ok(false);
-                    };
-                    if other != *error {
-                        (outcome, fields) = (Err(other), None);
+                    match self.go_on(py, tag as usize, error, now)? {
+                        Ok(told) => return Ok(told),
+                        Err(other) if other != *error => (outcome, fields) = (Err(other), None),
+                        Err(_) => {}
                     }
                 }
                 let waiting = lock(&self.table).take_waiting(tag as usize);
@@ -124,6 +123,22 @@ impl Engine {
         fields: Option<&Fields>,
         now: Moment,
     ) {
+        let value = match &outcome {
+            Ok(data) => self.answer_to(py, &waiting, data, fields),
+            Err(error) => Err(self.exception_with(py, error, fields)),
+        };
+        self.settle_with(py, waiting, value, now);
+    }
+
+    /// The same, with what the future is to have.
+    #[inline]
+    pub(super) fn settle_with(
+        &self,
+        py: Python<'_>,
+        waiting: Waiting,
+        value: PyResult<Bound<'_, PyAny>>,
+        now: Moment,
+    ) {
         let future = waiting.future.bind(py);
         if waiting.watched
             && let Some(event_loop) = lock(&self.event_loop).clone()
@@ -131,10 +146,6 @@ impl Engine {
             let _ =
                 future.call_method1(intern!(py, "remove_done_callback"), (&event_loop.given_up,));
         }
-        let value = match &outcome {
-            Ok(data) => self.answer_to(py, &waiting, data, fields),
-            Err(error) => Err(self.exception_with(py, error, fields)),
-        };
         // It fails when the future was cancelled, or the loop is closed.
         let opened = match value {
             Ok(value) => future.call_method1(intern!(py, "set_result"), (value,)).is_ok(),

@@ -1,15 +1,18 @@
 //! Messages and requests that Python sends.
 
 use pyo3::{intern, prelude::*};
-use roletalk_engine::{Error, Moment, Outgoing, Tried, UnitId, timed_out};
+use roletalk_engine::{Engine as Core, Error, Moment, Outgoing, Tried, Unit, UnitId, timed_out};
 
 use roletalk_host::lock;
 
 use super::{
-    Engine, lost,
+    Engine,
+    choosing::Called,
+    lost,
     watching::{LOOK, is_done},
 };
 use crate::{
+    balance::Balance,
     call::{Call, Heir},
     exit::Inside,
     request::{Place, Request, Spot},
@@ -29,41 +32,83 @@ impl Engine {
     pub(crate) fn send(
         slf: &Bound<'_, Engine>,
         outgoing: Outgoing<'_>,
-        required: bool,
+        (required, balance): (bool, Option<&Balance>),
         (unit, chosen): (Option<UnitId>, bool),
     ) -> PyResult<Sent> {
         let (py, this) = (slf.py(), slf.get());
+        if let Some(balance) = balance
+            && balance.function().is_some()
+            && !chosen
+        {
+            return Engine::send_by_function(slf, outgoing, (required, balance), unit);
+        }
         let now = this.enter(py)?;
+        let balance = balance.map(Balance::core);
         let sent = {
             let engine = &mut lock(&this.state).engine;
             let mut tried = Tried::NONE;
-            let first =
-                unit.map_or_else(|| engine.choose(outgoing.role, None, required, &tried, now), Ok);
+            let choose = |engine: &Core<u32>, tried: &Tried| {
+                engine.choose(outgoing.role, balance, required, tried, now)
+            };
+            let first = unit.map_or_else(|| choose(engine, &tried), Ok);
             let mut unit = match first {
                 Ok(unit) => unit,
                 Err(error) => return Ok(Sent::Failed(error)),
             };
             loop {
-                let sent = engine.with_unit(unit, now, |machine| match machine.must_wait(now) {
-                    true => Ok(Sent::Full(unit)),
-                    false => machine.send(outgoing).map(|_| Sent::Queued(unit)),
-                });
-                let error = match sent.unwrap_or_else(|| Err(lost())) {
+                let error = match send_to(engine, unit, outgoing, now) {
                     Ok(sent) => break sent,
                     Err(error) => error,
                 };
                 if chosen || !tried.note(unit, &error) {
                     break Sent::Failed(error);
                 }
-                let Ok(next) = engine.choose(outgoing.role, None, required, &tried, now) else {
+                let Ok(next) = choose(engine, &tried) else {
                     break Sent::Failed(error);
                 };
-                engine.with_unit(unit, now, roletalk_engine::Unit::note_rerouted);
+                engine.with_unit(unit, now, Unit::note_rerouted);
                 unit = next;
             }
         };
         this.arm(py)?;
         Ok(sent)
+    }
+
+    /// The same, where a function chooses the units.
+    #[cold]
+    fn send_by_function(
+        slf: &Bound<'_, Engine>,
+        outgoing: Outgoing<'_>,
+        (required, balance): (bool, &Balance),
+        first: Option<UnitId>,
+    ) -> PyResult<Sent> {
+        let (py, this) = (slf.py(), slf.get());
+        let (mut tried, mut failed) = (Tried::NONE, None);
+        let mut choice = first.map(Ok);
+        loop {
+            let chosen = match choice.take() {
+                Some(first) => first,
+                None => this.choose_by_function(py, outgoing.role, (balance, required), &tried)?,
+            };
+            let unit = match (chosen, failed) {
+                (Ok(unit), None) => unit,
+                (Ok(unit), Some((left, _))) => {
+                    Engine::with_unit(slf, left, |unit, _| unit.note_rerouted())?;
+                    unit
+                }
+                (Err(_), Some((_, error))) | (Err(error), None) => {
+                    return Ok(Sent::Failed(error));
+                }
+            };
+            let sent = Engine::with_state(slf, |state, now| {
+                send_to(&mut state.engine, unit, outgoing, now)
+            })?;
+            match sent {
+                Ok(sent) => return Ok(sent),
+                Err(error) if tried.note(unit, &error) => failed = Some((unit, error)),
+                Err(error) => return Ok(Sent::Failed(error)),
+            }
+        }
     }
 
     /// Sends something that is answered, to `first` if that is given, or has it wait until it can be sent. `call` is what it is made for; the
@@ -97,6 +142,7 @@ impl Engine {
             // Not with `map`: nothing of Python's may be dropped in here.
             match place {
                 Ok(place) => {
+                    let undecided = matches!(place, Place::Undecided(_));
                     let (serial, watched) = (table.next_serial(), false);
                     let waiting = Waiting { future: kept, request, place, serial, full, watched };
                     let (tag, serial) = table.add_waiting(waiting);
@@ -104,14 +150,19 @@ impl Engine {
                         table.fresh.push(Fresh { tag, serial, looks: 0 });
                         table.look_at.get_or_insert(now + LOOK);
                     }
-                    Ok((tag, serial))
+                    Ok((tag, serial, undecided))
                 }
                 Err(error) => Err(error),
             }
         };
         this.arm(py)?;
         match outcome {
-            Ok((tag, serial)) => {
+            Ok((tag, serial, undecided)) => {
+                if undecided && let Err(end) = this.decide(py, (tag, serial), Called::Here) {
+                    // It has failed with that, and nobody will look.
+                    let _ = future.call_method0(intern!(py, "exception"));
+                    return Err(end);
+                }
                 if is_stream {
                     // Its answer must not find nobody.
                     this.watch(py, tag, serial, future.clone().unbind())?;
@@ -129,8 +180,8 @@ impl Engine {
         Ok(future)
     }
 
-    /// Sends a request that has failed with this error to another unit, if it may go there. None when that has it, or
-    /// it waits for one; else the outcome.
+    /// Sends a request that has failed with this error to another unit, if it may go there. The error is its outcome;
+    /// without, it is elsewhere, or has another outcome, and true says that somebody was told of that.
     #[cold]
     pub(super) fn go_on(
         &self,
@@ -138,44 +189,51 @@ impl Engine {
         tag: usize,
         error: &Error,
         now: Moment,
-    ) -> PyResult<Option<Error>> {
+    ) -> PyResult<Result<bool, Error>> {
         let future = lock(&self.table).waiting.get(tag).map(|waiting| waiting.future.clone_ref(py));
         let is_wanted = match future {
             Some(future) => !is_done(future.bind(py))?,
             None => false,
         };
         if !is_wanted {
-            return Ok(Some(error.clone()));
+            return Ok(Err(error.clone()));
         }
-        let mut table = lock(&self.table);
-        let mut state = lock(&self.state);
-        let Some(Waiting { request, place: Place::Sent { unit, stream, .. }, .. }) =
-            table.waiting.get_mut(tag)
-        else {
-            return Ok(Some(error.clone()));
+        let serial = {
+            let mut table = lock(&self.table);
+            let mut state = lock(&self.state);
+            let Some(Waiting { request, place: Place::Sent { unit, stream, .. }, serial, .. }) =
+                table.waiting.get_mut(tag)
+            else {
+                return Ok(Err(error.clone()));
+            };
+            let (engine, unit, serial) = (&mut state.engine, *unit, *serial);
+            if let Some(stream) = stream.take() {
+                engine.with_unit(unit, now, |unit| unit.close_stream(stream, ""));
+            }
+            match request.go_on(py, engine, (unit, error.clone()), tag as u32, now) {
+                Ok(place) => {
+                    let undecided = matches!(place, Place::Undecided(_));
+                    table.put(tag, place);
+                    undecided.then_some(serial)
+                }
+                Err(error) => return Ok(Err(error)),
+            }
         };
-        let (engine, unit) = (&mut state.engine, *unit);
-        if let Some(stream) = stream.take() {
-            engine.with_unit(unit, now, |unit| unit.close_stream(stream, ""));
+        match serial {
+            Some(serial) => self.decide(py, (tag, serial), Called::Apart).map(Ok),
+            None => Ok(Ok(false)),
         }
-        let place = request.go_on(py, engine, (unit, error.clone()), tag as u32, now);
-        Ok(place.map(|place| table.put(tag, place)).err())
     }
 
     /// Tries those again that have waited for this. Whether anybody was told of an outcome.
     pub(super) fn retry(&self, py: Python<'_>, spot: &Spot, now: Moment) -> PyResult<bool> {
-        let mut told = false;
+        let (mut told, mut ended) = (false, Ok(()));
         let all = lock(&self.table).parking.at(spot);
         for (tag, serial) in all {
-            let future = {
-                let table = lock(&self.table);
-                table.waiting(tag, serial).map(|waiting| waiting.future.clone_ref(py))
-            };
-            let Some(future) = future else { continue };
-            if is_done(future.bind(py))? {
-                self.forget(tag, serial, now);
+            if !self.is_wanted(py, (tag, serial), now)? {
                 continue;
             }
+            let mut undecided = false;
             let failed = {
                 let mut table = lock(&self.table);
                 let mut state = lock(&self.state);
@@ -184,9 +242,14 @@ impl Engine {
                 let Some(Waiting { request, place: Place::Parked(parked), .. }) = waiting else {
                     continue;
                 };
+                // A function that was called for another one may have changed anything.
+                if parked.spot != *spot {
+                    continue;
+                }
                 let engine = &mut state.engine;
                 match request.retry(py, engine, (spot, parked.left), tag as u32, now) {
                     Ok(place) => {
+                        undecided = matches!(place, Place::Undecided(_));
                         let waits_on =
                             matches!(&place, Place::Parked(parked) if parked.spot == *spot);
                         table.put(tag, place);
@@ -203,8 +266,15 @@ impl Engine {
                 self.settle(py, waiting, Err(error), None, now);
                 told = true;
             }
+            if undecided {
+                match self.decide(py, (tag, serial), Called::Apart) {
+                    Ok(settled) => told |= settled,
+                    // The others go on before that.
+                    Err(end) => ended = Err(end),
+                }
+            }
         }
-        Ok(told)
+        ended.map(|()| told)
     }
 
     /// Ends the waiting of those whose time is up.
@@ -241,4 +311,19 @@ impl Engine {
             }
         }
     }
+}
+
+/// Sends a message to a unit, if that has room.
+#[inline]
+fn send_to(
+    engine: &mut Core<u32>,
+    unit: UnitId,
+    outgoing: Outgoing<'_>,
+    now: Moment,
+) -> Result<Sent, Error> {
+    let sent = engine.with_unit(unit, now, |machine| match machine.must_wait(now) {
+        true => Ok(Sent::Full(unit)),
+        false => machine.send(outgoing).map(|_| Sent::Queued(unit)),
+    });
+    sent.unwrap_or_else(|| Err(lost()))
 }
