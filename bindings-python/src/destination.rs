@@ -250,7 +250,7 @@ impl DestinationBase {
     }
 
     /// Sends a message to `unit` first, or to that alone when it was `chosen`, or to the next unit, if that has
-    /// room. Returns the unit's number, and, when it had none, what is to be sent.
+    /// room. Otherwise returns the unit's number, and what is to be sent.
     #[expect(clippy::too_many_arguments, reason = "called from one place")]
     fn _try_send(
         slf: &Bound<'_, Self>,
@@ -262,7 +262,7 @@ impl DestinationBase {
         extras: Option<&Bound<'_, Extras>>,
         inherit: bool,
         balance: Option<&Bound<'_, Balance>>,
-    ) -> PyResult<(u64, Option<Encoded>)> {
+    ) -> PyResult<Option<(u64, Encoded)>> {
         let (py, this) = (slf.py(), slf.get());
         let engine = this.engine.bind(py);
         let name = utf8(event)?;
@@ -283,8 +283,8 @@ impl DestinationBase {
         let balance = this.or_own(py, balance);
         let how = (required, balance.as_ref().map(Py::get));
         match Engine::send(engine, outgoing, how, (unit.map(UnitId), chosen))? {
-            Sent::Queued(unit) => Ok((unit.0, None)),
-            Sent::Full(unit) => Ok((unit.0, Some(data))),
+            Sent::Queued => Ok(None),
+            Sent::Full(unit) => Ok(Some((unit.0, data))),
             Sent::Failed(error) => Err(engine.get().exception(py, &error)),
         }
     }

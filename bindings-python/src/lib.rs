@@ -10,6 +10,7 @@
 
 mod balance;
 mod call;
+mod calling;
 mod context;
 mod data;
 mod destination;

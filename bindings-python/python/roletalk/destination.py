@@ -130,24 +130,36 @@ class Destination(DestinationBase):
         by = None
         if balance is not None or prefer is not None or key is not None:
             by = self._balance(balance, prefer, key)
-        await self._send(event, data, to, ordered, extras, inherit, by)
+        first = None if to is None else self._number_of(to)
+        chosen = to is not None
+        full = self._try_send(event, data, first, chosen, ordered, extras, inherit, by)
+        if full is not None:
+            await self._send_later(event, full, chosen, ordered, extras, inherit, by)
 
-    async def _send(
+    async def _send_later(
         self,
         event: str,
-        data: Any,
-        to: Unit | None,
+        full: tuple[int, _engine.Encoded],
+        chosen: bool,
         ordered: bool,
         extras: Extras | None,
         inherit: bool,
-        by: _engine.Balance | None = None,
+        by: _engine.Balance | None,
     ) -> None:
-        chosen = to is not None
-        first = None if to is None else self._number_of(to)
-        unit, left = self._try_send(event, data, first, chosen, ordered, extras, inherit, by)
+        """Sends what a unit had no room for."""
+        left: tuple[int, _engine.Encoded] | None = full
         while left is not None:
+            unit, data = left
             await self._host.engine.wait_room(unit)
-            unit, left = self._try_send(event, left, unit, chosen, ordered, extras, inherit, by)
+            left = self._try_send(event, data, unit, chosen, ordered, extras, inherit, by)
+
+    async def _send_to(
+        self, unit: Unit, event: str, data: Any, extras: Extras | None, inherit: bool
+    ) -> None:
+        number = self._number_of(unit)
+        full = self._try_send(event, data, number, True, True, extras, inherit, None)
+        if full is not None:
+            await self._send_later(event, full, True, True, extras, inherit, None)
 
     async def broadcast(
         self,
@@ -177,7 +189,7 @@ class Destination(DestinationBase):
         extras = _extras(headers, headers_required, traceparent, tracestate, baggage)
         taken = 0
         outcomes = await asyncio.gather(
-            *(self._send(event, data, unit, True, extras, inherit) for unit in self.units),
+            *(self._send_to(unit, event, data, extras, inherit) for unit in self.units),
             return_exceptions=True,
         )
         for outcome in outcomes:

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use pyo3::{intern, prelude::*};
+use pyo3::{intern, prelude::*, types::PyNone};
 use roletalk_engine::{
     CancelReason, Data, EngineEvent, Error, Event, Failure, Fields, Incoming, Kind, Moment,
     PeerEvent, Question, RequestId, Unit, UnitId, wire::Payload,
@@ -13,6 +13,7 @@ use roletalk_host::lock;
 use super::{Engine, watching::ABANDONED};
 use crate::{
     call::{Call, Due},
+    calling::{call_1, call_3, call_method_1, call_method_2},
     context::{Context, Ticket},
     data::to_python,
     error::{ends_program, exception, text_of},
@@ -148,7 +149,7 @@ impl Engine {
         }
         // It fails when the future was cancelled, or the loop is closed.
         let opened = match value {
-            Ok(value) => future.call_method1(intern!(py, "set_result"), (value,)).is_ok(),
+            Ok(value) => call_method_1(future, intern!(py, "set_result"), &value).is_ok(),
             Err(error) => {
                 let _ = future.call_method1(intern!(py, "set_exception"), (error.value(py),));
                 if lock(&self.state).is_closed() {
@@ -287,8 +288,12 @@ impl Engine {
         match mode {
             Mode::Task => {
                 let event_loop = self.event_loop(py)?;
-                let coroutine = event_loop.run.bind(py).call1((function, &context, &call))?;
-                let task = match event_loop.spawn.bind(py).call1((coroutine,)) {
+                let none = PyNone::get(py).to_owned().into_any();
+                let inherited = call.as_ref().map(|call| call.bind(py).as_any());
+                let inherited = inherited.unwrap_or(&none);
+                let run = event_loop.run.bind(py);
+                let coroutine = call_3(run, function, &context, inherited)?;
+                let task = match call_1(event_loop.spawn.bind(py), &coroutine) {
                     Ok(task) => task.unbind(),
                     // The loop's task factory has failed, or an eager task is to end the program.
                     Err(error) => {
@@ -372,7 +377,7 @@ impl Engine {
         let event_loop = self.event_loop(py)?;
         let copy = event_loop.copy_context.bind(py).call0()?;
         match call {
-            None => copy.call_method1(intern!(py, "run"), (function, context)),
+            None => call_method_2(&copy, intern!(py, "run"), function, context),
             Some(call) => {
                 let arguments = (&event_loop.call_inheriting, function, context, call);
                 copy.call_method1(intern!(py, "run"), arguments)

@@ -21,7 +21,7 @@ use crate::{
 
 /// What became of a message.
 pub(crate) enum Sent {
-    Queued(UnitId),
+    Queued,
     Full(UnitId),
     Failed(Error),
 }
@@ -323,7 +323,7 @@ fn send_to(
 ) -> Result<Sent, Error> {
     let sent = engine.with_unit(unit, now, |machine| match machine.must_wait(now) {
         true => Ok(Sent::Full(unit)),
-        false => machine.send(outgoing).map(|_| Sent::Queued(unit)),
+        false => machine.send(outgoing).map(|_| Sent::Queued),
     });
     sent.unwrap_or_else(|| Err(lost()))
 }
