@@ -145,6 +145,10 @@ class Host:
             if sys.version_info >= (3, 12):
                 # It ends right where it begins if it has nothing to wait for.
                 spawn = functools.partial(spawn, eager_start=True)
+        create_future: Callable[[], asyncio.Future[Any]] = loop.create_future
+        if type(loop).create_future is asyncio.BaseEventLoop.create_future:
+            # What that does, without a frame for it.
+            create_future = functools.partial(asyncio.Future, loop=loop)
         self.context = contextvars.copy_context()
         # A handler of another peer may be who binds it.
         self.context.run(set_current_call, None)
@@ -152,7 +156,7 @@ class Host:
         self.engine.bind(
             call_soon=functools.partial(loop.call_soon, context=turns),
             call_later=functools.partial(loop.call_later, context=turns),
-            create_future=loop.create_future,
+            create_future=create_future,
             time=loop.time,
             copy_context=self.context.copy,
             listener=self,
