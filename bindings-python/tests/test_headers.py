@@ -348,7 +348,7 @@ async def test_answers_to_who_does_not_take_them(plain: str, connect: Connect) -
 async def test_those_that_take_them_are_chosen(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pair = await connect()
+    pair = await connect(client={"balance": "round_robin"})
     looks = Looks(pair.role())
     make = roletalk._engine.Engine
     with monkeypatch.context() as patch:

@@ -61,7 +61,13 @@ class Player:
         )
         keys_by_id = dict(keys)
         self.peer = roletalk.Peer(
-            name, friendly=friendly, keys=keys_by_id, limits=limits, codec=Codec()
+            name,
+            friendly=friendly,
+            keys=keys_by_id,
+            limits=limits,
+            # One scenario counts the turns.
+            balance="round_robin",
+            codec=Codec(),
         )
         self.held: list[asyncio.Future[None]] = []
         self.tasks: dict[int, asyncio.Task[None]] = {}
