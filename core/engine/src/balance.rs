@@ -377,7 +377,9 @@ fn is_better(other: &Load, first: &Load, now: u64) -> bool {
         return false;
     }
     let (waits, first_waits) = (other.waiting() as u64, first.waiting() as u64);
-    let (takes, first_takes) = (other.likely(now).max(NOISE), first.likely(now).max(NOISE));
+    let first_takes = first.likely(now).max(NOISE);
+    // What has faded is reason enough for a request in turn, not for more than its turn.
+    let takes = other.proven(first_takes, now).max(NOISE);
     if takes / 2 <= first_takes && first_takes / 2 <= takes {
         return waits < first_waits;
     }

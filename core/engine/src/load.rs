@@ -112,12 +112,24 @@ impl Load {
 
     pub(crate) fn likely(&self, now: u64) -> u64 {
         let since = now.saturating_sub(self.measured.load(Relaxed));
-        let known = faded(self.answer_time.load(Relaxed), since);
-        let silent = match self.waiting() == 0 || self.is_probed(now) {
+        faded(self.answer_time.load(Relaxed), since).max(self.silence(now))
+    }
+
+    /// The time that an answer takes at least, where nothing speaks for it but what it has shown: as `otherwise`
+    /// as long as it has never answered.
+    pub(crate) fn proven(&self, otherwise: u64, now: u64) -> u64 {
+        let known = match self.answer_time.load(Relaxed) {
+            0 => otherwise,
+            known => known,
+        };
+        known.max(self.silence(now))
+    }
+
+    fn silence(&self, now: u64) -> u64 {
+        match self.waiting() == 0 || self.is_probed(now) {
             true => 0,
             false => now.saturating_sub(self.silent.load(Relaxed)),
-        };
-        known.max(silent)
+        }
     }
 
     /// Whether it owes answers and is to be asked all the same, to see whether it answers again.

@@ -241,6 +241,37 @@ fn a_stopped_unit_is_avoided_and_comes_back() {
 }
 
 #[test]
+fn who_has_never_answered_is_taken_for_no_quicker_than_the_others() {
+    // Those that are known are slow themselves, and many requests are made before anything else can be known.
+    let balance = Balance::least_loaded();
+    for idle in [0, 60 * SECOND] {
+        let mut field = Field::new(&[20 * MS; 4]);
+        field.run(&balance, MS, SECOND);
+        field.answer_until(2 * SECOND + idle);
+        field.asked();
+        field.join(20 * MS);
+        field.units[4].takes = None;
+        for _ in 0..100 {
+            field.ask(&balance);
+        }
+        let asked = field.asked();
+        assert!(asked.iter().all(|asked| (15..=25).contains(asked)), "{asked:?} after {idle}");
+    }
+}
+
+#[test]
+fn a_slow_unit_that_is_tried_again_gets_one_request_at_a_time() {
+    let mut field = Field::new(&[SECOND, 20 * MS, 20 * MS, 20 * MS]);
+    let balance = Balance::least_loaded();
+    field.run(&balance, MS, 10 * SECOND);
+    field.asked();
+    field.run(&balance, MS, 60 * SECOND);
+    let asked = field.asked()[0];
+    // Every few seconds, and one more before it is known to be silent.
+    assert!(asked <= 60, "{asked}");
+}
+
+#[test]
 fn a_unit_that_is_busy_with_something_long_is_not_forgotten() {
     let mut field = Field::new(&[MS; 4]);
     field.units[2].takes = None;
