@@ -66,7 +66,7 @@ class Player:
             keys=keys_by_id,
             limits=limits,
             # One scenario counts the turns.
-            balance="round_robin",
+            balance=options.get("balance", "round_robin"),
             codec=Codec(),
         )
         self.held: list[asyncio.Future[None]] = []
