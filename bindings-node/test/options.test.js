@@ -69,12 +69,12 @@ const MISTAKES = {
       'headers, requireHeaders, traceparent, tracestate, baggage, inherit, role.',
   ],
   destination: [
-    `client.destination('role', { perfer: { zone: 'a' } })`,
-    'destination has no option "perfer", which is ignored. Did you mean "prefer"?',
+    `client.destination('role', { prefers: { zone: 'a' } })`,
+    'destination has no option "prefers", which is ignored. Did you mean "prefer"?',
   ],
   'send, its balance': [
-    `destination.send({ event: 'e', balanse: 'least-loaded' })`,
-    'send has no option "balanse", which is ignored. Did you mean "balance"?',
+    `destination.send({ event: 'e', balanced: 'least-loaded' })`,
+    'send has no option "balanced", which is ignored. Did you mean "balance"?',
   ],
   Readable: [
     `destination.Readable('e', null, { highWatermark: 5 })`,
