@@ -16,6 +16,8 @@ export interface PeerOptions {
   name?: string;
   /** How its destinations choose a unit that do not say it themselves. Default `round-robin`, as in roletalk 1.1.3. */
   balance?: Balance;
+  /** Which units its destinations leave out that do not say it themselves, see `Ejection`. Default none. */
+  eject?: boolean | Ejection;
 }
 
 /** Options to listen with. */
@@ -126,6 +128,44 @@ export type Balance =
   | 'least-loaded'
   | ((candidates: Candidate[]) => Unit | null | undefined | void);
 
+/**
+ * When a unit that keeps failing is left out for a while; what is not given is the default, and `true` stands for all of
+ * it. Never more than half of the units that serve a role are left out. A unit is asked again, once, when its time is over:
+ * if that fails, too, it is left out for twice as long, otherwise it is as good as any. What it has failed with before
+ * counts as well, whatever it was asked for.
+ */
+export interface Ejection {
+  /** So many requests in a row that fail, from 1 on. Default 5. A request fails when it is not answered within its time. */
+  failures?: number;
+  /**
+   * Whether rejections are failures, too: by handlers, for want of a handler, or because the unit is overloaded. Default
+   * false, since a handler may reject what is wrong with the request.
+   */
+  rejections?: boolean;
+  /** Milliseconds that the unit is left out at first. Default 5 000. */
+  time?: number;
+  /** The most milliseconds that it is left out. Default 60 000. */
+  most?: number;
+}
+
+/** How a unit that serves a role stands. */
+export interface Standing {
+  unit: Unit;
+  /** Requests that wait for its answer, those for streams included. */
+  waiting: number;
+  /** Milliseconds that an answer is likely to take, see `Candidate`. */
+  answerTime: number;
+  /** Requests in a row that were not answered in time. */
+  unanswered: number;
+  /** Requests in a row that were rejected. */
+  rejected: number;
+  /**
+   * Milliseconds for which it is still left out, 0 while one request finds out whether it has recovered; undefined when it
+   * is not left out.
+   */
+  ejected: number | undefined;
+}
+
 /** Tags that a unit should have, and their values. */
 export interface PreferredTags {
   readonly [tag: string]: string;
@@ -161,6 +201,7 @@ export interface EmitOptions extends TraceContext {
   /**
    * Whether it waits for a unit, within its time, when none serves the role or all have been asked. Default what
    * `Peer.destination` was told, or else false: then it fails. Requests and streams that are for no certain unit only.
+   * Where 1 048 576 of a peer wait already, it fails with `OVERLOADED`.
    * Ends with `TIMEOUT`, with `CLOSED` when the peer is closed, and with the signal. The process is kept alive
    * meanwhile, see `Peer.unref`.
    */
@@ -195,6 +236,14 @@ export interface DestinationOptions {
    * asked; any other one otherwise. `{}` for none, which is the default.
    */
   prefer?: PreferredTags;
+  /** Which units are left out, see `Ejection`; false for none. Default as the peer does. */
+  eject?: boolean | Ejection;
+  /**
+   * How many requests may be in flight at a time, those for streams included, and those to a unit that is given; surveys
+   * are not. Further ones fail with `OVERLOADED`. Default `Infinity`, which is no bound. When it changes, those that are in
+   * flight do not count.
+   */
+  maxInFlight?: number;
 }
 
 /** Options of a handler. */
@@ -746,6 +795,8 @@ export class Destination extends EventEmitter {
   get units(): Unit[];
   get name(): string;
   get peer(): Peer;
+  /** How the units stand that serve it now, in their order: what the choice is made by, and who is left out. */
+  standings(): Standing[];
   /** Whether any unit serves it. */
   get ready(): boolean;
   /**

@@ -3,9 +3,9 @@
 // How the unit is chosen. The engine chooses, unless a function of the application does.
 
 const { TriedUnits, checkBalance } = require('./addon.js');
-const { RoletalkError } = require('./errors.js');
 const { faultOf } = require('./fields.js');
 const { messageOf, print } = require('./guard.js');
+const { checkOptions, invalid, numberOf } = require('./options.js');
 
 /** Where something has been that is sent for the first time. */
 const NOWHERE = new TriedUnits();
@@ -13,9 +13,8 @@ const NOWHERE = new TriedUnits();
 /** The errors of functions that choose. */
 const failures = new WeakSet();
 
-function invalid(text, options) {
-  return new RoletalkError('INVALID_ARGUMENT', text, options);
-}
+/** The most that the addon counts to. */
+const MOST_COUNTED = 2 ** 32 - 1;
 
 /**
  * The option `balance`, checked.
@@ -28,6 +27,39 @@ function balanceOf({ balance }) {
   const fault = checkBalance(name);
   if (fault !== null) throw faultOf(fault);
   return name;
+}
+
+const EJECTION = new Set(['failures', 'rejections', 'time', 'most']);
+
+/**
+ * The option `eject`, checked.
+ * @returns {object | null | undefined} as the addon takes it; null when no unit is left out
+ */
+function ejectionOf({ eject }) {
+  if (eject === undefined || eject === null) return undefined;
+  if (typeof eject === 'boolean') return eject ? {} : null;
+  if (typeof eject !== 'object') throw invalid('The option "eject" should be true, false or an object');
+  checkOptions('eject', eject, EJECTION);
+  const { rejections } = eject;
+  if (rejections !== undefined && typeof rejections !== 'boolean') {
+    throw invalid('The option "eject.rejections" should be true or false');
+  }
+  return {
+    failures: numberOf('eject.failures', eject.failures, { least: 1, most: MOST_COUNTED, whole: true }),
+    rejections,
+    time: numberOf('eject.time', eject.time),
+    most: numberOf('eject.most', eject.most),
+  };
+}
+
+/**
+ * The option `maxInFlight`, checked.
+ * @returns {number | null | undefined} null for no bound
+ */
+function boundOf({ maxInFlight }) {
+  if (maxInFlight === undefined || maxInFlight === null) return undefined;
+  if (maxInFlight === Infinity) return null;
+  return numberOf('maxInFlight', maxInFlight, { most: Number.MAX_SAFE_INTEGER, whole: true });
 }
 
 /**
@@ -114,4 +146,4 @@ function failed(text, options) {
   return error;
 }
 
-module.exports = { Choice, NOWHERE, balanceOf, keyOf, tagsOf };
+module.exports = { Choice, NOWHERE, balanceOf, boundOf, ejectionOf, keyOf, tagsOf };

@@ -8,6 +8,7 @@ const { RoletalkError, peerClosed } = require('./errors.js');
 const { faultOf } = require('./fields.js');
 const { bound, checkCallback, emit, ignore } = require('./guard.js');
 const { ALL, EMIT, STREAM, WAIT, checkOptions } = require('./options.js');
+const { parkFault } = require('./parked.js');
 const { PeerReadable, PeerWritable } = require('./streams.js');
 const { toMillis } = require('./timeout.js');
 const { Survey } = require('./survey.js');
@@ -61,6 +62,16 @@ class Units extends Set {
     const { _core: core, _list: list, _numbers: numbers } = this;
     return choice.unitOf(core, this._destination, list, numbers, takesFields, tried);
   }
+
+  /** How they stand. */
+  standings() {
+    const { _core: core, _list: list, _numbers: numbers } = this;
+    const told = core.native.standings(this._destination, numbers, core.now());
+    return list.map((unit, n) => {
+      const [waiting, answerTime, unanswered, rejected, ejected] = told.slice(5 * n, 5 * n + 5);
+      return { unit, waiting, answerTime, unanswered, rejected, ejected: ejected < 0 ? undefined : ejected };
+    });
+  }
 }
 
 /**
@@ -73,9 +84,10 @@ class Destination extends EventEmitter {
     this._peer = peer;
     this._ready = false;
     this._set = new Units(peer._core, name);
-    /** Its own balance, and the tags that it prefers, if any. */
+    /** Its own balance, the tags that it prefers, and which units it leaves out, if any of it was said. */
     this._balance = undefined;
     this._prefer = undefined;
+    this._eject = undefined;
     /** How the unit is chosen where that is not said: null when the engine does so by itself. */
     this._choice = null;
     this._chooseBy();
@@ -85,24 +97,44 @@ class Destination extends EventEmitter {
     this._ways = new Set();
     /** Whether that waits where it is not said. */
     this._waits = false;
+    /** The bound of requests in flight, and its number for the addon; undefined when there is none. */
+    this._maxInFlight = null;
+    this._bound = undefined;
   }
 
   /** Has units chosen in this way from now on. What is undefined stays as it is. */
-  _chooseBy(balance = this._balance, prefer = this._prefer) {
+  _chooseBy(balance = this._balance, prefer = this._prefer, eject = this._eject) {
     const { _peer: peer } = this;
     this._balance = balance;
     this._prefer = prefer;
+    this._eject = eject;
+    // Nothing is null, too.
+    const ejection = eject === undefined ? peer._eject : eject;
     const inForce = balance ?? peer._balance;
     const isFunction = typeof inForce === 'function';
     this._choice = isFunction ? new Choice(inForce, prefer, null) : null;
-    if (balance === undefined && prefer === undefined) return;
+    if (balance === undefined && prefer === undefined && ejection === undefined) return;
     const { _core: core } = peer;
     const name = isFunction ? null : balance;
-    core.native.setBalance(this._set._destination, name, prefer ?? [], core.now());
+    core.native.setBalance(this._set._destination, name, prefer ?? [], ejection, core.now());
+  }
+
+  /** Has so many requests in flight at most from now on. */
+  _setBound(most) {
+    if (most === this._maxInFlight) return;
+    const { _core: core } = this._peer;
+    this._maxInFlight = most;
+    this._bound = most === null ? undefined : this._set._destination;
+    core.native.setBound(this._set._destination, most, core.now());
   }
 
   get units() {
     return [...this._set];
+  }
+
+  /** How the units stand that serve it. */
+  standings() {
+    return this._set.standings();
   }
 
   get name() {
@@ -198,7 +230,7 @@ class Destination extends EventEmitter {
       // It was closed since it was chosen, which only a function can do.
       failed ??= gone;
       if (tried === NOWHERE) tried = new TriedUnits();
-      if (!native.noteTried(tried, unit._number)) break;
+      if (!native.noteTried(tried, unit._number, gone.message)) break;
     }
     if (callback) this._notSent(callback, failed);
     return undefined;
@@ -277,9 +309,12 @@ class Destination extends EventEmitter {
     );
   }
 
-  /** What chooses other units, too, should the first not begin; null when the caller has chosen. */
+  /**
+   * What chooses other units, too, should the first not begin, and has the bound of requests in flight; null when
+   * there is neither, since the caller has chosen.
+   */
   _chooser({ unit: wanted }) {
-    return wanted ? null : this;
+    return wanted && this._bound === undefined ? null : this;
   }
 
   /** The unit that is asked for, which need not serve the role, or the next one; null when it is to be waited for. */
@@ -293,6 +328,8 @@ class Destination extends EventEmitter {
     if (unit) return unit;
     const nobody = this._nobody(required && unit !== null);
     if (wanted || !this._mayWait(options) || nobody.code !== 'NO_UNIT') throw nobody;
+    const fault = parkFault(this._peer._core);
+    if (fault !== null) throw fault;
     return null;
   }
 

@@ -149,6 +149,9 @@ class Host {
     this.streams = [];
     this.slots = [];
     this.freeSlots = [];
+    /** How many wait for a unit, and how many may. */
+    this.parked = 0;
+    this.mostParked = this.native.mostParked;
     /** Requests that handlers were called for and that are not answered, by the addon's number. */
     this.exchanges = [];
     /** Requests that were answered and whose answers are not sent yet. */
@@ -243,7 +246,8 @@ class Host {
     const route = this.commands.route(role, event);
     const kind = kindOf(value);
     const data = encode(kind, value);
-    if (unit === null && fields !== null) check(fields);
+    const bounded = destination !== null && destination._bound !== undefined;
+    if ((unit === null || bounded) && fields !== null) check(fields);
     this.schedule();
     const slot = this.takeSlot(unit, callback);
     slot.sent = this.time;
@@ -255,6 +259,10 @@ class Host {
         slot.way.begin();
         return slot;
       }
+      if (bounded) {
+        this.ask(slot, unit, { role, event, kind, timeout: limit, bound: destination._bound }, data, fields);
+        return slot;
+      }
     }
     const names = route === NONE ? { role, event } : null;
     try {
@@ -264,6 +272,18 @@ class Host {
       throw error;
     }
     return slot;
+  }
+
+  /**
+   * Sends a request at once: one that has to do with others.
+   * @param {Slot} slot
+   * @param {object} settings as the addon takes them, without unit and slot
+   * @param {string | Buffer} data the payload
+   */
+  ask(slot, unit, { role, event, ...settings }, data, fields) {
+    const to = { unit: unit._number, slot: slot.number, role: String(role), event: String(event) };
+    const bytes = typeof data === 'string' ? Buffer.from(data) : data;
+    return this.native.ask({ ...settings, ...to }, bytes, fields, this.now());
   }
 
   /**
@@ -684,7 +704,8 @@ class Host {
   /** A request was rejected, or has failed. */
   unanswered(slot, at, first, fields) {
     const outcome = first & Flag.FAILED ? this.failed(slot, at, first, fields) : this.rejected(slot, at, first, fields);
-    const goesOn = first & Flag.NOT_BEGUN && slot.destination !== null;
+    // Who has chosen the unit meant that one.
+    const goesOn = first & Flag.NOT_BEGUN && slot.destination !== null && !slot.options.unit;
     // What was given up goes nowhere.
     if (!goesOn || slot.callback === ignore) return this.fail(slot, outcome);
     const age = words[at + 4] * 0x100000000 + words[at + 3];

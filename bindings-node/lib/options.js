@@ -3,11 +3,14 @@
 // Options that nobody reads are mistakes. roletalk 1.1.3 ignores them, so they are no errors here either, but
 // warnings of the process.
 
+const { RoletalkError } = require('./errors.js');
+const { print } = require('./guard.js');
+
 const words = (text) => new Set(text.trim().split(/\s+/));
 
-const PEER = words('balance friendly name');
+const PEER = words('balance eject friendly name');
 const LISTEN = words('port host server ssl path handshakeTimeout maxHandshakes');
-const DESTINATION = words('balance prefer waitForUnit');
+const DESTINATION = words('balance eject maxInFlight prefer waitForUnit');
 const SERVE = words('drain');
 const WAIT = words('signal timeout');
 /** What is for all units. `role` is what the original writes into the options that it is given. */
@@ -102,4 +105,39 @@ function editDistance(a, b, enough) {
   return old[b.length];
 }
 
-module.exports = { ALL, DESTINATION, EMIT, HANDLER, LISTEN, PEER, SERVE, STREAM, WAIT, checkConnectOptions, checkOptions };
+/** The error of an option that makes no sense. */
+function invalid(text, options) {
+  return new RoletalkError('INVALID_ARGUMENT', text, options);
+}
+
+/**
+ * An option that is a number.
+ * @param {string} name
+ * @param {unknown} value
+ * @returns {number | undefined} undefined when it is not given
+ * @throws {RoletalkError} when it is anything else, or out of bounds
+ */
+function numberOf(name, value, { least = 0, most = Infinity, whole = false } = {}) {
+  if (value === undefined) return undefined;
+  const isIn = typeof value === 'number' && value >= least && value <= most && (!whole || Number.isInteger(value));
+  if (isIn) return value;
+  const kind = whole ? 'a whole number' : 'a number';
+  const bounds = most < Number.MAX_SAFE_INTEGER ? `from ${least} to ${most}` : `from ${least} on`;
+  throw invalid(`The option "${name}" should be ${kind} ${bounds}, and is ${print(value)}`);
+}
+
+module.exports = {
+  ALL,
+  DESTINATION,
+  EMIT,
+  HANDLER,
+  LISTEN,
+  PEER,
+  SERVE,
+  STREAM,
+  WAIT,
+  checkConnectOptions,
+  checkOptions,
+  invalid,
+  numberOf,
+};

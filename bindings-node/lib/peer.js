@@ -3,7 +3,7 @@
 const http = require('node:http');
 const https = require('node:https');
 const { addressHint, listenHint } = require('./addon.js');
-const { balanceOf, tagsOf } = require('./choice.js');
+const { balanceOf, boundOf, ejectionOf, tagsOf } = require('./choice.js');
 const { checkName } = require('./commands.js');
 const { Connection } = require('./connection.js');
 const { kExchange } = require('./context.js');
@@ -75,6 +75,7 @@ class Peer extends MiddlewareEmitter {
     super();
     checkOptions('Peer', options, PEER);
     this._balance = balanceOf(options);
+    this._eject = ejectionOf(options);
     this._name = typeof options.name === 'string' ? options.name : '';
     this._friendly = options.friendly !== false;
     this._roles = new Map();
@@ -521,6 +522,8 @@ class Peer extends MiddlewareEmitter {
     checkOptions('destination', options, DESTINATION);
     const balance = options ? balanceOf(options) : undefined;
     const prefer = options ? tagsOf(options) : undefined;
+    const eject = options ? ejectionOf(options) : undefined;
+    const bound = options ? boundOf(options) : undefined;
     let destination = this._destinations.get(name);
     if (destination === undefined) {
       destination = new Destination(name, this);
@@ -531,7 +534,10 @@ class Peer extends MiddlewareEmitter {
     }
     const waits = options?.waitForUnit;
     if (waits !== undefined) destination._waits = Boolean(waits);
-    if ((balance ?? prefer) !== undefined) destination._chooseBy(balance, prefer);
+    if (balance !== undefined || prefer !== undefined || eject !== undefined) {
+      destination._chooseBy(balance, prefer, eject);
+    }
+    if (bound !== undefined) destination._setBound(bound);
     return destination;
   }
 

@@ -88,6 +88,7 @@ class Channel {
       event: String(event),
       kind: type,
       timeout: limit,
+      bound: destination === null ? undefined : destination._bound,
     };
     const number = host.native.ask(settings, data, fields, host.now());
     if (number !== null) this.attach(number);

@@ -5,6 +5,7 @@ const { Choice, NOWHERE } = require('./choice.js');
 const { failedContext } = require('./context.js');
 const { peerClosed } = require('./errors.js');
 const { faultOf } = require('./fields.js');
+const { Parked, parkFault } = require('./parked.js');
 const { NONE } = require('./protocol.js');
 
 /** As the destination does. */
@@ -31,9 +32,8 @@ class Way {
     this.from = null;
     /** What it has failed with first. */
     this.outcome = null;
-    /** Whether it waits for a unit, and until when. */
-    this.waiting = false;
-    this.timer = undefined;
+    /** While it waits for a unit. */
+    this.parked = null;
     /** Whether a function is choosing a unit. */
     this.choosing = false;
     /** Whether it has ended while that did. */
@@ -47,7 +47,7 @@ class Way {
   /** Waits for the first unit. */
   begin() {
     this.since = this.host.now();
-    this.wait();
+    this.parked = new Parked(this.destination, this, this.left());
   }
 
   /**
@@ -61,7 +61,7 @@ class Way {
     this.outcome ??= outcome;
     this.from = slot.unit;
     if (this.tried === NOWHERE) this.tried = new TriedUnits();
-    const goesOn = host.native.noteTried(this.tried, slot.unit._number);
+    const goesOn = host.native.noteTried(this.tried, slot.unit._number, outcome.error.message);
     this.channel?.detach();
     if (!goesOn) return host.fail(slot, outcome);
     if (this.left() <= 0) return host.fail(slot, this.timedOut());
@@ -109,6 +109,7 @@ class Way {
       kind: slot.kind,
       timeout: slot.limit,
       since: this.since,
+      bound: this.destination._bound,
     };
     const bytes = typeof data === 'string' ? Buffer.from(data) : data.subarray(0, slot.length);
     const number = host.native.ask(settings, bytes, slot.fields, host.now());
@@ -118,27 +119,21 @@ class Way {
   // The wait for a unit.
 
   wait() {
-    const { destination } = this;
-    const left = this.left();
-    this.waiting = true;
-    destination._ways.add(this);
-    destination._peer._hold.take();
-    // Beyond what Node's timers hold, there is no limit.
-    if (left < 2 ** 31) this.timer = setTimeout(() => this.late(), left);
+    const { host, slot, destination } = this;
+    const fault = parkFault(host);
+    if (fault === null) this.parked = new Parked(destination, this, this.left());
+    else host.fail(slot, this.failure(fault));
   }
 
   /** It waits no more. */
   leave() {
-    const { destination } = this;
-    this.waiting = false;
-    destination._ways.delete(this);
-    destination._peer._hold.release();
-    clearTimeout(this.timer);
+    this.parked.leave();
+    this.parked = null;
   }
 
   /** There are other units. */
   look() {
-    if (!this.waiting || this.choosing) return;
+    if (this.parked === null || this.choosing) return;
     const unit = this.next();
     if (this.over || !unit) return;
     this.leave();
@@ -147,13 +142,13 @@ class Way {
 
   /** Whether the engine has nothing of it. */
   get isIdle() {
-    return this.waiting || this.choosing;
+    return this.parked !== null || this.choosing;
   }
 
   /** It ends while it is idle. */
   giveUp() {
     this.over = true;
-    if (this.waiting) this.leave();
+    if (this.parked !== null) this.leave();
   }
 
   late() {
@@ -182,9 +177,9 @@ class Way {
   }
 
   timedOut() {
-    const error = faultOf(timedOutAfter(this.most));
-    if (this.waiting) error.hint = this.destination._nobody(false).hint;
-    return this.failure(error);
+    const { host, destination, tried, most } = this;
+    const late = this.parked === null ? timedOutAfter(most) : host.native.late(tried, String(destination._name), most);
+    return this.failure(faultOf(late));
   }
 
   failure(error) {

@@ -1,9 +1,11 @@
 //! The choice among the units that JavaScript knows of a destination.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use napi_derive::napi;
-use roletalk_engine::{Balance, Load, Moment, Result, Tried, Turn, Unit, UnitId, Units, Wanted};
+use roletalk_engine::{
+    Balance, Bulkhead, Ejection, Load, Moment, Result, Tried, Turn, Unit, UnitId, Units, Wanted,
+};
 use roletalk_host::Host;
 
 use crate::slab::Slab;
@@ -11,7 +13,63 @@ use crate::slab::Slab;
 /// How the units of a destination are chosen.
 pub(crate) struct Destination {
     turn: Arc<Turn>,
-    pub(crate) balance: Balance,
+    balance: Balance,
+    eject: Option<Ejection>,
+    /// The bound of requests in flight, if there is one.
+    pub(crate) bulkhead: Option<Bulkhead>,
+}
+
+impl Destination {
+    pub(crate) fn balance(&self) -> &Balance {
+        &self.balance
+    }
+
+    pub(crate) fn set_balance(&mut self, balance: Balance, eject: Option<Ejection>) {
+        self.balance = with_ejection(balance, eject);
+        self.eject = eject;
+    }
+
+    /// Whether the choice depends on what was sent before, so that all of it has to be counted.
+    pub(crate) fn counts_requests(&self) -> bool {
+        self.eject.is_some() || self.balance.counts_requests()
+    }
+}
+
+fn with_ejection(balance: Balance, eject: Option<Ejection>) -> Balance {
+    match eject {
+        Some(eject) => balance.eject(eject),
+        None => balance,
+    }
+}
+
+/// When units that keep failing are left out. What is not given is as the engine has it.
+#[napi(object)]
+pub struct EjectionSettings {
+    /// So many failures in a row.
+    pub failures: Option<u32>,
+    /// Whether rejections are failures.
+    pub rejections: Option<bool>,
+    /// Milliseconds that a unit is left out at first.
+    pub time: Option<f64>,
+    /// The most of these.
+    pub most: Option<f64>,
+}
+
+impl From<EjectionSettings> for Ejection {
+    fn from(settings: EjectionSettings) -> Ejection {
+        let EjectionSettings { failures, rejections, time, most } = settings;
+        let mut ejection = Ejection::default();
+        ejection.failures = failures.unwrap_or(ejection.failures);
+        ejection.rejections = rejections.unwrap_or(ejection.rejections);
+        ejection.time = time.map_or(ejection.time, millis);
+        ejection.most = most.map_or(ejection.most, millis);
+        ejection
+    }
+}
+
+/// A duration of JavaScript's. What is below zero is none, what is too long the longest that there is.
+pub(crate) fn millis(millis: f64) -> Duration {
+    Duration::try_from_secs_f64(millis.max(0.0) / 1e3).unwrap_or(Duration::MAX)
 }
 
 /// The destinations, numbered.
@@ -20,7 +78,7 @@ pub(crate) struct Destinations(Vec<Destination>);
 
 impl Destinations {
     pub(crate) fn add(&mut self, turn: Arc<Turn>, balance: Balance) -> u32 {
-        self.0.push(Destination { turn, balance });
+        self.0.push(Destination { turn, balance, eject: None, bulkhead: None });
         (self.0.len() - 1) as u32
     }
 
@@ -56,7 +114,10 @@ impl WantedSettings {
     ) -> Result<Balance> {
         let balance = match (&self.balance, &self.prefer) {
             (None, None) => destination.balance.clone(),
-            (name, tags) => balance(name.as_deref(), tags.as_deref(), peer)?,
+            (name, tags) => {
+                let balance = balance(name.as_deref(), tags.as_deref(), peer)?;
+                with_ejection(balance, destination.eject)
+            }
         };
         Ok(key.map(|key| balance.with_key(key)).unwrap_or(balance))
     }
@@ -108,6 +169,18 @@ impl Numbered<'_> {
             [at as f64, candidate.waiting as f64, candidate.answer_time.as_secs_f64() * 1e3]
         });
         candidates.collect()
+    }
+
+    /// See [`NativePeer::standings`](crate::NativePeer::standings).
+    pub(crate) fn standings(&self, at: &Destination, now: Moment) -> Vec<f64> {
+        let millis = |time: Duration| time.as_secs_f64() * 1e3;
+        let standings = at.balance.standings(self, now).into_iter().flat_map(|standing| {
+            let ejected = standing.ejected.map_or(-1.0, millis);
+            let counts = [standing.waiting, standing.unanswered, standing.rejected];
+            let [waiting, unanswered, rejected] = counts.map(|count| count as f64);
+            [waiting, millis(standing.answer_time), unanswered, rejected, ejected]
+        });
+        standings.collect()
     }
 }
 

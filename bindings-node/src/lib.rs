@@ -25,9 +25,9 @@ mod socket;
 mod socket;
 mod state;
 
-pub use choice::{TriedUnits, WantedSettings};
+pub use choice::{EjectionSettings, TriedUnits, WantedSettings};
 pub use native::{
     AskSettings, NativePeer, PeerSettings, address_hint, cancel_reasons, check_balance,
-    check_fields, error_kinds, json_hint, listen_hint, timed_out_after,
+    check_fields, error_kinds, json_hint, listen_hint, timed_out_after, too_many_waiting,
 };
 pub use protocol::{ProtocolNumber, protocol};

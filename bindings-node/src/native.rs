@@ -14,15 +14,16 @@ use napi::{
 };
 use napi_derive::napi;
 use roletalk_engine::{
-    AddressId, Balance, CancelReason, Chunk, DataType, Engine, Error, ErrorKind, Moment, NoHandler,
-    Opening, Order, Outgoing, Refusal, TimeLimit, Tried, Unit, Wanted, hint, timed_out,
+    AddressId, Balance, Bulkhead, CancelReason, Chunk, DataType, Ejection, Engine, Error,
+    ErrorKind, Failure, Moment, NoHandler, Opening, Order, Outgoing, Refusal, TimeLimit, Tried,
+    Unit, Wanted, hint, timed_out, too_many_parked,
     wire::{Direction, Payload},
     ws::Side,
 };
 use roletalk_host::{Host, dial_fault, lock};
 
 use crate::{
-    choice::{self, Numbered, TriedUnits, WantedSettings},
+    choice::{self, EjectionSettings, Numbered, TriedUnits, WantedSettings},
     commands, counters,
     events::{Batch, EVENT_HEADER, Header, NONE, OUTPUT_WORDS, OUTPUTS},
     fields,
@@ -76,6 +77,8 @@ pub struct AskSettings {
     pub timeout: f64,
     /// Since when it waits, by JavaScript's clock: since it is sent, unless it is given.
     pub since: Option<f64>,
+    /// The number of the destination whose bound of requests in flight it counts for, if any.
+    pub bound: Option<u32>,
 }
 
 numbers! {
@@ -269,7 +272,7 @@ impl NativePeer {
     }
 
     /// Has the units of a destination chosen in this way from now on: by the balance with this name or else that of the
-    /// peer, and those first that have these tags, names and values in turn.
+    /// peer, those first that have these tags, names and values in turn, and without those that keep failing, if so told.
     ///
     /// # Errors
     /// When there is no balance of this name: see [`check_balance`].
@@ -279,15 +282,35 @@ impl NativePeer {
         destination: u32,
         name: Option<String>,
         prefer: Vec<String>,
+        eject: Option<EjectionSettings>,
         now: f64,
     ) -> Result<()> {
         let Call { host, state, .. } = self.begin(now);
         let peer = host.engine.peer().balance();
         let balance = choice::balance(name.as_deref(), Some(&prefer), peer).map_err(thrown)?;
         if let Some(destination) = state.destinations.get_mut(destination) {
-            destination.balance = balance;
+            destination.set_balance(balance, eject.map(Ejection::from));
         }
         Ok(())
+    }
+
+    /// Sets the bound of requests in flight to a destination. Those that are in flight do not count.
+    #[napi(catch_unwind)]
+    pub fn set_bound(&mut self, destination: u32, bound: Option<f64>, now: f64) {
+        let Call { state, .. } = self.begin(now);
+        if let Some(destination) = state.destinations.get_mut(destination) {
+            destination.bulkhead = bound.map(|bound| Bulkhead::new(bound as usize));
+        }
+    }
+
+    /// How the units with these numbers stand, five numbers each: how many requests wait, the answer time in
+    /// milliseconds, how many in a row were not answered, how many in a row were rejected, and the milliseconds for
+    /// which it is still left out, -1 when it is not.
+    #[napi(catch_unwind)]
+    pub fn standings(&mut self, destination: u32, units: &[u32], now: f64) -> Vec<f64> {
+        let Call { host, state, now, .. } = self.begin(now);
+        let Some(at) = state.destinations.get(destination) else { return Vec::new() };
+        Numbered { host: &host, known: &state.units, numbers: units }.standings(at, now)
     }
 
     /// Chooses among the units with these numbers, or those of them that take headers, as the destination does.
@@ -295,13 +318,13 @@ impl NativePeer {
     #[napi(catch_unwind)]
     pub fn choose(&mut self, destination: u32, units: &[u32], takes_fields: bool, now: f64) -> i32 {
         let Some(at) = self.state.destinations.get(destination) else { return -1 };
-        if at.balance.counts_requests() {
+        if at.counts_requests() {
             self.begin(now);
         }
         let (host, now) = (lock(&self.host), self.moment(now));
         let State { destinations, units: known, .. } = &self.state;
         let Some(at) = destinations.get(destination) else { return -1 };
-        let wanted = Wanted { balance: &at.balance, takes_fields, tried: &Tried::NONE };
+        let wanted = Wanted { balance: at.balance(), takes_fields, tried: &Tried::NONE };
         Numbered { host: &host, known, numbers: units }.choose(at, wanted, now)
     }
 
@@ -347,11 +370,41 @@ impl NativePeer {
         Ok(Numbered { host: &host, known: &state.units, numbers: units }.candidates(wanted, now))
     }
 
-    /// Notes that a unit has surely not begun something. Returns whether it may go on to another one.
+    /// Notes that a unit has surely not begun something, with this error. Returns whether it may go on to another one.
     #[napi(catch_unwind)]
-    pub fn note_tried(&self, tried: &mut TriedUnits, unit: u32) -> bool {
+    pub fn note_tried(&self, tried: &mut TriedUnits, unit: u32, text: String) -> bool {
         // What else JavaScript knows of the error does not matter here.
-        tried.0.note(choice::unit_of(&self.state.units, unit), &Error::unit_gone())
+        let failure = Failure { unhandled: true, ..Failure::default() };
+        let error = Error::rejection(text).with_failure(failure);
+        tried.0.note(choice::unit_of(&self.state.units, unit), &error)
+    }
+
+    /// Where something has been, and that unit, at which it is.
+    #[napi(catch_unwind)]
+    pub fn passing_over(&self, tried: &TriedUnits, unit: u32) -> TriedUnits {
+        let mut tried = tried.0.clone();
+        tried.pass_over(choice::unit_of(&self.state.units, unit));
+        TriedUnits(tried)
+    }
+
+    /// Something may go anywhere again but to this unit.
+    #[napi(catch_unwind)]
+    pub fn forget_all_but(&self, tried: &mut TriedUnits, unit: u32) {
+        tried.0.forget_all_but(choice::unit_of(&self.state.units, unit));
+    }
+
+    /// The error of what has waited in vain for a unit with this role, as [`no_choice`](NativePeer::no_choice) has it:
+    /// `limit` milliseconds in all.
+    #[napi(catch_unwind)]
+    pub fn late(&self, tried: &TriedUnits, role: String, limit: f64) -> Vec<String> {
+        let no_unit = lock(&self.host).engine.peer().no_choice(&role, false);
+        failed_with(&tried.0.late(choice::millis(limit), &no_unit))
+    }
+
+    /// How many may wait for a unit.
+    #[napi(getter)]
+    pub fn most_parked(&self) -> f64 {
+        lock(&self.host).engine.peer().limits().waiting_requests as f64
     }
 
     // Connections.
@@ -684,7 +737,9 @@ impl NativePeer {
                 return None;
             }
         };
-        let AskSettings { unit, slot, writable, role, event, kind, timeout, .. } = settings;
+        let AskSettings { unit, slot, writable, role, event, kind, timeout, bound, .. } = settings;
+        // One handle of it, since the state is changed meanwhile.
+        let bulkhead = bound.and_then(|bound| state.destinations.get(bound)?.bulkhead.clone());
         let payload = Payload { kind: DataType::from_byte(kind as u8), bytes: payload };
         let outgoing = Outgoing {
             role: &role,
@@ -692,7 +747,7 @@ impl NativePeer {
             payload,
             order: if writable.is_some() { Order::Any } else { Order::Kept },
             fields: fields.as_ref(),
-            bulkhead: None,
+            bulkhead: bulkhead.as_ref(),
         };
         let limit = Duration::try_from_secs_f64(timeout / 1e3).ok().filter(|time| !time.is_zero());
         let limit = TimeLimit { limit, since };
@@ -901,6 +956,12 @@ fn failed_with(error: &Error) -> Vec<String> {
 #[napi(catch_unwind)]
 pub fn check_balance(name: String) -> Option<Vec<String>> {
     Balance::named(&name).err().map(|error| failed_with(&error))
+}
+
+/// The error of what is to wait for a unit where so many wait already, as [`NativePeer::no_choice`] has it.
+#[napi(catch_unwind)]
+pub fn too_many_waiting(limit: f64) -> Vec<String> {
+    failed_with(&too_many_parked(limit as usize))
 }
 
 /// The error of headers and trace context that cannot be sent, as [`NativePeer::no_choice`] has it.

@@ -11,7 +11,7 @@ use roletalk_host::{Action, Host};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    choice::Destinations,
+    choice::{Destination, Destinations},
     commands::{self, Asked},
     events::{
         AGAIN, Batch, ENDING, GONE, IN_BUFFER, NAMED, NONE, NOT_BEGUN, NOT_SENT, OUTPUT_WORDS,
@@ -243,7 +243,7 @@ impl State {
         now: Moment,
     ) {
         let required = outgoing.fields.is_some_and(Fields::is_required);
-        let balance = self.destinations.get(destination).map(|destination| &destination.balance);
+        let balance = self.destinations.get(destination).map(Destination::balance);
         let outcome = loop {
             let Ok(unit) = host.engine.choose(outgoing.role, balance, required, &tried, now) else {
                 break Err(error);

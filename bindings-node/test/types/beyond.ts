@@ -7,12 +7,14 @@ import {
   Connection,
   Context,
   Destination,
+  Ejection,
   ErrorCode,
   PEER_RECONNECT_FAIL_EVENT,
   PEER_RECONNECT_SUCCESS_EVENT,
   Peer,
   PeerStats,
   RoletalkError,
+  Standing,
   Survey,
   SurveyAnswer,
   UnitStats,
@@ -85,6 +87,16 @@ function balanced(destination: Destination): void {
   const { peer, name } = destination;
   new Peer({ balance: 'least-loaded' });
   peer.destination(name, { balance: idle, prefer: { zone: 'a' } });
+  new Peer({ eject: true });
+  const ejection: Ejection = { failures: 3, rejections: true, time: 1_000, most: 60_000 };
+  peer.destination(name, { eject: ejection, maxInFlight: 100 }).request('e');
+  const standings: Standing[] = destination.standings();
+  for (const { unit, waiting, answerTime: takes, unanswered, rejected, ejected } of standings) {
+    const left: number | undefined = ejected;
+    console.log(unit.name, waiting + takes + unanswered + rejected, left);
+  }
+  // @ts-expect-error: how many
+  peer.destination(name, { eject: { failures: 'many' } });
   destination.send({ event: 'e', key: 'user 17', prefer: {} });
   destination.send({ event: 'e', key: Buffer.alloc(4), balance: quick });
   destination.Readable({ event: 'e', balance: first });
