@@ -244,6 +244,38 @@ export interface DestinationOptions {
    * flight do not count.
    */
   maxInFlight?: number;
+  /** How requests are made again where the call does not say it, see `Retry`; false for not at all, which is the default. */
+  retry?: Retry | false;
+}
+
+/** What a request is sent with. */
+export interface RequestOptions extends EmitOptions {
+  /**
+   * Says that the request may be handled more than once, and how it is made again; false for not at all. Default what
+   * `Peer.destination` was told, or else false. Ignored when `unit` is given.
+   */
+  retry?: Retry | false;
+}
+
+/** How requests are made again. */
+export interface RetryOptions {
+  /** Attempts in all, those besides a slow one included, from 1 on. Default 3. */
+  attempts?: number;
+  /**
+   * Milliseconds before the second attempt. They double each time, and a random half of them is left out. Default 25. A
+   * time that the handler asks for, see `HandlerError`, is kept to.
+   */
+  backoff?: number;
+  /** The most milliseconds before any attempt. Default 1 000. */
+  longest?: number;
+  /** How many further requests there may be for each, from 0 to 1, and ten besides. Default 0.1. */
+  budget?: number;
+  /**
+   * When a request is made a second time though the first one may still be answered: after so many milliseconds, or after
+   * the time within which this part of all answers has come, from 0 to 1. Whichever answer is first counts, and the other
+   * request is given up. Default never.
+   */
+  hedge?: { after: number; quantile?: undefined } | { quantile: number; after?: undefined };
 }
 
 /** Options of a handler. */
@@ -788,6 +820,25 @@ export interface Survey<Data = any> extends AsyncIterable<SurveyAnswer<Data>> {
   readonly size: number;
 }
 
+/**
+ * How requests are made again that may be handled more than once: after a lost connection, where a unit is overloaded, or
+ * where the handler says when to try again; and besides one that is slow, if so told. Always at another unit than
+ * before, as long as there is one, and all within the time of the request, which has one outcome. Without it, nothing is
+ * ever made again that may have been begun. Streams are not.
+ *
+ * A value has an account of how many further requests there may be: use the same one for all requests of a kind.
+ */
+export class Retry {
+  /** Throws `INVALID_ARGUMENT` at options that make no sense. */
+  constructor(options?: RetryOptions);
+  /** Requests that were made again after a failure. */
+  get retried(): number;
+  /** Requests that were made besides one that was slow. */
+  get hedged(): number;
+  /** Requests that were not made again because the account was empty. */
+  get refused(): number;
+}
+
 /** A role that units offer. Which unit gets what, is said by `Balance`. */
 export class Destination extends EventEmitter {
   private constructor();
@@ -815,9 +866,9 @@ export class Destination extends EventEmitter {
    * Asks a unit. Throws when there is none, unless it is to wait, see `EmitOptions.waitForUnit`. What that unit has
    * surely not begun goes on to the next one, to each once, within the same time; so do requests for streams.
    */
-  request<Data = any>(event: string | EmitOptions, data?: sendableData): Promise<AnswerContext<Data>>;
+  request<Data = any>(event: string | RequestOptions, data?: sendableData): Promise<AnswerContext<Data>>;
   request<Data = any>(
-    event: string | EmitOptions,
+    event: string | RequestOptions,
     data: sendableData,
     cb: (err: any, ctx: AnswerContext<Data>) => void,
   ): Promise<AnswerContext<Data>>;

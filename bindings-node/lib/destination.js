@@ -7,8 +7,9 @@ const { Choice, NOWHERE, balanceOf, keyOf, tagsOf } = require('./choice.js');
 const { RoletalkError, peerClosed } = require('./errors.js');
 const { faultOf } = require('./fields.js');
 const { bound, checkCallback, emit, ignore } = require('./guard.js');
-const { ALL, EMIT, STREAM, WAIT, checkOptions } = require('./options.js');
+const { ALL, EMIT, REQUEST, STREAM, WAIT, checkOptions } = require('./options.js');
 const { parkFault } = require('./parked.js');
+const { retryOf } = require('./retry.js');
 const { PeerReadable, PeerWritable } = require('./streams.js');
 const { toMillis } = require('./timeout.js');
 const { Survey } = require('./survey.js');
@@ -97,6 +98,8 @@ class Destination extends EventEmitter {
     this._ways = new Set();
     /** Whether that waits where it is not said. */
     this._waits = false;
+    /** How requests are made again where it is not said; null when they are not. */
+    this._retry = null;
     /** The bound of requests in flight, and its number for the addon; undefined when there is none. */
     this._maxInFlight = null;
     this._bound = undefined;
@@ -247,8 +250,9 @@ class Destination extends EventEmitter {
   }
 
   request(event, data, callback) {
-    const headers = this._headers(event, 'request');
-    return request(this._pick(headers), headers, data, callback, this._chooser(headers));
+    const headers = this._headers(event, 'request', REQUEST);
+    const retry = this._retry === null && headers.plain ? null : this._retryOf(event, headers);
+    return request(this._pick(headers), headers, data, callback, this._chooser(headers), retry);
   }
 
   /** Asks every unit. Without a callback the answers can be iterated over. */
@@ -307,6 +311,13 @@ class Destination extends EventEmitter {
       tagsOf(options) ?? this._prefer,
       keyOf(options),
     );
+  }
+
+  /** How a request is made again; null when it is not, or the caller has chosen the unit. */
+  _retryOf(event, { plain, unit }) {
+    const retry = plain ? undefined : retryOf(event);
+    if (unit) return null;
+    return retry === undefined ? this._retry : retry;
   }
 
   /**

@@ -96,6 +96,18 @@ class Slot {
     if (options.choice !== null) this.scope = newScope();
   }
 
+  /**
+   * It is one attempt of several, which hears when a unit has surely not begun it.
+   * @param {import('./attempts.js').Attempt} attempt
+   */
+  accompany(attempt, destination, options) {
+    this.destination = destination;
+    this.options = options;
+    // Nothing is kept here.
+    this.kind = Kind.STRING;
+    this.way = attempt;
+  }
+
   /** It is over. */
   end() {
     this.unit = null;

@@ -8,6 +8,7 @@ const {
   Peer,
   refreshPeerDestinations,
 } = require('./peer.js');
+const { Retry } = require('./retry.js');
 const { Role } = require('./role.js');
 const { Unit } = require('./unit.js');
 
@@ -32,4 +33,5 @@ exports.Role = Role;
 exports.Destination = Destination;
 exports.RoletalkError = RoletalkError;
 exports.HandlerError = HandlerError;
+exports.Retry = Retry;
 exports.errorCodes = errorCodes;

@@ -11,6 +11,7 @@ export const {
   Destination,
   RoletalkError,
   HandlerError,
+  Retry,
   errorCodes,
 } = roletalk;
 export default roletalk;

@@ -10,7 +10,7 @@ const words = (text) => new Set(text.trim().split(/\s+/));
 
 const PEER = words('balance eject friendly name');
 const LISTEN = words('port host server ssl path handshakeTimeout maxHandshakes');
-const DESTINATION = words('balance eject maxInFlight prefer waitForUnit');
+const DESTINATION = words('balance eject maxInFlight prefer retry waitForUnit');
 const SERVE = words('drain');
 const WAIT = words('signal timeout');
 /** What is for all units. `role` is what the original writes into the options that it is given. */
@@ -19,6 +19,8 @@ const ALL = words(
 );
 /** What is for one unit. */
 const EMIT = new Set([...ALL, ...words('balance prefer key')]);
+/** What is for one unit after the other. */
+const REQUEST = new Set([...EMIT, 'retry']);
 const HANDLER = words('detached');
 const STREAM = words(`
   autoDestroy captureRejections construct decodeStrings defaultEncoding destroy emitClose encoding final
@@ -133,6 +135,7 @@ module.exports = {
   HANDLER,
   LISTEN,
   PEER,
+  REQUEST,
   SERVE,
   STREAM,
   WAIT,

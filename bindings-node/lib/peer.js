@@ -20,6 +20,7 @@ const { Lobby } = require('./lobby.js');
 const { MiddlewareEmitter } = require('./middleware.js');
 const { DESTINATION, LISTEN, PEER, SERVE, checkConnectOptions, checkOptions } = require('./options.js');
 const { Op } = require('./protocol.js');
+const { retryOf } = require('./retry.js');
 const { Role } = require('./role.js');
 const { handling, newScope } = require('./scope.js');
 const { onceSignalled } = require('./serve.js');
@@ -524,6 +525,7 @@ class Peer extends MiddlewareEmitter {
     const prefer = options ? tagsOf(options) : undefined;
     const eject = options ? ejectionOf(options) : undefined;
     const bound = options ? boundOf(options) : undefined;
+    const retry = options ? retryOf(options) : undefined;
     let destination = this._destinations.get(name);
     if (destination === undefined) {
       destination = new Destination(name, this);
@@ -538,6 +540,7 @@ class Peer extends MiddlewareEmitter {
       destination._chooseBy(balance, prefer, eject);
     }
     if (bound !== undefined) destination._setBound(bound);
+    if (retry !== undefined) destination._retry = retry;
     return destination;
   }
 

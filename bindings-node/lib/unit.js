@@ -1,6 +1,7 @@
 'use strict';
 
 const { EventEmitter } = require('node:events');
+const { Attempts } = require('./attempts.js');
 const { NONE } = require('./protocol.js');
 const { Call, fieldsOf, parentOf } = require('./call.js');
 const { peerClosed } = require('./errors.js');
@@ -121,12 +122,13 @@ function fieldsOfMessage(options) {
  * Asks a unit.
  * @param {Unit | null} unit null when one is to be waited for
  * @param {import('./destination.js').Destination | null} destination what has chosen the unit, and may choose another
+ * @param {import('./retry.js').Retry | null} [retry] how it is made again
  */
-function request(unit, options, data, callback, destination) {
+function request(unit, options, data, callback, destination, retry = null) {
   checkCallback(callback);
   const { _peer: peer } = unit ?? destination;
   if (callback) {
-    begin(peer, unit, options, data, bound(callback), destination);
+    begin(peer, unit, options, data, bound(callback), destination, retry);
     return undefined;
   }
   let call;
@@ -138,16 +140,17 @@ function request(unit, options, data, callback, destination) {
       if (peer._closed || call?.inherited) promise.catch(ignore);
       reject(error);
     };
-    call = begin(peer, unit, options, data, told, destination);
+    call = begin(peer, unit, options, data, told, destination, retry);
   });
   return promise;
 }
 
 /** Sends a request. Returns its call, if it may be given up. */
-function begin(peer, unit, options, data, callback, destination) {
+function begin(peer, unit, options, data, callback, destination, retry) {
   const { _core: host } = peer;
   // Nobody comes to a peer that is closed.
   if (unit === null && peer._closed) return void process.nextTick(callback, peerClosed(), { unit: undefined, data: null });
+  if (retry !== null) return ask(unit, options, data, callback, destination, retry);
   if (options.plain === true && current() === undefined) {
     host.request(unit, options, data, 0, null, callback, destination);
     return undefined;
@@ -159,7 +162,7 @@ function begin(peer, unit, options, data, callback, destination) {
 }
 
 /** Sends a request that may be given up. */
-function ask(unit, options, data, callback, destination = null) {
+function ask(unit, options, data, callback, destination = null, retry = null) {
   const { timeout, signal } = options;
   const { _core: host } = (unit ?? destination)._peer;
   const parent = parentOf(options);
@@ -169,6 +172,15 @@ function ask(unit, options, data, callback, destination = null) {
   const call = new Call(signal, parent, (error, ctx = { unit: asked, data: null }) => callback(error, ctx));
   const limit = call.limit(timeout);
   if (limit === undefined) return call;
+  if (retry !== null) {
+    const attempts = new Attempts(retry, destination, options, data, fields, limit, call.finish);
+    attempts.begin(unit);
+    call.begun(() => {
+      asked = attempts.unit ?? asked;
+      attempts.giveUp();
+    });
+    return call;
+  }
   const send = call.bounded ? host.requestWithin : host.request;
   const slot = Reflect.apply(send, host, [unit, options, data, limit, fields, call.finish, destination]);
   call.begun(() => {

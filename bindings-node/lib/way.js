@@ -188,4 +188,4 @@ class Way {
   }
 }
 
-module.exports = { Way };
+module.exports = { AS_EVER, Way };

@@ -16,6 +16,7 @@ mod fields;
 mod names;
 mod native;
 mod protocol;
+mod retry;
 mod running;
 mod slab;
 #[cfg(unix)]
@@ -31,3 +32,4 @@ pub use native::{
     check_fields, error_kinds, json_hint, listen_hint, timed_out_after, too_many_waiting,
 };
 pub use protocol::{ProtocolNumber, protocol};
+pub use retry::{AttemptFailure, NativeRetry, RetrySettings};

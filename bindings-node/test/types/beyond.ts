@@ -13,6 +13,7 @@ import {
   PEER_RECONNECT_SUCCESS_EVENT,
   Peer,
   PeerStats,
+  Retry,
   RoletalkError,
   Standing,
   Survey,
@@ -95,6 +96,14 @@ function balanced(destination: Destination): void {
     const left: number | undefined = ejected;
     console.log(unit.name, waiting + takes + unanswered + rejected, left);
   }
+  const retry = new Retry({ attempts: 4, backoff: 10, longest: 500, budget: 0.2, hedge: { quantile: 0.95 } });
+  peer.destination(name, { retry }).request({ event: 'e', retry: new Retry({ hedge: { after: 50 } }) });
+  destination.request({ event: 'e', retry: false });
+  console.log(retry.retried + retry.hedged + retry.refused);
+  // @ts-expect-error: either, not both
+  new Retry({ hedge: { after: 50, quantile: 0.95 } });
+  // @ts-expect-error: streams are not made again
+  destination.Readable({ event: 'e', retry });
   // @ts-expect-error: how many
   peer.destination(name, { eject: { failures: 'many' } });
   destination.send({ event: 'e', key: 'user 17', prefer: {} });
