@@ -14,6 +14,7 @@ beyond('nothing is exported but what is documented', () => {
     'PEER_RECONNECT_FAIL_EVENT',
     'PEER_RECONNECT_SUCCESS_EVENT',
     'Peer',
+    'Retry',
     'Role',
     'RoletalkError',
     'Singleton',
