@@ -381,6 +381,23 @@ typedef struct {
     uint64_t id;
 } roletalk_chooser;
 
+/// When a unit that keeps failing is left out for a while. Never more than half of those that serve a role are. It is
+/// asked again, once, when its time is over: if that fails, too, it is left out for twice as long, otherwise it is as
+/// good as any. All zero but the size: the defaults.
+typedef struct {
+    /// sizeof(roletalk_ejection).
+    size_t struct_size;
+    /// So many requests in a row that fail; 0 stands for 5. A request fails when it is not answered within its time.
+    uint32_t failures;
+    /// Not 0: rejections are failures, too: by handlers, for want of a handler, or because the unit is overloaded.
+    /// Otherwise they are not, since a handler may reject what is wrong with the request.
+    int32_t rejections;
+    /// Milliseconds that the unit is left out at first. 0 stands for 5 000.
+    uint64_t time_ms;
+    /// Milliseconds that it is left out at most. 0 stands for 60 000, or for `time_ms` if that is longer.
+    uint64_t most_ms;
+} roletalk_ejection;
+
 /// How a unit is chosen among those that serve a role. All zero but the size: by load.
 typedef struct {
     /// sizeof(roletalk_balance).
@@ -394,6 +411,8 @@ typedef struct {
     size_t prefer_count;
     /// A function that chooses, in the place of `by`; zero for none.
     roletalk_chooser chooser;
+    /// When a unit that keeps failing is left out for a while; NULL: never.
+    const roletalk_ejection *eject;
 } roletalk_balance;
 
 /// How to make a peer. All zero but the size: no name, no keys, friendly, callbacks on a thread of the
@@ -722,6 +741,29 @@ typedef struct {
     /// Ends the life of `user_data`; NULL if nothing has to be done.
     roletalk_drop drop;
 } roletalk_cancel_handler;
+
+/// How a unit stands with this peer. Valid during the call.
+typedef struct {
+    /// The size of this struct in the library.
+    size_t struct_size;
+    /// The unit; borrowed.
+    roletalk_unit unit;
+    /// Requests that wait for its answer.
+    uint64_t waiting;
+    /// Microseconds that an answer is likely to take, by what its answers have taken and how long it has been silent;
+    /// 0 when nothing is known.
+    int64_t answer_time_us;
+    /// Requests in a row that were not answered within their time.
+    uint64_t unanswered;
+    /// Requests in a row that were rejected.
+    uint64_t rejected;
+    /// Milliseconds that it is still left out (roletalk_balance.eject), 0 while one request finds out whether it has
+    /// recovered; -1 when it is not left out.
+    int64_t ejected_ms;
+} roletalk_standing;
+
+/// Called for each unit, on the caller's thread.
+typedef void (*roletalk_standing_visitor)(void *user_data, const roletalk_standing *standing);
 
 /// How to send or to ask. All zero but the size: to the unit that the destination's balance says, in order, with the
 /// default time limit.
@@ -1487,6 +1529,14 @@ roletalk_status roletalk_destination_each_unit(roletalk_destination destination,
                                                roletalk_unit_visitor visitor,
                                                void *user_data);
 
+/// Calls `visitor` for each unit that serves the role, before this returns, with how it stands with this peer: what it
+/// owes, how long it takes, whether it fails and is left out, by the balance of the destination.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_destination_each_standing(roletalk_destination destination,
+                                                   roletalk_standing_visitor visitor,
+                                                   void *user_data);
+
 /// How a unit is chosen from now on, for all who use this destination; NULL: as the peer says
 /// (roletalk_peer_options.balance). What is sent with a balance of its own (roletalk_send_options.balance) has that.
 ///
@@ -1494,6 +1544,15 @@ roletalk_status roletalk_destination_each_unit(roletalk_destination destination,
 /// inside callbacks.
 roletalk_status roletalk_destination_set_balance(roletalk_destination destination,
                                                  const roletalk_balance *balance);
+
+/// At most so many requests of this destination are in flight from now on, stream openings included: a further one
+/// fails at once, with ROLETALK_STATUS_OVERLOADED. 0: any number, which is the default. So a destination that does not
+/// answer takes no more than its part of what else the program needs. For all who use this destination; what is in
+/// flight already is not counted, and neither are messages, broadcasts and surveys.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_destination_set_max_in_flight(roletalk_destination destination,
+                                                       size_t requests);
 
 /// Sends a one-way message. Returns when the unit's connection has taken it into its queue: nothing
 /// tells whether it arrived. `options` may be NULL. When the queue is full it waits for room, as

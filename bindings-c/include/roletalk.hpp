@@ -101,6 +101,12 @@ inline std::optional<std::chrono::milliseconds> millis(int64_t count) {
     return std::chrono::milliseconds(count);
 }
 
+/// For C, which knows no negative times.
+inline uint64_t count(const char *what, std::chrono::milliseconds time) {
+    if (time.count() >= 0) return static_cast<uint64_t>(time.count());
+    throw Error(ROLETALK_STATUS_INVALID_ARGUMENT, std::string(what) + " is negative");
+}
+
 inline void check(roletalk_status status) {
     if (status == ROLETALK_STATUS_OK) return;
     throw Error(status, std::string(view(roletalk_last_error())),
@@ -500,6 +506,18 @@ template <class F> roletalk_choose_handler on_choice(F function) {
 
 } // namespace detail
 
+/// When a unit that keeps failing is left out for a while; see roletalk_ejection, also for what 0 stands for.
+struct Ejection {
+    /// So many requests in a row that fail.
+    uint32_t failures = 5;
+    /// Whether rejections are failures, too.
+    bool rejections = false;
+    /// How long the unit is left out at first.
+    std::chrono::milliseconds time{5000};
+    /// The longest that it is left out.
+    std::chrono::milliseconds most{60000};
+};
+
 /// How a unit is chosen among those that serve a role: a value, of which copies are cheap. One that is made without
 /// arguments says nothing: then it is as the destination says, or the peer, or else by load.
 class Balance {
@@ -508,9 +526,9 @@ public:
 
     /// One unit after the other, but instead of one another where that is clearly better: has fewer requests to
     /// answer, or is to answer in less than half of the time.
-    static Balance least_loaded() { return Balance(ROLETALK_BALANCE_LEAST_LOADED, nullptr); }
+    static Balance least_loaded() { return Balance(ROLETALK_BALANCE_LEAST_LOADED); }
     /// One unit after the other.
-    static Balance round_robin() { return Balance(ROLETALK_BALANCE_ROUND_ROBIN, nullptr); }
+    static Balance round_robin() { return Balance(ROLETALK_BALANCE_ROUND_ROBIN); }
     /// As `function(const std::vector<Candidate> &)` says: it returns the place of one of them, or `std::nullopt` when
     /// none will do; then, and for a place that there is not, it is as if no unit served the role. It is called on
     /// whichever thread sends, and on several at the same time; see roletalk_choose_handler. An exception counts as
@@ -524,16 +542,25 @@ public:
             "one, or `std::nullopt`");
         auto chooser = std::make_shared<Chooser>();
         detail::check(roletalk_chooser_new(detail::on_choice(std::move(function)), chooser->out()));
-        return Balance(ROLETALK_BALANCE_LEAST_LOADED, std::move(chooser));
+        Said said;
+        said.chooser = std::move(chooser);
+        return Balance(std::move(said));
     }
 
     /// The same, but only among units with this tag, such as those in the same zone, as long as one of them can be
     /// asked; among all others otherwise. Several tags must all be there.
     Balance prefer(std::string tag, std::string value) const {
-        auto tags = state_ ? state_->tags : Tags();
-        tags.emplace_back(std::move(tag), std::move(value));
-        return Balance(state_ ? state_->raw.by : ROLETALK_BALANCE_LEAST_LOADED,
-                       state_ ? state_->chooser : nullptr, std::move(tags));
+        Said said = this->said();
+        said.tags.emplace_back(std::move(tag), std::move(value));
+        return Balance(std::move(said));
+    }
+
+    /// The same, but a unit that keeps failing is left out for a while; never more than half of those that serve a
+    /// role are.
+    Balance eject(const Ejection &ejection = {}) const {
+        Said said = this->said();
+        said.ejection = ejection;
+        return Balance(std::move(said));
     }
 
     /// Valid as long as this; NULL when it says nothing.
@@ -541,29 +568,49 @@ public:
 
 private:
     using Chooser = detail::Handle<roletalk_chooser, roletalk_chooser_free>;
-    using Tags = std::vector<std::pair<std::string, std::string>>;
 
-    struct State {
-        Tags tags;
-        std::vector<roletalk_pair> lent;
+    struct Said {
+        int32_t by = ROLETALK_BALANCE_LEAST_LOADED;
         std::shared_ptr<Chooser> chooser;
-        roletalk_balance raw;
+        std::vector<std::pair<std::string, std::string>> tags;
+        std::optional<Ejection> ejection;
     };
 
-    Balance(int32_t by, std::shared_ptr<Chooser> chooser, Tags tags = {}) {
+    struct State {
+        Said said;
+        std::vector<roletalk_pair> lent;
+        roletalk_ejection ejection{};
+        roletalk_balance raw{};
+    };
+
+    explicit Balance(int32_t by) {
+        Said said;
+        said.by = by;
+        *this = Balance(std::move(said));
+    }
+
+    explicit Balance(Said said) {
         auto state = std::make_shared<State>();
-        state->tags = std::move(tags);
-        for (const auto &[tag, value] : state->tags)
+        state->said = std::move(said);
+        for (const auto &[tag, value] : state->said.tags)
             state->lent.push_back({detail::lend(tag), detail::lend(value)});
-        state->chooser = std::move(chooser);
-        state->raw = roletalk_balance{};
         state->raw.struct_size = sizeof state->raw;
-        state->raw.by = by;
+        state->raw.by = state->said.by;
         state->raw.prefer = state->lent.data();
         state->raw.prefer_count = state->lent.size();
-        if (state->chooser) state->raw.chooser = state->chooser->get();
+        if (state->said.chooser) state->raw.chooser = state->said.chooser->get();
+        if (const auto &ejection = state->said.ejection) {
+            state->ejection.struct_size = sizeof state->ejection;
+            state->ejection.failures = ejection->failures;
+            state->ejection.rejections = ejection->rejections;
+            state->ejection.time_ms = detail::count("Ejection::time", ejection->time);
+            state->ejection.most_ms = detail::count("Ejection::most", ejection->most);
+            state->raw.eject = &state->ejection;
+        }
         state_ = std::move(state);
     }
+
+    Said said() const { return state_ ? state_->said : Said(); }
 
     /// Shared between copies, so that what points into it stays right.
     std::shared_ptr<const State> state_;
@@ -1176,6 +1223,26 @@ inline Reply take(roletalk_answer answer) {
 
 } // namespace detail
 
+/// How a unit stands with this peer; see roletalk_standing.
+struct Standing {
+    explicit Standing(const roletalk_standing &view)
+        : unit(Unit::keep(view.unit)), waiting(view.waiting), answer_time(view.answer_time_us),
+          unanswered(view.unanswered), rejected(view.rejected),
+          ejected(detail::millis(view.ejected_ms)) {}
+
+    Unit unit;
+    /// Requests that wait for its answer.
+    uint64_t waiting;
+    /// How long an answer is likely to take; zero when nothing is known.
+    std::chrono::microseconds answer_time;
+    /// Requests in a row that were not answered within their time.
+    uint64_t unanswered;
+    /// Requests in a row that were rejected.
+    uint64_t rejected;
+    /// How long it is still left out, if it is; zero while one request finds out whether it has recovered.
+    std::optional<std::chrono::milliseconds> ejected;
+};
+
 /// A role as offered by units. Belongs to its peer.
 class Destination {
 public:
@@ -1189,6 +1256,11 @@ public:
     /// (`peer_options().balance`).
     void set_balance(const Balance &balance) const {
         detail::check(roletalk_destination_set_balance(destination_, balance.get()));
+    }
+    /// At most so many requests and stream openings are in flight from now on, for all who use this destination; 0: any
+    /// number. See roletalk_destination_set_max_in_flight.
+    void set_max_in_flight(size_t requests) const {
+        detail::check(roletalk_destination_set_max_in_flight(destination_, requests));
     }
     void send(std::string_view event, const Data &data = {},
               const SendOptions &options = {}) const {
@@ -1326,6 +1398,16 @@ public:
         return detail::units([&](auto visitor, void *data) {
             return roletalk_destination_each_unit(destination_, visitor, data);
         });
+    }
+    /// How the units that serve the role stand with this peer.
+    std::vector<Standing> standings() const {
+        std::vector<Standing> all;
+        detail::visit<const roletalk_standing *>(
+            [&](auto visitor, void *data) {
+                return roletalk_destination_each_standing(destination_, visitor, data);
+            },
+            [&](const roletalk_standing *standing) { all.emplace_back(*standing); });
+        return all;
     }
     roletalk_destination get() const noexcept { return destination_; }
 

@@ -1,8 +1,8 @@
 //! How a unit is chosen.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use engine::Balance;
+use engine::{Balance, Ejection};
 
 use crate::{
     border::{
@@ -41,9 +41,48 @@ pub struct roletalk_balance {
     pub prefer_count: usize,
     /// A function that chooses, in the place of `by`; zero for none.
     pub chooser: roletalk_chooser,
+    /// When a unit that keeps failing is left out for a while; NULL: never.
+    pub eject: *const roletalk_ejection,
 }
 
-sized!(roletalk_balance);
+/// When a unit that keeps failing is left out for a while. Never more than half of those that serve a role are. It is
+/// asked again, once, when its time is over: if that fails, too, it is left out for twice as long, otherwise it is as
+/// good as any. All zero but the size: the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct roletalk_ejection {
+    /// sizeof(roletalk_ejection).
+    pub struct_size: usize,
+    /// So many requests in a row that fail; 0 stands for 5. A request fails when it is not answered within its time.
+    pub failures: u32,
+    /// Not 0: rejections are failures, too: by handlers, for want of a handler, or because the unit is overloaded.
+    /// Otherwise they are not, since a handler may reject what is wrong with the request.
+    pub rejections: i32,
+    /// Milliseconds that the unit is left out at first. 0 stands for 5 000.
+    pub time_ms: u64,
+    /// Milliseconds that it is left out at most. 0 stands for 60 000, or for `time_ms` if that is longer.
+    pub most_ms: u64,
+}
+
+impl roletalk_ejection {
+    fn get(&self) -> Ejection {
+        let mut ejection = Ejection::default();
+        if self.failures != 0 {
+            ejection.failures = self.failures;
+        }
+        ejection.rejections = self.rejections != 0;
+        if self.time_ms != 0 {
+            ejection.time = Duration::from_millis(self.time_ms);
+        }
+        ejection.most = match self.most_ms {
+            0 => ejection.most.max(ejection.time),
+            millis => Duration::from_millis(millis),
+        };
+        ejection
+    }
+}
+
+sized!(roletalk_balance roletalk_ejection);
 
 /// What a balance of the program's is read into.
 pub(super) struct Given {
@@ -84,6 +123,10 @@ impl Given {
             let (key, value) =
                 unsafe { (tag.key.get("prefer.key")?, tag.value.get("prefer.value")?) };
             balance = balance.prefer(key, value);
+        }
+        // SAFETY: as above.
+        if let Some(ejection) = unsafe { sized::read(given.eject) }? {
+            balance = balance.eject(ejection.get());
         }
         Ok(Some(Given { balance, chooser }))
     }

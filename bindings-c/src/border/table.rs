@@ -190,16 +190,21 @@ pub(crate) fn remove<T: Any + Send + Sync>(handle: u64) -> Result<Arc<T>, Failur
     object.downcast().map_err(|_| invalid())
 }
 
-/// Puts another object in the place of that of a handle, which is given back.
+/// Puts another object in the place of that of a handle, which is given back. `change` makes it of that; it is called
+/// under a lock, and so that no other change is lost.
 ///
 /// # Errors
 /// As [`get`].
-pub(crate) fn replace<T: Any + Send + Sync>(handle: u64, by: Arc<T>) -> Result<Arc<T>, Failure> {
+pub(crate) fn update<T: Any + Send + Sync>(
+    handle: u64,
+    change: impl FnOnce(&T) -> T,
+) -> Result<Arc<T>, Failure> {
     let Place { generation, shard, place } = parse(handle)?;
     let mut shard = table()[shard].write().unwrap_or_else(PoisonError::into_inner);
     let slot = shard.slots.get_mut(place).filter(|slot| slot.generation == generation);
-    let object = slot.and_then(|slot| slot.object.as_mut()).filter(|known| (***known).is::<T>());
-    let before = std::mem::replace(object.ok_or_else(invalid)?, by);
+    let object = slot.and_then(|slot| slot.object.as_mut()).ok_or_else(invalid)?;
+    let changed = change((**object).downcast_ref().ok_or_else(invalid)?);
+    let before = std::mem::replace(object, Arc::new(changed));
     drop(shard);
     before.downcast().map_err(|_| invalid())
 }
@@ -217,13 +222,13 @@ mod tests {
         assert_eq!(*remove::<u32>(handle).unwrap(), 7);
         assert_eq!(remove::<u32>(handle).unwrap_err().status(), Status::InvalidHandle);
         assert_eq!(get::<u32>(handle).unwrap_err().status(), Status::InvalidHandle);
-        assert_eq!(replace(handle, Arc::new(9_u32)).unwrap_err().status(), Status::InvalidHandle);
+        assert_eq!(update(handle, |_: &u32| 9).unwrap_err().status(), Status::InvalidHandle);
         // The place is used again, the number is not.
         let next = insert(Arc::new(8_u32));
         assert_ne!(next, handle);
         assert!(get::<u32>(handle).is_err());
-        assert_eq!(replace(next, Arc::new(9_u64)).unwrap_err().status(), Status::InvalidHandle);
-        assert_eq!(*replace(next, Arc::new(9_u32)).unwrap(), 8);
+        assert_eq!(update(next, |_: &u64| 9).unwrap_err().status(), Status::InvalidHandle);
+        assert_eq!(*update(next, |before: &u32| before + 1).unwrap(), 8);
         assert_eq!(*remove::<u32>(next).unwrap(), 9);
     }
 

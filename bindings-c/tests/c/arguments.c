@@ -159,6 +159,7 @@ static void wrong_handles(uint64_t id) {
     CHECK(roletalk_context_next(context) != ROLETALK_STATUS_OK);
     EXPECT(bad, roletalk_destination_ready(to, 0));
     EXPECT(bad, roletalk_destination_each_unit(to, never_unit, NULL));
+    EXPECT(bad, roletalk_destination_set_max_in_flight(to, 1));
     EXPECT(bad, roletalk_destination_send(to, s, d, NULL));
     EXPECT(bad, roletalk_destination_send(to, s, d, &options));
     EXPECT_DROP(bad, roletalk_destination_on_room(to, NULL, DROPPED(roletalk_ready_handler)));

@@ -192,6 +192,49 @@ int main() {
         });
         CHECK(name(options).size() == 1);
 
+        // A unit that keeps rejecting is left out, by whatever else a balance says.
+        for (const bool rejections : {false, true}) {
+            roletalk::Ejection ejection;
+            ejection.failures = 1;
+            ejection.rejections = rejections;
+            ejection.time = 1h;
+            ejection.most = 2h;
+            to.set_balance(Balance::round_robin().eject(ejection).prefer("none", "none"));
+            int rejected = 0;
+            for (int i = 0; i < 9; i++)
+                rejected += status_of([&] { to.request("new"); }) == ROLETALK_STATUS_REJECTED;
+            CHECK(rejected == 0);
+            for (const roletalk::Standing &standing : to.standings()) {
+                CHECK(standing.waiting == 0 && standing.unanswered == 0);
+                const bool handles = standing.unit.name() == "b";
+                CHECK((standing.rejected == 0) == handles);
+                if (!rejections || handles) CHECK(!standing.ejected);
+            }
+        }
+        CHECK(to.standings().size() == to.units().size());
+        roletalk::Ejection wrong;
+        wrong.time = -1ms;
+        CHECK(status_of([&] { Balance().eject(wrong); }) == ROLETALK_STATUS_INVALID_ARGUMENT);
+
+        // A bound.
+        to.set_max_in_flight(1);
+        to.set_balance({});
+        std::promise<void> begun;
+        std::optional<roletalk::Deferred> deferred;
+        for (auto *peer : {&a, &b, &*c})
+            peer->role("r").on_request("wait", [&](roletalk::Context &context) {
+                deferred.emplace(context.defer());
+                begun.set_value();
+            });
+        std::promise<void> replied;
+        to.request_async("wait", {}, [&](const roletalk::Reply &) { replied.set_value(); });
+        begun.get_future().wait();
+        CHECK(status_of([&] { name(); }) == ROLETALK_STATUS_OVERLOADED);
+        deferred->respond("done");
+        replied.get_future().wait();
+        CHECK(name().size() == 1);
+        to.set_max_in_flight(0);
+
         // What is wrong is told when it is given.
         CHECK(status_of([&] { to.set_balance(Balance().prefer("zone", "\xff")); }) ==
               ROLETALK_STATUS_INVALID_ARGUMENT);

@@ -1,13 +1,11 @@
-//! Which unit gets what is sent.
-
-use std::sync::Arc;
+//! Which unit gets what is sent, and how much of it.
 
 use crate::{
     api::{
         balance::{Given, roletalk_balance},
-        destination::object::{DestinationObject, get},
+        destination::object::{get, set},
     },
-    border::{enter::enter, failure::roletalk_status, handles::roletalk_destination, table},
+    border::{enter::enter, failure::roletalk_status, handles::roletalk_destination},
 };
 
 /// How a unit is chosen from now on, for all who use this destination; NULL: as the peer says
@@ -24,17 +22,21 @@ pub unsafe extern "C" fn roletalk_destination_set_balance(
         let object = get(destination)?;
         // SAFETY: the contract of pointers in the header's introduction.
         let given = unsafe { Given::read(balance, &object.queue) }?;
-        let changed = DestinationObject {
-            destination: match given {
-                None => object.plain.clone(),
-                Some(given) => object.plain.balance(given.balance),
-            },
-            plain: object.plain.clone(),
-            queue: object.queue.clone(),
-            keep: object.keep.clone(),
-            runtime: object.runtime.clone(),
-        };
-        // What is under way goes on with the one before.
-        table::replace(destination.id, Arc::new(changed)).map(drop)
+        let balance = given.map(|given| given.balance);
+        set(destination, |settings| settings.balance = balance)
     })
+}
+
+/// At most so many requests of this destination are in flight from now on, stream openings included: a further one
+/// fails at once, with ROLETALK_STATUS_OVERLOADED. 0: any number, which is the default. So a destination that does not
+/// answer takes no more than its part of what else the program needs. For all who use this destination; what is in
+/// flight already is not counted, and neither are messages, broadcasts and surveys.
+///
+/// Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn roletalk_destination_set_max_in_flight(
+    destination: roletalk_destination,
+    requests: usize,
+) -> roletalk_status {
+    enter(|| set(destination, |settings| settings.bound(requests)))
 }

@@ -167,9 +167,7 @@ pub unsafe extern "C" fn roletalk_peer_destination(
             let (queue, runtime) = (object.queue.clone(), object.runtime.clone());
             let keep = object.keep.clone();
             // What is inherited is said with each call: a thread runs the callbacks of many handlers.
-            let destination = made.detached();
-            let plain = destination.clone();
-            let destination = DestinationObject { destination, plain, queue, keep, runtime };
+            let destination = DestinationObject::new(made.detached(), queue, keep, runtime);
             roletalk_destination { id: table::insert(Arc::new(destination)) }
         });
         // SAFETY: as above.

@@ -1,0 +1,481 @@
+/* Units that fail: they are left out, a destination has a bound of what is in flight, and how units stand can be
+   seen. */
+#include "check.h"
+
+enum { MOST = 3 };
+
+/* What a service does with a request. */
+enum { ANSWERS, REJECTS, REJECTS_FOR_NOW, LOSES, KEEPS };
+
+struct field;
+
+typedef struct {
+    const char *name;
+    struct field *of;
+    int does;
+    roletalk_peer peer;
+    roletalk_context kept[16];
+    int kept_count;
+} service;
+
+typedef struct field {
+    service services[MOST];
+    int count;
+    roletalk_peer client;
+    roletalk_destination to;
+    counter begun, canceled, outcomes;
+    pthread_mutex_t mutex;
+    /* The last letters of those who were asked, in order. */
+    char asked[256];
+    /* Of the last outcome of what does not wait. */
+    roletalk_status last;
+} field;
+
+static void on_canceled(void *user_data, int32_t reason) {
+    (void)reason;
+    count(&((service *)user_data)->of->canceled);
+}
+
+static int what_to_do(service *s) {
+    pthread_mutex_lock(&s->of->mutex);
+    size_t len = strlen(s->of->asked);
+    CHECK(len + 1 < sizeof s->of->asked);
+    s->of->asked[len] = s->name[0];
+    s->of->asked[len + 1] = 0;
+    int does = s->does;
+    pthread_mutex_unlock(&s->of->mutex);
+    return does;
+}
+
+static void serve(void *user_data, const roletalk_incoming *in) {
+    service *s = (service *)user_data;
+    roletalk_failure later;
+    switch (what_to_do(s)) {
+        case ANSWERS:
+            OK(roletalk_context_respond(in->context, txt(s->name)));
+            break;
+        case REJECTS:
+            OK(roletalk_context_reject(in->context, ROLETALK_STR("no")));
+            break;
+        case REJECTS_FOR_NOW:
+            memset(&later, 0, sizeof later);
+            later.struct_size = sizeof later;
+            later.reason = ROLETALK_STR("not now");
+            later.retry_after_ms = 5;
+            OK(roletalk_context_reject_with(in->context, &later));
+            break;
+        case LOSES:
+        case KEEPS:
+            CHECK(s->kept_count < 16);
+            OK(roletalk_context_on_cancel(in->context,
+                                          HANDLER(roletalk_cancel_handler, on_canceled, s)));
+            if (s->does == LOSES) OK(roletalk_unit_disconnect(in->unit));
+            OK(roletalk_context_defer(in->context, &s->kept[s->kept_count++]));
+            break;
+    }
+    count(&s->of->begun);
+}
+
+static void accept(void *user_data, const roletalk_incoming *in) {
+    (void)user_data;
+    roletalk_writable stream;
+    OK(roletalk_context_accept_writable(in->context, roletalk_data_null(), &stream));
+    OK(roletalk_writable_close(stream));
+}
+
+static void does(service *s, int what) {
+    pthread_mutex_lock(&s->of->mutex);
+    s->does = what;
+    pthread_mutex_unlock(&s->of->mutex);
+}
+
+static size_t times_asked(field *f, char who) {
+    size_t times = 0;
+    pthread_mutex_lock(&f->mutex);
+    for (const char *at = f->asked; *at; at++) times += *at == who;
+    f->asked[0] = 0;
+    pthread_mutex_unlock(&f->mutex);
+    return times;
+}
+
+static void count_unit(void *user_data, roletalk_unit unit) {
+    (void)unit;
+    ++*(int *)user_data;
+}
+
+static void join(field *f, const char *name, int what) {
+    struct timespec pause = {0, 1000000};
+    service *s = &f->services[f->count++];
+    memset(s, 0, sizeof *s);
+    s->name = name;
+    s->of = f;
+    s->does = what;
+    s->peer = new_peer(name, ROLETALK_CALLBACKS_THREAD);
+    roletalk_role role;
+    OK(roletalk_peer_role(s->peer, ROLETALK_STR("r"), 1, &role));
+    OK(roletalk_role_handle(role, ROLETALK_KIND_REQUEST, ROLETALK_STR("do"),
+                            HANDLER(roletalk_incoming_handler, serve, s)));
+    OK(roletalk_role_handle(role, ROLETALK_KIND_MESSAGE, ROLETALK_STR("do"),
+                            HANDLER(roletalk_incoming_handler, serve, s)));
+    OK(roletalk_role_handle(role, ROLETALK_KIND_WRITABLE, ROLETALK_STR("stream"),
+                            HANDLER(roletalk_incoming_handler, accept, s)));
+    roletalk_listener listener;
+    OK(roletalk_peer_listen(s->peer, ROLETALK_STR("127.0.0.1:0"), NULL, &listener));
+    char url[128];
+    size_t len;
+    OK(roletalk_listener_url(listener, url, sizeof url, &len));
+    roletalk_connect_options once;
+    memset(&once, 0, sizeof once);
+    once.struct_size = sizeof once;
+    once.once = 1;
+    OK(roletalk_peer_connect(f->client, roletalk_string_of(url, len), &once, NULL));
+    for (long tries = 0;; tries++) {
+        int units = 0;
+        OK(roletalk_destination_each_unit(f->to, count_unit, &units));
+        if (units == f->count) return;
+        CHECK(tries < LIMIT_S * 1000);
+        nanosleep(&pause, NULL);
+    }
+}
+
+static roletalk_balance in_turn(const roletalk_ejection *eject) {
+    roletalk_balance balance;
+    memset(&balance, 0, sizeof balance);
+    balance.struct_size = sizeof balance;
+    balance.by = ROLETALK_BALANCE_ROUND_ROBIN;
+    balance.eject = eject;
+    return balance;
+}
+
+static void start_at(field *f, int32_t callbacks) {
+    roletalk_limits limits = patient_limits();
+    roletalk_balance balance = in_turn(NULL);
+    roletalk_peer_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.limits = &limits;
+    options.balance = &balance;
+    options.callbacks = callbacks;
+    options.unfriendly = 1;
+    memset(f, 0, sizeof *f);
+    counter_init(&f->begun);
+    counter_init(&f->canceled);
+    counter_init(&f->outcomes);
+    CHECK(pthread_mutex_init(&f->mutex, NULL) == 0);
+    OK(roletalk_peer_new(&options, &f->client));
+    OK(roletalk_peer_destination(f->client, ROLETALK_STR("r"), &f->to));
+}
+
+static void start(field *f) {
+    start_at(f, ROLETALK_CALLBACKS_THREAD);
+}
+
+static void stop(field *f) {
+    OK(roletalk_peer_close(f->client));
+    for (int i = 0; i < f->count; i++) {
+        for (int k = 0; k < f->services[i].kept_count; k++)
+            OK(roletalk_context_respond(f->services[i].kept[k], roletalk_data_null()));
+        OK(roletalk_peer_close(f->services[i].peer));
+    }
+    counter_destroy(&f->begun);
+    counter_destroy(&f->canceled);
+    counter_destroy(&f->outcomes);
+    pthread_mutex_destroy(&f->mutex);
+}
+
+static roletalk_send_options no_options(void) {
+    roletalk_send_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.timeout_ms = LIMIT_S * 1000;
+    return options;
+}
+
+static roletalk_status ask(field *f, const roletalk_send_options *options) {
+    return roletalk_destination_request(f->to, ROLETALK_STR("do"), txt("x"), options, NULL);
+}
+
+static void note_outcome(void *user_data, const roletalk_reply *reply) {
+    field *f = (field *)user_data;
+    pthread_mutex_lock(&f->mutex);
+    f->last = reply->status;
+    pthread_mutex_unlock(&f->mutex);
+    count(&f->outcomes);
+}
+
+static roletalk_status last_status(field *f) {
+    pthread_mutex_lock(&f->mutex);
+    roletalk_status last = f->last;
+    pthread_mutex_unlock(&f->mutex);
+    return last;
+}
+
+static roletalk_operation ask_async(field *f, const roletalk_send_options *options) {
+    roletalk_operation operation;
+    OK(roletalk_destination_request_async(f->to, ROLETALK_STR("do"), txt("x"), options,
+                                          HANDLER(roletalk_reply_handler, note_outcome, f),
+                                          &operation));
+    return operation;
+}
+
+/* Ejection and standings. */
+
+typedef struct {
+    const char *name;
+    int found;
+    roletalk_standing standing;
+} wanted;
+
+static void find_standing(void *user_data, const roletalk_standing *standing) {
+    wanted *w = (wanted *)user_data;
+    char name[16];
+    size_t len;
+    CHECK(standing->struct_size == sizeof *standing);
+    OK(roletalk_unit_name(standing->unit, name, sizeof name, &len));
+    if (!is(roletalk_string_of(name, len), w->name)) return;
+    w->found = 1;
+    w->standing = *standing;
+}
+
+static roletalk_standing standing_of(field *f, const char *name) {
+    wanted w;
+    memset(&w, 0, sizeof w);
+    w.name = name;
+    OK(roletalk_destination_each_standing(f->to, find_standing, &w));
+    CHECK(w.found);
+    return w.standing;
+}
+
+static roletalk_ejection ejection_of(uint32_t failures) {
+    roletalk_ejection ejection;
+    memset(&ejection, 0, sizeof ejection);
+    ejection.struct_size = sizeof ejection;
+    ejection.failures = failures;
+    ejection.rejections = 1;
+    /* Longer than the test. */
+    ejection.time_ms = 3600 * 1000;
+    return ejection;
+}
+
+static void who_keeps_rejecting_is_left_out(void) {
+    field f;
+    start(&f);
+    join(&f, "a", ANSWERS);
+    join(&f, "b", REJECTS);
+    join(&f, "c", ANSWERS);
+    roletalk_standing b = standing_of(&f, "b");
+    CHECK(b.waiting == 0 && b.answer_time_us == 0 && b.unanswered == 0 && b.rejected == 0);
+    CHECK(b.ejected_ms == -1);
+    roletalk_ejection ejection = ejection_of(3);
+    roletalk_balance balance = in_turn(&ejection);
+    OK(roletalk_destination_set_balance(f.to, &balance));
+    int failed = 0;
+    for (int i = 0; i < 30; i++) failed += ask(&f, NULL) != ROLETALK_STATUS_OK;
+    CHECK(failed == 3);
+    CHECK(times_asked(&f, 'b') == 3);
+    b = standing_of(&f, "b");
+    roletalk_standing a = standing_of(&f, "a");
+    CHECK(b.rejected == 3 && b.unanswered == 0 && a.rejected == 0);
+    /* No time is longer than `time_ms`, which is longer than what `most_ms` is otherwise. */
+    CHECK(b.ejected_ms > 1000 * 1000 && b.ejected_ms <= 3600 * 1000 && a.ejected_ms == -1);
+    CHECK(a.answer_time_us > 0);
+    /* Who does not leave it out asks it all the same, and its answer takes it back. */
+    does(&f.services[1], ANSWERS);
+    OK(roletalk_destination_set_balance(f.to, NULL));
+    CHECK(standing_of(&f, "b").ejected_ms == -1);
+    for (int i = 0; i < 3; i++) OK(ask(&f, NULL));
+    OK(roletalk_destination_set_balance(f.to, &balance));
+    b = standing_of(&f, "b");
+    CHECK(b.ejected_ms == -1 && b.rejected == 0);
+    CHECK(times_asked(&f, 'b') == 1);
+    for (int i = 0; i < 3; i++) OK(ask(&f, NULL));
+    CHECK(times_asked(&f, 'b') == 1);
+    stop(&f);
+}
+
+/* Rejections are no failures unless it is said so, and silence is one. */
+static void who_does_not_answer_is_left_out(void) {
+    field f;
+    start(&f);
+    join(&f, "a", ANSWERS);
+    join(&f, "b", REJECTS);
+    roletalk_ejection ejection = ejection_of(2);
+    ejection.rejections = 0;
+    roletalk_balance balance = in_turn(&ejection);
+    roletalk_send_options options = no_options();
+    options.balance = &balance;
+    for (int i = 0; i < 10; i++) (void)!ask(&f, &options);
+    CHECK(times_asked(&f, 'b') == 5);
+    does(&f.services[1], KEEPS);
+    options.timeout_ms = 50;
+    /* `a` may be late, too, on a slow machine. */
+    for (int i = 0; i < 100 && standing_of(&f, "b").unanswered < 2; i++) (void)!ask(&f, &options);
+    CHECK(standing_of(&f, "b").unanswered == 2);
+    times_asked(&f, 0);
+    options.timeout_ms = LIMIT_S * 1000;
+    OK(ask(&f, &options));
+    for (int i = 0; i < 6; i++) OK(ask(&f, &options));
+    CHECK(times_asked(&f, 'b') == 0);
+    stop(&f);
+}
+
+/* The bound. */
+
+static void so_many_are_in_flight_and_no_more(void) {
+    field f;
+    start(&f);
+    join(&f, "a", KEEPS);
+    OK(roletalk_destination_set_max_in_flight(f.to, 2));
+    roletalk_operation first = ask_async(&f, NULL), second = ask_async(&f, NULL);
+    wait_count(&f.begun, 2);
+    CHECK(standing_of(&f, "a").waiting == 2);
+    EXPECT(ROLETALK_STATUS_OVERLOADED, ask(&f, NULL));
+    CHECK(is(roletalk_last_error(), "2 requests to this destination are in flight already"));
+    EXPECT(ROLETALK_STATUS_OVERLOADED,
+           roletalk_destination_request_async(f.to, ROLETALK_STR("do"), txt("x"), NULL,
+                                              HANDLER(roletalk_reply_handler, note_outcome, &f),
+                                              NULL));
+    roletalk_readable stream;
+    EXPECT(
+        ROLETALK_STATUS_OVERLOADED,
+        roletalk_destination_readable(f.to, ROLETALK_STR("stream"), txt("x"), NULL, &stream, NULL));
+    /* Another balance leaves the bound as it is. */
+    roletalk_balance balance = in_turn(NULL);
+    OK(roletalk_destination_set_balance(f.to, &balance));
+    EXPECT(ROLETALK_STATUS_OVERLOADED, ask(&f, NULL));
+    OK(roletalk_destination_set_balance(f.to, NULL));
+    EXPECT(ROLETALK_STATUS_OVERLOADED, ask(&f, NULL));
+    /* Messages and surveys are not counted. */
+    does(&f.services[0], ANSWERS);
+    OK(roletalk_destination_send(f.to, ROLETALK_STR("do"), txt("x"), NULL));
+    roletalk_survey survey;
+    roletalk_answer answer;
+    OK(roletalk_destination_survey(f.to, ROLETALK_STR("do"), txt("x"), NULL, &survey));
+    OK(roletalk_survey_next(survey, -1, &answer));
+    OK(roletalk_answer_free(answer));
+    OK(roletalk_survey_close(survey));
+    /* One that is given up makes room, and so does one that is answered. */
+    OK(roletalk_operation_cancel(first));
+    for (int i = 0; i < 3; i++) OK(ask(&f, NULL));
+    OK(roletalk_context_respond(f.services[0].kept[1], roletalk_data_null()));
+    f.services[0].kept_count = 1;
+    wait_count(&f.outcomes, 2);
+    CHECK(last_status(&f) == ROLETALK_STATUS_OK);
+    does(&f.services[0], KEEPS);
+    OK(roletalk_operation_free(first));
+    first = ask_async(&f, NULL);
+    OK(roletalk_operation_free(second));
+    second = ask_async(&f, NULL);
+    EXPECT(ROLETALK_STATUS_OVERLOADED, ask(&f, NULL));
+    /* No bound, and a new one. */
+    OK(roletalk_destination_set_max_in_flight(f.to, 0));
+    OK(roletalk_operation_free(ask_async(&f, NULL)));
+    OK(roletalk_destination_set_max_in_flight(f.to, 1));
+    OK(roletalk_operation_free(ask_async(&f, NULL)));
+    EXPECT(ROLETALK_STATUS_OVERLOADED, ask(&f, NULL));
+    wait_count(&f.begun, 11);
+    OK(roletalk_operation_free(first));
+    OK(roletalk_operation_free(second));
+    stop(&f);
+}
+
+/* What is waited for is bounded in number, too. */
+static void few_wait_for_a_unit(void) {
+    field f;
+    roletalk_limits limits = patient_limits();
+    limits.waiting_requests = 2;
+    roletalk_peer_options peer_options;
+    memset(&peer_options, 0, sizeof peer_options);
+    peer_options.struct_size = sizeof peer_options;
+    peer_options.limits = &limits;
+    start(&f);
+    OK(roletalk_peer_close(f.client));
+    OK(roletalk_peer_new(&peer_options, &f.client));
+    OK(roletalk_peer_destination(f.client, ROLETALK_STR("r"), &f.to));
+    roletalk_send_options options = no_options();
+    options.wait_for_unit = 1;
+    for (int i = 0; i < 3; i++) OK(roletalk_operation_free(ask_async(&f, &options)));
+    /* Whichever of them began to wait last. */
+    wait_count(&f.outcomes, 1);
+    CHECK(last_status(&f) == ROLETALK_STATUS_OVERLOADED);
+    stop(&f);
+}
+
+/* Several threads change different things. */
+
+typedef struct {
+    field *of;
+    pthread_t thread;
+} changer;
+
+static void *change_balance(void *argument) {
+    field *f = ((changer *)argument)->of;
+    roletalk_ejection ejection = ejection_of(1);
+    roletalk_balance balance = in_turn(&ejection);
+    for (int i = 0; i < 500; i++) {
+        OK(roletalk_destination_set_balance(f->to, NULL));
+        OK(roletalk_destination_set_balance(f->to, &balance));
+    }
+    return NULL;
+}
+
+static void *change_bound(void *argument) {
+    field *f = ((changer *)argument)->of;
+    for (size_t i = 0; i < 500; i++) {
+        OK(roletalk_destination_set_max_in_flight(f->to, 0));
+        OK(roletalk_destination_set_max_in_flight(f->to, 1));
+    }
+    return NULL;
+}
+
+static void no_change_is_lost(void) {
+    field f;
+    start(&f);
+    join(&f, "a", KEEPS);
+    join(&f, "b", REJECTS);
+    changer changers[2];
+    for (int i = 0; i < 2; i++) {
+        changers[i].of = &f;
+        CHECK(pthread_create(&changers[i].thread, NULL, i ? change_bound : change_balance,
+                             &changers[i]) == 0);
+    }
+    for (int i = 0; i < 2; i++) CHECK(pthread_join(changers[i].thread, NULL) == 0);
+    /* The bound is there, and so is the ejection. */
+    OK(roletalk_operation_free(ask_async(&f, NULL)));
+    EXPECT(ROLETALK_STATUS_OVERLOADED, ask(&f, NULL));
+    OK(roletalk_destination_set_max_in_flight(f.to, 0));
+    does(&f.services[0], REJECTS);
+    for (int i = 0; i < 4; i++) EXPECT(ROLETALK_STATUS_REJECTED, ask(&f, NULL));
+    CHECK(standing_of(&f, "a").ejected_ms != -1 || standing_of(&f, "b").ejected_ms != -1);
+    stop(&f);
+}
+
+/* Arguments that cannot be. */
+
+static void wrong_arguments(void) {
+    field f;
+    start(&f);
+    roletalk_destination nowhere = {0};
+    EXPECT(ROLETALK_STATUS_INVALID_HANDLE, roletalk_destination_set_max_in_flight(nowhere, 1));
+    EXPECT(ROLETALK_STATUS_INVALID_HANDLE,
+           roletalk_destination_each_standing(nowhere, find_standing, NULL));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_destination_each_standing(f.to, NULL, NULL));
+    roletalk_ejection ejection = ejection_of(1);
+    ejection.struct_size = 0;
+    roletalk_balance balance = in_turn(&ejection);
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_destination_set_balance(f.to, &balance));
+    /* A program that was compiled before does not know of it. */
+    balance.struct_size = offsetof(roletalk_balance, eject);
+    OK(roletalk_destination_set_balance(f.to, &balance));
+    stop(&f);
+}
+
+int main(void) {
+    who_keeps_rejecting_is_left_out();
+    who_does_not_answer_is_left_out();
+    so_many_are_in_flight_and_no_more();
+    few_wait_for_a_unit();
+    no_change_is_lost();
+    wrong_arguments();
+    return 0;
+}
