@@ -191,7 +191,7 @@ beyond('so many are in flight to a destination and no more', async (network) => 
   const controller = new AbortController();
   const first = destination.request({ event: 'who', signal: controller.signal }).catch((error) => error);
   const second = outcome(destination.request('who'));
-  const text = '2 requests to this destination are in flight already';
+  const text = 'Too many requests to this destination are in flight (the limit is 2)';
   for (const options of ['who', { event: 'who', timeout: 5_000 }, { event: 'who', unit: services.a.unit }]) {
     await assert.rejects(destination.request(options), { code: 'OVERLOADED', message: text, hint: /bound/ });
   }
@@ -261,7 +261,7 @@ beyond('so many wait for a unit and no more', async (network) => {
   const first = destination.request('who');
   const controller = new AbortController();
   const second = outcome(other.request({ event: 'who', signal: controller.signal }));
-  const error = { code: 'OVERLOADED', message: '2 requests wait for a unit already', hint: /outcomes/ };
+  const error = { code: 'OVERLOADED', message: 'Too many requests wait for a unit (the limit is 2)', hint: /outcomes/ };
   for (const how of ['request', 'Readable', 'Writable']) {
     assert.throws(() => destination[how]('who'), error);
     assert.throws(() => other[how]('who'), error);
@@ -281,7 +281,7 @@ beyond('what waits for another unit counts as well, and is told why it waited in
   client._core.mostParked = 1;
   const late = destination.request({ event: 'none', timeout: 100 });
   await until(() => client._core.parked === 1);
-  await assert.rejects(destination.request('none'), { code: 'OVERLOADED', message: '1 requests wait for a unit already' });
+  await assert.rejects(destination.request('none'), { code: 'OVERLOADED', message: 'Too many requests wait for a unit (the limit is 1)' });
   const [error] = await once(destination.Readable('none'), 'error');
   assert.equal(error.code, 'OVERLOADED');
   await assert.rejects(late, {

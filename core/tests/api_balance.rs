@@ -379,7 +379,10 @@ async fn so_many_are_in_flight_to_a_destination_and_no_more() {
     }
     let error = to.request("name", ()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Overloaded);
-    assert_eq!(error.text(), "2 requests to this destination are in flight already");
+    assert_eq!(
+        error.text(),
+        "Too many requests to this destination are in flight (the limit is 2)"
+    );
     let error = to.writable("bytes", ()).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Overloaded);
     // Messages, other handles and surveys have nothing to do with it.

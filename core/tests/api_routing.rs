@@ -269,7 +269,7 @@ async fn so_many_wait_for_a_unit_and_no_more() {
     let error = to.request("new", 2).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.text()),
-        (ErrorKind::Overloaded, "2 requests wait for a unit already")
+        (ErrorKind::Overloaded, "Too many requests wait for a unit (the limit is 2)")
     );
     assert!(error.hint().unwrap().contains("waiting_requests"));
     requests.pop();

@@ -51,7 +51,7 @@ pub struct Ejection {
     pub rejections: bool,
     /// How long the unit is left out at first. Default 5 s.
     pub time: Duration,
-    /// The longest that it is left out. Default 60 s.
+    /// The longest that it is left out. Default 60 s, and never less than `time`.
     pub most: Duration,
 }
 

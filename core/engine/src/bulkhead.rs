@@ -49,7 +49,9 @@ impl Bulkhead {
 
     #[cold]
     fn full(&self) -> Error {
-        let text = format!("{} requests to this destination are in flight already", self.0.limit);
+        let limit = self.0.limit;
+        let text =
+            format!("Too many requests to this destination are in flight (the limit is {limit})");
         Error::new(ErrorKind::Overloaded, text).with_hint(
             "Wait for their outcomes before asking more, or raise the destination's bound.",
         )

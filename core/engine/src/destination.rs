@@ -14,7 +14,7 @@ const MOST_TRIED: usize = 8;
 /// The error of what is to wait for a unit where so many wait already.
 #[cold]
 pub fn too_many_parked(limit: usize) -> Error {
-    let text = format!("{limit} requests wait for a unit already");
+    let text = format!("Too many requests wait for a unit (the limit is {limit})");
     Error::new(ErrorKind::Overloaded, text)
         .with_hint("Wait for their outcomes before asking more, or raise `waiting_requests`.")
 }

@@ -152,7 +152,7 @@ impl Load {
     pub fn ejected(&self, how: &Ejection, now: Moment) -> Option<Duration> {
         let over = self.failures(how.rejections).checked_sub(how.failures.max(1) as usize)?;
         let doubled = 1u32.checked_shl(over.min(31) as u32).unwrap_or(u32::MAX);
-        let time = how.time.saturating_mul(doubled).min(how.most);
+        let time = how.time.saturating_mul(doubled).min(how.most.max(how.time));
         let end = Moment::at(Duration::from_nanos(self.failed.load(Relaxed))) + time;
         let left = end.since(now);
         // One request tells whether it has recovered.

@@ -146,7 +146,7 @@ impl Retry {
             return None;
         }
         let doubled = 1u32.checked_shl(made.saturating_sub(1)).unwrap_or(u32::MAX);
-        let most = self.backoff.saturating_mul(doubled).min(self.longest);
+        let most = self.backoff.saturating_mul(doubled).min(self.longest.max(self.backoff));
         let part = (random >> 11) as f64 / (1u64 << 53) as f64;
         let wait = most.mul_f64(1.0 - part / 2.0).max(error.retry_after().unwrap_or_default());
         // There would be no time for an answer.
