@@ -330,7 +330,8 @@ static void so_many_are_in_flight_and_no_more(void) {
     wait_count(&f.begun, 2);
     CHECK(standing_of(&f, "a").waiting == 2);
     EXPECT(ROLETALK_STATUS_OVERLOADED, ask(&f, NULL));
-    CHECK(is(roletalk_last_error(), "Too many requests to this destination are in flight (the limit is 2)"));
+    CHECK(is(roletalk_last_error(),
+             "Too many requests to this destination are in flight (the limit is 2)"));
     EXPECT(ROLETALK_STATUS_OVERLOADED,
            roletalk_destination_request_async(f.to, ROLETALK_STR("do"), txt("x"), NULL,
                                               HANDLER(roletalk_reply_handler, note_outcome, &f),
