@@ -92,8 +92,9 @@ impl Balance {
     }
 
     /// One unit after the other, but instead of one another that is drawn by lot where that is clearly better: has
-    /// fewer requests to answer, or is to answer in less than half of the time. Answer times of up to a millisecond count as equal, and so do those of a second and more. A unit that was slow is asked again after some seconds at most, and one that does not answer at all after
-    /// a second, then less and less often.
+    /// fewer requests to answer, or is to answer in less than half of the time. Answer times of up to a
+    /// millisecond count as equal, and so do those of a second and more. A unit that was slow is asked again after
+    /// some seconds at most, and one that does not answer at all after a second, then less and less often.
     pub const fn least_loaded() -> Balance {
         Balance { by: By::Load, prefer: None, eject: None }
     }
@@ -281,7 +282,7 @@ impl Balance {
                 waiting: load.waiting(),
                 answer_time: load.likely_answer_time(now),
                 unanswered: load.failures(false),
-                rejected: load.failures(true) - load.failures(false),
+                rejected: load.rejected(),
                 ejected: ejected.and_then(|(eject, _)| load.ejected(eject, now)),
             }
         };

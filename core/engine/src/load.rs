@@ -143,8 +143,13 @@ impl Load {
 
     /// Requests in a row that have failed: that were not answered in time, or were rejected, if that counts.
     pub fn failures(&self, rejections: bool) -> usize {
-        let rejected = if rejections { self.rejected.load(Relaxed) } else { 0 };
+        let rejected = if rejections { self.rejected() } else { 0 };
         self.unanswered.load(Relaxed).saturating_add(rejected)
+    }
+
+    /// Requests in a row that it has rejected.
+    pub fn rejected(&self) -> usize {
+        self.rejected.load(Relaxed)
     }
 
     /// How long it is still left out for its failures; zero while it is tried whether it has recovered. None when it

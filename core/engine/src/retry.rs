@@ -148,7 +148,8 @@ impl Retry {
         let doubled = 1u32.checked_shl(made.saturating_sub(1)).unwrap_or(u32::MAX);
         let most = self.backoff.saturating_mul(doubled).min(self.longest.max(self.backoff));
         let part = (random >> 11) as f64 / (1u64 << 53) as f64;
-        let wait = most.mul_f64(1.0 - part / 2.0).max(error.retry_after().unwrap_or_default());
+        // Not by a multiplication, which the longest times would not stand.
+        let wait = (most - most.mul_f64(part / 2.0)).max(error.retry_after().unwrap_or_default());
         // There would be no time for an answer.
         if wait >= left || !self.take() {
             return None;
@@ -241,7 +242,7 @@ impl Times {
     /// The end of the bucket that this part of all times does not exceed.
     fn quantile(&self, part: f64) -> Option<Duration> {
         let count = self.count.load(Relaxed);
-        if count < ENOUGH {
+        if count < ENOUGH || part.is_nan() {
             return None;
         }
         let wanted = (part.clamp(0.0, 1.0) * f64::from(count)).ceil() as u64;
@@ -280,6 +281,11 @@ mod tests {
         assert_eq!(Retry::new().attempts(1).again(1, &lost(), LEFT, 0), None);
         let patient = Retry::new().attempts(100);
         assert_eq!(patient.again(60, &lost(), LEFT, 0), Some(Duration::from_secs(1)));
+        // As long as there is time, however long that is.
+        let never = Retry::new().backoff(Duration::MAX, Duration::MAX);
+        for random in [0, u64::MAX] {
+            assert_eq!(never.again(2, &lost(), LEFT, random), None);
+        }
     }
 
     #[test]
@@ -344,6 +350,7 @@ mod tests {
         retry.answered(Duration::MAX);
         assert!(retry.may_hedge());
         assert_eq!(retry.hedged(), 1);
+        assert_eq!(retry.hedge(Hedge::Quantile(f64::NAN)).hedge_after(), None);
     }
 
     /// One in a hundred answers takes a second longer.
