@@ -234,8 +234,9 @@ bench-python: python
 	$(VENV_PYTHON) -m pip install --quiet -r bindings-python/requirements-bench.txt
 	$(VENV_PYTHON) bindings-python/bench $(BENCH)
 
-## The two simulations for a long time, with new seeds.
+## The two simulations for a long time, with new seeds, and a million ways of a request.
 soak:
+	ROLETALK_SCHEDULES=1000000 $(CARGO) test --release --locked -p roletalk-engine --lib -- attempts
 	ROLETALK_SIM_SECONDS=$(SECONDS_OF_SOAK) $(CARGO) test --release --locked -p roletalk-engine \
 		--test simulation -- --nocapture
 	ROLETALK_SIM_SECONDS=$(SECONDS_OF_SOAK) $(CARGO) test --release --locked -p roletalk \

@@ -35,14 +35,16 @@ impl Tried {
     /// it has not been to, and [`nowhere`](Tried::nowhere) tells its outcome if there is none. If not, this error is
     /// its outcome.
     pub fn note(&mut self, unit: UnitId, error: &Error) -> bool {
-        self.units.push(unit);
+        self.pass_over(unit);
         self.first.get_or_insert_with(|| error.clone());
         error.is_unhandled() && self.units.len() < MOST_TRIED
     }
 
     /// Notes that it is at a unit, and is not to go there again.
     pub fn pass_over(&mut self, unit: UnitId) {
-        self.units.push(unit);
+        if !self.contains(unit) {
+            self.units.push(unit);
+        }
     }
 
     /// It may go anywhere again but to this unit.
@@ -75,6 +77,11 @@ impl Tried {
     /// Whether it has been nowhere.
     pub fn is_empty(&self) -> bool {
         self.units.is_empty()
+    }
+
+    /// Whether it has been to this unit and to no other.
+    pub(crate) fn is_only(&self, unit: UnitId) -> bool {
+        self.units == [unit]
     }
 
     /// Whether it has been to this unit.

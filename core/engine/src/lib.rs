@@ -16,6 +16,7 @@
 //!
 //! Time is a [`Moment`]: how long ago the host's own epoch was, by a clock that never goes back.
 
+mod attempts;
 mod balance;
 mod bulkhead;
 mod config;
@@ -41,6 +42,7 @@ pub mod ws;
 
 pub use bytes::Bytes;
 
+pub use attempts::{Attempts, Step};
 pub use balance::{Balance, Candidate, Ejection, Standing, Turn, Units, Wanted};
 pub use bulkhead::Bulkhead;
 pub use config::{Config, Entropy, Keys, Reconnect};

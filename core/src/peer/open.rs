@@ -14,7 +14,7 @@ use super::{
 use crate::{Destination, ErrorKind, SendRequest};
 use crate::{
     Result,
-    engine::{self, Outgoing, StreamId},
+    engine::{self, Outgoing, StreamId, TimeLimit},
     wire::Direction,
 };
 
@@ -64,15 +64,16 @@ impl<'a, S: Send + 'a> IntoFuture for OpenStream<'a, S> {
         Box::pin(async move {
             let Prepared { unit, scope, timeout } = prepared?;
             let mut watch = Watch::new(scope);
-            let mut route = Route::new(timeout, what.destination.shared().clock.now());
             let opening = async {
-                let mut unit = match unit {
-                    Some(unit) => unit,
-                    None => what.find(&route).await?,
-                };
+                let mut route = Route::from_now(&what, timeout);
+                let mut first = unit.inspect(|unit| route.begin(unit));
                 loop {
-                    match open(&unit, direction, what.outgoing(), &route, make).await {
-                        Err(error) => unit = what.next(&unit, error, &mut route).await?,
+                    let unit = match first.take() {
+                        Some(unit) => unit,
+                        None => route.unit().await?,
+                    };
+                    match open(&unit, direction, what.outgoing(), route.limit(), make).await {
+                        Err(error) => route.failed(unit, error)?,
                         opened => return opened,
                     }
                 }
@@ -87,10 +88,9 @@ async fn open<S>(
     unit: &Arc<UnitInner>,
     direction: Direction,
     outgoing: Outgoing<'_>,
-    route: &Route,
+    limit: TimeLimit,
     make: fn(Arc<UnitInner>, StreamId) -> S,
 ) -> Result<(S, Answer)> {
-    let limit = route.limit();
     let attempt = || {
         let ask = |machine: &mut engine::Unit<Tag>, now, tag| {
             machine.open_stream(direction, outgoing, limit, now, tag)

@@ -1,10 +1,8 @@
 //! Requests, and the wait for their answers.
 
 use std::{
-    collections::hash_map::RandomState,
     fmt,
     future::poll_fn,
-    hash::{BuildHasher, Hasher},
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
@@ -20,7 +18,7 @@ use super::{
     answers::{Received, Tag},
     foreign::guarded,
     lock,
-    route::Route,
+    route::{Next, Route, sleep_until},
     scope::{Scope, Watch},
     send::{Addressed, Boxed, Kept, Prepared, addressed},
     unit::{Unit, UnitInner},
@@ -146,7 +144,7 @@ impl SendRequest<'_> {
                 let call = move |received: Result<Received>| match (received, kept) {
                     (Err(error), Some((kept, course))) if error.is_unhandled() => {
                         let answer = Box::new(move |answer| on_answer(state, answer));
-                        ask_elsewhere(kept, &course, unit, Route::new(timeout, now), error, answer);
+                        ask_elsewhere(kept, &course, unit, (timeout, now), error, answer);
                     }
                     (received, kept) => {
                         let ended = kept.is_none_or(|(_, course)| lock(&course).end());
@@ -214,11 +212,11 @@ fn call_within(
     on_answer: OnAnswer,
 ) -> Call {
     let shared = kept.addressed().destination.shared().clone();
-    let route = Route::new(timeout, shared.clock.now());
+    let since = shared.clock.now();
     let on_answer = Arc::new(Mutex::new(Some(on_answer)));
     let slot = on_answer.clone();
     let task = shared.runtime.spawn(async move {
-        let answer = ask_any(&kept.addressed(), unit, route, scope).await;
+        let answer = ask_any(&kept.addressed(), unit, (timeout, since), scope).await;
         hand_over(&slot, answer);
     });
     Call(Calling::Task(on_answer, task.abort_handle()))
@@ -229,7 +227,7 @@ fn ask_elsewhere(
     kept: Kept,
     course: &Mutex<Course>,
     unit: Arc<UnitInner>,
-    mut route: Route,
+    time: Time,
     error: Error,
     on_answer: OnAnswer,
 ) {
@@ -241,11 +239,7 @@ fn ask_elsewhere(
     }
     let (slot, runtime) = (on_answer.clone(), unit.shared.runtime.clone());
     let task = runtime.spawn(async move {
-        let what = kept.addressed();
-        let answer = match what.next(&unit, error, &mut route).await {
-            Ok(next) => ask_any(&what, Some(next), route, None).await,
-            Err(error) => Err(error),
-        };
+        let answer = ask_others(&kept.addressed(), unit, time, error).await;
         hand_over(&slot, answer);
     });
     *course = Course::Elsewhere(on_answer, task.abort_handle());
@@ -392,19 +386,17 @@ impl<'a> Requesting<'a> {
     #[cold]
     fn ask(&mut self, unit: Option<Arc<UnitInner>>, scope: Option<Arc<Scope>>) {
         let Some(what) = self.what.take() else { return };
-        let route = Route::new(self.timeout, what.destination.shared().clock.now());
+        let time = (self.timeout, what.destination.shared().clock.now());
         self.state =
-            State::Queued(Box::pin(async move { ask_any(&what, unit, route, scope).await }));
+            State::Queued(Box::pin(async move { ask_any(&what, unit, time, scope).await }));
     }
 
     #[cold]
     fn ask_elsewhere(&mut self, unit: Arc<UnitInner>, since: Moment, error: Error) {
         let Some(what) = self.what.take() else { return };
-        let mut route = Route::new(self.timeout, since);
-        self.state = State::Queued(Box::pin(async move {
-            let next = what.next(&unit, error, &mut route).await?;
-            ask_any(&what, Some(next), route, None).await
-        }));
+        let time = (self.timeout, since);
+        self.state =
+            State::Queued(Box::pin(async move { ask_others(&what, unit, time, error).await }));
     }
 }
 
@@ -497,133 +489,96 @@ pub(crate) async fn ask(
     poll_fn(|cx| waiting.poll(cx)).await
 }
 
-/// Asks this unit, or else one that is waited for, and others as long as none has begun it.
+/// What the caller gives it, and when that began.
+type Time = (Option<Duration>, Moment);
+
+/// Asks this unit, or else one that is waited for, and others as long as none has begun it; or however the request may
+/// be made again.
 async fn ask_any(
     what: &Addressed<'_>,
     unit: Option<Arc<UnitInner>>,
-    mut route: Route,
+    (timeout, since): Time,
     scope: Option<Arc<Scope>>,
 ) -> Result<Answer> {
     let asking = async {
-        if let Some(retry) = what.retry() {
-            return ask_again(what, unit, route, retry).await;
+        let mut route = Route::new(what, what.retry(), timeout, since);
+        if let Some(unit) = &unit {
+            route.begin(unit);
         }
-        let mut unit = match unit {
-            Some(unit) => unit,
-            None => what.find(&route).await?,
-        };
-        loop {
-            match ask(&unit, what.outgoing(), route.limit()).await {
-                Err(error) => unit = what.next(&unit, error, &mut route).await?,
-                answer => return answer,
-            }
+        match what.retry() {
+            None => ask_in_turn(what, unit, route).await,
+            Some(_) => ask_besides(what, unit, route).await,
         }
     };
     Watch::new(scope).run(asking).await
 }
 
-/// An attempt at a unit, and its outcome.
-type Attempt = (Arc<UnitInner>, Result<Answer>);
-
-/// Asks as [`ask_any`], and once more, elsewhere, where that may help and is allowed.
-async fn ask_again(
+/// Asks other units than the one that has not begun it.
+async fn ask_others(
     what: &Addressed<'_>,
-    unit: Option<Arc<UnitInner>>,
-    mut route: Route,
-    retry: &Retry,
+    unit: Arc<UnitInner>,
+    (timeout, since): Time,
+    error: Error,
 ) -> Result<Answer> {
-    retry.begin();
-    let shared = what.destination.shared();
-    let attempt = |unit: Arc<UnitInner>, limit: TimeLimit| async move {
-        let answer = ask(&unit, what.outgoing(), limit).await;
-        (unit, answer)
-    };
-    let mut unit = match unit {
-        Some(unit) => unit,
-        None => what.find(&route).await?,
-    };
-    let (mut made, mut attempts) = (1, FuturesUnordered::new());
+    let mut route = Route::new(what, None, timeout, since);
+    route.begin(&unit);
+    route.failed(unit, error)?;
+    ask_in_turn(what, None, route).await
+}
+
+/// One attempt after the other, at this unit first.
+async fn ask_in_turn(
+    what: &Addressed<'_>,
+    mut first: Option<Arc<UnitInner>>,
+    mut route: Route<'_>,
+) -> Result<Answer> {
     loop {
-        attempts.push(attempt(unit.clone(), route.limit()));
-        let first_begun = shared.clock.now();
-        let mut hedges = retry.hedge_after().map(|time| {
-            let _runtime = shared.runtime.enter();
-            Box::pin(tokio::time::sleep(time))
-        });
-        // Until no attempt is left.
-        let (failed, error) = loop {
-            let next = tokio::select! {
-                biased;
-                ended = attempts.next() => ended,
-                () = async { if let Some(time) = &mut hedges { time.as_mut().await } },
-                    if hedges.is_some() => None,
-            };
-            let Some((failed, answer)): Option<Attempt> = next else {
-                hedges = None;
-                let mut tried = route.tried.clone();
-                tried.pass_over(unit.id);
-                if let Ok(other) = what.pick(&tried)
-                    && retry.may_hedge()
-                {
-                    made += 1;
-                    attempts.push(attempt(other, route.limit()));
-                }
-                continue;
-            };
-            match answer {
-                Err(error) if !attempts.is_empty() && Retry::may_help(&error) => {
-                    // The other one may still be answered.
-                    let _ = route.tried.note(failed.id, &error);
-                }
-                Err(error) => break (failed, error),
-                answer => {
-                    retry.answered(shared.clock.now().since(first_begun));
-                    return answer;
-                }
-            }
+        let unit = match first.take() {
+            Some(unit) => unit,
+            None => route.unit().await?,
         };
-        let random = RandomState::new().build_hasher().finish();
-        unit = match error.is_unhandled() {
-            // That costs nothing.
-            true => match what.next(&failed, error, &mut route).await {
-                Ok(next) => next,
-                Err(error) => {
-                    again(what, &failed, error, &mut route, (retry, &mut made, random)).await?
-                }
-            },
-            false => {
-                let _ = route.tried.note(failed.id, &error);
-                again(what, &failed, error, &mut route, (retry, &mut made, random)).await?
-            }
-        };
+        match ask(&unit, what.outgoing(), route.limit()).await {
+            Err(error) => route.failed(unit, error)?,
+            answer => return answer,
+        }
     }
 }
 
-/// The unit for a further attempt, when it is time for that.
-///
-/// # Errors
-/// This one, when there is to be none.
-async fn again(
+/// The same, with several attempts at a time.
+async fn ask_besides(
     what: &Addressed<'_>,
-    failed: &Arc<UnitInner>,
-    error: Error,
-    route: &mut Route,
-    (retry, made, random): (&Retry, &mut u32, u64),
-) -> Result<Arc<UnitInner>> {
-    let (_, left) = route.left(what);
-    let Some(wait) = retry.again(*made, &error, left, random) else { return Err(error) };
-    let shared = what.destination.shared();
-    let waited = {
-        let _runtime = shared.runtime.enter();
-        tokio::time::sleep(wait)
+    first: Option<Arc<UnitInner>>,
+    mut route: Route<'_>,
+) -> Result<Answer> {
+    let limit = route.limit();
+    let attempt = |unit: Arc<UnitInner>| async move {
+        let answer = ask(&unit, what.outgoing(), limit).await;
+        (unit, answer)
     };
-    waited.await;
-    *made += 1;
-    // Those that have failed long ago may do better now.
-    if what.pick(&route.tried).is_err() {
-        route.tried.forget_all_but(failed.id);
+    let shared = what.destination.shared();
+    let mut attempts: FuturesUnordered<_> = first.into_iter().map(attempt).collect();
+    loop {
+        let until = match route.next().await? {
+            Next::Ask(unit) => {
+                attempts.push(attempt(unit));
+                continue;
+            }
+            Next::Wait(until) => until,
+        };
+        let ended = tokio::select! {
+            biased;
+            ended = attempts.next() => ended,
+            () = sleep_until(shared, until.unwrap_or_default()), if until.is_some() => None,
+        };
+        match ended {
+            None => {}
+            Some((unit, Err(error))) => route.failed(unit, error)?,
+            Some((_, answer)) => {
+                route.answered();
+                return answer;
+            }
+        }
     }
-    what.find(route).await.map_err(|_| error)
 }
 
 /// The answer to a request.

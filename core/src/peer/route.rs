@@ -1,107 +1,173 @@
-//! The way of a request or a stream to a unit that takes it.
+//! The way of what is sent to a role to a unit that takes it. Where it goes is the engine's decision: see
+//! [`Attempts`].
 
 use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use super::{send::Addressed, shared::Shared, unit::UnitInner};
 use crate::{
-    Error, ErrorKind, Result,
-    engine::{Moment, TimeLimit, Tried, timed_out, too_many_parked},
+    Error, Result,
+    engine::{Attempts, Moment, Retry, Step, TimeLimit, too_many_parked},
 };
 
-/// Where it has been, and how long all of it may take.
-#[derive(Clone)]
-pub(crate) struct Route {
-    pub(crate) tried: Tried,
+/// Where it has been and goes, and how long all of it may take.
+pub(crate) struct Route<'a> {
+    what: &'a Addressed<'a>,
+    attempts: Attempts,
     /// As the caller has given it, which is what the other side is told.
     timeout: Option<Duration>,
     since: Moment,
+    /// Where it was not begun.
+    from: Option<Arc<UnitInner>>,
 }
 
-impl Route {
-    pub(crate) fn new(timeout: Option<Duration>, since: Moment) -> Route {
-        Route { tried: Tried::NONE, timeout, since }
+/// What is to be done next on a [`Route`].
+pub(crate) enum Next {
+    Ask(Arc<UnitInner>),
+    /// Wait for the end of an attempt, until this time at most.
+    Wait(Option<Moment>),
+}
+
+impl<'a> Route<'a> {
+    pub(crate) fn new(
+        what: &'a Addressed<'a>,
+        retry: Option<&Retry>,
+        timeout: Option<Duration>,
+        since: Moment,
+    ) -> Route<'a> {
+        let limit = timeout.unwrap_or(what.destination.shared().limits.request_timeout);
+        let attempts = Attempts::new(retry.cloned(), what.waits, limit, since);
+        Route { what, attempts, timeout, since, from: None }
+    }
+
+    /// Of something whose time begins now.
+    pub(crate) fn from_now(what: &'a Addressed<'a>, timeout: Option<Duration>) -> Route<'a> {
+        Route::new(what, None, timeout, what.destination.shared().clock.now())
     }
 
     pub(crate) fn limit(&self) -> TimeLimit {
         TimeLimit { limit: self.timeout, since: Some(self.since) }
     }
 
-    /// What is left of the time.
-    pub(crate) fn left(&self, what: &Addressed<'_>) -> (Duration, Duration) {
-        let shared = what.destination.shared();
-        let limit = self.timeout.unwrap_or(shared.limits.request_timeout);
-        (limit, limit.saturating_sub(shared.clock.now().since(self.since)))
+    fn shared(&self) -> &'a Arc<Shared> {
+        self.what.destination.shared()
+    }
+
+    fn now(&self) -> Moment {
+        self.shared().clock.now()
+    }
+
+    /// It goes to this unit first.
+    pub(crate) fn begin(&mut self, unit: &UnitInner) {
+        let _first = self.attempts.asks(unit.id, self.now());
+    }
+
+    /// The attempt at this unit has failed.
+    ///
+    /// # Errors
+    /// That of the attempt, when the caller has chosen the unit, and meant that one.
+    #[cold]
+    pub(crate) fn failed(&mut self, unit: Arc<UnitInner>, error: Error) -> Result<()> {
+        if self.what.unit.is_some() {
+            return Err(error);
+        }
+        let random = RandomState::new().build_hasher().finish();
+        self.attempts.failed(unit.id, error, self.now(), random);
+        self.from = Some(unit);
+        Ok(())
+    }
+
+    /// An attempt was answered.
+    pub(crate) fn answered(&mut self) {
+        self.attempts.answered(self.now());
+    }
+
+    /// The unit that it goes to next, while no attempt is under way.
+    ///
+    /// # Errors
+    /// Its outcome, when it goes nowhere.
+    pub(crate) async fn unit(&mut self) -> Result<Arc<UnitInner>> {
+        match self.next().await? {
+            Next::Ask(unit) => Ok(unit),
+            Next::Wait(_) => unreachable!("nothing is under way"),
+        }
+    }
+
+    /// What is to be done next. Waits by itself where no attempt is under way.
+    ///
+    /// # Errors
+    /// Its outcome.
+    pub(crate) async fn next(&mut self) -> Result<Next> {
+        let Route { what, .. } = *self;
+        let shared = self.shared();
+        let mut changes = what.destination.changes();
+        let mut closed = shared.closed.subscribe();
+        let mut parked = None;
+        loop {
+            match self.attempts.step(self.now()) {
+                Step::Choose => {
+                    changes.mark_unchanged();
+                    match what.pick(self.attempts.tried()) {
+                        Ok(unit) if self.attempts.asks(unit.id, self.now()) => {
+                            self.count_rerouted();
+                            return Ok(Next::Ask(unit));
+                        }
+                        Ok(_) => {}
+                        Err(error) => self.attempts.nowhere(error, self.now()),
+                    }
+                }
+                Step::Wait(Some(until)) if self.attempts.is_idle() => {
+                    tokio::select! {
+                        () = sleep_until(shared, until) => {}
+                        _ = closed.wait_for(|closed| *closed) => {
+                            self.attempts.stop_waiting(Error::peer_closed());
+                        }
+                    }
+                }
+                Step::Wait(until) => return Ok(Next::Wait(until)),
+                Step::Park(until) => {
+                    if parked.is_none() {
+                        match Parked::enter(shared) {
+                            Ok(place) => parked = Some(place),
+                            Err(error) => {
+                                self.attempts.stop_waiting(error);
+                                continue;
+                            }
+                        }
+                    }
+                    // The senders live in the destination and the peer.
+                    tokio::select! {
+                        () = sleep_until(shared, until) => {}
+                        _ = changes.changed() => {}
+                        _ = closed.wait_for(|closed| *closed) => {}
+                    }
+                    self.attempts.look();
+                }
+                Step::End(error) => return Err(error),
+            }
+        }
+    }
+
+    fn count_rerouted(&mut self) {
+        let from = self.attempts.take_rerouted();
+        if let Some(unit) = self.from.take_if(|unit| from == Some(unit.id)) {
+            unit.with(|state| state.machine.note_rerouted());
+        }
     }
 }
 
-impl Addressed<'_> {
-    /// The unit that it goes to next, after it has failed at one with this error.
-    ///
-    /// # Errors
-    /// The error, when something may have been begun, or there is nowhere else to go.
-    #[cold]
-    pub(crate) async fn next(
-        &self,
-        unit: &Arc<UnitInner>,
-        error: Error,
-        route: &mut Route,
-    ) -> Result<Arc<UnitInner>> {
-        // A caller who chose the unit meant that one.
-        if self.unit.is_some() || !route.tried.note(unit.id, &error) {
-            return Err(error);
-        }
-        let (limit, left) = route.left(self);
-        if left.is_zero() {
-            return Err(timed_out(limit));
-        }
-        // Who waits has the end of the waiting for an outcome.
-        let next = match self.find(route).await {
-            Ok(next) => next,
-            Err(end) if self.waits => return Err(end),
-            Err(_) => return Err(route.tried.nowhere(error)),
-        };
-        unit.with(|state| state.machine.note_rerouted());
-        Ok(next)
-    }
-
-    /// A unit where it has not been, waited for if it is to wait.
-    ///
-    /// # Errors
-    /// As [`pick`](super::Destination::pick), or [`ErrorKind::Timeout`].
-    pub(crate) async fn find(&self, route: &Route) -> Result<Arc<UnitInner>> {
-        let mut changes = self.destination.changes();
-        let mut closed = self.destination.shared().closed.subscribe();
-        let (limit, left) = route.left(self);
-        let found = async {
-            loop {
-                changes.mark_unchanged();
-                match self.pick(&route.tried) {
-                    Err(error) if self.waits && error.kind() == ErrorKind::NoUnit => {
-                        // The senders live in the destination.
-                        tokio::select! {
-                            _ = changes.changed() => {}
-                            _ = closed.wait_for(|closed| *closed) => {}
-                        }
-                    }
-                    found => return found,
-                }
-            }
-        };
-        if !self.waits {
-            return found.await;
-        }
-        let shared = self.destination.shared();
-        let _parked = Parked::enter(shared)?;
-        let waited = {
-            let _runtime = shared.runtime.enter();
-            tokio::time::timeout(left, found)
-        };
-        let late = |_| Err(route.tried.late(limit, &self.destination.no_choice(false)));
-        waited.await.unwrap_or_else(late)
-    }
+/// Waits until then, on whatever thread it is polled.
+pub(crate) async fn sleep_until(shared: &Shared, until: Moment) {
+    let left = until.since(shared.clock.now());
+    let slept = {
+        let _runtime = shared.runtime.enter();
+        tokio::time::sleep(left)
+    };
+    slept.await;
 }
 
 /// One of those that wait for a unit.

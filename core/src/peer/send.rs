@@ -387,10 +387,12 @@ impl<'a> Sending<'a> {
         }
         self.queued = self.what.take().map(|what| -> Boxed<'a, _> {
             Box::pin(async move {
-                let mut route = Route::new(None, unit.shared.clock.now());
+                let mut route = Route::from_now(&what, None);
+                route.begin(&unit);
                 let mut unit = unit;
                 while let Err(error) = unit.send(what.outgoing()).await {
-                    unit = what.next(&unit, error, &mut route).await?;
+                    route.failed(unit, error)?;
+                    unit = route.unit().await?;
                 }
                 Ok(Unit::new(unit))
             })
