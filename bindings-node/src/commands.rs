@@ -124,13 +124,14 @@ impl<'a> Record<'a> {
                 order: Order::Kept,
                 fields,
                 bulkhead: None,
+                for_any: false,
             })
         };
         Some(match Command::try_from(first & 0xff).ok()? {
             Command::Send => Asked::Send {
                 unit: target,
                 slot,
-                outgoing: outgoing()?,
+                outgoing: Outgoing { for_any: timeout > 0, ..outgoing()? },
                 destination: timeout.checked_sub(1),
             },
             Command::Request => {

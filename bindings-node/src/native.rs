@@ -748,6 +748,7 @@ impl NativePeer {
             order: if writable.is_some() { Order::Any } else { Order::Kept },
             fields: fields.as_ref(),
             bulkhead: bulkhead.as_ref(),
+            for_any: false,
         };
         let limit = Duration::try_from_secs_f64(timeout / 1e3).ok().filter(|time| !time.is_zero());
         let limit = TimeLimit { limit, since };

@@ -96,6 +96,11 @@ impl Balance {
             Strategy::Known(_) => None,
         }
     }
+
+    /// As the engine's, of functions as well.
+    pub(crate) fn means_one(&self) -> bool {
+        self.function().is_some() || self.core.means_one()
+    }
 }
 
 impl Strategy {

@@ -272,6 +272,9 @@ impl DestinationBase {
             .map_err(|error| exception(py, &error))?;
         let required = extras.is_some_and(Extras::are_required);
         let data = encode(data, &engine.get().codec)?;
+        let balance = this.or_own(py, balance);
+        let balance = balance.as_ref().map(Py::get);
+        let means_one = balance.is_some_and(Balance::means_one);
         let outgoing = Outgoing {
             role: &this.role,
             event: std::str::from_utf8(name.as_bytes()).unwrap_or_default(),
@@ -279,9 +282,9 @@ impl DestinationBase {
             order: order(ordered),
             fields: fields.as_deref(),
             bulkhead: None,
+            for_any: !chosen && !means_one,
         };
-        let balance = this.or_own(py, balance);
-        let how = (required, balance.as_ref().map(Py::get));
+        let how = (required, balance);
         match Engine::send(engine, outgoing, how, (unit.map(UnitId), chosen))? {
             Sent::Queued => Ok(None),
             Sent::Full(unit) => Ok(Some((unit.0, data))),

@@ -327,6 +327,7 @@ impl Request {
             order: self.order,
             fields: self.more.as_ref().and_then(|more| more.fields.as_ref()),
             bulkhead: None,
+            for_any: false,
         };
         let limit = TimeLimit { limit: self.limit, since: Some(self.since) };
         let sent = engine.with_unit(unit, now, |machine| {

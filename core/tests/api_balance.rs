@@ -257,6 +257,10 @@ async fn a_function_may_refuse_the_only_one() {
     let field = Field::new(Peer::builder().balance(Balance::custom(|_| None)), &THREE[..1]).await;
     let error = within("an error", field.to.request("name", ()).into_future()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoUnit);
+    // That it takes the headers that are required is not what is wrong with it.
+    let request = field.to.request("name", ()).header("a", "b").headers_required();
+    let error = within("an error", request.into_future()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoUnit);
     let asks = field.to.balance(Balance::round_robin());
     assert_eq!(field.ask(&asks, 1).await, ["a"]);
     field.close().await;

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use common::{LIMIT, Pair, peer, until, within};
+use common::{LIMIT, Log, Pair, Raw, peer, until, within};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use roletalk::{BoxError, Context, Data, Destination, ErrorKind, Peer};
 use tokio::{
@@ -325,6 +325,56 @@ async fn a_message_goes_to_another_unit_when_its_own_is_gone() {
         two.to().send("none", ()).await.unwrap();
     }
     two.first.close().await;
+}
+
+/// One that is connected and reads nothing holds up what is sent to it, until it is lost.
+#[tokio::test]
+async fn messages_in_the_queue_of_a_lost_unit_go_to_another() {
+    const MESSAGES: usize = 400;
+    let client = peer("client");
+    let to = client.destination("r").unwrap();
+    let listener = client.listen("127.0.0.1:0").await.unwrap();
+    let stuck = Raw::join(listener.local_addr(), "stuck", &["r"]).await;
+    within("the role", to.ready()).await.unwrap();
+    let sending = tokio::spawn({
+        let to = to.clone();
+        async move {
+            for number in 0..MESSAGES {
+                let mut data = number.to_le_bytes().to_vec();
+                data.resize(100_000, 0);
+                to.send("m", data).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let queued = || to.units()[0].stats().connections.iter().map(|conn| conn.queued).sum::<usize>();
+    until("a full queue", || queued() >= 1 << 20).await;
+    let got = Log::new();
+    let server = peer("server");
+    server.role("r").unwrap().on_message("m", {
+        let got = got.clone();
+        move |ctx: Context| {
+            let number = ctx.data().bytes()[..8].try_into().unwrap();
+            got.push(usize::from_le_bytes(number));
+            async { Ok(()) }
+        }
+    });
+    let sent = to.units()[0].stats().messages_sent as usize;
+    let lost = to.units()[0].clone();
+    client.connect(server.listen("127.0.0.1:0").await.unwrap().url()).await.unwrap();
+    within("the other one", to.ready_with(2)).await.unwrap();
+    drop(stuck);
+    within("the rest", sending).await.unwrap();
+    within("the loss", lost.closed()).await;
+    until("the last one", || got.all().contains(&(MESSAGES - 1))).await;
+    let got = got.take();
+    // What was written, or is being written, may be lost. Most of what was queued is not.
+    let moved: Vec<_> = got.iter().copied().filter(|number| *number < sent).collect();
+    assert!(moved.len() >= 5, "{} of {sent}", moved.len());
+    assert!(moved.is_sorted_by(|a, b| a < b), "{moved:?}");
+    assert_eq!(moved.last(), Some(&(sent - 1)));
+    within("closing", server.close()).await;
+    client.close().await;
 }
 
 /// Also within a handler, where calls have a task of their own.

@@ -104,6 +104,10 @@ async function flickeringRole(stage) {
     }
   }
   await Promise.all(running);
+  // One that is told of behind them: the role may be there now, and about to go and come once more.
+  await asker.ask('destination', { role: 'last' });
+  await server.ask('role', { role: 'last' });
+  await asker.until('units', { role: 'last' }, (units) => units.length === 1);
   await asker.until('units', { role: ROLE }, (units) => units.length === 1);
   await stage.works();
 }

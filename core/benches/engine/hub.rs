@@ -38,7 +38,15 @@ pub(crate) fn role_names(count: usize) -> Vec<String> {
 /// Something to send: 32 bytes, or what is given.
 pub(crate) fn outgoing<'a>(role: &'a str, event: &'a str, bytes: &'a [u8]) -> Outgoing<'a> {
     let payload = Payload { kind: DataType::Binary, bytes };
-    Outgoing { role, event, payload, order: Order::Kept, fields: None, bulkhead: None }
+    Outgoing {
+        role,
+        event,
+        payload,
+        order: Order::Kept,
+        fields: None,
+        bulkhead: None,
+        for_any: true,
+    }
 }
 
 /// The other end of one of the hub's connections: serves its roles.

@@ -167,6 +167,12 @@ impl Balance {
         matches!(self.by, By::Custom(_))
     }
 
+    /// Whether it means one unit and no other: what is queued for that when it is lost goes nowhere else. So it is by
+    /// key, and where a function has chosen.
+    pub fn means_one(&self) -> bool {
+        matches!(self.by, By::Key(_) | By::Custom(_))
+    }
+
     fn prefers(&self, load: &Load) -> bool {
         let has = |(tag, value): &(String, String)| load.tags().get(tag) == Some(value);
         self.prefer.iter().all(|tags| tags.iter().all(has))

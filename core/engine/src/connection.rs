@@ -450,6 +450,9 @@ impl Connection {
         if let Some(unit) = unit {
             // Nothing may follow the answer to a close frame.
             if let (Some((code, reason)), false) = (close, self.close_received) {
+                if code == close_code::HEARTBEAT {
+                    unit.set_aside(self.id);
+                }
                 unit.close(self.id, code, reason);
                 let mut rest = Vec::new();
                 unit.take_output(self.id, &mut rest);

@@ -429,7 +429,7 @@ impl<R> Engine<R> {
             self.output.push_back(conn);
         }
         let mut peer_changed = false;
-        let mut dead = Vec::new();
+        let (mut dead, mut unsent) = (Vec::new(), Vec::new());
         for event in self.unit_events.drain(..) {
             match event {
                 Event::News(news) => {
@@ -437,6 +437,7 @@ impl<R> Engine<R> {
                     peer_changed = true;
                 }
                 Event::Dead(conn) => dead.push(conn),
+                Event::Unsent(message) => unsent.push(message),
                 event => self.events.push_back(EngineEvent::Unit { unit: id, event }),
             }
         }
@@ -455,6 +456,12 @@ impl<R> Engine<R> {
         }
         if peer_changed {
             self.drain_peer(now);
+        }
+        for message in unsent {
+            // Without another unit it is lost, as one that is on its way.
+            if let Ok(unit) = self.peer.choose_for(&message, now) {
+                let _sent = self.with_unit(unit, now, |unit| unit.resend(&message));
+            }
         }
     }
 

@@ -60,7 +60,7 @@ pub use retry::{Hedge, Retry};
 pub use stats::{ConnectionStats, CounterValue, UnitStats};
 pub use unit::{
     Budget, CancelReason, Chunk, Event, Incoming, Kind, News, Order, Outgoing, Question, Queued,
-    TimeLimit, Unit, is_fence, timed_out,
+    TimeLimit, Unit, Unsent, is_fence, timed_out,
 };
 pub use wire::{Data, DataType, Extensions, Failure, Fields, FieldsView, HeaderValue};
 

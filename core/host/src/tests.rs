@@ -143,6 +143,7 @@ impl End {
             order: Order::Kept,
             fields: None,
             bulkhead: None,
+            for_any: false,
         };
         self.with(|host, _, now| {
             host.engine.with_unit(unit, now, |unit| unit.send(outgoing)).unwrap().unwrap();

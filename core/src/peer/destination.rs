@@ -59,6 +59,8 @@ pub struct Destination {
     inherit: Inherit,
     waits: bool,
     balance: Option<Arc<Balance>>,
+    /// Whether its messages may go to any unit: see [`Balance::means_one`].
+    is_for_any: bool,
     bulkhead: Option<Bulkhead>,
     retry: Option<Retry>,
 }
@@ -67,6 +69,7 @@ impl Destination {
     pub(crate) fn new(shared: Arc<Shared>, inner: Arc<DestinationInner>) -> Destination {
         let inherit = Inherit::default();
         Destination {
+            is_for_any: !shared.balance.means_one(),
             shared,
             inner,
             fields: None,
@@ -105,7 +108,11 @@ impl Destination {
     /// ```
     #[must_use = "it is another handle"]
     pub fn balance(&self, balance: Balance) -> Destination {
-        Destination { balance: Some(Arc::new(balance)), ..self.clone() }
+        Destination {
+            is_for_any: !balance.means_one(),
+            balance: Some(Arc::new(balance)),
+            ..self.clone()
+        }
     }
 
     /// The same destination, as a handle that has at most so many requests in flight, stream openings included: a
@@ -222,6 +229,11 @@ impl Destination {
     /// Changes whenever a unit begins or ceases to serve the role, and when the peer is closed.
     pub(crate) fn changes(&self) -> watch::Receiver<usize> {
         self.inner.count.subscribe()
+    }
+
+    #[inline]
+    pub(crate) fn is_for_any(&self) -> bool {
+        self.is_for_any
     }
 
     /// What its requests have to find room in.

@@ -130,6 +130,7 @@ impl Dispatcher {
                 Event::News(news) => {
                     shared.with_core(|core, now| core.peer.hear(unit.id, news, now));
                 }
+                Event::Unsent(message) => shared.resend(&message),
                 Event::Dead(conn) => dead.push(conn),
                 Event::SlowConsumer { queued, dropped, .. } => {
                     let info = unit.info.load();

@@ -235,7 +235,12 @@ impl Addressed<'_> {
         let payload = self.data.payload();
         let bulkhead = self.destination.bulkhead();
         let to = outgoing(self.destination.role(), self.event, payload, self.order, fields);
-        Outgoing { bulkhead, ..to }
+        let for_any = self.unit.is_none()
+            && match self.balance() {
+                None => self.destination.is_for_any(),
+                Some(balance) => !balance.means_one(),
+            };
+        Outgoing { bulkhead, for_any, ..to }
     }
 }
 
@@ -321,7 +326,7 @@ pub(crate) fn outgoing<'a>(
     order: Order,
     fields: Option<&'a Fields>,
 ) -> Outgoing<'a> {
-    Outgoing { role, event, payload, order, fields, bulkhead: None }
+    Outgoing { role, event, payload, order, fields, bulkhead: None, for_any: false }
 }
 
 /// A message about to be sent: `await` it. Made by [`Destination::send`].

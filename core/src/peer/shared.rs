@@ -30,7 +30,7 @@ use crate::{
     Error, ErrorKind, Result,
     engine::{
         self, AddressId, Balance, Budget, ConnId, Limits, Moment, PeerEffect, Ready, UnitId,
-        close_code,
+        Unsent, close_code,
     },
     net::{ConnHandle, ConnectOptions, shown},
 };
@@ -348,6 +348,23 @@ impl Shared {
             unit.with(|state| state.machine.withdrawn());
         }
         unit
+    }
+
+    /// Sends a message that a lost unit has not got to another one, if there is one.
+    #[cold]
+    pub(crate) fn resend(self: &Arc<Self>, unsent: &Unsent) {
+        // Each unit that is just being lost has been told so before it is chosen again.
+        let next = || {
+            self.with_core(|core, now| {
+                let unit = core.peer.choose_for(unsent, now).ok()?;
+                core.units.get(&unit).cloned()
+            })
+        };
+        while let Some(unit) = next() {
+            if unit.with(|state| state.machine.resend(unsent)).is_ok() {
+                break;
+            }
+        }
     }
 
     /// The error of everything that is tried on a closed peer.

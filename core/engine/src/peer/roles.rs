@@ -4,7 +4,8 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{Peer, PeerEvent, encode};
 use crate::{
-    Balance, Candidate, Load, Moment, NoHandler, Standing, Tried, Turn, UnitId, Units, Wanted,
+    Balance, Candidate, Load, Moment, NoHandler, Standing, Tried, Turn, UnitId, Units, Unsent,
+    Wanted,
     error::{Error, ErrorKind, Result},
     hint,
     wire::{self, Frame, RolesUpdate},
@@ -162,6 +163,15 @@ impl Peer {
         chosen.map(|at| destination.units[at]).ok_or_else(|| self.no_choice(role, takes_fields))
     }
 
+    /// The unit that takes a message from the queue of one that is lost, by the balance of the
+    /// [configuration](crate::Config::balance).
+    ///
+    /// # Errors
+    /// As [`choose`](Peer::choose).
+    pub fn choose_for(&self, unsent: &Unsent, now: Moment) -> Result<UnitId> {
+        self.choose(unsent.role(), None, false, &Tried::NONE, now)
+    }
+
     /// What a function of the caller's can [choose](Peer::choose) from, for hosts that must not call it with this
     /// peer's lock. `balance` says what is preferred.
     pub fn candidates(
@@ -190,7 +200,11 @@ impl Peer {
     /// The error where nothing could be [chosen](Peer::choose).
     #[cold]
     pub fn no_choice(&self, role: &str, takes_fields: bool) -> Error {
-        if !takes_fields || self.destination(role).is_empty() {
+        let units = self.destination(role);
+        let takes =
+            |unit: &UnitId| self.units.get(unit).is_some_and(|state| state.load.takes_fields());
+        // Where one takes them, it was passed over for another reason.
+        if !takes_fields || units.is_empty() || units.iter().any(takes) {
             return self.no_unit(role);
         }
         let text = format!("No connected unit with role [{role}] takes headers");

@@ -187,6 +187,114 @@ fn what_was_not_sent_when_the_connection_was_lost_was_not_begun() {
     }
 }
 
+/// The messages that another unit is to get.
+fn unsent(events: Vec<Event<u64>>) -> Vec<Unsent> {
+    let unsent = events.into_iter().filter_map(|event| match event {
+        Event::Unsent(message) => Some(*message),
+        _ => None,
+    });
+    unsent.collect()
+}
+
+/// The payloads of the messages that a unit was told.
+fn messages(events: Vec<Event<u64>>) -> Vec<Vec<u8>> {
+    let messages = events.into_iter().filter_map(|event| match event {
+        Event::Incoming(incoming, question) => {
+            assert_eq!(question.kind(), Kind::Message);
+            Some(incoming.payload().to_vec())
+        }
+        _ => None,
+    });
+    messages.collect()
+}
+
+fn bytes(bytes: &[u8]) -> Payload<'_> {
+    Payload { kind: DataType::Binary, bytes }
+}
+
+/// By the side that masks its frames, and by the other one.
+#[test]
+fn messages_that_were_not_sent_go_to_another_unit() {
+    for side in [0, 1] {
+        let mut pair = Pair::new(|_| {});
+        let conn = pair.conns[0][side];
+        let mut headers = Fields::new();
+        headers.add_header("tenant", "blue").unwrap();
+        let mut required = headers.clone();
+        required.set_required(true);
+        let send =
+            |pair: &mut Pair, to: Outgoing<'_>| pair.unit(side, |unit| unit.send(to)).unwrap();
+        send(&mut pair, Outgoing { payload: bytes(b"taken"), ..to("r") });
+        pair.engines[side].take_output(conn, &mut Vec::new());
+        pair.engines[side].written(conn, NOW);
+        send(&mut pair, Outgoing { payload: bytes(b"1"), ..to("r") });
+        send(&mut pair, Outgoing { for_any: false, ..to("r") });
+        pair.unit(side, |unit| unit.request(to("r"), None, NOW, 7)).unwrap();
+        pair.unit(side, |unit| unit.ping(conn, b"beside"));
+        send(&mut pair, Outgoing { fields: Some(&required), ..to("r") });
+        send(&mut pair, Outgoing { payload: bytes(b"2"), fields: Some(&headers), ..to("other") });
+        let mut events = Vec::new();
+        pair.unit(side, |unit| {
+            unit.detach(conn, false);
+            unit.take_events(&mut events);
+        });
+        let left = unsent(events);
+        let roles: Vec<&str> = left.iter().map(Unsent::role).collect();
+        assert_eq!(roles, ["r", "other"]);
+        // To a unit that takes fields, and to one that does not.
+        for extensions in [Extensions::ALL, Extensions::NONE] {
+            let mut next = Pair::with(|_| {}, [extensions, Extensions::ALL]);
+            for message in &left {
+                next.unit(0, |unit| unit.resend(message)).unwrap();
+            }
+            next.settle();
+            assert_eq!(messages(next.said(1)), [b"1", b"2"]);
+            let left_out = u64::from(extensions == Extensions::NONE);
+            assert_eq!(next.unit(0, |unit| unit.stats().fields_left_out), left_out);
+        }
+    }
+}
+
+#[test]
+fn messages_that_were_not_sent_take_the_other_connection_of_their_unit() {
+    let mut pair = Pair::new(|_| {});
+    pair.connect();
+    pair.settle();
+    let payloads: [&[u8]; 3] = [b"1", b"2", b"3"];
+    for payload in payloads {
+        // For this unit and no other, it still is.
+        let to = Outgoing { payload: bytes(payload), for_any: payload != b"2", ..to("r") };
+        pair.unit(0, |unit| unit.send(to)).unwrap();
+    }
+    let queued = pair.engines[0].budget().queued();
+    pair.engines[0].closed(pair.conns[0][0], NOW);
+    assert!(pair.engines[0].budget().queued() <= queued);
+    pair.settle();
+    assert_eq!(messages(pair.said(1)), payloads);
+    pair.engines[0].closed(pair.conns[1][0], NOW);
+    assert_eq!(pair.engines[0].budget().queued(), 0);
+}
+
+#[test]
+fn what_is_queued_for_a_unit_that_is_dead_goes_to_others() {
+    let mut pair = Pair::new(|_| {});
+    let conn = pair.conns[0][0];
+    // The host has taken something, and can write no more.
+    pair.unit(0, |unit| unit.send(to("r"))).unwrap();
+    pair.engines[0].take_output(conn, &mut Vec::new());
+    pair.unit(0, |unit| unit.request(to("r"), None, NOW, 1)).unwrap();
+    for millis in [5_000, 7_100] {
+        pair.engines[0].handle_timeout(NOW + Duration::from_millis(millis));
+    }
+    let said = std::iter::from_fn(|| pair.engines[0].poll_event());
+    let outcome = said.filter_map(|event| match event {
+        EngineEvent::Unit { event: Event::Answer { outcome, .. }, .. } => outcome.err(),
+        _ => None,
+    });
+    let outcomes: Vec<bool> = outcome.map(|error| error.is_unhandled()).collect();
+    assert_eq!(outcomes, [true], "it was never sent");
+}
+
 #[test]
 fn what_was_to_go_on_a_lost_connection_fails_though_there_are_others() {
     let mut pair = Pair::new(|_| {});

@@ -597,6 +597,7 @@ mod tests {
             order: <_>::default(),
             fields: None,
             bulkhead: None,
+            for_any: false,
         };
         let corr = unit.request(to, None, Moment::EPOCH, 5).unwrap();
         let answer = Frame::Response { corr: Num::new(corr), payload: Payload::NULL };

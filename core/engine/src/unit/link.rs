@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use super::drain::FENCE;
-use crate::ws::FrameWriter;
+use crate::ws::{FrameWriter, messages};
 use crate::{ConnId, ConnectionStats, Extensions, Moment, StreamId};
 
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -47,6 +47,10 @@ pub(super) struct Link {
     pub(super) writer: FrameWriter,
     /// Whole WebSocket frames, to be written in order.
     pub(super) out: Vec<u8>,
+    /// The same, where it is not to be written any more.
+    aside: Vec<u8>,
+    /// The places of messages in these that are for this unit and no other.
+    pinned: Vec<u64>,
     /// Bytes that the host has taken and not yet written.
     in_flight: usize,
     /// Bytes that were queued whatever the limits, in `out` and in what the host has taken.
@@ -105,6 +109,8 @@ impl Link {
             conn,
             writer,
             out: Vec::new(),
+            aside: Vec::new(),
+            pinned: Vec::new(),
             in_flight: 0,
             owed: 0,
             owed_in_flight: 0,
@@ -190,7 +196,26 @@ impl Link {
     /// Bytes that are not written yet.
     #[inline]
     pub(super) fn queued(&self) -> usize {
-        self.out.len() + self.in_flight
+        self.out.len() + self.aside.len() + self.in_flight
+    }
+
+    /// Notes that the message queued last is for this unit and no other.
+    pub(super) fn pin(&mut self) {
+        self.pinned.push(self.stats.frames_sent);
+    }
+
+    /// What is queued is not to be written: nobody reads it.
+    pub(super) fn set_aside(&mut self) {
+        if self.aside.is_empty() {
+            self.aside = std::mem::take(&mut self.out);
+        }
+    }
+
+    /// The messages that were never taken, and whether each is for this unit and no other.
+    pub(super) fn unsent(&self) -> impl Iterator<Item = (Bytes, bool)> {
+        let queued = if self.aside.is_empty() { &self.out } else { &self.aside };
+        let pinned = |frame| self.pinned.binary_search(&frame).is_ok();
+        messages(queued).zip(self.taken + 1..).map(move |(message, frame)| (message, pinned(frame)))
     }
 
     /// Notes that so many of the bytes queued last were queued whatever the limits.
@@ -239,7 +264,10 @@ impl Link {
     /// Swaps the queue for the host's empty buffer.
     pub(super) fn take(&mut self, buffer: &mut Vec<u8>) {
         self.announced = false;
-        self.taken = self.stats.frames_sent;
+        if self.aside.is_empty() {
+            self.taken = self.stats.frames_sent;
+            self.pinned.clear();
+        }
         std::mem::swap(&mut self.out, buffer);
         self.in_flight += buffer.len();
         self.owed_in_flight += std::mem::take(&mut self.owed);

@@ -8,6 +8,7 @@ mod question;
 mod stream;
 mod streams;
 mod types;
+mod unsent;
 mod waiting;
 
 use std::{
@@ -35,6 +36,7 @@ pub use self::{
     question::{Kind, Question},
     stream::Chunk,
     types::{Budget, CancelReason, Event, News, Order, Outgoing, Queued, TimeLimit},
+    unsent::Unsent,
 };
 use crate::{
     Bulkhead, ConnId, Dialect, Extensions, Failure, Fields, FieldsView, Limits, Load, Moment,
@@ -176,6 +178,7 @@ impl<R> Unit<R> {
         if self.ordered == Some(conn) {
             self.ordered = None;
         }
+        self.move_on(&link);
         self.fail_streams(conn);
         if !drained || link.extensions.drained == 0 {
             self.uncertain = self.next_corr;
@@ -435,6 +438,13 @@ impl<R> Unit<R> {
         }
     }
 
+    /// What is queued on a connection is not written any more, but for a close frame: nobody reads there.
+    pub(crate) fn set_aside(&mut self, conn: ConnId) {
+        if let Some(at) = self.at(conn) {
+            self.links[at].set_aside();
+        }
+    }
+
     /// Queues a ping beside those of the heartbeat. Of `payload` at most 125 bytes are sent.
     pub fn ping(&mut self, conn: ConnId, payload: &[u8]) {
         if let Some(at) = self.at(conn) {
@@ -534,7 +544,7 @@ impl<R> Unit<R> {
     /// [`ErrorKind::ConnectionLost`] without an open connection, [`ErrorKind::TooLarge`],
     /// [`ErrorKind::InvalidArgument`] for names over 65 535 bytes.
     pub fn send(&mut self, outgoing: Outgoing<'_>) -> Result<Queued> {
-        let Outgoing { role, event, payload, order, fields, .. } = outgoing;
+        let Outgoing { role, event, payload, order, fields, for_any, .. } = outgoing;
         check_names(role, event)?;
         if fields.is_some() {
             return self.send_with_fields(outgoing);
@@ -542,16 +552,25 @@ impl<R> Unit<R> {
         let len = wire::message_len(role, event, &payload);
         let at = self.pick_in_order(order, len)?;
         self.push_with(at, len, |out| wire::put_message(role, event, &payload, out));
+        if !for_any {
+            self.links[at].pin();
+        }
         self.stats.messages_sent += 1;
         Ok(self.queued_at(at))
     }
 
     #[inline(never)]
     fn send_with_fields(&mut self, outgoing: Outgoing<'_>) -> Result<Queued> {
-        let Outgoing { role, event, payload, order, fields, .. } = outgoing;
+        let Outgoing { role, event, payload, order, fields, for_any, .. } = outgoing;
         let prefix = self.prefix(fields, None)?;
         let frame = Frame::Message { role: role.into(), event: event.into(), payload };
         let queued = self.send_prefixed(order, prefix, &frame)?;
+        // Another unit may not take what is required.
+        if (!for_any || fields.is_some_and(Fields::is_required))
+            && let Some(at) = self.at(queued.conn)
+        {
+            self.links[at].pin();
+        }
         self.stats.messages_sent += 1;
         Ok(queued)
     }
@@ -608,7 +627,7 @@ impl<R> Unit<R> {
         now: Moment,
         tag: R,
     ) -> Result<u64> {
-        let Outgoing { role, event, payload, order, fields, bulkhead } = outgoing;
+        let Outgoing { role, event, payload, order, fields, bulkhead, .. } = outgoing;
         check_names(role, event)?;
         self.check_waiting()?;
         let entered = bulkhead.map(Bulkhead::enter).transpose()?;

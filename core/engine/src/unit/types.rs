@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Incoming, Question};
+use super::{Incoming, Question, Unsent};
 use crate::{
     Bulkhead, ConnId, Moment, RequestId, StreamId,
     error::Result,
@@ -80,6 +80,9 @@ pub struct Outgoing<'a> {
     pub fields: Option<&'a Fields>,
     /// What a request, or the opening of a stream, has to find room in.
     pub bulkhead: Option<&'a Bulkhead>,
+    /// Whether any other unit that serves the role would do: then a message whose connection is lost before it was
+    /// written is an [`Event::Unsent`]. Requests that were not sent fail, whether or not.
+    pub for_any: bool,
 }
 
 /// How long an answer may take.
@@ -184,6 +187,9 @@ pub enum Event<R> {
         /// Messages and requests of this unit that were dropped so far.
         dropped: u64,
     },
+    /// A message was in the queue of the last connection when that was lost, and is [for any](Outgoing::for_any) unit:
+    /// [choose](crate::Peer::choose) one, and [`resend`](crate::Unit::resend) it there.
+    Unsent(Box<Unsent>),
     /// The connection is dead: close it with [`close_code::HEARTBEAT`](crate::close_code::HEARTBEAT).
     Dead(ConnId),
 }

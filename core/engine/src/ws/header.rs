@@ -1,5 +1,7 @@
 //! Headers of WebSocket frames, and masks.
 
+use bytes::Bytes;
+
 /// Two bytes, a 64-bit length and a mask.
 pub(super) const MAX_HEADER: usize = 14;
 
@@ -47,6 +49,26 @@ impl Header {
             }
         }
     }
+}
+
+/// The binary messages in whole frames that a [`FrameWriter`](super::FrameWriter) has written.
+pub(crate) fn messages(mut frames: &[u8]) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        loop {
+            let Header { first, mask, len, size } = Header::parse(frames)?;
+            let end = size.checked_add(usize::try_from(len).ok()?)?;
+            let payload = frames.get(size..end)?;
+            frames = &frames[end..];
+            if first & OPCODE != BINARY {
+                continue;
+            }
+            let mut payload = payload.to_vec();
+            if let Some(mask) = mask {
+                apply_mask(&mut payload, mask);
+            }
+            return Some(payload.into());
+        }
+    })
 }
 
 /// Applies a mask from its first byte on, or takes it off.

@@ -17,6 +17,7 @@ mod upgrade;
 
 pub use frame_writer::FrameWriter;
 pub use header::Header;
+pub(crate) use header::messages;
 pub use socket::{Incoming, Socket, WsError};
 pub use upgrade::{Accept, Dial, UpgradeError, Upgraded};
 

@@ -510,8 +510,15 @@ impl Host {
         payload.resize(8 + len, 0);
         let payload = Payload { kind: DataType::Binary, bytes: &payload };
         let fields = fields::asked(number);
-        let outgoing =
-            Outgoing { role, event: "e", payload, order, fields: fields.as_ref(), bulkhead: None };
+        let outgoing = Outgoing {
+            role,
+            event: "e",
+            payload,
+            order,
+            fields: fields.as_ref(),
+            bulkhead: None,
+            for_any: fields.is_none(),
+        };
         let takes_fields = self.takes_fields(id);
         let sent = self.engine.with_unit(id, ctx.now, |unit| unit.send(outgoing)).expect("open");
         match sent {
@@ -852,8 +859,15 @@ impl Host {
         let payload = Payload { kind: DataType::Binary, bytes: &payload };
         let order = if ctx.rng.percent(50) { Order::Kept } else { Order::Any };
         let role = role(ctx.rng);
-        let outgoing =
-            Outgoing { role, event: "e", payload, order, fields: fields.as_ref(), bulkhead: None };
+        let outgoing = Outgoing {
+            role,
+            event: "e",
+            payload,
+            order,
+            fields: fields.as_ref(),
+            bulkhead: None,
+            for_any: false,
+        };
         let asked = self
             .engine
             .with_unit(unit, now, |unit| unit.request(outgoing, limit, now, id))
@@ -923,6 +937,7 @@ impl Host {
             order: Order::default(),
             fields: fields.as_ref(),
             bulkhead: None,
+            for_any: false,
         };
         let direction = if writes { Direction::RequesterWrites } else { Direction::RequesterReads };
         let opened = self

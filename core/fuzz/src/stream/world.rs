@@ -618,6 +618,7 @@ fn outgoing<'a>(event: &'a str, data: &'a Data) -> Outgoing<'a> {
         order: Order::Kept,
         fields: None,
         bulkhead: None,
+        for_any: false,
     }
 }
 

@@ -1,0 +1,77 @@
+//! Messages that were in the queue of a connection when that was lost.
+
+use bytes::Bytes;
+
+use super::{Event, Unit, link::Link};
+use crate::{
+    Order,
+    error::{Error, Result},
+    wire::{Frame, Wrapped},
+};
+
+/// A one-way message that was surely not sent, to be [sent](Unit::resend) to another unit.
+#[derive(Clone, Debug)]
+pub struct Unsent {
+    role: String,
+    /// The frame, with its fields.
+    message: Bytes,
+    /// How many bytes the fields take in front of the frame that they go with.
+    fields: usize,
+}
+
+impl Unsent {
+    /// A message; none when the frame is none.
+    fn of(message: Bytes) -> Option<Unsent> {
+        let wrapped = Wrapped::decode(&message).ok()?;
+        let inner = wrapped.map_or(&message[..], |wrapped| wrapped.inner);
+        let Ok(Frame::Message { role, .. }) = Frame::decode(inner) else { return None };
+        let (role, fields) = (role.to_string(), message.len() - inner.len());
+        Some(Unsent { role, message, fields })
+    }
+
+    /// The role that it is for.
+    pub fn role(&self) -> &str {
+        &self.role
+    }
+}
+
+impl<R> Unit<R> {
+    /// Sends a message that another unit has not got, behind what is queued, whatever the limits: it was within
+    /// them there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConnectionLost`](crate::ErrorKind::ConnectionLost) without an open connection.
+    pub fn resend(&mut self, unsent: &Unsent) -> Result<()> {
+        let at = self.route(Order::Kept).ok_or_else(Error::unit_gone)?;
+        let takes_fields = self.links[at].extensions.fields > 0;
+        let from = if takes_fields { 0 } else { unsent.fields };
+        self.stats.fields_left_out += u64::from(from > 0);
+        self.resend_on(at, &unsent.message[from..]);
+        self.stats.messages_sent += 1;
+        Ok(())
+    }
+
+    fn resend_on(&mut self, at: usize, message: &[u8]) {
+        self.push_with(at, message.len(), |out| out.extend_from_slice(message));
+        let link = &mut self.links[at];
+        link.ordered += 1;
+        self.ordered = Some(link.conn);
+    }
+
+    /// Has the messages in the queue of a lost connection sent on another one of this unit, or by another unit.
+    pub(super) fn move_on(&mut self, link: &Link) {
+        for (message, pinned) in link.unsent() {
+            let Some(unsent) = Unsent::of(message) else { continue };
+            match self.route(Order::Kept) {
+                Some(at) if unsent.fields == 0 || self.links[at].extensions.fields > 0 => {
+                    self.resend_on(at, &unsent.message);
+                    if pinned {
+                        self.links[at].pin();
+                    }
+                }
+                _ if pinned => {}
+                _ => self.events.push(Event::Unsent(Box::new(unsent))),
+            }
+        }
+    }
+}
