@@ -723,6 +723,13 @@ export class Peer extends EventEmitter {
     event: 'slow_consumer',
     handler: (info: { unit: Unit; queued: number; dropped: number }) => void,
   ): this;
+  /**
+   * A unit keeps failing, so the destination of the role leaves it out for a while, as the option `eject` says. Found
+   * when something is sent next.
+   */
+  on(event: 'unit_ejected', handler: (info: { role: string; unit: Unit }) => void): this;
+  /** A unit that was left out is not any more. Found when something is sent next. */
+  on(event: 'unit_restored', handler: (info: { role: string; unit: Unit }) => void): this;
   on(event: string | symbol, handler: (...args: any[]) => void): this;
 }
 

@@ -640,6 +640,10 @@ class Peer extends MiddlewareEmitter {
     emit(unit, '_new_roles', { roles });
   }
 
+  _ejected(unit, isOut, role) {
+    if (unit !== undefined) emit(this, isOut ? 'unit_ejected' : 'unit_restored', { role, unit });
+  }
+
   _authRefused(error) {
     emit(this, 'auth_error', error);
   }

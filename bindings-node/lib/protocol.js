@@ -37,6 +37,7 @@ const Op = {
   CONNECTION_CLOSED: 19,
   UNSENT: 20,
   CANCELLED: 21,
+  EJECTED: 22,
 };
 
 const Header = {

@@ -20,6 +20,11 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
+    /// See [`Turn`].
+    pub(crate) fn turn(&self) -> &Turn {
+        &self.turn
+    }
+
     pub(crate) fn balance(&self) -> &Balance {
         &self.balance
     }
@@ -163,8 +168,8 @@ impl Numbered<'_> {
     }
 
     /// See [`NativePeer::candidates`](crate::NativePeer::candidates).
-    pub(crate) fn candidates(&self, wanted: Wanted<'_>, now: Moment) -> Vec<f64> {
-        let candidates = wanted.candidates(self, &|| now).into_iter().flat_map(|at| {
+    pub(crate) fn candidates(&self, turn: &Turn, wanted: Wanted<'_>, now: Moment) -> Vec<f64> {
+        let candidates = wanted.candidates(turn, self, &|| now).into_iter().flat_map(|at| {
             let candidate = self.load(at).candidate(self.unit(at), now);
             [at as f64, candidate.waiting as f64, candidate.answer_time.as_secs_f64() * 1e3]
         });

@@ -111,6 +111,8 @@ numbers! {
         /// unit, responder, generation, why: nobody waits any more for the answer to this request; without a
         /// responder, to all of the unit.
         Cancelled = 21,
+        /// unit, whether it is left out from now on; the role of the destination.
+        Ejected = 22,
     }
 }
 

@@ -367,7 +367,8 @@ impl NativePeer {
         let balance = wanted.balance(at, host.engine.peer().balance(), None).map_err(thrown)?;
         let wanted =
             Wanted { balance: &balance, takes_fields: wanted.takes_fields, tried: &tried.0 };
-        Ok(Numbered { host: &host, known: &state.units, numbers: units }.candidates(wanted, now))
+        let units = Numbered { host: &host, known: &state.units, numbers: units };
+        Ok(units.candidates(at.turn(), wanted, now))
     }
 
     /// Notes that a unit has surely not begun something, with this error. Returns whether it may go on to another one.

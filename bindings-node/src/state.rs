@@ -524,6 +524,12 @@ impl State {
                 let roles = serde_json::json!(&*roles).to_string();
                 batch.text(Op::UnitRoles, [self.unit_number(unit), 0, 0, 0], 0, &roles);
             }
+            PeerEvent::UnitEjected { role, unit } => {
+                batch.text(Op::Ejected, [self.unit_number(unit), 1, 0, 0], 0, &role);
+            }
+            PeerEvent::UnitRestored { role, unit } => {
+                batch.text(Op::Ejected, [self.unit_number(unit), 0, 0, 0], 0, &role);
+            }
             PeerEvent::AuthRefused { reason, .. } => {
                 batch.text(Op::AuthRefused, [0; 4], 0, &reason);
             }

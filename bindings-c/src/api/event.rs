@@ -54,6 +54,11 @@ pub const ROLETALK_EVENT_SLOW_CONSUMER: i32 = 12;
 pub const ROLETALK_EVENT_HANDLER_FAILED: i32 = 13;
 /// This subscriber was too slow and has missed `count` events.
 pub const ROLETALK_EVENT_MISSED: i32 = 14;
+/// A unit keeps failing, so the destination of `role` leaves it out for a while, as its `roletalk_balance` says. Found
+/// when something is sent next.
+pub const ROLETALK_EVENT_UNIT_EJECTED: i32 = 15;
+/// A unit that was left out is not any more. Found when something is sent next.
+pub const ROLETALK_EVENT_UNIT_RESTORED: i32 = 16;
 
 /// Something that happened to a peer. Valid during the call. Fields that do not belong to the kind are
 /// zero. New kinds may be added.
@@ -145,6 +150,14 @@ fn view(event: &PeerEvent) -> roletalk_event {
         }
         PeerEvent::DestinationLost { role, unit } => {
             (view.kind, view.role) = (ROLETALK_EVENT_DESTINATION_LOST, roletalk_string::lend(role));
+            view.unit = lend(unit);
+        }
+        PeerEvent::UnitEjected { role, unit } => {
+            (view.kind, view.role) = (ROLETALK_EVENT_UNIT_EJECTED, roletalk_string::lend(role));
+            view.unit = lend(unit);
+        }
+        PeerEvent::UnitRestored { role, unit } => {
+            (view.kind, view.role) = (ROLETALK_EVENT_UNIT_RESTORED, roletalk_string::lend(role));
             view.unit = lend(unit);
         }
         PeerEvent::AuthRefused { reason } => {

@@ -68,7 +68,9 @@ from .events import (
     ReconnectSucceeded,
     SlowConsumer,
     UnitClosed,
+    UnitEjected,
     UnitOpened,
+    UnitRestored,
 )
 from .limits import Limits
 from .peer import Listener, Peer
@@ -135,7 +137,9 @@ __all__ = [
     "Unit",
     "UnitAnswer",
     "UnitClosed",
+    "UnitEjected",
     "UnitOpened",
+    "UnitRestored",
     "UnitStats",
     "UnsupportedError",
     "Writable",

@@ -613,6 +613,8 @@ class Host:
     destination_closed = _emits(events.DestinationClosed)
     destination_gained = _emits(events.DestinationGained)
     destination_lost = _emits(events.DestinationLost)
+    unit_ejected = _emits(events.UnitEjected)
+    unit_restored = _emits(events.UnitRestored)
     slow_consumer = _emits(events.SlowConsumer)
 
     def auth_refused(self, conn: int, reason: str) -> None:

@@ -30,7 +30,9 @@ __all__ = [
     "ReconnectSucceeded",
     "SlowConsumer",
     "UnitClosed",
+    "UnitEjected",
     "UnitOpened",
+    "UnitRestored",
 ]
 
 BACKLOG = 1024
@@ -38,7 +40,7 @@ BACKLOG = 1024
 
 class Event:
     """The base of all events: ``UnitOpened`` and ``UnitClosed``; ``DestinationOpened``,
-    ``DestinationClosed``, ``DestinationGained`` and ``DestinationLost``; ``ConnectionClosed``,
+    ``DestinationClosed``, ``DestinationGained`` and ``DestinationLost``; ``UnitEjected`` and ``UnitRestored``; ``ConnectionClosed``,
     ``ReconnectSucceeded`` and ``ReconnectFailed``; ``AuthRefused`` and ``BadInput``; ``SlowConsumer``,
     ``HandlerFailed`` and ``Missed``. They come from ``Peer.events()`` and ``Peer.on()``."""
 
@@ -89,6 +91,25 @@ class DestinationGained(Event):
 @dataclass(frozen=True)
 class DestinationLost(Event):
     """A unit serves a destination's role no longer."""
+
+    role: str
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class UnitEjected(Event):
+    """A unit keeps failing, so a destination leaves it out for a while, as its ``eject`` says. Found when
+    something is sent next."""
+
+    _LOG = (logging.WARNING, "%(unit)s is left out of %(role)s: it keeps failing")
+
+    role: str
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class UnitRestored(Event):
+    """A unit that was left out is not any more. Found when something is sent next."""
 
     role: str
     unit: Unit

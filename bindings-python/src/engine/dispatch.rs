@@ -495,6 +495,12 @@ impl Engine {
             PeerEvent::DestinationLost { role, unit } => {
                 self.tell(py, "destination_lost", (&*role, object(unit)))
             }
+            PeerEvent::UnitEjected { role, unit } => {
+                self.tell(py, "unit_ejected", (&*role, object(unit)))
+            }
+            PeerEvent::UnitRestored { role, unit } => {
+                self.tell(py, "unit_restored", (&*role, object(unit)))
+            }
             PeerEvent::AuthRefused { conn, reason } => {
                 self.tell(py, "auth_refused", (conn.0, reason))
             }

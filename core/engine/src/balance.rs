@@ -4,8 +4,8 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -232,11 +232,18 @@ impl Wanted<'_> {
         !self.takes_fields && self.tried.is_empty() && prefer.is_none() && eject.is_none()
     }
 
-    /// The places of those that it may go to. `now` is only called when that hangs on the time.
-    pub fn candidates(&self, units: &dyn Units, now: &dyn Fn() -> Moment) -> Vec<usize> {
+    /// The places of those that it may go to. `now` is only called when that hangs on the time. `turn` is that of the
+    /// destination, where it is noted who is left out.
+    pub fn candidates(
+        &self,
+        turn: &Turn,
+        units: &dyn Units,
+        now: &dyn Fn() -> Moment,
+    ) -> Vec<usize> {
         let mut all: Vec<usize> = (0..units.count()).filter(|at| self.is_for(units, *at)).collect();
         if let Some(eject) = &self.balance.eject {
             let ejected = ejected(eject, units, now());
+            turn.note(eject, units, &ejected);
             all.retain(|at| !ejected.contains(at));
         }
         let preferred = |at: &usize| self.balance.prefers(units.load(*at));
@@ -296,11 +303,71 @@ impl Balance {
     }
 }
 
-/// Whose turn it is at a destination. Each has one of its own.
+/// Whose turn it is at a destination, and who is left out there. Each has one of its own.
 #[derive(Debug, Default)]
-pub struct Turn(AtomicUsize);
+pub struct Turn {
+    turns: AtomicUsize,
+    /// Whether anybody is left out.
+    any_out: AtomicBool,
+    out: Mutex<LeftOut>,
+    /// Whether anything has changed there; shared by the destinations of a peer.
+    changed: Arc<AtomicBool>,
+}
+
+/// Who was left out at the last choice.
+#[derive(Debug, Default)]
+struct LeftOut {
+    how: Ejection,
+    units: Vec<UnitId>,
+    changes: Vec<(UnitId, bool)>,
+}
 
 impl Turn {
+    pub(crate) fn new(changed: Arc<AtomicBool>) -> Turn {
+        Turn { changed, ..Turn::default() }
+    }
+
+    /// Whether units are left out, or not any more, of which the peer has not
+    /// [told](crate::Peer::tell_ejections).
+    #[inline]
+    pub fn has_news(&self) -> bool {
+        self.changed.load(Ordering::Relaxed)
+    }
+
+    /// The units that are left out since, and those that are not any more.
+    pub(crate) fn take_changes(&self) -> Vec<(UnitId, bool)> {
+        std::mem::take(&mut self.left_out().changes)
+    }
+
+    fn left_out(&self) -> std::sync::MutexGuard<'_, LeftOut> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes who is left out.
+    fn note(&self, how: &Ejection, units: &dyn Units, ejected: &[usize]) {
+        if ejected.is_empty() && !self.any_out.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut out = self.left_out();
+        // Where calls differ in what they leave out, units would come and go with each.
+        let same = out.how == *how;
+        let now: Vec<UnitId> = ejected.iter().map(|at| units.unit(*at)).collect();
+        if same || out.units.is_empty() {
+            let before = std::mem::take(&mut out.units);
+            let is_there = |unit: &UnitId| (0..units.count()).any(|at| units.unit(at) == *unit);
+            let back = before.iter().filter(|unit| !now.contains(unit) && is_there(unit));
+            let back = back.map(|unit| (*unit, false));
+            let gone = now.iter().filter(|unit| !before.contains(unit)).map(|unit| (*unit, true));
+            let changes: Vec<_> = back.chain(gone).collect();
+            if !changes.is_empty() {
+                out.changes.extend(changes);
+                self.changed.store(true, Ordering::Relaxed);
+            }
+            self.any_out.store(!now.is_empty(), Ordering::Relaxed);
+            (out.how, out.units) = (*how, now);
+        }
+    }
+
     /// The place of the unit that what is wanted goes to; none when none of them will do.
     ///
     /// `now` is only called when the choice hangs on the time.
@@ -313,7 +380,7 @@ impl Turn {
         if wanted.is_for_all() {
             return self.among(units.count(), units, &|at| at, wanted.balance, now);
         }
-        let all = wanted.candidates(units, now);
+        let all = wanted.candidates(self, units, now);
         self.among(all.len(), units, &|at| all[at], wanted.balance, now).map(|at| all[at])
     }
 
@@ -366,7 +433,7 @@ impl Turn {
     fn next(&self, count: usize, open: &dyn Fn(&usize) -> bool) -> Option<(usize, usize)> {
         let turn = match count {
             0 | 1 => 0,
-            _ => self.0.fetch_add(1, Ordering::Relaxed),
+            _ => self.turns.fetch_add(1, Ordering::Relaxed),
         };
         let mut in_turn = (0..count).map(|n| turn.wrapping_add(n) % count);
         in_turn.find(open).map(|n| (n, turn))

@@ -454,6 +454,10 @@ impl<R> Engine<R> {
             Some(unit) => self.timers.set(id, unit.deadline()),
             None => {}
         }
+        if self.peer.has_ejections() {
+            self.peer.tell_ejections();
+            peer_changed = true;
+        }
         if peer_changed {
             self.drain_peer(now);
         }

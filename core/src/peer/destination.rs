@@ -279,6 +279,9 @@ impl Destination {
         }
         let wanted = Wanted { balance, takes_fields, tried };
         let chosen = self.inner.turn.choose(&Serving(&units), wanted, &|| self.shared.clock.now());
+        if self.inner.turn.has_news() {
+            self.shared.with_core(|core, _| core.peer.tell_ejections());
+        }
         chosen.map(|at| units[at].clone()).ok_or_else(|| self.no_choice(takes_fields))
     }
 

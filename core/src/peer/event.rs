@@ -44,6 +44,21 @@ pub enum PeerEvent {
         /// The unit.
         unit: Unit,
     },
+    /// A unit keeps failing, so a destination leaves it out for a while: see [`Balance::eject`](crate::Balance::eject).
+    /// Found when something is sent next.
+    UnitEjected {
+        /// The destination's role.
+        role: Arc<str>,
+        /// The unit.
+        unit: Unit,
+    },
+    /// A unit that was left out is not any more. Found when something is sent next.
+    UnitRestored {
+        /// The destination's role.
+        role: Arc<str>,
+        /// The unit.
+        unit: Unit,
+    },
     /// A handshake was refused, by this side or the other.
     AuthRefused {
         /// The reason, in the original's words, with `remote peer rejected auth:` before it when the

@@ -280,6 +280,20 @@ impl Shared {
                     None => return,
                 }
             }
+            From::UnitEjected { role, unit } => match core.units.get(&unit) {
+                Some(unit) => {
+                    let info = unit.info.load();
+                    warn!(peer = %self.id, unit = %info.id, name = info.name, role = &*role, "ejected");
+                    PeerEvent::UnitEjected { role, unit: super::Unit::new(unit.clone()) }
+                }
+                None => return,
+            },
+            From::UnitRestored { role, unit } => match core.units.get(&unit) {
+                Some(unit) => {
+                    PeerEvent::UnitRestored { role, unit: super::Unit::new(unit.clone()) }
+                }
+                None => return,
+            },
             From::AuthRefused { conn, reason } => {
                 let remote = shown(core.conns.get(&conn).and_then(|conn| conn.remote));
                 warn!(peer = %self.id, conn = conn.0, remote, reason, "authentication refused");

@@ -12,7 +12,7 @@ mod types;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use self::{
@@ -65,6 +65,8 @@ pub struct Peer {
     announce_at: Option<Moment>,
     withdrawn: bool,
     destinations: HashMap<Arc<str>, Destination>,
+    /// Whether destinations leave out others than before.
+    ejections: Arc<AtomicBool>,
     units: BTreeMap<UnitId, UnitState>,
     by_remote_id: HashMap<Arc<str>, UnitId>,
     pending: HashMap<ConnId, Pending>,
@@ -92,6 +94,7 @@ impl Peer {
             announce_at: None,
             withdrawn: false,
             destinations: HashMap::new(),
+            ejections: Arc::default(),
             units: BTreeMap::new(),
             by_remote_id: HashMap::new(),
             pending: HashMap::new(),

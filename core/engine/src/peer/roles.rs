@@ -1,6 +1,9 @@
 //! Roles: those of this peer, those of units, and the destinations that follow from these.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{Peer, PeerEvent, encode};
 use crate::{
@@ -119,7 +122,8 @@ impl Peer {
             return Ok(name.clone());
         }
         let name: Arc<str> = role.into();
-        let destination = Destination { units: Vec::new(), turn: Arc::default() };
+        let destination =
+            Destination { units: Vec::new(), turn: Arc::new(Turn::new(self.ejections.clone())) };
         self.destinations.insert(name.clone(), destination);
         let serving: Vec<UnitId> = self
             .units
@@ -184,7 +188,8 @@ impl Peer {
     ) -> Vec<Candidate<'_>> {
         let Some(destination) = self.destinations.get(role) else { return Vec::new() };
         let wanted = Wanted { balance, takes_fields, tried };
-        let places = wanted.candidates(&Serving { peer: self, units: &destination.units }, &|| now);
+        let units = Serving { peer: self, units: &destination.units };
+        let places = wanted.candidates(&destination.turn, &units, &|| now);
         let load = |unit| self.units.get(&unit).map(|state| (unit, &*state.load));
         let loads = places.into_iter().filter_map(|at| load(destination.units[at]));
         loads.map(|(unit, load)| load.candidate(unit, now)).collect()
@@ -223,6 +228,32 @@ impl Peer {
             .map(|(_, unit)| (unit.info.label(), unit.roles.iter().map(AsRef::as_ref)));
         Error::new(ErrorKind::NoUnit, format!("No connected units with role [{role}]"))
             .with_hint(hint::no_unit(role, units))
+    }
+
+    /// Tells of units that are [left out](Balance::eject) since it was called last, or are not any more. To be
+    /// called when a choice [has news](Turn::has_news); an [`Engine`](crate::Engine) does so by itself.
+    pub fn tell_ejections(&mut self) {
+        if !self.ejections.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let changes = |(role, destination): (&Arc<str>, &Destination)| {
+            let role = role.clone();
+            let changes = destination.turn.take_changes().into_iter();
+            changes.map(move |(unit, out)| (role.clone(), unit, out))
+        };
+        let changes: Vec<_> = self.destinations.iter().flat_map(changes).collect();
+        for (role, unit, out) in changes {
+            self.event(match out {
+                true => PeerEvent::UnitEjected { role, unit },
+                false => PeerEvent::UnitRestored { role, unit },
+            });
+        }
+    }
+
+    /// Whether there is anything to [tell](Peer::tell_ejections).
+    #[inline]
+    pub(crate) fn has_ejections(&self) -> bool {
+        self.ejections.load(Ordering::Relaxed)
     }
 
     /// Whose turn it is at a destination, for hosts that choose without this peer's lock.

@@ -87,6 +87,21 @@ pub enum PeerEvent {
         /// The unit.
         unit: UnitId,
     },
+    /// A unit keeps failing, so the destination leaves it out for a while, as its [`Ejection`](crate::Ejection) says. Found
+    /// when something is sent next.
+    UnitEjected {
+        /// The destination's role.
+        role: Arc<str>,
+        /// The unit.
+        unit: UnitId,
+    },
+    /// A unit that was left out is not any more. Found when something is sent next.
+    UnitRestored {
+        /// The destination's role.
+        role: Arc<str>,
+        /// The unit.
+        unit: UnitId,
+    },
     /// A handshake failed, whichever side refused.
     AuthRefused {
         /// The connection.
