@@ -2,24 +2,26 @@
 
 use pyo3::{
     PyTraverseError, PyVisit,
-    exceptions::PyTypeError,
+    exceptions::{PyTypeError, PyValueError},
     intern,
     prelude::*,
-    types::{PyBytes, PyInt, PyString},
+    types::{PyBool, PyBytes, PyFloat, PyInt, PyString},
 };
-use roletalk_engine::{Balance as Core, ErrorKind};
+use roletalk_engine::{Balance as Core, Bulkhead, Ejection as CoreEjection, ErrorKind};
 
 use crate::{
     data::utf8,
+    destination::seconds,
     error::{exception, failure},
 };
 
-/// A strategy, and the tags that a unit should have.
+/// A strategy, the tags that a unit should have, and which units are left out.
 #[pyclass(frozen, module = "roletalk._engine")]
 pub struct Balance {
     strategy: Strategy,
     prefer: Vec<(String, String)>,
-    /// Both together; where a function chooses, only what is preferred.
+    eject: Option<CoreEjection>,
+    /// All together; where a function chooses, what it chooses from.
     core: Core,
 }
 
@@ -30,37 +32,52 @@ enum Strategy {
 }
 
 /// The options of one call or destination.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Given<'a, 'py> {
     pub(crate) balance: Option<&'a Bound<'py, PyAny>>,
     pub(crate) prefer: Option<&'a Bound<'py, PyAny>>,
     pub(crate) key: Option<&'a Bound<'py, PyAny>>,
+    /// Of destinations only.
+    pub(crate) eject: Option<&'a Bound<'py, PyAny>>,
 }
 
 impl Given<'_, '_> {
     #[inline]
     pub(crate) fn is_nothing(&self) -> bool {
-        self.balance.is_none() && self.prefer.is_none() && self.key.is_none()
+        let Given { balance, prefer, key, eject } = self;
+        balance.is_none() && prefer.is_none() && key.is_none() && eject.is_none()
     }
 }
 
 impl Balance {
-    fn new(strategy: Strategy, prefer: Vec<(String, String)>) -> Balance {
+    fn new(
+        strategy: Strategy,
+        prefer: Vec<(String, String)>,
+        eject: Option<CoreEjection>,
+    ) -> Balance {
         let bare = match &strategy {
             Strategy::Known(core) => core.clone(),
             Strategy::Function(_) => Core::default(),
         };
-        let core = prefer.iter().fold(bare, |core, (tag, value)| core.prefer(tag, value));
-        Balance { strategy, prefer, core }
+        let preferring = prefer.iter().fold(bare, |core, (tag, value)| core.prefer(tag, value));
+        let core = match eject {
+            Some(eject) => preferring.eject(eject),
+            None => preferring,
+        };
+        Balance { strategy, prefer, eject, core }
     }
 
-    /// By a strategy alone.
+    /// That of a peer.
     ///
     /// # Errors
     /// `InvalidArgumentError` for a name that no strategy has, `TypeError` for what is neither a name nor a
-    /// function.
-    pub(crate) fn of(strategy: &Bound<'_, PyAny>) -> PyResult<Balance> {
-        Ok(Balance::new(Strategy::of(strategy)?, Vec::new()))
+    /// function, and for what is no ejection.
+    pub(crate) fn of(
+        strategy: &Bound<'_, PyAny>,
+        eject: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Balance> {
+        let eject = eject.map(ejection_of).transpose()?.flatten();
+        Ok(Balance::new(Strategy::of(strategy)?, Vec::new(), eject))
     }
 
     /// The same, but for what is given.
@@ -81,7 +98,11 @@ impl Balance {
             Some(tags) => tags_of(tags)?,
             None => self.prefer.clone(),
         };
-        Ok(Balance::new(strategy, prefer))
+        let eject = match given.eject {
+            Some(eject) => ejection_of(eject)?,
+            None => self.eject,
+        };
+        Ok(Balance::new(strategy, prefer, eject))
     }
 
     /// What the engine needs of it: see [`function`](Self::function).
@@ -166,6 +187,143 @@ fn tags_of(tags: &Bound<'_, PyAny>) -> PyResult<Vec<(String, String)>> {
         Ok((text(&tag)?, text(&value)?))
     });
     pairs.collect()
+}
+
+/// The option `eject`; none when no unit is to be left out.
+fn ejection_of(eject: &Bound<'_, PyAny>) -> PyResult<Option<CoreEjection>> {
+    if let Ok(wanted) = eject.cast::<PyBool>() {
+        return Ok(wanted.is_true().then(CoreEjection::default));
+    }
+    match eject.cast::<Ejection>() {
+        Ok(ejection) => Ok(Some(ejection.get().0)),
+        Err(_) => {
+            let name = eject.get_type().name()?;
+            Err(PyTypeError::new_err(format!("eject must be a bool or an Ejection, not {name}")))
+        }
+    }
+}
+
+/// The option `max_in_flight`; none for no bound.
+pub(crate) fn bulkhead_of(most: &Bound<'_, PyAny>) -> PyResult<Option<Bulkhead>> {
+    if let Ok(most) = most.cast::<PyFloat>()
+        && most.value() == f64::INFINITY
+    {
+        return Ok(None);
+    }
+    if !most.is_instance_of::<PyInt>() {
+        let name = most.get_type().name()?;
+        return Err(PyTypeError::new_err(format!(
+            "max_in_flight must be an int, or math.inf for no bound, not {name}"
+        )));
+    }
+    let bound = most.extract().map_err(|_| {
+        PyValueError::new_err(format!("max_in_flight must be from 0 to {}", usize::MAX))
+    })?;
+    Ok(Some(Bulkhead::new(bound)))
+}
+
+/// When a unit that keeps failing is left out for a while. Never more than half of those that serve a role are.
+///
+/// It is asked again, once, when its time is over: if that fails, too, it is left out for twice as long, otherwise it
+/// is as good as any. What a unit has failed with before counts as well, whatever it was asked for.
+///
+/// Args:
+///     failures: So many requests in a row that fail, at least 1. Default 5. A request fails when it is not answered
+///         within its time.
+///     rejections: Whether rejections are failures, too: by handlers, for want of a handler, or because the unit is
+///         overloaded. Default False, since a handler may reject what is wrong with the request.
+///     time: How many seconds the unit is left out at first. Default 5.
+///     most: The most seconds that it is left out. Default 60, and never less than `time`.
+///
+/// Raises:
+///     ValueError: For a number that cannot be one of these.
+///     TypeError: For something of another type.
+#[pyclass(frozen, module = "roletalk")]
+pub struct Ejection(CoreEjection);
+
+#[pymethods]
+impl Ejection {
+    #[new]
+    #[pyo3(signature = (*, failures=None, rejections=None, time=None, most=None))]
+    fn new(
+        failures: Option<&Bound<'_, PyAny>>,
+        rejections: Option<&Bound<'_, PyAny>>,
+        time: Option<&Bound<'_, PyAny>>,
+        most: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Ejection> {
+        let mut ejection = CoreEjection::default();
+        if let Some(failures) = failures {
+            ejection.failures = whole("failures", failures, 1)?;
+        }
+        if let Some(rejections) = rejections {
+            ejection.rejections = match rejections.cast::<PyBool>() {
+                Ok(rejections) => rejections.is_true(),
+                Err(_) => return Err(not_a("rejections", "a bool", rejections)),
+            };
+        }
+        if let Some(time) = time {
+            ejection.time = seconds("time", number("time", time, "a number of seconds")?)?;
+        }
+        if let Some(most) = most {
+            ejection.most = seconds("most", number("most", most, "a number of seconds")?)?;
+        }
+        Ok(Ejection(ejection))
+    }
+
+    /// So many requests in a row that fail.
+    #[getter]
+    fn failures(&self) -> u32 {
+        self.0.failures
+    }
+
+    /// Whether rejections are failures, too.
+    #[getter]
+    fn rejections(&self) -> bool {
+        self.0.rejections
+    }
+
+    /// How many seconds a unit is left out at first.
+    #[getter]
+    fn time(&self) -> f64 {
+        self.0.time.as_secs_f64()
+    }
+
+    /// The most seconds that it is left out.
+    #[getter]
+    fn most(&self) -> f64 {
+        self.0.most.as_secs_f64()
+    }
+
+    fn __repr__(&self) -> String {
+        let CoreEjection { failures, rejections, .. } = self.0;
+        let rejections = if rejections { "True" } else { "False" };
+        let (time, most) = (self.time(), self.most());
+        format!(
+            "Ejection(failures={failures}, rejections={rejections}, time={time:?}, most={most:?})"
+        )
+    }
+}
+
+/// An argument that is a whole number.
+pub(crate) fn whole(name: &str, value: &Bound<'_, PyAny>, least: u32) -> PyResult<u32> {
+    if !value.is_instance_of::<PyInt>() {
+        return Err(not_a(name, "an int", value));
+    }
+    let number = value.extract().ok().filter(|number| *number >= least);
+    number.ok_or_else(|| {
+        PyValueError::new_err(format!("{name} must be from {least} to {}", u32::MAX))
+    })
+}
+
+/// An argument that is a number.
+pub(crate) fn number(name: &str, value: &Bound<'_, PyAny>, what: &str) -> PyResult<f64> {
+    value.extract().map_err(|_| not_a(name, what, value))
+}
+
+fn not_a(name: &str, what: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    let kind = value.get_type().name();
+    let kind = kind.map(|kind| kind.to_string_lossy().into_owned()).unwrap_or_default();
+    PyTypeError::new_err(format!("{name} must be {what}, not {kind}"))
 }
 
 #[pymethods]

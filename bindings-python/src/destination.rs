@@ -17,11 +17,11 @@ use pyo3::{
     prelude::*,
     types::{PyNone, PyString},
 };
-use roletalk_engine::{Moment, Order, Outgoing, Tried, UnitId, wire::Direction};
+use roletalk_engine::{Bulkhead, Moment, Order, Outgoing, Tried, UnitId, wire::Direction};
 use roletalk_host::lock;
 
 use crate::{
-    balance::{Balance, Given},
+    balance::{Balance, Given, bulkhead_of},
     call::{Call, current_call, traced_call},
     data::{Encoded, encode, utf8},
     engine::{Engine, Sent},
@@ -44,7 +44,15 @@ pub struct DestinationBase {
     balance: Mutex<Py<Balance>>,
     /// Whether that is not what the engine does by itself.
     chooses: AtomicBool,
+    /// The bound of requests in flight, if there is one.
+    bulkhead: Mutex<Option<Bulkhead>>,
+    /// Whether there is one.
+    is_bounded: AtomicBool,
 }
+
+/// How a unit stands, as `roletalk.Standing` has it: the unit, `waiting`, `answer_time`, `unanswered`, `rejected` and
+/// `ejected`.
+type StandingParts = (Py<PyAny>, usize, f64, usize, usize, Option<f64>);
 
 /// The time that an argument says in seconds.
 pub(crate) fn seconds(name: &str, seconds: f64) -> PyResult<Duration> {
@@ -71,7 +79,8 @@ impl DestinationBase {
         let balance = engine.get().balance.clone_ref(py);
         let chooses = AtomicBool::new(balance.get().function().is_some());
         let (waits, balance) = (AtomicBool::new(false), Mutex::new(balance));
-        Ok(DestinationBase { engine, role, name, waits, balance, chooses })
+        let (bulkhead, is_bounded) = (Mutex::new(None), AtomicBool::new(false));
+        Ok(DestinationBase { engine, role, name, waits, balance, chooses, bulkhead, is_bounded })
     }
 
     /// Sends a request to the unit that the balance chooses, or to the unit `to`.
@@ -125,7 +134,8 @@ impl DestinationBase {
     ///     NoUnitError: When no unit serves the role.
     ///     UnsupportedError: When no unit takes headers that are required.
     ///     ConnectionLostError: When the unit is gone.
-    ///     OverloadedError: When too many requests wait.
+    ///     OverloadedError: When too many requests wait, for answers or for a unit, or are in flight to the destination
+    ///         (`max_in_flight`).
     ///     ClosedError: When the peer is closed.
     #[pyo3(signature = (
         event, data=None, *, to=None, timeout=None, ordered=true, headers=None, headers_required=false,
@@ -154,8 +164,9 @@ impl DestinationBase {
         let py = slf.py();
         let extras = Extras::of(headers, headers_required, traceparent, tracestate, baggage, py)?;
         let call = if inherit { current_call(py)? } else { None };
-        let given = Given { balance, prefer, key };
-        let how = How { to, timeout, ordered, waits: wait_for_unit, given };
+        let given = Given { balance, prefer, key, ..Given::default() };
+        let bulkhead = slf.get().bulkhead();
+        let how = How { to, timeout, ordered, waits: wait_for_unit, given, bulkhead };
         DestinationBase::ask(slf, event, data, how, extras, call, false)
     }
 
@@ -196,8 +207,9 @@ impl DestinationBase {
         let py = slf.py();
         let extras = Extras::of(headers, headers_required, traceparent, tracestate, baggage, py)?;
         let call = if inherit { current_call(py)? } else { None };
-        let given = Given { balance, prefer, key };
-        let how = How { to, timeout, ordered, waits: wait_for_unit, given };
+        let given = Given { balance, prefer, key, ..Given::default() };
+        let bulkhead = slf.get().bulkhead();
+        let how = How { to, timeout, ordered, waits: wait_for_unit, given, bulkhead };
         DestinationBase::ask(slf, event, data, how, extras, call, true)
     }
 
@@ -212,8 +224,8 @@ impl DestinationBase {
         call: Option<Bound<'py, Call>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let extras = extras.map(|extras| extras.get().clone());
-        let given = Given { balance: None, prefer: None, key: None };
-        let how = How { to: Some(to), timeout, ordered: true, waits: None, given };
+        let given = Given::default();
+        let how = How { to: Some(to), timeout, ordered: true, waits: None, given, bulkhead: None };
         DestinationBase::ask(slf, event, Some(data), how, extras, call, true)
     }
 
@@ -237,8 +249,10 @@ impl DestinationBase {
         let call = if inherit { current_call(py)? } else { None };
         let extras = extras.map(|extras| extras.get().clone());
         let balance = slf.get().or_own(py, balance);
+        let bulkhead = slf.get().bulkhead();
+        let limit = limit(timeout)?;
         let mut request =
-            slf.get().request_of(py, event, data, limit(timeout)?, extras, balance, &call)?;
+            slf.get().request_of(py, event, data, limit, extras, (balance, bulkhead), &call)?;
         request.stream = Some(match writable {
             true => Direction::RequesterWrites,
             false => Direction::RequesterReads,
@@ -326,21 +340,53 @@ impl DestinationBase {
         prefer: Option<&Bound<'_, PyAny>>,
         key: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<Balance>> {
-        self.balance_with(py, Given { balance, prefer, key })
+        self.balance_with(py, Given { balance, prefer, key, ..Given::default() })
     }
 
-    /// Sets how units are chosen where a call does not say it. What is None stays as it is.
-    fn _set_balance(
+    /// Sets what holds where a call does not say it. What is None stays as it is, and so does everything when
+    /// something is wrong.
+    fn _set(
         &self,
         py: Python<'_>,
         balance: Option<&Bound<'_, PyAny>>,
         prefer: Option<&Bound<'_, PyAny>>,
+        eject: Option<&Bound<'_, PyAny>>,
+        max_in_flight: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let changed = self.balance_with(py, Given { balance, prefer, key: None })?;
-        let before = mem::replace(&mut *lock(&self.balance), changed);
-        self.chooses.store(true, Relaxed);
-        drop(before);
+        let given = Given { balance, prefer, eject, ..Given::default() };
+        let changed = match given.is_nothing() {
+            true => None,
+            false => Some(self.balance_with(py, given)?),
+        };
+        if let Some(bulkhead) = max_in_flight.map(bulkhead_of).transpose()? {
+            self.set_bulkhead(bulkhead);
+        }
+        if let Some(changed) = changed {
+            let before = mem::replace(&mut *lock(&self.balance), changed);
+            self.chooses.store(true, Relaxed);
+            drop(before);
+        }
         Ok(())
+    }
+
+    /// How the units stand that serve it.
+    fn _standings(slf: &Bound<'_, Self>) -> PyResult<Vec<StandingParts>> {
+        let (py, this) = (slf.py(), slf.get());
+        let balance = this.or_own(py, None);
+        let balance = balance.as_ref().map(Py::get);
+        let standings = this.engine.get().standings(py, &this.role, balance)?;
+        let parts = standings.into_iter().map(|(unit, standing)| {
+            let (answer_time, ejected) = (standing.answer_time, standing.ejected);
+            (
+                unit,
+                standing.waiting,
+                answer_time.as_secs_f64(),
+                standing.unanswered,
+                standing.rejected,
+                ejected.map(|time| time.as_secs_f64()),
+            )
+        });
+        Ok(parts.collect())
     }
 
     /// Whether requests and streams wait for a unit unless they say otherwise.
@@ -377,6 +423,22 @@ impl DestinationBase {
         Ok(UnitId(unit.getattr(intern!(py, "_number"))?.extract()?))
     }
 
+    /// The same bound again leaves what is in flight counted.
+    fn set_bulkhead(&self, bulkhead: Option<Bulkhead>) {
+        let mut own = lock(&self.bulkhead);
+        let limit = |bulkhead: &Option<Bulkhead>| bulkhead.as_ref().map(Bulkhead::limit);
+        if limit(&own) != limit(&bulkhead) {
+            self.is_bounded.store(bulkhead.is_some(), Relaxed);
+            *own = bulkhead;
+        }
+    }
+
+    /// The bound of requests in flight that what is asked counts for.
+    #[inline]
+    fn bulkhead(&self) -> Option<Bulkhead> {
+        if self.is_bounded.load(Relaxed) { lock(&self.bulkhead).clone() } else { None }
+    }
+
     fn balance_with(&self, py: Python<'_>, given: Given<'_, '_>) -> PyResult<Py<Balance>> {
         let own = lock(&self.balance).clone_ref(py);
         Py::new(py, own.get().with(py, given)?)
@@ -396,7 +458,7 @@ impl DestinationBase {
         slf: &Bound<'py, Self>,
         event: &Bound<'py, PyString>,
         data: Option<&Bound<'py, PyAny>>,
-        How { to, timeout, ordered, waits, given }: How<'_, 'py>,
+        How { to, timeout, ordered, waits, given, bulkhead }: How<'_, 'py>,
         extras: Option<Extras>,
         call: Option<Bound<'py, Call>>,
         full: bool,
@@ -409,8 +471,8 @@ impl DestinationBase {
             true => this.or_own(py, None),
             false => Some(this.balance_with(py, given)?),
         };
-        let mut request =
-            this.request_of(py, event, data.unwrap_or(&none), limit, extras, balance, &call)?;
+        let (data, by) = (data.unwrap_or(&none), (balance, bulkhead));
+        let mut request = this.request_of(py, event, data, limit, extras, by, &call)?;
         request.chosen = unit.is_some();
         request.order = order(ordered);
         request.waits = waits.unwrap_or_else(|| this.waits.load(Relaxed));
@@ -427,7 +489,7 @@ impl DestinationBase {
         data: &Bound<'_, PyAny>,
         limit: Option<Duration>,
         extras: Option<Extras>,
-        balance: Option<Py<Balance>>,
+        (balance, bulkhead): (Option<Py<Balance>>, Option<Bulkhead>),
         call: &Option<Bound<'_, Call>>,
     ) -> PyResult<Request> {
         let event = utf8(event)?.unbind();
@@ -439,8 +501,9 @@ impl DestinationBase {
         };
         let data = encode(data, &self.engine.get().codec)?;
         let fields = made.or_else(|| extras.map(Extras::into_fields));
-        let more = (fields.is_some() || balance.is_some())
-            .then(|| Box::new(More { fields, required, balance, ..More::default() }));
+        let is_more = fields.is_some() || balance.is_some() || bulkhead.is_some();
+        let more = || Box::new(More { fields, required, balance, bulkhead, tried: Tried::NONE });
+        let more = is_more.then(more);
         Ok(Request {
             role: self.role.clone(),
             event,
@@ -463,4 +526,5 @@ struct How<'a, 'py> {
     ordered: bool,
     waits: Option<bool>,
     given: Given<'a, 'py>,
+    bulkhead: Option<Bulkhead>,
 }

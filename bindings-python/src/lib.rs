@@ -39,6 +39,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<extras::Extras>()?;
     module.add_class::<balance::Balance>()?;
     module.add_class::<balance::Candidate>()?;
+    module.add_class::<balance::Ejection>()?;
     module.add_class::<data::Encoded>()?;
     module.add_class::<destination::DestinationBase>()?;
     module.add_function(wrap_pyfunction!(data::bytes_of, module)?)?;

@@ -4,8 +4,8 @@ use std::{mem, sync::Arc, time::Duration};
 
 use pyo3::{prelude::*, types::PyBytes};
 use roletalk_engine::{
-    Engine, Error, ErrorKind, Fields, Moment, Order, Outgoing, StreamId, TimeLimit, Tried, Unit,
-    UnitId, timed_out, wire::Direction,
+    Bulkhead, Engine, Error, ErrorKind, Fields, Moment, Order, Outgoing, StreamId, TimeLimit,
+    Tried, Unit, UnitId, timed_out, wire::Direction,
 };
 
 use crate::{balance::Balance, data::Encoded};
@@ -38,6 +38,8 @@ pub(crate) struct More {
     pub(crate) required: bool,
     /// How the unit is chosen, where the engine is not to do it as ever.
     pub(crate) balance: Option<Py<Balance>>,
+    /// The bound of requests in flight that it counts for.
+    pub(crate) bulkhead: Option<Bulkhead>,
     pub(crate) tried: Tried,
 }
 
@@ -76,6 +78,12 @@ pub(crate) enum Spot {
     Room(UnitId),
     /// A unit that serves a role.
     Role(Arc<str>),
+}
+
+impl Spot {
+    pub(crate) fn is_role(&self) -> bool {
+        matches!(self, Spot::Role(_))
+    }
 }
 
 enum Next {
@@ -154,6 +162,14 @@ impl Request {
         }
     }
 
+    /// Whether its future is to tell from the start when it is cancelled: the answer to a stream must not find
+    /// nobody, and what is given up leaves room to others at once.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        let is_bounded = || self.more.as_ref().is_some_and(|more| more.bulkhead.is_some());
+        self.stream.is_some() || is_bounded()
+    }
+
     /// How the unit is chosen, where the engine is not to do it as ever.
     pub(crate) fn balance(&self) -> Option<&Py<Balance>> {
         self.more.as_ref()?.balance.as_ref()
@@ -212,6 +228,22 @@ impl Request {
 
     fn due(&self, engine: &Engine<u32>) -> Moment {
         self.since + self.whole_limit(engine)
+    }
+
+    /// Its outcome when it has waited in vain.
+    #[cold]
+    pub(crate) fn late(&self, engine: &Engine<u32>, spot: &Spot) -> Error {
+        let limit = self.whole_limit(engine);
+        match spot {
+            Spot::Room(_) => timed_out(limit),
+            Spot::Role(role) => {
+                let no_unit = engine.peer().no_unit(role);
+                match &self.more {
+                    Some(more) => more.tried.late(limit, &no_unit),
+                    None => Tried::NONE.late(limit, &no_unit),
+                }
+            }
+        }
     }
 
     #[inline]
@@ -326,7 +358,7 @@ impl Request {
             payload: self.data.payload(py),
             order: self.order,
             fields: self.more.as_ref().and_then(|more| more.fields.as_ref()),
-            bulkhead: None,
+            bulkhead: self.more.as_ref().and_then(|more| more.bulkhead.as_ref()),
             for_any: false,
         };
         let limit = TimeLimit { limit: self.limit, since: Some(self.since) };

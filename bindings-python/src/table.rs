@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pyo3::{PyVisit, prelude::*};
-use roletalk_engine::{Fields, Moment, Question, StreamId, UnitId};
+use roletalk_engine::{Engine, Error, Fields, Moment, Question, StreamId, UnitId, too_many_parked};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
@@ -41,6 +41,8 @@ pub(crate) struct Parking {
     /// Their places in the table by their serial numbers, so in their order.
     spots: FxHashMap<Spot, BTreeMap<u64, usize>>,
     due: BTreeSet<(Moment, usize)>,
+    /// How many wait for a unit.
+    for_unit: usize,
 }
 
 impl Parking {
@@ -48,11 +50,13 @@ impl Parking {
     fn add(&mut self, Parked { spot, due, .. }: &Parked, (tag, serial): (usize, u64)) {
         self.spots.entry(spot.clone()).or_default().insert(serial, tag);
         self.due.insert((*due, tag));
+        self.for_unit += usize::from(spot.is_role());
     }
 
     #[cold]
     fn remove(&mut self, Parked { spot, due, .. }: &Parked, (tag, serial): (usize, u64)) {
         self.due.remove(&(*due, tag));
+        self.for_unit -= usize::from(spot.is_role());
         if let Some(at_spot) = self.spots.get_mut(spot) {
             at_spot.remove(&serial);
             if at_spot.is_empty() {
@@ -156,8 +160,42 @@ impl Table {
         self.waiting.get(tag).filter(|waiting| waiting.serial == serial)
     }
 
+    /// Whether a request that was not there may go to a place: at most so many wait for a unit.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`](roletalk_engine::ErrorKind::Overloaded).
+    #[inline]
+    pub(crate) fn admit(&self, place: &Place, engine: &Engine<u32>) -> Result<(), Error> {
+        match place {
+            Place::Parked(parked) if parked.spot.is_role() => {
+                let most = engine.peer().limits().waiting_requests;
+                if self.parking.for_unit < most { Ok(()) } else { Err(too_many_parked(most)) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Has a request be somewhere else, if it [may](Table::admit).
+    ///
+    /// # Errors
+    /// As there; nothing has changed then.
+    pub(crate) fn move_to(
+        &mut self,
+        tag: usize,
+        place: Place,
+        engine: &Engine<u32>,
+    ) -> Result<(), Error> {
+        let before = self.waiting.get(tag).map(|waiting| &waiting.place);
+        let counts = matches!(before, Some(Place::Parked(parked)) if parked.spot.is_role());
+        if !counts {
+            self.admit(&place, engine)?;
+        }
+        self.put(tag, place);
+        Ok(())
+    }
+
     /// Has a request be somewhere else.
-    pub(crate) fn put(&mut self, tag: usize, place: Place) {
+    fn put(&mut self, tag: usize, place: Place) {
         let Table { waiting, parking, .. } = self;
         if let Some(waiting) = waiting.get_mut(tag) {
             if let Place::Parked(parked) = &waiting.place {

@@ -19,8 +19,8 @@ from .conftest import LIMIT
 
 README = Path(__file__).parents[1] / "README.md"
 PROGRAMS: list[str] = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
-SERVICE, CLIENT, SUBSCRIBER, PUBLISHER, CHOICE, STORE, STORE_CLIENT, *PROGRAMS = PROGRAMS
-STOCK, SHOP, BUYER, VAULT, VAULT_CLIENT, SCRIPT = PROGRAMS
+SERVICE, CLIENT, SUBSCRIBER, PUBLISHER, CHOICE, FAILING, *PROGRAMS = PROGRAMS
+STORE, STORE_CLIENT, STOCK, SHOP, BUYER, VAULT, VAULT_CLIENT, SCRIPT = PROGRAMS
 
 
 class Program:
@@ -125,6 +125,10 @@ def test_messages_to_many(tmp_path: Path, port: int) -> None:
 
 def test_which_unit_gets_it(tmp_path: Path, port: int) -> None:
     assert both(SERVICE, CHOICE, tmp_path, port)[1] == ["3", "7", "11", "15"]
+
+
+def test_when_units_fail(tmp_path: Path, port: int) -> None:
+    assert both(SERVICE, FAILING, tmp_path, port)[1] == ["3", "worker 0 0 0 None"]
 
 
 def test_streams(tmp_path: Path, port: int) -> None:

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
         assert_type(peer.destination("role", wait_for_unit=True), sync.Destination)
         assert_type(peer.destination("role", balance="round_robin"), sync.Destination)
         peer.destination("role", balance="fastest")  # type: ignore[arg-type]
+        peer.destination("role", eject=roletalk.Ejection(failures=3), max_in_flight=5)
+        peer.destination("role", eject=5)  # type: ignore[arg-type]
+        assert_type(destination.standings(), list[roletalk.Standing])
         assert_type(destination.writable("x", key="user 1", prefer={"a": "b"}), sync.Writable)
         destination.request("x", balance=lambda candidates: candidates[0].unit)
         destination.request("x", balance=lambda candidates: candidates[0])  # type: ignore[arg-type, return-value]

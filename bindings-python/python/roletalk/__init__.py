@@ -25,7 +25,7 @@ through ``logging``, as ``roletalk``.
 
 from ._engine import Context, __version__
 from ._headers import Answer, Headers
-from .balance import Balance, Candidate
+from .balance import Balance, Candidate, Ejection, Standing
 from .codec import Codec, JsonCodec, OrjsonCodec
 from .destination import Destination, Survey, UnitAnswer
 from .errors import (
@@ -100,6 +100,7 @@ __all__ = [
     "DestinationGained",
     "DestinationLost",
     "DestinationOpened",
+    "Ejection",
     "Error",
     "Event",
     "Events",
@@ -129,6 +130,7 @@ __all__ = [
     "RejectedError",
     "Role",
     "SlowConsumer",
+    "Standing",
     "StreamClosedError",
     "Survey",
     "TimeoutError",

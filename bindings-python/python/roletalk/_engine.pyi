@@ -26,6 +26,7 @@ __all__ = [
     "Candidate",
     "Context",
     "DestinationBase",
+    "Ejection",
     "Encoded",
     "Engine",
     "Extras",
@@ -119,6 +120,25 @@ class Candidate:
     def answer_time(self) -> float: ...
 
 @final
+class Ejection:
+    def __new__(
+        cls,
+        *,
+        failures: int | None = None,
+        rejections: bool | None = None,
+        time: float | None = None,
+        most: float | None = None,
+    ) -> Ejection: ...
+    @property
+    def failures(self) -> int: ...
+    @property
+    def rejections(self) -> bool: ...
+    @property
+    def time(self) -> float: ...
+    @property
+    def most(self) -> float: ...
+
+@final
 class Encoded: ...
 
 @disjoint_base
@@ -205,7 +225,14 @@ class DestinationBase:
         prefer: Mapping[str, str] | None,
         key: str | bytes | None,
     ) -> Balance: ...
-    def _set_balance(self, balance: _Strategy | None, prefer: Mapping[str, str] | None) -> None: ...
+    def _set(
+        self,
+        balance: _Strategy | None,
+        prefer: Mapping[str, str] | None,
+        eject: bool | Ejection | None,
+        max_in_flight: float | None,
+    ) -> None: ...
+    def _standings(self) -> list[tuple[Unit, int, float, int, int, float | None]]: ...
     @property
     def _waits(self) -> bool: ...
     @_waits.setter
@@ -223,6 +250,7 @@ class Engine:
         limits: dict[str, Any],
         reconnect: tuple[float, float],
         balance: _Strategy,
+        eject: bool | Ejection | None,
         runtime: str,
         dumps: Callable[[Any], Any],
         loads: Callable[[bytes], Any],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from . import _checks, _engine
 from ._engine import DestinationBase, Extras, current_call
 from ._headers import NO_HEADERS, Answer, Headers, HeadersLike
-from .balance import Balance
+from .balance import Balance, Standing
 from .errors import ConnectionLostError, NoUnitError, RejectedError, TimeoutError
 from .streams import Readable, Writable
 from .unit import Unit
@@ -47,6 +47,18 @@ class Destination(DestinationBase):
     def is_ready(self) -> bool:
         """Whether a unit serves the role now."""
         return bool(self.units)
+
+    def standings(self) -> list[Standing]:
+        """How the units stand that serve the role now, in the order in which they were found: what the
+        choice is made by, and which are left out.
+
+        Returns:
+            The units, each with what is known of it.
+
+        Raises:
+            RuntimeError: In another thread than the loop's.
+        """
+        return [Standing(*parts) for parts in self._standings()]
 
     async def wait_ready(self, timeout: float | None = None) -> None:
         """Waits until a unit serves the role.

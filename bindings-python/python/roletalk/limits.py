@@ -30,8 +30,8 @@ class Limits:
     connections_per_unit: int | None = None
     """Connections of one unit. Default 16; further ones are refused."""
     waiting_requests: int | None = None
-    """Requests to one unit that wait for an answer. Default 65536; further ones raise
-    ``OverloadedError``."""
+    """Requests to one unit that wait for an answer, those for streams included, and requests that wait for a
+    unit. Default 65536; further ones raise ``OverloadedError``."""
     running_handlers: int | None = None
     """Requests and messages of one unit whose handlers are running. Default 65536. At the bound,
     further ones wait for handlers to end, and when many wait, their connection is not read. If no

@@ -17,7 +17,7 @@ from typing import (
 from . import _checks, _engine
 from ._host import ConnectOptions, Host, address_text, described, logger
 from ._signals import caught
-from .balance import Balance
+from .balance import Balance, Ejection
 from .codec import Codec, JsonCodec
 from .destination import Destination
 from .errors import ConnectFailedError, InvalidArgumentError, IoError
@@ -100,6 +100,8 @@ class Peer:
             function: it gets a ``Candidate`` for each unit that can be asked, and returns the ``unit`` of
             one, or None when none of them will do, which is as if there were none. It is called in the loop's
             thread for each choice, again when something goes on to another unit, and must not block.
+        eject: Which units are left out for a while because they keep failing, where the destination does not
+            say it: as an ``Ejection`` says, with True as its defaults say. None or False: no unit.
         codec: Makes JSON of objects and objects of JSON; default is a ``JsonCodec``, the standard library's
             ``json``, whatever else is installed. ``OrjsonCodec`` is faster.
         threads: How many threads may call handlers that are plain functions.
@@ -122,6 +124,7 @@ class Peer:
         reconnect_cap: float = 60.0,
         reconnect_jitter: float = 0.0,
         balance: Balance = "least_loaded",
+        eject: bool | Ejection | None = None,
         codec: Codec | None = None,
         threads: int = 8,
         acquaintance_ssl: ssl_module.SSLContext | None = None,
@@ -150,6 +153,7 @@ class Peer:
             limits=limits._given(),
             reconnect=(reconnect_cap, reconnect_jitter),
             balance=balance,
+            eject=eject,
             runtime=f"{platform.python_implementation()} {platform.python_version()}",
             dumps=codec.dumps,
             loads=codec.loads,
@@ -243,6 +247,8 @@ class Peer:
         wait_for_unit: bool | None = None,
         balance: Balance | None = None,
         prefer: Mapping[str, str] | None = None,
+        eject: bool | Ejection | None = None,
+        max_in_flight: float | None = None,
     ) -> Destination:
         """The destination of this name, added if it is new. Acquaintance looks for the roles of
         destinations.
@@ -258,6 +264,12 @@ class Peer:
             balance: How units are chosen; at first as the peer was told.
             prefer: Tags: only units that have all of these get something as long as one of them can be asked;
                 all others otherwise. At first none.
+            eject: Which units are left out for a while because they keep failing: as an ``Ejection`` says,
+                with True as its defaults say, with False none. At first as the peer was told. A function
+                chooses among the others, and a unit that is asked with ``to`` is asked all the same.
+            max_in_flight: How many requests may be in flight at a time, an int, those for streams and those
+                with ``to`` included; surveys are not. A further one raises ``OverloadedError``. At first, and
+                with ``math.inf``, there is no bound. When it changes, those that are in flight do not count.
 
         Returns:
             The destination, the same for the same name.
@@ -265,19 +277,19 @@ class Peer:
         Raises:
             InvalidArgumentError: When the name is empty or longer than 65535 bytes, and for a balance that
                 there is not.
+            ValueError: For a number that cannot be one of these settings.
+            TypeError: For a setting of another type.
             ClosedError: When the peer is closed.
         """
         self._host.check_open()
         _checks.instance("wait_for_unit", wait_for_unit, (bool, type(None)), "a bool")
         destination = self._destinations.get(role)
         made = Destination._make(self._host, role) if destination is None else destination
+        # Nothing is added when something is wrong with the options.
+        made._set(balance, prefer, eject, max_in_flight)
         if destination is None:
-            # Nothing is added when something is wrong with the options.
-            made._balance(balance, prefer, None)
             self._engine.add_destination(role)
             self._destinations[role] = made
-        if balance is not None or prefer is not None:
-            made._set_balance(balance, prefer)
         if wait_for_unit is not None:
             made._waits = wait_for_unit
         return made

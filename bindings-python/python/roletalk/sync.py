@@ -316,6 +316,7 @@ class Destination(_Facade):
     name = _Value(_destination.Destination, lambda destination: destination.name)
     units = _Value(_destination.Destination, lambda destination: destination.units)
     is_ready = _Value(_destination.Destination, lambda destination: destination.is_ready)
+    standings = _called(_destination.Destination.standings)
     wait_ready = _awaited(_destination.Destination.wait_ready)
     send = _awaited(_destination.Destination.send)
     broadcast = _awaited(_destination.Destination.broadcast)

@@ -134,7 +134,7 @@ type FailureParts<'py> = (Option<String>, Option<Bound<'py, PyAny>>, Option<f64>
 impl Engine {
     #[new]
     #[pyo3(signature = (
-        *, name, tags, friendly, keys, limits, reconnect, balance, runtime, dumps, loads, extensions=true
+        *, name, tags, friendly, keys, limits, reconnect, balance, eject, runtime, dumps, loads, extensions=true
     ))]
     #[expect(clippy::too_many_arguments, reason = "called from one place, by keyword")]
     fn new(
@@ -146,6 +146,7 @@ impl Engine {
         limits: &Bound<'_, PyDict>,
         reconnect: (f64, f64),
         balance: &Bound<'_, PyAny>,
+        eject: Option<&Bound<'_, PyAny>>,
         runtime: String,
         dumps: Py<PyAny>,
         loads: Py<PyAny>,
@@ -165,7 +166,7 @@ impl Engine {
         let (cap, jitter) = reconnect;
         config.reconnect.cap = seconds("reconnect_cap", cap)?;
         config.reconnect.jitter = jitter;
-        let balance = Balance::of(balance)?;
+        let balance = Balance::of(balance, eject)?;
         config.balance = balance.core().clone();
         config.runtime = runtime;
         let core = Core::new(config);

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 
 use pyo3::{intern, prelude::*, types::PyTuple};
-use roletalk_engine::{Error, ErrorKind, Moment, Tried, UnitId};
+use roletalk_engine::{Error, ErrorKind, Moment, Standing, Tried, UnitId};
 use roletalk_host::lock;
 
 use super::{Engine, watching::is_done};
@@ -112,13 +112,9 @@ impl Engine {
                     None => Err(request.no_choice(&state.engine, &offered)),
                 };
                 let engine = &mut state.engine;
-                match request.decided(py, engine, undecided, choice, tag as u32, now) {
-                    Ok(place) => {
-                        table.put(tag, place);
-                        None
-                    }
-                    Err(error) => Some((error, table.take_waiting(tag))),
-                }
+                let decided = request.decided(py, engine, undecided, choice, tag as u32, now);
+                let moved = decided.and_then(|place| table.move_to(tag, place, &state.engine));
+                moved.err().map(|error| (error, table.take_waiting(tag)))
             };
             self.arm(py)?;
             if let Some((error, Some(waiting))) = failed {
@@ -170,6 +166,23 @@ impl Engine {
             Some(unit) => Ok(unit),
             None => Err(no_choice(&state.engine, role, required, &offered)),
         })
+    }
+
+    /// How the units stand that serve a role: each with the object that Python has of it.
+    pub(crate) fn standings(
+        &self,
+        py: Python<'_>,
+        role: &str,
+        balance: Option<&Balance>,
+    ) -> PyResult<Vec<(Py<PyAny>, Standing)>> {
+        let now = self.enter(py)?;
+        self.sweep(py, now)?;
+        let table = lock(&self.table);
+        let standings =
+            lock(&self.state).engine.peer().standings(role, balance.map(Balance::core), now);
+        let known =
+            |standing: Standing| Some((table.units.get(&standing.unit)?.clone_ref(py), standing));
+        Ok(standings.into_iter().filter_map(known).collect())
     }
 
     /// Which of the units a function chooses. It is not called when there are none.

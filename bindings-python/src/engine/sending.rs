@@ -130,14 +130,15 @@ impl Engine {
         };
         let future = event_loop.create_future.bind(py).call0()?;
         let kept = future.clone().unbind();
-        let is_stream = request.stream.is_some();
+        let is_watched = request.is_watched();
         let outcome = {
             let mut table = lock(&this.table);
             let mut state = lock(&this.state);
             let tag = table.waiting.vacant_key();
             let place = limit.and_then(|limit| {
                 (request.limit, request.since) = (limit, now);
-                request.begin(py, &mut state.engine, first, tag as u32, now)
+                let place = request.begin(py, &mut state.engine, first, tag as u32, now)?;
+                table.admit(&place, &state.engine).map(|()| place)
             });
             // Not with `map`: nothing of Python's may be dropped in here.
             match place {
@@ -146,7 +147,7 @@ impl Engine {
                     let (serial, watched) = (table.next_serial(), false);
                     let waiting = Waiting { future: kept, request, place, serial, full, watched };
                     let (tag, serial) = table.add_waiting(waiting);
-                    if !is_stream {
+                    if !is_watched {
                         table.fresh.push(Fresh { tag, serial, looks: 0 });
                         table.look_at.get_or_insert(now + LOOK);
                     }
@@ -163,8 +164,7 @@ impl Engine {
                     let _ = future.call_method0(intern!(py, "exception"));
                     return Err(end);
                 }
-                if is_stream {
-                    // Its answer must not find nobody.
+                if is_watched {
                     this.watch(py, tag, serial, future.clone().unbind())?;
                 }
                 if let Some(call) = call {
@@ -210,12 +210,15 @@ impl Engine {
             if let Some(stream) = stream.take() {
                 engine.with_unit(unit, now, |unit| unit.close_stream(stream, ""));
             }
-            match request.go_on(py, engine, (unit, error.clone()), tag as u32, now) {
-                Ok(place) => {
+            let moved = request.go_on(py, engine, (unit, error.clone()), tag as u32, now).and_then(
+                |place| {
                     let undecided = matches!(place, Place::Undecided(_));
-                    table.put(tag, place);
-                    undecided.then_some(serial)
-                }
+                    table.move_to(tag, place, &state.engine)?;
+                    Ok(undecided.then_some(serial))
+                },
+            );
+            match moved {
+                Ok(serial) => serial,
                 Err(error) => return Ok(Err(error)),
             }
         };
@@ -246,19 +249,17 @@ impl Engine {
                 if parked.spot != *spot {
                     continue;
                 }
-                let engine = &mut state.engine;
-                match request.retry(py, engine, (spot, parked.left), tag as u32, now) {
-                    Ok(place) => {
-                        undecided = matches!(place, Place::Undecided(_));
-                        let waits_on =
-                            matches!(&place, Place::Parked(parked) if parked.spot == *spot);
-                        table.put(tag, place);
-                        if waits_on && matches!(spot, Spot::Room(_)) {
-                            // There is no more.
-                            break;
-                        }
-                        None
-                    }
+                let (engine, mut waits_on) = (&mut state.engine, false);
+                let moved = request.retry(py, engine, (spot, parked.left), tag as u32, now);
+                let moved = moved.and_then(|place| {
+                    undecided = matches!(place, Place::Undecided(_));
+                    waits_on = matches!(&place, Place::Parked(parked) if parked.spot == *spot);
+                    table.move_to(tag, place, &state.engine)
+                });
+                match moved {
+                    // There is no more.
+                    Ok(()) if waits_on && !spot.is_role() => break,
+                    Ok(()) => None,
                     Err(error) => Some((error, table.take_waiting(tag))),
                 }
             };
@@ -283,19 +284,13 @@ impl Engine {
         for tag in due {
             let waiting = lock(&self.table).take_waiting(tag);
             if let Some(waiting) = waiting {
-                let limit = waiting.request.whole_limit(&lock(&self.state).engine);
-                let mut error = timed_out(limit);
-                if let Place::Parked(parked) = &waiting.place
-                    && let Spot::Role(role) = &parked.spot
-                {
-                    let hint = {
-                        let state = lock(&self.state);
-                        state.engine.peer().no_unit(role).hint().map(str::to_owned)
-                    };
-                    if let Some(hint) = hint {
-                        error = error.with_hint(hint);
+                let error = {
+                    let engine = &lock(&self.state).engine;
+                    match &waiting.place {
+                        Place::Parked(parked) => waiting.request.late(engine, &parked.spot),
+                        _ => timed_out(waiting.request.whole_limit(engine)),
                     }
-                }
+                };
                 self.settle(py, waiting, Err(error), None, now);
             }
         }
