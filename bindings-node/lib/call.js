@@ -101,6 +101,7 @@ class Call {
    * @param {() => void} [abandon] has the other side told that nobody waits any more
    */
   begun(abandon) {
+    if (this.over) return;
     this.abandon = abandon;
     const { signal, parent } = this;
     if (signal) this.forget = onAbort(signal, () => this.giveUp(signal.reason));

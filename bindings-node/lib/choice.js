@@ -2,13 +2,10 @@
 
 // How the unit is chosen. The engine chooses, unless a function of the application does.
 
-const { TriedUnits, checkBalance } = require('./addon.js');
+const { checkBalance } = require('./addon.js');
 const { faultOf } = require('./fields.js');
 const { messageOf, print } = require('./guard.js');
 const { checkOptions, invalid, numberOf } = require('./options.js');
-
-/** Where something has been that is sent for the first time. */
-const NOWHERE = new TriedUnits();
 
 /** The errors of functions that choose. */
 const failures = new WeakSet();
@@ -105,15 +102,15 @@ class Choice {
    * @param {number} destination its number
    * @param {import('./unit.js').Unit[]} units
    * @param {Uint32Array} numbers those of the units
-   * @param {TriedUnits} tried where it has been
+   * @param {object | null} course its way, where it has been anywhere
    * @returns {import('./unit.js').Unit | undefined | null} undefined when there is none, null when the function wants none
    * @throws {RoletalkError} when the function fails, or returns something else
    */
-  unitOf(host, destination, units, numbers, takesFields, tried) {
+  unitOf(host, destination, units, numbers, takesFields, course) {
     const { choose, balance, prefer, key } = this;
     const wanted = { destination, takesFields, balance, prefer };
-    if (choose === null) return units[host.native.chooseBy(wanted, key, numbers, tried, host.now())];
-    const told = host.native.candidates(wanted, numbers, tried, host.now());
+    if (choose === null) return units[host.native.chooseBy(wanted, key, numbers, course, host.now())];
+    const told = host.native.candidates(wanted, numbers, course, host.now());
     if (told.length === 0) return undefined;
     const candidates = [];
     for (let at = 0; at < told.length; at += 3) {
@@ -146,4 +143,4 @@ function failed(text, options) {
   return error;
 }
 
-module.exports = { Choice, NOWHERE, balanceOf, boundOf, ejectionOf, keyOf, tagsOf };
+module.exports = { Choice, balanceOf, boundOf, ejectionOf, keyOf, tagsOf };

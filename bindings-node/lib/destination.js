@@ -2,13 +2,12 @@
 
 const { EventEmitter } = require('node:events');
 const { onAbort } = require('./abort.js');
-const { TriedUnits } = require('./addon.js');
-const { Choice, NOWHERE, balanceOf, keyOf, tagsOf } = require('./choice.js');
+const { Choice, balanceOf, keyOf, tagsOf } = require('./choice.js');
 const { RoletalkError, peerClosed } = require('./errors.js');
 const { faultOf } = require('./fields.js');
 const { bound, checkCallback, emit, ignore } = require('./guard.js');
 const { ALL, EMIT, REQUEST, STREAM, WAIT, checkOptions } = require('./options.js');
-const { parkFault } = require('./parked.js');
+const { Step } = require('./protocol.js');
 const { retryOf } = require('./retry.js');
 const { PeerReadable, PeerWritable } = require('./streams.js');
 const { toMillis } = require('./timeout.js');
@@ -56,12 +55,12 @@ class Units extends Set {
   /**
    * The same, in another way, or where it has not been.
    * @param {Choice} choice
-   * @param {TriedUnits} tried
+   * @param {object | null} course its way, where it has been anywhere
    * @returns as `Choice.unitOf`
    */
-  nextBy(choice, takesFields, tried) {
+  nextBy(choice, takesFields, course) {
     const { _core: core, _list: list, _numbers: numbers } = this;
-    return choice.unitOf(core, this._destination, list, numbers, takesFields, tried);
+    return choice.unitOf(core, this._destination, list, numbers, takesFields, course);
   }
 
   /** How they stand. */
@@ -218,12 +217,12 @@ class Destination extends EventEmitter {
   /** The same, where the engine does not choose by itself. */
   _sendBy(headers, data, callback) {
     checkCallback(callback);
-    const { native } = this._peer._core;
+    const { _core: core } = this._peer;
     const required = Boolean(headers.requireHeaders);
-    let tried = NOWHERE;
+    let course = null;
     let failed;
-    for (;;) {
-      const unit = this._set.nextBy(headers.choice, required, tried);
+    do {
+      const unit = this._set.nextBy(headers.choice, required, course);
       if (!unit) {
         failed ??= this._nobody(required && unit !== null);
         break;
@@ -232,9 +231,11 @@ class Destination extends EventEmitter {
       if (gone === null) return unit;
       // It was closed since it was chosen, which only a function can do.
       failed ??= gone;
-      if (tried === NOWHERE) tried = new TriedUnits();
-      if (!native.noteTried(tried, unit._number, gone.message)) break;
-    }
+      const now = core.now();
+      course ??= core.native.course(null, false, 0, now);
+      const attempt = core.native.asks(course, unit._number, now);
+      course.failed(attempt, { code: gone.code, text: gone.message, unhandled: true }, now);
+    } while (course.step(core.now()) === Step.CHOOSE);
     if (callback) this._notSent(callback, failed);
     return undefined;
   }
@@ -335,11 +336,11 @@ class Destination extends EventEmitter {
     let unit;
     if (wanted) unit = this._peer._units.get(wanted.id) === wanted ? wanted : undefined;
     else if (choice === null) unit = this._set.next(required);
-    else unit = this._set.nextBy(choice, required, NOWHERE);
+    else unit = this._set.nextBy(choice, required, null);
     if (unit) return unit;
     const nobody = this._nobody(required && unit !== null);
     if (wanted || !this._mayWait(options) || nobody.code !== 'NO_UNIT') throw nobody;
-    const fault = parkFault(this._peer._core);
+    const fault = this._peer._core.parkFault();
     if (fault !== null) throw fault;
     return null;
   }

@@ -1,14 +1,14 @@
 'use strict';
 
 const { performance } = require('node:perf_hooks');
-const { NativePeer } = require('./addon.js');
+const { NativePeer, tooManyWaiting } = require('./addon.js');
 const { Commands } = require('./commands.js');
 const { Kind, encode, kindOf } = require('./data.js');
 const { AnswerContext, MessageContext, RequestContext, failedContext, kFields, reasonOf } = require('./context.js');
 const { EventReader, bytes, words } = require('./events.js');
 const { emit, ignore } = require('./guard.js');
 const { CODES, RoletalkError, plainError, roletalkError } = require('./errors.js');
-const { check } = require('./fields.js');
+const { check, faultOf } = require('./fields.js');
 const { newScope, root } = require('./scope.js');
 const { copyOf, release } = require('./store.js');
 const { Way } = require('./way.js');
@@ -68,8 +68,12 @@ class Slot {
     this.limit = 0;
     /** What a function that chooses among them is called in, if there is one. */
     this.scope = null;
-    /** Once it goes to others, or waits for one. */
+    /** The stream that is asked for, if there is one. */
+    this.channel = null;
+    /** Once it goes to others, waits for one, or may be made again. */
     this.way = null;
+    /** What it is of another slot's way. */
+    this.attempt = null;
   }
 
   /**
@@ -77,11 +81,13 @@ class Slot {
    * @param {object} options those of the call, which nobody changes any more
    * @param {string | Buffer} data the payload
    * @param {number} limit milliseconds, 0 for the default
+   * @param {boolean} surely whether it has to be kept
    */
-  keep(destination, options, kind, data, fields, limit) {
+  keep(destination, options, kind, data, fields, limit, surely) {
     if (kind === Kind.BINARY) {
       // To copy large bytes costs too much where there is no other unit, and none is waited for.
-      if (data.length > LARGE && destination._set.size < 2 && !destination._mayWait(options)) return;
+      const large = data.length > LARGE && destination._set.size < 2 && !destination._mayWait(options);
+      if (large && !surely) return;
       // Whoever has given them may change them afterwards.
       this.data = copyOf(data);
     } else {
@@ -96,22 +102,11 @@ class Slot {
     if (options.choice !== null) this.scope = newScope();
   }
 
-  /**
-   * It is one attempt of several, which hears when a unit has surely not begun it.
-   * @param {import('./attempts.js').Attempt} attempt
-   */
-  accompany(attempt, destination, options) {
-    this.destination = destination;
-    this.options = options;
-    // Nothing is kept here.
-    this.kind = Kind.STRING;
-    this.way = attempt;
-  }
-
   /** It is over. */
   end() {
     this.unit = null;
     this.callback = null;
+    this.attempt = null;
     if (this.destination === null) return;
     if (this.kind === Kind.BINARY) release(this.data);
     this.destination = null;
@@ -119,20 +114,14 @@ class Slot {
     this.data = null;
     this.fields = null;
     this.scope = null;
+    this.channel = null;
     this.way = null;
-  }
-
-  /** It is sent to a unit. */
-  goTo(unit, time) {
-    this.unit = unit;
-    this.late = unit._number === NONE;
-    this.sent = time;
   }
 }
 
 /**
- * What a request ends with that has no answer: `lost` when the unit's connection was lost.
- * @typedef {{ error: Error, ctx: object, lost: boolean }} Outcome
+ * What a request ends with: `lost` when the unit's connection was lost.
+ * @typedef {{ error: Error | null, ctx: object, lost: boolean }} Outcome
  */
 
 /**
@@ -252,23 +241,24 @@ class Host {
    * @param {import('./unit.js').Unit | null} unit null when one is to be waited for
    * @param {number} timeout whole milliseconds, 0 for the default
    * @param {import('./destination.js').Destination | null} destination what has chosen the unit, and may choose another
+   * @param {import('./retry.js').Retry | null} [retry] how it is made again
    */
-  request(unit, options, value, timeout, fields, callback, destination, op = Command.REQUEST) {
+  request(unit, options, value, timeout, fields, callback, destination, retry = null, op = Command.REQUEST) {
     const { role = '', event = '' } = options;
     const route = this.commands.route(role, event);
     const kind = kindOf(value);
     const data = encode(kind, value);
+    const setsOut = unit === null || retry !== null;
     const bounded = destination !== null && destination._bound !== undefined;
-    if ((unit === null || bounded) && fields !== null) check(fields);
+    if ((setsOut || bounded) && fields !== null) check(fields);
     this.schedule();
     const slot = this.takeSlot(unit, callback);
     slot.sent = this.time;
     if (destination !== null) {
       const limit = op === Command.REQUEST ? timeout : timeout / 1e3;
-      slot.keep(destination, options, kind, data, fields, limit);
-      if (unit === null) {
-        slot.way = new Way(slot, null);
-        slot.way.begin();
+      slot.keep(destination, options, kind, data, fields, limit, setsOut);
+      if (setsOut) {
+        this.setOut(slot, unit, retry);
         return slot;
       }
       if (bounded) {
@@ -284,6 +274,22 @@ class Host {
       throw error;
     }
     return slot;
+  }
+
+  /** Has what a slot keeps find its way, to this unit first; null when it is to be waited for. */
+  setOut(slot, unit, retry) {
+    slot.way = new Way(slot, retry, this.now());
+    slot.way.begin(unit);
+  }
+
+  /** Whether so many wait for a unit that no more may. */
+  get isCrowded() {
+    return this.parked >= this.mostParked;
+  }
+
+  /** The error of what is to wait where so many wait already; null when it may. */
+  parkFault() {
+    return this.isCrowded ? faultOf(tooManyWaiting(this.mostParked)) : null;
   }
 
   /**
@@ -306,7 +312,7 @@ class Host {
     const fine = limit < FINE;
     const timeout = Math.floor(fine ? limit * 1e3 : limit);
     const op = fine ? Command.REQUEST_WITHIN : Command.REQUEST;
-    const slot = this.request(unit, options, value, timeout, fields, callback, destination, op);
+    const slot = this.request(unit, options, value, timeout, fields, callback, destination, null, op);
     // Not at the end of the turn, which may be late: it is sent as what is left then.
     this.native.run(performance.now());
     return slot;
@@ -320,7 +326,7 @@ class Host {
     // It may have been answered, and the callback wait for its unit to close.
     if (slot.callback !== callback) return null;
     const { unit, way } = slot;
-    if (way !== null && way.isIdle) {
+    if (way !== null) {
       way.giveUp();
       this.freeSlot(slot.number);
       return unit;
@@ -719,13 +725,19 @@ class Host {
   /** A request was rejected, or has failed. */
   unanswered(slot, at, first, fields) {
     const outcome = first & Flag.FAILED ? this.failed(slot, at, first, fields) : this.rejected(slot, at, first, fields);
-    // Who has chosen the unit meant that one.
-    const goesOn = first & Flag.NOT_BEGUN && slot.destination !== null && !slot.options.unit;
+    const { attempt, callback } = slot;
+    const unhandled = (first & Flag.NOT_BEGUN) !== 0;
     // What was given up goes nowhere.
-    if (!goesOn || slot.callback === ignore) return this.fail(slot, outcome);
+    if (callback === ignore) return this.tell(slot, outcome);
+    if (attempt !== null) {
+      this.freeSlot(slot.number);
+      return attempt.way.ended(attempt, outcome, unhandled);
+    }
+    // Who has chosen the unit meant that one.
+    if (!unhandled || slot.destination === null || slot.options.unit) return this.tell(slot, outcome);
     const age = words[at + 4] * 0x100000000 + words[at + 3];
-    slot.way ??= new Way(slot, null);
-    slot.way.failed(outcome, this.time - age / 1e3);
+    slot.way = new Way(slot, null, this.time - age / 1e3);
+    slot.way.goOn(outcome);
   }
 
   /** @returns {Outcome} */
@@ -756,10 +768,10 @@ class Host {
   }
 
   /**
-   * Tells who waits that there is no answer.
+   * Tells who waits.
    * @param {Outcome} outcome
    */
-  fail(slot, { error, ctx, lost }) {
+  tell(slot, { error, ctx, lost }) {
     const { callback } = slot;
     this.freeSlot(slot.number);
     // Those who wait hear of it after the unit has closed.

@@ -66,6 +66,13 @@ const StreamState = {
   FAILED: 2,
 };
 
+const Step = {
+  CHOOSE: 0,
+  WAIT: 1,
+  PARK: 2,
+  END: 3,
+};
+
 const Field = {
   TEXT: 1,
   BYTES: 2,
@@ -113,6 +120,7 @@ module.exports = {
   Header,
   Flag,
   StreamState,
+  Step,
   Field,
   Kind,
   COMMAND_HEADER,

@@ -8,7 +8,6 @@ const { CODES, RoletalkError, peerClosed } = require('./errors.js');
 const { check } = require('./fields.js');
 const { NONE, StreamState } = require('./protocol.js');
 const { newScope } = require('./scope.js');
-const { Way } = require('./way.js');
 
 /** The payload of a request as bytes. */
 function payload(value) {
@@ -72,26 +71,17 @@ class Channel {
     host.schedule();
     slot.sent = host.time;
     if (destination !== null) {
-      slot.keep(destination, options, type, data, fields, limit);
-      if (slot.destination !== null) slot.way = new Way(slot, this);
+      slot.keep(destination, options, type, data, fields, limit, unit === null);
+      if (slot.destination !== null) slot.channel = this;
     }
     if (unit === null) {
-      slot.way.begin();
-      call.begun();
-      return;
+      host.setOut(slot, null, null);
+    } else {
+      const { writable } = this;
+      const settings = { role, event, kind: type, timeout: limit, bound: destination?._bound, writable };
+      const number = host.ask(slot, unit, settings, data, fields);
+      if (number !== null) this.attach(number);
     }
-    const settings = {
-      unit: unit._number,
-      slot: slot.number,
-      writable: this.writable,
-      role: String(role),
-      event: String(event),
-      kind: type,
-      timeout: limit,
-      bound: destination === null ? undefined : destination._bound,
-    };
-    const number = host.native.ask(settings, data, fields, host.now());
-    if (number !== null) this.attach(number);
     call.begun();
   }
 

@@ -1,7 +1,6 @@
 'use strict';
 
 const { EventEmitter } = require('node:events');
-const { Attempts } = require('./attempts.js');
 const { NONE } = require('./protocol.js');
 const { Call, fieldsOf, parentOf } = require('./call.js');
 const { peerClosed } = require('./errors.js');
@@ -172,17 +171,8 @@ function ask(unit, options, data, callback, destination = null, retry = null) {
   const call = new Call(signal, parent, (error, ctx = { unit: asked, data: null }) => callback(error, ctx));
   const limit = call.limit(timeout);
   if (limit === undefined) return call;
-  if (retry !== null) {
-    const attempts = new Attempts(retry, destination, options, data, fields, limit, call.finish);
-    attempts.begin(unit);
-    call.begun(() => {
-      asked = attempts.unit ?? asked;
-      attempts.giveUp();
-    });
-    return call;
-  }
-  const send = call.bounded ? host.requestWithin : host.request;
-  const slot = Reflect.apply(send, host, [unit, options, data, limit, fields, call.finish, destination]);
+  const send = call.bounded && retry === null ? host.requestWithin : host.request;
+  const slot = Reflect.apply(send, host, [unit, options, data, limit, fields, call.finish, destination, retry]);
   call.begun(() => {
     asked = host.abandon(slot, call.finish) ?? asked;
   });

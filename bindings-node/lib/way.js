@@ -1,191 +1,221 @@
 'use strict';
 
-const { TriedUnits, timedOutAfter } = require('./addon.js');
-const { Choice, NOWHERE } = require('./choice.js');
+const { Choice } = require('./choice.js');
 const { failedContext } = require('./context.js');
-const { peerClosed } = require('./errors.js');
 const { faultOf } = require('./fields.js');
-const { Parked, parkFault } = require('./parked.js');
-const { NONE } = require('./protocol.js');
+const { Step } = require('./protocol.js');
 
 /** As the destination does. */
 const AS_EVER = new Choice(undefined, undefined, null);
 
+/** The longest that a timer of Node's can have, in milliseconds. */
+const LONGEST_TIMER = 2 ** 31 - 1;
+
+/** What a way waits for: the end of an attempt, another unit, or the time of a further attempt. */
+const [ATTEMPT, UNIT, TIME] = [0, 1, 2];
+
+/** What is asked for, at one unit, in a slot of its own. */
+class Attempt {
+  constructor(way, number, unit) {
+    const { host, slot: asked, since } = way;
+    const { destination, options, kind, length, fields, limit, channel } = asked;
+    this.way = way;
+    this.number = number;
+    this.callback = (error, ctx) => way.ended(this, { error, ctx, lost: false }, false);
+    host.schedule();
+    this.slot = host.takeSlot(unit, this.callback);
+    this.slot.sent = host.time;
+    this.slot.attempt = this;
+    const settings = {
+      role: destination._name,
+      event: options.event,
+      kind,
+      timeout: limit,
+      since,
+      bound: destination._bound,
+      writable: channel?.writable,
+    };
+    const data = typeof asked.data === 'string' ? asked.data : asked.data.subarray(0, length);
+    const stream = host.ask(this.slot, unit, settings, data, fields);
+    if (stream !== null) channel.attach(stream);
+  }
+}
+
 /**
- * The way of a request, or of a request for a stream, to a unit that takes it: it goes on to the next one as long as
- * surely no handler was begun, to each once, as the engine says. Only where a destination chooses the unit. Most
- * requests are answered by their first unit, and have none.
+ * The way of a request, or of a request for a stream, to a unit that takes it. The engine decides: whether it goes on to
+ * another unit, waits for one, or is made again, see `Attempts` there. Most requests are answered by their first unit,
+ * and have none.
  */
 class Way {
   /**
    * @param {import('./host.js').Slot} slot who waits for the answer, and what is asked
-   * @param {import('./streams.js').Channel | null} channel of a stream
+   * @param {import('./retry.js').Retry | null} retry
+   * @param {number} since when its time began
    */
-  constructor(slot, channel) {
+  constructor(slot, retry, since) {
+    const { destination, options, limit } = slot;
     this.slot = slot;
-    this.destination = slot.destination;
-    this.channel = channel;
-    /** When it was first sent, or began to wait. */
-    this.since = NaN;
-    this.tried = NOWHERE;
-    /** The unit that it has failed at last. */
-    this.from = null;
-    /** What it has failed with first. */
-    this.outcome = null;
-    /** While it waits for a unit. */
-    this.parked = null;
+    this.destination = destination;
+    this.host = destination._peer._core;
+    this.since = since;
+    this.course = this.host.native.course(retry?._native, destination._mayWait(options), limit, since);
+    /** Those that are under way, and what the others have failed with, by their numbers. */
+    this.attempts = new Set();
+    this.outcomes = [];
+    this.waitsFor = ATTEMPT;
+    this.timer = undefined;
     /** Whether a function is choosing a unit. */
     this.choosing = false;
-    /** Whether it has ended while that did. */
     this.over = false;
   }
 
-  get host() {
-    return this.destination._peer._core;
+  /** @param {import('./unit.js').Unit | null} unit the first one; null when it is to be waited for */
+  begin(unit) {
+    const { host, course, destination, since } = this;
+    if (unit === null) host.native.nowhere(course, String(destination._name), false, since);
+    else this.ask(unit);
+    this.run(since);
   }
 
-  /** Waits for the first unit. */
-  begin() {
-    this.since = this.host.now();
-    this.parked = new Parked(this.destination, this, this.left());
+  /** The first unit, which was asked without a way, has surely not begun it. */
+  goOn(outcome) {
+    const { host, course, slot } = this;
+    this.failed(host.native.asks(course, slot.unit._number, host.now()), outcome, true);
   }
 
-  /**
-   * A unit has surely not begun it.
-   * @param {import('./host.js').Outcome} outcome what it ends with when nobody else does
-   * @param {number} since when it was sent, unless it has failed before
-   */
-  failed(outcome, since) {
-    const { host, slot, destination } = this;
-    if (Number.isNaN(this.since)) this.since = since;
-    this.outcome ??= outcome;
-    this.from = slot.unit;
-    if (this.tried === NOWHERE) this.tried = new TriedUnits();
-    const goesOn = host.native.noteTried(this.tried, slot.unit._number, outcome.error.message);
-    this.channel?.detach();
-    if (!goesOn) return host.fail(slot, outcome);
-    if (this.left() <= 0) return host.fail(slot, this.timedOut());
-    const unit = this.next();
-    if (this.over) return;
-    if (unit) this.goTo(unit);
-    else if (destination._mayWait(slot.options) && !destination._peer._closed) this.wait();
-    else host.fail(slot, this.outcome);
-  }
-
-  /** The unit that it goes to next, if there is one. It may be over afterwards. */
-  next() {
-    const { host, slot, destination, tried } = this;
-    const { choice, requireHeaders } = slot.options;
-    const { _set: units } = destination;
-    const required = Boolean(requireHeaders);
-    if (choice === null) return units.nextBy(AS_EVER, required, tried);
-    this.choosing = true;
-    try {
-      return slot.scope.runInAsyncScope(units.nextBy, units, choice, required, tried);
-    } catch (error) {
-      if (this.over) return undefined;
-      const failure = this.failure(error);
-      this.giveUp();
-      host.fail(slot, failure);
-      return undefined;
-    } finally {
-      this.choosing = false;
+  /** Does what the engine says, until there is something to wait for. */
+  run(now = this.host.now()) {
+    const { host, course, destination } = this;
+    const { _peer: peer } = destination;
+    // A function that chooses may do anything. What it is called for goes on behind it.
+    if (this.choosing) return;
+    while (!this.over) {
+      const step = course.step(now);
+      if (step === Step.CHOOSE) {
+        this.choose();
+      } else if (step === Step.END) {
+        const { outcome } = course;
+        this.end(typeof outcome === 'number' ? this.outcomes[outcome] : this.failure(faultOf(outcome)));
+      } else {
+        const idle = step === Step.PARK ? UNIT : TIME;
+        const waitsFor = this.attempts.size > 0 ? ATTEMPT : idle;
+        if (waitsFor !== ATTEMPT && peer._closed) course.peerClosed();
+        else if (waitsFor === UNIT && this.waitsFor !== UNIT && host.isCrowded) course.tooManyWait(host.mostParked);
+        else return void this.wait(waitsFor, course.until);
+      }
+      now = host.now();
     }
   }
 
-  goTo(unit) {
-    const { host, slot, channel } = this;
-    const { data } = slot;
-    const { from } = this;
-    if (from !== null && from._number !== NONE) host.native.noteRerouted(from._number, host.now());
-    host.schedule();
-    slot.goTo(unit, host.time);
-    const settings = {
-      unit: unit._number,
-      slot: slot.number,
-      writable: channel?.writable,
-      role: String(this.destination._name),
-      event: String(slot.options.event),
-      kind: slot.kind,
-      timeout: slot.limit,
-      since: this.since,
-      bound: this.destination._bound,
-    };
-    const bytes = typeof data === 'string' ? Buffer.from(data) : data.subarray(0, slot.length);
-    const number = host.native.ask(settings, bytes, slot.fields, host.now());
-    if (number !== null) channel.attach(number);
+  choose() {
+    const { host, slot, course, destination } = this;
+    const { choice, requireHeaders } = slot.options;
+    const { _set: units } = destination;
+    const required = Boolean(requireHeaders);
+    let unit;
+    this.choosing = true;
+    try {
+      if (choice === null) unit = units.nextBy(AS_EVER, required, course);
+      else unit = slot.scope.runInAsyncScope(units.nextBy, units, choice, required, course);
+    } catch (error) {
+      if (!this.over) this.end(this.failure(error));
+    } finally {
+      this.choosing = false;
+    }
+    if (this.over) return;
+    if (unit) this.ask(unit);
+    else host.native.nowhere(course, String(destination._name), required && unit !== null, host.now());
   }
 
-  // The wait for a unit.
-
-  wait() {
-    const { host, slot, destination } = this;
-    const fault = parkFault(host);
-    if (fault === null) this.parked = new Parked(destination, this, this.left());
-    else host.fail(slot, this.failure(fault));
+  ask(unit) {
+    const { host, slot, course } = this;
+    const number = host.native.asks(course, unit._number, host.now());
+    if (number === null) return;
+    slot.unit = unit;
+    this.attempts.add(new Attempt(this, number, unit));
   }
 
-  /** It waits no more. */
-  leave() {
-    this.parked.leave();
-    this.parked = null;
+  /**
+   * An attempt has ended.
+   * @param {import('./host.js').Outcome} outcome
+   * @param {boolean} unhandled whether surely no handler was begun
+   */
+  ended(attempt, outcome, unhandled) {
+    this.attempts.delete(attempt);
+    if (outcome.error !== null) return this.failed(attempt.number, outcome, unhandled);
+    this.course.answered(this.host.now());
+    this.end(outcome);
+  }
+
+  failed(number, outcome, unhandled) {
+    const { code, message: text, failure } = outcome.error;
+    this.slot.channel?.detach();
+    this.outcomes[number] = outcome;
+    this.course.failed(number, { code, text, unhandled, retryAfter: failure?.retryAfter }, this.host.now());
+    this.run();
+  }
+
+  // The wait, also while it is at no unit.
+
+  wait(waitsFor, until) {
+    this.stay(waitsFor);
+    clearTimeout(this.timer);
+    if (until === Infinity) return;
+    this.timer = setTimeout(() => this.run(), Math.min(Math.ceil(until - this.host.now()), LONGEST_TIMER));
+    // A connection that is there keeps the process alive, or does not.
+    if (waitsFor !== UNIT) this.timer.unref();
+  }
+
+  /** Has the peer know of it while it is at no unit. */
+  stay(waitsFor) {
+    const { host, destination, waitsFor: before } = this;
+    const { _peer: peer, _ways: ways } = destination;
+    this.waitsFor = waitsFor;
+    host.parked += Number(waitsFor === UNIT) - Number(before === UNIT);
+    if ((waitsFor === ATTEMPT) === (before === ATTEMPT)) return;
+    if (waitsFor === ATTEMPT) {
+      ways.delete(this);
+      peer._hold.release();
+    } else {
+      ways.add(this);
+      peer._hold.take();
+    }
   }
 
   /** There are other units. */
   look() {
-    if (this.parked === null || this.choosing) return;
-    const unit = this.next();
-    if (this.over || !unit) return;
-    this.leave();
-    this.goTo(unit);
+    this.course.look();
+    this.run();
   }
 
-  /** Whether the engine has nothing of it. */
-  get isIdle() {
-    return this.parked !== null || this.choosing;
+  /** The peer is closed while it is at no unit. */
+  closed() {
+    this.course.peerClosed();
+    // Nobody is called back within `close`.
+    process.nextTick(() => this.run());
   }
 
-  /** It ends while it is idle. */
+  // Its end.
+
+  /** Gives up all attempts. */
   giveUp() {
     this.over = true;
-    if (this.parked !== null) this.leave();
+    this.stay(ATTEMPT);
+    clearTimeout(this.timer);
+    for (const { slot, callback } of this.attempts) this.host.abandon(slot, callback);
+    this.attempts.clear();
   }
 
-  late() {
-    const outcome = this.timedOut();
+  end(outcome) {
     this.giveUp();
-    this.host.fail(this.slot, outcome);
+    this.host.tell(this.slot, outcome);
   }
 
-  /** The peer is closed. */
-  closed() {
-    this.giveUp();
-    // Nobody is called back within `close`.
-    process.nextTick(() => this.host.fail(this.slot, this.failure(peerClosed())));
-  }
-
-  // Its time.
-
-  /** Milliseconds that it has. */
-  get most() {
-    const { limit } = this.slot;
-    return limit === 0 ? this.host.native.requestTimeout : limit;
-  }
-
-  left() {
-    return this.since + this.most - this.host.now();
-  }
-
-  timedOut() {
-    const { host, destination, tried, most } = this;
-    const late = this.parked === null ? timedOutAfter(most) : host.native.late(tried, String(destination._name), most);
-    return this.failure(faultOf(late));
-  }
-
+  /** What it ends with that is no attempt's. */
   failure(error) {
     const ctx = failedContext(this.slot.unit ?? undefined, Math.ceil(this.host.now() - this.since));
     return { error, ctx, lost: false };
   }
 }
 
-module.exports = { AS_EVER, Way };
+module.exports = { Way };

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use napi_derive::napi;
 use roletalk_engine::{
-    Balance, Bulkhead, Ejection, Load, Moment, Result, Tried, Turn, Unit, UnitId, Units, Wanted,
+    Balance, Bulkhead, Ejection, Load, Moment, Result, Turn, Unit, UnitId, Units, Wanted,
 };
 use roletalk_host::Host;
 
@@ -137,21 +137,6 @@ pub(crate) fn balance(
     let balance = name.map_or_else(|| Ok(otherwise.clone()), Balance::named)?;
     let tags = tags.unwrap_or_default().chunks_exact(2);
     Ok(tags.fold(balance, |balance, tag| balance.prefer(&*tag[0], &*tag[1])))
-}
-
-/// Where something has been.
-#[napi]
-#[derive(Default)]
-pub struct TriedUnits(pub(crate) Tried);
-
-#[napi]
-impl TriedUnits {
-    /// Nowhere.
-    #[napi(constructor)]
-    #[must_use]
-    pub fn new() -> TriedUnits {
-        TriedUnits::default()
-    }
 }
 
 /// The units with these numbers.

@@ -11,6 +11,7 @@
 mod choice;
 mod commands;
 mod counters;
+mod course;
 mod events;
 mod fields;
 mod names;
@@ -26,10 +27,11 @@ mod socket;
 mod socket;
 mod state;
 
-pub use choice::{EjectionSettings, TriedUnits, WantedSettings};
+pub use choice::{EjectionSettings, WantedSettings};
+pub use course::{AttemptFailure, Course};
 pub use native::{
     AskSettings, NativePeer, PeerSettings, address_hint, cancel_reasons, check_balance,
-    check_fields, error_kinds, json_hint, listen_hint, timed_out_after, too_many_waiting,
+    check_fields, error_kinds, json_hint, listen_hint, too_many_waiting,
 };
 pub use protocol::{ProtocolNumber, protocol};
-pub use retry::{AttemptFailure, NativeRetry, RetrySettings};
+pub use retry::{NativeRetry, RetrySettings};

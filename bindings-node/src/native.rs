@@ -9,26 +9,29 @@ use bytes::Bytes;
 use napi::{
     Either, Env, Result,
     bindgen_prelude::{
-        Array, BufferSlice, Function, Uint8Array, Uint8ArraySlice, Uint32Array, Unknown,
+        Array, BufferSlice, ClassInstance, Function, Uint8Array, Uint8ArraySlice, Uint32Array,
+        Unknown,
     },
 };
 use napi_derive::napi;
 use roletalk_engine::{
     AddressId, Balance, Bulkhead, CancelReason, Chunk, DataType, Ejection, Engine, Error,
-    ErrorKind, Failure, Moment, NoHandler, Opening, Order, Outgoing, Refusal, TimeLimit, Tried,
-    Unit, Wanted, hint, timed_out, too_many_parked,
+    ErrorKind, Moment, NoHandler, Opening, Order, Outgoing, Refusal, TimeLimit, Tried, Unit,
+    Wanted, hint, too_many_parked,
     wire::{Direction, Payload},
     ws::Side,
 };
 use roletalk_host::{Host, dial_fault, lock};
 
 use crate::{
-    choice::{self, EjectionSettings, Numbered, TriedUnits, WantedSettings},
+    choice::{self, EjectionSettings, Numbered, WantedSettings},
     commands, counters,
+    course::{Clock, Course},
     events::{Batch, EVENT_HEADER, Header, NONE, OUTPUT_WORDS, OUTPUTS},
     fields,
     names::Routes,
     protocol::numbers,
+    retry::NativeRetry,
     socket::{self, Socket},
     state::{Conn, State},
 };
@@ -92,6 +95,9 @@ numbers! {
     }
 }
 
+/// Where something has been that has no way.
+static NOWHERE: Tried = Tried::NONE;
+
 /// What is read at once from a socket.
 const READ_BUFFER: usize = 64 << 10;
 
@@ -118,7 +124,7 @@ pub struct NativePeer {
     /// Buffers that JavaScript has not fetched yet.
     large: Vec<Bytes>,
     last_error: Option<Error>,
-    epoch: f64,
+    clock: Clock,
 }
 
 /// What a call works on.
@@ -178,14 +184,13 @@ impl NativePeer {
             routes: Routes::default(),
             large: Vec::new(),
             last_error: None,
-            epoch: settings.now,
+            clock: Clock { epoch: settings.now },
         })
     }
 
     /// A time of JavaScript's clock, as the engine counts it.
     fn moment(&self, millis: f64) -> Moment {
-        let since_epoch = ((millis - self.epoch).max(0.0) * 1e6) as u64;
-        Moment::at(Duration::from_nanos(since_epoch))
+        self.clock.moment(millis)
     }
 
     /// Does the waiting commands.
@@ -324,11 +329,11 @@ impl NativePeer {
         let (host, now) = (lock(&self.host), self.moment(now));
         let State { destinations, units: known, .. } = &self.state;
         let Some(at) = destinations.get(destination) else { return -1 };
-        let wanted = Wanted { balance: at.balance(), takes_fields, tried: &Tried::NONE };
+        let wanted = Wanted { balance: at.balance(), takes_fields, tried: &NOWHERE };
         Numbered { host: &host, known, numbers: units }.choose(at, wanted, now)
     }
 
-    /// As [`choose`](NativePeer::choose), in another way, or where it has not been.
+    /// As [`choose`](NativePeer::choose), in another way, or where it has not been on its way.
     ///
     /// # Errors
     /// As [`set_balance`](NativePeer::set_balance).
@@ -338,14 +343,14 @@ impl NativePeer {
         wanted: WantedSettings,
         key: Option<&[u8]>,
         units: &[u32],
-        tried: &TriedUnits,
+        course: Option<ClassInstance<'_, Course>>,
         now: f64,
     ) -> Result<i32> {
         let Call { host, state, now, .. } = self.begin(now);
         let Some(at) = state.destinations.get(wanted.destination) else { return Ok(-1) };
         let balance = wanted.balance(at, host.engine.peer().balance(), key).map_err(thrown)?;
-        let wanted =
-            Wanted { balance: &balance, takes_fields: wanted.takes_fields, tried: &tried.0 };
+        let tried = course.as_ref().map_or(&NOWHERE, |course| course.tried());
+        let wanted = Wanted { balance: &balance, takes_fields: wanted.takes_fields, tried };
         Ok(Numbered { host: &host, known: &state.units, numbers: units }.choose(at, wanted, now))
     }
 
@@ -359,47 +364,16 @@ impl NativePeer {
         &mut self,
         wanted: WantedSettings,
         units: &[u32],
-        tried: &TriedUnits,
+        course: Option<ClassInstance<'_, Course>>,
         now: f64,
     ) -> Result<Vec<f64>> {
         let Call { host, state, now, .. } = self.begin(now);
         let Some(at) = state.destinations.get(wanted.destination) else { return Ok(Vec::new()) };
         let balance = wanted.balance(at, host.engine.peer().balance(), None).map_err(thrown)?;
-        let wanted =
-            Wanted { balance: &balance, takes_fields: wanted.takes_fields, tried: &tried.0 };
+        let tried = course.as_ref().map_or(&NOWHERE, |course| course.tried());
+        let wanted = Wanted { balance: &balance, takes_fields: wanted.takes_fields, tried };
         let units = Numbered { host: &host, known: &state.units, numbers: units };
         Ok(units.candidates(at.turn(), wanted, now))
-    }
-
-    /// Notes that a unit has surely not begun something, with this error. Returns whether it may go on to another one.
-    #[napi(catch_unwind)]
-    pub fn note_tried(&self, tried: &mut TriedUnits, unit: u32, text: String) -> bool {
-        // What else JavaScript knows of the error does not matter here.
-        let failure = Failure { unhandled: true, ..Failure::default() };
-        let error = Error::rejection(text).with_failure(failure);
-        tried.0.note(choice::unit_of(&self.state.units, unit), &error)
-    }
-
-    /// Where something has been, and that unit, at which it is.
-    #[napi(catch_unwind)]
-    pub fn passing_over(&self, tried: &TriedUnits, unit: u32) -> TriedUnits {
-        let mut tried = tried.0.clone();
-        tried.pass_over(choice::unit_of(&self.state.units, unit));
-        TriedUnits(tried)
-    }
-
-    /// Something may go anywhere again but to this unit.
-    #[napi(catch_unwind)]
-    pub fn forget_all_but(&self, tried: &mut TriedUnits, unit: u32) {
-        tried.0.forget_all_but(choice::unit_of(&self.state.units, unit));
-    }
-
-    /// The error of what has waited in vain for a unit with this role, as [`no_choice`](NativePeer::no_choice) has it:
-    /// `limit` milliseconds in all.
-    #[napi(catch_unwind)]
-    pub fn late(&self, tried: &TriedUnits, role: String, limit: f64) -> Vec<String> {
-        let no_unit = lock(&self.host).engine.peer().no_choice(&role, false);
-        failed_with(&tried.0.late(choice::millis(limit), &no_unit))
     }
 
     /// How many may wait for a unit.
@@ -704,19 +678,38 @@ impl NativePeer {
 
     // Requests.
 
-    /// How long requests wait that say nothing of it, in milliseconds.
-    #[napi(getter)]
-    pub fn request_timeout(&self) -> f64 {
-        lock(&self.host).engine.peer().limits().request_timeout.as_secs_f64() * 1e3
+    /// The way of a request, a message, or a request for a stream, of which no unit is asked yet: with `limit`
+    /// milliseconds, 0 for the default, from `since` on, and waiting for a unit if it `waits`.
+    #[napi(catch_unwind)]
+    pub fn course(
+        &self,
+        retry: Option<ClassInstance<'_, NativeRetry>>,
+        waits: bool,
+        limit: f64,
+        since: f64,
+    ) -> Course {
+        let limit = time_limit(limit)
+            .unwrap_or_else(|| lock(&self.host).engine.peer().limits().request_timeout);
+        Course::begin(retry.map(|retry| retry.0.clone()), waits, limit, since, self.clock)
     }
 
-    /// What a unit has not begun goes on to another one.
+    /// The unit with this number was chosen. Returns the number of its attempt, which counts from 0, none when the unit
+    /// is not to be asked after all.
     #[napi(catch_unwind)]
-    pub fn note_rerouted(&mut self, unit: u32, now: f64) {
+    pub fn asks(&mut self, course: &mut Course, unit: u32, now: f64) -> Option<u32> {
         let Call { mut host, state, now, .. } = self.begin(now);
-        if let Some(unit) = state.units.get(unit) {
-            host.engine.with_unit(*unit, now, Unit::note_rerouted);
+        let (attempt, from) = course.asks(choice::unit_of(&state.units, unit), now)?;
+        if let Some(from) = from {
+            host.engine.with_unit(from, now, Unit::note_rerouted);
         }
+        Some(attempt)
+    }
+
+    /// There is no unit with this role to choose, or none that takes headers.
+    #[napi(catch_unwind)]
+    pub fn nowhere(&self, course: &mut Course, role: String, takes_fields: bool, now: f64) {
+        let no_unit = lock(&self.host).engine.peer().no_choice(&role, takes_fields);
+        course.nowhere(no_unit, self.moment(now));
     }
 
     /// Asks for a stream, or once more for what another unit has not begun. Returns the stream's number; none when
@@ -751,8 +744,7 @@ impl NativePeer {
             bulkhead: bulkhead.as_ref(),
             for_any: false,
         };
-        let limit = Duration::try_from_secs_f64(timeout / 1e3).ok().filter(|time| !time.is_zero());
-        let limit = TimeLimit { limit, since };
+        let limit = TimeLimit { limit: time_limit(timeout), since };
         let asked = state.units.get(unit).copied().and_then(|unit| {
             let ask = |machine: &mut Unit<u32>| {
                 let direction = match writable {
@@ -949,7 +941,7 @@ impl Call<'_> {
 }
 
 /// An error for JavaScript: code, text, and what to try.
-fn failed_with(error: &Error) -> Vec<String> {
+pub(crate) fn failed_with(error: &Error) -> Vec<String> {
     let hint = error.hint().unwrap_or_default();
     vec![error.kind().name().to_owned(), error.text().to_owned(), hint.to_owned()]
 }
@@ -985,11 +977,9 @@ pub fn cancel_reasons() -> Vec<Vec<String>> {
     CancelReason::ALL.into_iter().map(told).collect()
 }
 
-/// The error of a request that was not answered within so many milliseconds, as [`NativePeer::no_choice`] has it.
-#[napi(catch_unwind)]
-pub fn timed_out_after(millis: f64) -> Vec<String> {
-    let limit = Duration::try_from_secs_f64(millis / 1e3).unwrap_or(Duration::MAX);
-    failed_with(&timed_out(limit))
+/// The time limit of a request: none stands for the default.
+fn time_limit(millis: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(millis / 1e3).ok().filter(|time| !time.is_zero())
 }
 
 fn socket_closed() -> Error {

@@ -4,7 +4,7 @@
 use napi_derive::napi;
 use roletalk_engine::DataType;
 
-use crate::{commands, events, fields, native};
+use crate::{commands, course, events, fields, native};
 
 /// Numbers with their names, under a name of their own; constants that stand alone have none.
 pub(crate) type Numbers = (&'static str, &'static [(&'static str, u32)]);
@@ -67,7 +67,7 @@ pub struct ProtocolNumber {
 /// All numbers that the addon and JavaScript share: what `lib/protocol.js` has to have.
 #[napi(catch_unwind)]
 pub fn protocol() -> Vec<ProtocolNumber> {
-    let shared: [Numbers; 11] = [
+    let shared: [Numbers; 12] = [
         commands::Command::NUMBERS,
         commands::LAYOUT,
         events::Op::NUMBERS,
@@ -77,6 +77,7 @@ pub fn protocol() -> Vec<ProtocolNumber> {
         events::OUTPUT_FLAGS,
         events::OUTCOMES,
         native::STREAM_STATES,
+        course::STEPS,
         fields::Field::NUMBERS,
         fields::LAYOUT,
     ];

@@ -131,6 +131,11 @@ impl Retry {
 
     // For hosts.
 
+    /// The wait before the second attempt, and the longest before any: see [`backoff`](Retry::backoff).
+    pub fn waits(&self) -> (Duration, Duration) {
+        (self.backoff, self.longest)
+    }
+
     /// A request is made for the first time.
     pub fn begin(&self) {
         let Shared { account, .. } = &*self.shared;
