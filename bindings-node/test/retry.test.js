@@ -189,6 +189,54 @@ beyond('what was not begun goes on and costs nothing', async (network) => {
   await empty(client);
 });
 
+beyond('with nowhere to go the outcome is the first error', async (network) => {
+  const { client, destination } = await field(network, { a: 'nothing', b: 'nothing' });
+  const retry = new roletalk.Retry({ attempts: 1 });
+  const balance = ([{ unit }]) => unit;
+  const told = new Promise((resolve) => {
+    destination.request({ event: 'none', retry, balance }, null, (...args) => resolve(args));
+  });
+  const [error, ctx] = await told;
+  assert.deepEqual([error.code, error.failure, ctx.unit.name], ['REJECTED', { unhandled: true }, 'a']);
+  await empty(client);
+});
+
+beyond('what fails since its peer is closed is not made again', async (network) => {
+  const { client, destination, asked } = await field(network, { a: 'hangs' });
+  const retry = new roletalk.Retry({ backoff: 60_000, longest: 60_000 });
+  const failed = failure(destination.request({ event: 'do', retry }));
+  await until(() => asked.length === 1);
+  const closed = new Promise((resolve) => client.close(() => resolve({ code: 'not before the peer is closed' })));
+  assert.equal((await Promise.race([failed, closed])).code, 'CONNECTION_LOST');
+  assert.deepEqual(asked, ['a']);
+  await empty(client);
+});
+
+for (const [when, does, options] of [
+  ['before a further attempt', { a: 'rejectsForNow', b: 'answers' }, { backoff: 1, longest: 1 }],
+  ['besides a slow one', { a: 'hangs', b: 'answers' }, { hedge: { after: 1 } }],
+]) {
+  beyond(`a function that is asked again ${when} may throw, or give up the request`, async (network) => {
+    const { client, destination, asked } = await field(network, does);
+    const controller = new AbortController();
+    const { signal } = controller;
+    for (const again of [() => assert.fail('no more'), () => controller.abort()]) {
+      let calls = 0;
+      const balance = (candidates) => {
+        if (++calls === 2) again();
+        return candidates[0].unit;
+      };
+      const retry = new roletalk.Retry(options);
+      const error = await failure(destination.request({ event: 'do', retry, signal, balance }));
+      if (signal.aborted) assert.equal(error, signal.reason);
+      else assert.deepEqual([error.code, error.cause.message], ['INVALID_ARGUMENT', 'no more']);
+      assert.equal(calls, 2);
+      await empty(client);
+    }
+    assert.deepEqual(asked, ['a', 'a']);
+  });
+}
+
 beyond('there is a budget, which requests without a failure fill', async (network) => {
   const { client, destination } = await field(network, { a: 'rejectsForNow' });
   const retry = new roletalk.Retry({ attempts: 2, backoff: 0, longest: 0, budget: 0 });
