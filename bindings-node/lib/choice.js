@@ -102,7 +102,7 @@ class Choice {
    * @param {number} destination its number
    * @param {import('./unit.js').Unit[]} units
    * @param {Uint32Array} numbers those of the units
-   * @param {object | null} course its way, where it has been anywhere
+   * @param {number | undefined} course the engine's number of its way, once it has been anywhere
    * @returns {import('./unit.js').Unit | undefined | null} undefined when there is none, null when the function wants none
    * @throws {RoletalkError} when the function fails, or returns something else
    */

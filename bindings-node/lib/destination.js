@@ -55,7 +55,7 @@ class Units extends Set {
   /**
    * The same, in another way, or where it has not been.
    * @param {Choice} choice
-   * @param {object | null} course its way, where it has been anywhere
+   * @param {number | undefined} course the engine's number of its way, once it has been anywhere
    * @returns as `Choice.unitOf`
    */
   nextBy(choice, takesFields, course) {
@@ -218,24 +218,30 @@ class Destination extends EventEmitter {
   _sendBy(headers, data, callback) {
     checkCallback(callback);
     const { _core: core } = this._peer;
+    const { native } = core;
     const required = Boolean(headers.requireHeaders);
-    let course = null;
     let failed;
-    do {
-      const unit = this._set.nextBy(headers.choice, required, course);
-      if (!unit) {
-        failed ??= this._nobody(required && unit !== null);
-        break;
+    let course;
+    let step = Step.CHOOSE;
+    try {
+      while (step === Step.CHOOSE) {
+        const unit = this._set.nextBy(headers.choice, required, course);
+        if (!unit) {
+          failed ??= this._nobody(required && unit !== null);
+          break;
+        }
+        const gone = unit._sendAtOnce(headers, data, callback);
+        if (gone === null) return unit;
+        // It was closed since it was chosen, which only a function can do.
+        failed ??= gone;
+        const now = core.now();
+        course ??= native.setOut(null, false, 0, now);
+        const attempt = native.asks(course, unit._number, now);
+        step = native.attemptFailed(course, attempt, gone.code, gone.message, true, undefined, now);
       }
-      const gone = unit._sendAtOnce(headers, data, callback);
-      if (gone === null) return unit;
-      // It was closed since it was chosen, which only a function can do.
-      failed ??= gone;
-      const now = core.now();
-      course ??= core.native.course(null, false, 0, now);
-      const attempt = core.native.asks(course, unit._number, now);
-      course.failed(attempt, { code: gone.code, text: gone.message, unhandled: true }, now);
-    } while (course.step(core.now()) === Step.CHOOSE);
+    } finally {
+      if (course !== undefined) native.arrived(course);
+    }
     if (callback) this._notSent(callback, failed);
     return undefined;
   }
@@ -336,7 +342,7 @@ class Destination extends EventEmitter {
     let unit;
     if (wanted) unit = this._peer._units.get(wanted.id) === wanted ? wanted : undefined;
     else if (choice === null) unit = this._set.next(required);
-    else unit = this._set.nextBy(choice, required, null);
+    else unit = this._set.nextBy(choice, required, undefined);
     if (unit) return unit;
     const nobody = this._nobody(required && unit !== null);
     if (wanted || !this._mayWait(options) || nobody.code !== 'NO_UNIT') throw nobody;

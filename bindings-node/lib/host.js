@@ -278,7 +278,7 @@ class Host {
 
   /** Has what a slot keeps find its way, to this unit first; null when it is to be waited for. */
   setOut(slot, unit, retry) {
-    slot.way = new Way(slot, retry, this.now());
+    slot.way = new Way(slot, unit, retry, this.now());
     slot.way.begin(unit);
   }
 
@@ -298,10 +298,20 @@ class Host {
    * @param {object} settings as the addon takes them, without unit and slot
    * @param {string | Buffer} data the payload
    */
-  ask(slot, unit, { role, event, ...settings }, data, fields) {
-    const to = { unit: unit._number, slot: slot.number, role: String(role), event: String(event) };
+  ask(slot, unit, { role, event, kind, timeout, since, bound, writable }, data, fields) {
+    const settings = {
+      unit: unit._number,
+      slot: slot.number,
+      writable,
+      role: String(role),
+      event: String(event),
+      kind,
+      timeout,
+      since,
+      bound,
+    };
     const bytes = typeof data === 'string' ? Buffer.from(data) : data;
-    return this.native.ask({ ...settings, ...to }, bytes, fields, this.now());
+    return this.native.ask(settings, bytes, fields, this.now());
   }
 
   /**
@@ -736,8 +746,8 @@ class Host {
     // Who has chosen the unit meant that one.
     if (!unhandled || slot.destination === null || slot.options.unit) return this.tell(slot, outcome);
     const age = words[at + 4] * 0x100000000 + words[at + 3];
-    slot.way = new Way(slot, null, this.time - age / 1e3);
-    slot.way.goOn(outcome);
+    slot.way = new Way(slot, slot.unit, null, this.time - age / 1e3);
+    slot.way.failed(0, outcome, true);
   }
 
   /** @returns {Outcome} */

@@ -69,8 +69,9 @@ const StreamState = {
 const Step = {
   CHOOSE: 0,
   WAIT: 1,
-  PARK: 2,
-  END: 3,
+  WAIT_UNTIL: 2,
+  PARK: 3,
+  END: 4,
 };
 
 const Field = {

@@ -22,6 +22,7 @@ class Attempt {
     this.way = way;
     this.number = number;
     this.callback = (error, ctx) => way.ended(this, { error, ctx, lost: false }, false);
+    asked.unit = unit;
     host.schedule();
     this.slot = host.takeSlot(unit, this.callback);
     this.slot.sent = host.time;
@@ -49,16 +50,20 @@ class Attempt {
 class Way {
   /**
    * @param {import('./host.js').Slot} slot who waits for the answer, and what is asked
+   * @param {import('./unit.js').Unit | null} unit the first one; null when it is to be waited for
    * @param {import('./retry.js').Retry | null} retry
    * @param {number} since when its time began
    */
-  constructor(slot, retry, since) {
+  constructor(slot, unit, retry, since) {
     const { destination, options, limit } = slot;
     this.slot = slot;
     this.destination = destination;
     this.host = destination._peer._core;
+    this.native = this.host.native;
     this.since = since;
-    this.course = this.host.native.course(retry?._native, destination._mayWait(options), limit, since);
+    const waits = destination._mayWait(options);
+    /** The engine's number of it. */
+    this.course = this.native.setOut(retry?._native, waits, limit, since, unit?._number);
     /** Those that are under way, and what the others have failed with, by their numbers. */
     this.attempts = new Set();
     this.outcomes = [];
@@ -69,46 +74,40 @@ class Way {
     this.over = false;
   }
 
-  /** @param {import('./unit.js').Unit | null} unit the first one; null when it is to be waited for */
+  /** Asks the first unit, or waits for one. */
   begin(unit) {
-    const { host, course, destination, since } = this;
-    if (unit === null) host.native.nowhere(course, String(destination._name), false, since);
-    else this.ask(unit);
-    this.run(since);
+    if (unit === null) return this.follow(this.nowhere(false));
+    this.attempts.add(new Attempt(this, 0, unit));
+    this.run();
   }
 
-  /** The first unit, which was asked without a way, has surely not begun it. */
-  goOn(outcome) {
-    const { host, course, slot } = this;
-    this.failed(host.native.asks(course, slot.unit._number, host.now()), outcome, true);
+  /** Does what the engine says now. */
+  run() {
+    // A function that chooses may do anything. What it is called for goes on behind it.
+    if (!this.choosing && !this.over) this.follow(this.native.step(this.course, this.host.now()));
   }
 
   /** Does what the engine says, until there is something to wait for. */
-  run(now = this.host.now()) {
-    const { host, course, destination } = this;
-    const { _peer: peer } = destination;
-    // A function that chooses may do anything. What it is called for goes on behind it.
-    if (this.choosing) return;
-    while (!this.over) {
-      const step = course.step(now);
-      if (step === Step.CHOOSE) {
-        this.choose();
-      } else if (step === Step.END) {
-        const { outcome } = course;
-        this.end(typeof outcome === 'number' ? this.outcomes[outcome] : this.failure(faultOf(outcome)));
-      } else {
-        const idle = step === Step.PARK ? UNIT : TIME;
-        const waitsFor = this.attempts.size > 0 ? ATTEMPT : idle;
-        if (waitsFor !== ATTEMPT && peer._closed) course.peerClosed();
-        else if (waitsFor === UNIT && this.waitsFor !== UNIT && host.isCrowded) course.tooManyWait(host.mostParked);
-        else return void this.wait(waitsFor, course.until);
+  follow(step) {
+    while (step !== undefined) {
+      switch (step) {
+        case Step.CHOOSE:
+          step = this.choose();
+          break;
+        case Step.PARK:
+          step = this.rest(UNIT);
+          break;
+        case Step.END:
+          return this.end(this.outcome());
+        default:
+          step = this.attempts.size > 0 ? this.wait(ATTEMPT, step === Step.WAIT_UNTIL) : this.rest(TIME);
       }
-      now = host.now();
     }
   }
 
+  /** @returns {number | undefined} the next step; undefined when it is over */
   choose() {
-    const { host, slot, course, destination } = this;
+    const { slot, course, destination } = this;
     const { choice, requireHeaders } = slot.options;
     const { _set: units } = destination;
     const required = Boolean(requireHeaders);
@@ -122,17 +121,15 @@ class Way {
     } finally {
       this.choosing = false;
     }
-    if (this.over) return;
-    if (unit) this.ask(unit);
-    else host.native.nowhere(course, String(destination._name), required && unit !== null, host.now());
+    if (this.over) return undefined;
+    if (!unit) return this.nowhere(required && unit !== null);
+    const attempt = this.native.asks(course, unit._number, this.host.now());
+    if (attempt !== null) this.attempts.add(new Attempt(this, attempt, unit));
+    return this.native.step(course, this.host.now());
   }
 
-  ask(unit) {
-    const { host, slot, course } = this;
-    const number = host.native.asks(course, unit._number, host.now());
-    if (number === null) return;
-    slot.unit = unit;
-    this.attempts.add(new Attempt(this, number, unit));
+  nowhere(takesFields) {
+    return this.native.nowhere(this.course, String(this.destination._name), takesFields, this.host.now());
   }
 
   /**
@@ -142,28 +139,38 @@ class Way {
    */
   ended(attempt, outcome, unhandled) {
     this.attempts.delete(attempt);
-    if (outcome.error !== null) return this.failed(attempt.number, outcome, unhandled);
-    this.course.answered(this.host.now());
-    this.end(outcome);
+    if (outcome.error === null) this.end(outcome, this.host.now());
+    else this.failed(attempt.number, outcome, unhandled);
   }
 
   failed(number, outcome, unhandled) {
-    const { code, message: text, failure } = outcome.error;
+    const { code, message, failure } = outcome.error;
     this.slot.channel?.detach();
     this.outcomes[number] = outcome;
-    this.course.failed(number, { code, text, unhandled, retryAfter: failure?.retryAfter }, this.host.now());
-    this.run();
+    const now = this.host.now();
+    this.follow(this.native.attemptFailed(this.course, number, code, message, unhandled, failure?.retryAfter, now));
   }
 
-  // The wait, also while it is at no unit.
+  // The wait.
 
-  wait(waitsFor, until) {
+  /** Waits while it is at no unit, unless that makes no sense. */
+  rest(waitsFor) {
+    const { host, native, course, destination } = this;
+    if (destination._peer._closed) return native.peerClosed(course, host.now());
+    const comes = waitsFor === UNIT && this.waitsFor !== UNIT;
+    if (comes && host.isCrowded) return native.tooManyWait(course, host.mostParked, host.now());
+    return this.wait(waitsFor, true);
+  }
+
+  wait(waitsFor, isTimed) {
     this.stay(waitsFor);
     clearTimeout(this.timer);
-    if (until === Infinity) return;
-    this.timer = setTimeout(() => this.run(), Math.min(Math.ceil(until - this.host.now()), LONGEST_TIMER));
+    if (!isTimed) return undefined;
+    const left = Math.ceil(this.native.until(this.course) - this.host.now());
+    this.timer = setTimeout(() => this.run(), Math.min(left, LONGEST_TIMER));
     // A connection that is there keeps the process alive, or does not.
     if (waitsFor !== UNIT) this.timer.unref();
+    return undefined;
   }
 
   /** Has the peer know of it while it is at no unit. */
@@ -184,31 +191,36 @@ class Way {
 
   /** There are other units. */
   look() {
-    this.course.look();
-    this.run();
+    if (!this.choosing && !this.over) this.follow(this.native.look(this.course, this.host.now()));
   }
 
   /** The peer is closed while it is at no unit. */
   closed() {
-    this.course.peerClosed();
+    this.native.peerClosed(this.course, this.host.now());
     // Nobody is called back within `close`.
     process.nextTick(() => this.run());
   }
 
   // Its end.
 
-  /** Gives up all attempts. */
-  giveUp() {
+  /** @param {number} [answered] when it was answered, if so */
+  giveUp(answered) {
     this.over = true;
+    this.native.arrived(this.course, answered);
     this.stay(ATTEMPT);
     clearTimeout(this.timer);
     for (const { slot, callback } of this.attempts) this.host.abandon(slot, callback);
     this.attempts.clear();
   }
 
-  end(outcome) {
-    this.giveUp();
+  end(outcome, answered) {
+    this.giveUp(answered);
     this.host.tell(this.slot, outcome);
+  }
+
+  outcome() {
+    const outcome = this.native.outcome(this.course);
+    return typeof outcome === 'number' ? this.outcomes[outcome] : this.failure(faultOf(outcome));
   }
 
   /** What it ends with that is no attempt's. */

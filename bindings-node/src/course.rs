@@ -1,4 +1,4 @@
-//! The way of what is sent to a role, which the engine decides: see [`Attempts`]. JavaScript does what it says.
+//! The ways of what is sent to a role, which the engine decides: see [`Attempts`]. JavaScript does what it says.
 
 use std::{
     collections::hash_map::RandomState,
@@ -7,38 +7,33 @@ use std::{
     time::Duration,
 };
 
-use napi::Either;
+use napi::{Either, bindgen_prelude::ClassInstance};
 use napi_derive::napi;
 use roletalk_engine::{
-    Attempts, Error, ErrorKind, Failure, Moment, Retry, Step, Tried, UnitId, too_many_parked,
+    Attempts, Error, ErrorKind, Failure, Moment, Retry, Step, Tried, Unit, UnitId, too_many_parked,
 };
+use roletalk_host::lock;
 
-use crate::{choice::millis, native::failed_with, protocol::numbers};
+use crate::{
+    choice::{millis, unit_of},
+    native::{Call, NativePeer, failed_with, time_limit},
+    protocol::numbers,
+    retry::NativeRetry,
+};
 
 numbers! {
     const STEPS = "Step" {
-        /// What is to be done next, see [`Course::step`]: choose a unit.
+        /// What is to be done next: choose a unit, and tell whether there is one.
         CHOOSE: u32 = 0,
-        /// Wait for the end of an attempt, and for [`Course::until`].
+        /// Wait for the end of an attempt.
         WAIT: u32 = 1,
-        /// Wait until the units of the role change, and for [`Course::until`].
-        PARK: u32 = 2,
-        /// It has ended with [`Course::outcome`].
-        END: u32 = 3,
+        /// The same, or for a time, see [`NativePeer::until`].
+        WAIT_UNTIL: u32 = 2,
+        /// Wait until the units of the role change, or for a time.
+        PARK: u32 = 3,
+        /// It has ended, see [`NativePeer::outcome`].
+        END: u32 = 4,
     }
-}
-
-/// Why an attempt has failed, as far as that matters.
-#[napi(object)]
-pub struct AttemptFailure {
-    /// The name of the kind of its error.
-    pub code: String,
-    /// Its text.
-    pub text: String,
-    /// Whether surely no handler was begun.
-    pub unhandled: bool,
-    /// The milliseconds after which the handler wants to be asked again.
-    pub retry_after: Option<f64>,
 }
 
 /// JavaScript's clock and the engine's.
@@ -72,55 +67,44 @@ impl fmt::Display for Attempt {
 
 impl std::error::Error for Attempt {}
 
-/// One [`Attempts`]. Made by `NativePeer.course`; all times are those of JavaScript's clock.
-#[napi]
-pub struct Course {
+/// One [`Attempts`], and the units of all attempts, in their order: these may be gone when an attempt fails, and have no
+/// number any more.
+pub(crate) struct Course {
     attempts: Attempts,
-    /// The units of all attempts, in their order.
     units: Vec<UnitId>,
-    clock: Clock,
     until: Option<Moment>,
     outcome: Option<Error>,
 }
 
-#[napi]
+/// The outcome for JavaScript: the attempt whose error it is, or an error of the engine's own, as
+/// [`NativePeer::no_choice`] has it.
+type Told = Either<u32, Vec<String>>;
+
 impl Course {
-    pub(crate) fn begin(
-        retry: Option<Retry>,
-        waits: bool,
-        limit: Duration,
-        since: f64,
-        clock: Clock,
-    ) -> Course {
-        let attempts = Attempts::new(retry, waits, limit, clock.moment(since));
-        Course { attempts, units: Vec::new(), clock, until: None, outcome: None }
+    fn new(retry: Option<Retry>, waits: bool, limit: Duration, since: Moment) -> Course {
+        let attempts = Attempts::new(retry, waits, limit, since);
+        Course { attempts, units: Vec::new(), until: None, outcome: None }
     }
 
     pub(crate) fn tried(&self) -> &Tried {
         self.attempts.tried()
     }
 
-    /// See [`NativePeer::asks`](crate::NativePeer::asks). Gives the unit that has not begun it, too.
-    pub(crate) fn asks(&mut self, unit: UnitId, now: Moment) -> Option<(u32, Option<UnitId>)> {
+    /// See [`NativePeer::asks`].
+    fn asks(&mut self, unit: UnitId, now: Moment) -> Option<u32> {
         self.attempts.asks(unit, now).then(|| {
             self.units.push(unit);
-            ((self.units.len() - 1) as u32, self.attempts.take_rerouted())
+            (self.units.len() - 1) as u32
         })
     }
 
-    pub(crate) fn nowhere(&mut self, no_unit: Error, now: Moment) {
-        self.attempts.nowhere(no_unit, now);
-    }
-
-    /// What to do next: choose a unit, and tell `NativePeer` whether there is one; or one of the other steps.
-    #[napi(catch_unwind)]
-    pub fn step(&mut self, now: f64) -> u32 {
-        self.until = None;
-        match self.attempts.step(self.clock.moment(now)) {
+    fn step(&mut self, now: Moment) -> u32 {
+        match self.attempts.step(now) {
             Step::Choose => CHOOSE,
+            Step::Wait(None) => WAIT,
             Step::Wait(until) => {
                 self.until = until;
-                WAIT
+                WAIT_UNTIL
             }
             Step::Park(until) => {
                 self.until = Some(until);
@@ -133,16 +117,7 @@ impl Course {
         }
     }
 
-    /// Until when the last step waits at most; infinity when that does not matter.
-    #[napi(getter)]
-    pub fn until(&self) -> f64 {
-        self.until.map_or(f64::INFINITY, |until| self.clock.millis(until))
-    }
-
-    /// What it has ended with: the attempt whose error that is, or an error of the engine's own, as
-    /// [`NativePeer::no_choice`](crate::NativePeer::no_choice) has it.
-    #[napi(getter)]
-    pub fn outcome(&self) -> Option<Either<u32, Vec<String>>> {
+    fn outcome(&self) -> Option<Told> {
         let error = self.outcome.as_ref()?;
         let source = std::error::Error::source(error);
         Some(match source.and_then(|source| source.downcast_ref()) {
@@ -151,44 +126,143 @@ impl Course {
         })
     }
 
-    /// The units of the role have changed.
+    /// An attempt has failed, with an error of this kind and text.
+    fn failed(&mut self, attempt: u32, code: &str, text: String, failure: Failure, now: Moment) {
+        let Some(unit) = self.units.get(attempt as usize) else { return };
+        let kind = ErrorKind::ALL.iter().find(|kind| kind.name() == code);
+        let kind = kind.copied().unwrap_or(ErrorKind::Rejected);
+        let error = Error::new(kind, text).with_failure(failure).with_source(Attempt(attempt));
+        let random = RandomState::new().build_hasher().finish();
+        self.attempts.failed(*unit, error, now, random);
+    }
+}
+
+/// The ways. Whatever is reported, the next step comes back.
+#[napi]
+impl NativePeer {
+    /// Something sets out that is sent to a role: with `limit` milliseconds, 0 for the default, from `since` on, and waiting
+    /// for a unit if it `waits`. The unit that it is at already, if any, is that of attempt 0. Returns a number for it, until
+    /// [`arrived`](NativePeer::arrived).
     #[napi(catch_unwind)]
-    pub fn look(&mut self) {
-        self.attempts.look();
+    pub fn set_out(
+        &mut self,
+        retry: Option<ClassInstance<'_, NativeRetry>>,
+        waits: bool,
+        limit: f64,
+        since: f64,
+        unit: Option<u32>,
+    ) -> u32 {
+        let since = self.moment(since);
+        let by_default = || lock(&self.host).engine.peer().limits().request_timeout;
+        let limit = time_limit(limit).unwrap_or_else(by_default);
+        let mut course = Course::new(retry.map(|retry| retry.0.clone()), waits, limit, since);
+        if let Some(unit) = unit {
+            course.asks(unit_of(&self.state.units, unit), since);
+        }
+        self.state.courses.insert(course).0
     }
 
-    /// It is not to wait for a unit, since so many do already.
+    /// What to do now.
     #[napi(catch_unwind)]
-    pub fn too_many_wait(&mut self, limit: f64) {
-        self.attempts.stop_waiting(too_many_parked(limit as usize));
+    pub fn step(&mut self, course: u32, now: f64) -> u32 {
+        self.with_course(course, now, |_, _| {})
+    }
+
+    /// Reports something of a way. No command that waits has to do with it.
+    fn with_course(
+        &mut self,
+        course: u32,
+        now: f64,
+        report: impl FnOnce(&mut Course, Moment),
+    ) -> u32 {
+        let now = self.moment(now);
+        let Some(course) = self.state.courses.get_mut(course) else { return END };
+        report(course, now);
+        course.step(now)
+    }
+
+    /// Until when the last step waits.
+    #[napi(catch_unwind)]
+    pub fn until(&self, course: u32) -> f64 {
+        let until = self.state.courses.get(course).and_then(|course| course.until);
+        until.map_or(f64::INFINITY, |until| self.clock.millis(until))
+    }
+
+    /// What it has ended with: the attempt whose error that is, or an error of the engine's own, as
+    /// [`no_choice`](NativePeer::no_choice) has it.
+    #[napi(catch_unwind)]
+    pub fn outcome(&self, course: u32) -> Option<Either<u32, Vec<String>>> {
+        self.state.courses.get(course)?.outcome()
+    }
+
+    /// This unit was chosen. Returns the number of the attempt, none when the unit is not to be asked after all.
+    #[napi(catch_unwind)]
+    pub fn asks(&mut self, course: u32, unit: u32, now: f64) -> Option<u32> {
+        let Call { mut host, state, now, .. } = self.begin(now);
+        let unit = unit_of(&state.units, unit);
+        let course = state.courses.get_mut(course)?;
+        let attempt = course.asks(unit, now)?;
+        if let Some(from) = course.attempts.take_rerouted() {
+            host.engine.with_unit(from, now, Unit::note_rerouted);
+        }
+        Some(attempt)
+    }
+
+    /// There is no unit with this role to choose, or none that takes headers.
+    #[napi(catch_unwind)]
+    pub fn nowhere(&mut self, course: u32, role: String, takes_fields: bool, now: f64) -> u32 {
+        let no_unit = lock(&self.host).engine.peer().no_choice(&role, takes_fields);
+        self.with_course(course, now, |course, now| course.attempts.nowhere(no_unit, now))
+    }
+
+    /// The units of the role have changed.
+    #[napi(catch_unwind)]
+    pub fn look(&mut self, course: u32, now: f64) -> u32 {
+        self.with_course(course, now, |course, _| course.attempts.look())
+    }
+
+    /// It is not to wait for a unit, since as many do as may.
+    #[napi(catch_unwind)]
+    pub fn too_many_wait(&mut self, course: u32, limit: f64, now: f64) -> u32 {
+        let error = too_many_parked(limit as usize);
+        self.with_course(course, now, |course, _| course.attempts.stop_waiting(error))
     }
 
     /// It is not to wait any longer, since the peer is closed.
     #[napi(catch_unwind)]
-    pub fn peer_closed(&mut self) {
+    pub fn peer_closed(&mut self, course: u32, now: f64) -> u32 {
         // Without the engine's hint: a peer of this package may be opened again.
-        self.attempts
-            .stop_waiting(Error::new(ErrorKind::Closed, Error::peer_closed().text().to_owned()));
+        let error = Error::new(ErrorKind::Closed, Error::peer_closed().text().to_owned());
+        self.with_course(course, now, |course, _| course.attempts.stop_waiting(error))
     }
 
-    /// An attempt was answered, which is the end.
+    /// An attempt has failed, with an error of this code and text: perhaps surely before a handler was begun, perhaps of
+    /// one that wants to be asked again after so many milliseconds.
     #[napi(catch_unwind)]
-    pub fn answered(&mut self, now: f64) {
-        self.attempts.answered(self.clock.moment(now));
-    }
-
-    /// An attempt has failed.
-    #[napi(catch_unwind)]
-    pub fn failed(&mut self, attempt: u32, failure: AttemptFailure, now: f64) {
-        let Some(unit) = self.units.get(attempt as usize) else { return };
-        let AttemptFailure { code, text, unhandled, retry_after } = failure;
-        let kind = ErrorKind::ALL.iter().find(|kind| kind.name() == code);
-        let kind = kind.copied().unwrap_or(ErrorKind::Rejected);
+    pub fn attempt_failed(
+        &mut self,
+        course: u32,
+        attempt: u32,
+        code: String,
+        text: String,
+        unhandled: bool,
+        retry_after: Option<f64>,
+        now: f64,
+    ) -> u32 {
         let retry_after = retry_after.map(millis);
         let failure = Failure { unhandled, retry_after, ..Failure::default() };
-        let error = Error::new(kind, text).with_failure(failure).with_source(Attempt(attempt));
-        let random = RandomState::new().build_hasher().finish();
-        self.attempts.failed(*unit, error, self.clock.moment(now), random);
+        self.with_course(course, now, |course, now| {
+            course.failed(attempt, &code, text, failure, now);
+        })
+    }
+
+    /// It is at its end; at `answered`, with an answer.
+    #[napi(catch_unwind)]
+    pub fn arrived(&mut self, course: u32, answered: Option<f64>) {
+        let course = self.state.courses.remove(course);
+        if let (Some(mut course), Some(now)) = (course, answered) {
+            course.attempts.answered(self.moment(now));
+        }
     }
 }
 
@@ -196,30 +270,28 @@ impl Course {
 mod tests {
     use super::*;
 
-    const CLOCK: Clock = Clock { epoch: 1e9 };
     const LIMIT: Duration = Duration::from_secs(1);
 
-    fn at(millis: f64) -> f64 {
-        CLOCK.epoch + millis
+    fn at(millis: u64) -> Moment {
+        Moment::at(Duration::from_millis(millis))
     }
 
     fn course(waits: bool) -> Course {
-        Course::begin(None, waits, LIMIT, at(0.0), CLOCK)
+        Course::new(None, waits, LIMIT, at(0))
     }
 
-    fn asks(course: &mut Course, unit: u64) -> Option<(u32, Option<UnitId>)> {
-        course.asks(UnitId(unit), CLOCK.moment(at(0.0)))
+    fn no_unit() -> Error {
+        Error::new(ErrorKind::NoUnit, "none")
     }
 
     fn fail(course: &mut Course, attempt: u32, code: &str, unhandled: bool) {
-        let text = format!("{code} of {attempt}");
-        let failure = AttemptFailure { code: code.into(), text, unhandled, retry_after: None };
-        course.failed(attempt, failure, at(1.0));
+        let failure = Failure { unhandled, ..Failure::default() };
+        course.failed(attempt, code, format!("{code} of {attempt}"), failure, at(1));
     }
 
     /// The outcome as JavaScript has it: the attempt, or else the code of the error.
     fn outcome(course: &mut Course) -> Result<u32, String> {
-        assert_eq!(course.step(at(1.0)), END);
+        assert_eq!(course.step(at(1)), END);
         match course.outcome().expect("it has ended") {
             Either::A(attempt) => Ok(attempt),
             Either::B(fault) => Err(fault[0].clone()),
@@ -228,24 +300,31 @@ mod tests {
 
     #[test]
     fn the_outcome_is_that_of_an_attempt_or_an_error_of_its_own() {
-        let mut course = course(false);
-        assert_eq!(asks(&mut course, 1), Some((0, None)));
-        fail(&mut course, 0, "REJECTED", true);
-        assert_eq!(course.step(at(1.0)), CHOOSE);
-        assert_eq!(asks(&mut course, 2), Some((1, Some(UnitId(1)))));
-        fail(&mut course, 1, "REJECTED", true);
-        course.nowhere(Error::new(ErrorKind::NoUnit, "none"), CLOCK.moment(at(1.0)));
-        assert_eq!(outcome(&mut course), Ok(0));
-        let mut course = self::course(true);
-        assert_eq!(asks(&mut course, 1), Some((0, None)));
-        fail(&mut course, 0, "TIMEOUT", false);
-        assert_eq!(outcome(&mut course), Ok(0));
-        let mut course = self::course(true);
-        course.nowhere(Error::new(ErrorKind::NoUnit, "none"), CLOCK.moment(at(0.0)));
-        assert_eq!(course.step(at(0.0)), PARK);
-        assert_eq!(course.until(), at(1e3));
-        course.peer_closed();
-        assert_eq!(outcome(&mut course), Err("CLOSED".into()));
-        assert_eq!(course.until(), f64::INFINITY);
+        let mut rerouted = course(false);
+        assert_eq!(rerouted.asks(UnitId(1), at(0)), Some(0));
+        fail(&mut rerouted, 0, "REJECTED", true);
+        assert_eq!(rerouted.step(at(1)), CHOOSE);
+        assert_eq!(rerouted.asks(UnitId(2), at(1)), Some(1));
+        fail(&mut rerouted, 1, "REJECTED", true);
+        rerouted.attempts.nowhere(no_unit(), at(1));
+        assert_eq!(outcome(&mut rerouted), Ok(0));
+        let mut begun = course(true);
+        assert_eq!(begun.asks(UnitId(1), at(0)), Some(0));
+        assert_eq!(begun.step(at(0)), WAIT);
+        fail(&mut begun, 0, "TIMEOUT", false);
+        assert_eq!(outcome(&mut begun), Ok(0));
+        let mut waiting = course(true);
+        waiting.attempts.nowhere(no_unit(), at(0));
+        assert_eq!((waiting.step(at(0)), waiting.until), (PARK, Some(at(1_000))));
+        waiting.attempts.stop_waiting(Error::peer_closed());
+        assert_eq!(outcome(&mut waiting), Err("CLOSED".into()));
+    }
+
+    #[test]
+    fn times_are_those_of_javascript() {
+        let clock = Clock { epoch: 1e6 };
+        assert_eq!(clock.moment(1e6 + 1.5), Moment::at(Duration::from_micros(1_500)));
+        assert_eq!(clock.moment(0.0), Moment::at(Duration::ZERO));
+        assert_eq!(clock.millis(at(7)), 1e6 + 7.0);
     }
 }

@@ -28,7 +28,6 @@ mod socket;
 mod state;
 
 pub use choice::{EjectionSettings, WantedSettings};
-pub use course::{AttemptFailure, Course};
 pub use native::{
     AskSettings, NativePeer, PeerSettings, address_hint, cancel_reasons, check_balance,
     check_fields, error_kinds, json_hint, listen_hint, too_many_waiting,

@@ -9,8 +9,7 @@ use bytes::Bytes;
 use napi::{
     Either, Env, Result,
     bindgen_prelude::{
-        Array, BufferSlice, ClassInstance, Function, Uint8Array, Uint8ArraySlice, Uint32Array,
-        Unknown,
+        Array, BufferSlice, Function, Uint8Array, Uint8ArraySlice, Uint32Array, Unknown,
     },
 };
 use napi_derive::napi;
@@ -31,7 +30,6 @@ use crate::{
     fields,
     names::Routes,
     protocol::numbers,
-    retry::NativeRetry,
     socket::{self, Socket},
     state::{Conn, State},
 };
@@ -117,25 +115,25 @@ struct Memory {
 #[napi]
 pub struct NativePeer {
     /// Shared with the guard. Not locked while anything of JavaScript's is made or called.
-    host: Arc<Mutex<Host>>,
-    state: State,
+    pub(crate) host: Arc<Mutex<Host>>,
+    pub(crate) state: State,
     memory: Memory,
     routes: Routes,
     /// Buffers that JavaScript has not fetched yet.
     large: Vec<Bytes>,
     last_error: Option<Error>,
-    clock: Clock,
+    pub(crate) clock: Clock,
 }
 
 /// What a call works on.
-struct Call<'a> {
-    host: MutexGuard<'a, Host>,
-    state: &'a mut State,
+pub(crate) struct Call<'a> {
+    pub(crate) host: MutexGuard<'a, Host>,
+    pub(crate) state: &'a mut State,
     memory: &'a mut Memory,
     routes: &'a Routes,
     large: &'a mut Vec<Bytes>,
     /// The time as the engine counts it.
-    now: Moment,
+    pub(crate) now: Moment,
 }
 
 fn thrown(error: Error) -> napi::Error {
@@ -189,12 +187,12 @@ impl NativePeer {
     }
 
     /// A time of JavaScript's clock, as the engine counts it.
-    fn moment(&self, millis: f64) -> Moment {
+    pub(crate) fn moment(&self, millis: f64) -> Moment {
         self.clock.moment(millis)
     }
 
     /// Does the waiting commands.
-    fn begin(&mut self, now: f64) -> Call<'_> {
+    pub(crate) fn begin(&mut self, now: f64) -> Call<'_> {
         let now = self.moment(now);
         let NativePeer { host, state, memory, routes, large, .. } = self;
         let mut host = lock(host);
@@ -343,13 +341,14 @@ impl NativePeer {
         wanted: WantedSettings,
         key: Option<&[u8]>,
         units: &[u32],
-        course: Option<ClassInstance<'_, Course>>,
+        course: Option<u32>,
         now: f64,
     ) -> Result<i32> {
         let Call { host, state, now, .. } = self.begin(now);
         let Some(at) = state.destinations.get(wanted.destination) else { return Ok(-1) };
         let balance = wanted.balance(at, host.engine.peer().balance(), key).map_err(thrown)?;
-        let tried = course.as_ref().map_or(&NOWHERE, |course| course.tried());
+        let course = course.and_then(|course| state.courses.get(course));
+        let tried = course.map_or(&NOWHERE, Course::tried);
         let wanted = Wanted { balance: &balance, takes_fields: wanted.takes_fields, tried };
         Ok(Numbered { host: &host, known: &state.units, numbers: units }.choose(at, wanted, now))
     }
@@ -364,13 +363,14 @@ impl NativePeer {
         &mut self,
         wanted: WantedSettings,
         units: &[u32],
-        course: Option<ClassInstance<'_, Course>>,
+        course: Option<u32>,
         now: f64,
     ) -> Result<Vec<f64>> {
         let Call { host, state, now, .. } = self.begin(now);
         let Some(at) = state.destinations.get(wanted.destination) else { return Ok(Vec::new()) };
         let balance = wanted.balance(at, host.engine.peer().balance(), None).map_err(thrown)?;
-        let tried = course.as_ref().map_or(&NOWHERE, |course| course.tried());
+        let course = course.and_then(|course| state.courses.get(course));
+        let tried = course.map_or(&NOWHERE, Course::tried);
         let wanted = Wanted { balance: &balance, takes_fields: wanted.takes_fields, tried };
         let units = Numbered { host: &host, known: &state.units, numbers: units };
         Ok(units.candidates(at.turn(), wanted, now))
@@ -678,40 +678,6 @@ impl NativePeer {
 
     // Requests.
 
-    /// The way of a request, a message, or a request for a stream, of which no unit is asked yet: with `limit`
-    /// milliseconds, 0 for the default, from `since` on, and waiting for a unit if it `waits`.
-    #[napi(catch_unwind)]
-    pub fn course(
-        &self,
-        retry: Option<ClassInstance<'_, NativeRetry>>,
-        waits: bool,
-        limit: f64,
-        since: f64,
-    ) -> Course {
-        let limit = time_limit(limit)
-            .unwrap_or_else(|| lock(&self.host).engine.peer().limits().request_timeout);
-        Course::begin(retry.map(|retry| retry.0.clone()), waits, limit, since, self.clock)
-    }
-
-    /// The unit with this number was chosen. Returns the number of its attempt, which counts from 0, none when the unit
-    /// is not to be asked after all.
-    #[napi(catch_unwind)]
-    pub fn asks(&mut self, course: &mut Course, unit: u32, now: f64) -> Option<u32> {
-        let Call { mut host, state, now, .. } = self.begin(now);
-        let (attempt, from) = course.asks(choice::unit_of(&state.units, unit), now)?;
-        if let Some(from) = from {
-            host.engine.with_unit(from, now, Unit::note_rerouted);
-        }
-        Some(attempt)
-    }
-
-    /// There is no unit with this role to choose, or none that takes headers.
-    #[napi(catch_unwind)]
-    pub fn nowhere(&self, course: &mut Course, role: String, takes_fields: bool, now: f64) {
-        let no_unit = lock(&self.host).engine.peer().no_choice(&role, takes_fields);
-        course.nowhere(no_unit, self.moment(now));
-    }
-
     /// Asks for a stream, or once more for what another unit has not begun. Returns the stream's number; none when
     /// there is none to be, or that failed, which the slot is told.
     #[napi(catch_unwind)]
@@ -978,7 +944,7 @@ pub fn cancel_reasons() -> Vec<Vec<String>> {
 }
 
 /// The time limit of a request: none stands for the default.
-fn time_limit(millis: f64) -> Option<Duration> {
+pub(crate) fn time_limit(millis: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(millis / 1e3).ok().filter(|time| !time.is_zero())
 }
 

@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     choice::{Destination, Destinations},
     commands::{self, Asked},
+    course::Course,
     events::{
         AGAIN, Batch, ENDING, GONE, IN_BUFFER, NAMED, NONE, NOT_BEGUN, NOT_SENT, OUTPUT_WORDS,
         OUTPUTS, Op, PAUSE, REJECTED, RESUME, SMALL_OUTPUT, TAKEN, WRITTEN,
@@ -84,6 +85,8 @@ pub(crate) struct State {
     unsent: FxHashMap<(UnitId, ErrorKind), Unsent>,
     names: Names,
     pub(crate) destinations: Destinations,
+    /// What is on its way to a unit.
+    pub(crate) courses: Slab<Course>,
     /// What connections have to say and the last batch had no room for. It comes before further events.
     crowded: usize,
     /// JavaScript's clock, in milliseconds, at the beginning of the engine's.
@@ -107,6 +110,7 @@ impl State {
             unsent: FxHashMap::default(),
             names: Names::default(),
             destinations: Destinations::default(),
+            courses: Slab::default(),
             crowded: 0,
             epoch,
         }
