@@ -30,6 +30,7 @@ type command struct {
 	Count    int
 	Size     int
 	Plan     plan
+	To       string
 	Tag      string
 	TLS      *certificate
 }
@@ -100,7 +101,9 @@ func (p *player) run(c *command) (interface{}, error) {
 		}
 		return nil, p.peer.Destination(c.Role).Send(c.Event, options)
 	case "upload":
-		_, stream, err := p.peer.Destination(c.Role).NewWriter(c.Event, c.Plan.options())
+		options := c.Plan.options()
+		options.Unit = p.named(c.To)
+		_, stream, err := p.peer.Destination(c.Role).NewWriter(c.Event, options)
 		if err != nil {
 			return nil, err
 		}
@@ -161,6 +164,16 @@ func (p *player) options(c *command) (roletalk.EmitOptions, error) {
 		options.Unit = units[0]
 	}
 	return options, nil
+}
+
+// named is the unit of this name; nil, for any, if there is none.
+func (p *player) named(name string) *roletalk.Unit {
+	for _, unit := range p.peer.Units() {
+		if unit.Name() == name {
+			return unit
+		}
+	}
+	return nil
 }
 
 func (p *player) units(role string) []string {

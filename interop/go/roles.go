@@ -47,6 +47,16 @@ func (p *player) serve(role *roletalk.Role, name string) {
 		}
 	})
 	role.OnRequest("name", func(ctx *roletalk.RequestContext) { ctx.Reply(p.peer.Name) })
+	role.OnRequest("count", func(ctx *roletalk.RequestContext) {
+		text, _ := ctx.Data.(string)
+		var number int
+		if _, err := fmt.Sscan(text, &number); err != nil {
+			ctx.Reject(err.Error())
+			return
+		}
+		observe("counted", object{"number": number})
+		ctx.Reply(fmt.Sprintf("%d %s", number, p.peer.Name))
+	})
 	role.OnRequest("length", func(ctx *roletalk.RequestContext) {
 		ctx.Reply(len(ctx.OriginData().Data))
 	})

@@ -507,12 +507,13 @@ const SCENARIOS = [
     ['dialer stops briefly under traffic', faults.stopsBriefly('dialer', 'listener')],
     ['connection cut in the middle of frames', faults.cutInFrames],
     ['connection delayed by 20 ms', faults.delays],
-    ['rolling restart under requests', rollingRestart(0)],
-    ['rolling restart under requests, delayed by 20 ms', rollingRestart(20)],
+    ['rolling restart under requests', rollingRestart()],
+    ['rolling restart under requests over TLS', rollingRestart({ tls: true })],
+    ['rolling restart under requests, delayed by 20 ms', rollingRestart({ delay: 20 })],
     ['what the dialer sends is not read for a while', faults.stopsReading('client')],
     ['what the listener sends is not read for a while', faults.stopsReading('server')],
   ].map(([name, run]) => pair(name, run, { needs: ['both', 'ours'] })),
-  pair('rolling restart under requests, delayed by 200 ms', rollingRestart(200), {
+  pair('rolling restart under requests, delayed by 200 ms', rollingRestart({ delay: 200 }), {
     needs: ['both', 'ours'],
     waits: true,
     long: betweenLanguages,

@@ -27,6 +27,11 @@ function take(count) {
   return numbers - count;
 }
 
+/** How often these have handled the request, as far as their observations have been read. */
+function timesHandled(number, responders) {
+  return responders.reduce((sum, { counted }) => sum + (counted.get(number) ?? 0), 0);
+}
+
 /** What one player asks, from now on until `isEnough` or `end`. */
 class Traffic {
   constructor(player, { size = 0, inFlight = IN_FLIGHT } = {}) {
@@ -82,7 +87,7 @@ class Traffic {
     // What was observed before this answer has been read by now.
     await Promise.all(responders.map((one) => (one.dead ? one.closed : one.ask('units'))));
     for (const number of this.asked) {
-      const times = responders.reduce((sum, { counted }) => sum + (counted.get(number) ?? 0), 0);
+      const times = timesHandled(number, responders);
       const [outcome, right] = this.failed.has(number) ? ['failed', times <= 1] : ['answered', times === 1];
       assert.ok(right, `${this.player.name}'s request ${number} ${outcome}, and was handled ${times} times`);
     }
@@ -94,4 +99,4 @@ class Traffic {
   }
 }
 
-module.exports = { Traffic, take };
+module.exports = { Traffic, take, timesHandled };

@@ -1,0 +1,282 @@
+'use strict';
+
+// A rolling restart under a fixed rate of requests: what fails, how long answers take, how long a peer with nothing
+// to do takes to leave. `node tests/scenarios/restart-bench.js [options] [PATTERN…]`; see ../README.md.
+
+const { parseArgs } = require('node:util');
+
+const { find } = require('../players');
+const { within } = require('./deadline');
+const { sha256 } = require('./pattern');
+const { Fleet } = require('./restarts');
+const { ROLE, Stage } = require('./stage');
+const { Steady } = require('./steady');
+
+/** Milliseconds that a single wait may take: only there to fail. */
+const LIMIT = 120_000;
+/** Milliseconds that each way takes longer. */
+const DELAYS = [0, 20, 200];
+/** Peers that leave with nothing to do, and the milliseconds that they may take besides a round trip. */
+const IDLE = 5;
+const IDLE_BOUND = 50;
+/** Twice the window of a stream: its writer waits when its reader does. */
+const STREAM = { size: 2 << 20, piece: 1 << 16, pauses: true };
+
+const USAGE = `usage: node FILE [options] [PATTERN…]
+  --all               every pair of languages, instead of each with itself and with the next
+  --rate N            requests a second (default: 1000)
+  --replacements N    services that are replaced (default: 20)
+  --list              print the names, and run nothing
+  PATTERN…            only what has all of these in its name`;
+
+const COLUMNS = [
+  'clients → services',
+  'delay',
+  'TLS',
+  'requests',
+  'a second',
+  'failed',
+  'twice',
+  'streams',
+  'p50',
+  'p99',
+  'max',
+  'idle drain, median, max',
+  'round trip',
+];
+
+function options() {
+  const text = { type: 'string' };
+  const flag = { type: 'boolean', default: false };
+  try {
+    const { values, positionals } = parseArgs({
+      allowPositionals: true,
+      options: {
+        all: flag,
+        list: flag,
+        rate: { ...text, default: '1000' },
+        replacements: { ...text, default: '20' },
+      },
+    });
+    const [rate, replacements] = ['rate', 'replacements'].map((name) => {
+      const number = Number(values[name]);
+      if (Number.isInteger(number) && number > 0) return number;
+      throw new Error(`--${name} takes a whole number from 1 on, not "${values[name]}"`);
+    });
+    return { ...values, rate, replacements, patterns: positionals };
+  } catch (error) {
+    console.error(`${error.message}\n${USAGE}`);
+    process.exit(2);
+  }
+}
+
+/** Each language with itself and with the next as services; each original with all of ours, then with itself. */
+function pairs(present, all) {
+  const ours = present.filter(({ original }) => !original);
+  const next = ours.map((dialer, n) => ({ dialer, listener: ours[(n + 1) % ours.length] }));
+  const own = ours.map((one) => ({ dialer: one, listener: one }));
+  const every = ours.flatMap((dialer) => ours.map((listener) => ({ dialer, listener })));
+  const originals = present.filter(({ original }) => original);
+  return [
+    ...(all ? every : [...own, ...next]),
+    ...originals.flatMap((dialer) => [...ours, dialer].map((listener) => ({ dialer, listener }))),
+  ];
+}
+
+function cells(present, { all, patterns }) {
+  return pairs(present, all)
+    .flatMap((pair) => DELAYS.flatMap((delay) => [false, true].map((tls) => ({ pair, delay, tls }))))
+    .map((cell) => ({ ...cell, name: title(cell) }))
+    .filter(({ name }) => patterns.every((one) => name.includes(one)));
+}
+
+function title({ pair, delay, tls }) {
+  return `${pair.dialer.name} → ${pair.listener.name}, ${delay} ms, ${tls ? 'TLS' : 'plain'}`;
+}
+
+/** What is measured in a cell. */
+async function measure({ pair, delay, tls }, { rate, replacements }) {
+  const stage = new Stage(pair, LIMIT);
+  try {
+    const fleet = new Fleet(stage, { delay, tls });
+    await fleet.start();
+    const idle = pair.listener.original ? {} : await leaveIdle(fleet);
+    const steady = new Steady(fleet.asker, rate);
+    const streams = [];
+    for (let n = 0; n < replacements; n++) {
+      const [ended] = await Promise.all([replace(fleet, fleet.services[n], steady), fleet.begin()]);
+      await fleet.services.at(-1).observe('counted');
+      streams.push(ended);
+    }
+    const { twice, unhandled } = await within(LIMIT, 'the last answers', steady.end(fleet.services));
+    const { numbers, seconds, failed, times, errors } = steady;
+    return {
+      asked: numbers.length,
+      rate: numbers.length / seconds,
+      failed: failed.size,
+      errors,
+      twice,
+      unhandled,
+      streams,
+      times: times.sort((a, b) => a - b),
+      ...idle,
+    };
+  } finally {
+    await stage.end();
+  }
+}
+
+/** Peers leave that have a connection and nothing to do. */
+async function leaveIdle(fleet) {
+  const data = { type: 'null', value: null };
+  const trips = [];
+  const drains = [];
+  for (let n = 0; n < IDLE; n++) {
+    const name = `idle ${n}`;
+    const one = await fleet.add(name, name);
+    trips.push(await timed(fleet.asker.ask('request', { role: name, event: 'name', data })));
+    drains.push(await timed(one.ask('drain')));
+    await one.kill();
+  }
+  return { drains: drains.sort((a, b) => a - b), trip: median(trips.sort((a, b) => a - b)) };
+}
+
+async function timed(promise) {
+  const began = performance.now();
+  await promise;
+  return performance.now() - began;
+}
+
+/** A service leaves, in the middle of a stream. Result: why the stream has not ended well; undefined when it has. */
+async function replace(fleet, service, steady) {
+  if (service.implementation.original) return leaveAsOriginal(fleet, service, steady);
+  const tag = `to ${service.name}`;
+  const plan = { ...STREAM, tag };
+  const written = fleet.asker.ask('upload', { role: ROLE, event: 'up', plan, to: service.name });
+  written.catch(() => {});
+  await Promise.race([service.observe('paused', (line) => line.tag === tag), written.catch(() => {})]);
+  const drained = service.ask('drain');
+  await fleet.left(service);
+  await fleet.stage.settles(service.ask('resume', { tag }));
+  const failure = await fails(written, service, tag);
+  await drained;
+  await service.kill();
+  return failure;
+}
+
+async function fails(written, service, tag) {
+  try {
+    const { sha256: sent } = await written;
+    const { result, error } = await service.observe('received', (line) => line.tag === tag);
+    if (error !== undefined) return error;
+    const wanted = sha256(STREAM.size);
+    return sent === wanted && result.sha256 === wanted ? undefined : 'other bytes than were written';
+  } catch (error) {
+    if (!error.answered) throw error;
+    return error.message;
+  }
+}
+
+/** The originals have no drain: the best that they can do is to withdraw the role and to wait. */
+async function leaveAsOriginal(fleet, service, steady) {
+  await service.ask('disable', { role: ROLE });
+  await fleet.left(service);
+  await steady.settled();
+  await service.kill();
+}
+
+function median(sorted) {
+  return quantile(sorted, 0.5);
+}
+
+function quantile(sorted, part) {
+  return sorted[Math.min(Math.floor(sorted.length * part), sorted.length - 1)];
+}
+
+function row({ pair, delay, tls }, measured) {
+  const { asked, rate, failed, twice, streams, times, drains, trip } = measured;
+  const finished = streams.filter((failure) => failure === undefined).length;
+  const late = drains && median(drains) > trip + IDLE_BOUND ? ', missed' : '';
+  return [
+    `${pair.dialer.name} → ${pair.listener.name}`,
+    delay,
+    tls ? 'yes' : 'no',
+    asked,
+    Math.round(rate),
+    failed,
+    twice,
+    pair.listener.original ? '–' : `${finished} of ${streams.length}`,
+    ...[0.5, 0.99, 1].map((part) => millis(quantile(times, part))),
+    drains ? `${millis(median(drains))}, ${millis(drains.at(-1))}${late}` : '–',
+    drains ? millis(trip) : '–',
+  ];
+}
+
+function millis(time) {
+  if (time === undefined) return '–';
+  return time.toFixed(time < 100 ? 1 : 0);
+}
+
+const line = (values) => console.log(`| ${values.join(' | ')} |`);
+
+/** What must not be; an original among itself may do as it likes, and with our services no worse than that. */
+function faults({ pair, delay, tls, measured }, done) {
+  if (pair.listener.original) return [];
+  const { failed, errors, twice, unhandled, streams } = measured;
+  const alike = done.find((one) => {
+    const itself = one.pair.listener === pair.dialer && one.pair.dialer === pair.dialer;
+    return pair.dialer.original && itself && one.delay === delay && one.tls === tls;
+  });
+  const allowed = alike?.measured.failed ?? 0;
+  const broken = streams.filter((failure) => failure !== undefined);
+  return [
+    failed > allowed && `${failed} failed: ${JSON.stringify(errors)}${allowed ? `, ${allowed} among originals` : ''}`,
+    twice > 0 && `${twice} were handled twice`,
+    unhandled > 0 && `${unhandled} were answered, and not handled`,
+    broken.length > 0 && `streams under way: ${broken.join('; ')}`,
+  ].filter(Boolean);
+}
+
+/**
+ * Measures, and prints a table; a row that says what must not be makes the exit code 1.
+ *
+ * @param found the implementations, as `find` of ../players gives them
+ */
+async function main({ present, absent }) {
+  const chosen = options();
+  const all = cells(present, chosen);
+  if (chosen.list) {
+    for (const { name } of all) console.log(name);
+    return;
+  }
+  for (const { name, version } of present) console.log(`${name}: ${version}`);
+  for (const { name, reason } of absent) console.log(`left out: ${name}: ${reason}`);
+  console.log(`\n${chosen.rate} requests a second, ${chosen.replacements} replacements; times in milliseconds\n`);
+  line(COLUMNS);
+  line(COLUMNS.map((_, n) => (n === 0 ? '---' : '---:')));
+  for (const cell of all) {
+    try {
+      cell.measured = await measure(cell, chosen);
+      line(row(cell, cell.measured));
+    } catch (error) {
+      cell.failure = error.message;
+      line([title(cell), error.message]);
+    }
+  }
+  console.log();
+  for (const cell of all) {
+    const measured = all.filter((one) => one.measured);
+    for (const text of cell.measured ? faults(cell, measured) : [cell.failure]) {
+      console.log(`FAIL ${cell.name}: ${text}`);
+      process.exitCode = 1;
+    }
+  }
+  if (all.length === 0) {
+    console.log('FAIL nothing has this name');
+    process.exitCode = 1;
+  }
+}
+
+module.exports = { main };
+
+if (require.main === module) main(find());
