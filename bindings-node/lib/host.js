@@ -416,8 +416,8 @@ class Host {
   written(conn, length) {
     const time = busy ? this.time : performance.now();
     this.commands.plain(Command.WRITTEN, conn.number, (time - this.epoch) >>> 0);
-    // What comes last waits for that.
-    if (length > BULK || conn.readyState !== conn.OPEN) this.schedule();
+    // What was queued while it was being written waits for that, and so does what comes last.
+    if (!busy || length > BULK || conn.readyState !== conn.OPEN) this.schedule();
   }
 
   // Events.

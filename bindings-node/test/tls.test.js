@@ -32,6 +32,27 @@ check('listen takes ssl, and connect takes ca', async (network) => {
   assert.deepEqual((await dialer.destination('role').request('echo', large)).data, large);
 });
 
+check('what is asked while something is written goes out behind it, and waits for nothing else', async (network) => {
+  const listener = await network.listener({ ssl: server });
+  listener.role('role').onMessage('note', () => {});
+  listener.role('role').onRequest('echo', (ctx, cb) => cb(null, ctx.data));
+  const dialer = network.peer();
+  const { ws } = await dialer.connect(secure(listener), { ca, rejectUnauthorized: true });
+  // What sends the rest otherwise: one comes every two seconds.
+  let heartbeats = 0;
+  ws.on('ping', () => heartbeats++);
+  ws.on('pong', () => heartbeats++);
+  const destination = dialer.destination('role');
+  const ROUNDS = 12;
+  for (let n = 0; n < ROUNDS; n++) {
+    destination.send('note', n);
+    // The message is given to the socket, which tells of it later.
+    await new Promise(process.nextTick);
+    await destination.request('echo', n);
+  }
+  assert.ok(heartbeats < ROUNDS / 2, `${heartbeats} heartbeats during ${ROUNDS} requests`);
+});
+
 check('an https address is dialed as a wss one', async (network) => {
   const listener = await network.listener({ ssl: server });
   const address = secure(listener).replace('wss', 'https');
