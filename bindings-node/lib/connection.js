@@ -61,6 +61,7 @@ class Connection extends EventEmitter {
     this._rest = null;
     /** Whether the connection is to end behind what is being written. */
     this._last = false;
+    this._waits = true;
     /** What the socket has failed with. */
     this._error = null;
     /** Callbacks of the socket for what was found to be written before. */
@@ -239,12 +240,16 @@ class Connection extends EventEmitter {
     if (this.readyState === OPEN) this.readyState = CLOSING;
   }
 
-  /** Ends the socket behind what is being written. */
-  _end() {
+  /**
+   * Ends the socket behind what is being written.
+   * @param {boolean} waits whether the other side is to close, too; it has everything otherwise
+   */
+  _end(waits) {
     this.number = NONE;
     if (this._socket.destroyed) return;
     this._giveBack();
     this._last = true;
+    this._waits = waits;
     if (this._length === 0) this._finish();
   }
 
@@ -257,6 +262,10 @@ class Connection extends EventEmitter {
       for (const callback of callbacks) call(callback, error ? closed() : null, this);
     };
     socket.end(done);
+    if (!this._waits) {
+      socket.destroySoon();
+      return;
+    }
     this._timer = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT);
     this._timer.unref();
   }

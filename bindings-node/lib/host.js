@@ -532,15 +532,15 @@ class Host {
   }
 
   /** What a connection is told apart from output. */
-  progress(conn, flags, number, errno) {
+  progress(conn, flags, number, detail) {
     if (flags & TAKEN) conn._taken();
     if (flags & WRITTEN) conn._sent();
     if (flags & PAUSE) conn._socket.pause();
     if (flags & RESUME) conn._socket.resume();
     if (flags & (ENDING | GONE)) {
       this.conns[number] = undefined;
-      if (flags & ENDING) conn._end();
-      else conn._lost(errno);
+      if (flags & ENDING) conn._end(detail === 0);
+      else conn._lost(detail);
     }
   }
 

@@ -637,6 +637,7 @@ impl State {
                     (conn, 0, 0, WRITTEN)
                 }
                 Action::Part(conn) => (conn, 0, 0, ENDING),
+                Action::Leave(conn) => (conn, 1, 0, ENDING),
                 Action::Gone(conn, error) => {
                     let errno = error.and_then(|error| error.raw_os_error()).unwrap_or(0);
                     (conn, errno as u32, 0, GONE)

@@ -327,6 +327,31 @@ async fn somebody_who_does_not_answer_holds_up_closing_for_two_seconds() {
     assert!((2000..2100).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
 }
 
+/// Who has everything need not answer the close frame; who was answered meanwhile may not have that yet.
+#[tokio::test(start_paused = true)]
+async fn a_peer_with_nothing_to_answer_is_drained_when_its_units_know_of_it() {
+    for idle in [true, false] {
+        let server = peer("server");
+        echo(&server);
+        let mut raw = Raw::beside(&server, 4096, "silent", &[]).await;
+        let begun = Instant::now();
+        let draining = tokio::spawn({
+            let server = server.clone();
+            async move { server.drain(LIMIT).await }
+        });
+        let fence = |message: &Message| matches!(message, Message::Ping(payload) if payload == "roletalk fence");
+        while !fence(&raw.ws.next().await.unwrap().unwrap()) {}
+        if !idle {
+            raw.request(0, "r", "echo", null()).await;
+        }
+        // With the pong. From now on it reads no more.
+        raw.ws.flush().await.unwrap();
+        assert!(within("the drain", draining).await.unwrap());
+        let elapsed = begun.elapsed();
+        assert_eq!(elapsed < Duration::from_secs(1), idle, "{elapsed:?}");
+    }
+}
+
 #[tokio::test]
 async fn draining() {
     for (finishes, within_limit) in [(true, LIMIT), (false, Duration::from_millis(100))] {

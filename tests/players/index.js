@@ -11,7 +11,9 @@ const TARGET = path.resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target');
 const WINDOWS = process.platform === 'win32';
 const SUFFIX = WINDOWS ? '.exe' : '';
 const JS_PLAYER = path.join(__dirname, 'node', 'peer.js');
-const RUST_PLAYER = path.join(TARGET, 'debug', `roletalk-player${SUFFIX}`);
+/** Benchmarks want the one that is optimized. */
+const RUST_PROFILE = process.env.RUST_PROFILE ?? 'debug';
+const RUST_PLAYER = path.join(TARGET, RUST_PROFILE, `roletalk-player${SUFFIX}`);
 const PYTHON = path.resolve(
   ROOT,
   process.env.VENV ?? '.venv',

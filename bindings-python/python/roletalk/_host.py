@@ -335,6 +335,9 @@ class Host:
     def part(self, conn: int) -> None:
         self._links[conn].part()
 
+    def leave(self, conn: int) -> None:
+        self._links[conn].leave()
+
     def gone(self, conn: int) -> None:
         link = self._links.get(conn)
         if link is not None:

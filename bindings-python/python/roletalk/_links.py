@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 CLOSING = 2.0
 """Seconds that the other side has to close its end."""
 
+LEAVING = 0.01
+"""Seconds that a transport has to write the last few bytes."""
+
 PROGRESS = 0.5
 """Seconds after which it is looked whether a transport goes on writing."""
 
@@ -48,6 +51,9 @@ class SocketLink:
         # To see the other side's end, also when reading was paused.
         self.resume()
         self._timer = self._host.loop.call_later(CLOSING, self.gone)
+
+    def leave(self) -> None:
+        self.gone()
 
     def gone(self) -> None:
         if self._timer is not None:
@@ -143,11 +149,15 @@ class TransportLink(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def part(self) -> None:
+    def part(self, limit: float = CLOSING) -> None:
         assert self._transport is not None
         self._stop_timer()
         self._transport.close()
-        self._timer = self._host.loop.call_later(CLOSING, self.gone)
+        self._timer = self._host.loop.call_later(limit, self.gone)
+
+    def leave(self) -> None:
+        # TLS waits for the other side's end, and uvloop writes at the end of a turn.
+        self.part(LEAVING)
 
     def gone(self) -> None:
         self._stop_timer()

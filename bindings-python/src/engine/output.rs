@@ -85,6 +85,7 @@ impl Engine {
             Action::Pause(conn) => ("pause", conn),
             Action::Resume(conn) => ("resume", conn),
             Action::Part(conn) => ("part", conn),
+            Action::Leave(conn) => ("leave", conn),
             Action::Gone(conn, _) => ("gone", conn),
             Action::Taken(_) | Action::Written(_) => return Ok(()),
         };

@@ -118,6 +118,7 @@ pub struct Connection {
     /// The other side's close frame was received, and answered: nothing may be written after the answer.
     close_received: bool,
     ended: bool,
+    delivered: bool,
 }
 
 impl Connection {
@@ -163,6 +164,7 @@ impl Connection {
             violated: false,
             close_received: false,
             ended: false,
+            delivered: false,
         })
     }
 
@@ -184,6 +186,12 @@ impl Connection {
     /// Whether it serves no longer: what it still has to say is to be written, then its socket closed.
     pub fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    /// Whether the other side has surely received all but the close frame: its socket need not be kept until the other
+    /// side has closed, too. So it is where a peer was [drained](Unit::drain) that had nothing to answer.
+    pub fn is_delivered(&self) -> bool {
+        self.delivered
     }
 
     // Input.
@@ -453,6 +461,7 @@ impl Connection {
                 if code == close_code::HEARTBEAT {
                     unit.set_aside(self.id);
                 }
+                self.delivered = unit.is_delivered(self.id);
                 unit.close(self.id, code, reason);
                 let mut rest = Vec::new();
                 unit.take_output(self.id, &mut rest);

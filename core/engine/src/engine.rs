@@ -264,6 +264,11 @@ impl<R> Engine<R> {
         self.drain_peer(now);
     }
 
+    /// Whether a connection that has ended need not wait for the other side: see [`Connection::is_delivered`].
+    pub fn is_delivered(&self, conn: ConnId) -> bool {
+        self.connections.get(&conn).is_some_and(Connection::is_delivered)
+    }
+
     /// The socket of a connection is closed, by either side or by an error.
     pub fn closed(&mut self, conn: ConnId, now: Moment) {
         self.failed(conn, None, now);

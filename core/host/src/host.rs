@@ -44,6 +44,8 @@ pub enum Action {
     /// All is said, and a socket's half of the connection is closed. Wait a little for the other side to
     /// close, too.
     Part(ConnId),
+    /// The same, and the other side has surely received all but the close frame: close without waiting for it.
+    Leave(ConnId),
     /// It is at its end, or has failed for this reason: stop watching it, then [release](Host::release) it.
     Gone(ConnId, Option<io::Error>),
 }
@@ -388,11 +390,16 @@ impl Host {
     }
 
     fn part(&mut self, conn: ConnId, now: Moment) {
-        if let Some(link) = self.links.get_mut(&conn) {
-            link.parting = true;
-            self.actions.push_back(Action::Part(conn));
-            self.engine.closed(conn, now);
+        let Host { links, engine, buffer, actions, .. } = self;
+        let Some(link) = links.get_mut(&conn) else { return };
+        link.parting = true;
+        let delivered = engine.is_delivered(conn);
+        if let (true, Some(socket)) = (delivered, &link.socket) {
+            // Closing with unread input would reset the connection.
+            let _ = read(socket, buffer);
         }
+        actions.push_back(if delivered { Action::Leave(conn) } else { Action::Part(conn) });
+        engine.closed(conn, now);
     }
 
     /// How many things there are for the loop to do.

@@ -125,6 +125,7 @@ impl End {
                 self.paused = false;
                 "part"
             }
+            Action::Leave(_) => "leave",
             Action::Gone(_, error) => {
                 self.gone = Some(error.map(|error| error.kind()));
                 "gone"
@@ -292,6 +293,18 @@ fn what_is_half_out_is_told_of_in_order_and_all_comes() {
     assert_eq!(a.log, ["written", "taken", "written", "stop writing"]);
     assert_eq!(b.incoming.iter().map(|(len, _)| *len).collect::<Vec<_>>(), [LARGE, 10]);
     assert_eq!(lock(&a.host).pending(a.conn), 0);
+}
+
+#[test]
+fn a_connection_that_is_drained_with_nothing_to_say_is_left_at_once() {
+    let (mut a, mut b) = pair(|_| {});
+    b.with(|host, _, now| host.engine.drain(now));
+    run([&mut a, &mut b], |[_, b]| lock(&b.host).busy() == 0);
+    b.with(|host, _, now| host.close(now));
+    assert_eq!(b.log.last(), Some(&"leave"));
+    b.with(|host, conn, now| host.release(conn, now));
+    run([&mut a], |[a]| a.gone.is_some());
+    assert_eq!((a.closed.take().unwrap().0, a.gone), (4010, Some(None)));
 }
 
 #[test]

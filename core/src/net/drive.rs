@@ -435,7 +435,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         self.handle.has_command()
     }
 
-    /// Writes what is left, says goodbye, and waits a little for the other side to do the same.
+    /// Writes what is left, says goodbye, and waits a little for the other side to do the same, unless that has
+    /// received all but the goodbye.
     async fn part(mut self) {
         let parting = async {
             poll_fn(|cx| {
@@ -457,12 +458,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             .await;
             // Closing with unread input would reset the connection and could take our last words
             // from the other side.
+            let delivered = self.connection.is_delivered();
             loop {
                 let read = poll_fn(|cx| {
                     BUFFER.with_borrow_mut(|buffer| {
                         let mut into = ReadBuf::new(buffer);
-                        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut into));
-                        Poll::Ready(read.map(|()| into.filled().len()))
+                        match Pin::new(&mut self.stream).poll_read(cx, &mut into) {
+                            Poll::Pending if delivered => Poll::Ready(Ok(0)),
+                            read => read.map_ok(|()| into.filled().len()),
+                        }
                     })
                 });
                 if !matches!(read.await, Ok(filled) if filled > 0) {

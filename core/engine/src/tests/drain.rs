@@ -132,6 +132,64 @@ fn a_close_frame_does_not_say_drained_while_a_handler_runs() {
 }
 
 #[test]
+fn only_who_has_everything_need_not_be_waited_for() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Case {
+        Idle,
+        Original,
+        AnswersBefore,
+        AnswersMeanwhile,
+        TurnsAway,
+        DrainsTwice,
+        NoPong,
+        OnlyCloses,
+    }
+    use Case::*;
+    for case in [
+        Idle,
+        Original,
+        AnswersBefore,
+        AnswersMeanwhile,
+        TurnsAway,
+        DrainsTwice,
+        NoPong,
+        OnlyCloses,
+    ] {
+        let theirs = if case == Original { Extensions::NONE } else { Extensions::ALL };
+        let mut pair = Pair::with(|_| {}, [theirs, Extensions::ALL]);
+        let b = pair.conns[0][1];
+        if case == AnswersBefore || case == AnswersMeanwhile {
+            pair.ask(0);
+        }
+        if case == AnswersBefore {
+            pair.settle();
+            pair.answer_all();
+        }
+        if case != OnlyCloses {
+            pair.engines[1].drain(NOW);
+        }
+        if case == DrainsTwice {
+            pair.engines[1].drain(NOW);
+        }
+        if case != NoPong {
+            pair.settle();
+        }
+        if case == AnswersMeanwhile {
+            pair.answer_all();
+            pair.settle();
+        }
+        if case == TurnsAway {
+            pair.ask(1);
+            pair.settle();
+        }
+        pair.engines[1].close(NOW);
+        let settled = matches!(case, Idle | Original | AnswersBefore);
+        assert_eq!(pair.engines[1].is_delivered(b), settled, "{case:?}");
+        assert!(!pair.engines[0].is_delivered(pair.conns[0][0]));
+    }
+}
+
+#[test]
 fn a_peer_that_is_only_closed_does_not_say_drained() {
     let mut pair = Pair::new(|_| {});
     assert_eq!(pair.close(), close_code::MANUAL);

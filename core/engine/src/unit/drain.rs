@@ -59,10 +59,9 @@ impl<R> Unit<R> {
             if link.closing {
                 continue;
             }
-            link.fenced = true;
             // On each, since the ping on one says nothing of what was read from another.
             let added = link.push(withdrawal.len(), |out| out.extend_from_slice(withdrawal));
-            let added = added + link.ping(FENCE);
+            let added = added + link.fence();
             self.budget.add(added);
             self.announce(at);
         }
@@ -101,6 +100,11 @@ impl<R> Unit<R> {
         let Work { layout, way, .. } = work;
         let incoming = Incoming::new(message, layout, self.links[at].conn, None);
         self.reject_unhandled(way, &NoHandler::Disabled.text(incoming.role()));
+    }
+
+    /// Whether the other side has surely received all that was sent on a connection before its close frame.
+    pub(crate) fn is_delivered(&self, conn: ConnId) -> bool {
+        self.at(conn).is_some_and(|at| self.links[at].is_delivered())
     }
 
     /// Code and reason to close a connection with. Whoever drains says whether all that it has begun is answered.

@@ -75,6 +75,8 @@ pub(super) struct Link {
     /// Whether the answer to the ping is awaited behind which nothing comes that was sent before the roles
     /// were withdrawn.
     pub(super) fenced: bool,
+    /// How many frames had been queued before that ping.
+    frames_at_fence: Option<u64>,
     full_since: Option<Moment>,
     full_reported: bool,
     next_ping: Moment,
@@ -123,6 +125,7 @@ impl Link {
             extensions,
             taken: 0,
             fenced: false,
+            frames_at_fence: None,
             full_since: None,
             full_reported: false,
             next_ping: now + PING_INTERVAL,
@@ -259,6 +262,21 @@ impl Link {
             self.writer.ping(&mut self.out, payload);
         }
         self.out.len() - before
+    }
+
+    /// Sends the ping behind which nothing comes that was sent before the roles were withdrawn. Returns the bytes it
+    /// added to the queue.
+    pub(super) fn fence(&mut self) -> usize {
+        // Of two pongs, nobody can say which ping it is for.
+        if !std::mem::replace(&mut self.fenced, true) {
+            self.frames_at_fence = Some(self.stats.frames_sent);
+        }
+        self.ping(FENCE)
+    }
+
+    /// Whether the other side has said, with that ping's pong, that it has all that was ever sent to it.
+    pub(super) fn is_delivered(&self) -> bool {
+        !self.fenced && self.frames_at_fence == Some(self.stats.frames_sent)
     }
 
     /// Swaps the queue for the host's empty buffer.
