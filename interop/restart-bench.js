@@ -7,4 +7,4 @@ const { find } = require('../tests/players');
 const { main } = require('../tests/scenarios/restart-bench');
 const { ORIGINALS } = require('./originals');
 
-main(find(ORIGINALS));
+main(find(ORIGINALS), true);

@@ -7,6 +7,7 @@ const { parseArgs } = require('node:util');
 
 const { find } = require('../players');
 const { within } = require('./deadline');
+const { required } = require('./options');
 const { sha256 } = require('./pattern');
 const { Fleet } = require('./restarts');
 const { ROLE, Stage } = require('./stage');
@@ -70,21 +71,23 @@ function options() {
   }
 }
 
-/** Each language with itself and with the next as services; each original with all of ours, then with itself. */
-function pairs(present, all) {
-  const ours = present.filter(({ original }) => !original);
-  const next = ours.map((dialer, n) => ({ dialer, listener: ours[(n + 1) % ours.length] }));
-  const own = ours.map((one) => ({ dialer: one, listener: one }));
-  const every = ours.flatMap((dialer) => ours.map((listener) => ({ dialer, listener })));
-  const originals = present.filter(({ original }) => original);
-  return [
-    ...(all ? every : [...own, ...next]),
-    ...originals.flatMap((dialer) => [...ours, dialer].map((listener) => ({ dialer, listener }))),
-  ];
+/** Each language with itself and with the next as services, or all with all. */
+function ourPairs(present, all) {
+  if (all) return present.flatMap((dialer) => present.map((listener) => ({ dialer, listener })));
+  const own = present.map((one) => ({ dialer: one, listener: one }));
+  const next = present.map((dialer, n) => ({ dialer, listener: present[(n + 1) % present.length] }));
+  return [...own, ...next];
 }
 
-function cells(present, { all, patterns }) {
-  return pairs(present, all)
+/** Each original as client of all of ours, and of itself. */
+function originalPairs(present) {
+  const ours = present.filter(({ original }) => !original);
+  const originals = present.filter(({ original }) => original);
+  return originals.flatMap((dialer) => [...ours, dialer].map((listener) => ({ dialer, listener })));
+}
+
+function cells(pairs, patterns) {
+  return pairs
     .flatMap((pair) => DELAYS.flatMap((delay) => [false, true].map((tls) => ({ pair, delay, tls }))))
     .map((cell) => ({ ...cell, name: title(cell) }))
     .filter(({ name }) => patterns.every((one) => name.includes(one)));
@@ -241,10 +244,12 @@ function faults({ pair, delay, tls, measured }, done) {
  * Measures, and prints a table; a row that says what must not be makes the exit code 1.
  *
  * @param found the implementations, as `find` of ../players gives them
+ * @param withOriginals whether the originals are the clients
  */
-async function main({ present, absent }) {
+async function main({ present, absent }, withOriginals = false) {
   const chosen = options();
-  const all = cells(present, chosen);
+  const pairs = withOriginals ? originalPairs(present) : ourPairs(present, chosen.all);
+  const all = cells(pairs, chosen.patterns);
   if (chosen.list) {
     for (const { name } of all) console.log(name);
     return;
@@ -271,7 +276,14 @@ async function main({ present, absent }) {
       process.exitCode = 1;
     }
   }
-  if (all.length === 0) {
+  for (const { name, reason } of absent) {
+    if (!required().includes(name)) continue;
+    console.log(`FAIL ${name} is required: ${reason}`);
+    process.exitCode = 1;
+  }
+  if (pairs.length === 0) {
+    console.log('There is no original here: nothing was measured');
+  } else if (all.length === 0) {
     console.log('FAIL nothing has this name');
     process.exitCode = 1;
   }
