@@ -4,8 +4,8 @@
 // copied. Errors are exceptions of type roletalk::Error. Handlers are anything that can be called; they
 // and what they hold live until they are replaced or the peer is closed. An exception of any type that
 // leaves a handler rejects the request, with its text if it has one (an Error::rejection with its code and data,
-// too), and goes no further; one that leaves a function that chooses (Balance::custom) is thrown by who sends; one
-// that leaves another callback is dropped.
+// too), and goes no further; one that leaves a function that chooses (Balance::custom) ends what is sent, and is thrown
+// by the call that sends; one that leaves another callback is dropped.
 //
 // Threads, lifetimes and what may be called inside callbacks are as roletalk.h says.
 #ifndef ROLETALK_HPP
@@ -475,13 +475,13 @@ namespace detail {
 /// Where the exception of a function that chooses is left while this thread sends.
 inline thread_local std::exception_ptr *left = nullptr;
 
-/// Calls what sends, which may choose a unit. When it fails, an exception of the function that chooses is why.
+/// Calls what sends, which may choose a unit. Throws the exception of the function that chooses if that is why it fails.
 template <class Call> void sending(Call call) {
     std::exception_ptr failed;
     std::exception_ptr *const around = std::exchange(left, &failed);
     const roletalk_status status = call();
     left = around;
-    if (status != ROLETALK_STATUS_OK && failed) std::rethrow_exception(failed);
+    if (status == ROLETALK_STATUS_INVALID_ARGUMENT && failed) std::rethrow_exception(failed);
     check(status);
 }
 
@@ -499,7 +499,7 @@ template <class F> roletalk_choose_handler on_choice(F function) {
                                                : ROLETALK_CHOOSE_NONE;
             } catch (...) {
                 if (left) *left = std::current_exception();
-                return ROLETALK_CHOOSE_NONE;
+                return ROLETALK_CHOOSE_FAILED;
             }
         });
 }
@@ -531,9 +531,10 @@ public:
     static Balance round_robin() { return Balance(ROLETALK_BALANCE_ROUND_ROBIN); }
     /// As `function(const std::vector<Candidate> &)` says: it returns the place of one of them, or `std::nullopt` when
     /// none will do; then, and for a place that there is not, it is as if no unit served the role. It is called on
-    /// whichever thread sends, and on several at the same time; see roletalk_choose_handler. An exception counts as
-    /// none, and is thrown by the call that sends if that fails; when a request goes on to another unit without its
-    /// caller, it is dropped. The function lives as long as the balance, its copies and what they were given to.
+    /// whichever thread sends, and on several at the same time; see roletalk_choose_handler. An exception ends at once
+    /// what is sent, also what waits for a unit, and is thrown by the call that sends. Where that call has returned,
+    /// its callback is told ROLETALK_STATUS_INVALID_ARGUMENT. The function lives as long as the balance, its copies and
+    /// what they were given to.
     template <class F> static Balance custom(F function) {
         static_assert(
             std::is_invocable_r_v<std::optional<size_t>, F &, const std::vector<Candidate> &>,

@@ -149,7 +149,9 @@ pub(crate) struct Numbered<'a> {
 impl Numbered<'_> {
     /// The place of the unit that what is wanted goes to, -1 for none.
     pub(crate) fn choose(&self, at: &Destination, wanted: Wanted<'_>, now: Moment) -> i32 {
-        at.turn.choose(self, wanted, &|| now).map_or(-1, |place| place as i32)
+        // Functions, which alone can fail, are not called here.
+        let chosen = at.turn.choose(self, wanted, &|| now).ok().flatten();
+        chosen.map_or(-1, |place| place as i32)
     }
 
     /// See [`NativePeer::candidates`](crate::NativePeer::candidates).

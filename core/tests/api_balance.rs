@@ -6,7 +6,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -14,9 +14,9 @@ use std::{
 use common::{LIMIT, Log, until, within};
 use futures_util::{FutureExt, future::join_all};
 use roletalk::{
-    Balance, BoxError, ConnectOptions, Destination, Ejection, ErrorKind, Peer, PeerBuilder,
+    Balance, BoxError, ConnectOptions, Destination, Ejection, Error, ErrorKind, Peer, PeerBuilder,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// Services and one who asks them.
 struct Field {
@@ -263,6 +263,48 @@ async fn a_function_may_refuse_the_only_one() {
     assert_eq!(error.kind(), ErrorKind::NoUnit);
     let asks = field.to.balance(Balance::round_robin());
     assert_eq!(field.ask(&asks, 1).await, ["a"]);
+    field.close().await;
+}
+
+#[tokio::test]
+async fn a_function_that_fails_ends_what_is_sent_and_what_waits() {
+    let field = Field::new(Peer::builder(), &THREE).await;
+    let fails = Arc::new(AtomicBool::new(true));
+    let choose = {
+        let fails = fails.clone();
+        Balance::try_custom(move |_| match fails.load(Ordering::Relaxed) {
+            true => Err(Error::new(ErrorKind::InvalidArgument, "on purpose")),
+            false => Ok(None),
+        })
+    };
+    let to = field.to.balance(choose).wait_for_unit();
+    let ask = || to.request("name", ()).into_future();
+    let error = within("an error", ask()).await.unwrap_err();
+    assert_eq!((error.kind(), error.text()), (ErrorKind::InvalidArgument, "on purpose"));
+    let error = within("an error", to.send("name", ()).into_future()).await.unwrap_err();
+    assert_eq!(error.text(), "on purpose");
+    // One that fails when something goes on to another unit.
+    let count = AtomicUsize::new(0);
+    let later = Balance::try_custom(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => Ok(Some(0)),
+        _ => Err(Error::new(ErrorKind::InvalidArgument, "later")),
+    });
+    let error = field.to.request("none", ()).balance(later).await.unwrap_err();
+    assert_eq!(error.text(), "later");
+    // One that fails while something waits for a unit.
+    fails.store(false, Ordering::Relaxed);
+    let (sender, receiver) = oneshot::channel();
+    let call = to.request("name", ()).call(sender, |sender, answer| {
+        let _ = sender.send(answer);
+    });
+    assert!(call.is_ok());
+    let mut waiting = Box::pin(ask());
+    assert!((&mut waiting).now_or_never().is_none());
+    fails.store(true, Ordering::Relaxed);
+    field.services[0].close().await;
+    assert_eq!(within("an error", waiting).await.unwrap_err().text(), "on purpose");
+    let error = within("an error", receiver).await.unwrap().unwrap_err();
+    assert_eq!(error.text(), "on purpose");
     field.close().await;
 }
 

@@ -115,7 +115,7 @@ impl Given {
             id => Some(table::get::<Chooser>(id)?.hold(queue)),
         };
         if let Some(chooser) = chooser.clone() {
-            balance = Balance::custom(move |candidates| chooser.choose(candidates));
+            balance = Balance::try_custom(move |candidates| chooser.choose(candidates));
         }
         // SAFETY: as above.
         for tag in unsafe { elements(given.prefer, given.prefer_count, "prefer") }? {

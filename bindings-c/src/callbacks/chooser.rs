@@ -3,7 +3,7 @@
 use std::{os::raw::c_void, sync::Arc};
 
 use arc_swap::ArcSwapOption;
-use engine::Candidate;
+use engine::{Candidate, Error, ErrorKind};
 
 use crate::{
     border::{
@@ -20,6 +20,8 @@ use crate::{
 
 /// What a roletalk_choose_handler returns when none of the candidates will do.
 pub const ROLETALK_CHOOSE_NONE: i64 = -1;
+/// What a roletalk_choose_handler returns when it has failed.
+pub const ROLETALK_CHOOSE_FAILED: i64 = -2;
 
 /// A unit that can be asked. Valid during the call.
 #[repr(C)]
@@ -54,7 +56,8 @@ pub struct roletalk_choose_handler {
     /// The function; not NULL. `candidates` points to `count` pointers, at least one: to those that can be asked, in
     /// the order in which they were found. It returns the place of one of them, counted from 0.
     /// ROLETALK_CHOOSE_NONE, or a place that there is not, means that none of them will do: then it is as if no unit
-    /// served the role.
+    /// served the role. ROLETALK_CHOOSE_FAILED ends at once what is sent, also what waits for a unit or goes on to
+    /// another, with ROLETALK_STATUS_INVALID_ARGUMENT; what was to be made again ends with its own failure.
     pub call: Option<
         unsafe extern "C" fn(
             user_data: *mut c_void,
@@ -100,11 +103,20 @@ pub(crate) struct Held {
 
 impl Held {
     /// The place of one of the candidates, or some other number.
-    pub(crate) fn choose(&self, candidates: &[Candidate<'_>]) -> Option<usize> {
-        let chooser = self.chooser.load_full()?;
-        let place = chooser.parts().and_then(|parts| call(parts, candidates));
+    ///
+    /// # Errors
+    /// `ErrorKind::InvalidArgument` when the function has failed.
+    pub(crate) fn choose(&self, candidates: &[Candidate<'_>]) -> engine::Result<Option<usize>> {
+        let Some(chooser) = self.chooser.load_full() else { return Ok(None) };
+        let place = chooser.parts().map(|parts| call(parts, candidates));
         self.let_go(Some(chooser));
-        place
+        match place {
+            Some(ROLETALK_CHOOSE_FAILED) => {
+                let text = "The function that chooses the unit failed";
+                Err(Error::new(ErrorKind::InvalidArgument, text))
+            }
+            place => Ok(place.and_then(|place| usize::try_from(place).ok())),
+        }
     }
 
     /// Uses it no longer.
@@ -125,10 +137,7 @@ impl Drop for Held {
     }
 }
 
-fn call(
-    (function, user_data): (ChooseCall, *mut c_void),
-    candidates: &[Candidate<'_>],
-) -> Option<usize> {
+fn call((function, user_data): (ChooseCall, *mut c_void), candidates: &[Candidate<'_>]) -> i64 {
     let pair = |(key, value): (&String, &String)| roletalk_pair {
         key: roletalk_string::lend(key),
         value: roletalk_string::lend(value),
@@ -153,7 +162,5 @@ fn call(
     let pointers: Vec<_> = views.iter().map(std::ptr::from_ref).collect();
     // SAFETY: function and argument were given together, and no lock is held; the views point into what is
     // borrowed here.
-    let place =
-        frame::hold_up(|| unsafe { function(user_data, pointers.as_ptr(), pointers.len()) });
-    usize::try_from(place).ok()
+    frame::hold_up(|| unsafe { function(user_data, pointers.as_ptr(), pointers.len()) })
 }

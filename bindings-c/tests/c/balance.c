@@ -486,6 +486,21 @@ static void as_the_function_says(void) {
     options.timeout_ms = 50;
     EXPECT(ROLETALK_STATUS_TIMEOUT,
            roletalk_destination_request(n.to, ROLETALK_STR("name"), txt("x"), &options, NULL));
+    /* It has failed: there is nothing to wait for. */
+    f.otherwise = ROLETALK_CHOOSE_FAILED;
+    options.timeout_ms = 0;
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_destination_request(n.to, ROLETALK_STR("name"), txt("x"), &options, NULL));
+    CHECK(is(roletalk_last_error(), "The function that chooses the unit failed"));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_destination_request_async(n.to, ROLETALK_STR("name"), txt("x"), &options,
+                                              HANDLER(roletalk_reply_handler, ignore_reply, NULL),
+                                              NULL));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_destination_readable(n.to, ROLETALK_STR("stream"), txt("x"), &options, &stream,
+                                         NULL));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_destination_send(n.to, ROLETALK_STR("note"), txt("x"), &options));
     CHECK(counted(&n.services[0].asked) + counted(&n.services[2].asked) == 0);
     /* A key is in its place, and so is a unit; what goes to all asks nobody. */
     options = no_options();
@@ -546,6 +561,10 @@ static void asked_again_for_the_next_one(int32_t callbacks) {
     EXPECT(ROLETALK_STATUS_REJECTED,
            roletalk_destination_request(n.to, ROLETALK_STR("new"), txt("x"), NULL, NULL));
     CHECK(is(roletalk_last_error(), "The event \"new\" is not handled"));
+    /* It fails then. */
+    f.otherwise = ROLETALK_CHOOSE_FAILED;
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_destination_request(n.to, ROLETALK_STR("new"), txt("x"), NULL, NULL));
     OK(roletalk_chooser_free(f.chooser));
     CHECK(counted(&f.drops) == 0);
     stop(&n);

@@ -161,24 +161,30 @@ int main() {
         // And by nothing else.
         CHECK(status_of([&] { client.destination("nobody").send("x"); }) ==
               ROLETALK_STATUS_NO_UNIT);
-        // Where it waits, it has waited.
+        // It waits for no unit then, at once or when it has waited.
         options.wait_for_unit = true;
-        options.timeout = 50ms;
+        options.timeout = 1h;
         CHECK(thrown_by([&] { name(options); }) == "on purpose");
-        // Where it was right later, it counts no more.
-        options.timeout = 0ms;
-        std::atomic<bool> first{true};
+        CHECK(thrown_by([&] { to.request_async("name", {}, never, options); }) == "on purpose");
+        std::atomic<int> waits{0};
         std::optional<roletalk::Peer> c;
-        options.balance = Balance::custom([&](const Candidates &) {
-            if (first.exchange(false)) throw std::logic_error("on purpose");
-            return size_t{0};
+        options.balance = Balance::custom([&](const Candidates &all) -> std::optional<size_t> {
+            if (all.size() > 2) throw std::logic_error("on purpose");
+            waits++;
+            return std::nullopt;
         });
-        auto asked = std::async(std::launch::async, [&] { return name(options); });
-        while (first) std::this_thread::sleep_for(1ms);
+        auto asked =
+            std::async(std::launch::async, [&] { return thrown_by([&] { name(options); }); });
+        std::promise<roletalk::Reply> failed;
+        to.request_async(
+            "name", {}, [&](roletalk::Reply reply) { failed.set_value(std::move(reply)); },
+            options);
+        while (waits < 2) std::this_thread::sleep_for(1ms);
         c.emplace(patient_peer("c"));
         c->role("r").on_request("name", [](roletalk::Context &) { return "c"; });
         client.connect(c->listen("127.0.0.1:0").url());
-        CHECK(asked.get().size() == 1);
+        CHECK(asked.get() == "on purpose");
+        CHECK(failed.get_future().get().status == ROLETALK_STATUS_INVALID_ARGUMENT);
         options = {};
         // A function that sends, and fails there.
         options.balance = Balance::custom([&](const Candidates &) {

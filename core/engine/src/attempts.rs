@@ -176,7 +176,7 @@ impl Attempts {
         self.from.take_if(|_| matches!(self.state, State::UnderWay))
     }
 
-    /// There is no unit to choose, as this error says.
+    /// There is no unit to choose, as this error says, or choosing has failed with it.
     pub fn nowhere(&mut self, no_unit: Error, now: Moment) {
         let waits = self.waits && no_unit.kind() == ErrorKind::NoUnit;
         let State::Choosing(why) = &self.state else {
@@ -194,7 +194,7 @@ impl Attempts {
             why if waits => State::Parked(why, no_unit),
             Why::First => State::Over(no_unit),
             // While it waits, the end of the waiting is its outcome.
-            Why::Elsewhere(_) if self.waits => State::Over(no_unit),
+            Why::Elsewhere(_) if self.waits || has_failed(&no_unit) => State::Over(no_unit),
             Why::Elsewhere(failed) => {
                 let error = self.tried.nowhere(failed.error.clone());
                 return self.again(Failed { error, ..failed }, now);
@@ -276,6 +276,11 @@ impl Attempts {
     fn left(&self, now: Moment) -> Duration {
         self.limit.saturating_sub(now.since(self.since))
     }
+}
+
+/// Whether choosing a unit has failed with this, rather than that there is none.
+fn has_failed(end: &Error) -> bool {
+    !matches!(end.kind(), ErrorKind::Closed | ErrorKind::NoUnit | ErrorKind::Unsupported)
 }
 
 #[cfg(test)]

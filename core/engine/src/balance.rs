@@ -72,7 +72,7 @@ enum By {
 }
 
 /// A function that chooses: see [`Balance::custom`].
-type Custom = dyn Fn(&[Candidate<'_>]) -> Option<usize> + Send + Sync;
+type Custom = dyn Fn(&[Candidate<'_>]) -> Result<Option<usize>> + Send + Sync;
 
 impl fmt::Debug for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -113,6 +113,14 @@ impl Balance {
     /// none to choose.
     pub fn custom(
         choose: impl Fn(&[Candidate<'_>]) -> Option<usize> + Send + Sync + 'static,
+    ) -> Balance {
+        Balance::try_custom(move |candidates| Ok(choose(candidates)))
+    }
+
+    /// As [`custom`](Balance::custom), by a function that may fail. Its error is at once that of what is sent, also of
+    /// what waits for a unit or goes on to another. What is to be [made again](crate::Retry) ends with its own.
+    pub fn try_custom(
+        choose: impl Fn(&[Candidate<'_>]) -> Result<Option<usize>> + Send + Sync + 'static,
     ) -> Balance {
         Balance { by: By::Custom(Arc::new(choose)), prefer: None, eject: None }
     }
@@ -371,17 +379,21 @@ impl Turn {
     /// The place of the unit that what is wanted goes to; none when none of them will do.
     ///
     /// `now` is only called when the choice hangs on the time.
+    ///
+    /// # Errors
+    /// That of a [function](Balance::try_custom).
     pub fn choose(
         &self,
         units: &dyn Units,
         wanted: Wanted<'_>,
         now: &dyn Fn() -> Moment,
-    ) -> Option<usize> {
+    ) -> Result<Option<usize>> {
         if wanted.is_for_all() {
             return self.among(units.count(), units, &|at| at, wanted.balance, now);
         }
         let all = wanted.candidates(self, units, now);
-        self.among(all.len(), units, &|at| all[at], wanted.balance, now).map(|at| all[at])
+        let chosen = self.among(all.len(), units, &|at| all[at], wanted.balance, now)?;
+        Ok(chosen.map(|at| all[at]))
     }
 
     /// As [`choose`](Turn::choose), among so many of which each is `at` some place.
@@ -392,15 +404,15 @@ impl Turn {
         at: &dyn Fn(usize) -> usize,
         balance: &Balance,
         now: &dyn Fn() -> Moment,
-    ) -> Option<usize> {
+    ) -> Result<Option<usize>> {
         let load = |n: usize| units.load(at(n));
         let open = |n: &usize| load(*n).is_open();
-        match &balance.by {
+        Ok(match &balance.by {
             By::Turn => self.next(count, &open).map(|(n, _)| n),
             By::Load => {
-                let (first, turn) = self.next(count, &open)?;
+                let Some((first, turn)) = self.next(count, &open) else { return Ok(None) };
                 if count < 2 {
-                    return Some(first);
+                    return Ok(Some(first));
                 }
                 // Any of the others, without a source of randomness: turns are scattered.
                 let lot = scattered(turn) % (count - 1);
@@ -422,11 +434,11 @@ impl Turn {
                 let candidates = places.iter().map(|n| load(*n).candidate(units.unit(at(*n)), now));
                 let candidates: Vec<Candidate<'_>> = candidates.collect();
                 if candidates.is_empty() {
-                    return None;
+                    return Ok(None);
                 }
-                places.get(choose(&candidates)?).copied()
+                choose(&candidates)?.and_then(|place| places.get(place).copied())
             }
-        }
+        })
     }
 
     /// The next one that is open, and how many turns there were before.

@@ -282,6 +282,7 @@ impl Destination {
         if self.inner.turn.has_news() {
             self.shared.with_core(|core, _| core.peer.tell_ejections());
         }
+        let chosen = chosen?;
         chosen.map(|at| units[at].clone()).ok_or_else(|| self.no_choice(takes_fields))
     }
 

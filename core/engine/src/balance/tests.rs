@@ -75,7 +75,7 @@ impl Field {
 
     fn choose_but(&self, balance: &Balance, tried: &Tried) -> Option<usize> {
         let wanted = Wanted { balance, takes_fields: false, tried };
-        self.turn.choose(self, wanted, &|| moment(self.now))
+        self.turn.choose(self, wanted, &|| moment(self.now)).unwrap()
     }
 
     fn ask(&mut self, balance: &Balance) -> usize {
@@ -167,7 +167,7 @@ fn none_is_chosen_that_is_closed_or_has_been_tried_or_does_not_take_headers() {
         for _ in 0..20 {
             let wanted = Wanted { balance: &balance, takes_fields: true, tried: &Tried::NONE };
             assert_eq!(
-                field.turn.choose(&field, wanted, &|| Moment::EPOCH),
+                field.turn.choose(&field, wanted, &|| Moment::EPOCH).unwrap(),
                 Some(1),
                 "{balance:?}"
             );
@@ -377,6 +377,12 @@ fn a_function_is_given_those_that_can_be_asked() {
     assert_eq!(field.choose(&seen), Some(2));
     assert_eq!(field.choose(&Balance::custom(|_| None)), None);
     assert_eq!(field.choose(&Balance::custom(|all| Some(all.len()))), None);
+    let failing = Balance::try_custom(|_| Err(Error::new(ErrorKind::InvalidArgument, "no")));
+    let wanted = Wanted { balance: &failing, takes_fields: false, tried: &Tried::NONE };
+    let chosen = field.turn.choose(&field, wanted, &|| Moment::EPOCH);
+    assert_eq!(chosen.map_err(|error| error.kind()), Err(ErrorKind::InvalidArgument));
+    // It is not asked where there is nothing to choose.
+    assert_eq!(Field::default().choose(&failing), None);
 }
 
 #[test]

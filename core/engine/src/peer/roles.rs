@@ -149,7 +149,8 @@ impl Peer {
     ///
     /// # Errors
     /// [`ErrorKind::Closed`]; [`ErrorKind::NoUnit`] when no unit serves it, or there is no such destination;
-    /// [`ErrorKind::Unsupported`] when none of those that serve it takes fields.
+    /// [`ErrorKind::Unsupported`] when none of those that serve it takes fields; that of a
+    /// [function](Balance::try_custom).
     pub fn choose(
         &self,
         role: &str,
@@ -163,7 +164,7 @@ impl Peer {
         let balance = balance.unwrap_or(&self.config.balance);
         let units = Serving { peer: self, units: &destination.units };
         let wanted = Wanted { balance, takes_fields, tried };
-        let chosen = destination.turn.choose(&units, wanted, &|| now);
+        let chosen = destination.turn.choose(&units, wanted, &|| now)?;
         chosen.map(|at| destination.units[at]).ok_or_else(|| self.no_choice(role, takes_fields))
     }
 
