@@ -197,6 +197,20 @@ async fn what_is_dropped_is_given_up_wherever_it_is() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_further_attempt_ends_with_its_peer() {
+    let field = Field::new(&[("a", Does::RejectsForNow)]).await;
+    let retry = Retry::new().backoff(LIMIT * 10, LIMIT * 10);
+    let to = field.to.retry(retry.clone());
+    let asking = tokio::spawn(async move { to.request("do", ()).timeout(LIMIT * 100).await });
+    until("the wait", || retry.retried() == 1).await;
+    within("closing", field.client.close()).await;
+    let error = within("the end", asking).await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.text()), (ErrorKind::Rejected, "not now"));
+    assert_eq!(field.asked.take(), ["a"]);
+    field.close().await;
+}
+
+#[tokio::test]
 async fn calls_back_are_made_again_too() {
     let field = Field::new(&[("a", Does::Breaks), ("b", Does::Answers)]).await;
     let (sender, receiver) = oneshot::channel();

@@ -122,10 +122,12 @@ impl<'a> Route<'a> {
                 }
                 Step::Wait(Some(until)) if self.attempts.is_idle() => {
                     tokio::select! {
-                        () = sleep_until(shared, until) => {}
+                        // The timer may end with the peer's runtime.
+                        biased;
                         _ = closed.wait_for(|closed| *closed) => {
                             self.attempts.stop_waiting(Error::peer_closed());
                         }
+                        () = sleep_until(shared, until) => {}
                     }
                 }
                 Step::Wait(until) => return Ok(Next::Wait(until)),
@@ -141,9 +143,10 @@ impl<'a> Route<'a> {
                     }
                     // The senders live in the destination and the peer.
                     tokio::select! {
-                        () = sleep_until(shared, until) => {}
-                        _ = changes.changed() => {}
+                        biased;
                         _ = closed.wait_for(|closed| *closed) => {}
+                        _ = changes.changed() => {}
+                        () = sleep_until(shared, until) => {}
                     }
                     self.attempts.look();
                 }
