@@ -257,6 +257,34 @@ async fn a_call_whose_rejection_is_just_there_can_be_given_up() {
     two.close().await;
 }
 
+/// As one that is awaited.
+#[tokio::test]
+async fn a_call_that_waits_for_a_unit_waits_for_another_one_too() {
+    let pair = Pair::new(|_| {}).await;
+    let to = pair.to.wait_for_unit();
+    let ask = || {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let call = to.request("count", 7).call(sender, |sender, answer| {
+            let _ = sender.send(answer);
+        });
+        assert!(call.is_ok());
+        receiver
+    };
+    let answer = ask();
+    until("the rejection", || pair.unit().stats().waiting == 0).await;
+    let other = service(&pair.client, &Seen::default()).await;
+    let answer = within("the answer", answer).await.unwrap().unwrap();
+    assert_eq!(answer.parse::<u64>().unwrap(), 7);
+    other.close().await;
+    until("one", || to.units().len() == 1).await;
+    let closed = ask();
+    until("the rejection", || pair.unit().stats().waiting == 0).await;
+    pair.client.close().await;
+    let error = within("the end", closed).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    pair.close().await;
+}
+
 #[tokio::test]
 async fn so_many_wait_for_a_unit_and_no_more() {
     let client = Peer::builder().limits(|limits| limits.waiting_requests = 2).build().unwrap();

@@ -219,8 +219,18 @@ static void requests_wait_for_a_unit(void) {
     CHECK(counted(&answered) == 0);
     add_service(client, &service, "e", echo);
     wait_count(&answered, 10);
+    /* The only one does not handle it: there may be another. */
+    for (int i = 0; i < 10; i++) {
+        OK(roletalk_destination_request_async(to, ROLETALK_STR("other"), txt("x"), &options,
+                                              HANDLER(roletalk_reply_handler, on_reply, &answered),
+                                              NULL));
+    }
+    roletalk_peer other;
+    add_service(client, &other, "other", echo);
+    wait_count(&answered, 20);
     OK(roletalk_peer_close(client));
     OK(roletalk_peer_close(service));
+    OK(roletalk_peer_close(other));
     counter_destroy(&answered);
 }
 

@@ -128,8 +128,8 @@ impl SendRequest<'_> {
             return Ok(call_within(kept, timeout, unit, scope, answer));
         };
         // What it is asked again with, elsewhere. Who chose the unit meant that one, and a copy that only a unit
-        // could use that is not there yet is not worth its time.
-        let goes_on = what.unit.is_none() && what.destination.has_choice();
+        // could use that is not there yet is not worth its time, unless that unit is waited for.
+        let goes_on = what.unit.is_none() && (what.waits || what.destination.has_choice());
         let kept = if goes_on { what.keep_if_room() } else { None };
         let course = kept.as_ref().map(|_| Arc::new(Mutex::new(Course::First)));
         let mut kept = kept.zip(course.clone());
