@@ -98,6 +98,9 @@
 /// One unit after the other.
 #define ROLETALK_BALANCE_ROUND_ROBIN 1
 
+/// For roletalk_retry_options.budget: no further requests but those that are saved up at first.
+#define ROLETALK_RETRY_NO_BUDGET -1.0
+
 /// Somebody waits for the answer.
 #define ROLETALK_CANCEL_NONE 0
 
@@ -194,11 +197,11 @@
 /// What a roletalk_choose_handler returns when none of the candidates will do.
 #define ROLETALK_CHOOSE_NONE -1
 
-/// What a handler is for, from its own side. A message: nobody waits for an answer.
-#define ROLETALK_KIND_MESSAGE 1
-
 /// What a roletalk_choose_handler returns when it has failed.
 #define ROLETALK_CHOOSE_FAILED -2
+
+/// What a handler is for, from its own side. A message: nobody waits for an answer.
+#define ROLETALK_KIND_MESSAGE 1
 
 /// A request: the handler answers.
 #define ROLETALK_KIND_REQUEST 2
@@ -658,6 +661,48 @@ typedef struct {
     roletalk_drop drop;
 } roletalk_choose_handler;
 
+/// How requests are made again that may be handled more than once. All zero but the size: three attempts, 25 ms apart
+/// at first, at most a tenth more requests, and none besides one that is slow.
+typedef struct {
+    /// sizeof(roletalk_retry_options).
+    size_t struct_size;
+    /// Attempts in all, those besides a slow one included; 0 stands for 3. 1: no further one, such as for a request
+    /// that is an exception at a destination with a retry.
+    uint32_t attempts;
+    /// Milliseconds before the second attempt; 0 stands for 25. They double with each further one, and a random half of
+    /// them is left out. A time that the other side asks for (roletalk_failure.retry_after_ms) is kept to.
+    uint64_t backoff_ms;
+    /// The most milliseconds before any attempt; 0 stands for 1 000. `backoff_ms` counts if that is longer.
+    uint64_t longest_ms;
+    /// So many further requests for each, from 0 to 1; 0 stands for 0.1, ROLETALK_RETRY_NO_BUDGET for none. Up to ten
+    /// are saved up, and are there at first.
+    double budget;
+    /// A request is made a second time, at another unit, when it was not answered for so many milliseconds. The first
+    /// answer counts, and the other request is given up. 0: it is not.
+    uint64_t hedge_after_ms;
+    /// The same after the time within which this part of all answers has come, from 0 to 1: 0.95 asks again for the
+    /// slowest twentieth. Nothing is done before a hundred answers are known. 0: it is not. Only one of the two.
+    double hedge_quantile;
+} roletalk_retry_options;
+
+/// How requests are made again. Made by roletalk_retry_new, freed by roletalk_retry_free.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_retry;
+
+/// What was done with a retry. Set `struct_size` before.
+typedef struct {
+    /// sizeof(roletalk_retry_stats).
+    size_t struct_size;
+    /// Requests that were made again after a failure.
+    uint64_t retried;
+    /// Requests that were made besides one that was slow.
+    uint64_t hedged;
+    /// Requests that were not made again because the account was empty.
+    uint64_t refused;
+} roletalk_retry_stats;
+
 /// How a handler is to be treated. All zero but the size: as roletalk_role_handle does.
 typedef struct {
     /// sizeof(roletalk_handler_options).
@@ -809,6 +854,11 @@ typedef struct {
     /// chooses, among the units with the tags that are preferred there. Every peer chooses alike. Units are told apart
     /// by their names, which outlive a restart, or by their ids where names are not unique. No key when `data` is NULL.
     roletalk_string key;
+    /// Requests. Says that the request may be handled more than once, and how it is made again: after a lost connection,
+    /// an overload, or a failure that says when to try again, and if so told when its answer takes long; each time at
+    /// another unit, and all within `timeout_ms`. Otherwise nothing is ever made again that may have been begun. Zero: as
+    /// the destination says. Does not count where `unit` is given. What is no request is refused with it.
+    roletalk_retry retry;
 } roletalk_send_options;
 
 /// Called once when a stream can go on, where the peer's callbacks run.
@@ -1309,6 +1359,28 @@ roletalk_status roletalk_chooser_new(roletalk_choose_handler handler,
 /// Any thread, also inside callbacks, its own included.
 roletalk_status roletalk_chooser_free(roletalk_chooser chooser);
 
+/// Makes a retry, for roletalk_send_options.retry and roletalk_destination_set_retry: use one for all requests of a
+/// kind, since it has the account of how many further ones there may be. It may be used with several peers, and by
+/// several threads at the same time. `options` may be NULL. The caller frees it with roletalk_retry_free.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a `budget` or `hedge_quantile` that is not from 0 to 1, and for both
+/// ways to hedge. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_retry_new(const roletalk_retry_options *options,
+                                   roletalk_retry *retry);
+
+/// Counters. `stats->struct_size` must be set.
+///
+/// Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_retry_get_stats(roletalk_retry retry,
+                                         roletalk_retry_stats *stats);
+
+/// Frees a handle. Requests that are under way and destinations that were given the retry go on using it.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_retry_free(roletalk_retry retry);
+
 /// Sets the handler of one kind of communication for one event, in the place of the one before. `kind` is
 /// ROLETALK_KIND_MESSAGE, ROLETALK_KIND_REQUEST, ROLETALK_KIND_READABLE or ROLETALK_KIND_WRITABLE;
 /// `event` may be empty. `handler.drop` is called when the handler is replaced or the peer closed, or
@@ -1557,6 +1629,14 @@ roletalk_status roletalk_destination_set_balance(roletalk_destination destinatio
 /// Any thread, also inside callbacks.
 roletalk_status roletalk_destination_set_max_in_flight(roletalk_destination destination,
                                                        size_t requests);
+
+/// All requests of this destination may be handled more than once from now on, and are made again in this way, for all
+/// who use it; zero: they are not, which is the default. A request with a retry of its own (roletalk_send_options.retry)
+/// has that. See there. Messages, broadcasts, surveys and streams are never made again.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_destination_set_retry(roletalk_destination destination,
+                                               roletalk_retry retry);
 
 /// Sends a one-way message. Returns when the unit's connection has taken it into its queue: nothing
 /// tells whether it arrived. `options` may be NULL. When the queue is full it waits for room, as

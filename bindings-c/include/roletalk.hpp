@@ -617,6 +617,62 @@ private:
     std::shared_ptr<const State> state_;
 };
 
+/// How requests are made again that may be handled more than once; see roletalk_retry_options, also for what 0 stands
+/// for.
+struct RetryOptions {
+    /// Attempts in all, those besides a slow one included.
+    uint32_t attempts = 3;
+    /// The wait before the second attempt.
+    std::chrono::milliseconds backoff{25};
+    /// The longest wait before any.
+    std::chrono::milliseconds longest{1000};
+    /// So many further requests for each, from 0, which is none here, to 1; up to ten besides.
+    double budget = 0.1;
+    /// After how long without an answer a request is made a second time.
+    std::chrono::milliseconds hedge_after{0};
+    /// The same: after the time within which this part of all answers has come.
+    double hedge_quantile = 0;
+};
+
+/// Says that requests may be handled more than once, and how they are made again. Use one for all requests of a kind:
+/// it has the account of how many further ones there may be. Copies are cheap and have the same account; any thread may
+/// use them. See roletalk_send_options.retry.
+class Retry {
+public:
+    explicit Retry(const RetryOptions &options = {}) : handle_(std::make_shared<Owned>()) {
+        roletalk_retry_options raw{};
+        raw.struct_size = sizeof raw;
+        raw.attempts = options.attempts;
+        raw.backoff_ms = detail::count("RetryOptions::backoff", options.backoff);
+        raw.longest_ms = detail::count("RetryOptions::longest", options.longest);
+        raw.budget = options.budget == 0 ? ROLETALK_RETRY_NO_BUDGET : options.budget;
+        raw.hedge_after_ms = detail::count("RetryOptions::hedge_after", options.hedge_after);
+        raw.hedge_quantile = options.hedge_quantile;
+        detail::check(roletalk_retry_new(&raw, handle_->out()));
+    }
+
+    /// Requests that were made again after a failure.
+    uint64_t retried() const { return stats().retried; }
+    /// Requests that were made besides one that was slow.
+    uint64_t hedged() const { return stats().hedged; }
+    /// Requests that were not made again because the account was empty.
+    uint64_t refused() const { return stats().refused; }
+
+    roletalk_retry_stats stats() const {
+        roletalk_retry_stats stats{};
+        stats.struct_size = sizeof stats;
+        detail::check(roletalk_retry_get_stats(get(), &stats));
+        return stats;
+    }
+    /// Valid as long as this.
+    roletalk_retry get() const noexcept { return handle_ ? handle_->get() : roletalk_retry{}; }
+
+private:
+    using Owned = detail::Handle<roletalk_retry, roletalk_retry_free>;
+
+    std::shared_ptr<Owned> handle_;
+};
+
 /// Something under way that will call back. Destroying it does not end it.
 class Operation {
 public:
@@ -1140,6 +1196,8 @@ struct SendOptions {
     Balance balance{};
     /// The same unit for the same key, which may be any bytes; see roletalk_send_options.key.
     std::optional<std::string> key{};
+    /// Requests: they may be handled more than once, and are made again in this way.
+    std::optional<Retry> retry{};
 
     /// On whose behalf it is sent, a Context or a Deferred: it has at most the time that is left there, is given up
     /// when that is canceled, and its trace context goes with it. See roletalk_send_options.parent.
@@ -1165,6 +1223,7 @@ struct SendOptions {
         options.wait_for_unit = wait_for_unit;
         options.balance = balance.get();
         if (key) options.key = detail::lend(*key);
+        if (retry) options.retry = retry->get();
         return options;
     }
 };
@@ -1262,6 +1321,12 @@ public:
     /// number. See roletalk_destination_set_max_in_flight.
     void set_max_in_flight(size_t requests) const {
         detail::check(roletalk_destination_set_max_in_flight(destination_, requests));
+    }
+    /// All requests may be handled more than once from now on, and are made again in this way, for all who use this
+    /// destination; `std::nullopt`: they are not.
+    void set_retry(const std::optional<Retry> &retry) const {
+        detail::check(
+            roletalk_destination_set_retry(destination_, retry ? retry->get() : roletalk_retry{}));
     }
     void send(std::string_view event, const Data &data = {},
               const SendOptions &options = {}) const {

@@ -331,6 +331,14 @@ balance_guide() {
     compile "$cxx" "$dir/balance.cpp" -c -o "$dir/cpp.o"
 }
 
+# The same, with resilience.c and retries.cpp.
+retry_guide() {
+    extract C-API.md retry.c
+    compile "$cc" "$dir/retry.c" -c -o "$dir/c.o"
+    extract C-API.md retry.cpp
+    compile "$cxx" "$dir/retry.cpp" -c -o "$dir/cpp.o"
+}
+
 # The programs of docs/TLS.md, with certificates that are made as it says.
 tls_guide() { # FILE
     local compiler=$cc
@@ -412,6 +420,7 @@ add "guide, C" c guide c
 add "guide, C++" c guide cpp
 add "guide, a deadline" c deadline_guide
 add "guide, which unit gets it" c balance_guide
+add "guide, what is made again" c retry_guide
 add "guide, TLS in C" "c openssl" tls_guide tls.c
 add "guide, TLS in C++" "c openssl" tls_guide tls.cpp
 add "uninstall removes what install brings" c uninstall_removes_what_install_brings

@@ -8,6 +8,8 @@ pub mod peer;
 
 pub mod balance;
 
+pub mod retry;
+
 pub mod role;
 
 pub mod context;

@@ -98,6 +98,14 @@ pub struct roletalk_chooser {
     pub id: u64,
 }
 
+/// How requests are made again. Made by roletalk_retry_new, freed by roletalk_retry_free.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct roletalk_retry {
+    /// Zero is none.
+    pub id: u64,
+}
+
 impl roletalk_unit {
     pub(crate) const NONE: roletalk_unit = roletalk_unit { id: 0 };
 }

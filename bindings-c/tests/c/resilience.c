@@ -1,5 +1,5 @@
-/* Units that fail: they are left out, a destination has a bound of what is in flight, and how units stand can be
-   seen. */
+/* Units that fail: they are left out, a destination has a bound of what is in flight, how units stand can be seen, and
+   requests that may be handled more than once are made again. */
 #include "check.h"
 
 enum { MOST = 3 };
@@ -50,7 +50,8 @@ static int what_to_do(service *s) {
 static void serve(void *user_data, const roletalk_incoming *in) {
     service *s = (service *)user_data;
     roletalk_failure later;
-    switch (what_to_do(s)) {
+    const int what = what_to_do(s);
+    switch (what) {
         case ANSWERS:
             OK(roletalk_context_respond(in->context, txt(s->name)));
             break;
@@ -69,7 +70,7 @@ static void serve(void *user_data, const roletalk_incoming *in) {
             CHECK(s->kept_count < 16);
             OK(roletalk_context_on_cancel(in->context,
                                           HANDLER(roletalk_cancel_handler, on_canceled, s)));
-            if (s->does == LOSES) OK(roletalk_unit_disconnect(in->unit));
+            if (what == LOSES) OK(roletalk_unit_disconnect(in->unit));
             OK(roletalk_context_defer(in->context, &s->kept[s->kept_count++]));
             break;
     }
@@ -451,6 +452,434 @@ static void no_change_is_lost(void) {
     stop(&f);
 }
 
+/* What is made again. */
+
+static roletalk_retry_options retry_options(void) {
+    roletalk_retry_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.backoff_ms = options.longest_ms = 1;
+    return options;
+}
+
+static roletalk_retry retry_of(const roletalk_retry_options *options) {
+    roletalk_retry retry;
+    OK(roletalk_retry_new(options, &retry));
+    return retry;
+}
+
+static void expect_stats_at(roletalk_retry retry, uint64_t retried, uint64_t hedged,
+                            uint64_t refused, int line) {
+    roletalk_retry_stats stats;
+    stats.struct_size = sizeof stats;
+    OK(roletalk_retry_get_stats(retry, &stats));
+    CHECK(stats.struct_size == sizeof stats);
+    if (stats.retried != retried || stats.hedged != hedged || stats.refused != refused)
+        FAIL("line %d: %d retried, %d hedged, %d refused", line, (int)stats.retried,
+             (int)stats.hedged, (int)stats.refused);
+}
+
+#define EXPECT_STATS(retry, retried, hedged, refused)                                              \
+    expect_stats_at(retry, retried, hedged, refused, __LINE__)
+
+static void expect_asked(field *f, const char *who) {
+    pthread_mutex_lock(&f->mutex);
+    if (strcmp(f->asked, who) != 0) FAIL("%s were asked, not %s", f->asked, who);
+    f->asked[0] = 0;
+    pthread_mutex_unlock(&f->mutex);
+}
+
+/* The outcome of one that does not wait. */
+static roletalk_status ask_and_hear(field *f, const roletalk_send_options *options) {
+    long before = counted(&f->outcomes);
+    OK(roletalk_operation_free(ask_async(f, options)));
+    wait_count(&f->outcomes, before + 1);
+    return last_status(f);
+}
+
+/* Both ways to ask. */
+static roletalk_status (*const asks[])(field *, const roletalk_send_options *) = {ask,
+                                                                                  ask_and_hear};
+
+static void two(field *f, int first, int second) {
+    start(f);
+    join(f, "a", first);
+    join(f, "b", second);
+}
+
+static void what_may_have_begun(size_t way) {
+    field f;
+    two(&f, LOSES, ANSWERS);
+    EXPECT(ROLETALK_STATUS_CONNECTION_LOST, asks[way](&f, NULL));
+    expect_asked(&f, "a");
+    stop(&f);
+    roletalk_retry retry = retry_of(NULL);
+    roletalk_send_options options = no_options();
+    options.retry = retry;
+    two(&f, LOSES, ANSWERS);
+    OK(asks[way](&f, &options));
+    expect_asked(&f, "ab");
+    EXPECT_STATS(retry, 1, 0, 0);
+    stop(&f);
+    /* For all requests of a destination. */
+    two(&f, LOSES, ANSWERS);
+    OK(roletalk_destination_set_retry(f.to, retry));
+    OK(asks[way](&f, NULL));
+    expect_asked(&f, "ab");
+    EXPECT_STATS(retry, 2, 0, 0);
+    stop(&f);
+    /* And no more. */
+    two(&f, LOSES, ANSWERS);
+    roletalk_retry none = {0};
+    OK(roletalk_destination_set_retry(f.to, retry));
+    OK(roletalk_destination_set_retry(f.to, none));
+    EXPECT(ROLETALK_STATUS_CONNECTION_LOST, asks[way](&f, NULL));
+    EXPECT_STATS(retry, 2, 0, 0);
+    stop(&f);
+    OK(roletalk_retry_free(retry));
+}
+
+static void keep_unit(void *user_data, roletalk_unit unit) {
+    roletalk_unit *kept = (roletalk_unit *)user_data;
+    char name[16];
+    size_t len;
+    OK(roletalk_unit_name(unit, name, sizeof name, &len));
+    if (is(roletalk_string_of(name, len), "a")) OK(roletalk_unit_clone(unit, kept));
+}
+
+static void who_chooses_the_unit_means_that_one(void) {
+    field f;
+    two(&f, LOSES, ANSWERS);
+    roletalk_retry retry = retry_of(NULL);
+    roletalk_send_options options = no_options();
+    options.retry = retry;
+    OK(roletalk_destination_each_unit(f.to, keep_unit, &options.unit));
+    OK(roletalk_destination_set_retry(f.to, retry));
+    EXPECT(ROLETALK_STATUS_CONNECTION_LOST, ask(&f, &options));
+    expect_asked(&f, "a");
+    EXPECT_STATS(retry, 0, 0, 0);
+    OK(roletalk_unit_free(options.unit));
+    stop(&f);
+    OK(roletalk_retry_free(retry));
+}
+
+static void an_answer_is_an_answer_even_if_it_is_a_rejection(size_t way) {
+    field f;
+    two(&f, REJECTS, ANSWERS);
+    roletalk_retry retry = retry_of(NULL);
+    roletalk_send_options options = no_options();
+    options.retry = retry;
+    EXPECT(ROLETALK_STATUS_REJECTED, asks[way](&f, &options));
+    expect_asked(&f, "a");
+    /* Neither is silence a reason. */
+    does(&f.services[1], KEEPS);
+    options.timeout_ms = 20;
+    EXPECT(ROLETALK_STATUS_TIMEOUT, asks[way](&f, &options));
+    EXPECT_STATS(retry, 0, 0, 0);
+    wait_count(&f.begun, 2);
+    stop(&f);
+    OK(roletalk_retry_free(retry));
+}
+
+static int64_t micros_since(const struct timespec *begin) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)(now.tv_sec - begin->tv_sec) * 1000000 + (now.tv_nsec - begin->tv_nsec) / 1000;
+}
+
+static void who_says_when_to_try_again_is_asked_then(size_t way) {
+    field f;
+    two(&f, REJECTS_FOR_NOW, REJECTS_FOR_NOW);
+    roletalk_retry_options four = retry_options(), one = retry_options();
+    four.attempts = 4;
+    one.attempts = 1;
+    roletalk_retry retry = retry_of(&four), once = retry_of(&one);
+    OK(roletalk_destination_set_retry(f.to, retry));
+    struct timespec begin;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    EXPECT(ROLETALK_STATUS_REJECTED, asks[way](&f, NULL));
+    CHECK(micros_since(&begin) >= 3 * 5000);
+    /* Never the same one twice in a row. */
+    expect_asked(&f, "abab");
+    EXPECT_STATS(retry, 3, 0, 0);
+    /* What a request says counts more. */
+    roletalk_send_options options = no_options();
+    options.retry = once;
+    EXPECT(ROLETALK_STATUS_REJECTED, asks[way](&f, &options));
+    CHECK(strlen(f.asked) == 1);
+    EXPECT_STATS(retry, 3, 0, 0);
+    stop(&f);
+    OK(roletalk_retry_free(retry));
+    OK(roletalk_retry_free(once));
+}
+
+static void a_slow_answer_is_overtaken_and_its_handler_given_up(size_t way) {
+    field f;
+    two(&f, KEEPS, ANSWERS);
+    roletalk_retry_options how = retry_options();
+    how.hedge_after_ms = 10;
+    roletalk_retry retry = retry_of(&how);
+    roletalk_send_options options = no_options();
+    options.retry = retry;
+    OK(asks[way](&f, &options));
+    expect_asked(&f, "ab");
+    wait_count(&f.canceled, 1);
+    EXPECT_STATS(retry, 0, 1, 0);
+    stop(&f);
+    OK(roletalk_retry_free(retry));
+}
+
+/* After the time that most answers take, which a hundred of them tell. */
+static void a_slow_answer_is_one_that_takes_longer_than_most(void) {
+    field f;
+    two(&f, ANSWERS, ANSWERS);
+    roletalk_retry_options how = retry_options();
+    how.hedge_quantile = 0.5;
+    roletalk_retry retry = retry_of(&how);
+    roletalk_send_options options = no_options();
+    options.retry = retry;
+    for (int i = 0; i < 100; i++) {
+        OK(ask(&f, &options));
+        times_asked(&f, 0);
+    }
+    EXPECT_STATS(retry, 0, 0, 0);
+    does(&f.services[0], KEEPS);
+    /* One of them goes to `a` first. */
+    for (int i = 0; i < 2; i++) OK(ask(&f, &options));
+    wait_count(&f.canceled, 1);
+    roletalk_retry_stats stats;
+    stats.struct_size = sizeof stats;
+    OK(roletalk_retry_get_stats(retry, &stats));
+    CHECK(stats.hedged >= 1 && stats.retried == 0);
+    stop(&f);
+    OK(roletalk_retry_free(retry));
+}
+
+static void further_requests_have_a_budget(void) {
+    field f;
+    two(&f, REJECTS_FOR_NOW, REJECTS_FOR_NOW);
+    roletalk_retry_options how = retry_options();
+    how.attempts = 2;
+    how.budget = ROLETALK_RETRY_NO_BUDGET;
+    roletalk_retry retry = retry_of(&how);
+    OK(roletalk_destination_set_retry(f.to, retry));
+    for (int i = 0; i < 12; i++) EXPECT(ROLETALK_STATUS_REJECTED, ask(&f, NULL));
+    CHECK(strlen(f.asked) == 22);
+    EXPECT_STATS(retry, 10, 0, 2);
+    stop(&f);
+    OK(roletalk_retry_free(retry));
+}
+
+/* The handle is freed while a request and a destination use the retry. */
+static void a_handle_is_freed_while_it_is_in_use(void) {
+    field f;
+    two(&f, KEEPS, ANSWERS);
+    roletalk_retry retry = retry_of(NULL);
+    OK(roletalk_destination_set_retry(f.to, retry));
+    roletalk_operation operation = ask_async(&f, NULL);
+    wait_count(&f.begun, 1);
+    OK(roletalk_retry_free(retry));
+    EXPECT(ROLETALK_STATUS_INVALID_HANDLE, roletalk_retry_free(retry));
+    roletalk_failure later;
+    memset(&later, 0, sizeof later);
+    later.struct_size = sizeof later;
+    later.reason = ROLETALK_STR("not now");
+    later.retry_after_ms = 5;
+    OK(roletalk_context_reject_with(f.services[0].kept[0], &later));
+    f.services[0].kept_count = 0;
+    wait_count(&f.outcomes, 1);
+    OK(last_status(&f));
+    expect_asked(&f, "ab");
+    /* It is at the destination still. */
+    does(&f.services[0], REJECTS_FOR_NOW);
+    for (int i = 0; i < 2; i++) OK(ask(&f, NULL));
+    roletalk_send_options options = no_options();
+    options.retry = retry;
+    EXPECT(ROLETALK_STATUS_INVALID_HANDLE, ask(&f, &options));
+    EXPECT(ROLETALK_STATUS_INVALID_HANDLE, roletalk_destination_set_retry(f.to, retry));
+    stop(&f);
+    OK(roletalk_operation_free(operation));
+}
+
+static void wait_retried(roletalk_retry retry, uint64_t count) {
+    struct timespec pause = {0, 1000000};
+    roletalk_retry_stats stats;
+    for (long tries = 0;; tries++) {
+        stats.struct_size = sizeof stats;
+        OK(roletalk_retry_get_stats(retry, &stats));
+        if (stats.retried == count) return;
+        CHECK(tries < LIMIT_S * 1000);
+        nanosleep(&pause, NULL);
+    }
+}
+
+typedef struct {
+    field *of;
+    const roletalk_send_options *options;
+    pthread_t thread;
+    roletalk_status status;
+} blocked;
+
+static void *ask_blocking(void *argument) {
+    blocked *b = (blocked *)argument;
+    b->status = ask(b->of, b->options);
+    return NULL;
+}
+
+/* What waits for a further attempt can be canceled, and ends with its peer. */
+static void the_wait_ends_where_nobody_waits(void) {
+    field f;
+    start(&f);
+    join(&f, "a", REJECTS_FOR_NOW);
+    roletalk_retry_options how = retry_options();
+    how.backoff_ms = 3600 * 1000;
+    roletalk_retry retry = retry_of(&how);
+    roletalk_send_options options = no_options();
+    options.timeout_ms = 2 * 3600 * 1000;
+    options.retry = retry;
+    roletalk_operation operation = ask_async(&f, &options);
+    wait_retried(retry, 1);
+    OK(roletalk_operation_cancel(operation));
+    wait_count(&f.outcomes, 1);
+    CHECK(last_status(&f) == ROLETALK_STATUS_CANCELED);
+    OK(roletalk_operation_free(operation));
+    blocked b;
+    b.of = &f;
+    b.options = &options;
+    CHECK(pthread_create(&b.thread, NULL, ask_blocking, &b) == 0);
+    wait_retried(retry, 2);
+    OK(roletalk_operation_free(ask_async(&f, &options)));
+    wait_retried(retry, 3);
+    CHECK(times_asked(&f, 'a') == 3);
+    stop(&f);
+    CHECK(pthread_join(b.thread, NULL) == 0);
+    CHECK(b.status == ROLETALK_STATUS_REJECTED && f.last == ROLETALK_STATUS_REJECTED);
+    OK(roletalk_retry_free(retry));
+}
+
+static void never_opened(void *user_data, const roletalk_reply *reply, roletalk_readable stream) {
+    (void)user_data, (void)reply, (void)stream;
+    FAIL("called");
+}
+
+static void never_opened_to_write(void *user_data, const roletalk_reply *reply,
+                                  roletalk_writable stream) {
+    (void)user_data, (void)reply, (void)stream;
+    FAIL("called");
+}
+
+static void never_answered(void *user_data, const roletalk_reply *reply) {
+    (void)user_data, (void)reply;
+    FAIL("called");
+}
+
+static void only_requests_are_made_again(void) {
+    field f;
+    start(&f);
+    join(&f, "a", ANSWERS);
+    roletalk_retry retry = retry_of(NULL);
+    roletalk_send_options options = no_options();
+    options.retry = retry;
+    const roletalk_string to_do = ROLETALK_STR("do"), open = ROLETALK_STR("stream");
+    const roletalk_data x = txt("x");
+    roletalk_readable readable;
+    roletalk_writable writable;
+    roletalk_survey survey;
+    counter dropped;
+    counter_init(&dropped);
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_destination_send(f.to, to_do, x, &options));
+    CHECK(strstr(roletalk_last_error().data, "Only requests are made again"));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_destination_broadcast(f.to, to_do, x, &options, NULL));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_destination_survey(f.to, to_do, x, &options, &survey));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_destination_survey_async(
+               f.to, to_do, x, &options,
+               handler_roletalk_reply_handler(never_answered, &dropped, count_drop), NULL));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_destination_readable(f.to, open, x, &options, &readable, NULL));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_destination_writable(f.to, open, x, &options, &writable, NULL));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_destination_readable_async(
+               f.to, open, x, &options,
+               handler_roletalk_readable_handler(never_opened, &dropped, count_drop), NULL));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT,
+           roletalk_destination_writable_async(
+               f.to, open, x, &options,
+               handler_roletalk_writable_handler(never_opened_to_write, &dropped, count_drop),
+               NULL));
+    wait_count(&dropped, 3);
+    expect_asked(&f, "");
+    /* A destination's is for its requests, and nothing to everything else. */
+    OK(roletalk_destination_set_retry(f.to, retry));
+    OK(roletalk_destination_send(f.to, to_do, x, NULL));
+    OK(roletalk_destination_readable(f.to, open, x, NULL, &readable, NULL));
+    OK(roletalk_readable_close(readable));
+    OK(ask(&f, NULL));
+    EXPECT_STATS(retry, 0, 0, 0);
+    stop(&f);
+    OK(roletalk_retry_free(retry));
+    counter_destroy(&dropped);
+}
+
+static void wrong_retries(void) {
+    static const struct {
+        double budget, quantile;
+        uint64_t after;
+        const char *text;
+    } wrong[] = {
+        {1.5, 0, 0, "`budget` should be from 0 to 1, and is 1.5"},
+        {-0.5, 0, 0, "`budget` should be from 0 to 1, and is -0.5"},
+        {0, 95, 0, "`hedge_quantile` should be from 0 to 1, and is 95"},
+        {0, -1, 0, "`hedge_quantile` should be from 0 to 1, and is -1"},
+        {0, 0.95, 5, "`hedge_after_ms` and `hedge_quantile` are both set: set one of them"},
+    };
+    roletalk_retry retry = {7};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        roletalk_retry_options how = retry_options();
+        how.budget = wrong[i].budget;
+        how.hedge_quantile = wrong[i].quantile;
+        how.hedge_after_ms = wrong[i].after;
+        EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_retry_new(&how, &retry));
+        CHECK(is(roletalk_last_error(), wrong[i].text));
+    }
+    roletalk_retry_options how = retry_options();
+    /* No number. */
+    memset(&how.budget, 0xff, sizeof how.budget);
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_retry_new(&how, &retry));
+    how = retry_options();
+    how.struct_size = 3;
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_retry_new(&how, &retry));
+    CHECK(retry.id == 7);
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_retry_new(NULL, NULL));
+    /* The longest times that there are. */
+    how = retry_options();
+    how.attempts = UINT32_MAX;
+    how.backoff_ms = how.longest_ms = how.hedge_after_ms = UINT64_MAX;
+    how.budget = 1;
+    OK(roletalk_retry_new(&how, &retry));
+    field f;
+    two(&f, REJECTS_FOR_NOW, ANSWERS);
+    OK(roletalk_destination_set_retry(f.to, retry));
+    EXPECT(ROLETALK_STATUS_REJECTED, ask(&f, NULL));
+    OK(ask(&f, NULL));
+    EXPECT_STATS(retry, 0, 0, 0);
+    roletalk_destination nowhere = {0};
+    EXPECT(ROLETALK_STATUS_INVALID_HANDLE, roletalk_destination_set_retry(nowhere, retry));
+    roletalk_retry_stats stats;
+    stats.struct_size = 0;
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_retry_get_stats(retry, &stats));
+    EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_retry_get_stats(retry, NULL));
+    stop(&f);
+    OK(roletalk_retry_free(retry));
+    roletalk_retry none = {0};
+    stats.struct_size = sizeof stats;
+    EXPECT(ROLETALK_STATUS_INVALID_HANDLE, roletalk_retry_get_stats(none, &stats));
+    EXPECT(ROLETALK_STATUS_INVALID_HANDLE, roletalk_retry_free(none));
+}
+
 /* Arguments that cannot be. */
 
 static void wrong_arguments(void) {
@@ -477,6 +906,19 @@ int main(void) {
     so_many_are_in_flight_and_no_more();
     few_wait_for_a_unit();
     no_change_is_lost();
+    for (size_t way = 0; way < 2; way++) {
+        what_may_have_begun(way);
+        an_answer_is_an_answer_even_if_it_is_a_rejection(way);
+        who_says_when_to_try_again_is_asked_then(way);
+        a_slow_answer_is_overtaken_and_its_handler_given_up(way);
+    }
+    who_chooses_the_unit_means_that_one();
+    a_slow_answer_is_one_that_takes_longer_than_most();
+    further_requests_have_a_budget();
+    a_handle_is_freed_while_it_is_in_use();
+    the_wait_ends_where_nobody_waits();
+    only_requests_are_made_again();
+    wrong_retries();
     wrong_arguments();
     return 0;
 }

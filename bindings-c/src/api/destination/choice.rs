@@ -1,11 +1,16 @@
-//! Which unit gets what is sent, and how much of it.
+//! Which unit gets what is sent, how much of it, and what is made again.
 
 use crate::{
     api::{
         balance::{Given, roletalk_balance},
         destination::object::{get, set},
+        retry,
     },
-    border::{enter::enter, failure::roletalk_status, handles::roletalk_destination},
+    border::{
+        enter::enter,
+        failure::roletalk_status,
+        handles::{roletalk_destination, roletalk_retry},
+    },
 };
 
 /// How a unit is chosen from now on, for all who use this destination; NULL: as the peer says
@@ -39,4 +44,20 @@ pub extern "C" fn roletalk_destination_set_max_in_flight(
     requests: usize,
 ) -> roletalk_status {
     enter(|| set(destination, |settings| settings.bound(requests)))
+}
+
+/// All requests of this destination may be handled more than once from now on, and are made again in this way, for all
+/// who use it; zero: they are not, which is the default. A request with a retry of its own (roletalk_send_options.retry)
+/// has that. See there. Messages, broadcasts, surveys and streams are never made again.
+///
+/// Any thread, also inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn roletalk_destination_set_retry(
+    destination: roletalk_destination,
+    retry: roletalk_retry,
+) -> roletalk_status {
+    enter(|| {
+        let retry = retry::optional(retry)?;
+        set(destination, |settings| settings.retry = retry)
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::{Balance, Destination};
+use engine::{Balance, Destination, Retry};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -31,6 +31,7 @@ pub(super) struct Settings {
     /// The same with a bound of what is in flight, which would begin anew with another one.
     bounded: Option<Destination>,
     pub(super) balance: Option<Balance>,
+    pub(super) retry: Option<Retry>,
 }
 
 impl Settings {
@@ -44,6 +45,9 @@ impl Settings {
         if let Some(balance) = &self.balance {
             destination = destination.balance(balance.clone());
         }
+        if let Some(retry) = &self.retry {
+            destination = destination.retry(retry.clone());
+        }
         destination
     }
 }
@@ -55,7 +59,7 @@ impl DestinationObject {
         keep: Arc<Keep>,
         runtime: Handle,
     ) -> DestinationObject {
-        let settings = Settings { plain: plain.clone(), bounded: None, balance: None };
+        let settings = Settings { plain: plain.clone(), bounded: None, balance: None, retry: None };
         DestinationObject { destination: plain, settings, queue, keep, runtime }
     }
 

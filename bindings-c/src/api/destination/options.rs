@@ -3,16 +3,17 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use engine::{Balance, Context, Data, Destination, Fields, Payload, SendRequest, Unit};
+use engine::{Balance, Context, Data, Destination, Fields, Payload, Retry, SendRequest, Unit};
 
 use crate::{
     api::{
         balance::{self, roletalk_balance},
         destination::object::{DestinationObject, get},
+        retry,
     },
     border::{
         failure::Failure,
-        handles::{roletalk_context, roletalk_destination, roletalk_unit},
+        handles::{roletalk_context, roletalk_destination, roletalk_retry, roletalk_unit},
         headers::{self, roletalk_header},
         memory::slice,
         sized::{read_or_default, sized},
@@ -65,6 +66,11 @@ pub struct roletalk_send_options {
     /// chooses, among the units with the tags that are preferred there. Every peer chooses alike. Units are told apart
     /// by their names, which outlive a restart, or by their ids where names are not unique. No key when `data` is NULL.
     pub key: roletalk_string,
+    /// Requests. Says that the request may be handled more than once, and how it is made again: after a lost connection,
+    /// an overload, or a failure that says when to try again, and if so told when its answer takes long; each time at
+    /// another unit, and all within `timeout_ms`. Otherwise nothing is ever made again that may have been begun. Zero: as
+    /// the destination says. Does not count where `unit` is given. What is no request is refused with it.
+    pub retry: roletalk_retry,
 }
 
 sized!(roletalk_send_options);
@@ -85,6 +91,7 @@ pub(super) struct More {
     parent: Option<Context>,
     pub(super) balance: Option<Balance>,
     pub(super) key: Option<Box<[u8]>>,
+    retry: Option<Retry>,
 }
 
 impl More {
@@ -98,6 +105,7 @@ impl More {
             || !options.balance.is_null()
             || !options.key.data.is_null()
             || options.key.len != 0
+            || options.retry.id != 0
     }
 
     /// # Safety
@@ -115,6 +123,7 @@ impl More {
         };
         more.balance = given.map(|given| given.balance);
         more.key = (!key.data.is_null()).then(|| bytes.into());
+        more.retry = retry::optional(options.retry)?;
         if options.parent.id != 0 {
             more.parent = Some(options.parent.context()?);
         }
@@ -268,6 +277,9 @@ impl Asking {
             request = request.wait_for_unit();
         }
         with_more!(request, self.more);
+        if let Some(retry) = self.more.as_ref().and_then(|more| more.retry.as_ref()) {
+            request = request.retry(retry.clone());
+        }
         request
     }
 }
@@ -286,9 +298,30 @@ pub(super) fn owned(payload: Payload<'_>) -> Data {
     Data::from_raw(payload.kind, Bytes::copy_from_slice(payload.bytes))
 }
 
+/// For what is no request, and never made again.
+///
 /// # Safety
 /// The pointers are as the header demands, and valid for `'a`.
 pub(super) unsafe fn given<'a>(
+    destination: roletalk_destination,
+    event: roletalk_string,
+    data: roletalk_data,
+    options: *const roletalk_send_options,
+) -> Result<Given<'a>, Failure> {
+    // SAFETY: the caller's promise.
+    let given = unsafe { given_request(destination, event, data, options) }?;
+    match given.options.more.as_ref().is_some_and(|more| more.retry.is_some()) {
+        false => Ok(given),
+        true => {
+            let text = "Only requests are made again: leave `retry` out for everything else";
+            Err(Failure::invalid(text))
+        }
+    }
+}
+
+/// # Safety
+/// As [`given`].
+pub(super) unsafe fn given_request<'a>(
     destination: roletalk_destination,
     event: roletalk_string,
     data: roletalk_data,

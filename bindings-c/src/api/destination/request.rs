@@ -4,7 +4,7 @@ use crate::{
     api::{
         destination::{
             answer::put_answer,
-            options::{Given, given, roletalk_send_options},
+            options::{Given, given_request, roletalk_send_options},
         },
         operation::{Operation, put_operation, start},
     },
@@ -41,7 +41,7 @@ pub unsafe extern "C" fn roletalk_destination_request(
 ) -> roletalk_status {
     enter(|| {
         // SAFETY: the contract of pointers in the header's introduction.
-        let given = unsafe { given(destination, event, data, options) }?;
+        let given = unsafe { given_request(destination, event, data, options) }?;
         let Given { object, event, payload, options } = given;
         let asking = options.asking()?;
         check_optional(answer, "answer")?;
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn roletalk_destination_request_async(
     let closure = Closure::new(handler.call, handler.user_data, handler.drop);
     enter(move || {
         // SAFETY: the contract of pointers in the header's introduction, here and below.
-        let given = unsafe { given(destination, event, data, options) }?;
+        let given = unsafe { given_request(destination, event, data, options) }?;
         let Given { object, event, payload, options } = given;
         let asking = options.asking()?;
         check_optional(operation, "operation")?;
