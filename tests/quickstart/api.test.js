@@ -28,7 +28,7 @@ const layer = read('bindings-c/include/roletalk.hpp');
 /** By column: whether a language has a name. What is not the package's own stands in other words. */
 const has = {
   Rust: (name) => new RegExp(`pub ((async |const )?fn|struct|enum) ${name.replace('Peer::', '')}\\b`).test(core),
-  Node: (name) => new RegExp(`^( {2}|export class )(readonly )?${name}\\b`, 'm').test(types),
+  Node: (name) => new RegExp(`^( {2}|export class )(readonly |get )?${name}\\b`, 'm').test(types),
   Python: (name) => new RegExp(`(^ +(async )?def ${name}\\(|^class ${name}\\b|^ {4}${name}:|\\b${name}:)`, 'm').test(python),
   C: (name) => new RegExp(`\\b${name}\\b`).test(header),
   'C++': (name) => new RegExp(`\\b${name}\\(|\\bclass ${name}\\b|\\b${name}\\{`).test(layer),
