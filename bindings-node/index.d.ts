@@ -728,7 +728,7 @@ export class Peer extends EventEmitter {
    * when something is sent next.
    */
   on(event: 'unit_ejected', handler: (info: { role: string; unit: Unit }) => void): this;
-  /** A unit that was left out is not any more. Found when something is sent next. */
+  /** A unit that was left out has recovered. Found when something is sent next. */
   on(event: 'unit_restored', handler: (info: { role: string; unit: Unit }) => void): this;
   on(event: string | symbol, handler: (...args: any[]) => void): this;
 }

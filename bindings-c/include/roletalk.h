@@ -157,6 +157,13 @@
 /// This subscriber was too slow and has missed `count` events.
 #define ROLETALK_EVENT_MISSED 14
 
+/// A unit keeps failing, so the destination of `role` leaves it out for a while, as its `roletalk_balance` says. Found
+/// when something is sent next.
+#define ROLETALK_EVENT_UNIT_EJECTED 15
+
+/// A unit that was left out has recovered. Found when something is sent next.
+#define ROLETALK_EVENT_UNIT_RESTORED 16
+
 /// No diagnostics.
 #define ROLETALK_LOG_OFF 0
 

@@ -68,6 +68,10 @@ const REJECTIONS = { failures: 3, rejections: true };
 beyond('a unit that keeps rejecting is left out if that counts', async (network) => {
   const { client, destination, services } = await field(network, ['a', 'b', 'c'], undefined, { eject: REJECTIONS });
   const clock = network.clock();
+  const events = [];
+  for (const event of ['unit_ejected', 'unit_restored']) {
+    client.on(event, ({ role, unit }) => events.push(`${event} ${role} ${unit.name}`));
+  }
   services.b.handle = fails;
   const first = await outcomes(destination, 30);
   assert.equal(first.filter((one) => one === 'REJECTED').length, 3);
@@ -84,6 +88,7 @@ beyond('a unit that keeps rejecting is left out if that counts', async (network)
   await clock.advance(10_001);
   assert.equal((await outcomes(destination, 30)).filter((one) => one === 'b').length, 10);
   assert.deepEqual([standing(destination, 'b').rejected, standing(destination, 'b').ejected], [0, undefined]);
+  assert.deepEqual(events, ['unit_ejected role b', 'unit_restored role b']);
   await empty(client);
 });
 

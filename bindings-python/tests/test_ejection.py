@@ -100,6 +100,13 @@ class Field:
         """How many requests wait."""
         return self.client._engine.sizes()["parked"]
 
+    async def told(self, events: roletalk.Events) -> roletalk.Event:
+        """Which unit is left out next, or is back."""
+        async for event in events:
+            if isinstance(event, (roletalk.UnitEjected, roletalk.UnitRestored)):
+                return event
+        raise AssertionError("the events have ended")
+
     async def is_clean(self) -> None:
         await until(lambda: is_clean(*self.peers))
 
@@ -117,10 +124,12 @@ REJECTIONS = Ejection(failures=3, rejections=True, time=LIMIT, most=2 * LIMIT)
 
 async def test_a_unit_that_keeps_rejecting_is_left_out_if_that_counts(field: Field) -> None:
     await field.set("abc", eject=REJECTIONS)
+    told = field.client.events()
     b = field.services["b"]
     b.handle = fails
     outcomes = await field.outcomes(30)
     assert outcomes.count(roletalk.RejectedError) == 3
+    assert await field.told(told) == roletalk.UnitEjected("role", b.unit)
     standing = field.standing("b")
     assert (standing.rejected, standing.unanswered, standing.waiting) == (3, 0, 0)
     assert standing.ejected is not None and 0 < standing.ejected <= LIMIT
@@ -134,6 +143,7 @@ async def test_a_unit_that_keeps_rejecting_is_left_out_if_that_counts(field: Fie
     assert await field.outcomes(1, to=b.unit) == ["b"]
     assert (field.standing("b").rejected, field.standing("b").ejected) == (0, None)
     assert (await field.outcomes(6)).count("b") == 2
+    assert await field.told(told) == roletalk.UnitRestored("role", b.unit)
     await field.is_clean()
 
 

@@ -11,10 +11,11 @@ use std::{
     time::Duration,
 };
 
-use common::{LIMIT, Log, until, within};
+use common::{LIMIT, Log, Watch, until, within};
 use futures_util::{FutureExt, future::join_all};
 use roletalk::{
     Balance, BoxError, ConnectOptions, Destination, Ejection, Error, ErrorKind, Peer, PeerBuilder,
+    PeerEvent,
 };
 use tokio::sync::{Notify, oneshot};
 
@@ -386,14 +387,21 @@ async fn a_unit_that_keeps_rejecting_is_left_out_if_that_counts() {
     });
     let mut ejection = Ejection::default();
     (ejection.failures, ejection.rejections) = (3, true);
+    // Longer than the test.
+    ejection.time = Duration::from_secs(3600);
+    let mut events = Watch::new(&field.client);
     let to = field.to.balance(Balance::round_robin().eject(ejection));
     let mut failed = 0;
     for _ in 0..30 {
         failed +=
             usize::from(within("an outcome", to.request("name", ()).into_future()).await.is_err());
     }
-    // Most are asked within the five seconds that it is left out for.
-    assert!((3..=5).contains(&failed), "{failed}");
+    assert_eq!(failed, 3);
+    let ejected = |event: &PeerEvent| match event {
+        PeerEvent::UnitEjected { role, unit } => &**role == "r" && unit.name() == "b",
+        _ => false,
+    };
+    events.next("that it is left out", ejected).await;
     let standing = |unit: &str| {
         let standings = to.standings();
         let (_, standing) = standings.iter().find(|(one, _)| one.name() == unit).unwrap();
@@ -408,6 +416,12 @@ async fn a_unit_that_keeps_rejecting_is_left_out_if_that_counts() {
     );
     assert!(standing("b").ejected.is_none() && standing("b").rejected == 0);
     assert!(field.ask(&to, 3).await.contains(&"b".to_owned()));
+    let restored = |event: &PeerEvent| match event {
+        PeerEvent::UnitRestored { role, unit } => &**role == "r" && unit.name() == "b",
+        _ => false,
+    };
+    events.next("that it is back", restored).await;
+    assert_eq!(events.seen.iter().filter(|event| ejected(event) || restored(event)).count(), 2);
     field.close().await;
 }
 

@@ -57,7 +57,7 @@ pub const ROLETALK_EVENT_MISSED: i32 = 14;
 /// A unit keeps failing, so the destination of `role` leaves it out for a while, as its `roletalk_balance` says. Found
 /// when something is sent next.
 pub const ROLETALK_EVENT_UNIT_EJECTED: i32 = 15;
-/// A unit that was left out is not any more. Found when something is sent next.
+/// A unit that was left out has recovered. Found when something is sent next.
 pub const ROLETALK_EVENT_UNIT_RESTORED: i32 = 16;
 
 /// Something that happened to a peer. Valid during the call. Fields that do not belong to the kind are

@@ -258,12 +258,29 @@ static roletalk_ejection ejection_of(uint32_t failures) {
     return ejection;
 }
 
+static counter ejected, restored;
+
+static void on_event(void *user_data, const roletalk_event *event) {
+    (void)user_data;
+    if (event->kind != ROLETALK_EVENT_UNIT_EJECTED && event->kind != ROLETALK_EVENT_UNIT_RESTORED)
+        return;
+    CHECK(event->role.len == 1 && *event->role.data == 'r');
+    char name[8];
+    size_t len;
+    OK(roletalk_unit_name(event->unit, name, sizeof name, &len));
+    CHECK(len == 1 && *name == 'b');
+    count(event->kind == ROLETALK_EVENT_UNIT_EJECTED ? &ejected : &restored);
+}
+
 static void who_keeps_rejecting_is_left_out(void) {
     field f;
     start(&f);
     join(&f, "a", ANSWERS);
     join(&f, "b", REJECTS);
     join(&f, "c", ANSWERS);
+    counter_init(&ejected);
+    counter_init(&restored);
+    OK(roletalk_peer_on_event(f.client, HANDLER(roletalk_event_handler, on_event, NULL), NULL));
     roletalk_standing b = standing_of(&f, "b");
     CHECK(b.waiting == 0 && b.answer_time_us == 0 && b.unanswered == 0 && b.rejected == 0);
     CHECK(b.ejected_ms == -1);
@@ -291,6 +308,8 @@ static void who_keeps_rejecting_is_left_out(void) {
     CHECK(times_asked(&f, 'b') == 1);
     for (int i = 0; i < 3; i++) OK(ask(&f, NULL));
     CHECK(times_asked(&f, 'b') == 1);
+    wait_count(&restored, 1);
+    CHECK(counted(&ejected) == 1 && counted(&restored) == 1);
     stop(&f);
 }
 

@@ -109,7 +109,7 @@ class UnitEjected(Event):
 
 @dataclass(frozen=True)
 class UnitRestored(Event):
-    """A unit that was left out is not any more. Found when something is sent next."""
+    """A unit that was left out has recovered. Found when something is sent next."""
 
     role: str
     unit: Unit

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -347,33 +347,38 @@ impl Turn {
         std::mem::take(&mut self.left_out().changes)
     }
 
-    fn left_out(&self) -> std::sync::MutexGuard<'_, LeftOut> {
+    fn left_out(&self) -> MutexGuard<'_, LeftOut> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes who is left out.
+    /// Notes who is left out, and who has recovered. One that is tried again is not back yet.
     fn note(&self, how: &Ejection, units: &dyn Units, ejected: &[usize]) {
         if ejected.is_empty() && !self.any_out.load(Ordering::Relaxed) {
             return;
         }
         let mut out = self.left_out();
+        let LeftOut { how: noted, units: before, changes } = &mut *out;
         // Where calls differ in what they leave out, units would come and go with each.
-        let same = out.how == *how;
-        let now: Vec<UnitId> = ejected.iter().map(|at| units.unit(*at)).collect();
-        if same || out.units.is_empty() {
-            let before = std::mem::take(&mut out.units);
-            let is_there = |unit: &UnitId| (0..units.count()).any(|at| units.unit(at) == *unit);
-            let back = before.iter().filter(|unit| !now.contains(unit) && is_there(unit));
-            let back = back.map(|unit| (*unit, false));
-            let gone = now.iter().filter(|unit| !before.contains(unit)).map(|unit| (*unit, true));
-            let changes: Vec<_> = back.chain(gone).collect();
-            if !changes.is_empty() {
-                out.changes.extend(changes);
-                self.changed.store(true, Ordering::Relaxed);
-            }
-            self.any_out.store(!now.is_empty(), Ordering::Relaxed);
-            (out.how, out.units) = (*how, now);
+        if before.is_empty() {
+            *noted = *how;
+        } else if noted != how {
+            return;
         }
+        let now = (0..units.count()).filter(|at| {
+            let was_out = || before.contains(&units.unit(*at));
+            ejected.contains(at) || (units.load(*at).is_failing(how) && was_out())
+        });
+        let now: Vec<UnitId> = now.map(|at| units.unit(at)).collect();
+        let is_there = |unit: &UnitId| (0..units.count()).any(|at| units.unit(at) == *unit);
+        let back = before.iter().filter(|unit| !now.contains(unit) && is_there(unit));
+        let gone = now.iter().filter(|unit| !before.contains(unit));
+        let noted = changes.len();
+        changes.extend(back.map(|unit| (*unit, false)).chain(gone.map(|unit| (*unit, true))));
+        if changes.len() > noted {
+            self.changed.store(true, Ordering::Relaxed);
+        }
+        self.any_out.store(!now.is_empty(), Ordering::Relaxed);
+        *before = now;
     }
 
     /// The place of the unit that what is wanted goes to; none when none of them will do.

@@ -152,6 +152,11 @@ impl Load {
         self.rejected.load(Relaxed)
     }
 
+    /// Whether it has failed so often that it may be left out.
+    pub(crate) fn is_failing(&self, how: &Ejection) -> bool {
+        self.failures(how.rejections) >= how.failures.max(1) as usize
+    }
+
     /// How long it is still left out for its failures; zero while it is tried whether it has recovered. None when it
     /// may be asked.
     pub fn ejected(&self, how: &Ejection, now: Moment) -> Option<Duration> {

@@ -438,8 +438,11 @@ fn a_unit_that_keeps_failing_is_left_out_tried_and_taken_back() {
     field.now += SECOND;
     time_out(&mut field, 0);
     let out = field.now;
+    assert_eq!(field.turn.take_changes(), []);
     field.run(&balance, MS, out + 4_999 * MS);
     assert_eq!(field.asked()[0], 0);
+    assert!(field.turn.has_news());
+    assert_eq!(field.turn.take_changes(), [(UnitId(0), true)]);
     // One request tells, and no other is risked meanwhile.
     field.run(&balance, MS, out + 7 * SECOND);
     assert_eq!(field.asked()[0], 1);
@@ -452,12 +455,16 @@ fn a_unit_that_keeps_failing_is_left_out_tried_and_taken_back() {
     let out = field.now;
     field.run(&balance, MS, out + 9_999 * MS);
     assert_eq!(field.asked()[0], 0);
+    // Whoever leaves out others sees no change.
+    field.run(&ejecting(7), MS, out + 9_999 * MS + 10);
+    assert_eq!(field.turn.take_changes(), []);
     let standings = balance.standings(&field, moment(field.now));
     assert!(standings[0].ejected.is_some_and(|left| left <= Duration::from_millis(2)));
     // It answers, and is as good as any.
     field.units[0].takes = Some(MS);
     field.run(&balance, MS, out + 11 * SECOND);
     field.asked();
+    assert_eq!(field.turn.take_changes(), [(UnitId(0), false)]);
     field.run(&balance, MS, out + 12 * SECOND);
     assert_eq!(field.asked(), [250; 4]);
     assert_eq!(balance.standings(&field, moment(field.now))[0].unanswered, 0);

@@ -95,7 +95,7 @@ pub enum PeerEvent {
         /// The unit.
         unit: UnitId,
     },
-    /// A unit that was left out is not any more. Found when something is sent next.
+    /// A unit that was left out has recovered. Found when something is sent next.
     UnitRestored {
         /// The destination's role.
         role: Arc<str>,
