@@ -62,7 +62,7 @@ impl Encoded {
     }
 
     /// The same, without a copy of what is large.
-    fn clone_ref(&self, py: Python<'_>) -> Encoded {
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Encoded {
         let bytes = self.bytes.as_ref().map(|bytes| bytes.clone_ref(py));
         Encoded { kind: self.kind, bytes }
     }

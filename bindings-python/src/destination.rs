@@ -17,7 +17,7 @@ use pyo3::{
     prelude::*,
     types::{PyNone, PyString},
 };
-use roletalk_engine::{Bulkhead, Moment, Order, Outgoing, Tried, UnitId, wire::Direction};
+use roletalk_engine::{Bulkhead, Moment, Order, Outgoing, Retry, Tried, UnitId, wire::Direction};
 use roletalk_host::lock;
 
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     error::exception,
     extras::{Extras, fields_of},
     request::{More, Request},
+    retry::retry_of,
 };
 
 /// The base of `Destination`.
@@ -48,6 +49,10 @@ pub struct DestinationBase {
     bulkhead: Mutex<Option<Bulkhead>>,
     /// Whether there is one.
     is_bounded: AtomicBool,
+    /// How requests are made again that do not say it themselves, if they are.
+    retry: Mutex<Option<Retry>>,
+    /// Whether they are.
+    retries: AtomicBool,
 }
 
 /// How a unit stands, as `roletalk.Standing` has it: the unit, `waiting`, `answer_time`, `unanswered`, `rejected` and
@@ -80,7 +85,19 @@ impl DestinationBase {
         let chooses = AtomicBool::new(balance.get().function().is_some());
         let (waits, balance) = (AtomicBool::new(false), Mutex::new(balance));
         let (bulkhead, is_bounded) = (Mutex::new(None), AtomicBool::new(false));
-        Ok(DestinationBase { engine, role, name, waits, balance, chooses, bulkhead, is_bounded })
+        let (retry, retries) = (Mutex::new(None), AtomicBool::new(false));
+        Ok(DestinationBase {
+            engine,
+            role,
+            name,
+            waits,
+            balance,
+            chooses,
+            bulkhead,
+            is_bounded,
+            retry,
+            retries,
+        })
     }
 
     /// Sends a request to the unit that the balance chooses, or to the unit `to`.
@@ -117,6 +134,10 @@ impl DestinationBase {
     ///         `Peer.destination` was told.
     ///     key: A str or bytes in place of `balance`: the same unit for the same key, as long as it is there,
     ///         whoever asks. Units are told apart by their names. Only the keys of a unit that leaves or comes move.
+    ///     retry: A `Retry` says that the request may be handled more than once, and how it is made again: after a failure
+    ///         that need not happen again, and, if so told, when its answer takes long. All attempts have the one timeout
+    ///         and one outcome, and are given up together. Nothing that may have begun is made again without. False:
+    ///         not at all; default is what `Peer.destination` was told. It means nothing with `to`.
     ///
     /// Returns:
     ///     An `asyncio.Future` of what the handler at the other end returned; `call` gives the headers of the
@@ -140,7 +161,7 @@ impl DestinationBase {
     #[pyo3(signature = (
         event, data=None, *, to=None, timeout=None, ordered=true, headers=None, headers_required=false,
         traceparent=None, tracestate=None, baggage=None, inherit=true, wait_for_unit=None,
-        balance=None, prefer=None, key=None
+        balance=None, prefer=None, key=None, retry=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "called from Python, by keyword")]
     fn request<'py>(
@@ -160,13 +181,15 @@ impl DestinationBase {
         balance: Option<&Bound<'py, PyAny>>,
         prefer: Option<&Bound<'py, PyAny>>,
         key: Option<&Bound<'py, PyAny>>,
+        retry: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let extras = Extras::of(headers, headers_required, traceparent, tracestate, baggage, py)?;
         let call = if inherit { current_call(py)? } else { None };
         let given = Given { balance, prefer, key, ..Given::default() };
         let bulkhead = slf.get().bulkhead();
-        let how = How { to, timeout, ordered, waits: wait_for_unit, given, bulkhead };
+        let retry = slf.get().retry(retry)?;
+        let how = How { to, timeout, ordered, waits: wait_for_unit, given, bulkhead, retry };
         DestinationBase::ask(slf, event, data, how, extras, call, false)
     }
 
@@ -183,7 +206,7 @@ impl DestinationBase {
     #[pyo3(signature = (
         event, data=None, *, to=None, timeout=None, ordered=true, headers=None, headers_required=false,
         traceparent=None, tracestate=None, baggage=None, inherit=true, wait_for_unit=None,
-        balance=None, prefer=None, key=None
+        balance=None, prefer=None, key=None, retry=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "called from Python, by keyword")]
     fn call<'py>(
@@ -203,13 +226,15 @@ impl DestinationBase {
         balance: Option<&Bound<'py, PyAny>>,
         prefer: Option<&Bound<'py, PyAny>>,
         key: Option<&Bound<'py, PyAny>>,
+        retry: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let extras = Extras::of(headers, headers_required, traceparent, tracestate, baggage, py)?;
         let call = if inherit { current_call(py)? } else { None };
         let given = Given { balance, prefer, key, ..Given::default() };
         let bulkhead = slf.get().bulkhead();
-        let how = How { to, timeout, ordered, waits: wait_for_unit, given, bulkhead };
+        let retry = slf.get().retry(retry)?;
+        let how = How { to, timeout, ordered, waits: wait_for_unit, given, bulkhead, retry };
         DestinationBase::ask(slf, event, data, how, extras, call, true)
     }
 
@@ -225,7 +250,8 @@ impl DestinationBase {
     ) -> PyResult<Bound<'py, PyAny>> {
         let extras = extras.map(|extras| extras.get().clone());
         let given = Given::default();
-        let how = How { to: Some(to), timeout, ordered: true, waits: None, given, bulkhead: None };
+        let (to, waits, bulkhead, retry) = (Some(to), None, None, None);
+        let how = How { to, timeout, ordered: true, waits, given, bulkhead, retry };
         DestinationBase::ask(slf, event, Some(data), how, extras, call, true)
     }
 
@@ -352,14 +378,21 @@ impl DestinationBase {
         prefer: Option<&Bound<'_, PyAny>>,
         eject: Option<&Bound<'_, PyAny>>,
         max_in_flight: Option<&Bound<'_, PyAny>>,
+        retry: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let given = Given { balance, prefer, eject, ..Given::default() };
         let changed = match given.is_nothing() {
             true => None,
             false => Some(self.balance_with(py, given)?),
         };
-        if let Some(bulkhead) = max_in_flight.map(bulkhead_of).transpose()? {
+        let bulkhead = max_in_flight.map(bulkhead_of).transpose()?;
+        let retry = retry.map(retry_of).transpose()?;
+        if let Some(bulkhead) = bulkhead {
             self.set_bulkhead(bulkhead);
+        }
+        if let Some(retry) = retry {
+            self.retries.store(retry.is_some(), Relaxed);
+            *lock(&self.retry) = retry;
         }
         if let Some(changed) = changed {
             let before = mem::replace(&mut *lock(&self.balance), changed);
@@ -439,6 +472,16 @@ impl DestinationBase {
         if self.is_bounded.load(Relaxed) { lock(&self.bulkhead).clone() } else { None }
     }
 
+    /// How what is asked is made again, if it is: as it says, or else as the destination does.
+    #[inline]
+    fn retry(&self, given: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Retry>> {
+        match given {
+            Some(given) => retry_of(given),
+            None if self.retries.load(Relaxed) => Ok(lock(&self.retry).clone()),
+            None => Ok(None),
+        }
+    }
+
     fn balance_with(&self, py: Python<'_>, given: Given<'_, '_>) -> PyResult<Py<Balance>> {
         let own = lock(&self.balance).clone_ref(py);
         Py::new(py, own.get().with(py, given)?)
@@ -458,7 +501,7 @@ impl DestinationBase {
         slf: &Bound<'py, Self>,
         event: &Bound<'py, PyString>,
         data: Option<&Bound<'py, PyAny>>,
-        How { to, timeout, ordered, waits, given, bulkhead }: How<'_, 'py>,
+        How { to, timeout, ordered, waits, given, bulkhead, retry }: How<'_, 'py>,
         extras: Option<Extras>,
         call: Option<Bound<'py, Call>>,
         full: bool,
@@ -476,7 +519,11 @@ impl DestinationBase {
         request.chosen = unit.is_some();
         request.order = order(ordered);
         request.waits = waits.unwrap_or_else(|| this.waits.load(Relaxed));
-        Engine::ask(this.engine.bind(py), request, unit, call.as_ref(), full)
+        let engine = this.engine.bind(py);
+        match (retry, unit) {
+            (Some(retry), None) => Engine::ask_again(engine, request, retry, call.as_ref(), full),
+            (_, unit) => Engine::ask(engine, request, unit, call.as_ref(), full),
+        }
     }
 
     /// A request to any unit, which waits for none.
@@ -502,7 +549,7 @@ impl DestinationBase {
         let data = encode(data, &self.engine.get().codec)?;
         let fields = made.or_else(|| extras.map(Extras::into_fields));
         let is_more = fields.is_some() || balance.is_some() || bulkhead.is_some();
-        let more = || Box::new(More { fields, required, balance, bulkhead, tried: Tried::NONE });
+        let more = || Box::new(More { fields, required, balance, bulkhead, ..More::default() });
         let more = is_more.then(more);
         Ok(Request {
             role: self.role.clone(),
@@ -527,4 +574,5 @@ struct How<'a, 'py> {
     waits: Option<bool>,
     given: Given<'a, 'py>,
     bulkhead: Option<Bulkhead>,
+    retry: Option<Retry>,
 }

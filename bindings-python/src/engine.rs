@@ -9,6 +9,7 @@
 //! to go out is written once for each turn of the loop: behind the dispatch when nobody was woken,
 //! else by `flush`, which the loop calls behind those who were.
 
+mod attempts;
 mod calls;
 mod choosing;
 mod dispatch;

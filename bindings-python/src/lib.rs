@@ -22,6 +22,7 @@ mod extras;
 #[cfg(unix)]
 mod guarded;
 mod request;
+mod retry;
 mod routes;
 mod table;
 
@@ -40,6 +41,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<balance::Balance>()?;
     module.add_class::<balance::Candidate>()?;
     module.add_class::<balance::Ejection>()?;
+    module.add_class::<retry::Retry>()?;
     module.add_class::<data::Encoded>()?;
     module.add_class::<destination::DestinationBase>()?;
     module.add_function(wrap_pyfunction!(data::bytes_of, module)?)?;

@@ -4,8 +4,8 @@ use std::{mem, sync::Arc, time::Duration};
 
 use pyo3::{prelude::*, types::PyBytes};
 use roletalk_engine::{
-    Bulkhead, Engine, Error, ErrorKind, Fields, Moment, Order, Outgoing, StreamId, TimeLimit,
-    Tried, Unit, UnitId, timed_out, wire::Direction,
+    Attempts, Bulkhead, Engine, Error, ErrorKind, Fields, Moment, Order, Outgoing, StreamId,
+    TimeLimit, Tried, Unit, UnitId, timed_out, wire::Direction,
 };
 
 use crate::{balance::Balance, data::Encoded};
@@ -41,6 +41,8 @@ pub(crate) struct More {
     /// The bound of requests in flight that it counts for.
     pub(crate) bulkhead: Option<Bulkhead>,
     pub(crate) tried: Tried,
+    /// The request of which it is one attempt: its place in the table and its serial number.
+    pub(crate) attempt_of: Option<(usize, u64)>,
 }
 
 /// Where a request is.
@@ -55,6 +57,41 @@ pub(crate) enum Place {
     /// A user function is to say where it goes. It is called without any lock: see
     /// [`Engine::decide`](crate::engine::Engine).
     Undecided(Box<Undecided>),
+    /// It is made again where that may help: each attempt is a request of its own.
+    Course(Box<Course>),
+}
+
+impl Place {
+    /// What it waits for, if it does.
+    #[inline]
+    pub(crate) fn parked(&self) -> Option<&Parked> {
+        match self {
+            Place::Parked(parked) => Some(parked),
+            Place::Course(course) => course.parked.as_ref(),
+            Place::Sent { .. } | Place::Undecided(_) => None,
+        }
+    }
+}
+
+/// A request that is made again.
+pub(crate) struct Course {
+    pub(crate) attempts: Attempts,
+    /// Units, and places and serial numbers of the attempts that are under way: two at most.
+    pub(crate) under_way: Vec<(UnitId, usize, u64)>,
+    pub(crate) parked: Option<Parked>,
+    /// The context of the caller, where a function chooses the unit.
+    pub(crate) context: Option<Py<PyAny>>,
+    /// That function is being called.
+    pub(crate) is_choosing: bool,
+    /// With what an attempt has failed last, if headers came with that.
+    pub(crate) said: Option<Box<(Error, Fields)>>,
+}
+
+impl Course {
+    pub(crate) fn new(attempts: Attempts, context: Option<Py<PyAny>>) -> Course {
+        let (under_way, parked) = (Vec::new(), None);
+        Course { attempts, under_way, parked, context, is_choosing: false, said: None }
+    }
 }
 
 /// It was at `left` before, and has failed there with `error`.
@@ -78,6 +115,8 @@ pub(crate) enum Spot {
     Room(UnitId),
     /// A unit that serves a role.
     Role(Arc<str>),
+    /// The time of what is to be done next.
+    Time,
 }
 
 impl Spot {
@@ -176,7 +215,7 @@ impl Request {
     }
 
     /// The same, where a function chooses it.
-    fn function(&self) -> Option<&Py<Balance>> {
+    pub(crate) fn function(&self) -> Option<&Py<Balance>> {
         self.balance().filter(|balance| balance.get().function().is_some())
     }
 
@@ -187,9 +226,64 @@ impl Request {
         engine: &Engine<u32>,
         now: Moment,
     ) -> Option<(Py<Balance>, Vec<Offered>)> {
+        self.offered_but(py, engine, &self.more.as_ref()?.tried, now)
+    }
+
+    /// The same, where that is said apart: it is not to go where it has been.
+    pub(crate) fn offered_but(
+        &self,
+        py: Python<'_>,
+        engine: &Engine<u32>,
+        tried: &Tried,
+        now: Moment,
+    ) -> Option<(Py<Balance>, Vec<Offered>)> {
         let (balance, more) = (self.function()?, self.more.as_ref()?);
-        let offered = offered(engine, &self.role, balance.get(), more.required, &more.tried, now);
+        let offered = offered(engine, &self.role, balance.get(), more.required, tried, now);
         Some((balance.clone_ref(py), offered))
+    }
+
+    /// The unit that the engine chooses for it, where it has not been.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn pick(
+        &self,
+        engine: &Engine<u32>,
+        tried: &Tried,
+        now: Moment,
+    ) -> Result<UnitId, Error> {
+        let more = self.more.as_ref();
+        let balance = self.balance().map(|balance| balance.get().core());
+        engine.choose(&self.role, balance, more.is_some_and(|more| more.required), tried, now)
+    }
+
+    /// One attempt of it, at a unit that was chosen; the request has this place and serial number.
+    pub(crate) fn attempt(&self, py: Python<'_>, attempt_of: (usize, u64)) -> Request {
+        let more = self.more.as_ref();
+        let more = More {
+            fields: more.and_then(|more| more.fields.clone()),
+            bulkhead: more.and_then(|more| more.bulkhead.clone()),
+            attempt_of: Some(attempt_of),
+            ..More::default()
+        };
+        Request {
+            role: self.role.clone(),
+            event: self.event.clone_ref(py),
+            data: self.data.clone_ref(py),
+            order: self.order,
+            more: Some(Box::new(more)),
+            stream: None,
+            chosen: true,
+            waits: false,
+            limit: self.limit,
+            since: self.since,
+        }
+    }
+
+    /// The request of which it is one attempt.
+    #[inline]
+    pub(crate) fn attempt_of(&self) -> Option<(usize, u64)> {
+        self.more.as_ref()?.attempt_of
     }
 
     /// Why it goes nowhere, if it can go to none of those that were offered.
@@ -213,7 +307,7 @@ impl Request {
     ) -> Result<Place, Error> {
         let unit = match spot {
             Spot::Room(unit) => *unit,
-            Spot::Role(_) => match self.choose(engine, left, now)? {
+            Spot::Role(_) | Spot::Time => match self.choose(engine, left, now)? {
                 Next::Unit(unit) => unit,
                 Next::Stay(place) => return Ok(place),
             },
@@ -235,7 +329,7 @@ impl Request {
     pub(crate) fn late(&self, engine: &Engine<u32>, spot: &Spot) -> Error {
         let limit = self.whole_limit(engine);
         match spot {
-            Spot::Room(_) => timed_out(limit),
+            Spot::Room(_) | Spot::Time => timed_out(limit),
             Spot::Role(role) => {
                 let no_unit = engine.peer().no_unit(role);
                 match &self.more {

@@ -10,7 +10,7 @@ use slab::Slab;
 use crate::{
     call::Call,
     context::Ticket,
-    request::{Parked, Place, Request, Spot},
+    request::{Course, Parked, Place, Request, Spot},
     routes::Routes,
 };
 
@@ -167,11 +167,40 @@ impl Table {
     #[inline]
     pub(crate) fn admit(&self, place: &Place, engine: &Engine<u32>) -> Result<(), Error> {
         match place {
-            Place::Parked(parked) if parked.spot.is_role() => {
-                let most = engine.peer().limits().waiting_requests;
-                if self.parking.for_unit < most { Ok(()) } else { Err(too_many_parked(most)) }
-            }
+            Place::Parked(parked) if parked.spot.is_role() => self.has_place(engine),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether one more may wait for a unit.
+    ///
+    /// # Errors
+    /// As [`admit`](Table::admit).
+    #[cold]
+    pub(crate) fn has_place(&self, engine: &Engine<u32>) -> Result<(), Error> {
+        let most = engine.peer().limits().waiting_requests;
+        if self.parking.for_unit < most { Ok(()) } else { Err(too_many_parked(most)) }
+    }
+
+    /// A request that is made again.
+    pub(crate) fn course(&mut self, tag: usize) -> Option<&mut Course> {
+        match &mut self.waiting.get_mut(tag)?.place {
+            Place::Course(course) => Some(course),
+            _ => None,
+        }
+    }
+
+    /// Has a request that is made again wait for something else, or for nothing.
+    pub(crate) fn rest(&mut self, tag: usize, parked: Option<Parked>) {
+        let Table { waiting, parking, .. } = self;
+        if let Some(Waiting { place: Place::Course(course), serial, .. }) = waiting.get_mut(tag) {
+            if let Some(before) = &course.parked {
+                parking.remove(before, (tag, *serial));
+            }
+            if let Some(parked) = &parked {
+                parking.add(parked, (tag, *serial));
+            }
+            course.parked = parked;
         }
     }
 
@@ -198,10 +227,10 @@ impl Table {
     fn put(&mut self, tag: usize, place: Place) {
         let Table { waiting, parking, .. } = self;
         if let Some(waiting) = waiting.get_mut(tag) {
-            if let Place::Parked(parked) = &waiting.place {
+            if let Some(parked) = waiting.place.parked() {
                 parking.remove(parked, (tag, waiting.serial));
             }
-            if let Place::Parked(parked) = &place {
+            if let Some(parked) = place.parked() {
                 parking.add(parked, (tag, waiting.serial));
             }
             waiting.place = place;
@@ -213,7 +242,7 @@ impl Table {
     pub(crate) fn add_waiting(&mut self, waiting: Waiting) -> (usize, u64) {
         let Table { waiting: table, parking, .. } = self;
         let (tag, serial) = (table.vacant_key(), waiting.serial);
-        if let Place::Parked(parked) = &waiting.place {
+        if let Some(parked) = waiting.place.parked() {
             parking.add(parked, (tag, serial));
         }
         table.insert(waiting);
@@ -224,7 +253,7 @@ impl Table {
     #[inline]
     pub(crate) fn take_waiting(&mut self, tag: usize) -> Option<Waiting> {
         let waiting = self.waiting.try_remove(tag)?;
-        if let Place::Parked(parked) = &waiting.place {
+        if let Some(parked) = waiting.place.parked() {
             self.parking.remove(parked, (tag, waiting.serial));
         }
         if waiting.watched {
@@ -277,8 +306,11 @@ impl Table {
         let rest = self.units.values().chain(self.streams.values());
         let rest = rest.chain(self.room.values().flatten());
         let timer = self.timer.iter().map(|timer| &timer.handle);
-        for balance in self.waiting.iter().filter_map(|(_, waiting)| waiting.request.balance()) {
-            visit.call(balance)?;
+        for (_, waiting) in &self.waiting {
+            visit.call(waiting.request.balance())?;
+            if let Place::Course(course) = &waiting.place {
+                visit.call(&course.context)?;
+            }
         }
         for object in waiting.chain(tasks).chain(rest).chain(timer) {
             visit.call(object)?;

@@ -128,7 +128,11 @@ def test_which_unit_gets_it(tmp_path: Path, port: int) -> None:
 
 
 def test_when_units_fail(tmp_path: Path, port: int) -> None:
-    assert both(SERVICE, FAILING, tmp_path, port)[1] == ["3", "worker 0 0 0 None"]
+    assert both(SERVICE, FAILING, tmp_path, port)[1] == [
+        "3",
+        "0 0 0",
+        "worker 0 0 0 None",
+    ]
 
 
 def test_streams(tmp_path: Path, port: int) -> None:

@@ -44,6 +44,10 @@ if TYPE_CHECKING:
         peer.destination("role", eject=roletalk.Ejection(failures=3), max_in_flight=5)
         peer.destination("role", eject=5)  # type: ignore[arg-type]
         assert_type(destination.standings(), list[roletalk.Standing])
+        peer.destination("role", retry=roletalk.Retry(attempts=2))
+        destination.request("x", retry=False)
+        destination.request("x", retry=True)  # type: ignore[arg-type]
+        destination.readable("x", retry=False)  # type: ignore[call-arg]
         assert_type(destination.writable("x", key="user 1", prefer={"a": "b"}), sync.Writable)
         destination.request("x", balance=lambda candidates: candidates[0].unit)
         destination.request("x", balance=lambda candidates: candidates[0])  # type: ignore[arg-type, return-value]

@@ -25,7 +25,7 @@ through ``logging``, as ``roletalk``.
 
 from ._engine import Context, __version__
 from ._headers import Answer, Headers
-from .balance import Balance, Candidate, Ejection, Standing
+from .balance import Balance, Candidate, Ejection, Retry, Standing
 from .codec import Codec, JsonCodec, OrjsonCodec
 from .destination import Destination, Survey, UnitAnswer
 from .errors import (
@@ -128,6 +128,7 @@ __all__ = [
     "ReconnectFailed",
     "ReconnectSucceeded",
     "RejectedError",
+    "Retry",
     "Role",
     "SlowConsumer",
     "Standing",

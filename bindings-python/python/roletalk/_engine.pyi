@@ -30,6 +30,7 @@ __all__ = [
     "Encoded",
     "Engine",
     "Extras",
+    "Retry",
     "__version__",
     "bytes_of",
     "current_call",
@@ -139,6 +140,25 @@ class Ejection:
     def most(self) -> float: ...
 
 @final
+class Retry:
+    def __new__(
+        cls,
+        *,
+        attempts: int | None = None,
+        backoff: float | None = None,
+        longest: float | None = None,
+        budget: float | None = None,
+        hedge_after: float | None = None,
+        hedge_quantile: float | None = None,
+    ) -> Retry: ...
+    @property
+    def retried(self) -> int: ...
+    @property
+    def hedged(self) -> int: ...
+    @property
+    def refused(self) -> int: ...
+
+@final
 class Encoded: ...
 
 @disjoint_base
@@ -164,6 +184,7 @@ class DestinationBase:
         balance: _Strategy | None = None,
         prefer: Mapping[str, str] | None = None,
         key: str | bytes | None = None,
+        retry: Retry | Literal[False] | None = None,
     ) -> asyncio.Future[Any]: ...
     def call(
         self,
@@ -183,6 +204,7 @@ class DestinationBase:
         balance: _Strategy | None = None,
         prefer: Mapping[str, str] | None = None,
         key: str | bytes | None = None,
+        retry: Retry | Literal[False] | None = None,
     ) -> asyncio.Future[Answer]: ...
     def _ask_unit(
         self,
@@ -231,6 +253,7 @@ class DestinationBase:
         prefer: Mapping[str, str] | None,
         eject: bool | Ejection | None,
         max_in_flight: float | None,
+        retry: Retry | Literal[False] | None,
     ) -> None: ...
     def _standings(self) -> list[tuple[Unit, int, float, int, int, float | None]]: ...
     @property

@@ -1,4 +1,4 @@
-"""How the unit is chosen that something goes to."""
+"""How the unit is chosen that something goes to, and how requests are made again."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable, Literal, Optional, Union
 
-from ._engine import Candidate, Ejection
+from ._engine import Candidate, Ejection, Retry
 from .unit import Unit
 
-__all__ = ["Balance", "Candidate", "Ejection", "Standing"]
+__all__ = ["Balance", "Candidate", "Ejection", "Retry", "Standing"]
 
 Balance = Union[
     Literal["round_robin", "least_loaded"],

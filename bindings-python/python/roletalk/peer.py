@@ -11,13 +11,14 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
+    Literal,
     TypeVar,
 )
 
 from . import _checks, _engine
 from ._host import ConnectOptions, Host, address_text, described, logger
 from ._signals import caught
-from .balance import Balance, Ejection
+from .balance import Balance, Ejection, Retry
 from .codec import Codec, JsonCodec
 from .destination import Destination
 from .errors import ConnectFailedError, InvalidArgumentError, IoError
@@ -249,6 +250,7 @@ class Peer:
         prefer: Mapping[str, str] | None = None,
         eject: bool | Ejection | None = None,
         max_in_flight: float | None = None,
+        retry: Retry | Literal[False] | None = None,
     ) -> Destination:
         """The destination of this name, added if it is new. Acquaintance looks for the roles of
         destinations.
@@ -270,6 +272,9 @@ class Peer:
             max_in_flight: How many requests may be in flight at a time, an int, those for streams and those
                 with ``to`` included; surveys are not. A further one raises ``OverloadedError``. At first, and
                 with ``math.inf``, there is no bound. When it changes, those that are in flight do not count.
+            retry: A ``Retry`` says that its requests may be handled more than once, and how they are made
+                again. At first, and with False, nothing is made again that may have begun. Streams, messages,
+                broadcasts and surveys never are.
 
         Returns:
             The destination, the same for the same name.
@@ -286,7 +291,7 @@ class Peer:
         destination = self._destinations.get(role)
         made = Destination._make(self._host, role) if destination is None else destination
         # Nothing is added when something is wrong with the options.
-        made._set(balance, prefer, eject, max_in_flight)
+        made._set(balance, prefer, eject, max_in_flight, retry)
         if destination is None:
             self._engine.add_destination(role)
             self._destinations[role] = made

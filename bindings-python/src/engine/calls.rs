@@ -302,8 +302,8 @@ impl Engine {
         drop(timer);
         lock(&this.state).engine.handle_timeout(now);
         this.look_at_fresh(py, now)?;
-        this.expire(py, now);
-        Engine::flush(slf)
+        let ended = this.expire(py, now);
+        Engine::flush(slf).and(ended)
     }
 
     /// The future of a request is done that was not answered: it was cancelled.
@@ -503,8 +503,7 @@ impl Engine {
             state.close(now);
             now
         })?;
-        slf.get().end_parked(slf.py(), now);
-        Ok(())
+        slf.get().end_parked(slf.py(), now)
     }
 
     // Connections.

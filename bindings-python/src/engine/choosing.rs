@@ -50,12 +50,14 @@ impl Drop for Nested {
 }
 
 /// Where a function is called.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Called {
+#[derive(Clone, Copy)]
+pub(super) enum Called<'a, 'py> {
     /// In the context of whoever sends something.
     Here,
     /// In a copy of the one that the peer was bound in: who has sent it is not here.
     Apart,
+    /// In a copy of this one.
+    Within(&'a Bound<'py, PyAny>),
 }
 
 impl Engine {
@@ -68,7 +70,7 @@ impl Engine {
         &self,
         py: Python<'_>,
         (tag, serial): (usize, u64),
-        called: Called,
+        called: Called<'_, '_>,
     ) -> PyResult<bool> {
         loop {
             let asked = {
@@ -189,12 +191,12 @@ impl Engine {
     ///
     /// # Errors
     /// `InvalidArgumentError` when it fails, which is the cause then, or returns something else.
-    fn ask_function(
+    pub(super) fn ask_function<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         balance: &Balance,
         offered: &[Offered],
-        called: Called,
+        called: Called<'_, 'py>,
     ) -> PyResult<Option<UnitId>> {
         let Some(function) = balance.function() else { return Ok(None) };
         let _inside = Inside::enter(py);
@@ -210,19 +212,21 @@ impl Engine {
         if known.is_empty() {
             return Ok(None);
         }
-        let candidates: Vec<(UnitId, Bound<'_, Candidate>)> = known
+        let candidates: Vec<(UnitId, Bound<'py, Candidate>)> = known
             .into_iter()
             .map(|(unit, candidate)| Ok((unit, Bound::new(py, candidate)?)))
             .collect::<PyResult<_>>()?;
         let shown = PyTuple::new(py, candidates.iter().map(|(_, candidate)| candidate))?;
         let function = function.bind(py);
         let _nested = Nested::enter(py)?;
-        let returned = match called {
-            Called::Here => function.call1((shown,)),
-            Called::Apart => {
-                let copy = self.event_loop(py)?.copy_context.bind(py).call0()?;
-                copy.call_method1(intern!(py, "run"), (function, shown))
-            }
+        let context = match called {
+            Called::Here => None,
+            Called::Apart => Some(self.event_loop(py)?.copy_context.bind(py).call0()?),
+            Called::Within(context) => Some(context.call_method0(intern!(py, "copy"))?),
+        };
+        let returned = match context {
+            None => function.call1((shown,)),
+            Some(context) => context.call_method1(intern!(py, "run"), (function, shown)),
         };
         let chosen = returned.map_err(|error| failed(py, error))?;
         if chosen.is_none() {
@@ -246,7 +250,7 @@ fn failed(py: Python<'_>, error: PyErr) -> PyErr {
 }
 
 /// What is to end the program, if the function has failed with that.
-fn ending(py: Python<'_>, error: &PyErr) -> Option<PyErr> {
+pub(super) fn ending(py: Python<'_>, error: &PyErr) -> Option<PyErr> {
     error.cause(py).filter(|cause| ends_program(py, cause))
 }
 

@@ -89,10 +89,10 @@ impl Engine {
                     }
                 }
                 let waiting = lock(&self.table).take_waiting(tag as usize);
-                if let Some(waiting) = waiting {
-                    self.settle(py, waiting, outcome, fields.as_deref(), now);
+                match waiting {
+                    Some(waiting) => self.end(py, waiting, outcome, fields.as_deref(), now),
+                    None => Ok(true),
                 }
-                Ok(true)
             }
             Event::Cancelled { request, reason } => self.cancelled(py, unit, request, reason),
             Event::Incoming(incoming, question) => {
@@ -141,9 +141,8 @@ impl Engine {
         now: Moment,
     ) {
         let future = waiting.future.bind(py);
-        if waiting.watched
-            && let Some(event_loop) = lock(&self.event_loop).clone()
-        {
+        let event_loop = if waiting.watched { lock(&self.event_loop).clone() } else { None };
+        if let Some(event_loop) = event_loop {
             let _ =
                 future.call_method1(intern!(py, "remove_done_callback"), (&event_loop.given_up,));
         }

@@ -15,8 +15,8 @@ use crate::{
     balance::Balance,
     call::{Call, Heir},
     exit::Inside,
-    request::{Place, Request, Spot},
-    table::{Fresh, Table, Waiting},
+    request::{Course, Place, Request, Spot},
+    table::{Fresh, Waiting},
 };
 
 /// What became of a message.
@@ -236,76 +236,124 @@ impl Engine {
             if !self.is_wanted(py, (tag, serial), now)? {
                 continue;
             }
-            let mut undecided = false;
+            let (mut undecided, mut goes_on) = (false, false);
             let failed = {
                 let mut table = lock(&self.table);
                 let mut state = lock(&self.state);
-                let Table { waiting, .. } = &mut *table;
-                let waiting = waiting.get_mut(tag).filter(|waiting| waiting.serial == serial);
-                let Some(Waiting { request, place: Place::Parked(parked), .. }) = waiting else {
-                    continue;
-                };
-                // A function that was called for another one may have changed anything.
-                if parked.spot != *spot {
-                    continue;
-                }
-                let (engine, mut waits_on) = (&mut state.engine, false);
-                let moved = request.retry(py, engine, (spot, parked.left), tag as u32, now);
-                let moved = moved.and_then(|place| {
-                    undecided = matches!(place, Place::Undecided(_));
-                    waits_on = matches!(&place, Place::Parked(parked) if parked.spot == *spot);
-                    table.move_to(tag, place, &state.engine)
-                });
-                match moved {
-                    // There is no more.
-                    Ok(()) if waits_on && !spot.is_role() => break,
-                    Ok(()) => None,
-                    Err(error) => Some((error, table.take_waiting(tag))),
+                let waiting = table.waiting.get_mut(tag).filter(|waiting| waiting.serial == serial);
+                match waiting {
+                    // A function that was called for another one may have changed anything.
+                    Some(waiting) if waiting.place.parked().is_none_or(|at| at.spot != *spot) => {
+                        continue;
+                    }
+                    Some(Waiting { place: Place::Course(course), .. }) => {
+                        course.attempts.look();
+                        goes_on = true;
+                        None
+                    }
+                    Some(Waiting { request, place: Place::Parked(parked), .. }) => {
+                        let (engine, mut waits_on) = (&mut state.engine, false);
+                        let moved = request.retry(py, engine, (spot, parked.left), tag as u32, now);
+                        let moved = moved.and_then(|place| {
+                            undecided = matches!(place, Place::Undecided(_));
+                            waits_on = place.parked().is_some_and(|parked| parked.spot == *spot);
+                            table.move_to(tag, place, &state.engine)
+                        });
+                        match moved {
+                            // There is no more.
+                            Ok(()) if waits_on && !spot.is_role() => break,
+                            Ok(()) => None,
+                            Err(error) => Some((error, table.take_waiting(tag))),
+                        }
+                    }
+                    _ => continue,
                 }
             };
-            if let Some((error, Some(waiting))) = failed {
-                self.settle(py, waiting, Err(error), None, now);
-                told = true;
-            }
-            if undecided {
-                match self.decide(py, (tag, serial), Called::Apart) {
-                    Ok(settled) => told |= settled,
-                    // The others go on before that.
-                    Err(end) => ended = Err(end),
-                }
+            let went = match failed {
+                Some((error, Some(waiting))) => self.end(py, waiting, Err(error), None, now),
+                _ if undecided => self.decide(py, (tag, serial), Called::Apart),
+                _ if goes_on => self.go(py, (tag, serial), false),
+                _ => Ok(false),
+            };
+            match went {
+                Ok(settled) => told |= settled,
+                // The others go on before that.
+                Err(end) => ended = Err(end),
             }
         }
         ended.map(|()| told)
     }
 
-    /// Ends the waiting of those whose time is up.
-    pub(super) fn expire(&self, py: Python<'_>, now: Moment) {
-        let due = lock(&self.table).parking.due(now);
+    /// Ends the waiting of those whose time is up, or has them go on.
+    ///
+    /// # Errors
+    /// What is to end the program.
+    pub(super) fn expire(&self, py: Python<'_>, now: Moment) -> PyResult<()> {
+        let (due, mut ended) = (lock(&self.table).parking.due(now), Ok(()));
         for tag in due {
-            let waiting = lock(&self.table).take_waiting(tag);
-            if let Some(waiting) = waiting {
-                let error = {
-                    let engine = &lock(&self.state).engine;
-                    match &waiting.place {
-                        Place::Parked(parked) => waiting.request.late(engine, &parked.spot),
-                        _ => timed_out(waiting.request.whole_limit(engine)),
-                    }
-                };
-                self.settle(py, waiting, Err(error), None, now);
-            }
+            let went = match self.take_parked(tag, |_| {}) {
+                Taken::Nothing => continue,
+                Taken::Course(serial) => self.go(py, (tag, serial), false),
+                Taken::Waiting(waiting) => {
+                    let error = {
+                        let engine = &lock(&self.state).engine;
+                        match &waiting.place {
+                            Place::Parked(parked) => waiting.request.late(engine, &parked.spot),
+                            _ => timed_out(waiting.request.whole_limit(engine)),
+                        }
+                    };
+                    self.end(py, *waiting, Err(error), None, now)
+                }
+            };
+            ended = ended.and(went.map(drop));
         }
+        ended
     }
 
     /// Ends the waiting of all that no unit has: the peer is closed.
-    pub(super) fn end_parked(&self, py: Python<'_>, now: Moment) {
-        let all = lock(&self.table).parking.all();
+    ///
+    /// # Errors
+    /// What is to end the program.
+    pub(super) fn end_parked(&self, py: Python<'_>, now: Moment) -> PyResult<()> {
+        let (all, mut ended) = (lock(&self.table).parking.all(), Ok(()));
         for tag in all {
-            let waiting = lock(&self.table).take_waiting(tag);
-            if let Some(waiting) = waiting {
-                self.settle(py, waiting, Err(Error::peer_closed()), None, now);
+            let stop = |course: &mut Course| course.attempts.stop_waiting(Error::peer_closed());
+            let went = match self.take_parked(tag, stop) {
+                Taken::Nothing => continue,
+                Taken::Course(serial) => self.go(py, (tag, serial), false),
+                Taken::Waiting(waiting) => {
+                    self.end(py, *waiting, Err(Error::peer_closed()), None, now)
+                }
+            };
+            ended = ended.and(went.map(drop));
+        }
+        ended
+    }
+
+    /// Takes out a request that waits; one that is made again stays, with a change.
+    fn take_parked(&self, tag: usize, change: impl FnOnce(&mut Course)) -> Taken {
+        let mut table = lock(&self.table);
+        match table.waiting.get_mut(tag) {
+            Some(Waiting { place: Place::Course(course), serial, .. }) => {
+                change(course);
+                Taken::Course(*serial)
             }
+            Some(Waiting { place: Place::Parked(_), .. }) => {
+                let waiting = table.take_waiting(tag);
+                waiting.map_or(Taken::Nothing, |waiting| Taken::Waiting(Box::new(waiting)))
+            }
+            // What was done for another one has changed that.
+            _ => Taken::Nothing,
         }
     }
+}
+
+/// What waited.
+enum Taken {
+    Nothing,
+    /// One that is made again, and its serial number.
+    Course(u64),
+    Waiting(Box<Waiting>),
 }
 
 /// Sends a message to a unit, if that has room.

@@ -117,12 +117,16 @@ impl Engine {
             table.waiting(tag, serial)?;
             table.take_waiting(tag)?
         };
-        if let Place::Sent { unit, corr, stream } = &waiting.place {
-            lock(&self.state).engine.with_unit(*unit, now, |unit| match stream {
-                None => drop(unit.abandon(*corr)),
-                // It is given up with its stream.
-                Some(stream) => unit.close_stream(*stream, ABANDONED),
-            });
+        match &waiting.place {
+            Place::Sent { unit, corr, stream } => {
+                lock(&self.state).engine.with_unit(*unit, now, |unit| match stream {
+                    None => drop(unit.abandon(*corr)),
+                    // It is given up with its stream.
+                    Some(stream) => unit.close_stream(*stream, ABANDONED),
+                });
+            }
+            Place::Course(_) => self.give_up_attempts(&waiting, now),
+            Place::Parked(_) | Place::Undecided(_) => {}
         }
         Some(waiting)
     }
