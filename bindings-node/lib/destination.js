@@ -237,7 +237,7 @@ class Destination extends EventEmitter {
         const now = core.now();
         course ??= native.setOut(null, false, 0, now);
         const attempt = native.asks(course, unit._number, now);
-        step = native.attemptFailed(course, attempt, gone.code, gone.message, true, undefined, now);
+        step = native.attemptFailed(course, attempt, [gone.code, gone.message], true, undefined, now);
       }
     } finally {
       if (course !== undefined) native.arrived(course);

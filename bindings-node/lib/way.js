@@ -145,10 +145,11 @@ class Way {
 
   failed(number, outcome, unhandled) {
     const { code, message, failure } = outcome.error;
+    const { course, host } = this;
     this.slot.channel?.detach();
     this.outcomes[number] = outcome;
-    const now = this.host.now();
-    this.follow(this.native.attemptFailed(this.course, number, code, message, unhandled, failure?.retryAfter, now));
+    const told = [code, message];
+    this.follow(this.native.attemptFailed(course, number, told, unhandled, failure?.retryAfter, host.now()));
   }
 
   // The wait.

@@ -76,10 +76,6 @@ pub(crate) struct Course {
     outcome: Option<Error>,
 }
 
-/// The outcome for JavaScript: the attempt whose error it is, or an error of the engine's own, as
-/// [`NativePeer::no_choice`] has it.
-type Told = Either<u32, Vec<String>>;
-
 impl Course {
     fn new(retry: Option<Retry>, waits: bool, limit: Duration, since: Moment) -> Course {
         let attempts = Attempts::new(retry, waits, limit, since);
@@ -117,7 +113,8 @@ impl Course {
         }
     }
 
-    fn outcome(&self) -> Option<Told> {
+    /// See [`NativePeer::outcome`].
+    fn outcome(&self) -> Option<Either<u32, Vec<String>>> {
         let error = self.outcome.as_ref()?;
         let source = std::error::Error::source(error);
         Some(match source.and_then(|source| source.downcast_ref()) {
@@ -127,11 +124,12 @@ impl Course {
     }
 
     /// An attempt has failed, with an error of this kind and text.
-    fn failed(&mut self, attempt: u32, code: &str, text: String, failure: Failure, now: Moment) {
+    fn failed(&mut self, attempt: u32, code: &str, text: &str, failure: Failure, now: Moment) {
         let Some(unit) = self.units.get(attempt as usize) else { return };
         let kind = ErrorKind::ALL.iter().find(|kind| kind.name() == code);
         let kind = kind.copied().unwrap_or(ErrorKind::Rejected);
-        let error = Error::new(kind, text).with_failure(failure).with_source(Attempt(attempt));
+        let error =
+            Error::new(kind, text.to_owned()).with_failure(failure).with_source(Attempt(attempt));
         let random = RandomState::new().build_hasher().finish();
         self.attempts.failed(*unit, error, now, random);
     }
@@ -236,23 +234,23 @@ impl NativePeer {
         self.with_course(course, now, |course, _| course.attempts.stop_waiting(error))
     }
 
-    /// An attempt has failed, with an error of this code and text: perhaps surely before a handler was begun, perhaps of
-    /// one that wants to be asked again after so many milliseconds.
+    /// An attempt has failed, with an error of this code and text: `unhandled` when surely no handler was begun, and with
+    /// the milliseconds after which the handler wants to be asked again.
     #[napi(catch_unwind)]
     pub fn attempt_failed(
         &mut self,
         course: u32,
         attempt: u32,
-        code: String,
-        text: String,
+        error: Vec<String>,
         unhandled: bool,
         retry_after: Option<f64>,
         now: f64,
     ) -> u32 {
+        let [code, text] = &error[..] else { return END };
         let retry_after = retry_after.map(millis);
         let failure = Failure { unhandled, retry_after, ..Failure::default() };
         self.with_course(course, now, |course, now| {
-            course.failed(attempt, &code, text, failure, now);
+            course.failed(attempt, code, text, failure, now);
         })
     }
 
@@ -286,7 +284,7 @@ mod tests {
 
     fn fail(course: &mut Course, attempt: u32, code: &str, unhandled: bool) {
         let failure = Failure { unhandled, ..Failure::default() };
-        course.failed(attempt, code, format!("{code} of {attempt}"), failure, at(1));
+        course.failed(attempt, code, "it failed", failure, at(1));
     }
 
     /// The outcome as JavaScript has it: the attempt, or else the code of the error.

@@ -284,6 +284,7 @@ mod tests {
         assert_eq!(retry.again(4, &lost(), LEFT, 0), None);
         assert_eq!(retry.retried(), 9);
         assert_eq!(Retry::new().attempts(1).again(1, &lost(), LEFT, 0), None);
+        assert_eq!(Retry::new().waits(), (Duration::from_millis(25), Duration::from_secs(1)));
         let patient = Retry::new().attempts(100);
         assert_eq!(patient.again(60, &lost(), LEFT, 0), Some(Duration::from_secs(1)));
         // As long as there is time, however long that is.
