@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -93,6 +94,65 @@ async def test_a_rolling_restart_loses_nothing(peers: list[roletalk.Peer], way: 
     assert sorted(handled) == sorted(answered)
     assert set(handled.values()) == {1}
     await until(lambda: is_clean(client))
+
+
+async def reads_nothing(listener: roletalk.Listener, role: str) -> asyncio.StreamWriter:
+    """A unit that serves a role, and reads nothing that is sent to it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    writer.write(f"GET / HTTP/1.1\r\nHost: stuck\r\n{upgrade}".encode())
+    writer.write(b"Sec-WebSocket-Key: c3R1Y2sgc3R1Y2sgc3R1Yw==\r\n\r\n")
+    assert b" 101 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), LIMIT)
+    meta = {"os": "", "runtime": "", "time": 1, "uptime": 1, "protocol": "2.0.0"}
+    names = {"id": "stuck", "name": "stuck", "friendly": True, "tags": {}}
+    confirm = b"\x03" + json.dumps({**names, "roles": [role], "meta": meta}).encode()
+    # A mask of zeros changes nothing.
+    writer.write(b"\x82\xfe" + len(confirm).to_bytes(2, "big") + bytes(4) + confirm)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    return writer
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+async def test_messages_in_the_queue_of_a_unit_that_is_lost_go_to_another(
+    peers: list[roletalk.Peer], chosen: bool
+) -> None:
+    client = a_peer(peers, "client", balance="round_robin")
+    to = client.destination("role")
+    writer = await reads_nothing(await client.listen("127.0.0.1"), "role")
+    await asyncio.wait_for(to.wait_ready(), LIMIT)
+    (stuck,) = to.units
+    got: list[int] = []
+    service = a_peer(peers, "service")
+    service.role("role").on_message("m", lambda ctx: got.append(int(ctx.data[:8])), inline=True)
+    sent: list[int] = []
+
+    async def send(number: int) -> None:
+        await to.send("m", b"%08d" % number + bytes(100_000), **({"to": stuck} if chosen else {}))
+        sent.append(number)
+
+    async def send_all() -> None:
+        for number in range(300):
+            await send(number)
+            await asyncio.sleep(0)
+
+    sending = asyncio.ensure_future(send_all())
+    await until(lambda: stuck.stats().connections[0].queued > 1 << 20)
+    await join(client, service)
+    await until(lambda: len(to.units) == 2)
+    queued = len(sent)
+    writer.transport.abort()
+    await until(lambda: len(to.units) == 1)
+    if chosen:
+        with pytest.raises(roletalk.Error):
+            await asyncio.wait_for(sending, LIMIT)
+        await to.send("m", b"99999999")
+        await until(lambda: 99999999 in got)
+        assert got == [99999999]
+        return
+    await asyncio.wait_for(sending, LIMIT)
+    await until(lambda: 299 in got)
+    moved = [number for number in got if number < queued]
+    assert len(moved) >= 5 and moved == sorted(moved) and moved[-1] == queued - 1
 
 
 @dataclass
