@@ -40,9 +40,10 @@ BACKLOG = 1024
 
 class Event:
     """The base of all events: ``UnitOpened`` and ``UnitClosed``; ``DestinationOpened``,
-    ``DestinationClosed``, ``DestinationGained`` and ``DestinationLost``; ``UnitEjected`` and ``UnitRestored``; ``ConnectionClosed``,
-    ``ReconnectSucceeded`` and ``ReconnectFailed``; ``AuthRefused`` and ``BadInput``; ``SlowConsumer``,
-    ``HandlerFailed`` and ``Missed``. They come from ``Peer.events()`` and ``Peer.on()``."""
+    ``DestinationClosed``, ``DestinationGained`` and ``DestinationLost``; ``UnitEjected`` and
+    ``UnitRestored``; ``ConnectionClosed``, ``ReconnectSucceeded`` and ``ReconnectFailed``; ``AuthRefused``
+    and ``BadInput``; ``SlowConsumer``, ``HandlerFailed`` and ``Missed``. They come from ``Peer.events()`` and
+    ``Peer.on()``."""
 
     _LOG: ClassVar[tuple[int, str] | None] = None
     """The level and the text that it is logged with, if it is."""
