@@ -127,7 +127,7 @@ async def test_messages_in_the_queue_of_a_unit_that_is_lost_go_to_another(
     sent: list[int] = []
 
     async def send(number: int) -> None:
-        await to.send("m", b"%08d" % number + bytes(100_000), **({"to": stuck} if chosen else {}))
+        await to.send("m", b"%08d" % number + bytes(100_000), to=stuck if chosen else None)
         sent.append(number)
 
     async def send_all() -> None:
