@@ -6,6 +6,7 @@
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
 const { until } = require('./support/network');
+const { OPCODE } = require('./support/raw');
 const { beyond, roletalk } = require('./support/subject');
 
 /** A client, and services that it is connected to in this order. */
@@ -482,6 +483,21 @@ beyond('a peer that has nothing to do is drained as soon as its units have answe
   await until(() => listener.stats().busy === 0);
   await clock.advance(20);
   await drained;
+});
+
+beyond('a peer whose units have everything is drained although none closes its side', async (network) => {
+  const listener = await network.listener();
+  const raw = await network.raw(listener);
+  await raw.handshake();
+  // It says nothing more, and does not end.
+  raw.socket.allowHalfOpen = true;
+  const clock = network.clock();
+  const drained = listener.drain();
+  raw.frame(OPCODE.pong, await raw.frameOf(OPCODE.ping));
+  await until(() => listener.stats().busy === 0);
+  await clock.advance(20);
+  await drained;
+  assert.equal((await raw.closed()).code, 4000);
 });
 
 beyond('a peer that was drained can begin anew', async (network) => {

@@ -3,6 +3,7 @@
 // A rolling restart under a fixed rate of requests: what fails, how long answers take, how long a peer with nothing
 // to do takes to leave. `node tests/scenarios/restart-bench.js [options] [PATTERN…]`; see ../README.md.
 
+const { setTimeout: sleep } = require('node:timers/promises');
 const { parseArgs } = require('node:util');
 
 const { find } = require('../players');
@@ -20,6 +21,8 @@ const DELAYS = [0, 20, 200];
 /** Peers that leave with nothing to do, and the milliseconds that they may take besides a round trip. */
 const IDLE = 5;
 const IDLE_BOUND = 50;
+/** Milliseconds that an original is given for its last answers. */
+const GRACE = 2_000;
 /** Twice the window of a stream: its writer waits when its reader does. */
 const STREAM = { size: 2 << 20, piece: 1 << 16, pauses: true };
 
@@ -98,18 +101,20 @@ function title({ pair, delay, tls }) {
 }
 
 /** What is measured in a cell. */
-async function measure({ pair, delay, tls }, { rate, replacements }) {
+async function measure(cell, { rate, replacements }) {
+  const { pair, delay, tls } = cell;
   const stage = new Stage(pair, LIMIT);
   try {
     const fleet = new Fleet(stage, { delay, tls });
     await fleet.start();
     const idle = pair.listener.original ? {} : await leaveIdle(fleet);
     const steady = new Steady(fleet.asker, rate);
-    const streams = [];
+    const ended = [];
     for (let n = 0; n < replacements; n++) {
-      const [ended] = await Promise.all([replace(fleet, fleet.services[n], steady), fleet.begin()]);
+      const how = streams(cell) ? leaveInStream : leave;
+      const [failure] = await Promise.all([how(fleet, fleet.services[n], steady), fleet.begin()]);
       await fleet.services.at(-1).observe('counted');
-      streams.push(ended);
+      ended.push(failure);
     }
     const { twice, unhandled } = await within(LIMIT, 'the last answers', steady.end(fleet.services));
     const { numbers, seconds, failed, times, errors } = steady;
@@ -120,7 +125,7 @@ async function measure({ pair, delay, tls }, { rate, replacements }) {
       errors,
       twice,
       unhandled,
-      streams,
+      ended,
       times: times.sort((a, b) => a - b),
       ...idle,
     };
@@ -150,9 +155,27 @@ async function timed(promise) {
   return performance.now() - began;
 }
 
-/** A service leaves, in the middle of a stream. Result: why the stream has not ended well; undefined when it has. */
-async function replace(fleet, service, steady) {
-  if (service.implementation.original) return leaveAsOriginal(fleet, service, steady);
+/**
+ * roletalk 1.1.3 waits for an answer only when its socket has told that the request is written. TLS does so later, and
+ * an answer that was faster is dropped: a stream would never begin, and its service wait for it.
+ */
+const streams = ({ pair, tls }) => !pair.listener.original && !(pair.dialer.original && tls);
+
+/** A service leaves. */
+async function leave(fleet, service, steady) {
+  if (service.implementation.original) {
+    // It has no drain: the best that it can do is to withdraw the role and to wait. Some answers never come.
+    await service.ask('disable', { role: ROLE });
+    await fleet.left(service);
+    await Promise.race([steady.settled(), sleep(GRACE)]);
+  } else {
+    await service.ask('drain');
+  }
+  await service.kill();
+}
+
+/** It leaves in the middle of a stream. Result: why the stream has not ended well; undefined when it has. */
+async function leaveInStream(fleet, service) {
   const tag = `to ${service.name}`;
   const plan = { ...STREAM, tag };
   const written = fleet.asker.ask('upload', { role: ROLE, event: 'up', plan, to: service.name });
@@ -180,14 +203,6 @@ async function fails(written, service, tag) {
   }
 }
 
-/** The originals have no drain: the best that they can do is to withdraw the role and to wait. */
-async function leaveAsOriginal(fleet, service, steady) {
-  await service.ask('disable', { role: ROLE });
-  await fleet.left(service);
-  await steady.settled();
-  await service.kill();
-}
-
 function median(sorted) {
   return quantile(sorted, 0.5);
 }
@@ -196,9 +211,10 @@ function quantile(sorted, part) {
   return sorted[Math.min(Math.floor(sorted.length * part), sorted.length - 1)];
 }
 
-function row({ pair, delay, tls }, measured) {
-  const { asked, rate, failed, twice, streams, times, drains, trip } = measured;
-  const finished = streams.filter((failure) => failure === undefined).length;
+function row(cell) {
+  const { pair, delay, tls, measured } = cell;
+  const { asked, rate, failed, twice, ended, times, drains, trip } = measured;
+  const finished = ended.filter((failure) => failure === undefined).length;
   const late = drains && median(drains) > trip + IDLE_BOUND ? ', missed' : '';
   return [
     `${pair.dialer.name} → ${pair.listener.name}`,
@@ -208,7 +224,7 @@ function row({ pair, delay, tls }, measured) {
     Math.round(rate),
     failed,
     twice,
-    pair.listener.original ? '–' : `${finished} of ${streams.length}`,
+    streams(cell) ? `${finished} of ${ended.length}` : '–',
     ...[0.5, 0.99, 1].map((part) => millis(quantile(times, part))),
     drains ? `${millis(median(drains))}, ${millis(drains.at(-1))}${late}` : '–',
     drains ? millis(trip) : '–',
@@ -225,13 +241,13 @@ const line = (values) => console.log(`| ${values.join(' | ')} |`);
 /** What must not be; an original among itself may do as it likes, and with our services no worse than that. */
 function faults({ pair, delay, tls, measured }, done) {
   if (pair.listener.original) return [];
-  const { failed, errors, twice, unhandled, streams } = measured;
+  const { failed, errors, twice, unhandled, ended } = measured;
   const alike = done.find((one) => {
     const itself = one.pair.listener === pair.dialer && one.pair.dialer === pair.dialer;
     return pair.dialer.original && itself && one.delay === delay && one.tls === tls;
   });
   const allowed = alike?.measured.failed ?? 0;
-  const broken = streams.filter((failure) => failure !== undefined);
+  const broken = ended.filter((failure) => failure !== undefined);
   return [
     failed > allowed && `${failed} failed: ${JSON.stringify(errors)}${allowed ? `, ${allowed} among originals` : ''}`,
     twice > 0 && `${twice} were handled twice`,
@@ -262,7 +278,7 @@ async function main({ present, absent }, withOriginals = false) {
   for (const cell of all) {
     try {
       cell.measured = await measure(cell, chosen);
-      line(row(cell, cell.measured));
+      line(row(cell));
     } catch (error) {
       cell.failure = error.message;
       line([title(cell), error.message]);
