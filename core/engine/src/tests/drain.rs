@@ -75,32 +75,52 @@ fn what_was_sent_before_the_withdrawal_was_known_is_handled() {
 
 #[test]
 fn what_comes_after_that_is_turned_away_and_goes_elsewhere() {
-    for extensions in [Extensions::ALL, Extensions::NONE] {
-        let mut pair = Pair::with(|_| {}, [extensions, Extensions::ALL]);
-        pair.ask(0);
-        pair.settle();
-        let running = questions(pair.said(1));
-        pair.engines[1].drain(NOW);
-        pair.settle();
-        pair.ask(1);
-        pair.unit(0, |unit| unit.send(to("r"))).unwrap();
-        let opened = |unit: &mut Unit<u64>| {
-            unit.open_stream(Direction::RequesterReads, to("r"), None, NOW, 2).unwrap()
-        };
-        pair.unit(0, opened);
-        pair.settle();
-        assert_eq!(outcomes(pair.said(0)), [(1, Some(true)), (2, Some(true))]);
-        assert_eq!(pair.answer_all(), 1, "a message could go nowhere else");
-        assert_eq!(pair.unit(1, |unit| unit.stats().requests_turned_away), 2);
-        for question in running {
-            pair.unit(1, |unit| unit.answer(question, Ok(Payload::NULL), NOW));
-        }
-        pair.settle();
-        assert_eq!(pair.busy(), 0);
-        let agreed = extensions.drained > 0;
-        assert_eq!(pair.close() == close_code::DRAINED, agreed);
-        assert_eq!(outcomes(pair.said(0)), [(0, None)]);
+    let mut pair = Pair::new(|_| {});
+    pair.ask(0);
+    pair.settle();
+    let running = questions(pair.said(1));
+    pair.engines[1].drain(NOW);
+    pair.settle();
+    pair.ask(1);
+    pair.unit(0, |unit| unit.send(to("r"))).unwrap();
+    let opened = |unit: &mut Unit<u64>| {
+        unit.open_stream(Direction::RequesterReads, to("r"), None, NOW, 2).unwrap()
+    };
+    pair.unit(0, opened);
+    pair.settle();
+    assert_eq!(outcomes(pair.said(0)), [(1, Some(true)), (2, Some(true))]);
+    assert_eq!(pair.answer_all(), 1, "a message could go nowhere else");
+    assert_eq!(pair.unit(1, |unit| unit.stats().requests_turned_away), 2);
+    for question in running {
+        pair.unit(1, |unit| unit.answer(question, Ok(Payload::NULL), NOW));
     }
+    pair.settle();
+    assert_eq!(pair.busy(), 0);
+    assert_eq!(pair.close(), close_code::DRAINED);
+    assert_eq!(outcomes(pair.said(0)), [(0, None)]);
+}
+
+/// An original takes a rejection for the outcome, and knows no other unit then.
+#[test]
+fn what_an_original_sends_after_that_is_handled() {
+    let mut pair = Pair::with(|_| {}, [Extensions::NONE, Extensions::ALL]);
+    pair.ask(0);
+    pair.settle();
+    let running = questions(pair.said(1));
+    pair.engines[1].drain(NOW);
+    pair.settle();
+    pair.ask(1);
+    pair.ask(2);
+    pair.settle();
+    assert_eq!((pair.answer_all(), pair.busy()), (2, 2), "one runs, and answers are not written");
+    for question in running {
+        pair.unit(1, |unit| unit.answer(question, Ok(Payload::NULL), NOW));
+    }
+    pair.settle();
+    assert_eq!(pair.busy(), 0);
+    assert_eq!(pair.unit(1, |unit| unit.stats().requests_turned_away), 0);
+    assert_eq!(pair.close(), close_code::MANUAL);
+    assert_eq!(outcomes(pair.said(0)), [(1, None), (2, None), (0, None)]);
 }
 
 #[test]

@@ -264,7 +264,10 @@ impl<R> Unit<R> {
             Way::Nowhere => self.stats.messages_received += 1,
             _ => self.stats.requests_received += 1,
         }
-        if self.drain.is_over() && !matches!(work.way, Way::Nowhere) {
+        // An original would take a rejection for the outcome, and may write a request behind the pong that it had meant
+        // to be before: roletalk-go does.
+        let goes_on = self.links[at].extensions.drained > 0;
+        if goes_on && self.drain.is_over() && !matches!(work.way, Way::Nowhere) {
             return self.turn_away(at, message, work);
         }
         let room = !self.is_overrun() && self.postponed == 0;
