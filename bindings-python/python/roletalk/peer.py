@@ -611,8 +611,8 @@ class Peer:
     async def drain(self, timeout: float = 10.0) -> bool:
         """Withdraws the roles, serves what units have sent before they know (at most a second), lets running
         requests and streams, in both directions, finish within ``timeout`` seconds, then closes: for the end
-        of a service, see ``serve``. Requests that come too late go on to other units; those of an original are
-        handled as long as it is connected. Cancelling it closes at once.
+        of a service, see ``serve``. Requests that come too late go on to other units; those of an original
+        are handled as long as it is connected. Cancelling it closes at once.
 
         Args:
             timeout: Seconds for what is under way.
