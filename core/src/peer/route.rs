@@ -163,14 +163,9 @@ impl<'a> Route<'a> {
     }
 }
 
-/// Waits until then, on whatever thread it is polled.
+/// Waits until then.
 pub(crate) async fn sleep_until(shared: &Shared, until: Moment) {
-    let left = until.since(shared.clock.now());
-    let slept = {
-        let _runtime = shared.runtime.enter();
-        tokio::time::sleep(left)
-    };
-    slept.await;
+    shared.pause(until.since(shared.clock.now())).await;
 }
 
 /// One of those that wait for a unit.

@@ -393,6 +393,22 @@ impl Shared {
         self.is_closed.load(Ordering::Acquire)
     }
 
+    /// Waits so long, whoever polls it, also while the runtime is being ended: a timer must not be polled then. For
+    /// what is rare.
+    pub(crate) async fn pause(&self, time: Duration) {
+        struct Ended(JoinHandle<()>);
+        impl Drop for Ended {
+            fn drop(&mut self) {
+                self.0.abort();
+            }
+        }
+        let mut task = Ended(self.runtime.spawn(async move { tokio::time::sleep(time).await }));
+        if (&mut task.0).await.is_err() {
+            // Nothing happens any more. That the peer is closed is told otherwise.
+            std::future::pending().await
+        }
+    }
+
     /// Runs a future of tokio's on the peer's runtime, whoever polls it.
     pub(crate) async fn on_runtime<F: Future>(&self, future: F) -> F::Output {
         let mut future = std::pin::pin!(future);

@@ -265,15 +265,10 @@ impl UnitInner {
         let now = self.shared.clock.now();
         let gone = limit.since.map_or(Duration::ZERO, |since| now.since(since));
         let limit = limit.limit.unwrap_or(self.shared.limits.request_timeout);
-        let over = {
-            // Whoever waits may run on any executor.
-            let _runtime = self.shared.runtime.enter();
-            tokio::time::sleep(limit.saturating_sub(gone))
-        };
         tokio::select! {
             biased;
             sent = self.when_room(attempt) => sent,
-            () = over => Err(engine::timed_out(limit)),
+            () = self.shared.pause(limit.saturating_sub(gone)) => Err(engine::timed_out(limit)),
         }
     }
 
