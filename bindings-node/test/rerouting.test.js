@@ -487,8 +487,10 @@ beyond('a peer that has nothing to do is drained as soon as its units have answe
 
 beyond('a peer whose units have everything is drained although none closes its side', async (network) => {
   const listener = await network.listener();
+  const opened = once(listener, 'unit');
   const raw = await network.raw(listener);
   await raw.handshake();
+  await opened;
   // It says nothing more, and does not end.
   raw.socket.allowHalfOpen = true;
   const clock = network.clock();
