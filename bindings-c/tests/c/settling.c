@@ -286,8 +286,9 @@ static void ignore_reply(void *user_data, const roletalk_reply *reply) {
     (void)reply;
 }
 
-static void nothing_is_left(int32_t callbacks, int pairs) {
-    long threads = 0, descriptors = 0;
+/* Returns how many threads there are without a peer. */
+static long nothing_is_left(int32_t callbacks, int pairs) {
+    long threads = 1, descriptors = 0;
     deferred.count = 0;
     for (int i = 0; i < pairs; i++) {
         if (i == 1) {
@@ -320,6 +321,7 @@ static void nothing_is_left(int32_t callbacks, int pairs) {
                      threads, open, descriptors);
         }
     }
+    return threads;
 }
 
 int main(int argc, char **argv) {
@@ -328,7 +330,7 @@ int main(int argc, char **argv) {
     counter_init(&closed_inside);
     counter_init(&deferred);
     /* First: what is closed in a callback ends a little later. */
-    nothing_is_left(ROLETALK_CALLBACKS_THREAD, pairs);
+    long threads = nothing_is_left(ROLETALK_CALLBACKS_THREAD, pairs);
     nothing_is_left(ROLETALK_CALLBACKS_INLINE, pairs);
     nothing_is_left(ROLETALK_CALLBACKS_POLL, pairs);
     int silent = socket(AF_INET, SOCK_STREAM, 0);
@@ -344,6 +346,12 @@ int main(int argc, char **argv) {
         for (size_t which = 0; which < sizeof calls / sizeof calls[0]; which++)
             one_call(which, end);
     close(silent);
+    /* The threads of those have ended, too: one that had not would count as lost. */
+    struct timespec pause = {0, 1000000};
+    for (long tries = 0; entries("/proc/self/task") > threads; tries++) {
+        CHECK(tries < LIMIT_S * 1000);
+        nanosleep(&pause, NULL);
+    }
     puts("settling: ok");
     return 0;
 }
