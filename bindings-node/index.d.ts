@@ -635,8 +635,8 @@ export class Peer extends EventEmitter {
   close(cb?: (err?: Error) => void): http.Server | https.Server | undefined;
   /**
    * Withdraws the roles, lets what is under way finish, and closes. What units have sent before they know is
-   * handled; what they send later they take to other units. Peers that begin it in the same turn of the loop
-   * close in the same turn when they reach the same limit.
+   * handled; later requests go on to other units, and those of originals are handled as long as they are connected.
+   * Peers that begin it in the same turn of the loop close in the same turn when they reach the same limit.
    * @param limit milliseconds after which it closes in any case, default 10 000
    */
   drain(limit?: number): Promise<void>;
@@ -724,11 +724,11 @@ export class Peer extends EventEmitter {
     handler: (info: { unit: Unit; queued: number; dropped: number }) => void,
   ): this;
   /**
-   * A unit keeps failing, so the destination of the role leaves it out for a while, as the option `eject` says. Found
-   * when something is sent next.
+   * A unit keeps failing, so the destination of the role leaves it out for a while, see the option `eject`. Emitted at
+   * the next choice of a unit.
    */
   on(event: 'unit_ejected', handler: (info: { role: string; unit: Unit }) => void): this;
-  /** A unit that was left out has recovered. Found when something is sent next. */
+  /** A unit that was left out has recovered. Emitted at the next choice of a unit. */
   on(event: 'unit_restored', handler: (info: { role: string; unit: Unit }) => void): this;
   on(event: string | symbol, handler: (...args: any[]) => void): this;
 }

@@ -157,11 +157,11 @@
 /// This subscriber was too slow and has missed `count` events.
 #define ROLETALK_EVENT_MISSED 14
 
-/// A unit keeps failing, so the destination of `role` leaves it out for a while, as its `roletalk_balance` says. Found
-/// when something is sent next.
+/// A unit keeps failing, so the destination of `role` leaves it out for a while (roletalk_balance.eject). Reported at
+/// the next choice of a unit.
 #define ROLETALK_EVENT_UNIT_EJECTED 15
 
-/// A unit that was left out has recovered. Found when something is sent next.
+/// A unit that was left out has recovered. Reported at the next choice of a unit.
 #define ROLETALK_EVENT_UNIT_RESTORED 16
 
 /// No diagnostics.
@@ -668,27 +668,28 @@ typedef struct {
     roletalk_drop drop;
 } roletalk_choose_handler;
 
-/// How requests are made again that may be handled more than once. All zero but the size: three attempts, 25 ms apart
-/// at first, at most a tenth more requests, and none besides one that is slow.
+/// How requests that may be handled more than once are retried. All zero but the size: three attempts, a backoff of
+/// 25 ms, a budget of 0.1, and no hedging.
 typedef struct {
     /// sizeof(roletalk_retry_options).
     size_t struct_size;
-    /// Attempts in all, those besides a slow one included; 0 stands for 3. 1: no further one, such as for a request
-    /// that is an exception at a destination with a retry.
+    /// The most attempts, hedges included; 0 stands for 3. 1: no retry, for example for one request to a destination
+    /// with a retry.
     uint32_t attempts;
-    /// Milliseconds before the second attempt; 0 stands for 25. They double with each further one, and a random half of
-    /// them is left out. A time that the other side asks for (roletalk_failure.retry_after_ms) is kept to.
+    /// Milliseconds before the second attempt; 0 stands for 25. They double with each further attempt, and up to half
+    /// of them is taken off at random. A longer time that the other side asks for (roletalk_failure.retry_after_ms)
+    /// is kept to.
     uint64_t backoff_ms;
-    /// The most milliseconds before any attempt; 0 stands for 1 000. `backoff_ms` counts if that is longer.
+    /// The longest backoff in milliseconds; 0 stands for 1 000. Never less than `backoff_ms`.
     uint64_t longest_ms;
-    /// So many further requests for each, from 0 to 1; 0 stands for 0.1, ROLETALK_RETRY_NO_BUDGET for none. Up to ten
-    /// are saved up, and are there at first.
+    /// Further attempts for each request, from 0 to 1; 0 stands for 0.1, ROLETALK_RETRY_NO_BUDGET for none. Unused
+    /// attempts are saved up to ten, and a new retry starts with ten.
     double budget;
-    /// A request is made a second time, at another unit, when it was not answered for so many milliseconds. The first
-    /// answer counts, and the other request is given up. 0: it is not.
+    /// Milliseconds without an answer after which a second attempt is made at another unit. The first answer counts,
+    /// and the other attempt is canceled. 0: no hedging by time.
     uint64_t hedge_after_ms;
-    /// The same after the time within which this part of all answers has come, from 0 to 1: 0.95 asks again for the
-    /// slowest twentieth. Nothing is done before a hundred answers are known. 0: it is not. Only one of the two.
+    /// The same after this quantile of all answer times, from 0 to 1: 0.95 hedges the slowest twentieth. There are no
+    /// hedges before a hundred answers are known. 0: no hedging by quantile. Set only one of the two.
     double hedge_quantile;
 } roletalk_retry_options;
 
@@ -861,10 +862,11 @@ typedef struct {
     /// chooses, among the units with the tags that are preferred there. Every peer chooses alike. Units are told apart
     /// by their names, which outlive a restart, or by their ids where names are not unique. No key when `data` is NULL.
     roletalk_string key;
-    /// Requests. Says that the request may be handled more than once, and how it is made again: after a lost connection,
-    /// an overload, or a failure that says when to try again, and if so told when its answer takes long; each time at
-    /// another unit, and all within `timeout_ms`. Otherwise nothing is ever made again that may have been begun. Zero: as
-    /// the destination says. Does not count where `unit` is given. What is no request is refused with it.
+    /// For requests only. Says that the request may be handled more than once, and how it is retried: after a lost
+    /// connection, an overload, or a failure that says when to try again; with hedging, also while its answer is slow.
+    /// Each attempt goes to another unit than the one before, all within `timeout_ms`. Zero: the retry of the
+    /// destination; with neither, nothing that may have begun is retried. Ignored when `unit` is given. Messages,
+    /// broadcasts, surveys and streams with a retry fail with ROLETALK_STATUS_INVALID_ARGUMENT.
     roletalk_retry retry;
 } roletalk_send_options;
 
@@ -1637,9 +1639,9 @@ roletalk_status roletalk_destination_set_balance(roletalk_destination destinatio
 roletalk_status roletalk_destination_set_max_in_flight(roletalk_destination destination,
                                                        size_t requests);
 
-/// All requests of this destination may be handled more than once from now on, and are made again in this way, for all
-/// who use it; zero: they are not, which is the default. A request with a retry of its own (roletalk_send_options.retry)
-/// has that. See there. Messages, broadcasts, surveys and streams are never made again.
+/// Sets how all requests of this destination are retried, whoever uses it; from now on they may be handled more than
+/// once. Zero, the default: they are not retried. A retry of the request itself takes precedence; see
+/// roletalk_send_options.retry. Messages, broadcasts, surveys and streams are never retried.
 ///
 /// Any thread, also inside callbacks.
 roletalk_status roletalk_destination_set_retry(roletalk_destination destination,

@@ -617,26 +617,24 @@ private:
     std::shared_ptr<const State> state_;
 };
 
-/// How requests are made again that may be handled more than once; see roletalk_retry_options, also for what 0 stands
-/// for.
+/// How requests that may be handled more than once are retried; see roletalk_retry_options, also for the meaning of 0.
 struct RetryOptions {
-    /// Attempts in all, those besides a slow one included.
+    /// The most attempts, hedges included.
     uint32_t attempts = 3;
     /// The wait before the second attempt.
     std::chrono::milliseconds backoff{25};
-    /// The longest wait before any.
+    /// The longest backoff.
     std::chrono::milliseconds longest{1000};
-    /// So many further requests for each, from 0, which is none here, to 1; up to ten besides.
+    /// Further attempts for each request, from 0 to 1, and ten besides. Unlike in C, 0 stands for none.
     double budget = 0.1;
-    /// After how long without an answer a request is made a second time.
+    /// The time without an answer after which a second attempt is made; 0: no hedging by time.
     std::chrono::milliseconds hedge_after{0};
-    /// The same: after the time within which this part of all answers has come.
+    /// The same after this quantile of all answer times, from 0 to 1; 0: none. Not with `hedge_after`.
     double hedge_quantile = 0;
 };
 
-/// Says that requests may be handled more than once, and how they are made again. Use one for all requests of a kind:
-/// it has the account of how many further ones there may be. Copies are cheap and have the same account; any thread may
-/// use them. See roletalk_send_options.retry.
+/// Says that requests may be handled more than once, and how they are retried. Use one for all requests of a kind:
+/// they share its budget. Copies are cheap and share it, too; any thread may use them. See roletalk_send_options.retry.
 class Retry {
 public:
     explicit Retry(const RetryOptions &options = {}) : handle_(std::make_shared<Owned>()) {

@@ -14,23 +14,24 @@ use crate::{
     error::failure,
 };
 
-/// How requests are made again that may be handled more than once: after a failure, or besides one that is slow. Always
-/// at another unit than before, and all within the timeout of the request.
+/// How requests that may be handled more than once are retried: after a failure, or while the first attempt is slow (a
+/// hedge). Each attempt goes to another unit than the one before, all within the timeout of the request.
 ///
-/// Use one for all requests of a kind: it has an account, into which each request pays a part of a further one
-/// (`budget`), and from which each further one takes a whole. So when everything fails, those that serve the role get
-/// little more than they would get anyway. Any number of peers and threads may use it.
+/// Use one for all requests of a kind, since they share its budget: each request adds a part of an attempt (`budget`),
+/// and each further attempt takes a whole one. So when everything fails, units get little more load than without. Any
+/// number of peers and threads may use it.
 ///
 /// Args:
-///     attempts: Attempts in all, those besides a slow one included. Default 3; 1 is no further one.
-///     backoff: Seconds before the second attempt. They double each time, and a random half of them is left out. Default
-///         0.025. A time that the other side asks for (`RejectedError.retry_after`) is kept to.
-///     longest: The most seconds before any attempt. Default 1.
-///     budget: How many further requests there may be for each, from 0 to 1, and ten besides. Default 0.1.
-///     hedge_after: Seconds after which a request that has no answer yet is made a second time, at another unit.
-///         Whichever answer is first counts, and the other request is given up. Default never.
-///     hedge_quantile: The same, after the time within which this part of all answers has come, from 0 to 1: 0.95 asks
-///         again for the slowest twentieth. Nothing is done before a hundred answers are known.
+///     attempts: The most attempts, hedges included. Default 3; 1 means no retry.
+///     backoff: Seconds before the second attempt. They double with each further attempt, and up to half is taken off
+///         at random. Default 0.025. A longer time that the other side asks for (`RejectedError.retry_after`) is
+///         kept to.
+///     longest: The longest backoff in seconds. Default 1, and never less than `backoff`.
+///     budget: Further attempts for each request, from 0 to 1, and ten besides. Default 0.1.
+///     hedge_after: Seconds without an answer after which a second attempt is made at another unit. The first answer
+///         counts, and the other attempt is cancelled. Default: no hedging.
+///     hedge_quantile: The same after this quantile of all answer times, from 0 to 1: 0.95 hedges the slowest
+///         twentieth. There are no hedges before a hundred answers are known.
 ///
 /// Raises:
 ///     ValueError: For a number that cannot be one of these.

@@ -54,10 +54,10 @@ pub const ROLETALK_EVENT_SLOW_CONSUMER: i32 = 12;
 pub const ROLETALK_EVENT_HANDLER_FAILED: i32 = 13;
 /// This subscriber was too slow and has missed `count` events.
 pub const ROLETALK_EVENT_MISSED: i32 = 14;
-/// A unit keeps failing, so the destination of `role` leaves it out for a while, as its `roletalk_balance` says. Found
-/// when something is sent next.
+/// A unit keeps failing, so the destination of `role` leaves it out for a while (roletalk_balance.eject). Reported at
+/// the next choice of a unit.
 pub const ROLETALK_EVENT_UNIT_EJECTED: i32 = 15;
-/// A unit that was left out has recovered. Found when something is sent next.
+/// A unit that was left out has recovered. Reported at the next choice of a unit.
 pub const ROLETALK_EVENT_UNIT_RESTORED: i32 = 16;
 
 /// Something that happened to a peer. Valid during the call. Fields that do not belong to the kind are

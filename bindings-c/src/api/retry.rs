@@ -16,29 +16,30 @@ use crate::border::{
 /// For roletalk_retry_options.budget: no further requests but those that are saved up at first.
 pub const ROLETALK_RETRY_NO_BUDGET: f64 = -1.0;
 
-/// How requests are made again that may be handled more than once. All zero but the size: three attempts, 25 ms apart
-/// at first, at most a tenth more requests, and none besides one that is slow.
+/// How requests that may be handled more than once are retried. All zero but the size: three attempts, a backoff of
+/// 25 ms, a budget of 0.1, and no hedging.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct roletalk_retry_options {
     /// sizeof(roletalk_retry_options).
     pub struct_size: usize,
-    /// Attempts in all, those besides a slow one included; 0 stands for 3. 1: no further one, such as for a request
-    /// that is an exception at a destination with a retry.
+    /// The most attempts, hedges included; 0 stands for 3. 1: no retry, for example for one request to a destination
+    /// with a retry.
     pub attempts: u32,
-    /// Milliseconds before the second attempt; 0 stands for 25. They double with each further one, and a random half of
-    /// them is left out. A time that the other side asks for (roletalk_failure.retry_after_ms) is kept to.
+    /// Milliseconds before the second attempt; 0 stands for 25. They double with each further attempt, and up to half
+    /// of them is taken off at random. A longer time that the other side asks for (roletalk_failure.retry_after_ms)
+    /// is kept to.
     pub backoff_ms: u64,
-    /// The most milliseconds before any attempt; 0 stands for 1 000. `backoff_ms` counts if that is longer.
+    /// The longest backoff in milliseconds; 0 stands for 1 000. Never less than `backoff_ms`.
     pub longest_ms: u64,
-    /// So many further requests for each, from 0 to 1; 0 stands for 0.1, ROLETALK_RETRY_NO_BUDGET for none. Up to ten
-    /// are saved up, and are there at first.
+    /// Further attempts for each request, from 0 to 1; 0 stands for 0.1, ROLETALK_RETRY_NO_BUDGET for none. Unused
+    /// attempts are saved up to ten, and a new retry starts with ten.
     pub budget: f64,
-    /// A request is made a second time, at another unit, when it was not answered for so many milliseconds. The first
-    /// answer counts, and the other request is given up. 0: it is not.
+    /// Milliseconds without an answer after which a second attempt is made at another unit. The first answer counts,
+    /// and the other attempt is canceled. 0: no hedging by time.
     pub hedge_after_ms: u64,
-    /// The same after the time within which this part of all answers has come, from 0 to 1: 0.95 asks again for the
-    /// slowest twentieth. Nothing is done before a hundred answers are known. 0: it is not. Only one of the two.
+    /// The same after this quantile of all answer times, from 0 to 1: 0.95 hedges the slowest twentieth. There are no
+    /// hedges before a hundred answers are known. 0: no hedging by quantile. Set only one of the two.
     pub hedge_quantile: f64,
 }
 

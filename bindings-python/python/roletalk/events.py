@@ -99,8 +99,8 @@ class DestinationLost(Event):
 
 @dataclass(frozen=True)
 class UnitEjected(Event):
-    """A unit keeps failing, so a destination leaves it out for a while, as its ``eject`` says. Found when
-    something is sent next."""
+    """A unit keeps failing, so a destination leaves it out for a while, as its ``eject`` says. Reported at
+    the next choice of a unit."""
 
     _LOG = (logging.WARNING, "%(unit)s is left out of %(role)s: it keeps failing")
 
@@ -110,7 +110,7 @@ class UnitEjected(Event):
 
 @dataclass(frozen=True)
 class UnitRestored(Event):
-    """A unit that was left out has recovered. Found when something is sent next."""
+    """A unit that was left out has recovered. Reported at the next choice of a unit."""
 
     role: str
     unit: Unit

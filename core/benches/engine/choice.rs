@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use roletalk::{Balance, Destination, Error, Peer};
+use roletalk::{Balance, Destination, Error, Hedge, Peer, Retry};
 use roletalk_engine::{Moment, Tried};
 use tokio::runtime::{Builder, Handle};
 
@@ -26,6 +26,7 @@ const UNITS: [usize; 3] = [2, 4, 16];
 pub(crate) fn run(options: &Options) -> Outcome<Vec<Target>> {
     let mut targets = cost(options)?;
     targets.extend(worth(options)?);
+    targets.extend(hedged(options)?);
     Ok(targets)
 }
 
@@ -89,6 +90,8 @@ struct Field {
     to: Destination,
     /// Milliseconds that each takes.
     takes: Vec<Arc<AtomicU64>>,
+    /// One in so many answers takes a second longer; 0 for none.
+    late: Arc<AtomicU64>,
     asked: u64,
     _peers: Vec<Peer>,
 }
@@ -97,13 +100,17 @@ impl Field {
     async fn new(services: &Handle) -> Outcome<Field> {
         let client = Peer::builder().friendly(false).build()?;
         let (mut takes, mut peers) = (Vec::new(), Vec::new());
+        let late = Arc::new(AtomicU64::new(0));
         for at in 0..4 {
             let time = Arc::new(AtomicU64::new(0));
             takes.push(time.clone());
+            let (late, count) = (late.clone(), Arc::new(AtomicU64::new(0)));
             let listener = services.spawn(async move {
                 let peer = Peer::builder().name(format!("service {at}")).friendly(false).build()?;
                 peer.role("role")?.on_request("e", move |_| {
-                    let time = time.load(Ordering::Relaxed);
+                    let late = late.load(Ordering::Relaxed);
+                    let is_late = late > 0 && count.fetch_add(1, Ordering::Relaxed) % late == 0;
+                    let time = time.load(Ordering::Relaxed) + 1000 * u64::from(is_late);
                     async move {
                         if time > 0 {
                             tokio::time::sleep(Duration::from_millis(time)).await;
@@ -120,12 +127,16 @@ impl Field {
         let to = client.destination("role")?;
         to.ready_with(4).await?;
         peers.push(client);
-        Ok(Field { to, takes, asked: 0, _peers: peers })
+        Ok(Field { to, takes, late, asked: 0, _peers: peers })
     }
 
     /// The times of all answers in milliseconds, and how often each service was asked.
     async fn ask(&mut self, balance: &Balance, time: Duration) -> Outcome<(Vec<f64>, Vec<u64>)> {
         let to = self.to.balance(balance.clone());
+        self.ask_at(&to, time).await
+    }
+
+    async fn ask_at(&mut self, to: &Destination, time: Duration) -> Outcome<(Vec<f64>, Vec<u64>)> {
         let before = self.sent();
         let mut tick = tokio::time::interval(Duration::from_millis(1));
         let mut asked = Vec::new();
@@ -215,5 +226,48 @@ fn worth(options: &Options) -> Outcome<Vec<Target>> {
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
     })?;
     table.print("1 000 requests a second to four services, over TCP");
+    Ok(targets)
+}
+
+/// Handlers take 10 ms, and one in a hundred a second more.
+fn hedged(options: &Options) -> Outcome<Vec<Target>> {
+    let time = Duration::from_secs(options.pick(2, 20));
+    let runtime = || Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let (runtime, services) = (runtime()?, runtime()?);
+    let mut table = Table::new(["ms", "p50", "p99", "p99.9", "max", "requests", "asked"]);
+    let mut targets = Vec::new();
+    runtime.block_on(async {
+        let hedge = Retry::new().hedge(Hedge::Quantile(0.95));
+        for (name, retry) in [("as they are", None), ("hedged at p95", Some(hedge))] {
+            let mut field = Field::new(services.handle()).await?;
+            (0..4).for_each(|at| field.set(at, 10));
+            let to = field.to.balance(Balance::round_robin());
+            let to = retry.map_or(to.clone(), |retry| to.retry(retry));
+            field.ask_at(&to, Duration::from_millis(500)).await?;
+            field.late.store(100, Ordering::Relaxed);
+            let (times, shares) = field.ask_at(&to, time).await?;
+            let at = [0.5, 0.99, 0.999, 1.0].map(|part| quantile(&times, part));
+            let asked = shares.iter().sum::<u64>();
+            let counts = [times.len().to_string(), asked.to_string()];
+            table.row([name.to_owned()].into_iter().chain(at.map(number)).chain(counts));
+            if name == "as they are" {
+                continue;
+            }
+            targets.push(Target {
+                what: "hedged at p95, 1 % late by 1 s: p99.9 to p50, at most".into(),
+                value: at[2] / at[0],
+                bound: 3.0,
+                at_least: false,
+            });
+            targets.push(Target {
+                what: "and how many requests there are to each, at most".into(),
+                value: asked as f64 / times.len() as f64,
+                bound: 1.06,
+                at_least: false,
+            });
+        }
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+    })?;
+    table.print("1 000 requests a second to four services that take 10 ms, and one in a hundred a second more");
     Ok(targets)
 }

@@ -176,8 +176,15 @@ impl Attempts {
         self.from.take_if(|_| matches!(self.state, State::UnderWay))
     }
 
-    /// There is no unit to choose, as this error says, or choosing has failed with it.
+    /// There is no unit to choose, as this error says. Any other error than that there is none, or that the peer is
+    /// closed, is that of a [function](crate::Balance::try_custom) that chooses, and the end.
     pub fn nowhere(&mut self, no_unit: Error, now: Moment) {
+        let none = [ErrorKind::NoUnit, ErrorKind::Unsupported, ErrorKind::Closed];
+        let chooses = matches!(self.state, State::Choosing(_) | State::Hedging);
+        if chooses && !none.contains(&no_unit.kind()) {
+            self.state = State::Over(no_unit);
+            return;
+        }
         let waits = self.waits && no_unit.kind() == ErrorKind::NoUnit;
         let State::Choosing(why) = &self.state else {
             if matches!(self.state, State::Hedging) {

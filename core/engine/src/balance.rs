@@ -118,7 +118,8 @@ impl Balance {
     }
 
     /// As [`custom`](Balance::custom), by a function that may fail. Its error is at once that of what is sent, also of
-    /// what waits for a unit or goes on to another. What is to be [made again](crate::Retry) ends with its own.
+    /// what waits for a unit, goes on to another, or is [made again](crate::Retry). It should be of another kind than
+    /// [`ErrorKind::NoUnit`].
     pub fn try_custom(
         choose: impl Fn(&[Candidate<'_>]) -> Result<Option<usize>> + Send + Sync + 'static,
     ) -> Balance {

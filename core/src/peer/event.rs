@@ -45,14 +45,14 @@ pub enum PeerEvent {
         unit: Unit,
     },
     /// A unit keeps failing, so a destination leaves it out for a while: see [`Balance::eject`](crate::Balance::eject).
-    /// Found when something is sent next.
+    /// Reported at the next choice of a unit.
     UnitEjected {
         /// The destination's role.
         role: Arc<str>,
         /// The unit.
         unit: Unit,
     },
-    /// A unit that was left out has recovered. Found when something is sent next.
+    /// A unit that was left out has recovered. Reported at the next choice of a unit.
     UnitRestored {
         /// The destination's role.
         role: Arc<str>,

@@ -486,11 +486,11 @@ impl Peer {
 
     /// Withdraws the roles, serves what units have sent before they know (at most a second), lets running requests
     /// and streams finish within the limit, then [closes](Peer::close). Requests that come too late go on to
-    /// other units; those of an original are handled as long as it is connected. True when everything had finished, false also when somebody else has closed
-    /// the peer before that. A stream towards roletalk 1.1.3 (Node 14 or later)
-    /// has when its application has read it to the end. [`serve`](Peer::serve) does this on a signal. A
-    /// handler that calls this would wait for itself:
-    /// let it spawn a task for that.
+    /// other units; those of an original are handled as long as it is connected. [`serve`](Peer::serve) does this on a
+    /// signal. A handler that calls this would wait for itself: let it spawn a task for that.
+    ///
+    /// True when everything had finished; false also when the peer was closed elsewhere before that. A stream towards
+    /// roletalk 1.1.3 (Node 14 or later) has finished when its application has read it to the end.
     pub async fn drain(&self, limit: Duration) -> bool {
         let shared = self.shared();
         shared.draining.store(true, Ordering::Relaxed);

@@ -46,9 +46,9 @@ pub extern "C" fn roletalk_destination_set_max_in_flight(
     enter(|| set(destination, |settings| settings.bound(requests)))
 }
 
-/// All requests of this destination may be handled more than once from now on, and are made again in this way, for all
-/// who use it; zero: they are not, which is the default. A request with a retry of its own (roletalk_send_options.retry)
-/// has that. See there. Messages, broadcasts, surveys and streams are never made again.
+/// Sets how all requests of this destination are retried, whoever uses it; from now on they may be handled more than
+/// once. Zero, the default: they are not retried. A retry of the request itself takes precedence; see
+/// roletalk_send_options.retry. Messages, broadcasts, surveys and streams are never retried.
 ///
 /// Any thread, also inside callbacks.
 #[unsafe(no_mangle)]

@@ -66,10 +66,11 @@ pub struct roletalk_send_options {
     /// chooses, among the units with the tags that are preferred there. Every peer chooses alike. Units are told apart
     /// by their names, which outlive a restart, or by their ids where names are not unique. No key when `data` is NULL.
     pub key: roletalk_string,
-    /// Requests. Says that the request may be handled more than once, and how it is made again: after a lost connection,
-    /// an overload, or a failure that says when to try again, and if so told when its answer takes long; each time at
-    /// another unit, and all within `timeout_ms`. Otherwise nothing is ever made again that may have been begun. Zero: as
-    /// the destination says. Does not count where `unit` is given. What is no request is refused with it.
+    /// For requests only. Says that the request may be handled more than once, and how it is retried: after a lost
+    /// connection, an overload, or a failure that says when to try again; with hedging, also while its answer is slow.
+    /// Each attempt goes to another unit than the one before, all within `timeout_ms`. Zero: the retry of the
+    /// destination; with neither, nothing that may have begun is retried. Ignored when `unit` is given. Messages,
+    /// broadcasts, surveys and streams with a retry fail with ROLETALK_STATUS_INVALID_ARGUMENT.
     pub retry: roletalk_retry,
 }
 

@@ -148,6 +148,23 @@ fn a_slow_one_is_made_a_second_time() {
     assert_eq!((retry.hedged(), retry.refused()), (hedged, 0));
 }
 
+/// It is wrong in itself, whatever the attempts have come to.
+#[test]
+fn a_function_that_fails_to_choose_ends_it() {
+    let retry = Retry::new().hedge(Hedge::After(Duration::from_millis(30)));
+    let again = |attempts: &mut Attempts| attempts.failed(A, lost(), at(1), 0);
+    let elsewhere = |attempts: &mut Attempts| attempts.failed(A, Error::unit_gone(), at(1), 0);
+    let besides = |_: &mut Attempts| {};
+    let ways: [(&dyn Fn(&mut Attempts), u64); 3] = [(&again, 26), (&elsewhere, 1), (&besides, 30)];
+    for (way, time) in ways {
+        let mut attempts = started(Some(retry.clone()), true);
+        way(&mut attempts);
+        assert!(matches!(attempts.step(at(time)), Step::Choose));
+        attempts.nowhere(Error::new(ErrorKind::InvalidArgument, "it fails"), at(time));
+        assert_eq!(ended(&mut attempts, at(time)), Some(ErrorKind::InvalidArgument));
+    }
+}
+
 #[test]
 fn reports_of_what_is_not_under_way_change_nothing() {
     let mut attempts = started(None, true);

@@ -87,15 +87,15 @@ pub enum PeerEvent {
         /// The unit.
         unit: UnitId,
     },
-    /// A unit keeps failing, so the destination leaves it out for a while, as its [`Ejection`](crate::Ejection) says. Found
-    /// when something is sent next.
+    /// A unit keeps failing, so the destination leaves it out for a while, as its [`Ejection`](crate::Ejection) says. Reported
+    /// at the next choice of a unit.
     UnitEjected {
         /// The destination's role.
         role: Arc<str>,
         /// The unit.
         unit: UnitId,
     },
-    /// A unit that was left out has recovered. Found when something is sent next.
+    /// A unit that was left out has recovered. Reported at the next choice of a unit.
     UnitRestored {
         /// The destination's role.
         role: Arc<str>,

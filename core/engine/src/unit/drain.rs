@@ -49,8 +49,9 @@ impl Drain {
 impl<R> Unit<R> {
     /// Begins to leave: tells the unit that the roles are [withdrawn](crate::Peer::withdraw), and waits for what
     /// it had sent before it knew, at most a second: handlers are called for it as ever. Requests that come after
-    /// that are rejected as not handled, but for those of originals, which would not go on to another unit. [`busy`](Unit::busy) is zero when the unit may be closed; if no handler
-    /// runs then, the close frame says that nothing else was begun.
+    /// that are rejected as not handled; those of originals, which would not go on to another unit, are still handled.
+    /// [`busy`](Unit::busy) is zero when the unit may be closed; if no handler runs then, the close frame says that
+    /// nothing else was begun.
     pub fn drain(&mut self, withdrawal: &[u8], now: Moment) {
         self.clock = now;
         self.drain = Drain::Open(now + FENCE_LIMIT);
