@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roletalk_engine::{DataType, Fields, Order, Outgoing, wire::Payload};
+use roletalk_engine::{DataType, Fields, Moves, Order, Outgoing, wire::Payload};
 
 use crate::{events::NONE, names::Routes, protocol::numbers};
 
@@ -124,14 +124,22 @@ impl<'a> Record<'a> {
                 order: Order::Kept,
                 fields,
                 bulkhead: None,
-                for_any: false,
+                moves: Moves::WithinUnit,
             })
         };
         Some(match Command::try_from(first & 0xff).ok()? {
             Command::Send => Asked::Send {
                 unit: target,
                 slot,
-                outgoing: Outgoing { for_any: timeout > 0, ..outgoing()? },
+                // Whoever is called back is told that it was not sent.
+                outgoing: Outgoing {
+                    moves: match (slot == NONE, timeout > 0) {
+                        (true, true) => Moves::ToAnyUnit,
+                        (true, false) => Moves::WithinUnit,
+                        (false, _) => Moves::Nowhere,
+                    },
+                    ..outgoing()?
+                },
                 destination: timeout.checked_sub(1),
             },
             Command::Request => {

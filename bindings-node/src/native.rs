@@ -15,7 +15,7 @@ use napi::{
 use napi_derive::napi;
 use roletalk_engine::{
     AddressId, Balance, Bulkhead, CancelReason, Chunk, DataType, Ejection, Engine, Error,
-    ErrorKind, Moment, NoHandler, Opening, Order, Outgoing, Refusal, TimeLimit, Tried, Unit,
+    ErrorKind, Moment, Moves, NoHandler, Opening, Order, Outgoing, Refusal, TimeLimit, Tried, Unit,
     Wanted, hint, too_many_parked,
     wire::{Direction, Payload},
     ws::Side,
@@ -708,7 +708,7 @@ impl NativePeer {
             order: if writable.is_some() { Order::Any } else { Order::Kept },
             fields: fields.as_ref(),
             bulkhead: bulkhead.as_ref(),
-            for_any: false,
+            moves: Moves::WithinUnit,
         };
         let limit = TimeLimit { limit: time_limit(timeout), since };
         let asked = state.units.get(unit).copied().and_then(|unit| {

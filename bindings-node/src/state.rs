@@ -4,7 +4,7 @@ use std::{collections::VecDeque, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use roletalk_engine::{
-    ConnId, EngineEvent, Error, ErrorKind, Event, Failure, Fields, Incoming, Kind, Moment,
+    ConnId, EngineEvent, Error, ErrorKind, Event, Failure, Fields, Incoming, Kind, Moment, Moves,
     Outgoing, PeerEvent, Question, Queued, StreamId, Tried, Unit, UnitId, wire::Payload,
 };
 use roletalk_host::{Action, Host};
@@ -221,7 +221,13 @@ impl State {
         routes: &Routes,
         now: Moment,
     ) -> Option<Error> {
-        let asked = commands::parse(words, payload).next()?.asked(routes, fields)?;
+        let mut asked = commands::parse(words, payload).next()?.asked(routes, fields)?;
+        // The unit was chosen for this one message.
+        if let Asked::Send { outgoing, .. } = &mut asked
+            && outgoing.moves == Moves::ToAnyUnit
+        {
+            outgoing.moves = Moves::WithinUnit;
+        }
         let State { units, questions, waiting, outcomes, unsent, conn_numbers, .. } = self;
         let Some(unit) = unit_of(units, questions, waiting, &asked) else {
             return Some(Error::unit_gone());

@@ -58,13 +58,34 @@ beyond('messages in the queue of a unit that is lost go to another one, in their
   );
 });
 
-beyond('messages for a chosen unit, and broadcasts, are for no other', async (network) => {
+beyond('messages for a chosen unit, by choice of a function, and broadcasts, are for no other', async (network) => {
   const { destination, stuck, unit, told } = await field(network);
-  await sendAll(EACH, (number) => destination.send({ event: 'm', unit }, message(number)));
+  const balance = () => unit;
+  await sendAll(EACH, (number) => destination.send({ event: 'm', ...(number % 2 ? { unit } : { balance }) }, message(number)));
   destination.broadcast('m', message(EACH));
   stuck.socket.resetAndDestroy();
   await until(() => !destination.units.includes(unit));
   destination.send('last', null);
   await until(() => told.includes('last'));
   assert.deepEqual(told, [EACH, 'last']);
+});
+
+beyond('a message whose callback is told that it was not sent is not sent', async (network) => {
+  const { destination, stuck, unit, told } = await field(network);
+  const [written, lost] = [[], []];
+  const sent = [];
+  const send = (number) =>
+    sent.push(
+      new Promise((resolve) => {
+        destination.send('m', message(number), (error) => resolve((error ? lost : written).push(number)));
+      }),
+    );
+  await sendAll(2 * EACH, send);
+  stuck.socket.resetAndDestroy();
+  await until(() => !destination.units.includes(unit));
+  await Promise.all(sent);
+  destination.send('last', null);
+  await until(() => told.includes('last'));
+  assert.ok(lost.length > 10, `${lost.length} of ${EACH}`);
+  assert.ok(lost.every((number) => !told.includes(number)));
 });

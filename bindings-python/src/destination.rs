@@ -17,7 +17,9 @@ use pyo3::{
     prelude::*,
     types::{PyNone, PyString},
 };
-use roletalk_engine::{Bulkhead, Moment, Order, Outgoing, Retry, Tried, UnitId, wire::Direction};
+use roletalk_engine::{
+    Bulkhead, Moment, Moves, Order, Outgoing, Retry, Tried, UnitId, wire::Direction,
+};
 use roletalk_host::lock;
 
 use crate::{
@@ -322,7 +324,7 @@ impl DestinationBase {
             order: order(ordered),
             fields: fields.as_deref(),
             bulkhead: None,
-            for_any: !chosen && !means_one,
+            moves: if chosen || means_one { Moves::WithinUnit } else { Moves::ToAnyUnit },
         };
         let how = (required, balance);
         match Engine::send(engine, outgoing, how, (unit.map(UnitId), chosen))? {

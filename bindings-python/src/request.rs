@@ -4,7 +4,7 @@ use std::{mem, sync::Arc, time::Duration};
 
 use pyo3::{prelude::*, types::PyBytes};
 use roletalk_engine::{
-    Attempts, Bulkhead, Engine, Error, ErrorKind, Fields, Moment, Order, Outgoing, StreamId,
+    Attempts, Bulkhead, Engine, Error, ErrorKind, Fields, Moment, Moves, Order, Outgoing, StreamId,
     TimeLimit, Tried, Unit, UnitId, timed_out, wire::Direction,
 };
 
@@ -453,7 +453,7 @@ impl Request {
             order: self.order,
             fields: self.more.as_ref().and_then(|more| more.fields.as_ref()),
             bulkhead: self.more.as_ref().and_then(|more| more.bulkhead.as_ref()),
-            for_any: false,
+            moves: Moves::WithinUnit,
         };
         let limit = TimeLimit { limit: self.limit, since: Some(self.since) };
         let sent = engine.with_unit(unit, now, |machine| {

@@ -13,7 +13,7 @@ use std::{
 
 use common::{LIMIT, Log, Pair, Raw, peer, until, within};
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use roletalk::{BoxError, Context, Data, Destination, ErrorKind, Peer};
+use roletalk::{Balance, BoxError, Context, Data, Destination, ErrorKind, Peer, PeerBuilder};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Notify,
@@ -245,7 +245,7 @@ async fn a_call_whose_rejection_is_just_there_can_be_given_up() {
         let first = |all: &[roletalk::Candidate<'_>]| {
             all.iter().position(|candidate| candidate.name == "server").or(Some(0))
         };
-        let request = two.to().request("new", ()).balance(roletalk::Balance::custom(first));
+        let request = two.to().request("new", ()).balance(Balance::custom(first));
         let call = request.call(sender, |sender, answer| {
             let _ = sender.send(answer);
         });
@@ -358,9 +358,20 @@ async fn a_message_goes_to_another_unit_when_its_own_is_gone() {
 /// One that is connected and reads nothing holds up what is sent to it, until it is lost.
 #[tokio::test]
 async fn messages_in_the_queue_of_a_lost_unit_go_to_another() {
+    messages_go_on(Peer::builder()).await;
+}
+
+/// That one is not asked for what was sent without it, since nobody may call it with the peer's lock.
+#[tokio::test]
+async fn messages_go_to_another_unit_without_a_function_that_chooses_for_others() {
+    let never = Balance::custom(|_| panic!("it is asked"));
+    messages_go_on(Peer::builder().balance(never)).await;
+}
+
+async fn messages_go_on(client: PeerBuilder) {
     const MESSAGES: usize = 400;
-    let client = peer("client");
-    let to = client.destination("r").unwrap();
+    let client = client.name("client").build().unwrap();
+    let to = client.destination("r").unwrap().balance(Balance::round_robin());
     let listener = client.listen("127.0.0.1:0").await.unwrap();
     let stuck = Raw::join(listener.local_addr(), "stuck", &["r"]).await;
     within("the role", to.ready()).await.unwrap();

@@ -67,10 +67,12 @@ impl roletalk_retry_options {
         if self.attempts != 0 {
             retry = retry.attempts(self.attempts);
         }
-        let millis = |millis: u64, otherwise| {
-            Duration::from_millis(if millis == 0 { otherwise } else { millis })
+        let millis = |millis: u64, otherwise: Duration| match millis {
+            0 => otherwise,
+            millis => Duration::from_millis(millis),
         };
-        retry = retry.backoff(millis(self.backoff_ms, 25), millis(self.longest_ms, 1000));
+        let (backoff, longest) = retry.waits();
+        retry = retry.backoff(millis(self.backoff_ms, backoff), millis(self.longest_ms, longest));
         if self.budget == ROLETALK_RETRY_NO_BUDGET {
             retry = retry.budget(0.0);
         } else if part("budget", self.budget)? != 0.0 {

@@ -504,11 +504,19 @@ class Host:
         # Also when somebody cancels all tasks, the engine has to know.
         task.add_done_callback(functools.partial(self._dial_ended, address, url, options.timeout))
 
-    async def _dial(self, address: int, url: str, options: ConnectOptions) -> None:
-        await asyncio.wait_for(self._open(address, url, options), options.timeout)
+    async def _dial(self, address: int, url: str, options: ConnectOptions) -> Exception | None:
+        try:
+            await asyncio.wait_for(self._open(address, url, options), options.timeout)
+        except Exception as error:
+            # Returned, not raised: a loop that ends would tell of it if it had cancelled the task just then.
+            return error
+        return None
 
-    def _dial_ended(self, address: int, url: str, timeout: float, task: asyncio.Task[None]) -> None:
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    def _dial_ended(
+        self, address: int, url: str, timeout: float, task: asyncio.Task[Exception | None]
+    ) -> None:
+        error: BaseException | None
+        error = asyncio.CancelledError() if task.cancelled() else task.exception() or task.result()
         if error is None or self.closed:
             return
         if isinstance(error, asyncio.TimeoutError):

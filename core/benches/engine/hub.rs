@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use roletalk_engine::{
-    Chunk, Config, ConnId, Engine, EngineEvent, Event, Kind, Moment, Opening, Order, Outgoing,
-    UnitId,
+    Chunk, Config, ConnId, Engine, EngineEvent, Event, Kind, Moment, Moves, Opening, Order,
+    Outgoing, UnitId,
     wire::{DataType, Payload},
     ws::Side,
 };
@@ -45,7 +45,7 @@ pub(crate) fn outgoing<'a>(role: &'a str, event: &'a str, bytes: &'a [u8]) -> Ou
         order: Order::Kept,
         fields: None,
         bulkhead: None,
-        for_any: true,
+        moves: Moves::ToAnyUnit,
     }
 }
 

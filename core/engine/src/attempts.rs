@@ -198,6 +198,12 @@ impl Attempts {
                 self.tried.forget_all_but(failed.unit);
                 State::Choosing(Why::AgainAnywhere(failed))
             }
+            // One that is still there will not change by being waited for.
+            Why::Again(failed) | Why::AgainAnywhere(failed)
+                if failed.error.kind() != ErrorKind::ConnectionLost =>
+            {
+                State::Over(failed.error)
+            }
             why if waits => State::Parked(why, no_unit),
             Why::First => State::Over(no_unit),
             // While it waits, the end of the waiting is its outcome.

@@ -360,10 +360,13 @@ impl Turn {
         let mut out = self.left_out();
         let LeftOut { how: noted, units: before, changes } = &mut *out;
         // Where calls differ in what they leave out, units would come and go with each.
-        if before.is_empty() {
+        if noted != how {
+            let is_out =
+                |at: &usize| before.contains(&units.unit(*at)) && units.load(*at).is_failing(noted);
+            if (0..units.count()).any(|at| is_out(&at)) {
+                return;
+            }
             *noted = *how;
-        } else if noted != how {
-            return;
         }
         let now = (0..units.count()).filter(|at| {
             let was_out = || before.contains(&units.unit(*at));

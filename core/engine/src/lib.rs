@@ -59,8 +59,8 @@ pub use quantity::{Measure, Quantity};
 pub use retry::{Hedge, Retry};
 pub use stats::{ConnectionStats, CounterValue, UnitStats};
 pub use unit::{
-    Budget, CancelReason, Chunk, Event, Incoming, Kind, News, Order, Outgoing, Question, Queued,
-    TimeLimit, Unit, Unsent, is_fence, timed_out,
+    Budget, CancelReason, Chunk, Event, Incoming, Kind, Moves, News, Order, Outgoing, Question,
+    Queued, TimeLimit, Unit, Unsent, is_fence, timed_out,
 };
 pub use wire::{Data, DataType, Extensions, Failure, Fields, FieldsView, HeaderValue};
 

@@ -121,7 +121,7 @@ fn to(role: &str) -> Outgoing<'_> {
         order: Order::Kept,
         fields: None,
         bulkhead: None,
-        for_any: true,
+        moves: Moves::ToAnyUnit,
     }
 }
 

@@ -10,8 +10,8 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use roletalk_engine::{
-    ConnId, Engine, EngineEvent, Event, Limits, Moment, Opening, Order, Outgoing, Question, UnitId,
-    wire::Payload, ws::Side,
+    ConnId, Engine, EngineEvent, Event, Limits, Moment, Moves, Opening, Order, Outgoing, Question,
+    UnitId, wire::Payload, ws::Side,
 };
 
 use crate::{Action, Guard, Host, config, lock};
@@ -144,7 +144,7 @@ impl End {
             order: Order::Kept,
             fields: None,
             bulkhead: None,
-            for_any: false,
+            moves: Moves::WithinUnit,
         };
         self.with(|host, _, now| {
             host.engine.with_unit(unit, now, |unit| unit.send(outgoing)).unwrap().unwrap();

@@ -106,7 +106,7 @@ impl<'a> Route<'a> {
         let shared = self.shared();
         let mut changes = what.destination.changes();
         let mut closed = shared.closed.subscribe();
-        let mut parked = None;
+        let (mut parked, mut over) = (None, None);
         loop {
             match self.attempts.step(self.now()) {
                 Step::Choose => {
@@ -141,12 +141,14 @@ impl<'a> Route<'a> {
                             }
                         }
                     }
+                    // It is the same time at each change.
+                    let over = over.get_or_insert_with(|| Box::pin(sleep_until(shared, until)));
                     // The senders live in the destination and the peer.
                     tokio::select! {
                         biased;
                         _ = closed.wait_for(|closed| *closed) => {}
                         _ = changes.changed() => {}
-                        () = sleep_until(shared, until) => {}
+                        () = over.as_mut() => {}
                     }
                     self.attempts.look();
                 }

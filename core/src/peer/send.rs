@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Balance, Fields, Order, Outgoing, Retry, Tried, timed_out},
+    engine::{Balance, Fields, Moves, Order, Outgoing, Retry, Tried, timed_out},
     wire::{Data, Payload},
 };
 
@@ -240,7 +240,8 @@ impl Addressed<'_> {
                 None => self.destination.is_for_any(),
                 Some(balance) => !balance.means_one(),
             };
-        Outgoing { bulkhead, for_any, ..to }
+        let moves = if for_any { Moves::ToAnyUnit } else { Moves::WithinUnit };
+        Outgoing { bulkhead, moves, ..to }
     }
 }
 
@@ -326,7 +327,7 @@ pub(crate) fn outgoing<'a>(
     order: Order,
     fields: Option<&'a Fields>,
 ) -> Outgoing<'a> {
-    Outgoing { role, event, payload, order, fields, bulkhead: None, for_any: false }
+    Outgoing { role, event, payload, order, fields, bulkhead: None, moves: Moves::WithinUnit }
 }
 
 /// A message about to be sent: `await` it. Made by [`Destination::send`].

@@ -148,17 +148,32 @@ fn a_slow_one_is_made_a_second_time() {
     assert_eq!((retry.hedged(), retry.refused()), (hedged, 0));
 }
 
+/// One that is there and has failed does not change by being waited for; one that is gone may come back.
+#[test]
+fn the_only_unit_is_waited_for_when_it_is_gone() {
+    let busy = || Error::new(ErrorKind::Overloaded, "busy");
+    for (error, outcome) in [(lost(), None), (busy(), Some(ErrorKind::Overloaded))] {
+        let mut attempts = started(Some(Retry::new()), true);
+        attempts.failed(A, error, at(0), 0);
+        assert!(matches!(attempts.step(at(25)), Step::Choose));
+        attempts.nowhere(no_unit(), at(25));
+        if matches!(attempts.step(at(25)), Step::Choose) {
+            attempts.nowhere(no_unit(), at(25));
+        }
+        assert_eq!(ended(&mut attempts, at(25)), outcome);
+    }
+}
+
 /// It is wrong in itself, whatever the attempts have come to.
 #[test]
 fn a_function_that_fails_to_choose_ends_it() {
     let retry = Retry::new().hedge(Hedge::After(Duration::from_millis(30)));
-    let again = |attempts: &mut Attempts| attempts.failed(A, lost(), at(1), 0);
-    let elsewhere = |attempts: &mut Attempts| attempts.failed(A, Error::unit_gone(), at(1), 0);
-    let besides = |_: &mut Attempts| {};
-    let ways: [(&dyn Fn(&mut Attempts), u64); 3] = [(&again, 26), (&elsewhere, 1), (&besides, 30)];
-    for (way, time) in ways {
+    // A further attempt, one elsewhere, and one besides.
+    for (failure, time) in [(Some(lost()), 26), (Some(Error::unit_gone()), 1), (None, 30)] {
         let mut attempts = started(Some(retry.clone()), true);
-        way(&mut attempts);
+        if let Some(error) = failure {
+            attempts.failed(A, error, at(1), 0);
+        }
         assert!(matches!(attempts.step(at(time)), Step::Choose));
         attempts.nowhere(Error::new(ErrorKind::InvalidArgument, "it fails"), at(time));
         assert_eq!(ended(&mut attempts, at(time)), Some(ErrorKind::InvalidArgument));

@@ -468,6 +468,13 @@ fn a_unit_that_keeps_failing_is_left_out_tried_and_taken_back() {
     field.run(&balance, MS, out + 12 * SECOND);
     assert_eq!(field.asked(), [250; 4]);
     assert_eq!(balance.standings(&field, moment(field.now))[0].unanswered, 0);
+    // Those that are left out in another way from now on are told of.
+    field.units[0].takes = None;
+    let now = field.now;
+    field.run(&balance, MS, now + 8 * MS);
+    time_out(&mut field, 0);
+    field.choose(&ejecting(1));
+    assert_eq!(field.turn.take_changes(), [(UnitId(0), true)]);
 }
 
 #[test]

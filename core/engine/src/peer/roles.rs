@@ -169,12 +169,15 @@ impl Peer {
     }
 
     /// The unit that takes a message from the queue of one that is lost, by the balance of the
-    /// [configuration](crate::Config::balance).
+    /// [configuration](crate::Config::balance), or the least loaded where that is a function.
     ///
     /// # Errors
     /// As [`choose`](Peer::choose).
     pub fn choose_for(&self, unsent: &Unsent, now: Moment) -> Result<UnitId> {
-        self.choose(unsent.role(), None, false, &Tried::NONE, now)
+        // A function of the user's is not called with this peer's lock, and has not been asked before either.
+        let plain = Balance::least_loaded();
+        let balance = self.config.balance.means_one().then_some(&plain);
+        self.choose(unsent.role(), balance, false, &Tried::NONE, now)
     }
 
     /// What a function of the caller's can [choose](Peer::choose) from, for hosts that must not call it with this

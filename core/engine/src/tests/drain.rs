@@ -306,7 +306,7 @@ fn messages_that_were_not_sent_go_to_another_unit() {
         pair.engines[side].take_output(conn, &mut Vec::new());
         pair.engines[side].written(conn, NOW);
         send(&mut pair, Outgoing { payload: bytes(b"1"), ..to("r") });
-        send(&mut pair, Outgoing { for_any: false, ..to("r") });
+        send(&mut pair, Outgoing { moves: Moves::WithinUnit, ..to("r") });
         pair.unit(side, |unit| unit.request(to("r"), None, NOW, 7)).unwrap();
         pair.unit(side, |unit| unit.ping(conn, b"beside"));
         send(&mut pair, Outgoing { fields: Some(&required), ..to("r") });
@@ -341,7 +341,8 @@ fn messages_that_were_not_sent_take_the_other_connection_of_their_unit() {
     let payloads: [&[u8]; 3] = [b"1", b"2", b"3"];
     for payload in payloads {
         // For this unit and no other, it still is.
-        let to = Outgoing { payload: bytes(payload), for_any: payload != b"2", ..to("r") };
+        let moves = if payload == b"2" { Moves::WithinUnit } else { Moves::ToAnyUnit };
+        let to = Outgoing { payload: bytes(payload), moves, ..to("r") };
         pair.unit(0, |unit| unit.send(to)).unwrap();
     }
     let queued = pair.engines[0].budget().queued();

@@ -339,7 +339,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Budget, Dialect, Limits, Outgoing, UnitInfo,
+        Budget, Dialect, Limits, Moves, Outgoing, UnitInfo,
         wire::{Extensions, Payload},
         ws::{FrameWriter, Side},
     };
@@ -600,7 +600,7 @@ mod tests {
             order: <_>::default(),
             fields: None,
             bulkhead: None,
-            for_any: false,
+            moves: Moves::WithinUnit,
         };
         let corr = unit.request(to, None, Moment::EPOCH, 5).unwrap();
         let answer = Frame::Response { corr: Num::new(corr), payload: Payload::NULL };

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::drain::FENCE;
+use super::{Moves, drain::FENCE};
 use crate::ws::{FrameWriter, messages};
 use crate::{ConnId, ConnectionStats, Extensions, Moment, StreamId};
 
@@ -49,8 +49,8 @@ pub(super) struct Link {
     pub(super) out: Vec<u8>,
     /// The same, where it is not to be written any more.
     aside: Vec<u8>,
-    /// The places of messages in these that are for this unit and no other.
-    pinned: Vec<u64>,
+    /// The places of messages in these that may not go to any unit.
+    pinned: Vec<(u64, Moves)>,
     /// Bytes that the host has taken and not yet written.
     in_flight: usize,
     /// Bytes that were queued whatever the limits, in `out` and in what the host has taken.
@@ -202,9 +202,9 @@ impl Link {
         self.out.len() + self.aside.len() + self.in_flight
     }
 
-    /// Notes that the message queued last is for this unit and no other.
-    pub(super) fn pin(&mut self) {
-        self.pinned.push(self.stats.frames_sent);
+    /// Notes where the message queued last may go: not to any unit.
+    pub(super) fn pin(&mut self, moves: Moves) {
+        self.pinned.push((self.stats.frames_sent, moves));
     }
 
     /// What is queued is not to be written: nobody reads it.
@@ -214,11 +214,15 @@ impl Link {
         }
     }
 
-    /// The messages that were never taken, and whether each is for this unit and no other.
-    pub(super) fn unsent(&self) -> impl Iterator<Item = (Bytes, bool)> {
+    /// The frames that were never taken and begin with a byte that `wanted` likes, and where each may go.
+    pub(super) fn unsent(&self, wanted: fn(u8) -> bool) -> impl Iterator<Item = (Bytes, Moves)> {
         let queued = if self.aside.is_empty() { &self.out } else { &self.aside };
-        let pinned = |frame| self.pinned.binary_search(&frame).is_ok();
-        messages(queued).zip(self.taken + 1..).map(move |(message, frame)| (message, pinned(frame)))
+        let moves = |frame| match self.pinned.binary_search_by_key(&frame, |(frame, _)| *frame) {
+            Ok(at) => self.pinned[at].1,
+            Err(_) => Moves::ToAnyUnit,
+        };
+        let frames = messages(queued, wanted).zip(self.taken + 1..);
+        frames.filter_map(move |(message, frame)| Some((message?, moves(frame))))
     }
 
     /// Notes that so many of the bytes queued last were queued whatever the limits.

@@ -35,7 +35,7 @@ pub use self::{
     incoming::Incoming,
     question::{Kind, Question},
     stream::Chunk,
-    types::{Budget, CancelReason, Event, News, Order, Outgoing, Queued, TimeLimit},
+    types::{Budget, CancelReason, Event, Moves, News, Order, Outgoing, Queued, TimeLimit},
     unsent::Unsent,
 };
 use crate::{
@@ -544,7 +544,7 @@ impl<R> Unit<R> {
     /// [`ErrorKind::ConnectionLost`] without an open connection, [`ErrorKind::TooLarge`],
     /// [`ErrorKind::InvalidArgument`] for names over 65 535 bytes.
     pub fn send(&mut self, outgoing: Outgoing<'_>) -> Result<Queued> {
-        let Outgoing { role, event, payload, order, fields, for_any, .. } = outgoing;
+        let Outgoing { role, event, payload, order, fields, moves, .. } = outgoing;
         check_names(role, event)?;
         if fields.is_some() {
             return self.send_with_fields(outgoing);
@@ -552,8 +552,8 @@ impl<R> Unit<R> {
         let len = wire::message_len(role, event, &payload);
         let at = self.pick_in_order(order, len)?;
         self.push_with(at, len, |out| wire::put_message(role, event, &payload, out));
-        if !for_any {
-            self.links[at].pin();
+        if moves != Moves::ToAnyUnit {
+            self.links[at].pin(moves);
         }
         self.stats.messages_sent += 1;
         Ok(self.queued_at(at))
@@ -561,15 +561,19 @@ impl<R> Unit<R> {
 
     #[inline(never)]
     fn send_with_fields(&mut self, outgoing: Outgoing<'_>) -> Result<Queued> {
-        let Outgoing { role, event, payload, order, fields, for_any, .. } = outgoing;
+        let Outgoing { role, event, payload, order, fields, moves, .. } = outgoing;
         let prefix = self.prefix(fields, None)?;
         let frame = Frame::Message { role: role.into(), event: event.into(), payload };
         let queued = self.send_prefixed(order, prefix, &frame)?;
         // Another unit may not take what is required.
-        if (!for_any || fields.is_some_and(Fields::is_required))
+        let moves = match moves {
+            Moves::ToAnyUnit if fields.is_some_and(Fields::is_required) => Moves::WithinUnit,
+            moves => moves,
+        };
+        if moves != Moves::ToAnyUnit
             && let Some(at) = self.at(queued.conn)
         {
-            self.links[at].pin();
+            self.links[at].pin(moves);
         }
         self.stats.messages_sent += 1;
         Ok(queued)

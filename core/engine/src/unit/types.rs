@@ -80,9 +80,20 @@ pub struct Outgoing<'a> {
     pub fields: Option<&'a Fields>,
     /// What a request, or the opening of a stream, has to find room in.
     pub bulkhead: Option<&'a Bulkhead>,
-    /// Whether any other unit that serves the role would do: then a message whose connection is lost before it was
-    /// written is an [`Event::Unsent`]. Requests that were not sent fail, whether or not.
-    pub for_any: bool,
+    /// What becomes of a message whose connection is lost before it was written. Requests fail.
+    pub moves: Moves,
+}
+
+/// Where a message goes from the queue of a connection that is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Moves {
+    /// Nowhere: it is lost, and its sender may have been told so.
+    Nowhere,
+    /// To another connection of the unit.
+    #[default]
+    WithinUnit,
+    /// Likewise, and from the last one to any unit that serves the role, as an [`Event::Unsent`].
+    ToAnyUnit,
 }
 
 /// How long an answer may take.
@@ -187,7 +198,7 @@ pub enum Event<R> {
         /// Messages and requests of this unit that were dropped so far.
         dropped: u64,
     },
-    /// A message was in the queue of the last connection when that was lost, and is [for any](Outgoing::for_any) unit:
+    /// A message was in the queue of the last connection when that was lost, and may go to [any](Moves::ToAnyUnit) unit:
     /// [choose](crate::Peer::choose) one, and [`resend`](crate::Unit::resend) it there.
     Unsent(Box<Unsent>),
     /// The connection is dead: close it with [`close_code::HEARTBEAT`](crate::close_code::HEARTBEAT).

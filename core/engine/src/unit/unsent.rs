@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Event, Unit, link::Link};
+use super::{Event, Moves, Unit, link::Link};
 use crate::{
     Order,
     error::{Error, Result},
@@ -37,7 +37,7 @@ impl Unsent {
 
 impl<R> Unit<R> {
     /// Sends a message that another unit has not got, behind what is queued, whatever the limits: it was within
-    /// them there.
+    /// them there, and was counted there.
     ///
     /// # Errors
     /// [`ErrorKind::ConnectionLost`](crate::ErrorKind::ConnectionLost) without an open connection.
@@ -47,7 +47,6 @@ impl<R> Unit<R> {
         let from = if takes_fields { 0 } else { unsent.fields };
         self.stats.fields_left_out += u64::from(from > 0);
         self.resend_on(at, &unsent.message[from..]);
-        self.stats.messages_sent += 1;
         Ok(())
     }
 
@@ -60,16 +59,19 @@ impl<R> Unit<R> {
 
     /// Has the messages in the queue of a lost connection sent on another one of this unit, or by another unit.
     pub(super) fn move_on(&mut self, link: &Link) {
-        for (message, pinned) in link.unsent() {
+        for (message, moves) in link.unsent(Frame::may_be_message) {
+            if moves == Moves::Nowhere {
+                continue;
+            }
             let Some(unsent) = Unsent::of(message) else { continue };
             match self.route(Order::Kept) {
                 Some(at) if unsent.fields == 0 || self.links[at].extensions.fields > 0 => {
                     self.resend_on(at, &unsent.message);
-                    if pinned {
-                        self.links[at].pin();
+                    if moves != Moves::ToAnyUnit {
+                        self.links[at].pin(moves);
                     }
                 }
-                _ if pinned => {}
+                _ if moves != Moves::ToAnyUnit => {}
                 _ => self.events.push(Event::Unsent(Box::new(unsent))),
             }
         }

@@ -240,6 +240,11 @@ pub enum DecodeError {
 }
 
 impl<'a> Frame<'a> {
+    /// Whether a one-way message may begin with this byte, with fields or without.
+    pub(crate) fn may_be_message(first: u8) -> bool {
+        matches!(first, MESSAGE | super::fields::FIELDS)
+    }
+
     /// Whether the frame that `bytes` are carries JSON, which takes a multiple of its size when it is
     /// decoded: an acquaintance or an announcement of roles.
     pub(crate) fn is_json(bytes: &[u8]) -> bool {

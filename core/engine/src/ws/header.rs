@@ -51,8 +51,12 @@ impl Header {
     }
 }
 
-/// The binary messages in whole frames that a [`FrameWriter`](super::FrameWriter) has written.
-pub(crate) fn messages(mut frames: &[u8]) -> impl Iterator<Item = Bytes> {
+/// The binary messages in whole frames that a [`FrameWriter`](super::FrameWriter) has written; none in place of those
+/// whose first byte is not wanted.
+pub(crate) fn messages(
+    mut frames: &[u8],
+    wanted: fn(u8) -> bool,
+) -> impl Iterator<Item = Option<Bytes>> {
     std::iter::from_fn(move || {
         loop {
             let Header { first, mask, len, size } = Header::parse(frames)?;
@@ -62,11 +66,15 @@ pub(crate) fn messages(mut frames: &[u8]) -> impl Iterator<Item = Bytes> {
             if first & OPCODE != BINARY {
                 continue;
             }
+            let first = payload.first().map(|byte| byte ^ mask.map_or(0, |mask| mask[0]));
+            if !first.is_some_and(wanted) {
+                return Some(None);
+            }
             let mut payload = payload.to_vec();
             if let Some(mask) = mask {
                 apply_mask(&mut payload, mask);
             }
-            return Some(payload.into());
+            return Some(Some(payload.into()));
         }
     })
 }

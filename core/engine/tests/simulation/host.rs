@@ -8,7 +8,7 @@ use std::{
 use http::HeaderMap;
 use roletalk_engine::{
     AddressId, CancelReason, Chunk, Config, ConnId, Data, DataType, Dialect, Engine, EngineEvent,
-    ErrorKind, Event, Fields, Incoming, Kind, Moment, Opening, Order, Outgoing, PeerEvent,
+    ErrorKind, Event, Fields, Incoming, Kind, Moment, Moves, Opening, Order, Outgoing, PeerEvent,
     Question, RequestId, StreamId, TimeLimit, UnitId, close_code,
     wire::{Direction, Payload},
 };
@@ -517,7 +517,7 @@ impl Host {
             order,
             fields: fields.as_ref(),
             bulkhead: None,
-            for_any: fields.is_none(),
+            moves: if fields.is_none() { Moves::ToAnyUnit } else { Moves::WithinUnit },
         };
         let takes_fields = self.takes_fields(id);
         let sent = self.engine.with_unit(id, ctx.now, |unit| unit.send(outgoing)).expect("open");
@@ -866,7 +866,7 @@ impl Host {
             order,
             fields: fields.as_ref(),
             bulkhead: None,
-            for_any: false,
+            moves: Moves::WithinUnit,
         };
         let asked = self
             .engine
@@ -937,7 +937,7 @@ impl Host {
             order: Order::default(),
             fields: fields.as_ref(),
             bulkhead: None,
-            for_any: false,
+            moves: Moves::WithinUnit,
         };
         let direction = if writes { Direction::RequesterWrites } else { Direction::RequesterReads };
         let opened = self

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use roletalk_engine::{
-    Chunk, ConnId, Data, DataType, Extensions, Failure, Fields, Kind, Moment, Opening, Order,
-    Outgoing,
+    Chunk, ConnId, Data, DataType, Extensions, Failure, Fields, Kind, Moment, Moves, Opening,
+    Order, Outgoing,
     wire::{Direction, Frame, Payload},
     ws::Side,
 };
@@ -618,7 +618,7 @@ fn outgoing<'a>(event: &'a str, data: &'a Data) -> Outgoing<'a> {
         order: Order::Kept,
         fields: None,
         bulkhead: None,
-        for_any: false,
+        moves: Moves::WithinUnit,
     }
 }
 
