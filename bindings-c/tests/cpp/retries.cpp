@@ -131,8 +131,8 @@ int main() {
         CHECK(status_of([&] { to.request("never", {}, options); }) == ROLETALK_STATUS_REJECTED);
     CHECK(has(poor, 10, 0, 2));
 
-    // A hedge.
-    const Retry hedged = retry_of([](RetryOptions &how) { how.hedge_after = 10ms; });
+    // A hedge, after time for the other thread to begin its handler.
+    const Retry hedged = retry_of([](RetryOptions &how) { how.hedge_after = 500ms; });
     options.retry = hedged;
     CHECK(to.request("slow", {}, options).as_text() == "b");
     while (canceled < 1) std::this_thread::sleep_for(1ms);
