@@ -179,20 +179,20 @@ impl Attempts {
     /// There is no unit to choose, as this error says. Any other error than that there is none, or that the peer is
     /// closed, is that of a [function](crate::Balance::try_custom) that chooses, and the end.
     pub fn nowhere(&mut self, no_unit: Error, now: Moment) {
-        let none = [ErrorKind::NoUnit, ErrorKind::Unsupported, ErrorKind::Closed];
-        let chooses = matches!(self.state, State::Choosing(_) | State::Hedging);
-        if chooses && !none.contains(&no_unit.kind()) {
-            self.state = State::Over(no_unit);
-            return;
-        }
         let waits = self.waits && no_unit.kind() == ErrorKind::NoUnit;
-        let State::Choosing(why) = &self.state else {
-            if matches!(self.state, State::Hedging) {
-                self.state = State::UnderWay;
+        let why = match &self.state {
+            State::Choosing(_) | State::Hedging if has_failed(&no_unit) => {
+                self.state = State::Over(no_unit);
+                return;
             }
-            return;
+            State::Choosing(why) => why.clone(),
+            State::Hedging => {
+                self.state = State::UnderWay;
+                return;
+            }
+            _ => return,
         };
-        self.state = match why.clone() {
+        self.state = match why {
             Why::Again(failed) if !self.tried.is_only(failed.unit) => {
                 // Those that have failed long ago may do better now.
                 self.tried.forget_all_but(failed.unit);
@@ -207,7 +207,7 @@ impl Attempts {
             why if waits => State::Parked(why, no_unit),
             Why::First => State::Over(no_unit),
             // While it waits, the end of the waiting is its outcome.
-            Why::Elsewhere(_) if self.waits || has_failed(&no_unit) => State::Over(no_unit),
+            Why::Elsewhere(_) if self.waits => State::Over(no_unit),
             Why::Elsewhere(failed) => {
                 let error = self.tried.nowhere(failed.error.clone());
                 return self.again(Failed { error, ..failed }, now);
