@@ -659,8 +659,8 @@ typedef struct {
     /// The function; not NULL. `candidates` points to `count` pointers, at least one: to those that can be asked, in
     /// the order in which they were found. It returns the place of one of them, counted from 0.
     /// ROLETALK_CHOOSE_NONE, or a place that there is not, means that none of them will do: then it is as if no unit
-    /// served the role. ROLETALK_CHOOSE_FAILED ends at once what is sent, also what waits for a unit or goes on to
-    /// another, with ROLETALK_STATUS_INVALID_ARGUMENT; what was to be made again ends with its own failure.
+    /// served the role. ROLETALK_CHOOSE_FAILED ends at once what is sent, also what waits for a unit, goes on to
+    /// another or is made again, with ROLETALK_STATUS_INVALID_ARGUMENT.
     int64_t (*call)(void *user_data, const roletalk_candidate *const *candidates, size_t count);
     /// Given to both functions.
     void *user_data;

@@ -56,8 +56,8 @@ pub struct roletalk_choose_handler {
     /// The function; not NULL. `candidates` points to `count` pointers, at least one: to those that can be asked, in
     /// the order in which they were found. It returns the place of one of them, counted from 0.
     /// ROLETALK_CHOOSE_NONE, or a place that there is not, means that none of them will do: then it is as if no unit
-    /// served the role. ROLETALK_CHOOSE_FAILED ends at once what is sent, also what waits for a unit or goes on to
-    /// another, with ROLETALK_STATUS_INVALID_ARGUMENT; what was to be made again ends with its own failure.
+    /// served the role. ROLETALK_CHOOSE_FAILED ends at once what is sent, also what waits for a unit, goes on to
+    /// another or is made again, with ROLETALK_STATUS_INVALID_ARGUMENT.
     pub call: Option<
         unsafe extern "C" fn(
             user_data: *mut c_void,
@@ -113,7 +113,8 @@ impl Held {
         match place {
             Some(ROLETALK_CHOOSE_FAILED) => {
                 let text = "The function that chooses the unit failed";
-                Err(Error::new(ErrorKind::InvalidArgument, text))
+                let hint = "It returned ROLETALK_CHOOSE_FAILED. ROLETALK_CHOOSE_NONE says that no unit will do.";
+                Err(Error::new(ErrorKind::InvalidArgument, text).with_hint(hint))
             }
             place => Ok(place.and_then(|place| usize::try_from(place).ok())),
         }

@@ -23,6 +23,8 @@ use crate::link::Link;
 const STAND_IN: usize = 4 << 20;
 /// Likewise when it has so much for the loop from all connections of a peer.
 const STAND_IN_TOTAL: usize = 256 << 20;
+/// How often a socket is read before it is closed for good.
+const LAST_READS: usize = 16;
 
 /// Something for the loop's side of a connection to do.
 #[derive(Debug)]
@@ -395,8 +397,9 @@ impl Host {
         link.parting = true;
         let delivered = engine.is_delivered(conn);
         if let (true, Some(socket)) = (delivered, &link.socket) {
-            // Closing with unread input would reset the connection.
-            let _ = read(socket, buffer);
+            // Closing with unread input would reset the connection. One that goes on sending is not waited for.
+            let mut reads = (0..LAST_READS).map(|_| read(socket, buffer));
+            let _ = reads.find(|read| !matches!(read, Ok(1..)));
         }
         actions.push_back(if delivered { Action::Leave(conn) } else { Action::Part(conn) });
         engine.closed(conn, now);
