@@ -15,8 +15,8 @@ use napi::{
 use napi_derive::napi;
 use roletalk_engine::{
     AddressId, Balance, Bulkhead, CancelReason, Chunk, DataType, Ejection, Engine, Error,
-    ErrorKind, Moment, Moves, NoHandler, Opening, Order, Outgoing, Refusal, TimeLimit, Tried, Unit,
-    Wanted, hint, too_many_parked,
+    ErrorKind, Moment, Moves, NoHandler, Opening, Order, Outgoing, Refusal, Remote, TimeLimit,
+    Tried, Unit, Wanted, hint, too_many_parked,
     wire::{Direction, Payload},
     ws::Side,
 };
@@ -424,7 +424,7 @@ impl NativePeer {
         let side = if address.is_some() { Side::Client } else { Side::Server };
         let address = address.map(|address| AddressId(address as u64));
         let opening = Opening::Upgraded { side, address };
-        let id = host.open(opening, None, now).map_err(thrown)?;
+        let id = host.open(opening, None, Remote::default(), now).map_err(thrown)?;
         Ok(state.add_conn(id))
     }
 

@@ -387,6 +387,8 @@ impl State {
                 let numbers = [self.conn_number(conn), number, 0, 0];
                 batch.text(Op::Attached, numbers, 0, &description);
             }
+            // Node's server does the upgrades.
+            EngineEvent::UpgradeRequest { .. } => {}
             EngineEvent::Ping { conn, payload } => {
                 batch.binary(Op::Ping, [self.conn_number(conn), 0, 0, 0], &payload);
             }

@@ -19,10 +19,12 @@ pub use bytes::Bytes;
 #[doc(hidden)] // For bindings; no promise of compatibility.
 pub use engine::wire::Payload;
 pub use engine::{
-    Balance, CancelReason, Candidate, ConnId, ConnectionStats, CounterValue, Data, DataType,
-    Ejection, Error, ErrorKind, Failure, Fields, FieldsView, HeaderValue, Hedge, Kind, LimitValue,
-    Limits, Measure, PROTOCOL_VERSION, Quantity, Reconnect, Result, Retry, Standing, UnitStats,
-    wire::Meta, ws::accept_key,
+    Balance, Binding, CancelReason, Candidate, Certificate, ChannelBinding, Claims, ConnId,
+    ConnectionStats, CounterValue, Data, DataType, Denial, Ejection, Error, ErrorKind, Failure,
+    Fields, FieldsView, HeaderValue, Hedge, Identity, Kind, LimitValue, Limits, Measure,
+    PROTOCOL_VERSION, Policy, Quantity, Reconnect, Remote, Result, Retry, Standing, UnitStats,
+    wire::Meta,
+    ws::{Denied, accept_key},
 };
 #[doc(no_inline)]
 pub use rustls;
@@ -31,7 +33,8 @@ pub use net::{ConnectOptions, ListenOptions, Listener, TlsClient, TlsServer};
 pub use peer::{
     Answer, BoxError, Connected, Context, Deferred, Destination, Events, Next, OnCancel,
     OpenStream, Peer, PeerBuilder, PeerEvent, PeerStats, Readable, ReadableRequest, Requesting,
-    Role, SendMessage, SendRequest, Sending, Survey, Unit, Writable, WritableRequest,
+    Role, SendMessage, SendRequest, Sending, Survey, Unit, UpgradeRequest, Writable,
+    WritableRequest,
 };
 #[doc(hidden)] // For bindings; no promise of compatibility.
 pub use peer::{Call, Scope};

@@ -16,7 +16,7 @@ use pyo3::{
 };
 use roletalk_engine::{
     AddressId, Chunk, ConnId, Data, Engine as Core, Error, ErrorKind, Extensions, Failure, Fields,
-    Kind, Moment, Opening, StreamId, Unit, UnitId, wire::Payload,
+    Kind, Moment, Opening, Remote, StreamId, Unit, UnitId, wire::Payload,
 };
 use roletalk_host::{Host, dial_fault, lock};
 
@@ -572,7 +572,7 @@ impl Engine {
         let socket = socket.map(take_socket).transpose()?;
         let conn = Engine::with_state(slf, |state, now| {
             let opening = Opening::dial(AddressId(address), url, headers)?;
-            state.open(opening, socket, now).map(|conn| conn.0)
+            state.open(opening, socket, Remote::default(), now).map(|conn| conn.0)
         })?;
         conn.map_err(|error| exception(slf.py(), &error))
     }
@@ -585,7 +585,7 @@ impl Engine {
     ) -> PyResult<u64> {
         let socket = socket.map(take_socket).transpose()?;
         let conn = Engine::with_state(slf, |state, now| {
-            state.open(Opening::Accept { path }, socket, now).map(|conn| conn.0)
+            state.open(Opening::Accept { path }, socket, Remote::default(), now).map(|conn| conn.0)
         })?;
         conn.map_err(|error| exception(slf.py(), &error))
     }

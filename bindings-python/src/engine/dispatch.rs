@@ -500,6 +500,10 @@ impl Engine {
             PeerEvent::UnitRestored { role, unit } => {
                 self.tell(py, "unit_restored", (&*role, object(unit)))
             }
+            PeerEvent::Denied { unit, denial } => {
+                let (what, role, event) = (denial.what(), denial.role, denial.event);
+                self.tell(py, "denied", (object(unit), what, role, event, denial.count))
+            }
             PeerEvent::AuthRefused { conn, reason } => {
                 self.tell(py, "auth_refused", (conn.0, reason))
             }

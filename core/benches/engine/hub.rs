@@ -63,7 +63,7 @@ fn upgraded(side: Side) -> Opening {
 
 impl Remote {
     pub(crate) fn new(mut engine: Engine<()>) -> Outcome<Remote> {
-        let conn = engine.open(upgraded(Side::Client), Default::default())?;
+        let conn = engine.open(upgraded(Side::Client), Default::default(), Moment::EPOCH)?;
         Ok(Remote { engine, conn, counted: 0 })
     }
 
@@ -135,7 +135,8 @@ impl Hub {
         for at in 0..remotes {
             let mut remote = Remote::new(engine(at as u64 + 2, roles)?)?;
             // Its number is that of the remote, as it is the only one the hub ever gave.
-            let conn = hub.engine.open(upgraded(Side::Server), Default::default())?;
+            let conn =
+                hub.engine.open(upgraded(Side::Server), Default::default(), Moment::EPOCH)?;
             debug_assert_eq!(conn, ConnId(at as u64));
             let mut hello = Vec::new();
             remote.turn(hub.start, &[], &mut hello);

@@ -1,8 +1,9 @@
 //! What a peer is told at the start: who it is, and how much it may use.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use crate::{
+    Origins, Policy,
     balance::Balance,
     error::{Error, ErrorKind, Result},
     limits::Limits,
@@ -53,6 +54,18 @@ pub struct Config {
     pub friendly: bool,
     /// Preshared keys, in the order in which they are offered.
     pub keys: Keys,
+    /// Whether proofs of keys are bound to the TLS connection. Default [`ChannelBinding::Prefer`].
+    pub channel_binding: ChannelBinding,
+    /// Who may call and serve what. Default everyone everything.
+    pub policy: Option<Arc<Policy>>,
+    /// Origins whose pages may connect. Default none: a page in a browser on the same machine is a stranger.
+    pub origins: Arc<Origins>,
+    /// Whether the application judges each upgrade that the engine answers, see
+    /// [`Received::UpgradeRequest`](crate::Received::UpgradeRequest). Default false.
+    pub authenticates: bool,
+    /// The headers of upgrades that are kept as part of the [`Identity`](crate::Identity), at most 8 KiB of each
+    /// upgrade. Default none: they may be secrets.
+    pub identity_headers: Vec<String>,
     /// Bounds.
     pub limits: Limits,
     /// How destinations choose among units where nothing else is said. Default round robin.
@@ -79,6 +92,11 @@ impl Config {
             tags: BTreeMap::new(),
             friendly: true,
             keys: Keys::default(),
+            channel_binding: ChannelBinding::default(),
+            policy: None,
+            origins: Arc::default(),
+            authenticates: false,
+            identity_headers: Vec::new(),
             limits: Limits::default(),
             balance: Balance::round_robin(),
             reconnect: Reconnect::default(),
@@ -91,7 +109,47 @@ impl Config {
     }
 }
 
-/// Preshared keys by id. Neither `Debug` nor anything else shows the keys.
+/// Whether proofs of preshared keys are bound to the TLS connection, so that nobody can relay them. Of two peers
+/// of this implementation the one that asks for a proof names the connection in its challenge, and the one that
+/// proves compares that with its own. Without TLS there is nothing to name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// Nothing is named nor compared: for proxies that end TLS with another certificate.
+    Disable,
+    /// What the other side names must be this connection. One that names nothing, such as an original, is
+    /// answered, too.
+    #[default]
+    Prefer,
+    /// The key is proved only to those that name this connection.
+    Require,
+}
+
+impl ChannelBinding {
+    /// Every mode.
+    pub const ALL: [ChannelBinding; 3] =
+        [ChannelBinding::Disable, ChannelBinding::Prefer, ChannelBinding::Require];
+
+    /// Its name: `disable`, `prefer` or `require`.
+    pub fn name(self) -> &'static str {
+        ["disable", "prefer", "require"][self as usize]
+    }
+
+    /// The mode with this name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`], which says which there are.
+    pub fn parse(name: &str) -> Result<ChannelBinding> {
+        let found = ChannelBinding::ALL.into_iter().find(|mode| mode.name() == name);
+        found.ok_or_else(|| {
+            let text =
+                format!("the channel binding `{name}` is neither disable, prefer nor require");
+            Error::new(ErrorKind::InvalidArgument, text)
+        })
+    }
+}
+
+/// Preshared keys by id. An id may end in `#` and a version, such as `billing#2`: keys that differ in nothing else stand
+/// for the same [identity](crate::Identity), so that one can be replaced by another. Neither `Debug` nor anything else shows the keys.
 #[derive(Clone, Default)]
 pub struct Keys(Vec<(String, String)>);
 

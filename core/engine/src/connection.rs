@@ -8,11 +8,11 @@ use http::HeaderMap;
 use url::Url;
 
 use crate::{
-    AddressId, ConnId, Limits, Moment, Unit, UnitId, close_code,
+    AddressId, ConnId, Limits, Moment, Origins, Unit, UnitId, close_code,
     error::{Error, ErrorKind, Result},
     hint::DialFault,
     unit::FENCE,
-    ws::{Accept, Dial, FrameWriter, Incoming, Side, Socket, UpgradeError, Upgraded},
+    ws::{Accept, Denied, Dial, FrameWriter, Incoming, Side, Socket, UpgradeError, Upgraded},
 };
 
 /// An output buffer that is larger than this is given back when it has been written.
@@ -63,6 +63,9 @@ impl Opening {
 /// Something that was received on a connection.
 #[derive(Debug)]
 pub enum Received {
+    /// A request for an upgrade, which the [application judges](crate::Config::authenticates): call
+    /// [`Peer::judge`](crate::Peer::judge) with its verdict, which may take a while. Nothing is read until then.
+    UpgradeRequest(Upgraded),
     /// The WebSocket is open: call [`Peer::upgraded`](crate::Peer::upgraded).
     Upgraded(Upgraded),
     /// A message before the connection belongs to a unit, none for a text message: for
@@ -78,6 +81,8 @@ pub enum Received {
 
 enum Phase {
     Accepting(Accept),
+    /// The application is asked.
+    Asking(Accept),
     Dialing(Dial),
     Open(Box<Socket>),
     Over,
@@ -125,13 +130,16 @@ impl Connection {
     pub(crate) fn new(
         id: ConnId,
         opening: Opening,
+        (origins, authenticates): (Arc<Origins>, bool),
         limits: Arc<Limits>,
         random: [u8; 16],
     ) -> Result<Connection> {
         let mut own = Vec::new();
         let (side, phase) = match opening {
             Opening::Accept { path } => {
-                (Side::Server, Phase::Accepting(Accept::new(path, limits.upgrade_size)))
+                let accept = Accept::new(path, limits.upgrade_size).origins(origins);
+                let accept = if authenticates { accept.hold() } else { accept };
+                (Side::Server, Phase::Accepting(accept))
             }
             Opening::Upgraded { side, .. } => {
                 (side, Phase::Open(Box::new(Socket::new(side, limits.handshake_message_size))))
@@ -212,6 +220,14 @@ impl Connection {
             Phase::Accepting(accept) => accept.feed(input, &mut self.own),
             Phase::Dialing(dial) => dial.feed(input),
             Phase::Open(_) => return self.receive_open(input),
+            // A dialer that sends more before it has an answer does not speak WebSocket.
+            Phase::Asking(_) if !input.is_empty() => {
+                self.phase = Phase::Over;
+                *input = &[];
+                let text = "Bytes were received before the upgrade was answered";
+                return Err(Error::new(ErrorKind::ConnectFailed, text));
+            }
+            Phase::Asking(_) => return Ok(None),
             Phase::Over => {
                 *input = &[];
                 return Ok(None);
@@ -220,13 +236,47 @@ impl Connection {
         match upgraded {
             Ok(None) => Ok(None),
             Ok(Some(upgraded)) => {
-                let socket = Socket::new(self.side, self.limits.handshake_message_size);
-                self.phase = Phase::Open(Box::new(socket));
+                match std::mem::replace(&mut self.phase, Phase::Over) {
+                    Phase::Accepting(accept) if accept.is_held() => {
+                        self.phase = Phase::Asking(accept);
+                        return Ok(Some(Received::UpgradeRequest(upgraded)));
+                    }
+                    _ => self.begin_socket(),
+                }
                 Ok(Some(Received::Upgraded(upgraded)))
             }
             Err(error) => {
                 self.phase = Phase::Over;
                 Err(upgrade_error(&error))
+            }
+        }
+    }
+
+    fn begin_socket(&mut self) {
+        let socket = Socket::new(self.side, self.limits.handshake_message_size);
+        self.phase = Phase::Open(Box::new(socket));
+    }
+
+    /// The application lets the other side in, or not. False when it was not asked, or the connection has ended.
+    ///
+    /// # Errors
+    /// The connection is over: [`end`](Connection::end) it.
+    pub(crate) fn judge(&mut self, verdict: Result<(), &Denied>) -> Result<bool> {
+        let Phase::Asking(accept) = &mut self.phase else { return Ok(false) };
+        if self.ended {
+            return Ok(false);
+        }
+        match verdict {
+            Ok(()) => {
+                accept.accept(&mut self.own);
+                self.begin_socket();
+                Ok(true)
+            }
+            Err(denied) => {
+                accept.deny(denied, &mut self.own);
+                self.phase = Phase::Over;
+                let reason = crate::hint::shown(&denied.reason);
+                Err(upgrade_error(&UpgradeError::Denied { reason }))
             }
         }
     }
@@ -427,7 +477,9 @@ impl Connection {
     /// Whether the host may read: not while the connection [is clogged](Connection::is_clogged), nor while
     /// it has brought [more than handlers can take](Unit::is_saturated).
     pub fn may_read<R>(&self, unit: Option<&Unit<R>>) -> bool {
-        !self.is_clogged(unit) && !unit.is_some_and(|unit| unit.is_saturated(self.id))
+        !matches!(self.phase, Phase::Asking(_))
+            && !self.is_clogged(unit)
+            && !unit.is_some_and(|unit| unit.is_saturated(self.id))
     }
 
     // The end.

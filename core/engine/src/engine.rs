@@ -8,11 +8,12 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    AddressId, Balance, Budget, Config, ConnId, Connection, Event, Moment, Opening, Peer,
-    PeerEffect, PeerEvent, Ready, Received, Tried, Unit, UnitId, UnitInfo, close_code,
+    AddressId, Balance, Budget, Claims, Config, ConnId, Connection, Event, Moment, Opening, Peer,
+    PeerEffect, PeerEvent, Ready, Received, Remote, Tried, Unit, UnitId, UnitInfo, close_code,
     error::{Error, ErrorKind, Result},
     hint::DialFault,
     timers::Timers,
+    ws::{Denied, Upgraded},
 };
 
 /// Something for the host to do or to tell.
@@ -45,6 +46,14 @@ pub enum EngineEvent<R> {
         info: Arc<UnitInfo>,
         /// All roles that it serves now.
         roles: Arc<[String]>,
+    },
+    /// Somebody asks for an upgrade, and the application [judges](crate::Config::authenticates) that: call
+    /// [`Engine::judge`], soon or later. Nothing is read from the connection until then.
+    UpgradeRequest {
+        /// The connection.
+        conn: ConnId,
+        /// What was asked.
+        request: Upgraded,
     },
     /// A ping came, and has been answered.
     Ping {
@@ -159,8 +168,8 @@ impl<R> Engine<R> {
     /// # Errors
     /// As [`Peer::open`]: drop the socket, and call [`dial_failed`](Engine::dial_failed) if it was dialed,
     /// or the address counts as being dialed for ever.
-    pub fn open(&mut self, opening: Opening, now: Moment) -> Result<ConnId> {
-        let connection = self.peer.open(opening, now)?;
+    pub fn open(&mut self, opening: Opening, remote: Remote, now: Moment) -> Result<ConnId> {
+        let connection = self.peer.open(opening, remote, now)?;
         let conn = connection.id();
         self.connections.insert(conn, connection);
         self.output.push_back(conn);
@@ -209,6 +218,10 @@ impl<R> Engine<R> {
     fn received(&mut self, conn: ConnId, received: Received, now: Moment) {
         let Some((connection, unit)) = self.parts(conn) else { return };
         match received {
+            Received::UpgradeRequest(request) => {
+                self.peer.upgrade_requested(conn, &request);
+                self.events.push_back(EngineEvent::UpgradeRequest { conn, request });
+            }
             Received::Upgraded(_) => {
                 let Some(connection) = self.connections.get_mut(&conn) else { return };
                 self.peer.upgraded(connection, now);
@@ -232,6 +245,17 @@ impl<R> Engine<R> {
                 self.events.push_back(EngineEvent::Pong { conn, payload });
             }
         }
+    }
+
+    /// The application has judged a [request for an upgrade](EngineEvent::UpgradeRequest). Nothing happens when the
+    /// connection has ended meanwhile.
+    pub fn judge(&mut self, conn: ConnId, verdict: Result<Claims, Denied>, now: Moment) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        match self.peer.judge(connection, verdict, now) {
+            Ok(()) => self.output.push_back(conn),
+            Err(error) => self.end(conn, None, error, now),
+        }
+        self.drain_peer(now);
     }
 
     fn attach(&mut self, conn: ConnId, ready: Ready, now: Moment) {

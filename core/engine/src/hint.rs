@@ -256,6 +256,12 @@ pub(crate) enum HandshakeFault {
     Stranger,
     /// The other side refused.
     Refused,
+    /// The proof was asked for on another TLS connection, or one without TLS.
+    Relayed,
+    /// The proof was asked for without naming the TLS connection.
+    Unbound,
+    /// The unit has shown another identity.
+    OtherIdentity,
     /// It took too long.
     Silent,
     /// The other side does not keep to the protocol.
@@ -285,6 +291,19 @@ impl HandshakeFault {
             HandshakeFault::Refused => {
                 "The other side ended the handshake, for the reason that it gave. If that is about proofs or keys, \
                  compare the preshared keys of both peers, id and secret."
+            }
+            HandshakeFault::Relayed => {
+                "Somebody may pass on what the two peers say to each other. If that is a proxy of your own, which ends \
+                 TLS between them, set the channel binding of the side that it is nearer to to \"disable\"."
+            }
+            HandshakeFault::Unbound => {
+                "This peer requires channel binding. The other side is on no TLS connection, ends TLS somewhere else, or \
+                 is of a version without it: set the channel binding to \"prefer\" to prove the key all the same."
+            }
+            HandshakeFault::OtherIdentity => {
+                "A unit with this id is connected and has shown another key, certificate or claim, or has other rights. \
+                 All connections of one peer should show the same. If it has got a new key or certificate, it gets in \
+                 when its connections with the old one are closed."
             }
             HandshakeFault::Silent => {
                 "The other side did not finish the handshake in time. It may be overloaded, or be no roletalk peer."

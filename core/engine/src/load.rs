@@ -11,7 +11,10 @@ use std::{
 
 use twox_hash::XxHash3_64;
 
-use crate::{Candidate, Ejection, Moment, UnitId, UnitInfo};
+use crate::{
+    Candidate, Ejection, Moment, UnitId, UnitInfo,
+    policy::{Access, Rights},
+};
 
 /// An answer time counts for half after so much time, as a power of two of nanoseconds: 0.54 s. After an answer that
 /// took a second, a unit has its share again in less than five.
@@ -46,6 +49,7 @@ pub struct Load {
     rejected: AtomicUsize,
     /// The last of either.
     failed: AtomicU64,
+    access: Access,
     name: String,
     name_hash: u64,
     id: Arc<str>,
@@ -182,6 +186,21 @@ impl Load {
             true => self.id_hash,
             false => self.name_hash,
         }
+    }
+
+    /// What the policy gives to the unit; none when there is no policy.
+    pub(crate) fn rights(&self) -> Option<Arc<Rights>> {
+        self.access.rights()
+    }
+
+    pub(crate) fn set_rights(&self, rights: Option<Arc<Rights>>) {
+        self.access.set(rights);
+    }
+
+    /// Counts how often the rights were set.
+    #[inline]
+    pub(crate) fn rights_changes(&self) -> u64 {
+        self.access.changes()
     }
 
     pub(crate) fn set_open(&self, open: bool) {

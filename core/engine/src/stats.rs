@@ -111,6 +111,8 @@ counters! {
         requests_shed: u64 = Count,
         /// Requests received that were not begun, since their time was up or their requester had given up.
         requests_expired: u64 = Count,
+        /// Messages and requests received, stream openings included, that the policy did not allow.
+        denied: u64 = Count,
         /// Requests received that were not begun, since they came after the roles were withdrawn.
         requests_turned_away: u64 = Count,
         /// Requests sent that the other side has surely not begun, and that went on to another unit.

@@ -1,5 +1,6 @@
 //! Two engines, side by side, without a network in between.
 
+mod access;
 mod drain;
 mod extensions;
 
@@ -49,8 +50,20 @@ impl Pair {
     /// One more connection. Its bytes do not flow before the next [`settle`](Pair::settle).
     fn connect(&mut self) -> [ConnId; 2] {
         let [a, b] = &mut self.engines;
-        let a = a.open(Opening::Upgraded { side: Side::Client, address: None }, self.now).unwrap();
-        let b = b.open(Opening::Upgraded { side: Side::Server, address: None }, self.now).unwrap();
+        let a = a
+            .open(
+                Opening::Upgraded { side: Side::Client, address: None },
+                Remote::default(),
+                self.now,
+            )
+            .unwrap();
+        let b = b
+            .open(
+                Opening::Upgraded { side: Side::Server, address: None },
+                Remote::default(),
+                self.now,
+            )
+            .unwrap();
         self.conns.push([a, b]);
         [a, b]
     }

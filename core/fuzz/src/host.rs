@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use roletalk_engine::{
-    Config, ConnId, Engine, Limits, Moment, Opening,
+    Config, ConnId, Engine, Limits, Moment, Opening, Remote,
     wire::{Confirm, Extensions, Handshake, Meta},
     ws::{FrameWriter, Incoming, Side, Socket},
 };
@@ -55,7 +55,8 @@ impl Wire {
     /// Connects to an engine, which is on this side of the connection. None when it does not want
     /// that, because it has enough connections.
     pub(crate) fn open<R>(engine: &mut Engine<R>, side: Side, now: Moment) -> Option<Wire> {
-        let conn = engine.open(Opening::Upgraded { side, address: None }, now).ok()?;
+        let conn =
+            engine.open(Opening::Upgraded { side, address: None }, Remote::default(), now).ok()?;
         let ours = match side {
             Side::Server => Side::Client,
             Side::Client => Side::Server,

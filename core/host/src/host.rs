@@ -10,8 +10,8 @@ use std::{
 };
 
 use roletalk_engine::{
-    ConnId, Engine, EngineEvent, Fields, Moment, Opening, Question, Refusal, Result, Unit, UnitId,
-    hint::DialFault, wire::Payload,
+    ConnId, Engine, EngineEvent, Fields, Moment, Opening, Question, Refusal, Remote, Result, Unit,
+    UnitId, hint::DialFault, wire::Payload,
 };
 use rustc_hash::FxHashMap;
 
@@ -124,7 +124,8 @@ impl Host {
 
     // Connections.
 
-    /// A connection is there: on this socket, which does not block, or on a transport of the loop's.
+    /// A connection is there: on this socket, which does not block, or on a transport of the loop's. Where `remote`
+    /// has no address, that of the socket is taken.
     ///
     /// # Errors
     /// As [`Engine::open`].
@@ -132,9 +133,13 @@ impl Host {
         &mut self,
         opening: Opening,
         socket: Option<TcpStream>,
+        mut remote: Remote,
         now: Moment,
     ) -> Result<ConnId> {
-        let conn = self.engine.open(opening, now)?;
+        if let (None, Some(socket)) = (remote.address, &socket) {
+            remote.address = socket.peer_addr().ok();
+        }
+        let conn = self.engine.open(opening, remote, now)?;
         self.links.insert(conn, Link::new(socket));
         self.ring();
         Ok(conn)

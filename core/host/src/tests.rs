@@ -50,7 +50,7 @@ impl End {
         stream.set_nonblocking(true).unwrap();
         let watched = stream.try_clone().unwrap();
         let opening = Opening::Upgraded { side, address: None };
-        let conn = host.open(opening, Some(stream), Moment::EPOCH).unwrap();
+        let conn = host.open(opening, Some(stream), Remote::default(), Moment::EPOCH).unwrap();
         End {
             host: Arc::new(Mutex::new(host)),
             conn,

@@ -10,12 +10,12 @@ use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
 use super::{
-    ConnectOptions, drive,
+    ConnectOptions, drive, remote,
     tls_failure::{self, Reason, Side},
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{AddressId, Opening, hint::DialFault},
+    engine::{self, AddressId, Opening, hint::DialFault},
     peer::Shared,
 };
 
@@ -44,11 +44,12 @@ pub(crate) async fn dial_task(
             let opening = Opening::Dial { address, url, headers };
             match stream {
                 Stream::Plain(stream) => {
-                    let remote = stream.peer_addr().ok();
+                    let remote = engine::Remote::at(stream.peer_addr().ok());
                     shared.spawn(drive::serve(shared.clone(), stream, opening, remote));
                 }
                 Stream::Tls(stream) => {
-                    let remote = stream.get_ref().0.peer_addr().ok();
+                    let (socket, tls) = stream.get_ref();
+                    let remote = remote::of_client(tls, socket.peer_addr().ok());
                     shared.spawn(drive::serve(shared.clone(), *stream, opening, remote));
                 }
                 Stream::Own(serve) => shared.spawn(serve(shared.clone(), opening)),
@@ -86,7 +87,7 @@ impl Connector {
             Box::pin(async move {
                 let stream = opening.await?;
                 let serve: Serve = Box::new(move |shared, opening| {
-                    Box::pin(drive::serve(shared, stream, opening, None))
+                    Box::pin(drive::serve(shared, stream, opening, engine::Remote::default()))
                 });
                 Ok(serve)
             })

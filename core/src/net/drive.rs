@@ -29,9 +29,13 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{self, Connection, Event, Moment, Opening, Received, close_code, is_fence},
-    peer::{Conn, Dispatcher, Outlook, PeerEvent, Shared, Tag, Unit, UnitInner},
+    engine::{
+        self, Certificate, Claims, Connection, Event, Moment, Opening, Received, close_code,
+        is_fence,
+    },
+    peer::{Conn, Dispatcher, Outlook, PeerEvent, Shared, Tag, Unit, UnitInner, UpgradeRequest},
     wire::Frame,
+    ws::{Denied, Upgraded},
 };
 
 /// Bytes asked for with one read.
@@ -51,20 +55,17 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
 }
 
-/// Serves a connection until it ends. `remote` is where it comes from or leads to, if that is known.
-pub(crate) async fn serve<S>(
-    shared: Arc<Shared>,
-    stream: S,
-    opening: Opening,
-    remote: Option<SocketAddr>,
-) where
+/// Serves a connection until it ends.
+pub(crate) async fn serve<S>(shared: Arc<Shared>, stream: S, opening: Opening, end: engine::Remote)
+where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let address = match &opening {
         Opening::Dial { address, .. } => Some(*address),
         _ => None,
     };
-    match Drive::open(&shared, stream, opening, remote) {
+    let remote = end.address;
+    match Drive::open(&shared, stream, opening, end) {
         Ok(mut drive) => {
             let (conn, remote) = (drive.connection.id().0, shown(remote));
             let span = debug_span!(
@@ -95,6 +96,8 @@ impl<S> Drop for Drive<S> {
 struct Drive<S> {
     shared: Arc<Shared>,
     remote: Option<SocketAddr>,
+    /// What the other side has shown, for the application to judge.
+    certificate: Option<Arc<Certificate>>,
     /// Whether this side has dialed.
     dials: bool,
     stream: S,
@@ -124,18 +127,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         shared: &Arc<Shared>,
         stream: S,
         opening: Opening,
-        remote: Option<SocketAddr>,
+        end: engine::Remote,
     ) -> Result<Drive<S>> {
         let handle = Arc::new(ConnHandle::default());
         let dials = matches!(opening, Opening::Dial { .. });
+        let remote = end.address;
+        let certificate = match &shared.authenticate {
+            Some(_) => end.certificate.clone(),
+            None => None,
+        };
         let connection = shared.with_core(|core, now| {
-            let connection = core.peer.open(opening, now)?;
-            core.conns.insert(connection.id(), Conn { handle: handle.clone(), remote });
+            let connection = core.peer.open(opening, end, now)?;
+            let conn = Conn { handle: handle.clone(), remote, identity: None };
+            core.conns.insert(connection.id(), conn);
             Ok::<_, Error>(connection)
         })?;
         Ok(Drive {
             shared: shared.clone(),
             remote,
+            certificate,
             dials,
             stream,
             connection,
@@ -164,6 +174,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 self.connection.say(&frames);
                 let error = Error::new(ErrorKind::Closed, "The connection was closed");
                 self.end(Some((code, &reason)), error);
+            }
+            if let Some(verdict) = self.handle.take_verdict()
+                && let Err(error) = self.judge(verdict)
+            {
+                self.end(None, error);
             }
             // Before the timer: what has arrived may show that the other side lives.
             if let Err(error) = self.poll_read(cx) {
@@ -246,6 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                     self.messages.push_back(message);
                     self.messages.extend(iter::from_fn(|| self.connection.receive_more()));
                 }
+                Received::UpgradeRequest(request) => self.ask(request),
                 Received::Handshake(message) => self.handshake(message.as_deref())?,
                 Received::Upgraded(_) => {
                     let connection = &mut self.connection;
@@ -264,6 +280,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             }
         }
         Ok(())
+    }
+
+    /// Asks the application whether somebody may upgrade. Its answer is a command to this task.
+    fn ask(&mut self, request: Upgraded) {
+        let conn = self.connection.id();
+        self.shared.with_core(|core, _| core.peer.upgrade_requested(conn, &request));
+        let Some(authenticate) = self.shared.authenticate.clone() else { return };
+        let (address, certificate) = (self.remote, self.certificate.take());
+        let Upgraded { path, headers, .. } = request;
+        let request = UpgradeRequest { path, headers, address, certificate };
+        let handle = self.handle.clone();
+        let limit = self.shared.limits.handshake_timeout;
+        self.shared.spawn_handler(async move {
+            let verdict = tokio::time::timeout(limit, authenticate.ask(request)).await;
+            handle.judge(verdict.unwrap_or_else(|_| {
+                Err(Denied { status: 503, reason: format!("the hook took more than {limit:?}") })
+            }));
+        });
+    }
+
+    fn judge(&mut self, verdict: Result<Claims, Denied>) -> Result<()> {
+        let connection = &mut self.connection;
+        self.shared.with_core(|core, now| core.peer.judge(connection, verdict, now))
     }
 
     fn handshake(&mut self, message: Option<&[u8]>) -> Result<()> {

@@ -1,5 +1,7 @@
 //! How others reach the task of a connection.
 
+use roletalk_engine::{Claims, ws::Denied};
+
 use super::sync::{AtomicBool, AtomicWaker, Mutex, Ordering, lock};
 
 /// What to say before a connection is closed from outside.
@@ -17,6 +19,8 @@ pub(crate) struct ConnHandle {
     polling: AtomicBool,
     closing: AtomicBool,
     command: Mutex<Option<CloseCommand>>,
+    judged: AtomicBool,
+    verdict: Mutex<Option<Result<Claims, Denied>>>,
 }
 
 impl ConnHandle {
@@ -41,8 +45,23 @@ impl ConnHandle {
         }
     }
 
+    /// The application has judged the upgrade.
+    pub(crate) fn judge(&self, verdict: Result<Claims, Denied>) {
+        *lock(&self.verdict) = Some(verdict);
+        self.judged.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    pub(crate) fn take_verdict(&self) -> Option<Result<Claims, Denied>> {
+        if !self.judged.load(Ordering::Acquire) {
+            return None;
+        }
+        lock(&self.verdict).take()
+    }
+
     pub(crate) fn has_command(&self) -> bool {
         self.closing.load(Ordering::Acquire) && lock(&self.command).is_some()
+            || self.judged.load(Ordering::Acquire) && lock(&self.verdict).is_some()
     }
 
     pub(crate) fn take_command(&self) -> Option<CloseCommand> {

@@ -10,12 +10,12 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use super::{
-    ListenOptions, drive,
+    ListenOptions, drive, remote,
     tls_failure::{Reason, Side},
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Opening, hint},
+    engine::{self, Opening, hint},
     peer::{PeerEvent, Shared},
 };
 
@@ -100,6 +100,7 @@ async fn accept_task(
     options: ListenOptions,
     closed: watch::Sender<bool>,
 ) {
+    let end_point = options.tls.as_ref().and_then(|tls| tls.end_point);
     let acceptor = options.tls.map(|tls| TlsAcceptor::from(tls.config));
     let (mut stop, mut peer_closed) = (closed.subscribe(), shared.closed.subscribe());
     loop {
@@ -116,9 +117,14 @@ async fn accept_task(
                 let opening = Opening::Accept { path: options.path.clone() };
                 match acceptor.clone() {
                     None => {
-                        shared.spawn(drive::serve(shared.clone(), stream, opening, Some(from)));
+                        let remote = engine::Remote::at(from);
+                        shared.spawn(drive::serve(shared.clone(), stream, opening, remote));
                     }
-                    Some(tls) => shared.spawn(tls_task(shared.clone(), stream, from, opening, tls)),
+                    Some(tls) => {
+                        let task =
+                            tls_task(shared.clone(), stream, from, opening, (tls, end_point));
+                        shared.spawn(task);
+                    }
                 }
             }
             Err(error) => {
@@ -135,7 +141,7 @@ async fn tls_task(
     stream: TcpStream,
     from: SocketAddr,
     opening: Opening,
-    acceptor: TlsAcceptor,
+    (acceptor, end_point): (TlsAcceptor, Option<[u8; 32]>),
 ) {
     // Counted from here, so that strangers cannot hold endless TLS handshakes.
     let Some(_permit) = shared.tls_permit() else { return };
@@ -146,7 +152,10 @@ async fn tls_task(
         _ = closed.wait_for(|closed| *closed) => return,
     };
     match stream {
-        Ok(Ok(stream)) => shared.spawn(drive::serve(shared.clone(), stream, opening, Some(from))),
+        Ok(Ok(stream)) => {
+            let remote = remote::of_server(stream.get_ref().1, from, end_point);
+            shared.spawn(drive::serve(shared.clone(), stream, opening, remote));
+        }
         Ok(Err(error)) => {
             let reason = Reason { error: &error, side: Side::Listener };
             refuse(&shared, from, format!("The TLS handshake with {from} failed: {reason}"));

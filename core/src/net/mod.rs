@@ -6,6 +6,7 @@ mod handle;
 mod linger;
 mod listen;
 mod options;
+mod remote;
 mod sync;
 mod tls;
 mod tls_failure;

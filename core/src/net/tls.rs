@@ -17,7 +17,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use rustls_platform_verifier::Verifier;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, engine::end_point};
 
 fn tls_error(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(ErrorKind::Tls, format!("{what}: {error}")).with_source(error)
@@ -59,13 +59,15 @@ fn roots(pem: &[u8]) -> Result<RootCertStore> {
 #[derive(Clone)]
 pub struct TlsServer {
     pub(super) config: Arc<ServerConfig>,
+    /// The hash of the certificate that it shows, where that is known.
+    pub(super) end_point: Option<[u8; 32]>,
 }
 
 impl TlsServer {
     /// Whatever rustls can be told, such as certificates by name or a `ServerConfig` that changes its own. ALPN is
     /// left to it.
     pub fn from_config(config: Arc<ServerConfig>) -> TlsServer {
-        TlsServer { config }
+        TlsServer { config, end_point: None }
     }
 
     /// Shows this certificate chain, leaf first, and asks for no client certificates.
@@ -100,9 +102,10 @@ impl TlsServer {
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        let config =
-            builder.with_single_cert(certificates(chain)?, key(private)?).map_err(unusable)?;
-        Ok(TlsServer { config: Arc::new(config) })
+        let chain = certificates(chain)?;
+        let end_point = chain.first().map(|leaf| end_point(leaf));
+        let config = builder.with_single_cert(chain, key(private)?).map_err(unusable)?;
+        Ok(TlsServer { config: Arc::new(config), end_point })
     }
 }
 

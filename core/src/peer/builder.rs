@@ -1,14 +1,22 @@
 //! Setting up a peer.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use tokio::runtime::Handle;
 
-use super::{Peer, shared::Shared};
+use super::{
+    Peer,
+    authenticate::{Authenticate, UpgradeRequest},
+    shared::Shared,
+};
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Balance, Config, Keys, Limits, Reconnect},
+    engine::{Balance, ChannelBinding, Claims, Config, Keys, Limits, Origins, Policy, Reconnect},
     net::ConnectOptions,
+    ws::Denied,
 };
 
 /// Sets up a [`Peer`].
@@ -32,6 +40,11 @@ pub struct PeerBuilder {
     tags: std::collections::BTreeMap<String, String>,
     friendly: bool,
     keys: Result<Keys>,
+    channel_binding: ChannelBinding,
+    policy: Option<Policy>,
+    origins: Result<Origins>,
+    identity_headers: Vec<String>,
+    authenticate: Option<Authenticate>,
     limits: Limits,
     reconnect: Reconnect,
     balance: Balance,
@@ -45,6 +58,11 @@ impl PeerBuilder {
             tags: std::collections::BTreeMap::new(),
             friendly: true,
             keys: Ok(Keys::default()),
+            channel_binding: ChannelBinding::default(),
+            policy: None,
+            origins: Ok(Origins::default()),
+            identity_headers: Vec::new(),
+            authenticate: None,
             limits: Limits::default(),
             reconnect: Reconnect::default(),
             balance: Balance::least_loaded(),
@@ -67,6 +85,61 @@ impl PeerBuilder {
     /// A preshared key: only peers that share one get in. Several are offered in this order.
     pub fn preshared_key(mut self, id: impl Into<String>, key: impl Into<String>) -> PeerBuilder {
         self.keys = self.keys.and_then(|mut keys| keys.add(id, key).map(|()| keys));
+        self
+    }
+
+    /// Whether proofs of keys are bound to TLS connections, so that nobody can relay them. Default
+    /// [`ChannelBinding::Prefer`].
+    pub fn channel_binding(mut self, mode: ChannelBinding) -> PeerBuilder {
+        self.channel_binding = mode;
+        self
+    }
+
+    /// Who may call and serve what. Default everyone everything. [`Peer::set_policy`] and [`Peer::watch_policy`] change
+    /// it later.
+    pub fn policy(mut self, policy: Policy) -> PeerBuilder {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Lets pages of this origin connect, such as `https://app.example.org`; `*` lets all. By default upgrades with any
+    /// `Origin` are refused with 403: browsers send one, others do not, and a page that somebody opens on this machine
+    /// could reach this peer.
+    pub fn allow_origin(mut self, origin: &str) -> PeerBuilder {
+        self.origins = self.origins.and_then(|mut origins| origins.allow(origin).map(|()| origins));
+        self
+    }
+
+    /// Keeps this header of upgrades as part of the [`Identity`](crate::Identity): at most 8 KiB in all. Whoever dials
+    /// chooses what is in it, unless a proxy does.
+    pub fn identity_header(mut self, name: impl Into<String>) -> PeerBuilder {
+        self.identity_headers.push(name.into());
+        self
+    }
+
+    /// Has each upgrade judged by a function, before it is answered: it gives claims, which become part of the
+    /// [`Identity`](crate::Identity), or refuses. It may take as long as a
+    /// [handshake](crate::Limits::handshake_timeout) in all. For connections that this peer's listeners and
+    /// [`Peer::accept`] take; a claim `sub` says who it is, all connections of a unit have the same.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use roletalk::{Claims, Denied, Peer};
+    ///
+    /// let peer = Peer::builder().authenticate(|request| async move {
+    ///     match request.bearer() {
+    ///         Some("secret") => Ok(Claims::from_iter([("sub".to_owned(), "billing".into())])),
+    ///         _ => Err(Denied { status: 401, reason: "no token".to_owned() }),
+    ///     }
+    /// }).build()?;
+    /// # Ok::<_, roletalk::Error>(()) }).unwrap();
+    /// ```
+    pub fn authenticate<F, Fut>(mut self, judge: F) -> PeerBuilder
+    where
+        F: Fn(UpgradeRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Claims, Denied>> + Send + 'static,
+    {
+        self.authenticate = Some(Authenticate::new(judge));
         self
     }
 
@@ -124,11 +197,16 @@ impl PeerBuilder {
         config.tags = self.tags;
         config.friendly = self.friendly;
         config.keys = self.keys?;
+        config.channel_binding = self.channel_binding;
+        config.policy = self.policy.map(Arc::new);
+        config.origins = Arc::new(self.origins?);
+        config.identity_headers = self.identity_headers;
+        config.authenticates = self.authenticate.is_some();
         config.limits = self.limits;
         config.reconnect = self.reconnect;
         config.balance = self.balance;
         config.wall_clock =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
-        Ok(Peer::new(Shared::new(config, self.acquaintance, runtime)))
+        Ok(Peer::new(Shared::new(config, self.acquaintance, self.authenticate, runtime)))
     }
 }

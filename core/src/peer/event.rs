@@ -1,6 +1,7 @@
 //! What happens to a peer.
 
 use std::{
+    path::Path,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -16,7 +17,7 @@ use tokio::sync::{
 };
 
 use super::unit::Unit;
-use crate::Error;
+use crate::{Denial, Error};
 
 /// Something that happened to a peer, from [`Peer::events`](crate::Peer::events).
 #[derive(Clone, Debug)]
@@ -58,6 +59,26 @@ pub enum PeerEvent {
         role: Arc<str>,
         /// The unit.
         unit: Unit,
+    },
+    /// A unit has called something, or announced a role, that the [policy](crate::Policy) does not allow. What each unit
+    /// calls is told at most once a second.
+    Denied {
+        /// The unit; its [identity](Unit::identity) is what the policy goes by.
+        unit: Unit,
+        /// What it was denied, and how often.
+        denial: Denial,
+    },
+    /// The file of the policy has changed, and what is in it is in force.
+    PolicyLoaded {
+        /// The file.
+        path: Arc<Path>,
+    },
+    /// The file of the policy has changed, and cannot be used: the policy before stays in force.
+    PolicyFailed {
+        /// The file.
+        path: Arc<Path>,
+        /// Why.
+        error: Error,
     },
     /// A handshake was refused, by this side or the other.
     AuthRefused {

@@ -1,6 +1,7 @@
 //! The async Rust API, on tokio.
 
 mod answers;
+mod authenticate;
 mod backlog;
 mod builder;
 mod context;
@@ -12,6 +13,7 @@ mod foreign;
 mod handler;
 mod open;
 mod outcome;
+mod policy;
 mod request;
 mod role;
 mod route;
@@ -30,6 +32,7 @@ use std::{
     time::Duration,
 };
 
+use http::{HeaderMap, HeaderValue, header::ORIGIN};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::ToSocketAddrs,
@@ -38,6 +41,7 @@ use tokio::{
 };
 
 pub(crate) use answers::Tag;
+pub use authenticate::UpgradeRequest;
 pub use builder::PeerBuilder;
 pub use context::{Context, ReadableRequest, WritableRequest};
 pub use deferred::Deferred;
@@ -58,7 +62,7 @@ pub(crate) use unit::{Outlook, UnitInner};
 
 use crate::{
     Error, ErrorKind, Result,
-    engine::{ConnId, Opening, UnitStats},
+    engine::{ConnId, Opening, Remote, UnitStats},
     net::{self, ConnectOptions, ListenOptions, Listener},
     wire::Data,
     ws::Side,
@@ -335,7 +339,7 @@ impl Peer {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.take_over(stream, Opening::Accept { path: None }).await
+        self.take_over(stream, Opening::Accept { path: None }, Remote::default()).await
     }
 
     /// Serves a connection whose upgrade to WebSocket the application's own server has done, such
@@ -349,10 +353,36 @@ impl Peer {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.take_over(stream, Opening::Upgraded { side: Side::Server, address: None }).await
+        self.accept_upgraded_from(stream, Remote::default()).await
     }
 
-    async fn take_over<S>(&self, stream: S, opening: Opening) -> Result<()>
+    /// As [`accept_upgraded`](Peer::accept_upgraded), with what the application's server knows of the other end, for its
+    /// [`Identity`](crate::Identity): address, certificate, headers, claims. That server has to look at the `Origin` of
+    /// the upgrade and to authenticate by itself: [`Peer::check_origin`] helps with the former.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    pub async fn accept_upgraded_from<S>(&self, stream: S, remote: Remote) -> Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.take_over(stream, Opening::Upgraded { side: Side::Server, address: None }, remote)
+            .await
+    }
+
+    /// Whether an upgrade with these headers may go on, by its origin: for servers of the application's that do
+    /// upgrades themselves, which answer 403 otherwise.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AuthRefused`], with the origin that is [not allowed](PeerBuilder::allow_origin).
+    pub fn check_origin(&self, headers: &HeaderMap) -> Result<()> {
+        let origins = headers.get_all(ORIGIN).iter().map(HeaderValue::as_bytes);
+        self.shared().origins.check(origins).map_err(|origin| {
+            Error::new(ErrorKind::AuthRefused, format!("The origin {origin:?} is foreign"))
+        })
+    }
+
+    async fn take_over<S>(&self, stream: S, opening: Opening, remote: Remote) -> Result<()>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -369,7 +399,7 @@ impl Peer {
         shared.check_open()?;
         // A task of the peer's runtime, since it needs that, and since `close` waits for it, whether or not
         // the caller goes on to poll this.
-        let task = shared.start(net::serve(shared.clone(), stream, opening, None));
+        let task = shared.start(net::serve(shared.clone(), stream, opening, remote));
         // It fails when the runtime goes, which is an end as well.
         let _ = (&mut AbortOnDrop(task).0).await;
         Ok(())

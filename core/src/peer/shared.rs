@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -20,6 +21,7 @@ use tokio::{
 use tracing::{Instrument, Span, debug, warn};
 
 use super::{
+    authenticate::Authenticate,
     destination::DestinationInner,
     event::PeerEvent,
     handler::Middleware,
@@ -29,8 +31,8 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     engine::{
-        self, AddressId, Balance, Budget, ConnId, Limits, Moment, PeerEffect, Ready, UnitId,
-        Unsent, close_code,
+        self, AddressId, Balance, Budget, ConnId, Identity, Limits, Moment, Origins, PeerEffect,
+        Ready, UnitId, Unsent, close_code,
     },
     net::{ConnHandle, ConnectOptions, shown},
 };
@@ -76,6 +78,8 @@ pub(crate) struct Conn {
     pub(crate) handle: Arc<ConnHandle>,
     /// Where it comes from or leads to, if that is known.
     pub(crate) remote: Option<SocketAddr>,
+    /// What the other end has shown, once it belongs to a unit.
+    pub(crate) identity: Option<(UnitId, Arc<Identity>)>,
 }
 
 /// The part under the peer's lock. It is taken when connections, roles or units change, never for a
@@ -103,6 +107,10 @@ pub(crate) struct Shared {
     pub(crate) middleware: ArcSwap<Vec<Middleware>>,
     /// Of roles, handlers and middleware.
     pub(crate) changes: Changes,
+    pub(crate) origins: Arc<Origins>,
+    pub(crate) authenticate: Option<Authenticate>,
+    /// The file that the policy is taken from.
+    pub(crate) policy_file: watch::Sender<Option<Arc<Path>>>,
     /// How to connect to addresses that other units tell.
     acquaintance: Arc<ConnectOptions>,
     pub(crate) events: broadcast::Sender<PeerEvent>,
@@ -136,11 +144,12 @@ impl Shared {
     pub(crate) fn new(
         config: engine::Config,
         acquaintance: ConnectOptions,
+        authenticate: Option<Authenticate>,
         runtime: Handle,
     ) -> Arc<Shared> {
         let limits = Arc::new(config.limits.clone());
         let handshakes = limits.handshakes.min(Semaphore::MAX_PERMITS);
-        let balance = config.balance.clone();
+        let (balance, origins) = (config.balance.clone(), config.origins.clone());
         let peer = engine::Peer::new(config);
         let shared = Arc::new(Shared {
             clock: Clock::start(),
@@ -160,6 +169,9 @@ impl Shared {
             roles: ArcSwap::default(),
             middleware: ArcSwap::default(),
             changes: Changes::default(),
+            origins,
+            authenticate,
+            policy_file: watch::Sender::new(None),
             acquaintance: Arc::new(acquaintance),
             events: broadcast::Sender::new(EVENT_BACKLOG),
             timer: Notify::new(),
@@ -294,6 +306,15 @@ impl Shared {
                 }
                 None => return,
             },
+            From::Denied { unit, denial } => match core.units.get(&unit) {
+                Some(unit) => {
+                    let info = unit.info.load();
+                    let (identity, count) = (info.identity.label(), denial.count);
+                    warn!(peer = %self.id, unit = %info.id, name = info.name, identity, %denial, count, "denied");
+                    PeerEvent::Denied { unit: super::Unit::new(unit.clone()), denial }
+                }
+                None => return,
+            },
             From::AuthRefused { conn, reason } => {
                 let remote = shown(core.conns.get(&conn).and_then(|conn| conn.remote));
                 warn!(peer = %self.id, conn = conn.0, remote, reason, "authentication refused");
@@ -355,6 +376,9 @@ impl Shared {
             .entry(ready.unit)
             .or_insert_with(|| Arc::new(UnitInner::new(self.clone(), &ready)))
             .clone();
+        if let Some(conn) = core.conns.get_mut(&conn) {
+            conn.identity = Some((ready.unit, ready.info.identity.clone()));
+        }
         unit.info.store(ready.info);
         *lock(&unit.roles) = ready.roles;
         unit.attach(conn, ready.writer, ready.extensions, handle.clone(), now);

@@ -21,8 +21,8 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     engine::{
-        self, ConnId, Connection, Event, Extensions, Load, Moment, Outgoing, Ready, StreamId,
-        TimeLimit, UnitId, UnitInfo, UnitStats, close_code,
+        self, ConnId, Connection, Event, Extensions, Identity, Load, Moment, Outgoing, Ready,
+        StreamId, TimeLimit, UnitId, UnitInfo, UnitStats, close_code,
     },
     net::ConnHandle,
     wire::Meta,
@@ -359,6 +359,25 @@ impl Unit {
     /// What the remote peer runs on, as it was when it connected.
     pub fn meta(&self) -> Meta {
         self.inner.info.load().meta.clone()
+    }
+
+    /// Who it is, as far as it has shown that on the connection that was opened last: key, certificate, claims. The
+    /// name, the tags and the id are only what it says of itself.
+    pub fn identity(&self) -> Arc<Identity> {
+        self.inner.info.load().identity.clone()
+    }
+
+    /// What it has shown on each of its connections, which agree in all but address, headers and direction.
+    pub fn identities(&self) -> Vec<(ConnId, Arc<Identity>)> {
+        self.inner.shared.with_core(|core, _| {
+            let known = core.conns.iter().filter_map(|(conn, known)| {
+                let (unit, identity) = known.identity.as_ref()?;
+                (*unit == self.inner.id).then(|| (*conn, identity.clone()))
+            });
+            let mut identities: Vec<_> = known.collect();
+            identities.sort_unstable_by_key(|(conn, _)| *conn);
+            identities
+        })
     }
 
     /// Whether the remote peer wants to be told of others.

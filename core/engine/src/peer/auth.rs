@@ -4,7 +4,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::wire::{self, Challenge, Confirm, Proof};
-use crate::{Moment, config::Keys, hint::HandshakeFault};
+use crate::{Binding, ChannelBinding, Moment, config::Keys, hint::HandshakeFault, identity::hex};
 
 /// What the originals say to a peer that asks for proof of keys that they do not hold.
 const NO_SUCH_PROOFS: &str = "The peer has not such proofs";
@@ -61,6 +61,59 @@ fn mac(key: &str, challenge: &str) -> Hmac<Sha256> {
         Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("HMAC takes keys of any length");
     mac.update(challenge.as_bytes());
     mac
+}
+
+/// The version of challenges that name their connection: `<nonce>.1.<type>.<value>`, and further pairs.
+const BOUND: &str = "1";
+
+/// A challenge for a connection: the nonce, and what only this connection has, if anything.
+pub(super) fn challenge(nonce: &[u8; 32], mode: ChannelBinding, binding: &Binding) -> String {
+    let mut challenge = hex(nonce);
+    if mode != ChannelBinding::Disable {
+        for (at, (name, value)) in binding.values().enumerate() {
+            if at == 0 {
+                challenge.push_str(&format!(".{BOUND}"));
+            }
+            challenge.push_str(&format!(".{name}.{}", hex(&value)));
+        }
+    }
+    challenge
+}
+
+/// Whether a challenge is about this connection, as far as it says so.
+fn check_binding(challenge: &str, mode: ChannelBinding, binding: &Binding) -> Result<(), Refusal> {
+    if mode == ChannelBinding::Disable {
+        return Ok(());
+    }
+    let relayed = |text: &str| Err(Refusal::Ours(text.to_owned(), HandshakeFault::Relayed));
+    let mut parts = challenge.split('.').skip(1);
+    let mut named = Vec::new();
+    if parts.next() == Some(BOUND) {
+        while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+            named.push((name, value));
+        }
+    }
+    let mut matched = false;
+    for (known, value) in binding.values() {
+        for (_, sent) in named.iter().filter(|(name, _)| *name == known) {
+            if *sent != hex(&value) {
+                return relayed("The challenge is for another TLS connection");
+            }
+            matched = true;
+        }
+    }
+    match mode {
+        _ if matched => Ok(()),
+        // Whoever asks sees TLS, and this side does not.
+        _ if binding.values().next().is_none() && !named.is_empty() => {
+            relayed("The challenge is for a TLS connection, and this one is none")
+        }
+        ChannelBinding::Require => {
+            let text = "The challenge does not name the TLS connection".to_owned();
+            Err(Refusal::Ours(text, HandshakeFault::Unbound))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How the remote side is to be talked to, learned from its confirmation.
@@ -139,6 +192,9 @@ pub(super) enum Step {
 pub(super) struct Handshake {
     /// The text that the other side must prove on; none when we hold no keys.
     pub(super) challenge: Option<String>,
+    binding: Binding,
+    /// The id of the key that the other side has proved.
+    pub(super) proved: Option<String>,
     challenged: bool,
     confirmed: bool,
     pub(super) remote: Option<Box<Confirm>>,
@@ -146,8 +202,16 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
-    pub(super) fn new(challenge: Option<String>, deadline: Moment) -> Handshake {
-        Handshake { challenge, challenged: false, confirmed: false, remote: None, deadline }
+    pub(super) fn new(challenge: Option<String>, binding: Binding, deadline: Moment) -> Handshake {
+        Handshake {
+            challenge,
+            binding,
+            proved: None,
+            challenged: false,
+            confirmed: false,
+            remote: None,
+            deadline,
+        }
     }
 
     /// What goes out first.
@@ -167,6 +231,7 @@ impl Handshake {
         &mut self,
         frame: wire::Handshake,
         keys: &Keys,
+        mode: ChannelBinding,
         is_ours: impl Fn(&str) -> bool,
     ) -> Result<Step, Refusal> {
         match frame {
@@ -179,6 +244,7 @@ impl Handshake {
                     return Err(Refusal::broken("A second challenge was sent"));
                 }
                 self.challenged = true;
+                check_binding(&challenge, mode, &self.binding)?;
                 match ids.iter().find_map(|id| keys.get(id).map(|key| (id, key))) {
                     Some((id, key)) => Ok(Step::Send(wire::Handshake::Proof(Proof {
                         proof: prove(key, &challenge),
@@ -205,6 +271,7 @@ impl Handshake {
                     let reason = format!("Preshared key mismatch. Chosen id: {id}");
                     return Err(Refusal::Ours(reason, HandshakeFault::OtherSecret));
                 }
+                self.proved = Some(id);
                 if self.confirmed { Ok(Step::Wait) } else { Ok(Step::Confirm) }
             }
             wire::Handshake::Confirm(confirm) => {
@@ -271,13 +338,14 @@ mod tests {
     #[test]
     fn the_first_listed_id_that_is_known_is_proved() {
         let mine = keys(&[("b", "1"), ("a", "2")]);
-        let mut handshake = Handshake::new(None, Moment::EPOCH);
+        let mut handshake = Handshake::new(None, Binding::default(), Moment::EPOCH);
         let step = handshake.receive(
             wire::Handshake::Challenge(Challenge {
                 challenge: "x".into(),
                 ids: vec!["z".into(), "a".into(), "b".into()],
             }),
             &mine,
+            ChannelBinding::Prefer,
             |_| false,
         );
         let expected = Proof { proof: prove("2", "x"), id: "a".into() };
@@ -287,11 +355,63 @@ mod tests {
     #[test]
     fn a_reflected_challenge_is_refused() {
         let mine = keys(&[("a", "2")]);
-        let mut handshake = Handshake::new(None, Moment::EPOCH);
+        let mut handshake = Handshake::new(None, Binding::default(), Moment::EPOCH);
         let frame =
             wire::Handshake::Challenge(Challenge { challenge: "x".into(), ids: vec!["a".into()] });
-        let step = handshake.receive(frame, &mine, |challenge| challenge == "x");
+        let step =
+            handshake.receive(frame, &mine, ChannelBinding::Prefer, |challenge| challenge == "x");
         assert!(matches!(step, Err(Refusal::Ours(_, HandshakeFault::Broken))));
+    }
+
+    #[test]
+    fn keys_are_proved_to_those_who_mean_this_connection() {
+        use ChannelBinding::{Disable, Prefer, Require};
+        let bound = |exporter: Option<u8>, end_point: Option<u8>| Binding {
+            exporter: exporter.map(|byte| [byte; 32]),
+            end_point: end_point.map(|byte| [byte; 32]),
+        };
+        let none = bound(None, None);
+        let made = |binding| challenge(&[7; 32], Prefer, &binding);
+        assert_eq!(made(none), "07".repeat(32));
+        assert_eq!(challenge(&[7; 32], Disable, &bound(Some(1), None)), "07".repeat(32));
+        let text = made(bound(Some(1), Some(2)));
+        assert_eq!(
+            text,
+            format!("{}.1.exp.{}.end.{}", "07".repeat(32), "01".repeat(32), "02".repeat(32))
+        );
+        let (exporter, both) = (bound(Some(1), None), bound(Some(1), Some(2)));
+        let foreign = "any text of an original".to_owned();
+        // The challenge, this side's connection, and what becomes of it without and with `require`.
+        let (proves, relayed, unbound) =
+            (None, Some(HandshakeFault::Relayed), Some(HandshakeFault::Unbound));
+        for (challenge, binding, prefer, require) in [
+            (made(exporter), exporter, proves, proves),
+            (made(both), both, proves, proves),
+            (made(both), bound(None, Some(2)), proves, proves),
+            (made(both), bound(Some(1), Some(9)), relayed, relayed),
+            (made(both), bound(Some(9), Some(2)), relayed, relayed),
+            (made(both), bound(None, Some(9)), relayed, relayed),
+            (made(both), none, relayed, relayed),
+            // Nothing in common to compare.
+            (made(exporter), bound(None, Some(2)), proves, unbound),
+            (made(none), both, proves, unbound),
+            (foreign.clone(), both, proves, unbound),
+            (foreign.clone(), none, proves, unbound),
+            (made(none), none, proves, unbound),
+            ("x.1.exp".to_owned(), both, proves, unbound),
+            ("x.1.exp.".to_owned(), both, relayed, relayed),
+            ("x.2.exp.00".to_owned(), both, proves, unbound),
+            (format!("{}.exp.{}", made(exporter), "09".repeat(32)), exporter, relayed, relayed),
+        ] {
+            let fault = |mode| match check_binding(&challenge, mode, &binding) {
+                Ok(()) => None,
+                Err(Refusal::Ours(_, fault)) => Some(fault),
+                Err(refusal) => panic!("{refusal:?}"),
+            };
+            assert_eq!(fault(Prefer), prefer, "{challenge} {binding:?}");
+            assert_eq!(fault(Require), require, "{challenge} {binding:?}");
+            assert_eq!(fault(Disable), None);
+        }
     }
 
     #[test]
@@ -304,8 +424,8 @@ mod tests {
             wire::Handshake::Challenge(challenge),
             wire::Handshake::Proof(Proof { proof: String::new(), id: long }),
         ] {
-            let mut handshake = Handshake::new(Some("c".into()), Moment::EPOCH);
-            match handshake.receive(frame, &mine, |_| false) {
+            let mut handshake = Handshake::new(Some("c".into()), Binding::default(), Moment::EPOCH);
+            match handshake.receive(frame, &mine, ChannelBinding::Prefer, |_| false) {
                 Err(Refusal::Ours(reason, _) | Refusal::Theirs(reason)) => {
                     assert!((500..600).contains(&reason.len()), "{}", reason.len());
                 }
@@ -316,9 +436,9 @@ mod tests {
 
     #[test]
     fn a_proof_without_a_challenge_is_refused() {
-        let mut handshake = Handshake::new(None, Moment::EPOCH);
+        let mut handshake = Handshake::new(None, Binding::default(), Moment::EPOCH);
         let frame = wire::Handshake::Proof(Proof { proof: String::new(), id: "k".into() });
-        let step = handshake.receive(frame, &Keys::default(), |_| false);
+        let step = handshake.receive(frame, &Keys::default(), ChannelBinding::Prefer, |_| false);
         let text = "Verification ID is not registered: k".to_owned();
         assert_eq!(step, Err(Refusal::Ours(text, HandshakeFault::NoCommonId)));
     }

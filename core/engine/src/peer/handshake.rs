@@ -4,19 +4,20 @@ use std::sync::Arc;
 
 use super::{
     PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready, UnitConn, UnitInfo, UnitState,
-    auth::{Dialect, Handshake, Refusal, Step},
-    hex,
+    auth::{Dialect, Handshake, Refusal, Step, challenge},
 };
 use crate::{
-    AddressId, ConnId, Connection, Load, Moment, Opening, UnitId,
+    AddressId, Claims, ConnId, Connection, Identity, Load, Moment, Opening, Remote, UnitId,
+    check_claims,
     error::{Error, ErrorKind, Result},
     hint::HandshakeFault,
     wire::{self, Confirm, Meta},
-    ws::Side,
+    ws::{Denied, Side, Upgraded},
 };
 
 pub(super) struct Pending {
     pub(super) handshake: Handshake,
+    pub(super) identity: Identity,
     pub(super) address: Option<AddressId>,
     pub(super) dialed: bool,
     pub(super) upgraded: bool,
@@ -25,14 +26,14 @@ pub(super) struct Pending {
 }
 
 impl Peer {
-    /// A socket is there. The time for upgrade and handshake begins to run.
+    /// A socket is there, with this at its other end. The time for upgrade and handshake begins to run.
     ///
     /// # Errors
     /// [`ErrorKind::Overloaded`] when too many accepted connections have not finished their
     /// handshake, [`ErrorKind::Closed`] when the peer is closed or the address is not to be dialed
     /// any more, [`ErrorKind::InvalidArgument`] for unusable headers of an upgrade: drop the socket, and
     /// call [`dial_failed`](Peer::dial_failed) if it was dialed.
-    pub fn open(&mut self, opening: Opening, now: Moment) -> Result<Connection> {
+    pub fn open(&mut self, opening: Opening, remote: Remote, now: Moment) -> Result<Connection> {
         let (address, dialed) = match &opening {
             Opening::Accept { .. } => (None, false),
             Opening::Upgraded { side, address } => (*address, *side == Side::Client),
@@ -42,8 +43,9 @@ impl Peer {
         let mut random = [0; 16];
         (self.config.entropy)(&mut random);
         let conn = ConnId(self.next_conn);
-        let mut connection = Connection::new(conn, opening, self.limits.clone(), random)?;
-        self.begin(conn, address, dialed, now);
+        let judged = (self.config.origins.clone(), self.config.authenticates);
+        let mut connection = Connection::new(conn, opening, judged, self.limits.clone(), random)?;
+        self.begin(conn, address, dialed, remote, now);
         if connection.is_open() {
             self.upgraded(&mut connection, now);
         }
@@ -66,26 +68,61 @@ impl Peer {
         conn: ConnId,
         address: Option<AddressId>,
         dialed: bool,
+        remote: Remote,
         now: Moment,
     ) {
+        let binding = remote.binding;
         let challenge = (!self.config.keys.is_empty()).then(|| {
             let mut random = [0u8; 32];
             (self.config.entropy)(&mut random);
-            hex(&random)
+            challenge(&random, self.config.channel_binding, &binding)
         });
         if let Some(challenge) = &challenge {
             self.challenges.insert(challenge.clone());
         }
         self.next_conn += 1;
         let deadline = now + self.limits.handshake_timeout;
-        let handshake = Handshake::new(challenge, deadline);
-        let pending = Pending { handshake, address, dialed, upgraded: false, announced: 0 };
+        let handshake = Handshake::new(challenge, binding, deadline);
+        let identity = Identity::of(remote, dialed, &self.config.identity_headers);
+        let pending =
+            Pending { handshake, identity, address, dialed, upgraded: false, announced: 0 };
         self.pending.insert(conn, pending);
     }
 
     /// Accepted connections whose handshake is under way.
     pub fn handshakes(&self) -> usize {
         self.pending.values().filter(|pending| !pending.dialed).count()
+    }
+
+    /// A [request for an upgrade](crate::Received::UpgradeRequest) was received.
+    pub fn upgrade_requested(&mut self, conn: ConnId, request: &Upgraded) {
+        if let Some(pending) = self.pending.get_mut(&conn) {
+            pending.identity.keep_headers(&request.headers, &self.config.identity_headers);
+        }
+    }
+
+    /// The application has judged a request for an upgrade. Nothing happens when the connection has ended meanwhile.
+    ///
+    /// # Errors
+    /// It is refused: [end](Connection::end) the connection. [`ErrorKind::InvalidArgument`] for claims that are too
+    /// large: those count as a refusal, too.
+    pub fn judge(
+        &mut self,
+        connection: &mut Connection,
+        verdict: Result<Claims, Denied>,
+        now: Moment,
+    ) -> Result<()> {
+        let verdict = verdict.and_then(|claims| match check_claims(&claims) {
+            Ok(()) => Ok(claims),
+            Err(error) => Err(Denied { status: 500, reason: error.to_string() }),
+        });
+        if connection.judge(verdict.as_ref().map(|_| ()))? {
+            if let (Some(pending), Ok(claims)) = (self.pending.get_mut(&connection.id()), verdict) {
+                pending.identity.claims = claims;
+            }
+            self.upgraded(connection, now);
+        }
+        Ok(())
     }
 
     /// The connection's WebSocket is open: begins the handshake.
@@ -151,7 +188,8 @@ impl Peer {
         let step = match message.map(wire::Handshake::decode) {
             Some(Ok(frame)) => {
                 let own = pending.handshake.challenge.clone();
-                pending.handshake.receive(frame, &self.config.keys, |challenge| {
+                let mode = self.config.channel_binding;
+                pending.handshake.receive(frame, &self.config.keys, mode, |challenge| {
                     self.challenges.contains(challenge) || own.as_deref() == Some(challenge)
                 })
             }
@@ -170,12 +208,7 @@ impl Peer {
         }
         match self.admit(connection, &mut pending, now) {
             Ok(ready) => Ok(Some(ready)),
-            Err(reason) => Err(self.refuse(
-                connection,
-                pending,
-                Refusal::Ours(reason, HandshakeFault::Full),
-                now,
-            )),
+            Err(refusal) => Err(self.refuse(connection, pending, refusal, now)),
         }
     }
 
@@ -185,27 +218,35 @@ impl Peer {
         connection: &mut Connection,
         pending: &mut Pending,
         now: Moment,
-    ) -> Result<Ready, String> {
+    ) -> Result<Ready, Refusal> {
         let conn = connection.id();
         let Some(confirm) = pending.handshake.remote.take() else {
-            return Err("The confirmation is missing".to_owned());
+            return Err(Refusal::broken("The confirmation is missing"));
         };
+        let mut identity = std::mem::take(&mut pending.identity);
+        identity.key = pending.handshake.proved.take();
+        let rights = self.rights_of(&identity);
         let known = self.by_remote_id.get(confirm.id.as_str()).copied();
+        let full = |text: &str| Err(Refusal::Ours(text.to_owned(), HandshakeFault::Full));
         match known.and_then(|unit| self.units.get(&unit)) {
+            Some(unit) if !unit.info.identity.admits(&identity) || unit.load.rights() != rights => {
+                let text = "A unit with this id has shown another identity".to_owned();
+                return Err(Refusal::Ours(text, HandshakeFault::OtherIdentity));
+            }
             Some(unit) if unit.conns.len() >= self.limits.connections_per_unit => {
-                return Err("Too many connections".to_owned());
+                return full("Too many connections");
             }
-            None if self.units.len() >= self.limits.units => {
-                return Err("Too many units".to_owned());
-            }
+            None if self.units.len() >= self.limits.units => return full("Too many units"),
             _ => {}
         }
+        let identity = Arc::new(identity);
         if let Some(challenge) = &pending.handshake.challenge {
             self.challenges.remove(challenge);
         }
         let dialect = Dialect::of(&confirm);
         let Confirm { id, roles, friendly, name, meta, tags, window: _, i, x } = *confirm;
-        let info = Arc::new(UnitInfo { id: id.into(), name, friendly, meta, tags, dialect });
+        let info =
+            Arc::new(UnitInfo { id: id.into(), name, friendly, meta, tags, dialect, identity });
         let unit_conn =
             UnitConn { id: conn, address: pending.address, announced: self.roles_counter };
         let (unit, first, stale) = match known {
@@ -224,10 +265,13 @@ impl Peer {
                 let unit = UnitId(self.next_unit);
                 self.next_unit += 1;
                 self.by_remote_id.insert(info.id.clone(), unit);
+                let load = Load::new(&info);
+                load.set_rights(rights);
                 let state = UnitState {
                     info: info.clone(),
+                    announced: Vec::new(),
                     roles: Vec::new().into(),
-                    load: Arc::new(Load::new(&info)),
+                    load: Arc::new(load),
                     last_update: i.unwrap_or(0),
                     conns: vec![unit_conn],
                 };

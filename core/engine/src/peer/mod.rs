@@ -26,9 +26,11 @@ pub use self::{
     types::{PeerEffect, PeerEvent, Ready, UnitInfo},
 };
 use crate::{
-    AddressId, Config, ConnId, Keys, Limits, Load, Moment, News, UnitId,
+    AddressId, Config, ConnId, Identity, Keys, Limits, Load, Moment, News, Policy, UnitId,
     error::{Error, ErrorKind, Result},
     hint::{DialFault, HandshakeFault},
+    identity::hex,
+    policy::Rights,
     wire::Frame,
 };
 
@@ -37,6 +39,9 @@ pub const PROTOCOL_VERSION: &str = "2.0.0";
 
 struct UnitState {
     info: Arc<UnitInfo>,
+    /// The roles that it has announced, when there is a policy.
+    announced: Vec<String>,
+    /// Those of them that it may serve.
     roles: Arc<[String]>,
     load: Arc<Load>,
     last_update: u64,
@@ -142,6 +147,38 @@ impl Peer {
         &mut self.config.keys
     }
 
+    /// Who may call and serve what, from now on: units that are connected may do what this policy gives to them.
+    /// Without one, everyone everything.
+    pub fn set_policy(&mut self, policy: Option<Arc<Policy>>) {
+        self.config.policy = policy;
+        let units: Vec<UnitId> = self.units.keys().copied().collect();
+        for unit in units {
+            let Some(state) = self.units.get(&unit) else { continue };
+            state.load.set_rights(self.rights_of(&state.info.identity));
+            let announced = match &state.announced {
+                announced if announced.is_empty() => state.roles.to_vec(),
+                announced => announced.clone(),
+            };
+            let before = state.roles.clone();
+            self.set_unit_roles(unit, announced);
+            if let Some(roles) = self.units.get(&unit).map(|state| state.roles.clone())
+                && roles != before
+            {
+                self.event(PeerEvent::UnitRoles { unit, roles });
+            }
+        }
+    }
+
+    /// Who may call and serve what.
+    pub fn policy(&self) -> Option<&Arc<Policy>> {
+        self.config.policy.as_ref()
+    }
+
+    /// What the policy gives to whoever is at the other end of a connection.
+    fn rights_of(&self, identity: &Identity) -> Option<Arc<Rights>> {
+        self.config.policy.as_ref().map(|policy| Arc::new(policy.rights(identity)))
+    }
+
     /// Random bytes from the host.
     fn entropy(&mut self) -> u64 {
         let mut bytes = [0u8; 8];
@@ -205,6 +242,7 @@ impl Peer {
         match news {
             News::Roles(update) => self.unit_roles(unit, update),
             News::Acquaint(told) => self.acquainted(told, now),
+            News::Denied(denial) => self.event(PeerEvent::Denied { unit, denial }),
         }
     }
 
@@ -279,12 +317,4 @@ fn encode(frame: &Frame<'_>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(frame.encoded_len());
     frame.encode(&mut bytes);
     bytes
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }

@@ -5,10 +5,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{Peer, PeerEvent, encode};
+use super::{Peer, PeerEvent, UnitState, encode};
 use crate::{
-    Balance, Candidate, Load, Moment, NoHandler, Standing, Tried, Turn, UnitId, Units, Unsent,
-    Wanted,
+    Balance, Candidate, Denial, Load, Moment, NoHandler, Standing, Tried, Turn, UnitId, Units,
+    Unsent, Wanted,
     error::{Error, ErrorKind, Result},
     hint,
     wire::{self, Frame, RolesUpdate},
@@ -306,8 +306,13 @@ impl Peer {
         let repeated: Vec<bool> = roles.iter().map(|role| !seen.insert(role.as_str())).collect();
         let mut repeated = repeated.into_iter();
         roles.retain(|_| !repeated.next().unwrap_or_default());
+        let denied = state.keep_allowed(&mut roles);
         let before = std::mem::replace(&mut state.roles, roles.into());
         let after = state.roles.clone();
+        if let Some(denial) = denied {
+            self.event(PeerEvent::Denied { unit, denial });
+        }
+        let Some(state) = self.units.get(&unit) else { return };
         if before.is_empty() != after.is_empty() {
             let name = state.info.name.clone();
             self.note_alike(&name);
@@ -350,6 +355,30 @@ impl Peer {
             let roles = state.roles.clone();
             self.event(PeerEvent::UnitRoles { unit, roles });
         }
+    }
+}
+
+impl UnitState {
+    /// Takes away the roles that the unit may not serve: they do not exist for this peer.
+    fn keep_allowed(&mut self, roles: &mut Vec<String>) -> Option<Denial> {
+        let Some(rights) = self.load.rights() else {
+            self.announced = Vec::new();
+            return None;
+        };
+        let before = std::mem::replace(&mut self.announced, roles.clone());
+        // Told once, not with each announcement.
+        let told: HashSet<&String> =
+            before.iter().filter(|role| !self.roles.contains(role)).collect();
+        let mut denial: Option<Denial> = None;
+        roles.retain(|role| {
+            let may = rights.may_serve(role);
+            if !may && !told.contains(role) {
+                let count = denial.as_ref().map_or(0, |denial| denial.count);
+                denial = Some(Denial { count: count + 1, ..Denial::serve(role) });
+            }
+            may
+        });
+        denial
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    AddressId, ConnId, Dialect, Load, UnitId,
+    AddressId, ConnId, Denial, Dialect, Identity, Load, UnitId,
     error::{Error, Result},
     wire::{Extensions, Meta},
     ws::FrameWriter,
@@ -25,6 +25,8 @@ pub struct UnitInfo {
     pub tags: BTreeMap<String, String>,
     /// How to talk to it.
     pub dialect: Dialect,
+    /// What it has shown, on the connection that was opened last, rather than said.
+    pub identity: Arc<Identity>,
 }
 
 impl UnitInfo {
@@ -37,7 +39,8 @@ impl UnitInfo {
     pub(crate) fn example(dialect: Dialect) -> Arc<UnitInfo> {
         let (name, meta) = ("example".to_owned(), Meta::default());
         let tags = BTreeMap::new();
-        Arc::new(UnitInfo { id: "id".into(), name, friendly: true, meta, tags, dialect })
+        let (friendly, identity) = (true, Arc::default());
+        Arc::new(UnitInfo { id: "id".into(), name, friendly, meta, tags, dialect, identity })
     }
 }
 
@@ -101,6 +104,13 @@ pub enum PeerEvent {
         role: Arc<str>,
         /// The unit.
         unit: UnitId,
+    },
+    /// A unit was denied something by the [policy](crate::Policy). At most one a second for what each unit calls.
+    Denied {
+        /// The unit.
+        unit: UnitId,
+        /// What it was denied.
+        denial: Denial,
     },
     /// A handshake failed, whichever side refused.
     AuthRefused {

@@ -77,7 +77,7 @@ impl Work {
     pub(super) fn again(repeated: Repeated, names: u64, conn: ConnId) -> Work {
         let Repeated { role, event, corr, kind, payload } = repeated;
         let way = corr.map_or(Way::Nowhere, |corr| Way::Request(Responder { conn, corr }));
-        let layout = Layout { role, event, payload, kind, mended: None, fields: 0, names };
+        let layout = Layout { role, event, payload, kind, mended: None, fields: 0, number: names };
         Work { layout, way, due: None }
     }
 }
@@ -237,7 +237,11 @@ impl<R> Unit<R> {
     pub(super) fn work_again(&mut self, at: usize, message: Bytes, again: Repeated, now: Moment) {
         let (names, conn) = (self.last_names.serial(), self.links[at].conn);
         let Work { layout, way, .. } = Work::again(again, names, conn);
-        if self.is_overrun() || self.postponed > 0 || self.drain.is_over() {
+        if self.is_overrun()
+            || self.postponed > 0
+            || self.drain.is_over()
+            || !self.is_allowed_again()
+        {
             return self.work_later(at, message, Work { layout, way, due: None }, now);
         }
         match way {
@@ -263,6 +267,9 @@ impl<R> Unit<R> {
         match work.way {
             Way::Nowhere => self.stats.messages_received += 1,
             _ => self.stats.requests_received += 1,
+        }
+        if !self.is_allowed(&message, &work) {
+            return self.deny(&message, work, now);
         }
         // An original would take a rejection for the outcome, and may write a request behind the pong that it had meant
         // to be before: roletalk-go does.

@@ -36,10 +36,21 @@ pub(super) struct Layout {
     /// The length of the fields' block.
     pub(super) fields: u16,
     /// See [`Incoming::same_names`].
-    pub(super) names: u64,
+    pub(super) number: u64,
 }
 
 impl Layout {
+    /// The names, of the frame that this is the layout of.
+    pub(super) fn names<'a>(&'a self, frame: &'a [u8]) -> (&'a str, &'a str) {
+        let frame = self.mended.as_deref().unwrap_or(frame);
+        // Checked when the frame was decoded.
+        let text = |(at, len): (u32, u32)| {
+            let bytes = frame.get(at as usize..(at + len) as usize).unwrap_or_default();
+            std::str::from_utf8(bytes).unwrap_or_default()
+        };
+        (text(self.role), text(self.event))
+    }
+
     /// The names, role and event, must point into `frame` unless they had to be mended; the payload are the
     /// frame's last bytes.
     pub(super) fn of(
@@ -60,7 +71,7 @@ impl Layout {
                     kind,
                     mended: None,
                     fields,
-                    names: 0,
+                    number: 0,
                 }
             }
             // A name with invalid UTF-8 was mended: lay the frame out anew, behind the fields.
@@ -83,7 +94,7 @@ impl Layout {
                     kind,
                     mended: Some(bytes.into()),
                     fields,
-                    names: 0,
+                    number: 0,
                 }
             }
         }
@@ -93,7 +104,7 @@ impl Layout {
 impl Incoming {
     #[inline]
     pub(super) fn new(frame: Bytes, layout: Layout, conn: ConnId, due: Option<Moment>) -> Incoming {
-        let Layout { role, event, payload, kind, mended, fields, names } = layout;
+        let Layout { role, event, payload, kind, mended, fields, number: names } = layout;
         let frame = mended.unwrap_or(frame);
         let number = match fields {
             0 => names,

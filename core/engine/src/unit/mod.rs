@@ -1,5 +1,6 @@
 //! The state machine of one remote peer: everything that is said to it and by it.
 
+mod access;
 mod drain;
 mod handlers;
 mod incoming;
@@ -23,6 +24,7 @@ use rustc_hash::FxHashMap;
 pub(crate) use self::drain::FENCE;
 pub use self::drain::is_fence;
 use self::{
+    access::Allowed,
     drain::Drain,
     handlers::{EXPIRED, Patience, Work},
     incoming::Layout,
@@ -94,6 +96,7 @@ pub struct Unit<R> {
     clock: Moment,
     late: Late,
     last_names: LastNames,
+    allowed: Allowed,
     stats: UnitStats,
     events: Vec<Event<R>>,
 }
@@ -136,6 +139,7 @@ impl<R> Unit<R> {
             clock: Moment::EPOCH,
             late: Late::default(),
             last_names: LastNames::default(),
+            allowed: Allowed::default(),
             stats: UnitStats::default(),
             events: Vec::new(),
         }
@@ -797,7 +801,7 @@ impl<R> Unit<R> {
                     let Layout { role, event, ref mended, .. } = work.layout;
                     if mended.is_none() && wrapped.is_none() {
                         self.last_names.note(message, role, event);
-                        work.layout.names = self.last_names.serial();
+                        work.layout.number = self.last_names.serial();
                     }
                     self.work(at, message.clone(), work, now);
                 }

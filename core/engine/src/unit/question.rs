@@ -69,6 +69,19 @@ pub(super) enum Way {
 }
 
 impl Way {
+    /// What kind of handler it is for.
+    #[inline]
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Way::Nowhere => Kind::Message,
+            Way::Request(_) | Way::Timed(_) => Kind::Request,
+            Way::Stream(offer) => match offer.direction {
+                Direction::RequesterReads => Kind::Writable,
+                Direction::RequesterWrites => Kind::Readable,
+            },
+        }
+    }
+
     #[inline]
     pub(super) fn request(&self) -> Option<RequestId> {
         let (conn, corr) = match self {
@@ -133,15 +146,7 @@ pub(super) struct StreamOffer {
 impl Question {
     #[inline]
     pub(super) fn new(way: Way, held: usize) -> Question {
-        let kind = match &way {
-            Way::Nowhere => Kind::Message,
-            Way::Request(_) | Way::Timed(_) => Kind::Request,
-            Way::Stream(offer) => match offer.direction {
-                Direction::RequesterReads => Kind::Writable,
-                Direction::RequesterWrites => Kind::Readable,
-            },
-        };
-        Question { kind, handlers: 1, way, held }
+        Question { kind: way.kind(), handlers: 1, way, held }
     }
 
     #[cfg(test)]
@@ -401,12 +406,15 @@ impl<R> Unit<R> {
 
     /// Rejects what no handler was begun for.
     pub(super) fn reject_unhandled(&mut self, way: Way, reason: &str) {
-        let fields = unhandled(&[]);
+        self.reject_unhandled_with(way, reason, &unhandled(&[]));
+    }
+
+    pub(super) fn reject_unhandled_with(&mut self, way: Way, reason: &str, fields: &Fields) {
         // Errors of sending do not matter: a unit that is gone needs no answer.
         let _ = match way.untimed().0 {
             Way::Nowhere | Way::Timed(_) => return,
-            Way::Request(to) => self.reject(to, reason, Some(&fields)),
-            Way::Stream(offer) => self.refuse_stream(*offer, reason, Some(&fields)),
+            Way::Request(to) => self.reject(to, reason, Some(fields)),
+            Way::Stream(offer) => self.refuse_stream(*offer, reason, Some(fields)),
         };
     }
 

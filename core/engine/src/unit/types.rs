@@ -10,7 +10,7 @@ use std::{
 
 use super::{Incoming, Question, Unsent};
 use crate::{
-    Bulkhead, ConnId, Moment, RequestId, StreamId,
+    Bulkhead, ConnId, Denial, Moment, RequestId, StreamId,
     error::Result,
     wire::{Acquaint, Data, Fields, Payload, RolesUpdate},
 };
@@ -212,4 +212,6 @@ pub enum News {
     Roles(RolesUpdate),
     /// It told of another peer.
     Acquaint(Acquaint),
+    /// It has called what the [policy](crate::Policy) does not let it call. Of many, one a second is told.
+    Denied(Denial),
 }

@@ -19,7 +19,7 @@ pub use frame_writer::FrameWriter;
 pub use header::Header;
 pub(crate) use header::messages;
 pub use socket::{Incoming, Socket, WsError};
-pub use upgrade::{Accept, Dial, UpgradeError, Upgraded};
+pub use upgrade::{Accept, Denied, Dial, UpgradeError, Upgraded};
 
 /// Which end of the connection this is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

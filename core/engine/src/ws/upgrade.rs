@@ -1,7 +1,9 @@
+use std::sync::Arc;
+
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{
-        AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+        AUTHORIZATION, CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
         SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
 };
@@ -10,6 +12,8 @@ use tungstenite::{
     handshake::{client, derive_accept_key, machine::TryParse, server},
 };
 use url::Url;
+
+use crate::Origins;
 
 /// A finished upgrade.
 #[derive(Clone, Debug)]
@@ -46,6 +50,18 @@ pub enum UpgradeError {
         /// The path that was asked for.
         path: String,
     },
+    /// The request is from a page of a foreign origin, in a browser.
+    #[error("the origin {origin:?} is foreign")]
+    ForeignOrigin {
+        /// The origin, as far as it fits into 128 bytes.
+        origin: String,
+    },
+    /// The application has refused the request.
+    #[error("the application has refused the upgrade: {reason}")]
+    Denied {
+        /// What it has said.
+        reason: String,
+    },
     /// The listener answered with a status other than 101.
     #[error("{reason}")]
     Refused {
@@ -72,14 +88,33 @@ pub enum UpgradeError {
 #[derive(Debug)]
 pub struct Accept {
     path: Option<String>,
+    origins: Arc<Origins>,
     head: Head,
+    holds: bool,
+    /// The answer that is held.
+    answer: Option<String>,
 }
 
 impl Accept {
     /// Waits for a request. With `path` only requests for exactly this path are accepted, whatever
-    /// their query. `max_upgrade` is the limit for the HTTP head in bytes.
+    /// their query. Requests of pages in browsers are refused. `max_upgrade` is the limit for the HTTP head in bytes.
     pub fn new(path: Option<String>, max_upgrade: usize) -> Self {
-        Self { path, head: Head::new(max_upgrade) }
+        let head = Head::new(max_upgrade);
+        Self { path, origins: Arc::default(), head, holds: false, answer: None }
+    }
+
+    /// Accepts requests of pages from these origins, too.
+    #[must_use]
+    pub fn origins(mut self, origins: Arc<Origins>) -> Self {
+        self.origins = origins;
+        self
+    }
+
+    /// Holds the answer until the request is [accepted](Accept::accept) or [denied](Accept::deny).
+    #[must_use]
+    pub fn hold(mut self) -> Self {
+        self.holds = true;
+        self
     }
 
     /// Takes bytes of the request off `input` and, when it is complete, appends the answer to
@@ -90,7 +125,7 @@ impl Accept {
     /// does. Extensions are declined silently.
     ///
     /// # Errors
-    /// When there is nothing to upgrade to. The answer in `out` says so to the remote (400, 426 or
+    /// When there is nothing to upgrade to. The answer in `out` says so to the remote (400, 403, 426 or
     /// 431) and should be sent before the connection is closed. Any further call fails with
     /// [`UpgradeError::Over`], without an answer.
     pub fn feed(
@@ -99,20 +134,72 @@ impl Accept {
         out: &mut Vec<u8>,
     ) -> Result<Option<Upgraded>, UpgradeError> {
         let result = match self.head.feed(input) {
-            Ok(Some(head)) => respond(&head, self.path.as_deref(), self.head.max),
+            Ok(Some(head)) => respond(&head, self.path.as_deref(), &self.origins, self.head.max),
             Ok(None) => return Ok(None),
             Err(UpgradeError::Over) => return Err(UpgradeError::Over),
             Err(error) => Err(error),
         };
         match result {
             Ok((upgraded, answer)) => {
-                out.extend_from_slice(answer.as_bytes());
+                self.answer = Some(answer);
+                if !self.holds {
+                    self.accept(out);
+                }
                 Ok(Some(upgraded))
             }
             Err(error) => {
-                out.extend_from_slice(refusal(&error).as_bytes());
+                out.extend_from_slice(refusal(status(&error), "").as_bytes());
                 Err(error)
             }
+        }
+    }
+
+    /// Whether an answer is [held](Accept::hold).
+    pub fn is_held(&self) -> bool {
+        self.answer.is_some()
+    }
+
+    /// Appends the answer that is [held](Accept::hold).
+    pub fn accept(&mut self, out: &mut Vec<u8>) {
+        let answer = self.answer.take().unwrap_or_default();
+        out.extend_from_slice(answer.as_bytes());
+    }
+
+    /// Refuses the request whose answer is [held](Accept::hold).
+    pub fn deny(&mut self, denied: &Denied, out: &mut Vec<u8>) {
+        if self.answer.take().is_some() {
+            out.extend_from_slice(refusal(denied.status(), denied.challenge()).as_bytes());
+        }
+    }
+}
+
+/// How an application refuses an upgrade.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// The HTTP status: 401, 403, or another one from 400 to 599.
+    pub status: u16,
+    /// Why, for this side's log and events. The other side is not told.
+    pub reason: String,
+}
+
+impl Denied {
+    /// Refuses with 403.
+    pub fn new(reason: impl Into<String>) -> Denied {
+        Denied { status: 403, reason: reason.into() }
+    }
+
+    fn status(&self) -> StatusCode {
+        let status = StatusCode::from_u16(self.status).ok();
+        status
+            .filter(|status| status.is_client_error() || status.is_server_error())
+            .unwrap_or(StatusCode::FORBIDDEN)
+    }
+
+    /// HTTP demands it with 401.
+    fn challenge(&self) -> &'static str {
+        match self.status() {
+            StatusCode::UNAUTHORIZED => "WWW-Authenticate: Bearer\r\n",
+            _ => "",
         }
     }
 }
@@ -121,6 +208,7 @@ impl Accept {
 fn respond(
     head: &[u8],
     path: Option<&str>,
+    origins: &Origins,
     limit: usize,
 ) -> Result<(Upgraded, String), UpgradeError> {
     let mut request = match server::Request::try_parse(head) {
@@ -148,6 +236,8 @@ fn respond(
     if path.is_some_and(|path| path != requested) {
         return Err(UpgradeError::WrongPath { path: requested.to_owned() });
     }
+    let sent = request.headers().get_all(ORIGIN).iter().map(HeaderValue::as_bytes);
+    origins.check(sent).map_err(|origin| UpgradeError::ForeignOrigin { origin })?;
 
     let accept = text(response.headers(), &SEC_WEBSOCKET_ACCEPT);
     let mut answer = format!(
@@ -171,27 +261,35 @@ fn respond(
     Ok((upgraded, answer))
 }
 
-/// The answer for a request that is not upgraded.
-fn refusal(error: &UpgradeError) -> String {
-    let (status, headers) = match error {
-        UpgradeError::NotUpgrade(_) => (
-            "426 Upgrade Required",
-            "Upgrade: websocket\r\nConnection: Upgrade, close\r\nSec-WebSocket-Version: 13\r\n",
-        ),
-        UpgradeError::TooLarge { .. } => {
-            ("431 Request Header Fields Too Large", "Connection: close\r\n")
+/// The status of a request that is not upgraded.
+fn status(error: &UpgradeError) -> StatusCode {
+    match error {
+        UpgradeError::NotUpgrade(_) => StatusCode::UPGRADE_REQUIRED,
+        UpgradeError::TooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        UpgradeError::ForeignOrigin { .. } => StatusCode::FORBIDDEN,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+/// The answer for a request that is not upgraded, with these headers more.
+fn refusal(status: StatusCode, more: &str) -> String {
+    let headers = match status {
+        StatusCode::UPGRADE_REQUIRED => {
+            "Upgrade: websocket\r\nConnection: Upgrade, close\r\nSec-WebSocket-Version: 13\r\n"
         }
-        _ => ("400 Bad Request", "Connection: close\r\n"),
+        _ => "Connection: close\r\n",
     };
     // Nothing of the request is repeated in the body: it may come from anywhere.
-    let body = status.split_once(' ').map_or("", |(_, text)| text);
+    let body = status.canonical_reason().unwrap_or_default();
     format!(
-        "HTTP/1.1 {status}\r\n\
+        "HTTP/1.1 {} {body}\r\n\
          {headers}\
+         {more}\
          Content-Type: text/plain\r\n\
          Content-Length: {}\r\n\
          \r\n\
          {body}",
+        status.as_str(),
         body.len()
     )
 }
@@ -300,7 +398,7 @@ impl Dial {
                 });
             }
         };
-        if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refused(response.status().as_u16()));
         }
 

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use roletalk_engine::{
     AddressId, CancelReason, Chunk, Config, ConnId, Data, DataType, Dialect, Engine, EngineEvent,
     ErrorKind, Event, Fields, Incoming, Kind, Moment, Moves, Opening, Order, Outgoing, PeerEvent,
-    Question, RequestId, StreamId, TimeLimit, UnitId, close_code,
+    Question, Remote, RequestId, StreamId, TimeLimit, UnitId, close_code,
     wire::{Direction, Payload},
 };
 use url::Url;
@@ -122,7 +122,7 @@ impl Host {
     ) -> Option<ConnId> {
         let url = Url::parse(url).expect("a URL of ours");
         let opening = Opening::Dial { address, url, headers: HeaderMap::new() };
-        match self.engine.open(opening, ctx.now) {
+        match self.engine.open(opening, Remote::default(), ctx.now) {
             Ok(conn) => Some(conn),
             Err(error) => {
                 self.engine.dial_failed(address, error, ctx.now);
@@ -180,6 +180,7 @@ impl Host {
 
     fn event(&mut self, ctx: &mut Ctx, event: EngineEvent<u64>) {
         match event {
+            EngineEvent::UpgradeRequest { .. } => unreachable!("no application judges upgrades"),
             EngineEvent::Peer(event) => self.peer_event(ctx, event),
             EngineEvent::Unit { unit, event } => {
                 assert!(self.units.contains_key(&unit), "{event:?} of the unknown {unit:?}");

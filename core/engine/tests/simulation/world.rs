@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use roletalk_engine::{AddressId, ConnId, Error, ErrorKind, Moment, Opening};
+use roletalk_engine::{AddressId, ConnId, Error, ErrorKind, Moment, Opening, Remote};
 
 use super::{
     host::{Host, Task},
@@ -511,7 +511,9 @@ impl World {
             return self.at(self.stalled[node], Event::Accept { wire: id });
         }
         let conn = self.call(node, |node, ctx| match node {
-            Node::Host(host) => host.engine.open(Opening::Accept { path: None }, ctx.now).ok(),
+            Node::Host(host) => {
+                host.engine.open(Opening::Accept { path: None }, Remote::default(), ctx.now).ok()
+            }
             Node::Script(script) => script.accepted(),
         });
         match conn {

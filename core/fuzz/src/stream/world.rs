@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use roletalk_engine::{
     Chunk, ConnId, Data, DataType, Extensions, Failure, Fields, Kind, Moment, Moves, Opening,
-    Order, Outgoing,
+    Order, Outgoing, Remote,
     wire::{Direction, Frame, Payload},
     ws::Side,
 };
@@ -127,8 +127,11 @@ impl World {
         }
         let [a, b] = &mut self.nodes;
         let opening = |side| Opening::Upgraded { side, address: None };
-        let dialer = a.engine.open(opening(Side::Client), self.now).expect("dialers have room");
-        match b.engine.open(opening(Side::Server), self.now) {
+        let dialer = a
+            .engine
+            .open(opening(Side::Client), Remote::default(), self.now)
+            .expect("dialers have room");
+        match b.engine.open(opening(Side::Server), Remote::default(), self.now) {
             Ok(listener) => {
                 self.joints.push(Joint { conns: [dialer, listener], wires: Default::default() })
             }
