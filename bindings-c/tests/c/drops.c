@@ -359,7 +359,10 @@ static void good(pair *p) {
 /* In the child of a fork nothing works, but what is given is dropped. */
 static void forked(pair *p) {
     fflush(NULL);
+    /* Another thread, which the child has not, must not have locked it then: a callback is just being called. */
+    pthread_mutex_lock(&mutex);
     pid_t child = fork();
+    pthread_mutex_unlock(&mutex);
     CHECK(child >= 0);
     if (child == 0) {
         for (int how = 0; how < ASKS; how++)

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use crate::{
-    Origins, Policy,
+    Origins, PeerKey, Policy,
     balance::Balance,
     error::{Error, ErrorKind, Result},
     limits::Limits,
@@ -56,6 +56,9 @@ pub struct Config {
     pub keys: Keys,
     /// Whether proofs of keys are bound to the TLS connection. Default [`ChannelBinding::Prefer`].
     pub channel_binding: ChannelBinding,
+    /// The peer's own key. Its id belongs to that, so that nobody else can claim it: others check that over TLS, and
+    /// know the peer again by the name of the key after a restart. Default none: the id is random.
+    pub peer_key: Option<PeerKey>,
     /// Who may call and serve what. Default everyone everything.
     pub policy: Option<Arc<Policy>>,
     /// Origins whose pages may connect. Default none: a page in a browser on the same machine is a stranger.
@@ -93,6 +96,7 @@ impl Config {
             friendly: true,
             keys: Keys::default(),
             channel_binding: ChannelBinding::default(),
+            peer_key: None,
             policy: None,
             origins: Arc::default(),
             authenticates: false,

@@ -152,6 +152,9 @@ impl Remote {
 pub struct Identity {
     /// The id of the preshared key that it has proved; none when this peer asks for no proof.
     pub key: Option<String>,
+    /// The name of its own [key](crate::PeerKey), when it has proved that its id belongs to that: `key-` and 40
+    /// hexadecimal digits, the same after each of its restarts.
+    pub peer: Option<String>,
     /// Its certificate.
     pub certificate: Option<Arc<Certificate>>,
     /// What the application's hook has said when the connection was accepted.
@@ -216,13 +219,14 @@ impl Identity {
             (Some(_), None) => self.dialed && !further.dialed,
             (None, _) => true,
         };
+        let peer = self.peer == further.peer;
         let claims = self.dialed
             || further.dialed
             || match (self.claims.get("sub"), further.claims.get("sub")) {
                 (None, None) => self.claims == further.claims,
                 (known, shown) => known == shown,
             };
-        key && certificate && claims
+        key && peer && certificate && claims
     }
 
     /// For those who read logs: the strongest thing that it has shown.
@@ -232,13 +236,18 @@ impl Identity {
             .certificate
             .as_deref()
             .map(|certificate| certificate.names.first().unwrap_or(&certificate.subject).as_str());
-        let shown = [("sub", subject), ("certificate", certificate), ("key", self.key.as_deref())];
+        let shown = [
+            ("sub", subject),
+            ("certificate", certificate),
+            ("peer", self.peer.as_deref()),
+            ("key", self.key.as_deref()),
+        ];
         let (what, name) = shown.into_iter().find_map(|(what, name)| Some((what, name?)))?;
         Some(format!("{what} {}", wire::cut(name, 128)))
     }
 
     /// All of it as JSON, for hosts of other languages:
-    /// `{"key", "certificate": {"subject", "names", "fingerprint", "expires"}, "claims", "address", "headers", "dialed"}`.
+    /// `{"key", "peer", "certificate": {"subject", "names", "fingerprint", "expires"}, "claims", "address", "headers", "dialed"}`.
     /// What is not known is `null`; headers are pairs of name and value.
     pub fn to_json(&self) -> Value {
         let certificate = self.certificate.as_ref().map(|certificate| {
@@ -249,6 +258,7 @@ impl Identity {
         });
         json!({
             "key": self.key,
+            "peer": self.peer,
             "certificate": certificate,
             "claims": self.claims,
             "address": self.address.map(|address| address.to_string()),

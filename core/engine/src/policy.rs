@@ -70,6 +70,7 @@ struct Rule {
 #[derive(Default)]
 struct Who {
     key: Vec<Pattern>,
+    peer: Vec<Pattern>,
     certificate: Vec<Pattern>,
     subject: Vec<Pattern>,
     fingerprint: Vec<String>,
@@ -187,7 +188,7 @@ struct WrittenDenied {
 #[derive(Deserialize)]
 #[serde(
     untagged,
-    expecting = "\"any\", or an object of `key`, `certificate`, `subject`, `fingerprint`, `claim` and `address`"
+    expecting = "\"any\", or an object of `key`, `peer`, `certificate`, `subject`, `fingerprint`, `claim` and `address`"
 )]
 enum WrittenWho {
     Any(Anyone),
@@ -205,6 +206,8 @@ enum Anyone {
 struct WrittenShown {
     #[serde(default)]
     key: OneOrMore,
+    #[serde(default)]
+    peer: OneOrMore,
     #[serde(default)]
     certificate: OneOrMore,
     #[serde(default)]
@@ -395,6 +398,7 @@ impl Who {
         };
         let who = Who {
             key: patterns(written.key),
+            peer: patterns(written.peer),
             certificate: names.iter().map(|name| Pattern::new(name)).collect(),
             subject: patterns(written.subject),
             fingerprint: written
@@ -413,6 +417,7 @@ impl Who {
         };
         let lists = [
             who.key.len(),
+            who.peer.len(),
             who.certificate.len(),
             who.subject.len(),
             who.fingerprint.len(),
@@ -428,12 +433,13 @@ impl Who {
 
     /// All that it names has been shown.
     fn is(&self, identity: &Identity) -> bool {
-        let Who { key, certificate, subject, fingerprint, claim, address } = self;
+        let Who { key, peer, certificate, subject, fingerprint, claim, address } = self;
         let shown = identity.certificate.as_deref();
         let one =
             |patterns: &[Pattern], text: &str| patterns.iter().any(|pattern| pattern.fits(text));
         let keys = [identity.key.as_deref(), identity.key_name()];
         (key.is_empty() || keys.into_iter().flatten().any(|id| one(key, id)))
+            && (peer.is_empty() || identity.peer.as_deref().is_some_and(|name| one(peer, name)))
             && (certificate.is_empty()
                 || shown.is_some_and(|shown| shown.names.iter().any(|name| one(certificate, name))))
             && (subject.is_empty() || shown.is_some_and(|shown| one(subject, &shown.subject)))

@@ -192,7 +192,7 @@ pub(super) enum Step {
 pub(super) struct Handshake {
     /// The text that the other side must prove on; none when we hold no keys.
     pub(super) challenge: Option<String>,
-    binding: Binding,
+    pub(super) binding: Binding,
     /// The id of the key that the other side has proved.
     pub(super) proved: Option<String>,
     challenged: bool,

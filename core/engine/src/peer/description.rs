@@ -41,7 +41,7 @@ mod tests {
             info.describe(&["one".into(), "two".into()]),
             concat!(
                 r#"{"friendly":true,"id":"1","identity":{"address":null,"certificate":null,"claims":{},"#,
-                r#""dialed":false,"headers":[],"key":null},"#,
+                r#""dialed":false,"headers":[],"key":null,"peer":null},"#,
                 r#""meta":{"os":"linux","protocol":"","runtime":"","time":5,"uptime":0},"#,
                 r#""name":"a \"name\"","roles":["one","two"],"tags":{"key":"value"}}"#,
             )

@@ -1,6 +1,6 @@
 //! From a socket to a connection that belongs to a unit.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
     PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready, UnitConn, UnitInfo, UnitState,
@@ -11,6 +11,7 @@ use crate::{
     check_claims,
     error::{Error, ErrorKind, Result},
     hint::HandshakeFault,
+    peer_key,
     wire::{self, Confirm, Meta},
     ws::{Denied, Side, Upgraded},
 };
@@ -142,14 +143,21 @@ impl Peer {
             Step::Confirm => {
                 pending.handshake.confirmed();
                 pending.announced = self.roles_version;
-                wire::Handshake::Confirm(Box::new(self.confirmation(now)))
+                wire::Handshake::Confirm(Box::new(self.confirmation(pending, now)))
             }
         };
         vec![encode_handshake(&frame)]
     }
 
-    pub(super) fn confirmation(&self, now: Moment) -> Confirm {
+    pub(super) fn confirmation(&self, pending: &Pending, now: Moment) -> Confirm {
         let uptime = now.since_epoch().as_millis() as u64;
+        let (k, s) = match &self.config.peer_key {
+            Some(key) => {
+                let (k, s) = key.prove(&self.id, pending.dialed, &pending.handshake.binding);
+                (Some(k), s)
+            }
+            None => Default::default(),
+        };
         Confirm {
             id: self.id.to_string(),
             roles: self.active_roles(),
@@ -166,6 +174,8 @@ impl Peer {
             window: Some((self.limits.stream_window as u64).min(wire::MAX_NUMBER)),
             i: Some(self.roles_counter),
             x: self.config.extensions,
+            k,
+            s,
         }
     }
 
@@ -225,8 +235,13 @@ impl Peer {
         };
         let mut identity = std::mem::take(&mut pending.identity);
         identity.key = pending.handshake.proved.take();
+        let signed = (confirm.k.as_deref(), &confirm.s);
+        let peer = peer_key::proved(&confirm.id, signed, !pending.dialed, &pending.handshake.binding);
+        let claimed = |text: &str| Refusal::Ours(text.to_owned(), HandshakeFault::Relayed);
+        identity.peer = peer.map_err(claimed)?;
         let rights = self.rights_of(&identity);
-        let known = self.by_remote_id.get(confirm.id.as_str()).copied();
+        let remote_id = remote_id(&confirm.id, identity.peer.is_some());
+        let known = self.by_remote_id.get(&*remote_id).copied();
         let full = |text: &str| Err(Refusal::Ours(text.to_owned(), HandshakeFault::Full));
         match known.and_then(|unit| self.units.get(&unit)) {
             Some(unit) if !unit.info.identity.admits(&identity) || unit.load.rights() != rights => {
@@ -244,7 +259,7 @@ impl Peer {
             self.challenges.remove(challenge);
         }
         let dialect = Dialect::of(&confirm);
-        let Confirm { id, roles, friendly, name, meta, tags, window: _, i, x } = *confirm;
+        let Confirm { id, roles, friendly, name, meta, tags, window: _, i, x, .. } = *confirm;
         let info =
             Arc::new(UnitInfo { id: id.into(), name, friendly, meta, tags, dialect, identity });
         let unit_conn =
@@ -264,7 +279,7 @@ impl Peer {
             None => {
                 let unit = UnitId(self.next_unit);
                 self.next_unit += 1;
-                self.by_remote_id.insert(info.id.clone(), unit);
+                self.by_remote_id.insert(remote_id.as_ref().into(), unit);
                 let load = Load::new(&info);
                 load.set_rights(rights);
                 let state = UnitState {
@@ -342,6 +357,15 @@ impl Peer {
             self.dialed(address, Err(error.clone()), now);
         }
         (frame, error)
+    }
+}
+
+/// The id as a key of the table of units. One that could have been proved and was not does not take the place of one
+/// that was.
+pub(super) fn remote_id(id: &str, is_proved: bool) -> Cow<'_, str> {
+    match peer_key::is_provable(id) && !is_proved {
+        true => format!("not proved: {id}").into(),
+        false => id.into(),
     }
 }
 

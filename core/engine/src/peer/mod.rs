@@ -18,7 +18,7 @@ use std::{
 use self::{
     address::Addresses,
     auth::Refusal,
-    handshake::Pending,
+    handshake::{Pending, remote_id},
     roles::{Destination, RoleState},
 };
 pub use self::{
@@ -89,7 +89,10 @@ impl Peer {
         let mut id = [0u8; 16];
         (config.entropy)(&mut id);
         Peer {
-            id: hex(&id).into(),
+            id: match &config.peer_key {
+                Some(key) => key.id(&id).into(),
+                None => hex(&id).into(),
+            },
             limits: Arc::new(config.limits.clone()),
             config,
             roles: Vec::new(),
@@ -112,7 +115,7 @@ impl Peer {
         }
     }
 
-    /// This peer's id: 32 hexadecimal digits.
+    /// This peer's id: 32 hexadecimal digits, or `key-`, 40 of the hash of its [key](crate::Config::peer_key), `-` and 16 others.
     pub fn id(&self) -> &Arc<str> {
         &self.id
     }
@@ -227,7 +230,8 @@ impl Peer {
         if last {
             self.set_unit_roles(unit, Vec::new());
             if let Some(state) = self.units.remove(&unit) {
-                self.by_remote_id.remove(&state.info.id);
+                let id = remote_id(&state.info.id, state.info.identity.peer.is_some());
+                self.by_remote_id.remove(&*id);
             }
             self.event(PeerEvent::UnitClosed { unit });
         } else if self.roles_counter > announced {

@@ -39,6 +39,8 @@ fn whom_a_rule_is_about() {
         (r#"{"key": "a"}"#, key("b"), false),
         (r#"{"key": "a"}"#, Identity::default(), false),
         (r#"{"key": ["b", "a*"]}"#, key("abc"), true),
+        (r#"{"peer": "key-1"}"#, Identity { peer: Some("key-1".to_owned()), ..key("a") }, true),
+        (r#"{"peer": "key-1"}"#, key("key-1"), false),
         (r#"{"certificate": "uri:spiffe://prod/*"}"#, pay(), true),
         (r#"{"certificate": "uri:spiffe://test/*"}"#, pay(), false),
         (r#"{"certificate": "dns:pay.example"}"#, certified(&["email:pay.example"]), false),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::{
-    Binding, ChannelBinding, Claims, Denial, Identity, Policy,
+    Binding, ChannelBinding, Claims, Denial, Identity, PeerKey, Policy,
     ws::{Denied, Upgraded},
 };
 
@@ -290,6 +290,36 @@ fn keys_are_not_proved_to_a_relay() {
     meeting.connect(&[], [bound(5), bound(6)]);
     let told = [DIALER, LISTENER].map(|side| meeting.refusal(side));
     assert!(told.iter().any(|told| told.contains("another TLS connection")), "{told:?}");
+}
+
+#[test]
+fn an_id_belongs_to_the_key_of_its_peer() {
+    let with_key = |seed: u8, secret: u8| {
+        engine(seed, |config| config.peer_key = Some(PeerKey::from_secret(&[secret; 32])))
+    };
+    let name = PeerKey::from_secret(&[7; 32]).name().to_owned();
+    let mut meeting = Meeting::new([with_key(1, 7), engine(2, |_| {})]);
+    meeting.connect(&[], [bound(5), bound(5)]);
+    let identity = meeting.identity(LISTENER).unwrap();
+    assert_eq!(identity.peer.as_deref(), Some(name.as_str()));
+    assert_eq!(meeting.identity(DIALER).unwrap().peer, None);
+    let id = meeting.engines[DIALER].peer().id().clone();
+    assert!(id.starts_with(&format!("{name}-")));
+    // A further one joins; one that proves nothing becomes a unit of its own; one that has heard it elsewhere is out.
+    meeting.connect(&[], [bound(6), bound(6)]);
+    assert_eq!(meeting.connections(LISTENER), 2);
+    assert_eq!(meeting.engines[LISTENER].peer().units().count(), 1);
+    meeting.connect_plainly();
+    assert_eq!(meeting.connections(LISTENER), 3);
+    assert_eq!(meeting.engines[LISTENER].peer().units().count(), 2);
+    assert_eq!(meeting.identity(LISTENER).unwrap().peer, None);
+    meeting.connect(&[], [bound(5), bound(6)]);
+    assert_eq!(meeting.connections(LISTENER), 3);
+    assert!(meeting.refusal(LISTENER).contains("The id is proved for another connection"));
+    // Each unit goes by itself.
+    meeting.engines[LISTENER].close_unit(UnitId(1), NOW);
+    meeting.connect(&[], [bound(5), bound(5)]);
+    assert_eq!(meeting.engines[LISTENER].peer().units().collect::<Vec<_>>(), [UnitId(0)]);
 }
 
 /// The listener has a policy, and the dialer shows this key.

@@ -80,6 +80,12 @@ pub struct Confirm {
     /// What it understands beyond the protocol of the originals. An extension of ours, as `window`.
     #[serde(skip_serializing_if = "Extensions::is_none")]
     pub x: Extensions,
+    /// The public key that its id belongs to, in hexadecimal. An extension of ours, as `window`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub k: Option<String>,
+    /// Signatures with that key, in hexadecimal, by what names the connection. An extension of ours, as `window`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub s: BTreeMap<String, String>,
 }
 
 /// What a peer runs on. Whatever was absent or of a wrong type is empty or zero.
@@ -233,8 +239,9 @@ impl Confirm {
             field,
             expected,
         };
-        let names = ["id", "roles", "friendly", "name", "meta", "tags", "window", "i", "x"];
-        let [id, roles, friendly, name, meta, tags, window, i, x] = fields(MESSAGE, text, &names)?;
+        let names = ["id", "roles", "friendly", "name", "meta", "tags", "window", "i", "x", "k", "s"];
+        let [id, roles, friendly, name, meta, tags, window, i, x, k, s] =
+            fields(MESSAGE, text, &names)?;
         Ok(Confirm {
             id: id
                 .and_then(json::string)
@@ -253,6 +260,8 @@ impl Confirm {
                 .filter(|window| (1..=MAX_NUMBER).contains(window)),
             i: i.and_then(json::integer).and_then(|i| i.try_into().ok()),
             x: x.map(Extensions::decode).unwrap_or_default(),
+            k: k.and_then(json::string),
+            s: s.map(decode_tags).unwrap_or_default(),
         })
     }
 }
@@ -433,7 +442,7 @@ mod tests {
         let json = concat!(
             r#"{"id":"i","roles":["a","b"],"friendly":true,"name":"n","#,
             r#""meta":{"os":"linux","runtime":"r","time":1795355691085,"uptime":32,"#,
-            r#""protocol":"2.0.0"},"tags":{"k":"v"},"window":65536,"i":3,"x":{"fields":1,"cancel":2}}"#
+            r#""protocol":"2.0.0"},"tags":{"k":"v"},"window":65536,"i":3,"x":{"fields":1,"cancel":2},"k":"ab","s":{"exp":"cd"}}"#
         );
         let expected = Confirm {
             id: "i".into(),
@@ -451,6 +460,8 @@ mod tests {
             window: Some(65_536),
             i: Some(3),
             x: Extensions { fields: 1, cancel: 2, drained: 0 },
+            k: Some("ab".into()),
+            s: [("exp".into(), "cd".into())].into(),
         };
         assert_eq!(confirm(json), expected);
         assert_eq!(encoded(&Handshake::Confirm(Box::new(expected))), message(3, json));
@@ -514,6 +525,8 @@ mod tests {
             tags in btree_map(any::<String>(), any::<String>(), 0..4),
             window in option::of(1..=MAX_NUMBER),
             i in option::of(any::<u64>()),
+            k in option::of(any::<String>()),
+            s in btree_map(any::<String>(), any::<String>(), 0..3),
             [fields, cancel, drained] in [0..3u8, 0..3u8, 0..3u8],
         ) -> Handshake {
             match first {
@@ -536,6 +549,8 @@ mod tests {
                     window,
                     i,
                     x: Extensions { fields, cancel, drained },
+                    k,
+                    s,
                 })),
             }
         }
