@@ -407,6 +407,8 @@ pub fn confirmation(id: &str, roles: &[&str]) -> Confirm {
         window: None,
         i: None,
         x: <_>::default(),
+        k: None,
+        s: <_>::default(),
     }
 }
 

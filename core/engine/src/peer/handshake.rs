@@ -236,11 +236,12 @@ impl Peer {
         let mut identity = std::mem::take(&mut pending.identity);
         identity.key = pending.handshake.proved.take();
         let signed = (confirm.k.as_deref(), &confirm.s);
-        let peer = peer_key::proved(&confirm.id, signed, !pending.dialed, &pending.handshake.binding);
+        let peer =
+            peer_key::proved(&confirm.id, signed, !pending.dialed, &pending.handshake.binding);
         let claimed = |text: &str| Refusal::Ours(text.to_owned(), HandshakeFault::Relayed);
         identity.peer = peer.map_err(claimed)?;
         let rights = self.rights_of(&identity);
-        let remote_id = remote_id(&confirm.id, identity.peer.is_some());
+        let remote_id: Arc<str> = remote_id(&confirm.id, identity.peer.is_some()).as_ref().into();
         let known = self.by_remote_id.get(&*remote_id).copied();
         let full = |text: &str| Err(Refusal::Ours(text.to_owned(), HandshakeFault::Full));
         match known.and_then(|unit| self.units.get(&unit)) {
@@ -279,7 +280,7 @@ impl Peer {
             None => {
                 let unit = UnitId(self.next_unit);
                 self.next_unit += 1;
-                self.by_remote_id.insert(remote_id.as_ref().into(), unit);
+                self.by_remote_id.insert(remote_id, unit);
                 let load = Load::new(&info);
                 load.set_rights(rights);
                 let state = UnitState {

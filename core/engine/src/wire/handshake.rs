@@ -239,7 +239,8 @@ impl Confirm {
             field,
             expected,
         };
-        let names = ["id", "roles", "friendly", "name", "meta", "tags", "window", "i", "x", "k", "s"];
+        let names =
+            ["id", "roles", "friendly", "name", "meta", "tags", "window", "i", "x", "k", "s"];
         let [id, roles, friendly, name, meta, tags, window, i, x, k, s] =
             fields(MESSAGE, text, &names)?;
         Ok(Confirm {
