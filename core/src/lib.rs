@@ -22,7 +22,8 @@ pub use engine::{
     Balance, Binding, CancelReason, Candidate, Certificate, ChannelBinding, Claims, ConnId,
     ConnectionStats, CounterValue, Data, DataType, Denial, Ejection, Error, ErrorKind, Failure,
     Fields, FieldsView, HeaderValue, Hedge, Identity, Kind, LimitValue, Limits, Measure,
-    PROTOCOL_VERSION, Policy, Quantity, Reconnect, Remote, Result, Retry, Standing, UnitStats,
+    PROTOCOL_VERSION, PeerKey, Policy, Quantity, Reconnect, Remote, Result, Retry, Standing,
+    UnitStats,
     wire::Meta,
     ws::{Denied, accept_key},
 };

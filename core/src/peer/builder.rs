@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Balance, ChannelBinding, Claims, Config, Keys, Limits, Origins, Policy, Reconnect},
+    engine::{
+        Balance, ChannelBinding, Claims, Config, Keys, Limits, Origins, PeerKey, Policy, Reconnect,
+    },
     net::ConnectOptions,
     ws::Denied,
 };
@@ -41,6 +43,7 @@ pub struct PeerBuilder {
     friendly: bool,
     keys: Result<Keys>,
     channel_binding: ChannelBinding,
+    peer_key: Option<PeerKey>,
     policy: Option<Policy>,
     origins: Result<Origins>,
     identity_headers: Vec<String>,
@@ -59,6 +62,7 @@ impl PeerBuilder {
             friendly: true,
             keys: Ok(Keys::default()),
             channel_binding: ChannelBinding::default(),
+            peer_key: None,
             policy: None,
             origins: Ok(Origins::default()),
             identity_headers: Vec::new(),
@@ -92,6 +96,13 @@ impl PeerBuilder {
     /// [`ChannelBinding::Prefer`].
     pub fn channel_binding(mut self, mode: ChannelBinding) -> PeerBuilder {
         self.channel_binding = mode;
+        self
+    }
+
+    /// The peer's own key, to which its id belongs from then on: over TLS nobody else can claim that, and others know the
+    /// peer again after a restart by the [name](PeerKey::name) of the key, in their [policies](Policy) too.
+    pub fn peer_key(mut self, key: PeerKey) -> PeerBuilder {
+        self.peer_key = Some(key);
         self
     }
 
@@ -198,6 +209,7 @@ impl PeerBuilder {
         config.friendly = self.friendly;
         config.keys = self.keys?;
         config.channel_binding = self.channel_binding;
+        config.peer_key = self.peer_key;
         config.policy = self.policy.map(Arc::new);
         config.origins = Arc::new(self.origins?);
         config.identity_headers = self.identity_headers;
