@@ -160,13 +160,16 @@ mod tests {
         assert!(proved(&id, (known, &bad), true, &both).is_err());
     }
 
-    /// Made with OpenSSL 3 from the same seed.
+    /// As docs/PROTOCOL.md has it, which was computed with OpenSSL.
     #[test]
-    fn the_name_is_that_of_the_public_key() {
-        let key = PeerKey::from_secret(&[0; 32]);
-        let public = "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29";
-        let (shown, signatures) = key.prove("x", true, &Binding::default());
-        assert_eq!((shown.as_str(), signatures.len()), (public, 0));
-        assert!(!format!("{key:?}").contains("000000"));
+    fn the_example_of_the_protocol() {
+        let key = PeerKey::from_secret(&[7; 32]);
+        assert_eq!(key.name(), "key-e50a7f8568aaf6101bdc247ab2137e3d52f6158e");
+        let (public, signatures) = key.prove(&key.id(&[7; 16]), true, &binding(Some(5), None));
+        assert_eq!(public, "ea4a6c63e29c520abef5507b132ec5f9954776aebebe7b92421eea691446d22c");
+        let signature = "ba0888c3c8751f4afce0920d94b21f83c4b7197704802b308c6bec3e22e66790\
+                         6cfbd27a5b684130052ca65e101619451b8422b092926a9d83f6d5d5e9398206";
+        assert_eq!(signatures["exp"], signature);
+        assert!(!format!("{key:?}").contains("0707"));
     }
 }

@@ -364,6 +364,17 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_the_protocol() {
+        let challenge = format!(
+            "00112233445566778899aabbccddeeff.1.exp.{}.end.{}",
+            "05".repeat(32),
+            "06".repeat(32)
+        );
+        let proof = "1a993a14598c47983e7dbb3077444c834b5363132ee3aa3eb421a48ecb37fe4e";
+        assert_eq!(prove("secret", &challenge), proof);
+    }
+
+    #[test]
     fn keys_are_proved_to_those_who_mean_this_connection() {
         use ChannelBinding::{Disable, Prefer, Require};
         let bound = |exporter: Option<u8>, end_point: Option<u8>| Binding {
