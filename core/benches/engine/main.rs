@@ -11,6 +11,7 @@ mod chain;
 mod choice;
 mod growth;
 mod hub;
+mod policy;
 mod throughput;
 
 use std::error::Error;
@@ -24,7 +25,7 @@ cargo bench -p roletalk --bench engine -- [--quick] [FILTER...]
 
 --quick   a few seconds instead of one minute, rougher numbers
 FILTER    parts of the names of what to measure: throughput, growth, api, cancel, chain,
-          choice;
+          choice, policy;
           or of the rows of throughput: messages, requests, stream";
 
 fn main() -> Outcome<()> {
@@ -47,6 +48,9 @@ fn main() -> Outcome<()> {
     }
     if options.wants("choice") {
         targets.extend(choice::run(&options)?);
+    }
+    if options.wants("policy") {
+        targets.extend(policy::run(&options)?);
     }
     print_targets(&targets);
     Ok(())
