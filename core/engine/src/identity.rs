@@ -94,6 +94,8 @@ fn name(name: &GeneralName) -> Option<String> {
 /// What only one TLS connection has, and both its ends know: proofs of keys that name it cannot be relayed.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Binding {
+    /// Whether there is TLS at all: a host may know neither of the following.
+    pub tls: bool,
     /// Keying material exported with the label `EXPORTER-roletalk-psk` and an empty context (RFC 8446, 7.5; RFC 5705).
     pub exporter: Option<[u8; 32]>,
     /// SHA-256 of the listener's certificate in DER.

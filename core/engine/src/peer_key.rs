@@ -126,6 +126,7 @@ mod tests {
 
     fn binding(exporter: Option<u8>, end_point: Option<u8>) -> Binding {
         Binding {
+            tls: true,
             exporter: exporter.map(|byte| [byte; 32]),
             end_point: end_point.map(|byte| [byte; 32]),
         }

@@ -14,7 +14,7 @@ pub(super) fn of_server(
     own: Option<[u8; 32]>,
 ) -> Remote {
     let exporter = tls.export_keying_material([0; 32], Binding::LABEL.as_bytes(), Some(&[]));
-    let binding = Binding { exporter: exporter.ok(), end_point: own };
+    let binding = Binding { tls: true, exporter: exporter.ok(), end_point: own };
     Remote { binding, ..shown(tls, Some(address)) }
 }
 
@@ -22,7 +22,10 @@ pub(super) fn of_server(
 pub(super) fn of_client(tls: &ClientConnection, address: Option<SocketAddr>) -> Remote {
     let exporter = tls.export_keying_material([0; 32], Binding::LABEL.as_bytes(), Some(&[]));
     let end_point = leaf(tls).map(|leaf| end_point(leaf));
-    Remote { binding: Binding { exporter: exporter.ok(), end_point }, ..shown(tls, address) }
+    Remote {
+        binding: Binding { tls: true, exporter: exporter.ok(), end_point },
+        ..shown(tls, address)
+    }
 }
 
 fn shown(tls: &CommonState, address: Option<SocketAddr>) -> Remote {

@@ -105,7 +105,7 @@ fn check_binding(challenge: &str, mode: ChannelBinding, binding: &Binding) -> Re
     match mode {
         _ if matched => Ok(()),
         // Whoever asks sees TLS, and this side does not.
-        _ if binding.values().next().is_none() && !named.is_empty() => {
+        _ if !binding.tls && !named.is_empty() => {
             relayed("The challenge is for a TLS connection, and this one is none")
         }
         ChannelBinding::Require => {
@@ -378,6 +378,7 @@ mod tests {
     fn keys_are_proved_to_those_who_mean_this_connection() {
         use ChannelBinding::{Disable, Prefer, Require};
         let bound = |exporter: Option<u8>, end_point: Option<u8>| Binding {
+            tls: exporter.or(end_point).is_some(),
             exporter: exporter.map(|byte| [byte; 32]),
             end_point: end_point.map(|byte| [byte; 32]),
         };
@@ -404,6 +405,7 @@ mod tests {
             (made(both), bound(None, Some(9)), relayed, relayed),
             (made(both), none, relayed, relayed),
             // Nothing in common to compare.
+            (made(both), Binding { tls: true, ..none }, proves, unbound),
             (made(exporter), bound(None, Some(2)), proves, unbound),
             (made(none), both, proves, unbound),
             (foreign.clone(), both, proves, unbound),

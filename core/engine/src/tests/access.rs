@@ -255,7 +255,7 @@ fn pages_of_foreign_origins_are_refused() {
 
 /// What only one TLS connection has.
 fn bound(byte: u8) -> Remote {
-    let binding = Binding { exporter: Some([byte; 32]), end_point: None };
+    let binding = Binding { tls: true, exporter: Some([byte; 32]), end_point: None };
     Remote { binding, ..Remote::default() }
 }
 
