@@ -22,6 +22,8 @@ static const char *what_of(int32_t kind) {
             return "bad-input";
         case ROLETALK_EVENT_HANDLER_FAILED:
             return "handler-failed";
+        case ROLETALK_EVENT_DENIED:
+            return "denied";
         default:
             return NULL;
     }
@@ -45,7 +47,14 @@ static void on_event(void *none, const roletalk_event *event) {
     fputs(",\"address\":", stdout);
     json_print_string(stdout, event->address);
     if (event->unit.id != 0) roletalk_unit_describe(event->unit, print_unit, NULL);
-    print_kind(event->status);
+    if (event->kind == ROLETALK_EVENT_DENIED) {
+        fputs(",\"role\":", stdout);
+        json_print_string(stdout, event->role);
+        fputs(",\"kind\":", stdout);
+        json_print_string(stdout, event->what);
+    } else {
+        print_kind(event->status);
+    }
     line_end();
 }
 

@@ -73,8 +73,22 @@ static void do_start(command *command) {
     if (json_is(parameter(command, "balance"), "least_loaded")) {
         balance.by = ROLETALK_BALANCE_LEAST_LOADED;
     }
+    enum { ORIGINS = 4 };
+    roletalk_string allowed[ORIGINS];
+    size_t origin_count = 0;
+    json origins = parameter(command, "origins"), origin;
+    while (origin_count < ORIGINS && (origin = json_take(&origins)).at) {
+        allowed[origin_count++] = json_string(origin, &command->memory);
+    }
+    json policy = parameter(command, "policy"), binding = parameter(command, "channelBinding");
+    int32_t channel_binding = ROLETALK_CHANNEL_BINDING_PREFER;
+    if (json_is(binding, "disable")) channel_binding = ROLETALK_CHANNEL_BINDING_DISABLE;
     roletalk_peer_options options = {
         .struct_size = sizeof options,
+        .policy = policy.at ? json_raw(policy) : roletalk_string_of(NULL, 0),
+        .origins = allowed,
+        .origin_count = origin_count,
+        .channel_binding = channel_binding,
         .name = peer_name,
         .keys = keys,
         .key_count = count,

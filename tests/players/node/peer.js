@@ -28,13 +28,15 @@ const print = (line) => process.stdout.write(JSON.stringify(line) + '\n');
 const observe = (event, fields) => print({ event, ...fields });
 
 const commands = {
-  start({ name, friendly, keys, highWaterMark, balance }) {
+  start({ name, friendly, keys, highWaterMark, balance, policy, origins, channelBinding }) {
     if (highWaterMark !== undefined) {
       streamOptions = { highWaterMark };
       // There is no option for the streams that others ask for.
       setDefaultHighWaterMark(false, highWaterMark);
     }
-    peer = new Peer({ name, friendly, balance });
+    // The original has none of these.
+    const own = Object.entries({ policy, origins, channelBinding }).filter(([, value]) => value !== undefined);
+    peer = new Peer({ name, friendly, balance, ...Object.fromEntries(own) });
     for (const [id, key] of keys) peer.addPresharedKey(id, key);
     // An EventEmitter of both packages; the original's refusals would be unhandled otherwise.
     peer.on('auth_error', () => {});
@@ -86,6 +88,7 @@ const commands = {
       unit.on('close', () => told('unit-closed', { unit: name }));
     });
     peer.on('reconnect_success', ({ address }) => told('reconnected', { address }));
+    peer.on('denied', (unit, { what, role }) => told('denied', { unit: unit.name, kind: what, role }));
     peer.on('auth_error', (error) => told('auth-refused', { text: text(error) }));
     peer.on('handler_error', (error, ctx) => {
       told('handler-failed', { unit: ctx?.unit.name, text: text(error) });

@@ -67,6 +67,9 @@ class Player:
             limits=limits,
             # One scenario counts the turns.
             balance=options.get("balance", "round_robin"),
+            policy=options.get("policy"),
+            origins=options.get("origins", ()),
+            channel_binding=options.get("channelBinding", "prefer"),
             codec=Codec(),
         )
         self.held: list[asyncio.Future[None]] = []
@@ -471,6 +474,10 @@ WHAT = {
 
 def tell(event: Any) -> None:
     """Observes what has happened to the peer."""
+    if isinstance(event, roletalk.Denied):
+        unit, kind = event.unit.name, event.kind
+        observe("peer", what="denied", unit=unit, kind=kind, role=event.role)
+        return
     what = WHAT.get(type(event))
     if what is None:
         return

@@ -8,7 +8,8 @@ use std::{
 
 use futures_util::future::join_all;
 use roletalk::{
-    Balance, ConnectOptions, Data, HeaderValue, ListenOptions, Peer, TlsClient, TlsServer, Unit,
+    Balance, ChannelBinding, ConnectOptions, Data, HeaderValue, ListenOptions, Peer, Policy,
+    TlsClient, TlsServer, Unit,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -43,6 +44,11 @@ struct Start {
     #[serde(rename = "handshakeTimeout")]
     handshake_timeout: Option<u64>,
     balance: Option<String>,
+    policy: Option<Value>,
+    #[serde(default)]
+    origins: Vec<String>,
+    #[serde(rename = "channelBinding")]
+    channel_binding: Option<String>,
 }
 
 /// Everything that a command may have beside its name.
@@ -108,6 +114,15 @@ impl Player {
             Peer::builder().name(&start.name).friendly(start.friendly).balance(balance);
         for (id, key) in start.keys {
             builder = builder.preshared_key(id, key);
+        }
+        if let Some(policy) = start.policy {
+            builder = builder.policy(Policy::parse(&policy.to_string())?);
+        }
+        for origin in start.origins {
+            builder = builder.allow_origin(&origin);
+        }
+        if let Some(mode) = start.channel_binding {
+            builder = builder.channel_binding(ChannelBinding::parse(&mode)?);
         }
         if let Some(bytes) = start.high_water_mark {
             builder = builder.limits(|limits| limits.stream_window = bytes);

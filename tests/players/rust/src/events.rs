@@ -31,6 +31,11 @@ fn fields(event: &PeerEvent) -> Option<Value> {
                 json!({ "what": "reconnected", "address": **address, "unit": unit.name() }),
             );
         }
+        PeerEvent::Denied { unit, denial } => {
+            return Some(json!({
+                "what": "denied", "unit": unit.name(), "kind": denial.what(), "role": denial.role,
+            }));
+        }
         PeerEvent::AuthRefused { reason } => {
             return Some(json!({ "what": "auth-refused", "text": reason }));
         }
