@@ -18,7 +18,164 @@ export interface PeerOptions {
   balance?: Balance;
   /** Which units its destinations leave out that do not say it themselves, see `Ejection`. Default none. */
   eject?: boolean | Ejection;
+  /** Who may call and serve what, see `Peer.setPolicy`. Default everyone everything. */
+  policy?: Policy | string | null;
+  /**
+   * Origins whose pages may connect, such as `https://app.example.org`; `*` stands for all. Default none: upgrades with
+   * an `Origin` are refused with 403. Browsers send one, others do not, and a page that somebody opens on this machine
+   * could reach this peer.
+   */
+  origins?: readonly string[];
+  /**
+   * Headers of upgrades that are kept as part of the `Identity`, at most 8 KiB of each upgrade. Default none. Whoever
+   * dials chooses what is in them, unless a proxy does.
+   */
+  identityHeaders?: readonly string[];
+  /** Judges each upgrade before it is answered, see `Authenticate`. Default everyone gets in. */
+  authenticate?: Authenticate;
+  /**
+   * Whether proofs of preshared keys are bound to the TLS connection, so that nobody can relay them.
+   *
+   * - `prefer`, the default: what the other side names must be this connection. One that names nothing, such as
+   *   roletalk 1.1.3, is answered, too.
+   * - `require`: the key is proved only to those that name this connection, so only over TLS.
+   * - `disable`: nothing is named nor compared, for proxies that end TLS with another certificate.
+   */
+  channelBinding?: 'disable' | 'prefer' | 'require';
 }
+
+// Who may call and serve what.
+
+/**
+ * Whom a rule is about: those who have shown all that it names, of each list one. In names and values, `*` stands for
+ * anything.
+ */
+export interface PolicyWho {
+  /** The id of the preshared key; a version behind a `#` may be left out. */
+  key?: string | readonly string[];
+  /** The name of the peer's own key. */
+  peer?: string | readonly string[];
+  /** A name in the certificate with its type, such as `dns:a.example` or `uri:spiffe://prod/a`. */
+  certificate?: string | readonly string[];
+  /** The subject of the certificate, such as `CN=billing,O=Example`. */
+  subject?: string | readonly string[];
+  /** SHA-256 of the certificate in hexadecimal digits. */
+  fingerprint?: string | readonly string[];
+  /** Claims of `Authenticate`, and their values. */
+  claim?: { readonly [name: string]: string | number | boolean | readonly (string | number | boolean)[] };
+  /** IP addresses and networks, such as `10.0.0.0/8`. */
+  address?: string | readonly string[];
+}
+
+/**
+ * What may be called: `role/event`, or `role` for all its events; or the same in parts, and only of some kinds. `*` stands
+ * for anything.
+ */
+export type PolicyCall =
+  | string
+  | {
+      role: string;
+      event?: string;
+      kinds?: readonly ('message' | 'request' | 'readable' | 'writable')[];
+    };
+
+/** What somebody may do, or must not. */
+export interface PolicyRule {
+  who: 'any' | PolicyWho;
+  call?: readonly PolicyCall[];
+  /** Roles that they may serve for this peer. */
+  serve?: readonly string[];
+  /** What they must not, whatever other rules allow. */
+  deny?: { call?: readonly PolicyCall[]; serve?: readonly string[] };
+  comment?: unknown;
+}
+
+/**
+ * Who may call which events of this peer's roles, and who may serve which roles for it. What a rule denies is denied
+ * whatever others allow; what no rule names is as `default` says, which is `deny` where nothing is said. docs/POLICY.md of
+ * the repository describes all of it.
+ */
+export interface Policy {
+  default?: 'allow' | 'deny' | { call?: 'allow' | 'deny'; serve?: 'allow' | 'deny' };
+  rules?: readonly PolicyRule[];
+  comment?: unknown;
+}
+
+/** What a unit was not allowed. */
+export interface Denial {
+  /** What it has called, or `serve` when it has announced the role. */
+  readonly what: 'message' | 'request' | 'readable' | 'writable' | 'serve';
+  /** The role, as far as it fits into 128 bytes. */
+  readonly role: string;
+  /** The event, likewise; empty for an announcement. */
+  readonly event: string;
+  /** How often the unit was denied something since this was told last. This is the last one. */
+  readonly count: number;
+}
+
+// Who is at the other end.
+
+/** A certificate that TLS has verified. */
+export interface Certificate {
+  /** Such as `CN=billing,O=Example`; empty when it has none. */
+  readonly subject: string;
+  /** Its alternative names, each with its type: `dns:a.example`, `uri:spiffe://prod/a`, `ip:10.0.0.1`, `email:a@example.org`. */
+  readonly names: readonly string[];
+  /** SHA-256 of the whole certificate, 64 lowercase hexadecimal digits. */
+  readonly fingerprint: string;
+  /** When it expires, in seconds since 1970. */
+  readonly expires: number;
+}
+
+/** What the application knows of somebody: an object with a JSON form of at most 8 KiB. */
+export interface Claims {
+  /** Who it is, as in a JSON Web Token: all connections of a unit have the same. */
+  readonly sub?: string;
+  readonly [name: string]: unknown;
+}
+
+/** Who is at the other end of a connection: what it has shown, beside what it says of itself. It cannot be changed. */
+export interface Identity {
+  /** The id of the preshared key that it has proved; null when this peer asks for no proof. */
+  readonly key: string | null;
+  /** The name of its own key, when it has one and has proved that its id belongs to that. */
+  readonly peer: string | null;
+  /** Its certificate; null when it has shown none, or one that was not verified (`rejectUnauthorized: false`). */
+  readonly certificate: Certificate | null;
+  /** What `authenticate` has returned when the connection was accepted; otherwise empty. */
+  readonly claims: Claims;
+  /** Where the connection comes from or leads to, such as `127.0.0.1:9000`. */
+  readonly address: string | null;
+  /** The headers of its upgrade that are kept, names in lower case. Several of one name are as Node joins them. */
+  readonly headers: readonly (readonly [name: string, value: string])[];
+  /** Whether this peer has dialed it. */
+  readonly dialed: boolean;
+}
+
+/** A request for an upgrade. */
+export interface UpgradeRequest {
+  /** The path that is asked for, without the query. */
+  readonly path: string;
+  /** The headers, such as `authorization`. They may be secrets. */
+  readonly headers: http.IncomingHttpHeaders;
+  /** Where the connection comes from. */
+  readonly address: string | null;
+  /** The certificate that was shown, if TLS has verified it. */
+  readonly certificate: Certificate | null;
+  /** The request itself. */
+  readonly request: http.IncomingMessage;
+}
+
+/**
+ * Judges an upgrade before it is answered. It returns claims, or a promise of them: `{}` lets somebody in of whom
+ * nothing is known. False refuses with 403, and so does what it throws or rejects with, or with the `status` of that, if
+ * it is one from 400 to 599. The reason is for this side's log only (`NODE_DEBUG=roletalk`). Anything else is refused with
+ * 500, and is a warning of the process.
+ *
+ * A promise has as much time as a handshake, 4 s, or the `handshakeTimeout` of `listen`; then the answer is 503. When the
+ * connection is gone meanwhile, or the peer is closed, nobody hears of what it brings.
+ */
+export type Authenticate = (request: UpgradeRequest) => Claims | false | PromiseLike<Claims | false>;
 
 /** Options to listen with. */
 export interface ListenOptions {
@@ -68,6 +225,10 @@ export interface ClientOptions extends SecureContextOptions {
   localAddress?: string;
   lookup?: LookupFunction;
   maxRedirects?: number;
+  /**
+   * The header `Origin` of the upgrade, as browsers send it. Peers of this implementation refuse an upgrade that has one,
+   * with 403, unless they are told to allow it, see `PeerOptions.origins`.
+   */
   origin?: string;
   protocolVersion?: 8 | 13;
   /** Whether the certificate of the other side is verified. Default true, unlike in roletalk 1.1.3. */
@@ -511,6 +672,11 @@ export interface Connection extends EventEmitter {
   readonly CLOSED: 3;
   readonly protocol: string;
   readonly extensions: string;
+  /**
+   * Who is at the other end; null until the handshake is over. All connections of a unit agree in all but address, headers
+   * and direction.
+   */
+  readonly identity: Identity | null;
   /** Bytes that wait in the socket. */
   readonly bufferedAmount: number;
   /** Closes it; an address that is dialed permanently is dialed again. */
@@ -556,6 +722,8 @@ export interface UnitStats {
   messagesDropped: number;
   requestsSent: number;
   requestsReceived: number;
+  /** Messages and requests of the unit, those for streams included, that the policy did not allow. */
+  denied: number;
   /** Requests that were rejected because too many handlers ran. */
   requestsShed: number;
   /** Requests that were not begun, since their time was up or their requester had given up. */
@@ -618,9 +786,28 @@ export class Peer extends EventEmitter {
   setTag(key: string, value: string): void;
   /** This peer's tags. */
   getTags(): { [key: string]: string };
+  /**
+   * Sets the policy from now on, also for those who are connected: an object, its JSON, or null: then everyone may do
+   * everything. A file that is watched is so no more. Throws `INVALID_ARGUMENT` at one that is unusable, and says where;
+   * then nothing has changed.
+   */
+  setPolicy(policy: Policy | string | null): void;
+  /**
+   * Takes the policy from a file, and again within a second after each of its changes. Resolves when it is in force.
+   * Rejects with `INVALID_ARGUMENT` when there is no usable policy in the file, and with `CLOSED`; then nothing has changed. A
+   * later change that cannot be read or has a fault changes nothing either: the event `policy_failed` says why, once for
+   * each change of the file; `policy_loaded` tells that a new one is in force.
+   *
+   * Replace the file by renaming another one to it, so that no half of it is ever read. The file is not looked at while the
+   * peer is closed, and keeps no process alive.
+   */
+  watchPolicy(path: string): Promise<void>;
   /** To be called before `handleUpgrade`, when this peer does not listen itself. */
   prepareWSServer(): void;
-  /** Takes a request for an upgrade of somebody else's HTTP server. */
+  /**
+   * Takes a request for an upgrade of somebody else's HTTP server. Its origin is checked, and `authenticate` is asked, as for
+   * those of `listen`.
+   */
   handleUpgrade(request: http.IncomingMessage, socket: Socket, upgradeHead: Buffer): void;
   /**
    * Listens. Throws when the arguments are unusable, or it listens already. With a callback, it returns nothing,
@@ -702,6 +889,15 @@ export class Peer extends EventEmitter {
   on(event: 'role', handler: (role: Role) => void): this;
   /** A handshake failed, whichever side refused. */
   on(event: 'auth_error', handler: (error: RoletalkError) => void): this;
+  /**
+   * The policy did not allow what a unit has called, or a role that it has announced. Of what each unit calls, one a
+   * second is told.
+   */
+  on(event: 'denied', handler: (unit: Unit, denial: Denial) => void): this;
+  /** The watched file has changed, and the policy in it is in force. */
+  on(event: 'policy_loaded', handler: (path: string) => void): this;
+  /** The watched file has changed, and cannot be used: the policy before stays in force. */
+  on(event: 'policy_failed', handler: (error: RoletalkError, path: string) => void): this;
   /** An address is connected after `count` attempts that failed. */
   on(event: 'reconnect_success', handler: (info: { address: string; count: number }) => void): this;
   /** One more attempt failed. */
@@ -742,6 +938,11 @@ export class Unit extends EventEmitter {
   get name(): string | undefined;
   /** What it runs on. */
   get meta(): PeerMetaData;
+  /**
+   * Who it is, as far as it has shown that, on the connection that was opened last: key, certificate, claims. Name, tags
+   * and id are only what it says of itself.
+   */
+  get identity(): Identity;
   /** The roles that it serves now. */
   getRoles(): string[];
   /** Its tags. */

@@ -52,6 +52,8 @@ class Connection extends EventEmitter {
     this._reason = '';
     this._timer = null;
     this._unit = null;
+    /** What the other end has shown; null until it is a unit's. */
+    this.identity = null;
     this._address = undefined;
     /** Callbacks of messages that are queued, and that are being written. */
     this._queued = [];

@@ -624,6 +624,9 @@ class Host {
       case Op.EJECTED:
         listener._ejected(this.units[a], b !== 0, this.events.text(at));
         break;
+      case Op.DENIED:
+        listener._denied(this.units[a], JSON.parse(this.events.text(at)));
+        break;
       case Op.AUTH_REFUSED:
         listener._authRefused(plainError('AUTH_REFUSED', this.events.text(at)));
         break;

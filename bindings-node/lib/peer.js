@@ -2,7 +2,9 @@
 
 const http = require('node:http');
 const https = require('node:https');
+const { accessOf, authenticateOf, frozen, keptHeaders, policyText, remoteOf, upgradeRequest } = require('./access.js');
 const { addressHint, listenHint } = require('./addon.js');
+const { FAULT, Judging, judge } = require('./authenticate.js');
 const { balanceOf, boundOf, ejectionOf, tagsOf } = require('./choice.js');
 const { checkName } = require('./commands.js');
 const { Connection } = require('./connection.js');
@@ -12,13 +14,15 @@ const { dial } = require('./dial.js');
 const { drained } = require('./drain.js');
 const { RoletalkError, peerClosed, plainError } = require('./errors.js');
 const { Exchange, StreamExchange } = require('./exchange.js');
+const { faultOf } = require('./fields.js');
 const { bound, checkCallback, emit, ignore, messageOf, print } = require('./guard.js');
 const { Hold } = require('./hold.js');
 const { Host } = require('./host.js');
 const { addressOf, log, logEnd, nameOf } = require('./log.js');
 const { Lobby } = require('./lobby.js');
 const { MiddlewareEmitter } = require('./middleware.js');
-const { DESTINATION, LISTEN, PEER, SERVE, checkConnectOptions, checkOptions } = require('./options.js');
+const { DESTINATION, LISTEN, PEER, SERVE, checkConnectOptions, checkOptions, invalid } = require('./options.js');
+const { PolicyFile } = require('./policy.js');
 const { Op } = require('./protocol.js');
 const { retryOf } = require('./retry.js');
 const { Role } = require('./role.js');
@@ -26,7 +30,7 @@ const { handling, newScope } = require('./scope.js');
 const { onceSignalled } = require('./serve.js');
 const { PeerReadable, PeerWritable } = require('./streams.js');
 const { Unit } = require('./unit.js');
-const { refuse, upgrade, upgradeRequired } = require('./upgrade.js');
+const { isUpgrade, originOf, refuse, upgrade, upgradeRequired } = require('./upgrade.js');
 
 const PEER_RECONNECT_SUCCESS_EVENT = 'reconnect_success';
 const PEER_RECONNECT_FAIL_EVENT = 'reconnect_fail';
@@ -34,7 +38,7 @@ const PEER_RECONNECT_FAIL_EVENT = 'reconnect_fail';
 const [NOT_REGISTERED, DISABLED, NOT_HANDLED] = [0, 1, 2];
 /** How long a peer drains, in milliseconds, unless it is told otherwise. */
 const DRAIN_LIMIT = 10_000;
-/** Warnings about handlers within a second. */
+/** Warnings about what the application has failed at, within a second. */
 const MAX_WARNINGS = 10;
 
 /** The preshared keys of a peer. */
@@ -77,6 +81,9 @@ class Peer extends MiddlewareEmitter {
     checkOptions('Peer', options, PEER);
     this._balance = balanceOf(options);
     this._eject = ejectionOf(options);
+    this._authenticate = authenticateOf(options);
+    const access = accessOf(options);
+    this._identityHeaders = access.identityHeaders;
     this._name = typeof options.name === 'string' ? options.name : '';
     this._friendly = options.friendly !== false;
     this._roles = new Map();
@@ -87,6 +94,7 @@ class Peer extends MiddlewareEmitter {
         os: process.platform,
         runtime: `nodejs ${process.version}`,
         balance: typeof this._balance === 'string' ? this._balance : undefined,
+        access,
       },
       this,
     );
@@ -104,6 +112,11 @@ class Peer extends MiddlewareEmitter {
     this._closings = new Set();
     /** Connections whose sockets are not closed. */
     this._connections = new Set();
+    /** Upgrades that the application judges. */
+    this._judgings = new Set();
+    /** The file that the policy is taken from, and reads of those that it may be taken from. */
+    this._policyFile = undefined;
+    this._policyReads = new Set();
     this._hold = new Hold();
     this._handlerErrors = 0;
     this._warnings = 0;
@@ -117,6 +130,8 @@ class Peer extends MiddlewareEmitter {
     this._port = undefined;
     this._host = undefined;
     this._path = undefined;
+    /** How long an upgrade may take, in milliseconds, if that was said. */
+    this._upgradeLimit = undefined;
     this.auth = new Auth(this);
   }
 
@@ -162,11 +177,73 @@ class Peer extends MiddlewareEmitter {
     return Object.fromEntries(this._static_tags);
   }
 
+  // Who may call and serve what.
+
+  /**
+   * Sets the policy from now on, also for those who are connected.
+   * @param {object | string | null} policy an object, its JSON, or null: then everyone may do everything
+   */
+  setPolicy(policy) {
+    const { _core: core } = this;
+    const fault = core.native.setPolicy(policy === null ? null : policyText(policy), core.now());
+    if (fault !== null) throw faultOf(fault);
+    core.schedule();
+    this._policyFile?.pause();
+    this._policyFile = undefined;
+  }
+
+  /**
+   * Takes the policy from a file, and again when that changes. Resolves when it is in force.
+   * @param {string} path
+   */
+  watchPolicy(path) {
+    const promise = this._watchPolicy(path, () => promise.catch(ignore));
+    return promise;
+  }
+
+  /** @param {() => void} mute is called before it fails with what nobody has to look at */
+  async _watchPolicy(path, mute) {
+    if (typeof path !== 'string' || path === '') throw invalid('The path of the policy should be a string');
+    if (this._closed) throw peerClosed();
+    const file = new PolicyFile(this, path);
+    const take = await file.read();
+    if (this._closed) {
+      mute();
+      throw peerClosed();
+    }
+    const fault = take();
+    if (fault.length > 0) throw faultOf(fault);
+    this._policyFile?.pause();
+    this._policyFile = file;
+    file.watch();
+  }
+
+  /**
+   * The watched file has changed.
+   * @param {string[] | null} fault null when what is in it is in force
+   */
+  _policyRead(path, fault) {
+    if (fault === null) {
+      log('info: policy loaded from %s', path);
+      emit(this, 'policy_loaded', path);
+    } else {
+      const error = faultOf(fault);
+      log('warn: policy failed: %s', error.message);
+      emit(this, 'policy_failed', error, path);
+    }
+  }
+
+  /** It is no longer closed, if it was. */
+  _reopen() {
+    this._closed = false;
+    this._policyFile?.resume();
+  }
+
   // Listening.
 
   prepareWSServer() {
     this._wss = { path: undefined };
-    this._closed = false;
+    this._reopen();
   }
 
   handleUpgrade(request, socket, head) {
@@ -176,12 +253,64 @@ class Peer extends MiddlewareEmitter {
       );
     }
     if (this._closed) return refuse(socket, 503);
-    if (!upgrade(request, socket, this._wss.path)) return;
+    if (!isUpgrade(request, this._wss.path)) return refuse(socket, 400);
+    const origin = originOf(request);
+    const foreign = origin === undefined ? null : this._core.native.foreignOrigin(String(origin));
+    if (foreign !== null) return this._refuse(socket, 403, `its origin ${foreign} is foreign`);
+    if (this._authenticate === undefined) this._accept(request, socket, head, undefined);
+    else this._judge(request, socket, head);
+  }
+
+  /** Has the application judge an upgrade. */
+  _judge(request, socket, head) {
+    const { _core: core } = this;
+    const verdict = judge(this._authenticate, upgradeRequest(request, socket));
+    if (!(verdict instanceof Promise)) return this._judged(request, socket, head, verdict);
+    // As many may be about to upgrade as may be about to finish their handshake.
+    if (this._closed || this._judgings.size >= core.native.mostHandshakes) {
+      socket.destroy();
+      return;
+    }
+    const limit = this._upgradeLimit ?? core.native.handshakeTimeout;
+    const judging = new Judging(socket, limit, (told) => {
+      this._judgings.delete(judging);
+      this._gone(judging);
+      if (told !== null) this._judged(request, socket, head, told);
+    });
+    this._judgings.add(judging);
+    judging.wait(verdict);
+  }
+
+  /** @param {import('./authenticate.js').Verdict} verdict */
+  _judged(request, socket, head, { claims, status, reason }) {
+    if (claims === undefined) {
+      this._refuse(socket, status, reason);
+      if (status === FAULT) this._warn('RoletalkAuthenticateWarning', `An upgrade was refused: ${reason}`);
+    } else if (this._closed) {
+      refuse(socket, 503);
+    } else {
+      this._accept(request, socket, head, claims);
+    }
+  }
+
+  /** Refuses an upgrade. The other side hears of no reason. */
+  _refuse(socket, status, reason) {
+    if (log.enabled) log('warn: upgrade from %s refused with %d: %j', addressOf({ _remote: socket }), status, reason);
+    refuse(socket, status);
+  }
+
+  /**
+   * Answers an upgrade.
+   * @param {string | undefined} claims what the application knows of the other end, as JSON
+   */
+  _accept(request, socket, head, claims) {
+    const remote = remoteOf(socket, false, { claims, headers: keptHeaders(request, this._identityHeaders) });
+    if (!upgrade(request, socket)) return;
     this._lobby?.left(socket);
     const { _core: core } = this;
     let number;
     try {
-      number = core.native.upgraded(null, core.now());
+      number = core.native.upgraded(null, remote, core.now());
     } catch {
       // Too many handshakes are under way.
       socket.destroy();
@@ -204,6 +333,7 @@ class Peer extends MiddlewareEmitter {
   listen(options, callback) {
     if (this._listener) throw new Error('.listen has been called already');
     this._lobby = undefined;
+    this._upgradeLimit = undefined;
     if (typeof options === 'number') {
       this._server = http.createServer(upgradeRequired);
       this._lobby = new Lobby(this._server, {});
@@ -222,7 +352,10 @@ class Peer extends MiddlewareEmitter {
       else if (ssl) this._server = https.createServer({ ...ssl }, upgradeRequired);
       else this._server = http.createServer(upgradeRequired);
       // What connects to somebody else's server may want something else of it.
-      if (!server) this._lobby = new Lobby(this._server, options);
+      if (!server) {
+        this._lobby = new Lobby(this._server, options);
+        this._upgradeLimit = options.handshakeTimeout;
+      }
     } else {
       throw new Error('Incorrect type of arguments');
     }
@@ -243,7 +376,7 @@ class Peer extends MiddlewareEmitter {
   _listen(callback) {
     const { _server: server } = this;
     this._wss = { path: this._path };
-    this._closed = false;
+    this._reopen();
     const onUpgrade = (request, socket, head) => this.handleUpgrade(request, socket, head);
     server.on('upgrade', onUpgrade);
     const starting = { over: () => {}, told: false };
@@ -300,7 +433,10 @@ class Peer extends MiddlewareEmitter {
     for (const [number, address] of this._addresses) this._forget(number, address);
     for (const destination of this._destinations.values()) destination._peerClosed();
     this._lobby?.close();
-    const closing = { left: new Set(this._connections), due: false, error: undefined, told };
+    for (const judging of this._judgings) judging.giveUp();
+    this._policyFile?.pause();
+    const left = new Set([...this._connections, ...this._judgings, ...this._policyReads]);
+    const closing = { left, due: false, error: undefined, told };
     this._closings.add(closing);
     const done = (error) => {
       closing.error = error;
@@ -446,7 +582,7 @@ class Peer extends MiddlewareEmitter {
     }
     const address = new Address(url, options, callback);
     address.held = true;
-    this._closed = false;
+    this._reopen();
     this._addresses.set(number, address);
     this._hold.take();
     core.schedule();
@@ -471,7 +607,7 @@ class Peer extends MiddlewareEmitter {
       }
       let conn;
       try {
-        conn = core.native.upgraded(number, core.now());
+        conn = core.native.upgraded(number, remoteOf(socket, true), core.now());
       } catch {
         // It is not wanted any more.
         socket.destroy();
@@ -606,9 +742,11 @@ class Peer extends MiddlewareEmitter {
 
   /** A connection belongs to a unit from now on, perhaps to a new one. */
   _attached(connection, known, number, description) {
+    frozen(description.identity);
     const unit = known ?? new Unit({ peer: this, number, description });
     if (known) unit._describe(description);
     else this._units.set(unit.id, unit);
+    connection.identity = unit.identity;
     unit._sockets.push(connection);
     if (log.enabled) log('info: connected with %s, %s', nameOf(unit), addressOf(connection));
     connection._unit = unit;
@@ -642,6 +780,13 @@ class Peer extends MiddlewareEmitter {
 
   _ejected(unit, isOut, role) {
     if (unit !== undefined) emit(this, isOut ? 'unit_ejected' : 'unit_restored', { role, unit });
+  }
+
+  /** The policy has denied a unit something. */
+  _denied(unit, { what, role, event, count, text, identity }) {
+    if (unit === undefined) return;
+    if (log.enabled) log('warn: denied: %s, %j, %s (%d)', nameOf(unit), identity, text, count);
+    emit(this, 'denied', unit, { what, role, event, count });
   }
 
   _authRefused(error) {
@@ -708,17 +853,21 @@ class Peer extends MiddlewareEmitter {
       emit(this, 'handler_error', error, ctx);
       return;
     }
+    this._warn('RoletalkHandlerWarning', `A handler${placeOf(ctx)} failed: ${messageOf(error)}`, { cause: error });
+  }
+
+  /** A warning of the process about something that the application has failed at. */
+  _warn(name, text, options) {
     const now = this._core.now();
     if (now - this._warnedSince >= 1_000) {
       this._warnedSince = now;
       this._warnings = 0;
     }
-    // What units send can make handlers fail: they must not be able to fill a log.
+    // What units send can make the application fail: they must not be able to fill a log.
     if (++this._warnings > MAX_WARNINGS) return;
-    const where = placeOf(ctx);
     const last = this._warnings === MAX_WARNINGS ? ' (for a second, further ones are only counted)' : '';
-    const warning = new Error(`A handler${where} failed: ${messageOf(error)}${last}`, { cause: error });
-    warning.name = 'RoletalkHandlerWarning';
+    const warning = new Error(text + last, options);
+    warning.name = name;
     process.emitWarning(warning);
   }
 }

@@ -38,6 +38,7 @@ const Op = {
   UNSENT: 20,
   CANCELLED: 21,
   EJECTED: 22,
+  DENIED: 23,
 };
 
 const Header = {

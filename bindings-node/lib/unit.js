@@ -32,9 +32,10 @@ class Unit extends EventEmitter {
   }
 
   /** What the unit says of itself when it connects once more. */
-  _describe({ name, friendly, roles }) {
+  _describe({ name, friendly, roles, identity }) {
     this._name = name;
     this._friendly = friendly;
+    this._identity = identity;
     this._offers(roles);
   }
 
@@ -63,6 +64,11 @@ class Unit extends EventEmitter {
 
   get meta() {
     return this._metaData;
+  }
+
+  /** What the unit has shown, on the connection that was opened last, rather than said. */
+  get identity() {
+    return this._identity;
   }
 
   /** Counters of this unit; undefined when it is closed. */

@@ -28,7 +28,9 @@ const REFUSAL_TIMEOUT = 2_000;
 
 /** Refuses an upgrade. */
 function refuse(socket, status) {
-  const body = STATUS_CODES[status];
+  const body = STATUS_CODES[status] ?? '';
+  // HTTP demands it.
+  const challenge = status === 401 ? 'WWW-Authenticate: Bearer\r\n' : '';
   socket.on('error', () => {});
   const timer = setTimeout(() => socket.destroy(), REFUSAL_TIMEOUT);
   timer.unref();
@@ -36,31 +38,38 @@ function refuse(socket, status) {
   // Somebody who goes on writing is to see the end.
   socket.resume();
   socket.end(
-    `HTTP/1.1 ${status} ${body}\r\nConnection: close\r\nContent-Type: text/plain\r\n` +
+    `HTTP/1.1 ${status} ${body}\r\nConnection: close\r\n${challenge}Content-Type: text/plain\r\n` +
       `Content-Length: ${body.length}\r\n\r\n${body}`,
   );
 }
 
 /**
- * Answers a request for an upgrade.
+ * Whether a request is one for a WebSocket.
  * @param {string | undefined} path the only path that is served, if given
- * @returns {boolean} whether the socket is a WebSocket now
  */
-function upgrade(request, socket, path) {
+function isUpgrade(request, path) {
   const { headers } = request;
-  const key = headers['sec-websocket-key'];
   const version = Number(headers['sec-websocket-version']);
   const [pathname] = request.url.split('?', 1);
-  const acceptable =
+  return (
     request.method === 'GET' &&
     headers.upgrade?.toLowerCase() === 'websocket' &&
-    KEY.test(key) &&
+    KEY.test(headers['sec-websocket-key']) &&
     (version === 8 || version === 13) &&
-    (!path || pathname === path);
-  if (!acceptable) {
-    refuse(socket, 400);
-    return false;
-  }
+    (!path || pathname === path)
+  );
+}
+
+/** Where a request for an upgrade comes from, if from a page in a browser. The eighth version has a name of its own. */
+function originOf({ headers }) {
+  return headers.origin ?? headers['sec-websocket-origin'];
+}
+
+/**
+ * Answers a request for a WebSocket.
+ * @returns {boolean} whether the socket is one now
+ */
+function upgrade({ headers }, socket) {
   if (!socket.readable || !socket.writable) {
     socket.destroy();
     return false;
@@ -68,7 +77,7 @@ function upgrade(request, socket, path) {
   const protocol = headers['sec-websocket-protocol']?.split(',', 1)[0].trim();
   socket.write(
     'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n' +
-      `Sec-WebSocket-Accept: ${acceptKey(key)}\r\n` +
+      `Sec-WebSocket-Accept: ${acceptKey(headers['sec-websocket-key'])}\r\n` +
       (protocol ? `Sec-WebSocket-Protocol: ${protocol}\r\n` : '') +
       '\r\n',
     // As Node reads headers: what is not ASCII goes back as it came.
@@ -77,4 +86,4 @@ function upgrade(request, socket, path) {
   return true;
 }
 
-module.exports = { acceptKey, refuse, upgrade, upgradeRequired };
+module.exports = { acceptKey, isUpgrade, originOf, refuse, upgrade, upgradeRequired };

@@ -113,6 +113,8 @@ numbers! {
         Cancelled = 21,
         /// unit, whether it is left out from now on; the role of the destination.
         Ejected = 22,
+        /// unit; what the policy has denied it, as JSON.
+        Denied = 23,
     }
 }
 

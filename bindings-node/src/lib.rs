@@ -8,6 +8,7 @@
 //! Plain TCP sockets are read and written here, see `socket`. The addon calls into JavaScript only to
 //! tell that one of them is ready; no state is borrowed then.
 
+mod access;
 mod choice;
 mod commands;
 mod counters;
@@ -27,6 +28,9 @@ mod socket;
 mod socket;
 mod state;
 
+pub use access::{
+    AccessSettings, NativePolicyFile, RemoteSettings, certificate_of, check_access, check_claims,
+};
 pub use choice::{EjectionSettings, WantedSettings};
 pub use native::{
     AskSettings, NativePeer, PeerSettings, address_hint, cancel_reasons, check_balance,

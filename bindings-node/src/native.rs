@@ -15,7 +15,7 @@ use napi::{
 use napi_derive::napi;
 use roletalk_engine::{
     AddressId, Balance, Bulkhead, CancelReason, Chunk, DataType, Ejection, Engine, Error,
-    ErrorKind, Moment, Moves, NoHandler, Opening, Order, Outgoing, Refusal, Remote, TimeLimit,
+    ErrorKind, Moment, Moves, NoHandler, Opening, Order, Origins, Outgoing, Refusal, TimeLimit,
     Tried, Unit, Wanted, hint, too_many_parked,
     wire::{Direction, Payload},
     ws::Side,
@@ -23,6 +23,7 @@ use roletalk_engine::{
 use roletalk_host::{Host, dial_fault, lock};
 
 use crate::{
+    access::{AccessSettings, RemoteSettings},
     choice::{self, EjectionSettings, Numbered, WantedSettings},
     commands, counters,
     course::{Clock, Course},
@@ -57,6 +58,8 @@ pub struct PeerSettings {
     pub now: f64,
     /// The name of the balance of all destinations that have none of their own.
     pub balance: Option<String>,
+    /// Who may connect, call and serve.
+    pub access: AccessSettings,
 }
 
 /// A request for a stream; or any, which another unit has not begun.
@@ -123,6 +126,7 @@ pub struct NativePeer {
     large: Vec<Bytes>,
     last_error: Option<Error>,
     pub(crate) clock: Clock,
+    pub(crate) origins: Arc<Origins>,
 }
 
 /// What a call works on.
@@ -136,7 +140,7 @@ pub(crate) struct Call<'a> {
     pub(crate) now: Moment,
 }
 
-fn thrown(error: Error) -> napi::Error {
+pub(crate) fn thrown(error: Error) -> napi::Error {
     napi::Error::from_reason(error.text())
 }
 
@@ -146,8 +150,8 @@ impl NativePeer {
     /// [`poll`](NativePeer::poll) gives, and may be those of other peers, too.
     ///
     /// # Errors
-    /// When the operating system has no random bytes, the memory is too small, or there is no balance of this name:
-    /// see [`check_balance`].
+    /// When the operating system has no random bytes, the memory is too small, there is no balance of this name (see
+    /// [`check_balance`]), or the access cannot be used (see [`check_access`](crate::check_access)).
     #[napi(constructor, catch_unwind)]
     pub fn new(
         settings: PeerSettings,
@@ -169,10 +173,12 @@ impl NativePeer {
         if let Some(name) = settings.balance {
             config.balance = Balance::named(&name).map_err(thrown)?;
         }
+        settings.access.apply(&mut config).map_err(thrown)?;
         config.limits.queue_per_connection = QUEUE_PER_CONNECTION;
         config.limits.queue_per_peer = QUEUE_PER_PEER;
         config.limits.waiting_requests = REQUESTS_PER_UNIT;
         config.limits.running_handlers = REQUESTS_PER_UNIT;
+        let origins = config.origins.clone();
         let mut host = Host::new(Engine::new(config), Instant::now(), READ_BUFFER);
         host.tell_progress();
         Ok(NativePeer {
@@ -183,6 +189,7 @@ impl NativePeer {
             large: Vec::new(),
             last_error: None,
             clock: Clock { epoch: settings.now },
+            origins,
         })
     }
 
@@ -418,13 +425,22 @@ impl NativePeer {
 
     /// A socket is upgraded: one that was dialed for `address`, or one that was accepted. Returns the
     /// connection's number.
+    ///
+    /// # Errors
+    /// When too many handshakes are under way, the address is not wanted any more, or the claims cannot be used.
     #[napi(catch_unwind)]
-    pub fn upgraded(&mut self, address: Option<f64>, now: f64) -> Result<u32> {
+    pub fn upgraded(
+        &mut self,
+        address: Option<f64>,
+        remote: RemoteSettings,
+        now: f64,
+    ) -> Result<u32> {
+        let remote = remote.remote().map_err(thrown)?;
         let Call { mut host, state, now, .. } = self.begin(now);
         let side = if address.is_some() { Side::Client } else { Side::Server };
         let address = address.map(|address| AddressId(address as u64));
         let opening = Opening::Upgraded { side, address };
-        let id = host.open(opening, None, Remote::default(), now).map_err(thrown)?;
+        let id = host.open(opening, None, remote, now).map_err(thrown)?;
         Ok(state.add_conn(id))
     }
 

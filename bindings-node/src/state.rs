@@ -11,6 +11,7 @@ use roletalk_host::{Action, Host};
 use rustc_hash::FxHashMap;
 
 use crate::{
+    access,
     choice::{Destination, Destinations},
     commands::{self, Asked},
     course::Course,
@@ -370,7 +371,7 @@ impl State {
             EngineEvent::Unit { unit, event } => {
                 self.write_unit_event(host, unit, event, batch, now);
             }
-            EngineEvent::Peer(event) => self.write_peer_event(event, batch),
+            EngineEvent::Peer(event) => self.write_peer_event(host, event, batch),
             EngineEvent::Dial { address, url } => {
                 batch.text(Op::Dial, [address.0 as u32, (address.0 >> 32) as u32, 0, 0], 0, &url);
             }
@@ -519,7 +520,7 @@ impl State {
         batch.data(op, numbers, NAMED, kind, names, incoming.data().bytes());
     }
 
-    fn write_peer_event(&mut self, event: PeerEvent, batch: &mut Batch<'_>) {
+    fn write_peer_event(&mut self, host: &Host, event: PeerEvent, batch: &mut Batch<'_>) {
         match event {
             PeerEvent::UnitClosed { unit } => {
                 if let Some(number) = self.unit_numbers.remove(&unit) {
@@ -541,6 +542,12 @@ impl State {
             }
             PeerEvent::UnitRestored { role, unit } => {
                 batch.text(Op::Ejected, [self.unit_number(unit), 0, 0, 0], 0, &role);
+            }
+            PeerEvent::Denied { unit, denial } => {
+                let numbers = [self.unit_number(unit), 0, 0, 0];
+                let info = host.engine.peer().unit(unit).map(|(info, _)| info);
+                let identity = info.map(|info| &*info.identity);
+                batch.text(Op::Denied, numbers, 0, &access::denied(&denial, identity));
             }
             PeerEvent::AuthRefused { reason, .. } => {
                 batch.text(Op::AuthRefused, [0; 4], 0, &reason);

@@ -1,24 +1,32 @@
 // What the original does not have.
 
 import {
+  Authenticate,
   Balance,
   Candidate,
+  Certificate,
+  Claims,
   Connected,
   Connection,
   Context,
+  Denial,
   Destination,
   Ejection,
   ErrorCode,
+  Identity,
   PEER_RECONNECT_FAIL_EVENT,
   PEER_RECONNECT_SUCCESS_EVENT,
   Peer,
   PeerStats,
+  Policy,
+  PolicyRule,
   Retry,
   RoletalkError,
   Standing,
   Survey,
   SurveyAnswer,
   UnitStats,
+  UpgradeRequest,
   errorCodes,
   refreshPeerDestinations,
 } from 'roletalk';
@@ -123,6 +131,63 @@ function balanced(destination: Destination): void {
   destination.send({ event: 'e', key: 5 });
 }
 
+async function governed(tokens: Map<string, Claims>): Promise<void> {
+  const rule: PolicyRule = { who: { key: 'billing', address: ['10.0.0.0/8'] }, call: ['payments/*'] };
+  const policy: Policy = {
+    default: { call: 'deny', serve: 'allow' },
+    rules: [
+      rule,
+      { who: { claim: { groups: ['ops', 'dev'] } }, call: [{ role: '*', event: 'restart', kinds: ['request'] }] },
+      { who: 'any', deny: { serve: ['payments'] }, comment: 'for people' },
+    ],
+  };
+  const authenticate: Authenticate = async ({ headers, path, address, certificate, request }: UpgradeRequest) => {
+    const shown: Certificate | null = certificate;
+    console.log(path.length, address?.length, shown?.names.join(), request.socket.remoteAddress);
+    return tokens.get(headers.authorization ?? '') ?? false;
+  };
+  const peer = new Peer({
+    policy,
+    authenticate,
+    origins: ['https://app.example'],
+    identityHeaders: ['x-request-id'],
+    channelBinding: 'require',
+  });
+  new Peer({ authenticate: () => ({ sub: 'a', level: 5 }) });
+  new Peer({ policy: '{}', authenticate: () => false });
+  peer.setPolicy(policy);
+  peer.setPolicy('{ "default": "allow" }');
+  peer.setPolicy(null);
+  const watching: Promise<void> = peer.watchPolicy('policy.json');
+  await watching;
+  peer.on('denied', (unit, denial) => {
+    const { what, role, event, count }: Denial = denial;
+    const identity: Identity = unit.identity;
+    const sub: string | undefined = identity.claims.sub;
+    console.log(what === 'serve', role + event, count + 1, identity.key, sub, identity.headers[0]?.[1]);
+  });
+  peer.on('policy_loaded', (path) => console.log(path.length));
+  peer.on('policy_failed', (error, path) => console.log(error.code, error.hint, path.length));
+  const { ws } = await peer.connect('ws://localhost', { origin: 'https://app.example' });
+  console.log(ws.identity?.dialed, peer.units[0].stats()?.denied);
+  // @ts-expect-error: an identity cannot be changed
+  peer.units[0].identity.key = 'b';
+  // @ts-expect-error: there is no such verdict
+  peer.setPolicy({ default: 'perhaps' });
+  // @ts-expect-error: null stands for none
+  peer.setPolicy(undefined);
+  // @ts-expect-error: there is no such kind
+  peer.setPolicy({ rules: [{ who: 'any', call: [{ role: 'a', kinds: ['survey'] }] }] });
+  // @ts-expect-error: there is no such mode
+  new Peer({ channelBinding: 'always' });
+  // @ts-expect-error: it returns claims
+  new Peer({ authenticate: () => true });
+  // @ts-expect-error: it returns claims
+  new Peer({ authenticate: async () => {} });
+  // @ts-expect-error: several
+  new Peer({ origins: 'https://app.example' });
+}
+
 function tell(error: unknown): ErrorCode | undefined {
   if (!(error instanceof RoletalkError)) return undefined;
   const known: boolean = errorCodes.includes(error.code);
@@ -130,4 +195,4 @@ function tell(error: unknown): ErrorCode | undefined {
   return error.code;
 }
 
-export { adding, additions, tell };
+export { adding, additions, governed, tell };
