@@ -263,15 +263,16 @@ class Peer extends MiddlewareEmitter {
 
   /** Has the application judge an upgrade. */
   _judge(request, socket, head) {
-    const { _core: core } = this;
-    const verdict = judge(this._authenticate, upgradeRequest(request, socket));
-    if (!(verdict instanceof Promise)) return this._judged(request, socket, head, verdict);
-    // As many may be about to upgrade as may be about to finish their handshake.
-    if (this._closed || this._judgings.size >= core.native.mostHandshakes) {
+    const { native } = this._core;
+    // As many may be judged as may be about to finish their handshake.
+    if (this._judgings.size >= native.mostHandshakes) {
       socket.destroy();
       return;
     }
-    const limit = this._upgradeLimit ?? core.native.handshakeTimeout;
+    const verdict = judge(this._authenticate, upgradeRequest(request, socket));
+    if (!(verdict instanceof Promise)) return this._judged(request, socket, head, verdict);
+    if (this._closed) return refuse(socket, 503);
+    const limit = this._upgradeLimit ?? native.handshakeTimeout;
     const judging = new Judging(socket, limit, (told) => {
       this._judgings.delete(judging);
       this._gone(judging);

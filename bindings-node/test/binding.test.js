@@ -21,8 +21,8 @@ async function keyed(network, modes, ssl = server) {
 }
 
 /** Ends TLS with a certificate that is as good as the listener's, and passes on what it reads. */
-async function relaying(network, port) {
-  const between = tls.createServer(relay, (inner) => {
+async function relaying(network, port, certificate = relay) {
+  const between = tls.createServer(certificate, (inner) => {
     const outer = tls.connect({ port, host: HOST, rejectUnauthorized: false });
     inner.pipe(outer).pipe(inner);
     for (const socket of [inner, outer]) {
@@ -68,6 +68,13 @@ for (const versions of ['TLSv1.2', 'TLSv1.3']) {
       await dialer.connect(address, { ca });
     });
   }
+
+  beyond(`${versions}: nor is it to a relay that has the key of the certificate`, async (network) => {
+    const ssl = { ...server, minVersion: versions, maxVersion: versions };
+    const { listener, dialer } = await keyed(network, ['prefer', 'prefer'], ssl);
+    const relayed = await relaying(network, listener.port, server);
+    await assert.rejects(dialer.connect(relayed, { ca, permanent: false }), { code: 'AUTH_REFUSED' });
+  });
 
   beyond(`${versions}, with disable: a proxy may end TLS`, async (network) => {
     const ssl = { ...server, minVersion: versions, maxVersion: versions };

@@ -130,7 +130,9 @@ check('a connection that ends within the handshake rejects', async (network) => 
 check('headers are sent', async (network) => {
   const server = http.createServer();
   const requested = once(server, 'upgrade');
-  const listener = await network.listener({ server });
+  // The original takes every origin.
+  const listener = network.peer({ origins: ['http://example.test'] });
+  await listener.listen({ port: 0, host: HOST, server });
   await network.peer().connect(network.address(listener, '/p?q=1'), {
     headers: { Authorization: 'Bearer t', 'X-Own': 'é' },
     origin: 'http://example.test',
