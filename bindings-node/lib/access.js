@@ -95,7 +95,7 @@ function exported(socket) {
 function remoteOf(socket, dialed, { claims, headers = [] } = {}) {
   const { remoteAddress, remotePort } = socket;
   const address = typeof remoteAddress === 'string' && typeof remotePort === 'number' ? remoteAddress : undefined;
-  const remote = { address, port: address && remotePort, claims, headers };
+  const remote = { address, port: address && remotePort, tls: socket.encrypted === true, claims, headers };
   if (typeof socket.exportKeyingMaterial !== 'function') return remote;
   remote.certificate = verified(socket);
   remote.exporter = exported(socket);

@@ -67,6 +67,8 @@ pub struct RemoteSettings {
     pub port: Option<u16>,
     /// Its certificate in DER, if TLS has verified that.
     pub certificate: Option<Uint8Array>,
+    /// Whether there is TLS.
+    pub tls: bool,
     /// What was exported from TLS, see [`Binding::LABEL`](roletalk_engine::Binding::LABEL).
     pub exporter: Option<Uint8Array>,
     /// The certificate of whoever listens, in DER.
@@ -81,12 +83,14 @@ impl RemoteSettings {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] when the claims are no usable JSON.
     pub(crate) fn remote(self) -> roletalk_engine::Result<Remote> {
-        let RemoteSettings { address, port, certificate, exporter, leaf, claims, headers } = self;
+        let RemoteSettings { address, port, certificate, tls, exporter, leaf, claims, headers } =
+            self;
         let address = address.as_deref().and_then(address_of).zip(port).map(Into::into);
         let mut remote = Remote::at(address);
         if let Some(der) = certificate {
             remote = remote.with_certificate(&der);
         }
+        remote.binding.tls = tls;
         remote.binding.exporter = exporter.and_then(|bytes| (&*bytes).try_into().ok());
         remote.binding.end_point = leaf.map(|der| end_point(&der));
         remote.claims = claims.map(|text| parse_claims(&text)).transpose()?;
