@@ -8,6 +8,7 @@
 //! No lock is held while Python code can run, which it can whenever a Python object is made or
 //! dropped: `engine.rs` says what that means for its parts.
 
+mod access;
 mod balance;
 mod call;
 mod calling;
@@ -43,7 +44,10 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<balance::Ejection>()?;
     module.add_class::<retry::Retry>()?;
     module.add_class::<data::Encoded>()?;
+    module.add_class::<access::Policy>()?;
+    module.add_class::<access::PolicyFile>()?;
     module.add_class::<destination::DestinationBase>()?;
+    module.add_function(wrap_pyfunction!(access::certificate, module)?)?;
     module.add_function(wrap_pyfunction!(data::bytes_of, module)?)?;
     module.add_function(wrap_pyfunction!(call::current_call, module)?)?;
     module.add("CURRENT_CALL", call::variable(module.py())?)?;

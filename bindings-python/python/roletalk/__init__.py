@@ -25,6 +25,7 @@ through ``logging``, as ``roletalk``.
 
 from ._engine import Context, __version__
 from ._headers import Answer, Headers
+from .access import Authenticate, Certificate, Identity, UpgradeRequest
 from .balance import Balance, Candidate, Ejection, Retry, Standing
 from .codec import Codec, JsonCodec, OrjsonCodec
 from .destination import Destination, Survey, UnitAnswer
@@ -35,6 +36,7 @@ from .errors import (
     ConnectFailedError,
     ConnectionLostError,
     DataError,
+    DeniedError,
     Error,
     HandlerError,
     HandlerFailedError,
@@ -56,6 +58,7 @@ from .events import (
     AuthRefused,
     BadInput,
     ConnectionClosed,
+    Denied,
     DestinationClosed,
     DestinationGained,
     DestinationLost,
@@ -64,6 +67,8 @@ from .events import (
     Events,
     HandlerFailed,
     Missed,
+    PolicyFailed,
+    PolicyLoaded,
     ReconnectFailed,
     ReconnectSucceeded,
     SlowConsumer,
@@ -83,10 +88,12 @@ __all__ = [
     "Answer",
     "AuthRefused",
     "AuthRefusedError",
+    "Authenticate",
     "BadInput",
     "Balance",
     "CancelledError",
     "Candidate",
+    "Certificate",
     "ClosedError",
     "Codec",
     "ConnectFailedError",
@@ -95,6 +102,8 @@ __all__ = [
     "ConnectionStats",
     "Context",
     "DataError",
+    "Denied",
+    "DeniedError",
     "Destination",
     "DestinationClosed",
     "DestinationGained",
@@ -110,6 +119,7 @@ __all__ = [
     "HandlerPanickedError",
     "Headers",
     "HeartbeatTimeoutError",
+    "Identity",
     "InvalidArgumentError",
     "IoError",
     "JsonCodec",
@@ -123,6 +133,8 @@ __all__ = [
     "OverloadedError",
     "Peer",
     "PeerStats",
+    "PolicyFailed",
+    "PolicyLoaded",
     "ProtocolError",
     "Readable",
     "ReconnectFailed",
@@ -145,6 +157,7 @@ __all__ = [
     "UnitRestored",
     "UnitStats",
     "UnsupportedError",
+    "UpgradeRequest",
     "Writable",
     "__version__",
 ]

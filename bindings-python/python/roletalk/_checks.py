@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -27,3 +27,14 @@ def texts(name: str, value: Mapping[str, str] | None) -> None:
     for key, text in value.items():
         instance(f"a key of {name}", key, str, "a str")
         instance(f"{name}[{key!r}]", text, str, "a str")
+
+
+def names(name: str, value: Iterable[str]) -> list[str]:
+    """The texts of an iterable. Raises for what is none, a single text as well."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be an iterable of str, such as a list, not {kind}")
+    texts = list(value)
+    for text in texts:
+        instance(f"each of {name}", text, str, "a str")
+    return texts

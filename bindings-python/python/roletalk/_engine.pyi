@@ -30,9 +30,12 @@ __all__ = [
     "Encoded",
     "Engine",
     "Extras",
+    "Policy",
+    "PolicyFile",
     "Retry",
     "__version__",
     "bytes_of",
+    "certificate",
     "current_call",
     "exiting",
     "forked",
@@ -51,7 +54,12 @@ OTHER_THREAD: str
 CURRENT_CALL: contextvars.ContextVar[Call | None]
 OWNS_SOCKETS: bool
 
+# What a transport knows of its other end: the address, its certificate, and that which the listener has
+# shown.
+_Shown = tuple[str | None, bytes | None, bytes | None, bool]
+
 def bytes_of(value: Buffer) -> bytes: ...
+def certificate(der: bytes) -> str | None: ...
 def current_call() -> Call | None: ...
 def exiting() -> None: ...
 def forked() -> None: ...
@@ -160,6 +168,15 @@ class Retry:
 
 @final
 class Encoded: ...
+
+@final
+class Policy:
+    def __new__(cls, text: str) -> Policy: ...
+
+@final
+class PolicyFile:
+    def __new__(cls, path: str) -> PolicyFile: ...
+    def read(self, text: str | None, reason: str = "", /) -> Policy | None: ...
 
 @disjoint_base
 class DestinationBase:
@@ -270,6 +287,11 @@ class Engine:
         tags: list[tuple[str, str]],
         friendly: bool,
         keys: list[tuple[str, str]],
+        channel_binding: str,
+        policy: Policy | None,
+        origins: list[str],
+        identity_headers: list[str],
+        authenticates: bool,
         limits: dict[str, Any],
         reconnect: tuple[float, float],
         balance: _Strategy,
@@ -313,6 +335,7 @@ class Engine:
     def tags(self) -> list[tuple[str, str]]: ...
     def add_key(self, id: str, key: str) -> None: ...
     def remove_key(self, id: str) -> bool: ...
+    def set_policy(self, policy: Policy | None) -> None: ...
     def add_role(self, name: str, active: bool) -> None: ...
     def set_role_active(self, name: str, active: bool) -> None: ...
     def is_role_active(self, name: str) -> bool: ...
@@ -342,8 +365,13 @@ class Engine:
         url: str,
         headers: list[tuple[str, str]],
         socket: socket.socket | None,
+        shown: _Shown | None = None,
     ) -> int: ...
-    def accepted(self, path: str | None, socket: socket.socket | None) -> int: ...
+    def accepted(
+        self, path: str | None, socket: socket.socket | None, shown: _Shown | None = None
+    ) -> int: ...
+    def allow_upgrade(self, conn: int, claims: str) -> None: ...
+    def deny_upgrade(self, conn: int, status: int, reason: str) -> None: ...
     def answer(self, context: Context, value: Any) -> None: ...
     def fail(
         self,

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import contextvars
 import functools
+import inspect
 import logging
 import os
 import socket
@@ -27,13 +28,16 @@ from urllib.parse import urlsplit
 
 from . import _engine, events
 from ._links import SocketLink, TransportLink
+from ._policy import PolicySource
 from ._pool import Pool
+from .access import Authenticate, Certificate, UpgradeRequest, claims_text
 from .errors import (
     ENDS_PROGRAM,
     AuthRefusedError,
     ClosedError,
     ConnectFailedError,
     ConnectionLostError,
+    DeniedError,
     Error,
     HandlerError,
     ProtocolError,
@@ -60,6 +64,9 @@ set_current_call = _engine.CURRENT_CALL.set
 
 ACCEPTED_AT_ONCE = 64
 """Connections that are accepted before the loop has its turn."""
+
+UNIX_SOCKET = "a Unix socket"
+"""Where who comes on one is."""
 
 ACCEPT_AGAIN = 0.05
 """Seconds after which it is tried again when the system has no descriptor for a connection."""
@@ -91,7 +98,12 @@ class Host:
     everything that is rare; the engine calls these methods by name."""
 
     def __init__(
-        self, engine: _engine.Engine, acquaintance: ConnectOptions, threads: int, limits: Limits
+        self,
+        engine: _engine.Engine,
+        acquaintance: ConnectOptions,
+        threads: int,
+        limits: Limits,
+        authenticate: Authenticate | None = None,
     ) -> None:
         self.engine = engine
         self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]
@@ -109,11 +121,15 @@ class Host:
         self.subscribers: weakref.WeakSet[events.Events] = weakref.WeakSet()
         self.callbacks: list[tuple[Callback, tuple[type, ...]]] = []
         self._acquaintance = acquaintance
+        self._authenticate = authenticate
+        # By connection, the tasks in which the application judges upgrades.
+        self._judging: dict[int, asyncio.Task[None]] = {}
         self._threads = threads
         self._tls_handshakes = limits.handshakes or 1024
         self._tls_timeout = limits.handshake_timeout or 4.0
         self._tls_waiting = 0
         self._pool: Pool | None = None
+        self.policy = PolicySource(self)
         # Who is at the other end, for those who read logs.
         self._remotes: dict[int, str] = {}
         self._links: dict[int, SocketLink | TransportLink] = {}
@@ -327,7 +343,10 @@ class Host:
         self._links[conn].stop_writing()
 
     def pause(self, conn: int) -> None:
-        self._links[conn].pause()
+        # While the application judges its upgrade, the end of a connection is to be noticed. The engine
+        # ends one on which anything else comes.
+        if conn not in self._judging:
+            self._links[conn].pause()
 
     def resume(self, conn: int) -> None:
         self._links[conn].resume()
@@ -476,11 +495,14 @@ class Host:
     ) -> None:
         begun.append(True)
         link = TransportLink(self)
+        # At the end of the handshake it may show another one.
+        leaf = _leaf_of(ssl)
         try:
             _prepare(sock)
             timeout = {} if ssl is None else {"ssl_handshake_timeout": self._tls_timeout}
             await self.loop.connect_accepted_socket(lambda: link, sock, ssl=ssl, **timeout)
-            self._transported(link, begin, remote)
+            shown = (link.address, link.certificate, leaf, ssl is not None)
+            self._transported(link, functools.partial(begin, shown=shown), remote)
         except Error as error:
             logger.warning("connection of %s refused: %s", remote, error)
             link.gone()
@@ -495,6 +517,47 @@ class Host:
         if not begun:
             # Cancelled before that: no transport has the socket.
             sock.close()
+
+    # Upgrades that the application judges.
+
+    def upgrade_requested(self, conn: int, path: str, headers: list[tuple[str, str]]) -> None:
+        remote, link = self._remotes[conn], self._links[conn]
+        address = None if remote == UNIX_SOCKET else remote
+        certificate = Certificate._of_der(link.certificate)
+        task = self.start(
+            self._judge(conn, UpgradeRequest(path, tuple(headers), address, certificate))
+        )
+        task.set_name("roletalk authenticate")
+        # A loop with eager tasks may be done with it.
+        if not task.done():
+            self._judging[conn] = task
+
+    async def _judge(self, conn: int, request: UpgradeRequest) -> None:
+        """Asks the application. It is cancelled when the connection has ended, such as when its time for the
+        handshake is up."""
+        assert self._authenticate is not None
+        deny = functools.partial(self.engine.deny_upgrade, conn)
+        try:
+            try:
+                claims = self._authenticate(request)
+                if inspect.isawaitable(claims):
+                    claims = await claims
+            finally:
+                self._judging.pop(conn, None)
+            self.engine.allow_upgrade(conn, claims_text(claims))
+        except DeniedError as error:
+            deny(error.status, error.reason)
+        except asyncio.CancelledError:
+            deny(503, "authenticate was cancelled")
+            raise
+        except GeneratorExit:
+            # The task was dropped, in whichever thread.
+            raise
+        except BaseException as error:
+            logger.error("authenticate failed for %s", request.address, exc_info=error)
+            deny(500, f"authenticate failed: {reason_of(error)}")
+            if isinstance(error, ENDS_PROGRAM):
+                raise
 
     # Dialing.
 
@@ -555,7 +618,9 @@ class Host:
             sock.close()
             raise
         try:
-            self._transported(link, begin, url)
+            certificate = link.certificate
+            shown = (link.address, certificate, certificate, ssl is not None)
+            self._transported(link, functools.partial(begin, shown=shown), url)
         except BaseException:
             link.gone()
             raise
@@ -608,10 +673,10 @@ class Host:
 
     # Units and destinations.
 
-    def attached(self, known: Unit | None, number: int, description: str) -> Unit:
+    def attached(self, known: Unit | None, number: int, conn: int, description: str) -> Unit:
         if known is None:
-            return Unit(self, number, description)
-        known._describe(description)
+            return Unit(self, number, conn, description)
+        known._describe(conn, description)
         return known
 
     def unit_roles(self, unit: Unit | None, roles: list[str]) -> None:
@@ -627,12 +692,18 @@ class Host:
     unit_ejected = _emits(events.UnitEjected)
     unit_restored = _emits(events.UnitRestored)
     slow_consumer = _emits(events.SlowConsumer)
+    denied = _emits(events.Denied)
 
     def auth_refused(self, conn: int, reason: str) -> None:
         self.emit(events.AuthRefused(reason, self._remotes.get(conn, "")))
 
     def connection_closed(self, conn: int, unit: Unit | None, reason: Error) -> None:
         address = self._remotes.pop(conn, "")
+        judging = self._judging.pop(conn, None)
+        if judging is not None:
+            judging.cancel()
+        if unit is not None:
+            unit._disconnected(conn)
         if isinstance(reason, ProtocolError):
             self.emit(events.BadInput(unit, reason, address))
         elif unit is None and not isinstance(
@@ -828,9 +899,16 @@ _SILENT: dict[type[BaseException], str] = {
 def address_text(address: Any) -> str:
     """A socket's address as it stands in an URL."""
     if not isinstance(address, tuple):
-        return "a Unix socket"
+        return UNIX_SOCKET
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _leaf_of(ssl: Any) -> bytes | None:
+    """The certificate that a listener shows, in DER, where what it was given as ``ssl`` knows it as its
+    ``leaf``: an ``ssl.SSLContext`` does not tell."""
+    leaf: bytes | None = getattr(ssl, "leaf", None)
+    return leaf
 
 
 def _settle(waiters: Iterable[asyncio.Future[T]], result: T) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ PROGRESS = 0.5
 
 class SocketLink:
     """A plain socket: the engine reads and writes it, the loop only watches it."""
+
+    certificate: bytes | None = None
 
     def __init__(self, host: Host, conn: int, fd: int) -> None:
         self._host = host
@@ -88,9 +91,28 @@ class TransportLink(asyncio.Protocol):
         if self._transport.is_closing():
             self._host.engine.lost(conn)
             return
+        # The engine may have it paused again for what came.
+        self._transport.resume_reading()
         if early:
             self._host.engine.feed(conn, bytes(early))
-        self._transport.resume_reading()
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate that the other end has shown, in DER."""
+        assert self._transport is not None
+        tls: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        return None if tls is None else tls.getpeercert(binary_form=True)
+
+    @property
+    def address(self) -> str | None:
+        """IP address and port of the other end; None for sockets that have none."""
+        assert self._transport is not None
+        name = self._transport.get_extra_info("peername")
+        if not isinstance(name, tuple):
+            return None
+        # Without the name of the interface.
+        host = name[0].partition("%")[0]
+        return f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}"
 
     # What the loop calls.
 

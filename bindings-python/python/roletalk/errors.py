@@ -17,6 +17,7 @@ __all__ = [
     "ConnectFailedError",
     "ConnectionLostError",
     "DataError",
+    "DeniedError",
     "Error",
     "HandlerError",
     "HandlerFailedError",
@@ -192,6 +193,36 @@ class AuthRefusedError(Error):
     """One side did not accept the other's preshared key, or broke the handshake."""
 
     kind = "AUTH_REFUSED"
+
+
+class DeniedError(AuthRefusedError):
+    """For ``authenticate`` of a peer to raise: refuses an upgrade. ::
+
+        raise roletalk.DeniedError(401, "no token")
+
+    Args:
+        status: The HTTP status that the other side gets, from 400 to 599.
+        reason: Why, for this side's log and events. The other side is not told.
+
+    Raises:
+        TypeError: When one of them is of another type.
+        ValueError: For another status.
+    """
+
+    status: int
+    """The HTTP status that the other side gets."""
+
+    reason: str
+    """Why, for this side's log and events."""
+
+    def __init__(self, status: int = 403, reason: str = "") -> None:
+        _checks.instance("status", status, int, "an int")
+        _checks.instance("reason", reason, str, "a str")
+        if not 400 <= status <= 599:
+            raise ValueError("status must be that of a refusal, from 400 to 599")
+        super().__init__(reason or f"status {status}")
+        self.status = status
+        self.reason = reason
 
 
 class ConnectFailedError(Error, ConnectionError):

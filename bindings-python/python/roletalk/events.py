@@ -18,6 +18,7 @@ __all__ = [
     "AuthRefused",
     "BadInput",
     "ConnectionClosed",
+    "Denied",
     "DestinationClosed",
     "DestinationGained",
     "DestinationLost",
@@ -26,6 +27,8 @@ __all__ = [
     "Events",
     "HandlerFailed",
     "Missed",
+    "PolicyFailed",
+    "PolicyLoaded",
     "ReconnectFailed",
     "ReconnectSucceeded",
     "SlowConsumer",
@@ -42,8 +45,8 @@ class Event:
     """The base of all events: ``UnitOpened`` and ``UnitClosed``; ``DestinationOpened``,
     ``DestinationClosed``, ``DestinationGained`` and ``DestinationLost``; ``UnitEjected`` and
     ``UnitRestored``; ``ConnectionClosed``, ``ReconnectSucceeded`` and ``ReconnectFailed``; ``AuthRefused``
-    and ``BadInput``; ``SlowConsumer``, ``HandlerFailed`` and ``Missed``. They come from ``Peer.events()`` and
-    ``Peer.on()``."""
+    and ``BadInput``; ``Denied``, ``PolicyLoaded`` and ``PolicyFailed``; ``SlowConsumer``, ``HandlerFailed``
+    and ``Missed``. They come from ``Peer.events()`` and ``Peer.on()``."""
 
     _LOG: ClassVar[tuple[int, str] | None] = None
     """The level and the text that it is logged with, if it is."""
@@ -114,6 +117,46 @@ class UnitRestored(Event):
 
     role: str
     unit: Unit
+
+
+@dataclass(frozen=True)
+class Denied(Event):
+    """A unit has called something, or announced a role, that the policy does not allow. What each unit
+    calls is reported at most once a second: ``count`` is how often it was denied something since the last
+    report, and the rest is of the last time. ``kind`` is ``"message"``, ``"request"``, ``"readable"`` or
+    ``"writable"``, as the handler would be registered, or ``"serve"`` for a role that was announced, where
+    ``event`` is empty. ``role`` and ``event`` are cut off at 128 bytes. ``unit.identity`` is what the
+    policy goes by."""
+
+    _LOG = (
+        logging.WARNING,
+        "unit %(unit)s was denied %(kind)s, role %(role)r, event %(event)r, %(count)d times",
+    )
+
+    unit: Unit
+    kind: str
+    role: str
+    event: str
+    count: int
+
+
+@dataclass(frozen=True)
+class PolicyLoaded(Event):
+    """The file of the policy has changed, and what is in it is in force."""
+
+    _LOG = (logging.INFO, "policy %(path)s loaded")
+
+    path: str
+
+
+@dataclass(frozen=True)
+class PolicyFailed(Event):
+    """The file of the policy has changed, and cannot be used: the policy before stays in force."""
+
+    _LOG = (logging.WARNING, "policy %(path)s failed: %(error)s")
+
+    path: str
+    error: Error
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import socket
 import ssl as ssl_module
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -17,7 +18,9 @@ from typing import (
 
 from . import _checks, _engine
 from ._host import ConnectOptions, Host, address_text, described, logger
+from ._policy import parsed
 from ._signals import caught
+from .access import Authenticate
 from .balance import Balance, Ejection, Retry
 from .codec import Codec, JsonCodec
 from .destination import Destination
@@ -92,6 +95,26 @@ class Peer:
         tags: Are shown to others.
         friendly: Whether the peer takes part in acquaintance: is told of other peers and dials them.
         keys: Preshared keys by id. With any, only peers that share one get in.
+        channel_binding: Whether proofs of keys are bound to TLS connections, so that nobody can relay them.
+            ``"prefer"``: what the other side names must be this connection; one that names nothing, such as
+            an original, is answered, too. ``"require"``: keys are proved only to those that name this
+            connection. ``"disable"``: nothing is named nor compared, for proxies that end TLS with another
+            certificate. Connections are named by the certificate of the listener: Python's ``ssl`` has no
+            exporter. A listener that does not know its own, since it was given an ``ssl.SSLContext``, names
+            nothing.
+        policy: Who may call and serve what, as ``set_policy`` takes it. None: everyone everything.
+        origins: Origins whose pages may connect, such as ``"https://app.example.org"``, or ``"*"`` for all.
+            At first none: upgrades with any ``Origin`` are refused with 403. Browsers send one, others do
+            not, and a page that somebody opens on this machine could reach this peer.
+        identity_headers: Names of headers of upgrades that are kept as part of the ``Identity``, at most 8
+            KiB in all. Whoever dials chooses what is in them, unless a proxy does.
+        authenticate: A function, plain or ``async def``, that judges each upgrade before it is answered. It
+            gets an ``UpgradeRequest``, and returns claims, a mapping that JSON can be made of, of at most 8
+            KiB, which become part of the ``Identity``; ``sub`` says who it is, and all connections of a
+            unit have the same. To refuse, it raises a ``DeniedError``; any other exception refuses with
+            500, and is logged. It is called in the loop, in a copy of the context in which the peer was
+            bound, and may take as long as a handshake in all (``Limits.handshake_timeout``); then, or when
+            the other side hangs up or the peer is closed, it is cancelled. A plain function must not block.
         limits: Bounds on memory and time.
         reconnect_cap: The longest wait between two attempts to reach an address, in seconds.
         reconnect_jitter: The share of each wait that is random, from 0 to 1.
@@ -109,7 +132,8 @@ class Peer:
         acquaintance_ssl: The context for ``wss`` addresses that other units tell.
 
     Raises:
-        InvalidArgumentError: For an unusable key, and for a balance that there is not.
+        InvalidArgumentError: For an unusable key, policy, origin or header's name, and for a balance or a
+            channel binding that there is not.
         ValueError: For a number that cannot be one of these settings.
         TypeError: For a setting of another type.
     """
@@ -121,6 +145,11 @@ class Peer:
         tags: Mapping[str, str] | None = None,
         friendly: bool = True,
         keys: Mapping[str, str] | None = None,
+        channel_binding: Literal["disable", "prefer", "require"] = "prefer",
+        policy: Mapping[str, Any] | str | None = None,
+        origins: Iterable[str] = (),
+        identity_headers: Iterable[str] = (),
+        authenticate: Authenticate | None = None,
         limits: Limits | None = None,
         reconnect_cap: float = 60.0,
         reconnect_jitter: float = 0.0,
@@ -132,6 +161,10 @@ class Peer:
     ) -> None:
         _checks.texts("tags", tags)
         _checks.texts("keys", keys)
+        _checks.instance("channel_binding", channel_binding, str, "a str")
+        if authenticate is not None and not callable(authenticate):
+            kind = type(authenticate).__name__
+            raise TypeError(f"authenticate must be a function, not {kind}")
         _checks.instance("limits", limits, (Limits, type(None)), "a roletalk.Limits")
         _checks.seconds("reconnect_cap", reconnect_cap)
         _checks.instance("reconnect_jitter", reconnect_jitter, (int, float), "a number")
@@ -151,6 +184,11 @@ class Peer:
             tags=list((tags or {}).items()),
             friendly=friendly,
             keys=list((keys or {}).items()),
+            channel_binding=channel_binding,
+            policy=parsed(policy),
+            origins=_checks.names("origins", origins),
+            identity_headers=_checks.names("identity_headers", identity_headers),
+            authenticates=authenticate is not None,
             limits=limits._given(),
             reconnect=(reconnect_cap, reconnect_jitter),
             balance=balance,
@@ -163,7 +201,9 @@ class Peer:
         self._layers: list[Middleware] = []
         self._roles: dict[str, Role] = {}
         self._destinations: dict[str, Destination] = {}
-        self._host = Host(self._engine, ConnectOptions(ssl=acquaintance_ssl), threads, limits)
+        self._host = Host(
+            self._engine, ConnectOptions(ssl=acquaintance_ssl), threads, limits, authenticate
+        )
         self._listeners: list[Listener] = []
         try:
             self._host.bind()
@@ -212,6 +252,49 @@ class Peer:
             False when there is none.
         """
         return self._engine.remove_key(id)
+
+    def set_policy(self, policy: Mapping[str, Any] | str | None) -> None:
+        """Says who may call and serve what from now on, also of those who are connected. A file that is
+        watched is so no more. ::
+
+            peer.set_policy({
+                "default": "deny",
+                "rules": [{"who": {"key": "billing"}, "call": ["payments/*"]}],
+            })
+
+        What the policy does not allow is rejected before any handler is looked for (``RejectedError`` with
+        the code ``NOT_ALLOWED``), and a role that a unit announces without permission does not exist for
+        this peer. The event ``Denied`` reports both.
+
+        Args:
+            policy: The policy as a mapping, or its JSON; None allows everything.
+
+        Raises:
+            InvalidArgumentError: For what is no policy. Its text says where and what is wrong; nothing has
+                changed then.
+            TypeError: For something of another type.
+        """
+        self._host.policy.set(policy)
+
+    async def watch_policy(self, path: str | os.PathLike[str]) -> None:
+        """Takes the policy from a file, in JSON, and again within a second after each of its changes. A file
+        that cannot be read or has a fault changes nothing: the event ``PolicyFailed`` says why, once for each
+        change of the file; ``PolicyLoaded`` says that a new one is in force. Replace the file as a whole
+        (``os.replace``).
+
+        It is watched until ``set_policy`` or ``watch_policy`` is called again, or the peer is closed.
+        Cancelling this before it has returned changes nothing.
+
+        Args:
+            path: The file.
+
+        Raises:
+            InvalidArgumentError: When there is no usable policy in it now; nothing has changed then.
+            ClosedError: When the peer is closed.
+        """
+        self._host.check_open()
+        self._host.bind()
+        await self._host.policy.watch(path)
 
     # Roles and destinations.
 

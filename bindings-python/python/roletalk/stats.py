@@ -48,6 +48,8 @@ class UnitStats:
     """Requests rejected because too many handlers were running."""
     requests_expired: int = 0
     """Requests received that were not begun, since their time was up or their requester had given up."""
+    denied: int = 0
+    """Messages and requests received, stream openings included, that the policy did not allow."""
     requests_turned_away: int = 0
     """Requests received that were not begun, since they came after the roles were withdrawn."""
     requests_rerouted: int = 0

@@ -374,6 +374,8 @@ class Peer(_Facade):
     set_tag = _called(_peer.Peer.set_tag)
     add_preshared_key = _called(_peer.Peer.add_preshared_key)
     remove_preshared_key = _called(_peer.Peer.remove_preshared_key)
+    set_policy = _called(_peer.Peer.set_policy)
+    watch_policy = _awaited(_peer.Peer.watch_policy)
     role = _giving(Role, _called(_peer.Peer.role))
     destination = _giving(Destination, _called(_peer.Peer.destination))
     middleware = _called(_peer.Peer.middleware)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .access import Identity
 from .stats import UnitStats
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Unit:
         "_engine",
         "_friendly",
         "_id",
+        "_identities",
+        "_identity",
         "_meta",
         "_name",
         "_number",
@@ -36,20 +39,28 @@ class Unit:
         "_tags",
     )
 
-    def __init__(self, host: Host, number: int, description: str) -> None:
+    def __init__(self, host: Host, number: int, conn: int, description: str) -> None:
         self._engine = host.engine
         self._number = number
         self._closed: asyncio.Future[None] = host.loop.create_future()
-        self._describe(description)
+        # By connection; replaced as a whole, for other threads that look at it.
+        self._identities: tuple[tuple[int, Identity], ...] = ()
+        self._describe(conn, description)
 
-    def _describe(self, description: str) -> None:
+    def _describe(self, conn: int, description: str) -> None:
+        """A connection is open, on which it says and shows this of itself."""
         told = json.loads(description)
+        self._identity = Identity._of(told["identity"])
+        self._identities += ((conn, self._identity),)
         self._id: str = told["id"]
         self._name: str = told["name"]
         self._friendly: bool = told["friendly"]
         self._meta: dict[str, Any] = told["meta"]
         self._tags: dict[str, str] = told["tags"]
         self._roles: tuple[str, ...] = tuple(told["roles"])
+
+    def _disconnected(self, conn: int) -> None:
+        self._identities = tuple(pair for pair in self._identities if pair[0] != conn)
 
     @property
     def id(self) -> str:
@@ -70,6 +81,18 @@ class Unit:
     def meta(self) -> Mapping[str, Any]:
         """What the remote peer runs on: ``os``, ``runtime``, ``time``, ``uptime``, ``protocol``."""
         return dict(self._meta)
+
+    @property
+    def identity(self) -> Identity:
+        """Who it is, as far as it has shown that on the connection that was opened last: key, certificate,
+        claims. The name, the tags and the id are only what it says of itself."""
+        return self._identity
+
+    @property
+    def identities(self) -> list[Identity]:
+        """What it has shown on each of its open connections, which agree in all but address, headers and
+        direction, in the order in which they were opened."""
+        return [identity for _, identity in self._identities]
 
     @property
     def friendly(self) -> bool:

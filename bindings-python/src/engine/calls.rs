@@ -15,8 +15,9 @@ use pyo3::{
     types::{PyBytes, PyDict, PyString},
 };
 use roletalk_engine::{
-    AddressId, Chunk, ConnId, Data, Engine as Core, Error, ErrorKind, Extensions, Failure, Fields,
-    Kind, Moment, Opening, Remote, StreamId, Unit, UnitId, wire::Payload,
+    AddressId, ChannelBinding, Chunk, ConnId, Data, Engine as Core, Error, ErrorKind, Extensions,
+    Failure, Fields, Kind, Moment, Opening, StreamId, Unit, UnitId, parse_claims, wire::Payload,
+    ws::Denied,
 };
 use roletalk_host::{Host, dial_fault, lock};
 
@@ -25,11 +26,12 @@ use super::{
     dispatch::wake,
     lost,
     output::Progress,
-    settings::{headers_of, set_limits, take_socket, unit_stats},
+    settings::{check_header_names, headers_of, set_limits, take_socket, unit_stats},
     this_thread,
     watching::fail_quietly,
 };
 use crate::{
+    access::{Policy, Shown, origins_of, remote_of},
     balance::Balance,
     context::{Context, Ticket},
     data::{Codec, json_of, utf8, with_payload},
@@ -134,7 +136,8 @@ type FailureParts<'py> = (Option<String>, Option<Bound<'py, PyAny>>, Option<f64>
 impl Engine {
     #[new]
     #[pyo3(signature = (
-        *, name, tags, friendly, keys, limits, reconnect, balance, eject, runtime, dumps, loads, extensions=true
+        *, name, tags, friendly, keys, channel_binding, policy, origins, identity_headers, authenticates, limits,
+        reconnect, balance, eject, runtime, dumps, loads, extensions=true
     ))]
     #[expect(clippy::too_many_arguments, reason = "called from one place, by keyword")]
     fn new(
@@ -143,6 +146,11 @@ impl Engine {
         tags: Vec<(String, String)>,
         friendly: bool,
         keys: Vec<(String, String)>,
+        channel_binding: &str,
+        policy: Option<&Bound<'_, Policy>>,
+        origins: Vec<String>,
+        identity_headers: Vec<String>,
+        authenticates: bool,
         limits: &Bound<'_, PyDict>,
         reconnect: (f64, f64),
         balance: &Bound<'_, PyAny>,
@@ -162,6 +170,13 @@ impl Engine {
         for (id, key) in keys {
             config.keys.add(id, key).map_err(|error| exception(py, &error))?;
         }
+        config.channel_binding =
+            ChannelBinding::parse(channel_binding).map_err(|error| exception(py, &error))?;
+        config.policy = policy.map(|policy| policy.get().core());
+        config.origins = origins_of(py, &origins)?;
+        check_header_names(py, &identity_headers)?;
+        config.identity_headers = identity_headers;
+        config.authenticates = authenticates;
         set_limits(&mut config.limits, limits)?;
         let (cap, jitter) = reconnect;
         config.reconnect.cap = seconds("reconnect_cap", cap)?;
@@ -412,6 +427,14 @@ impl Engine {
         })
     }
 
+    /// Sets who may call and serve what from now on; None: everyone everything.
+    fn set_policy(slf: &Bound<'_, Self>, policy: Option<&Bound<'_, Policy>>) -> PyResult<()> {
+        let policy = policy.map(|policy| policy.get().core());
+        Engine::with_state(slf, |state, now| {
+            state.engine.with_peer(now, |peer| peer.set_policy(policy));
+        })
+    }
+
     /// Adds a role; nothing happens when it is known.
     fn add_role(slf: &Bound<'_, Self>, name: &Bound<'_, PyString>, active: bool) -> PyResult<()> {
         let bytes = utf8(name)?;
@@ -559,35 +582,59 @@ impl Engine {
         })
     }
 
-    /// An address was dialed. Takes the socket over, or none when Python has a transport. Returns the
-    /// connection's number.
+    /// An address was dialed. Takes the socket over, or none when Python has a transport, of which `shown` is what
+    /// it knows of its other end. Returns the connection's number.
+    #[pyo3(signature = (address, url, headers, socket, shown=None))]
     fn dialed(
         slf: &Bound<'_, Self>,
         address: u64,
         url: &str,
         headers: Vec<(String, String)>,
         socket: Option<&Bound<'_, PyAny>>,
+        shown: Option<Shown>,
     ) -> PyResult<u64> {
         let headers = headers_of(slf.py(), headers)?;
         let socket = socket.map(take_socket).transpose()?;
         let conn = Engine::with_state(slf, |state, now| {
             let opening = Opening::dial(AddressId(address), url, headers)?;
-            state.open(opening, socket, Remote::default(), now).map(|conn| conn.0)
+            state.open(opening, socket, remote_of(shown), now).map(|conn| conn.0)
         })?;
         conn.map_err(|error| exception(slf.py(), &error))
     }
 
     /// A connection was accepted. As `dialed`.
+    #[pyo3(signature = (path, socket, shown=None))]
     fn accepted(
         slf: &Bound<'_, Self>,
         path: Option<String>,
         socket: Option<&Bound<'_, PyAny>>,
+        shown: Option<Shown>,
     ) -> PyResult<u64> {
         let socket = socket.map(take_socket).transpose()?;
         let conn = Engine::with_state(slf, |state, now| {
-            state.open(Opening::Accept { path }, socket, Remote::default(), now).map(|conn| conn.0)
+            state.open(Opening::Accept { path }, socket, remote_of(shown), now).map(|conn| conn.0)
         })?;
         conn.map_err(|error| exception(slf.py(), &error))
+    }
+
+    /// The application lets somebody upgrade, with claims, a JSON object. Nothing happens when the connection has ended
+    /// meanwhile.
+    ///
+    /// Raises `InvalidArgumentError` for claims that are too large; nothing is answered then.
+    fn allow_upgrade(slf: &Bound<'_, Self>, conn: u64, claims: &str) -> PyResult<()> {
+        let claims = parse_claims(claims).map_err(|error| exception(slf.py(), &error))?;
+        Engine::with_state(slf, |state, now| state.engine.judge(ConnId(conn), Ok(claims), now))
+    }
+
+    /// The application does not, with an HTTP status.
+    fn deny_upgrade(
+        slf: &Bound<'_, Self>,
+        conn: u64,
+        status: u16,
+        reason: &Bound<'_, PyString>,
+    ) -> PyResult<()> {
+        let denied = Denied { status, reason: reason.to_string_lossy().into_owned() };
+        Engine::with_state(slf, |state, now| state.engine.judge(ConnId(conn), Err(denied), now))
     }
 
     // Handlers.

@@ -12,6 +12,7 @@ use roletalk_host::lock;
 
 use super::{Engine, watching::ABANDONED};
 use crate::{
+    access::pairs_of,
     call::{Call, Due},
     calling::{call_1, call_3, call_method_1, call_method_2},
     context::{Context, Ticket},
@@ -450,11 +451,15 @@ impl Engine {
     ) -> PyResult<bool> {
         match event {
             EngineEvent::Dial { address, url } => self.tell(py, "dial", (address.0, &*url)),
-            EngineEvent::Attached { unit, info, roles, .. } => {
+            EngineEvent::UpgradeRequest { conn, request } => {
+                let headers = pairs_of(&request.headers);
+                self.tell(py, "upgrade_requested", (conn.0, request.path, headers))
+            }
+            EngineEvent::Attached { conn, unit, info, roles } => {
                 let description = info.describe(&roles);
                 let Some(listener) = self.listener(py) else { return Ok(false) };
                 let known = self.unit_object(py, unit);
-                let arguments = (known, unit.0, description);
+                let arguments = (known, unit.0, conn.0, description);
                 let object = listener.call_method1(intern!(py, "attached"), arguments)?.unbind();
                 let before = lock(&self.table).units.insert(unit, object);
                 drop(before);

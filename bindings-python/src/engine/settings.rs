@@ -30,6 +30,16 @@ pub(super) fn headers_of(py: Python<'_>, pairs: Vec<(String, String)>) -> PyResu
     Ok(headers)
 }
 
+pub(super) fn check_header_names(py: Python<'_>, names: &[String]) -> PyResult<()> {
+    match names.iter().find(|name| HeaderName::try_from(name.as_str()).is_err()) {
+        None => Ok(()),
+        Some(name) => {
+            let text = format!("The header `{name}` is not one of HTTP's");
+            Err(failure(py, ErrorKind::InvalidArgument, text))
+        }
+    }
+}
+
 /// Takes over the socket of a Python socket object, which is closed for Python from then on.
 #[cfg(unix)]
 pub(super) fn take_socket(socket: &Bound<'_, PyAny>) -> PyResult<TcpStream> {
