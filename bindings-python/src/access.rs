@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use http::HeaderMap;
 use pyo3::{prelude::*, types::PyString};
 use roletalk_engine::{
-    Certificate, Identity, Origins, Policy as Core, PolicyFile as CoreFile, Remote, end_point,
+    Binding, Certificate, ErrorKind, Identity, Origins, PeerKey, Policy as Core,
+    PolicyFile as CoreFile, Remote, end_point,
 };
 use roletalk_host::lock;
 
-use crate::error::exception;
+use crate::error::{exception, failure};
 
 /// Who may call and serve what: checked, and not changed any more.
 #[pyclass(frozen, module = "roletalk._engine")]
@@ -51,12 +52,7 @@ impl PolicyFile {
     ///
     /// Raises `InvalidArgumentError` when there is no usable policy, once for each change of the file.
     #[pyo3(signature = (text, reason="", /))]
-    fn read(
-        &self,
-        py: Python<'_>,
-        text: Option<String>,
-        reason: &str,
-    ) -> PyResult<Option<Policy>> {
+    fn read(&self, py: Python<'_>, text: Option<String>, reason: &str) -> PyResult<Option<Policy>> {
         let read = text.ok_or_else(|| reason.to_owned());
         let policy = lock(&self.file).read(&self.path, read).transpose();
         policy.map(|policy| policy.map(Policy)).map_err(|error| exception(py, &error))
@@ -82,8 +78,8 @@ pub(crate) fn remote_of(shown: Option<Shown>) -> Remote {
         Some(der) => remote.with_certificate(&der),
         None => remote,
     };
-    remote.unnamed = has_tls && listener.is_none();
-    remote.binding.end_point = listener.map(|der| end_point(&der));
+    let end_point = listener.map(|der| end_point(&der));
+    remote.binding = Binding { tls: has_tls, exporter: None, end_point };
     remote
 }
 
@@ -93,6 +89,17 @@ pub(crate) fn origins_of(py: Python<'_>, allowed: &[String]) -> PyResult<Arc<Ori
         origins.allow(origin).map_err(|error| exception(py, &error))?;
     }
     Ok(Arc::new(origins))
+}
+
+pub(crate) fn peer_key_of(py: Python<'_>, secret: &[u8]) -> PyResult<PeerKey> {
+    let secret = secret.try_into().map_err(|_| {
+        let text = format!(
+            "The peer_key must have 32 random bytes, such as os.urandom(32) gives, not {}",
+            secret.len()
+        );
+        failure(py, ErrorKind::InvalidArgument, text)
+    })?;
+    Ok(PeerKey::from_secret(secret))
 }
 
 /// The headers of an upgrade. Their values are taken for Latin-1, as which every byte is a character.

@@ -153,7 +153,7 @@ async def test_a_new_policy_is_in_force_for_those_who_are_connected(pair: Pair) 
         ('{"rules": []}', False),
         (json.dumps(allow), True),
     ]:
-        pair.worker.set_policy(policy)  # type: ignore[arg-type]
+        pair.worker.set_policy(policy)
         if allowed:
             assert await to.request("echo", 1) == 1
         else:
@@ -196,6 +196,8 @@ async def test_what_is_no_policy_changes_nothing(
         ({"authenticate": "token"}, TypeError, "authenticate must be a function"),
         ({"channel_binding": "always"}, roletalk.InvalidArgumentError, "neither disable, prefer"),
         ({"channel_binding": None}, TypeError, "channel_binding must be a str"),
+        ({"peer_key": b"short"}, roletalk.InvalidArgumentError, "32 random bytes"),
+        ({"peer_key": "x" * 32}, TypeError, "peer_key must be bytes"),
     ],
 )
 def test_settings(options: dict[str, Any], error: type[Exception], text: str) -> None:
@@ -457,6 +459,12 @@ def test_what_refuses_with_no_refusal() -> None:
     assert DeniedError(401, "x").kind == "AUTH_REFUSED"
 
 
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
 class Waiting:
     """A function that judges nothing before it is cancelled."""
 
@@ -498,10 +506,7 @@ async def test_a_judgement_is_cancelled_when_the_connection_goes(
         listener = await worker.listen("127.0.0.1", ssl=server)
         address = ("localhost" if tls else "127.0.0.1", listener.port)
         _, writer = await asyncio.open_connection(*address, ssl=trusting)
-        writer.write(
-            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
+        writer.write(UPGRADE)
         await asyncio.wait_for(waiting.asked.wait(), LIMIT)
         writer.close()
         await asyncio.wait_for(waiting.cancelled.wait(), LIMIT)
@@ -521,15 +526,13 @@ async def test_a_judgement_is_cancelled_with_the_peer() -> None:
             await connecting
 
 
-async def test_who_says_more_before_he_has_an_answer_is_cut_off() -> None:
+async def test_who_says_more_before_he_has_an_answer_is_cut_off(contexts: Contexts) -> None:
     waiting = Waiting()
+    server, trusting = contexts
     async with patient(authenticate=waiting) as worker:
-        listener = await worker.listen("127.0.0.1")
-        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
-        writer.write(
-            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
+        listener = await worker.listen("127.0.0.1", ssl=server)
+        reader, writer = await asyncio.open_connection("localhost", listener.port, ssl=trusting)
+        writer.write(UPGRADE)
         await asyncio.wait_for(waiting.asked.wait(), LIMIT)
         writer.write(b"\x82\x00")
         assert await asyncio.wait_for(reader.read(), LIMIT) == b""
@@ -692,6 +695,23 @@ async def test_keys_are_not_proved_to_a_relay(
         assert await comes(there.port) is directly
         async with relay(there.port) as port:
             assert await comes(port) is relayed
+
+
+async def test_a_peer_is_known_again_by_its_key() -> None:
+    secret = bytes(range(32))
+    async with patient(policy={"rules": []}) as worker:
+        listener = await worker.listen("127.0.0.1", ssl=known())
+        names: list[str | None] = []
+        ids: list[str] = []
+        for key in (secret, secret, None):
+            async with patient(peer_key=key) as client:
+                await client.connect(f"wss://localhost:{listener.port}", ssl=trust())
+                await until(lambda: len(worker.units) == 1)
+                names.append(worker.units[0].identity.peer)
+                ids.append(client.id)
+            await until(lambda: not worker.units)
+    assert names == [ids[0][:44], ids[1][:44], None] and names[0] == names[1]
+    assert len(set(ids)) == 3
 
 
 async def test_without_tls_there_is_nothing_to_name() -> None:

@@ -20,7 +20,8 @@ from .conftest import LIMIT
 README = Path(__file__).parents[1] / "README.md"
 PROGRAMS: list[str] = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
 SERVICE, CLIENT, SUBSCRIBER, PUBLISHER, CHOICE, FAILING, *PROGRAMS = PROGRAMS
-STORE, STORE_CLIENT, STOCK, SHOP, BUYER, VAULT, VAULT_CLIENT, SCRIPT = PROGRAMS
+STORE, STORE_CLIENT, STOCK, SHOP, BUYER, VAULT, VAULT_CLIENT, *PROGRAMS = PROGRAMS
+MACHINE, MACHINE_CLIENT, SCRIPT = PROGRAMS
 
 
 class Program:
@@ -174,6 +175,15 @@ def test_tls_and_keys(tmp_path: Path, port: int) -> None:
     line, printed = both(VAULT, VAULT_CLIENT, tmp_path, port, logged)
     assert line == f"listening on wss://localhost:{port}"
     assert printed[0] == "sesame" and printed[1].startswith("refused: ")
+
+
+def test_identities_and_policies(tmp_path: Path, port: int) -> None:
+    line, printed = both(MACHINE, MACHINE_CLIENT, tmp_path, port)
+    assert line == f"listening on ws://127.0.0.1:{port}"
+    assert printed == [
+        "restarted for ann",
+        "NOT_ALLOWED - Not allowed by the policy of the peer",
+    ]
 
 
 def test_the_program_in_the_package(tmp_path: Path, port: int) -> None:

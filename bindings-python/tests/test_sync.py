@@ -4,7 +4,8 @@ import inspect
 import pydoc
 import threading
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import pytest
 
@@ -52,6 +53,14 @@ if TYPE_CHECKING:
         destination.request("x", balance=lambda candidates: candidates[0].unit)
         destination.request("x", balance=lambda candidates: candidates[0])  # type: ignore[arg-type, return-value]
         destination.broadcast("x", key="user 1")  # type: ignore[call-arg]
+        assert_type(peer.set_policy({"default": "deny"}), None)
+        assert_type(peer.watch_policy("policy.json"), None)
+        peer.set_policy(5)  # type: ignore[arg-type]
+        assert_type(peer.units[0].identity, roletalk.Identity)
+        assert_type(peer.units[0].identity.certificate, Optional[roletalk.Certificate])
+        sync.Peer(authenticate=lambda request: {"sub": request.bearer})
+        sync.Peer(authenticate=lambda request: True)  # type: ignore[arg-type, return-value]
+        sync.Peer(channel_binding="always")  # type: ignore[arg-type]
         assert_type(peer.drain(), bool)
         assert_type(peer.serve(drain=1), bool)
 
@@ -371,3 +380,29 @@ def test_the_choice_of_the_unit(both: Pair) -> None:
         back.wait_ready(LIMIT)
         with pytest.raises(roletalk.NoUnitError, match="back"):
             back.request("name")
+
+
+def test_policies_and_judgements(tmp_path: Path) -> None:
+    def authenticate(request: roletalk.UpgradeRequest) -> dict[str, Any]:
+        if request.bearer is None:
+            raise roletalk.DeniedError(401, "no token")
+        return {"sub": request.bearer}
+
+    path = tmp_path / "policy.json"
+    path.write_text('{"rules": [{"who": {"claim": {"sub": "ann"}}, "call": ["role/echo"]}]}')
+    with sync.Peer(authenticate=authenticate) as worker, sync.Peer() as client:
+        worker.watch_policy(path)
+        worker.role("role").on_request("echo", lambda ctx: ctx.unit.identity.claims["sub"])
+        listener = worker.listen("127.0.0.1")
+        with pytest.raises(roletalk.ConnectFailedError, match="401"):
+            client.connect(listener.url, permanent=False)
+        client.connect(listener.url, headers={"Authorization": "Bearer ann"})
+        role = client.destination("role")
+        role.wait_ready(LIMIT)
+        assert role.request("echo") == "ann"
+        worker.set_policy({"default": "deny"})
+        with pytest.raises(roletalk.RejectedError, match="Not allowed"):
+            role.request("echo")
+        with pytest.raises(roletalk.InvalidArgumentError):
+            worker.set_policy("{")
+        assert worker.units[0].stats().denied == 1

@@ -288,6 +288,7 @@ class Engine:
         friendly: bool,
         keys: list[tuple[str, str]],
         channel_binding: str,
+        peer_key: bytes | None,
         policy: Policy | None,
         origins: list[str],
         identity_headers: list[str],

@@ -343,10 +343,10 @@ class Host:
         self._links[conn].stop_writing()
 
     def pause(self, conn: int) -> None:
-        # While the application judges its upgrade, the end of a connection is to be noticed. The engine
-        # ends one on which anything else comes.
-        if conn not in self._judging:
-            self._links[conn].pause()
+        link = self._links[conn]
+        link.pause()
+        if conn in self._judging:
+            link.watch_end()
 
     def resume(self, conn: int) -> None:
         self._links[conn].resume()
@@ -489,7 +489,7 @@ class Host:
         self,
         sock: socket.socket,
         ssl: ssl_module.SSLContext | None,
-        begin: Callable[[socket.socket | None], int],
+        begin: Callable[..., int],
         remote: str,
         begun: list[bool],
     ) -> None:

@@ -50,6 +50,28 @@ class SocketLink:
         host = self._host
         host.apart(host.loop.add_reader, self._fd, host.engine.readable, self._conn)
 
+    def watch_end(self) -> None:
+        """Although nothing is read, the engine is told when the other side hangs up."""
+        host = self._host
+        host.apart(host.loop.add_reader, self._fd, self._look)
+
+    def _look(self) -> None:
+        sock = socket.socket(fileno=self._fd)
+        try:
+            # Whatever the default of the process is.
+            sock.setblocking(False)
+            if not sock.recv(1, socket.MSG_PEEK):
+                self._host.engine.lost(self._conn)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._host.engine.lost(self._conn, str(error))
+        finally:
+            # It is the engine's.
+            sock.detach()
+        # Whatever came, there is no more to be seen.
+        self.pause()
+
     def part(self) -> None:
         # To see the other side's end, also when reading was paused.
         self.resume()
@@ -170,6 +192,10 @@ class TransportLink(asyncio.Protocol):
     def resume(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def watch_end(self) -> None:
+        # Whoever sends more before he has an answer does not speak WebSocket: the engine ends that.
+        self.resume()
 
     def part(self, limit: float = CLOSING) -> None:
         assert self._transport is not None

@@ -49,7 +49,8 @@ class Identity:
     key: str | None = None
     """The id of the preshared key that it has proved; None when this peer asks for no proof."""
     peer: str | None = None
-    """The name of its own key, when it has proved that its id belongs to that."""
+    """The name of its own key, when it has proved that its id belongs to that: ``key-`` and 40 hexadecimal
+    digits, the same after each of its restarts."""
     certificate: Certificate | None = None
     """Its certificate."""
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)

@@ -102,6 +102,10 @@ class Peer:
             certificate. Connections are named by the certificate of the listener: Python's ``ssl`` has no
             exporter. A listener that does not know its own, since it was given an ``ssl.SSLContext``, names
             nothing.
+        peer_key: The peer's own key: 32 random bytes (an Ed25519 seed), kept as other private keys are. The
+            peer's ``id`` belongs to it: over TLS nobody else can claim that, and others know the peer again
+            after a restart by the name of the key, the first 44 characters of the id (``Identity.peer``).
+            None: the id is random.
         policy: Who may call and serve what, as ``set_policy`` takes it. None: everyone everything.
         origins: Origins whose pages may connect, such as ``"https://app.example.org"``, or ``"*"`` for all.
             At first none: upgrades with any ``Origin`` are refused with 403. Browsers send one, others do
@@ -132,7 +136,7 @@ class Peer:
         acquaintance_ssl: The context for ``wss`` addresses that other units tell.
 
     Raises:
-        InvalidArgumentError: For an unusable key, policy, origin or header's name, and for a balance or a
+        InvalidArgumentError: For an unusable key, policy, origin, or header's name, and for a balance or a
             channel binding that there is not.
         ValueError: For a number that cannot be one of these settings.
         TypeError: For a setting of another type.
@@ -146,6 +150,7 @@ class Peer:
         friendly: bool = True,
         keys: Mapping[str, str] | None = None,
         channel_binding: Literal["disable", "prefer", "require"] = "prefer",
+        peer_key: bytes | None = None,
         policy: Mapping[str, Any] | str | None = None,
         origins: Iterable[str] = (),
         identity_headers: Iterable[str] = (),
@@ -162,6 +167,7 @@ class Peer:
         _checks.texts("tags", tags)
         _checks.texts("keys", keys)
         _checks.instance("channel_binding", channel_binding, str, "a str")
+        _checks.instance("peer_key", peer_key, (bytes, type(None)), "bytes")
         if authenticate is not None and not callable(authenticate):
             kind = type(authenticate).__name__
             raise TypeError(f"authenticate must be a function, not {kind}")
@@ -185,6 +191,7 @@ class Peer:
             friendly=friendly,
             keys=list((keys or {}).items()),
             channel_binding=channel_binding,
+            peer_key=peer_key,
             policy=parsed(policy),
             origins=_checks.names("origins", origins),
             identity_headers=_checks.names("identity_headers", identity_headers),

@@ -31,7 +31,7 @@ use super::{
     watching::fail_quietly,
 };
 use crate::{
-    access::{Policy, Shown, origins_of, remote_of},
+    access::{Policy, Shown, origins_of, peer_key_of, remote_of},
     balance::Balance,
     context::{Context, Ticket},
     data::{Codec, json_of, utf8, with_payload},
@@ -136,8 +136,8 @@ type FailureParts<'py> = (Option<String>, Option<Bound<'py, PyAny>>, Option<f64>
 impl Engine {
     #[new]
     #[pyo3(signature = (
-        *, name, tags, friendly, keys, channel_binding, policy, origins, identity_headers, authenticates, limits,
-        reconnect, balance, eject, runtime, dumps, loads, extensions=true
+        *, name, tags, friendly, keys, channel_binding, peer_key, policy, origins, identity_headers,
+        authenticates, limits, reconnect, balance, eject, runtime, dumps, loads, extensions=true
     ))]
     #[expect(clippy::too_many_arguments, reason = "called from one place, by keyword")]
     fn new(
@@ -147,6 +147,7 @@ impl Engine {
         friendly: bool,
         keys: Vec<(String, String)>,
         channel_binding: &str,
+        peer_key: Option<&[u8]>,
         policy: Option<&Bound<'_, Policy>>,
         origins: Vec<String>,
         identity_headers: Vec<String>,
@@ -172,6 +173,7 @@ impl Engine {
         }
         config.channel_binding =
             ChannelBinding::parse(channel_binding).map_err(|error| exception(py, &error))?;
+        config.peer_key = peer_key.map(|secret| peer_key_of(py, secret)).transpose()?;
         config.policy = policy.map(|policy| policy.get().core());
         config.origins = origins_of(py, &origins)?;
         check_header_names(py, &identity_headers)?;

@@ -222,7 +222,8 @@ impl<R> Engine<R> {
                 self.peer.upgrade_requested(conn, &request);
                 self.events.push_back(EngineEvent::UpgradeRequest { conn, request });
             }
-            Received::Upgraded(_) => {
+            Received::Upgraded(upgraded) => {
+                self.peer.upgrade_requested(conn, &upgraded);
                 let Some(connection) = self.connections.get_mut(&conn) else { return };
                 self.peer.upgraded(connection, now);
                 self.drain_peer(now);

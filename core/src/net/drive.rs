@@ -263,9 +263,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 }
                 Received::UpgradeRequest(request) => self.ask(request),
                 Received::Handshake(message) => self.handshake(message.as_deref())?,
-                Received::Upgraded(_) => {
+                Received::Upgraded(upgraded) => {
                     let connection = &mut self.connection;
-                    self.shared.with_core(|core, now| core.peer.upgraded(connection, now));
+                    self.shared.with_core(|core, now| {
+                        core.peer.upgrade_requested(connection.id(), &upgraded);
+                        core.peer.upgraded(connection, now);
+                    });
                 }
                 Received::Ping(_) => self.connection.set_behind(!self.messages.is_empty()),
                 Received::Pong(payload) if is_fence(&payload) && !self.messages.is_empty() => {

@@ -95,9 +95,10 @@ impl Peer {
         self.pending.values().filter(|pending| !pending.dialed).count()
     }
 
-    /// A [request for an upgrade](crate::Received::UpgradeRequest) was received.
+    /// A request for an upgrade was received, whether the application [judges](crate::Received::UpgradeRequest) it or
+    /// not. The answer to one that this peer has sent shows nothing.
     pub fn upgrade_requested(&mut self, conn: ConnId, request: &Upgraded) {
-        if let Some(pending) = self.pending.get_mut(&conn) {
+        if let Some(pending) = self.pending.get_mut(&conn).filter(|pending| !pending.dialed) {
             pending.identity.keep_headers(&request.headers, &self.config.identity_headers);
         }
     }

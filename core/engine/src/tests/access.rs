@@ -197,6 +197,16 @@ fn an_upgrade_waits_for_the_verdict_of_the_application() {
 }
 
 #[test]
+fn headers_of_upgrades_are_kept_on_the_side_that_accepts() {
+    let keeping = |seed| engine(seed, |config| config.identity_headers = vec!["x-team".to_owned()]);
+    let mut meeting = Meeting::new([keeping(1), keeping(2)]);
+    meeting.connect(&[("x-team", "red")], [Remote::default(), Remote::default()]);
+    let [dialer, listener] = [DIALER, LISTENER].map(|side| meeting.identity(side).unwrap());
+    assert_eq!(listener.headers, [("x-team".to_owned(), "red".to_owned())]);
+    assert_eq!(dialer.headers, []);
+}
+
+#[test]
 fn an_upgrade_that_the_application_refuses_is_answered_so() {
     for (status, seen) in [(401, 401), (503, 503), (200, 403), (0, 403)] {
         let listener = engine(2, |config| config.authenticates = true);
