@@ -91,6 +91,15 @@
 /// Callbacks run only inside roletalk_peer_poll, which the program calls when roletalk_peer_fd is readable.
 #define ROLETALK_CALLBACKS_POLL 2
 
+/// What the other side names must be this connection. One that names nothing, such as an original, is answered, too.
+#define ROLETALK_CHANNEL_BINDING_PREFER 0
+
+/// Nothing is named nor compared: for proxies that end TLS with another certificate.
+#define ROLETALK_CHANNEL_BINDING_DISABLE 1
+
+/// Keys are proved only to those that name this connection.
+#define ROLETALK_CHANNEL_BINDING_REQUIRE 2
+
 /// One unit after the other, but instead of one another that is drawn by lot where that is clearly better: has
 /// fewer requests to answer, or is to answer in less than half of the time.
 #define ROLETALK_BALANCE_LEAST_LOADED 0
@@ -163,6 +172,16 @@
 
 /// A unit that was left out has recovered. Reported at the next choice of a unit.
 #define ROLETALK_EVENT_UNIT_RESTORED 16
+
+/// A unit has called something, or announced a role, that the policy does not allow: `what`, `role` and `event` say
+/// what, `count` how often since this was told last, `text` all of it. What each unit calls is told at most once a second.
+#define ROLETALK_EVENT_DENIED 17
+
+/// The file of the policy, `path`, has changed, and what is in it is in force.
+#define ROLETALK_EVENT_POLICY_LOADED 18
+
+/// The file of the policy, `path`, has changed, and cannot be used: `text` says why, and the policy before stays in force.
+#define ROLETALK_EVENT_POLICY_FAILED 19
 
 /// No diagnostics.
 #define ROLETALK_LOG_OFF 0
@@ -428,6 +447,28 @@ typedef struct {
     const roletalk_ejection *eject;
 } roletalk_balance;
 
+/// A request for an upgrade, which the program is to judge. Ended by roletalk_upgrade_allow, roletalk_upgrade_deny or
+/// roletalk_upgrade_free, and when the time for the handshake is over.
+typedef struct {
+    /// Zero is none.
+    uint64_t id;
+} roletalk_upgrade;
+
+/// Ends the life of `user_data`. NULL where nothing has to be done.
+typedef void (*roletalk_drop)(void *user_data);
+
+/// Called for each upgrade that this peer is asked for, before it is answered, where the peer's callbacks run.
+typedef struct {
+    /// The function. It judges `upgrade` once, at once or later from any thread: with roletalk_upgrade_allow,
+    /// roletalk_upgrade_deny or roletalk_upgrade_free. The handle also ends when the time for the handshake
+    /// (roletalk_limits.handshake_timeout_ms) is over: then the upgrade is refused with 503.
+    void (*call)(void *user_data, roletalk_upgrade upgrade);
+    /// Given to both functions.
+    void *user_data;
+    /// Ends the life of `user_data`; NULL if nothing has to be done.
+    roletalk_drop drop;
+} roletalk_authenticate_handler;
+
 /// How to make a peer. All zero but the size: no name, no keys, friendly, callbacks on a thread of the
 /// library's.
 typedef struct {
@@ -458,6 +499,26 @@ typedef struct {
     /// How destinations choose among the units that serve their role, unless they say it themselves
     /// (roletalk_destination_set_balance); NULL for the least loaded unit.
     const roletalk_balance *balance;
+    /// Who may call and serve what, as JSON (docs/POLICY.md); NULL: everyone everything. See roletalk_peer_set_policy.
+    roletalk_string policy;
+    /// Origins whose pages may connect, such as `https://app.example.org`; `*` lets all. Upgrades with any other
+    /// `Origin` are refused with 403: browsers send one, others do not, and a page that somebody opens on this machine
+    /// could reach this peer.
+    const roletalk_string *origins;
+    /// How many origins.
+    size_t origin_count;
+    /// Headers of upgrades that are kept as part of the identity (roletalk_unit_identity), at most 8 KiB in all. Whoever
+    /// dials chooses what is in them, unless a proxy does.
+    const roletalk_string *identity_headers;
+    /// How many such headers.
+    size_t identity_header_count;
+    /// Judges each upgrade of connections that this peer's listeners and roletalk_peer_accept_fd take; all zero: everyone
+    /// gets in who has the keys. `drop` is also called when roletalk_peer_new fails, unless it cannot read these options
+    /// (`struct_size`).
+    roletalk_authenticate_handler authenticate;
+    /// Whether proofs of preshared keys are bound to TLS connections, so that nobody can relay them:
+    /// ROLETALK_CHANNEL_BINDING_PREFER, ROLETALK_CHANNEL_BINDING_DISABLE or ROLETALK_CHANNEL_BINDING_REQUIRE.
+    int32_t channel_binding;
 } roletalk_peer_options;
 
 /// The local node. Made by roletalk_peer_new, closed by roletalk_peer_close.
@@ -526,9 +587,6 @@ typedef struct {
     /// What to answer.
     roletalk_context context;
 } roletalk_incoming;
-
-/// Ends the life of `user_data`. NULL where nothing has to be done.
-typedef void (*roletalk_drop)(void *user_data);
 
 /// Called for what comes, where the peer's callbacks run. Messages of one unit come in their order.
 ///
@@ -1000,6 +1058,8 @@ typedef struct {
     /// Microseconds that its answers take, smoothed, a second at most: what the choice of the least loaded unit counts
     /// with; -1 before the first.
     int64_t answer_time_us;
+    /// What the unit called or announced, and the policy did not allow.
+    uint64_t denied;
 } roletalk_unit_stats;
 
 /// Counters of one connection of a unit. Set `struct_size` before.
@@ -1021,6 +1081,55 @@ typedef struct {
     /// Microseconds that the last ping took; -1 before the first answer.
     int64_t round_trip_us;
 } roletalk_connection_stats;
+
+/// A certificate that the other end has shown, and that TLS has verified, unless verification was switched off. Valid
+/// during the call.
+typedef struct {
+    /// The size of this struct in the library.
+    size_t struct_size;
+    /// The subject as RFC 4514 writes it, such as `CN=billing,O=Example`; may be empty.
+    roletalk_string subject;
+    /// Its subject alternative names, each with its type: `dns:a.example`, `uri:spiffe://prod/a`, `ip:10.0.0.1`,
+    /// `email:a@example.org`.
+    const roletalk_string *names;
+    /// How many names.
+    size_t name_count;
+    /// SHA-256 of the whole certificate, 64 lowercase hexadecimal digits.
+    roletalk_string fingerprint;
+    /// When it expires, in seconds since 1970.
+    uint64_t expires;
+} roletalk_certificate;
+
+/// What the other end of a connection has shown. Valid during the call.
+typedef struct {
+    /// The size of this struct in the library.
+    size_t struct_size;
+    /// The connection's number, as in roletalk_connection_stats; in roletalk_unit_describe_identity 0.
+    uint64_t connection;
+    /// Whether this peer has dialed it: 1 or 0.
+    int32_t dialed;
+    /// The id of the preshared key that it has proved; empty when this peer asks for no proof.
+    roletalk_string key;
+    /// The same without the version behind a `#`.
+    roletalk_string key_name;
+    /// Its certificate; NULL when it has shown none.
+    const roletalk_certificate *certificate;
+    /// What the program has said of it (roletalk_upgrade_allow): a JSON object, `{}` for nothing.
+    roletalk_string claims;
+    /// Where the connection comes from or leads to, such as `192.0.2.1:51234`; empty when that is not known.
+    roletalk_string address;
+    /// The headers of its upgrade that were to be kept (roletalk_peer_options.identity_headers), in lower case.
+    const roletalk_pair *headers;
+    /// How many headers.
+    size_t header_count;
+} roletalk_identity;
+
+/// Called with an identity, on the caller's thread.
+typedef void (*roletalk_identity_visitor)(void *user_data, const roletalk_identity *identity);
+
+/// Called with a certificate, on the caller's thread.
+typedef void (*roletalk_certificate_visitor)(void *user_data,
+                                             const roletalk_certificate *certificate);
 
 /// Something that happened to a peer. Valid during the call. Fields that do not belong to the kind are
 /// zero. New kinds may be added.
@@ -1047,6 +1156,10 @@ typedef struct {
     roletalk_string event;
     /// What there is to know besides `text`, and what to try; may be empty.
     roletalk_string hint;
+    /// What was denied: `message`, `request`, `readable`, `writable`, or `serve` for a role that was announced.
+    roletalk_string what;
+    /// The file of the policy.
+    roletalk_string path;
 } roletalk_event;
 
 /// Called for each event, in their order, where the peer's callbacks run.
@@ -1262,6 +1375,34 @@ ROLETALK_MUST_USE
 roletalk_status roletalk_peer_get_stats(roletalk_peer peer,
                                         roletalk_peer_stats *stats);
 
+/// Who may call and serve what, from now on, also those who are connected: a policy as JSON (docs/POLICY.md). NULL: no
+/// policy, everyone may do everything. A file that was watched is so no more.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a text that is no policy, an empty one included:
+/// roletalk_last_error says where and what is wrong; the policy before stays in force. Any thread, also inside
+/// callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_peer_set_policy(roletalk_peer peer,
+                                         roletalk_string policy);
+
+/// Takes the policy from a file, and again within a second after each of its changes. A file that cannot be read or has
+/// a fault changes nothing: ROLETALK_EVENT_POLICY_FAILED tells why, once for each change of the file;
+/// ROLETALK_EVENT_POLICY_LOADED tells that a new one is in force. Ends with roletalk_peer_set_policy, with another file,
+/// and with the peer.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when there is no usable policy in the file now, ROLETALK_STATUS_CLOSED:
+/// nothing has changed. Any thread; in callbacks as every call that waits.
+ROLETALK_MUST_USE
+roletalk_status roletalk_peer_watch_policy(roletalk_peer peer,
+                                           roletalk_string path);
+
+/// Checks the text of a policy, which no peer has to have.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT: roletalk_last_error says where and what is wrong. Any thread, also
+/// inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_policy_check(roletalk_string policy);
+
 /// Listens on an address, such as `127.0.0.1:9000`; port 0 takes a free one. `options` may be NULL.
 /// `listener` may be NULL: it belongs to the peer in any case.
 ///
@@ -1291,8 +1432,9 @@ roletalk_status roletalk_listener_url(roletalk_listener listener,
 roletalk_status roletalk_listener_close(roletalk_listener listener);
 
 /// Serves a TCP connection that the program's own server has accepted. Its first bytes are an HTTP
-/// upgrade, or, when `upgraded` is not 0, the upgrade was done already. The library owns `fd` from here
-/// on, unless this fails with ROLETALK_STATUS_INVALID_ARGUMENT or ROLETALK_STATUS_INVALID_HANDLE.
+/// upgrade, or, when `upgraded` is not 0, the upgrade was done already: then it is for that server to look at the
+/// `Origin` and to authenticate. The library owns `fd` from here on, unless this fails with
+/// ROLETALK_STATUS_INVALID_ARGUMENT or ROLETALK_STATUS_INVALID_HANDLE.
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when `fd` is not a connected stream socket,
 /// ROLETALK_STATUS_IO. Any thread, also inside callbacks.
@@ -2004,6 +2146,112 @@ ROLETALK_MUST_USE
 roletalk_status roletalk_unit_get_connection_stats(roletalk_unit unit,
                                                    size_t at,
                                                    roletalk_connection_stats *stats);
+
+/// Copies who the unit is, as JSON, to `buffer`, without a zero at the end, and its length to `len`, which may be NULL:
+/// what it has shown on the connection that was opened last. Its name, its tags and its id are only what it says of
+/// itself. Unknown members are `null`:
+///
+///     {"key": "billing", "certificate": {"subject": "", "names": [], "fingerprint": "", "expires": 0}, "claims": {},
+///      "address": "192.0.2.1:51234", "headers": [["x-team", "red"]], "dialed": false}
+///
+/// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
+/// callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_unit_identity(roletalk_unit unit,
+                                       char *buffer,
+                                       size_t capacity,
+                                       size_t *len);
+
+/// Calls `visitor` once, before this returns, with what roletalk_unit_identity says.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_unit_describe_identity(roletalk_unit unit,
+                                                roletalk_identity_visitor visitor,
+                                                void *user_data);
+
+/// Calls `visitor` for each connection of the unit, before this returns. What they have shown agrees in all but address,
+/// headers and direction.
+///
+/// Any thread, also inside callbacks.
+roletalk_status roletalk_unit_each_identity(roletalk_unit unit,
+                                            roletalk_identity_visitor visitor,
+                                            void *user_data);
+
+/// Copies the path that is asked for, without the query, to `buffer`, without a zero at the end, and its length to
+/// `len`, which may be NULL.
+///
+/// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
+/// callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_upgrade_path(roletalk_upgrade upgrade,
+                                      char *buffer,
+                                      size_t capacity,
+                                      size_t *len);
+
+/// Copies the first header of this name, in which upper and lower case are the same, as roletalk_upgrade_path does the
+/// path. Headers may be secrets.
+///
+/// Errors: ROLETALK_STATUS_END when there is none that is text; ROLETALK_STATUS_TOO_LARGE. Any thread, also inside
+/// callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_upgrade_header(roletalk_upgrade upgrade,
+                                        roletalk_string name,
+                                        char *buffer,
+                                        size_t capacity,
+                                        size_t *len);
+
+/// Copies the token of the header `Authorization: Bearer`, as roletalk_upgrade_path does the path.
+///
+/// Errors: ROLETALK_STATUS_END when there is none; ROLETALK_STATUS_TOO_LARGE. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_upgrade_bearer(roletalk_upgrade upgrade,
+                                        char *buffer,
+                                        size_t capacity,
+                                        size_t *len);
+
+/// Copies the address that the connection comes from, such as `192.0.2.1:51234`, as roletalk_upgrade_path does the
+/// path; empty when it is not known.
+///
+/// Errors: ROLETALK_STATUS_TOO_LARGE. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_upgrade_address(roletalk_upgrade upgrade,
+                                         char *buffer,
+                                         size_t capacity,
+                                         size_t *len);
+
+/// Calls `visitor` once, before this returns, with the certificate that was shown, which TLS has verified.
+///
+/// Errors: ROLETALK_STATUS_END when none was shown. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_upgrade_certificate(roletalk_upgrade upgrade,
+                                             roletalk_certificate_visitor visitor,
+                                             void *user_data);
+
+/// Lets it in. `claims`, a JSON object of at most 8 KiB, becomes part of the identity (roletalk_unit_identity): its
+/// member `sub` is who it is, and all connections of a unit have the same. NULL: no claims. Ends the handle.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for claims that are none: the handle is as before.
+/// ROLETALK_STATUS_INVALID_HANDLE also when it was judged already, and when its time is over. Any thread, also inside
+/// callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_upgrade_allow(roletalk_upgrade upgrade,
+                                       roletalk_string claims);
+
+/// Refuses it with an HTTP status from 400 to 599, such as 401; 0 stands for 403. `reason` is for this side's events and
+/// log: the other side is not told. Ends the handle.
+///
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for another status: the handle is as before.
+/// ROLETALK_STATUS_INVALID_HANDLE also when it was judged already, and when its time is over. Any thread, also inside
+/// callbacks.
+roletalk_status roletalk_upgrade_deny(roletalk_upgrade upgrade,
+                                      int32_t status,
+                                      roletalk_string reason);
+
+/// Ends the handle. An upgrade that was not judged is refused with 403.
+///
+/// Errors: ROLETALK_STATUS_INVALID_HANDLE also when it was judged already, and when its time is over. Any thread, also
+/// inside callbacks.
+roletalk_status roletalk_upgrade_free(roletalk_upgrade upgrade);
 
 /// Subscribes to what happens from now on. `operation`, which may be NULL, is set to a handle to cancel
 /// the subscription with; the caller frees it with roletalk_operation_free. `handler.drop` is called when the

@@ -5,7 +5,8 @@
 // and what they hold live until they are replaced or the peer is closed. An exception of any type that
 // leaves a handler rejects the request, with its text if it has one (an Error::rejection with its code and data,
 // too), and goes no further; one that leaves a function that chooses (Balance::custom) ends what is sent, and is thrown
-// by the call that sends; one that leaves another callback is dropped.
+// by the call that sends; one that leaves a function that judges (Access::authenticate) refuses the upgrade, with 500
+// unless it is a Denied; one that leaves another callback is dropped.
 //
 // Threads, lifetimes and what may be called inside callbacks are as roletalk.h says.
 #ifndef ROLETALK_HPP
@@ -367,6 +368,74 @@ struct Trace {
     std::string baggage;
 };
 
+/// A certificate that the other end of a connection has shown; see roletalk_certificate.
+struct Certificate {
+    std::string subject;
+    /// Its subject alternative names, each with its type, such as `dns:a.example`.
+    std::vector<std::string> names;
+    /// SHA-256, in hexadecimal.
+    std::string fingerprint;
+    std::chrono::system_clock::time_point expires;
+};
+
+/// What the other end of a connection has shown; see roletalk_identity.
+struct Identity {
+    /// The connection's number; 0 in `Unit::identity`.
+    uint64_t connection = 0;
+    /// Whether this peer has dialed it.
+    bool dialed = false;
+    /// The id of the preshared key that it has proved.
+    std::optional<std::string> key;
+    /// The same without the version behind a `#`.
+    std::optional<std::string> key_name;
+    std::optional<Certificate> certificate;
+    /// What `Access::authenticate` has said of it: a JSON object.
+    std::string claims;
+    /// Where the connection comes from or leads to; empty when that is not known.
+    std::string address;
+    /// The headers of its upgrade that were to be kept, with names in lower case.
+    std::vector<std::pair<std::string, std::string>> headers;
+};
+
+namespace detail {
+
+inline std::optional<std::string> some(roletalk_string text) {
+    if (text.len == 0) return std::nullopt;
+    return std::string(view(text));
+}
+
+inline Certificate keep(const roletalk_certificate &shown) {
+    Certificate certificate;
+    certificate.subject = view(shown.subject);
+    for (size_t i = 0; i < shown.name_count; i++)
+        certificate.names.emplace_back(view(shown.names[i]));
+    certificate.fingerprint = view(shown.fingerprint);
+    // What no clock can count expires at its end.
+    using Clock = std::chrono::system_clock;
+    const auto most = std::chrono::duration_cast<std::chrono::seconds>(
+        Clock::time_point::max().time_since_epoch());
+    certificate.expires = shown.expires < static_cast<uint64_t>(most.count())
+                              ? Clock::time_point(std::chrono::seconds(shown.expires))
+                              : Clock::time_point::max();
+    return certificate;
+}
+
+inline Identity keep(const roletalk_identity &shown) {
+    Identity identity;
+    identity.connection = shown.connection;
+    identity.dialed = shown.dialed != 0;
+    identity.key = some(shown.key);
+    identity.key_name = some(shown.key_name);
+    if (shown.certificate) identity.certificate = keep(*shown.certificate);
+    identity.claims = view(shown.claims);
+    identity.address = view(shown.address);
+    for (size_t i = 0; i < shown.header_count; i++)
+        identity.headers.emplace_back(view(shown.headers[i].key), view(shown.headers[i].value));
+    return identity;
+}
+
+} // namespace detail
+
 /// A connected remote peer.
 class Unit {
 public:
@@ -402,6 +471,33 @@ public:
                 return roletalk_unit_describe(handle_.get(), visitor, data);
             },
             [&](const roletalk_unit_info *info) { function(*info); });
+    }
+    /// Who it is, as far as it has shown that on the connection that was opened last. The name, the tags and the id are
+    /// only what it says of itself.
+    Identity identity() const {
+        Identity identity;
+        detail::visit<const roletalk_identity *>(
+            [&](auto visitor, void *data) {
+                return roletalk_unit_describe_identity(handle_.get(), visitor, data);
+            },
+            [&](const roletalk_identity *shown) { identity = detail::keep(*shown); });
+        return identity;
+    }
+    /// The same as JSON; see roletalk_unit_identity.
+    std::string identity_json() const {
+        return detail::text([&](char *to, size_t room, size_t *len) {
+            return roletalk_unit_identity(handle_.get(), to, room, len);
+        });
+    }
+    /// What it has shown on each of its connections.
+    std::vector<Identity> identities() const {
+        std::vector<Identity> all;
+        detail::visit<const roletalk_identity *>(
+            [&](auto visitor, void *data) {
+                return roletalk_unit_each_identity(handle_.get(), visitor, data);
+            },
+            [&](const roletalk_identity *shown) { all.push_back(detail::keep(*shown)); });
+        return all;
     }
     void disconnect() { detail::check(roletalk_unit_disconnect(handle_.get())); }
     roletalk_unit_stats stats() const {
@@ -1511,6 +1607,166 @@ inline void log_off() {
     detail::check(roletalk_log(ROLETALK_LOG_OFF, roletalk_log_handler{}));
 }
 
+/// Who may call and serve what, as JSON: docs/POLICY.md.
+class Policy {
+public:
+    /// Throws an Error that says where and what is wrong.
+    explicit Policy(std::string_view json) : json_(json) {
+        detail::check(roletalk_policy_check(detail::lend(json_)));
+    }
+
+    const std::string &json() const noexcept { return json_; }
+
+private:
+    std::string json_;
+};
+
+/// Refuses an upgrade, when it is thrown in Access::authenticate: with an HTTP status from 400 to 599, and a reason for
+/// this side's events and log.
+class Denied : public std::runtime_error {
+public:
+    explicit Denied(int status = 403, const std::string &reason = {})
+        : std::runtime_error(reason), status_(status) {}
+
+    int status() const noexcept { return status_; }
+
+private:
+    int status_;
+};
+
+/// A request for an upgrade, which is judged once, from any thread. Destroying it unjudged refuses it with 403. When the
+/// time for the handshake is over, every call throws an Error with ROLETALK_STATUS_INVALID_HANDLE.
+class Upgrade {
+public:
+    Upgrade() = default;
+    explicit Upgrade(roletalk_upgrade owned) : handle_(owned) {}
+
+    /// The path that is asked for, without the query.
+    std::string path() const {
+        return detail::text([&](char *to, size_t room, size_t *len) {
+            return roletalk_upgrade_path(handle_.get(), to, room, len);
+        });
+    }
+    /// The first header of this name. It may be a secret.
+    std::optional<std::string> header(std::string_view name) const {
+        return text_if_any([&](char *to, size_t room, size_t *len) {
+            return roletalk_upgrade_header(handle_.get(), detail::lend(name), to, room, len);
+        });
+    }
+    /// The token of the header `Authorization: Bearer`.
+    std::optional<std::string> bearer() const {
+        return text_if_any([&](char *to, size_t room, size_t *len) {
+            return roletalk_upgrade_bearer(handle_.get(), to, room, len);
+        });
+    }
+    /// Where the connection comes from; empty when that is not known.
+    std::string address() const {
+        return detail::text([&](char *to, size_t room, size_t *len) {
+            return roletalk_upgrade_address(handle_.get(), to, room, len);
+        });
+    }
+    /// The certificate that was shown, which TLS has verified.
+    std::optional<Certificate> certificate() const {
+        std::optional<Certificate> shown;
+        std::exception_ptr failed;
+        auto keep = [&](const roletalk_certificate *certificate) noexcept {
+            try {
+                shown = detail::keep(*certificate);
+            } catch (...) {
+                failed = std::current_exception();
+            }
+        };
+        const roletalk_status status = roletalk_upgrade_certificate(
+            handle_.get(),
+            [](void *data, const roletalk_certificate *certificate) {
+                (*static_cast<decltype(keep) *>(data))(certificate);
+            },
+            &keep);
+        if (status != ROLETALK_STATUS_END) detail::check(status);
+        if (failed) std::rethrow_exception(failed);
+        return shown;
+    }
+
+    /// Lets it in. Claims, a JSON object, become part of the identity; `sub` is who it is.
+    void allow(std::string_view claims = {}) {
+        detail::check(roletalk_upgrade_allow(handle_.get(), detail::lend(claims)));
+        handle_.release();
+    }
+    /// Refuses it with an HTTP status, such as 401. The reason is for this side's events and log.
+    void deny(int status = 403, std::string_view reason = {}) {
+        detail::check(roletalk_upgrade_deny(handle_.get(), status, detail::lend(reason)));
+        handle_.release();
+    }
+    roletalk_upgrade get() const noexcept { return handle_.get(); }
+
+private:
+    template <class Call> static std::optional<std::string> text_if_any(Call call) {
+        try {
+            return detail::text(call);
+        } catch (const Error &error) {
+            if (error.status() != ROLETALK_STATUS_END) throw;
+            return std::nullopt;
+        }
+    }
+
+    detail::Handle<roletalk_upgrade, roletalk_upgrade_free> handle_;
+};
+
+/// Whether proofs of preshared keys are bound to TLS connections; see ROLETALK_CHANNEL_BINDING_PREFER and so on.
+enum class ChannelBinding : int32_t {
+    prefer = ROLETALK_CHANNEL_BINDING_PREFER,
+    disable = ROLETALK_CHANNEL_BINDING_DISABLE,
+    require = ROLETALK_CHANNEL_BINDING_REQUIRE,
+};
+
+/// Who gets in, and who may do what. What is not said is as the options of the peer say.
+struct Access {
+    /// Who may call and serve what.
+    std::optional<Policy> policy;
+    /// Origins whose pages may connect, such as `https://app.example.org`; `*` lets all.
+    std::vector<std::string> origins;
+    /// Headers of upgrades that are kept as part of the identity.
+    std::vector<std::string> identity_headers;
+    /// Judges each upgrade: it allows or denies, now or, when it moves the upgrade away, later from any thread. An
+    /// exception refuses with 500, unless it is a Denied.
+    std::function<void(Upgrade &)> authenticate;
+    /// Whether proofs of keys are bound to TLS connections.
+    std::optional<ChannelBinding> channel_binding;
+};
+
+namespace detail {
+
+/// Refuses what is not judged yet with the text of an exception, or without one that cannot be said.
+inline void refuse(Upgrade &upgrade, int status, const char *reason) noexcept {
+    const roletalk_string text = roletalk_string_of(reason, std::strlen(reason));
+    if (roletalk_upgrade_deny(upgrade.get(), status, text) == ROLETALK_STATUS_INVALID_ARGUMENT)
+        roletalk_upgrade_deny(upgrade.get(), 500, ROLETALK_STR("the hook has failed"));
+}
+
+inline roletalk_authenticate_handler on_upgrade(std::function<void(Upgrade &)> function) {
+    return handler<roletalk_authenticate_handler>(
+        std::move(function), [](void *user_data, roletalk_upgrade asked) noexcept {
+            Upgrade upgrade(asked);
+            try {
+                (*static_cast<std::function<void(Upgrade &)> *>(user_data))(upgrade);
+            } catch (const Denied &denied) {
+                refuse(upgrade, denied.status(), denied.what());
+            } catch (const std::exception &error) {
+                refuse(upgrade, 500, error.what());
+            } catch (...) {
+                refuse(upgrade, 500, "the hook has failed");
+            }
+        });
+}
+
+inline std::vector<roletalk_string> lend(const std::vector<std::string> &texts) {
+    std::vector<roletalk_string> lent;
+    for (const std::string &text : texts) lent.push_back(lend(text));
+    return lent;
+}
+
+} // namespace detail
+
 /// An address that is listened on. Belongs to its peer: destroying this does not close it.
 class Listener {
 public:
@@ -1542,6 +1798,12 @@ public:
     explicit Peer(const roletalk_peer_options &options) {
         detail::check(roletalk_peer_new(&options, peer_.out()));
     }
+    Peer(std::string_view name, const Access &access) {
+        roletalk_peer_options options = peer_options();
+        options.name = detail::lend(name);
+        make(options, access);
+    }
+    Peer(const roletalk_peer_options &options, const Access &access) { make(options, access); }
 
     std::string id() const {
         return detail::text([&](char *to, size_t room, size_t *len) {
@@ -1558,6 +1820,15 @@ public:
     }
     void remove_key(std::string_view id) {
         detail::check(roletalk_peer_remove_key(peer_.get(), detail::lend(id)));
+    }
+    /// Who may call and serve what, from now on, also those who are connected; `std::nullopt`: everyone everything.
+    void set_policy(const std::optional<Policy> &policy) {
+        detail::check(roletalk_peer_set_policy(
+            peer_.get(), policy ? detail::lend(policy->json()) : roletalk_string{}));
+    }
+    /// Takes the policy from a file, and again after each of its changes. See roletalk_peer_watch_policy.
+    void watch_policy(std::string_view path) {
+        detail::check(roletalk_peer_watch_policy(peer_.get(), detail::lend(path)));
     }
     /// The connected units.
     std::vector<Unit> units() const {
@@ -1661,6 +1932,25 @@ public:
     roletalk_peer get() const noexcept { return peer_.get(); }
 
 private:
+    void make(roletalk_peer_options options, const Access &access) {
+        const auto origins = detail::lend(access.origins);
+        const auto headers = detail::lend(access.identity_headers);
+        if (access.policy) options.policy = detail::lend(access.policy->json());
+        if (!origins.empty()) {
+            options.origins = origins.data();
+            options.origin_count = origins.size();
+        }
+        if (!headers.empty()) {
+            options.identity_headers = headers.data();
+            options.identity_header_count = headers.size();
+        }
+        if (access.channel_binding)
+            options.channel_binding = static_cast<int32_t>(*access.channel_binding);
+        // Last, since it is given away.
+        if (access.authenticate) options.authenticate = detail::on_upgrade(access.authenticate);
+        detail::check(roletalk_peer_new(&options, peer_.out()));
+    }
+
     detail::Handle<roletalk_peer, roletalk_peer_close> peer_;
 };
 

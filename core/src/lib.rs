@@ -16,8 +16,6 @@ mod peer;
 use roletalk_engine::{self as engine, wire, ws};
 
 pub use bytes::Bytes;
-#[doc(hidden)] // For bindings; no promise of compatibility.
-pub use engine::wire::Payload;
 pub use engine::{
     Balance, Binding, CancelReason, Candidate, Certificate, ChannelBinding, Claims, ConnId,
     ConnectionStats, CounterValue, Data, DataType, Denial, Ejection, Error, ErrorKind, Failure,
@@ -27,6 +25,8 @@ pub use engine::{
     wire::Meta,
     ws::{Denied, accept_key},
 };
+#[doc(hidden)] // For bindings; no promise of compatibility.
+pub use engine::{parse_claims, wire::Payload};
 #[doc(no_inline)]
 pub use rustls;
 

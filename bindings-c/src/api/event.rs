@@ -1,6 +1,6 @@
 //! What happens to a peer.
 
-use std::os::raw::c_void;
+use std::{os::raw::c_void, path::Path};
 
 use engine::{PeerEvent, Unit};
 
@@ -59,6 +59,13 @@ pub const ROLETALK_EVENT_MISSED: i32 = 14;
 pub const ROLETALK_EVENT_UNIT_EJECTED: i32 = 15;
 /// A unit that was left out has recovered. Reported at the next choice of a unit.
 pub const ROLETALK_EVENT_UNIT_RESTORED: i32 = 16;
+/// A unit has called something, or announced a role, that the policy does not allow: `what`, `role` and `event` say
+/// what, `count` how often since this was told last, `text` all of it. What each unit calls is told at most once a second.
+pub const ROLETALK_EVENT_DENIED: i32 = 17;
+/// The file of the policy, `path`, has changed, and what is in it is in force.
+pub const ROLETALK_EVENT_POLICY_LOADED: i32 = 18;
+/// The file of the policy, `path`, has changed, and cannot be used: `text` says why, and the policy before stays in force.
+pub const ROLETALK_EVENT_POLICY_FAILED: i32 = 19;
 
 /// Something that happened to a peer. Valid during the call. Fields that do not belong to the kind are
 /// zero. New kinds may be added.
@@ -87,6 +94,10 @@ pub struct roletalk_event {
     pub event: roletalk_string,
     /// What there is to know besides `text`, and what to try; may be empty.
     pub hint: roletalk_string,
+    /// What was denied: `message`, `request`, `readable`, `writable`, or `serve` for a role that was announced.
+    pub what: roletalk_string,
+    /// The file of the policy.
+    pub path: roletalk_string,
 }
 
 /// Called for each event, in their order, where the peer's callbacks run.
@@ -103,8 +114,8 @@ pub struct roletalk_event_handler {
 
 sized!(roletalk_event);
 
-/// The view's pointers are valid as long as the event.
-fn view(event: &PeerEvent) -> roletalk_event {
+/// The view's pointers are valid as long as the event, and what was put into `room`.
+fn view(event: &PeerEvent, room: &mut String) -> roletalk_event {
     let none = roletalk_string::lend("");
     let mut view = roletalk_event {
         struct_size: size_of::<roletalk_event>(),
@@ -118,6 +129,8 @@ fn view(event: &PeerEvent) -> roletalk_event {
         queued: 0,
         event: none,
         hint: none,
+        what: none,
+        path: none,
     };
     let lend = |unit: &Unit| lend::lend_unit(unit);
     let optional = |unit: &Option<Unit>| unit.as_ref().map_or(roletalk_unit::NONE, lend::lend_unit);
@@ -160,6 +173,22 @@ fn view(event: &PeerEvent) -> roletalk_event {
             (view.kind, view.role) = (ROLETALK_EVENT_UNIT_RESTORED, roletalk_string::lend(role));
             view.unit = lend(unit);
         }
+        PeerEvent::Denied { unit, denial } => {
+            (view.kind, view.unit) = (ROLETALK_EVENT_DENIED, lend(unit));
+            (view.role, view.event) =
+                (roletalk_string::lend(&denial.role), roletalk_string::lend(&denial.event));
+            (view.what, view.count) = (roletalk_string::lend(denial.what()), denial.count);
+            *room = denial.to_string();
+            view.text = roletalk_string::lend(room);
+        }
+        PeerEvent::PolicyLoaded { path } => {
+            view.kind = ROLETALK_EVENT_POLICY_LOADED;
+            view.path = lend_path(path);
+        }
+        PeerEvent::PolicyFailed { path, error } => {
+            (view.kind, view.path) = (ROLETALK_EVENT_POLICY_FAILED, lend_path(path));
+            fail(&mut view, error);
+        }
         PeerEvent::AuthRefused { reason } => {
             (view.kind, view.status) = (ROLETALK_EVENT_AUTH_REFUSED, Status::AuthRefused);
             view.text = roletalk_string::lend(reason);
@@ -199,6 +228,11 @@ fn view(event: &PeerEvent) -> roletalk_event {
     view
 }
 
+/// The program has given it as UTF-8.
+fn lend_path(path: &Path) -> roletalk_string {
+    roletalk_string::lend(path.to_str().unwrap_or_default())
+}
+
 /// Subscribes to what happens from now on. `operation`, which may be NULL, is set to a handle to cancel
 /// the subscription with; the caller frees it with roletalk_operation_free. `handler.drop` is called when the
 /// subscription is canceled or the peer closed, or when this fails. A subscriber that lags
@@ -218,8 +252,9 @@ pub unsafe extern "C" fn roletalk_peer_on_event(
         let closure = closure.bind(&object.queue)?;
         let mut events = object.peer.events();
         let telling = async move {
+            let mut room = String::new();
             while let Some(event) = events.next().await {
-                let view = view(&event);
+                let view = view(&event, &mut room);
                 if let (1.., Some((call, user_data))) = (view.kind, closure.parts()) {
                     // SAFETY: function and argument belong together; the view points into `event`,
                     // and no lock is held.

@@ -22,6 +22,10 @@ pub mod stream;
 
 pub mod unit;
 
+pub mod identity;
+
+pub mod upgrade;
+
 pub mod event;
 
 pub mod data;

@@ -128,6 +128,8 @@ pub struct roletalk_unit_stats {
     /// Microseconds that its answers take, smoothed, a second at most: what the choice of the least loaded unit counts
     /// with; -1 before the first.
     pub answer_time_us: i64,
+    /// What the unit called or announced, and the policy did not allow.
+    pub denied: u64,
 }
 
 /// Counters of one connection of a unit. Set `struct_size` before.
@@ -325,6 +327,7 @@ pub unsafe extern "C" fn roletalk_unit_get_stats(
             requests_turned_away: known.requests_turned_away,
             requests_rerouted: known.requests_rerouted,
             answer_time_us: micros(known.answer_time),
+            denied: known.denied,
         };
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { sized::write(stats, &value) }

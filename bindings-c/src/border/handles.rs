@@ -106,6 +106,15 @@ pub struct roletalk_retry {
     pub id: u64,
 }
 
+/// A request for an upgrade, which the program is to judge. Ended by roletalk_upgrade_allow, roletalk_upgrade_deny or
+/// roletalk_upgrade_free, and when the time for the handshake is over.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct roletalk_upgrade {
+    /// Zero is none.
+    pub id: u64,
+}
+
 impl roletalk_unit {
     pub(crate) const NONE: roletalk_unit = roletalk_unit { id: 0 };
 }

@@ -6,7 +6,8 @@
 //! [`task`] is a future that waits there. [`item`] says what there is to run: a [closure](closure) whose life
 //! has ended, something that came [for a handler](exchange), the end [of an operation](completion). Each of
 //! these three puts items into the queue, too, so that these four files know each other. A [function that
-//! chooses](chooser) is called on whichever thread sends, and only its life ends in the queue.
+//! chooses](chooser) is called on whichever thread sends, and only its life ends in the queue. One that
+//! [judges](judge) upgrades is called where the others are.
 
 pub mod chooser;
 pub mod closure;
@@ -14,6 +15,7 @@ pub mod completion;
 pub mod exchange;
 pub mod frame;
 pub mod item;
+pub mod judge;
 pub mod lend;
 pub mod queue;
 pub mod task;

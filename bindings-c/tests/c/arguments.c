@@ -49,6 +49,15 @@ static void never_info(void *user_data, const roletalk_unit_info *info) {
     FAIL("called");
 }
 
+static void never_identity(void *user_data, const roletalk_identity *identity) {
+    (void)user_data, (void)identity;
+    FAIL("called");
+}
+static void never_certificate(void *user_data, const roletalk_certificate *certificate) {
+    (void)user_data, (void)certificate;
+    FAIL("called");
+}
+
 #define DROPPED(handler) handler_##handler(never_##handler, &drops, count_drop)
 #define never_roletalk_incoming_handler never_in
 #define never_roletalk_outcome_handler never_outcome
@@ -80,6 +89,7 @@ static void wrong_handles(uint64_t id) {
     roletalk_readable readable = {id};
     roletalk_writable writable = {id};
     roletalk_operation operation = {id};
+    roletalk_upgrade upgrade = {id};
     roletalk_string s = ROLETALK_STR("s");
     roletalk_data d = roletalk_data_null();
     char buffer[64];
@@ -203,6 +213,19 @@ static void wrong_handles(uint64_t id) {
     EXPECT(bad, roletalk_unit_disconnect(unit));
     EXPECT(bad, roletalk_unit_get_stats(unit, &unit_stats));
     EXPECT(bad, roletalk_unit_get_connection_stats(unit, 0, &connection_stats));
+    EXPECT(bad, roletalk_unit_identity(unit, buffer, sizeof buffer, &len));
+    EXPECT(bad, roletalk_unit_describe_identity(unit, never_identity, NULL));
+    EXPECT(bad, roletalk_unit_each_identity(unit, never_identity, NULL));
+    EXPECT(bad, roletalk_peer_set_policy(peer, s));
+    EXPECT(bad, roletalk_peer_watch_policy(peer, s));
+    EXPECT(bad, roletalk_upgrade_path(upgrade, buffer, sizeof buffer, &len));
+    EXPECT(bad, roletalk_upgrade_header(upgrade, s, buffer, sizeof buffer, &len));
+    EXPECT(bad, roletalk_upgrade_bearer(upgrade, buffer, sizeof buffer, &len));
+    EXPECT(bad, roletalk_upgrade_address(upgrade, buffer, sizeof buffer, &len));
+    EXPECT(bad, roletalk_upgrade_certificate(upgrade, never_certificate, NULL));
+    EXPECT(bad, roletalk_upgrade_allow(upgrade, s));
+    EXPECT(bad, roletalk_upgrade_deny(upgrade, 1, s));
+    EXPECT(bad, roletalk_upgrade_free(upgrade));
 }
 
 static void echo(void *user_data, const roletalk_incoming *in) {

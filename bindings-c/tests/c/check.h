@@ -63,6 +63,7 @@ DEFINE_HANDLER(roletalk_event_handler, void (*call)(void *, const roletalk_event
 DEFINE_HANDLER(roletalk_log_handler, void (*call)(void *, const roletalk_log_record *))
 DEFINE_HANDLER(roletalk_ready_handler, void (*call)(void *))
 DEFINE_HANDLER(roletalk_cancel_handler, void (*call)(void *, int32_t))
+DEFINE_HANDLER(roletalk_authenticate_handler, void (*call)(void *, roletalk_upgrade))
 DEFINE_HANDLER(roletalk_readable_handler,
                void (*call)(void *, const roletalk_reply *, roletalk_readable))
 DEFINE_HANDLER(roletalk_writable_handler,

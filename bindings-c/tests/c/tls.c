@@ -77,6 +77,91 @@ static void refusal_is_told(roletalk_peer server, roletalk_peer client, roletalk
     OK(roletalk_log(ROLETALK_LOG_OFF, HANDLER(roletalk_log_handler, NULL, NULL)));
 }
 
+/* What both ends have shown: certificates, and keys that are proved on this connection only. */
+
+typedef struct {
+    int dialed, checked, upgrades;
+} shown;
+
+static void check_certificate(void *user_data, const roletalk_certificate *certificate) {
+    CHECK(certificate->struct_size == sizeof *certificate);
+    CHECK(is(certificate->subject, "CN=own"));
+    CHECK(certificate->name_count == 1 && is(certificate->names[0], "dns:localhost"));
+    CHECK(certificate->fingerprint.len == 64 && certificate->expires > 1000000000);
+    ((shown *)user_data)->upgrades++;
+}
+
+static void check_identity(void *user_data, const roletalk_identity *identity) {
+    shown *s = (shown *)user_data;
+    CHECK(identity->dialed == s->dialed && is(identity->key, "k"));
+    CHECK(identity->certificate != NULL);
+    check_certificate(s, identity->certificate);
+    s->checked++;
+}
+
+static void check_unit(void *user_data, roletalk_unit unit) {
+    OK(roletalk_unit_each_identity(unit, check_identity, user_data));
+}
+
+static void on_upgrade(void *user_data, roletalk_upgrade upgrade) {
+    OK(roletalk_upgrade_certificate(upgrade, check_certificate, user_data));
+    OK(roletalk_upgrade_allow(upgrade, roletalk_string_of(NULL, 0)));
+}
+
+static void both_ends_are_known(roletalk_string certificate, roletalk_string key) {
+    shown listener = {0, 0, 0}, dialer = {1, 0, 0};
+    roletalk_limits limits = patient_limits();
+    roletalk_pair secret;
+    secret.key = ROLETALK_STR("k");
+    secret.value = ROLETALK_STR("secret");
+    roletalk_peer_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.limits = &limits;
+    options.keys = &secret;
+    options.key_count = 1;
+    options.channel_binding = ROLETALK_CHANNEL_BINDING_REQUIRE;
+    roletalk_peer client, server;
+    OK(roletalk_peer_new(&options, &client));
+    options.authenticate = HANDLER(roletalk_authenticate_handler, on_upgrade, &listener);
+    OK(roletalk_peer_new(&options, &server));
+    roletalk_listen_options listening;
+    memset(&listening, 0, sizeof listening);
+    listening.struct_size = sizeof listening;
+    listening.tls_certificates = certificate;
+    listening.tls_key = key;
+    listening.tls_client_ca = certificate;
+    roletalk_listener secure;
+    OK(roletalk_peer_listen(server, ROLETALK_STR("127.0.0.1:0"), &listening, &secure));
+    char url[128];
+    size_t len;
+    OK(roletalk_listener_url(secure, url, sizeof url, &len));
+    roletalk_connect_options dialing;
+    memset(&dialing, 0, sizeof dialing);
+    dialing.struct_size = sizeof dialing;
+    dialing.once = 1;
+    dialing.tls_ca = dialing.tls_certificates = certificate;
+    dialing.tls_key = key;
+    dialing.tls_server_name = ROLETALK_STR("localhost");
+    roletalk_unit unit;
+    OK(roletalk_peer_connect(client, roletalk_string_of(url, len), &dialing, &unit));
+    check_unit(&dialer, unit);
+    CHECK(dialer.checked == 1);
+    OK(roletalk_unit_free(unit));
+    roletalk_role role;
+    roletalk_destination to;
+    OK(roletalk_peer_role(server, ROLETALK_STR("r"), 1, &role));
+    OK(roletalk_role_handle(role, ROLETALK_KIND_REQUEST, ROLETALK_STR("echo"),
+                            HANDLER(roletalk_incoming_handler, echo, NULL)));
+    OK(roletalk_peer_destination(client, ROLETALK_STR("r"), &to));
+    OK(roletalk_destination_ready(to, LIMIT_S * 1000));
+    OK(roletalk_destination_request(to, ROLETALK_STR("echo"), txt("hi"), NULL, NULL));
+    OK(roletalk_peer_each_unit(server, check_unit, &listener));
+    CHECK(listener.checked == 1 && listener.upgrades == 2);
+    OK(roletalk_peer_close(client));
+    OK(roletalk_peer_close(server));
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 4);
     const roletalk_string certificate = read_file(argv[1]), key = read_file(argv[2]);
@@ -138,6 +223,7 @@ int main(int argc, char **argv) {
     OK(roletalk_destination_ready(p.to, LIMIT_S * 1000));
     OK(roletalk_destination_request(p.to, ROLETALK_STR("echo"), txt("hi"), NULL, NULL));
     close_pair(&p);
+    both_ends_are_known(certificate, key);
     puts("tls: ok");
     return 0;
 }

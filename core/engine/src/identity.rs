@@ -270,6 +270,19 @@ impl Identity {
     }
 }
 
+/// Checks the name of a header that is to be [kept](crate::Config::identity_headers).
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] when no header can have it.
+pub fn check_header(name: &str) -> Result<()> {
+    HeaderName::try_from(name).map(drop).map_err(|_| {
+        Error::new(
+            ErrorKind::InvalidArgument,
+            format!("`{}` is no name of a header", wire::cut(name, 128)),
+        )
+    })
+}
+
 /// Checks claims that are given as JSON.
 ///
 /// # Errors

@@ -55,7 +55,8 @@ pub use engine::{Engine, EngineEvent};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{NoHandler, Refusal, Serves, find};
 pub use identity::{
-    Binding, Certificate, Claims, Identity, Origins, Remote, check_claims, end_point, parse_claims,
+    Binding, Certificate, Claims, Identity, Origins, Remote, check_claims, check_header, end_point,
+    parse_claims,
 };
 pub use ids::{AddressId, ConnId, Moment, RequestId, StreamId, UnitId};
 pub use limits::{LimitValue, Limits};

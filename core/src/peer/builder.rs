@@ -15,7 +15,8 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     engine::{
-        Balance, ChannelBinding, Claims, Config, Keys, Limits, Origins, PeerKey, Policy, Reconnect,
+        self, Balance, ChannelBinding, Claims, Config, Keys, Limits, Origins, PeerKey, Policy,
+        Reconnect,
     },
     net::ConnectOptions,
     ws::Denied,
@@ -192,7 +193,7 @@ impl PeerBuilder {
     /// when that is dropped.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] outside of a tokio runtime, or for an unusable key;
+    /// [`ErrorKind::InvalidArgument`] outside of a tokio runtime, or for an unusable key, origin or name of a header;
     /// [`ErrorKind::Io`] when the system gives no random bytes.
     pub fn build(self) -> Result<Peer> {
         let runtime = Handle::try_current()
@@ -212,6 +213,7 @@ impl PeerBuilder {
         config.peer_key = self.peer_key;
         config.policy = self.policy.map(Arc::new);
         config.origins = Arc::new(self.origins?);
+        self.identity_headers.iter().try_for_each(|name| engine::check_header(name))?;
         config.identity_headers = self.identity_headers;
         config.authenticates = self.authenticate.is_some();
         config.limits = self.limits;

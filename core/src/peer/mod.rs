@@ -339,7 +339,20 @@ impl Peer {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.take_over(stream, Opening::Accept { path: None }, Remote::default()).await
+        self.accept_from(stream, Remote::default()).await
+    }
+
+    /// As [`accept`](Peer::accept), with what the application's server knows of the other end, for its
+    /// [`Identity`](crate::Identity): address and certificate. Without an address, no rule of a policy about addresses is
+    /// about it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    pub async fn accept_from<S>(&self, stream: S, remote: Remote) -> Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.take_over(stream, Opening::Accept { path: None }, remote).await
     }
 
     /// Serves a connection whose upgrade to WebSocket the application's own server has done, such

@@ -9,18 +9,18 @@ use crate::{
     api::peer::{
         drive::{IoThread, Stop},
         object::PeerObject,
-        options::roletalk_peer_options,
+        options::{Built, roletalk_peer_options},
     },
     border::{
         enter::{enter, enter_any},
-        failure::roletalk_status,
+        failure::{Failure, roletalk_status},
         handles::roletalk_peer,
         memory::{check_optional, check_out, put, put_optional},
         process,
         sized::read_or_default,
         table,
     },
-    callbacks::{frame, item::Callbacks},
+    callbacks::{frame, item::Callbacks, judge::Hook},
     runtime::keep::Keep,
 };
 
@@ -35,32 +35,47 @@ pub unsafe extern "C" fn roletalk_peer_new(
     peer: *mut roletalk_peer,
 ) -> roletalk_status {
     enter_any(|| {
-        check_out(peer, "peer")?;
         process::renew_after_fork(|| {
             table::renew();
             frame::leave_all();
         });
         // SAFETY: the contract of pointers in the header's introduction, here and below.
         let options = unsafe { read_or_default(options) }?;
+        // First of all, so that its `drop` is called whatever fails.
+        let judge = options.authenticate.take()?;
+        check_out(peer, "peer")?;
         let queue = Callbacks::new(options.way()?)?;
+        let hook = judge.map(|judge| judge.hold(&queue));
         // SAFETY: as above.
-        let (builder, limits, chooser) = unsafe { options.build(&queue) }?;
-        let io = IoThread::start()?;
-        // When that fails, the thread ends.
-        let built = {
-            let _runtime = io.runtime.enter();
-            builder.build()?
-        };
-        let id = table::insert(Arc::new(PeerObject::new(
-            built,
-            io,
-            queue,
-            Keep::new(limits.queue_per_peer),
-            chooser,
-        )?));
+        let made = unsafe { make(&options, queue, hook.clone()) };
+        if made.is_err() {
+            hook.iter().for_each(|hook| hook.refuse());
+        }
+        let id = table::insert(Arc::new(made?));
         // SAFETY: as above.
         unsafe { put(peer, roletalk_peer { id }, "peer") }
     })
+}
+
+/// # Safety
+/// The pointers are as the header demands.
+unsafe fn make(
+    options: &roletalk_peer_options,
+    queue: Arc<Callbacks>,
+    hook: Option<Arc<Hook>>,
+) -> Result<PeerObject, Failure> {
+    // SAFETY: the caller's promise.
+    let Built { mut builder, limits, chooser } = unsafe { options.build(&queue) }?;
+    if let Some(hook) = hook.clone() {
+        builder = builder.authenticate(move |request| hook.ask(request));
+    }
+    let io = IoThread::start()?;
+    // When that fails, the thread ends.
+    let built = {
+        let _runtime = io.runtime.enter();
+        builder.build()?
+    };
+    PeerObject::new(built, io, queue, Keep::new(limits.queue_per_peer), chooser, hook)
 }
 
 /// Closes all connections with code 4000, stops listening and dialing, and ends the peer's threads. When

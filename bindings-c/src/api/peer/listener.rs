@@ -2,6 +2,8 @@
 
 use std::ffi::c_char;
 
+use engine::Remote;
+
 use crate::{
     api::peer::{
         object::{ListenerObject, get},
@@ -81,8 +83,9 @@ pub extern "C" fn roletalk_listener_close(listener: roletalk_listener) -> roleta
 }
 
 /// Serves a TCP connection that the program's own server has accepted. Its first bytes are an HTTP
-/// upgrade, or, when `upgraded` is not 0, the upgrade was done already. The library owns `fd` from here
-/// on, unless this fails with ROLETALK_STATUS_INVALID_ARGUMENT or ROLETALK_STATUS_INVALID_HANDLE.
+/// upgrade, or, when `upgraded` is not 0, the upgrade was done already: then it is for that server to look at the
+/// `Origin` and to authenticate. The library owns `fd` from here on, unless this fails with
+/// ROLETALK_STATUS_INVALID_ARGUMENT or ROLETALK_STATUS_INVALID_HANDLE.
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when `fd` is not a connected stream socket,
 /// ROLETALK_STATUS_IO. Any thread, also inside callbacks.
@@ -109,10 +112,12 @@ pub extern "C" fn roletalk_peer_accept_fd(
             tokio::net::TcpStream::from_std(stream).map_err(Failure::io)?
         };
         let peer = object.peer.clone();
+        // None for sockets of other kinds.
+        let remote = Remote::at(stream.peer_addr().ok());
         object.runtime.spawn(async move {
             let _ = match upgraded {
-                0 => peer.accept(stream).await,
-                _ => peer.accept_upgraded(stream).await,
+                0 => peer.accept_from(stream, remote).await,
+                _ => peer.accept_upgraded_from(stream, remote).await,
             };
         });
         Ok(())

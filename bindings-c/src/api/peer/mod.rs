@@ -8,6 +8,8 @@ pub mod serve;
 
 pub mod properties;
 
+pub mod policy;
+
 pub mod listener;
 
 pub mod connect;

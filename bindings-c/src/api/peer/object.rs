@@ -20,7 +20,7 @@ use crate::{
         handles::{roletalk_destination, roletalk_listener, roletalk_peer, roletalk_role},
         table,
     },
-    callbacks::{chooser::Held, exchange::Layers, frame, item::Callbacks},
+    callbacks::{chooser::Held, exchange::Layers, frame, item::Callbacks, judge::Hook},
     runtime::{
         keep::Keep,
         threads,
@@ -86,6 +86,7 @@ impl PeerObject {
         queue: Arc<Callbacks>,
         keep: Arc<Keep>,
         chooser: Option<Arc<Held>>,
+        hook: Option<Arc<Hook>>,
     ) -> Result<PeerObject, Failure> {
         let (stop, stopped) = oneshot::channel();
         let object = PeerObject {
@@ -99,18 +100,23 @@ impl PeerObject {
             threads: Mutex::default(),
         };
         let (owned, layers) = (object.owned.clone(), object.layers.clone());
+        let released = hook.clone();
         let release = Box::new(move || {
             let owned = lock(&owned).close();
             owned.remove_all();
             layers.clear();
             chooser.iter().for_each(|chooser| chooser.end());
+            released.iter().for_each(|hook| hook.end());
         });
         let mut threads = vec![io.run(Work { peer, queue: queue.clone(), stopped, release })];
         if queue.has_thread() {
             match threads::spawn("roletalk-calls", move || queue.run_thread()) {
                 Ok(thread) => threads.push(thread),
                 // The other one ends, since `stop` is dropped.
-                Err(failure) => return Err(failure),
+                Err(failure) => {
+                    hook.iter().for_each(|hook| hook.refuse());
+                    return Err(failure);
+                }
             }
         }
         *lock(&object.threads) = threads;

@@ -3,19 +3,22 @@
 use std::{sync::Arc, time::Duration};
 
 use engine::{
-    ConnectOptions, Limits, ListenOptions, Measure, Peer, PeerBuilder, Quantity, TlsClient,
-    TlsServer,
+    ChannelBinding, ConnectOptions, Limits, ListenOptions, Measure, Peer, PeerBuilder, Quantity,
+    TlsClient, TlsServer,
 };
 
 use crate::{
-    api::balance::{Given, roletalk_balance},
+    api::{
+        balance::{Given, roletalk_balance},
+        peer::policy,
+    },
     border::{
         failure::Failure,
         memory::elements,
         sized::{self, sized},
         values::{roletalk_pair, roletalk_string},
     },
-    callbacks::{chooser::Held, item::Callbacks, queue::Way},
+    callbacks::{chooser::Held, item::Callbacks, judge::roletalk_authenticate_handler, queue::Way},
 };
 
 /// Bounds on what a peer holds and how long it waits. 0 stands for the default.
@@ -301,6 +304,41 @@ pub struct roletalk_peer_options {
     /// How destinations choose among the units that serve their role, unless they say it themselves
     /// (roletalk_destination_set_balance); NULL for the least loaded unit.
     pub balance: *const roletalk_balance,
+    /// Who may call and serve what, as JSON (docs/POLICY.md); NULL: everyone everything. See roletalk_peer_set_policy.
+    pub policy: roletalk_string,
+    /// Origins whose pages may connect, such as `https://app.example.org`; `*` lets all. Upgrades with any other
+    /// `Origin` are refused with 403: browsers send one, others do not, and a page that somebody opens on this machine
+    /// could reach this peer.
+    pub origins: *const roletalk_string,
+    /// How many origins.
+    pub origin_count: usize,
+    /// Headers of upgrades that are kept as part of the identity (roletalk_unit_identity), at most 8 KiB in all. Whoever
+    /// dials chooses what is in them, unless a proxy does.
+    pub identity_headers: *const roletalk_string,
+    /// How many such headers.
+    pub identity_header_count: usize,
+    /// Judges each upgrade of connections that this peer's listeners and roletalk_peer_accept_fd take; all zero: everyone
+    /// gets in who has the keys. `drop` is also called when roletalk_peer_new fails, unless it cannot read these options
+    /// (`struct_size`).
+    pub authenticate: roletalk_authenticate_handler,
+    /// Whether proofs of preshared keys are bound to TLS connections, so that nobody can relay them:
+    /// ROLETALK_CHANNEL_BINDING_PREFER, ROLETALK_CHANNEL_BINDING_DISABLE or ROLETALK_CHANNEL_BINDING_REQUIRE.
+    pub channel_binding: i32,
+}
+
+/// What the other side names must be this connection. One that names nothing, such as an original, is answered, too.
+pub const ROLETALK_CHANNEL_BINDING_PREFER: i32 = 0;
+/// Nothing is named nor compared: for proxies that end TLS with another certificate.
+pub const ROLETALK_CHANNEL_BINDING_DISABLE: i32 = 1;
+/// Keys are proved only to those that name this connection.
+pub const ROLETALK_CHANNEL_BINDING_REQUIRE: i32 = 2;
+
+/// What options are made into.
+pub(super) struct Built {
+    pub(super) builder: PeerBuilder,
+    pub(super) limits: Limits,
+    /// The function that chooses.
+    pub(super) chooser: Option<Arc<Held>>,
 }
 
 impl roletalk_peer_options {
@@ -315,16 +353,25 @@ impl roletalk_peer_options {
         }
     }
 
-    /// A builder, the limits that it was given, and the function that chooses.
+    /// # Errors
+    /// `Status::InvalidArgument` for an unknown mode.
+    fn channel_binding(&self) -> Result<ChannelBinding, Failure> {
+        match self.channel_binding {
+            ROLETALK_CHANNEL_BINDING_PREFER => Ok(ChannelBinding::Prefer),
+            ROLETALK_CHANNEL_BINDING_DISABLE => Ok(ChannelBinding::Disable),
+            ROLETALK_CHANNEL_BINDING_REQUIRE => Ok(ChannelBinding::Require),
+            other => Err(Failure::invalid(format!("there is no channel binding {other}"))),
+        }
+    }
+
+    /// All but `callbacks` and `authenticate`.
     ///
     /// # Safety
     /// The pointers are as the header demands.
-    pub(super) unsafe fn build(
-        &self,
-        queue: &Arc<Callbacks>,
-    ) -> Result<(PeerBuilder, Limits, Option<Arc<Held>>), Failure> {
+    pub(super) unsafe fn build(&self, queue: &Arc<Callbacks>) -> Result<Built, Failure> {
         let (mut limits, mut chooser) = (Limits::default(), None);
         let mut builder = Peer::builder().friendly(self.unfriendly == 0);
+        builder = builder.channel_binding(self.channel_binding()?);
         // SAFETY: the caller's promise.
         unsafe {
             builder = builder.name(self.name.get("name")?);
@@ -345,6 +392,17 @@ impl roletalk_peer_options {
                 builder = builder.balance(given.balance);
                 chooser = given.chooser;
             }
+            if let Some(policy) = policy::read(self.policy)? {
+                builder = builder.policy(policy);
+            }
+            for origin in elements(self.origins, self.origin_count, "origins")? {
+                builder = builder.allow_origin(origin.get("origins")?);
+            }
+            let headers =
+                elements(self.identity_headers, self.identity_header_count, "identity_headers")?;
+            for name in headers {
+                builder = builder.identity_header(name.get("identity_headers")?);
+            }
         }
         if !(0.0..=1.0).contains(&self.reconnect_jitter) {
             return Err(Failure::invalid("reconnect_jitter is not between 0 and 1"));
@@ -355,7 +413,7 @@ impl roletalk_peer_options {
                 reconnect.cap = Duration::from_millis(self.reconnect_cap_ms);
             }
         });
-        Ok((builder, limits, chooser))
+        Ok(Built { builder, limits, chooser })
     }
 }
 
