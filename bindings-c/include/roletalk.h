@@ -19,8 +19,8 @@
  * - A handle that the program owns ends in one of two ways. ..._close ends what it stands for, and the
  *   handle: a peer, a listener, a survey, either end of a stream. ..._free ends the handle only: a unit stays
  *   connected, an operation goes on. Two other functions close as well: ..._abort tells the other end of a
- *   stream why, roletalk_peer_drain lets a peer finish first. A context ends with its answer. Roles and
- *   destinations end with their peer, which owns them.
+ *   stream why, roletalk_peer_drain lets a peer finish first. A context ends with its answer, an upgrade
+ *   when it is judged. Roles and destinations end with their peer, which owns them.
  * - Every function may be called from any thread, and inside callbacks, closing and freeing included,
  *   unless its description says otherwise.
  * - Calls that wait return ROLETALK_STATUS_WOULD_DEADLOCK inside a callback of ROLETALK_CALLBACKS_INLINE,
@@ -519,6 +519,10 @@ typedef struct {
     /// Whether proofs of preshared keys are bound to TLS connections, so that nobody can relay them:
     /// ROLETALK_CHANNEL_BINDING_PREFER, ROLETALK_CHANNEL_BINDING_DISABLE or ROLETALK_CHANNEL_BINDING_REQUIRE.
     int32_t channel_binding;
+    /// The peer's own key, to which its id belongs from then on: 32 random bytes, to be kept as other private keys are;
+    /// NULL for none. Over TLS nobody else can claim that id, and others know the peer again after a restart by the name of
+    /// the key (roletalk_identity.peer), in their policies, too.
+    const uint8_t *peer_key;
 } roletalk_peer_options;
 
 /// The local node. Made by roletalk_peer_new, closed by roletalk_peer_close.
@@ -1112,6 +1116,8 @@ typedef struct {
     roletalk_string key;
     /// The same without the version behind a `#`.
     roletalk_string key_name;
+    /// The name of its own key, when it has proved that its id belongs to that: `key-` and 40 hexadecimal digits; else empty.
+    roletalk_string peer;
     /// Its certificate; NULL when it has shown none.
     const roletalk_certificate *certificate;
     /// What the program has said of it (roletalk_upgrade_allow): a JSON object, `{}` for nothing.
@@ -1299,7 +1305,8 @@ roletalk_status roletalk_peer_serve(roletalk_peer peer,
                                     int32_t *finished);
 
 /// Copies the peer's id, 32 hexadecimal digits, to `buffer`, without a zero at the end, and its length
-/// to `len`, which may be NULL.
+/// to `len`, which may be NULL. With roletalk_peer_options.peer_key it is 61 characters: the name of that key, and 16
+/// digits.
 ///
 /// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
 /// callbacks.
@@ -2151,7 +2158,7 @@ roletalk_status roletalk_unit_get_connection_stats(roletalk_unit unit,
 /// what it has shown on the connection that was opened last. Its name, its tags and its id are only what it says of
 /// itself. Unknown members are `null`:
 ///
-///     {"key": "billing", "certificate": {"subject": "", "names": [], "fingerprint": "", "expires": 0}, "claims": {},
+///     {"key": "billing", "peer": null, "certificate": {"subject": "", "names": [], "fingerprint": "", "expires": 0}, "claims": {},
 ///      "address": "192.0.2.1:51234", "headers": [["x-team", "red"]], "dialed": false}
 ///
 /// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
@@ -2233,7 +2240,6 @@ roletalk_status roletalk_upgrade_certificate(roletalk_upgrade upgrade,
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for claims that are none: the handle is as before.
 /// ROLETALK_STATUS_INVALID_HANDLE also when it was judged already, and when its time is over. Any thread, also inside
 /// callbacks.
-ROLETALK_MUST_USE
 roletalk_status roletalk_upgrade_allow(roletalk_upgrade upgrade,
                                        roletalk_string claims);
 

@@ -12,6 +12,7 @@
 #ifndef ROLETALK_HPP
 #define ROLETALK_HPP
 
+#include <array>
 #include <chrono>
 #include <cstring>
 #include <exception>
@@ -388,6 +389,8 @@ struct Identity {
     std::optional<std::string> key;
     /// The same without the version behind a `#`.
     std::optional<std::string> key_name;
+    /// The name of its own key, when it has proved that its id belongs to that.
+    std::optional<std::string> peer;
     std::optional<Certificate> certificate;
     /// What `Access::authenticate` has said of it: a JSON object.
     std::string claims;
@@ -426,6 +429,7 @@ inline Identity keep(const roletalk_identity &shown) {
     identity.dialed = shown.dialed != 0;
     identity.key = some(shown.key);
     identity.key_name = some(shown.key_name);
+    identity.peer = some(shown.peer);
     if (shown.certificate) identity.certificate = keep(*shown.certificate);
     identity.claims = view(shown.claims);
     identity.address = view(shown.address);
@@ -1732,6 +1736,8 @@ struct Access {
     std::function<void(Upgrade &)> authenticate;
     /// Whether proofs of keys are bound to TLS connections.
     std::optional<ChannelBinding> channel_binding;
+    /// The peer's own key, to which its id belongs from then on: random bytes, to be kept as other private keys are.
+    std::optional<std::array<uint8_t, 32>> peer_key;
 };
 
 namespace detail {
@@ -1946,6 +1952,7 @@ private:
         }
         if (access.channel_binding)
             options.channel_binding = static_cast<int32_t>(*access.channel_binding);
+        if (access.peer_key) options.peer_key = access.peer_key->data();
         // Last, since it is given away.
         if (access.authenticate) options.authenticate = detail::on_upgrade(access.authenticate);
         detail::check(roletalk_peer_new(&options, peer_.out()));

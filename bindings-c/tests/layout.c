@@ -239,6 +239,7 @@ int main(void) {
     FIELD(roletalk_peer_options, identity_header_count);
     FIELD(roletalk_peer_options, authenticate);
     FIELD(roletalk_peer_options, channel_binding);
+    FIELD(roletalk_peer_options, peer_key);
     TYPE(roletalk_role);
     FIELD(roletalk_role, id);
     TYPE(roletalk_incoming_handler);
@@ -352,6 +353,7 @@ int main(void) {
     FIELD(roletalk_identity, dialed);
     FIELD(roletalk_identity, key);
     FIELD(roletalk_identity, key_name);
+    FIELD(roletalk_identity, peer);
     FIELD(roletalk_identity, certificate);
     FIELD(roletalk_identity, claims);
     FIELD(roletalk_identity, address);

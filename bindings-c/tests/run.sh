@@ -339,6 +339,14 @@ retry_guide() {
     compile "$cxx" "$dir/retry.cpp" -c -o "$dir/cpp.o"
 }
 
+# The same, with access.c and access.cpp.
+access_guide() {
+    extract C-API.md access.c
+    compile "$cc" "$dir/access.c" -c -o "$dir/c.o"
+    extract C-API.md access.cpp
+    compile "$cxx" "$dir/access.cpp" -c -o "$dir/cpp.o"
+}
+
 # The programs of docs/TLS.md, with certificates that are made as it says.
 tls_guide() { # FILE
     local compiler=$cc
@@ -421,6 +429,7 @@ add "guide, C++" c guide cpp
 add "guide, a deadline" c deadline_guide
 add "guide, which unit gets it" c balance_guide
 add "guide, what is made again" c retry_guide
+add "guide, who gets in" c access_guide
 add "guide, TLS in C" "c openssl" tls_guide tls.c
 add "guide, TLS in C++" "c openssl" tls_guide tls.cpp
 add "uninstall removes what install brings" c uninstall_removes_what_install_brings

@@ -12,7 +12,8 @@ use std::{
 use common::{Authority, LIMIT, Log, Raw, Watch, peer, until, within};
 use roletalk::{
     ChannelBinding, Claims, ConnectOptions, Denied, Destination, Error, ErrorKind, ListenOptions,
-    Listener, Peer, PeerBuilder, PeerEvent, Policy, Remote, Result, TlsClient, TlsServer, Unit,
+    Listener, Peer, PeerBuilder, PeerEvent, PeerKey, Policy, Remote, Result, TlsClient, TlsServer,
+    Unit,
 };
 use roletalk_engine::wire::{Challenge, Handshake};
 use tokio::{
@@ -426,7 +427,9 @@ async fn listen_tls(peer: &Peer, authority: &Authority) -> Listener {
 async fn both_ends_know_what_the_other_has_shown() {
     let authority = Authority::new();
     let server = keyed("k#1").identity_header("x-kept").build().unwrap();
-    let client = keyed("k#1").build().unwrap();
+    let own = PeerKey::from_secret(&[7; 32]);
+    let client = keyed("k#1").peer_key(own.clone()).build().unwrap();
+    assert!(client.id().starts_with(own.name()));
     let listener = listen_tls(&server, &authority).await;
     let options = once()
         .tls(tls(&authority, &["billing.example"]))
@@ -442,6 +445,7 @@ async fn both_ends_know_what_the_other_has_shown() {
         assert_eq!((identity.key.as_deref(), identity.key_name()), (Some("k#1"), Some("k")));
     }
     assert!(dialed.dialed && !accepted.dialed);
+    assert_eq!((dialed.peer.as_deref(), accepted.peer.as_deref()), (None, Some(own.name())));
     assert_eq!(dialed.address, Some(listener.local_addr()));
     assert_eq!(dialed.certificate.as_ref().unwrap().names, ["dns:localhost"]);
     let certificate = accepted.certificate.as_ref().unwrap();
@@ -776,6 +780,45 @@ async fn a_file_that_is_broken_is_told_of_once() {
     while_it_looks().await;
     assert_eq!(events.so_far().len(), 3);
     close([server]).await;
+}
+
+/// What is read while another policy is set is not in force any more.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_is_read_too_late_changes_nothing() {
+    let file = File::new("late");
+    let server = keyed("a").build().unwrap();
+    let client = keyed("a").build().unwrap();
+    handle(&server, &["e"]);
+    client.connect(listen(&server).await.url()).await.unwrap();
+    let to = client.destination("r").unwrap();
+    within("the role", to.ready()).await.unwrap();
+    file.replace(r#"{"default": "allow"}"#);
+    server.watch_policy(file.path()).await.unwrap();
+    // Whoever reads a pipe waits for its writer, who waits for the reader.
+    let pipe = file.0.join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::fs::rename(pipe, file.path()).unwrap();
+    let path = file.path();
+    let opening = tokio::task::spawn_blocking(move || {
+        std::fs::OpenOptions::new().write(true).open(path).unwrap()
+    });
+    let mut writer = within("the reader", opening).await.unwrap();
+    // Another one takes its place meanwhile.
+    let other = File::new("late-other");
+    other.replace("{}");
+    server.watch_policy(other.path()).await.unwrap();
+    assert_denied("the other file", call(&to, "request", "e").await);
+    let mut events = Watch::new(&server);
+    std::io::Write::write_all(&mut writer, br#"{"default": "allow", "comment": 1}"#).unwrap();
+    drop(writer);
+    other.replace(r#"{"rules": []}"#);
+    match events.next("the change", is_loaded).await {
+        PeerEvent::PolicyLoaded { path } => assert_eq!(*path, *other.path()),
+        event => panic!("{event:?}"),
+    }
+    assert_denied("the other file", call(&to, "request", "e").await);
+    close([client, server]).await;
 }
 
 #[tokio::test]

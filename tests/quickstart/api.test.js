@@ -31,7 +31,7 @@ const has = {
   Node: (name) => new RegExp(`^( {2}|export class )(readonly |get )?${name}\\b`, 'm').test(types),
   Python: (name) => new RegExp(`(^ +(async )?def ${name}\\(|^class ${name}\\b|^ {4}${name}:|\\b${name}:)`, 'm').test(python),
   C: (name) => new RegExp(`\\b${name}\\b`).test(header),
-  'C++': (name) => new RegExp(`\\b${name}\\(|\\bclass ${name}\\b|\\b${name}\\{`).test(layer),
+  'C++': (name) => new RegExp(`\\b${name}[({;]|\\b(class|struct) ${name}\\b`).test(layer),
 };
 
 /** Of the standard library, or of the language. */

@@ -52,6 +52,8 @@ pub struct roletalk_identity {
     pub key: roletalk_string,
     /// The same without the version behind a `#`.
     pub key_name: roletalk_string,
+    /// The name of its own key, when it has proved that its id belongs to that: `key-` and 40 hexadecimal digits; else empty.
+    pub peer: roletalk_string,
     /// Its certificate; NULL when it has shown none.
     pub certificate: *const roletalk_certificate,
     /// What the program has said of it (roletalk_upgrade_allow): a JSON object, `{}` for nothing.
@@ -113,6 +115,7 @@ fn show(identity: &Identity, connection: u64, visitor: Visit, user_data: *mut c_
         dialed: i32::from(identity.dialed),
         key: roletalk_string::lend(identity.key.as_deref().unwrap_or_default()),
         key_name: roletalk_string::lend(identity.key_name().unwrap_or_default()),
+        peer: roletalk_string::lend(identity.peer.as_deref().unwrap_or_default()),
         certificate: certificate.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
         claims: roletalk_string::lend(&claims),
         address: roletalk_string::lend(&address),
@@ -128,7 +131,7 @@ fn show(identity: &Identity, connection: u64, visitor: Visit, user_data: *mut c_
 /// what it has shown on the connection that was opened last. Its name, its tags and its id are only what it says of
 /// itself. Unknown members are `null`:
 ///
-///     {"key": "billing", "certificate": {"subject": "", "names": [], "fingerprint": "", "expires": 0}, "claims": {},
+///     {"key": "billing", "peer": null, "certificate": {"subject": "", "names": [], "fingerprint": "", "expires": 0}, "claims": {},
 ///      "address": "192.0.2.1:51234", "headers": [["x-team", "red"]], "dialed": false}
 ///
 /// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside

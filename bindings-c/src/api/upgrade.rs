@@ -134,7 +134,6 @@ pub extern "C" fn roletalk_upgrade_certificate(
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for claims that are none: the handle is as before.
 /// ROLETALK_STATUS_INVALID_HANDLE also when it was judged already, and when its time is over. Any thread, also inside
 /// callbacks.
-#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn roletalk_upgrade_allow(
     upgrade: roletalk_upgrade,

@@ -526,7 +526,7 @@ static void check_red_unit(void *user_data, roletalk_unit unit) {
     READ(roletalk_unit_identity, json, unit);
     CHECK(strstr(json, "\"claims\":{\"sub\":\"red-1\",\"team\":\"red\"}"));
     CHECK(strstr(json, "\"headers\":[[\"x-team\",\"red\"]]") && strstr(json, "\"dialed\":false"));
-    CHECK(strstr(json, "\"key\":null") && strstr(json, "\"certificate\":null"));
+    CHECK(strstr(json, "\"key\":null") && strstr(json, "\"peer\":null") && strstr(json, "\"certificate\":null"));
     EXPECT(ROLETALK_STATUS_TOO_LARGE, roletalk_unit_identity(unit, json, 3, &len));
     CHECK(len > 3);
     EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_unit_describe_identity(unit, NULL, NULL));

@@ -81,6 +81,8 @@ static void refusal_is_told(roletalk_peer server, roletalk_peer client, roletalk
 
 typedef struct {
     int dialed, checked, upgrades;
+    /* The name of the other one's own key. */
+    char peer[64];
 } shown;
 
 static void check_certificate(void *user_data, const roletalk_certificate *certificate) {
@@ -94,6 +96,7 @@ static void check_certificate(void *user_data, const roletalk_certificate *certi
 static void check_identity(void *user_data, const roletalk_identity *identity) {
     shown *s = (shown *)user_data;
     CHECK(identity->dialed == s->dialed && is(identity->key, "k"));
+    CHECK(is(identity->peer, s->peer));
     CHECK(identity->certificate != NULL);
     check_certificate(s, identity->certificate);
     s->checked++;
@@ -109,7 +112,8 @@ static void on_upgrade(void *user_data, roletalk_upgrade upgrade) {
 }
 
 static void both_ends_are_known(roletalk_string certificate, roletalk_string key) {
-    shown listener = {0, 0, 0}, dialer = {1, 0, 0};
+    shown listener = {0, 0, 0, ""}, dialer = {1, 0, 0, ""};
+    static const uint8_t own[32] = {7};
     roletalk_limits limits = patient_limits();
     roletalk_pair secret;
     secret.key = ROLETALK_STR("k");
@@ -122,7 +126,15 @@ static void both_ends_are_known(roletalk_string certificate, roletalk_string key
     options.key_count = 1;
     options.channel_binding = ROLETALK_CHANNEL_BINDING_REQUIRE;
     roletalk_peer client, server;
+    options.peer_key = own;
     OK(roletalk_peer_new(&options, &client));
+    options.peer_key = NULL;
+    /* The id begins with the name of the key. */
+    char id[64];
+    size_t id_len;
+    OK(roletalk_peer_id(client, id, sizeof id, &id_len));
+    snprintf(listener.peer, sizeof listener.peer, "%.44s", id);
+    CHECK(id_len > 45 && memcmp(id, "key-", 4) == 0 && id[44] == '-');
     options.authenticate = HANDLER(roletalk_authenticate_handler, on_upgrade, &listener);
     OK(roletalk_peer_new(&options, &server));
     roletalk_listen_options listening;

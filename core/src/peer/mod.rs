@@ -159,7 +159,8 @@ impl Peer {
         &self.handle.shared
     }
 
-    /// This peer's id, unique for its lifetime: 32 hexadecimal digits.
+    /// This peer's id, unique for its lifetime: 32 hexadecimal digits, or with a [key](PeerBuilder::peer_key) of its own
+    /// the name of that, and further digits.
     pub fn id(&self) -> Arc<str> {
         self.shared().id.clone()
     }

@@ -75,18 +75,30 @@ async fn watch(shared: Arc<Shared>, path: Arc<Path>, mut file: PolicyFile) {
     let mut closed = shared.closed.subscribe();
     let mut watched = shared.policy_file.subscribe();
     let name = path.to_string_lossy();
+    let is_other =
+        |file: &Option<Arc<Path>>| file.as_ref().is_none_or(|file| !Arc::ptr_eq(file, &path));
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             _ = closed.wait_for(|closed| *closed) => return,
-            _ = watched.wait_for(|file| file.as_ref().is_none_or(|file| !Arc::ptr_eq(file, &path))) => return,
+            _ = watched.wait_for(is_other) => return,
         }
         let Some(text) = read(&path).await else { return };
-        match file.read(&name, text) {
+        let policy = file.read(&name, text);
+        {
+            // Another policy may have taken its place while it was read. One that comes now waits for this lock.
+            let still = shared.policy_file.borrow();
+            if is_other(&still) {
+                return;
+            }
+            if let Some(Ok(policy)) = &policy {
+                shared.set_policy(Some(policy.clone()));
+            }
+        }
+        match policy {
             None => {}
-            Some(Ok(policy)) => {
+            Some(Ok(_)) => {
                 info!(peer = %shared.id, path = &*name, "policy loaded");
-                shared.set_policy(Some(policy));
                 shared.emit(PeerEvent::PolicyLoaded { path: path.clone() });
             }
             Some(Err(error)) => {

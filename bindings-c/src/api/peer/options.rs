@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use engine::{
-    ChannelBinding, ConnectOptions, Limits, ListenOptions, Measure, Peer, PeerBuilder, Quantity,
-    TlsClient, TlsServer,
+    ChannelBinding, ConnectOptions, Limits, ListenOptions, Measure, Peer, PeerBuilder, PeerKey,
+    Quantity, TlsClient, TlsServer,
 };
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     },
     border::{
         failure::Failure,
-        memory::elements,
+        memory::{elements, slice},
         sized::{self, sized},
         values::{roletalk_pair, roletalk_string},
     },
@@ -324,6 +324,10 @@ pub struct roletalk_peer_options {
     /// Whether proofs of preshared keys are bound to TLS connections, so that nobody can relay them:
     /// ROLETALK_CHANNEL_BINDING_PREFER, ROLETALK_CHANNEL_BINDING_DISABLE or ROLETALK_CHANNEL_BINDING_REQUIRE.
     pub channel_binding: i32,
+    /// The peer's own key, to which its id belongs from then on: 32 random bytes, to be kept as other private keys are;
+    /// NULL for none. Over TLS nobody else can claim that id, and others know the peer again after a restart by the name of
+    /// the key (roletalk_identity.peer), in their policies, too.
+    pub peer_key: *const u8,
 }
 
 /// What the other side names must be this connection. One that names nothing, such as an original, is answered, too.
@@ -332,6 +336,9 @@ pub const ROLETALK_CHANNEL_BINDING_PREFER: i32 = 0;
 pub const ROLETALK_CHANNEL_BINDING_DISABLE: i32 = 1;
 /// Keys are proved only to those that name this connection.
 pub const ROLETALK_CHANNEL_BINDING_REQUIRE: i32 = 2;
+
+/// Bytes of a peer's own key.
+const PEER_KEY: usize = 32;
 
 /// What options are made into.
 pub(super) struct Built {
@@ -391,6 +398,11 @@ impl roletalk_peer_options {
             if let Some(given) = Given::read(self.balance, queue)? {
                 builder = builder.balance(given.balance);
                 chooser = given.chooser;
+            }
+            if !self.peer_key.is_null() {
+                let secret = slice(self.peer_key, PEER_KEY, "peer_key")?;
+                let secret = secret.try_into().expect("the slice has this length");
+                builder = builder.peer_key(PeerKey::from_secret(secret));
             }
             if let Some(policy) = policy::read(self.policy)? {
                 builder = builder.policy(policy);

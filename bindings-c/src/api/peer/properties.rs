@@ -35,7 +35,8 @@ pub struct roletalk_peer_stats {
 sized!(roletalk_peer_stats);
 
 /// Copies the peer's id, 32 hexadecimal digits, to `buffer`, without a zero at the end, and its length
-/// to `len`, which may be NULL.
+/// to `len`, which may be NULL. With roletalk_peer_options.peer_key it is 61 characters: the name of that key, and 16
+/// digits.
 ///
 /// Errors: ROLETALK_STATUS_TOO_LARGE when the buffer is too small (`len` is set). Any thread, also inside
 /// callbacks.
