@@ -138,11 +138,13 @@ impl Load {
 
     /// Whether it owes answers and is to be asked all the same, to see whether it answers again.
     pub(crate) fn is_probed(&self, now: u64) -> bool {
-        if self.waiting() == 0 {
+        // Nearly always not.
+        let since = now.saturating_sub(self.asked.load(Relaxed));
+        if since <= PROBE || self.waiting() == 0 {
             return false;
         }
         let silence = now.saturating_sub(self.answered.load(Relaxed));
-        now.saturating_sub(self.asked.load(Relaxed)) > PROBE.max(silence / 2)
+        since > silence / 2
     }
 
     /// Requests in a row that have failed: that were not answered in time, or were rejected, if that counts.
@@ -219,9 +221,9 @@ impl Load {
         self.waiting.store(waiting, Relaxed);
     }
 
-    /// It was asked, and so many requests wait now.
-    pub(crate) fn note_asked(&self, waiting: usize, now: Moment) {
-        let now = nanos(now);
+    /// It was asked at this time, in nanoseconds, and so many requests wait now.
+    #[inline]
+    pub(crate) fn note_asked(&self, waiting: usize, now: u64) {
         if waiting <= 1 {
             self.answered.store(now, Relaxed);
             self.silent.store(now, Relaxed);
@@ -232,14 +234,21 @@ impl Load {
         self.waiting.store(waiting, Relaxed);
     }
 
-    /// It has answered what was sent at this time.
-    pub(crate) fn note_answered(&self, sent: Moment, rejects: bool, now: Moment) {
+    /// It has answered what was sent at this time, in nanoseconds.
+    #[inline]
+    pub(crate) fn note_answered(&self, sent: u64, rejects: bool, now: Moment) {
         self.unanswered.store(0, Relaxed);
         match rejects {
             true => self.note_failures(&self.rejected, 1, now),
             false => self.rejected.store(0, Relaxed),
         }
-        let (took, now) = (nanos(now).saturating_sub(nanos(sent)), nanos(now));
+        let now = nanos(now);
+        let took = now.saturating_sub(sent);
+        // Answers that come together have one time: all but the slowest change nothing.
+        let known = self.answered.load(Relaxed) == now && self.measured.load(Relaxed) == now;
+        if known && took <= self.answer_time.load(Relaxed) {
+            return;
+        }
         self.answered.store(now, Relaxed);
         self.silent.store(now, Relaxed);
         self.note_time(took, now);
@@ -285,6 +294,7 @@ impl Load {
     }
 }
 
+#[inline]
 pub(crate) fn nanos(moment: Moment) -> u64 {
     let since = moment.since_epoch();
     since.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(since.subsec_nanos()))
@@ -323,34 +333,54 @@ mod tests {
     fn slow_answers_count_at_once_and_quick_ones_in_time() {
         let load = Load::default();
         assert_eq!(load.answer_time(), None);
-        load.note_answered(at(0), false, at(2));
+        load.note_answered(nanos(at(0)), false, at(2));
         assert_eq!(load.answer_time(), Some(Duration::from_millis(2)));
-        load.note_answered(at(2), false, at(102));
+        load.note_answered(nanos(at(2)), false, at(102));
         assert_eq!(load.answer_time(), Some(Duration::from_millis(51)));
         // At the same moment nothing has faded.
-        load.note_answered(at(101), false, at(102));
+        load.note_answered(nanos(at(101)), false, at(102));
         assert_eq!(load.answer_time(), Some(Duration::from_millis(51)));
-        load.note_answered(at(10_000), false, at(10_001));
+        load.note_answered(nanos(at(10_000)), false, at(10_001));
         assert!(load.answer_time() < Some(Duration::from_micros(1_010)), "{load:?}");
+    }
+
+    #[test]
+    fn of_answers_that_come_together_the_slowest_counts() {
+        let load = Load::default();
+        let answered = |sent, rejects| load.note_answered(nanos(at(sent)), rejects, at(100));
+        answered(98, false);
+        answered(99, true);
+        answered(99, true);
+        assert_eq!((load.answer_time(), load.rejected()), (Some(Duration::from_millis(2)), 2));
+        answered(90, false);
+        assert_eq!((load.answer_time(), load.rejected()), (Some(Duration::from_millis(6)), 0));
+        assert_eq!(load.likely_answer_time(at(100)), Duration::from_millis(6));
+        // One that was late by then is answered at the same moment.
+        load.note_unanswered(1, Duration::from_millis(50), at(100));
+        answered(99, false);
+        assert_eq!(
+            (load.answer_time(), load.failures(false)),
+            (Some(Duration::from_millis(28)), 0)
+        );
     }
 
     #[test]
     fn who_owes_an_answer_is_as_slow_as_it_is_silent() {
         let load = Load::default();
-        load.note_answered(at(0), false, at(1));
-        load.note_asked(1, at(1));
+        load.note_answered(nanos(at(0)), false, at(1));
+        load.note_asked(1, nanos(at(1)));
         assert_eq!(load.likely_answer_time(at(500)), Duration::from_millis(499));
         // It is tried again after a second, after one and a half, ...
         assert!(load.likely_answer_time(at(1_000)) > Duration::from_millis(900));
         assert!(load.likely_answer_time(at(1_002)) < Duration::from_millis(1));
-        load.note_asked(2, at(1_002));
+        load.note_asked(2, nanos(at(1_002)));
         assert!(load.likely_answer_time(at(1_100)) >= Duration::from_millis(98));
         assert!(load.likely_answer_time(at(2_000)) > Duration::from_millis(900));
         assert!(load.likely_answer_time(at(2_100)) < Duration::from_millis(1));
-        load.note_asked(3, at(10_000));
+        load.note_asked(3, nanos(at(10_000)));
         assert!(load.likely_answer_time(at(14_000)) > Duration::from_secs(3));
         // ... and is as quick as others when it answers.
-        load.note_answered(at(13_999), false, at(14_000));
+        load.note_answered(nanos(at(13_999)), false, at(14_000));
         assert!(load.likely_answer_time(at(14_000)) < Duration::from_millis(2));
     }
 }

@@ -83,7 +83,7 @@ impl Field {
         let worker = &mut self.units[at];
         worker.waiting += 1;
         worker.asked += 1;
-        worker.load.note_asked(worker.waiting, moment(self.now));
+        worker.load.note_asked(worker.waiting, nanos(moment(self.now)));
         match worker.takes {
             Some(takes) => self.due.push(Reverse((self.now + takes, at, self.now))),
             None => worker.held.push(self.now),
@@ -107,7 +107,7 @@ impl Field {
             let worker = &mut self.units[at];
             worker.waiting -= 1;
             worker.load.set_waiting(worker.waiting);
-            worker.load.note_answered(moment(sent), worker.rejects, moment(due));
+            worker.load.note_answered(nanos(moment(sent)), worker.rejects, moment(due));
             self.times.push(due - sent);
         }
         self.now = time;
@@ -361,8 +361,12 @@ fn a_function_is_given_those_that_can_be_asked() {
     let mut field = Field::new(&[MS; 3]);
     field.units[2].load = Load::of("last", "id").with_tag("zone", "a");
     field.units[2].load.set_open(true);
-    field.units[2].load.note_answered(moment(0), false, moment(0) + Duration::from_millis(1));
-    field.units[2].load.note_asked(1, moment(MS));
+    field.units[2].load.note_answered(
+        nanos(moment(0)),
+        false,
+        moment(0) + Duration::from_millis(1),
+    );
+    field.units[2].load.note_asked(1, nanos(moment(MS)));
     field.now = MS;
     open(&field, &[false, true, true]);
     let seen = Balance::custom(|candidates| {

@@ -616,6 +616,27 @@ mod tests {
     }
 
     #[test]
+    fn a_request_brings_nothing_nearer_but_its_own_end() {
+        let mut unit = unit(|_| {});
+        let to = Outgoing {
+            role: "r",
+            event: "e",
+            payload: Payload::NULL,
+            order: <_>::default(),
+            fields: None,
+            bulkhead: None,
+            moves: Moves::WithinUnit,
+        };
+        for seconds in [60, 3, 7, 1] {
+            let before = unit.deadline().unwrap();
+            let limit = Some(Duration::from_secs(seconds));
+            unit.request(to, limit, Moment::EPOCH, 5).unwrap();
+            assert_eq!(unit.deadline(), unit.request_deadline().map(|due| due.min(before)));
+        }
+        assert_eq!(unit.deadline(), unit.request_deadline());
+    }
+
+    #[test]
     fn a_second_in_which_no_handler_ends_is_too_long() {
         let mut unit = one_handler();
         receive(&mut unit, ONE, &request("a"));

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use rustc_hash::FxHashMap;
 
 pub(crate) use self::drain::FENCE;
@@ -45,6 +45,7 @@ use crate::{
     NoHandler, RequestId, StreamId, UnitInfo, UnitStats,
     error::{Error, ErrorKind, Result},
     hint,
+    load::nanos,
     wire::{self, Data, DataType, Frame, LastNames, MAX_NUMBER, Num, Payload, Wrapped},
     ws::FrameWriter,
 };
@@ -499,14 +500,6 @@ impl<R> Unit<R> {
         open.min_by_key(|(_, link)| link.queued()).map(|(at, _)| at)
     }
 
-    #[inline]
-    fn send_frame(&mut self, order: Order, frame: &Frame<'_>) -> Result<Queued> {
-        let len = frame.encoded_len();
-        let at = self.pick_in_order(order, len)?;
-        self.push_with(at, len, |out| frame.encode(out));
-        Ok(self.queued_at(at))
-    }
-
     /// What was just queued on a connection.
     #[inline]
     fn queued_at(&self, at: usize) -> Queued {
@@ -641,16 +634,20 @@ impl<R> Unit<R> {
         let entered = bulkhead.map(Bulkhead::enter).transpose()?;
         let limit = timeout.into();
         let corr = self.free_corr();
-        let request = Frame::Request {
-            role: role.into(),
-            event: event.into(),
-            corr: Num::new(corr),
-            payload,
-        };
         let Queued { conn, frame } = match (fields, limit.limit) {
-            (None, None) => self.send_frame(order, &request)?,
+            (None, None) => {
+                let corr = Num::new(corr);
+                let len = wire::request_len(role, event, corr, &payload);
+                let at = self.pick_in_order(order, len)?;
+                self.push_with(at, len, |out| {
+                    wire::put_request(role, event, corr, &payload, out);
+                });
+                self.queued_at(at)
+            }
             _ => {
                 let prefix = self.prefix(fields, limit.left(now))?;
+                let (role, event, corr) = (role.into(), event.into(), Num::new(corr));
+                let request = Frame::Request { role, event, corr, payload };
                 self.send_prefixed(order, prefix, &request)?
             }
         };
@@ -661,7 +658,7 @@ impl<R> Unit<R> {
             conn,
             frame,
             sent,
-            asked: now,
+            asked: nanos(now),
             timeout,
             stream: None,
             names,
@@ -747,7 +744,16 @@ impl<R> Unit<R> {
         self.clock = now;
         match self.last_names.read(&message) {
             Some(again) => self.work_again(at, message, again, now),
-            None => self.receive_other(at, message, now)?,
+            None => match wire::read_response(&message) {
+                Some((corr, Payload { kind, bytes })) => {
+                    let before = message.len() - bytes.len();
+                    let mut bytes = message;
+                    bytes.advance(before);
+                    let data = Data::from_raw(kind, bytes);
+                    self.responded(corr, data, FieldsView::default(), now);
+                }
+                None => self.receive_other(at, message, now)?,
+            },
         }
         Ok(())
     }
@@ -947,6 +953,13 @@ impl<R> Unit<R> {
             true => others,
             false => self.expiring.first().map(|(due, _)| *due).into_iter().chain(others).min(),
         }
+    }
+
+    /// When the first of the requests is due: all of [`deadline`](Unit::deadline) that comes nearer by a request that
+    /// was [sent](Unit::request).
+    #[inline]
+    pub fn request_deadline(&self) -> Option<Moment> {
+        self.waiting.deadline()
     }
 
     /// Does what is due: heartbeats, request timeouts, stream probes, and the end of the patience

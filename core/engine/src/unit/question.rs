@@ -386,16 +386,17 @@ impl<R> Unit<R> {
         payload: Payload<'_>,
         fields: Option<&Fields>,
     ) -> Result<Queued> {
-        let frame = Frame::Response { corr: to.corr, payload };
+        let len = wire::response_len(to.corr, &payload);
         let at = match fields {
             None => {
-                let at = self.way_back(to.conn, frame.encoded_len())?;
-                self.push(at, &frame);
+                let at = self.way_back(to.conn, len)?;
+                self.push_with(at, len, |out| wire::put_response(to.corr, &payload, out));
                 at
             }
             Some(_) => {
+                let frame = Frame::Response { corr: to.corr, payload };
                 let prefix = self.prefix(fields, None).unwrap_or_default();
-                let len = prefix.len() + frame.encoded_len();
+                let len = prefix.len() + len;
                 let at = self.way_back(to.conn, len)?;
                 self.push_prefixed(at, prefix, &frame);
                 at

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     Bulkhead, ConnId, Dialect, Fields, Moment, StreamId,
     error::{Error, ErrorKind, Result},
+    load::nanos,
     wire::{self, Direction, Frame, MAX_NUMBER, Num, Payload, StreamOp},
 };
 
@@ -63,7 +64,7 @@ impl<R> Unit<R> {
         let stream = Stream { conn: None, chan, remote: Num::new(0), opening: Some(corr), end };
         self.insert_stream(id, stream);
         let ((sent, timeout), names) = (self.limit(limit, now), self.asked.number(role, event));
-        let (stream, asked) = (Some(id), now);
+        let (stream, asked) = (Some(id), nanos(now));
         let waiting =
             Waiting { tag, conn, frame, sent, asked, timeout, stream, names, _entered: entered };
         self.wait(corr, waiting);

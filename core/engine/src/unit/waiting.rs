@@ -18,7 +18,8 @@ pub(super) struct Waiting<R> {
     pub(super) frame: u64,
     /// Since when its time runs: it may have waited, or been elsewhere, before.
     pub(super) sent: Moment,
-    pub(super) asked: Moment,
+    /// When it was sent, in nanoseconds.
+    pub(super) asked: u64,
     pub(super) timeout: Duration,
     /// The stream that the answer opens.
     pub(super) stream: Option<StreamId>,
@@ -204,17 +205,7 @@ mod tests {
     fn waiting<R>(tag: R, timeout: Duration) -> Waiting<R> {
         let (conn, sent) = (ConnId(0), Moment::EPOCH);
         let (stream, names, entered) = (None, None, None);
-        Waiting {
-            tag,
-            conn,
-            frame: 0,
-            sent,
-            asked: sent,
-            timeout,
-            stream,
-            names,
-            _entered: entered,
-        }
+        Waiting { tag, conn, frame: 0, sent, asked: 0, timeout, stream, names, _entered: entered }
     }
 
     #[test]

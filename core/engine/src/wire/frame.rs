@@ -356,10 +356,10 @@ impl<'a> Frame<'a> {
         match self {
             Frame::Message { role, event, payload } => message_len(role, event, payload),
             Frame::Request { role, event, corr, payload } => {
-                1 + 2 + 2 + role.len() + event.len() + num_len(*corr) + payload_len(payload)
+                request_len(role, event, *corr, payload)
             }
             Frame::Response { corr, payload } | Frame::Reject { corr, payload } => {
-                1 + num_len(*corr) + payload_len(payload)
+                response_len(*corr, payload)
             }
             Frame::StreamRequest { role, event, corr, chan, payload, .. } => {
                 let names = role.len() + event.len();
@@ -395,14 +395,9 @@ impl<'a> Frame<'a> {
             // Most of what is sent: appended in few pieces, for which the writer has reserved the room.
             Frame::Message { role, event, payload } => put_message(role, event, payload, out),
             Frame::Request { role, event, corr, payload } => {
-                let [[a, b], [c, d]] = [name_len(role), name_len(event)];
-                out.extend_from_slice(&[REQUEST, a, b, c, d, corr.width()]);
-                out.extend_from_slice(role.as_bytes());
-                out.extend_from_slice(event.as_bytes());
-                corr.encode(out);
-                put_payload(payload, out);
+                put_request(role, event, *corr, payload, out);
             }
-            Frame::Response { corr, payload } => put_answer(RESPONSE, *corr, payload, out),
+            Frame::Response { corr, payload } => put_response(*corr, payload, out),
             _ => self.encode_others(out),
         }
     }
@@ -493,6 +488,54 @@ pub(crate) fn put_message(role: &str, event: &str, payload: &Payload<'_>, out: &
     out.extend_from_slice(role.as_bytes());
     out.extend_from_slice(event.as_bytes());
     put_payload(payload, out);
+}
+
+/// The length of a [`Frame::Request`].
+#[inline]
+pub(crate) fn request_len(role: &str, event: &str, corr: Num, payload: &Payload<'_>) -> usize {
+    1 + 2 + 2 + role.len() + event.len() + num_len(corr) + payload_len(payload)
+}
+
+/// Appends a [`Frame::Request`], as [`put_message`].
+///
+/// # Panics
+/// As [`Frame::encode`].
+#[inline]
+pub(crate) fn put_request(
+    role: &str,
+    event: &str,
+    corr: Num,
+    payload: &Payload<'_>,
+    out: &mut Vec<u8>,
+) {
+    let [[a, b], [c, d]] = [name_len(role), name_len(event)];
+    out.extend_from_slice(&[REQUEST, a, b, c, d, corr.width()]);
+    out.extend_from_slice(role.as_bytes());
+    out.extend_from_slice(event.as_bytes());
+    corr.encode(out);
+    put_payload(payload, out);
+}
+
+/// The length of a [`Frame::Response`].
+#[inline]
+pub(crate) fn response_len(corr: Num, payload: &Payload<'_>) -> usize {
+    1 + num_len(corr) + payload_len(payload)
+}
+
+/// Appends a [`Frame::Response`].
+#[inline]
+pub(crate) fn put_response(corr: Num, payload: &Payload<'_>, out: &mut Vec<u8>) {
+    put_answer(RESPONSE, corr, payload, out);
+}
+
+/// The correlation and the payload of a [`Frame::Response`]. None for everything else, and for what
+/// [`Frame::decode`] has an error for.
+#[inline]
+pub(crate) fn read_response(bytes: &[u8]) -> Option<(Num, Payload<'_>)> {
+    let [RESPONSE, corr_len, rest @ ..] = bytes else { return None };
+    let (corr, rest) = rest.split_at_checked((*corr_len).into())?;
+    let (kind, bytes) = rest.split_first()?;
+    Some((Num::decode(corr).ok()?, Payload { kind: DataType::from_byte(*kind), bytes }))
 }
 
 #[inline]
@@ -975,6 +1018,11 @@ mod tests {
             ],
         ) {
             let bytes = [vec![first], rest].concat();
+            let response = match Frame::decode(&bytes) {
+                Ok(Frame::Response { corr, payload }) => Some((corr, payload)),
+                _ => None,
+            };
+            prop_assert_eq!(read_response(&bytes), response);
             match Frame::decode(&bytes) {
                 Ok(frame) => {
                     // Text that was not UTF-8 and ignored bytes do not come back, the meaning does.

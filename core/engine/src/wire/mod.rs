@@ -35,7 +35,9 @@ pub use fields::{
 };
 pub(crate) use fields::{MAX_KNOWN, fields_len, put_fields};
 pub use frame::{Acquaint, DecodeError, Direction, Frame, RolesUpdate, StreamOp};
-pub(crate) use frame::{message_len, put_message};
+pub(crate) use frame::{
+    message_len, put_message, put_request, put_response, read_response, request_len, response_len,
+};
 pub use handshake::{Challenge, Confirm, Handshake, HandshakeDecodeError, MAX_ID, Meta, Proof};
 pub(crate) use last_names::{LastNames, Repeated};
 pub use name::{MAX_NAME, NameTooLong, check_name};
