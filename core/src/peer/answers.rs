@@ -4,10 +4,10 @@ use std::task::{Context, Poll, Waker};
 
 use tracing::error;
 
-use super::foreign::guarded;
+use super::{foreign::guarded, unit::Unit};
 use crate::{
     Result,
-    engine::{Data, Fields},
+    engine::{Data, Fields, Moment},
 };
 
 /// More slots than this are given back when none is in use.
@@ -17,8 +17,8 @@ const KEEP: usize = 64;
 /// after he has given up cannot reach the next one in the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Tag {
-    slot: u32,
-    serial: u64,
+    pub(crate) slot: u32,
+    pub(crate) serial: u64,
 }
 
 /// The outcomes of a unit's requests, each in a slot until it is fetched. Kept under the unit's
@@ -27,13 +27,28 @@ pub(crate) struct Tag {
 pub(crate) struct Answers {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    next_serial: u64,
+    last_serial: u64,
 }
 
 struct Slot {
-    /// Of the one it belongs to; none when it is free.
-    serial: Option<u64>,
+    /// Of the one it belongs to; zero when it is free.
+    serial: u64,
+    asked: Asked,
     state: State,
+}
+
+/// What was asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked {
+    /// The number under which it can be abandoned.
+    pub(crate) corr: u64,
+    pub(crate) since: Moment,
+}
+
+/// How something has ended that was asked.
+pub(crate) struct Outcome {
+    pub(crate) since: Moment,
+    pub(crate) result: Result<Received>,
 }
 
 enum State {
@@ -74,34 +89,40 @@ impl Brought {
 }
 
 impl Answers {
-    /// Makes a slot. `waker` is woken by the outcome.
-    pub(crate) fn open(&mut self, waker: Option<&Waker>) -> Tag {
-        let serial = self.next_serial;
-        self.next_serial += 1;
-        let slot = Slot { serial: Some(serial), state: State::Waiting(waker.cloned()) };
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.slots[at as usize] = slot;
-                at
-            }
-            None => {
-                self.slots.push(slot);
-                (self.slots.len() - 1) as u32
-            }
-        };
-        Tag { slot: at, serial }
+    /// The slot that is made next: what is asked goes before it, since that may fail.
+    #[inline]
+    pub(crate) fn next(&self) -> Tag {
+        let slot = self.free.last().copied().unwrap_or(self.slots.len() as u32);
+        Tag { slot, serial: self.last_serial + 1 }
     }
 
+    /// Makes a slot. `waker` is woken by the outcome.
+    #[inline]
+    pub(crate) fn open(&mut self, asked: Asked, waker: Option<&Waker>) -> Tag {
+        self.add(asked, State::Waiting(waker.cloned()))
+    }
+
+    /// Makes a slot whose outcome calls a function instead of waking a task.
+    pub(crate) fn open_for_call(&mut self, asked: Asked, function: OnOutcome) -> Tag {
+        self.add(asked, State::Calling(function))
+    }
+
+    #[inline]
+    fn add(&mut self, asked: Asked, state: State) -> Tag {
+        let tag = self.next();
+        self.last_serial = tag.serial;
+        let slot = Slot { serial: tag.serial, asked, state };
+        match self.free.pop() {
+            Some(at) => self.slots[at as usize] = slot,
+            None => self.slots.push(slot),
+        }
+        tag
+    }
+
+    #[inline]
     fn slot(&mut self, tag: Tag) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(tag.slot as usize);
-        slot.filter(|slot| slot.serial == Some(tag.serial))
-    }
-
-    /// Has the outcome call a function instead of waking a task.
-    pub(crate) fn call(&mut self, tag: Tag, function: OnOutcome) {
-        if let Some(slot) = self.slot(tag) {
-            slot.state = State::Calling(function);
-        }
+        slot.filter(|slot| slot.serial == tag.serial)
     }
 
     /// Brings an outcome. Nothing happens when nobody waits any more.
@@ -109,19 +130,22 @@ impl Answers {
         let slot = self.slot(tag)?;
         match std::mem::replace(&mut slot.state, State::Here(outcome)) {
             State::Waiting(waker) => waker.map(Brought::Wake),
-            State::Calling(call) => self.close(tag).map(|outcome| Brought::Call(call, outcome)),
+            State::Calling(call) => {
+                let outcome = self.end(tag)?;
+                Some(Brought::Call(call, outcome.result))
+            }
             State::Here(_) => None,
         }
     }
 
     /// Fetches the outcome, which closes the slot.
-    pub(crate) fn poll(&mut self, tag: Tag, cx: &Context<'_>) -> Poll<Option<Result<Received>>> {
-        let Some(slot) = self.slot(tag) else { return Poll::Ready(None) };
+    pub(crate) fn poll(&mut self, tag: Tag, cx: &Context<'_>) -> Poll<Outcome> {
+        let Some(slot) = self.slot(tag) else { return Poll::Ready(Outcome::gone()) };
         match &mut slot.state {
             State::Waiting(Some(waker)) => waker.clone_from(cx.waker()),
             State::Waiting(none) => *none = Some(cx.waker().clone()),
             State::Calling(_) => {}
-            State::Here(_) => return Poll::Ready(self.close(tag)),
+            State::Here(_) => return Poll::Ready(self.end(tag).unwrap_or_else(Outcome::gone)),
         }
         Poll::Pending
     }
@@ -142,20 +166,41 @@ impl Answers {
         }
     }
 
+    /// Closes a slot. Gives the number under which what was asked can be abandoned.
+    pub(crate) fn close(&mut self, tag: Tag) -> Option<u64> {
+        let (Asked { corr, .. }, _) = self.take(tag)?;
+        Some(corr)
+    }
+
     /// Closes a slot. Gives the outcome, if it is there.
-    pub(crate) fn close(&mut self, tag: Tag) -> Option<Result<Received>> {
+    #[inline]
+    fn end(&mut self, tag: Tag) -> Option<Outcome> {
+        match self.take(tag)? {
+            (Asked { since, .. }, State::Here(result)) => Some(Outcome { since, result }),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, tag: Tag) -> Option<(Asked, State)> {
         let slot = self.slot(tag)?;
-        slot.serial = None;
+        slot.serial = 0;
+        let asked = slot.asked;
         let state = std::mem::replace(&mut slot.state, State::Waiting(None));
         self.free.push(tag.slot);
         if self.free.len() == self.slots.len() && self.slots.len() > KEEP {
             self.slots = Vec::new();
             self.free = Vec::new();
         }
-        match state {
-            State::Here(outcome) => Some(outcome),
-            State::Waiting(_) | State::Calling(_) => None,
-        }
+        Some((asked, state))
+    }
+}
+
+impl Outcome {
+    /// Of what nobody waits for any more.
+    #[cold]
+    fn gone() -> Outcome {
+        Outcome { since: Moment::EPOCH, result: Err(Unit::gone()) }
     }
 }
 
@@ -167,16 +212,17 @@ mod tests {
         Ok(Received { data: Data::from(n), fields: None })
     }
 
+    const ASKED: Asked = Asked { corr: 7, since: Moment::EPOCH };
+
     fn poll(answers: &mut Answers, tag: Tag) -> Poll<Option<Data>> {
         let cx = Context::from_waker(Waker::noop());
-        let data = |outcome: Result<Received>| outcome.expect("an answer").data;
-        answers.poll(tag, &cx).map(|outcome| outcome.map(data))
+        answers.poll(tag, &cx).map(|outcome| outcome.result.ok().map(|received| received.data))
     }
 
     #[test]
     fn each_gets_his_own() {
         let mut answers = Answers::default();
-        let tags: Vec<Tag> = (0..100).map(|_| answers.open(None)).collect();
+        let tags: Vec<Tag> = (0..100).map(|_| answers.open(ASKED, None)).collect();
         assert!(tags.iter().all(|tag| poll(&mut answers, *tag).is_pending()));
         for (n, tag) in tags.iter().enumerate() {
             assert!(answers.bring(*tag, received(n as i64)).is_some(), "has polled");
@@ -193,9 +239,8 @@ mod tests {
         let mut answers = Answers::default();
         let (sender, receiver) = std::sync::mpsc::channel();
         let mut open = || {
-            let (tag, sender) = (answers.open(None), sender.clone());
-            answers.call(tag, Box::new(move |outcome| sender.send(outcome).unwrap()));
-            tag
+            let sender = sender.clone();
+            answers.open_for_call(ASKED, Box::new(move |outcome| sender.send(outcome).unwrap()))
         };
         let (called, given_up) = (open(), open());
         answers.bring(called, received(1)).expect("a function").finish();
@@ -210,9 +255,11 @@ mod tests {
     #[test]
     fn what_comes_too_late_reaches_nobody() {
         let mut answers = Answers::default();
-        let early = answers.open(Some(Waker::noop()));
-        assert!(answers.close(early).is_none());
-        let next = answers.open(Some(Waker::noop()));
+        let early = answers.open(ASKED, Some(Waker::noop()));
+        assert_eq!((answers.close(early), answers.close(early)), (Some(7), None));
+        let told = answers.next();
+        let next = answers.open(ASKED, Some(Waker::noop()));
+        assert_eq!(told, next);
         assert_eq!(early.slot, next.slot);
         assert!(answers.bring(early, received(1)).is_none());
         assert!(poll(&mut answers, next).is_pending());

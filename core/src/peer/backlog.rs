@@ -10,8 +10,7 @@ use rustc_hash::FxHashSet;
 
 use super::{
     context::Context,
-    dispatch::{Place, first_step, not_begun},
-    handler::{Chain, Handler},
+    dispatch::{Service, first_step, not_begun},
     lock,
     outcome::{Reply, Room, run_all},
     scope::{OnCancel, Scope},
@@ -33,8 +32,7 @@ const ALONE: usize = 64;
 
 /// A handler that was found for something that came, and all that it needs.
 pub(crate) struct Job {
-    pub(crate) handler: Arc<Handler>,
-    pub(crate) chain: Option<Chain>,
+    pub(crate) service: Service,
     pub(crate) context: Context,
     pub(crate) reply: Reply,
     pub(crate) scope: Option<Arc<Scope>>,
@@ -138,7 +136,7 @@ impl BacklogState {
     fn begins(&mut self, job: &Job) -> bool {
         let Some(request) = job.reply.request() else { return true };
         let given_up = !self.given_up.is_empty() && self.given_up.remove(&request);
-        job.handler.on_cancel == OnCancel::Ignore || !(given_up || self.lost)
+        job.service.handler.on_cancel == OnCancel::Ignore || !(given_up || self.lost)
     }
 }
 
@@ -153,15 +151,14 @@ async fn backlog_task(unit: Arc<UnitInner>) {
             false => None,
         });
         run_all(&unit, &mut room, |outcomes| {
-            for Job { handler, chain, context, reply, scope, begins } in
+            for Job { mut service, context, reply, scope, begins } in
                 std::iter::once(first).chain(more)
             {
                 if !begins {
                     not_begun(&unit, reply);
                     continue;
                 }
-                let place = &mut Place::Own;
-                first_step(&unit, &handler, chain, place, context, reply, scope, outcomes);
+                first_step(&unit, &mut service, &mut Some(context), reply, scope, outcomes);
             }
         });
         let quick = Instant::now() < until;

@@ -64,13 +64,19 @@ pub struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(
-        unit: Arc<UnitInner>,
-        incoming: Incoming,
-        kind: Kind,
-        offer: Option<Arc<Offer>>,
-    ) -> Context {
-        Context { unit, incoming, kind, request: None, offer, data: None }
+    #[inline]
+    pub(crate) fn new(unit: Arc<UnitInner>, incoming: Incoming, kind: Kind) -> Context {
+        Context { unit, incoming, kind, request: None, offer: None, data: None }
+    }
+
+    #[inline]
+    pub(crate) fn incoming(&self) -> &Incoming {
+        &self.incoming
+    }
+
+    /// Has a stream to accept.
+    pub(crate) fn offers(&mut self, question: Question) -> Arc<Offer> {
+        self.offer.insert(Arc::new(Offer::new(question))).clone()
     }
 
     /// Notes the request that it belongs to, and gives it back.

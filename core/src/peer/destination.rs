@@ -11,7 +11,7 @@ use super::{
     open::OpenStream,
     request::{SendRequest, ask},
     scope::{Inherit, Scope, Watch},
-    send::{Addressed, Content, Extra, SendMessage, outgoing},
+    send::{Addressed, SendMessage, outgoing},
     shared::Shared,
     stream::{Readable, Writable},
     survey::{Asking, Survey},
@@ -55,30 +55,32 @@ impl DestinationInner {
 pub struct Destination {
     shared: Arc<Shared>,
     inner: Arc<DestinationInner>,
+    /// None: nothing was set. So it nearly always is, and then only this is looked at.
+    options: Option<Arc<Options>>,
+}
+
+/// What is set for a handle of a destination.
+#[derive(Clone, Default)]
+struct Options {
     fields: Option<Arc<Fields>>,
     inherit: Inherit,
     waits: bool,
-    balance: Option<Arc<Balance>>,
-    /// Whether its messages may go to any unit: see [`Balance::means_one`].
-    is_for_any: bool,
+    balance: Option<Balance>,
     bulkhead: Option<Bulkhead>,
     retry: Option<Retry>,
 }
 
 impl Destination {
     pub(crate) fn new(shared: Arc<Shared>, inner: Arc<DestinationInner>) -> Destination {
-        let inherit = Inherit::default();
-        Destination {
-            is_for_any: !shared.balance.means_one(),
-            shared,
-            inner,
-            fields: None,
-            inherit,
-            waits: false,
-            balance: None,
-            bulkhead: None,
-            retry: None,
-        }
+        // Of a balance for which one unit is not as good as any.
+        let options = shared.balance.means_one().then(Arc::default);
+        Destination { shared, inner, options }
+    }
+
+    fn with_options(&self, set: impl FnOnce(&mut Options)) -> Destination {
+        let mut options = self.options.as_deref().cloned().unwrap_or_default();
+        set(&mut options);
+        Destination { options: Some(Arc::new(options)), ..self.clone() }
     }
 
     /// The same destination, as a handle whose requests and streams wait for a unit, within their time limits,
@@ -93,7 +95,7 @@ impl Destination {
     /// ```
     #[must_use = "it is another handle"]
     pub fn wait_for_unit(&self) -> Destination {
-        Destination { waits: true, ..self.clone() }
+        self.with_options(|options| options.waits = true)
     }
 
     /// The same destination, as a handle that chooses in this way among the units that serve the role; otherwise
@@ -108,11 +110,7 @@ impl Destination {
     /// ```
     #[must_use = "it is another handle"]
     pub fn balance(&self, balance: Balance) -> Destination {
-        Destination {
-            is_for_any: !balance.means_one(),
-            balance: Some(Arc::new(balance)),
-            ..self.clone()
-        }
+        self.with_options(|options| options.balance = Some(balance))
     }
 
     /// The same destination, as a handle that has at most so many requests in flight, stream openings included: a
@@ -120,14 +118,14 @@ impl Destination {
     /// not. Messages and surveys are not counted.
     #[must_use = "it is another handle"]
     pub fn max_in_flight(&self, requests: usize) -> Destination {
-        Destination { bulkhead: Some(Bulkhead::new(requests)), ..self.clone() }
+        self.with_options(|options| options.bulkhead = Some(Bulkhead::new(requests)))
     }
 
     /// The same destination, as a handle whose requests may all be handled more than once, and are made again in this
     /// way: as [`SendRequest::retry`] for each.
     #[must_use = "it is another handle"]
     pub fn retry(&self, retry: Retry) -> Destination {
-        Destination { retry: Some(retry), ..self.clone() }
+        self.with_options(|options| options.retry = Some(retry))
     }
 
     /// How the units that serve the role stand with this peer: what they owe, how long they take, which of them fail
@@ -151,14 +149,14 @@ impl Destination {
     /// ```
     #[must_use = "it is another handle"]
     pub fn with_fields(&self, fields: Fields) -> Destination {
-        Destination { fields: Some(Arc::new(fields)), ..self.clone() }
+        self.with_options(|options| options.fields = Some(Arc::new(fields)))
     }
 
     /// The same destination, as a handle that inherits nothing of handlers: messages, requests, streams,
     /// broadcasts and surveys. As [`SendRequest::detached`] for each.
     #[must_use = "it is another handle"]
     pub fn detached(&self) -> Destination {
-        Destination { inherit: Inherit::From(None), ..self.clone() }
+        self.with_options(|options| options.inherit = Inherit::From(None))
     }
 
     /// The same destination, as a handle that inherits of the handler with this context, while that runs, on
@@ -171,7 +169,7 @@ impl Destination {
     /// ```
     #[must_use = "it is another handle"]
     pub fn within(&self, context: &Context) -> Destination {
-        Destination { inherit: Inherit::From(context.handed_down()), ..self.clone() }
+        self.with_options(|options| options.inherit = Inherit::From(context.handed_down()))
     }
 
     /// The role's name.
@@ -231,30 +229,71 @@ impl Destination {
         self.inner.count.subscribe()
     }
 
+    /// Whether nothing was set, so that only its units are to be looked at.
     #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.options.is_none()
+    }
+
+    /// Whether its messages may go to any unit: see [`Balance::means_one`].
     pub(crate) fn is_for_any(&self) -> bool {
-        self.is_for_any
+        !self.balance_in_force().means_one()
+    }
+
+    /// Whether a unit is waited for when there is none.
+    pub(crate) fn waits(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.waits)
+    }
+
+    pub(crate) fn inherit(&self) -> Inherit {
+        self.options.as_ref().map_or_else(Inherit::default, |options| options.inherit.clone())
+    }
+
+    fn shared_fields(&self) -> Option<&Arc<Fields>> {
+        self.options.as_ref()?.fields.as_ref()
+    }
+
+    /// What goes with everything, for one that may add to it.
+    #[inline]
+    pub(crate) fn own_fields(&self) -> Option<Fields> {
+        match &self.options {
+            None => None,
+            Some(options) => options.fields.as_deref().cloned(),
+        }
     }
 
     /// What its requests have to find room in.
-    #[inline]
     pub(crate) fn bulkhead(&self) -> Option<&Bulkhead> {
-        self.bulkhead.as_ref()
+        self.options.as_ref()?.bulkhead.as_ref()
     }
 
     /// How its requests are made again.
-    #[inline]
     pub(crate) fn retries(&self) -> Option<&Retry> {
-        self.retry.as_ref()
+        self.options.as_ref()?.retry.as_ref()
     }
 
     /// How units are chosen.
     pub(crate) fn balance_in_force(&self) -> &Balance {
-        self.balance.as_deref().unwrap_or(&self.shared.balance)
+        let own = self.options.as_ref().and_then(|options| options.balance.as_ref());
+        own.unwrap_or(&self.shared.balance)
+    }
+
+    /// The unit whose turn it is, of a destination that [is plain](Destination::is_plain).
+    #[inline]
+    pub(crate) fn next_unit(&self) -> Result<Arc<UnitInner>> {
+        self.shared.check_open()?;
+        let units = self.inner.units.load();
+        // One candidate is no choice.
+        match units.as_slice() {
+            [only] if only.is_open() => Ok(only.clone()),
+            units => {
+                let balance = &self.shared.balance;
+                self.choose(units, Wanted { balance, takes_fields: false, tried: &Tried::NONE })
+            }
+        }
     }
 
     /// The unit that the caller or else the balance chooses, where it has not been.
-    #[inline]
     pub(crate) fn pick(
         &self,
         chosen: Option<&Unit>,
@@ -277,13 +316,17 @@ impl Destination {
         {
             return Ok(only.clone());
         }
-        let wanted = Wanted { balance, takes_fields, tried };
-        let chosen = self.inner.turn.choose(&Serving(&units), wanted, &|| self.shared.clock.now());
+        self.choose(&units, Wanted { balance, takes_fields, tried })
+    }
+
+    fn choose(&self, units: &[Arc<UnitInner>], wanted: Wanted<'_>) -> Result<Arc<UnitInner>> {
+        let now = || self.shared.clock.now();
+        let chosen = self.inner.turn.choose(&Serving(units), wanted, &now);
         if self.inner.turn.has_news() {
             self.shared.with_core(|core, _| core.peer.tell_ejections());
         }
         let chosen = chosen?;
-        chosen.map(|at| units[at].clone()).ok_or_else(|| self.no_choice(takes_fields))
+        chosen.map(|at| units[at].clone()).ok_or_else(|| self.no_choice(wanted.takes_fields))
     }
 
     #[cold]
@@ -301,7 +344,7 @@ impl Destination {
     /// # Ok(()) }
     /// ```
     pub fn send<'a>(&'a self, event: &'a str, data: impl Into<Data>) -> SendMessage<'a> {
-        SendMessage { what: self.addressed(event, Content::Owned(data.into()), Order::Kept) }
+        SendMessage { what: Addressed::owned(self, event, data.into(), Order::Kept) }
     }
 
     /// As [`send`](Destination::send), from bytes that are borrowed until they are in the queue: for
@@ -309,7 +352,7 @@ impl Destination {
     /// as with [`Data::from_raw`].
     #[doc(hidden)] // For bindings; no promise of compatibility.
     pub fn send_payload<'a>(&'a self, event: &'a str, payload: Payload<'a>) -> SendMessage<'a> {
-        SendMessage { what: self.addressed(event, Content::Borrowed(payload), Order::Kept) }
+        SendMessage { what: Addressed::borrowed(self, event, payload, Order::Kept) }
     }
 
     /// Waits until a unit that serves the role has room for a message: for those who send without
@@ -353,7 +396,7 @@ impl Destination {
         self.shared.check_open()?;
         let data = data.into();
         let units = self.inner.units.load_full();
-        let fields = self.handed_down(self.inherit.trace().as_deref());
+        let fields = self.handed_down(self.inherit().trace().as_deref());
         let fields = fields.as_deref();
         let message = outgoing(&self.inner.role, event, data.payload(), Order::Kept, fields);
         let mut sends: FuturesUnordered<_> = units.iter().map(|unit| unit.send(message)).collect();
@@ -384,7 +427,7 @@ impl Destination {
     /// # Ok(()) }
     /// ```
     pub fn request<'a>(&'a self, event: &'a str, data: impl Into<Data>) -> SendRequest<'a> {
-        let what = self.addressed(event, Content::Owned(data.into()), Order::Kept);
+        let what = Addressed::owned(self, event, data.into(), Order::Kept);
         SendRequest { what, timeout: None }
     }
 
@@ -392,7 +435,7 @@ impl Destination {
     /// [`send_payload`](Destination::send_payload).
     #[doc(hidden)] // For bindings; no promise of compatibility.
     pub fn request_payload<'a>(&'a self, event: &'a str, payload: Payload<'a>) -> SendRequest<'a> {
-        let what = self.addressed(event, Content::Borrowed(payload), Order::Kept);
+        let what = Addressed::borrowed(self, event, payload, Order::Kept);
         SendRequest { what, timeout: None }
     }
 
@@ -422,7 +465,7 @@ impl Destination {
         let (data, timeout) = (data.into(), timeout.into());
         let units = self.inner.units.load_full();
         let asked = units.len();
-        let scope = self.inherit.scope();
+        let scope = self.inherit().scope();
         let fields = self.handed_down(scope.as_deref());
         let answers = units.iter().cloned().map(|unit| {
             let (role, event, data) = (role.clone(), event.clone(), data.clone());
@@ -458,7 +501,7 @@ impl Destination {
         data: impl Into<Data>,
     ) -> OpenStream<'a, Readable> {
         OpenStream {
-            what: self.addressed(event, Content::Owned(data.into()), Order::Any),
+            what: Addressed::owned(self, event, data.into(), Order::Any),
             timeout: None,
             direction: Direction::RequesterReads,
             make: Readable::new,
@@ -482,25 +525,19 @@ impl Destination {
         data: impl Into<Data>,
     ) -> OpenStream<'a, Writable> {
         OpenStream {
-            what: self.addressed(event, Content::Owned(data.into()), Order::Any),
+            what: Addressed::owned(self, event, data.into(), Order::Any),
             timeout: None,
             direction: Direction::RequesterWrites,
             make: Writable::new,
         }
     }
 
-    #[inline]
-    fn addressed<'a>(&'a self, event: &'a str, data: Content<'a>, order: Order) -> Addressed<'a> {
-        let extra = self.fields.as_ref().map(|fields| Extra::new(Fields::clone(fields)));
-        let inherit = self.inherit.clone();
-        let waits = self.waits;
-        Addressed { destination: self, event, data, unit: None, order, inherit, waits, extra }
-    }
-
     /// What goes with everything, and the trace context of the handler that sends it.
     fn handed_down(&self, scope: Option<&Scope>) -> Option<Arc<Fields>> {
-        let Some(trace) = scope.and_then(Scope::trace) else { return self.fields.clone() };
-        let mut fields = self.fields.as_deref().cloned().unwrap_or_default();
+        let Some(trace) = scope.and_then(Scope::trace) else {
+            return self.shared_fields().cloned();
+        };
+        let mut fields = self.own_fields().unwrap_or_default();
         if fields.view().traceparent().is_none() {
             fields.inherit_trace(trace);
         }

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use super::{
     answers::{Received, Tag},
     backlog::{Job, LOOK, SLOW_BATCH, SLOW_FOR},
-    context::{Context, Offer},
+    context::Context,
     deferred::{Deferred, Way},
     event::PeerEvent,
     foreign::{Guarded, discard, guarded, panicked},
@@ -44,12 +44,17 @@ struct Found {
     at: u64,
     role: Arc<RoleInner>,
     kind: Kind,
-    handler: Arc<Handler>,
-    /// Empty for nearly all.
-    chain: Option<Chain>,
-    place: Place,
+    service: Service,
     /// See [`Incoming::same_names`].
     names: Option<NonZeroU64>,
+}
+
+/// A handler, and what it is called with.
+pub(crate) struct Service {
+    pub(crate) handler: Arc<Handler>,
+    /// Empty for nearly all.
+    pub(crate) chain: Option<Chain>,
+    pub(crate) place: Place,
 }
 
 /// Where a handler's futures are.
@@ -76,7 +81,7 @@ impl Found {
         if names.is_some() && names == self.names {
             return true;
         }
-        let Names { role, event } = &*self.handler.names;
+        let Names { role, event } = &*self.service.handler.names;
         let same = incoming.names() == (role.as_bytes(), event.as_bytes());
         if same {
             self.names = names;
@@ -104,10 +109,25 @@ impl Dispatcher {
         unit: &Arc<UnitInner>,
         events: &mut Vec<Event<Tag>>,
     ) -> Vec<ConnId> {
-        let (mut dead, mut cancelled) = (Vec::new(), Vec::new());
-        if events.is_empty() {
-            return dead;
+        // Nearly always they are all for handlers, or all for those who wait.
+        if events.iter().all(|event| matches!(event, Event::Incoming(..))) {
+            self.run(unit, events);
+            return Vec::new();
         }
+        if events.iter().all(|event| matches!(event, Event::Answer { .. })) {
+            unit.bring(events.drain(..).filter_map(answer));
+            return Vec::new();
+        }
+        self.dispatch_others(unit, events)
+    }
+
+    #[inline(never)]
+    fn dispatch_others(
+        &mut self,
+        unit: &Arc<UnitInner>,
+        events: &mut Vec<Event<Tag>>,
+    ) -> Vec<ConnId> {
+        let (mut dead, mut cancelled) = (Vec::new(), Vec::new());
         let shared = &unit.shared;
         // How many of those that stay are before the one that is looked at.
         let before = Cell::new(0);
@@ -118,9 +138,7 @@ impl Dispatcher {
         };
         for event in events.extract_if(.., is_other) {
             match event {
-                Event::Answer { tag, outcome, fields, .. } => {
-                    self.answers.push((tag, outcome.map(|data| Received { data, fields })));
-                }
+                event @ Event::Answer { .. } => self.answers.extend(answer(event)),
                 Event::Stream(id) => {
                     if let Some(waker) = unit.with(|state| state.waker(id)) {
                         waker.wake();
@@ -144,7 +162,9 @@ impl Dispatcher {
                 Event::Incoming(..) => {}
             }
         }
-        unit.bring(&mut self.answers);
+        if !self.answers.is_empty() {
+            unit.bring(self.answers.drain(..));
+        }
         // Not about what comes behind them, which may have the number of one that was before.
         cancelled.retain(|(request, reason, before)| {
             let comes = |event: &Event<Tag>| match event {
@@ -171,23 +191,21 @@ impl Dispatcher {
         if incoming.is_empty() {
             return;
         }
-        let mut incoming = incoming.drain(..).filter_map(|event| match event {
-            Event::Incoming(incoming, question) => Some((incoming, question)),
-            _ => None,
-        });
+        let mut incoming = incoming.drain(..);
         let begun = Instant::now();
         if unit.backlog.is_on(begun) {
             return self.leave(unit, incoming);
         }
         let mut started = 0;
         run_all(unit, &mut self.room, |outcomes| {
-            for (incoming, question) in incoming.by_ref() {
-                match find(&mut self.found, unit, &incoming, question.kind()) {
-                    Ok(found) => {
-                        let Found { handler, chain, place, .. } = found;
-                        let (context, reply, scope) = prepare(unit, incoming, question, handler);
-                        let chain = chain.clone();
-                        first_step(unit, handler, chain, place, context, reply, scope, outcomes);
+            while let Some(Event::Incoming(incoming, question)) = incoming.next() {
+                // Where it stays until the handler takes it: what is moved costs as much as some of the work.
+                let context = &mut Some(Context::new(unit.clone(), incoming, question.kind()));
+                let Some(known) = context else { continue };
+                match find(&mut self.found, unit, known.incoming(), question.kind()) {
+                    Ok(service) => {
+                        let (reply, scope) = prepare(unit, known, question, &service.handler);
+                        first_step(unit, service, context, reply, scope, outcomes);
                     }
                     Err(refusal) => refuse(unit, question, refusal),
                 }
@@ -205,26 +223,36 @@ impl Dispatcher {
     }
 
     /// Leaves what came to the backlog.
-    fn leave(
-        &mut self,
-        unit: &Arc<UnitInner>,
-        incoming: impl Iterator<Item = (Incoming, Question)>,
-    ) {
-        let jobs = incoming.filter_map(|(incoming, question)| {
+    fn leave(&mut self, unit: &Arc<UnitInner>, incoming: impl Iterator<Item = Event<Tag>>) {
+        let jobs = incoming.filter_map(|event| {
+            let Event::Incoming(incoming, question) = event else { return None };
             let found = find(&mut self.found, unit, &incoming, question.kind());
             let (handler, chain) = match found {
-                Ok(found) => (found.handler.clone(), found.chain.clone()),
+                Ok(service) => (service.handler.clone(), service.chain.clone()),
                 Err(refusal) => {
                     refuse(unit, question, refusal);
                     return None;
                 }
             };
-            let (context, reply, scope) = prepare(unit, incoming, question, &handler);
-            Some(Job { handler, chain, context, reply, scope, begins: true })
+            let mut context = Context::new(unit.clone(), incoming, question.kind());
+            let (reply, scope) = prepare(unit, &mut context, question, &handler);
+            let service = Service { handler, chain, place: Place::Own };
+            Some(Job { service, context, reply, scope, begins: true })
         });
         // Found before the lock is taken.
         let jobs: Vec<Job> = jobs.collect();
         unit.backlog.add(unit, jobs);
+    }
+}
+
+/// The outcome of a request, for the one who waits.
+#[inline]
+fn answer(event: Event<Tag>) -> Option<(Tag, Result<Received>)> {
+    match event {
+        Event::Answer { tag, outcome, fields, .. } => {
+            Some((tag, outcome.map(|data| Received { data, fields })))
+        }
+        _ => None,
     }
 }
 
@@ -235,70 +263,72 @@ fn find<'a>(
     unit: &UnitInner,
     incoming: &Incoming,
     kind: Kind,
-) -> Result<&'a mut Found, Refusal> {
+) -> Result<&'a mut Service, Refusal> {
     let at = unit.shared.changes.count();
     if found.as_mut().is_some_and(|found| !found.is_for(incoming, kind, at)) {
         *found = None;
     }
-    match found {
-        Some(found) => Ok(found),
-        None => Ok(found.insert(look_up(&unit.shared, incoming, kind, at)?)),
-    }
+    let found = match found {
+        Some(found) => found,
+        None => found.insert(look_up(&unit.shared, incoming, kind, at)?),
+    };
+    Ok(&mut found.service)
 }
 
+#[inline(never)]
 fn look_up(shared: &Shared, incoming: &Incoming, kind: Kind, at: u64) -> Result<Found, Refusal> {
     let (name, event) = (incoming.role(), incoming.event());
     let roles = shared.roles.load();
     let (role, handler) = engine::find(name, roles.get(name), kind, event)?;
     let chain = role.chain(&shared.middleware);
     let (role, names) = (role.clone(), incoming.same_names());
-    Ok(Found { at, role, kind, handler, chain, place: Place::Any, names })
+    let service = Service { handler, chain, place: Place::Any };
+    Ok(Found { at, role, kind, service, names })
 }
 
-/// What a handler is called with, the way back, and what its requests inherit.
+/// The way back, and what the handler's requests inherit.
 #[inline(always)] // It is called for each message.
 fn prepare(
     unit: &Arc<UnitInner>,
-    incoming: Incoming,
+    context: &mut Context,
     question: Question,
     handler: &Handler,
-) -> (Context, Reply, Option<Arc<Scope>>) {
-    let kind = question.kind();
-    let scope =
-        incoming.has_fields().then(|| with_fields(unit, &incoming, &question, handler.on_cancel));
-    let (reply, offer) = match kind {
-        Kind::Message | Kind::Request => (Reply::Question(question), None),
-        Kind::Readable | Kind::Writable => {
-            let offer = Arc::new(Offer::new(question));
-            (Reply::Stream(offer.clone()), Some(offer))
-        }
+) -> (Reply, Option<Arc<Scope>>) {
+    let incoming = context.incoming();
+    let scope = match incoming.has_fields() {
+        true => Some(with_fields(unit, incoming, &question, handler.on_cancel)),
+        false => None,
     };
-    (Context::new(unit.clone(), incoming, kind, offer), reply, scope)
+    let reply = match question.kind() {
+        Kind::Message | Kind::Request => Reply::Question(question),
+        Kind::Readable | Kind::Writable => Reply::Stream(context.offers(question)),
+    };
+    (reply, scope)
 }
 
 /// Takes a handler to its end and puts its outcome to the others, or takes it to where it first waits and
 /// leaves it to a task, which polls it once more: the wake-up of this first try is not needed.
-#[inline]
-#[expect(clippy::too_many_arguments)] // Each in a register: together they would be moved.
+///
+/// `context` is taken.
 pub(crate) fn first_step(
     unit: &Arc<UnitInner>,
-    handler: &Arc<Handler>,
-    chain: Option<Chain>,
-    place: &mut Place,
-    mut context: Context,
+    service: &mut Service,
+    context: &mut Option<Context>,
     reply: Reply,
     scope: Option<Arc<Scope>>,
     outcomes: &mut Outcomes,
 ) {
+    let Service { handler, chain, place } = service;
     let on_cancel = handler.on_cancel;
-    // Where both are: to look into them before would take them apart.
-    let request = match context.kind() {
-        Kind::Message => None,
-        _ => context.belongs_to(reply.request()),
+    let request = match context {
+        Some(context) if context.kind() != Kind::Message => context.belongs_to(reply.request()),
+        _ => None,
     };
     let begun = scope::begin(request, on_cancel, scope);
     let end = || if begun { scope::end() } else { None };
-    if let (Function::Deferred(function), None) = (&handler.function, &chain) {
+    if let (Function::Deferred(function), None) = (&handler.function, &chain)
+        && let Some(context) = context.take()
+    {
         call_deferred(unit, &handler.names, function, context, reply);
         end();
         return;
@@ -321,10 +351,7 @@ pub(crate) fn first_step(
                 Poll::Pending => Step::Waits(Box::pin(poll_fn(move |cx| call.poll(cx)))),
             };
         }
-        let mut future = match chain {
-            None => handler.function.start(context),
-            Some(chain) => Next { chain, at: 0, handler: handler.clone() }.start(context),
-        };
+        let mut future = start(handler, chain.as_ref(), context);
         match future.as_mut().poll(cx) {
             Poll::Ready(outcome) => {
                 *place = Place::Any;
@@ -354,6 +381,20 @@ pub(crate) fn first_step(
             report(unit, &handler.names, reply.is_heard(), &outcome);
             outcomes.add(ended(unit, reply, outcome, scope));
         }
+    }
+}
+
+/// Calls a handler whose future goes to a place of its own, perhaps behind middleware.
+#[inline(never)]
+fn start(
+    handler: &Arc<Handler>,
+    chain: Option<&Chain>,
+    context: &mut Option<Context>,
+) -> HandlerFuture {
+    let Some(context) = context.take() else { unreachable!("each handler is called once") };
+    match chain.cloned() {
+        None => handler.function.start(context),
+        Some(chain) => Next { chain, at: 0, handler: handler.clone() }.start(context),
     }
 }
 

@@ -48,8 +48,12 @@ pub(crate) enum Function {
 /// A handler's future whose place on the heap serves for one call after the other: most handlers end at
 /// once, and making room for each costs more than many of them.
 pub(crate) trait Call: Send {
-    /// Calls the handler. Once it is ready, the next call may begin.
-    fn begin(&mut self, context: Context, cx: &mut TaskContext<'_>) -> Poll<Result<Data>>;
+    /// Calls the handler, which takes the context. Once it is ready, the next call may begin.
+    fn begin(
+        &mut self,
+        context: &mut Option<Context>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Result<Data>>;
 
     /// Goes on with the call.
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Data>>;

@@ -95,7 +95,7 @@ async fn open<S>(
         let ask = |machine: &mut engine::Unit<Tag>, now, tag| {
             machine.open_stream(direction, outgoing, limit, now, tag)
         };
-        Waiting::begin(unit, None, ask, |_| None)
+        Waiting::begin(unit, None, engine::Unit::deadline, ask, |_| None)
     };
     let (mut waiting, (id, _)) = unit.when_room_within(limit, attempt).await?;
     // From here on it closes the stream when it is dropped, also while it is being opened.

@@ -5,7 +5,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use tracing::error;
 
 use super::{
-    answers::{Received, Tag},
+    answers::{Asked, Outcome, Received, Tag},
     foreign::guarded,
     lock,
     route::{Next, Route, sleep_until},
@@ -129,17 +129,15 @@ impl SendRequest<'_> {
         };
         // What it is asked again with, elsewhere. Who chose the unit meant that one, and a copy that only a unit
         // could use that is not there yet is not worth its time, unless that unit is waited for.
-        let goes_on = what.unit.is_none() && (what.waits || what.destination.has_choice());
+        let goes_on = what.unit.is_none() && (what.waits() || what.destination.has_choice());
         let kept = if goes_on { what.keep_if_room() } else { None };
         let course = kept.as_ref().map(|_| Arc::new(Mutex::new(Course::First)));
         let mut kept = kept.zip(course.clone());
         let mut state = Some(state);
         let sent = unit.if_room(|unit_state, now| {
-            let tag = unit_state.answers.open(None);
-            let sent = unit_state.machine.request(what.outgoing(), timeout, now, tag);
-            if sent.is_err() {
-                unit_state.answers.close(tag);
-            } else if let Some(state) = state.take() {
+            let tag = unit_state.answers.next();
+            let corr = unit_state.machine.request(what.outgoing(), timeout, now, tag)?;
+            if let Some(state) = state.take() {
                 let (unit, kept) = (unit.clone(), kept.take());
                 let call = move |received: Result<Received>| match (received, kept) {
                     (Err(error), Some((kept, course))) if error.is_unhandled() => {
@@ -153,9 +151,9 @@ impl SendRequest<'_> {
                         }
                     }
                 };
-                unit_state.answers.call(tag, Box::new(call));
+                unit_state.answers.open_for_call(Asked { corr, since: now }, Box::new(call));
             }
-            sent.map(|corr| (tag, corr))
+            Ok((tag, corr))
         });
         match (sent.transpose(), state) {
             (Ok(Some((tag, corr))), _) => {
@@ -352,35 +350,58 @@ impl<'a> Requesting<'a> {
         loop {
             match &mut self.state {
                 State::New => {
-                    let Some(what) = &mut self.what else { return Ok(Poll::Pending) };
-                    let Prepared { unit, scope, timeout } = what.prepare(self.timeout)?;
-                    self.timeout = timeout;
-                    if let (Some(unit), None, None) = (&unit, &scope, what.retry()) {
-                        let limit = TimeLimit::from(timeout);
-                        match try_ask(unit, what.outgoing(), limit, Some(cx.waker())) {
-                            Ok(Some(waiting)) => {
-                                // It will be woken.
-                                self.state = State::Waiting(waiting);
-                                return Ok(Poll::Pending);
-                            }
-                            Err(error) if !error.is_unhandled() => return Err(error),
-                            // There is no room, or the unit has just gone.
-                            Ok(None) | Err(_) => {}
+                    let Some(what) = &self.what else { return Ok(Poll::Pending) };
+                    let Some(outgoing) = what.plain_request() else {
+                        self.begin(cx)?;
+                        continue;
+                    };
+                    let unit = what.destination.next_unit()?;
+                    match try_ask(&unit, outgoing, self.timeout.into(), Some(cx.waker())) {
+                        Ok(Some(waiting)) => {
+                            // It will be woken.
+                            self.state = State::Waiting(waiting);
+                            return Ok(Poll::Pending);
                         }
+                        Err(error) if !error.is_unhandled() => return Err(error),
+                        // There is no room, or the unit has just gone.
+                        Ok(None) | Err(_) => self.ask(Some(unit), None),
                     }
-                    self.ask(unit, scope);
                 }
                 State::Queued(queued) => return Ok(queued.as_mut().poll(cx)),
-                State::Waiting(waiting) => match waiting.poll(cx) {
-                    Poll::Ready(Err(error)) if error.is_unhandled() => {
-                        let (unit, since) = (waiting.unit.clone(), waiting.since);
+                State::Waiting(waiting) => match waiting.poll_outcome(cx) {
+                    Poll::Pending => return Ok(Poll::Pending),
+                    Poll::Ready((unit, Outcome { since, result: Err(error) }))
+                        if error.is_unhandled() =>
+                    {
                         self.ask_elsewhere(unit, since, error);
                     }
-                    poll => return Ok(poll),
+                    Poll::Ready((unit, outcome)) => {
+                        return Ok(Poll::Ready(Ok(Answer::new(outcome.result?, unit))));
+                    }
                 },
                 State::Done => return Ok(Poll::Pending),
             }
         }
+    }
+
+    /// Sends one that has options, or that a handler makes.
+    #[inline(never)]
+    fn begin(&mut self, cx: &Context<'_>) -> Result<()> {
+        let Some(what) = &mut self.what else { return Ok(()) };
+        let Prepared { unit, scope, timeout } = what.prepare(self.timeout)?;
+        self.timeout = timeout;
+        if let (Some(unit), None, None) = (&unit, &scope, what.retry()) {
+            match try_ask(unit, what.outgoing(), timeout.into(), Some(cx.waker())) {
+                Ok(Some(waiting)) => {
+                    self.state = State::Waiting(waiting);
+                    return Ok(());
+                }
+                Err(error) if !error.is_unhandled() => return Err(error),
+                Ok(None) | Err(_) => {}
+            }
+        }
+        self.ask(unit, scope);
+        Ok(())
     }
 
     #[cold]
@@ -416,52 +437,70 @@ impl Future for Requesting<'_> {
 
 /// A request that was sent, for a stream or not. Gives it up when dropped before the answer.
 pub(crate) struct Waiting {
-    unit: Arc<UnitInner>,
-    tag: Tag,
-    since: Moment,
-    /// What to abandon. A stream's request is abandoned with the stream.
-    corr: Option<u64>,
-    answered: bool,
+    /// None when it is answered.
+    unit: Option<Arc<UnitInner>>,
+    // Both parts of its tag: on its own that would take more room.
+    serial: u64,
+    slot: u32,
+    /// A stream's request is abandoned with the stream.
+    is_of_stream: bool,
 }
 
 impl Waiting {
-    /// Sends what `ask` says, if the unit has room; gives what that gives, too.
+    /// Sends what `ask` says, if the unit has room; gives what that gives, too. `due` is what comes nearer by it.
     pub(crate) fn begin<T>(
         unit: &Arc<UnitInner>,
         waker: Option<&Waker>,
+        due: impl FnOnce(&engine::Unit<Tag>) -> Option<Moment>,
         ask: impl FnOnce(&mut engine::Unit<Tag>, Moment, Tag) -> Result<T>,
         corr: impl FnOnce(&T) -> Option<u64>,
     ) -> Option<Result<(Waiting, T)>> {
-        unit.if_room(|state, now| {
-            let tag = state.answers.open(waker);
-            let asked = ask(&mut state.machine, now, tag);
-            if asked.is_err() {
-                state.answers.close(tag);
-            }
-            let asked = asked?;
+        unit.if_room_until(due, |state, now| {
+            let tag = state.answers.next();
+            let asked = ask(&mut state.machine, now, tag)?;
             let corr = corr(&asked);
-            Ok((Waiting { unit: unit.clone(), tag, since: now, corr, answered: false }, asked))
+            let (is_of_stream, corr) = (corr.is_none(), corr.unwrap_or_default());
+            let Tag { slot, serial } = state.answers.open(Asked { corr, since: now }, waker);
+            Ok((Waiting { unit: Some(unit.clone()), serial, slot, is_of_stream }, asked))
         })
     }
 
+    fn tag(&self) -> Tag {
+        Tag { slot: self.slot, serial: self.serial }
+    }
+
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer>> {
-        let outcome = self.unit.answer(self.tag, cx);
-        outcome.map(|outcome| {
-            self.answered = true;
-            let received = outcome.unwrap_or_else(|| Err(Unit::gone()))?;
-            Ok(Answer::new(received, self.unit.clone()))
-        })
+        self.poll_outcome(cx).map(|(unit, outcome)| Ok(Answer::new(outcome.result?, unit)))
+    }
+
+    /// Gives the unit back with the outcome.
+    #[inline]
+    fn poll_outcome(&mut self, cx: &Context<'_>) -> Poll<(Arc<UnitInner>, Outcome)> {
+        let Some(unit) = &self.unit else { return Poll::Pending };
+        let outcome = ready!(unit.answer(self.tag(), cx));
+        match self.unit.take() {
+            Some(unit) => Poll::Ready((unit, outcome)),
+            None => Poll::Pending,
+        }
     }
 }
 
 impl Drop for Waiting {
+    #[inline]
     fn drop(&mut self) {
-        if !self.answered {
-            self.unit.with(|state| {
-                state.answers.close(self.tag);
-                self.corr.map(|corr| state.machine.abandon(corr));
-            });
+        if let Some(unit) = self.unit.take() {
+            self.give_up(&unit);
         }
+    }
+}
+
+impl Waiting {
+    #[cold]
+    fn give_up(&self, unit: &UnitInner) {
+        unit.with(|state| {
+            let corr = state.answers.close(self.tag()).filter(|_| !self.is_of_stream);
+            corr.map(|corr| state.machine.abandon(corr));
+        });
     }
 }
 
@@ -474,7 +513,8 @@ fn try_ask(
 ) -> Result<Option<Waiting>> {
     let ask =
         |machine: &mut engine::Unit<Tag>, now, tag| machine.request(outgoing, limit, now, tag);
-    let sent = Waiting::begin(unit, waker, ask, |corr| Some(*corr));
+    let due = engine::Unit::request_deadline;
+    let sent = Waiting::begin(unit, waker, due, ask, |corr| Some(*corr));
     sent.map(|sent| sent.map(|(waiting, _)| waiting)).transpose()
 }
 
@@ -590,8 +630,9 @@ pub struct Answer {
 }
 
 impl Answer {
+    #[inline]
     fn new(Received { data, fields }: Received, unit: Arc<UnitInner>) -> Answer {
-        Answer { data, unit, fields: fields.map(|fields| Arc::new(*fields)) }
+        Answer { data, unit, fields: fields.map(share) }
     }
 
     /// The headers that the handler has added, in its order.
@@ -631,6 +672,11 @@ impl Answer {
     pub fn into_parts(self) -> (Unit, Data) {
         (Unit::new(self.unit), self.data)
     }
+}
+
+#[cold]
+fn share(fields: Box<Fields>) -> Arc<Fields> {
+    Arc::new(*fields)
 }
 
 impl fmt::Debug for Answer {

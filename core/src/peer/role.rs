@@ -187,8 +187,12 @@ where
     Fut: Future<Output = Result<T, BoxError>> + Send + 'static,
     T: Into<Data>,
 {
-    fn begin(&mut self, context: Context, cx: &mut TaskContext<'_>) -> Poll<Result<Data>> {
-        self.future.set(Some((self.function)(context)));
+    fn begin(
+        &mut self,
+        context: &mut Option<Context>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Result<Data>> {
+        self.future.set(context.take().map(|context| (self.function)(context)));
         self.poll(cx)
     }
 

@@ -40,7 +40,7 @@ impl<'a> Route<'a> {
         since: Moment,
     ) -> Route<'a> {
         let limit = timeout.unwrap_or(what.destination.shared().limits.request_timeout);
-        let attempts = Attempts::new(retry.cloned(), what.waits, limit, since);
+        let attempts = Attempts::new(retry.cloned(), what.waits(), limit, since);
         Route { what, attempts, timeout, since, from: None }
     }
 

@@ -292,6 +292,18 @@ pub(crate) fn current_trace() -> Option<Arc<Scope>> {
     }
 }
 
+/// Whether this thread is polling a handler that has something to hand down.
+#[inline]
+pub(crate) fn is_entered() -> bool {
+    !matches!(STATE.get(), State::None)
+}
+
+/// Whether it has a trace context to hand down, perhaps.
+#[inline]
+pub(crate) fn has_trace() -> bool {
+    matches!(STATE.get(), State::Scope)
+}
+
 #[inline(never)]
 fn begun_scope(Begun { request, on_cancel }: Begun) -> Option<Arc<Scope>> {
     let unit = batch_unit()?;

@@ -8,47 +8,42 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+
 use super::{
     Destination,
     route::Route,
-    scope::{Inherit, Scope},
+    scope::{self, Inherit, Scope},
     unit::{Unit, UnitInner},
 };
 use crate::{
     Error, ErrorKind, Result,
     engine::{Balance, Fields, Moves, Order, Outgoing, Retry, Tried, timed_out},
-    wire::{Data, Payload},
+    wire::{Data, DataType, Payload},
 };
 
 pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A payload about to be sent.
+/// The bytes of a payload about to be sent.
 #[derive(Debug)]
-pub(crate) enum Content<'a> {
-    Owned(Data),
-    Borrowed(Payload<'a>),
+enum Content<'a> {
+    Owned(Bytes),
+    Borrowed(&'a [u8]),
 }
 
-impl Content<'_> {
-    fn payload(&self) -> Payload<'_> {
-        match self {
-            Content::Owned(data) => data.payload(),
-            Content::Borrowed(payload) => *payload,
-        }
-    }
-}
-
-/// What is about to be sent, and to whom.
+/// What is about to be sent, and to whom. It is moved with each future, so it is to stay small.
 #[derive(Debug)]
 pub(crate) struct Addressed<'a> {
     pub(crate) destination: &'a Destination,
-    pub(crate) event: &'a str,
-    pub(crate) data: Content<'a>,
-    pub(crate) unit: Option<Unit>,
+    event: &'a str,
+    content: Content<'a>,
+    kind: DataType,
     pub(crate) order: Order,
-    pub(crate) inherit: Inherit,
     /// Whether a unit is waited for.
     pub(crate) waits: bool,
+    /// Whether it inherits what its extras say, not what the destination's do.
+    inherits_own: bool,
+    pub(crate) unit: Option<Unit>,
     /// Rare, so apart.
     pub(crate) extra: Option<Box<Extra>>,
 }
@@ -63,6 +58,8 @@ pub(crate) struct Extra {
     pub(crate) balance: Option<Balance>,
     /// How to make it again, unless as the destination does.
     pub(crate) retry: Option<Retry>,
+    /// What it inherits of, where it does not inherit as the destination does.
+    scope: Option<Arc<Scope>>,
 }
 
 impl Extra {
@@ -95,14 +92,11 @@ impl Drop for Kept {
 impl Kept {
     pub(crate) fn addressed(&self) -> Addressed<'_> {
         Addressed {
-            destination: &self.destination,
-            event: &self.event,
-            data: Content::Borrowed(self.data.payload()),
             unit: self.unit.clone(),
-            order: self.order,
-            inherit: Inherit::From(None),
             waits: self.waits,
+            inherits_own: true,
             extra: self.extra.clone(),
+            ..Addressed::borrowed(&self.destination, &self.event, self.data.payload(), self.order)
         }
     }
 }
@@ -116,10 +110,108 @@ pub(crate) struct Prepared {
     pub(crate) timeout: Option<Duration>,
 }
 
-impl Addressed<'_> {
-    /// The chosen unit, or the next one.
+impl<'a> Addressed<'a> {
     #[inline]
-    pub(crate) fn unit(&self) -> Result<Arc<UnitInner>> {
+    pub(crate) fn owned(
+        destination: &'a Destination,
+        event: &'a str,
+        data: Data,
+        order: Order,
+    ) -> Addressed<'a> {
+        let kind = data.kind();
+        Addressed::new(destination, event, (kind, Content::Owned(data.into_bytes())), order)
+    }
+
+    #[inline]
+    pub(crate) fn borrowed(
+        destination: &'a Destination,
+        event: &'a str,
+        Payload { kind, bytes }: Payload<'a>,
+        order: Order,
+    ) -> Addressed<'a> {
+        Addressed::new(destination, event, (kind, Content::Borrowed(bytes)), order)
+    }
+
+    #[inline]
+    fn new(
+        destination: &'a Destination,
+        event: &'a str,
+        (kind, content): (DataType, Content<'a>),
+        order: Order,
+    ) -> Addressed<'a> {
+        let extra = destination.own_fields().map(Extra::new);
+        Addressed {
+            destination,
+            event,
+            content,
+            kind,
+            order,
+            waits: false,
+            inherits_own: false,
+            unit: None,
+            extra,
+        }
+    }
+}
+
+impl Addressed<'_> {
+    /// Whether nothing is to be looked at but the destination's units: neither the call nor the destination has any
+    /// options. So it nearly always is.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.unit.is_none() && self.extra.is_none() && self.destination.is_plain()
+    }
+
+    /// As a plain message, if that is all that it is.
+    #[inline]
+    fn plain_message(&self) -> Option<Outgoing<'_>> {
+        (self.is_plain() && !scope::has_trace()).then(|| self.plain_outgoing())
+    }
+
+    /// As a plain request, likewise.
+    #[inline]
+    pub(crate) fn plain_request(&self) -> Option<Outgoing<'_>> {
+        let is_plain = self.is_plain() && !self.waits && !scope::is_entered();
+        is_plain.then(|| self.plain_outgoing())
+    }
+
+    #[inline]
+    fn plain_outgoing(&self) -> Outgoing<'_> {
+        let to = outgoing(self.destination.role(), self.event, self.payload(), self.order, None);
+        Outgoing { moves: Moves::ToAnyUnit, ..to }
+    }
+
+    #[inline]
+    fn payload(&self) -> Payload<'_> {
+        let bytes = match &self.content {
+            Content::Owned(bytes) => bytes,
+            Content::Borrowed(bytes) => *bytes,
+        };
+        Payload { kind: self.kind, bytes }
+    }
+
+    /// Whether a unit is waited for, since the caller or the destination says so.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits || self.destination.waits()
+    }
+
+    /// Inherits of this scope, or of none, not as the destination does.
+    pub(crate) fn inherit_of(&mut self, scope: Option<Arc<Scope>>) {
+        self.inherits_own = true;
+        if scope.is_some() || self.extra.is_some() {
+            self.extra.get_or_insert_default().scope = scope;
+        }
+    }
+
+    fn inherit(&self) -> Inherit {
+        match self.inherits_own {
+            true => Inherit::From(self.extra.as_ref().and_then(|extra| extra.scope.clone())),
+            false => self.destination.inherit(),
+        }
+    }
+
+    /// The chosen unit, or the next one.
+    fn unit(&self) -> Result<Arc<UnitInner>> {
         let required = match self.extra.as_deref() {
             None => false,
             Some(Extra { fault: Some(fault), .. }) => return Err(fault.clone()),
@@ -128,7 +220,6 @@ impl Addressed<'_> {
         self.destination.pick(self.unit.as_ref(), self.balance(), required, &Tried::NONE)
     }
 
-    #[inline]
     fn balance(&self) -> Option<&Balance> {
         self.extra.as_deref().and_then(|extra| extra.balance.as_ref())
     }
@@ -140,7 +231,6 @@ impl Addressed<'_> {
     }
 
     /// How it is made again, if it may be. Whoever chose the unit meant that one.
-    #[inline]
     pub(crate) fn retry(&self) -> Option<&Retry> {
         let own = self.extra.as_deref().and_then(|extra| extra.retry.as_ref());
         own.or(self.destination.retries()).filter(|_| self.unit.is_none())
@@ -159,10 +249,16 @@ impl Addressed<'_> {
 
     /// The same, owned.
     pub(crate) fn keep(&self) -> Kept {
-        let data = match &self.data {
-            Content::Owned(data) => data.clone(),
-            Content::Borrowed(payload) => (*payload).into(),
+        let bytes = match &self.content {
+            Content::Owned(bytes) => bytes.clone(),
+            Content::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
         };
+        let data = Data::from_raw(self.kind, bytes);
+        let mut extra = self.extra.clone();
+        // What it inherits it has.
+        if let Some(extra) = &mut extra {
+            extra.scope = None;
+        }
         self.destination.shared().kept.fetch_add(data.bytes().len(), Ordering::Relaxed);
         Kept {
             destination: self.destination.clone(),
@@ -171,29 +267,28 @@ impl Addressed<'_> {
             unit: self.unit.clone(),
             order: self.order,
             waits: self.waits,
-            extra: self.extra.clone(),
+            extra,
         }
     }
 
     /// The same, as long as not too much is kept: what is sent already needs it only to be sent again.
     pub(crate) fn keep_if_room(&self) -> Option<Kept> {
         let shared = self.destination.shared();
-        let len = self.data.payload().bytes.len();
+        let len = self.payload().bytes.len();
         let room = shared.kept.load(Ordering::Relaxed) + len <= shared.limits.queue_per_peer;
         room.then(|| self.keep())
     }
 
     /// Takes over what the handler that sends it hands down, and finds the unit.
-    #[inline]
     pub(crate) fn prepare(&mut self, timeout: Option<Duration>) -> Result<Prepared> {
-        let scope = self.inherit.scope();
+        let scope = self.inherit().scope();
         let timeout = match &scope {
             None => timeout,
             Some(scope) => self.hand_down(scope, timeout)?,
         };
         let unit = match self.unit() {
             Ok(unit) => Some(unit),
-            Err(error) if self.waits && error.kind() == ErrorKind::NoUnit => None,
+            Err(error) if self.waits() && error.kind() == ErrorKind::NoUnit => None,
             Err(error) => return Err(error),
         };
         Ok(Prepared { unit, scope, timeout })
@@ -229,10 +324,21 @@ impl Addressed<'_> {
         }
     }
 
-    #[inline]
+    /// Sends a message that has options, if its unit has room.
+    #[inline(never)]
+    fn send_with_options(&mut self) -> Result<(Arc<UnitInner>, Option<Result<()>>)> {
+        // A message is not given up: it has nobody who waits.
+        if let Some(scope) = self.inherit().trace() {
+            self.hand_down_trace(&scope);
+        }
+        let unit = self.unit()?;
+        let sent = unit.send_if_room(self.outgoing());
+        Ok((unit, sent))
+    }
+
     pub(crate) fn outgoing(&self) -> Outgoing<'_> {
         let fields = self.extra.as_ref().and_then(|extra| extra.fields.as_ref());
-        let payload = self.data.payload();
+        let payload = self.payload();
         let bulkhead = self.destination.bulkhead();
         let to = outgoing(self.destination.role(), self.event, payload, self.order, fields);
         let for_any = self.unit.is_none()
@@ -277,14 +383,14 @@ macro_rules! addressed {
         /// Inherits nothing of the handler that makes it. Otherwise it has at most the time that is left there,
         /// is given up with it, and has its trace context.
         pub fn detached(mut self) -> Self {
-            self.what.inherit = $crate::peer::scope::Inherit::From(None);
+            self.what.inherit_of(None);
             self
         }
 
         /// Inherits of the handler with this context, while that runs: for what is made on a task or a thread of
         /// its own, which knows nothing of the handler. The trace context is inherited in any case.
         pub fn within(mut self, context: &$crate::Context) -> Self {
-            self.what.inherit = $crate::peer::scope::Inherit::From(context.handed_down());
+            self.what.inherit_of(context.handed_down());
             self
         }
 
@@ -379,12 +485,15 @@ impl<'a> Sending<'a> {
     fn start(&mut self) -> Result<Option<Unit>> {
         // Used where it is: moving it would cost as much as some of the work.
         let Some(what) = &mut self.what else { return Ok(None) };
-        // A message is not given up: it has nobody who waits.
-        if let Some(scope) = what.inherit.trace() {
-            what.hand_down_trace(&scope);
-        }
-        let unit = what.unit()?;
-        match unit.send_if_room(what.outgoing()) {
+        let (unit, sent) = match what.plain_message() {
+            Some(message) => {
+                let unit = what.destination.next_unit()?;
+                let sent = unit.send_if_room(message);
+                (unit, sent)
+            }
+            None => what.send_with_options()?,
+        };
+        match sent {
             Some(Ok(())) => return Ok(Some(Unit::new(unit))),
             // The unit has just gone.
             Some(Err(error)) if error.is_unhandled() => {}
@@ -414,7 +523,10 @@ impl Future for Sending<'_> {
         if self.queued.is_none() {
             let started = self.start();
             if let Some(sent) = started.transpose() {
-                self.what = None;
+                // Part by part: this is the end of nearly every message, and most of them are empty.
+                if let Some(Addressed { content, unit, extra, .. }) = self.what.take() {
+                    drop((content, unit, extra));
+                }
                 return Poll::Ready(sent);
             }
         }

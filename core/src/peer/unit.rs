@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    answers::{Answers, Brought, Received, Tag},
+    answers::{Answers, Brought, Outcome, Received, Tag},
     backlog::Backlog,
     scope::Scopes,
     shared::{Shared, lock},
@@ -44,6 +44,15 @@ impl UnitState {
     fn wake_all(&self) {
         for (_, handle) in &self.conns {
             handle.wake();
+        }
+    }
+
+    /// Has a task look at the time by then: what is queued wakes one only if it is the first in the queue.
+    #[inline]
+    fn arm(&mut self, due: Option<Moment>) {
+        if due.is_some_and(|due| self.armed.is_none_or(|armed| due < armed)) {
+            self.armed = due;
+            self.wake_all();
         }
     }
 
@@ -161,19 +170,16 @@ impl UnitInner {
     }
 
     /// Brings outcomes to those who asked.
-    pub(crate) fn bring(&self, outcomes: &mut Vec<(Tag, Result<Received>)>) {
-        if outcomes.is_empty() {
-            return;
-        }
-        let mut brought = Vec::with_capacity(outcomes.len());
+    pub(crate) fn bring(&self, outcomes: impl Iterator<Item = (Tag, Result<Received>)>) {
+        let mut brought = Vec::with_capacity(outcomes.size_hint().1.unwrap_or_default());
         let mut state = lock(&self.state);
-        brought.extend(outcomes.drain(..).filter_map(|(tag, data)| state.answers.bring(tag, data)));
+        brought.extend(outcomes.filter_map(|(tag, data)| state.answers.bring(tag, data)));
         drop(state);
         brought.into_iter().for_each(Brought::finish);
     }
 
     /// Fetches the outcome of a request.
-    pub(crate) fn answer(&self, tag: Tag, cx: &Context<'_>) -> Poll<Option<Result<Received>>> {
+    pub(crate) fn answer(&self, tag: Tag, cx: &Context<'_>) -> Poll<Outcome> {
         lock(&self.state).answers.poll(tag, cx)
     }
 
@@ -213,16 +219,25 @@ impl UnitInner {
         &self,
         send: impl FnOnce(&mut UnitState, Moment) -> Result<T>,
     ) -> Option<Result<T>> {
+        self.if_room_until(engine::Unit::deadline, send)
+    }
+
+    /// The same for what brings nothing nearer of all that is due but `due`.
+    #[inline]
+    pub(crate) fn if_room_until<T>(
+        &self,
+        due: impl FnOnce(&engine::Unit<Tag>) -> Option<Moment>,
+        send: impl FnOnce(&mut UnitState, Moment) -> Result<T>,
+    ) -> Option<Result<T>> {
         self.with(|state| {
             let now = self.shared.clock.now();
-            let result = (!state.machine.must_wait(now)).then(|| send(state, now));
-            // What was queued wakes a task only if it is the first in the queue.
-            let due = state.machine.deadline();
-            if due.is_some_and(|due| state.armed.is_none_or(|armed| due < armed)) {
-                state.armed = due;
-                state.wake_all();
+            if state.machine.must_wait(now) {
+                state.arm(state.machine.deadline());
+                return None;
             }
-            result
+            let result = send(state, now);
+            state.arm(due(&state.machine));
+            Some(result)
         })
     }
 
