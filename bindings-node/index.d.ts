@@ -42,6 +42,11 @@ export interface PeerOptions {
    * - `disable`: nothing is named nor compared, for proxies that end TLS with another certificate.
    */
   channelBinding?: 'disable' | 'prefer' | 'require';
+  /**
+   * The peer's own key: 32 random bytes, to be kept as a private key is. Its id belongs to that: over TLS nobody else can
+   * claim it, and others know the peer again after a restart by `identity.peer`. Default none.
+   */
+  peerKey?: Uint8Array;
 }
 
 // Who may call and serve what.

@@ -18,12 +18,13 @@ const NO_CONTEXT = Buffer.alloc(0);
  * The options of a peer that say who may connect, call and serve, checked.
  * @returns {object} as the addon takes it
  */
-function accessOf({ policy, origins, identityHeaders, channelBinding }) {
+function accessOf({ policy, origins, identityHeaders, channelBinding, peerKey }) {
   const access = {
     policy: policy === undefined || policy === null ? undefined : policyText(policy),
     origins: namesOf('origins', origins),
     identityHeaders: namesOf('identityHeaders', identityHeaders),
     channelBinding: channelBinding === undefined || channelBinding === null ? undefined : print(channelBinding),
+    peerKey: peerKey === undefined || peerKey === null ? undefined : secretOf(peerKey),
   };
   const fault = checkAccess(access);
   if (fault !== null) throw faultOf(fault);
@@ -35,6 +36,12 @@ function authenticateOf({ authenticate }) {
   if (authenticate === undefined || authenticate === null) return undefined;
   if (typeof authenticate === 'function') return authenticate;
   throw invalid('The option "authenticate" should be a function');
+}
+
+/** A secret, which no error repeats. */
+function secretOf(peerKey) {
+  if (peerKey instanceof Uint8Array) return peerKey;
+  throw invalid('The option "peerKey" should be a Buffer of 32 bytes');
 }
 
 function namesOf(option, names) {

@@ -8,7 +8,7 @@ const { print } = require('./guard.js');
 
 const words = (text) => new Set(text.trim().split(/\s+/));
 
-const PEER = words('authenticate balance channelBinding eject friendly identityHeaders name origins policy');
+const PEER = words('authenticate balance channelBinding eject friendly identityHeaders name origins peerKey policy');
 const LISTEN = words('port host server ssl path handshakeTimeout maxHandshakes');
 const DESTINATION = words('balance eject maxInFlight prefer retry waitForUnit');
 const SERVE = words('drain');

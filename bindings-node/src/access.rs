@@ -6,8 +6,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use napi::bindgen_prelude::{ClassInstance, Uint8Array};
 use napi_derive::napi;
 use roletalk_engine::{
-    Certificate, ChannelBinding, Config, Denial, Error, ErrorKind, Identity, Policy, PolicyFile,
-    Remote, end_point, parse_claims,
+    Certificate, ChannelBinding, Config, Denial, Error, ErrorKind, Identity, PeerKey, Policy,
+    PolicyFile, Remote, end_point, parse_claims,
 };
 use roletalk_host::lock;
 use serde_json::json;
@@ -25,13 +25,15 @@ pub struct AccessSettings {
     pub identity_headers: Vec<String>,
     /// The name of the mode.
     pub channel_binding: Option<String>,
+    /// The secret of the peer's own key.
+    pub peer_key: Option<Uint8Array>,
 }
 
 impl AccessSettings {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`].
     pub(crate) fn apply(self, config: &mut Config) -> roletalk_engine::Result<()> {
-        let AccessSettings { policy, origins, identity_headers, channel_binding } = self;
+        let AccessSettings { policy, origins, identity_headers, channel_binding, peer_key } = self;
         if let Some(text) = policy {
             config.policy = Some(Arc::new(Policy::parse(&text)?));
         }
@@ -46,6 +48,13 @@ impl AccessSettings {
         config.identity_headers = identity_headers;
         if let Some(name) = channel_binding {
             config.channel_binding = ChannelBinding::parse(&name)?;
+        }
+        if let Some(secret) = peer_key {
+            let secret = <&[u8; 32]>::try_from(&*secret).map_err(|_| {
+                let text = format!("The peer's key has {} bytes instead of 32", secret.len());
+                Error::new(ErrorKind::InvalidArgument, text)
+            })?;
+            config.peer_key = Some(PeerKey::from_secret(secret));
         }
         Ok(())
     }

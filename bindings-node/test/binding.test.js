@@ -106,3 +106,22 @@ beyond('without TLS there is nothing to bind to', async (network) => {
   const preferred = await keyed(network, ['prefer', 'prefer'], null);
   await preferred.dialer.connect(preferred.address);
 });
+
+beyond("over TLS, a peer's id belongs to its own key, and nobody else can claim it", async (network) => {
+  const { listener, address } = await keyed(network, ['prefer', 'prefer']);
+  const peerKey = Buffer.alloc(32, 7);
+  const units = [];
+  for (const channelBinding of ['prefer', 'disable']) {
+    const dialer = network.peer({ peerKey, channelBinding });
+    dialer.addPresharedKey('k', 'secret');
+    const accepted = once(listener, 'unit');
+    await dialer.connect(address, { ca });
+    units.push((await accepted)[0]);
+    assert.ok(dialer.id.startsWith('key-e50a7f8568aaf6101bdc247ab2137e3d52f6158e-'));
+  }
+  // The same key, two processes.
+  const [one, other] = units;
+  assert.equal(one.identity.peer, 'key-e50a7f8568aaf6101bdc247ab2137e3d52f6158e');
+  assert.equal(other.identity.peer, one.identity.peer);
+  assert.notEqual(one.id, other.id);
+});

@@ -223,6 +223,8 @@ const OPTIONS = {
   'headers that are no list': [{ identityHeaders: 'x-team' }, /"identityHeaders" should be an array of strings/],
   'a header that is none': [{ identityHeaders: ['x team'] }, /`x team` is no name of a header/],
   'another channel binding': [{ channelBinding: 'always' }, /`always` is neither disable, prefer nor require/],
+  'a key that is no buffer': [{ peerKey: 'x'.repeat(32) }, /"peerKey" should be a Buffer of 32 bytes/],
+  'a key that is too short': [{ peerKey: Buffer.alloc(31) }, /has 31 bytes instead of 32/],
   'an authenticate that is no function': [{ authenticate: true }, /"authenticate" should be a function/],
 };
 
@@ -233,7 +235,7 @@ for (const [name, [options, message]] of Object.entries(OPTIONS)) {
 }
 
 beyond('options that are undefined or null are not given', async (network) => {
-  const names = ['policy', 'origins', 'identityHeaders', 'authenticate', 'channelBinding'];
+  const names = ['policy', 'origins', 'identityHeaders', 'authenticate', 'channelBinding', 'peerKey'];
   for (const value of [undefined, null]) {
     const listener = network.peer(Object.fromEntries(names.map((name) => [name, value])));
     await listener.listen({ port: 0, host: '127.0.0.1' });

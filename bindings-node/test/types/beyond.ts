@@ -152,6 +152,7 @@ async function governed(tokens: Map<string, Claims>): Promise<void> {
     origins: ['https://app.example'],
     identityHeaders: ['x-request-id'],
     channelBinding: 'require',
+    peerKey: Buffer.alloc(32),
   });
   new Peer({ authenticate: () => ({ sub: 'a', level: 5 }) });
   new Peer({ policy: '{}', authenticate: () => false });
