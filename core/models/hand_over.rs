@@ -77,6 +77,10 @@ impl Unit {
         }
     }
 
+    fn judge(&self) {
+        self.handle.judge(Ok(Default::default()));
+    }
+
     fn close(&self) {
         self.handle.close(vec![vec![1]], 4000, "enough".to_owned());
     }
@@ -88,6 +92,7 @@ struct Task {
     written: usize,
     timer: Option<u32>,
     closed: bool,
+    judged: bool,
 }
 
 impl Task {
@@ -98,6 +103,9 @@ impl Task {
             if let Some(CloseCommand { frames, code, reason }) = unit.handle.take_command() {
                 assert_eq!((frames, code, &reason[..]), (vec![vec![1]], 4000, "enough"));
                 assert!(!std::mem::replace(&mut self.closed, true), "the first call counts");
+            }
+            if unit.handle.take_verdict().is_some() {
+                assert!(!std::mem::replace(&mut self.judged, true), "there is one verdict");
             }
             let mut state = lock(&unit.state);
             self.written += std::mem::take(&mut state.queued);
@@ -182,4 +190,10 @@ fn a_deadline_that_comes_nearer_sets_the_timer() {
 fn a_deadline_is_noticed_beside_a_sender() {
     let is_done = |task: &Task| task.timer == Some(5) && task.written == 1;
     model(&[|unit| unit.set_deadline(5), Unit::send], is_done);
+}
+
+#[test]
+fn a_verdict_is_heard_beside_what_is_queued_and_the_end() {
+    model(&[Unit::judge, Unit::send], |task| task.judged && task.written == 1);
+    model(&[Unit::judge, Unit::close], |task| task.judged && task.closed);
 }
