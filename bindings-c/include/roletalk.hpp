@@ -1829,8 +1829,8 @@ public:
     }
     /// Who may call and serve what, from now on, also those who are connected; `std::nullopt`: everyone everything.
     void set_policy(const std::optional<Policy> &policy) {
-        detail::check(roletalk_peer_set_policy(
-            peer_.get(), policy ? detail::lend(policy->json()) : roletalk_string{}));
+        detail::check(roletalk_peer_set_policy(peer_.get(), policy ? detail::lend(policy->json())
+                                                                   : roletalk_string{}));
     }
     /// Takes the policy from a file, and again after each of its changes. See roletalk_peer_watch_policy.
     void watch_policy(std::string_view path) {

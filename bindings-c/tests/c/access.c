@@ -344,11 +344,12 @@ static int dial(roletalk_string url) {
 
 static void say_upgrade(int fd, const char *headers) {
     char request[1024];
-    const int len = snprintf(request, sizeof request,
-                             "GET /some/path?query HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
-                             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n",
-                             headers);
+    const int len =
+        snprintf(request, sizeof request,
+                 "GET /some/path?query HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+                 "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n",
+                 headers);
     CHECK(write(fd, request, (size_t)len) == len);
 }
 
@@ -526,7 +527,8 @@ static void check_red_unit(void *user_data, roletalk_unit unit) {
     READ(roletalk_unit_identity, json, unit);
     CHECK(strstr(json, "\"claims\":{\"sub\":\"red-1\",\"team\":\"red\"}"));
     CHECK(strstr(json, "\"headers\":[[\"x-team\",\"red\"]]") && strstr(json, "\"dialed\":false"));
-    CHECK(strstr(json, "\"key\":null") && strstr(json, "\"peer\":null") && strstr(json, "\"certificate\":null"));
+    CHECK(strstr(json, "\"key\":null") && strstr(json, "\"peer\":null") &&
+          strstr(json, "\"certificate\":null"));
     EXPECT(ROLETALK_STATUS_TOO_LARGE, roletalk_unit_identity(unit, json, 3, &len));
     CHECK(len > 3);
     EXPECT(ROLETALK_STATUS_INVALID_ARGUMENT, roletalk_unit_describe_identity(unit, NULL, NULL));
@@ -875,9 +877,15 @@ static void watched_file(void) {
 
 static void misuse(void) {
     const roletalk_status bad = ROLETALK_STATUS_INVALID_ARGUMENT;
-    static const char *const policies[] = {
-        "", " ", "[]", "{", "{\"rules\": [{}]}", "{\"unknown\": 1}", "{\"default\": \"maybe\"}",
-        "{\"rules\": [{\"who\": {}, \"call\": [\"*\"]}]}", "\xff"};
+    static const char *const policies[] = {"",
+                                           " ",
+                                           "[]",
+                                           "{",
+                                           "{\"rules\": [{}]}",
+                                           "{\"unknown\": 1}",
+                                           "{\"default\": \"maybe\"}",
+                                           "{\"rules\": [{\"who\": {}, \"call\": [\"*\"]}]}",
+                                           "\xff"};
     roletalk_limits limits = patient_limits();
     judge j;
     roletalk_peer peer;
@@ -902,15 +910,33 @@ static void misuse(void) {
         judge_init(&j);
         options.authenticate = handler_roletalk_authenticate_handler(on_upgrade, &j, drop_judge);
         switch (what) {
-            case 0: options.origins = origins, options.origin_count = 2; break;
-            case 1: options.origin_count = 1; break;
-            case 2: options.identity_headers = names, options.identity_header_count = 2; break;
-            case 3: options.identity_header_count = 1; break;
-            case 4: options.channel_binding = 3; break;
-            case 5: options.channel_binding = -1; break;
-            case 6: options.callbacks = 9; break;
-            case 7: out = NULL; break;
-            default: options.authenticate.call = NULL; break;
+            case 0:
+                options.origins = origins, options.origin_count = 2;
+                break;
+            case 1:
+                options.origin_count = 1;
+                break;
+            case 2:
+                options.identity_headers = names, options.identity_header_count = 2;
+                break;
+            case 3:
+                options.identity_header_count = 1;
+                break;
+            case 4:
+                options.channel_binding = 3;
+                break;
+            case 5:
+                options.channel_binding = -1;
+                break;
+            case 6:
+                options.callbacks = 9;
+                break;
+            case 7:
+                out = NULL;
+                break;
+            default:
+                options.authenticate.call = NULL;
+                break;
         }
         EXPECT(bad, roletalk_peer_new(&options, out));
         judge_end(&j);

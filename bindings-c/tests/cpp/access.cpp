@@ -84,10 +84,11 @@ void every_kind_of_call() {
         std::atomic<int> &count = *event == 'o' ? handled : shut;
         role.on_message(event, [&count](roletalk::Context &) { count++; })
             .on_request(event, [&count](roletalk::Context &) { return ++count; })
-            .on_readable(event, [&count](roletalk::Context &context) {
-                count++;
-                context.accept_readable();
-            })
+            .on_readable(event,
+                         [&count](roletalk::Context &context) {
+                             count++;
+                             context.accept_readable();
+                         })
             .on_writable(event, [&count](roletalk::Context &context) {
                 count++;
                 context.accept_writable();
@@ -175,8 +176,8 @@ void the_program_judges() {
         });
         const std::string url = server.listen("127.0.0.1:0").url();
         const std::vector<std::pair<std::string, int>> cases = {
-            {"deny", 401},  {"throw", 500},  {"denied", 429}, {"no status", 500}, {"number", 500},
-            {"claims", 500}, {"judged", 0}, {"other", 403},
+            {"deny", 401},   {"throw", 500},  {"denied", 429}, {"no status", 500},
+            {"number", 500}, {"claims", 500}, {"judged", 0},   {"other", 403},
         };
         for (const auto &[token, expected] : cases) {
             const int status = refused_with(url, token);
@@ -197,11 +198,11 @@ void the_program_judges() {
             judging.join();
         }
         // Claims reach the identity and the policy.
-        server.role("r").on_request("who", [](roletalk::Context &context) {
-            return context.unit().identity().claims;
-        });
-        const roletalk_pair headers[] = {{ROLETALK_STR("authorization"), ROLETALK_STR("Bearer secret")},
-                                         {ROLETALK_STR("X-Team"), ROLETALK_STR("red")}};
+        server.role("r").on_request(
+            "who", [](roletalk::Context &context) { return context.unit().identity().claims; });
+        const roletalk_pair headers[] = {
+            {ROLETALK_STR("authorization"), ROLETALK_STR("Bearer secret")},
+            {ROLETALK_STR("X-Team"), ROLETALK_STR("red")}};
         roletalk_connect_options dialing = roletalk::connect_options();
         dialing.headers = headers;
         dialing.header_count = 2;

@@ -132,10 +132,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         let handle = Arc::new(ConnHandle::default());
         let dials = matches!(opening, Opening::Dial { .. });
         let remote = end.address;
-        let certificate = match &shared.authenticate {
-            Some(_) => end.certificate.clone(),
-            None => None,
-        };
+        let judged = shared.authenticate.load().is_some();
+        let certificate = end.certificate.clone().filter(|_| judged);
         let connection = shared.with_core(|core, now| {
             let connection = core.peer.open(opening, end, now)?;
             let conn = Conn { handle: handle.clone(), remote, identity: None };
@@ -289,7 +287,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
     fn ask(&mut self, request: Upgraded) {
         let conn = self.connection.id();
         self.shared.with_core(|core, _| core.peer.upgrade_requested(conn, &request));
-        let Some(authenticate) = self.shared.authenticate.clone() else { return };
+        let Some(authenticate) = self.shared.authenticate.load_full() else { return };
         let (address, certificate) = (self.remote, self.certificate.take());
         let Upgraded { path, headers, .. } = request;
         let request = UpgradeRequest { path, headers, address, certificate };

@@ -40,8 +40,7 @@ impl UpgradeRequest {
 type Judging = Pin<Box<dyn Future<Output = Result<Claims, Denied>> + Send>>;
 
 /// The application's function.
-#[derive(Clone)]
-pub(crate) struct Authenticate(Arc<dyn Fn(UpgradeRequest) -> Judging + Send + Sync>);
+pub(crate) struct Authenticate(Box<dyn Fn(UpgradeRequest) -> Judging + Send + Sync>);
 
 impl Authenticate {
     pub(super) fn new<F, Fut>(judge: F) -> Authenticate
@@ -49,7 +48,7 @@ impl Authenticate {
         F: Fn(UpgradeRequest) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Claims, Denied>> + Send + 'static,
     {
-        Authenticate(Arc::new(move |request| Box::pin(judge(request))))
+        Authenticate(Box::new(move |request| Box::pin(judge(request))))
     }
 
     /// Its verdict. A panic is a refusal.

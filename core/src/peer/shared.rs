@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{
     runtime::Handle,
     sync::{Notify, Semaphore, SemaphorePermit, broadcast, oneshot, watch},
@@ -108,7 +108,8 @@ pub(crate) struct Shared {
     /// Of roles, handlers and middleware.
     pub(crate) changes: Changes,
     pub(crate) origins: Arc<Origins>,
-    pub(crate) authenticate: Option<Authenticate>,
+    /// None, too, when the peer is closed.
+    pub(crate) authenticate: ArcSwapOption<Authenticate>,
     /// The file that the policy is taken from.
     pub(crate) policy_file: watch::Sender<Option<Arc<Path>>>,
     /// How to connect to addresses that other units tell.
@@ -170,7 +171,7 @@ impl Shared {
             middleware: ArcSwap::default(),
             changes: Changes::default(),
             origins,
-            authenticate,
+            authenticate: ArcSwapOption::from(authenticate.map(Arc::new)),
             policy_file: watch::Sender::new(None),
             acquaintance: Arc::new(acquaintance),
             events: broadcast::Sender::new(EVENT_BACKLOG),
@@ -464,6 +465,7 @@ impl Shared {
         // Handlers often own handles of the peer: without this they would keep each other alive.
         self.roles.store(Arc::default());
         self.middleware.store(Arc::default());
+        self.authenticate.store(None);
         self.changes.note();
         self.timer.notify_one();
         self.note_end();
