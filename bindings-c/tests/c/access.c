@@ -658,6 +658,57 @@ static void a_verdict_that_is_late(void) {
     }
 }
 
+/* Of several threads that judge, one succeeds, and that one counts. */
+
+typedef struct {
+    roletalk_upgrade upgrade;
+    /* 101 allows. */
+    int with;
+    roletalk_status outcome;
+} verdict;
+
+static void *give_verdict(void *given) {
+    verdict *v = (verdict *)given;
+    v->outcome = v->with == 101 ? roletalk_upgrade_allow(v->upgrade, roletalk_string_of(NULL, 0))
+                                : roletalk_upgrade_deny(v->upgrade, v->with, ROLETALK_STR("no"));
+    return NULL;
+}
+
+static void several_threads_judge(void) {
+    judge j;
+    judge_init(&j);
+    roletalk_limits limits = patient_limits();
+    roletalk_peer_options options = named("server", &limits);
+    options.authenticate = handler_roletalk_authenticate_handler(keep_upgrade, &j, drop_judge);
+    roletalk_peer server = make(&options);
+    const roletalk_string url = listen_anywhere(server);
+    for (long round = 1; round <= 20; round++) {
+        enum { THREADS = 3 };
+        static const int with[THREADS] = {101, 401, 418};
+        pthread_t threads[THREADS];
+        verdict verdicts[THREADS];
+        const int fd = dial(url);
+        say_upgrade(fd, "");
+        wait_count(&j.asked, round);
+        for (int i = 0; i < THREADS; i++) {
+            verdicts[i].upgrade = j.kept;
+            verdicts[i].with = with[i];
+            CHECK(pthread_create(&threads[i], NULL, give_verdict, &verdicts[i]) == 0);
+        }
+        int counted_one = 0;
+        for (int i = 0; i < THREADS; i++) {
+            CHECK(pthread_join(threads[i], NULL) == 0);
+            if (verdicts[i].outcome == ROLETALK_STATUS_INVALID_HANDLE) continue;
+            CHECK(verdicts[i].outcome == ROLETALK_STATUS_OK && counted_one == 0);
+            counted_one = with[i];
+        }
+        CHECK(hear_status(fd) == counted_one);
+        close(fd);
+    }
+    OK(roletalk_peer_close(server));
+    judge_end(&j);
+}
+
 /* A peer that ends while somebody waits for the verdict. */
 static void the_peer_ends_first(void) {
     judge j;
@@ -960,6 +1011,7 @@ int main(void) {
     the_program_judges(ROLETALK_CALLBACKS_THREAD);
     the_program_judges(ROLETALK_CALLBACKS_INLINE);
     a_verdict_that_is_late();
+    several_threads_judge();
     the_peer_ends_first();
     judged_where_it_polls();
     accepted_by_the_program();
