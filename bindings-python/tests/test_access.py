@@ -355,7 +355,9 @@ async def test_nobody_joins_a_unit_of_another_identity() -> None:
         listener = await worker.listen("127.0.0.1")
         unit = await client.connect(listener.url, headers={"X-User": "ann"})
         for user, comes in [("ann", True), ("bob", False)]:
-            connecting = client.connect(listener.url, headers={"X-User": user}, permanent=False)
+            # Another address: one that is connected is not dialed again.
+            url = f"{listener.url}/?{user}"
+            connecting = client.connect(url, headers={"X-User": user}, permanent=False)
             if comes:
                 assert await connecting is unit
             else:

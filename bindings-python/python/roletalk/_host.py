@@ -555,7 +555,7 @@ class Host:
             raise
         except BaseException as error:
             logger.error("authenticate failed for %s", request.address, exc_info=error)
-            deny(500, f"authenticate failed: {reason_of(error)}")
+            deny(500, reason_of(error))
             if isinstance(error, ENDS_PROGRAM):
                 raise
 
