@@ -676,7 +676,7 @@ impl Answer {
 
 #[cold]
 fn share(fields: Box<Fields>) -> Arc<Fields> {
-    Arc::new(*fields)
+    Arc::from(fields)
 }
 
 impl fmt::Debug for Answer {

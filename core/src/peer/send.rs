@@ -523,10 +523,7 @@ impl Future for Sending<'_> {
         if self.queued.is_none() {
             let started = self.start();
             if let Some(sent) = started.transpose() {
-                // Part by part: this is the end of nearly every message, and most of them are empty.
-                if let Some(Addressed { content, unit, extra, .. }) = self.what.take() {
-                    drop((content, unit, extra));
-                }
+                self.what = None;
                 return Poll::Ready(sent);
             }
         }
