@@ -7,7 +7,7 @@ use napi::bindgen_prelude::{ClassInstance, Uint8Array};
 use napi_derive::napi;
 use roletalk_engine::{
     Certificate, ChannelBinding, Config, Denial, Error, ErrorKind, Identity, PeerKey, Policy,
-    PolicyFile, Remote, end_point, parse_claims,
+    PolicyFile, Remote, check_header, end_point, parse_claims,
 };
 use roletalk_host::lock;
 use serde_json::json;
@@ -39,12 +39,7 @@ impl AccessSettings {
         }
         let allowed = Arc::make_mut(&mut config.origins);
         origins.iter().try_for_each(|origin| allowed.allow(origin))?;
-        if let Some(name) =
-            identity_headers.iter().find(|name| HeaderName::try_from(*name).is_err())
-        {
-            let text = format!("`{name}` is no name of a header");
-            return Err(Error::new(ErrorKind::InvalidArgument, text));
-        }
+        identity_headers.iter().try_for_each(|name| check_header(name))?;
         config.identity_headers = identity_headers;
         if let Some(name) = channel_binding {
             config.channel_binding = ChannelBinding::parse(&name)?;

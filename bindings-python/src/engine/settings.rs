@@ -10,6 +10,7 @@ use pyo3::{
 };
 use roletalk_engine::{
     ConnectionStats, CounterValue, ErrorKind, LimitValue, Limits, Measure, Quantity, UnitStats,
+    check_header,
 };
 
 use crate::{
@@ -31,13 +32,8 @@ pub(super) fn headers_of(py: Python<'_>, pairs: Vec<(String, String)>) -> PyResu
 }
 
 pub(super) fn check_header_names(py: Python<'_>, names: &[String]) -> PyResult<()> {
-    match names.iter().find(|name| HeaderName::try_from(name.as_str()).is_err()) {
-        None => Ok(()),
-        Some(name) => {
-            let text = format!("The header `{name}` is not one of HTTP's");
-            Err(failure(py, ErrorKind::InvalidArgument, text))
-        }
-    }
+    let checked = names.iter().try_for_each(|name| check_header(name));
+    checked.map_err(|error| exception(py, &error))
 }
 
 /// Takes over the socket of a Python socket object, which is closed for Python from then on.

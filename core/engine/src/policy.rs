@@ -192,7 +192,7 @@ struct WrittenDenied {
 )]
 enum WrittenWho {
     Any(Anyone),
-    Some(Object<WrittenShown>),
+    Some(Box<Object<WrittenShown>>),
 }
 
 #[derive(Deserialize)]
@@ -312,7 +312,7 @@ impl Rule {
         let rule = Rule {
             who: match who {
                 WrittenWho::Any(Anyone::Any) => Who::default(),
-                WrittenWho::Some(Object(shown)) => Who::read(shown)?,
+                WrittenWho::Some(shown) => Who::read(shown.0)?,
             },
             call: calls(call).map_err(|why| format!("in `call`, {why}"))?,
             serve: roles(serve),

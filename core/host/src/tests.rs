@@ -11,7 +11,7 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use roletalk_engine::{
     ConnId, Engine, EngineEvent, Event, Limits, Moment, Moves, Opening, Order, Outgoing, Question,
-    UnitId, wire::Payload, ws::Side,
+    Remote, UnitId, wire::Payload, ws::Side,
 };
 
 use crate::{Action, Guard, Host, config, lock};
