@@ -454,7 +454,7 @@ async def test_refusals(
     assert all(record.exc_info for record in errors)
 
 
-def test_what_refuses_with_no_refusal() -> None:
+def test_a_refusal_has_the_status_of_one() -> None:
     for status in (200, 101, 399, 600):
         with pytest.raises(ValueError, match="400 to 599"):
             DeniedError(status)
@@ -530,7 +530,7 @@ async def test_a_judgement_is_cancelled_with_the_peer() -> None:
             await connecting
 
 
-async def test_who_says_more_before_he_has_an_answer_is_cut_off(contexts: Contexts) -> None:
+async def test_bytes_before_the_answer_to_an_upgrade_end_the_connection(contexts: Contexts) -> None:
     waiting = Waiting()
     server, trusting = contexts
     async with patient(authenticate=waiting) as worker:
@@ -639,7 +639,7 @@ async def test_certificates_are_part_of_identities() -> None:
 
 @asynccontextmanager
 async def relay(to: int) -> AsyncIterator[int]:
-    """Somebody in between, who has a certificate of his own that the dialer trusts."""
+    """A program in between, with a certificate of its own that the dialer trusts."""
     pumps: set[asyncio.Task[None]] = set()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

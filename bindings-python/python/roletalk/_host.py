@@ -66,7 +66,7 @@ ACCEPTED_AT_ONCE = 64
 """Connections that are accepted before the loop has its turn."""
 
 UNIX_SOCKET = "a Unix socket"
-"""Where who comes on one is."""
+"""Stands for the address of a connection on one."""
 
 ACCEPT_AGAIN = 0.05
 """Seconds after which it is tried again when the system has no descriptor for a connection."""

@@ -69,7 +69,7 @@ class SocketLink:
         finally:
             # It is the engine's.
             sock.detach()
-        # Whatever came, there is no more to be seen.
+        # Nothing more can be seen on it.
         self.pause()
 
     def part(self) -> None:
@@ -194,7 +194,7 @@ class TransportLink(asyncio.Protocol):
             self._transport.resume_reading()
 
     def watch_end(self) -> None:
-        # Whoever sends more before he has an answer does not speak WebSocket: the engine ends that.
+        # Bytes before the answer to an upgrade are an error, for which the engine ends the connection.
         self.resume()
 
     def part(self, limit: float = CLOSING) -> None:

@@ -21,7 +21,7 @@ EVERY = 0.5
 
 
 def parsed(policy: Given) -> _engine.Policy | None:
-    """What was given as a policy. Raises ``InvalidArgumentError`` and ``TypeError`` for what is none."""
+    """Parses a policy. Raises ``InvalidArgumentError`` and ``TypeError`` for anything else."""
     if policy is None:
         return None
     if isinstance(policy, Mapping):

@@ -129,7 +129,7 @@ def _header(headers: Pairs, name: str) -> str | None:
 
 
 def claims_text(claims: Any) -> str:
-    """Claims as JSON. Raises ``TypeError`` and ``ValueError`` for what cannot be claims."""
+    """Claims as JSON. Raises ``TypeError`` and ``ValueError`` for anything else."""
     # None as well: a function that has forgotten to return something has let nobody in.
     if not isinstance(claims, Mapping):
         kind = type(claims).__name__
