@@ -241,7 +241,7 @@ async def test_a_watched_file(pair: Pair, tmp_path: Path, caplog: pytest.LogCapt
     assert not await denied()
 
     for broken, why in [
-        ('{"default": "allwo"}', "allow"),
+        ('{"default": "maybe"}', "allow"),
         (None, "No such file"),
         ('{"rules": [{"who": "any"}]}', "rule 1"),
     ]:
