@@ -192,7 +192,7 @@ async def test_what_is_no_policy_changes_nothing(
         ({"origins": [1]}, TypeError, "each of origins must be a str"),
         ({"origins": ["https://a.example/x"]}, roletalk.InvalidArgumentError, "is no origin"),
         ({"identity_headers": "x-team"}, TypeError, "identity_headers must be an iterable"),
-        ({"identity_headers": ["a b"]}, roletalk.InvalidArgumentError, "The header `a b`"),
+        ({"identity_headers": ["a b"]}, roletalk.InvalidArgumentError, "`a b` is no name"),
         ({"authenticate": "token"}, TypeError, "authenticate must be a function"),
         ({"channel_binding": "always"}, roletalk.InvalidArgumentError, "neither disable, prefer"),
         ({"channel_binding": None}, TypeError, "channel_binding must be a str"),
