@@ -133,7 +133,7 @@ fn a_policy_with_a_fault_is_none_and_says_where() {
     for (text, expected) in [
         ("", "cannot be read: EOF"),
         ("[]", "cannot be read: invalid type"),
-        (r#"{"defualt": "deny"}"#, "unknown field `defualt`"),
+        (r#"{"defaults": "deny"}"#, "unknown field `defaults`"),
         (r#"{"default": "maybe"}"#, "\"allow\", \"deny\", or"),
         (&rule(r#"{"call": ["a"]}"#), "missing field `who`"),
         (&rule(r#"{"who": "all", "call": ["a"]}"#), "\"any\", or an object of"),
