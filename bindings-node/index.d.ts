@@ -12,6 +12,18 @@ import { ConnectionOptions, PeerCertificate, SecureContextOptions } from 'tls';
 export interface PeerOptions {
   /** Whether it wants to be told of other peers, and dials those that serve its destinations. Default true. */
   friendly?: boolean;
+  /**
+   * The networks in which it dials addresses that others tell it, as a list or a text with commas: `public`, `private`,
+   * `loopback`, `link_local`, `near`, which stands for loopback and private addresses as far as the unit that tells of
+   * one has such an address itself, or blocks such as `10.0.0.0/8`. Default `public, near`. What it is told to
+   * `connect` to is not filtered.
+   */
+  acquaintanceNetworks?: string | string[];
+  /**
+   * The ports of these addresses, as a list or a text with commas: numbers, ranges such as `9000-9100`, or `any`.
+   * Default `80, 443, 1024-65535`: below that are mail, name servers and the like.
+   */
+  acquaintancePorts?: string | (string | number)[];
   /** The name shown to others. Default empty. */
   name?: string;
   /** How its destinations choose a unit that do not say it themselves. Default `round-robin`, as in roletalk 1.1.3. */
@@ -190,8 +202,8 @@ export interface ListenOptions {
   host?: string;
   /** A server to use instead of one of its own. */
   server?: http.Server | https.Server;
-  /** Certificate and key, to accept `wss` only. */
-  ssl?: SecureContextOptions;
+  /** Certificate and key, as PEM or as files, to accept `wss` only. */
+  ssl?: SecureContextOptions & TlsFiles & { requestCert?: boolean; rejectUnauthorized?: boolean };
   /** The only path that is served. Default all. */
   path?: string;
   /**
@@ -212,8 +224,27 @@ export interface ServeOptions {
   drain?: number;
 }
 
+/**
+ * Certificates from files, which change while they are in use: with `reloadTls`, or watched. New handshakes use the new
+ * ones; connections that are up stay. What is torn, has expired, or does not fit together changes nothing.
+ */
+export interface TlsFiles {
+  /** The certificate chain (PEM), leaf first. */
+  certFile?: string | URL;
+  /** Its key (PEM). */
+  keyFile?: string | URL;
+  /** The authorities (PEM). A listener then asks for certificates, unless `requestCert` is false. */
+  caFile?: string | URL;
+  /**
+   * Milliseconds between two looks at the files; `true` stands for 10 000. What has changed is taken, with the event
+   * `tls_reload_success`; what cannot be used is told once for each change, when a second look after at most a second
+   * has found the same, with `tls_reload_fail`. Default: they are not watched.
+   */
+  watch?: number | boolean;
+}
+
 /** What `connect` takes beside the options of the socket. */
-export interface ConnectOptions {
+export interface ConnectOptions extends TlsFiles {
   /** Whether the address is dialed again when the connection is lost or cannot be made. Default true. */
   permanent?: boolean;
 }
@@ -769,6 +800,11 @@ export interface PeerStats {
   busy: number;
   /** Handlers that threw or rejected, or got data that cannot be read. */
   handlerErrors: number;
+  /**
+   * Addresses that units have told and that were not dialed, see `acquaintanceNetworks`. One whose name resolves to such
+   * addresses counts for each attempt.
+   */
+  addressesIgnored: number;
   units: ({ id: string; name: string | undefined } & Partial<UnitStats>)[];
 }
 
@@ -787,6 +823,8 @@ export class Peer extends EventEmitter {
   get port(): number | undefined;
   /** Adds a key: only units that share one of the keys are let in. */
   addPresharedKey(id: string, key: string): this;
+  /** Removes a key; false when there is none. Connections that are up stay. Without any key everyone gets in. */
+  removePresharedKey(id: string): boolean;
   /** Sets a tag shown to units that connect from now on. */
   setTag(key: string, value: string): void;
   /** This peer's tags. */
@@ -863,6 +901,21 @@ export class Peer extends EventEmitter {
     options: (ClientOptions & ConnectOptions) | undefined,
     cb?: (err?: any, res?: Connected) => void,
   ): Promise<Connected>;
+  /**
+   * Reads the files of certificates again that it listens and dials with. The promise rejects with the first that
+   * cannot be used; all are tried, and those that can be used are in force.
+   */
+  reloadTls(): Promise<void>;
+  /**
+   * Listens with other certificates from now on; what is not given stays. For a peer that listens with `ssl`. Throws
+   * when they cannot be used, and changes nothing then.
+   */
+  replaceTls(pem: Pick<SecureContextOptions, 'ca' | 'cert' | 'key'>): void;
+  /**
+   * When the first of the certificates that it listens or dials with is of no use any more: the first of a chain, the
+   * last of some authorities. Of those that it dials with, those from files.
+   */
+  get tlsExpires(): Date | undefined;
   /** A role that units offer. Options that are given are those of the destination from now on. */
   destination(name: string, options?: DestinationOptions): Destination;
   /** A service of this peer, made if need be. */
@@ -892,6 +945,10 @@ export class Peer extends EventEmitter {
   on(event: 'unit', handler: (unit: Unit) => void): this;
   /** A role was made. */
   on(event: 'role', handler: (role: Role) => void): this;
+  /** Certificates that it listens or dials with have changed: their files, or by a call. */
+  on(event: 'tls_reload_success', handler: (info: { expires: Date | undefined }) => void): this;
+  /** Files of certificates that are watched have changed, and cannot be used. What was in force stays. */
+  on(event: 'tls_reload_fail', handler: (info: { error: RoletalkError }) => void): this;
   /** A handshake failed, whichever side refused. */
   on(event: 'auth_error', handler: (error: RoletalkError) => void): this;
   /**

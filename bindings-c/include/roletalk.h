@@ -183,6 +183,14 @@
 /// The file of the policy, `path`, has changed, and cannot be used: `text` says why, and the policy before stays in force.
 #define ROLETALK_EVENT_POLICY_FAILED 19
 
+/// Certificates that the peer listens or dials with have changed: their files, or by a call. `expires_ms` is when they
+/// are of no use any more. Several changes shortly after each other may be told as one.
+#define ROLETALK_EVENT_TLS_RELOADED 20
+
+/// Files of certificates that are watched have changed, and cannot be used: `text` says which and why. What was in
+/// force stays. Told once for each change.
+#define ROLETALK_EVENT_TLS_RELOAD_FAILED 21
+
 /// No diagnostics.
 #define ROLETALK_LOG_OFF 0
 
@@ -379,6 +387,11 @@ typedef struct {
     /// rejections, answers to streams). Default 1 MiB, and never more than queue_per_connection. At the
     /// bound nothing is read from the connection until the other side has read some of that.
     uint64_t owed_per_connection;
+    /// Dials of addresses learned by acquaintance in a minute. Default 600; further ones wait.
+    uint64_t acquaintance_dials_per_minute;
+    /// Addresses learned from one unit that are remembered while there is no connection to them. Default 256;
+    /// further ones are ignored.
+    uint64_t acquaintance_addresses_per_unit;
 } roletalk_limits;
 
 /// How to connect. All zero but the size: dial again whenever the connection is lost, verify
@@ -405,6 +418,14 @@ typedef struct {
     roletalk_string tls_key;
     /// The name to expect in the certificate instead of the address's host.
     roletalk_string tls_server_name;
+    /// The file of the authorities (PEM), instead of `tls_ca`. Files can change: roletalk_peer_reload_tls, `tls_watch_ms`.
+    roletalk_string tls_ca_file;
+    /// The file of the certificate chain (PEM), instead of `tls_certificates`.
+    roletalk_string tls_certificates_file;
+    /// The file of its key (PEM), instead of `tls_key`.
+    roletalk_string tls_key_file;
+    /// Milliseconds between two looks at the files, as in roletalk_listen_options. 0: they are not watched.
+    uint64_t tls_watch_ms;
 } roletalk_connect_options;
 
 /// A function that chooses a unit. Made by roletalk_chooser_new, freed by roletalk_chooser_free.
@@ -523,6 +544,14 @@ typedef struct {
     /// NULL for none. Over TLS nobody else can claim that id, and others know the peer again after a restart by the name of
     /// the key (roletalk_identity.peer), in their policies, too.
     const uint8_t *peer_key;
+    /// The networks in which addresses are dialed that other units tell, separated by commas: `public`, `private`,
+    /// `loopback`, `link_local`, `near`, which stands for loopback and private addresses as far as the unit that tells
+    /// of one has such an address itself, or blocks such as `10.0.0.0/8`. Empty stands for `public, near`. What the
+    /// program itself connects to is not filtered.
+    roletalk_string acquaintance_networks;
+    /// The ports of these addresses, separated by commas: numbers, ranges such as `9000-9100`, or `any`. Empty stands
+    /// for `80, 443, 1024-65535`: below that are mail, name servers and the like.
+    roletalk_string acquaintance_ports;
 } roletalk_peer_options;
 
 /// The local node. Made by roletalk_peer_new, closed by roletalk_peer_close.
@@ -617,6 +646,9 @@ typedef struct {
     uint64_t queued;
     /// Addresses that were connected again after a loss, or after failures.
     uint64_t reconnects;
+    /// Addresses that units have told and that were not dialed (`acquaintance_networks` of roletalk_peer_options). One
+    /// whose name resolves to such addresses counts for each attempt.
+    uint64_t addresses_ignored;
 } roletalk_peer_stats;
 
 /// How to listen. All zero but the size: plain TCP, any path.
@@ -631,6 +663,18 @@ typedef struct {
     roletalk_string tls_key;
     /// PEM: only clients with a certificate that one of these authorities has signed get in.
     roletalk_string tls_client_ca;
+    /// The file of the certificate chain (PEM), instead of `tls_certificates`, with `tls_key_file` and, if wanted,
+    /// `tls_client_ca_file`. Files can change: roletalk_peer_reload_tls, `tls_watch_ms`.
+    roletalk_string tls_certificates_file;
+    /// The file of its key (PEM), instead of `tls_key`.
+    roletalk_string tls_key_file;
+    /// The file of the client authorities (PEM), instead of `tls_client_ca`.
+    roletalk_string tls_client_ca_file;
+    /// Milliseconds between two looks at the files. When they have changed they are taken
+    /// (ROLETALK_EVENT_TLS_RELOADED); what cannot be used changes nothing, and is told once for each change, when a
+    /// second look after at most a second has found the same (ROLETALK_EVENT_TLS_RELOAD_FAILED). 0: they are not
+    /// watched.
+    uint64_t tls_watch_ms;
 } roletalk_listen_options;
 
 /// An address that is listened on. Closed by roletalk_listener_close, and with its peer.
@@ -1166,6 +1210,8 @@ typedef struct {
     roletalk_string what;
     /// The file of the policy.
     roletalk_string path;
+    /// Milliseconds since 1970; 0 when it is not known.
+    uint64_t expires_ms;
 } roletalk_event;
 
 /// Called for each event, in their order, where the peer's callbacks run.
@@ -1480,6 +1526,49 @@ roletalk_status roletalk_peer_connect_async(roletalk_peer peer,
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT when the address is not dialed. Any thread, also inside
 /// callbacks.
 roletalk_status roletalk_peer_disconnect(roletalk_peer peer, roletalk_string address);
+
+/// Reads the files of certificates again that the peer listens and dials with (`tls_certificates_file` and so on
+/// of roletalk_listen_options and roletalk_connect_options). New handshakes use them, connections that are up stay.
+///
+/// Errors: ROLETALK_STATUS_TLS when a file cannot be read, when key and certificate do not fit together, and when a
+/// certificate is not valid now: then what was in force stays. All are tried; this is the first error. Any thread,
+/// also inside callbacks; it waits for the files only.
+ROLETALK_MUST_USE
+roletalk_status roletalk_peer_reload_tls(roletalk_peer peer);
+
+/// Tells when the first of the certificates that the peer listens and dials with is of no use any more: when the
+/// first of a chain expires, or the last of some authorities. `expires_ms` is set to milliseconds since 1970, 0 when
+/// that is not known.
+///
+/// Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_peer_get_tls_expires(roletalk_peer peer,
+                                              uint64_t *expires_ms);
+
+/// Dials an address with other certificates from now on, as it was given to roletalk_peer_connect. All are PEM; what
+/// is empty stays as it was, but `certificates` and `key` belong together. Files that are watched are taken again
+/// when they next change.
+///
+/// Errors: ROLETALK_STATUS_TLS as for roletalk_peer_reload_tls, ROLETALK_STATUS_INVALID_ARGUMENT when the address is
+/// not dialed. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_peer_replace_tls(roletalk_peer peer,
+                                          roletalk_string address,
+                                          roletalk_string ca,
+                                          roletalk_string certificates,
+                                          roletalk_string key);
+
+/// Listens with another certificate chain from now on, leaf first, and its key; and with other client authorities,
+/// unless `client_ca` is empty. All are PEM. New handshakes use them, connections that are up stay. Files that are
+/// watched are taken again when they next change.
+///
+/// Errors: ROLETALK_STATUS_TLS as for roletalk_peer_reload_tls, ROLETALK_STATUS_INVALID_ARGUMENT for a listener
+/// without TLS. Any thread, also inside callbacks.
+ROLETALK_MUST_USE
+roletalk_status roletalk_listener_replace_tls(roletalk_listener listener,
+                                              roletalk_string certificates,
+                                              roletalk_string key,
+                                              roletalk_string client_ca);
 
 /// For ROLETALK_CALLBACKS_POLL: a file descriptor that is readable while callbacks wait for
 /// roletalk_peer_poll. The library owns it; it is valid until the peer is closed.

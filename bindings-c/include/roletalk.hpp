@@ -1784,6 +1784,13 @@ public:
             return roletalk_listener_url(listener_, to, room, len);
         });
     }
+    /// Listens with another certificate chain and key (PEM) from now on, and with other client authorities unless
+    /// there are none; see roletalk_listener_replace_tls.
+    void replace_tls(std::string_view certificates, std::string_view key,
+                     std::string_view client_ca = {}) {
+        detail::check(roletalk_listener_replace_tls(listener_, detail::lend(certificates),
+                                                    detail::lend(key), detail::lend(client_ca)));
+    }
     /// Stops listening. Connections that were accepted stay.
     void close() { detail::check(roletalk_listener_close(listener_)); }
     roletalk_listener get() const noexcept { return listener_; }
@@ -1884,6 +1891,24 @@ public:
     }
     void disconnect(std::string_view address) {
         detail::check(roletalk_peer_disconnect(peer_.get(), detail::lend(address)));
+    }
+    /// Reads the files of certificates again; see roletalk_peer_reload_tls.
+    void reload_tls() { detail::check(roletalk_peer_reload_tls(peer_.get())); }
+    /// Dials an address with other certificates (PEM) from now on; what is empty stays. See roletalk_peer_replace_tls.
+    void replace_tls(std::string_view address, std::string_view ca,
+                     std::string_view certificates = {}, std::string_view key = {}) {
+        detail::check(roletalk_peer_replace_tls(peer_.get(), detail::lend(address),
+                                                detail::lend(ca), detail::lend(certificates),
+                                                detail::lend(key)));
+    }
+    /// When the first of the certificates is of no use any more, if that is known; see
+    /// roletalk_peer_get_tls_expires.
+    std::optional<std::chrono::system_clock::time_point> tls_expires() const {
+        uint64_t millis = 0;
+        detail::check(roletalk_peer_get_tls_expires(peer_.get(), &millis));
+        if (millis == 0) return std::nullopt;
+        return std::chrono::system_clock::time_point(
+            std::chrono::milliseconds(static_cast<int64_t>(millis)));
     }
     /// Middleware: `function(Context &)`.
     template <class F> void layer(F function) {

@@ -163,6 +163,12 @@ run_program() {
             certificates
             args=("$dir/own.pem" "$dir/own.key" "$dir/other.pem")
             ;;
+        reload)
+            certificates
+            data=$(dirname "$here")/tests/data/tls
+            args=("$dir/own.pem" "$dir/own.key" "$dir/other.pem" "$dir/other.key"
+                "$data/expired.pem" "$data/key.pem")
+            ;;
         unload) args=("$library") ;;
     esac
     bounded "$@" "$program" "${args[@]}"

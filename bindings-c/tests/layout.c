@@ -144,6 +144,7 @@ int main(void) {
     FIELD(roletalk_event, hint);
     FIELD(roletalk_event, what);
     FIELD(roletalk_event, path);
+    FIELD(roletalk_event, expires_ms);
     TYPE(roletalk_event_handler);
     FIELD(roletalk_event_handler, call);
     FIELD(roletalk_event_handler, user_data);
@@ -207,6 +208,8 @@ int main(void) {
     FIELD(roletalk_limits, running_bytes);
     FIELD(roletalk_limits, overrun_per_unit);
     FIELD(roletalk_limits, owed_per_connection);
+    FIELD(roletalk_limits, acquaintance_dials_per_minute);
+    FIELD(roletalk_limits, acquaintance_addresses_per_unit);
     TYPE(roletalk_connect_options);
     FIELD(roletalk_connect_options, struct_size);
     FIELD(roletalk_connect_options, once);
@@ -218,6 +221,10 @@ int main(void) {
     FIELD(roletalk_connect_options, tls_certificates);
     FIELD(roletalk_connect_options, tls_key);
     FIELD(roletalk_connect_options, tls_server_name);
+    FIELD(roletalk_connect_options, tls_ca_file);
+    FIELD(roletalk_connect_options, tls_certificates_file);
+    FIELD(roletalk_connect_options, tls_key_file);
+    FIELD(roletalk_connect_options, tls_watch_ms);
     TYPE(roletalk_peer_options);
     FIELD(roletalk_peer_options, struct_size);
     FIELD(roletalk_peer_options, name);
@@ -240,6 +247,8 @@ int main(void) {
     FIELD(roletalk_peer_options, authenticate);
     FIELD(roletalk_peer_options, channel_binding);
     FIELD(roletalk_peer_options, peer_key);
+    FIELD(roletalk_peer_options, acquaintance_networks);
+    FIELD(roletalk_peer_options, acquaintance_ports);
     TYPE(roletalk_role);
     FIELD(roletalk_role, id);
     TYPE(roletalk_incoming_handler);
@@ -252,6 +261,10 @@ int main(void) {
     FIELD(roletalk_listen_options, tls_certificates);
     FIELD(roletalk_listen_options, tls_key);
     FIELD(roletalk_listen_options, tls_client_ca);
+    FIELD(roletalk_listen_options, tls_certificates_file);
+    FIELD(roletalk_listen_options, tls_key_file);
+    FIELD(roletalk_listen_options, tls_client_ca_file);
+    FIELD(roletalk_listen_options, tls_watch_ms);
     TYPE(roletalk_listener);
     FIELD(roletalk_listener, id);
     TYPE(roletalk_peer_stats);
@@ -260,6 +273,7 @@ int main(void) {
     FIELD(roletalk_peer_stats, handshakes);
     FIELD(roletalk_peer_stats, queued);
     FIELD(roletalk_peer_stats, reconnects);
+    FIELD(roletalk_peer_stats, addresses_ignored);
     TYPE(roletalk_ready_handler);
     FIELD(roletalk_ready_handler, call);
     FIELD(roletalk_ready_handler, user_data);

@@ -159,7 +159,7 @@ under_valgrind() { # FILE
     case $1 in
         *.cpp) build=build_as_cpp ;;&
         # memcheck does not see that the assembler of ring, which TLS is made with, sets what it sets.
-        tls.c | mistakes.cpp) options=(--undef-value-errors=no) ;;
+        tls.c | reload.c | mistakes.cpp) options=(--undef-value-errors=no) ;;
     esac
     "$build" "$first" "$(source_of "$1")" "$dir/program"
     run_program "$dir/program" "${1%.*}" valgrind --quiet --leak-check=full \

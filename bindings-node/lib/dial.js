@@ -3,6 +3,7 @@
 const { randomBytes } = require('node:crypto');
 const http = require('node:http');
 const https = require('node:https');
+const { lookup } = require('node:dns');
 const { acceptKey } = require('./upgrade.js');
 
 /** For the connection and its upgrade, in milliseconds, unless `handshakeTimeout` says otherwise. */
@@ -120,4 +121,25 @@ function connect(url, options, key) {
   return (isSecure ? https : http).request(settings);
 }
 
-module.exports = { dial };
+/**
+ * A `lookup` that leaves out what must not be connected to.
+ * @param {(addresses: string[]) => string[]} admit throws when it is none
+ */
+function judging(admit) {
+  return (hostname, options, callback) => {
+    lookup(hostname, { ...options, all: true }, (error, found) => {
+      if (error) return callback(error);
+      let admitted;
+      try {
+        admitted = new Set(admit(found.map(({ address }) => address)));
+      } catch (error) {
+        return callback(error);
+      }
+      const rest = found.filter(({ address }) => admitted.has(address));
+      if (options.all) callback(null, rest);
+      else callback(null, rest[0].address, rest[0].family);
+    });
+  };
+}
+
+module.exports = { dial, judging };

@@ -627,6 +627,9 @@ class Host {
       case Op.DENIED:
         listener._denied(this.units[a], JSON.parse(this.events.text(at)));
         break;
+      case Op.ADDRESS_IGNORED:
+        listener._addressIgnored(this.units[a], this.events.text(at));
+        break;
       case Op.AUTH_REFUSED:
         listener._authRefused(plainError('AUTH_REFUSED', this.events.text(at)));
         break;

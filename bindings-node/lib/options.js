@@ -8,7 +8,9 @@ const { print } = require('./guard.js');
 
 const words = (text) => new Set(text.trim().split(/\s+/));
 
-const PEER = words('authenticate balance channelBinding eject friendly identityHeaders name origins peerKey policy');
+const PEER = words(`
+  acquaintanceNetworks acquaintancePorts authenticate balance channelBinding eject friendly identityHeaders name origins
+  peerKey policy`);
 const LISTEN = words('port host server ssl path handshakeTimeout maxHandshakes');
 const DESTINATION = words('balance eject maxInFlight prefer retry waitForUnit');
 const SERVE = words('drain');
@@ -28,6 +30,7 @@ const STREAM = words(`
 /** What `connect` knows or hands on to Node. Node has more, and others with every version. */
 const CONNECT = words(`
   permanent
+  caFile certFile keyFile watch
   agent family followRedirects handshakeTimeout headers localAddress localPort lookup maxPayload maxRedirects
   origin perMessageDeflate protocolVersion
   ALPNProtocols SNICallback allowPartialTrustChain ca cert checkServerIdentity ciphers clientCertEngine crl dhparam
@@ -128,6 +131,17 @@ function numberOf(name, value, { least = 0, most = Infinity, whole = false } = {
   throw invalid(`The option "${name}" should be ${kind} ${bounds}, and is ${print(value)}`);
 }
 
+/**
+ * An option that is a list: a text with commas, or an array.
+ * @returns {string | undefined} a text
+ */
+function listOf(name, value) {
+  if (value === undefined || value === null) return undefined;
+  const parts = Array.isArray(value) ? value : [value];
+  if (parts.every((part) => typeof part === 'string' || typeof part === 'number')) return parts.join(',');
+  throw invalid(`The option "${name}" should be a text or an array, and is ${print(value)}`);
+}
+
 module.exports = {
   ALL,
   DESTINATION,
@@ -142,5 +156,6 @@ module.exports = {
   checkConnectOptions,
   checkOptions,
   invalid,
+  listOf,
   numberOf,
 };

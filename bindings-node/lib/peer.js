@@ -10,7 +10,7 @@ const { checkName } = require('./commands.js');
 const { Connection } = require('./connection.js');
 const { kExchange } = require('./context.js');
 const { Destination } = require('./destination.js');
-const { dial } = require('./dial.js');
+const { dial, judging } = require('./dial.js');
 const { drained } = require('./drain.js');
 const { RoletalkError, peerClosed, plainError } = require('./errors.js');
 const { Exchange, StreamExchange } = require('./exchange.js');
@@ -21,7 +21,7 @@ const { Host } = require('./host.js');
 const { addressOf, log, logEnd, nameOf } = require('./log.js');
 const { Lobby } = require('./lobby.js');
 const { MiddlewareEmitter } = require('./middleware.js');
-const { DESTINATION, LISTEN, PEER, SERVE, checkConnectOptions, checkOptions, invalid } = require('./options.js');
+const { DESTINATION, LISTEN, PEER, SERVE, checkConnectOptions, checkOptions, invalid, listOf } = require('./options.js');
 const { PolicyFile } = require('./policy.js');
 const { Op } = require('./protocol.js');
 const { retryOf } = require('./retry.js');
@@ -29,11 +29,14 @@ const { Role } = require('./role.js');
 const { handling, newScope } = require('./scope.js');
 const { onceSignalled } = require('./serve.js');
 const { PeerReadable, PeerWritable } = require('./streams.js');
+const { Tls, hasFiles } = require('./tls.js');
 const { Unit } = require('./unit.js');
 const { isUpgrade, originOf, refuse, upgrade, upgradeRequired } = require('./upgrade.js');
 
 const PEER_RECONNECT_SUCCESS_EVENT = 'reconnect_success';
 const PEER_RECONNECT_FAIL_EVENT = 'reconnect_fail';
+const TLS_RELOAD_SUCCESS_EVENT = 'tls_reload_success';
+const TLS_RELOAD_FAIL_EVENT = 'tls_reload_fail';
 /** Why something has no handler, as the addon knows it. */
 const [NOT_REGISTERED, DISABLED, NOT_HANDLED] = [0, 1, 2];
 /** How long a peer drains, in milliseconds, unless it is told otherwise. */
@@ -54,6 +57,12 @@ class Auth {
     const { _core: host } = this._peer;
     host.native.addKey(id, key, host.now());
   }
+
+  removePresharedKey(id) {
+    if (typeof id !== 'string') throw new Error('id should be of type string');
+    const { _core: host } = this._peer;
+    return host.native.removeKey(id, host.now());
+  }
 }
 
 /** An address that this peer dials. */
@@ -69,6 +78,14 @@ class Address {
     this.cause = undefined;
     /** Whether the application has asked for it, which keeps the process alive. */
     this.held = false;
+    /** Certificates from files. */
+    this.tls = null;
+  }
+
+  /** For the next attempt. The application may have changed what it has given. */
+  get settings() {
+    const { options, tls } = this;
+    return tls === null ? options : { ...options, ...tls.options, secureContext: tls.context };
   }
 }
 
@@ -95,6 +112,8 @@ class Peer extends MiddlewareEmitter {
         runtime: `nodejs ${process.version}`,
         balance: typeof this._balance === 'string' ? this._balance : undefined,
         access,
+        acquaintanceNetworks: listOf('acquaintanceNetworks', options.acquaintanceNetworks),
+        acquaintancePorts: listOf('acquaintancePorts', options.acquaintancePorts),
       },
       this,
     );
@@ -126,6 +145,9 @@ class Peer extends MiddlewareEmitter {
     /** While `listen` has no outcome. */
     this._starting = undefined;
     this._lobby = undefined;
+    /** Certificates of the listener, and the options that they are from. */
+    this._tls = null;
+    this._ssl = undefined;
     this._wss = undefined;
     this._port = undefined;
     this._host = undefined;
@@ -165,6 +187,10 @@ class Peer extends MiddlewareEmitter {
   addPresharedKey(id, key) {
     this.auth.addPresharedKey(id, key);
     return this;
+  }
+
+  removePresharedKey(id) {
+    return this.auth.removePresharedKey(id);
   }
 
   setTag(key, value) {
@@ -335,6 +361,8 @@ class Peer extends MiddlewareEmitter {
     if (this._listener) throw new Error('.listen has been called already');
     this._lobby = undefined;
     this._upgradeLimit = undefined;
+    let files;
+    let own;
     if (typeof options === 'number') {
       this._server = http.createServer(upgradeRequired);
       this._lobby = new Lobby(this._server, {});
@@ -343,23 +371,29 @@ class Peer extends MiddlewareEmitter {
       checkOptions('listen', options, LISTEN);
       const { port, host, path, ssl, server } = options;
       if (typeof port !== 'number') throw new Error('Provide options.port');
-      if (!server && ssl && !(ssl.cert && ssl.key)) throw new Error('Provide correct options.ssl');
+      if (!server && ssl && !((ssl.cert || ssl.certFile) && (ssl.key || ssl.keyFile))) {
+        throw new Error('Provide correct options.ssl');
+      }
       checkPositive('handshakeTimeout', options.handshakeTimeout);
       checkPositive('maxHandshakes', options.maxHandshakes);
+      if (!server && hasFiles(ssl)) files = new Tls(ssl, this._toldOfTls((changed) => own.setSecureContext(changed)));
       this._path = path;
       this._port = port;
       this._host = host;
       if (server) this._server = server;
-      else if (ssl) this._server = https.createServer({ ...ssl }, upgradeRequired);
+      else if (ssl) this._server = own = https.createServer(files ? listenerOptions(ssl, files) : { ...ssl }, upgradeRequired);
       else this._server = http.createServer(upgradeRequired);
       // What connects to somebody else's server may want something else of it.
       if (!server) {
         this._lobby = new Lobby(this._server, options);
         this._upgradeLimit = options.handshakeTimeout;
       }
+      this._ssl = server ? undefined : ssl;
     } else {
       throw new Error('Incorrect type of arguments');
     }
+    this._tls?.stop();
+    this._tls = files?.start() ?? null;
     if (!callback) {
       const promise = new Promise((resolve, reject) => {
         this._listen((error) => {
@@ -404,6 +438,7 @@ class Peer extends MiddlewareEmitter {
     const forget = () => {
       this._listener = undefined;
       this._server = undefined;
+      this._tls?.stop();
       server.off('upgrade', onUpgrade).off('error', respond);
     };
     starting.giveUp = () => {
@@ -435,6 +470,7 @@ class Peer extends MiddlewareEmitter {
     for (const destination of this._destinations.values()) destination._peerClosed();
     this._lobby?.close();
     for (const judging of this._judgings) judging.giveUp();
+    this._tls?.stop();
     this._policyFile?.pause();
     const left = new Set([...this._connections, ...this._judgings, ...this._policyReads]);
     const closing = { left, due: false, error: undefined, told };
@@ -537,6 +573,61 @@ class Peer extends MiddlewareEmitter {
     await new Promise((resolve) => this.close(resolve));
   }
 
+  // Certificates.
+
+  /** Reads the files of certificates again that this peer listens or dials with. */
+  async reloadTls() {
+    const outcomes = await Promise.allSettled(this._allTls().filter((tls) => tls.hasFiles).map((tls) => tls.reload()));
+    const failed = outcomes.find(({ status }) => status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
+  }
+
+  /** Listens with other certificates from now on; what is not given stays. */
+  replaceTls(pem) {
+    const tls = this._listenerTls();
+    if (tls === null) throw new RoletalkError('INVALID_ARGUMENT', 'The peer does not listen with `ssl`');
+    tls.replace(Object(pem));
+  }
+
+  /** When the first of the certificates expires that this peer listens or dials with, if that is known. */
+  get tlsExpires() {
+    const times = this._allTls().map((tls) => tls.expires).filter((time) => time !== undefined);
+    return times.length === 0 ? undefined : new Date(Math.min(...times));
+  }
+
+  _allTls() {
+    const dialed = Array.from(this._addresses.values(), (address) => address.tls);
+    let listener = null;
+    try {
+      listener = this._listenerTls();
+    } catch {
+      // In a form that only OpenSSL reads.
+    }
+    return [listener, ...dialed].filter((tls) => tls !== null);
+  }
+
+  _listenerTls() {
+    const { _server: server, _ssl: ssl } = this;
+    if (this._tls === null && ssl && server) {
+      this._tls = new Tls(ssl, this._toldOfTls((changed) => server.setSecureContext(changed)));
+    }
+    return this._tls;
+  }
+
+  _toldOfTls(change) {
+    return {
+      changed: (options, expires) => {
+        change(options);
+        log('info: TLS settings changed, they expire on %s', expires);
+        emit(this, TLS_RELOAD_SUCCESS_EVENT, { expires });
+      },
+      failed: (error) => {
+        log('warn: TLS settings not changed: %s', error.message);
+        emit(this, TLS_RELOAD_FAIL_EVENT, { error });
+      },
+    };
+  }
+
   // Connecting.
 
   connect(url, options, callback) {
@@ -574,6 +665,13 @@ class Peer extends MiddlewareEmitter {
       process.nextTick(callback, plainError('INVALID_ARGUMENT', String(error), { cause: error, hint: addressHint() }));
       return;
     }
+    let tls = null;
+    try {
+      if (hasFiles(options)) tls = new Tls(options, this._toldOfTls(ignore));
+    } catch (error) {
+      process.nextTick(callback, error);
+      return;
+    }
     let number;
     try {
       number = core.native.connect(target, options.permanent !== false, core.now());
@@ -583,6 +681,7 @@ class Peer extends MiddlewareEmitter {
     }
     const address = new Address(url, options, callback);
     address.held = true;
+    address.tls = tls?.start() ?? null;
     this._reopen();
     this._addresses.set(number, address);
     this._hold.take();
@@ -594,10 +693,11 @@ class Peer extends MiddlewareEmitter {
     let address = this._addresses.get(number);
     if (address === undefined) {
       // A unit has told of it.
-      address = new Address(url, {}, null);
+      const admit = (found) => this._core.native.admitFound(number, found, this._core.now());
+      address = new Address(url, { lookup: judging(admit) }, null);
       this._addresses.set(number, address);
     }
-    address.giveUp = dial(address.url, address.options, (error, socket, head) => {
+    address.giveUp = dial(address.url, address.settings, (error, socket, head) => {
       address.giveUp = null;
       const { _core: core } = this;
       if (error) {
@@ -649,6 +749,7 @@ class Peer extends MiddlewareEmitter {
     this._addresses.delete(number);
     if (address.held) this._hold.release();
     address.giveUp?.();
+    address.tls?.stop();
     const { callback } = address;
     address.callback = null;
     if (callback !== null) process.nextTick(callback, plainError('CLOSED', 'Socket closed'));
@@ -716,7 +817,9 @@ class Peer extends MiddlewareEmitter {
   /** Counters: what is under way, and those of each unit. */
   stats() {
     const units = this.units.map((unit) => ({ id: unit.id, name: unit.name, ...unit.stats() }));
-    return { busy: this._core.native.busy(this._core.now()), handlerErrors: this._handlerErrors, units };
+    const { _core: core, _handlerErrors: handlerErrors } = this;
+    const { addressesIgnored } = core.native;
+    return { busy: core.native.busy(core.now()), handlerErrors, addressesIgnored, units };
   }
 
   onMessage(handler) {
@@ -788,6 +891,10 @@ class Peer extends MiddlewareEmitter {
     if (unit === undefined) return;
     if (log.enabled) log('warn: denied: %s, %j, %s (%d)', nameOf(unit), identity, text, count);
     emit(this, 'denied', unit, { what, role, event, count });
+  }
+
+  _addressIgnored(unit, text) {
+    if (log.enabled) log('debug: an address told by %s is not dialed: %s', unit ? nameOf(unit) : 'a unit', text);
   }
 
   _authRefused(error) {
@@ -891,6 +998,11 @@ function placeOf(ctx) {
   }
 }
 
+/** What a listener with certificates from files is made from. Authorities are there to ask for certificates. */
+function listenerOptions({ requestCert, caFile }, files) {
+  return { ...files.options, requestCert: requestCert ?? caFile !== undefined };
+}
+
 /** Throws at what is no limit: one that is given is a number above 0, and one that timers take. */
 function checkPositive(name, value) {
   if (value === undefined || (typeof value === 'number' && value > 0 && value <= 0x7fffffff)) return;
@@ -906,4 +1018,9 @@ function refreshPeerDestinations(unit) {
   for (const role of roles) this._destinations.get(role)?._addUnit(unit);
 }
 
-module.exports = { PEER_RECONNECT_FAIL_EVENT, PEER_RECONNECT_SUCCESS_EVENT, Peer, refreshPeerDestinations };
+module.exports = {
+  PEER_RECONNECT_FAIL_EVENT,
+  PEER_RECONNECT_SUCCESS_EVENT,
+  Peer,
+  refreshPeerDestinations,
+};

@@ -39,6 +39,7 @@ const Op = {
   CANCELLED: 21,
   EJECTED: 22,
   DENIED: 23,
+  ADDRESS_IGNORED: 24,
 };
 
 const Header = {

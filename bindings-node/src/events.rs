@@ -115,6 +115,8 @@ numbers! {
         Ejected = 22,
         /// unit; what the policy has denied it, as JSON.
         Denied = 23,
+        /// unit; an address that it has told and that is not dialed, and why.
+        AddressIgnored = 24,
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`NativePeer`]: one engine, and what JavaScript calls it with.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -60,6 +61,10 @@ pub struct PeerSettings {
     pub balance: Option<String>,
     /// Who may connect, call and serve.
     pub access: AccessSettings,
+    /// The networks in which it dials addresses that others tell it.
+    pub acquaintance_networks: Option<String>,
+    /// The ports of those.
+    pub acquaintance_ports: Option<String>,
 }
 
 /// A request for a stream; or any, which another unit has not begun.
@@ -174,6 +179,12 @@ impl NativePeer {
             config.balance = Balance::named(&name).map_err(thrown)?;
         }
         settings.access.apply(&mut config).map_err(thrown)?;
+        if let Some(networks) = settings.acquaintance_networks {
+            config.acquaintance = config.acquaintance.networks(&networks).map_err(thrown)?;
+        }
+        if let Some(ports) = settings.acquaintance_ports {
+            config.acquaintance = config.acquaintance.ports(&ports).map_err(thrown)?;
+        }
         config.limits.queue_per_connection = QUEUE_PER_CONNECTION;
         config.limits.queue_per_peer = QUEUE_PER_PEER;
         config.limits.waiting_requests = REQUESTS_PER_UNIT;
@@ -248,6 +259,42 @@ impl NativePeer {
     pub fn add_key(&mut self, id: String, key: String, now: f64) -> Result<()> {
         let Call { mut host, now, .. } = self.begin(now);
         host.engine.with_peer(now, |peer| peer.keys_mut().add(id, key)).map_err(thrown)
+    }
+
+    /// Removes a preshared key; false when there is none with this id.
+    #[napi(catch_unwind)]
+    pub fn remove_key(&mut self, id: String, now: f64) -> bool {
+        let Call { mut host, now, .. } = self.begin(now);
+        host.engine.with_peer(now, |peer| peer.keys_mut().remove(&id))
+    }
+
+    /// Those of the addresses that the name of an address has resolved to that may be connected to.
+    ///
+    /// # Errors
+    /// When it is none of them.
+    #[napi(catch_unwind)]
+    pub fn admit_found(
+        &mut self,
+        address: f64,
+        found: Vec<String>,
+        now: f64,
+    ) -> Result<Vec<String>> {
+        let Call { mut host, now, .. } = self.begin(now);
+        let ip = |text: &String| text.split('%').next().and_then(|ip| ip.parse::<IpAddr>().ok());
+        let ips = found.iter().filter_map(ip).collect();
+        let address = AddressId(address as u64);
+        let admitted = host.engine.with_peer(now, |peer| peer.admit_found(address, ips));
+        let admitted = admitted.map_err(thrown)?;
+        Ok(found
+            .into_iter()
+            .filter(|text| ip(text).is_some_and(|ip| admitted.contains(&ip)))
+            .collect())
+    }
+
+    /// How many told addresses were not dialed.
+    #[napi(getter)]
+    pub fn addresses_ignored(&self) -> f64 {
+        lock(&self.host).engine.peer().addresses_ignored() as f64
     }
 
     /// Adds a role.

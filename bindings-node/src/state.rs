@@ -549,6 +549,10 @@ impl State {
                 let identity = info.map(|info| &*info.identity);
                 batch.text(Op::Denied, numbers, 0, &access::denied(&denial, identity));
             }
+            PeerEvent::AddressIgnored { unit, url, reason } => {
+                let text = format!("{url}: {reason}");
+                batch.text(Op::AddressIgnored, [self.unit_number(unit), 0, 0, 0], 0, &text);
+            }
             PeerEvent::AuthRefused { reason, .. } => {
                 batch.text(Op::AuthRefused, [0; 4], 0, &reason);
             }

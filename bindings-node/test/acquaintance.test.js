@@ -5,7 +5,8 @@
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
 const { FRAME } = require('./support/raw');
-const { check, differs } = require('./support/subject');
+const { HOST } = require('./support/network');
+const { beyond, check, differs } = require('./support/subject');
 
 /** A subject that serves `role`, and a teller that has dialed it. */
 async function teller(network, { friendly } = {}) {
@@ -129,3 +130,48 @@ differs(
     assert.ok(!types.includes(FRAME.acquaint));
   },
 );
+
+/** A listener that wants `role` and is told of this address; whether it ignores it, or what it dials. */
+async function tells(network, options, address) {
+  const listener = network.peer(options);
+  await listener.listen({ port: 0, host: HOST });
+  listener.role('other').onRequest('e', (ctx, cb) => cb(null, 'end'));
+  listener.destination('role');
+  const raw = await network.raw(listener);
+  await raw.handshake({ roles: [] });
+  raw.json(FRAME.acquaint, { id: 'told', address, roles: ['role'] });
+  // What it is told before is done before this is answered.
+  raw.ask('other', 'e', '');
+  await raw.message(FRAME.answer);
+  return listener;
+}
+
+beyond('what is not for the teller to tell is ignored and counted', async (network) => {
+  const subject = await network.listener();
+  subject.role('role');
+  for (const address of ['ws://169.254.169.254/latest/meta-data', 'ws://127.0.0.1:22', 'ws://[::]:9000', 'ws://h:70000']) {
+    const listener = await tells(network, {}, address);
+    assert.equal(listener.stats().addressesIgnored, 1, address);
+  }
+  const refused = await tells(network, { acquaintanceNetworks: ['public', '10.0.0.0/8'] }, network.address(subject));
+  assert.equal(refused.stats().addressesIgnored, 1);
+  const elsewhere = await tells(network, { acquaintancePorts: [9000, '9100-9200'] }, 'ws://127.0.0.1:8999');
+  assert.equal(elsewhere.stats().addressesIgnored, 1);
+  const wide = await tells(network, { acquaintanceNetworks: 'loopback', acquaintancePorts: 'any' }, network.address(subject));
+  assert.equal(wide.stats().addressesIgnored, 0);
+  assert.throws(() => network.peer({ acquaintanceNetworks: 'intranet' }), /no network of acquaintance/);
+  assert.throws(() => network.peer({ acquaintancePorts: 0 }), /no port of acquaintance/);
+  assert.throws(() => network.peer({ acquaintancePorts: {} }), { code: 'INVALID_ARGUMENT' });
+});
+
+beyond('a told name is judged by what it resolves to', async (network) => {
+  const subject = await network.listener();
+  subject.role('role');
+  const address = `ws://localhost:${subject._port}`;
+  const inner = await tells(network, {}, address);
+  if (inner.units.length < 2) await once(inner, 'unit');
+  assert.equal(inner.stats().addressesIgnored, 0);
+  const outer = await tells(network, { acquaintanceNetworks: 'public' }, address);
+  while (outer.stats().addressesIgnored === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  assert.equal(subject.units.length, 1);
+});

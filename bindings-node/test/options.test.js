@@ -31,8 +31,8 @@ const MISTAKES = {
   'Peer, in capitals': [`new Peer({ Name: 'x' })`, 'Peer has no option "Name", which is ignored. Did you mean "name"?'],
   'Peer, something else': [
     `new Peer({ port: 9000 })`,
-    'Peer has no option "port", which is ignored. There are: authenticate, balance, channelBinding, eject, friendly, ' +
-      'identityHeaders, name, origins, peerKey, policy.',
+    'Peer has no option "port", which is ignored. There are: acquaintanceNetworks, acquaintancePorts, authenticate, ' +
+      'balance, channelBinding, eject, friendly, identityHeaders, name, origins, peerKey, policy.',
   ],
   listen: [
     `await new Peer().listen({ port: 0, hots: '127.0.0.1' })`,

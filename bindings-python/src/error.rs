@@ -7,7 +7,7 @@ use pyo3::{
     sync::PyOnceLock,
     types::{PyDict, PyString},
 };
-use roletalk_engine::{Error, ErrorKind, hint};
+use roletalk_engine::{Error, ErrorKind, Validity, hint};
 
 /// The classes by the number of the kind, made in `roletalk/errors.py`.
 fn classes(py: Python<'_>) -> PyResult<&Bound<'_, PyDict>> {
@@ -53,6 +53,14 @@ pub(crate) fn peer_closed(py: Python<'_>) -> Py<PyAny> {
 #[pyfunction]
 pub(crate) fn listen_hint(address: &str, errno: i32) -> Option<String> {
     hint::listen(address, std::io::Error::from_raw_os_error(errno).kind())
+}
+
+/// From when and until when a certificate in DER is valid, in seconds since 1970.
+#[pyfunction]
+pub(crate) fn validity(py: Python<'_>, der: &[u8]) -> PyResult<(f64, f64)> {
+    let Validity { not_before, not_after } =
+        Validity::of(der).map_err(|error| exception(py, &error))?;
+    Ok((not_before.as_secs_f64(), not_after.as_secs_f64()))
 }
 
 /// The text of an exception for a remote peer: its message, or its class when there is none.

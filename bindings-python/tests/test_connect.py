@@ -15,7 +15,7 @@ import roletalk
 from roletalk import Context
 from roletalk._links import TransportLink
 
-from .conftest import LIMIT, Connect, Pair, event_of, until
+from .conftest import LIMIT, Connect, Pair, event_of, patient, until
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
@@ -285,3 +285,30 @@ async def test_dialing_waits_for_nothing() -> None:
         await early.destination("r").wait_ready(timeout=LIMIT)
         with pytest.raises(roletalk.InvalidArgumentError):
             early.dial("nonsense")
+
+
+async def test_acquaintance_is_no_tool_for_others() -> None:
+    hub, subject = patient(name="hub"), patient(name="subject")
+    subject.role("told")
+    at_hub, at_subject = [await peer.listen("127.0.0.1") for peer in (hub, subject)]
+    await hub.connect(f"ws://localhost:{at_subject.port}")
+    wide = patient(acquaintance_networks=["loopback", "10.0.0.0/8"], acquaintance_ports="any")
+    await wide.connect(at_hub.url)
+    await wide.destination("told").wait_ready(LIMIT)
+    assert wide.stats().addresses_ignored == 0
+    # By its name, after the lookup, and by its port, before that.
+    for options in ({"acquaintance_networks": "public"}, {"acquaintance_ports": [1, "2-3"]}):
+        narrow = patient(**options)
+        narrow.destination("told")
+        await narrow.connect(at_hub.url)
+        await until(lambda narrow=narrow: narrow.stats().addresses_ignored > 0)  # type: ignore[misc]
+        assert [unit.name for unit in narrow.units] == ["hub"]
+        await narrow.close()
+    with pytest.raises(roletalk.InvalidArgumentError, match="no network of acquaintance"):
+        roletalk.Peer(acquaintance_networks="intranet")
+    with pytest.raises(roletalk.InvalidArgumentError, match="no port of acquaintance"):
+        roletalk.Peer(acquaintance_ports=[0])
+    with pytest.raises(TypeError, match="acquaintance_networks"):
+        roletalk.Peer(acquaintance_networks=5)  # type: ignore[arg-type]
+    for peer in (hub, subject, wide):
+        await peer.close()

@@ -17,11 +17,11 @@ use roletalk_engine::{self as engine, wire, ws};
 
 pub use bytes::Bytes;
 pub use engine::{
-    Balance, Binding, CancelReason, Candidate, Certificate, ChannelBinding, Claims, ConnId,
-    ConnectionStats, CounterValue, Data, DataType, Denial, Ejection, Error, ErrorKind, Failure,
-    Fields, FieldsView, HeaderValue, Hedge, Identity, Kind, LimitValue, Limits, Measure,
-    PROTOCOL_VERSION, PeerKey, Policy, Quantity, Reconnect, Remote, Result, Retry, Standing,
-    UnitStats,
+    AcquaintanceFilter, Balance, Binding, CancelReason, Candidate, Certificate, ChannelBinding,
+    Claims, ConnId, ConnectionStats, CounterValue, Data, DataType, Denial, Ejection, Error,
+    ErrorKind, Failure, Fields, FieldsView, HeaderValue, Hedge, Identity, Kind, LimitValue, Limits,
+    Measure, PROTOCOL_VERSION, PeerKey, Policy, Quantity, Reconnect, Remote, Result, Retry,
+    Standing, UnitStats,
     wire::Meta,
     ws::{Denied, accept_key},
 };

@@ -560,6 +560,41 @@ async fn acquaintance_frame_by_frame() {
     }
 }
 
+/// What a unit tells may be narrowed; a name is judged by what it resolves to.
+#[tokio::test]
+async fn acquaintance_is_no_tool_for_others() {
+    let (teller, subject) = (peer("teller"), peer("subject"));
+    subject.role("x").unwrap();
+    let at_teller = teller.listen("127.0.0.1:0").await.unwrap();
+    let at_subject = subject.listen("127.0.0.1:0").await.unwrap();
+    let named = format!("ws://localhost:{}", at_subject.local_addr().port());
+    within("connecting", teller.connect(named)).await.unwrap();
+    // All are on one machine.
+    let near = Peer::builder().build().unwrap();
+    near.connect(at_teller.url()).await.unwrap();
+    within("acquaintance", near.destination("x").unwrap().ready()).await.unwrap();
+    assert_eq!(near.stats().addresses_ignored, 0);
+    let by_address = Peer::builder().acquaintance_networks("public, 10.0.0.0/8");
+    let by_port = Peer::builder().acquaintance_ports("1-9");
+    for builder in [by_address, by_port] {
+        let narrow = builder.build().unwrap();
+        narrow.destination("x").unwrap();
+        narrow.connect(at_teller.url()).await.unwrap();
+        until("what is ignored", || narrow.stats().addresses_ignored > 0).await;
+        assert_eq!(narrow.units().len(), 1);
+        within("closing", narrow.close()).await;
+    }
+    for unusable in [
+        Peer::builder().acquaintance_networks("intranet").acquaintance_ports("9000"),
+        Peer::builder().acquaintance_networks("near").acquaintance_ports("0"),
+    ] {
+        assert_eq!(unusable.build().unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
+    for peer in [near, teller, subject] {
+        within("closing", peer.close()).await;
+    }
+}
+
 /// Told addresses that lead nowhere are bounded and given up.
 #[tokio::test]
 async fn acquaintance_with_the_dead() {

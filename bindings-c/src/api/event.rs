@@ -7,7 +7,7 @@ use engine::{PeerEvent, Unit};
 use crate::{
     api::{
         operation::{Operation, put_operation},
-        peer::object,
+        peer::{object, tls::millis},
     },
     border::{
         enter::enter,
@@ -66,6 +66,12 @@ pub const ROLETALK_EVENT_DENIED: i32 = 17;
 pub const ROLETALK_EVENT_POLICY_LOADED: i32 = 18;
 /// The file of the policy, `path`, has changed, and cannot be used: `text` says why, and the policy before stays in force.
 pub const ROLETALK_EVENT_POLICY_FAILED: i32 = 19;
+/// Certificates that the peer listens or dials with have changed: their files, or by a call. `expires_ms` is when they
+/// are of no use any more. Several changes shortly after each other may be told as one.
+pub const ROLETALK_EVENT_TLS_RELOADED: i32 = 20;
+/// Files of certificates that are watched have changed, and cannot be used: `text` says which and why. What was in
+/// force stays. Told once for each change.
+pub const ROLETALK_EVENT_TLS_RELOAD_FAILED: i32 = 21;
 
 /// Something that happened to a peer. Valid during the call. Fields that do not belong to the kind are
 /// zero. New kinds may be added.
@@ -98,6 +104,8 @@ pub struct roletalk_event {
     pub what: roletalk_string,
     /// The file of the policy.
     pub path: roletalk_string,
+    /// Milliseconds since 1970; 0 when it is not known.
+    pub expires_ms: u64,
 }
 
 /// Called for each event, in their order, where the peer's callbacks run.
@@ -131,6 +139,7 @@ fn view(event: &PeerEvent, room: &mut String) -> roletalk_event {
         hint: none,
         what: none,
         path: none,
+        expires_ms: 0,
     };
     let lend = |unit: &Unit| lend::lend_unit(unit);
     let optional = |unit: &Option<Unit>| unit.as_ref().map_or(roletalk_unit::NONE, lend::lend_unit);
@@ -219,6 +228,13 @@ fn view(event: &PeerEvent, room: &mut String) -> roletalk_event {
         PeerEvent::HandlerFailed { unit, role, event, error } => {
             (view.kind, view.unit) = (ROLETALK_EVENT_HANDLER_FAILED, lend(unit));
             (view.role, view.event) = (roletalk_string::lend(role), roletalk_string::lend(event));
+            fail(&mut view, error);
+        }
+        PeerEvent::TlsReloaded { expires } => {
+            (view.kind, view.expires_ms) = (ROLETALK_EVENT_TLS_RELOADED, millis(*expires));
+        }
+        PeerEvent::TlsReloadFailed { error } => {
+            view.kind = ROLETALK_EVENT_TLS_RELOAD_FAILED;
             fail(&mut view, error);
         }
         PeerEvent::Missed(count) => (view.kind, view.count) = (ROLETALK_EVENT_MISSED, *count),

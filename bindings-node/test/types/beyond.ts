@@ -81,6 +81,15 @@ async function additions(peer: Peer, signal: AbortSignal): Promise<void> {
   console.log(names);
   const same: Peer = peer.unref().ref();
   await same.listen({ port: 0, handshakeTimeout: 1_000, maxHandshakes: 10 });
+  await same.listen({ port: 0, ssl: { certFile: 'tls.crt', keyFile: new URL('file:///tls.key'), caFile: 'ca', watch: true } });
+  await same.connect('wss://localhost', { caFile: 'ca.crt', watch: 60_000 });
+  await same.reloadTls();
+  same.replaceTls({ cert: 'PEM', key: ['PEM'] });
+  peer.on('tls_reload_success', ({ expires }) => console.log(expires?.getTime(), same.tlsExpires));
+  peer.on('tls_reload_fail', ({ error }) => console.log(error.code));
+  const removed: boolean = same.removePresharedKey('id');
+  new Peer({ acquaintanceNetworks: ['public', '10.0.0.0/8'], acquaintancePorts: [443, '9000-9100'] });
+  console.log(removed, stats.addressesIgnored);
   await peer.serve();
   await peer.serve({ drain: 1_000 });
   await peer.drain(1_000);

@@ -72,6 +72,8 @@ from .events import (
     ReconnectFailed,
     ReconnectSucceeded,
     SlowConsumer,
+    TlsReloaded,
+    TlsReloadFailed,
     UnitClosed,
     UnitEjected,
     UnitOpened,
@@ -82,6 +84,7 @@ from .peer import Listener, Peer
 from .role import Middleware, Next, Role
 from .stats import ConnectionStats, PeerStats, UnitStats
 from .streams import Readable, Writable
+from .tls import TlsFiles
 from .unit import Unit
 
 __all__ = [
@@ -148,6 +151,9 @@ __all__ = [
     "Survey",
     "TimeoutError",
     "TlsError",
+    "TlsFiles",
+    "TlsReloadFailed",
+    "TlsReloaded",
     "TooLargeError",
     "Unit",
     "UnitAnswer",

@@ -38,3 +38,14 @@ def names(name: str, value: Iterable[str]) -> list[str]:
     for text in texts:
         instance(f"each of {name}", text, str, "a str")
     return texts
+
+
+def listed(name: str, value: str | Iterable[str | int] | None) -> str | None:
+    """A list as a text. Raises for what is neither a text nor an iterable of texts and numbers."""
+    if value is None or isinstance(value, str):
+        return value
+    instance(name, value, Iterable, "a str or an iterable of them")
+    parts = list(value)
+    for part in parts:
+        instance(f"what is in {name}", part, (str, int), "a str")
+    return ",".join(map(str, parts))

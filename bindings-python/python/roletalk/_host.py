@@ -47,6 +47,7 @@ from .errors import (
 )
 from .limits import Limits
 from .streams import Readable, Writable
+from .tls import TlsFiles
 from .unit import Unit
 
 logger = logging.getLogger("roletalk")
@@ -56,6 +57,7 @@ if hasattr(os, "register_at_fork"):
 atexit.register(_engine.exiting)
 
 Stream = Union[Readable, Writable]
+Tls = Union[ssl_module.SSLContext, TlsFiles]
 Callback = Callable[[Any], Any]
 Accepted = Callable[[socket.socket, Any], None]
 T = TypeVar("T")
@@ -76,10 +78,15 @@ ACCEPT_AGAIN = 0.05
 class ConnectOptions:
     """How to dial an address."""
 
-    ssl: ssl_module.SSLContext | None = None
+    ssl: Tls | None = None
     server_hostname: str | None = None
     headers: Sequence[tuple[str, str]] = ()
     timeout: float = 10.0
+
+
+def context_of(ssl: Tls | None, *, server: bool = False) -> ssl_module.SSLContext | None:
+    """What a handshake that begins now uses."""
+    return ssl._context(server=server) if isinstance(ssl, TlsFiles) else ssl
 
 
 def _emits(kind: Callable[..., events.Event]) -> Callable[..., None]:
@@ -124,6 +131,7 @@ class Host:
         self._authenticate = authenticate
         # By connection, the tasks in which the application judges upgrades.
         self._judging: dict[int, asyncio.Task[None]] = {}
+        self.tls_used: weakref.WeakSet[TlsFiles] = weakref.WeakSet()
         self._threads = threads
         self._tls_handshakes = limits.handshakes or 1024
         self._tls_timeout = limits.handshake_timeout or 4.0
@@ -182,6 +190,7 @@ class Host:
         )
         self.loop = loop
         self.thread = threading.get_ident()
+        self.use_tls(self._acquaintance.ssl)
 
     def check_thread(self) -> None:
         """Raises when this is not the thread of the loop that the peer is bound to."""
@@ -398,11 +407,34 @@ class Host:
         self._links[conn] = link
         link.begin(conn)
 
+    # Certificates.
+
+    def use_tls(self, ssl: Tls | None) -> None:
+        """Has the files of certificates watched, and told of."""
+        if not isinstance(ssl, TlsFiles) or ssl in self.tls_used:
+            return
+        self.tls_used.add(ssl)
+        ssl._hosts.add(self)
+        if ssl._watch is not None:
+            self.start(self._watch_tls(weakref.ref(ssl)))
+
+    async def _watch_tls(self, ref: weakref.ref[TlsFiles]) -> None:
+        while True:
+            files = ref()
+            wait = None if files is None else files._next_look()
+            # It is not to be kept while nobody else uses it.
+            del files
+            if wait is None:
+                return
+            await asyncio.sleep(wait)
+            files = ref()
+            if files is not None:
+                # Files may be on a disk that is slow, or far away.
+                await self.loop.run_in_executor(None, files._look)
+
     # Accepting.
 
-    def listen(
-        self, listening: socket.socket, ssl: ssl_module.SSLContext | None, path: str | None
-    ) -> None:
+    def listen(self, listening: socket.socket, ssl: Tls | None, path: str | None) -> None:
         """Accepts connections until `stop_listening`."""
         accepted = functools.partial(self._accepted, ssl, path)
         if not _can_watch(self.loop):
@@ -460,7 +492,7 @@ class Host:
 
     def _accepted(
         self,
-        ssl: ssl_module.SSLContext | None,
+        ssl: Tls | None,
         path: str | None,
         sock: socket.socket,
         address: Any,
@@ -488,7 +520,7 @@ class Host:
     async def _accept_transport(
         self,
         sock: socket.socket,
-        ssl: ssl_module.SSLContext | None,
+        ssl: Tls | None,
         begin: Callable[..., int],
         remote: str,
         begun: list[bool],
@@ -496,11 +528,12 @@ class Host:
         begun.append(True)
         link = TransportLink(self)
         # At the end of the handshake it may show another one.
-        leaf = _leaf_of(ssl)
+        context = context_of(ssl, server=True)
+        leaf = _leaf_of(context)
         try:
             _prepare(sock)
             timeout = {} if ssl is None else {"ssl_handshake_timeout": self._tls_timeout}
-            await self.loop.connect_accepted_socket(lambda: link, sock, ssl=ssl, **timeout)
+            await self.loop.connect_accepted_socket(lambda: link, sock, ssl=context, **timeout)
             shown = (link.address, link.certificate, leaf, ssl is not None)
             self._transported(link, functools.partial(begin, shown=shown), remote)
         except Error as error:
@@ -600,7 +633,7 @@ class Host:
         parts = urlsplit(url)
         host = parts.hostname or ""
         port = parts.port or (443 if parts.scheme == "wss" else 80)
-        sock = await self._connect(host, port)
+        sock = await self._connect(address, host, port)
         begin = functools.partial(self.engine.dialed, address, url, list(options.headers))
         try:
             if parts.scheme == "ws" and _can_watch(self.loop):
@@ -608,7 +641,7 @@ class Host:
                 return
             ssl = None
             if parts.scheme == "wss":
-                ssl = options.ssl or ssl_module.create_default_context()
+                ssl = context_of(options.ssl) or ssl_module.create_default_context()
             name = None if ssl is None else options.server_hostname or host
             link = TransportLink(self)
             await self.loop.create_connection(
@@ -625,8 +658,11 @@ class Host:
             link.gone()
             raise
 
-    async def _connect(self, host: str, port: int) -> socket.socket:
+    async def _connect(self, number: int, host: str, port: int) -> socket.socket:
         found = await self.loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # What is connected to is what was judged: the name may be another machine's the next time.
+        admitted = set(self.engine.admit_found(number, [str(at[4][0]) for at in found]))
+        found = [at for at in found if at[4][0] in admitted]
         failure: OSError = ConnectionError("the name has no address")
         for family, kind, protocol, _, address in found:
             sock = socket.socket(family, kind, protocol)
@@ -696,6 +732,9 @@ class Host:
 
     def auth_refused(self, conn: int, reason: str) -> None:
         self.emit(events.AuthRefused(reason, self._remotes.get(conn, "")))
+
+    def address_ignored(self, unit: Unit | None, url: str, reason: str) -> None:
+        logger.debug("the address %s, told by %s, is not dialed: %s", url, unit, reason)
 
     def connection_closed(self, conn: int, unit: Unit | None, reason: Error) -> None:
         address = self._remotes.pop(conn, "")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
 from .errors import Error
@@ -32,6 +33,8 @@ __all__ = [
     "ReconnectFailed",
     "ReconnectSucceeded",
     "SlowConsumer",
+    "TlsReloadFailed",
+    "TlsReloaded",
     "UnitClosed",
     "UnitEjected",
     "UnitOpened",
@@ -45,8 +48,9 @@ class Event:
     """The base of all events: ``UnitOpened`` and ``UnitClosed``; ``DestinationOpened``,
     ``DestinationClosed``, ``DestinationGained`` and ``DestinationLost``; ``UnitEjected`` and
     ``UnitRestored``; ``ConnectionClosed``, ``ReconnectSucceeded`` and ``ReconnectFailed``; ``AuthRefused``
-    and ``BadInput``; ``Denied``, ``PolicyLoaded`` and ``PolicyFailed``; ``SlowConsumer``, ``HandlerFailed``
-    and ``Missed``. They come from ``Peer.events()`` and ``Peer.on()``."""
+    and ``BadInput``; ``Denied``, ``PolicyLoaded`` and ``PolicyFailed``; ``TlsReloaded`` and
+    ``TlsReloadFailed``; ``SlowConsumer``, ``HandlerFailed`` and ``Missed``. They come from ``Peer.events()``
+    and ``Peer.on()``."""
 
     _LOG: ClassVar[tuple[int, str] | None] = None
     """The level and the text that it is logged with, if it is."""
@@ -212,6 +216,26 @@ class BadInput(Event):
     unit: Unit | None
     error: Error
     address: str = ""
+
+
+@dataclass(frozen=True)
+class TlsReloaded(Event):
+    """Certificates that this peer listens or dials with, a ``TlsFiles``, have changed. ``expires`` is when
+    they are of no use any more, if that is known."""
+
+    _LOG = (logging.INFO, "TLS settings changed, they expire on %(expires)s")
+
+    expires: datetime | None
+
+
+@dataclass(frozen=True)
+class TlsReloadFailed(Event):
+    """Files of certificates that are watched, those of a ``TlsFiles``, have changed, and cannot be used. What
+    was in force stays. Reported once for each change; ``error`` says which files, and what is wrong."""
+
+    _LOG = (logging.WARNING, "TLS settings not changed: %(error)s")
+
+    error: Error
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,13 @@ class Limits:
     """Default time for an answer. Default 300 s, as the original."""
     acquaintance_dials: int | None = None
     """Addresses learned by acquaintance that are being dialed at the same time. Default 16."""
+    acquaintance_dials_per_minute: int | None = None
+    """Dials of addresses learned by acquaintance in a minute. Default 600; further ones wait."""
     acquaintance_addresses: int | None = None
     """Addresses learned by acquaintance that are remembered. Default 1024."""
+    acquaintance_addresses_per_unit: int | None = None
+    """Addresses learned from one unit that are remembered while there is no connection to them. Default 256;
+    further ones are ignored."""
     acquaintance_patience: float | None = None
     """How long an address learned by acquaintance is tried without success. Default 120 s."""
 

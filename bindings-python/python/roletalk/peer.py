@@ -8,6 +8,7 @@ import platform
 import socket
 import ssl as ssl_module
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -17,18 +18,19 @@ from typing import (
 )
 
 from . import _checks, _engine
-from ._host import ConnectOptions, Host, address_text, described, logger
+from ._host import ConnectOptions, Host, Tls, address_text, context_of, described, logger
 from ._policy import parsed
 from ._signals import caught
 from .access import Authenticate
 from .balance import Balance, Ejection, Retry
 from .codec import Codec, JsonCodec
 from .destination import Destination
-from .errors import ConnectFailedError, InvalidArgumentError, IoError
+from .errors import ConnectFailedError, Error, InvalidArgumentError, IoError
 from .events import Event, Events
 from .limits import Limits
 from .role import Middleware, Role, _check_layer
 from .stats import PeerStats
+from .tls import TlsFiles
 from .unit import Unit
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ __all__ = ["Listener", "Peer"]
 M = TypeVar("M", bound=Middleware)
 C = TypeVar("C", bound=Callable[[Any], Any])
 
-_SSL = (ssl_module.SSLContext, type(None))
+_SSL = (ssl_module.SSLContext, TlsFiles, type(None))
 
 
 class Listener:
@@ -133,11 +135,19 @@ class Peer:
         codec: Makes JSON of objects and objects of JSON; default is a ``JsonCodec``, the standard library's
             ``json``, whatever else is installed. ``OrjsonCodec`` is faster.
         threads: How many threads may call handlers that are plain functions.
-        acquaintance_ssl: The context for ``wss`` addresses that other units tell.
+        acquaintance_ssl: The context, or the ``TlsFiles``, for ``wss`` addresses that other units tell.
+        acquaintance_networks: The networks in which addresses are dialed that other units tell, a list or a
+            text with commas: ``"public"``, ``"private"``, ``"loopback"``, ``"link_local"``, ``"near"``, which
+            stands for loopback and private addresses as far as the unit that tells of one has such an address
+            itself, or blocks such as ``"10.0.0.0/8"``. Default ``"public, near"``. What is dialed with
+            ``connect`` is not filtered.
+        acquaintance_ports: The ports of these addresses, a list or a text with commas: numbers, ranges such
+            as ``"9000-9100"``, or ``"any"``. Default ``"80, 443, 1024-65535"``: below that are mail, name
+            servers and the like.
 
     Raises:
-        InvalidArgumentError: For an unusable key, policy, origin, or header's name, and for a balance or a
-            channel binding that there is not.
+        InvalidArgumentError: For an unusable key, policy, origin, or header's name, for a balance or a
+            channel binding that there is not, and for networks or ports that cannot be read.
         ValueError: For a number that cannot be one of these settings.
         TypeError: For a setting of another type.
     """
@@ -162,7 +172,9 @@ class Peer:
         eject: bool | Ejection | None = None,
         codec: Codec | None = None,
         threads: int = 8,
-        acquaintance_ssl: ssl_module.SSLContext | None = None,
+        acquaintance_ssl: Tls | None = None,
+        acquaintance_networks: str | Iterable[str] | None = None,
+        acquaintance_ports: str | Iterable[str | int] | None = None,
     ) -> None:
         _checks.texts("tags", tags)
         _checks.texts("keys", keys)
@@ -179,7 +191,9 @@ class Peer:
         _checks.instance("threads", threads, int, "an int")
         if threads < 1:
             raise ValueError("threads must be at least 1")
-        _checks.instance("acquaintance_ssl", acquaintance_ssl, _SSL, "an ssl.SSLContext")
+        _checks.instance(
+            "acquaintance_ssl", acquaintance_ssl, _SSL, "an ssl.SSLContext or a roletalk.TlsFiles"
+        )
         codec = JsonCodec() if codec is None else codec
         for method in ("dumps", "loads"):
             if not callable(getattr(codec, method, None)):
@@ -203,6 +217,10 @@ class Peer:
             runtime=f"{platform.python_implementation()} {platform.python_version()}",
             dumps=codec.dumps,
             loads=codec.loads,
+            acquaintance=(
+                _checks.listed("acquaintance_networks", acquaintance_networks),
+                _checks.listed("acquaintance_ports", acquaintance_ports),
+            ),
         )
         self._name = name
         self._layers: list[Middleware] = []
@@ -430,7 +448,7 @@ class Peer:
         host: str | None = None,
         port: int = 0,
         *,
-        ssl: ssl_module.SSLContext | None = None,
+        ssl: Tls | None = None,
         path: str | None = None,
         sock: socket.socket | None = None,
     ) -> Listener:
@@ -441,7 +459,7 @@ class Peer:
         Args:
             host: A name or address; None for all of the machine's.
             port: The port; 0 for a free one.
-            ssl: Makes it ``wss``.
+            ssl: Makes it ``wss``: a context, or a ``TlsFiles``, whose certificates change while it listens.
             path: Only upgrades to this path, such as ``/rt``, are served, others get 400.
             sock: Listens on this instead.
 
@@ -460,11 +478,13 @@ class Peer:
         _checks.instance("port", port, int, "an int")
         if not 0 <= port <= 65535:
             raise InvalidArgumentError(f"The port {port} must be from 0 to 65535")
-        _checks.instance("ssl", ssl, _SSL, "an ssl.SSLContext")
+        _checks.instance("ssl", ssl, _SSL, "an ssl.SSLContext or a roletalk.TlsFiles")
         _checks.instance("path", path, (str, type(None)), "a str")
         _checks.instance("sock", sock, (socket.socket, type(None)), "a socket")
         if path is not None and not path.startswith("/"):
             raise InvalidArgumentError(f"The path `{path}` must begin with /")
+        # Whether it has a certificate is known before anything is bound.
+        context_of(ssl, server=True)
         self._host.bind()
         try:
             sockets = [sock] if sock is not None else await _bind(self._host.loop, host, port)
@@ -488,6 +508,7 @@ class Peer:
         self._host.keep()
         for each in sockets:
             self._host.listen(each, ssl, path)
+        self._host.use_tls(ssl)
         scheme = "ws" if ssl is None else "wss"
         url = _url(scheme, None if sock is not None else host, sockets[0], path or "")
         for each in sockets:
@@ -498,7 +519,7 @@ class Peer:
         self,
         url: str,
         *,
-        ssl: ssl_module.SSLContext | None = None,
+        ssl: Tls | None = None,
         server_hostname: str | None = None,
         headers: Mapping[str, str] | None = None,
         permanent: bool = True,
@@ -512,7 +533,8 @@ class Peer:
 
         Args:
             url: The address.
-            ssl: Verifies the other side of ``wss`` addresses; default are the system's roots.
+            ssl: Verifies the other side of ``wss`` addresses: a context, or a ``TlsFiles``, of which each
+                attempt takes what is in force then; default are the system's roots.
             server_hostname: What the certificate is to be for, in place of the address's host.
             headers: HTTP headers that go into the upgrade, that of each attempt.
             permanent: Whether it is dialed again.
@@ -539,7 +561,7 @@ class Peer:
         self,
         url: str,
         *,
-        ssl: ssl_module.SSLContext | None = None,
+        ssl: Tls | None = None,
         server_hostname: str | None = None,
         headers: Mapping[str, str] | None = None,
         permanent: bool = True,
@@ -561,14 +583,14 @@ class Peer:
     def _dial(
         self,
         url: str,
-        ssl: ssl_module.SSLContext | None,
+        ssl: Tls | None,
         server_hostname: str | None,
         headers: Mapping[str, str] | None,
         permanent: bool,
         timeout: float,
     ) -> int:
         self._host.check_open()
-        _checks.instance("ssl", ssl, _SSL, "an ssl.SSLContext")
+        _checks.instance("ssl", ssl, _SSL, "an ssl.SSLContext or a roletalk.TlsFiles")
         if ssl is not None and not url.lower().startswith("wss:"):
             raise InvalidArgumentError(
                 f"The address `{url}` must begin with wss:// for ssl to be used"
@@ -581,6 +603,7 @@ class Peer:
         address = self._engine.connect(url, permanent, pairs)
         self._host.keep()
         self._host.options[address] = ConnectOptions(ssl, server_hostname, pairs, timeout)
+        self._host.use_tls(ssl)
         return address
 
     def disconnect(self, url: str) -> bool:
@@ -601,6 +624,30 @@ class Peer:
                 text = f"`{url}` is not to be dialed any more"
                 waiter.set_exception(ConnectFailedError(text))
         return bool(forgotten)
+
+    # Certificates.
+
+    def reload_tls(self) -> None:
+        """Reads the files of every ``TlsFiles`` again that this peer listens or dials with, which may block.
+
+        Raises:
+            TlsError: For the first that cannot be used. All are tried; those that can be used are in force.
+        """
+        failure = None
+        for files in list(self._host.tls_used):
+            try:
+                files.reload()
+            except Error as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    @property
+    def tls_expires(self) -> datetime | None:
+        """When the first ``TlsFiles`` that this peer listens or dials with is of no use any more; None when
+        that is not known. Nothing is known of an ``ssl.SSLContext``."""
+        times = [files.expires for files in list(self._host.tls_used)]
+        return min((time for time in times if time is not None), default=None)
 
     # Events and counters.
 
@@ -653,7 +700,8 @@ class Peer:
         """
         handshakes, queued = self._engine.stats()
         units = {unit: unit.stats() for unit in self.units}
-        return PeerStats(units, handshakes, queued, self._host.reconnects)
+        ignored = self._engine.addresses_ignored()
+        return PeerStats(units, handshakes, queued, self._host.reconnects, ignored)
 
     # The end.
 

@@ -101,3 +101,6 @@ class PeerStats:
     """Bytes that wait to be written on all connections."""
     reconnects: int
     """Addresses that were connected again after a loss, or after failures."""
+    addresses_ignored: int = 0
+    """Addresses that units have told and that were not dialed, see ``acquaintance_networks`` of ``Peer``. One
+    whose name resolves to such addresses counts for each attempt."""

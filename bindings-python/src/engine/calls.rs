@@ -1,6 +1,7 @@
 //! What Python calls.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -137,7 +138,8 @@ impl Engine {
     #[new]
     #[pyo3(signature = (
         *, name, tags, friendly, keys, channel_binding, peer_key, policy, origins, identity_headers,
-        authenticates, limits, reconnect, balance, eject, runtime, dumps, loads, extensions=true
+        authenticates, limits, reconnect, balance, eject, runtime, dumps, loads,
+        acquaintance=(None, None), extensions=true
     ))]
     #[expect(clippy::too_many_arguments, reason = "called from one place, by keyword")]
     fn new(
@@ -159,6 +161,7 @@ impl Engine {
         runtime: String,
         dumps: Py<PyAny>,
         loads: Py<PyAny>,
+        acquaintance: (Option<String>, Option<String>),
         extensions: bool,
     ) -> PyResult<Engine> {
         let mut config = roletalk_host::config().map_err(|error| exception(py, &error))?;
@@ -180,6 +183,15 @@ impl Engine {
         config.identity_headers = identity_headers;
         config.authenticates = authenticates;
         set_limits(&mut config.limits, limits)?;
+        let (networks, ports) = acquaintance;
+        if let Some(networks) = networks {
+            let filter = config.acquaintance.networks(&networks);
+            config.acquaintance = filter.map_err(|error| exception(py, &error))?;
+        }
+        if let Some(ports) = ports {
+            let filter = config.acquaintance.ports(&ports);
+            config.acquaintance = filter.map_err(|error| exception(py, &error))?;
+        }
         let (cap, jitter) = reconnect;
         config.reconnect.cap = seconds("reconnect_cap", cap)?;
         config.reconnect.jitter = jitter;
@@ -582,6 +594,28 @@ impl Engine {
         Engine::with_state(slf, |state, now| {
             state.engine.dial_failed(AddressId(address), error, now);
         })
+    }
+
+    /// Those of the addresses that the name of an address has resolved to that may be connected to; raises when it is
+    /// none of them.
+    fn admit_found(
+        slf: &Bound<'_, Self>,
+        address: u64,
+        found: Vec<String>,
+    ) -> PyResult<Vec<String>> {
+        let ip = |text: &String| text.split('%').next().and_then(|ip| ip.parse::<IpAddr>().ok());
+        let ips = found.iter().filter_map(ip).collect();
+        let admitted = Engine::with_state(slf, |state, now| {
+            state.engine.with_peer(now, |peer| peer.admit_found(AddressId(address), ips))
+        })?;
+        let admitted = admitted.map_err(|error| exception(slf.py(), &error))?;
+        let is_admitted = |text: &String| ip(text).is_some_and(|ip| admitted.contains(&ip));
+        Ok(found.into_iter().filter(is_admitted).collect())
+    }
+
+    /// How many told addresses were not dialed.
+    fn addresses_ignored(&self) -> u64 {
+        lock(&self.state).engine.peer().addresses_ignored()
     }
 
     /// An address was dialed. Takes the socket over, or none when Python has a transport, of which `shown` is what

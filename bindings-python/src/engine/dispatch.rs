@@ -519,6 +519,9 @@ impl Engine {
                 };
                 self.tell(py, "dialed", (address.0, &*url, count, again, unit, error))
             }
+            PeerEvent::AddressIgnored { unit, url, reason } => {
+                self.tell(py, "address_ignored", (object(unit), url, reason))
+            }
             PeerEvent::ConnectionClosed { conn, unit, reason } => {
                 let unit = unit.and_then(object);
                 self.tell(py, "connection_closed", (conn.0, unit, exception(py, &reason)))

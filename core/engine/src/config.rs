@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use crate::{
     Origins, PeerKey, Policy,
+    acquaintance::AcquaintanceFilter,
     balance::Balance,
     error::{Error, ErrorKind, Result},
     limits::Limits,
@@ -52,6 +53,8 @@ pub struct Config {
     pub tags: BTreeMap<String, String>,
     /// Whether this peer dials the addresses that others tell it, and is told of them. Default true.
     pub friendly: bool,
+    /// Which of these addresses are dialed.
+    pub acquaintance: AcquaintanceFilter,
     /// Preshared keys, in the order in which they are offered.
     pub keys: Keys,
     /// Whether proofs of keys are bound to the TLS connection. Default [`ChannelBinding::Prefer`].
@@ -94,6 +97,7 @@ impl Config {
             name: String::new(),
             tags: BTreeMap::new(),
             friendly: true,
+            acquaintance: AcquaintanceFilter::default(),
             keys: Keys::default(),
             channel_binding: ChannelBinding::default(),
             peer_key: None,

@@ -16,9 +16,11 @@
 //!
 //! Time is a [`Moment`]: how long ago the host's own epoch was, by a clock that never goes back.
 
+mod acquaintance;
 mod attempts;
 mod balance;
 mod bulkhead;
+mod certificate;
 mod config;
 mod connection;
 mod destination;
@@ -45,9 +47,11 @@ pub mod ws;
 
 pub use bytes::Bytes;
 
+pub use acquaintance::AcquaintanceFilter;
 pub use attempts::{Attempts, Step};
 pub use balance::{Balance, Candidate, Ejection, Standing, Turn, Units, Wanted};
 pub use bulkhead::Bulkhead;
+pub use certificate::Validity;
 pub use config::{ChannelBinding, Config, Entropy, Keys, Reconnect};
 pub use connection::{Connection, Opening, Received};
 pub use destination::{Tried, too_many_parked};

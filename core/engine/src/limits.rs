@@ -169,8 +169,14 @@ limits! {
         /// Addresses learned by acquaintance that are being dialed at the same time. Default 16; further
         /// ones wait for their turn.
         acquaintance_dials: Count = 16;
+        /// Dials of addresses learned by acquaintance in a minute. Default 600, which may come at once; further
+        /// ones wait until there is room again, a hundred milliseconds for each.
+        acquaintance_dials_per_minute: Count = 600;
         /// Addresses learned by acquaintance that are remembered. Default 1 024; further ones are ignored.
         acquaintance_addresses: Count = 1024;
+        /// Addresses learned from one unit that are remembered while there is no connection to them. Default 256;
+        /// further ones are ignored.
+        acquaintance_addresses_per_unit: Count = 256;
         /// How long an address learned by acquaintance is tried without success before it is forgotten.
         /// Default 2 minutes.
         acquaintance_patience: Time = Duration::from_secs(120);

@@ -1,6 +1,7 @@
 //! Two engines, side by side, without a network in between.
 
 mod access;
+mod acquaintance;
 mod drain;
 mod extensions;
 
@@ -29,7 +30,21 @@ impl Pair {
         Pair::with(limits, [Extensions::ALL; 2])
     }
 
-    /// The same, with what each side understands.
+    /// Both serve nothing, and share no connection.
+    fn apart(change: impl Fn(&mut Config)) -> Pair {
+        Pair {
+            engines: [1, 2].map(|n| {
+                let mut config = Config::new(Box::new(move |bytes| bytes.fill(n)));
+                change(&mut config);
+                Engine::new(config)
+            }),
+            conns: Vec::new(),
+            events: [Vec::new(), Vec::new()],
+            now: NOW,
+        }
+    }
+
+    /// As [`new`](Pair::new), with what each side understands.
     fn with(limits: impl Fn(&mut Limits), extensions: [Extensions; 2]) -> Pair {
         let mut pair = Pair {
             engines: [1, 2].map(|n| {
@@ -49,21 +64,15 @@ impl Pair {
 
     /// One more connection. Its bytes do not flow before the next [`settle`](Pair::settle).
     fn connect(&mut self) -> [ConnId; 2] {
+        self.connect_to(Remote::default())
+    }
+
+    /// The same; this is where it leads to, as side 0 sees it.
+    fn connect_to(&mut self, remote: Remote) -> [ConnId; 2] {
         let [a, b] = &mut self.engines;
-        let a = a
-            .open(
-                Opening::Upgraded { side: Side::Client, address: None },
-                Remote::default(),
-                self.now,
-            )
-            .unwrap();
-        let b = b
-            .open(
-                Opening::Upgraded { side: Side::Server, address: None },
-                Remote::default(),
-                self.now,
-            )
-            .unwrap();
+        let opening = |side| Opening::Upgraded { side, address: None };
+        let a = a.open(opening(Side::Client), remote, self.now).unwrap();
+        let b = b.open(opening(Side::Server), Remote::default(), self.now).unwrap();
         self.conns.push([a, b]);
         [a, b]
     }
@@ -306,21 +315,6 @@ fn a_role_that_is_announced_twice_is_one_role() {
         peer.hear(UnitId(0), News::Roles(RolesUpdate { i: None, roles }), NOW)
     });
     assert_eq!(pair.roles_seen_by(0), ["a", "b", "c"]);
-}
-
-#[test]
-fn addresses_of_any_length_are_not_remembered() {
-    let mut pair = Pair::new(|_| {});
-    let engine = &mut pair.engines[0];
-    engine.with_peer(NOW, |peer| peer.add_destination("r")).unwrap();
-    for (length, dialed) in [(5_000, false), (4_000, true)] {
-        let address = Some(format!("ws://h/{}", "x".repeat(length)));
-        let told = Acquaint { id: "other".into(), address, roles: vec!["r".into()] };
-        engine.with_peer(NOW, |peer| peer.hear(UnitId(0), News::Acquaint(told), NOW));
-        engine.handle_timeout(NOW);
-        let mut events = std::iter::from_fn(|| engine.poll_event());
-        assert_eq!(events.any(|event| matches!(event, EngineEvent::Dial { .. })), dialed);
-    }
 }
 
 #[test]

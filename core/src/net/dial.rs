@@ -1,6 +1,6 @@
 //! Dialing addresses.
 
-use std::{fmt, io, pin::Pin, sync::Arc};
+use std::{fmt, io, net::SocketAddr, pin::Pin, sync::Arc};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -27,7 +27,8 @@ pub(crate) async fn dial_task(
     options: Arc<ConnectOptions>,
 ) {
     let mut closed = shared.closed.subscribe();
-    let attempt = tokio::time::timeout(options.timeout, connect(&url, &options));
+    let attempt = connect(&shared, address, &url, &options);
+    let attempt = tokio::time::timeout(options.timeout, attempt);
     let connected = tokio::select! {
         connected = attempt => connected.unwrap_or_else(|_| {
             let text = format!("Socket errored: `{url}` did not answer in {:?}", options.timeout);
@@ -101,7 +102,12 @@ impl fmt::Debug for Connector {
     }
 }
 
-async fn connect(address: &str, options: &ConnectOptions) -> Result<(Url, Stream)> {
+async fn connect(
+    shared: &Arc<Shared>,
+    id: AddressId,
+    address: &str,
+    options: &ConnectOptions,
+) -> Result<(Url, Stream)> {
     let failed = |what: &str, error: &dyn fmt::Display| {
         Error::new(ErrorKind::ConnectFailed, format!("Socket errored: {what} `{address}`: {error}"))
     };
@@ -114,19 +120,24 @@ async fn connect(address: &str, options: &ConnectOptions) -> Result<(Url, Stream
         return Ok((url, Stream::Own(serve)));
     }
     let port = url.port_or_known_default().unwrap_or(80);
-    let stream = match url.host() {
+    let mut found: Vec<SocketAddr> = match url.host() {
         Some(Host::Domain(name)) => {
             let found = tokio::net::lookup_host((name, port)).await;
             let found = found.map_err(|error| {
                 let failed = failed("cannot resolve", &error);
                 failed.with_fault(DialFault::NameUnknown).with_source(error)
             })?;
-            TcpStream::connect(&*found.collect::<Vec<_>>()).await
+            found.collect()
         }
-        Some(Host::Ipv4(ip)) => TcpStream::connect((ip, port)).await,
-        Some(Host::Ipv6(ip)) => TcpStream::connect((ip, port)).await,
+        Some(Host::Ipv4(ip)) => vec![(ip, port).into()],
+        Some(Host::Ipv6(ip)) => vec![(ip, port).into()],
         None => return Err(failed("cannot dial", &"no host")),
     };
+    // What is connected to is what was judged: the name may be another machine's the next time.
+    let ips = found.iter().map(SocketAddr::ip).collect();
+    let admitted = shared.with_core(|core, _| core.peer.admit_found(id, ips))?;
+    found.retain(|found| admitted.contains(&found.ip()));
+    let stream = TcpStream::connect(&*found).await;
     let stream = stream.map_err(|error| faulty("cannot connect to", error))?;
     let _ = stream.set_nodelay(true);
     if url.scheme() != "wss" {

@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use super::{
-    ListenOptions, drive, remote,
+    ListenOptions, TlsServer, drive, remote,
     tls_failure::{Reason, Side},
 };
 use crate::{
@@ -28,6 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Listener {
     address: SocketAddr,
     url: String,
+    tls: Option<TlsServer>,
     closed: watch::Sender<bool>,
 }
 
@@ -42,6 +43,11 @@ impl Listener {
     /// [the name](crate::TlsClient::server_name).
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The TLS settings that it was given, to change them or to see when they expire; none without TLS.
+    pub fn tls(&self) -> Option<&TlsServer> {
+        self.tls.as_ref()
     }
 
     /// Stops listening. Connections that were accepted stay.
@@ -76,7 +82,11 @@ pub(crate) async fn listen(
     let socket = bound.map_err(|error| failed(&names, error))?;
     let address = socket.local_addr().map_err(|error| failed(&names, error))?;
     let closed = watch::Sender::new(false);
-    let listener = Listener { address, url: url(address, &options), closed: closed.clone() };
+    let (url, tls) = (url(address, &options), options.tls.clone());
+    let listener = Listener { address, url, tls, closed: closed.clone() };
+    if let Some(tls) = &options.tls {
+        shared.use_tls(&tls.watched());
+    }
     let task = accept_task(shared.clone(), socket, options, closed);
     shared.spawn(task);
     info!(peer = %shared.id, url = listener.url, "listening");
@@ -100,8 +110,6 @@ async fn accept_task(
     options: ListenOptions,
     closed: watch::Sender<bool>,
 ) {
-    let end_point = options.tls.as_ref().and_then(|tls| tls.end_point);
-    let acceptor = options.tls.map(|tls| TlsAcceptor::from(tls.config));
     let (mut stop, mut peer_closed) = (closed.subscribe(), shared.closed.subscribe());
     loop {
         let accepted = tokio::select! {
@@ -115,15 +123,13 @@ async fn accept_task(
                 // Pings, requests and answers are small and must not wait for each other.
                 let _ = stream.set_nodelay(true);
                 let opening = Opening::Accept { path: options.path.clone() };
-                match acceptor.clone() {
+                match options.tls.clone() {
                     None => {
                         let remote = engine::Remote::at(from);
                         shared.spawn(drive::serve(shared.clone(), stream, opening, remote));
                     }
                     Some(tls) => {
-                        let task =
-                            tls_task(shared.clone(), stream, from, opening, (tls, end_point));
-                        shared.spawn(task);
+                        shared.spawn(tls_task(shared.clone(), stream, from, opening, tls));
                     }
                 }
             }
@@ -141,10 +147,15 @@ async fn tls_task(
     stream: TcpStream,
     from: SocketAddr,
     opening: Opening,
-    (acceptor, end_point): (TlsAcceptor, Option<[u8; 32]>),
+    tls: TlsServer,
 ) {
     // Counted from here, so that strangers cannot hold endless TLS handshakes.
     let Some(_permit) = shared.tls_permit() else { return };
+    // That of this moment: it may change at any time.
+    let (acceptor, end_point) = match tls.shown() {
+        Ok(shown) => (TlsAcceptor::from(shown.config.clone()), shown.end_point),
+        Err(error) => return refuse(&shared, from, error.text().to_owned()),
+    };
     let limit = shared.limits.handshake_timeout;
     let mut closed = shared.closed.subscribe();
     let stream = tokio::select! {

@@ -10,6 +10,7 @@ mod remote;
 mod sync;
 mod tls;
 mod tls_failure;
+mod tls_live;
 
 pub(crate) use dial::dial_task;
 pub(crate) use drive::{serve, shown};
@@ -18,3 +19,4 @@ pub use listen::Listener;
 pub(crate) use listen::listen;
 pub use options::{ConnectOptions, ListenOptions};
 pub use tls::{TlsClient, TlsServer};
+pub(crate) use tls_live::AllTls;

@@ -2,7 +2,9 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use rustls::{
@@ -17,6 +19,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use rustls_platform_verifier::Verifier;
 
+use super::tls_live::{Live, Material, Pem, Sources, Watched};
 use crate::{Error, ErrorKind, Result, engine::end_point};
 
 fn tls_error(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -54,10 +57,20 @@ fn roots(pem: &[u8]) -> Result<RootCertStore> {
 
 /// The listener's side of TLS: TLS 1.2 and 1.3.
 ///
+/// What it shows and whom it trusts can change while a peer listens: by [`reload`](TlsServer::reload) and
+/// [`watch`](TlsServer::watch) where it was made from files, by [`replace`](TlsServer::replace) with PEM. Clones share
+/// it. New handshakes use the new certificates; connections that are up stay. What is torn, has expired, or does not
+/// fit together changes nothing.
+///
 /// `docs/TLS.md` of the repository says how to make an authority and certificates that every language
 /// accepts; `core/examples/tls.rs` uses them.
 #[derive(Clone)]
 pub struct TlsServer {
+    live: Arc<Live<Shown>>,
+}
+
+/// What handshakes use.
+pub(super) struct Shown {
     pub(super) config: Arc<ServerConfig>,
     /// The hash of the certificate that it shows, where that is known.
     pub(super) end_point: Option<[u8; 32]>,
@@ -67,7 +80,7 @@ impl TlsServer {
     /// Whatever rustls can be told, such as certificates by name or a `ServerConfig` that changes its own. ALPN is
     /// left to it.
     pub fn from_config(config: Arc<ServerConfig>) -> TlsServer {
-        TlsServer { config, end_point: None }
+        TlsServer { live: Arc::new(Live::made(Arc::new(Shown { config, end_point: None }))) }
     }
 
     /// Shows this certificate chain, leaf first, and asks for no client certificates.
@@ -75,7 +88,7 @@ impl TlsServer {
     /// # Errors
     /// [`ErrorKind::Tls`] when the PEM cannot be read or the key does not fit the certificate.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<TlsServer> {
-        TlsServer::build(certificates, key, None)
+        TlsServer::new(given(certificates, key), None)
     }
 
     /// As [`from_pem`](TlsServer::from_pem), but only clients with a certificate that one of these
@@ -84,29 +97,125 @@ impl TlsServer {
     /// # Errors
     /// [`ErrorKind::Tls`] as there, or when the authorities cannot be used.
     pub fn with_client_ca(certificates: &[u8], key: &[u8], client_ca: &[u8]) -> Result<TlsServer> {
-        TlsServer::build(certificates, key, Some(client_ca))
+        TlsServer::new(given(certificates, key), Some(Pem::Given(client_ca.to_vec())))
     }
 
-    fn build(chain: &[u8], private: &[u8], client_ca: Option<&[u8]>) -> Result<TlsServer> {
-        let unusable = |error: rustls::Error| tls_error("The TLS settings are not usable", error);
-        let builder = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(unusable)?;
-        let builder = match client_ca {
-            None => builder.with_no_client_auth(),
-            Some(pem) => {
-                let roots = Arc::new(roots(pem)?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+    /// As [`from_pem`](TlsServer::from_pem), from files. Reads them, which may block.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tls`] as there, when a file cannot be read, and when a certificate is not valid now.
+    pub fn from_files(
+        certificates: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Result<TlsServer> {
+        TlsServer::new(files(certificates, key), None)
+    }
+
+    /// As [`with_client_ca`](TlsServer::with_client_ca), from files. Reads them, which may block.
+    ///
+    /// # Errors
+    /// As [`from_files`](TlsServer::from_files), and when none of the authorities is valid now.
+    pub fn from_files_with_client_ca(
+        certificates: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+        client_ca: impl Into<PathBuf>,
+    ) -> Result<TlsServer> {
+        TlsServer::new(files(certificates, key), Some(Pem::File(client_ca.into())))
+    }
+
+    fn new(identity: (Pem, Pem), ca: Option<Pem>) -> Result<TlsServer> {
+        let sources = Sources { identity: Some(identity), ca };
+        let live = Arc::new(Live::new(sources, Box::new(server_config)));
+        live.config()?;
+        Ok(TlsServer { live })
+    }
+
+    /// Looks at the files every so often, a millisecond at least, while a peer listens with them, on its runtime, and
+    /// takes them when they have changed: whole certificates are in force after the next look, whichever way they were
+    /// written. What cannot be used changes nothing, and is tried at each look; once for each change the peer tells of
+    /// it with [`PeerEvent::TlsReloadFailed`](crate::PeerEvent::TlsReloadFailed) and a warning in its log, when a second
+    /// look, after at most a second, has found the same. Success is
+    /// [`PeerEvent::TlsReloaded`](crate::PeerEvent::TlsReloaded). It ends with the peer, or with the last clone and
+    /// listener. Without files it does nothing.
+    pub fn watch(self, every: Duration) -> TlsServer {
+        self.live.watch(every);
+        self
+    }
+
+    /// Reads the files again, which may block, whether or not they have changed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Tls`] when a file cannot be read, when key and certificate do not fit together, and when a
+    /// certificate is not valid now: then all stays as it was. [`ErrorKind::InvalidArgument`] where there are no files.
+    pub fn reload(&self) -> Result<()> {
+        self.live.reload()
+    }
+
+    /// Shows another certificate chain, and trusts other client authorities; none leaves them as they are. Files that
+    /// are watched are taken again when they next change.
+    ///
+    /// # Errors
+    /// As [`reload`](TlsServer::reload); [`ErrorKind::InvalidArgument`] for settings
+    /// [of rustls](TlsServer::from_config).
+    pub fn replace(&self, certificates: &[u8], key: &[u8], client_ca: Option<&[u8]>) -> Result<()> {
+        self.live.replace(Some((certificates, key)), client_ca)
+    }
+
+    /// When what is in force is of no use any more: when the first certificate of the chain expires, or the last of
+    /// the client authorities. None for settings [of rustls](TlsServer::from_config).
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.live.expires()
+    }
+
+    /// For the next handshake.
+    pub(super) fn shown(&self) -> Result<Arc<Shown>> {
+        self.live.config()
+    }
+
+    pub(super) fn watched(&self) -> Arc<dyn Watched> {
+        self.live.clone()
+    }
+}
+
+fn given(certificates: &[u8], key: &[u8]) -> (Pem, Pem) {
+    (Pem::Given(certificates.to_vec()), Pem::Given(key.to_vec()))
+}
+
+fn files(certificates: impl Into<PathBuf>, key: impl Into<PathBuf>) -> (Pem, Pem) {
+    (Pem::File(certificates.into()), Pem::File(key.into()))
+}
+
+fn unusable(error: rustls::Error) -> Error {
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            tls_error("The private key does not belong to the certificate", error)
+        }
+        error => tls_error("The TLS settings are not usable", error),
+    }
+}
+
+fn server_config(material: &Material) -> Result<Arc<Shown>> {
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?;
+    let builder = match &material.ca {
+        None => builder.with_no_client_auth(),
+        Some(pem) => {
+            let roots = Arc::new(roots(pem)?);
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(roots, provider())
                     .build()
                     .map_err(|error| tls_error("The client authorities are not usable", error))?;
-                builder.with_client_cert_verifier(verifier)
-            }
-        };
-        let chain = certificates(chain)?;
-        let end_point = chain.first().map(|leaf| end_point(leaf));
-        let config = builder.with_single_cert(chain, key(private)?).map_err(unusable)?;
-        Ok(TlsServer { config: Arc::new(config), end_point })
-    }
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let Some((chain, private)) = &material.identity else {
+        return Err(Error::new(ErrorKind::Tls, "A listener needs a certificate"));
+    };
+    let chain = certificates(chain)?;
+    let end_point = chain.first().map(|leaf| end_point(leaf));
+    let config = builder.with_single_cert(chain, key(private)?).map_err(unusable)?;
+    Ok(Arc::new(Shown { config: Arc::new(config), end_point }))
 }
 
 impl fmt::Debug for TlsServer {
@@ -116,14 +225,24 @@ impl fmt::Debug for TlsServer {
 }
 
 /// The dialer's side of TLS. By default the system's roots decide whom to trust.
-#[derive(Clone, Default)]
+///
+/// As the [listener's](TlsServer), it can change while it is in use, and clones share it: the next attempt to dial
+/// uses the new certificates. What is set with a method that takes the settings makes others, with files and PEM of
+/// their own.
+#[derive(Clone)]
 pub struct TlsClient {
-    ca: Option<Vec<u8>>,
-    identity: Option<(Vec<u8>, Vec<u8>)>,
+    sources: Sources,
     server_name: Option<String>,
     unverified: bool,
     /// Made once: the platform's roots take a while to read.
-    config: Arc<OnceLock<Arc<ClientConfig>>>,
+    live: Arc<Live<ClientConfig>>,
+}
+
+impl Default for TlsClient {
+    fn default() -> TlsClient {
+        let (sources, server_name, unverified) = (Sources::default(), None, false);
+        TlsClient { live: TlsClient::live(&sources, unverified), sources, server_name, unverified }
+    }
 }
 
 impl TlsClient {
@@ -135,25 +254,50 @@ impl TlsClient {
     /// Whatever rustls can be told, such as a verifier of one's own. What is set besides, but for the
     /// [server's name](TlsClient::server_name), makes another configuration in its place.
     pub fn from_config(config: Arc<ClientConfig>) -> TlsClient {
-        TlsClient { config: Arc::new(OnceLock::from(config)), ..TlsClient::default() }
+        TlsClient { live: Arc::new(Live::made(config)), ..TlsClient::default() }
+    }
+
+    fn live(sources: &Sources, unverified: bool) -> Arc<Live<ClientConfig>> {
+        let build = move |material: &Material| client_config(material, unverified);
+        Arc::new(Live::new(sources.clone(), Box::new(build)))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut TlsClient)) -> TlsClient {
+        change(&mut self);
+        let every = self.live.every();
+        self.live = TlsClient::live(&self.sources, self.unverified);
+        match every {
+            Some(every) => self.watch(every),
+            None => self,
+        }
     }
 
     /// Trusts these authorities (PEM), and no others.
-    pub fn ca(mut self, pem: impl Into<Vec<u8>>) -> TlsClient {
-        self.ca = Some(pem.into());
-        self.config = Arc::default();
-        self
+    pub fn ca(self, pem: impl Into<Vec<u8>>) -> TlsClient {
+        self.change(|tls| tls.sources.ca = Some(Pem::Given(pem.into())))
+    }
+
+    /// Trusts the authorities in this file (PEM), and no others. It is read when an address is first dialed; what is
+    /// wrong with it, or with its validity, is the error of dialing then.
+    pub fn ca_file(self, path: impl Into<PathBuf>) -> TlsClient {
+        self.change(|tls| tls.sources.ca = Some(Pem::File(path.into())))
     }
 
     /// Shows this certificate chain, leaf first, when the listener asks for one (PEM).
-    pub fn identity(
-        mut self,
-        certificates: impl Into<Vec<u8>>,
-        key: impl Into<Vec<u8>>,
+    pub fn identity(self, certificates: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> TlsClient {
+        let identity = (Pem::Given(certificates.into()), Pem::Given(key.into()));
+        self.change(|tls| tls.sources.identity = Some(identity))
+    }
+
+    /// Shows the certificate chain in this file, leaf first, when the listener asks for one (PEM). The files are read
+    /// as that [of the authorities](TlsClient::ca_file) is.
+    pub fn identity_files(
+        self,
+        certificates: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
     ) -> TlsClient {
-        self.identity = Some((certificates.into(), key.into()));
-        self.config = Arc::default();
-        self
+        let identity = files(certificates, key);
+        self.change(|tls| tls.sources.identity = Some(identity))
     }
 
     /// Expects the certificate to be for this name instead of the address's host.
@@ -164,10 +308,42 @@ impl TlsClient {
 
     /// Accepts any certificate. Whoever can reach the wire can then read and change everything:
     /// only for tests.
-    pub fn danger_accept_any_certificate(mut self) -> TlsClient {
-        self.unverified = true;
-        self.config = Arc::default();
+    pub fn danger_accept_any_certificate(self) -> TlsClient {
+        self.change(|tls| tls.unverified = true)
+    }
+
+    /// Looks at the files every so often while an address is dialed with them, as
+    /// [a listener does](TlsServer::watch).
+    pub fn watch(self, every: Duration) -> TlsClient {
+        self.live.watch(every);
         self
+    }
+
+    /// Reads the files again, which may block, as [a listener does](TlsServer::reload).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reload(&self) -> Result<()> {
+        self.live.reload()
+    }
+
+    /// Trusts other authorities, and shows another certificate chain with its key; what is none stays as it is. Files
+    /// that are watched are taken again when they next change.
+    ///
+    /// # Errors
+    /// As [`TlsServer::replace`].
+    pub fn replace(&self, ca: Option<&[u8]>, identity: Option<(&[u8], &[u8])>) -> Result<()> {
+        self.live.replace(identity, ca)
+    }
+
+    /// When what is in force is of no use any more: when the first certificate of the chain expires, or the last of
+    /// the authorities. None where there are only the system's, and for what cannot be read.
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.live.expires()
+    }
+
+    pub(crate) fn watched(&self) -> Arc<dyn Watched> {
+        self.live.clone()
     }
 
     /// The name to expect for a host.
@@ -178,51 +354,48 @@ impl TlsClient {
             .map_err(|error| tls_error(&format!("`{name}` is not a server name"), error))
     }
 
+    /// For the next handshake.
+    ///
     /// # Errors
     /// [`ErrorKind::Tls`] when a PEM cannot be read or a key does not fit its certificate.
     pub(crate) fn config(&self) -> Result<Arc<ClientConfig>> {
-        if let Some(config) = self.config.get() {
-            return Ok(config.clone());
-        }
-        let config = self.build()?;
-        Ok(self.config.get_or_init(|| config).clone())
+        self.live.config()
     }
+}
 
-    fn build(&self) -> Result<Arc<ClientConfig>> {
-        let unusable = |error: rustls::Error| tls_error("The TLS settings are not usable", error);
-        let provider = provider();
-        let verifier: Arc<dyn ServerCertVerifier> = match (&self.ca, self.unverified) {
-            (_, true) => Arc::new(Unverified(provider.clone())),
-            (Some(pem), false) => {
-                WebPkiServerVerifier::builder_with_provider(Arc::new(roots(pem)?), provider.clone())
-                    .build()
-                    .map_err(|error| tls_error("The authorities are not usable", error))?
-            }
-            (None, false) => Arc::new(
-                Verifier::new(provider.clone())
-                    .map_err(|error| tls_error("The system's roots are not usable", error))?,
-            ),
-        };
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(unusable)?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier);
-        let config = match &self.identity {
-            None => builder.with_no_client_auth(),
-            Some((chain, private)) => builder
-                .with_client_auth_cert(certificates(chain)?, key(private)?)
-                .map_err(unusable)?,
-        };
-        Ok(Arc::new(config))
-    }
+fn client_config(material: &Material, unverified: bool) -> Result<Arc<ClientConfig>> {
+    let provider = provider();
+    let verifier: Arc<dyn ServerCertVerifier> = match (&material.ca, unverified) {
+        (_, true) => Arc::new(Unverified(provider.clone())),
+        (Some(pem), false) => {
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots(pem)?), provider.clone())
+                .build()
+                .map_err(|error| tls_error("The authorities are not usable", error))?
+        }
+        (None, false) => Arc::new(
+            Verifier::new(provider.clone())
+                .map_err(|error| tls_error("The system's roots are not usable", error))?,
+        ),
+    };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let config = match &material.identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, private)) => {
+            builder.with_client_auth_cert(certificates(chain)?, key(private)?).map_err(unusable)?
+        }
+    };
+    Ok(Arc::new(config))
 }
 
 impl fmt::Debug for TlsClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsClient")
-            .field("own_ca", &self.ca.is_some())
-            .field("identity", &self.identity.is_some())
+            .field("own_ca", &self.sources.ca.is_some())
+            .field("identity", &self.sources.identity.is_some())
             .field("server_name", &self.server_name)
             .field("unverified", &self.unverified)
             .finish()

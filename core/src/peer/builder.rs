@@ -15,8 +15,8 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     engine::{
-        self, Balance, ChannelBinding, Claims, Config, Keys, Limits, Origins, PeerKey, Policy,
-        Reconnect,
+        self, AcquaintanceFilter, Balance, ChannelBinding, Claims, Config, Keys, Limits, Origins,
+        PeerKey, Policy, Reconnect,
     },
     net::ConnectOptions,
     ws::Denied,
@@ -53,6 +53,7 @@ pub struct PeerBuilder {
     reconnect: Reconnect,
     balance: Balance,
     acquaintance: ConnectOptions,
+    filter: Result<AcquaintanceFilter>,
 }
 
 impl PeerBuilder {
@@ -72,6 +73,7 @@ impl PeerBuilder {
             reconnect: Reconnect::default(),
             balance: Balance::least_loaded(),
             acquaintance: ConnectOptions::default(),
+            filter: Ok(AcquaintanceFilter::default()),
         }
     }
 
@@ -189,11 +191,39 @@ impl PeerBuilder {
         self
     }
 
+    /// The networks in which addresses are dialed that other units tell, separated by commas: `public`, `private`,
+    /// `loopback`, `link_local`, `near`, which stands for loopback and private addresses as far as the unit that tells of
+    /// one has such an address itself, or blocks such as `10.0.0.0/8`. Default `public, near`. What the application
+    /// itself connects to is not filtered. [`AcquaintanceFilter`](crate::AcquaintanceFilter) has the details; [`Limits`]
+    /// bound how many are dialed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> roletalk::Result<()> {
+    /// let peer = roletalk::Peer::builder()
+    ///     .acquaintance_networks("10.1.0.0/16")
+    ///     .acquaintance_ports("9000-9100")
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn acquaintance_networks(mut self, networks: &str) -> PeerBuilder {
+        self.filter = self.filter.and_then(|filter| filter.networks(networks));
+        self
+    }
+
+    /// The ports that are dialed of addresses that other units tell, separated by commas: numbers, ranges such as
+    /// `9000-9100`, or `any`. Default `80, 443, 1024-65535`: below that are mail, name servers and the like.
+    pub fn acquaintance_ports(mut self, ports: &str) -> PeerBuilder {
+        self.filter = self.filter.and_then(|filter| filter.ports(ports));
+        self
+    }
+
     /// Makes the peer. Its tasks run on the tokio runtime that this is called in; the peer is closed
     /// when that is dropped.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] outside of a tokio runtime, or for an unusable key, origin or name of a header;
+    /// [`ErrorKind::InvalidArgument`] outside of a tokio runtime, for an unusable key, origin or name of a header, and
+    /// for networks or ports of acquaintance that cannot be read;
     /// [`ErrorKind::Io`] when the system gives no random bytes.
     pub fn build(self) -> Result<Peer> {
         let runtime = Handle::try_current()
@@ -208,6 +238,7 @@ impl PeerBuilder {
         config.name = self.name;
         config.tags = self.tags;
         config.friendly = self.friendly;
+        config.acquaintance = self.filter?;
         config.keys = self.keys?;
         config.channel_binding = self.channel_binding;
         config.peer_key = self.peer_key;

@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use futures_core::Stream;
@@ -142,6 +143,18 @@ pub enum PeerEvent {
         /// The event that the handler was set for.
         event: Arc<str>,
         /// What the handler said.
+        error: Error,
+    },
+    /// TLS settings that this peer listens or dials with have changed: their files, or by a call. Several changes
+    /// shortly after each other may be told as one.
+    TlsReloaded {
+        /// When they are of no use any more, if that is known.
+        expires: Option<SystemTime>,
+    },
+    /// Files of TLS settings that are [watched](crate::TlsServer::watch) have changed, and cannot be used. What was in
+    /// force stays. Reported once for each change.
+    TlsReloadFailed {
+        /// Which files, and what is wrong with them.
         error: Error,
     },
     /// This subscriber was too slow and has missed some events.

@@ -29,7 +29,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::{HeaderMap, HeaderValue, header::ORIGIN};
@@ -63,7 +63,7 @@ pub(crate) use unit::{Outlook, UnitInner};
 use crate::{
     Error, ErrorKind, Result,
     engine::{ConnId, Opening, Remote, UnitStats},
-    net::{self, ConnectOptions, ListenOptions, Listener},
+    net::{self, ConnectOptions, ListenOptions, Listener, TlsClient},
     wire::Data,
     ws::Side,
 };
@@ -143,6 +143,9 @@ pub struct PeerStats {
     pub queued: usize,
     /// Addresses that were connected again after a loss, or after failures.
     pub reconnects: u64,
+    /// Addresses that units have told and that were not dialed: see [`AcquaintanceFilter`](crate::AcquaintanceFilter).
+    /// One whose name resolves to such addresses counts for each attempt.
+    pub addresses_ignored: u64,
 }
 
 impl Peer {
@@ -485,6 +488,7 @@ impl Peer {
         if address.starts_with("wss:") {
             options.tls.config()?;
         }
+        let tls = options.tls.watched();
         self.shared().with_core(|core, now| {
             let id = core.peer.connect(address, options.permanent, now)?;
             // Those that were to be dialed once are forgotten by the engine when they are lost.
@@ -492,8 +496,10 @@ impl Peer {
                 core.dialed.retain(|id, _| core.peer.is_dialed(*id));
             }
             core.dialed.insert(id, Dialed { options: Arc::new(options), waiter });
-            Ok(())
-        })
+            Ok::<_, Error>(())
+        })?;
+        self.shared().use_tls(&tls);
+        Ok(())
     }
 
     /// Stops dialing an address. A connection that is up stays; close its unit to end it. One that
@@ -512,10 +518,37 @@ impl Peer {
         })
     }
 
+    /// Reads the files of all TLS settings again that this peer listens or dials with, as
+    /// [`TlsServer::reload`](crate::TlsServer::reload) does for one. Settings that were not made from files stay as they
+    /// are.
+    ///
+    /// # Errors
+    /// The first one of [`TlsServer::reload`](crate::TlsServer::reload). All are tried, and those that can be used are in
+    /// force.
+    pub fn reload_tls(&self) -> Result<()> {
+        self.shared().tls_used.reload()
+    }
+
+    /// When the first of the TLS settings that this peer listens or dials with is of no use any more: see
+    /// [`TlsServer::expires`](crate::TlsServer::expires).
+    pub fn tls_expires(&self) -> Option<SystemTime> {
+        self.shared().tls_used.expires()
+    }
+
+    /// The TLS settings that an address is dialed with, as it was given to [`dial`](Peer::dial), to change them or to
+    /// see when they expire; none when it is not dialed.
+    pub fn dialed_tls(&self, address: &str) -> Option<TlsClient> {
+        self.shared().with_core(|core, _| {
+            let id = core.peer.addresses_of(address).into_iter().next()?;
+            core.dialed.get(&id).map(|dialed| dialed.options.tls.clone())
+        })
+    }
+
     /// Counters.
     pub fn stats(&self) -> PeerStats {
-        let (handshakes, reconnects) =
-            self.shared().with_core(|core, _| (core.peer.handshakes(), core.reconnects));
+        let (handshakes, reconnects, addresses_ignored) = self.shared().with_core(|core, _| {
+            (core.peer.handshakes(), core.reconnects, core.peer.addresses_ignored())
+        });
         let units = self.units().into_iter().map(|unit| {
             let stats = unit.stats();
             (unit, stats)
@@ -525,6 +558,7 @@ impl Peer {
             handshakes,
             queued: self.shared().budget.queued(),
             reconnects,
+            addresses_ignored,
         }
     }
 

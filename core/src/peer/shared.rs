@@ -34,7 +34,7 @@ use crate::{
         self, AddressId, Balance, Budget, ConnId, Identity, Limits, Moment, Origins, PeerEffect,
         Ready, UnitId, Unsent, close_code,
     },
-    net::{ConnHandle, ConnectOptions, shown},
+    net::{AllTls, ConnHandle, ConnectOptions, shown},
 };
 
 /// Events that a slow subscriber can lag behind before it misses some.
@@ -139,6 +139,8 @@ pub(crate) struct Shared {
     no_handlers: Notify,
     /// Places for TLS handshakes of accepted connections.
     tls: Semaphore,
+    /// The TLS settings of listeners and dialed addresses.
+    pub(crate) tls_used: AllTls,
 }
 
 impl Shared {
@@ -188,8 +190,10 @@ impl Shared {
             handlers: AtomicUsize::new(0),
             no_handlers: Notify::new(),
             tls: Semaphore::new(handshakes),
+            tls_used: AllTls::default(),
         });
         shared.spawn(timer_task(shared.clone()));
+        shared.use_tls(&shared.acquaintance.tls.watched());
         shared
     }
 
@@ -347,6 +351,12 @@ impl Shared {
                         PeerEvent::ReconnectFailed { address: url, count, error }
                     }
                 }
+            }
+            From::AddressIgnored { unit, url, reason } => {
+                let unit = core.units.get(&unit).map(|unit| unit.info.load().id.clone());
+                let unit = unit.as_deref().unwrap_or_default();
+                debug!(peer = %self.id, unit, url, reason, "told address ignored");
+                return;
             }
             From::ConnectionClosed { unit, reason, .. } => {
                 let unit = unit.and_then(|unit| core.units.get(&unit)).cloned();

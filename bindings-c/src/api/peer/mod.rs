@@ -14,6 +14,8 @@ pub mod listener;
 
 pub mod connect;
 
+pub mod tls;
+
 pub mod poll;
 
 mod drive;

@@ -83,6 +83,11 @@ pub struct roletalk_limits {
     /// rejections, answers to streams). Default 1 MiB, and never more than queue_per_connection. At the
     /// bound nothing is read from the connection until the other side has read some of that.
     pub owed_per_connection: u64,
+    /// Dials of addresses learned by acquaintance in a minute. Default 600; further ones wait.
+    pub acquaintance_dials_per_minute: u64,
+    /// Addresses learned from one unit that are remembered while there is no connection to them. Default 256;
+    /// further ones are ignored.
+    pub acquaintance_addresses_per_unit: u64,
 }
 
 impl roletalk_limits {
@@ -111,6 +116,8 @@ impl roletalk_limits {
             running_bytes,
             overrun_per_unit,
             owed_per_connection,
+            acquaintance_dials_per_minute,
+            acquaintance_addresses_per_unit,
         } = *self;
         [
             ("message_size", message_size),
@@ -134,6 +141,8 @@ impl roletalk_limits {
             ("running_bytes", running_bytes),
             ("overrun_per_unit", overrun_per_unit),
             ("owed_per_connection", owed_per_connection),
+            ("acquaintance_dials_per_minute", acquaintance_dials_per_minute),
+            ("acquaintance_addresses_per_unit", acquaintance_addresses_per_unit),
         ]
     }
 
@@ -175,6 +184,14 @@ pub struct roletalk_connect_options {
     pub tls_key: roletalk_string,
     /// The name to expect in the certificate instead of the address's host.
     pub tls_server_name: roletalk_string,
+    /// The file of the authorities (PEM), instead of `tls_ca`. Files can change: roletalk_peer_reload_tls, `tls_watch_ms`.
+    pub tls_ca_file: roletalk_string,
+    /// The file of the certificate chain (PEM), instead of `tls_certificates`.
+    pub tls_certificates_file: roletalk_string,
+    /// The file of its key (PEM), instead of `tls_key`.
+    pub tls_key_file: roletalk_string,
+    /// Milliseconds between two looks at the files, as in roletalk_listen_options. 0: they are not watched.
+    pub tls_watch_ms: u64,
 }
 
 impl roletalk_connect_options {
@@ -204,11 +221,30 @@ impl roletalk_connect_options {
                 self.tls_server_name.get("tls_server_name")?,
             )
         };
-        if !ca.is_empty() {
-            tls = tls.ca(ca);
+        // SAFETY: as above.
+        let (ca_file, certificates_file, key_file) = unsafe {
+            (
+                self.tls_ca_file.get("tls_ca_file")?,
+                self.tls_certificates_file.get("tls_certificates_file")?,
+                self.tls_key_file.get("tls_key_file")?,
+            )
+        };
+        match (ca.is_empty(), ca_file.is_empty()) {
+            (true, true) => {}
+            (false, true) => tls = tls.ca(ca),
+            (true, false) => tls = tls.ca_file(ca_file),
+            (false, false) => return Err(both("tls_ca")),
         }
-        if !certificates.is_empty() || !key.is_empty() {
-            tls = tls.identity(certificates, key);
+        let given = !certificates.is_empty() || !key.is_empty();
+        let files = !certificates_file.is_empty() || !key_file.is_empty();
+        match (given, files) {
+            (false, false) => {}
+            (true, false) => tls = tls.identity(certificates, key),
+            (false, true) => tls = tls.identity_files(certificates_file, key_file),
+            (true, true) => return Err(both("tls_certificates")),
+        }
+        if self.tls_watch_ms != 0 {
+            tls = tls.watch(Duration::from_millis(self.tls_watch_ms));
         }
         if !name.is_empty() {
             tls = tls.server_name(name);
@@ -234,6 +270,18 @@ pub struct roletalk_listen_options {
     pub tls_key: roletalk_string,
     /// PEM: only clients with a certificate that one of these authorities has signed get in.
     pub tls_client_ca: roletalk_string,
+    /// The file of the certificate chain (PEM), instead of `tls_certificates`, with `tls_key_file` and, if wanted,
+    /// `tls_client_ca_file`. Files can change: roletalk_peer_reload_tls, `tls_watch_ms`.
+    pub tls_certificates_file: roletalk_string,
+    /// The file of its key (PEM), instead of `tls_key`.
+    pub tls_key_file: roletalk_string,
+    /// The file of the client authorities (PEM), instead of `tls_client_ca`.
+    pub tls_client_ca_file: roletalk_string,
+    /// Milliseconds between two looks at the files. When they have changed they are taken
+    /// (ROLETALK_EVENT_TLS_RELOADED); what cannot be used changes nothing, and is told once for each change, when a
+    /// second look after at most a second has found the same (ROLETALK_EVENT_TLS_RELOAD_FAILED). 0: they are not
+    /// watched.
+    pub tls_watch_ms: u64,
 }
 
 impl roletalk_listen_options {
@@ -253,6 +301,32 @@ impl roletalk_listen_options {
         if !path.is_empty() {
             options = options.path(path);
         }
+        // SAFETY: as above.
+        let (certificates_file, key_file, client_ca_file) = unsafe {
+            (
+                self.tls_certificates_file.get("tls_certificates_file")?,
+                self.tls_key_file.get("tls_key_file")?,
+                self.tls_client_ca_file.get("tls_client_ca_file")?,
+            )
+        };
+        let files = [certificates_file, key_file, client_ca_file];
+        if files.iter().any(|file| !file.is_empty()) {
+            if [certificates, key, client_ca].iter().any(|pem| !pem.is_empty()) {
+                return Err(both("tls_certificates"));
+            }
+            let tls = match client_ca_file.is_empty() {
+                true => TlsServer::from_files(certificates_file, key_file)?,
+                false => TlsServer::from_files_with_client_ca(
+                    certificates_file,
+                    key_file,
+                    client_ca_file,
+                )?,
+            };
+            return Ok(options.tls(match self.tls_watch_ms {
+                0 => tls,
+                every => tls.watch(Duration::from_millis(every)),
+            }));
+        }
         let (certificates, key) = (certificates.as_bytes(), key.as_bytes());
         if client_ca.is_empty() && certificates.is_empty() && key.is_empty() {
             return Ok(options);
@@ -262,6 +336,10 @@ impl roletalk_listen_options {
             false => TlsServer::with_client_ca(certificates, key, client_ca.as_bytes())?,
         }))
     }
+}
+
+fn both(name: &str) -> Failure {
+    Failure::invalid(format!("give either {name} and what belongs to it as PEM, or files"))
 }
 
 /// Callbacks of the dispatch thread may block: heartbeats and other traffic go on meanwhile.
@@ -328,6 +406,14 @@ pub struct roletalk_peer_options {
     /// NULL for none. Over TLS nobody else can claim that id, and others know the peer again after a restart by the name of
     /// the key (roletalk_identity.peer), in their policies, too.
     pub peer_key: *const u8,
+    /// The networks in which addresses are dialed that other units tell, separated by commas: `public`, `private`,
+    /// `loopback`, `link_local`, `near`, which stands for loopback and private addresses as far as the unit that tells
+    /// of one has such an address itself, or blocks such as `10.0.0.0/8`. Empty stands for `public, near`. What the
+    /// program itself connects to is not filtered.
+    pub acquaintance_networks: roletalk_string,
+    /// The ports of these addresses, separated by commas: numbers, ranges such as `9000-9100`, or `any`. Empty stands
+    /// for `80, 443, 1024-65535`: below that are mail, name servers and the like.
+    pub acquaintance_ports: roletalk_string,
 }
 
 /// What the other side names must be this connection. One that names nothing, such as an original, is answered, too.
@@ -394,6 +480,14 @@ impl roletalk_peer_options {
             }
             if let Some(acquaintance) = sized::read(self.acquaintance)? {
                 builder = builder.acquaintance_options(acquaintance.get()?);
+            }
+            let networks = self.acquaintance_networks.get("acquaintance_networks")?;
+            if !networks.is_empty() {
+                builder = builder.acquaintance_networks(networks);
+            }
+            let ports = self.acquaintance_ports.get("acquaintance_ports")?;
+            if !ports.is_empty() {
+                builder = builder.acquaintance_ports(ports);
             }
             if let Some(given) = Given::read(self.balance, queue)? {
                 builder = builder.balance(given.balance);

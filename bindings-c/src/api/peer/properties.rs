@@ -30,6 +30,9 @@ pub struct roletalk_peer_stats {
     pub queued: u64,
     /// Addresses that were connected again after a loss, or after failures.
     pub reconnects: u64,
+    /// Addresses that units have told and that were not dialed (`acquaintance_networks` of roletalk_peer_options). One
+    /// whose name resolves to such addresses counts for each attempt.
+    pub addresses_ignored: u64,
 }
 
 sized!(roletalk_peer_stats);
@@ -222,6 +225,7 @@ pub unsafe extern "C" fn roletalk_peer_get_stats(
             handshakes: known.handshakes as u64,
             queued: known.queued as u64,
             reconnects: known.reconnects,
+            addresses_ignored: known.addresses_ignored,
         };
         // SAFETY: the contract of pointers in the header's introduction.
         unsafe { sized::write(stats, &value) }

@@ -2,15 +2,21 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use crate::{AddressId, ConnId, Moment, UnitId, config::Reconnect};
+use crate::{AddressId, ConnId, Limits, Moment, UnitId, acquaintance::Nearness, config::Reconnect};
 
 /// Why an address is dialed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// The application asked for it.
     Application,
-    /// A unit told of it.
-    Acquaintance,
+    /// This unit told of it, and was so near then.
+    Acquaintance(UnitId, Nearness),
+}
+
+impl Origin {
+    fn is_learned(self) -> bool {
+        self != Origin::Application
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +51,38 @@ const STEADY: Duration = Duration::from_secs(1);
 pub(super) struct Addresses {
     by_id: HashMap<AddressId, Address>,
     next: u64,
+    rate: Rate,
+}
+
+/// How many learned addresses are dialed in a time: a bucket of as many as may be dialed in a minute.
+#[derive(Default)]
+struct Rate {
+    /// When the bucket is full again.
+    full_at: Moment,
+}
+
+impl Rate {
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// What one dial takes out of the bucket, in time; none when nothing may be dialed.
+    fn share(per_minute: usize) -> Option<Duration> {
+        let share = Rate::MINUTE.as_nanos() as u64;
+        share.checked_div(per_minute as u64).map(Duration::from_nanos)
+    }
+
+    /// When the next may be dialed.
+    fn free_at(&self, per_minute: usize) -> Option<Moment> {
+        let room = Rate::MINUTE.saturating_sub(Rate::share(per_minute)?);
+        Some(Moment::at(self.full_at.since_epoch().saturating_sub(room)))
+    }
+
+    fn take(&mut self, per_minute: usize, now: Moment) -> bool {
+        let free = self.free_at(per_minute).is_some_and(|at| at <= now);
+        if let (true, Some(share)) = (free, Rate::share(per_minute)) {
+            self.full_at = self.full_at.max(now) + share;
+        }
+        free
+    }
 }
 
 impl Addresses {
@@ -96,23 +134,23 @@ impl Addresses {
     }
 
     pub(super) fn learned(&self) -> usize {
-        self.by_id.values().filter(|address| address.origin == Origin::Acquaintance).count()
+        self.by_id.values().filter(|address| address.origin.is_learned()).count()
+    }
+
+    /// Those that a unit has told of and that are not connected.
+    pub(super) fn told_by(&self, unit: UnitId) -> usize {
+        let told = |a: &&Address| matches!(a.origin, Origin::Acquaintance(by, _) if by == unit);
+        let open = |a: &&Address| !matches!(a.state, State::Up { .. });
+        self.by_id.values().filter(told).filter(open).count()
     }
 
     fn learned_dialing(&self) -> usize {
-        self.by_id
-            .values()
-            .filter(|a| a.origin == Origin::Acquaintance && a.state == State::Dialing)
-            .count()
+        self.by_id.values().filter(|a| a.origin.is_learned() && a.state == State::Dialing).count()
     }
 
-    /// Takes the addresses that are due, as many of the learned ones as may be dialed at once.
-    pub(super) fn take_due(
-        &mut self,
-        now: Moment,
-        max_learned: usize,
-    ) -> Vec<(AddressId, Arc<str>)> {
-        let mut free = max_learned.saturating_sub(self.learned_dialing());
+    /// Takes the addresses that are due, as many of the learned ones as may be dialed at once and in a minute.
+    pub(super) fn take_due(&mut self, now: Moment, limits: &Limits) -> Vec<(AddressId, Arc<str>)> {
+        let mut free = limits.acquaintance_dials.saturating_sub(self.learned_dialing());
         let mut due: Vec<_> = self
             .by_id
             .iter()
@@ -125,8 +163,8 @@ impl Addresses {
         let mut taken = Vec::new();
         for (_, id) in due {
             let Some(address) = self.by_id.get_mut(&id) else { continue };
-            if address.origin == Origin::Acquaintance {
-                if free == 0 {
+            if address.origin.is_learned() {
+                if free == 0 || !self.rate.take(limits.acquaintance_dials_per_minute, now) {
                     continue;
                 }
                 free -= 1;
@@ -139,12 +177,13 @@ impl Addresses {
 
     /// When the next address is due. Learned ones that must wait for a free place do not count: a
     /// place is freed by an event, not by time.
-    pub(super) fn deadline(&self, max_learned: usize) -> Option<Moment> {
-        let full = self.learned_dialing() >= max_learned;
+    pub(super) fn deadline(&self, limits: &Limits) -> Option<Moment> {
+        let full = self.learned_dialing() >= limits.acquaintance_dials;
+        let free_at = self.rate.free_at(limits.acquaintance_dials_per_minute).filter(|_| !full);
         self.by_id
             .values()
-            .filter(|address| !(full && address.origin == Origin::Acquaintance))
             .filter_map(|address| match address.state {
+                State::Due(at) if address.origin.is_learned() => Some(at.max(free_at?)),
                 State::Due(at) => Some(at),
                 _ => None,
             })
@@ -180,8 +219,7 @@ impl Addresses {
             address.down_since = now;
             steady = now.since(since) >= STEADY;
         }
-        let given_up =
-            address.origin == Origin::Acquaintance && now.since(address.down_since) >= patience;
+        let given_up = address.origin.is_learned() && now.since(address.down_since) >= patience;
         if !address.permanent || given_up {
             self.by_id.remove(&id);
             return None;
@@ -206,6 +244,15 @@ mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(10);
+    const TOLD: Origin = Origin::Acquaintance(UnitId(0), Nearness::Machine);
+
+    fn limits(dials: usize, per_minute: usize) -> Limits {
+        Limits {
+            acquaintance_dials: dials,
+            acquaintance_dials_per_minute: per_minute,
+            ..Limits::default()
+        }
+    }
 
     fn seconds(n: u64) -> Moment {
         Moment::at(Duration::from_secs(n))
@@ -213,15 +260,15 @@ mod tests {
 
     #[test]
     fn a_dead_address_is_dialed_on_the_schedule() {
-        let schedule = Reconnect::default();
+        let (schedule, limits) = (Reconnect::default(), limits(16, 600));
         let mut addresses = Addresses::default();
         let id = addresses.add("ws://x".into(), true, Origin::Application, Moment::EPOCH);
         let mut now = Moment::EPOCH;
         let mut gaps = Vec::new();
         for _ in 0..10 {
-            assert_eq!(addresses.take_due(now, 16).len(), 1);
+            assert_eq!(addresses.take_due(now, &limits).len(), 1);
             addresses.down(id, now, PATIENCE, &schedule, 0.0);
-            let next = addresses.deadline(16).unwrap();
+            let next = addresses.deadline(&limits).unwrap();
             gaps.push((next - now).as_secs());
             now = next;
         }
@@ -230,37 +277,70 @@ mod tests {
 
     #[test]
     fn a_lost_connection_is_dialed_at_once_unless_it_never_held() {
-        let schedule = Reconnect::default();
+        let (schedule, limits) = (Reconnect::default(), limits(16, 600));
         let mut addresses = Addresses::default();
         let id = addresses.add("ws://x".into(), true, Origin::Application, Moment::EPOCH);
-        addresses.take_due(Moment::EPOCH, 16);
+        addresses.take_due(Moment::EPOCH, &limits);
         addresses.up(id, ConnId(1), UnitId(1), Moment::EPOCH);
         addresses.down(id, seconds(100), PATIENCE, &schedule, 0.0);
-        assert_eq!(addresses.deadline(16), Some(seconds(100)));
+        assert_eq!(addresses.deadline(&limits), Some(seconds(100)));
         let mut now = seconds(100);
         for _ in 0..5 {
-            addresses.take_due(now, 16);
+            addresses.take_due(now, &limits);
             addresses.up(id, ConnId(1), UnitId(1), now);
             addresses.down(id, now, PATIENCE, &schedule, 0.0);
-            now = addresses.deadline(16).unwrap();
+            now = addresses.deadline(&limits).unwrap();
         }
         assert!(now >= seconds(105), "accepted and dropped at once must slow down, got {now:?}");
     }
 
     #[test]
     fn learned_addresses_are_bounded_and_forgotten() {
-        let schedule = Reconnect::default();
+        let (schedule, limits) = (Reconnect::default(), limits(2, 600));
         let mut addresses = Addresses::default();
         let ids: Vec<_> = (0..5)
-            .map(|n| {
-                addresses.add(format!("ws://{n}").into(), true, Origin::Acquaintance, Moment::EPOCH)
-            })
+            .map(|n| addresses.add(format!("ws://{n}").into(), true, TOLD, Moment::EPOCH))
             .collect();
-        assert_eq!(addresses.take_due(Moment::EPOCH, 2).len(), 2);
-        assert_eq!(addresses.deadline(2), None);
+        assert_eq!(addresses.take_due(Moment::EPOCH, &limits).len(), 2);
+        assert_eq!(addresses.deadline(&limits), None);
         addresses.down(ids[0], seconds(1), PATIENCE, &schedule, 0.0);
-        assert_eq!(addresses.take_due(seconds(1), 2).len(), 1);
+        assert_eq!(addresses.take_due(seconds(1), &limits).len(), 1);
         assert_eq!(addresses.down(ids[1], seconds(11), PATIENCE, &schedule, 0.0), None);
         assert!(addresses.get(ids[1]).is_none());
+    }
+    #[test]
+    fn learned_addresses_are_dialed_so_often_in_a_minute() {
+        let limits = limits(1000, 6);
+        let mut addresses = Addresses::default();
+        let mut add = |n: usize, origin| {
+            addresses.add(format!("ws://{n}").into(), true, origin, Moment::EPOCH);
+        };
+        (0..20).for_each(|n| add(n, TOLD));
+        add(20, Origin::Application);
+        // A minute's worth at once; what the application asks for does not count.
+        assert_eq!(addresses.take_due(Moment::EPOCH, &limits).len(), 7);
+        assert_eq!(addresses.deadline(&limits), Some(seconds(10)));
+        assert_eq!(addresses.take_due(seconds(9), &limits).len(), 0);
+        assert_eq!(addresses.take_due(seconds(10), &limits).len(), 1);
+        assert_eq!(addresses.take_due(seconds(35), &limits).len(), 2);
+        assert_eq!(addresses.deadline(&limits), Some(seconds(40)));
+        // No more than a minute's worth is saved up.
+        assert_eq!(addresses.take_due(seconds(1000), &limits).len(), 6);
+        let none = Limits { acquaintance_dials_per_minute: 0, ..limits };
+        assert_eq!(addresses.take_due(seconds(2000), &none).len(), 0);
+        assert_eq!(addresses.deadline(&none), None);
+    }
+
+    #[test]
+    fn what_a_unit_has_told_counts_until_it_is_connected() {
+        let mut addresses = Addresses::default();
+        let of = |unit| Origin::Acquaintance(UnitId(unit), Nearness::Machine);
+        let first = addresses.add("ws://1".into(), true, of(1), Moment::EPOCH);
+        addresses.add("ws://2".into(), true, of(1), Moment::EPOCH);
+        addresses.add("ws://3".into(), true, of(2), Moment::EPOCH);
+        addresses.add("ws://4".into(), true, Origin::Application, Moment::EPOCH);
+        assert_eq!((addresses.told_by(UnitId(1)), addresses.told_by(UnitId(2))), (2, 1));
+        addresses.up(first, ConnId(1), UnitId(9), Moment::EPOCH);
+        assert_eq!((addresses.told_by(UnitId(1)), addresses.learned()), (1, 3));
     }
 }

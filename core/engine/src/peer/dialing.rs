@@ -1,5 +1,7 @@
 //! Whom to dial: what the application asks for, and what other units tell.
 
+use std::net::IpAddr;
+
 use url::{ParseError, Url};
 
 use super::{
@@ -9,6 +11,7 @@ use super::{
 };
 use crate::{
     AddressId, ConnId, Moment, UnitId,
+    acquaintance::{Nearness, Refused},
     error::{Error, ErrorKind, Result},
     hint::{self, DialFault},
     wire::{Acquaint, Frame},
@@ -35,13 +38,19 @@ impl Peer {
         self.addresses.get(address).is_some()
     }
 
+    /// Those that stand for a URL, as it was given to [`connect`](Peer::connect), the oldest first.
+    pub fn addresses_of(&self, url: &str) -> Vec<AddressId> {
+        let known = self.addresses.iter().filter(|(_, address)| &*address.url == url);
+        let mut ids: Vec<AddressId> = known.map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Stops dialing a URL, as it was given to [`connect`](Peer::connect). Its connection, if it is
     /// up, stays; one whose handshake is under way is closed. Returns the addresses that were
     /// forgotten.
     pub fn forget_url(&mut self, url: &str) -> Vec<AddressId> {
-        let known = self.addresses.iter().filter(|(_, address)| &*address.url == url);
-        let mut ids: Vec<AddressId> = known.map(|(id, _)| id).collect();
-        ids.sort_unstable();
+        let ids = self.addresses_of(url);
         for id in &ids {
             self.addresses.remove(*id);
         }
@@ -125,21 +134,105 @@ impl Peer {
     }
 
     /// A unit told of another peer. It is dialed when this peer is friendly, does not know the other
-    /// yet, and has a destination among its roles.
-    pub(super) fn acquainted(&mut self, told: Acquaint, now: Moment) {
+    /// yet, has a destination among its roles, and the address is one that this unit may tell.
+    pub(super) fn acquainted(&mut self, teller: UnitId, told: Acquaint, now: Moment) {
         let wanted = self.config.friendly
             && !self.closed
             && !self.by_remote_id.contains_key(told.id.as_str())
             && told.id != *self.id
             && told.roles.iter().any(|role| self.destinations.contains_key(role.as_str()));
-        let usable = |address: &String| {
-            wanted && address.len() <= MAX_ADDRESS && parse_address(address).is_ok()
+        let Some(address) = told.address.filter(|address| wanted && !address.is_empty()) else {
+            return;
         };
-        let Some(address) = told.address.filter(usable) else { return };
-        let room = self.addresses.learned() < self.limits.acquaintance_addresses;
-        if room && !self.addresses.contains(&address) {
-            self.addresses.add(address.into(), true, Origin::Acquaintance, now);
+        let near = self.nearness(teller);
+        match self.check_told(teller, near, &address) {
+            Ok(None) => {}
+            Ok(Some(url)) => {
+                self.addresses.add(url.into(), true, Origin::Acquaintance(teller, near), now);
+            }
+            Err(refused) => {
+                self.ignore(teller, shortened(&public(&address)), refused.to_string());
+            }
         }
+    }
+
+    /// The address as it is dialed; none when it is dialed already.
+    fn check_told(
+        &self,
+        teller: UnitId,
+        near: Nearness,
+        address: &str,
+    ) -> Result<Option<String>, Refused> {
+        if address.len() > MAX_ADDRESS {
+            return Err(Refused::Address);
+        }
+        let mut url = parse_address(address).map_err(|_| Refused::Address)?;
+        // Whoever tells an address gives no credentials to use there.
+        let _ = url.set_username("").and_then(|()| url.set_password(None));
+        url.set_fragment(None);
+        // As the parser has understood it, so that no host reads another one out of it. The slash is no matter, and
+        // applications leave it out.
+        let whole = String::from(url.clone());
+        let short = match url.path() == "/" && url.query().is_none() {
+            true => whole.trim_end_matches('/'),
+            false => &whole,
+        };
+        if [address, &whole, short].iter().any(|known| self.addresses.contains(known)) {
+            return Ok(None);
+        }
+        self.config.acquaintance.check(&url, near)?;
+        let most = self.limits.acquaintance_addresses_per_unit;
+        if self.addresses.told_by(teller) >= most {
+            return Err(Refused::Unit(most));
+        }
+        let most = self.limits.acquaintance_addresses;
+        if self.addresses.learned() >= most {
+            return Err(Refused::Full(most));
+        }
+        Ok(Some(short.to_owned()))
+    }
+
+    /// The addresses, of those that the name of an address has resolved to, that may be connected to: all of them,
+    /// unless a unit has told of it. To be asked at each attempt, after the lookup and before connecting.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConnectFailed`] when it is none: [dialing has failed](Peer::dial_failed).
+    pub fn admit_found(&mut self, address: AddressId, found: Vec<IpAddr>) -> Result<Vec<IpAddr>> {
+        let Some(known) = self.addresses.get(address) else { return Ok(found) };
+        let Origin::Acquaintance(teller, near) = known.origin else { return Ok(found) };
+        let mut refused = None;
+        let check = |ip: &IpAddr| {
+            let checked = self.config.acquaintance.check_ip(*ip, near);
+            checked.map_err(|why| refused.get_or_insert(why)).is_ok()
+        };
+        let admitted: Vec<IpAddr> = found.into_iter().filter(check).collect();
+        let Some(reason) = refused else { return Ok(admitted) };
+        let (url, reason) = (known.url.to_string(), reason.to_string());
+        let error = admitted.is_empty().then(|| {
+            let text = format!("Socket errored: `{url}` is not dialed: {reason}");
+            Error::new(ErrorKind::ConnectFailed, text)
+        });
+        self.ignore(teller, shortened(&url), reason);
+        error.map_or(Ok(admitted), Err)
+    }
+
+    /// How many told addresses were not dialed because of the [filter](crate::AcquaintanceFilter) or the
+    /// [limits](crate::Limits). One whose name resolves to such addresses counts for each attempt.
+    pub fn addresses_ignored(&self) -> u64 {
+        self.ignored
+    }
+
+    fn ignore(&mut self, unit: UnitId, url: String, reason: String) {
+        self.ignored += 1;
+        self.event(PeerEvent::AddressIgnored { unit, url, reason });
+    }
+
+    /// Where a unit is that tells an address. Whoever gets in may claim the id of another and join its
+    /// connections, so that the farthest one counts.
+    fn nearness(&self, unit: UnitId) -> Nearness {
+        let conns = self.units.get(&unit).map(|state| &state.conns);
+        let remotes = conns.into_iter().flatten().map(|conn| Nearness::of(conn.remote));
+        remotes.max().unwrap_or(Nearness::Elsewhere)
     }
 
     /// The application closes a unit: its addresses are not dialed again. The host closes its
@@ -199,6 +292,17 @@ fn public(url: &str) -> String {
         }
         _ => url.to_owned(),
     }
+}
+
+/// For a log: a line, whatever it was.
+fn shortened(url: &str) -> String {
+    const MOST: usize = 200;
+    let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let mut shown: String = url.chars().take(MOST).map(plain).collect();
+    if shown.len() < url.len() {
+        shown.push('…');
+    }
+    shown
 }
 
 fn acquaint(id: &str, url: &str, roles: &[String]) -> Vec<u8> {

@@ -264,8 +264,9 @@ impl Peer {
         let Confirm { id, roles, friendly, name, meta, tags, window: _, i, x, .. } = *confirm;
         let info =
             Arc::new(UnitInfo { id: id.into(), name, friendly, meta, tags, dialect, identity });
+        let remote = info.identity.address.map(|address| address.ip());
         let unit_conn =
-            UnitConn { id: conn, address: pending.address, announced: self.roles_counter };
+            UnitConn { id: conn, remote, address: pending.address, announced: self.roles_counter };
         let (unit, first, stale) = match known {
             Some(unit) => {
                 // An announcement on another connection may have overtaken the confirmation.

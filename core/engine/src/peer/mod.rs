@@ -12,6 +12,7 @@ mod types;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    net::IpAddr,
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -50,6 +51,8 @@ struct UnitState {
 
 struct UnitConn {
     id: ConnId,
+    /// Where it comes from or leads to, if that is known.
+    remote: Option<IpAddr>,
     address: Option<AddressId>,
     /// The counter of the last announcement that cannot have been lost with this connection.
     announced: u64,
@@ -77,6 +80,8 @@ pub struct Peer {
     pending: HashMap<ConnId, Pending>,
     challenges: HashSet<String>,
     addresses: Addresses,
+    /// Told addresses that were not dialed.
+    ignored: u64,
     next_conn: u64,
     next_unit: u64,
     effects: VecDeque<PeerEffect>,
@@ -108,6 +113,7 @@ impl Peer {
             pending: HashMap::new(),
             challenges: HashSet::new(),
             addresses: Addresses::default(),
+            ignored: 0,
             next_conn: 0,
             next_unit: 0,
             effects: VecDeque::new(),
@@ -245,7 +251,7 @@ impl Peer {
     pub fn hear(&mut self, unit: UnitId, news: News, now: Moment) {
         match news {
             News::Roles(update) => self.unit_roles(unit, update),
-            News::Acquaint(told) => self.acquainted(told, now),
+            News::Acquaint(told) => self.acquainted(unit, told, now),
             News::Denied(denial) => self.event(PeerEvent::Denied { unit, denial }),
         }
     }
@@ -266,7 +272,7 @@ impl Peer {
     /// When [`handle_timeout`](Peer::handle_timeout) is to be called next. Earlier calls do no harm.
     pub fn deadline(&self) -> Option<Moment> {
         let handshakes = self.pending.values().map(|pending| pending.handshake.deadline).min();
-        let dials = self.addresses.deadline(self.limits.acquaintance_dials);
+        let dials = self.addresses.deadline(&self.limits);
         [self.announce_at, handshakes, dials].into_iter().flatten().min()
     }
 
@@ -302,7 +308,7 @@ impl Peer {
                 self.effects.push_back(PeerEffect::Close { conn, frames, code, reason });
             }
         }
-        for (address, url) in self.addresses.take_due(now, self.limits.acquaintance_dials) {
+        for (address, url) in self.addresses.take_due(now, &self.limits) {
             self.effects.push_back(PeerEffect::Dial { address, url });
         }
     }

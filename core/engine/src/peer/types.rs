@@ -132,6 +132,16 @@ pub enum PeerEvent {
         /// Whether there was an outcome before: a reconnection.
         again: bool,
     },
+    /// A unit has told of an address that is not dialed: see [`AcquaintanceFilter`](crate::AcquaintanceFilter) and
+    /// [`Limits`](crate::Limits). For the log, at debug.
+    AddressIgnored {
+        /// The unit, perhaps gone.
+        unit: UnitId,
+        /// The address, shortened and without credentials.
+        url: String,
+        /// Why.
+        reason: String,
+    },
     /// A connection closed.
     ConnectionClosed {
         /// The connection.
