@@ -25,7 +25,7 @@ const MAX_CLAIMS: usize = 8 << 10;
 /// JSON Web Token.
 pub type Claims = Map<String, Value>;
 
-/// The certificate that the other end has shown. TLS has verified it, unless verification was switched off.
+/// The certificate that the other end has shown, and that TLS has verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Certificate {
@@ -125,7 +125,7 @@ impl fmt::Debug for Binding {
 pub struct Remote {
     /// Where the connection comes from or leads to.
     pub address: Option<SocketAddr>,
-    /// What it has shown in the TLS handshake.
+    /// What it has shown in the TLS handshake, if that was verified.
     pub certificate: Option<Arc<Certificate>>,
     /// Of the TLS connection.
     pub binding: Binding,

@@ -346,6 +346,11 @@ impl TlsClient {
         self.live.clone()
     }
 
+    /// Whether certificates are not verified.
+    pub(super) fn is_unverified(&self) -> bool {
+        self.unverified
+    }
+
     /// The name to expect for a host.
     pub(super) fn name_for(&self, host: &str) -> Result<ServerName<'static>> {
         let name = self.server_name.as_deref().unwrap_or(host);
