@@ -257,7 +257,7 @@ impl Connection {
         self.phase = Phase::Open(Box::new(socket));
     }
 
-    /// The application lets the other side in, or not. False when it was not asked, or the connection has ended.
+    /// Passes on the application's verdict. Returns false if no verdict was pending or the connection has ended.
     ///
     /// # Errors
     /// The connection is over: [`end`](Connection::end) it.

@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection: what was shown, not what was said.
+//! The identity of the other end of a connection: what it has shown, not what it claims.
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
@@ -21,8 +21,8 @@ const MAX_HEADERS: usize = 8 << 10;
 /// The most that is kept of claims, in bytes of JSON.
 const MAX_CLAIMS: usize = 8 << 10;
 
-/// What the `authenticate` hook of an application knows of a connection: a JSON object. `sub` is who it is, as in a
-/// JSON Web Token.
+/// The claims that an application's `authenticate` hook returns: a JSON object. `sub` is the subject, as in a JSON Web
+/// Token.
 pub type Claims = Map<String, Value>;
 
 /// The certificate that the other end has shown, and that TLS has verified.
@@ -91,7 +91,8 @@ fn name(name: &GeneralName) -> Option<String> {
     }
 }
 
-/// What only one TLS connection has, and both its ends know: proofs of keys that name it cannot be relayed.
+/// Values that are unique to one TLS connection and known to both its ends. Proofs of keys that name them cannot be
+/// relayed.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Binding {
     /// Whether there is TLS at all: a host may know neither of the following.
@@ -148,7 +149,7 @@ impl Remote {
     }
 }
 
-/// Who is at the other end of a connection: what it has shown, beside what it says of itself.
+/// The identity of the other end of a connection: what it has shown, as opposed to what it says about itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Identity {
@@ -209,8 +210,7 @@ impl Identity {
         self.key.as_deref().map(|id| id.split_once('#').map_or(id, |(name, _)| name))
     }
 
-    /// Whether a further connection may join this unit: it shows nothing else, and nothing less that it could have
-    /// shown.
+    /// Whether a further connection may join this unit: it shows the same, and lacks nothing that it could have shown.
     pub(crate) fn admits(&self, further: &Identity) -> bool {
         let key = self.key.is_none() || self.key_name() == further.key_name();
         let certificate = match (&self.certificate, &further.certificate) {
@@ -353,11 +353,11 @@ impl Origins {
         Ok(())
     }
 
-    /// Whether an upgrade with these headers may go on: without an origin, or with one that is allowed. The host of the
-    /// request does not count: by a name of its own for this machine's address, any page can have it fit.
+    /// Whether an upgrade with these headers may proceed: it has no origin, or an allowed one. The host of the request
+    /// is not considered: with a DNS name that points to this machine, any page can make it match.
     ///
     /// # Errors
-    /// The origin that is foreign.
+    /// The foreign origin.
     pub fn check<'a>(&self, mut origins: impl Iterator<Item = &'a [u8]>) -> Result<(), String> {
         let Some(origin) = origins.next() else { return Ok(()) };
         let allowed = |known: &String| known == "*" || known.as_bytes() == origin;

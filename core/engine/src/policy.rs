@@ -42,9 +42,9 @@ const QUOTED: usize = 128;
 /// }
 /// ```
 ///
-/// docs/POLICY.md of the repository describes all of it. What a rule denies is denied whatever others allow; what no rule
-/// names is as `default` says. Calls are checked where they arrive: messages, requests and both kinds of streams, and so
-/// broadcasts and surveys. A role that a unit announces without permission does not exist for this peer.
+/// docs/POLICY.md in the repository has the full description. A denial overrides every permission; `default` applies to
+/// everything that no rule names. The receiving peer checks messages, requests and both kinds of streams, and therefore
+/// broadcasts and surveys. It ignores a role that a unit announces without permission.
 pub struct Policy {
     rules: Vec<Rule>,
     call: Verdict,
@@ -260,8 +260,8 @@ impl Policy {
     /// Reads a policy from its JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`], which says where and what is wrong: it is no JSON, has members that there are not,
-    /// a `who` that names nobody, or more than 1 MiB.
+    /// [`ErrorKind::InvalidArgument`] for invalid JSON, unknown members, a `who` that names nobody, or more than 1 MiB.
+    /// The text says what is wrong and where.
     pub fn parse(text: &str) -> Result<Policy> {
         if text.len() > LARGEST {
             return Err(invalid(format!("has {} bytes, at most {LARGEST} are read", text.len())));
@@ -613,7 +613,7 @@ pub struct Denial {
     pub role: String,
     /// The event, likewise; empty for an announcement.
     pub event: String,
-    /// How often the unit was denied something since this was told last. This is the last one.
+    /// The number of denials for this unit since the last report. The other fields describe the last of them.
     pub count: u64,
 }
 
@@ -658,10 +658,10 @@ pub struct PolicyFile {
 }
 
 impl PolicyFile {
-    /// Takes what the host has read, or the text of the error that it got. None: nothing is new.
+    /// Takes the text that the host has read, or that of its error. Returns none if nothing has changed.
     ///
     /// # Errors
-    /// Why there is no new policy: once for each change of the file. The one before stays in force.
+    /// Why there is no new policy, once for each change of the file. The previous policy stays in force.
     pub fn read(
         &mut self,
         path: &str,

@@ -192,8 +192,8 @@ impl Peer {
         Ok(Some(short.to_owned()))
     }
 
-    /// The addresses, of those that the name of an address has resolved to, that may be connected to: all of them,
-    /// unless a unit has told of it. To be asked at each attempt, after the lookup and before connecting.
+    /// Filters the addresses that a name has resolved to: returns those that may be connected to. For addresses of the
+    /// application these are all. Call it at each attempt, after the lookup and before connecting.
     ///
     /// # Errors
     /// [`ErrorKind::ConnectFailed`] when it is none: [dialing has failed](Peer::dial_failed).
