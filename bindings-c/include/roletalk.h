@@ -1106,7 +1106,7 @@ typedef struct {
     /// Microseconds that its answers take, smoothed, a second at most: what the choice of the least loaded unit counts
     /// with; -1 before the first.
     int64_t answer_time_us;
-    /// What the unit called or announced, and the policy did not allow.
+    /// What the unit called and the policy did not allow.
     uint64_t denied;
 } roletalk_unit_stats;
 

@@ -185,7 +185,9 @@ impl Realm {
             [0, ..] | [224..=255, ..] => Realm::Nowhere,
             [127, ..] => Realm::Loopback,
             // The metadata of Alibaba's cloud, and the host of Azure's.
-            [169, 254, ..] | [100, 100, 100, 200] | [168, 63, 129, 16] => Realm::LinkLocal,
+            [169, 254, ..] | [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192] => {
+                Realm::LinkLocal
+            }
             [100, 64..=127, ..] | [198, 18..=19, ..] => Realm::Private,
             _ if ip.is_private() => Realm::Private,
             _ => Realm::Public,
@@ -197,8 +199,10 @@ impl Realm {
             [0, 0, 0, 0, 0, 0, 0, 1] => Realm::Loopback,
             // With the addresses that once stood for those of IPv4.
             [0, 0, 0, 0, 0, 0, ..] | [0xff00..=0xffff, ..] => Realm::Nowhere,
-            // The metadata of Amazon's cloud.
-            [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254] | [0xfe80..=0xfebf, ..] => Realm::LinkLocal,
+            // A network's own translators lead to addresses of IPv4 that nobody has judged.
+            [0x64, 0xff9b, 1, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Realm::Nowhere,
+            // The metadata of Amazon's and Google's clouds.
+            [0xfd00, 0x0ec2, ..] | [0xfd20, 0x00ce, ..] | [0xfe80..=0xfebf, ..] => Realm::LinkLocal,
             [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Realm::Private,
             _ => Realm::Public,
         }

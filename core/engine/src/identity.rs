@@ -142,9 +142,16 @@ impl Remote {
         Remote { address: address.into(), ..Remote::default() }
     }
 
-    /// Adds the certificate that it has shown, in DER. One that cannot be read counts as none: TLS has judged it.
+    /// Adds the certificate that it has shown, in DER. Of one that cannot be read, which TLS has accepted all the same,
+    /// only the fingerprint is known.
     pub fn with_certificate(mut self, der: &[u8]) -> Remote {
-        self.certificate = Certificate::from_der(der).ok().map(Arc::new);
+        let unreadable = |_| Certificate {
+            subject: String::new(),
+            names: Vec::new(),
+            fingerprint: hex(&Sha256::digest(der)),
+            expires: 0,
+        };
+        self.certificate = Some(Certificate::from_der(der).unwrap_or_else(unreadable).into());
         self
     }
 }
@@ -448,6 +455,16 @@ mod tests {
         }
         origins.allow("*").unwrap();
         assert!(check(&origins, &["null"]) && check(&origins, &["https://evil.example"]));
+    }
+
+    #[test]
+    fn of_a_certificate_that_cannot_be_read_the_fingerprint_is_known() {
+        let remote = Remote::default().with_certificate(b"none");
+        let certificate = remote.certificate.unwrap();
+        assert_eq!((certificate.fingerprint.len(), certificate.names.len()), (64, 0));
+        assert!(certificate.is_alike(&certificate.clone()));
+        let other = Remote::default().with_certificate(b"another").certificate.unwrap();
+        assert!(!certificate.is_alike(&other) && !certificate.is_akin(&other));
     }
 
     #[test]
