@@ -283,7 +283,9 @@ class Peer extends MiddlewareEmitter {
     if (!isUpgrade(request, this._wss.path)) return refuse(socket, 400);
     const origin = originOf(request);
     const foreign = origin === undefined ? null : this._core.native.foreignOrigin(String(origin));
-    if (foreign !== null) return this._refuse(socket, 403, `its origin ${foreign} is foreign`);
+    if (foreign !== null) {
+      return this._refuse(socket, 403, `its origin ${foreign} is foreign, and not among the option "origins"`);
+    }
     if (this._authenticate === undefined) this._accept(request, socket, head, undefined);
     else this._judge(request, socket, head);
   }

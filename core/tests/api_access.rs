@@ -443,6 +443,14 @@ async fn listen_tls(peer: &Peer, authority: &Authority) -> Listener {
     peer.listen_with("127.0.0.1:0", ListenOptions::new().tls(tls)).await.unwrap()
 }
 
+#[test]
+fn the_example_of_the_guide_is_a_policy() {
+    let guide = include_str!("../../docs/POLICY.md");
+    let (_, rest) = guide.split_once("```json\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    Policy::parse(example).unwrap();
+}
+
 #[tokio::test]
 async fn both_ends_know_what_the_other_has_shown() {
     let authority = Authority::new();
