@@ -4,10 +4,13 @@ mod common;
 
 use std::{
     collections::HashMap,
+    io,
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{self, Poll},
     time::Duration,
 };
 
@@ -15,8 +18,9 @@ use common::{LIMIT, Log, Pair, Raw, peer, until, within};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use roletalk::{Balance, BoxError, Context, Data, Destination, ErrorKind, Peer, PeerBuilder};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::Notify,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+    sync::{Notify, mpsc},
     task::JoinHandle,
 };
 
@@ -423,7 +427,7 @@ async fn a_chosen_unit_stays_the_chosen_one_within_a_handler() {
     let middle = two.first.client.clone();
     let units = two.to().units();
     let chosen = units.into_iter().find(|unit| unit.name() == "server").unwrap();
-    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut receiver) = mpsc::unbounded_channel();
     let to = two.to().clone();
     let gone_on = Arc::new(Notify::new());
     let done = gone_on.clone();
@@ -450,6 +454,116 @@ async fn a_chosen_unit_stays_the_chosen_one_within_a_handler() {
     within("the answer", asking).await.unwrap().unwrap();
     within("closing", client.close()).await;
     two.close().await;
+}
+
+/// What becomes of a [`Torn`] socket.
+#[derive(Default)]
+struct Tear {
+    /// Nothing can be read until writing has failed.
+    deaf: AtomicBool,
+    /// Writing fails.
+    mute: AtomicBool,
+}
+
+struct Torn {
+    stream: TcpStream,
+    tear: Arc<Tear>,
+    has_failed: bool,
+}
+
+impl AsyncRead for Torn {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.tear.deaf.load(Ordering::SeqCst) && !self.has_failed {
+            true => Poll::Pending,
+            false => Pin::new(&mut self.stream).poll_read(cx, into),
+        }
+    }
+}
+
+impl AsyncWrite for Torn {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.tear.mute.load(Ordering::SeqCst) {
+            self.has_failed = true;
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The other side resets the connection when it has closed it and something arrives all the same. Its last words
+/// may not be read by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_there_to_be_read_when_writing_fails_counts() {
+    let (server, client) = (peer("server"), peer("client"));
+    let answer = Arc::new(Notify::new());
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    server.role("r").unwrap().on_request("e", {
+        let answer = answer.clone();
+        move |ctx: Context| {
+            let (answer, begun) = (answer.clone(), begun.clone());
+            async move {
+                begun.send(()).unwrap();
+                answer.notified().await;
+                Ok(ctx.into_data())
+            }
+        }
+    });
+    let listener = server.listen("127.0.0.1:0").await.unwrap();
+    let tear = Arc::new(Tear::default());
+    let address = listener.url().trim_start_matches("ws://").trim_end_matches('/').to_owned();
+    let open = {
+        let tear = tear.clone();
+        move |_: &str| {
+            let (address, tear) = (address.clone(), tear.clone());
+            async move {
+                let stream = TcpStream::connect(address).await?;
+                Ok(Torn { stream, tear, has_failed: false })
+            }
+        }
+    };
+    let options = roletalk::ConnectOptions::new().once().connector(open);
+    client.connect_with(listener.url(), options).await.unwrap();
+    let to = client.destination("r").unwrap();
+    within("the role", to.ready()).await.unwrap();
+    let ask = |text: &str| {
+        let (to, text) = (to.clone(), Data::from(text));
+        tokio::spawn(async move { to.request("e", text).await })
+    };
+    let first = ask("first");
+    within("the handler", begins.recv()).await.unwrap();
+    tear.deaf.store(true, Ordering::SeqCst);
+    answer.notify_one();
+    within("the drain", server.drain(Duration::from_secs(1))).await;
+    let other = peer("other");
+    other.role("r").unwrap().on_request("e", |ctx: Context| async { Ok(ctx.into_data()) });
+    let listens = other.listen("127.0.0.1:0").await.unwrap();
+    client.connect(listens.url()).await.unwrap();
+    within("the other unit", to.ready_with(2)).await.unwrap();
+    tear.mute.store(true, Ordering::SeqCst);
+    let last = [ask("last"), ask("last")];
+    let answer = within("the answer", first).await.unwrap().unwrap();
+    assert_eq!(answer.parse::<String>().unwrap(), "first");
+    for last in last {
+        within("an answer of the other unit", last).await.unwrap().unwrap();
+    }
+    within("closing", client.close()).await;
+    within("closing", other.close()).await;
 }
 
 /// An answer that is read together with the close frame counts, though the handlers of what is before it cannot begin.

@@ -47,6 +47,8 @@ const TURN: usize = 256 << 10;
 const PORTION: usize = 24;
 /// One-way messages, which cause nothing to be written, count as one so many together.
 const ONE_WAY: usize = 8;
+/// Turns of reading after writing has failed.
+const LAST_TURNS: usize = 64;
 /// The time that the other side has to answer a close frame.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -186,6 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             let written = self.poll_write(cx);
             self.handle.set_polling(false);
             if let Err(error) = written {
+                let error = self.read_rest(cx).err().unwrap_or(error);
                 self.end(None, error);
             }
             // What is still queued then is written within the closing time, by `part`.
@@ -200,17 +203,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
 
     // Reading.
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<()> {
+    /// Nothing can be written any more. What the other side has said before it left may still be there to be read: it
+    /// tells requests that it has dropped from those that are lost.
+    fn read_rest(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        self.last = true;
+        for _ in 0..LAST_TURNS {
+            let read = self.poll_read(cx)?;
+            while !self.messages.is_empty() {
+                self.handle_messages()?;
+            }
+            if read.is_pending() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pending when there is nothing more to read for now, or handlers can take no more; ready when there may be
+    /// more.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>> {
         let mut read = 0;
         loop {
             // The rest of what was read last time comes first.
             self.handle_messages()?;
-            if !self.may_read {
-                return Ok(());
+            if !self.may_read && !self.last {
+                return Ok(Poll::Pending);
             }
             if !self.messages.is_empty() || read >= TURN {
                 cx.waker().wake_by_ref();
-                return Ok(());
+                return Ok(Poll::Ready(()));
             }
             let done = BUFFER.with(|buffer| {
                 let mut buffer = match buffer.try_borrow_mut() {
@@ -236,7 +257,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                     if self.linger.emptied(read, || self.shared.clock.now()) {
                         cx.waker().wake_by_ref();
                     }
-                    return Ok(());
+                    return Ok(Poll::Pending);
                 }
                 Err(error) => {
                     // What was read before an error counts, however much: answers that are dropped would be
