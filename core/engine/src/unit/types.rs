@@ -58,7 +58,8 @@ impl Budget {
 pub enum Order {
     /// Whatever is sent in this order arrives in this order: one connection carries it all, as long
     /// as what went before may still be on its way. When that connection is lost, what was on its
-    /// way is lost or arrives late, while what is sent next takes another connection.
+    /// way is lost or arrives late, while what was still queued and what is sent next take another
+    /// connection.
     #[default]
     Kept,
     /// The least loaded connection; may overtake what was sent before on another one.

@@ -225,6 +225,9 @@ impl Host {
                 assert!(self.units.insert(*unit, unit_app).is_none());
                 return;
             }
+            PeerEvent::ConnectionClosed { conn, unit: Some(unit), .. } => {
+                self.runs.lost(*unit, Some(*conn), &mut ctx.ledger);
+            }
             PeerEvent::UnitClosed { unit } => {
                 ctx.ledger.unit_closed(self.index, *unit);
                 let gone = self.units.remove(unit).expect("an unknown unit closed");
@@ -233,7 +236,7 @@ impl Host {
                 for stream in gone.streams.values() {
                     self.note_end(ctx, stream, End::Broken);
                 }
-                self.runs.forget(*unit);
+                self.runs.forget(*unit, &mut ctx.ledger);
             }
             _ => {}
         }
@@ -371,7 +374,7 @@ impl Host {
         self.unit(id).running += 1;
         let number = number(incoming.payload());
         ctx.note(self.index, format_args!("{id:?} message {number}"));
-        ctx.ledger.message_received(number, self.index);
+        ctx.ledger.message_received(number, self.index, Some(incoming.connection()));
         assert_eq!(incoming.deadline(), None, "nobody waits for a message");
         let arrives = ctx.ledger.has_fields(number);
         fields::check(incoming.fields(), fields::asked(number), arrives);
@@ -529,8 +532,7 @@ impl Host {
                     let machine = self.engine.unit(id);
                     let conns = || machine.into_iter().flat_map(|unit| unit.connections());
                     let is_open = |conn| conns().any(|open| open == conn);
-                    let place =
-                        self.runs.place(id, vec![queued.conn], is_open, || ctx.ledger.number());
+                    let place = self.runs.place(id, vec![queued.conn], is_open, &mut ctx.ledger);
                     (self.index, place.0, place.1)
                 });
                 ctx.ledger.message_sent(number, order, sound);

@@ -17,6 +17,13 @@ pub(crate) struct Ledger {
     pub(crate) requests: BTreeMap<u64, Request>,
     pub(crate) streams: BTreeMap<u64, Stream>,
     orders: BTreeMap<(usize, usize, u64), u64>,
+    /// The same for each connection of the receiver. That order holds whatever happens to others.
+    orders_of_connections: BTreeMap<(usize, u64, ConnId), u64>,
+    /// Runs whose senders have lost a connection.
+    broken: BTreeSet<u64>,
+    /// Runs whose senders have lost the unit. What was not sent goes to others, one by one, and from there perhaps on:
+    /// where some of it meets again, it has no order.
+    scattered: BTreeSet<u64>,
     /// Sent and not seen yet, by number.
     messages: BTreeMap<u64, Message>,
     /// Messages to many: the nodes that have seen them.
@@ -117,6 +124,9 @@ impl Ledger {
             requests: BTreeMap::new(),
             streams: BTreeMap::new(),
             orders: BTreeMap::new(),
+            orders_of_connections: BTreeMap::new(),
+            broken: BTreeSet::new(),
+            scattered: BTreeSet::new(),
             messages: BTreeMap::new(),
             broadcasts: BTreeMap::new(),
             surveys: BTreeMap::new(),
@@ -152,7 +162,14 @@ impl Ledger {
         self.broadcasts[&id].len()
     }
 
-    pub(crate) fn message_received(&mut self, id: u64, node: usize) {
+    /// The sender of these messages has lost a connection that may have carried some. Those may arrive late; those that
+    /// were not sent yet go another way, and may arrive before them.
+    pub(crate) fn run_broken(&mut self, run: u64) {
+        self.broken.insert(run);
+    }
+
+    /// A message has arrived at a node, on a connection if that is known.
+    pub(crate) fn message_received(&mut self, id: u64, node: usize, conn: Option<ConnId>) {
         if let Some(nodes) = self.broadcasts.get_mut(&id) {
             assert!(nodes.insert(node), "message {id}, to many, came twice");
             self.counts.delivered += 1;
@@ -161,9 +178,18 @@ impl Ledger {
         let message = self.messages.remove(&id);
         let message = message.unwrap_or_else(|| panic!("message {id} came twice, or was not sent"));
         self.counts.delivered += 1;
-        if let Some((from, run, at)) = message.to {
+        if let Some((from, run, at)) = message.to
+            && !self.scattered.contains(&run)
+        {
             let last = self.orders.insert((from, node, run), at);
+            let last = last.filter(|_| !self.broken.contains(&run));
             assert!(last.is_none_or(|last| last < at), "message {at} came after {last:?}");
+            let last =
+                conn.and_then(|conn| self.orders_of_connections.insert((node, run, conn), at));
+            assert!(
+                last.is_none_or(|last| last < at),
+                "message {at} came after {last:?}, {conn:?}"
+            );
         }
     }
 
@@ -457,6 +483,8 @@ impl Ledger {
 #[derive(Default)]
 pub(crate) struct Runs {
     by_unit: BTreeMap<UnitId, Run>,
+    /// Every run of a unit, the last one among them.
+    all: BTreeMap<UnitId, Vec<u64>>,
 }
 
 struct Run {
@@ -473,17 +501,31 @@ impl Runs {
         unit: UnitId,
         carriers: Vec<ConnId>,
         is_open: impl Fn(ConnId) -> bool,
-        fresh: impl FnOnce() -> u64,
+        ledger: &mut Ledger,
     ) -> (u64, u64) {
         let (number, at) = match self.by_unit.get(&unit) {
             Some(run) if run.carriers.iter().all(|last| is_open(*last)) => (run.number, run.at + 1),
-            _ => (fresh(), 0),
+            ended => {
+                ended.inspect(|run| ledger.run_broken(run.number));
+                let fresh = ledger.number();
+                self.all.entry(unit).or_default().push(fresh);
+                (fresh, 0)
+            }
         };
         self.by_unit.insert(unit, Run { number, at, carriers });
         (number, at)
     }
 
-    pub(crate) fn forget(&mut self, unit: UnitId) {
+    /// A connection of the unit's is lost: this one, or any.
+    pub(crate) fn lost(&self, unit: UnitId, conn: Option<ConnId>, ledger: &mut Ledger) {
+        let carried = |run: &&Run| conn.is_none_or(|conn| run.carriers.contains(&conn));
+        if let Some(run) = self.by_unit.get(&unit).filter(carried) {
+            ledger.run_broken(run.number);
+        }
+    }
+
+    pub(crate) fn forget(&mut self, unit: UnitId, ledger: &mut Ledger) {
         self.by_unit.remove(&unit);
+        ledger.scattered.extend(self.all.remove(&unit).into_iter().flatten());
     }
 }

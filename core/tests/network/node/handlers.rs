@@ -120,7 +120,7 @@ impl Node {
         let id = number(context);
         let dice = self.world.with(|state| {
             state.note(self.index, format_args!("message {id}"));
-            state.ledger.message_received(id, self.index);
+            state.ledger.message_received(id, self.index, None);
             if mischief { state.rng.below(100) } else { 99 }
         });
         let unit = context.unit();

@@ -446,7 +446,9 @@ async fn watch(node: Weak<Node>, mut events: Events) {
             PeerEvent::UnitClosed(unit) => {
                 let id = node.unit_id(&unit);
                 node.note(format_args!("{id:?} closed"));
-                node.app().runs.forget(id);
+                let mut app = node.app();
+                world.with(|state| app.runs.forget(id, &mut state.ledger));
+                drop(app);
                 let node = node.clone();
                 tokio::spawn(async move {
                     // Time goes on only when all that were woken have had their turn.
@@ -459,8 +461,12 @@ async fn watch(node: Weak<Node>, mut events: Events) {
             PeerEvent::BadInput { error, .. } if error.text() == REFUSED_LATE => {}
             PeerEvent::BadInput { error, .. } => world.fail(&format!("bad input: {error:?}")),
             PeerEvent::Missed(count) => world.fail(&format!("{count} events were missed")),
-            PeerEvent::ConnectionClosed { reason, .. } => {
+            PeerEvent::ConnectionClosed { unit, reason } => {
                 node.note(format_args!("connection closed: {reason}"));
+                if let Some(unit) = unit {
+                    let (id, app) = (node.unit_id(&unit), node.app());
+                    world.with(|state| app.runs.lost(id, None, &mut state.ledger));
+                }
                 if world.profile().is_calm() && reason.kind() == ErrorKind::ConnectFailed {
                     world.fail(&format!("a connection failed without reason: {reason:?}"));
                 }

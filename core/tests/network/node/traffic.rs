@@ -55,8 +55,8 @@ impl Node {
             let order = kept.then(|| {
                 // Any of them may have carried it.
                 let is_open = |conn| conns.contains(&conn);
-                let fresh = || state.ledger.number();
-                let place = app.runs.place(unit_id, conns.clone(), is_open, fresh);
+                let ledger = &mut state.ledger;
+                let place = app.runs.place(unit_id, conns.clone(), is_open, ledger);
                 (self.index, place.0, place.1)
             });
             state.ledger.message_sent(id, order, sound);
