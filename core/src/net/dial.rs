@@ -134,11 +134,10 @@ async fn connect(
     let mut found: Vec<SocketAddr> = match url.host() {
         Some(Host::Domain(name)) => {
             let found = resolve(name, port).await;
-            let found = found.map_err(|error| {
+            found.map_err(|error| {
                 let failed = failed("cannot resolve", &error);
                 failed.with_fault(DialFault::NameUnknown).with_source(error)
-            })?;
-            found
+            })?
         }
         Some(Host::Ipv4(ip)) => vec![(ip, port).into()],
         Some(Host::Ipv6(ip)) => vec![(ip, port).into()],
