@@ -190,6 +190,7 @@
 /// Files of certificates that are watched have changed, and cannot be used: `text` says which and why. What was in
 /// force stays. Told once for each change.
 #define ROLETALK_EVENT_TLS_RELOAD_FAILED 21
+
 /// Connections could not be accepted for want of descriptors or memory, or had to give way to others before they were
 /// authenticated (roletalk_limits.handshakes): `status`, `text` and `hint` say what is lacking. The peer goes on, and
 /// accepts as soon as it can. At most once a second for each reason.
