@@ -13,10 +13,10 @@ export interface PeerOptions {
   /** Whether it wants to be told of other peers, and dials those that serve its destinations. Default true. */
   friendly?: boolean;
   /**
-   * The networks in which it dials addresses that others tell it, as a list or a text with commas: `public`, `private`,
-   * `loopback`, `link_local`, `near`, which stands for loopback and private addresses as far as the unit that tells of
-   * one has such an address itself, or blocks such as `10.0.0.0/8`. Default `public, near`. What it is told to
-   * `connect` to is not filtered.
+   * The networks in which addresses from other units are dialed, as a list or a text with commas: `public`, `private`,
+   * `loopback`, `link_local`, blocks such as `10.0.0.0/8`, or `near`, which stands for loopback and private addresses
+   * from units that have such an address themselves. Default `public, near`. Addresses given to `connect` are not
+   * filtered.
    */
   acquaintanceNetworks?: string | string[];
   /**
@@ -48,15 +48,16 @@ export interface PeerOptions {
   /**
    * Whether proofs of preshared keys are bound to the TLS connection, so that nobody can relay them.
    *
-   * - `prefer`, the default: what the other side names must be this connection. One that names nothing, such as
-   *   roletalk 1.1.3, is answered, too.
-   * - `require`: the key is proved only to those that name this connection, so only over TLS.
-   * - `disable`: nothing is named nor compared, for proxies that end TLS with another certificate.
+   * - `prefer`, the default: a challenge that names another connection is refused. One that names none, as from
+   *   roletalk 1.1.3, is answered.
+   * - `require`: the key is proved only for a challenge that names this connection, so only over TLS.
+   * - `disable`: connections are neither named nor compared, for proxies that terminate TLS with another certificate.
    */
   channelBinding?: 'disable' | 'prefer' | 'require';
   /**
-   * The peer's own key: 32 random bytes, to be kept as a private key is. Its id belongs to that: over TLS nobody else can
-   * claim it, and others know the peer again after a restart by `identity.peer`. Default none.
+   * The peer's own key: 32 random bytes, to be kept secret like other private keys. The peer's id begins with the name
+   * of the key. Over TLS nobody else can claim that id, and others recognize the peer after a restart by
+   * `identity.peer`. Default: none.
    */
   peerKey?: Uint8Array;
 }
@@ -64,8 +65,8 @@ export interface PeerOptions {
 // Who may call and serve what.
 
 /**
- * Whom a rule is about: those who have shown all that it names, of each list one. In names and values, `*` stands for
- * anything.
+ * The units that a rule applies to: those that match every member; of a list, one entry has to match. In names and
+ * values, `*` stands for any text.
  */
 export interface PolicyWho {
   /** The id of the preshared key; a version behind a `#` may be left out. */
@@ -108,9 +109,9 @@ export interface PolicyRule {
 }
 
 /**
- * Who may call which events of this peer's roles, and who may serve which roles for it. What a rule denies is denied
- * whatever others allow; what no rule names is as `default` says, which is `deny` where nothing is said. docs/POLICY.md of
- * the repository describes all of it.
+ * Who may call which events of this peer's roles, and who may serve which roles for it. A denial overrides every
+ * permission. `default` applies to everything that no rule names; without it, that is denied. docs/POLICY.md in the
+ * repository has the full description.
  */
 export interface Policy {
   default?: 'allow' | 'deny' | { call?: 'allow' | 'deny'; serve?: 'allow' | 'deny' };
@@ -184,13 +185,13 @@ export interface UpgradeRequest {
 }
 
 /**
- * Judges an upgrade before it is answered. It returns claims, or a promise of them: `{}` lets somebody in of whom
- * nothing is known. False refuses with 403, and so does what it throws or rejects with, or with the `status` of that, if
- * it is one from 400 to 599. The reason is for this side's log only (`NODE_DEBUG=roletalk`). Anything else is refused with
- * 500, and is a warning of the process.
+ * Judges an upgrade before it is answered. It returns claims, or a promise of them; `{}` accepts without claims. False
+ * refuses with 403. So does an exception or a rejection, unless its `status` is from 400 to 599: then that is the
+ * answer. The reason appears only in this side's log (`NODE_DEBUG=roletalk`). Any other result refuses with 500 and
+ * causes a process warning.
  *
- * A promise has as much time as a handshake, 4 s, or the `handshakeTimeout` of `listen`; then the answer is 503. When the
- * connection is gone meanwhile, or the peer is closed, nobody hears of what it brings.
+ * A promise has to settle within 4 s, or the `handshakeTimeout` of `listen`; then the answer is 503. If the connection
+ * ends or the peer is closed meanwhile, the result is ignored.
  */
 export type Authenticate = (request: UpgradeRequest) => Claims | false | PromiseLike<Claims | false>;
 
@@ -227,8 +228,8 @@ export interface ServeOptions {
 }
 
 /**
- * Certificates from files, which change while they are in use: with `reloadTls`, or watched. New handshakes use the new
- * ones; connections that are up stay. What is torn, has expired, or does not fit together changes nothing.
+ * Certificates from files, which can change while they are in use: with `reloadTls`, or by watching. New handshakes use
+ * the new ones; existing connections stay. Incomplete, expired or mismatched certificates change nothing.
  */
 export interface TlsFiles {
   /** The certificate chain (PEM), leaf first. */
@@ -238,9 +239,9 @@ export interface TlsFiles {
   /** The authorities (PEM). A listener then asks for certificates, unless `requestCert` is false. */
   caFile?: string | URL;
   /**
-   * Milliseconds between two looks at the files; `true` stands for 10 000. What has changed is taken, with the event
-   * `tls_reload_success`; what cannot be used is told once for each change, when a second look after at most a second
-   * has found the same, with `tls_reload_fail`. Default: they are not watched.
+   * Milliseconds between two checks of the files; `true` stands for 10 000. Changed files are loaded, with the event
+   * `tls_reload_success`. Unusable ones are reported once for each change with `tls_reload_fail`, when a second check,
+   * after at most a second, finds the same fault. Default: they are not watched.
    */
   watch?: number | boolean;
 }
@@ -832,9 +833,9 @@ export class Peer extends EventEmitter {
   /** This peer's tags. */
   getTags(): { [key: string]: string };
   /**
-   * Sets the policy from now on, also for those who are connected: an object, its JSON, or null: then everyone may do
-   * everything. A file that is watched is so no more. Throws `INVALID_ARGUMENT` at one that is unusable, and says where;
-   * then nothing has changed.
+   * Sets the policy from now on, including for connected units: an object, its JSON, or null, which allows everything.
+   * Stops watching a policy file. Throws `INVALID_ARGUMENT` for an unusable policy, with the place of the fault; then
+   * nothing has changed.
    */
   setPolicy(policy: Policy | string | null): void;
   /**
@@ -914,8 +915,9 @@ export class Peer extends EventEmitter {
    */
   replaceTls(pem: Pick<SecureContextOptions, 'ca' | 'cert' | 'key'>): void;
   /**
-   * When the first of the certificates that it listens or dials with is of no use any more: the first of a chain, the
-   * last of some authorities. Of those that it dials with, those from files.
+   * The earliest expiry of the certificates that this peer listens or dials with. A chain expires with the certificate
+   * in it that expires first, a set of authorities with the one that expires last. For dialing, only certificates from
+   * files count.
    */
   get tlsExpires(): Date | undefined;
   /** A role that units offer. Options that are given are those of the destination from now on. */
@@ -1008,8 +1010,8 @@ export class Unit extends EventEmitter {
   /** What it runs on. */
   get meta(): PeerMetaData;
   /**
-   * Who it is, as far as it has shown that, on the connection that was opened last: key, certificate, claims. Name, tags
-   * and id are only what it says of itself.
+   * Its identity, as shown on the most recently opened connection: key, certificate, claims. Name, tags and id are only
+   * what it says about itself.
    */
   get identity(): Identity;
   /** The roles that it serves now. */

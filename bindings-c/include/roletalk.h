@@ -173,8 +173,9 @@
 /// A unit that was left out has recovered. Reported at the next choice of a unit.
 #define ROLETALK_EVENT_UNIT_RESTORED 16
 
-/// A unit has called something, or announced a role, that the policy does not allow: `what`, `role` and `event` say
-/// what, `count` how often since this was told last, `text` all of it. What each unit calls is told at most once a second.
+/// A unit has made a call, or announced a role, that the policy does not allow: `what`, `role` and `event` describe it,
+/// `count` is the number of denials since the last report, and `text` has all of this. Denied calls are reported at
+/// most once a second for each unit.
 #define ROLETALK_EVENT_DENIED 17
 
 /// The file of the policy, `path`, has changed, and what is in it is in force.
@@ -183,8 +184,8 @@
 /// The file of the policy, `path`, has changed, and cannot be used: `text` says why, and the policy before stays in force.
 #define ROLETALK_EVENT_POLICY_FAILED 19
 
-/// Certificates that the peer listens or dials with have changed: their files, or by a call. `expires_ms` is when they
-/// are of no use any more. Several changes shortly after each other may be told as one.
+/// Certificates that the peer listens or dials with have changed, through their files or a call. `expires_ms` is when
+/// they expire. Several changes in quick succession may be reported as one.
 #define ROLETALK_EVENT_TLS_RELOADED 20
 
 /// Files of certificates that are watched have changed, and cannot be used: `text` says which and why. What was in
@@ -543,21 +544,21 @@ typedef struct {
     const roletalk_string *identity_headers;
     /// How many such headers.
     size_t identity_header_count;
-    /// Judges each upgrade of connections that this peer's listeners and roletalk_peer_accept_fd take; all zero: everyone
-    /// gets in who has the keys. `drop` is also called when roletalk_peer_new fails, unless it cannot read these options
-    /// (`struct_size`).
+    /// Judges each upgrade on connections from this peer's listeners and roletalk_peer_accept_fd. All zero: no
+    /// judgement; everyone with the keys gets in. `drop` is also called when roletalk_peer_new fails, unless it cannot
+    /// read these options (`struct_size`).
     roletalk_authenticate_handler authenticate;
     /// Whether proofs of preshared keys are bound to TLS connections, so that nobody can relay them:
     /// ROLETALK_CHANNEL_BINDING_PREFER, ROLETALK_CHANNEL_BINDING_DISABLE or ROLETALK_CHANNEL_BINDING_REQUIRE.
     int32_t channel_binding;
-    /// The peer's own key, to which its id belongs from then on: 32 random bytes, to be kept as other private keys are;
-    /// NULL for none. Over TLS nobody else can claim that id, and others know the peer again after a restart by the name of
-    /// the key (roletalk_identity.peer), in their policies, too.
+    /// The peer's own key: 32 random bytes, to be kept secret like other private keys; NULL for none. The peer's id
+    /// begins with the name of the key. Over TLS nobody else can claim that id, and after a restart others recognize
+    /// the peer by the name (roletalk_identity.peer), also in their policies.
     const uint8_t *peer_key;
-    /// The networks in which addresses are dialed that other units tell, separated by commas: `public`, `private`,
-    /// `loopback`, `link_local`, `near`, which stands for loopback and private addresses as far as the unit that tells
-    /// of one has such an address itself, or blocks such as `10.0.0.0/8`. Empty stands for `public, near`. What the
-    /// program itself connects to is not filtered.
+    /// The networks in which addresses from other units are dialed, separated by commas: `public`, `private`,
+    /// `loopback`, `link_local`, blocks such as `10.0.0.0/8`, or `near`, which stands for loopback and private
+    /// addresses from units that have such an address themselves. Empty stands for `public, near`. Addresses that the
+    /// program connects to are not filtered.
     roletalk_string acquaintance_networks;
     /// The ports of these addresses, separated by commas: numbers, ranges such as `9000-9100`, or `any`. Empty stands
     /// for `80, 443, 1024-65535`: below that are mail, name servers and the like.
@@ -680,10 +681,9 @@ typedef struct {
     roletalk_string tls_key_file;
     /// The file of the client authorities (PEM), instead of `tls_client_ca`.
     roletalk_string tls_client_ca_file;
-    /// Milliseconds between two looks at the files. When they have changed they are taken
-    /// (ROLETALK_EVENT_TLS_RELOADED); what cannot be used changes nothing, and is told once for each change, when a
-    /// second look after at most a second has found the same (ROLETALK_EVENT_TLS_RELOAD_FAILED). 0: they are not
-    /// watched.
+    /// Milliseconds between two checks of the files; 0: they are not watched. Changed files are loaded
+    /// (ROLETALK_EVENT_TLS_RELOADED). Unusable ones change nothing, and are reported once for each change, when a
+    /// second check, after at most a second, finds the same fault (ROLETALK_EVENT_TLS_RELOAD_FAILED).
     uint64_t tls_watch_ms;
 } roletalk_listen_options;
 
@@ -1116,7 +1116,7 @@ typedef struct {
     /// Microseconds that its answers take, smoothed, a second at most: what the choice of the least loaded unit counts
     /// with; -1 before the first.
     int64_t answer_time_us;
-    /// What the unit called or announced, and the policy did not allow.
+    /// What the unit called and the policy did not allow.
     uint64_t denied;
 } roletalk_unit_stats;
 
@@ -1438,8 +1438,8 @@ ROLETALK_MUST_USE
 roletalk_status roletalk_peer_get_stats(roletalk_peer peer,
                                         roletalk_peer_stats *stats);
 
-/// Who may call and serve what, from now on, also those who are connected: a policy as JSON (docs/POLICY.md). NULL: no
-/// policy, everyone may do everything. A file that was watched is so no more.
+/// Sets who may call and serve what from now on, including connected units: a policy as JSON (docs/POLICY.md). NULL: no
+/// policy, everyone may do everything. Stops watching a policy file.
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a text that is no policy, an empty one included:
 /// roletalk_last_error says where and what is wrong; the policy before stays in force. Any thread, also inside
@@ -1459,7 +1459,7 @@ ROLETALK_MUST_USE
 roletalk_status roletalk_peer_watch_policy(roletalk_peer peer,
                                            roletalk_string path);
 
-/// Checks the text of a policy, which no peer has to have.
+/// Checks the text of a policy. No peer is needed.
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT: roletalk_last_error says where and what is wrong. Any thread, also
 /// inside callbacks.
@@ -1546,18 +1546,18 @@ roletalk_status roletalk_peer_disconnect(roletalk_peer peer, roletalk_string add
 ROLETALK_MUST_USE
 roletalk_status roletalk_peer_reload_tls(roletalk_peer peer);
 
-/// Tells when the first of the certificates that the peer listens and dials with is of no use any more: when the
-/// first of a chain expires, or the last of some authorities. `expires_ms` is set to milliseconds since 1970, 0 when
-/// that is not known.
+/// Sets `expires_ms` to the earliest expiry of the TLS settings that the peer listens and dials with, in milliseconds
+/// since 1970; 0 if that is not known. A chain expires with the certificate in it that expires first, a set of
+/// authorities with the one that expires last.
 ///
 /// Any thread, also inside callbacks.
 ROLETALK_MUST_USE
 roletalk_status roletalk_peer_get_tls_expires(roletalk_peer peer,
                                               uint64_t *expires_ms);
 
-/// Dials an address with other certificates from now on, as it was given to roletalk_peer_connect. All are PEM; what
-/// is empty stays as it was, but `certificates` and `key` belong together. Files that are watched are taken again
-/// when they next change.
+/// Dials an address with new certificates from now on. `address` is the text that was passed to roletalk_peer_connect.
+/// The other arguments are PEM; an empty one keeps the old value, but `certificates` and `key` belong together. Watched
+/// files are loaded again when they next change.
 ///
 /// Errors: ROLETALK_STATUS_TLS as for roletalk_peer_reload_tls, ROLETALK_STATUS_INVALID_ARGUMENT when the address is
 /// not dialed. Any thread, also inside callbacks.
@@ -2253,9 +2253,9 @@ roletalk_status roletalk_unit_get_connection_stats(roletalk_unit unit,
                                                    size_t at,
                                                    roletalk_connection_stats *stats);
 
-/// Copies who the unit is, as JSON, to `buffer`, without a zero at the end, and its length to `len`, which may be NULL:
-/// what it has shown on the connection that was opened last. Its name, its tags and its id are only what it says of
-/// itself. Unknown members are `null`:
+/// Copies the unit's identity as JSON to `buffer`, without a terminating zero, and its length to `len`, which may be
+/// NULL. This is what the unit has shown on the most recently opened connection. Its name, its tags and its id are only
+/// what it says about itself. Unknown members are `null`:
 ///
 ///     {"key": "billing", "peer": null, "certificate": {"subject": "", "names": [], "fingerprint": "", "expires": 0}, "claims": {},
 ///      "address": "192.0.2.1:51234", "headers": [["x-team", "red"]], "dialed": false}
@@ -2333,10 +2333,11 @@ roletalk_status roletalk_upgrade_certificate(roletalk_upgrade upgrade,
                                              roletalk_certificate_visitor visitor,
                                              void *user_data);
 
-/// Lets it in. `claims`, a JSON object of at most 8 KiB, becomes part of the identity (roletalk_unit_identity): its
-/// member `sub` is who it is, and all connections of a unit have the same. NULL: no claims. Ends the handle.
+/// Accepts the upgrade. `claims`, a JSON object of at most 8 KiB, becomes part of the identity
+/// (roletalk_unit_identity). Its member `sub` is the subject, which is the same on all connections of a unit. NULL: no
+/// claims. Ends the handle.
 ///
-/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for claims that are none: the handle is as before.
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for invalid claims: the handle stays valid.
 /// ROLETALK_STATUS_INVALID_HANDLE also when it was judged already, and when its time is over. Any thread, also inside
 /// callbacks.
 roletalk_status roletalk_upgrade_allow(roletalk_upgrade upgrade,

@@ -1723,7 +1723,7 @@ enum class ChannelBinding : int32_t {
     require = ROLETALK_CHANNEL_BINDING_REQUIRE,
 };
 
-/// Who gets in, and who may do what. What is not said is as the options of the peer say.
+/// Who gets in, and who may do what. Unset members leave the peer's options as they are.
 struct Access {
     /// Who may call and serve what.
     std::optional<Policy> policy;
@@ -1901,7 +1901,7 @@ public:
                                                 detail::lend(ca), detail::lend(certificates),
                                                 detail::lend(key)));
     }
-    /// When the first of the certificates is of no use any more, if that is known; see
+    /// The earliest expiry of the TLS settings, if that is known; see
     /// roletalk_peer_get_tls_expires.
     std::optional<std::chrono::system_clock::time_point> tls_expires() const {
         uint64_t millis = 0;

@@ -340,7 +340,7 @@ class Destination extends EventEmitter {
     const { unit: wanted, requireHeaders, choice } = options;
     const required = Boolean(requireHeaders);
     let unit;
-    if (wanted) unit = this._peer._units.get(wanted.id) === wanted ? wanted : undefined;
+    if (wanted) unit = this._peer._units.get(wanted._number) === wanted ? wanted : undefined;
     else if (choice === null) unit = this._set.next(required);
     else unit = this._set.nextBy(choice, required, undefined);
     if (unit) return unit;

@@ -118,6 +118,7 @@ class Peer extends MiddlewareEmitter {
       this,
     );
     this._id = this._core.native.id;
+    /** By their numbers: an id may be claimed by one that has not proved it. */
     this._units = new Map();
     this._destinations = new Map();
     this._static_tags = new Map();
@@ -282,7 +283,9 @@ class Peer extends MiddlewareEmitter {
     if (!isUpgrade(request, this._wss.path)) return refuse(socket, 400);
     const origin = originOf(request);
     const foreign = origin === undefined ? null : this._core.native.foreignOrigin(String(origin));
-    if (foreign !== null) return this._refuse(socket, 403, `its origin ${foreign} is foreign`);
+    if (foreign !== null) {
+      return this._refuse(socket, 403, `its origin ${foreign} is foreign, and not among the option "origins"`);
+    }
     if (this._authenticate === undefined) this._accept(request, socket, head, undefined);
     else this._judge(request, socket, head);
   }
@@ -851,7 +854,7 @@ class Peer extends MiddlewareEmitter {
     frozen(description.identity);
     const unit = known ?? new Unit({ peer: this, number, description });
     if (known) unit._describe(description);
-    else this._units.set(unit.id, unit);
+    else this._units.set(number, unit);
     connection.identity = unit.identity;
     unit._sockets.push(connection);
     if (log.enabled) log('info: connected with %s, %s', nameOf(unit), addressOf(connection));
@@ -863,7 +866,7 @@ class Peer extends MiddlewareEmitter {
     emit(this, 'unit', unit);
     unit.once('close', () => {
       for (const destination of this._destinations.values()) destination._deleteUnit(unit);
-      if (this._units.get(unit.id) === unit) this._units.delete(unit.id);
+      if (this._units.get(number) === unit) this._units.delete(number);
     });
     return unit;
   }

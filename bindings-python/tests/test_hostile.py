@@ -32,7 +32,11 @@ OPTIONS = [
     ({"reconnect_jitter": "1"}, TypeError, "must be a number, not str"),
     ({"threads": 1.5}, TypeError, "threads must be an int"),
     ({"codec": object()}, TypeError, "codec must have a method `dumps`"),
-    ({"acquaintance_ssl": True}, TypeError, "must be an ssl.SSLContext, not bool"),
+    (
+        {"acquaintance_ssl": True},
+        TypeError,
+        "must be an ssl.SSLContext or a roletalk.TlsFiles, not bool",
+    ),
 ]
 
 

@@ -443,6 +443,14 @@ async fn listen_tls(peer: &Peer, authority: &Authority) -> Listener {
     peer.listen_with("127.0.0.1:0", ListenOptions::new().tls(tls)).await.unwrap()
 }
 
+#[test]
+fn the_example_of_the_guide_is_a_policy() {
+    let guide = include_str!("../../docs/POLICY.md");
+    let (_, rest) = guide.split_once("```json\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    Policy::parse(example).unwrap();
+}
+
 #[tokio::test]
 async fn both_ends_know_what_the_other_has_shown() {
     let authority = Authority::new();
@@ -474,6 +482,13 @@ async fn both_ends_know_what_the_other_has_shown() {
     assert!(certificate.expires > 1_000_000_000);
     assert!(accepted.address.unwrap().ip().is_loopback());
     assert_eq!(accepted.headers, [("x-kept".to_owned(), "yes".to_owned())]);
+    // A certificate that is not verified says nothing: anybody can write any name into one.
+    let careless = tls(&authority, &["billing.example"]).danger_accept_any_certificate();
+    let careless = once().tls(careless);
+    let stranger = keyed("k#1").build().unwrap();
+    let connected = within("careless", stranger.connect_with(listener.url(), careless)).await;
+    assert_eq!(connected.unwrap().unit().identity().certificate, None);
+    close([stranger]).await;
     // A second connection of the same, from another port.
     let again = once().tls(tls(&authority, &["billing.example"]));
     within("again", client.connect_with(listen_tls(&server, &authority).await.url(), again))

@@ -342,8 +342,13 @@ async fn tls_verifies_whom_it_talks_to() {
     }
     let overridden = own().server_name("localhost");
     client.connect_with(tls(&listener, "127.0.0.1"), once().tls(overridden)).await.unwrap();
-    let unverified = TlsClient::new().danger_accept_any_certificate();
-    client.connect_with(tls(&listener, "127.0.0.1"), once().tls(unverified)).await.unwrap();
+    // One that is not verified is none: such a connection joins no unit that has shown one, but another peer may do with it.
+    let unverified = || once().tls(TlsClient::new().danger_accept_any_certificate());
+    let refused = client.connect_with(tls(&listener, "127.0.0.1"), unverified()).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::AuthRefused);
+    let careless = peer("careless");
+    careless.connect_with(tls(&listener, "127.0.0.1"), unverified()).await.unwrap();
+    careless.close().await;
 
     // Plain text at a TLS port fails without harm.
     let plain = format!("ws://{}", listener.local_addr());

@@ -35,7 +35,6 @@ const CALLS = {
   writable: { type: FRAME.readableRequest, head: [1, 1], rest: [1] },
   readable: { type: FRAME.writableRequest, head: [1, 1], rest: [1] },
 };
-const REFUSALS = [FRAME.reject, FRAME.streamReject];
 
 async function start(implementation, options) {
   const player = new Player(implementation, implementation.name, { limit: LIMIT });
@@ -209,6 +208,7 @@ function relays(dialing, listening) {
     // The relay's is another one.
     const [own, other] = [certificate(), certificate()];
     const players = [];
+    const betweens = [];
     try {
       for (const [channelBinding, enters] of [
         ['prefer', false],
@@ -220,6 +220,7 @@ function relays(dialing, listening) {
         players.push(dialer, listener);
         const port = await listener.ask('listen', { tls: { cert: own.cert, key: own.key } });
         const between = await relay(other, port);
+        betweens.push(between);
         const connecting = dialer.ask('connect', { url: between.url, ca: other.cert, once: true });
         if (enters) {
           await connecting;
@@ -230,9 +231,9 @@ function relays(dialing, listening) {
           // Without anybody in between it works.
           await dialer.ask('connect', { url: `wss://localhost:${port}`, ca: own.cert, once: true });
         }
-        between.end();
       }
     } finally {
+      for (const between of betweens) between.end();
       await Promise.all(players.map((player) => player.kill()));
     }
   });

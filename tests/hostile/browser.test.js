@@ -101,7 +101,7 @@ describe('a page in a browser', { skip }, () => {
       for (const implementation of present) {
         const player = new Player(implementation, implementation.name, { limit: LIMIT });
         players.push(player);
-        await player.ask('start', { name: implementation.name, friendly: false });
+        await player.ask('start', { name: implementation.name, friendly: false, keys: [] });
         ports.push(await player.ask('listen'));
       }
       const { origin, outcomes } = await visit([house.port, ...ports]);

@@ -59,15 +59,16 @@ pub const ROLETALK_EVENT_MISSED: i32 = 14;
 pub const ROLETALK_EVENT_UNIT_EJECTED: i32 = 15;
 /// A unit that was left out has recovered. Reported at the next choice of a unit.
 pub const ROLETALK_EVENT_UNIT_RESTORED: i32 = 16;
-/// A unit has called something, or announced a role, that the policy does not allow: `what`, `role` and `event` say
-/// what, `count` how often since this was told last, `text` all of it. What each unit calls is told at most once a second.
+/// A unit has made a call, or announced a role, that the policy does not allow: `what`, `role` and `event` describe it,
+/// `count` is the number of denials since the last report, and `text` has all of this. Denied calls are reported at
+/// most once a second for each unit.
 pub const ROLETALK_EVENT_DENIED: i32 = 17;
 /// The file of the policy, `path`, has changed, and what is in it is in force.
 pub const ROLETALK_EVENT_POLICY_LOADED: i32 = 18;
 /// The file of the policy, `path`, has changed, and cannot be used: `text` says why, and the policy before stays in force.
 pub const ROLETALK_EVENT_POLICY_FAILED: i32 = 19;
-/// Certificates that the peer listens or dials with have changed: their files, or by a call. `expires_ms` is when they
-/// are of no use any more. Several changes shortly after each other may be told as one.
+/// Certificates that the peer listens or dials with have changed, through their files or a call. `expires_ms` is when
+/// they expire. Several changes in quick succession may be reported as one.
 pub const ROLETALK_EVENT_TLS_RELOADED: i32 = 20;
 /// Files of certificates that are watched have changed, and cannot be used: `text` says which and why. What was in
 /// force stays. Told once for each change.

@@ -127,9 +127,9 @@ fn show(identity: &Identity, connection: u64, visitor: Visit, user_data: *mut c_
     unsafe { visitor(user_data, &view) };
 }
 
-/// Copies who the unit is, as JSON, to `buffer`, without a zero at the end, and its length to `len`, which may be NULL:
-/// what it has shown on the connection that was opened last. Its name, its tags and its id are only what it says of
-/// itself. Unknown members are `null`:
+/// Copies the unit's identity as JSON to `buffer`, without a terminating zero, and its length to `len`, which may be
+/// NULL. This is what the unit has shown on the most recently opened connection. Its name, its tags and its id are only
+/// what it says about itself. Unknown members are `null`:
 ///
 ///     {"key": "billing", "peer": null, "certificate": {"subject": "", "names": [], "fingerprint": "", "expires": 0}, "claims": {},
 ///      "address": "192.0.2.1:51234", "headers": [["x-team", "red"]], "dialed": false}

@@ -128,7 +128,7 @@ pub struct roletalk_unit_stats {
     /// Microseconds that its answers take, smoothed, a second at most: what the choice of the least loaded unit counts
     /// with; -1 before the first.
     pub answer_time_us: i64,
-    /// What the unit called or announced, and the policy did not allow.
+    /// What the unit called and the policy did not allow.
     pub denied: u64,
 }
 

@@ -128,10 +128,11 @@ pub extern "C" fn roletalk_upgrade_certificate(
     })
 }
 
-/// Lets it in. `claims`, a JSON object of at most 8 KiB, becomes part of the identity (roletalk_unit_identity): its
-/// member `sub` is who it is, and all connections of a unit have the same. NULL: no claims. Ends the handle.
+/// Accepts the upgrade. `claims`, a JSON object of at most 8 KiB, becomes part of the identity
+/// (roletalk_unit_identity). Its member `sub` is the subject, which is the same on all connections of a unit. NULL: no
+/// claims. Ends the handle.
 ///
-/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for claims that are none: the handle is as before.
+/// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for invalid claims: the handle stays valid.
 /// ROLETALK_STATUS_INVALID_HANDLE also when it was judged already, and when its time is over. Any thread, also inside
 /// callbacks.
 #[unsafe(no_mangle)]

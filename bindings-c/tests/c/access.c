@@ -871,23 +871,16 @@ static void channel_binding(void) {
 
 /* A policy in a file. */
 
-static char directory[] = "/tmp/roletalk-access-XXXXXX";
-
 static void replace(const char *path, const char *text) {
-    char next[64];
-    snprintf(next, sizeof next, "%s/next", directory);
-    FILE *file = fopen(next, "w");
-    CHECK(file != NULL && fputs(text, file) >= 0 && fclose(file) == 0);
-    CHECK(rename(next, path) == 0);
+    put_file(path, str(text));
 }
 
 static void watched_file(void) {
     static const char allowing[] = "{\"default\": \"allow\"}";
     pair p;
     watcher w;
-    char path[64];
-    CHECK(mkdtemp(directory) != NULL);
-    snprintf(path, sizeof path, "%s/policy.json", directory);
+    char path[320];
+    snprintf(path, sizeof path, "%s", own_path("policy.json"));
     p.server = guarded(NULL);
     p.client = keyed("a");
     watch(&w, p.server);
@@ -922,7 +915,7 @@ static void watched_file(void) {
     OK(roletalk_peer_set_policy(p.server, str(allowing)));
     OK(request_it(p.to, ROLETALK_STR("e")));
     close_pair(&p);
-    CHECK(unlink(path) == 0 && rmdir(directory) == 0);
+    CHECK(unlink(path) == 0 && rmdir(own_directory()) == 0);
     counter_destroy(&asked);
 }
 

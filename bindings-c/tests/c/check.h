@@ -164,6 +164,36 @@ static inline roletalk_data txt(const char *text) {
 }
 
 /* The usual limits, but for the time of the handshake, in which a loaded machine has to be in time. */
+/* A directory of this program's own, made when it is first asked for. */
+static inline const char *own_directory(void) {
+    static char directory[256];
+    if (!*directory) {
+        const char *parent = getenv("TMPDIR");
+        snprintf(directory, sizeof directory, "%s/roletalk-test-%s", parent ? parent : "/tmp",
+                 "XXXXXX");
+        CHECK(mkdtemp(directory) != NULL);
+    }
+    return directory;
+}
+
+/* A path in it, one of few at a time. */
+static inline const char *own_path(const char *name) {
+    static char room[8][320];
+    static int next;
+    char *path = room[next++ % 8];
+    snprintf(path, sizeof room[0], "%s/%s", own_directory(), name);
+    return path;
+}
+
+/* A whole file takes the place of another. */
+static inline void put_file(const char *path, roletalk_string content) {
+    const char *fresh = own_path("new");
+    FILE *file = fopen(fresh, "wb");
+    CHECK(file != NULL);
+    CHECK(content.len == 0 || fwrite(content.data, 1, content.len, file) == content.len);
+    CHECK(fclose(file) == 0 && rename(fresh, path) == 0);
+}
+
 static inline roletalk_limits patient_limits(void) {
     roletalk_limits limits;
     memset(&limits, 0, sizeof limits);

@@ -14,24 +14,8 @@ static roletalk_string read_file(const char *path) {
     return roletalk_string_of(text, len);
 }
 
-static char directory[] = "/tmp/roletalk-reload-XXXXXX";
-
-/* A path in the directory, one of few at a time. */
-static const char *in_directory(const char *name) {
-    static char room[8][64];
-    static int next;
-    char *path = room[next++ % 8];
-    snprintf(path, sizeof room[0], "%s/%s", directory, name);
-    return path;
-}
-
-/* A whole file takes the place of another. */
 static void put(const char *name, roletalk_string content) {
-    const char *path = in_directory(name), *fresh = in_directory("new");
-    FILE *file = fopen(fresh, "wb");
-    CHECK(file != NULL);
-    CHECK(fwrite(content.data, 1, content.len, file) == content.len);
-    CHECK(fclose(file) == 0 && rename(fresh, path) == 0);
+    put_file(own_path(name), content);
 }
 
 static void put_identity(roletalk_string certificate, roletalk_string key) {
@@ -83,7 +67,6 @@ int main(int argc, char **argv) {
         keys[i] = read_file(argv[2 + 2 * i]);
     }
     const roletalk_string expired = read_file(argv[5]), expired_key = read_file(argv[6]);
-    CHECK(mkdtemp(directory) != NULL);
     put_identity(certificates[0], keys[0]);
     put("ca.crt", certificates[0]);
 
@@ -111,10 +94,10 @@ int main(int argc, char **argv) {
     roletalk_listener listener;
     EXPECT(ROLETALK_STATUS_TLS,
            roletalk_peer_listen(p.server, ROLETALK_STR("127.0.0.1:0"), &listening, &listener));
-    char crt[64], key[64], ca[64];
-    snprintf(crt, sizeof crt, "%s", in_directory("tls.crt"));
-    snprintf(key, sizeof key, "%s", in_directory("tls.key"));
-    snprintf(ca, sizeof ca, "%s", in_directory("ca.crt"));
+    char crt[320], key[320], ca[320];
+    snprintf(crt, sizeof crt, "%s", own_path("tls.crt"));
+    snprintf(key, sizeof key, "%s", own_path("tls.key"));
+    snprintf(ca, sizeof ca, "%s", own_path("ca.crt"));
     listening.tls_certificates_file = roletalk_string_of(crt, strlen(crt));
     listening.tls_key_file = roletalk_string_of(key, strlen(key));
     listening.tls_key = keys[0];
@@ -196,8 +179,8 @@ int main(int argc, char **argv) {
     OK(roletalk_peer_close(other));
 
     close_pair(&p);
-    CHECK(unlink(in_directory("tls.crt")) == 0 && unlink(in_directory("tls.key")) == 0);
-    CHECK(unlink(in_directory("ca.crt")) == 0 && rmdir(directory) == 0);
+    CHECK(unlink(own_path("tls.crt")) == 0 && unlink(own_path("tls.key")) == 0);
+    CHECK(unlink(own_path("ca.crt")) == 0 && rmdir(own_directory()) == 0);
     puts("reload: ok");
     return 0;
 }

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <future>
 #include <iostream>
@@ -9,29 +10,12 @@
 #include <mutex>
 #include <thread>
 
-#include <roletalk.hpp>
+#include "check.hpp"
 #include <unistd.h>
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            std::cerr << __FILE__ << ":" << __LINE__ << ": " << #condition << "\n";                \
-            std::abort();                                                                          \
-        }                                                                                          \
-    } while (0)
 
 using namespace std::chrono_literals;
 using roletalk::Access;
 using roletalk::Policy;
-
-template <class Call> roletalk_status status_of(Call call) {
-    try {
-        call();
-        return ROLETALK_STATUS_OK;
-    } catch (const roletalk::Error &error) {
-        return error.status();
-    }
-}
 
 // A peer that gives a loaded machine time for the handshake.
 roletalk::Peer patient_peer(std::string_view name, const Access &access = {}) {
@@ -225,9 +209,10 @@ void the_program_judges() {
 }
 
 void watched_file() {
-    char directory[] = "/tmp/roletalk-access-XXXXXX";
-    CHECK(mkdtemp(directory));
-    const std::string path = std::string(directory) + "/policy.json", next = path + ".next";
+    const auto directory =
+        std::filesystem::temp_directory_path() / ("roletalk-access-" + std::to_string(getpid()));
+    CHECK(std::filesystem::create_directory(directory));
+    const std::string path = (directory / "policy.json").string(), next = path + ".next";
     const auto replace = [&](std::string_view text) {
         std::ofstream(next) << text;
         CHECK(std::rename(next.c_str(), path.c_str()) == 0);
@@ -252,7 +237,7 @@ void watched_file() {
     CHECK(what.wait_for(120s) == std::future_status::ready);
     CHECK(what.get() == path);
     peer.close();
-    CHECK(std::remove(path.c_str()) == 0 && rmdir(directory) == 0);
+    CHECK(std::filesystem::remove_all(directory) == 2);
 }
 
 void misuse() {

@@ -6,28 +6,11 @@
 #include <iostream>
 #include <thread>
 
-#include <roletalk.hpp>
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            std::cerr << __FILE__ << ":" << __LINE__ << ": " << #condition << "\n";                \
-            std::abort();                                                                          \
-        }                                                                                          \
-    } while (0)
+#include "check.hpp"
 
 using namespace std::chrono_literals;
 using roletalk::Balance;
 using Candidates = std::vector<roletalk::Candidate>;
-
-template <class Call> roletalk_status status_of(Call call) {
-    try {
-        call();
-        return ROLETALK_STATUS_OK;
-    } catch (const roletalk::Error &error) {
-        return error.status();
-    }
-}
 
 // The text of what a call throws.
 template <class Call> std::string thrown_by(Call call) {

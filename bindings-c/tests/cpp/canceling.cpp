@@ -7,15 +7,7 @@
 #include <map>
 #include <thread>
 
-#include <roletalk.hpp>
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            std::cerr << __FILE__ << ":" << __LINE__ << ": " << #condition << "\n";                \
-            std::abort();                                                                          \
-        }                                                                                          \
-    } while (0)
+#include "check.hpp"
 
 using namespace std::chrono_literals;
 

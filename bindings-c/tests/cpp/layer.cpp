@@ -5,24 +5,7 @@
 #include <iostream>
 #include <thread>
 
-#include <roletalk.hpp>
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            std::cerr << __FILE__ << ":" << __LINE__ << ": " << #condition << "\n";                \
-            std::abort();                                                                          \
-        }                                                                                          \
-    } while (0)
-
-template <class Call> roletalk_status status_of(Call call) {
-    try {
-        call();
-        return ROLETALK_STATUS_OK;
-    } catch (const roletalk::Error &error) {
-        return error.status();
-    }
-}
+#include "check.hpp"
 
 // A peer that gives a loaded machine time for the handshake.
 roletalk::Peer patient_peer(const char *name) {

@@ -12,15 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <roletalk.hpp>
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            std::cerr << __FILE__ << ":" << __LINE__ << ": " << #condition << "\n";                \
-            std::abort();                                                                          \
-        }                                                                                          \
-    } while (0)
+#include "check.hpp"
 
 struct Says : std::exception {
     const char *text;

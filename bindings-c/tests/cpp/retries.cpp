@@ -5,29 +5,12 @@
 #include <iostream>
 #include <thread>
 
-#include <roletalk.hpp>
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            std::cerr << __FILE__ << ":" << __LINE__ << ": " << #condition << "\n";                \
-            std::abort();                                                                          \
-        }                                                                                          \
-    } while (0)
+#include "check.hpp"
 
 using namespace std::chrono_literals;
 using roletalk::Balance;
 using roletalk::Retry;
 using roletalk::RetryOptions;
-
-template <class Call> roletalk_status status_of(Call call) {
-    try {
-        call();
-        return ROLETALK_STATUS_OK;
-    } catch (const roletalk::Error &error) {
-        return error.status();
-    }
-}
 
 roletalk::Peer patient_peer(std::string_view name) {
     roletalk_limits limits{};

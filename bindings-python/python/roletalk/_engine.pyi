@@ -303,7 +303,7 @@ class Engine:
         runtime: str,
         dumps: Callable[[Any], Any],
         loads: Callable[[bytes], Any],
-        acquaintance: tuple[str | None, str | None] = (None, None),
+        acquaintance: tuple[str | None, str | None] = ...,
         extensions: bool = True,
     ) -> Engine: ...
     def bind(

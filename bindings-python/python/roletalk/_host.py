@@ -692,8 +692,7 @@ class Host:
             sock.close()
             raise
         try:
-            certificate = link.certificate
-            shown = (link.address, certificate, certificate, ssl is not None)
+            shown = (link.address, link.certificate, link.shown, ssl is not None)
             self._transported(link, functools.partial(begin, shown=shown), url)
         except BaseException:
             link.gone()

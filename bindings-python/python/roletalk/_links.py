@@ -119,11 +119,19 @@ class TransportLink(asyncio.Protocol):
             self._host.engine.feed(conn, bytes(early))
 
     @property
-    def certificate(self) -> bytes | None:
-        """The certificate that the other end has shown, in DER."""
+    def shown(self) -> bytes | None:
+        """The certificate that the other end has shown, in DER, verified or not."""
         assert self._transport is not None
         tls: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
         return None if tls is None else tls.getpeercert(binary_form=True)
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The same, if TLS has verified it: otherwise anybody can write any name into it."""
+        assert self._transport is not None
+        tls: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        verified = tls is not None and tls.context.verify_mode != ssl.CERT_NONE
+        return self.shown if verified else None
 
     @property
     def address(self) -> str | None:

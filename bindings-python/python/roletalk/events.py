@@ -126,9 +126,9 @@ class UnitRestored(Event):
 
 @dataclass(frozen=True)
 class Denied(Event):
-    """A unit has called something, or announced a role, that the policy does not allow. What each unit
-    calls is reported at most once a second: ``count`` is how often it was denied something since the last
-    report, and the rest is of the last time. ``kind`` is ``"message"``, ``"request"``, ``"readable"`` or
+    """A unit has made a call, or announced a role, that the policy does not allow. Denied calls are reported
+    at most once a second for each unit: ``count`` is the number of denials since the last report, and the
+    other attributes describe the last one. ``kind`` is ``"message"``, ``"request"``, ``"readable"`` or
     ``"writable"``, as the handler would be registered, or ``"serve"`` for a role that was announced, where
     ``event`` is empty. ``role`` and ``event`` are cut off at 128 bytes. ``unit.identity`` is what the
     policy goes by."""

@@ -98,29 +98,29 @@ class Peer:
         friendly: Whether the peer takes part in acquaintance: is told of other peers and dials them.
         keys: Preshared keys by id. With any, only peers that share one get in.
         channel_binding: Whether proofs of keys are bound to TLS connections, so that nobody can relay them.
-            ``"prefer"``: what the other side names must be this connection; one that names nothing, such as
-            an original, is answered, too. ``"require"``: keys are proved only to those that name this
-            connection. ``"disable"``: nothing is named nor compared, for proxies that end TLS with another
-            certificate. Connections are named by the certificate of the listener: Python's ``ssl`` has no
-            exporter. A listener that does not know its own, since it was given an ``ssl.SSLContext``, names
-            nothing.
-        peer_key: The peer's own key: 32 random bytes (an Ed25519 seed), kept as other private keys are. The
-            peer's ``id`` belongs to it: over TLS nobody else can claim that, and others know the peer again
-            after a restart by the name of the key, the first 44 characters of the id (``Identity.peer``).
-            None: the id is random.
-        policy: Who may call and serve what, as ``set_policy`` takes it. None: everyone everything.
+            ``"prefer"``: a challenge that names another connection is refused; one that names none, as from
+            an original, is answered. ``"require"``: keys are proved only for a challenge that names this
+            connection. ``"disable"``: connections are neither named nor compared, for proxies that terminate
+            TLS with another certificate. The certificate of the listener names a connection, because
+            Python's ``ssl`` has no exporter. A listener with an ``ssl.SSLContext`` does not know its own
+            certificate, and names nothing.
+        peer_key: The peer's own key: 32 random bytes (an Ed25519 seed), to be kept secret. The first 44
+            characters of the peer's ``id`` are the name of the key (``Identity.peer``). Over TLS nobody else
+            can claim that id, and others recognize the peer by the name after a restart. None: the id is
+            random.
+        policy: Who may call and serve what, as for ``set_policy``. None: everyone may do everything.
         origins: Origins whose pages may connect, such as ``"https://app.example.org"``, or ``"*"`` for all.
-            At first none: upgrades with any ``Origin`` are refused with 403. Browsers send one, others do
-            not, and a page that somebody opens on this machine could reach this peer.
+            Default: none; upgrades with any ``Origin`` are refused with 403. Only browsers send one, and
+            without this check any page opened on this machine could connect.
         identity_headers: Names of headers of upgrades that are kept as part of the ``Identity``, at most 8
             KiB in all. Whoever dials chooses what is in them, unless a proxy does.
         authenticate: A function, plain or ``async def``, that judges each upgrade before it is answered. It
-            gets an ``UpgradeRequest``, and returns claims, a mapping that JSON can be made of, of at most 8
-            KiB, which become part of the ``Identity``; ``sub`` says who it is, and all connections of a
-            unit have the same. To refuse, it raises a ``DeniedError``; any other exception refuses with
-            500, and is logged. It is called in the loop, in a copy of the context in which the peer was
-            bound, and may take as long as a handshake in all (``Limits.handshake_timeout``); then, or when
-            the other side hangs up or the peer is closed, it is cancelled. A plain function must not block.
+            gets an ``UpgradeRequest``, and returns claims, a mapping with a JSON form of at most 8 KiB,
+            which become part of the ``Identity``. ``sub`` is the subject, and is the same on all connections
+            of a unit. To refuse, it raises a ``DeniedError``; any other exception refuses with 500, and is
+            logged. It is called in the loop, in a copy of the context in which the peer was bound. Its time
+            counts towards the handshake timeout (``Limits.handshake_timeout``). It is cancelled then, when
+            the other side hangs up, or when the peer is closed. A plain function must not block.
         limits: Bounds on memory and time.
         reconnect_cap: The longest wait between two attempts to reach an address, in seconds.
         reconnect_jitter: The share of each wait that is random, from 0 to 1.
@@ -136,18 +136,18 @@ class Peer:
             ``json``, whatever else is installed. ``OrjsonCodec`` is faster.
         threads: How many threads may call handlers that are plain functions.
         acquaintance_ssl: The context, or the ``TlsFiles``, for ``wss`` addresses that other units tell.
-        acquaintance_networks: The networks in which addresses are dialed that other units tell, a list or a
-            text with commas: ``"public"``, ``"private"``, ``"loopback"``, ``"link_local"``, ``"near"``, which
-            stands for loopback and private addresses as far as the unit that tells of one has such an address
-            itself, or blocks such as ``"10.0.0.0/8"``. Default ``"public, near"``. What is dialed with
-            ``connect`` is not filtered.
+        acquaintance_networks: The networks in which addresses from other units are dialed, a list or a text
+            with commas: ``"public"``, ``"private"``, ``"loopback"``, ``"link_local"``, blocks such as
+            ``"10.0.0.0/8"``, or ``"near"``, which stands for loopback and private addresses from units that
+            have such an address themselves. Default ``"public, near"``. Addresses given to ``connect`` are
+            not filtered.
         acquaintance_ports: The ports of these addresses, a list or a text with commas: numbers, ranges such
             as ``"9000-9100"``, or ``"any"``. Default ``"80, 443, 1024-65535"``: below that are mail, name
             servers and the like.
 
     Raises:
-        InvalidArgumentError: For an unusable key, policy, origin, or header's name, for a balance or a
-            channel binding that there is not, and for networks or ports that cannot be read.
+        InvalidArgumentError: For an invalid key, policy, origin or header name, for an unknown balance or
+            channel binding, and for invalid networks or ports.
         ValueError: For a number that cannot be one of these settings.
         TypeError: For a setting of another type.
     """
@@ -277,8 +277,8 @@ class Peer:
         return self._engine.remove_key(id)
 
     def set_policy(self, policy: Mapping[str, Any] | str | None) -> None:
-        """Says who may call and serve what from now on, also of those who are connected. A file that is
-        watched is so no more. ::
+        """Sets who may call and serve what from now on, including connected units. Stops watching a policy
+        file. ::
 
             peer.set_policy({
                 "default": "deny",
@@ -642,8 +642,8 @@ class Peer:
 
     @property
     def tls_expires(self) -> datetime | None:
-        """When the first ``TlsFiles`` that this peer listens or dials with is of no use any more; None when
-        that is not known. Nothing is known of an ``ssl.SSLContext``."""
+        """The earliest expiry of the ``TlsFiles`` that this peer listens or dials with; None if that is not
+        known. An ``ssl.SSLContext`` does not count."""
         times = [files.expires for files in list(self._host.tls_used)]
         return min((time for time in times if time is not None), default=None)
 

@@ -44,32 +44,32 @@ class _Refused(NamedTuple):
 
 class TlsFiles:
     """Certificate, key and authorities from files, for ``ssl`` of ``Peer.listen``, ``Peer.connect`` and
-    ``Peer.dial`` in place of an ``ssl.SSLContext``. They change while they are in use: new handshakes use
-    the new ones, connections that are up stay. What is torn, has expired, or does not fit together changes
-    nothing. ::
+    ``Peer.dial`` in place of an ``ssl.SSLContext``. They can change while they are in use: new handshakes use
+    the new ones, existing connections stay. Incomplete, expired or mismatched certificates change nothing. ::
 
         tls = roletalk.TlsFiles("service.pem", "service.key", "ca.pem", watch=60)
         await peer.listen("0.0.0.0", 9000, ssl=tls)
 
-    A listener shows the certificate, and, when there are authorities, lets only those in whose certificate
-    one of them has signed. A dialer trusts the authorities, or the system's when there are none, and shows
-    the certificate, if there is one. Any thread may use it.
+    A listener shows the certificate. If authorities are given, it accepts only clients with a certificate
+    signed by one of them. A dialer trusts these authorities, or the system's if none are given, and shows the
+    certificate, if there is one. Any thread may use it.
 
     Args:
         cert: The file of the certificate chain (PEM), leaf first. A listener needs one.
         key: The file of its key (PEM); None when that is in the file of the certificate.
         ca: The file of the authorities (PEM).
-        watch: How often the files are looked at, in seconds, while a peer uses them. When they have changed
-            they are taken, and each peer that uses them tells of it with the event ``TlsReloaded``. What
-            cannot be used is tried at each look, and told once for each change, when a second look after at
-            most a second has found the same: ``TlsReloadFailed``, and a warning in the log. It ends with the
-            peer, or when nobody uses this object any more. None: only ``reload`` reads them.
-        configure: Is called with each context that is made of them, to set more.
+        watch: The interval between two checks of the files, in seconds, while a peer uses them. Changed files
+            are loaded, and each peer that uses them emits the event ``TlsReloaded``. Unusable files are
+            retried at each check, and reported once for each change, when a second check, after at most a
+            second, finds the same fault: with the event ``TlsReloadFailed`` and a warning in the log.
+            Watching ends with the peer, or when this object is no longer used. None: only ``reload`` reads
+            the files.
+        configure: Called with each context made from the files, for further settings.
 
     Raises:
         TlsError: When a file cannot be read, when key and certificate do not fit together, and when a
             certificate is not valid now.
-        ValueError: For a number that cannot be one of these settings.
+        ValueError: For a number that is out of range.
         TypeError: For a setting of another type.
     """
 
@@ -112,8 +112,8 @@ class TlsFiles:
 
     @property
     def expires(self) -> datetime | None:
-        """When what is in force is of no use any more: when the first certificate of the chain expires, or
-        the last of the authorities. None when that cannot be read."""
+        """When the files in force expire: when any certificate of the chain does, or when the last of the
+        authorities does, whichever is earlier. None if that is not known."""
         expires = self._loaded.expires
         return None if expires is None else datetime.fromtimestamp(expires, timezone.utc)
 

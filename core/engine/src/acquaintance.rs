@@ -12,21 +12,21 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Which of the addresses that units tell may be dialed.
 ///
-/// Any unit tells addresses. Without a filter it could have this peer dial targets that only this peer can reach: its
-/// own machine, the inner network, the metadata service of a cloud. By default an address is dialed when it is
+/// Any unit can announce addresses. Without a filter it could make this peer dial targets that only this peer can
+/// reach: its own machine, the inner network, the metadata service of a cloud. By default an address is dialed if it is
 ///
-/// - public, or as near as its teller: loopback addresses only when the teller is connected over loopback,
-///   private ones when it is connected from a private or a loopback address; link-local ones and those of
+/// - public, or as near as the unit that announced it: loopback addresses only if that unit is connected over
+///   loopback, private ones only if its own address is private or loopback; link-local addresses and those of
 ///   metadata services never; and
 /// - at port 80 or 443, where proxies are, or from 1024 on. Below that are mail, name servers and the like, where
 ///   no peer listens.
 ///
-/// The teller's address is that of its connection, whichever side has dialed it. Of several connections the farthest
-/// counts, and an unknown address, as of a stream that the application has opened, counts as far away. Behind a proxy
-/// on the same machine every unit seems to be local: narrow the networks there.
+/// The unit's own address is that of its connection, whichever side dialed it. Of several connections the farthest
+/// counts. An unknown address, as for a stream that the application opened, counts as far away. Behind a proxy on the
+/// same machine every unit appears to be local: narrow the networks there.
 ///
-/// A name is judged by the addresses that it resolves to, at each attempt. Addresses of multicast, broadcast and no host
-/// at all are never dialed, whatever is set. Addresses that the application itself connects to are not filtered.
+/// A name is judged by the addresses that it resolves to, at each attempt. Addresses without a host, such as multicast
+/// and reserved ones, are never dialed, whatever is set. Addresses that the application connects to are not filtered.
 ///
 /// ```
 /// # fn main() -> roletalk_engine::Result<()> {
@@ -185,7 +185,9 @@ impl Realm {
             [0, ..] | [224..=255, ..] => Realm::Nowhere,
             [127, ..] => Realm::Loopback,
             // The metadata of Alibaba's cloud, and the host of Azure's.
-            [169, 254, ..] | [100, 100, 100, 200] | [168, 63, 129, 16] => Realm::LinkLocal,
+            [169, 254, ..] | [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192] => {
+                Realm::LinkLocal
+            }
             [100, 64..=127, ..] | [198, 18..=19, ..] => Realm::Private,
             _ if ip.is_private() => Realm::Private,
             _ => Realm::Public,
@@ -197,8 +199,10 @@ impl Realm {
             [0, 0, 0, 0, 0, 0, 0, 1] => Realm::Loopback,
             // With the addresses that once stood for those of IPv4.
             [0, 0, 0, 0, 0, 0, ..] | [0xff00..=0xffff, ..] => Realm::Nowhere,
-            // The metadata of Amazon's cloud.
-            [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254] | [0xfe80..=0xfebf, ..] => Realm::LinkLocal,
+            // A network's own translators lead to addresses of IPv4 that nobody has judged.
+            [0x64, 0xff9b, 1, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Realm::Nowhere,
+            // The metadata of Amazon's and Google's clouds.
+            [0xfd00, 0x0ec2, ..] | [0xfd20, 0x00ce, ..] | [0xfe80..=0xfebf, ..] => Realm::LinkLocal,
             [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Realm::Private,
             _ => Realm::Public,
         }

@@ -1,4 +1,4 @@
-//! What hosts want to know of certificates.
+//! The validity of certificates, for hosts.
 
 use std::time::Duration;
 

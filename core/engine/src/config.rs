@@ -59,10 +59,10 @@ pub struct Config {
     pub keys: Keys,
     /// Whether proofs of keys are bound to the TLS connection. Default [`ChannelBinding::Prefer`].
     pub channel_binding: ChannelBinding,
-    /// The peer's own key. Its id belongs to that, so that nobody else can claim it: others check that over TLS, and
-    /// know the peer again by the name of the key after a restart. Default none: the id is random.
+    /// The peer's own key. The peer's id begins with the name of the key. Over TLS others verify this, so that nobody
+    /// else can claim the id. They recognize the peer by the name after a restart. Default: none; the id is random.
     pub peer_key: Option<PeerKey>,
-    /// Who may call and serve what. Default everyone everything.
+    /// Who may call and serve what. Default: everyone may do everything.
     pub policy: Option<Arc<Policy>>,
     /// Origins whose pages may connect. Default none: a page in a browser on the same machine is a stranger.
     pub origins: Arc<Origins>,
@@ -117,18 +117,18 @@ impl Config {
     }
 }
 
-/// Whether proofs of preshared keys are bound to the TLS connection, so that nobody can relay them. Of two peers
-/// of this implementation the one that asks for a proof names the connection in its challenge, and the one that
-/// proves compares that with its own. Without TLS there is nothing to name.
+/// Whether proofs of preshared keys are bound to the TLS connection, so that nobody can relay them. Between two peers
+/// of this implementation, the one that asks for a proof names the connection in its challenge, and the one that
+/// proves compares it with its own connection. Without TLS there is nothing to name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ChannelBinding {
-    /// Nothing is named nor compared: for proxies that end TLS with another certificate.
+    /// Connections are neither named nor compared: for proxies that terminate TLS with another certificate.
     Disable,
-    /// What the other side names must be this connection. One that names nothing, such as an original, is
-    /// answered, too.
+    /// A challenge that names another connection is refused. One that names none, as from an original, is
+    /// answered.
     #[default]
     Prefer,
-    /// The key is proved only to those that name this connection.
+    /// The key is proved only for a challenge that names this connection.
     Require,
 }
 

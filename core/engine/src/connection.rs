@@ -256,7 +256,7 @@ impl Connection {
         self.phase = Phase::Open(socket(self.side, &self.limits));
     }
 
-    /// The application lets the other side in, or not. False when it was not asked, or the connection has ended.
+    /// Passes on the application's verdict. Returns false if no verdict was pending or the connection has ended.
     ///
     /// # Errors
     /// The connection is over: [`end`](Connection::end) it.
@@ -567,5 +567,9 @@ fn upgrade_error(error: &UpgradeError) -> Error {
         UpgradeError::Malformed(_) | UpgradeError::BadResponse(_) => Some(DialFault::NoWebSocket),
         _ => None,
     };
-    Error::new(ErrorKind::ConnectFailed, printable(&error.to_string())).with_fault(fault)
+    let explained = Error::new(ErrorKind::ConnectFailed, printable(&error.to_string())).with_fault(fault);
+    match error {
+        UpgradeError::ForeignOrigin { .. } => explained.with_hint(crate::hint::FOREIGN_ORIGIN),
+        _ => explained,
+    }
 }

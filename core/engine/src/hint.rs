@@ -123,7 +123,7 @@ impl DialFault {
                  it serves?"
             ),
             DialFault::Status(status @ (401 | 403 | 407)) => format!(
-                "The listener at {url}, or a proxy before it, let this side not in (status {status})."
+                "The listener at {url}, or a proxy before it, did not let this side in (status {status})."
             ),
             DialFault::Status(status) => {
                 format!(
@@ -236,6 +236,10 @@ pub(crate) fn difference(a: &str, b: &str) -> usize {
     let ends = a.chars().rev().zip(b.chars().rev()).take(a_left.min(b_left));
     a_left.max(b_left) - ends.take_while(same).count()
 }
+
+/// What to do about a page that may connect, and was refused.
+pub const FOREIGN_ORIGIN: &str = "A page in a browser has tried to connect. If it is yours, allow its origin: \
+    `allow_origin` in Rust, the option `origins` elsewhere.";
 
 /// Why a handshake was not finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

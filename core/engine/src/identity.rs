@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection: what was shown, not what was said.
+//! The identity of the other end of a connection: what it has shown, not what it claims.
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
@@ -22,11 +22,11 @@ const MAX_HEADERS: usize = 8 << 10;
 /// The most that is kept of claims, in bytes of JSON.
 const MAX_CLAIMS: usize = 8 << 10;
 
-/// What the `authenticate` hook of an application knows of a connection: a JSON object. `sub` is who it is, as in a
-/// JSON Web Token.
+/// The claims that an application's `authenticate` hook returns: a JSON object. `sub` is the subject, as in a JSON Web
+/// Token.
 pub type Claims = Map<String, Value>;
 
-/// The certificate that the other end has shown. TLS has verified it, unless verification was switched off.
+/// The certificate that the other end has shown, and that TLS has verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Certificate {
@@ -92,7 +92,8 @@ fn name(name: &GeneralName) -> Option<String> {
     }
 }
 
-/// What only one TLS connection has, and both its ends know: proofs of keys that name it cannot be relayed.
+/// Values that are unique to one TLS connection and known to both its ends. Proofs of keys that name them cannot be
+/// relayed.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Binding {
     /// Whether there is TLS at all: a host may know neither of the following.
@@ -126,7 +127,7 @@ impl fmt::Debug for Binding {
 pub struct Remote {
     /// Where the connection comes from or leads to.
     pub address: Option<SocketAddr>,
-    /// What it has shown in the TLS handshake.
+    /// What it has shown in the TLS handshake, if that was verified.
     pub certificate: Option<Arc<Certificate>>,
     /// Of the TLS connection.
     pub binding: Binding,
@@ -144,14 +145,21 @@ impl Remote {
         Remote { address: address.into(), ..Remote::default() }
     }
 
-    /// Adds the certificate that it has shown, in DER. One that cannot be read counts as none: TLS has judged it.
+    /// Adds the certificate that it has shown, in DER. Of one that cannot be read, which TLS has accepted all the same,
+    /// only the fingerprint is known.
     pub fn with_certificate(mut self, der: &[u8]) -> Remote {
-        self.certificate = Certificate::from_der(der).ok().map(Arc::new);
+        let unreadable = |_| Certificate {
+            subject: String::new(),
+            names: Vec::new(),
+            fingerprint: hex(&Sha256::digest(der)),
+            expires: 0,
+        };
+        self.certificate = Some(Certificate::from_der(der).unwrap_or_else(unreadable).into());
         self
     }
 }
 
-/// Who is at the other end of a connection: what it has shown, beside what it says of itself.
+/// The identity of the other end of a connection: what it has shown, as opposed to what it says about itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Identity {
@@ -212,8 +220,7 @@ impl Identity {
         self.key.as_deref().map(|id| id.split_once('#').map_or(id, |(name, _)| name))
     }
 
-    /// Whether a further connection may join this unit: it shows nothing else, and nothing less that it could have
-    /// shown.
+    /// Whether a further connection may join this unit: it shows the same, and lacks nothing that it could have shown.
     pub(crate) fn admits(&self, further: &Identity) -> bool {
         let key = self.key.is_none() || self.key_name() == further.key_name();
         let certificate = match (&self.certificate, &further.certificate) {
@@ -356,11 +363,11 @@ impl Origins {
         Ok(())
     }
 
-    /// Whether an upgrade with these headers may go on: without an origin, or with one that is allowed. The host of the
-    /// request does not count: by a name of its own for this machine's address, any page can have it fit.
+    /// Whether an upgrade with these headers may proceed: it has no origin, or an allowed one. The host of the request
+    /// is not considered: with a DNS name that points to this machine, any page can make it match.
     ///
     /// # Errors
-    /// The origin that is foreign.
+    /// The foreign origin.
     pub fn check<'a>(&self, mut origins: impl Iterator<Item = &'a [u8]>) -> Result<(), String> {
         let Some(origin) = origins.next() else { return Ok(()) };
         let allowed = |known: &String| known == "*" || known.as_bytes() == origin;
@@ -451,6 +458,16 @@ mod tests {
         }
         origins.allow("*").unwrap();
         assert!(check(&origins, &["null"]) && check(&origins, &["https://evil.example"]));
+    }
+
+    #[test]
+    fn of_a_certificate_that_cannot_be_read_the_fingerprint_is_known() {
+        let remote = Remote::default().with_certificate(b"none");
+        let certificate = remote.certificate.unwrap();
+        assert_eq!((certificate.fingerprint.len(), certificate.names.len()), (64, 0));
+        assert!(certificate.is_alike(&certificate.clone()));
+        let other = Remote::default().with_certificate(b"another").certificate.unwrap();
+        assert!(!certificate.is_alike(&other) && !certificate.is_akin(&other));
     }
 
     #[test]

@@ -77,11 +77,10 @@ pub(crate) fn is_provable(id: &str) -> bool {
     id.starts_with(PREFIX)
 }
 
-/// The name of the key that the other side has proved with its confirm; none where it has proved nothing, such as
-/// without TLS.
+/// The name of the key that the other side has proved with its confirm; none if it has proved nothing, as without TLS.
 ///
 /// # Errors
-/// It claims the id of another, or says what it has heard on another connection.
+/// The id belongs to another key, or the signature is invalid, as when it was copied from another connection.
 pub(crate) fn proved(
     id: &str,
     (key, signatures): (Option<&str>, &BTreeMap<String, String>),

@@ -42,9 +42,9 @@ const QUOTED: usize = 128;
 /// }
 /// ```
 ///
-/// docs/POLICY.md of the repository describes all of it. What a rule denies is denied whatever others allow; what no rule
-/// names is as `default` says. Calls are checked where they arrive: messages, requests and both kinds of streams, and so
-/// broadcasts and surveys. A role that a unit announces without permission does not exist for this peer.
+/// docs/POLICY.md in the repository has the full description. A denial overrides every permission; `default` applies to
+/// everything that no rule names. The receiving peer checks messages, requests and both kinds of streams, and therefore
+/// broadcasts and surveys. It ignores a role that a unit announces without permission.
 pub struct Policy {
     rules: Vec<Rule>,
     call: Verdict,
@@ -215,7 +215,7 @@ struct WrittenShown {
     #[serde(default)]
     fingerprint: OneOrMore,
     #[serde(default)]
-    claim: Map<String, Value>,
+    claim: Option<Map<String, Value>>,
     #[serde(default)]
     address: OneOrMore,
 }
@@ -224,6 +224,7 @@ struct WrittenShown {
 #[serde(untagged, expecting = "a text or a list of texts")]
 enum OneOrMore {
     #[default]
+    #[serde(skip)]
     None,
     One(String),
     More(Vec<String>),
@@ -247,11 +248,16 @@ struct WrittenLongCall {
 }
 
 impl OneOrMore {
-    fn list(self) -> Vec<String> {
+    /// # Errors
+    /// An empty list, as a template may leave it: it fits nobody, and must not mean everybody.
+    fn list(self) -> Result<Vec<String>, String> {
         match self {
-            OneOrMore::None => Vec::new(),
-            OneOrMore::One(one) => vec![one],
-            OneOrMore::More(more) => more,
+            OneOrMore::None => Ok(Vec::new()),
+            OneOrMore::One(one) => Ok(vec![one]),
+            OneOrMore::More(more) if more.is_empty() => {
+                Err("`who` has an empty list, which fits nobody".to_owned())
+            }
+            OneOrMore::More(more) => Ok(more),
         }
     }
 }
@@ -260,8 +266,8 @@ impl Policy {
     /// Reads a policy from its JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`], which says where and what is wrong: it is no JSON, has members that there are not,
-    /// a `who` that names nobody, or more than 1 MiB.
+    /// [`ErrorKind::InvalidArgument`] for invalid JSON, unknown members, a `who` that names nobody, or more than 1 MiB.
+    /// The text says what is wrong and where.
     pub fn parse(text: &str) -> Result<Policy> {
         if text.len() > LARGEST {
             return Err(invalid(format!("has {} bytes, at most {LARGEST} are read", text.len())));
@@ -282,11 +288,21 @@ impl Policy {
         Ok(Policy { rules: rules?, call, serve })
     }
 
-    /// What the policy gives to whoever is at the other end of a connection.
-    pub(crate) fn rights(self: &Arc<Policy>, identity: &Identity) -> Rights {
-        let rules = self.rules.iter().enumerate();
-        let rules = rules.filter(|(_, rule)| rule.who.is(identity)).map(|(at, _)| at).collect();
-        Rights { policy: self.clone(), rules }
+    /// What the policy gives to a unit that has shown this on its connections: what fits all of them allows, what
+    /// fits any of them denies.
+    pub(crate) fn rights<'a>(
+        self: &Arc<Policy>,
+        shown: impl Iterator<Item = &'a Identity> + Clone,
+    ) -> Rights {
+        let those = |fits: &dyn Fn(&Rule) -> bool| {
+            let rules = self.rules.iter().enumerate();
+            rules.filter(|(_, rule)| fits(rule)).map(|(at, _)| at).collect()
+        };
+        Rights {
+            policy: self.clone(),
+            allow: those(&|rule| shown.clone().all(|identity| rule.who.is(identity))),
+            deny: those(&|rule| shown.clone().any(|identity| rule.who.is(identity))),
+        }
     }
 }
 
@@ -347,6 +363,9 @@ impl Call {
             }
         };
         let mut of_kinds = [kinds.is_none(); Kind::ALL.len()];
+        if kinds.as_ref().is_some_and(Vec::is_empty) {
+            return Err("`kinds` is empty: without it, all are meant".to_owned());
+        }
         for name in kinds.into_iter().flatten() {
             let kind = Kind::parse(&name).ok_or_else(|| {
                 let all = Kind::ALL.map(Kind::name).join(", ");
@@ -365,11 +384,11 @@ impl Call {
 
 impl Who {
     fn read(written: WrittenShown) -> Result<Who, String> {
-        let patterns = |texts: OneOrMore| -> Vec<Pattern> {
-            texts.list().iter().map(|text| Pattern::new(text)).collect()
+        let patterns = |texts: OneOrMore| -> Result<Vec<Pattern>, String> {
+            Ok(texts.list()?.iter().map(|text| Pattern::new(text)).collect())
         };
         const TYPES: [&str; 4] = ["dns:", "uri:", "ip:", "email:"];
-        let names = written.certificate.list();
+        let names = written.certificate.list()?;
         // Without the type, a name of one type could pass for one of another.
         if let Some(name) =
             names.iter().find(|name| !TYPES.iter().any(|kind| name.starts_with(kind)))
@@ -378,8 +397,14 @@ impl Who {
                 "the certificate's name `{name}` needs its type before it: dns:, uri:, ip: or email:"
             ));
         }
-        let claim = written.claim.into_iter().map(|(name, value)| {
+        if written.claim.as_ref().is_some_and(Map::is_empty) {
+            return Err("`claim` names no claim".to_owned());
+        }
+        let claim = written.claim.unwrap_or_default().into_iter().map(|(name, value)| {
             let texts = match value {
+                Value::Array(values) if values.is_empty() => {
+                    return Err(format!("the claim `{name}` has an empty list, which fits nobody"));
+                }
                 Value::Array(values) => values,
                 value => vec![value],
             };
@@ -397,20 +422,20 @@ impl Who {
                 .ok_or_else(|| format!("the fingerprint `{text}` is not SHA-256 in hexadecimal"))
         };
         let who = Who {
-            key: patterns(written.key),
-            peer: patterns(written.peer),
-            certificate: names.iter().map(|name| Pattern::new(name)).collect(),
-            subject: patterns(written.subject),
+            key: patterns(written.key)?,
+            peer: patterns(written.peer)?,
+            certificate: names.iter().map(|name| Pattern::new(&as_shown(name))).collect(),
+            subject: patterns(written.subject)?,
             fingerprint: written
                 .fingerprint
-                .list()
+                .list()?
                 .into_iter()
                 .map(digits)
                 .collect::<Result<_, _>>()?,
             claim: claim.collect::<Result<_, String>>()?,
             address: written
                 .address
-                .list()
+                .list()?
                 .iter()
                 .map(|text| Network::read(text))
                 .collect::<Result<_, _>>()?,
@@ -457,6 +482,16 @@ impl Who {
                 || identity
                     .address
                     .is_some_and(|at| address.iter().any(|known| known.has(at.ip()))))
+    }
+}
+
+/// A certificate's name as [`Certificate::names`](crate::Certificate::names) has it.
+fn as_shown(name: &str) -> String {
+    let ip = name.strip_prefix("ip:").and_then(|ip| ip.parse::<IpAddr>().ok());
+    match ip {
+        Some(ip) => format!("ip:{ip}"),
+        None if name.starts_with("dns:") => name.to_lowercase(),
+        None => name.to_owned(),
     }
 }
 
@@ -537,29 +572,34 @@ impl Network {
 #[derive(Clone)]
 pub(crate) struct Rights {
     policy: Arc<Policy>,
-    /// Those that are about it.
-    rules: Vec<usize>,
+    /// The rules that allow it something, and those that deny it something.
+    allow: Vec<usize>,
+    deny: Vec<usize>,
 }
 
 impl Rights {
-    fn rules(&self) -> impl Iterator<Item = &Rule> {
-        self.rules.iter().filter_map(|at| self.policy.rules.get(*at))
+    fn rules<'a>(&'a self, which: &'a [usize]) -> impl Iterator<Item = &'a Rule> {
+        which.iter().filter_map(|at| self.policy.rules.get(*at))
     }
 
     pub(crate) fn may_call(&self, kind: Kind, role: &str, event: &str) -> bool {
         let is = |calls: &[Call]| calls.iter().any(|call| call.is(kind, role, event));
-        match self.rules().any(|rule| is(&rule.never_call)) {
+        match self.rules(&self.deny).any(|rule| is(&rule.never_call)) {
             true => false,
-            false => self.policy.call == Verdict::Allow || self.rules().any(|rule| is(&rule.call)),
+            false => {
+                self.policy.call == Verdict::Allow
+                    || self.rules(&self.allow).any(|rule| is(&rule.call))
+            }
         }
     }
 
     pub(crate) fn may_serve(&self, role: &str) -> bool {
         let is = |roles: &[Pattern]| roles.iter().any(|pattern| pattern.fits(role));
-        match self.rules().any(|rule| is(&rule.never_serve)) {
+        match self.rules(&self.deny).any(|rule| is(&rule.never_serve)) {
             true => false,
             false => {
-                self.policy.serve == Verdict::Allow || self.rules().any(|rule| is(&rule.serve))
+                self.policy.serve == Verdict::Allow
+                    || self.rules(&self.allow).any(|rule| is(&rule.serve))
             }
         }
     }
@@ -568,13 +608,14 @@ impl Rights {
 /// Of the same policy, by the same rules.
 impl PartialEq for Rights {
     fn eq(&self, other: &Rights) -> bool {
-        Arc::ptr_eq(&self.policy, &other.policy) && self.rules == other.rules
+        let rules = (&self.allow, &self.deny) == (&other.allow, &other.deny);
+        Arc::ptr_eq(&self.policy, &other.policy) && rules
     }
 }
 
 impl fmt::Debug for Rights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Rights").field(&self.rules).finish()
+        f.debug_tuple("Rights").field(&self.allow).field(&self.deny).finish()
     }
 }
 
@@ -613,7 +654,7 @@ pub struct Denial {
     pub role: String,
     /// The event, likewise; empty for an announcement.
     pub event: String,
-    /// How often the unit was denied something since this was told last. This is the last one.
+    /// The number of denials for this unit since the last report. The other fields describe the last of them.
     pub count: u64,
 }
 
@@ -658,10 +699,10 @@ pub struct PolicyFile {
 }
 
 impl PolicyFile {
-    /// Takes what the host has read, or the text of the error that it got. None: nothing is new.
+    /// Takes the text that the host has read, or that of its error. Returns none if nothing has changed.
     ///
     /// # Errors
-    /// Why there is no new policy: once for each change of the file. The one before stays in force.
+    /// Why there is no new policy, once for each change of the file. The previous policy stays in force.
     pub fn read(
         &mut self,
         path: &str,

@@ -50,7 +50,11 @@ pub(crate) async fn dial_task(
                 }
                 Stream::Tls(stream) => {
                     let (socket, tls) = stream.get_ref();
-                    let remote = remote::of_client(tls, socket.peer_addr().ok());
+                    let mut remote = remote::of_client(tls, socket.peer_addr().ok());
+                    if options.tls.is_unverified() {
+                        // Anybody can write any name into one.
+                        remote.certificate = None;
+                    }
                     shared.spawn(drive::serve(shared.clone(), *stream, opening, remote));
                 }
                 Stream::Own(serve) => shared.spawn(serve(shared.clone(), opening)),

@@ -57,10 +57,10 @@ fn roots(pem: &[u8]) -> Result<RootCertStore> {
 
 /// The listener's side of TLS: TLS 1.2 and 1.3.
 ///
-/// What it shows and whom it trusts can change while a peer listens: by [`reload`](TlsServer::reload) and
-/// [`watch`](TlsServer::watch) where it was made from files, by [`replace`](TlsServer::replace) with PEM. Clones share
-/// it. New handshakes use the new certificates; connections that are up stay. What is torn, has expired, or does not
-/// fit together changes nothing.
+/// Certificates and authorities can change while a peer listens: with [`reload`](TlsServer::reload) and
+/// [`watch`](TlsServer::watch) if they come from files, or with [`replace`](TlsServer::replace) by new PEM. Clones
+/// share the change. New handshakes use the new certificates; existing connections stay. Incomplete, expired or
+/// mismatched certificates change nothing.
 ///
 /// `docs/TLS.md` of the repository says how to make an authority and certificates that every language
 /// accepts; `core/examples/tls.rs` uses them.
@@ -130,13 +130,12 @@ impl TlsServer {
         Ok(TlsServer { live })
     }
 
-    /// Looks at the files every so often, a millisecond at least, while a peer listens with them, on its runtime, and
-    /// takes them when they have changed: whole certificates are in force after the next look, whichever way they were
-    /// written. What cannot be used changes nothing, and is tried at each look; once for each change the peer tells of
-    /// it with [`PeerEvent::TlsReloadFailed`](crate::PeerEvent::TlsReloadFailed) and a warning in its log, when a second
-    /// look, after at most a second, has found the same. Success is
-    /// [`PeerEvent::TlsReloaded`](crate::PeerEvent::TlsReloaded). It ends with the peer, or with the last clone and
-    /// listener. Without files it does nothing.
+    /// Checks the files at this interval, at least a millisecond, on the runtime of a peer that listens with them, and
+    /// loads them when they have changed, however they were written. Success is reported as
+    /// [`PeerEvent::TlsReloaded`](crate::PeerEvent::TlsReloaded). Unusable files change nothing, and are retried at
+    /// each check. When a second check, after at most a second, finds the same fault, the peer reports it once for each
+    /// change, as [`PeerEvent::TlsReloadFailed`](crate::PeerEvent::TlsReloadFailed) and as a warning in the log.
+    /// Watching ends with the peer, or with the last clone and listener. Without files it does nothing.
     pub fn watch(self, every: Duration) -> TlsServer {
         self.live.watch(every);
         self
@@ -161,8 +160,8 @@ impl TlsServer {
         self.live.replace(Some((certificates, key)), client_ca)
     }
 
-    /// When what is in force is of no use any more: when the first certificate of the chain expires, or the last of
-    /// the client authorities. None for settings [of rustls](TlsServer::from_config).
+    /// When the settings in force expire: when any certificate of the chain does, or when the last of the client
+    /// authorities does, whichever is earlier. None for settings [of rustls](TlsServer::from_config).
     pub fn expires(&self) -> Option<SystemTime> {
         self.live.expires()
     }
@@ -226,9 +225,9 @@ impl fmt::Debug for TlsServer {
 
 /// The dialer's side of TLS. By default the system's roots decide whom to trust.
 ///
-/// As the [listener's](TlsServer), it can change while it is in use, and clones share it: the next attempt to dial
-/// uses the new certificates. What is set with a method that takes the settings makes others, with files and PEM of
-/// their own.
+/// Like the [listener's](TlsServer), the certificates can change while they are in use, and clones share the change:
+/// the next attempt to dial uses the new ones. Methods that take the settings by value return independent settings,
+/// with their own files and PEM.
 #[derive(Clone)]
 pub struct TlsClient {
     sources: Sources,
@@ -336,14 +335,19 @@ impl TlsClient {
         self.live.replace(identity, ca)
     }
 
-    /// When what is in force is of no use any more: when the first certificate of the chain expires, or the last of
-    /// the authorities. None where there are only the system's, and for what cannot be read.
+    /// When the settings in force expire: when any certificate of the chain does, or when the last of the authorities
+    /// does, whichever is earlier. None if only the system's authorities are used, or if the expiry cannot be read.
     pub fn expires(&self) -> Option<SystemTime> {
         self.live.expires()
     }
 
     pub(crate) fn watched(&self) -> Arc<dyn Watched> {
         self.live.clone()
+    }
+
+    /// Whether certificates are not verified.
+    pub(super) fn is_unverified(&self) -> bool {
+        self.unverified
     }
 
     /// The name to expect for a host.

@@ -102,14 +102,14 @@ impl PeerBuilder {
         self
     }
 
-    /// The peer's own key, to which its id belongs from then on: over TLS nobody else can claim that, and others know the
-    /// peer again after a restart by the [name](PeerKey::name) of the key, in their [policies](Policy) too.
+    /// The peer's own key. The peer's id begins with the [name](PeerKey::name) of the key. Over TLS nobody else can
+    /// claim that id. After a restart others recognize the peer by the name, which [policies](Policy) can use, too.
     pub fn peer_key(mut self, key: PeerKey) -> PeerBuilder {
         self.peer_key = Some(key);
         self
     }
 
-    /// Who may call and serve what. Default everyone everything. [`Peer::set_policy`] and [`Peer::watch_policy`] change
+    /// Who may call and serve what. Default: no restriction. [`Peer::set_policy`] and [`Peer::watch_policy`] change
     /// it later.
     pub fn policy(mut self, policy: Policy) -> PeerBuilder {
         self.policy = Some(policy);
@@ -131,10 +131,10 @@ impl PeerBuilder {
         self
     }
 
-    /// Has each upgrade judged by a function, before it is answered: it gives claims, which become part of the
-    /// [`Identity`](crate::Identity), or refuses. It may take as long as a
-    /// [handshake](crate::Limits::handshake_timeout) in all. For connections that this peer's listeners and
-    /// [`Peer::accept`] take; a claim `sub` says who it is, all connections of a unit have the same.
+    /// Calls a function to judge each upgrade before it is answered. It returns claims, which become part of the
+    /// [`Identity`](crate::Identity), or refuses. Its time counts towards the
+    /// [handshake timeout](crate::Limits::handshake_timeout). It applies to connections from this peer's listeners and
+    /// [`Peer::accept`]. The claim `sub` is the subject; it is the same on all connections of a unit.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -191,11 +191,11 @@ impl PeerBuilder {
         self
     }
 
-    /// The networks in which addresses are dialed that other units tell, separated by commas: `public`, `private`,
-    /// `loopback`, `link_local`, `near`, which stands for loopback and private addresses as far as the unit that tells of
-    /// one has such an address itself, or blocks such as `10.0.0.0/8`. Default `public, near`. What the application
-    /// itself connects to is not filtered. [`AcquaintanceFilter`](crate::AcquaintanceFilter) has the details; [`Limits`]
-    /// bound how many are dialed.
+    /// The networks in which addresses from other units are dialed, separated by commas: `public`, `private`,
+    /// `loopback`, `link_local`, blocks such as `10.0.0.0/8`, or `near`, which stands for loopback and private
+    /// addresses from units that have such an address themselves. Default `public, near`. Addresses that the
+    /// application connects to are not filtered. See [`AcquaintanceFilter`](crate::AcquaintanceFilter) for the details,
+    /// and [`Limits`] for the number of addresses.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -211,7 +211,7 @@ impl PeerBuilder {
         self
     }
 
-    /// The ports that are dialed of addresses that other units tell, separated by commas: numbers, ranges such as
+    /// The ports at which addresses from other units are dialed, separated by commas: numbers, ranges such as
     /// `9000-9100`, or `any`. Default `80, 443, 1024-65535`: below that are mail, name servers and the like.
     pub fn acquaintance_ports(mut self, ports: &str) -> PeerBuilder {
         self.filter = self.filter.and_then(|filter| filter.ports(ports));

@@ -61,8 +61,8 @@ pub enum PeerEvent {
         /// The unit.
         unit: Unit,
     },
-    /// A unit has called something, or announced a role, that the [policy](crate::Policy) does not allow. What each unit
-    /// calls is told at most once a second.
+    /// A unit has made a call, or announced a role, that the [policy](crate::Policy) does not allow. Denied calls are
+    /// reported at most once a second for each unit.
     Denied {
         /// The unit; its [identity](Unit::identity) is what the policy goes by.
         unit: Unit,
@@ -145,10 +145,10 @@ pub enum PeerEvent {
         /// What the handler said.
         error: Error,
     },
-    /// TLS settings that this peer listens or dials with have changed: their files, or by a call. Several changes
-    /// shortly after each other may be told as one.
+    /// TLS settings that this peer listens or dials with have changed, through their files or a call. Several changes
+    /// in quick succession may be reported as one.
     TlsReloaded {
-        /// When they are of no use any more, if that is known.
+        /// When they expire, if that is known.
         expires: Option<SystemTime>,
     },
     /// Files of TLS settings that are [watched](crate::TlsServer::watch) have changed, and cannot be used. What was in

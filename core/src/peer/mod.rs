@@ -347,8 +347,8 @@ impl Peer {
     }
 
     /// As [`accept`](Peer::accept), with what the application's server knows of the other end, for its
-    /// [`Identity`](crate::Identity): address and certificate. Without an address, no rule of a policy about addresses is
-    /// about it.
+    /// [`Identity`](crate::Identity): address and certificate. Without an address, no policy rule about addresses
+    /// matches it.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`].
@@ -518,18 +518,18 @@ impl Peer {
         })
     }
 
-    /// Reads the files of all TLS settings again that this peer listens or dials with, as
-    /// [`TlsServer::reload`](crate::TlsServer::reload) does for one. Settings that were not made from files stay as they
-    /// are.
+    /// Reads the files of all TLS settings in use by this peer again, as
+    /// [`TlsServer::reload`](crate::TlsServer::reload) does for one listener. Settings that do not come from files stay
+    /// as they are.
     ///
     /// # Errors
-    /// The first one of [`TlsServer::reload`](crate::TlsServer::reload). All are tried, and those that can be used are in
-    /// force.
+    /// The first error of [`TlsServer::reload`](crate::TlsServer::reload). The files of all settings are tried, and the
+    /// usable ones take effect.
     pub fn reload_tls(&self) -> Result<()> {
         self.shared().tls_used.reload()
     }
 
-    /// When the first of the TLS settings that this peer listens or dials with is of no use any more: see
+    /// The earliest expiry of the TLS settings that this peer listens or dials with: see
     /// [`TlsServer::expires`](crate::TlsServer::expires).
     pub fn tls_expires(&self) -> Option<SystemTime> {
         self.shared().tls_used.expires()

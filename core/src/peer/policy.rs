@@ -14,8 +14,8 @@ use crate::{
 const EVERY: Duration = Duration::from_millis(500);
 
 impl Peer {
-    /// Who may call and serve what, from now on, also those who are connected; none allows everything. A file that is
-    /// [watched](Peer::watch_policy) is so no more.
+    /// Sets who may call and serve what from now on, including connected units; none allows everything. Stops
+    /// [watching](Peer::watch_policy) a file.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -33,9 +33,9 @@ impl Peer {
         shared.set_policy(policy.into().map(Arc::new));
     }
 
-    /// Takes the policy from a file, and again within a second after each of its changes. A file that cannot be read or
-    /// has a fault changes nothing: [`PeerEvent::PolicyFailed`] says why, once for each change of the file;
-    /// [`PeerEvent::PolicyLoaded`] that a new one is in force.
+    /// Loads the policy from a file, and reloads it within a second after each change. If the file cannot be read or
+    /// has a fault, the policy stays as it is, and [`PeerEvent::PolicyFailed`] reports the reason once for each change
+    /// of the file. [`PeerEvent::PolicyLoaded`] reports that a new policy is in force.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] when there is no usable policy now, [`ErrorKind::Closed`]. Nothing has changed then.

@@ -376,8 +376,8 @@ impl Unit {
         self.inner.info.load().meta.clone()
     }
 
-    /// Who it is, as far as it has shown that on the connection that was opened last: key, certificate, claims. The
-    /// name, the tags and the id are only what it says of itself.
+    /// Its identity, as shown on the most recently opened connection: key, certificate, claims. The name, the tags and
+    /// the id are only what it says about itself.
     pub fn identity(&self) -> Arc<Identity> {
         self.inner.info.load().identity.clone()
     }

@@ -117,14 +117,13 @@ class Player:
         self.peer.role(role).disable()
 
     async def do_listen(self, tls: Any = None, host: str = "127.0.0.1", port: int = 0) -> int:
-        context = None
+        files = None
         if tls:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
                 file.write(tls["cert"] + tls["key"])
                 file.flush()
-                context.load_cert_chain(file.name)
-        return (await self.peer.listen(host, port, ssl=context)).port
+                files = roletalk.TlsFiles(file.name)
+        return (await self.peer.listen(host, port, ssl=files)).port
 
     async def do_connect(self, url: str, ca: Any = None, once: bool = False) -> str:
         context = ssl.create_default_context(cadata=ca) if ca else None

@@ -284,10 +284,9 @@ pub struct roletalk_listen_options {
     pub tls_key_file: roletalk_string,
     /// The file of the client authorities (PEM), instead of `tls_client_ca`.
     pub tls_client_ca_file: roletalk_string,
-    /// Milliseconds between two looks at the files. When they have changed they are taken
-    /// (ROLETALK_EVENT_TLS_RELOADED); what cannot be used changes nothing, and is told once for each change, when a
-    /// second look after at most a second has found the same (ROLETALK_EVENT_TLS_RELOAD_FAILED). 0: they are not
-    /// watched.
+    /// Milliseconds between two checks of the files; 0: they are not watched. Changed files are loaded
+    /// (ROLETALK_EVENT_TLS_RELOADED). Unusable ones change nothing, and are reported once for each change, when a
+    /// second check, after at most a second, finds the same fault (ROLETALK_EVENT_TLS_RELOAD_FAILED).
     pub tls_watch_ms: u64,
 }
 
@@ -402,21 +401,21 @@ pub struct roletalk_peer_options {
     pub identity_headers: *const roletalk_string,
     /// How many such headers.
     pub identity_header_count: usize,
-    /// Judges each upgrade of connections that this peer's listeners and roletalk_peer_accept_fd take; all zero: everyone
-    /// gets in who has the keys. `drop` is also called when roletalk_peer_new fails, unless it cannot read these options
-    /// (`struct_size`).
+    /// Judges each upgrade on connections from this peer's listeners and roletalk_peer_accept_fd. All zero: no
+    /// judgement; everyone with the keys gets in. `drop` is also called when roletalk_peer_new fails, unless it cannot
+    /// read these options (`struct_size`).
     pub authenticate: roletalk_authenticate_handler,
     /// Whether proofs of preshared keys are bound to TLS connections, so that nobody can relay them:
     /// ROLETALK_CHANNEL_BINDING_PREFER, ROLETALK_CHANNEL_BINDING_DISABLE or ROLETALK_CHANNEL_BINDING_REQUIRE.
     pub channel_binding: i32,
-    /// The peer's own key, to which its id belongs from then on: 32 random bytes, to be kept as other private keys are;
-    /// NULL for none. Over TLS nobody else can claim that id, and others know the peer again after a restart by the name of
-    /// the key (roletalk_identity.peer), in their policies, too.
+    /// The peer's own key: 32 random bytes, to be kept secret like other private keys; NULL for none. The peer's id
+    /// begins with the name of the key. Over TLS nobody else can claim that id, and after a restart others recognize
+    /// the peer by the name (roletalk_identity.peer), also in their policies.
     pub peer_key: *const u8,
-    /// The networks in which addresses are dialed that other units tell, separated by commas: `public`, `private`,
-    /// `loopback`, `link_local`, `near`, which stands for loopback and private addresses as far as the unit that tells
-    /// of one has such an address itself, or blocks such as `10.0.0.0/8`. Empty stands for `public, near`. What the
-    /// program itself connects to is not filtered.
+    /// The networks in which addresses from other units are dialed, separated by commas: `public`, `private`,
+    /// `loopback`, `link_local`, blocks such as `10.0.0.0/8`, or `near`, which stands for loopback and private
+    /// addresses from units that have such an address themselves. Empty stands for `public, near`. Addresses that the
+    /// program connects to are not filtered.
     pub acquaintance_networks: roletalk_string,
     /// The ports of these addresses, separated by commas: numbers, ranges such as `9000-9100`, or `any`. Empty stands
     /// for `80, 443, 1024-65535`: below that are mail, name servers and the like.

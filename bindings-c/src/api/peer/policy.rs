@@ -29,8 +29,8 @@ pub(super) unsafe fn read(policy: roletalk_string) -> Result<Option<Policy>, Fai
     }
 }
 
-/// Who may call and serve what, from now on, also those who are connected: a policy as JSON (docs/POLICY.md). NULL: no
-/// policy, everyone may do everything. A file that was watched is so no more.
+/// Sets who may call and serve what from now on, including connected units: a policy as JSON (docs/POLICY.md). NULL: no
+/// policy, everyone may do everything. Stops watching a policy file.
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT for a text that is no policy, an empty one included:
 /// roletalk_last_error says where and what is wrong; the policy before stays in force. Any thread, also inside
@@ -71,7 +71,7 @@ pub unsafe extern "C" fn roletalk_peer_watch_policy(
     })
 }
 
-/// Checks the text of a policy, which no peer has to have.
+/// Checks the text of a policy. No peer is needed.
 ///
 /// Errors: ROLETALK_STATUS_INVALID_ARGUMENT: roletalk_last_error says where and what is wrong. Any thread, also
 /// inside callbacks.

@@ -32,9 +32,9 @@ pub extern "C" fn roletalk_peer_reload_tls(peer: roletalk_peer) -> roletalk_stat
     enter(|| Ok(get(peer)?.peer.reload_tls()?))
 }
 
-/// Tells when the first of the certificates that the peer listens and dials with is of no use any more: when the
-/// first of a chain expires, or the last of some authorities. `expires_ms` is set to milliseconds since 1970, 0 when
-/// that is not known.
+/// Sets `expires_ms` to the earliest expiry of the TLS settings that the peer listens and dials with, in milliseconds
+/// since 1970; 0 if that is not known. A chain expires with the certificate in it that expires first, a set of
+/// authorities with the one that expires last.
 ///
 /// Any thread, also inside callbacks.
 #[must_use]
@@ -50,9 +50,9 @@ pub unsafe extern "C" fn roletalk_peer_get_tls_expires(
     })
 }
 
-/// Dials an address with other certificates from now on, as it was given to roletalk_peer_connect. All are PEM; what
-/// is empty stays as it was, but `certificates` and `key` belong together. Files that are watched are taken again
-/// when they next change.
+/// Dials an address with new certificates from now on. `address` is the text that was passed to roletalk_peer_connect.
+/// The other arguments are PEM; an empty one keeps the old value, but `certificates` and `key` belong together. Watched
+/// files are loaded again when they next change.
 ///
 /// Errors: ROLETALK_STATUS_TLS as for roletalk_peer_reload_tls, ROLETALK_STATUS_INVALID_ARGUMENT when the address is
 /// not dialed. Any thread, also inside callbacks.

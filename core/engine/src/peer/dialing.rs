@@ -8,6 +8,7 @@ use super::{
     Peer, PeerEffect, PeerEvent,
     address::{Origin, State},
     encode,
+    handshake::remote_id,
 };
 use crate::{
     AddressId, ConnId, Moment, UnitId,
@@ -137,7 +138,9 @@ impl Peer {
     pub(super) fn acquainted(&mut self, teller: UnitId, told: Acquaint, now: Moment) {
         let wanted = self.config.friendly
             && !self.closed
-            && !self.by_remote_id.contains_key(told.id.as_str())
+            && ![true, false]
+                .iter()
+                .any(|is_proved| self.by_remote_id.contains_key(&*remote_id(&told.id, *is_proved)))
             && told.id != *self.id
             && told.roles.iter().any(|role| self.destinations.contains_key(role.as_str()));
         let Some(address) = told.address.filter(|address| wanted && !address.is_empty()) else {
@@ -191,13 +194,16 @@ impl Peer {
         Ok(Some(short.to_owned()))
     }
 
-    /// The addresses, of those that the name of an address has resolved to, that may be connected to: all of them,
-    /// unless a unit has told of it. To be asked at each attempt, after the lookup and before connecting.
+    /// Filters the addresses that a name has resolved to: returns those that may be connected to. For addresses of the
+    /// application these are all. Call it at each attempt, after the lookup and before connecting.
     ///
     /// # Errors
+    /// [`ErrorKind::Closed`] when the address is not to be dialed any more, and
     /// [`ErrorKind::ConnectFailed`] when it is none: [dialing has failed](Peer::dial_failed).
     pub fn admit_found(&mut self, address: AddressId, found: Vec<IpAddr>) -> Result<Vec<IpAddr>> {
-        let Some(known) = self.addresses.get(address) else { return Ok(found) };
+        let Some(known) = self.addresses.get(address) else {
+            return Err(Error::new(ErrorKind::Closed, "The address is not to be dialed any more"));
+        };
         let Origin::Acquaintance(teller, near) = known.origin else { return Ok(found) };
         let mut refused = None;
         let check = |ip: &IpAddr| {

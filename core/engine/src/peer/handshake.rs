@@ -427,12 +427,16 @@ impl Peer {
             peer_key::proved(&confirm.id, signed, !pending.dialed(), &pending.handshake.binding);
         let claimed = |text: &str| Refusal::Ours(text.to_owned(), HandshakeFault::Relayed);
         identity.peer = peer.map_err(claimed)?;
-        let rights = self.rights_of(&identity);
+        let rights = self.rights_of(std::iter::once(&identity));
         let remote_id: Arc<str> = remote_id(&confirm.id, identity.peer.is_some()).as_ref().into();
         let known = self.by_remote_id.get(&*remote_id).copied();
         let full = |text: &str| Err(Refusal::Ours(text.to_owned(), HandshakeFault::Full));
         match known.and_then(|unit| self.units.get(&unit)) {
-            Some(unit) if !unit.info.identity.admits(&identity) || unit.load.rights() != rights => {
+            // With each of them: one that shows less must not stand for those that show more.
+            Some(unit)
+                if !unit.conns.iter().all(|conn| conn.identity.admits(&identity))
+                    || unit.load.rights() != rights =>
+            {
                 let text = "A unit with this id has shown another identity".to_owned();
                 return Err(Refusal::Ours(text, HandshakeFault::OtherIdentity));
             }
@@ -452,8 +456,13 @@ impl Peer {
         let info =
             Arc::new(UnitInfo { id: id.into(), name, friendly, meta, tags, dialect, identity });
         let remote = info.identity.address.map(|address| address.ip());
-        let unit_conn =
-            UnitConn { id: conn, remote, address: pending.address, announced: self.roles_counter };
+        let unit_conn = UnitConn {
+            id: conn,
+            identity: info.identity.clone(),
+            remote,
+            address: pending.address,
+            announced: self.roles_counter,
+        };
         let (unit, first, stale) = match known {
             Some(unit) => {
                 // An announcement on another connection may have overtaken the confirmation.

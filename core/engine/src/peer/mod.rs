@@ -51,6 +51,8 @@ struct UnitState {
 
 struct UnitConn {
     id: ConnId,
+    /// What the other end has shown on it.
+    identity: Arc<Identity>,
     /// Where it comes from or leads to, if that is known.
     remote: Option<IpAddr>,
     address: Option<AddressId>,
@@ -170,7 +172,8 @@ impl Peer {
         let units: Vec<UnitId> = self.units.keys().copied().collect();
         for unit in units {
             let Some(state) = self.units.get(&unit) else { continue };
-            state.load.set_rights(self.rights_of(&state.info.identity));
+            let shown = state.conns.iter().map(|conn| &*conn.identity);
+            state.load.set_rights(self.rights_of(shown));
             let announced = match &state.announced {
                 announced if announced.is_empty() => state.roles.to_vec(),
                 announced => announced.clone(),
@@ -190,9 +193,12 @@ impl Peer {
         self.config.policy.as_ref()
     }
 
-    /// What the policy gives to whoever is at the other end of a connection.
-    fn rights_of(&self, identity: &Identity) -> Option<Arc<Rights>> {
-        self.config.policy.as_ref().map(|policy| Arc::new(policy.rights(identity)))
+    /// What the policy gives to a unit that has shown this on its connections.
+    fn rights_of<'a>(
+        &self,
+        shown: impl Iterator<Item = &'a Identity> + Clone,
+    ) -> Option<Arc<Rights>> {
+        self.config.policy.as_ref().map(|policy| Arc::new(policy.rights(shown)))
     }
 
     /// Random bytes from the host.

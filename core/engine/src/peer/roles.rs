@@ -367,12 +367,13 @@ impl UnitState {
         };
         let before = std::mem::replace(&mut self.announced, roles.clone());
         // Told once, not with each announcement.
-        let told: HashSet<&String> =
-            before.iter().filter(|role| !self.roles.contains(role)).collect();
+        let kept: HashSet<&str> = self.roles.iter().map(String::as_str).collect();
+        let told: HashSet<&str> =
+            before.iter().map(String::as_str).filter(|role| !kept.contains(role)).collect();
         let mut denial: Option<Denial> = None;
         roles.retain(|role| {
             let may = rights.may_serve(role);
-            if !may && !told.contains(role) {
+            if !may && !told.contains(role.as_str()) {
                 let count = denial.as_ref().map_or(0, |denial| denial.count);
                 denial = Some(Denial { count: count + 1, ..Denial::serve(role) });
             }

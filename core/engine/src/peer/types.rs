@@ -25,7 +25,7 @@ pub struct UnitInfo {
     pub tags: BTreeMap<String, String>,
     /// How to talk to it.
     pub dialect: Dialect,
-    /// What it has shown, on the connection that was opened last, rather than said.
+    /// What it has shown on the most recently opened connection, as opposed to what it says about itself.
     pub identity: Arc<Identity>,
 }
 

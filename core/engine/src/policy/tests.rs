@@ -45,6 +45,8 @@ fn whom_a_rule_is_about() {
         (r#"{"certificate": "uri:spiffe://test/*"}"#, pay(), false),
         (r#"{"certificate": "dns:pay.example"}"#, certified(&["email:pay.example"]), false),
         (r#"{"certificate": "dns:*"}"#, Identity::default(), false),
+        (r#"{"certificate": "dns:Pay.Example"}"#, pay(), true),
+        (r#"{"certificate": "ip:2001:DB8:0::1"}"#, certified(&["ip:2001:db8::1"]), true),
         (r#"{"subject": "CN=pay,*"}"#, pay(), true),
         (r#"{"subject": "CN=pay"}"#, pay(), false),
         (fingerprint.as_str(), pay(), true),
@@ -70,7 +72,7 @@ fn whom_a_rule_is_about() {
         (r#"{"key": "a", "address": "10.0.0.0/8"}"#, key("a"), false),
     ] {
         let text = format!(r#"{{"rules": [{{"who": {who}, "call": ["r"]}}]}}"#);
-        let rights = policy(&text).rights(&identity);
+        let rights = policy(&text).rights(std::iter::once(&identity));
         assert_eq!(rights.may_call(Kind::Request, "r", "e"), expected, "{who} {identity:?}");
     }
 }
@@ -84,7 +86,7 @@ fn what_is_allowed() {
             {"who": {"key": "a"}, "deny": {"call": ["pay/refund"], "serve": ["metrics.secret"]}}
         ]
     }"#;
-    let rights = policy(text).rights(&key("a"));
+    let rights = policy(text).rights(std::iter::once(&key("a")));
     for (kind, role, event, expected) in [
         (Kind::Request, "pay", "charge", true),
         (Kind::Message, "pay", "", true),
@@ -107,7 +109,7 @@ fn what_is_allowed() {
     for (role, expected) in [("metrics", true), ("metrics.secret", false), ("pay", false)] {
         assert_eq!(rights.may_serve(role), expected, "{role}");
     }
-    let stranger = policy(text).rights(&key("b"));
+    let stranger = policy(text).rights(std::iter::once(&key("b")));
     assert!(!stranger.may_call(Kind::Request, "pay", "charge"));
     assert!(stranger.may_call(Kind::Request, "pay", "health"));
 }
@@ -121,7 +123,7 @@ fn what_no_rule_names_is_as_the_default_says() {
         (r#"{"default": {"call": "allow"}}"#, true, false),
         (r#"{"default": {"serve": "allow"}, "comment": "for a while"}"#, false, true),
     ] {
-        let rights = policy(default).rights(&Identity::default());
+        let rights = policy(default).rights(std::iter::once(&Identity::default()));
         assert_eq!(rights.may_call(Kind::Message, "r", "e"), call, "{default}");
         assert_eq!(rights.may_serve("r"), serve, "{default}");
     }
@@ -138,7 +140,15 @@ fn a_policy_with_a_fault_is_none_and_says_where() {
         (&rule(r#"{"call": ["a"]}"#), "missing field `who`"),
         (&rule(r#"{"who": "all", "call": ["a"]}"#), "\"any\", or an object of"),
         (&rule(r#"{"who": {}, "call": ["a"]}"#), "rule 2: `who` names nobody"),
-        (&rule(r#"{"who": {"key": []}, "call": ["a"]}"#), "rule 2: `who` names nobody"),
+        (&rule(r#"{"who": {"key": []}, "call": ["a"]}"#), "rule 2: `who` has an empty list"),
+        (&rule(r#"{"who": {"key": [], "peer": "a"}, "call": ["a"]}"#), "`who` has an empty list"),
+        (&rule(r#"{"who": {"key": null, "peer": "a"}, "call": ["a"]}"#), "an object of `key`"),
+        (&rule(r#"{"who": {"claim": {}, "key": "a"}, "call": ["a"]}"#), "`claim` names no claim"),
+        (&rule(r#"{"who": {"claim": {"a": []}}, "call": ["a"]}"#), "`a` has an empty list"),
+        (
+            &rule(r#"{"who": "any", "deny": {"call": [{"role": "a", "kinds": []}]}}"#),
+            "`kinds` is empty",
+        ),
         (&rule(r#"{"who": {"kye": "a"}, "call": ["a"]}"#), "an object of `key`"),
         (&rule(r#"{"who": ["a"], "call": ["a"]}"#), "an object of `key`"),
         (&rule(r#"["any", ["a"]]"#), "expected an object"),
@@ -178,4 +188,20 @@ fn a_file_is_told_of_once_for_each_change() {
     let gone = read(Err("No such file".to_owned())).unwrap().unwrap_err();
     assert_eq!(gone, "The policy p.json cannot be read: No such file");
     assert_eq!(read(good()), Some(Ok(())));
+}
+
+#[test]
+fn what_one_connection_has_shown_denies_and_what_all_have_allows() {
+    let text = r#"{"rules": [
+        {"who": {"address": "10.0.0.0/8"}, "call": ["inner"]},
+        {"who": "any", "call": ["*"]},
+        {"who": {"address": "192.0.2.0/24"}, "deny": {"call": ["outer"]}}
+    ]}"#;
+    let shown = [at("10.0.0.1:1"), at("192.0.2.1:1")];
+    let rights = policy(text).rights(shown.iter());
+    assert!(rights.may_call(Kind::Request, "other", "e"));
+    assert!(!rights.may_call(Kind::Request, "outer", "e"));
+    let text = r#"{"rules": [{"who": {"address": "10.0.0.0/8"}, "call": ["inner"]}]}"#;
+    assert!(!policy(text).rights(shown.iter()).may_call(Kind::Request, "inner", "e"));
+    assert!(policy(text).rights(shown[..1].iter()).may_call(Kind::Request, "inner", "e"));
 }

@@ -173,6 +173,34 @@ fn nobody_joins_a_unit_of_another_identity() {
 }
 
 #[test]
+fn what_shows_less_does_not_stand_for_what_has_shown_more() {
+    let listener = engine(2, |config| config.authenticates = true);
+    let mut meeting = Meeting::new([engine(1, |_| {}), listener]);
+    let mut join = |sub: &str| {
+        meeting.connect_plainly();
+        meeting.judge(Ok(claims(sub)));
+        meeting.connections(LISTENER)
+    };
+    assert_eq!(join("a"), 1);
+    // A connection that this side has dialed shows no claims. Then another one with the same id comes.
+    let unit = UnitId(0);
+    let engine = &mut meeting.engines[LISTENER];
+    let dialed = Opening::Upgraded { side: Side::Client, address: None };
+    let dialed = engine.open(dialed, Remote::default(), NOW).unwrap();
+    let accepted = Opening::Upgraded { side: Side::Server, address: None };
+    let accepted = meeting.engines[DIALER].open(accepted, Remote::default(), NOW).unwrap();
+    let before = std::mem::replace(&mut meeting.conns, [accepted, dialed]);
+    meeting.settle();
+    assert_eq!(meeting.connections(LISTENER), 2);
+    assert!(meeting.engines[LISTENER].peer().unit(unit).unwrap().0.identity.claims.is_empty());
+    meeting.conns = before;
+    meeting.connect_plainly();
+    meeting.judge(Ok(claims("b")));
+    assert_eq!(meeting.connections(LISTENER), 2);
+    assert!(meeting.refusal(LISTENER).contains("has shown another identity"));
+}
+
+#[test]
 fn an_upgrade_waits_for_the_verdict_of_the_application() {
     let listener = engine(2, |config| {
         config.authenticates = true;

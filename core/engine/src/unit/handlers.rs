@@ -180,7 +180,12 @@ impl<R> Unit<R> {
             if let Some(RequestId { corr, .. }) = work.way.request() {
                 self.links[at].settle_postponed(corr, place);
             }
-            self.begin(at, message, Work { due, ..work }, room);
+            let work = Work { due, ..work };
+            // It may have become another policy meanwhile.
+            if !self.is_allowed(&message, &work) {
+                return self.deny(&message, work, self.clock);
+            }
+            self.begin(at, message, work, room);
         }
     }
 

@@ -42,13 +42,19 @@ pub(super) struct Layout {
 impl Layout {
     /// The names, of the frame that this is the layout of.
     pub(super) fn names<'a>(&'a self, frame: &'a [u8]) -> (&'a str, &'a str) {
-        let frame = self.mended.as_deref().unwrap_or(frame);
+        let (role, event) = self.name_bytes(frame);
         // Checked when the frame was decoded.
-        let text = |(at, len): (u32, u32)| {
-            let bytes = frame.get(at as usize..(at + len) as usize).unwrap_or_default();
-            std::str::from_utf8(bytes).unwrap_or_default()
-        };
-        (text(self.role), text(self.event))
+        let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+        (text(role), text(event))
+    }
+
+    /// Their bytes.
+    #[inline]
+    pub(super) fn name_bytes<'a>(&'a self, frame: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        let frame = self.mended.as_deref().unwrap_or(frame);
+        let part =
+            |(at, len): (u32, u32)| frame.get(at as usize..(at + len) as usize).unwrap_or_default();
+        (part(self.role), part(self.event))
     }
 
     /// The names, role and event, must point into `frame` unless they had to be mended; the payload are the

@@ -236,7 +236,10 @@ fn respond(
     if path.is_some_and(|path| path != requested) {
         return Err(UpgradeError::WrongPath { path: requested.to_owned() });
     }
-    let sent = request.headers().get_all(ORIGIN).iter().map(HeaderValue::as_bytes);
+    // The latter with version 8.
+    let sent = request.headers().get_all(ORIGIN).iter();
+    let sent = sent.chain(request.headers().get_all("sec-websocket-origin").iter());
+    let sent = sent.map(HeaderValue::as_bytes);
     origins.check(sent).map_err(|origin| UpgradeError::ForeignOrigin { origin })?;
 
     let accept = text(response.headers(), &SEC_WEBSOCKET_ACCEPT);
