@@ -299,9 +299,9 @@ impl<R> Unit<R> {
         if link.queued() < BULK_MARK && !link.blocked.is_empty() {
             self.unblock_streams(at);
         }
-        if self.full {
+        if self.full || !self.is_answered() {
+            let full = self.is_full(at);
             let link = &mut self.links[at];
-            let full = link.queued() >= self.limits.queue_per_connection;
             if link.note_full(full, now) {
                 let queued = link.queued();
                 let dropped = self.stats.messages_dropped + self.stats.requests_shed;
@@ -323,11 +323,16 @@ impl<R> Unit<R> {
     }
 
     fn note_full(&mut self, now: Moment) {
-        for link in &mut self.links {
-            if link.queued() >= self.limits.queue_per_connection {
-                link.full_from(now);
+        for at in 0..self.links.len() {
+            if self.is_full(at) {
+                self.links[at].full_from(now);
             }
         }
+    }
+
+    /// Whether something has to wait until more of a connection's queue is written.
+    fn is_full(&self, at: usize) -> bool {
+        self.links[at].queued() >= self.limits.queue_per_connection || self.owes_answers(at)
     }
 
     /// A part of what was taken from a connection has been written, but not all: pings wait behind
@@ -346,7 +351,9 @@ impl<R> Unit<R> {
     }
 
     fn note_room(&mut self) {
-        if self.settle_late() && self.full {
+        self.settle_late();
+        // Answers and other units fill queues as well: what is found last counts.
+        if self.full && (!self.is_open() || self.has_room()) {
             self.full = false;
             self.events.push(Event::Room);
         }

@@ -310,16 +310,14 @@ impl<R> Unit<R> {
         self.late.held >= LATE
     }
 
-    /// Whether there is room for an answer. When there is none, [`Event::Room`](crate::Event::Room) is to tell when to
-    /// try again.
     fn has_room_for_answer(&mut self) -> bool {
-        let most = self.limits.queue_per_peer / ANSWERS;
-        let room = self.route(Order::Kept).is_some_and(|at| {
-            let answers = self.links[at].answers();
-            self.fits(at) && (answers == 0 || answers < most)
-        });
-        self.full |= !room;
-        room
+        self.route(Order::Kept).is_some_and(|at| self.fits(at) && !self.owes_answers(at))
+    }
+
+    /// Whether as many answers as may wait to be written to a connection, do.
+    pub(super) fn owes_answers(&self, at: usize) -> bool {
+        let answers = self.links[at].answers();
+        answers > 0 && answers >= self.limits.queue_per_peer / ANSWERS
     }
 
     /// Answers of different requests have no order, but one that is late must not starve.
@@ -369,18 +367,11 @@ impl<R> Unit<R> {
         self.late.answers.push_back(LateAnswer { question, outcome, fields });
     }
 
-    /// Sends what has waited for room, as far as there is some; all of it when the unit has no connection
-    /// any more. False when there is no room left: other units, too, fill and empty the peer's queues, so that
-    /// what was found last is what counts.
-    pub(super) fn settle_late(&mut self) -> bool {
-        loop {
-            if self.late.answers.is_empty() {
-                return !self.is_open() || self.has_room();
-            }
-            if self.is_open() && !self.has_room_for_answer() {
-                return false;
-            }
-            let Some(late) = self.late.answers.pop_front() else { return true };
+    /// Sends the answers that have waited for room, as far as there is some; all of them when the unit has no
+    /// connection any more.
+    pub(super) fn settle_late(&mut self) {
+        while !self.late.answers.is_empty() && (!self.is_open() || self.has_room_for_answer()) {
+            let Some(late) = self.late.answers.pop_front() else { return };
             self.late.held = self.late.held.saturating_sub(late.question.held);
             let outcome = late.outcome.as_ref().map(Data::payload).map_err(String::as_str);
             self.settle(late.question, outcome, late.fields.as_deref());
