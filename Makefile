@@ -48,7 +48,7 @@ ALL_SUITES = build-tests test-rust test-models test-c-all test-node test-node-ve
 
 .PHONY: all help build node python dist dist-python players demo scenarios interop \
 	test test-all $(sort $(SUITES) $(ALL_SUITES)) \
-	bench bench-node bench-python bench-restarts soak fuzz lint lint-python fmt
+	bench bench-node bench-python bench-restarts bench-hostile soak fuzz lint lint-python fmt
 
 all: build
 
@@ -233,6 +233,11 @@ bench-node: node
 bench-python: python
 	$(VENV_PYTHON) -m pip install --quiet -r bindings-python/requirements-bench.txt
 	$(VENV_PYTHON) bindings-python/bench $(BENCH)
+
+## How fast units are served while a peer is under attack, beside the quiet figures: tests/README.md, Sieges.
+bench-hostile: players
+	$(CARGO) build --release --locked -p roletalk-player
+	RUST_PROFILE=release $(NODE) tests/hostile/siege-bench.js $(BENCH)
 
 ## A rolling restart at 1,000 requests a second, within and between languages; then with the originals as clients, as far as they are here. BENCH="PATTERN…" takes some.
 bench-restarts: players

@@ -208,15 +208,17 @@ export interface ListenOptions {
   /** The only path that is served. Default all. */
   path?: string;
   /**
-   * Milliseconds from a TCP connection to the upgrade, TLS included. Default 5 000; then it is destroyed. Without
-   * `server` only, which has limits of its own.
+   * Milliseconds from a TCP connection to the end of the handshake, TLS and upgrade included. Default 4 000; then it
+   * is destroyed. With `server`, which has limits of its own, it begins with the upgrade.
    */
   handshakeTimeout?: number;
   /**
-   * How many connections may be about to upgrade. Default 1 024; further ones are destroyed at once. Without
-   * `server` only.
+   * How many connections may be there that are not authenticated. Default 1 024, and no more than a quarter of the
+   * descriptors of the process; when there are more, the oldest one of the most numerous address is destroyed.
    */
   maxHandshakes?: number;
+  /** The same for one address. Default 512; when there are more, its oldest one is destroyed. */
+  maxHandshakesPerAddress?: number;
 }
 
 /** Options to serve with. */
@@ -953,6 +955,11 @@ export class Peer extends EventEmitter {
   on(event: 'tls_reload_fail', handler: (info: { error: RoletalkError }) => void): this;
   /** A handshake failed, whichever side refused. */
   on(event: 'auth_error', handler: (error: RoletalkError) => void): this;
+  /**
+   * Connections had to give way to others before they were authenticated (`OVERLOADED`), or the system has no
+   * descriptors for more (`IO`). The peer goes on. At most once a second for each.
+   */
+  on(event: 'accept_error', handler: (error: RoletalkError) => void): this;
   /**
    * The policy did not allow what a unit has called, or a role that it has announced. Of what each unit calls, one a
    * second is told.

@@ -192,6 +192,11 @@
 /// force stays. Told once for each change.
 #define ROLETALK_EVENT_TLS_RELOAD_FAILED 21
 
+/// Connections could not be accepted for want of descriptors or memory, or had to give way to others before they were
+/// authenticated (roletalk_limits.handshakes): `status`, `text` and `hint` say what is lacking. The peer goes on, and
+/// accepts as soon as it can. At most once a second for each reason.
+#define ROLETALK_EVENT_ACCEPT_FAILED 22
+
 /// No diagnostics.
 #define ROLETALK_LOG_OFF 0
 
@@ -339,9 +344,11 @@ typedef struct {
     uint64_t handshake_message_size;
     /// Bytes of the HTTP head of an upgrade. Default 16 KiB.
     uint64_t upgrade_size;
-    /// Milliseconds for the upgrade and the handshake together. Default 4 000.
+    /// Milliseconds for TLS, the upgrade and the handshake together, from when a connection is accepted. Default
+    /// 4 000.
     uint64_t handshake_timeout_ms;
-    /// Accepted connections that have not finished their handshake. Default 1 024; further ones are
+    /// Accepted connections that have not finished their handshake. Default 1 024, and never more than a quarter of
+    /// the descriptors that the process may have; when there are more, the oldest one of the most numerous address is
     /// dropped.
     uint64_t handshakes;
     /// Connected units. Default 65 536; the handshake of a further one is refused.
@@ -393,6 +400,9 @@ typedef struct {
     /// Addresses learned from one unit that are remembered while there is no connection to them. Default 256;
     /// further ones are ignored.
     uint64_t acquaintance_addresses_per_unit;
+    /// As handshakes, from one address; of IPv6, from one network (/64). Default 512; when there are more, the oldest
+    /// one of that address is dropped.
+    uint64_t handshakes_per_address;
 } roletalk_limits;
 
 /// How to connect. All zero but the size: dial again whenever the connection is lost, verify

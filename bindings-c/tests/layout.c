@@ -210,6 +210,7 @@ int main(void) {
     FIELD(roletalk_limits, owed_per_connection);
     FIELD(roletalk_limits, acquaintance_dials_per_minute);
     FIELD(roletalk_limits, acquaintance_addresses_per_unit);
+    FIELD(roletalk_limits, handshakes_per_address);
     TYPE(roletalk_connect_options);
     FIELD(roletalk_connect_options, struct_size);
     FIELD(roletalk_connect_options, once);

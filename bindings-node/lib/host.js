@@ -581,15 +581,21 @@ class Host {
           this.conns[words[at + 1]]._closing(words[at + 2], this.events.text(at));
           break;
         case Op.PING:
-          emit(this.conns[words[at + 1]], 'ping', this.events.payloadOf(at, first));
+          this.heard('ping', at, first);
           break;
         case Op.PONG:
-          emit(this.conns[words[at + 1]], 'pong', this.events.payloadOf(at, first));
+          this.heard('pong', at, first);
           break;
         default:
           this.peerEvent(at, first);
       }
     }
+  }
+
+  /** A ping or pong came, which somebody may listen for. */
+  heard(name, at, first) {
+    const conn = this.conns[words[at + 1]];
+    if (conn.listenerCount(name) > 0) emit(conn, name, this.events.payloadOf(at, first));
   }
 
   peerEvent(at, first) {
@@ -632,6 +638,12 @@ class Host {
         break;
       case Op.AUTH_REFUSED:
         listener._authRefused(plainError('AUTH_REFUSED', this.events.text(at)));
+        break;
+      case Op.EVICT:
+        listener._evict(address);
+        break;
+      case Op.ACCEPT_FAILED:
+        listener._acceptFailed(this._failure(roletalkError, at, first));
         break;
       case Op.DIAL:
         listener._dial(address, this.events.text(at));

@@ -1,63 +1,70 @@
 'use strict';
 
-/** How long a connection may take to become a WebSocket, in milliseconds, TLS included. */
-const HANDSHAKE_TIMEOUT = 5_000;
-/** How many connections may be about to. */
-const MAX_HANDSHAKES = 1_024;
-
 /**
- * The connections of a server that are not upgraded yet: strangers, which may cost neither much time nor many
- * places. One that needs too long is destroyed, and so is, at once, one for which there is no place.
+ * The connections of a server that are not upgraded yet. The engine decides how many there may be, and for how long;
+ * who has to go is destroyed.
  */
 class Lobby {
-  #timeout;
-  #places;
-  /** By the address of the other side, which a TLS socket has in common with the one below it. */
-  #waiting = new Map();
+  #host;
+  /** By the address of the other side, which a TLS socket has in common with the one below it: their places. */
+  #places = new Map();
+  /** The sockets, by their places. */
+  #sockets = new Map();
 
   /**
    * @param {import('node:http').Server | import('node:https').Server} server one that does nothing but upgrade
-   * @param {{ handshakeTimeout?: number, maxHandshakes?: number }} limits
+   * @param {import('./host.js').Host} host
    */
-  constructor(server, { handshakeTimeout = HANDSHAKE_TIMEOUT, maxHandshakes = MAX_HANDSHAKES }) {
-    this.#timeout = handshakeTimeout;
-    this.#places = maxHandshakes;
+  constructor(server, host) {
+    this.#host = host;
     server.on('connection', (socket) => this.#enter(socket));
   }
 
   #enter(socket) {
     const address = addressOf(socket);
-    if (address === undefined || this.#waiting.size >= this.#places) {
+    if (address === undefined) {
       socket.destroy();
       return;
     }
-    const late = () => {
-      // After the loop was blocked, what has come meanwhile is read first.
-      setImmediate(() => {
-        if (this.#waiting.get(address)?.timer === timer) socket.destroy();
-      });
-    };
-    const timer = setTimeout(late, this.#timeout);
-    timer.unref();
-    this.#waiting.set(address, { socket, timer });
+    const host = this.#host;
+    let place;
+    try {
+      place = host.native.enter(socket.remoteAddress, socket._handle?.fd ?? -1, host.now());
+    } catch {
+      socket.destroy();
+      return;
+    }
+    this.#places.set(address, place);
+    this.#sockets.set(place, socket);
     socket.once('close', () => {
-      if (this.#waiting.get(address)?.timer === timer) this.#leave(address);
+      if (!this.#sockets.delete(place)) return;
+      if (this.#places.get(address) === place) this.#places.delete(address);
+      host.native.left(place, host.now());
+      host.schedule();
     });
+    host.schedule();
   }
 
-  /** A connection is upgraded. */
+  /**
+   * A connection is upgraded.
+   * @returns {number | undefined} its place, for the engine
+   */
   left(socket) {
-    this.#leave(addressOf(socket));
+    const address = addressOf(socket);
+    const place = this.#places.get(address);
+    this.#places.delete(address);
+    this.#sockets.delete(place);
+    return place;
   }
 
-  #leave(address) {
-    clearTimeout(this.#waiting.get(address)?.timer);
-    this.#waiting.delete(address);
+  /** Whoever has this place has to go. */
+  evict(place) {
+    this.#sockets.get(place)?.destroy();
   }
 
   /** Destroys all that wait. */
   close() {
-    for (const { socket } of this.#waiting.values()) socket.destroy();
+    for (const socket of this.#sockets.values()) socket.destroy();
   }
 }
 

@@ -1,6 +1,7 @@
 'use strict';
 
 const { debuglog } = require('node:util');
+const { printable } = require('./addon.js');
 
 /**
  * What operators want to know, on stderr: with `NODE_DEBUG=roletalk` in the environment, as Node's own
@@ -10,7 +11,8 @@ const log = debuglog('roletalk');
 
 /** What to call a unit in texts for people. */
 function nameOf(unit) {
-  return unit.name ? `${unit.name} (${unit.id})` : unit.id;
+  const id = printable(unit.id);
+  return unit.name ? `${printable(unit.name)} (${id})` : id;
 }
 
 /** The other side of a connection, as far as it is known. */
@@ -26,7 +28,8 @@ function logEnd(connection, unit, error) {
   const told = error.hint ? `${error.message} (${error.hint})` : error.message;
   if (error.code === 'PROTOCOL') log('warn: bad input from %s, %s: %s', unit ? nameOf(unit) : 'a stranger', remote, told);
   else if (unit) log('info: disconnected from %s, %s: %s', nameOf(unit), remote, told);
-  else if (error.code !== 'CLOSED') log('warn: connection with %s refused: %s', remote, told);
+  // Of those who had to give way the peer tells, since they can be very many.
+  else if (error.code !== 'CLOSED' && error.code !== 'OVERLOADED') log('warn: connection with %s refused: %s', remote, told);
 }
 
 module.exports = { addressOf, log, logEnd, nameOf };

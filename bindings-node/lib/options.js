@@ -11,7 +11,7 @@ const words = (text) => new Set(text.trim().split(/\s+/));
 const PEER = words(`
   acquaintanceNetworks acquaintancePorts authenticate balance channelBinding eject friendly identityHeaders name origins
   peerKey policy`);
-const LISTEN = words('port host server ssl path handshakeTimeout maxHandshakes');
+const LISTEN = words('port host server ssl path handshakeTimeout maxHandshakes maxHandshakesPerAddress');
 const DESTINATION = words('balance eject maxInFlight prefer retry waitForUnit');
 const SERVE = words('drain');
 const WAIT = words('signal timeout');

@@ -3,7 +3,7 @@
 const http = require('node:http');
 const https = require('node:https');
 const { accessOf, authenticateOf, frozen, keptHeaders, policyText, remoteOf, upgradeRequest } = require('./access.js');
-const { addressHint, listenHint } = require('./addon.js');
+const { addressHint, listenHint, printable } = require('./addon.js');
 const { FAULT, Judging, judge } = require('./authenticate.js');
 const { balanceOf, boundOf, ejectionOf, tagsOf } = require('./choice.js');
 const { checkName } = require('./commands.js');
@@ -336,13 +336,13 @@ class Peer extends MiddlewareEmitter {
   _accept(request, socket, head, claims) {
     const remote = remoteOf(socket, false, { claims, headers: keptHeaders(request, this._identityHeaders) });
     if (!upgrade(request, socket)) return;
-    this._lobby?.left(socket);
+    const place = this._lobby?.left(socket);
     const { _core: core } = this;
     let number;
     try {
-      number = core.native.upgraded(null, remote, core.now());
+      number = core.native.upgraded(null, remote, place, core.now());
     } catch {
-      // Too many handshakes are under way.
+      // It had to give way to others.
       socket.destroy();
       return;
     }
@@ -368,7 +368,7 @@ class Peer extends MiddlewareEmitter {
     let own;
     if (typeof options === 'number') {
       this._server = http.createServer(upgradeRequired);
-      this._lobby = new Lobby(this._server, {});
+      this._lobby = new Lobby(this._server, this._core);
       this._port = options;
     } else if (typeof options === 'object') {
       checkOptions('listen', options, LISTEN);
@@ -379,6 +379,7 @@ class Peer extends MiddlewareEmitter {
       }
       checkPositive('handshakeTimeout', options.handshakeTimeout);
       checkPositive('maxHandshakes', options.maxHandshakes);
+      checkPositive('maxHandshakesPerAddress', options.maxHandshakesPerAddress);
       if (!server && hasFiles(ssl)) files = new Tls(ssl, this._toldOfTls((changed) => own.setSecureContext(changed)));
       this._path = path;
       this._port = port;
@@ -387,11 +388,12 @@ class Peer extends MiddlewareEmitter {
       else if (ssl) this._server = own = https.createServer(files ? listenerOptions(ssl, files) : { ...ssl }, upgradeRequired);
       else this._server = http.createServer(upgradeRequired);
       // What connects to somebody else's server may want something else of it.
-      if (!server) {
-        this._lobby = new Lobby(this._server, options);
-        this._upgradeLimit = options.handshakeTimeout;
-      }
+      if (!server) this._lobby = new Lobby(this._server, this._core);
       this._ssl = server ? undefined : ssl;
+      const { handshakeTimeout, maxHandshakes, maxHandshakesPerAddress } = options;
+      const { _core: core } = this;
+      core.native.boundHandshakes(maxHandshakes, maxHandshakesPerAddress, handshakeTimeout, core.now());
+      this._upgradeLimit = handshakeTimeout;
     } else {
       throw new Error('Incorrect type of arguments');
     }
@@ -711,7 +713,7 @@ class Peer extends MiddlewareEmitter {
       }
       let conn;
       try {
-        conn = core.native.upgraded(number, remoteOf(socket, true), core.now());
+        conn = core.native.upgraded(number, remoteOf(socket, true), undefined, core.now());
       } catch {
         // It is not wanted any more.
         socket.destroy();
@@ -889,6 +891,17 @@ class Peer extends MiddlewareEmitter {
     if (unit !== undefined) emit(this, isOut ? 'unit_ejected' : 'unit_restored', { role, unit });
   }
 
+  /** A socket that is not upgraded has to go. */
+  _evict(place) {
+    this._lobby?.evict(place);
+  }
+
+  /** Connections are not accepted, or had to give way. */
+  _acceptFailed(error) {
+    log('warn: %s (%s)', error.message, error.hint);
+    emit(this, 'accept_error', error);
+  }
+
   /** The policy has denied a unit something. */
   _denied(unit, { what, role, event, count, text, identity }) {
     if (unit === undefined) return;
@@ -917,7 +930,7 @@ class Peer extends MiddlewareEmitter {
     const slow = error.code === 'OVERLOADED';
     if (slow && emit(this, 'slow_consumer', { unit, queued, dropped: unit._unsent })) return;
     if (silent > 0) {
-      const text = `${silent} messages to the unit "${unit.id}" were not sent: ${error.message}`;
+      const text = `${silent} messages to the unit "${printable(unit.id)}" were not sent: ${error.message}`;
       process.emitWarning(text, 'RoletalkDroppedWarning');
     }
   }
@@ -995,7 +1008,7 @@ function offered(kind, role, handlers, exchange) {
 /** Where a handler has failed. Middleware may have made the context its own way. */
 function placeOf(ctx) {
   try {
-    return ctx?.role === undefined ? '' : ` of role "${print(ctx.role)}", event "${print(ctx.event)}"`;
+    return ctx?.role === undefined ? '' : ` of role "${printable(print(ctx.role))}", event "${printable(print(ctx.event))}"`;
   } catch {
     return '';
   }

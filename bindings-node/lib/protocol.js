@@ -40,6 +40,8 @@ const Op = {
   EJECTED: 22,
   DENIED: 23,
   ADDRESS_IGNORED: 24,
+  EVICT: 25,
+  ACCEPT_FAILED: 26,
 };
 
 const Header = {

@@ -117,6 +117,10 @@ numbers! {
         Denied = 23,
         /// unit; an address that it has told and that is not dialed, and why.
         AddressIgnored = 24,
+        /// place (two words): its socket is to be closed at once.
+        Evict = 25,
+        /// Why connections are not accepted: the error.
+        AcceptFailed = 26,
     }
 }
 

@@ -34,7 +34,7 @@ pub use access::{
 pub use choice::{EjectionSettings, WantedSettings};
 pub use native::{
     AskSettings, NativePeer, PeerSettings, address_hint, cancel_reasons, check_balance,
-    check_fields, error_kinds, json_hint, listen_hint, too_many_waiting,
+    check_fields, error_kinds, json_hint, listen_hint, printable, too_many_waiting,
 };
 pub use protocol::{ProtocolNumber, protocol};
 pub use retry::{NativeRetry, RetrySettings};

@@ -16,12 +16,12 @@ use napi::{
 use napi_derive::napi;
 use roletalk_engine::{
     AddressId, Balance, Bulkhead, CancelReason, Chunk, DataType, Ejection, Engine, Error,
-    ErrorKind, Moment, Moves, NoHandler, Opening, Order, Origins, Outgoing, Refusal, TimeLimit,
-    Tried, Unit, Wanted, hint, too_many_parked,
+    ErrorKind, Moment, Moves, NoHandler, Opening, Order, Origins, Outgoing, PlaceId, Refusal,
+    TimeLimit, Tried, Unit, Wanted, hint, too_many_parked,
     wire::{Direction, Payload},
     ws::Side,
 };
-use roletalk_host::{Host, dial_fault, lock};
+use roletalk_host::{Host, descriptors, dial_fault, lock};
 
 use crate::{
     access::{AccessSettings, RemoteSettings},
@@ -103,6 +103,9 @@ numbers! {
 
 /// Where something has been that has no way.
 static NOWHERE: Tried = Tried::NONE;
+
+/// Descriptors that are left to the process when those run out: strangers give way then.
+const SPARE: u64 = 24;
 
 /// What is read at once from a socket.
 const READ_BUFFER: usize = 64 << 10;
@@ -470,19 +473,64 @@ impl NativePeer {
         host.engine.dial_failed(AddressId(address as u64), error, now);
     }
 
-    /// A socket is upgraded: one that was dialed for `address`, or one that was accepted. Returns the
-    /// connection's number.
+    /// Changes the bounds on connections that are accepted and not authenticated: how many, how many from one address,
+    /// and how many milliseconds. What is none stays as it is.
+    #[napi(catch_unwind)]
+    pub fn bound_handshakes(
+        &mut self,
+        in_all: Option<u32>,
+        per_address: Option<u32>,
+        timeout: Option<f64>,
+        now: f64,
+    ) {
+        let Call { mut host, now, .. } = self.begin(now);
+        let count = |count: Option<u32>| count.map(|count| count as usize);
+        let timeout = timeout.map(|millis| Duration::from_secs_f64(millis / 1e3));
+        host.engine.with_peer(now, |peer| {
+            peer.bound_handshakes(count(in_all), count(per_address), timeout);
+        });
+    }
+
+    /// A socket from this address was accepted and is to be upgraded; `descriptor` is its own, where it has one. Returns
+    /// the number of its place: an event tells when it has to be closed.
     ///
     /// # Errors
-    /// When too many handshakes are under way, the address is not wanted any more, or the claims cannot be used.
+    /// When it is to be closed at once.
+    #[napi(catch_unwind)]
+    pub fn enter(&mut self, address: String, descriptor: i32, now: f64) -> Result<f64> {
+        let Call { mut host, now, .. } = self.begin(now);
+        // libuv closes what it has no descriptor for without a word, so that nobody would hear of it.
+        let near = |most: u64| u64::try_from(descriptor).is_ok_and(|at| at + SPARE >= most);
+        if descriptors().is_some_and(near) {
+            let reason = "too many open files";
+            host.engine.with_peer(now, |peer| peer.accept_failed(reason, now));
+        }
+        let place = host.engine.enter(address.parse().ok(), now).map_err(thrown)?;
+        Ok(place.0 as f64)
+    }
+
+    /// Whoever has this place is gone before the upgrade.
+    #[napi(catch_unwind)]
+    pub fn left(&mut self, place: f64, now: f64) {
+        let Call { mut host, now, .. } = self.begin(now);
+        host.engine.with_peer(now, |peer| peer.vacate(PlaceId(place as u64)));
+    }
+
+    /// A socket is upgraded: one that was dialed for `address`, or one that was accepted, with its place if it has one.
+    /// Returns the connection's number.
+    ///
+    /// # Errors
+    /// When it had to give way to others, the address is not wanted any more, or the claims cannot be used.
     #[napi(catch_unwind)]
     pub fn upgraded(
         &mut self,
         address: Option<f64>,
         remote: RemoteSettings,
+        place: Option<f64>,
         now: f64,
     ) -> Result<u32> {
-        let remote = remote.remote().map_err(thrown)?;
+        let mut remote = remote.remote().map_err(thrown)?;
+        remote.place = place.map(|place| PlaceId(place as u64));
         let Call { mut host, state, now, .. } = self.begin(now);
         let side = if address.is_some() { Side::Client } else { Side::Server };
         let address = address.map(|address| AddressId(address as u64));
@@ -1013,6 +1061,12 @@ pub(crate) fn time_limit(millis: f64) -> Option<Duration> {
 
 fn socket_closed() -> Error {
     Error::new(ErrorKind::ConnectionLost, "Socket closed")
+}
+
+/// A text that may come from a stranger, fit for logs and terminals.
+#[napi]
+pub fn printable(text: String) -> String {
+    roletalk_engine::printable(&text)
 }
 
 /// How addresses are written.

@@ -375,6 +375,9 @@ impl State {
             EngineEvent::Dial { address, url } => {
                 batch.text(Op::Dial, [address.0 as u32, (address.0 >> 32) as u32, 0, 0], 0, &url);
             }
+            EngineEvent::Evict { place, .. } => {
+                batch.plain(Op::Evict, [place.0 as u32, (place.0 >> 32) as u32, 0, 0]);
+            }
             EngineEvent::Attached { conn, unit, info, roles } => {
                 let number = match self.unit_numbers.get(&unit) {
                     Some(number) => *number,
@@ -555,6 +558,9 @@ impl State {
             }
             PeerEvent::AuthRefused { reason, .. } => {
                 batch.text(Op::AuthRefused, [0; 4], 0, &reason);
+            }
+            PeerEvent::AcceptFailed { error } => {
+                batch.error(Op::AcceptFailed, [0; 4], 0, &error);
             }
             PeerEvent::Dialed { address, count, outcome, again, .. } => {
                 let flags = if again { AGAIN } else { 0 };

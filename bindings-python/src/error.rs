@@ -75,3 +75,9 @@ pub(crate) fn text_of(error: &Bound<'_, PyAny>) -> String {
         |name| name.to_string_lossy().into_owned(),
     )
 }
+
+/// A text that may come from a stranger, fit for logs and terminals.
+#[pyfunction]
+pub(crate) fn printable(text: &Bound<'_, PyString>) -> String {
+    roletalk_engine::printable(&text.to_string_lossy())
+}

@@ -56,6 +56,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(error::peer_closed, module)?)?;
     module.add_function(wrap_pyfunction!(error::listen_hint, module)?)?;
     module.add_function(wrap_pyfunction!(error::validity, module)?)?;
+    module.add_function(wrap_pyfunction!(error::printable, module)?)?;
     let kinds = ErrorKind::ALL.map(|kind| (kind.code(), kind.name()));
     module.add("OTHER_THREAD", engine::OTHER_THREAD)?;
     module.add("ERROR_KINDS", kinds.to_vec())?;

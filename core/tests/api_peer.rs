@@ -184,8 +184,16 @@ async fn limits_on_handshakes_units_and_connections() {
     let mut one = TcpStream::connect(listener.local_addr()).await.unwrap();
     let mut two = TcpStream::connect(listener.local_addr()).await.unwrap();
     until("two handshakes", || server.stats().handshakes == 2).await;
+    // The oldest one gives way, which is told.
     let mut three = TcpStream::connect(listener.local_addr()).await.unwrap();
-    assert_eq!(within("the end", three.read(&mut [0; 1])).await.unwrap_or(0), 0);
+    assert_eq!(within("the end", one.read(&mut [0; 1])).await.unwrap_or(0), 0);
+    watch
+        .next("that it gave way", |event| match event {
+            PeerEvent::AcceptFailed { error } => error.kind() == ErrorKind::Overloaded,
+            _ => false,
+        })
+        .await;
+    assert_eq!(server.stats().handshakes, 2);
     // One is too slow with the upgrade, the other too large.
     two.write_all(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
     let _ = two.write_all(&[b'x'; 20_000]).await;
@@ -193,7 +201,7 @@ async fn limits_on_handshakes_units_and_connections() {
     let _ = within("the answer", two.read_to_end(&mut answer)).await;
     assert!(answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
     pass(PATIENCE).await;
-    assert_eq!(within("the end", one.read(&mut [0; 1])).await.unwrap_or(0), 0);
+    assert_eq!(within("the end", three.read(&mut [0; 1])).await.unwrap_or(0), 0);
     until("no handshakes", || server.stats().handshakes == 0).await;
     // Two connections of one unit, and nothing more.
     let client = peer("client");

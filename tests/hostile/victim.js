@@ -1,14 +1,14 @@
 'use strict';
 
 const assert = require('node:assert/strict');
-const { createHmac, randomBytes } = require('node:crypto');
 const { once } = require('node:events');
 const fs = require('node:fs');
 const net = require('node:net');
 
 const { within } = require('../scenarios/deadline');
 const { Player } = require('../scenarios/player');
-const { FRAME, RawConnection, RawListener } = require('./raw');
+const { KEY, authenticate } = require('./keys');
+const { RawConnection, RawListener } = require('./raw');
 
 /** Milliseconds that a single wait may take; only there to fail. */
 const LIMIT = 60_000;
@@ -16,19 +16,12 @@ const LIMIT = 60_000;
 /** So that memory that grows is kept: no debug information, one heap, a young generation that is full soon. */
 const ENV = { RUST_BACKTRACE: '0', MALLOC_ARENA_MAX: '1', NODE_OPTIONS: '--max-semi-space-size=1' };
 
-const KEY = { id: 'k', secret: 'secret' };
-
 /** Somebody well-behaved, on one connection from the first case to the last, who asks all the while. */
 class Friend {
   static async join(victim, keyed) {
     const raw = await RawConnection.dial(victim.port);
     raw.answersPings = true;
-    if (keyed) {
-      raw.json(FRAME.challenge, { ids: [KEY.id], challenge: randomBytes(32).toString('hex') });
-      const { challenge } = JSON.parse((await raw.message(FRAME.challenge)).subarray(1));
-      const proof = createHmac('sha256', KEY.secret).update(challenge).digest('hex');
-      raw.json(FRAME.response, { id: KEY.id, proof });
-    }
+    if (keyed) await authenticate(raw);
     await raw.handshake({ id: 'friend', name: 'friend', roles: [], friendly: false });
     return new Friend(victim, raw);
   }

@@ -74,6 +74,11 @@ pub const ROLETALK_EVENT_TLS_RELOADED: i32 = 20;
 /// force stays. Told once for each change.
 pub const ROLETALK_EVENT_TLS_RELOAD_FAILED: i32 = 21;
 
+/// Connections could not be accepted for want of descriptors or memory, or had to give way to others before they were
+/// authenticated (roletalk_limits.handshakes): `status`, `text` and `hint` say what is lacking. The peer goes on, and
+/// accepts as soon as it can. At most once a second for each reason.
+pub const ROLETALK_EVENT_ACCEPT_FAILED: i32 = 22;
+
 /// Something that happened to a peer. Valid during the call. Fields that do not belong to the kind are
 /// zero. New kinds may be added.
 #[repr(C)]
@@ -236,6 +241,10 @@ fn view(event: &PeerEvent, room: &mut String) -> roletalk_event {
         }
         PeerEvent::TlsReloadFailed { error } => {
             view.kind = ROLETALK_EVENT_TLS_RELOAD_FAILED;
+            fail(&mut view, error);
+        }
+        PeerEvent::AcceptFailed { error } => {
+            view.kind = ROLETALK_EVENT_ACCEPT_FAILED;
             fail(&mut view, error);
         }
         PeerEvent::Missed(count) => (view.kind, view.count) = (ROLETALK_EVENT_MISSED, *count),

@@ -55,6 +55,7 @@ from .errors import (
     UnsupportedError,
 )
 from .events import (
+    AcceptFailed,
     AuthRefused,
     BadInput,
     ConnectionClosed,
@@ -88,6 +89,7 @@ from .tls import TlsFiles
 from .unit import Unit
 
 __all__ = [
+    "AcceptFailed",
     "Answer",
     "AuthRefused",
     "AuthRefusedError",

@@ -40,12 +40,12 @@ from .errors import (
     DeniedError,
     Error,
     HandlerError,
+    OverloadedError,
     ProtocolError,
     RejectedError,
     TlsError,
     reason_of,
 )
-from .limits import Limits
 from .streams import Readable, Writable
 from .tls import TlsFiles
 from .unit import Unit
@@ -64,14 +64,18 @@ T = TypeVar("T")
 
 set_current_call = _engine.CURRENT_CALL.set
 
-ACCEPTED_AT_ONCE = 64
+ACCEPTED_AT_ONCE = 8
 """Connections that are accepted before the loop has its turn."""
+
+LEAST_PAUSE = 0.001
+"""Seconds: shorter pauses between connections are not worth a timer, they add up."""
 
 UNIX_SOCKET = "a Unix socket"
 """Stands for the address of a connection on one."""
 
-ACCEPT_AGAIN = 0.05
-"""Seconds after which it is tried again when the system has no descriptor for a connection."""
+ACCEPT_AGAIN = 0.01
+"""Seconds after which it is tried again when the system has no descriptor for a connection: those who had to
+give way are gone then."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,6 @@ class Host:
         engine: _engine.Engine,
         acquaintance: ConnectOptions,
         threads: int,
-        limits: Limits,
         authenticate: Authenticate | None = None,
     ) -> None:
         self.engine = engine
@@ -133,9 +136,9 @@ class Host:
         self._judging: dict[int, asyncio.Task[None]] = {}
         self.tls_used: weakref.WeakSet[TlsFiles] = weakref.WeakSet()
         self._threads = threads
-        self._tls_handshakes = limits.handshakes or 1024
-        self._tls_timeout = limits.handshake_timeout or 4.0
-        self._tls_waiting = 0
+        # Those who are not through with TLS, by their places, and those of them whose time is up.
+        self._strangers: dict[int, asyncio.Task[None]] = {}
+        self._late: set[int] = set()
         self._pool: Pool | None = None
         self.policy = PolicySource(self)
         # Who is at the other end, for those who read logs.
@@ -335,10 +338,10 @@ class Host:
         future.add_done_callback(done, context=self.turns)
 
     def not_handled(self, reason: str) -> None:
-        logger.debug("not handled: %s", reason)
+        logger.debug("not handled: %s", _engine.printable(reason))
 
     def bad_data(self, unit: Unit, reason: str) -> None:
-        logger.warning("%r sent something that cannot be read: %s", unit, reason)
+        logger.warning("%r sent something that cannot be read: %s", unit, _engine.printable(reason))
 
     # Links.
 
@@ -473,22 +476,31 @@ class Host:
                 return
             except OSError as error:
                 # Such as for want of file descriptors: it stays readable.
-                logger.warning("accept failed: %s", described(error))
+                self.apart(self.engine.accept_failed, described(error))
                 self.loop.remove_reader(listening.fileno())
                 again = (self._await_connections, listening, accepted)
                 self.apart(self.loop.call_later, ACCEPT_AGAIN, *again)
                 return
             accepted(sock, address)
+            pause = self.engine.accept_pause()
+            if pause >= LEAST_PAUSE:
+                self.loop.remove_reader(listening.fileno())
+                waiting = (self._await_connections, listening, accepted)
+                self.apart(self.loop.call_later, pause, *waiting)
+                return
 
     async def _keep_accepting(self, listening: socket.socket, accepted: Accepted) -> None:
         while True:
             try:
                 sock, address = await self.loop.sock_accept(listening)
             except OSError as error:
-                logger.warning("accept failed: %s", described(error))
+                self.apart(self.engine.accept_failed, described(error))
                 await asyncio.sleep(ACCEPT_AGAIN)
             else:
                 accepted(sock, address)
+                pause = self.engine.accept_pause()
+                if pause >= LEAST_PAUSE:
+                    await asyncio.sleep(pause)
 
     def _accepted(
         self,
@@ -497,25 +509,31 @@ class Host:
         sock: socket.socket,
         address: Any,
     ) -> None:
-        begin = functools.partial(self.engine.accepted, path)
         remote = address_text(address)
+        ip = address[0] if isinstance(address, tuple) else None
         if ssl is None and _can_watch(self.loop):
             try:
                 _prepare(sock)
-                self._owned(sock, begin, remote)
-            except (Error, OSError) as error:
+                self._owned(sock, functools.partial(self.engine.accepted, path, None), remote)
+            except Error as error:
                 sock.close()
                 logger.warning("connection of %s refused: %s", remote, described(error))
-        elif self._tls_waiting < self._tls_handshakes:
-            self._tls_waiting += 1
-            begun: list[bool] = []
-            work = self._accept_transport(sock, ssl, begin, remote, begun)
-            self.start(work).add_done_callback(
-                functools.partial(self._transport_accepted, sock, begun)
-            )
-        else:
+            except OSError as error:
+                # Such as for want of a thread.
+                sock.close()
+                self.apart(self.engine.accept_failed, described(error))
+            return
+        try:
+            place = self.engine.enter(ip)
+        except Error as error:
             sock.close()
-            logger.warning("connection of %s refused: too many TLS handshakes", remote)
+            logger.warning("connection of %s refused: %s", remote, error)
+            return
+        begun: list[bool] = []
+        begin = functools.partial(self.engine.accepted, path, place)
+        task = self.start(self._accept_transport(sock, ssl, begin, remote, place, begun))
+        self._strangers[place] = task
+        task.add_done_callback(functools.partial(self._transport_accepted, sock, place, begun))
 
     async def _accept_transport(
         self,
@@ -523,33 +541,56 @@ class Host:
         ssl: Tls | None,
         begin: Callable[..., int],
         remote: str,
+        place: int,
         begun: list[bool],
     ) -> None:
         begun.append(True)
         link = TransportLink(self)
+        error: BaseException
         # At the end of the handshake it may show another one.
         context = context_of(ssl, server=True)
         leaf = _leaf_of(context)
         try:
             _prepare(sock)
-            timeout = {} if ssl is None else {"ssl_handshake_timeout": self._tls_timeout}
-            await self.loop.connect_accepted_socket(lambda: link, sock, ssl=context, **timeout)
+            await self.loop.connect_accepted_socket(lambda: link, sock, ssl=context)
             shown = (link.address, link.certificate, leaf, ssl is not None)
             self._transported(link, functools.partial(begin, shown=shown), remote)
-        except Error as error:
-            logger.warning("connection of %s refused: %s", remote, error)
+            return
+        except Error as refused:
+            logger.warning("connection of %s refused: %s", remote, refused)
             link.gone()
-        except (OSError, ssl_module.SSLError, asyncio.TimeoutError) as error:
-            reason = TlsError(f"The TLS handshake failed: {described(error)}")
-            logger.warning("connection of %s refused: %s", remote, reason)
-            self.emit(events.ConnectionClosed(None, reason, remote))
+            return
+        except (OSError, ssl_module.SSLError, asyncio.TimeoutError) as failed:
+            error = failed
+        except asyncio.CancelledError:
             link.gone()
+            if place not in self._late:
+                raise
+            error = asyncio.TimeoutError()
+        reason = TlsError(f"The TLS handshake failed: {described(error)}")
+        logger.warning("connection of %s refused: %s", remote, reason)
+        self.emit(events.ConnectionClosed(None, reason, remote))
+        link.gone()
 
-    def _transport_accepted(self, sock: socket.socket, begun: list[bool], _: object) -> None:
-        self._tls_waiting -= 1
+    def _transport_accepted(
+        self, sock: socket.socket, place: int, begun: list[bool], _: object
+    ) -> None:
+        del self._strangers[place]
+        self._late.discard(place)
         if not begun:
             # Cancelled before that: no transport has the socket.
             sock.close()
+        # The place is the connection's once that is open.
+        with contextlib.suppress(Error):
+            self.apart(self.engine.left, place)
+
+    def evict(self, place: int, late: bool) -> None:
+        """Whoever has this place and is not through with TLS has to go."""
+        task = self._strangers.get(place)
+        if task is not None:
+            if late:
+                self._late.add(place)
+            task.cancel()
 
     # Upgrades that the application judges.
 
@@ -727,6 +768,7 @@ class Host:
     unit_ejected = _emits(events.UnitEjected)
     unit_restored = _emits(events.UnitRestored)
     slow_consumer = _emits(events.SlowConsumer)
+    accept_failed = _emits(events.AcceptFailed)
     denied = _emits(events.Denied)
 
     def auth_refused(self, conn: int, reason: str) -> None:
@@ -745,9 +787,10 @@ class Host:
         if isinstance(reason, ProtocolError):
             self.emit(events.BadInput(unit, reason, address))
         elif unit is None and not isinstance(
-            # Who comes and goes without a word is no matter, and of refused keys was told.
+            # Who comes and goes without a word is no matter, and of refused keys and of those who had to give
+            # way was told.
             reason,
-            (AuthRefusedError, ClosedError, ConnectionLostError),
+            (AuthRefusedError, ClosedError, ConnectionLostError, OverloadedError),
         ):
             logger.warning("the handshake with %s failed: %s", address, reason)
         self.emit(events.ConnectionClosed(unit, reason, address))

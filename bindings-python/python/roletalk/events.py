@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ._host import Host
 
 __all__ = [
+    "AcceptFailed",
     "AuthRefused",
     "BadInput",
     "ConnectionClosed",
@@ -48,9 +49,9 @@ class Event:
     """The base of all events: ``UnitOpened`` and ``UnitClosed``; ``DestinationOpened``,
     ``DestinationClosed``, ``DestinationGained`` and ``DestinationLost``; ``UnitEjected`` and
     ``UnitRestored``; ``ConnectionClosed``, ``ReconnectSucceeded`` and ``ReconnectFailed``; ``AuthRefused``
-    and ``BadInput``; ``Denied``, ``PolicyLoaded`` and ``PolicyFailed``; ``TlsReloaded`` and
-    ``TlsReloadFailed``; ``SlowConsumer``, ``HandlerFailed`` and ``Missed``. They come from ``Peer.events()``
-    and ``Peer.on()``."""
+    and ``BadInput``; ``AcceptFailed``; ``Denied``, ``PolicyLoaded`` and ``PolicyFailed``; ``TlsReloaded``
+    and ``TlsReloadFailed``; ``SlowConsumer``, ``HandlerFailed`` and ``Missed``. They come from
+    ``Peer.events()`` and ``Peer.on()``."""
 
     _LOG: ClassVar[tuple[int, str] | None] = None
     """The level and the text that it is logged with, if it is."""
@@ -262,6 +263,17 @@ class HandlerFailed(Event):
     role: str
     event: str
     error: BaseException
+
+
+@dataclass(frozen=True)
+class AcceptFailed(Event):
+    """Connections could not be accepted for want of descriptors or memory, or had to give way to others before
+    they were authenticated, see ``Limits.handshakes``: ``error`` says what is lacking. The peer goes on, and
+    accepts as soon as it can. At most once a second for each reason."""
+
+    _LOG = (logging.WARNING, "%(error)s")
+
+    error: Error
 
 
 @dataclass(frozen=True)

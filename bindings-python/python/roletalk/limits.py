@@ -20,11 +20,15 @@ class Limits:
     upgrade_size: int | None = None
     """The HTTP head of an upgrade. Default 16 KiB."""
     handshake_timeout: float | None = None
-    """Time for the upgrade and the handshake together, and for the TLS handshake of accepted
-    connections. Default 4 s."""
+    """Time for TLS, the upgrade and the handshake together, from when a connection is accepted. Default
+    4 s."""
     handshakes: int | None = None
-    """Accepted connections that have not finished their handshake. Default 1024; further ones are
-    dropped."""
+    """Accepted connections that have not finished their handshake. Default 1024, and never more than a
+    quarter of the descriptors that the process may have; when there are more, the oldest one of the most
+    numerous address is dropped."""
+    handshakes_per_address: int | None = None
+    """The same from one address; of IPv6, from one network (/64). Default 512; when there are more, the
+    oldest one of that address is dropped."""
     units: int | None = None
     """Connected units. Default 65536; further ones are refused."""
     connections_per_unit: int | None = None

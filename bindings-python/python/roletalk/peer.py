@@ -226,9 +226,7 @@ class Peer:
         self._layers: list[Middleware] = []
         self._roles: dict[str, Role] = {}
         self._destinations: dict[str, Destination] = {}
-        self._host = Host(
-            self._engine, ConnectOptions(ssl=acquaintance_ssl), threads, limits, authenticate
-        )
+        self._host = Host(self._engine, ConnectOptions(ssl=acquaintance_ssl), threads, authenticate)
         self._listeners: list[Listener] = []
         try:
             self._host.bind()
@@ -491,7 +489,7 @@ class Peer:
             try:
                 self._host.check_open()
                 for each in sockets:
-                    each.listen(1024)
+                    each.listen(4096)
                     each.setblocking(False)
             except BaseException:
                 if sock is None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ._engine import printable
 from .access import Identity
 from .stats import UnitStats
 
@@ -139,7 +140,7 @@ class Unit:
         return min(times) if times else None
 
     def __str__(self) -> str:
-        return f"{self._name!r} {self._id}"
+        return f"{printable(self._name)!r} {printable(self._id)}"
 
     def __repr__(self) -> str:
-        return f"<Unit {self._name!r} {self._id}>"
+        return f"<Unit {self}>"

@@ -17,8 +17,8 @@ use pyo3::{
 };
 use roletalk_engine::{
     AddressId, ChannelBinding, Chunk, ConnId, Data, Engine as Core, Error, ErrorKind, Extensions,
-    Failure, Fields, Kind, Moment, Opening, StreamId, Unit, UnitId, parse_claims, wire::Payload,
-    ws::Denied,
+    Failure, Fields, Kind, Moment, Opening, PlaceId, StreamId, Unit, UnitId, parse_claims,
+    wire::Payload, ws::Denied,
 };
 use roletalk_host::{Host, dial_fault, lock};
 
@@ -638,17 +638,51 @@ impl Engine {
         conn.map_err(|error| exception(slf.py(), &error))
     }
 
-    /// A connection was accepted. As `dialed`.
-    #[pyo3(signature = (path, socket, shown=None))]
+    /// A connection from this IP address was accepted that cannot be opened yet. Returns the number of its place; the
+    /// listener's `evict` is called when it has to go.
+    ///
+    /// Raises `OverloadedError` when it is to be closed at once.
+    #[pyo3(name = "enter")]
+    fn enter_stranger(slf: &Bound<'_, Self>, address: Option<&str>) -> PyResult<u64> {
+        let address = address.and_then(|address| address.parse().ok());
+        let place = Engine::with_state(slf, |state, now| state.engine.enter(address, now))?;
+        place.map(|place| place.0).map_err(|error| exception(slf.py(), &error))
+    }
+
+    /// Whoever has this place is gone before its connection was opened. Nothing happens otherwise.
+    fn left(slf: &Bound<'_, Self>, place: u64) -> PyResult<()> {
+        Engine::with_state(slf, |state, now| {
+            state.engine.with_peer(now, |peer| peer.vacate(PlaceId(place)));
+        })
+    }
+
+    /// Seconds to wait before the next connection is accepted.
+    fn accept_pause(&self, py: Python<'_>) -> PyResult<f64> {
+        let now = self.clock();
+        Ok(self.look(py)?.engine.peer().accept_pause(now).as_secs_f64())
+    }
+
+    /// The system has no room for a connection: some of those that are not authenticated give way.
+    fn accept_failed(slf: &Bound<'_, Self>, reason: &str) -> PyResult<()> {
+        Engine::with_state(slf, |state, now| {
+            state.engine.with_peer(now, |peer| peer.accept_failed(reason, now));
+        })
+    }
+
+    /// A connection was accepted, and has this place if it has one. As `dialed`.
+    #[pyo3(signature = (path, place, socket, shown=None))]
     fn accepted(
         slf: &Bound<'_, Self>,
         path: Option<String>,
+        place: Option<u64>,
         socket: Option<&Bound<'_, PyAny>>,
         shown: Option<Shown>,
     ) -> PyResult<u64> {
         let socket = socket.map(take_socket).transpose()?;
+        let mut remote = remote_of(shown);
+        remote.place = place.map(PlaceId);
         let conn = Engine::with_state(slf, |state, now| {
-            state.open(Opening::Accept { path }, socket, remote_of(shown), now).map(|conn| conn.0)
+            state.open(Opening::Accept { path }, socket, remote, now).map(|conn| conn.0)
         })?;
         conn.map_err(|error| exception(slf.py(), &error))
     }

@@ -451,6 +451,7 @@ impl Engine {
     ) -> PyResult<bool> {
         match event {
             EngineEvent::Dial { address, url } => self.tell(py, "dial", (address.0, &*url)),
+            EngineEvent::Evict { place, late } => self.tell(py, "evict", (place.0, late)),
             EngineEvent::UpgradeRequest { conn, request } => {
                 let headers = pairs_of(&request.headers);
                 self.tell(py, "upgrade_requested", (conn.0, request.path, headers))
@@ -511,6 +512,9 @@ impl Engine {
             }
             PeerEvent::AuthRefused { conn, reason } => {
                 self.tell(py, "auth_refused", (conn.0, reason))
+            }
+            PeerEvent::AcceptFailed { error } => {
+                self.tell(py, "accept_failed", (exception(py, &error),))
             }
             PeerEvent::Dialed { address, url, count, outcome, again } => {
                 let (unit, error) = match outcome {

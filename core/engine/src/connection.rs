@@ -11,6 +11,7 @@ use crate::{
     AddressId, ConnId, Limits, Moment, Origins, Unit, UnitId, close_code,
     error::{Error, ErrorKind, Result},
     hint::DialFault,
+    printable,
     unit::FENCE,
     ws::{Accept, Denied, Dial, FrameWriter, Incoming, Side, Socket, UpgradeError, Upgraded},
 };
@@ -141,9 +142,7 @@ impl Connection {
                 let accept = if authenticates { accept.hold() } else { accept };
                 (Side::Server, Phase::Accepting(accept))
             }
-            Opening::Upgraded { side, .. } => {
-                (side, Phase::Open(Box::new(Socket::new(side, limits.handshake_message_size))))
-            }
+            Opening::Upgraded { side, .. } => (side, Phase::Open(socket(side, &limits))),
             Opening::Dial { url, headers, .. } => {
                 let dial = Dial::new(&url, &headers, random, limits.upgrade_size, &mut own)
                     .map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()))?;
@@ -196,8 +195,9 @@ impl Connection {
         self.ended
     }
 
-    /// Whether the other side has surely received all but the close frame: its socket need not be kept until the other
-    /// side has closed, too. So it is where a peer was [drained](Unit::drain) that had nothing to answer.
+    /// Whether the other side has surely received all but the close frame, or does not matter: its socket need not be
+    /// kept until the other side has closed, too. So it is where a peer was [drained](Unit::drain) that had nothing to
+    /// answer, and for strangers when there are many.
     pub fn is_delivered(&self) -> bool {
         self.delivered
     }
@@ -253,8 +253,7 @@ impl Connection {
     }
 
     fn begin_socket(&mut self) {
-        let socket = Socket::new(self.side, self.limits.handshake_message_size);
-        self.phase = Phase::Open(Box::new(socket));
+        self.phase = Phase::Open(socket(self.side, &self.limits));
     }
 
     /// Passes on the application's verdict. Returns false if no verdict was pending or the connection has ended.
@@ -299,7 +298,7 @@ impl Connection {
             Ok(Some(incoming)) => incoming,
             Err(error) => {
                 self.phase = Phase::Over;
-                return Err(self.fail(error.close_code(), error.to_string()));
+                return Err(self.fail(error.close_code(), printable(&error.to_string())));
             }
         };
         Ok(Some(match (incoming, self.unit) {
@@ -321,7 +320,8 @@ impl Connection {
             (Incoming::Close { code, reason }, _) => {
                 self.phase = Phase::Over;
                 self.close_received = true;
-                let text = format!("Socket closed ({code}) {reason}").trim_end().to_owned();
+                let text = format!("Socket closed ({code}) {}", printable(&reason));
+                let text = text.trim_end().to_owned();
                 self.close.get_or_insert((code, reason));
                 return Err(Error::new(ErrorKind::ConnectionLost, text));
             }
@@ -347,6 +347,12 @@ impl Connection {
     /// The handshake has failed.
     pub(crate) fn refused(&mut self) {
         self.farewell = Some((close_code::AUTH, String::new()));
+    }
+
+    /// Nobody at the other end is worth waiting for: once the connection has ended, its socket
+    /// [need not be kept](Connection::is_delivered).
+    pub fn leave_at_once(&mut self) {
+        self.delivered = true;
     }
 
     /// Whether the other side has broken the protocol.
@@ -547,6 +553,13 @@ impl Connection {
     }
 }
 
+/// A WebSocket to somebody who is not authenticated.
+fn socket(side: Side, limits: &Limits) -> Box<Socket> {
+    let mut socket = Socket::new(side, limits.handshake_message_size);
+    socket.skip_controls_but(FENCE);
+    Box::new(socket)
+}
+
 fn upgrade_error(error: &UpgradeError) -> Error {
     let fault = match error {
         UpgradeError::Refused { status, .. } => Some(DialFault::Status(*status)),
@@ -554,7 +567,7 @@ fn upgrade_error(error: &UpgradeError) -> Error {
         UpgradeError::Malformed(_) | UpgradeError::BadResponse(_) => Some(DialFault::NoWebSocket),
         _ => None,
     };
-    let explained = Error::new(ErrorKind::ConnectFailed, error.to_string()).with_fault(fault);
+    let explained = Error::new(ErrorKind::ConnectFailed, printable(&error.to_string())).with_fault(fault);
     match error {
         UpgradeError::ForeignOrigin { .. } => explained.with_hint(crate::hint::FOREIGN_ORIGIN),
         _ => explained,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -9,10 +10,12 @@ use bytes::Bytes;
 
 use crate::{
     AddressId, Balance, Budget, Claims, Config, ConnId, Connection, Event, Moment, Opening, Peer,
-    PeerEffect, PeerEvent, Ready, Received, Remote, Tried, Unit, UnitId, UnitInfo, close_code,
+    PeerEffect, PeerEvent, PlaceId, Ready, Received, Remote, Tried, Unit, UnitId, UnitInfo,
+    close_code,
     error::{Error, ErrorKind, Result},
     hint::DialFault,
     timers::Timers,
+    unit::is_fence,
     ws::{Denied, Upgraded},
 };
 
@@ -34,6 +37,13 @@ pub enum EngineEvent<R> {
         address: AddressId,
         /// Its URL.
         url: Arc<str>,
+    },
+    /// Close the socket with this [place](Engine::enter), which was not opened yet, at once.
+    Evict {
+        /// The place.
+        place: PlaceId,
+        /// Whether its time was up; otherwise it had to give way.
+        late: bool,
     },
     /// The handshake of a connection is done: it belongs to this unit from now on. Comes before all
     /// other events that follow from it.
@@ -169,12 +179,26 @@ impl<R> Engine<R> {
     /// As [`Peer::open`]: drop the socket, and call [`dial_failed`](Engine::dial_failed) if it was dialed,
     /// or the address counts as being dialed for ever.
     pub fn open(&mut self, opening: Opening, remote: Remote, now: Moment) -> Result<ConnId> {
-        let connection = self.peer.open(opening, remote, now)?;
+        let connection = match self.peer.open(opening, remote, now) {
+            Ok(connection) => connection,
+            Err(error) => {
+                self.drain_peer(now);
+                return Err(error);
+            }
+        };
         let conn = connection.id();
         self.connections.insert(conn, connection);
         self.output.push_back(conn);
         self.drain_peer(now);
         Ok(conn)
+    }
+
+    /// A connection was accepted that cannot be opened yet. [`EngineEvent::Evict`] tells when it has to go.
+    ///
+    /// # Errors
+    /// As [`Peer::enter`].
+    pub fn enter(&mut self, address: Option<IpAddr>, now: Moment) -> Result<PlaceId> {
+        self.with_peer(now, |peer| peer.enter(address, now))
     }
 
     /// A connection, and its unit if it has one.
@@ -238,6 +262,8 @@ impl<R> Engine<R> {
                 self.drain_peer(now);
             }
             Received::Message(_) => debug_assert!(connection.unit().is_none()),
+            // That of a peer that leaves is no matter of the application's.
+            Received::Ping(payload) if is_fence(&payload) => {}
             Received::Ping(payload) => self.events.push_back(EngineEvent::Ping { conn, payload }),
             Received::Pong(payload) => {
                 if let Some(unit) = unit {
@@ -447,6 +473,11 @@ impl<R> Engine<R> {
         self.events.pop_front()
     }
 
+    /// How many events [`poll_event`](Engine::poll_event) has.
+    pub fn events(&self) -> usize {
+        self.events.len()
+    }
+
     /// Whether [`poll_event`](Engine::poll_event) has one.
     pub fn has_events(&self) -> bool {
         !self.events.is_empty()
@@ -512,9 +543,15 @@ impl<R> Engine<R> {
                 PeerEffect::Introduce { unit, frames } => {
                     self.tell(unit, |machine| machine.introduce(&frames));
                 }
-                PeerEffect::Close { conn, frames, code, reason } => {
+                PeerEffect::Evict { place, late } => {
+                    self.events.push_back(EngineEvent::Evict { place, late });
+                }
+                PeerEffect::Close { conn, frames, code, reason, at_once } => {
                     if let Some(connection) = self.connections.get_mut(&conn) {
                         connection.say(&frames);
+                        if at_once {
+                            connection.leave_at_once();
+                        }
                     }
                     let error = Error::new(ErrorKind::AuthRefused, "The handshake failed");
                     self.end(conn, Some((code, reason)), error, now);

@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use crate::wire::MAX_KNOWN;
+use crate::{text::printable_up_to, wire::MAX_KNOWN};
 
 /// How much of a text that a stranger chose is shown, in characters.
 const SHOWN: usize = 64;
@@ -11,11 +11,7 @@ const LISTED: usize = 8;
 
 /// A text that may come from a stranger, fit for logs and terminals: cut, without control characters.
 pub(crate) fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
-    if text.chars().nth(SHOWN).is_some() {
-        shown.push('…');
-    }
-    shown
+    printable_up_to(text, SHOWN)
 }
 
 /// Some of them, and how many more there are.
@@ -326,7 +322,7 @@ mod tests {
     #[test]
     fn what_strangers_chose_is_cut_and_escaped() {
         assert_eq!(shown("math"), "math");
-        assert_eq!(shown("a\x1b[2J\n\"é"), "a\\u{1b}[2J\\n\\\"é");
+        assert_eq!(shown("a\x1b[2J\n\"é"), "a\\u{1b}[2J\\n\"é");
         assert_eq!(shown(&"x".repeat(65)), "x".repeat(64) + "…");
     }
 

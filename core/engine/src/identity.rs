@@ -12,6 +12,7 @@ use x509_cert::{
 };
 
 use crate::{
+    PlaceId,
     error::{Error, ErrorKind, Result},
     wire,
 };
@@ -134,6 +135,8 @@ pub struct Remote {
     pub claims: Option<Claims>,
     /// The headers of the upgrade, where the host does that itself.
     pub headers: Option<HeaderMap>,
+    /// What [`Peer::enter`](crate::Peer::enter) has given, if that was called for this connection.
+    pub place: Option<PlaceId>,
 }
 
 impl Remote {
@@ -179,7 +182,7 @@ pub struct Identity {
 
 impl Identity {
     pub(crate) fn of(remote: Remote, dialed: bool, kept: &[String]) -> Identity {
-        let Remote { address, certificate, binding: _, claims, headers } = remote;
+        let Remote { address, certificate, binding: _, claims, headers, place: _ } = remote;
         let mut identity = Identity {
             address,
             certificate,

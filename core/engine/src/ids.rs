@@ -62,6 +62,11 @@ impl Sub for Moment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
+/// The place of an accepted connection until its handshake is done: see [`Peer::enter`](crate::Peer::enter). Never
+/// reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PlaceId(pub u64);
+
 /// A request that came on a connection, a request for a stream included: by the number that its sender has
 /// given it, which it may use again once it has the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

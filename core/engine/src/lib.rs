@@ -40,6 +40,7 @@ mod retry;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod text;
 mod timers;
 mod unit;
 pub mod wire;
@@ -62,7 +63,7 @@ pub use identity::{
     Binding, Certificate, Claims, Identity, Origins, Remote, check_claims, check_header, end_point,
     parse_claims,
 };
-pub use ids::{AddressId, ConnId, Moment, RequestId, StreamId, UnitId};
+pub use ids::{AddressId, ConnId, Moment, PlaceId, RequestId, StreamId, UnitId};
 pub use limits::{LimitValue, Limits};
 pub use load::Load;
 pub use peer::{Dialect, PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready, UnitInfo};
@@ -71,6 +72,7 @@ pub use policy::{Denial, Policy, PolicyFile};
 pub use quantity::{Measure, Quantity};
 pub use retry::{Hedge, Retry};
 pub use stats::{ConnectionStats, CounterValue, UnitStats};
+pub use text::printable;
 pub use unit::{
     Budget, CancelReason, Chunk, Event, Incoming, Kind, Moves, News, Order, Outgoing, Question,
     Queued, TimeLimit, Unit, Unsent, is_fence, timed_out,

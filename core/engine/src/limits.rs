@@ -121,12 +121,16 @@ limits! {
         handshake_message_size: Bytes = 1 << 20;
         /// Bytes of the HTTP head of an upgrade. Default 16 KiB; more is answered with 431.
         upgrade_size: Bytes = 16 << 10;
-        /// Time for the upgrade and the handshake together. Default 4 s, as the original; a connection
-        /// that needs longer is refused.
+        /// Time for TLS, the upgrade and the handshake together, from when a connection is accepted. Default 4 s,
+        /// as the original; a connection that needs longer is refused.
         handshake_timeout: Time = Duration::from_secs(4);
-        /// Accepted connections that have not finished their handshake. Default 1 024; further ones
-        /// are dropped at once.
+        /// Accepted connections that have not finished their handshake, those that are not through with TLS
+        /// included. Default 1 024, and never more than a quarter of the descriptors that the process may have;
+        /// when there are more, the oldest one of the most numerous address is dropped.
         handshakes: Count = 1024;
+        /// The same from one address; of IPv6, from one network (/64). Default 512; when there are more, the
+        /// oldest one of that address is dropped.
+        handshakes_per_address: Count = 512;
         /// Connected units. Default 65 536; the handshake of a further one is refused.
         units: Count = 65_536;
         /// Connections of one unit. Default 16; the handshake of a further one is refused.
@@ -184,6 +188,12 @@ limits! {
 }
 
 impl Limits {
+    /// Leaves room for the connections of units, where the process may have so many descriptors.
+    pub fn fit_descriptors(&mut self, descriptors: u64) {
+        let places = usize::try_from(descriptors / 4).unwrap_or(usize::MAX);
+        self.handshakes = self.handshakes.min(places);
+    }
+
     /// The bound on what a remote peer has caused itself.
     pub fn owed(&self) -> usize {
         self.owed_per_connection.min(self.queue_per_connection)

@@ -4,6 +4,7 @@ mod access;
 mod acquaintance;
 mod drain;
 mod extensions;
+mod strangers;
 
 use std::{sync::Arc, time::Duration};
 
@@ -674,6 +675,46 @@ fn a_ping_of_the_application_is_answered_with_its_payload() {
 }
 
 #[test]
+fn of_many_pings_that_come_together_the_last_is_answered() {
+    let mut pair = Pair::new(|_| {});
+    let [a, b] = pair.conns[0];
+    let mut bytes = Vec::new();
+    let mut writer = FrameWriter::new(Side::Client, 1);
+    let message = Frame::Message { role: "r".into(), event: "e".into(), payload: Payload::NULL };
+    for number in 0..=255u8 {
+        writer.ping(&mut bytes, &[number]);
+        if number % 100 == 0 {
+            writer.ping(&mut bytes, unit::FENCE);
+            writer.binary(&mut bytes, message.encoded_len(), |out| message.encode(out));
+        }
+    }
+    pair.engines[1].receive(b, &bytes, NOW);
+    let mut answers = Vec::new();
+    pair.engines[1].take_output(b, &mut answers);
+    let mut socket = ws::Socket::new(Side::Client, 1 << 20);
+    let (mut input, mut pongs, mut fences) = (&answers[..], Vec::new(), 0);
+    while let Some(incoming) = socket.read(&mut input, &mut Vec::new()).unwrap() {
+        match incoming {
+            ws::Incoming::Pong(payload) if payload == unit::FENCE => fences += 1,
+            ws::Incoming::Pong(payload) => pongs.push(payload[0]),
+            other => panic!("{other:?}"),
+        }
+    }
+    // Few are answered as ever; whoever leaves is answered in any case, and so is the last.
+    assert_eq!(fences, 3);
+    assert_eq!(pongs, (0..15).chain([255]).collect::<Vec<_>>());
+    let events: Vec<_> = std::iter::from_fn(|| pair.engines[1].poll_event()).collect();
+    let told = |wanted: fn(&EngineEvent<u64>) -> bool| events.iter().filter(|e| wanted(e)).count();
+    assert_eq!(told(|event| matches!(event, EngineEvent::Ping { .. })), 16);
+    assert_eq!(told(|event| matches!(event, EngineEvent::Unit { .. })), 3);
+    // The next that come are others.
+    let mut bytes = Vec::new();
+    writer.ping(&mut bytes, &[7]);
+    pair.engines[1].receive(b, &bytes, NOW);
+    assert!(pair.carry([a, b], 1));
+}
+
+#[test]
 fn a_peer_that_was_disconnected_can_connect_again() {
     let mut pair = Pair::new(|_| {});
     pair.engines[0].with_peer(NOW, |peer| peer.connect("ws://a", true, NOW)).unwrap();
@@ -694,15 +735,15 @@ fn what_a_remote_peer_causes_has_a_bound_of_its_own() {
             limits.owed_per_connection = owed;
         });
         let [a, b] = pair.conns[0];
-        let mut pings = Vec::new();
-        for _ in 0..3_000 {
-            FrameWriter::new(Side::Client, 0).ping(&mut pings, &[]);
-        }
-        let (few, rest) = pings.split_at(pings.len() / 3);
-        pair.engines[1].receive(b, few, NOW);
-        assert!(pair.engines[1].may_read(b));
-        pair.engines[1].receive(b, rest, NOW);
-        assert!(!pair.engines[1].may_read(b));
+        let mut ping = Vec::new();
+        FrameWriter::new(Side::Client, 0).ping(&mut ping, &[]);
+        // Each for itself, or it would be enough to answer the last.
+        let mut pings = |count| {
+            (0..count).for_each(|_| pair.engines[1].receive(b, &ping, NOW));
+            pair.engines[1].may_read(b)
+        };
+        assert!(pings(1_000));
+        assert!(!pings(2_000));
         pair.carry([a, b], 1);
         assert!(pair.engines[1].may_read(b));
     }

@@ -17,5 +17,19 @@ pub fn config() -> Result<Config> {
     }));
     config.wall_clock =
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+    if let Some(descriptors) = descriptors() {
+        config.limits.fit_descriptors(descriptors);
+    }
     Ok(config)
+}
+
+/// How many descriptors this process may have, where there is such a limit.
+pub fn descriptors() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        use nix::sys::resource::{Resource, getrlimit};
+        Some(getrlimit(Resource::RLIMIT_NOFILE).ok()?.0)
+    }
+    #[cfg(not(unix))]
+    None
 }

@@ -232,9 +232,11 @@ impl Host {
     /// Whether anything came, the end included.
     fn read(&mut self, conn: ConnId, now: Moment) -> bool {
         let Host { links, engine, buffer, actions, .. } = self;
+        let alone = links.len() == 1;
         let Some(link) = links.get_mut(&conn) else { return false };
         let Some(socket) = &link.socket else { return false };
-        match read(socket, buffer) {
+        let portion = if alone { buffer.len() } else { link.portion.min(buffer.len()) };
+        match read(socket, &mut buffer[..portion]) {
             // The other side has said all. What it is being told goes on.
             Ok(0) if link.ending && link.waiting && link.failed.is_none() => {
                 link.paused = true;
@@ -244,7 +246,10 @@ impl Host {
             // Only the end is still of interest.
             Ok(_) if link.parting => {}
             Ok(len) => {
+                let before = engine.events();
                 engine.receive(conn, &buffer[..len], now);
+                link.digest(len, len == portion, engine.events() - before);
+                link.portion = link.portion.min(buffer.len());
                 self.consider_pause(conn);
             }
             Err(error) if error.kind() == WouldBlock => return false,

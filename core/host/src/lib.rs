@@ -16,7 +16,7 @@ mod tests;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use config::config;
+pub use config::{config, descriptors};
 pub use dial::dial_fault;
 #[cfg(unix)]
 pub use guard::Guard;

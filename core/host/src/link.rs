@@ -28,11 +28,32 @@ pub(crate) struct Link {
     pub(crate) failed: Option<io::Error>,
     /// Bytes that the guard has read since the loop is blocked.
     pub(crate) stood_in: usize,
+    /// Bytes that are read of it at once, where there are others.
+    pub(crate) portion: usize,
 }
+
+/// Bytes that are read at once of a connection that nothing is known of yet, and the least.
+const FIRST_PORTION: usize = 8 << 10;
+const LEAST_PORTION: usize = 512;
+/// The most: pings that nobody has to hear of take time as well.
+const MOST_PORTION: usize = 64 << 10;
+/// What is read at once is to have no more for the loop to do than so many messages or the like, so that those who send
+/// little do not wait long for one who sends much.
+const HELPING: usize = 64;
 
 impl Link {
     pub(crate) fn new(socket: Option<TcpStream>) -> Link {
-        Link { socket: socket.map(Arc::new), ..Link::default() }
+        Link { socket: socket.map(Arc::new), portion: FIRST_PORTION, ..Link::default() }
+    }
+
+    /// So many bytes were read, of all that was asked for or not, and have so many things for the loop to do.
+    pub(crate) fn digest(&mut self, bytes: usize, all: bool, events: usize) {
+        if events > HELPING {
+            let fitting = bytes.saturating_mul(HELPING) / events;
+            self.portion = fitting.max(LEAST_PORTION);
+        } else if all && events <= HELPING / 2 {
+            self.portion = self.portion.saturating_mul(2).min(MOST_PORTION);
+        }
     }
 
     /// Whether it is to be read for the engine.

@@ -106,6 +106,17 @@ impl fmt::Debug for Connector {
     }
 }
 
+/// Looks a name up, which takes a thread: where the system has none, tokio panics, which must not end the task that
+/// dials.
+async fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let name = name.to_owned();
+    let found = tokio::spawn(async move {
+        let found = tokio::net::lookup_host((name, port)).await?;
+        Ok::<_, io::Error>(found.collect::<Vec<_>>())
+    });
+    found.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
 async fn connect(
     shared: &Arc<Shared>,
     id: AddressId,
@@ -126,12 +137,11 @@ async fn connect(
     let port = url.port_or_known_default().unwrap_or(80);
     let mut found: Vec<SocketAddr> = match url.host() {
         Some(Host::Domain(name)) => {
-            let found = tokio::net::lookup_host((name, port)).await;
-            let found = found.map_err(|error| {
+            let found = resolve(name, port).await;
+            found.map_err(|error| {
                 let failed = failed("cannot resolve", &error);
                 failed.with_fault(DialFault::NameUnknown).with_source(error)
-            })?;
-            found.collect()
+            })?
         }
         Some(Host::Ipv4(ip)) => vec![(ip, port).into()],
         Some(Host::Ipv6(ip)) => vec![(ip, port).into()],

@@ -31,7 +31,7 @@ use crate::{
     Error, ErrorKind, Result,
     engine::{
         self, Certificate, Claims, Connection, Event, Moment, Opening, Received, close_code,
-        is_fence,
+        is_fence, printable,
     },
     peer::{Conn, Dispatcher, Outlook, PeerEvent, Shared, Tag, Unit, UnitInner, UpgradeRequest},
     wire::Frame,
@@ -79,7 +79,11 @@ where
         }
         Err(error) => {
             let remote = shown(remote);
-            warn!(peer = %shared.id, remote, reason = %error, "connection refused");
+            // How many have to give way is told as one event, since they can be very many.
+            match error.kind() {
+                ErrorKind::Overloaded => debug!(peer = %shared.id, remote, "gave way"),
+                _ => warn!(peer = %shared.id, remote, reason = %error, "connection refused"),
+            }
             if let Some(address) = address {
                 shared.with_core(|core, now| core.peer.dial_failed(address, error, now));
             }
@@ -137,7 +141,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         let judged = shared.authenticate.load().is_some();
         let certificate = end.certificate.clone().filter(|_| judged);
         let connection = shared.with_core(|core, now| {
+            let place = end.place;
             let connection = core.peer.open(opening, end, now)?;
+            if let Some(place) = place {
+                core.strangers.remove(&place);
+            }
             let conn = Conn { handle: handle.clone(), remote, identity: None };
             core.conns.insert(connection.id(), conn);
             Ok::<_, Error>(connection)
@@ -170,8 +178,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         self.handle.waker.register(cx.waker());
         loop {
             self.handle.set_polling(true);
-            if let Some(CloseCommand { frames, code, reason }) = self.handle.take_command() {
+            if let Some(command) = self.handle.take_command() {
+                let CloseCommand { frames, code, reason, at_once } = command;
                 self.connection.say(&frames);
+                if at_once {
+                    self.connection.leave_at_once();
+                }
                 let error = Error::new(ErrorKind::Closed, "The connection was closed");
                 self.end(Some((code, &reason)), error);
             }
@@ -338,8 +350,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         if let Some(unit) = unit {
             let info = unit.info.load();
             let (remote, conn) = (shown(self.remote), self.connection.id().0);
-            info!(peer = %self.shared.id, unit = %info.id, name = info.name, conn, remote, "connected");
-            Span::current().record("unit", &*info.id).record("name", &info.name);
+            let (id, name) = (printable(&info.id), printable(&info.name));
+            info!(peer = %self.shared.id, unit = %id, name, conn, remote, "connected");
+            Span::current().record("unit", id).record("name", name);
             self.unit = Some(unit);
         }
         Ok(())
@@ -552,7 +565,7 @@ impl<S> Drive<S> {
             match self.unit.as_ref().map(|unit| unit.info.load()) {
                 None => warn!(%peer, conn = conn.0, remote, %reason, "bad input"),
                 Some(unit) => {
-                    let (name, unit) = (&unit.name, &unit.id);
+                    let (unit, name) = (printable(&unit.id), printable(&unit.name));
                     warn!(%peer, conn = conn.0, remote, %unit, name, %reason, "bad input");
                 }
             }
@@ -560,7 +573,7 @@ impl<S> Drive<S> {
             self.shared.emit(PeerEvent::BadInput { unit, error: reason.clone() });
         }
         if let Some(unit) = self.unit.as_ref().map(|unit| unit.info.load()) {
-            let (name, unit) = (&unit.name, &unit.id);
+            let (unit, name) = (printable(&unit.id), printable(&unit.name));
             info!(%peer, %unit, name, conn = conn.0, remote, %reason, "disconnected");
         } else {
             debug!(%peer, conn = conn.0, remote, %reason, "connection closed");

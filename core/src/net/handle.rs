@@ -9,6 +9,8 @@ pub(crate) struct CloseCommand {
     pub(crate) frames: Vec<Vec<u8>>,
     pub(crate) code: u16,
     pub(crate) reason: String,
+    /// Nobody at the other end is worth waiting for.
+    pub(crate) at_once: bool,
 }
 
 /// The outside of a connection's task.
@@ -39,8 +41,13 @@ impl ConnHandle {
 
     /// Asks the task to close the connection. The first call counts.
     pub(crate) fn close(&self, frames: Vec<Vec<u8>>, code: u16, reason: String) {
+        self.end(CloseCommand { frames, code, reason, at_once: false });
+    }
+
+    /// The same with all that is to be considered.
+    pub(crate) fn end(&self, command: CloseCommand) {
         if !self.closing.swap(true, Ordering::AcqRel) {
-            *lock(&self.command) = Some(CloseCommand { frames, code, reason });
+            *lock(&self.command) = Some(command);
             self.waker.wake();
         }
     }

@@ -1,10 +1,10 @@
 //! Accepting connections.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    net::{TcpListener, TcpStream, ToSocketAddrs},
-    sync::watch,
+    net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs},
+    sync::{oneshot, watch},
 };
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
@@ -15,12 +15,19 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{self, Opening, hint},
+    engine::{self, Opening, PlaceId, hint},
     peer::{PeerEvent, Shared},
 };
 
-/// The pause after an `accept` that failed, such as for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The pause after an `accept` that failed, such as for want of file descriptors: those who had to give way are gone
+/// then.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// Shorter pauses between connections are not worth a timer: they add up.
+const LEAST_PAUSE: Duration = Duration::from_millis(1);
+/// Connections that the system keeps until they are accepted, or as many as it lets.
+const BACKLOG: u32 = 4096;
+/// Connections that are accepted before other tasks of the thread have their turn.
+const ACCEPTED_AT_ONCE: usize = 8;
 
 /// A listening address. It keeps listening until it is [closed](Listener::close) or the peer is,
 /// also when this handle is dropped.
@@ -66,7 +73,7 @@ pub(crate) async fn listen(
         let text = format!("The path `{path}` must begin with /");
         return Err(Error::new(ErrorKind::InvalidArgument, text));
     }
-    let failed = |addresses: &str, error: std::io::Error| {
+    let failed = |addresses: &str, error: io::Error| {
         let text = format!("The address {addresses} cannot be listened on: {error}");
         let failed = Error::new(ErrorKind::Io, text);
         match hint::listen(addresses, error.kind()) {
@@ -78,8 +85,7 @@ pub(crate) async fn listen(
     let addresses = tokio::net::lookup_host(address).await;
     let addresses: Vec<_> = addresses.map_err(|error| failed("given", error))?.collect();
     let names = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let bound = TcpListener::bind(&*addresses).await;
-    let socket = bound.map_err(|error| failed(&names, error))?;
+    let socket = bind(&addresses).map_err(|error| failed(&names, error))?;
     let address = socket.local_addr().map_err(|error| failed(&names, error))?;
     let closed = watch::Sender::new(false);
     let (url, tls) = (url(address, &options), options.tls.clone());
@@ -91,6 +97,26 @@ pub(crate) async fn listen(
     shared.spawn(task);
     info!(peer = %shared.id, url = listener.url, "listening");
     Ok(listener)
+}
+
+/// Listens on the first of these addresses that can be had.
+fn bind(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
+    let listen = |address: &SocketAddr| {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // As tokio does it: a port can be had again right after a peer has closed.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        socket.bind(*address)?;
+        socket.listen(BACKLOG)
+    };
+    let mut outcome = Err(io::Error::other("the name has no address"));
+    for address in addresses {
+        outcome = listen(address);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
 }
 
 fn url(mut address: SocketAddr, options: &ListenOptions) -> String {
@@ -111,72 +137,134 @@ async fn accept_task(
     closed: watch::Sender<bool>,
 ) {
     let (mut stop, mut peer_closed) = (closed.subscribe(), shared.closed.subscribe());
+    let mut accepted_at_once = 0;
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             _ = stop.wait_for(|closed| *closed) => return,
             _ = peer_closed.wait_for(|closed| *closed) => return,
         };
-        match accepted {
-            Ok((stream, from)) => {
-                debug!(peer = %shared.id, %from, "accepted");
-                // Pings, requests and answers are small and must not wait for each other.
-                let _ = stream.set_nodelay(true);
-                let opening = Opening::Accept { path: options.path.clone() };
-                match options.tls.clone() {
-                    None => {
-                        let remote = engine::Remote::at(from);
-                        shared.spawn(drive::serve(shared.clone(), stream, opening, remote));
-                    }
-                    Some(tls) => {
-                        shared.spawn(tls_task(shared.clone(), stream, from, opening, tls));
-                    }
-                }
-            }
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            // That one is gone, the next may be there.
+            Err(error) if is_of_connection(&error) => continue,
             Err(error) => {
-                warn!(peer = %shared.id, %error, "accept failed");
+                debug!(peer = %shared.id, %error, "accept failed");
+                shared.with_core(|core, now| core.peer.accept_failed(error, now));
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        debug!(peer = %shared.id, %from, "accepted");
+        let entered = shared.with_core(|core, now| {
+            let place = core.peer.enter(Some(from.ip()), now)?;
+            let (end, ended) = oneshot::channel();
+            if options.tls.is_some() {
+                core.strangers.insert(place, end);
+            }
+            Ok::<_, Error>((place, ended))
+        });
+        // A peer without any place, or that is just closing.
+        let Ok((place, ended)) = entered else { continue };
+        // Pings, requests and answers are small and must not wait for each other.
+        let _ = stream.set_nodelay(true);
+        let remote = engine::Remote { place: Some(place), ..engine::Remote::at(from) };
+        let opening = Opening::Accept { path: options.path.clone() };
+        match options.tls.clone() {
+            None => shared.spawn(drive::serve(shared.clone(), stream, opening, remote)),
+            Some(tls) => {
+                let stranger = Stranger { shared: shared.clone(), place, ended };
+                shared.spawn(tls_task(stranger, stream, from, opening, tls));
             }
         }
+        let pause = shared.with_core(|core, now| core.peer.accept_pause(now));
+        accepted_at_once += 1;
+        if pause >= LEAST_PAUSE {
+            tokio::time::sleep(pause).await;
+        } else if accepted_at_once % ACCEPTED_AT_ONCE == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Whether `accept` has failed with an error of the connection that it was about to give: there may be others.
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted,
+        NetworkDown, NetworkUnreachable, PermissionDenied, TimedOut,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+            | PermissionDenied
+            | TimedOut
+    )
+}
+
+/// Somebody who was accepted and is not through with TLS. Leaves when it is dropped.
+struct Stranger {
+    shared: Arc<Shared>,
+    place: PlaceId,
+    /// Tells when it has to go.
+    ended: oneshot::Receiver<bool>,
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.shared.with_core(|core, _| {
+            core.strangers.remove(&self.place);
+            core.peer.vacate(self.place);
+        });
     }
 }
 
 /// Does the TLS handshake, then leaves the connection to a task of its own, which is much smaller.
 async fn tls_task(
-    shared: Arc<Shared>,
+    mut stranger: Stranger,
     stream: TcpStream,
     from: SocketAddr,
     opening: Opening,
     tls: TlsServer,
 ) {
-    // Counted from here, so that strangers cannot hold endless TLS handshakes.
-    let Some(_permit) = shared.tls_permit() else { return };
+    let shared = stranger.shared.clone();
     // That of this moment: it may change at any time.
     let (acceptor, end_point) = match tls.shown() {
         Ok(shown) => (TlsAcceptor::from(shown.config.clone()), shown.end_point),
         Err(error) => return refuse(&shared, from, error.text().to_owned()),
     };
-    let limit = shared.limits.handshake_timeout;
     let mut closed = shared.closed.subscribe();
     let stream = tokio::select! {
-        stream = tokio::time::timeout(limit, acceptor.accept(stream)) => stream,
+        stream = acceptor.accept(stream) => stream,
+        late = &mut stranger.ended => {
+            if late == Ok(true) {
+                let limit = shared.limits.handshake_timeout;
+                let text = format!("The TLS handshake with {from} took more than {limit:?}");
+                refuse(&shared, from, text);
+            }
+            return;
+        }
         _ = closed.wait_for(|closed| *closed) => return,
     };
     match stream {
-        Ok(Ok(stream)) => {
-            let remote = remote::of_server(stream.get_ref().1, from, end_point);
-            shared.spawn(drive::serve(shared.clone(), stream, opening, remote));
+        Ok(stream) => {
+            let mut remote = remote::of_server(stream.get_ref().1, from, end_point);
+            remote.place = Some(stranger.place);
+            let serving = drive::serve(shared.clone(), stream, opening, remote);
+            shared.spawn(async move {
+                // The place is the connection's once that is open.
+                let _stranger = stranger;
+                serving.await;
+            });
         }
-        Ok(Err(error)) => {
+        Err(error) => {
             let reason = Reason { error: &error, side: Side::Listener };
             refuse(&shared, from, format!("The TLS handshake with {from} failed: {reason}"));
-        }
-        Err(_) => {
-            refuse(
-                &shared,
-                from,
-                format!("The TLS handshake with {from} took more than {limit:?}"),
-            );
         }
     }
 }

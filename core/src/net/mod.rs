@@ -14,7 +14,7 @@ mod tls_live;
 
 pub(crate) use dial::dial_task;
 pub(crate) use drive::{serve, shown};
-pub(crate) use handle::ConnHandle;
+pub(crate) use handle::{CloseCommand, ConnHandle};
 pub use listen::Listener;
 pub(crate) use listen::listen;
 pub use options::{ConnectOptions, ListenOptions};

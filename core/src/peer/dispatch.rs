@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     Result,
-    engine::{self, CancelReason, ConnId, Event, Incoming, Kind, Question, Refusal},
+    engine::{self, CancelReason, ConnId, Event, Incoming, Kind, Question, Refusal, printable},
     wire::Data,
 };
 
@@ -152,7 +152,8 @@ impl Dispatcher {
                 Event::Dead(conn) => dead.push(conn),
                 Event::SlowConsumer { queued, dropped, .. } => {
                     let info = unit.info.load();
-                    warn!(unit = %info.id, name = info.name, queued, dropped, "slow consumer");
+                    let (id, name) = (printable(&info.id), printable(&info.name));
+                    warn!(unit = %id, name, queued, dropped, "slow consumer");
                     let unit = super::Unit::new(unit.clone());
                     shared.emit(PeerEvent::SlowConsumer { unit, queued, dropped });
                 }
@@ -484,7 +485,12 @@ pub(crate) fn not_begun(unit: &UnitInner, reply: Reply) {
 /// the log is where a misspelt name shows.
 fn refuse(unit: &Arc<UnitInner>, question: Question, refusal: Refusal) {
     let info = unit.info.load();
-    debug!(unit = %info.id, name = info.name, reason = refusal.reason(), "not handled");
+    debug!(
+        unit = %printable(&info.id),
+        name = printable(&info.name),
+        reason = printable(refusal.reason()),
+        "not handled"
+    );
     let now = unit.shared.clock.now();
     unit.with(|state| state.machine.refuse(question, refusal, now));
 }

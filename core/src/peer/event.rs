@@ -157,6 +157,13 @@ pub enum PeerEvent {
         /// Which files, and what is wrong with them.
         error: Error,
     },
+    /// Connections could not be accepted for want of descriptors or memory, or had to give way to others before they
+    /// were authenticated: see [`Limits::handshakes`](crate::Limits). The peer goes on, and accepts as soon as it
+    /// can. At most once a second for each reason.
+    AcceptFailed {
+        /// What is lacking, and what to do.
+        error: Error,
+    },
     /// This subscriber was too slow and has missed some events.
     Missed(u64),
 }

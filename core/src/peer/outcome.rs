@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    engine::{Fields, Question, RequestId},
+    engine::{Fields, Question, RequestId, printable},
     wire::{Data, Payload},
 };
 
@@ -211,7 +211,8 @@ fn report_error(unit: &Arc<UnitInner>, names: &Names, heard: bool, error: &Error
     if !heard || error.kind() == ErrorKind::HandlerPanicked {
         let Names { role, event } = names;
         let info = unit.info.load();
-        warn!(unit = %info.id, name = info.name, %role, %event, %error, "handler failed");
+        let (id, name) = (printable(&info.id), printable(&info.name));
+        warn!(unit = %id, name, %role, %event, %error, "handler failed");
         unit.shared.emit(PeerEvent::HandlerFailed {
             unit: super::Unit::new(unit.clone()),
             role: role.clone(),

@@ -14,7 +14,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{
     runtime::Handle,
-    sync::{Notify, Semaphore, SemaphorePermit, broadcast, oneshot, watch},
+    sync::{Notify, broadcast, oneshot, watch},
     task::JoinHandle,
     time::Instant,
 };
@@ -32,9 +32,9 @@ use crate::{
     Error, ErrorKind, Result,
     engine::{
         self, AddressId, Balance, Budget, ConnId, Identity, Limits, Moment, Origins, PeerEffect,
-        Ready, UnitId, Unsent, close_code,
+        PlaceId, Ready, UnitId, Unsent, close_code, printable,
     },
-    net::{AllTls, ConnHandle, ConnectOptions, shown},
+    net::{AllTls, CloseCommand, ConnHandle, ConnectOptions, shown},
 };
 
 /// Events that a slow subscriber can lag behind before it misses some.
@@ -88,6 +88,8 @@ pub(crate) struct Core {
     pub(crate) peer: engine::Peer,
     pub(crate) units: HashMap<UnitId, Arc<UnitInner>>,
     pub(crate) conns: HashMap<ConnId, Conn>,
+    /// How to end those that are not through with TLS: it is told whether their time was up.
+    pub(crate) strangers: HashMap<PlaceId, oneshot::Sender<bool>>,
     pub(crate) dialed: HashMap<AddressId, Dialed>,
     pub(crate) destinations: HashMap<Arc<str>, Arc<DestinationInner>>,
     pub(crate) reconnects: u64,
@@ -137,8 +139,6 @@ pub(crate) struct Shared {
     handlers: AtomicUsize,
     /// Told when the last of them has ended after the peer has.
     no_handlers: Notify,
-    /// Places for TLS handshakes of accepted connections.
-    tls: Semaphore,
     /// The TLS settings of listeners and dialed addresses.
     pub(crate) tls_used: AllTls,
 }
@@ -150,8 +150,11 @@ impl Shared {
         authenticate: Option<Authenticate>,
         runtime: Handle,
     ) -> Arc<Shared> {
+        let mut config = config;
+        if let Some(descriptors) = descriptors() {
+            config.limits.fit_descriptors(descriptors);
+        }
         let limits = Arc::new(config.limits.clone());
-        let handshakes = limits.handshakes.min(Semaphore::MAX_PERMITS);
         let (balance, origins) = (config.balance.clone(), config.origins.clone());
         let peer = engine::Peer::new(config);
         let shared = Arc::new(Shared {
@@ -165,6 +168,7 @@ impl Shared {
                 peer,
                 units: HashMap::new(),
                 conns: HashMap::new(),
+                strangers: HashMap::new(),
                 dialed: HashMap::new(),
                 destinations: HashMap::new(),
                 reconnects: 0,
@@ -189,7 +193,6 @@ impl Shared {
             ended: watch::Sender::new(false),
             handlers: AtomicUsize::new(0),
             no_handlers: Notify::new(),
-            tls: Semaphore::new(handshakes),
             tls_used: AllTls::default(),
         });
         shared.spawn(timer_task(shared.clone()));
@@ -241,9 +244,15 @@ impl Shared {
                         unit.with(|state| state.machine.introduce(&frames));
                     }
                 }
-                PeerEffect::Close { conn, frames, code, reason } => {
+                PeerEffect::Close { conn, frames, code, reason, at_once } => {
                     if let Some(Conn { handle, .. }) = core.conns.get(&conn) {
-                        handle.close(frames, code, reason.to_owned());
+                        let reason = reason.to_owned();
+                        handle.end(CloseCommand { frames, code, reason, at_once });
+                    }
+                }
+                PeerEffect::Evict { place, late } => {
+                    if let Some(stranger) = core.strangers.remove(&place) {
+                        let _ = stranger.send(late);
                     }
                 }
                 PeerEffect::Event(event) => self.apply_event(core, event, after),
@@ -300,7 +309,8 @@ impl Shared {
             From::UnitEjected { role, unit } => match core.units.get(&unit) {
                 Some(unit) => {
                     let info = unit.info.load();
-                    warn!(peer = %self.id, unit = %info.id, name = info.name, role = &*role, "ejected");
+                    let (id, name) = (printable(&info.id), printable(&info.name));
+                    warn!(peer = %self.id, unit = %id, name, role = &*role, "ejected");
                     PeerEvent::UnitEjected { role, unit: super::Unit::new(unit.clone()) }
                 }
                 None => return,
@@ -324,6 +334,10 @@ impl Shared {
                 let remote = shown(core.conns.get(&conn).and_then(|conn| conn.remote));
                 warn!(peer = %self.id, conn = conn.0, remote, reason, "authentication refused");
                 PeerEvent::AuthRefused { reason }
+            }
+            From::AcceptFailed { error } => {
+                warn!(peer = %self.id, reason = %error, "connections are not accepted");
+                PeerEvent::AcceptFailed { error }
             }
             From::Dialed { address, url, count, outcome, again } => {
                 let unit = match &outcome {
@@ -502,11 +516,6 @@ impl Shared {
         }
     }
 
-    /// A place for a TLS handshake, when there is one.
-    pub(crate) fn tls_permit(&self) -> Option<SemaphorePermit<'_>> {
-        self.tls.try_acquire().ok()
-    }
-
     pub(crate) fn note_idle(&self) {
         if self.draining.load(Ordering::Relaxed) {
             self.idle.notify_waiters();
@@ -544,6 +553,17 @@ impl After {
             After::Event(event) => shared.emit(event),
         }
     }
+}
+
+/// How many descriptors this process may have, where there is such a limit.
+fn descriptors() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        use nix::sys::resource::{Resource, getrlimit};
+        Some(getrlimit(Resource::RLIMIT_NOFILE).ok()?.0)
+    }
+    #[cfg(not(unix))]
+    None
 }
 
 /// Counts a task for as long as it lives.

@@ -22,6 +22,8 @@ static const char *what_of(int32_t kind) {
             return "bad-input";
         case ROLETALK_EVENT_HANDLER_FAILED:
             return "handler-failed";
+        case ROLETALK_EVENT_ACCEPT_FAILED:
+            return "accept-failed";
         case ROLETALK_EVENT_DENIED:
             return "denied";
         default:

@@ -90,6 +90,7 @@ const commands = {
     peer.on('reconnect_success', ({ address }) => told('reconnected', { address }));
     peer.on('denied', (unit, { what, role }) => told('denied', { unit: unit.name, kind: what, role }));
     peer.on('auth_error', (error) => told('auth-refused', { text: text(error) }));
+    peer.on('accept_error', (error) => told('accept-failed', { kind: error.code, text: text(error) }));
     peer.on('handler_error', (error, ctx) => {
       told('handler-failed', { unit: ctx?.unit.name, text: text(error) });
     });

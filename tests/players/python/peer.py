@@ -468,6 +468,7 @@ WHAT = {
     roletalk.BadInput: "bad-input",
     roletalk.AuthRefused: "auth-refused",
     roletalk.HandlerFailed: "handler-failed",
+    roletalk.AcceptFailed: "accept-failed",
 }
 
 

@@ -34,9 +34,11 @@ pub struct roletalk_limits {
     pub handshake_message_size: u64,
     /// Bytes of the HTTP head of an upgrade. Default 16 KiB.
     pub upgrade_size: u64,
-    /// Milliseconds for the upgrade and the handshake together. Default 4 000.
+    /// Milliseconds for TLS, the upgrade and the handshake together, from when a connection is accepted. Default
+    /// 4 000.
     pub handshake_timeout_ms: u64,
-    /// Accepted connections that have not finished their handshake. Default 1 024; further ones are
+    /// Accepted connections that have not finished their handshake. Default 1 024, and never more than a quarter of
+    /// the descriptors that the process may have; when there are more, the oldest one of the most numerous address is
     /// dropped.
     pub handshakes: u64,
     /// Connected units. Default 65 536; the handshake of a further one is refused.
@@ -88,6 +90,9 @@ pub struct roletalk_limits {
     /// Addresses learned from one unit that are remembered while there is no connection to them. Default 256;
     /// further ones are ignored.
     pub acquaintance_addresses_per_unit: u64,
+    /// As handshakes, from one address; of IPv6, from one network (/64). Default 512; when there are more, the oldest
+    /// one of that address is dropped.
+    pub handshakes_per_address: u64,
 }
 
 impl roletalk_limits {
@@ -118,6 +123,7 @@ impl roletalk_limits {
             owed_per_connection,
             acquaintance_dials_per_minute,
             acquaintance_addresses_per_unit,
+            handshakes_per_address,
         } = *self;
         [
             ("message_size", message_size),
@@ -143,6 +149,7 @@ impl roletalk_limits {
             ("owed_per_connection", owed_per_connection),
             ("acquaintance_dials_per_minute", acquaintance_dials_per_minute),
             ("acquaintance_addresses_per_unit", acquaintance_addresses_per_unit),
+            ("handshakes_per_address", handshakes_per_address),
         ]
     }
 

@@ -4,23 +4,12 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::wire::{self, Challenge, Confirm, Proof};
-use crate::{Binding, ChannelBinding, Moment, config::Keys, hint::HandshakeFault, identity::hex};
+use crate::{
+    Binding, ChannelBinding, Moment, config::Keys, hint::HandshakeFault, identity::hex, printable,
+};
 
 /// What the originals say to a peer that asks for proof of keys that they do not hold.
 const NO_SUCH_PROOFS: &str = "The peer has not such proofs";
-
-/// How much of a text that a stranger chose is repeated, in characters.
-const MAX_QUOTED: usize = 256;
-
-/// The beginning of a text that a stranger chose. It goes back to him, to the log, and to the
-/// application.
-fn shortened(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(MAX_QUOTED) {
-        text.truncate(end);
-        text.push('…');
-    }
-    text
-}
 
 /// The proof for a challenge: lowercase hex of HMAC-SHA256 over the challenge's text as received.
 fn prove(key: &str, challenge: &str) -> String {
@@ -162,7 +151,7 @@ pub(super) enum Refusal {
 impl Refusal {
     /// The other side does not keep to the protocol.
     pub(super) fn broken(reason: impl Into<String>) -> Refusal {
-        Refusal::Ours(reason.into(), HandshakeFault::Broken)
+        Refusal::Ours(printable(&reason.into()), HandshakeFault::Broken)
     }
 
     pub(super) fn hint(&self) -> &'static str {
@@ -235,7 +224,7 @@ impl Handshake {
         is_ours: impl Fn(&str) -> bool,
     ) -> Result<Step, Refusal> {
         match frame {
-            wire::Handshake::Error(reason) => Err(Refusal::Theirs(shortened(reason))),
+            wire::Handshake::Error(reason) => Err(Refusal::Theirs(printable(&reason))),
             wire::Handshake::Challenge(Challenge { challenge, ids }) => {
                 if is_ours(&challenge) {
                     return Err(Refusal::broken("The challenge was reflected"));
@@ -251,7 +240,7 @@ impl Handshake {
                         id: id.clone(),
                     }))),
                     None => {
-                        let ids = shortened(ids.join(","));
+                        let ids = printable(&ids.join(","));
                         let fault = match keys.is_empty() {
                             true => HandshakeFault::NoKey,
                             false => HandshakeFault::NoCommonId,
@@ -263,7 +252,7 @@ impl Handshake {
             wire::Handshake::Proof(Proof { proof, id }) => {
                 let (Some(challenge), Some(key)) = (self.challenge.as_deref(), keys.get(&id))
                 else {
-                    let id = shortened(id);
+                    let id = printable(&id);
                     let reason = format!("Verification ID is not registered: {id}");
                     return Err(Refusal::Ours(reason, HandshakeFault::NoCommonId));
                 };

@@ -62,15 +62,14 @@ impl Peer {
         let mut half_open: Vec<ConnId> = half_open.map(|(conn, _)| *conn).collect();
         half_open.sort_unstable();
         for conn in half_open {
-            if let Some(challenge) =
-                self.pending.remove(&conn).and_then(|pending| pending.handshake.challenge)
-            {
-                self.challenges.remove(&challenge);
+            if let Some(pending) = self.pending.remove(&conn) {
+                self.settle(conn, &pending);
             }
             let reason = Error::new(ErrorKind::Closed, "The address is not to be dialed any more");
             self.event(PeerEvent::ConnectionClosed { conn, unit: None, reason });
             let (code, reason) = (crate::close_code::MANUAL, crate::close_code::MANUAL_REASON);
-            self.effects.push_back(PeerEffect::Close { conn, frames: Vec::new(), code, reason });
+            let (frames, at_once) = (Vec::new(), false);
+            self.effects.push_back(PeerEffect::Close { conn, frames, code, reason, at_once });
         }
         ids
     }

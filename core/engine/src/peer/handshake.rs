@@ -1,16 +1,17 @@
 //! From a socket to a connection that belongs to a unit.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     PROTOCOL_VERSION, Peer, PeerEffect, PeerEvent, Ready, UnitConn, UnitInfo, UnitState,
     auth::{Dialect, Handshake, Refusal, Step, challenge},
+    lobby::Source,
 };
 use crate::{
-    AddressId, Claims, ConnId, Connection, Identity, Load, Moment, Opening, Remote, UnitId,
-    check_claims,
+    AddressId, Claims, ConnId, Connection, Identity, Load, Moment, Opening, PlaceId, Remote,
+    UnitId, check_claims,
     error::{Error, ErrorKind, Result},
-    hint::HandshakeFault,
+    hint::{DialFault, HandshakeFault},
     peer_key,
     wire::{self, Confirm, Meta},
     ws::{Denied, Side, Upgraded},
@@ -20,18 +21,184 @@ pub(super) struct Pending {
     pub(super) handshake: Handshake,
     pub(super) identity: Identity,
     pub(super) address: Option<AddressId>,
-    pub(super) dialed: bool,
+    /// Of those that were accepted.
+    pub(super) place: Option<PlaceId>,
     pub(super) upgraded: bool,
     /// The version of the roles that our confirmation listed.
     pub(super) announced: u64,
 }
 
+impl Pending {
+    fn dialed(&self) -> bool {
+        self.place.is_none()
+    }
+}
+
+/// How often it is told at most that connections are not accepted.
+const REPORT: Duration = Duration::from_secs(1);
+/// The time that each connection counts as for which another one gives way, and the most that it makes wait. A queue of
+/// 2,000 strangers is through within a second.
+const PACE: Duration = Duration::from_micros(350);
+const MOST_PACE: Duration = Duration::from_millis(20);
+/// When the system has no room for a further connection, one in so many of those that are not authenticated gives way.
+const ROOM: usize = 8;
+
+/// When that was told last, by reason, and what has happened since.
+#[derive(Default)]
+pub(super) struct Reports {
+    failed: Option<Moment>,
+    crowded: Option<Moment>,
+    gave_way: u64,
+    busy_until: Moment,
+}
+
 impl Peer {
-    /// A socket is there, with this at its other end. The time for upgrade and handshake begins to run.
+    /// A connection was accepted: takes a place among those that are not authenticated, which has to be
+    /// [opened](Peer::open) in time, or [vacated](Peer::vacate). When there are too many, the oldest one of the most
+    /// numerous address gives way, by [`PeerEffect::Evict`] or [`PeerEffect::Close`].
+    ///
+    /// For what comes before a connection can be opened, such as TLS: a connection that is opened without having a
+    /// place takes one then.
     ///
     /// # Errors
-    /// [`ErrorKind::Overloaded`] when too many accepted connections have not finished their
-    /// handshake, [`ErrorKind::Closed`] when the peer is closed or the address is not to be dialed
+    /// [`ErrorKind::Closed`] when the peer is closed, [`ErrorKind::Overloaded`] when there are no places at all: drop
+    /// the socket.
+    pub fn enter(&mut self, address: Option<IpAddr>, now: Moment) -> Result<PlaceId> {
+        self.check_open()?;
+        let source = Source::of(address);
+        let place = self.lobby.enter(source, now);
+        while let Some(surplus) = self.lobby.surplus(source) {
+            if surplus == place {
+                self.lobby.leave(place);
+                return Err(gave_way());
+            }
+            self.evict(surplus, now);
+        }
+        Ok(place)
+    }
+
+    /// Whoever has this place is gone before it was [opened](Peer::open). Nothing happens otherwise.
+    pub fn vacate(&mut self, place: PlaceId) {
+        if !self.lobby.is_seated(place) {
+            self.lobby.leave(place);
+        }
+    }
+
+    /// No connection can be accepted for want of something that the system has too little of, such as descriptors: some
+    /// of those that are not authenticated give way, as in [`enter`](Peer::enter), so that another one can be tried.
+    /// It is told by [`PeerEvent::AcceptFailed`], with this reason.
+    pub fn accept_failed(&mut self, reason: impl fmt::Display, now: Moment) {
+        for _ in 0..self.lobby.len().div_ceil(ROOM) {
+            if let Some(place) = self.lobby.first_to_go() {
+                self.evict(place, now);
+            }
+        }
+        if is_due(&mut self.reports.failed, now) {
+            let text = format!("Connections cannot be accepted: {reason}");
+            let error = Error::new(ErrorKind::Io, text).with_hint(
+                "Raise the number of descriptors that this process may have (ulimit -n), or let fewer units connect to \
+                 it.",
+            );
+            self.event(PeerEvent::AcceptFailed { error });
+        }
+    }
+
+    /// Changes how many connections may be accepted and not authenticated, in all and from one address, and how long,
+    /// for those that come from now on. What is none stays as it is.
+    pub fn bound_handshakes(
+        &mut self,
+        in_all: Option<usize>,
+        per_address: Option<usize>,
+        timeout: Option<Duration>,
+    ) {
+        let limits = Arc::make_mut(&mut self.limits);
+        limits.handshakes = in_all.unwrap_or(limits.handshakes);
+        limits.handshakes_per_address = per_address.unwrap_or(limits.handshakes_per_address);
+        limits.handshake_timeout = timeout.unwrap_or(limits.handshake_timeout);
+        self.lobby.set_bounds(limits);
+    }
+
+    /// How long to wait before the next connection is accepted: while each one that comes has another one give way,
+    /// whoever floods would take all the time of this peer otherwise.
+    pub fn accept_pause(&self, now: Moment) -> Duration {
+        self.reports.busy_until.since(now)
+    }
+
+    /// Somebody has to give way.
+    fn evict(&mut self, place: PlaceId, now: Moment) {
+        self.reports.gave_way += 1;
+        self.reports.busy_until = (self.reports.busy_until.max(now) + PACE).min(now + MOST_PACE);
+        match self.lobby.leave(place) {
+            None => self.effects.push_back(PeerEffect::Evict { place, late: false }),
+            Some(conn) => {
+                self.connection_closed(conn, None, gave_way(), now);
+                self.drop_stranger(conn, "too many handshakes");
+            }
+        }
+        if is_due(&mut self.reports.crowded, now) {
+            let count = std::mem::take(&mut self.reports.gave_way);
+            let text = format!(
+                "Too many connections are not authenticated: {count} had to give way, the oldest of the most numerous \
+                 address first"
+            );
+            let error = Error::new(ErrorKind::Overloaded, text).with_hint(
+                "Connections from one address that never finish are an attack or a fault. If they are many peers that \
+                 connect at the same time, raise the limits of handshakes.",
+            );
+            self.event(PeerEvent::AcceptFailed { error });
+        }
+    }
+
+    fn drop_stranger(&mut self, conn: ConnId, reason: &'static str) {
+        let (frames, code) = (Vec::new(), crate::close_code::AUTH);
+        self.effects.push_back(PeerEffect::Close { conn, frames, code, reason, at_once: true });
+    }
+
+    /// The time of somebody in the lobby is up.
+    pub(super) fn place_late(&mut self, place: PlaceId, now: Moment) {
+        match self.lobby.conn(place) {
+            None => self.effects.push_back(PeerEffect::Evict { place, late: true }),
+            Some(conn) => self.handshake_late(conn, now),
+        }
+        self.lobby.leave(place);
+    }
+
+    /// The time of a handshake is up.
+    pub(super) fn handshake_late(&mut self, conn: ConnId, now: Moment) {
+        if self.pending.get(&conn).is_some_and(|pending| !pending.upgraded) {
+            let error = Error::new(ErrorKind::ConnectFailed, "The upgrade took too long")
+                .with_fault(DialFault::Silent);
+            self.connection_closed(conn, None, error, now);
+            // Nobody who is no WebSocket yet could read a goodbye.
+            self.drop_stranger(conn, "");
+        } else if let Some(pending) = self.pending.remove(&conn) {
+            let reason = Refusal::Ours(pending.handshake.elapsed(), HandshakeFault::Silent);
+            let at_once = !self.may_linger(&pending, now);
+            let (frame, _) = self.refused(conn, pending, reason, now);
+            let (frames, code, reason) = (frame.into_iter().collect(), crate::close_code::AUTH, "");
+            self.effects.push_back(PeerEffect::Close { conn, frames, code, reason, at_once });
+        }
+    }
+
+    /// Whether somebody who is refused may take his time to read why.
+    fn may_linger(&mut self, pending: &Pending, now: Moment) -> bool {
+        pending.place.is_none_or(|place| self.lobby.dismiss(place, now))
+    }
+
+    /// A handshake is over, well or not.
+    pub(super) fn settle(&mut self, conn: ConnId, pending: &Pending) {
+        if let Some(challenge) = &pending.handshake.challenge {
+            self.challenges.remove(challenge);
+        }
+        self.deadlines.remove(&(pending.handshake.deadline, conn));
+    }
+
+    /// A socket is there. The time for upgrade and handshake begins to run, of one that has a
+    /// [place](Peer::enter) it began then.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`] when an accepted connection had to give way before this, or there are no places at all,
+    /// [`ErrorKind::Closed`] when the peer is closed or the address is not to be dialed
     /// any more, [`ErrorKind::InvalidArgument`] for unusable headers of an upgrade: drop the socket, and
     /// call [`dial_failed`](Peer::dial_failed) if it was dialed.
     pub fn open(&mut self, opening: Opening, remote: Remote, now: Moment) -> Result<Connection> {
@@ -40,35 +207,45 @@ impl Peer {
             Opening::Upgraded { side, address } => (*address, *side == Side::Client),
             Opening::Dial { address, .. } => (Some(*address), true),
         };
-        self.check_opening(address, dialed)?;
+        self.check_opening(address)?;
+        let place = match (dialed, remote.place) {
+            (true, _) => None,
+            (false, Some(place)) if !self.lobby.has(place) => return Err(gave_way()),
+            (false, Some(place)) => Some(place),
+            (false, None) => Some(self.enter(remote.address.map(|address| address.ip()), now)?),
+        };
         let mut random = [0; 16];
         (self.config.entropy)(&mut random);
         let conn = ConnId(self.next_conn);
         let judged = (self.config.origins.clone(), self.config.authenticates);
-        let mut connection = Connection::new(conn, opening, judged, self.limits.clone(), random)?;
-        self.begin(conn, address, dialed, remote, now);
+        let connection = Connection::new(conn, opening, judged, self.limits.clone(), random);
+        let mut connection = match connection {
+            Ok(connection) => connection,
+            Err(error) => {
+                place.map(|place| self.lobby.leave(place));
+                return Err(error);
+            }
+        };
+        self.begin(conn, address, place, remote, now);
         if connection.is_open() {
             self.upgraded(&mut connection, now);
         }
         Ok(connection)
     }
 
-    pub(super) fn check_opening(&self, address: Option<AddressId>, dialed: bool) -> Result<()> {
+    fn check_opening(&self, address: Option<AddressId>) -> Result<()> {
         self.check_open()?;
-        if !dialed && self.handshakes() >= self.limits.handshakes {
-            return Err(Error::new(ErrorKind::Overloaded, "Too many handshakes are under way"));
-        }
         if address.is_some_and(|address| self.addresses.get(address).is_none()) {
             return Err(Error::new(ErrorKind::Closed, "The address is not to be dialed any more"));
         }
         Ok(())
     }
 
-    pub(super) fn begin(
+    fn begin(
         &mut self,
         conn: ConnId,
         address: Option<AddressId>,
-        dialed: bool,
+        place: Option<PlaceId>,
         remote: Remote,
         now: Moment,
     ) {
@@ -82,23 +259,32 @@ impl Peer {
             self.challenges.insert(challenge.clone());
         }
         self.next_conn += 1;
-        let deadline = now + self.limits.handshake_timeout;
+        let dialed = place.is_none();
+        let deadline = match place.and_then(|place| self.lobby.seat(place, conn)) {
+            Some(until) => until,
+            None => {
+                let until = now + self.limits.handshake_timeout;
+                self.deadlines.insert((until, conn));
+                until
+            }
+        };
         let handshake = Handshake::new(challenge, binding, deadline);
         let identity = Identity::of(remote, dialed, &self.config.identity_headers);
         let pending =
-            Pending { handshake, identity, address, dialed, upgraded: false, announced: 0 };
+            Pending { handshake, identity, address, place, upgraded: false, announced: 0 };
         self.pending.insert(conn, pending);
     }
 
-    /// Accepted connections whose handshake is under way.
+    /// Accepted connections whose handshake is under way, those included that are not
+    /// [opened](Peer::open) yet.
     pub fn handshakes(&self) -> usize {
-        self.pending.values().filter(|pending| !pending.dialed).count()
+        self.lobby.len()
     }
 
     /// A request for an upgrade was received, whether the application [judges](crate::Received::UpgradeRequest) it or
     /// not. The answer to one that this peer has sent shows nothing.
     pub fn upgrade_requested(&mut self, conn: ConnId, request: &Upgraded) {
-        if let Some(pending) = self.pending.get_mut(&conn).filter(|pending| !pending.dialed) {
+        if let Some(pending) = self.pending.get_mut(&conn).filter(|pending| !pending.dialed()) {
             pending.identity.keep_headers(&request.headers, &self.config.identity_headers);
         }
     }
@@ -154,7 +340,7 @@ impl Peer {
         let uptime = now.since_epoch().as_millis() as u64;
         let (k, s) = match &self.config.peer_key {
             Some(key) => {
-                let (k, s) = key.prove(&self.id, pending.dialed, &pending.handshake.binding);
+                let (k, s) = key.prove(&self.id, pending.dialed(), &pending.handshake.binding);
                 (Some(k), s)
             }
             None => Default::default(),
@@ -238,7 +424,7 @@ impl Peer {
         identity.key = pending.handshake.proved.take();
         let signed = (confirm.k.as_deref(), &confirm.s);
         let peer =
-            peer_key::proved(&confirm.id, signed, !pending.dialed, &pending.handshake.binding);
+            peer_key::proved(&confirm.id, signed, !pending.dialed(), &pending.handshake.binding);
         let claimed = |text: &str| Refusal::Ours(text.to_owned(), HandshakeFault::Relayed);
         identity.peer = peer.map_err(claimed)?;
         let rights = self.rights_of(std::iter::once(&identity));
@@ -261,8 +447,9 @@ impl Peer {
             _ => {}
         }
         let identity = Arc::new(identity);
-        if let Some(challenge) = &pending.handshake.challenge {
-            self.challenges.remove(challenge);
+        self.settle(conn, pending);
+        if let Some(place) = pending.place {
+            self.lobby.leave(place);
         }
         let dialect = Dialect::of(&confirm);
         let Confirm { id, roles, friendly, name, meta, tags, window: _, i, x, .. } = *confirm;
@@ -333,6 +520,9 @@ impl Peer {
         refusal: Refusal,
         now: Moment,
     ) -> Error {
+        if !self.may_linger(&pending, now) {
+            connection.leave_at_once();
+        }
         let (frame, error) = self.refused(connection.id(), pending, refusal, now);
         connection.say(frame.as_slice());
         connection.refused();
@@ -347,9 +537,7 @@ impl Peer {
         refusal: Refusal,
         now: Moment,
     ) -> (Option<Vec<u8>>, Error) {
-        if let Some(challenge) = &pending.handshake.challenge {
-            self.challenges.remove(challenge);
-        }
+        self.settle(conn, &pending);
         let hint = refusal.hint();
         let (frame, event, error) = match refusal {
             Refusal::Ours(reason, _) => {
@@ -370,6 +558,19 @@ impl Peer {
         }
         (frame, error)
     }
+}
+
+/// Whether something that was told then may be told again; notes that.
+fn is_due(told: &mut Option<Moment>, now: Moment) -> bool {
+    let due = told.is_none_or(|told| now.since(told) >= REPORT);
+    if due {
+        *told = Some(now);
+    }
+    due
+}
+
+fn gave_way() -> Error {
+    Error::new(ErrorKind::Overloaded, "Too many handshakes are under way")
 }
 
 /// The id as a key of the table of units. One that could have been proved and was not does not take the place of one

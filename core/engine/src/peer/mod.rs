@@ -7,19 +7,20 @@ mod auth;
 mod description;
 mod dialing;
 mod handshake;
+mod lobby;
 mod roles;
 mod types;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     net::IpAddr,
     sync::{Arc, atomic::AtomicBool},
 };
 
 use self::{
     address::Addresses,
-    auth::Refusal,
-    handshake::{Pending, remote_id},
+    handshake::{Pending, Reports, remote_id},
+    lobby::Lobby,
     roles::{Destination, RoleState},
 };
 pub use self::{
@@ -28,8 +29,7 @@ pub use self::{
 };
 use crate::{
     AddressId, Config, ConnId, Identity, Keys, Limits, Load, Moment, News, Policy, UnitId,
-    error::{Error, ErrorKind, Result},
-    hint::{DialFault, HandshakeFault},
+    error::{Error, Result},
     identity::hex,
     policy::Rights,
     wire::Frame,
@@ -80,6 +80,10 @@ pub struct Peer {
     units: BTreeMap<UnitId, UnitState>,
     by_remote_id: HashMap<Arc<str>, UnitId>,
     pending: HashMap<ConnId, Pending>,
+    /// Until when each of them may be, but those that have a place in the lobby.
+    deadlines: BTreeSet<(Moment, ConnId)>,
+    lobby: Lobby,
+    reports: Reports,
     challenges: HashSet<String>,
     addresses: Addresses,
     /// Told addresses that were not dialed.
@@ -101,6 +105,9 @@ impl Peer {
                 None => hex(&id).into(),
             },
             limits: Arc::new(config.limits.clone()),
+            lobby: Lobby::new(&config.limits),
+            reports: Reports::default(),
+            deadlines: BTreeSet::new(),
             config,
             roles: Vec::new(),
             role_index: HashMap::new(),
@@ -220,8 +227,9 @@ impl Peer {
         now: Moment,
     ) {
         if let Some(pending) = self.pending.remove(&conn) {
-            if let Some(challenge) = &pending.handshake.challenge {
-                self.challenges.remove(challenge);
+            self.settle(conn, &pending);
+            if let Some(place) = pending.place {
+                self.lobby.leave(place);
             }
             self.event(PeerEvent::ConnectionClosed { conn, unit: None, reason: reason.clone() });
             if let Some(address) = pending.address {
@@ -277,7 +285,8 @@ impl Peer {
 
     /// When [`handle_timeout`](Peer::handle_timeout) is to be called next. Earlier calls do no harm.
     pub fn deadline(&self) -> Option<Moment> {
-        let handshakes = self.pending.values().map(|pending| pending.handshake.deadline).min();
+        let dialed = self.deadlines.first().map(|(at, _)| *at);
+        let handshakes = [dialed, self.lobby.deadline()].into_iter().flatten().min();
         let dials = self.addresses.deadline(&self.limits);
         [self.announce_at, handshakes, dials].into_iter().flatten().min()
     }
@@ -291,28 +300,14 @@ impl Peer {
             let sends = units.map(|unit| PeerEffect::Send { unit: *unit, frame: frame.clone() });
             self.effects.extend(sends);
         }
-        let mut late: Vec<ConnId> = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| pending.handshake.deadline <= now)
-            .map(|(conn, _)| *conn)
-            .collect();
-        // In an order that does not depend on how the table hashes.
-        late.sort_unstable();
-        for conn in late {
-            if self.pending.get(&conn).is_some_and(|pending| !pending.upgraded) {
-                let error = Error::new(ErrorKind::ConnectFailed, "The upgrade took too long")
-                    .with_fault(DialFault::Silent);
-                self.connection_closed(conn, None, error, now);
-                let (frames, code, reason) = (Vec::new(), crate::close_code::AUTH, "");
-                self.effects.push_back(PeerEffect::Close { conn, frames, code, reason });
-            } else if let Some(pending) = self.pending.remove(&conn) {
-                let reason = Refusal::Ours(pending.handshake.elapsed(), HandshakeFault::Silent);
-                let (frame, _) = self.refused(conn, pending, reason, now);
-                let (frames, code, reason) =
-                    (frame.into_iter().collect(), crate::close_code::AUTH, "");
-                self.effects.push_back(PeerEffect::Close { conn, frames, code, reason });
-            }
+        while let Some(&(at, conn)) = self.deadlines.first()
+            && at <= now
+        {
+            self.deadlines.pop_first();
+            self.handshake_late(conn, now);
+        }
+        while let Some(place) = self.lobby.late(now) {
+            self.place_late(place, now);
         }
         for (address, url) in self.addresses.take_due(now, &self.limits) {
             self.effects.push_back(PeerEffect::Dial { address, url });

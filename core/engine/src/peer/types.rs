@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    AddressId, ConnId, Denial, Dialect, Identity, Load, UnitId,
+    AddressId, ConnId, Denial, Dialect, Identity, Load, PlaceId, UnitId,
     error::{Error, Result},
     wire::{Extensions, Meta},
     ws::FrameWriter,
@@ -119,6 +119,13 @@ pub enum PeerEvent {
         /// The reason, in the original's words.
         reason: String,
     },
+    /// Connections could not be accepted, or had to give way to others before they were authenticated. At most once
+    /// a second for each reason.
+    AcceptFailed {
+        /// Why: [`ErrorKind::Io`](crate::ErrorKind::Io) for what the system lacks,
+        /// [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded) for too many strangers.
+        error: Error,
+    },
     /// An address that the application dialed came to its first outcome, or to a later one.
     Dialed {
         /// The address.
@@ -188,6 +195,15 @@ pub enum PeerEffect {
         code: u16,
         /// Close reason.
         reason: &'static str,
+        /// Whether nobody is worth waiting for at the other end: its socket is to be closed at once.
+        at_once: bool,
+    },
+    /// Drop what has this [place](crate::Peer::enter), which was not opened yet, at once.
+    Evict {
+        /// The place.
+        place: PlaceId,
+        /// Whether its time was up; otherwise it had to give way.
+        late: bool,
     },
     /// Tell the application.
     Event(PeerEvent),

@@ -129,6 +129,7 @@ impl<R> Unit<R> {
     fn is_overrun(&self) -> bool {
         self.stats.running >= self.limits.running_handlers
             || self.stats.running_bytes >= self.limits.running_bytes
+            || self.is_late()
     }
 
     /// Whether so much is postponed on a connection that the host reads no more from it for now: until

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{Moves, drain::FENCE};
 use crate::ws::{FrameWriter, messages};
-use crate::{ConnId, ConnectionStats, Extensions, Moment, StreamId};
+use crate::{ConnId, ConnectionStats, Extensions, Moment, StreamId, error::Error};
 
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PONG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -56,6 +56,9 @@ pub(super) struct Link {
     /// Bytes that were queued whatever the limits, in `out` and in what the host has taken.
     owed: usize,
     owed_in_flight: usize,
+    /// Likewise, of the answers among that, which wait elsewhere when there are too many.
+    answers: usize,
+    answers_in_flight: usize,
     /// Whether the host knows that there is output.
     pub(super) announced: bool,
     /// No more frames: a close frame was queued.
@@ -68,6 +71,10 @@ pub(super) struct Link {
     /// The places of postponed requests that may be given up, by correlation. Not hashed: the remote peer
     /// chooses the numbers.
     pub(super) revocable: BTreeMap<u64, u64>,
+    /// The last announcement of roles, while it waits for its turn.
+    pub(super) roles: Option<Bytes>,
+    /// Such a one could not be understood when it was read at last.
+    pub(super) broken: Option<Error>,
     /// Those in force.
     pub(super) extensions: Extensions,
     /// How many frames the host has taken, to be written. What is behind them was surely not sent.
@@ -116,12 +123,16 @@ impl Link {
             in_flight: 0,
             owed: 0,
             owed_in_flight: 0,
+            answers: 0,
+            answers_in_flight: 0,
             announced: false,
             closing: false,
             blocked: Vec::new(),
             postponed: VecDeque::new(),
             postponed_bytes: 0,
             revocable: BTreeMap::new(),
+            roles: None,
+            broken: None,
             extensions,
             taken: 0,
             fenced: false,
@@ -235,6 +246,17 @@ impl Link {
         self.owed + self.owed_in_flight
     }
 
+    /// Notes that so many of the bytes queued last were an answer.
+    #[inline]
+    pub(super) fn answer(&mut self, bytes: usize) {
+        self.answers += bytes;
+    }
+
+    /// Bytes of answers that are not written yet.
+    pub(super) fn answers(&self) -> usize {
+        self.answers + self.answers_in_flight
+    }
+
     /// Whether everything ordered that was sent has surely been received.
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
@@ -293,12 +315,14 @@ impl Link {
         std::mem::swap(&mut self.out, buffer);
         self.in_flight += buffer.len();
         self.owed_in_flight += std::mem::take(&mut self.owed);
+        self.answers_in_flight += std::mem::take(&mut self.answers);
     }
 
     pub(super) fn written(&mut self, bytes: usize, now: Moment) {
         self.in_flight = self.in_flight.saturating_sub(bytes);
         if self.in_flight == 0 {
             self.owed_in_flight = 0;
+            self.answers_in_flight = 0;
         }
         self.writing(now);
     }

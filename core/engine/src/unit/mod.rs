@@ -6,6 +6,7 @@ mod handlers;
 mod incoming;
 mod link;
 mod question;
+mod roles;
 mod stream;
 mod streams;
 mod types;
@@ -30,6 +31,7 @@ use self::{
     incoming::Layout,
     link::{Beat, Link},
     question::Late,
+    roles::Pace,
     stream::Stream,
     waiting::{AskedNames, NamesNumber, Waiting, WaitingTable},
 };
@@ -46,6 +48,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     hint,
     load::nanos,
+    printable,
     wire::{self, Data, DataType, Frame, LastNames, MAX_NUMBER, Num, Payload, Wrapped},
     ws::FrameWriter,
 };
@@ -89,6 +92,8 @@ pub struct Unit<R> {
     next_place: u64,
     patience: Patience,
     drain: Drain,
+    /// How soon announcements of roles may follow each other.
+    pace: Pace,
     /// Requests below this correlation may have been begun though their answers are lost.
     uncertain: u64,
     /// Running requests whose requesters have said how long they wait.
@@ -135,6 +140,7 @@ impl<R> Unit<R> {
             next_place: 0,
             patience: Patience::default(),
             drain: Drain::No,
+            pace: Pace::default(),
             uncertain: 0,
             expiring: BTreeSet::new(),
             clock: Moment::EPOCH,
@@ -175,6 +181,7 @@ impl<R> Unit<R> {
         let Some(at) = self.at(conn) else { return };
         // Nothing more goes out on it, rejections included.
         self.links[at].closing = true;
+        self.tell_kept_roles(at);
         self.start_postponed();
         self.give_up_postponed(at);
         let link = self.links.remove(at);
@@ -292,9 +299,9 @@ impl<R> Unit<R> {
         if link.queued() < BULK_MARK && !link.blocked.is_empty() {
             self.unblock_streams(at);
         }
-        if self.full {
+        if self.full || !self.is_answered() {
+            let full = self.is_full(at);
             let link = &mut self.links[at];
-            let full = link.queued() >= self.limits.queue_per_connection;
             if link.note_full(full, now) {
                 let queued = link.queued();
                 let dropped = self.stats.messages_dropped + self.stats.requests_shed;
@@ -316,11 +323,16 @@ impl<R> Unit<R> {
     }
 
     fn note_full(&mut self, now: Moment) {
-        for link in &mut self.links {
-            if link.queued() >= self.limits.queue_per_connection {
-                link.full_from(now);
+        for at in 0..self.links.len() {
+            if self.is_full(at) {
+                self.links[at].full_from(now);
             }
         }
+    }
+
+    /// Whether something has to wait until more of a connection's queue is written.
+    fn is_full(&self, at: usize) -> bool {
+        self.links[at].queued() >= self.limits.queue_per_connection || self.owes_answers(at)
     }
 
     /// A part of what was taken from a connection has been written, but not all: pings wait behind
@@ -339,7 +351,9 @@ impl<R> Unit<R> {
     }
 
     fn note_room(&mut self) {
-        if self.settle_late() && self.full {
+        self.settle_late();
+        // Answers and other units fill queues as well: what is found last counts.
+        if self.full && (!self.is_open() || self.has_room()) {
             self.full = false;
             self.events.push(Event::Room);
         }
@@ -606,7 +620,7 @@ impl<R> Unit<R> {
         // That something is not handled is said whether or not anybody asks for it.
         if let Some(fields) = fields.filter(|fields| !fields.view().is_only_failure()) {
             if fields.is_required() && self.is_open() {
-                let text = format!("The unit {} takes no headers", self.info.label());
+                let text = format!("The unit {} takes no headers", printable(self.info.label()));
                 return Err(Error::new(ErrorKind::Unsupported, text).with_hint(
                     "Its version is too old. Do without `required` to leave them out.",
                 ));
@@ -763,6 +777,9 @@ impl<R> Unit<R> {
             let text = "the announcement is too large";
             return Err(Error::new(ErrorKind::Protocol, text));
         }
+        if Frame::is_roles(&message) {
+            return self.receive_roles(at, message, now);
+        }
         match self.links[at].extensions.fields > 0 && Wrapped::is(&message) {
             true => self.receive_wrapped(at, &message, now),
             false => self.receive_frame(at, &message, &message, None, now),
@@ -830,6 +847,7 @@ impl<R> Unit<R> {
             }
             Frame::Stream { chan, op } => self.stream_op(conn, chan, op, message),
             Frame::Acquaint(acquaint) => self.events.push(Event::News(News::Acquaint(acquaint))),
+            // Those that are not wrapped have a way of their own.
             Frame::Roles(update) => self.events.push(Event::News(News::Roles(update))),
         }
         Ok(())
@@ -947,7 +965,8 @@ impl<R> Unit<R> {
         let fence = self.drain.deadline();
         let links = self.links.iter().map(Link::deadline).min();
         let (waiting, patience) = (self.waiting.deadline(), self.patience_deadline());
-        let others = [links, waiting, patience, self.probe_deadline(), fence];
+        let roles = self.roles_deadline();
+        let others = [links, waiting, patience, self.probe_deadline(), fence, roles];
         let others = others.into_iter().flatten().min();
         match self.expiring.is_empty() {
             true => others,
@@ -1002,6 +1021,7 @@ impl<R> Unit<R> {
                 Beat::Dead => self.events.push(Event::Dead(link.conn)),
             }
         }
+        self.tell_due_roles(now);
         self.lose_patience(now);
         self.probe_streams(now);
         self.note_fence(now);
@@ -1064,7 +1084,7 @@ impl TimeLimit {
 
 #[cold]
 fn not_understood(error: wire::DecodeError) -> Error {
-    Error::new(ErrorKind::Protocol, error.to_string())
+    Error::new(ErrorKind::Protocol, printable(&error.to_string()))
 }
 
 impl<R> Drop for Unit<R> {

@@ -189,7 +189,17 @@ impl Question {
 /// Answers that wait for room in the unit's queues. Their handlers count as running, and the answers as
 /// what is held for these.
 #[derive(Default)]
-pub(super) struct Late(VecDeque<LateAnswer>);
+pub(super) struct Late {
+    answers: VecDeque<LateAnswer>,
+    /// Their bytes.
+    held: usize,
+}
+
+/// Of the bytes that may wait to be written to all connections, one in so many may be answers to one connection: one that
+/// asks and does not read must not hold more.
+const ANSWERS: usize = 32;
+/// Bytes of answers that wait for room before no further handlers are called.
+const LATE: usize = 32 << 20;
 
 struct LateAnswer {
     question: Question,
@@ -291,12 +301,35 @@ impl<R> Unit<R> {
 
     /// Whether no answer waits for room.
     pub(super) fn is_answered(&self) -> bool {
-        self.late.0.is_empty()
+        self.late.answers.is_empty()
+    }
+
+    /// Whether so much waits for room that no further handlers are to be called.
+    #[inline]
+    pub(super) fn is_late(&self) -> bool {
+        self.late.held >= LATE
+    }
+
+    fn has_room_for_answer(&mut self) -> bool {
+        self.route(Order::Kept).is_some_and(|at| self.fits(at) && !self.owes_answers(at))
+    }
+
+    /// Whether as many answers as may wait to be written to a connection, do.
+    pub(super) fn owes_answers(&self, at: usize) -> bool {
+        let answers = self.links[at].answers();
+        answers > 0 && answers >= self.limits.queue_per_peer / ANSWERS
     }
 
     /// Answers of different requests have no order, but one that is late must not starve.
     fn has_room_for(&mut self, question: &Question, now: Moment) -> bool {
-        !question.is_heard() || (!self.must_wait(now) && self.late.0.is_empty())
+        if !question.is_heard() {
+            return true;
+        }
+        let full = self.is_open() && !self.has_room_for_answer();
+        if full {
+            self.note_full(now);
+        }
+        !full && self.late.answers.is_empty()
     }
 
     /// Its time limit matters no more. True when it is past.
@@ -330,18 +363,16 @@ impl<R> Unit<R> {
         question.held = held;
         let outcome = outcome.map(Data::from).map_err(str::to_owned);
         let fields = fields.map(|fields| Box::new(fields.clone()));
-        self.late.0.push_back(LateAnswer { question, outcome, fields });
+        self.late.held += held;
+        self.late.answers.push_back(LateAnswer { question, outcome, fields });
     }
 
-    /// Sends what has waited for room, as far as there is some; all of it when the unit has no connection
-    /// any more. False when there is no room left: other units, too, fill and empty the peer's queues, so that
-    /// what was found last is what counts.
-    pub(super) fn settle_late(&mut self) -> bool {
-        loop {
-            if self.is_open() && !self.has_room() {
-                return false;
-            }
-            let Some(late) = self.late.0.pop_front() else { return true };
+    /// Sends the answers that have waited for room, as far as there is some; all of them when the unit has no
+    /// connection any more.
+    pub(super) fn settle_late(&mut self) {
+        while !self.late.answers.is_empty() && (!self.is_open() || self.has_room_for_answer()) {
+            let Some(late) = self.late.answers.pop_front() else { return };
+            self.late.held = self.late.held.saturating_sub(late.question.held);
             let outcome = late.outcome.as_ref().map(Data::payload).map_err(String::as_str);
             self.settle(late.question, outcome, late.fields.as_deref());
         }
@@ -390,7 +421,9 @@ impl<R> Unit<R> {
         let at = match fields {
             None => {
                 let at = self.way_back(to.conn, len)?;
-                self.push_with(at, len, |out| wire::put_response(to.corr, &payload, out));
+                let added =
+                    self.push_with(at, len, |out| wire::put_response(to.corr, &payload, out));
+                self.links[at].answer(added);
                 at
             }
             Some(_) => {
@@ -398,7 +431,8 @@ impl<R> Unit<R> {
                 let prefix = self.prefix(fields, None).unwrap_or_default();
                 let len = prefix.len() + len;
                 let at = self.way_back(to.conn, len)?;
-                self.push_prefixed(at, prefix, &frame);
+                let added = self.push_prefixed(at, prefix, &frame);
+                self.links[at].answer(added);
                 at
             }
         };

@@ -251,6 +251,11 @@ impl<'a> Frame<'a> {
         matches!(bytes.first(), Some(&(ACQUAINT | ROLES)))
     }
 
+    /// Whether the frame that `bytes` are is an announcement of roles.
+    pub(crate) fn is_roles(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&ROLES)
+    }
+
     /// Whether the frame that `bytes` are is a one-way message.
     #[inline]
     pub fn is_message(bytes: &[u8]) -> bool {

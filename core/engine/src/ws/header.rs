@@ -8,6 +8,12 @@ pub(super) const MAX_HEADER: usize = 14;
 /// Final, binary, no extension: the first byte of nearly every frame of roletalk.
 pub(super) const PLAIN: u8 = 0x82;
 
+/// The first bytes of pings and pongs.
+pub(super) const PING: u8 = 0x89;
+pub(super) const PONG: u8 = 0x8a;
+/// The longest payload of these.
+pub(super) const MAX_CONTROL: usize = 125;
+
 pub(super) const FINAL: u8 = 0x80;
 pub(super) const OPCODE: u8 = 0x0f;
 pub(super) const CONTINUATION: u8 = 0x0;

@@ -12,7 +12,10 @@ use tungstenite::{
 
 use super::{
     Side,
-    header::{BINARY, CONTINUATION, CONTROL, FINAL, Header, MAX_HEADER, OPCODE, PLAIN, apply_mask},
+    header::{
+        BINARY, CONTINUATION, CONTROL, FINAL, Header, MAX_CONTROL, MAX_HEADER, OPCODE, PING, PLAIN,
+        PONG, apply_mask,
+    },
 };
 
 /// tungstenite keeps a buffer of this size for as long as the connection lives. It gets control
@@ -31,6 +34,10 @@ const ROOM: usize = 256 << 10;
 
 /// Room for a message is reserved when its header arrives, so there has to be some limit.
 const MAX_MESSAGE_CEILING: usize = i32::MAX as usize;
+
+/// Of pings and pongs that came together, so many are read as they are, far more than there are between peers that mean
+/// well. Of further ones only the last is, which is all that has to be answered (RFC 6455, 5.5.3).
+const CONTROLS: usize = 16;
 
 pub(super) const INSIDE_FRAGMENTED: &str = "a message began inside a fragmented one";
 
@@ -125,6 +132,14 @@ pub struct Socket {
     whole: Bytes,
     /// The lengths of the headers and the payloads in there.
     lengths: VecDeque<(u32, u32)>,
+    /// How many pings and pongs have been read since all input was taken the last time.
+    controls: usize,
+    /// The last ping and the last pong of those that were too many, as they came.
+    last_ping: Vec<u8>,
+    last_pong: Vec<u8>,
+    /// How many of them are read as they are, and the payload of those that are in any case.
+    most_controls: usize,
+    matters: &'static [u8],
 }
 
 #[derive(Debug)]
@@ -180,7 +195,19 @@ impl Socket {
             partial: Vec::new(),
             whole: Bytes::new(),
             lengths: VecDeque::new(),
+            controls: 0,
+            last_ping: Vec::new(),
+            last_pong: Vec::new(),
+            most_controls: usize::MAX,
+            matters: &[],
         }
+    }
+
+    /// From now on, of pings and pongs that come together in great numbers only the last are read; those with this
+    /// payload all are.
+    pub(crate) fn skip_controls_but(&mut self, payload: &'static [u8]) {
+        self.most_controls = CONTROLS;
+        self.matters = payload;
     }
 
     /// Changes the longest message accepted, in bytes; values above 2 GiB - 1 count as that.
@@ -234,6 +261,67 @@ impl Socket {
         input: &mut &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Option<Incoming>, WsError> {
+        let read = self.read_frames(input, out)?;
+        if read.is_some() {
+            return Ok(read);
+        }
+        self.controls = 0;
+        self.read_last(input, out)
+    }
+
+    /// Puts pings and pongs aside that are too many.
+    fn put_aside(&mut self, input: &mut &[u8]) {
+        while let Some(header) = Header::parse(input)
+            && (header.first == PING || header.first == PONG)
+            && self.is_fine(&header, MAX_CONTROL)
+            && let Some(frame) = input.get(..header.size + to_usize(header.len))
+        {
+            self.controls += 1;
+            if self.controls <= self.most_controls
+                || self.is_to_be_read(&header, &frame[header.size..])
+            {
+                return;
+            }
+            let last = if header.first == PING { &mut self.last_ping } else { &mut self.last_pong };
+            last.clear();
+            last.extend_from_slice(frame);
+            *input = &input[frame.len()..];
+        }
+    }
+
+    fn is_to_be_read(&self, header: &Header, payload: &[u8]) -> bool {
+        let mask = header.mask.unwrap_or_default().into_iter().cycle();
+        let same = |((byte, mask), matters): ((&u8, u8), &u8)| byte ^ mask == *matters;
+        payload.len() == self.matters.len() && payload.iter().zip(mask).zip(self.matters).all(same)
+    }
+
+    /// Reads the last ping and the last pong of those that were put aside.
+    fn read_last(
+        &mut self,
+        input: &mut &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Incoming>, WsError> {
+        if self.last_ping.is_empty() && self.last_pong.is_empty() {
+            return Ok(None);
+        }
+        // tungstenite has the beginning of another frame.
+        if matches!(self.frame, Frame::Theirs { .. }) || !matches!(self.state, State::Open) {
+            return Ok(None);
+        }
+        let last =
+            if self.last_ping.is_empty() { &mut self.last_pong } else { &mut self.last_ping };
+        let frame = std::mem::take(last);
+        match self.pass([&frame, &[]], out) {
+            Ok(message) => Ok(message.map(|message| self.incoming(message, input))),
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    fn read_frames(
+        &mut self,
+        input: &mut &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Incoming>, WsError> {
         match &self.state {
             State::Open => {}
             State::Closed => {
@@ -248,6 +336,13 @@ impl Socket {
                     self.take_whole(input);
                     if let Some(message) = self.next_whole() {
                         return Ok(Some(Incoming::Binary(message)));
+                    }
+                    if self.head_len == 0 {
+                        let before = input.len();
+                        self.put_aside(input);
+                        if input.len() < before {
+                            continue;
+                        }
                     }
                     let Some(header) = self.header(input) else { return Ok(None) };
                     if let Err(error) = self.begin(header) {
@@ -401,8 +496,13 @@ impl Socket {
 
     /// Gives tungstenite bytes of one frame, behind its header, if it has not had that yet.
     fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<Message>, WsError> {
-        let head = &self.head[..std::mem::take(&mut self.head_len)];
-        let memory = &mut Memory { input: [head, bytes], out };
+        let (head, head_len) = (self.head, std::mem::take(&mut self.head_len));
+        self.pass([&head[..head_len], bytes], out)
+    }
+
+    /// Gives tungstenite a frame, or a piece of one, in two parts.
+    fn pass(&mut self, input: [&[u8]; 2], out: &mut Vec<u8>) -> Result<Option<Message>, WsError> {
+        let memory = &mut Memory { input, out };
         let message = match self.context.read(memory) {
             Ok(message) => message,
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),

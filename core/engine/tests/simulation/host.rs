@@ -200,7 +200,7 @@ impl Host {
             EngineEvent::Attached { conn, unit, .. } => {
                 ctx.note(self.index, format_args!("attaches {conn:?} to {unit:?}"));
             }
-            EngineEvent::Ping { .. } | EngineEvent::Pong { .. } => {}
+            EngineEvent::Ping { .. } | EngineEvent::Pong { .. } | EngineEvent::Evict { .. } => {}
         }
     }
 

@@ -25,6 +25,7 @@ fn fields(event: &PeerEvent) -> Option<Value> {
             ("connection-closed", unit.as_ref(), Some(reason))
         }
         PeerEvent::BadInput { unit, error } => ("bad-input", unit.as_ref(), Some(error)),
+        PeerEvent::AcceptFailed { error } => ("accept-failed", None, Some(error)),
         PeerEvent::HandlerFailed { unit, error, .. } => ("handler-failed", Some(unit), Some(error)),
         PeerEvent::ReconnectSucceeded { address, unit, .. } => {
             return Some(

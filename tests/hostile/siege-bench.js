@@ -1,0 +1,120 @@
+'use strict';
+
+// How fast units are served while a peer is under siege, beside how fast they are otherwise; see ../README.md.
+
+const { parseArgs } = require('node:util');
+
+const { find } = require('../players');
+const { Besieged } = require('./siege');
+
+const USAGE = `node tests/hostile/siege-bench.js [options] [PATTERN…]
+
+Measures the sieges that have all the patterns in their names, such as "python" or "pings".
+
+  --seconds N   how long each attack goes on (default: 60)
+  --quiet N     for how many seconds a peer is measured that is not attacked (default: 10)
+  --factor N    how many times the quiet 99th percentile may be (default: 3)
+  --list        only the names
+`;
+
+/** Milliseconds within which a newcomer has to be in. */
+const ENTRY = 2_000;
+/** How often somebody new comes during an attack. */
+const NEWCOMERS = 10;
+
+/** `strict`: the required bounds hold; the others are shown. */
+const SIEGES = [
+  { what: '2,000 strangers', attack: ['strangers', { count: 2_000 }], strict: true },
+  { what: '2,000 strangers, 256 descriptors', attack: ['strangers', { count: 2_000 }], descriptors: 256, strict: true },
+  { what: '250 strangers, 256 descriptors', attack: ['strangers', { count: 250 }], descriptors: 256, strict: true },
+  { what: '40,000 roles', attack: ['roles', {}], median: 1 },
+  { what: 'pings', attack: ['pings', {}], median: 1 },
+  { what: 'messages', attack: ['messages', {}], median: 1 },
+  { what: 'never reads', attack: ['deaf', {}] },
+];
+
+const sorted = (times) => [...times].sort((a, b) => a - b);
+const at = (times, share) => times[Math.min(times.length - 1, Math.floor(times.length * share))];
+const millis = (value) => value.toFixed(value < 10 ? 2 : 0);
+
+async function measure(implementation, siege, { seconds, quiet }) {
+  const { attack, descriptors } = siege;
+  const peer = await Besieged.start(implementation, { descriptors });
+  try {
+    const friend = await peer.join('friend');
+    await friend.askOften(2_000);
+    const calm = sorted(await friend.askFor(quiet * 1e3));
+    const before = peer.memory();
+    const assault = await peer.attack(...attack);
+    const entries = [];
+    let over = false;
+    const coming = (async () => {
+      for (let number = 0; number < NEWCOMERS && !over; number++) {
+        const begun = Date.now();
+        const newcomer = await peer.join(`newcomer ${number}`);
+        await newcomer.ask();
+        entries.push(Date.now() - begun);
+        newcomer.leave();
+        await new Promise((resolve) => setTimeout(resolve, (seconds * 1e3) / (NEWCOMERS + 1)));
+      }
+    })();
+    const times = sorted(await friend.askFor(seconds * 1e3));
+    over = true;
+    const held = peer.memory() - before;
+    await coming;
+    await assault.stop();
+    const ended = Date.now();
+    await peer.settles(['friend']);
+    const recovery = Date.now() - ended;
+    const after = sorted(await friend.askFor(2_000));
+    return { calm, times, after, entry: Math.max(...entries), held, recovery };
+  } finally {
+    await peer.end();
+  }
+}
+
+async function main() {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      seconds: { type: 'string', default: '60' },
+      quiet: { type: 'string', default: '10' },
+      factor: { type: 'string', default: '3' },
+      list: { type: 'boolean' },
+      help: { type: 'boolean' },
+    },
+  });
+  if (values.help) return console.log(USAGE);
+  const { present } = find();
+  const all = present.flatMap((implementation) => SIEGES.map((siege) => ({ implementation, siege })));
+  const wanted = all
+    .map((one) => ({ ...one, name: `${one.implementation.name}: ${one.siege.what}` }))
+    .filter(({ name }) => positionals.every((pattern) => name.includes(pattern)));
+  if (values.list) return wanted.forEach(({ name }) => console.log(name));
+  const numbers = { seconds: Number(values.seconds), quiet: Number(values.quiet) };
+  console.log('| siege | quiet p50, p99 (ms) | besieged p50, p99 (ms) | ratios | newcomers in (ms) | held (MiB) | after p50 |');
+  console.log('|---|---|---|---|---|---|---|');
+  let failed = 0;
+  for (const { name, implementation, siege } of wanted) {
+    const { calm, times, after, entry, held } = await measure(implementation, siege, numbers);
+    const [p50, p99] = [at(times, 0.5), at(times, 0.99)];
+    const [c50, c99] = [at(calm, 0.5), at(calm, 0.99)];
+    const good =
+      (!siege.strict || (p99 <= Number(values.factor) * c99 && entry <= ENTRY)) &&
+      (siege.median === undefined || p50 < siege.median);
+    if (!good) failed++;
+    const cells = [
+      `${name}${good ? '' : ' **missed**'}`,
+      `${millis(c50)}, ${millis(c99)}`,
+      `${millis(p50)}, ${millis(p99)}`,
+      `${(p50 / c50).toFixed(1)}, ${(p99 / c99).toFixed(1)}`,
+      String(entry),
+      String(Math.round(held / (1 << 20))),
+      millis(at(after, 0.5)),
+    ];
+    console.log(`| ${cells.join(' | ')} |`);
+  }
+  process.exitCode = failed === 0 ? 0 : 1;
+}
+
+main();

@@ -1,0 +1,138 @@
+'use strict';
+
+// What strangers and units may not do to others, in every language; see ../README.md. How fast others are served
+// meanwhile is measured by siege-bench.js.
+
+const assert = require('node:assert/strict');
+const { describe, test } = require('node:test');
+
+const { find } = require('../players');
+const { required } = require('../scenarios/options');
+const { Besieged } = require('./siege');
+
+/** Requests of others while an attack is on. */
+const REQUESTS = 200;
+/** The most that one unit may make a peer hold, in bytes, with what allocators do not give back. */
+const HELD = 160 << 20;
+
+const { present, absent } = find();
+const variants = present
+  .filter(({ name }) => name === 'node')
+  .map((node) => ({ ...node, name: "node with Node's sockets", env: { ROLETALK_SOCKETS: 'node' } }));
+// They have 127.0.0.2 without being told.
+const isLinux = process.platform === 'linux';
+
+describe('siege', { skip: !isLinux && 'strangers come from 127.0.0.2, and /proc is read' }, () => {
+  for (const implementation of [...present, ...variants]) sieges(implementation);
+  for (const { name, reason } of absent) {
+    const skip = required().includes(name) ? false : reason;
+    test(`${name}: is there`, { skip }, () => {
+      throw new Error(`${name} is required: ${reason}`);
+    });
+  }
+});
+
+function sieges(implementation) {
+  const { name } = implementation;
+
+  /** A test with a peer of its own. */
+  const siege = (what, limits, run) => {
+    test(`${name}: ${what}`, async (t) => {
+      const peer = await Besieged.start(implementation, limits);
+      t.after(() => peer.end());
+      try {
+        await run(peer);
+      } catch (error) {
+        error.message += `\nThe peer said: ${peer.player.stderr || 'nothing'}`;
+        throw error;
+      }
+    });
+  };
+
+  describe(name, { concurrency: 1 }, () => {
+    for (const [how, says] of [['say nothing', ''], ['begin an upgrade', 'GET / HTTP/1.1\r\nHost: x\r\nX']]) {
+      siege(`2,000 strangers who ${how} keep nobody out`, {}, async (peer) => {
+        const friend = await peer.join('friend');
+        const strangers = await peer.attack('strangers', { count: 2_000, says });
+        await friend.askOften(REQUESTS);
+        const newcomer = await peer.join('newcomer');
+        await newcomer.askOften(REQUESTS);
+        await strangers.stop();
+        await peer.settles(['friend', 'newcomer']);
+        await friend.ask();
+      });
+    }
+
+    siege('with 256 descriptors, 250 strangers keep nobody out', { descriptors: 256 }, async (peer) => {
+      const friend = await peer.join('friend');
+      const strangers = await peer.attack('strangers', { count: 250 });
+      const newcomer = await peer.join('newcomer');
+      await friend.askOften(REQUESTS);
+      await newcomer.askOften(REQUESTS);
+      await strangers.stop();
+      await peer.settles(['friend', 'newcomer']);
+    });
+
+    siege('without descriptors, it tells so and accepts when there are some', { descriptors: 80 }, async (peer) => {
+      const friend = await peer.join('friend');
+      const told = peer.player.observe('peer', ({ what }) => what === 'accept-failed');
+      const guests = [];
+      let full = false;
+      told.then(
+        () => (full = true),
+        () => {},
+      );
+      // Those who cannot get in wait for it.
+      const more = Array.from({ length: 100 }, (_, at) =>
+        peer.join(`guest ${at}`).then(
+          (guest) => guests.push(guest),
+          () => {},
+        ),
+      );
+      const { text } = await told;
+      assert.ok(full && text);
+      await friend.askOften(REQUESTS);
+      for (const guest of guests.splice(0)) guest.leave();
+      const newcomer = await peer.join('newcomer');
+      await newcomer.ask();
+      for (const client of peer.clients) if (client !== friend && client !== newcomer) client.leave();
+      await Promise.race([Promise.all(more), peer.player.ask('units')]);
+      await friend.ask();
+    });
+
+    siege('a unit that announces 40,000 roles all the time', {}, async (peer) => {
+      const friend = await peer.join('friend');
+      const announcer = await peer.attack('roles', {});
+      await friend.askOften(REQUESTS);
+      const newcomer = await peer.join('newcomer');
+      await newcomer.askOften(REQUESTS);
+      await peer.player.until('units', { role: 'a0' }, (units) => units.includes('announcer'));
+      await announcer.stop();
+      await peer.settles(['friend', 'newcomer']);
+    });
+
+    for (const kind of ['pings', 'messages']) {
+      siege(`a unit that floods with ${kind}`, {}, async (peer) => {
+        const friend = await peer.join('friend');
+        const flood = await peer.attack(kind, {});
+        await friend.askOften(REQUESTS);
+        const newcomer = await peer.join('newcomer');
+        await newcomer.askOften(REQUESTS);
+        await flood.stop();
+        await peer.settles(['friend', 'newcomer']);
+      });
+    }
+
+    siege('a unit that asks and never reads holds little', {}, async (peer) => {
+      const friend = await peer.join('friend');
+      await friend.askOften(REQUESTS);
+      const before = peer.memory();
+      const deaf = await peer.attack('deaf', {});
+      const held = peer.memory() - before;
+      await friend.askOften(REQUESTS);
+      assert.ok(held < HELD, `${held >> 20} MiB are held`);
+      await deaf.stop();
+      await peer.settles(['friend']);
+    });
+  });
+}
