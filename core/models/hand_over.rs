@@ -100,7 +100,8 @@ impl Task {
         unit.handle.waker.register_by_ref(cx.waker());
         loop {
             unit.handle.set_polling(true);
-            if let Some(CloseCommand { frames, code, reason, at_once }) = unit.handle.take_command() {
+            if let Some(CloseCommand { frames, code, reason, at_once }) = unit.handle.take_command()
+            {
                 assert_eq!((frames, code, &reason[..]), (vec![vec![1]], 4000, "enough"));
                 assert!(!at_once);
                 assert!(!std::mem::replace(&mut self.closed, true), "the first call counts");

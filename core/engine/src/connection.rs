@@ -567,7 +567,8 @@ fn upgrade_error(error: &UpgradeError) -> Error {
         UpgradeError::Malformed(_) | UpgradeError::BadResponse(_) => Some(DialFault::NoWebSocket),
         _ => None,
     };
-    let explained = Error::new(ErrorKind::ConnectFailed, printable(&error.to_string())).with_fault(fault);
+    let explained =
+        Error::new(ErrorKind::ConnectFailed, printable(&error.to_string())).with_fault(fault);
     match error {
         UpgradeError::ForeignOrigin { .. } => explained.with_hint(crate::hint::FOREIGN_ORIGIN),
         _ => explained,

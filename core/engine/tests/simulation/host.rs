@@ -226,7 +226,7 @@ impl Host {
                 return;
             }
             PeerEvent::ConnectionClosed { conn, unit: Some(unit), .. } => {
-                self.runs.lost(*unit, Some(*conn), &mut ctx.ledger);
+                self.runs.lost(*unit, Some(*conn), ctx.ledger);
             }
             PeerEvent::UnitClosed { unit } => {
                 ctx.ledger.unit_closed(self.index, *unit);
@@ -236,7 +236,7 @@ impl Host {
                 for stream in gone.streams.values() {
                     self.note_end(ctx, stream, End::Broken);
                 }
-                self.runs.forget(*unit, &mut ctx.ledger);
+                self.runs.forget(*unit, ctx.ledger);
             }
             _ => {}
         }
@@ -532,7 +532,7 @@ impl Host {
                     let machine = self.engine.unit(id);
                     let conns = || machine.into_iter().flat_map(|unit| unit.connections());
                     let is_open = |conn| conns().any(|open| open == conn);
-                    let place = self.runs.place(id, vec![queued.conn], is_open, &mut ctx.ledger);
+                    let place = self.runs.place(id, vec![queued.conn], is_open, ctx.ledger);
                     (self.index, place.0, place.1)
                 });
                 ctx.ledger.message_sent(number, order, sound);
