@@ -509,6 +509,13 @@ impl NativePeer {
         Ok(place.0 as f64)
     }
 
+    /// How many milliseconds to wait before the next connection is let in, by the same clock.
+    #[napi(catch_unwind)]
+    pub fn accept_pause(&mut self, now: f64) -> f64 {
+        let Call { host, now, .. } = self.begin(now);
+        host.engine.peer().accept_pause(now).as_secs_f64() * 1e3
+    }
+
     /// Whoever has this place is gone before the upgrade.
     #[napi(catch_unwind)]
     pub fn left(&mut self, place: f64, now: f64) {

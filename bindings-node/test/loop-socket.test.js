@@ -308,10 +308,12 @@ beyond('a connection that is reset while nothing is read from it is closed', asy
   const { raw, unit } = await served(network);
   const [ws] = unit._sockets;
   const closed = new Promise((resolve) => ws.on('close', (...args) => resolve(args)));
-  // Who sends pings and does not read the pongs is not read any more in the end.
+  // Nothing more is read, in the end, of somebody who does not read that his requests are rejected.
   raw.socket.pause();
-  const ping = Buffer.concat([Buffer.from([0x89, 0xfd, 0, 0, 0, 0]), Buffer.alloc(125)]);
-  raw.bytes(Buffer.alloc(ping.length * 200_000, ping));
+  const role = 'x'.repeat(90);
+  const request = Buffer.from(`\x65\x00${String.fromCharCode(role.length)}\x00\x01\x01${role}e\x07\x03`, 'latin1');
+  const frame = Buffer.concat([Buffer.from([0x82, 0x80 | request.length, 0, 0, 0, 0]), request]);
+  raw.bytes(Buffer.alloc(frame.length * 300_000, frame));
   const { host, number } = ws;
   await until(() => host.native.isClogged(number, host.now()) && ws.bufferedAmount > 0);
   assert.ok(raw.socket.writableLength > 0);

@@ -50,11 +50,11 @@ const ATTACKS = {
     return () => ({ made });
   },
 
-  /** A unit that announces many roles, and other ones, all the time. */
+  /** A unit that announces many roles, and other ones, all the time; one of them always. */
   async roles(port, { count = 40_000, every = 10 }) {
     const raw = await join(port, 'announcer', { i: 0 });
     const lists = ['a', 'b'].map((letter) => Array.from({ length: count }, (_, at) => `${letter}${at}`));
-    const texts = lists.map((list) => JSON.stringify(list));
+    const texts = lists.map((list) => JSON.stringify(['always', ...list]));
     let i = 0;
     const announce = () => {
       // What it could not send yet would only be more of the same.

@@ -1,7 +1,11 @@
 'use strict';
 
-// How fast units are served while a peer is under siege, beside how fast they are otherwise; see ../README.md.
+// How fast units are served while a peer is under siege, beside how fast they are otherwise, and while another process
+// of the same machine is; see ../README.md.
 
+const { spawn } = require('node:child_process');
+const { once } = require('node:events');
+const path = require('node:path');
 const { parseArgs } = require('node:util');
 
 const { find } = require('../players');
@@ -13,7 +17,8 @@ Measures the sieges that have all the patterns in their names, such as "python" 
 
   --seconds N   how long each attack goes on (default: 60)
   --quiet N     for how many seconds a peer is measured that is not attacked (default: 10)
-  --factor N    how many times the quiet 99th percentile may be (default: 3)
+  --factor N    how many times the 99th percentile may be what it is when nobody is attacked, or when another process
+                is by strangers, if that is more (default: 3)
   --list        only the names
 `;
 
@@ -37,6 +42,20 @@ const sorted = (times) => [...times].sort((a, b) => a - b);
 const at = (times, share) => times[Math.min(times.length - 1, Math.floor(times.length * share))];
 const millis = (value) => value.toFixed(value < 10 ? 2 : 0);
 
+/** The times of a unit while a bare listener in a process of its own is attacked: those who attack take time as well. */
+async function beside(peer, friend, [kind, options], millis) {
+  const bare = spawn(process.execPath, [path.join(__dirname, 'bare.js')], { stdio: ['pipe', 'pipe', 'inherit'] });
+  try {
+    const [port] = await once(bare.stdout, 'data');
+    const assault = await peer.attack(kind, { ...options, keyed: false }, Number(port));
+    const times = await friend.askFor(millis);
+    await assault.stop();
+    return times;
+  } finally {
+    bare.kill();
+  }
+}
+
 async function measure(implementation, siege, { seconds, quiet }) {
   const { attack, descriptors } = siege;
   const peer = await Besieged.start(implementation, { descriptors });
@@ -44,6 +63,7 @@ async function measure(implementation, siege, { seconds, quiet }) {
     const friend = await peer.join('friend');
     await friend.askOften(2_000);
     const calm = sorted(await friend.askFor(quiet * 1e3));
+    const others = siege.strict ? sorted(await beside(peer, friend, attack, quiet * 1e3)) : [];
     const before = peer.memory();
     const assault = await peer.attack(...attack);
     const entries = [];
@@ -67,7 +87,7 @@ async function measure(implementation, siege, { seconds, quiet }) {
     await peer.settles(['friend']);
     const recovery = Date.now() - ended;
     const after = sorted(await friend.askFor(2_000));
-    return { calm, times, after, entry: Math.max(...entries), held, recovery };
+    return { calm, others, times, after, entry: Math.max(...entries), held, recovery };
   } finally {
     await peer.end();
   }
@@ -92,22 +112,28 @@ async function main() {
     .filter(({ name }) => positionals.every((pattern) => name.includes(pattern)));
   if (values.list) return wanted.forEach(({ name }) => console.log(name));
   const numbers = { seconds: Number(values.seconds), quiet: Number(values.quiet) };
-  console.log('| siege | quiet p50, p99 (ms) | besieged p50, p99 (ms) | ratios | newcomers in (ms) | held (MiB) | after p50 |');
-  console.log('|---|---|---|---|---|---|---|');
+  console.log(
+    '| siege | quiet p50, p99 (ms) | another is besieged | besieged | times quiet | times another | newcomers in (ms) | ' +
+      'held (MiB) | after p50 |',
+  );
+  console.log('|---|---|---|---|---|---|---|---|---|');
   let failed = 0;
   for (const { name, implementation, siege } of wanted) {
-    const { calm, times, after, entry, held } = await measure(implementation, siege, numbers);
+    const { calm, others, times, after, entry, held } = await measure(implementation, siege, numbers);
     const [p50, p99] = [at(times, 0.5), at(times, 0.99)];
     const [c50, c99] = [at(calm, 0.5), at(calm, 0.99)];
+    const [o50, o99] = [at(others, 0.5) ?? 0, at(others, 0.99) ?? 0];
     const good =
-      (!siege.strict || (p99 <= Number(values.factor) * c99 && entry <= ENTRY)) &&
+      (!siege.strict || (p99 <= Number(values.factor) * Math.max(c99, o99) && entry <= ENTRY)) &&
       (siege.median === undefined || p50 < siege.median);
     if (!good) failed++;
     const cells = [
       `${name}${good ? '' : ' **missed**'}`,
       `${millis(c50)}, ${millis(c99)}`,
+      others.length > 0 ? `${millis(o50)}, ${millis(o99)}` : '',
       `${millis(p50)}, ${millis(p99)}`,
       `${(p50 / c50).toFixed(1)}, ${(p99 / c99).toFixed(1)}`,
+      others.length > 0 ? `${(p50 / o50).toFixed(1)}, ${(p99 / o99).toFixed(1)}` : '',
       String(entry),
       String(Math.round(held / (1 << 20))),
       millis(at(after, 0.5)),

@@ -141,8 +141,9 @@ class Besieged {
     return client;
   }
 
-  async attack(kind, options) {
-    const assault = await Assault.begin(kind, this.port, options);
+  /** @param {number} [port] of somebody else than the peer */
+  async attack(kind, options, port = this.port) {
+    const assault = await Assault.begin(kind, port, options);
     this.assaults.push(assault);
     return assault;
   }

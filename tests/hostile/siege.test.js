@@ -11,7 +11,9 @@ const { required } = require('../scenarios/options');
 const { Besieged } = require('./siege');
 
 /** Requests of others while an attack is on. */
-const REQUESTS = 200;
+const REQUESTS = 100;
+/** Bytes that a unit writes at most that reads nothing. */
+const WRITTEN = 320 << 20;
 /** The most that one unit may make a peer hold, in bytes, with what allocators do not give back. */
 const HELD = 160 << 20;
 
@@ -106,7 +108,7 @@ function sieges(implementation) {
       await friend.askOften(REQUESTS);
       const newcomer = await peer.join('newcomer');
       await newcomer.askOften(REQUESTS);
-      await peer.player.until('units', { role: 'a0' }, (units) => units.includes('announcer'));
+      await peer.player.until('units', { role: 'always' }, (units) => units.includes('announcer'));
       await announcer.stop();
       await peer.settles(['friend', 'newcomer']);
     });
@@ -127,7 +129,7 @@ function sieges(implementation) {
       const friend = await peer.join('friend');
       await friend.askOften(REQUESTS);
       const before = peer.memory();
-      const deaf = await peer.attack('deaf', {});
+      const deaf = await peer.attack('deaf', { enough: WRITTEN });
       const held = peer.memory() - before;
       await friend.askOften(REQUESTS);
       assert.ok(held < HELD, `${held >> 20} MiB are held`);

@@ -7,7 +7,7 @@ use std::{
     future::poll_fn,
     iter,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -47,6 +47,9 @@ const TURN: usize = 256 << 10;
 const PORTION: usize = 24;
 /// One-way messages, which cause nothing to be written, count as one so many together.
 const ONE_WAY: usize = 8;
+/// A task that has been at work for so long lets the runtime look for what has arrived for others. It would do so by
+/// itself only after dozens of turns.
+const BUSY: Duration = Duration::from_micros(200);
 /// Turns of reading after writing has failed.
 const LAST_TURNS: usize = 64;
 /// The time that the other side has to answer a close frame.
@@ -126,6 +129,8 @@ struct Drive<S> {
     heard: bool,
     /// Whether more may be read, when that was last looked at.
     may_read: bool,
+    /// Since when there was always more to read.
+    busy_since: Option<Moment>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
@@ -170,6 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             linger: Linger::default(),
             heard: false,
             may_read: true,
+            busy_since: None,
         })
     }
 
@@ -241,8 +247,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             if !self.may_read && !self.last {
                 return Ok(Poll::Pending);
             }
-            if !self.messages.is_empty() || read >= TURN {
-                cx.waker().wake_by_ref();
+            if !self.messages.is_empty() || read >= TURN || self.has_been_busy(read) {
+                self.go_on_later(cx);
                 return Ok(Poll::Ready(()));
             }
             let done = BUFFER.with(|buffer| {
@@ -266,6 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             match done {
                 Ok(Some(filled)) => read += filled,
                 Ok(None) => {
+                    self.busy_since = None;
                     if self.linger.emptied(read, || self.shared.clock.now()) {
                         cx.waker().wake_by_ref();
                     }
@@ -281,6 +288,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                     return Err(error);
                 }
             }
+        }
+    }
+
+    /// Whether this task has been at work for long, with so many bytes in this turn.
+    fn has_been_busy(&mut self, read: usize) -> bool {
+        if read < READ {
+            return false;
+        }
+        let now = self.shared.clock.now();
+        now.since(*self.busy_since.get_or_insert(now)) >= BUSY
+    }
+
+    /// Gives others their turn.
+    fn go_on_later(&mut self, cx: &mut Context<'_>) {
+        let now = self.shared.clock.now();
+        if now.since(*self.busy_since.get_or_insert(now)) < BUSY {
+            cx.waker().wake_by_ref();
+        } else {
+            self.busy_since = None;
+            // It wakes this task once the runtime has looked.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
         }
     }
 
