@@ -41,6 +41,7 @@ __all__ = [
     "forked",
     "listen_hint",
     "peer_closed",
+    "printable",
     "validity",
 ]
 
