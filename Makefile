@@ -3,7 +3,7 @@
 CARGO ?= cargo
 SECONDS_OF_SOAK ?= 600
 SECONDS_OF_FUZZ ?= 60
-FUZZ_TARGETS = fields frames handshake websocket stream
+FUZZ_TARGETS = fields frames handshake policy websocket stream
 ifneq ($(CARGO_TARGET_DIR),)
 # As for cargo here; what runs in other directories would take a relative one for another.
 override CARGO_TARGET_DIR := $(abspath $(CARGO_TARGET_DIR))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs one fuzz target under libFuzzer, from the stored corpus on.
 #
-#   scripts/fuzz.sh TARGET [SECONDS] [LIBFUZZER-OPTION...]   TARGET: fields, frames, handshake, websocket, stream
+#   scripts/fuzz.sh TARGET [SECONDS] [LIBFUZZER-OPTION...]   TARGET: fields, frames, handshake, policy, websocket, stream
 #   scripts/fuzz.sh TARGET FILE                              repeats one input
 #   scripts/fuzz.sh --minimize TARGET                        makes the stored corpus small again
 #
@@ -17,7 +17,7 @@ usage() { sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 minimize=
 [ "${1:-}" = --minimize ] && { minimize=1; shift; }
 target=${1:-}
-case $target in fields | frames | handshake | websocket | stream) shift ;; *) usage ;; esac
+case $target in fields | frames | handshake | policy | websocket | stream) shift ;; *) usage ;; esac
 
 triple=$(rustc -vV | sed -n 's/^host: //p')
 # With --target the flags hold for what is fuzzed, not for build scripts and macros, which would

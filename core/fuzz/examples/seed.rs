@@ -58,6 +58,7 @@ fn main() {
     }
     websocket();
     stream();
+    policies();
     extensions();
 }
 
@@ -154,6 +155,35 @@ fn websocket() {
         let bytes =
             [mode, 2, 3, 1, 9, 0, 2, 1, 2, 2, 1, 7, 3, 0, 161, 1, 5, 4, 3, b'b', b'y', b'e'];
         store("websocket", &format!("roundtrip-{mode}"), &bytes);
+    }
+}
+
+/// Policies, and calls that they allow and deny.
+fn policies() {
+    let texts = [
+        ("nothing-is-allowed", "{}"),
+        ("everything", r#"{"default":"allow"}"#),
+        ("each", r#"{"default":{"call":"deny","serve":"allow"}}"#),
+        (
+            "any",
+            r#"{"rules":[{"who":"any","call":["role/*",{"role":"a/b","kinds":["request","writable"]}]}]}"#,
+        ),
+        (
+            "who",
+            r#"{"comment":"x","rules":[{"who":{"key":["k*"],"address":"10.0.0.0/8"},"call":"*"},
+            {"who":{"certificate":"dns:*.example","claim":{"sub":["a"]}},"serve":"*"},
+            {"who":{"peer":"key-*","fingerprint":"00:ff"},"deny":{"call":"role/e*","serve":"p"}}]}"#,
+        ),
+        ("an-empty-list", r#"{"rules":[{"who":{"key":[]},"call":"*"}]}"#),
+        ("torn", r#"{"default":"al"#),
+    ];
+    let call = |kind: u8, role: &str, event: &str| {
+        [&[kind][..], &chunk(role.as_bytes()), &chunk(event.as_bytes())].concat()
+    };
+    for (name, text) in texts {
+        let calls =
+            [call(0, "role", "e"), call(1, "a/b", ""), call(2, "role", "*"), call(3, "", "e")];
+        store("policy", name, &[text.as_bytes(), &[0], &calls.concat()].concat());
     }
 }
 

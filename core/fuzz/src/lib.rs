@@ -11,12 +11,14 @@ mod frames;
 mod handshake;
 mod host;
 mod input;
+mod policy;
 mod stream;
 mod websocket;
 
 pub use fields::fields;
 pub use frames::frames;
 pub use handshake::handshake;
+pub use policy::policy;
 pub use stream::stream;
 pub use websocket::websocket;
 
@@ -24,10 +26,11 @@ pub use websocket::websocket;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("fields", fields),
     ("frames", frames),
     ("handshake", handshake),
+    ("policy", policy),
     ("stream", stream),
     ("websocket", websocket),
 ];

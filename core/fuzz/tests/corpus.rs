@@ -17,10 +17,11 @@ use roletalk_fuzz::{TARGETS, Target};
 
 const MAX_LEN: usize = 4096;
 /// Mutations of each target: a second or two of work, as much on every machine.
-const RUNS: [(&str, u64); 5] = [
+const RUNS: [(&str, u64); 6] = [
     ("fields", 10_000),
     ("frames", 20_000),
     ("handshake", 2_000),
+    ("policy", 5_000),
     ("stream", 600),
     ("websocket", 15_000),
 ];
