@@ -234,7 +234,7 @@ bench-python: python
 	$(VENV_PYTHON) -m pip install --quiet -r bindings-python/requirements-bench.txt
 	$(VENV_PYTHON) bindings-python/bench $(BENCH)
 
-## How fast units are served while a peer is under attack, beside the quiet figures: tests/README.md, Sieges.
+## Response times of units while a peer is under attack, next to those without an attack: tests/README.md, Sieges.
 bench-hostile: players
 	$(CARGO) build --release --locked -p roletalk-player
 	RUST_PROFILE=release $(NODE) tests/hostile/siege-bench.js $(BENCH)

@@ -208,16 +208,19 @@ export interface ListenOptions {
   /** The only path that is served. Default all. */
   path?: string;
   /**
-   * Milliseconds from a TCP connection to the end of the handshake, TLS and upgrade included. Default 4 000; then it
-   * is destroyed. With `server`, which has limits of its own, it begins with the upgrade.
+   * Milliseconds from accept to the end of the handshake, TLS and upgrade included. Default 4 000; then the
+   * connection is destroyed. With `server`, which has limits of its own, the time runs from the upgrade.
    */
   handshakeTimeout?: number;
   /**
-   * How many connections may be there that are not authenticated. Default 1 024, and no more than a quarter of the
-   * descriptors of the process; when there are more, the oldest one of the most numerous address is destroyed.
+   * Unauthenticated connections. Default 1 024, or a quarter of the process's limit on file descriptors if that is
+   * less. Beyond it, the oldest one of the address that has the most is destroyed.
    */
   maxHandshakes?: number;
-  /** The same for one address. Default 512; when there are more, its oldest one is destroyed. */
+  /**
+   * Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 512. Beyond it, the oldest
+   * one from there is destroyed.
+   */
   maxHandshakesPerAddress?: number;
 }
 
@@ -956,8 +959,8 @@ export class Peer extends EventEmitter {
   /** A handshake failed, whichever side refused. */
   on(event: 'auth_error', handler: (error: RoletalkError) => void): this;
   /**
-   * Connections had to give way to others before they were authenticated (`OVERLOADED`), or the system has no
-   * descriptors for more (`IO`). The peer goes on. At most once a second for each.
+   * Unauthenticated connections were evicted because there were too many (`OVERLOADED`), or file descriptors run out
+   * (`IO`). The peer keeps accepting. Emitted at most once a second for each.
    */
   on(event: 'accept_error', handler: (error: RoletalkError) => void): this;
   /**

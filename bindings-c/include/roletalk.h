@@ -192,9 +192,9 @@
 /// force stays. Told once for each change.
 #define ROLETALK_EVENT_TLS_RELOAD_FAILED 21
 
-/// Connections could not be accepted for want of descriptors or memory, or had to give way to others before they were
-/// authenticated (roletalk_limits.handshakes): `status`, `text` and `hint` say what is lacking. The peer goes on, and
-/// accepts as soon as it can. At most once a second for each reason.
+/// Connections could not be accepted for want of file descriptors or memory, or unauthenticated connections were
+/// evicted (roletalk_limits.handshakes): `status`, `text` and `hint` say what is lacking. The peer goes on accepting
+/// as soon as it can. Reported at most once a second for each of the two.
 #define ROLETALK_EVENT_ACCEPT_FAILED 22
 
 /// No diagnostics.
@@ -344,12 +344,10 @@ typedef struct {
     uint64_t handshake_message_size;
     /// Bytes of the HTTP head of an upgrade. Default 16 KiB.
     uint64_t upgrade_size;
-    /// Milliseconds for TLS, the upgrade and the handshake together, from when a connection is accepted. Default
-    /// 4 000.
+    /// Milliseconds for TLS, the upgrade and the handshake together, from accept on. Default 4 000.
     uint64_t handshake_timeout_ms;
-    /// Accepted connections that have not finished their handshake. Default 1 024, and never more than a quarter of
-    /// the descriptors that the process may have; when there are more, the oldest one of the most numerous address is
-    /// dropped.
+    /// Unauthenticated connections: accepted, and not through the handshake. Default 1 024, and at most a quarter of
+    /// the process's limit on file descriptors. Beyond it, the oldest one of the address that has the most is evicted.
     uint64_t handshakes;
     /// Connected units. Default 65 536; the handshake of a further one is refused.
     uint64_t units;
@@ -400,8 +398,8 @@ typedef struct {
     /// Addresses learned from one unit that are remembered while there is no connection to them. Default 256;
     /// further ones are ignored.
     uint64_t acquaintance_addresses_per_unit;
-    /// As handshakes, from one address; of IPv6, from one network (/64). Default 512; when there are more, the oldest
-    /// one of that address is dropped.
+    /// Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 512. Beyond it, the oldest
+    /// one from there is evicted.
     uint64_t handshakes_per_address;
 } roletalk_limits;
 

@@ -592,7 +592,7 @@ class Host {
     }
   }
 
-  /** A ping or pong came, which somebody may listen for. */
+  /** Emits a ping or pong that has arrived, if there is a listener. */
   heard(name, at, first) {
     const conn = this.conns[words[at + 1]];
     if (conn.listenerCount(name) > 0) emit(conn, name, this.events.payloadOf(at, first));

@@ -1,13 +1,13 @@
 'use strict';
 
-/** Connections that become sockets in one turn of the loop: an HTTP parser for each takes longer than a request. */
+/** Sockets made in one turn of the loop: the HTTP parser of each takes longer than a request. */
 const PER_TURN = 2;
 /** Milliseconds: shorter pauses between two are not worth a timer. */
 const LEAST_PAUSE = 1;
-/** So much of the queue may be taken before it is made anew. */
+/** Entries that are taken from the queue before it is shortened. */
 const TAKEN = 1024;
 
-/** A connection: a handle of Node's until there is a socket for it. */
+/** A connection: only a handle of Node's until a socket is made of it. */
 class Guest {
   constructor(client, socket) {
     this.client = client;
@@ -21,31 +21,31 @@ class Guest {
 }
 
 /**
- * The connections of a server that are not upgraded yet. The engine decides how many there may be, and for how long;
- * who has to go is closed. As long as many come at once, they wait for their turn before there are sockets of theirs, so
- * that those who only take up places cost little.
+ * The connections of a server that are not upgraded yet. The engine limits their number and their time, and evicts
+ * some. Under a flood, connections wait in a queue before sockets are made of them, so that those that are evicted
+ * meanwhile cost little.
  */
 class Lobby {
   #host;
   /** The server's handle, and what it does with a new connection. */
   #handle;
   #make;
-  /** By the address of the other side, which a TLS socket has in common with the one below it: their places. */
+  /** Places by the remote address and port, which a TLS socket shares with the socket below it. */
   #places = new Map();
   /**
-   * The guests. Maps, queues, and whatever is made anew as it grows, have numbers only: the garbage collector would
-   * keep guests alive for what was thrown away of those, and need milliseconds for them.
+   * The guests, in a plain array. Maps, queues and whatever is reallocated as it grows hold only numbers: discarded
+   * copies would keep guests alive, and cost the garbage collector milliseconds.
    */
   #guests = [];
   #free = [];
-  /** Where a place is among them. */
+  /** The index of a place's guest in there. */
   #at = new Map();
-  /** The places of those that may not have a socket yet, in the order of arrival, and how many of these are taken. */
+  /** The places that wait for sockets, in the order of arrival, and how many entries are already taken. */
   #queue = [];
   #taken = 0;
-  /** There is a turn for the next ones to come. */
+  /** Whether a turn for the next ones is scheduled. */
   #scheduled = false;
-  /** The place of the one that is getting its socket. */
+  /** The place whose socket is being made. */
   #entering;
 
   /**
@@ -58,7 +58,7 @@ class Lobby {
     server.on('listening', () => this.#watch(server._handle));
   }
 
-  /** Learns of connections before the server does. Where the handle is another than Node's, the server is first. */
+  /** Intercepts connections before the server gets them, unless the handle is not one of Node's. */
   #watch(handle) {
     const make = handle?.onconnection;
     if (typeof make !== 'function') return;
@@ -82,7 +82,7 @@ class Lobby {
     if (!this.#scheduled) this.#makeSome();
   }
 
-  /** Makes sockets for those that have waited longest: one, or as many as there may be in one turn. */
+  /** Makes sockets for those that have waited longest, at most `PER_TURN`, and schedules the next turn. */
   #makeSome() {
     let pause = 0;
     let made = 0;
@@ -90,14 +90,14 @@ class Lobby {
       made++;
       pause = this.#host.native.acceptPause(this.#host.now());
     }
-    // Whoever comes next has to wait as well.
+    // Connections that arrive before the next turn wait for it.
     this.#scheduled = made > 0;
     if (made === 0) return;
     if (pause < LEAST_PAUSE) setImmediate(() => this.#makeSome());
     else setTimeout(() => this.#makeSome(), pause);
   }
 
-  /** False when nobody waits. */
+  /** Makes the next socket. False when none waits. */
   #makeNext() {
     const queue = this.#queue;
     while (this.#taken < queue.length) {
@@ -112,7 +112,7 @@ class Lobby {
       try {
         this.#make.call(this.#handle, 0, guest.client);
       } finally {
-        // The server has closed, or does not want that many.
+        // The server has not taken it: it is closed, or has reached `maxConnections`.
         if (this.#entering === place) this.#dismiss(place);
         this.#entering = undefined;
       }
@@ -121,7 +121,7 @@ class Lobby {
     return false;
   }
 
-  /** A place for somebody from this address; undefined when there is none. */
+  /** Takes a place for a connection from this address; undefined when the engine gives none. */
   #placeFor(address, descriptor = -1) {
     const host = this.#host;
     try {
@@ -139,7 +139,7 @@ class Lobby {
     this.#at.set(place, at);
   }
 
-  /** The guest of a place, who has none from now on. */
+  /** Removes and returns the guest of a place. */
   #take(place) {
     const at = this.#at.get(place);
     if (at === undefined) return undefined;
@@ -189,7 +189,7 @@ class Lobby {
     return place;
   }
 
-  /** Whoever has this place has to go. */
+  /** Closes the connection that has this place, if it is still here. */
   evict(place) {
     this.#take(place)?.close();
   }
@@ -199,7 +199,7 @@ class Lobby {
     this.#leave(place);
   }
 
-  /** Closes all that are here. */
+  /** Closes all connections that are not upgraded. */
   close() {
     for (const place of [...this.#at.keys()]) this.#dismiss(place);
   }

@@ -28,7 +28,7 @@ function logEnd(connection, unit, error) {
   const told = error.hint ? `${error.message} (${error.hint})` : error.message;
   if (error.code === 'PROTOCOL') log('warn: bad input from %s, %s: %s', unit ? nameOf(unit) : 'a stranger', remote, told);
   else if (unit) log('info: disconnected from %s, %s: %s', nameOf(unit), remote, told);
-  // Of those who had to give way the peer tells, since they can be very many.
+  // Evictions can be very many: the peer reports them together.
   else if (error.code !== 'CLOSED' && error.code !== 'OVERLOADED') log('warn: connection with %s refused: %s', remote, told);
 }
 

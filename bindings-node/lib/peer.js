@@ -342,7 +342,7 @@ class Peer extends MiddlewareEmitter {
     try {
       number = core.native.upgraded(null, remote, place, core.now());
     } catch {
-      // It had to give way to others.
+      // It was evicted.
       socket.destroy();
       return;
     }
@@ -891,12 +891,12 @@ class Peer extends MiddlewareEmitter {
     if (unit !== undefined) emit(this, isOut ? 'unit_ejected' : 'unit_restored', { role, unit });
   }
 
-  /** A socket that is not upgraded has to go. */
+  /** The engine evicts a connection that is not upgraded. */
   _evict(place) {
     this._lobby?.evict(place);
   }
 
-  /** Connections are not accepted, or had to give way. */
+  /** Connections could not be accepted, or were evicted. */
   _acceptFailed(error) {
     log('warn: %s (%s)', error.message, error.hint);
     emit(this, 'accept_error', error);

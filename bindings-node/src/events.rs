@@ -119,7 +119,7 @@ numbers! {
         AddressIgnored = 24,
         /// place (two words): its socket is to be closed at once.
         Evict = 25,
-        /// Why connections are not accepted: the error.
+        /// The error: why connections were not accepted, or were evicted.
         AcceptFailed = 26,
     }
 }

@@ -104,7 +104,7 @@ numbers! {
 /// Where something has been that has no way.
 static NOWHERE: Tried = Tried::NONE;
 
-/// Descriptors that are left to the process when those run out: strangers give way then.
+/// File descriptors to keep free for the process: when fewer are left, strangers are evicted.
 const SPARE: u64 = 24;
 
 /// What is read at once from a socket.
@@ -473,8 +473,8 @@ impl NativePeer {
         host.engine.dial_failed(AddressId(address as u64), error, now);
     }
 
-    /// Changes the bounds on connections that are accepted and not authenticated: how many, how many from one address,
-    /// and how many milliseconds. What is none stays as it is.
+    /// Changes the limits on unauthenticated connections: their number, in total and per address, and the handshake
+    /// timeout in milliseconds. None leaves a limit as it is.
     #[napi(catch_unwind)]
     pub fn bound_handshakes(
         &mut self,
@@ -491,15 +491,15 @@ impl NativePeer {
         });
     }
 
-    /// A socket from this address was accepted and is to be upgraded; `descriptor` is its own, where it has one. Returns
-    /// the number of its place: an event tells when it has to be closed.
+    /// A socket from this address was accepted and is to be upgraded. `descriptor` is its file descriptor, or negative
+    /// if unknown. Returns the number of its place; the event `Evict` asks for the socket to be closed.
     ///
     /// # Errors
-    /// When it is to be closed at once.
+    /// When the peer is closed or a limit is 0: close the socket at once.
     #[napi(catch_unwind)]
     pub fn enter(&mut self, address: String, descriptor: i32, now: f64) -> Result<f64> {
         let Call { mut host, now, .. } = self.begin(now);
-        // libuv closes what it has no descriptor for without a word, so that nobody would hear of it.
+        // When descriptors run out, libuv closes new connections silently: this must be noticed before.
         let near = |most: u64| u64::try_from(descriptor).is_ok_and(|at| at + SPARE >= most);
         if descriptors().is_some_and(near) {
             let reason = "too many open files";
@@ -509,14 +509,14 @@ impl NativePeer {
         Ok(place.0 as f64)
     }
 
-    /// How many milliseconds to wait before the next connection is let in, by the same clock.
+    /// Milliseconds to wait before accepting the next connection.
     #[napi(catch_unwind)]
     pub fn accept_pause(&mut self, now: f64) -> f64 {
         let Call { host, now, .. } = self.begin(now);
         host.engine.peer().accept_pause(now).as_secs_f64() * 1e3
     }
 
-    /// Whoever has this place is gone before the upgrade.
+    /// Frees the place of a connection that ended before its upgrade.
     #[napi(catch_unwind)]
     pub fn left(&mut self, place: f64, now: f64) {
         let Call { mut host, now, .. } = self.begin(now);
@@ -527,7 +527,7 @@ impl NativePeer {
     /// Returns the connection's number.
     ///
     /// # Errors
-    /// When it had to give way to others, the address is not wanted any more, or the claims cannot be used.
+    /// When its place was evicted, the address is not wanted any more, or the claims cannot be used.
     #[napi(catch_unwind)]
     pub fn upgraded(
         &mut self,

@@ -308,7 +308,7 @@ beyond('a connection that is reset while nothing is read from it is closed', asy
   const { raw, unit } = await served(network);
   const [ws] = unit._sockets;
   const closed = new Promise((resolve) => ws.on('close', (...args) => resolve(args)));
-  // Nothing more is read, in the end, of somebody who does not read that his requests are rejected.
+  // Backpressure: reading stops when the rejections of the requests are not read.
   raw.socket.pause();
   const role = 'x'.repeat(90);
   const request = Buffer.from(`\x65\x00${String.fromCharCode(role.length)}\x00\x01\x01${role}e\x07\x03`, 'latin1');

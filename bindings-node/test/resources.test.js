@@ -130,7 +130,7 @@ differs('the time and the number of those who are not upgraded can be set', 'the
   assert.equal(first.destroyed, false);
   const crowded = once(listener, 'accept_error');
   const [third] = await stranger();
-  // The oldest one gives way.
+  // The oldest one is evicted.
   const [error] = await crowded;
   assert.equal(error.code, 'OVERLOADED');
   assert.equal(first.destroyed, true);

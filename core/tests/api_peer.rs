@@ -184,11 +184,11 @@ async fn limits_on_handshakes_units_and_connections() {
     let mut one = TcpStream::connect(listener.local_addr()).await.unwrap();
     let mut two = TcpStream::connect(listener.local_addr()).await.unwrap();
     until("two handshakes", || server.stats().handshakes == 2).await;
-    // The oldest one gives way, which is told.
+    // The oldest one is evicted, and that is reported.
     let mut three = TcpStream::connect(listener.local_addr()).await.unwrap();
     assert_eq!(within("the end", one.read(&mut [0; 1])).await.unwrap_or(0), 0);
     watch
-        .next("that it gave way", |event| match event {
+        .next("the eviction", |event| match event {
             PeerEvent::AcceptFailed { error } => error.kind() == ErrorKind::Overloaded,
             _ => false,
         })

@@ -43,7 +43,7 @@ async fn connect(peer: &Peer) -> (DuplexStream, FrameWriter) {
 }
 
 /// Sends all of `flood` and only then reads, if that is possible; it must not be. Then reads until
-/// there were so many answers.
+/// `expected` answers have arrived.
 async fn flood(
     mut ours: DuplexStream,
     flood: &[u8],
@@ -85,7 +85,7 @@ async fn pings() {
     for _ in 1..COUNT {
         writer.ping(&mut bytes, &[7; 125]);
     }
-    // Of those that came together not all are answered.
+    // Of pings that arrive together, not all are answered; the last one is.
     writer.ping(&mut bytes, &[8; 125]);
     flood(ours, &bytes, 1, |message| *message == Incoming::Pong(vec![8; 125].into())).await;
 }

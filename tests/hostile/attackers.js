@@ -12,14 +12,14 @@ const { once } = require('node:events');
 const { FRAME, OPCODE, RawConnection } = require('./raw');
 const { KEY, authenticate } = require('./keys');
 
-/** Where strangers come from; the peer and those who may come in are at 127.0.0.1. */
+/** The source address of strangers. The peer and its clients are at 127.0.0.1. */
 const ELSEWHERE = '127.0.0.2';
 
 /** How many connections are begun at the same time. */
 const AT_ONCE = 64;
 
 const ATTACKS = {
-  /** Keeps so many connections up that say nothing, or only begin an upgrade; one that is dropped is made again. */
+  /** Keeps `count` connections open that send nothing, or only begin an upgrade. Dropped ones are opened anew. */
   async strangers(port, { count, says = '' }) {
     const up = new Set();
     let waiting = 0;
@@ -50,14 +50,14 @@ const ATTACKS = {
     return () => ({ made });
   },
 
-  /** A unit that announces many roles, and other ones, all the time; one of them always. */
+  /** A unit that alternates between two long lists of roles. The role `always` is in both. */
   async roles(port, { count = 40_000, every = 10 }) {
     const raw = await join(port, 'announcer', { i: 0 });
     const lists = ['a', 'b'].map((letter) => Array.from({ length: count }, (_, at) => `${letter}${at}`));
     const texts = lists.map((list) => JSON.stringify(['always', ...list]));
     let i = 0;
     const announce = () => {
-      // What it could not send yet would only be more of the same.
+      // Enough is waiting to be sent.
       if (raw.socket.writableLength > 8 << 20) return;
       i++;
       raw.binary(Buffer.from(`${String.fromCharCode(FRAME.roles)}{"i":${i},"roles":${texts[i % 2]}}`, 'latin1'));
@@ -102,7 +102,7 @@ const ATTACKS = {
       raw.socket.once('drain', ask);
     };
     ask();
-    // The peer holds all that it will when it takes no more, or so much of it that it cannot hold that.
+    // Until the peer has read nothing for 2 s, or `enough` bytes were written.
     let before = -1;
     await new Promise((resolve) => {
       const look = setInterval(() => {

@@ -1,7 +1,7 @@
 'use strict';
 
-// A listener that does no more than keep the newest connections, of which it closes the oldest: what an attack takes
-// from a machine whoever is attacked. Prints its port, and goes on until its stdin ends.
+// A listener that only keeps the newest connections and closes the oldest: the baseline for what an attack costs the
+// machine, whatever its target. Prints its port, and runs until its stdin ends.
 
 const net = require('node:net');
 

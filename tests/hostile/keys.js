@@ -1,6 +1,6 @@
 'use strict';
 
-// The preshared key of the victims, and how somebody who holds it proves that.
+// The preshared key of the attacked peers, and the proof of it.
 
 const { createHmac, randomBytes } = require('node:crypto');
 
@@ -8,7 +8,7 @@ const { FRAME } = require('./raw');
 
 const KEY = { id: 'k', secret: 'secret' };
 
-/** Asks the peer for a proof, and gives the one that it asks for. */
+/** Challenges the peer, and answers its challenge. */
 async function authenticate(raw) {
   raw.json(FRAME.challenge, { ids: [KEY.id], challenge: randomBytes(32).toString('hex') });
   const { challenge } = JSON.parse((await raw.message(FRAME.challenge)).subarray(1));

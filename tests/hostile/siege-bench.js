@@ -1,7 +1,7 @@
 'use strict';
 
-// How fast units are served while a peer is under siege, beside how fast they are otherwise, and while another process
-// of the same machine is; see ../README.md.
+// Response times of units while a peer is under siege, next to those without an attack, and to those while another
+// process on the same machine is attacked; see ../README.md.
 
 const { spawn } = require('node:child_process');
 const { once } = require('node:events');
@@ -15,19 +15,19 @@ const USAGE = `node tests/hostile/siege-bench.js [options] [PATTERN…]
 
 Measures the sieges that have all the patterns in their names, such as "python" or "pings".
 
-  --seconds N   how long each attack goes on (default: 60)
-  --quiet N     for how many seconds a peer is measured that is not attacked (default: 10)
-  --factor N    how many times the 99th percentile may be what it is when nobody is attacked, or when another process
-                is by strangers, if that is more (default: 3)
-  --list        only the names
+  --seconds N   seconds of each attack (default: 60)
+  --quiet N     seconds of each measurement without an attack on the peer (default: 10)
+  --factor N    the largest ratio of the 99th percentile under an attack by strangers to that without an attack, or
+                with an attack on another process, whichever is larger (default: 3)
+  --list        prints only the names
 `;
 
-/** Milliseconds within which a newcomer has to be in. */
+/** Milliseconds within which a newcomer must be served. */
 const ENTRY = 2_000;
-/** How often somebody new comes during an attack. */
+/** The number of newcomers during an attack. */
 const NEWCOMERS = 10;
 
-/** `strict`: the required bounds hold; the others are shown. */
+/** `strict`: the bounds on the 99th percentile and on newcomers apply. `median`: its upper bound, in milliseconds. */
 const SIEGES = [
   { what: '2,000 strangers', attack: ['strangers', { count: 2_000 }], strict: true },
   { what: '2,000 strangers, 256 descriptors', attack: ['strangers', { count: 2_000 }], descriptors: 256, strict: true },
@@ -42,7 +42,7 @@ const sorted = (times) => [...times].sort((a, b) => a - b);
 const at = (times, share) => times[Math.min(times.length - 1, Math.floor(times.length * share))];
 const millis = (value) => value.toFixed(value < 10 ? 2 : 0);
 
-/** The times of a unit while a bare listener in a process of its own is attacked: those who attack take time as well. */
+/** The response times of a unit while a bare listener in another process is attacked: attackers take CPU time, too. */
 async function beside(peer, friend, [kind, options], millis) {
   const bare = spawn(process.execPath, [path.join(__dirname, 'bare.js')], { stdio: ['pipe', 'pipe', 'inherit'] });
   try {

@@ -1,6 +1,6 @@
 'use strict';
 
-// A peer with keys, those whom it serves, and those who besiege it: processes of their own.
+// A peer with a preshared key, its clients, and its attackers, which are separate processes.
 
 const { spawn } = require('node:child_process');
 const { once } = require('node:events');
@@ -15,10 +15,10 @@ const { RawConnection } = require('./raw');
 
 /** Milliseconds that a single wait may take; only there to fail. */
 const LIMIT = 60_000;
-/** Descriptors of attackers, who keep thousands of connections. */
+/** File descriptors of an attacker, which keeps thousands of connections. */
 const DESCRIPTORS = 16_384;
 
-/** A command that is run with so many descriptors, where that can be had. */
+/** The command with a limit on its file descriptors; unchanged on Windows. */
 function limited(command, descriptors) {
   if (process.platform === 'win32') return command;
   return ['sh', '-c', `ulimit -n ${descriptors} && exec "$@"`, 'sh', ...command];
@@ -45,7 +45,7 @@ class Assault {
     lines.on('line', (line) => (this.last = line));
   }
 
-  /** Ends it. Returns what it has done. */
+  /** Ends the attack. Returns its counters. */
   async stop() {
     this.process.stdin.end();
     await within(LIMIT, 'the attack to end', this.closed);
@@ -57,7 +57,7 @@ class Assault {
   }
 }
 
-/** Somebody with the key, who asks for one thing after the other. */
+/** A client with the key, which sends one request after the other. */
 class Client {
   static async join(port, name) {
     const raw = await RawConnection.dial(port);
@@ -87,7 +87,7 @@ class Client {
     for (let number = 0; number < count; number++) await this.ask();
   }
 
-  /** Asks for so many milliseconds, every few of them. Returns the times of all requests. */
+  /** Sends requests for `millis` ms, with a pause after each. Returns their times in milliseconds. */
   async askFor(millis, pause = 2) {
     this.times = [];
     for (const end = Date.now() + millis; Date.now() < end; ) {
@@ -104,7 +104,7 @@ class Client {
 
 /** The peer under siege. */
 class Besieged {
-  /** @param {{ descriptors?: number }} [limits] what its process may have */
+  /** @param {{ descriptors?: number }} [limits] the limit on file descriptors of its process */
   static async start(implementation, { descriptors } = {}) {
     const peer = new Besieged(implementation, descriptors);
     try {
@@ -134,21 +134,21 @@ class Besieged {
     this.port = await player.ask('listen');
   }
 
-  /** Lets somebody in. */
+  /** Connects a client. */
   async join(name) {
     const client = await within(LIMIT, `${name} to get in`, Client.join(this.port, name));
     this.clients.push(client);
     return client;
   }
 
-  /** @param {number} [port] of somebody else than the peer */
+  /** @param {number} [port] the target, if that is not the peer */
   async attack(kind, options, port = this.port) {
     const assault = await Assault.begin(kind, port, options);
     this.assaults.push(assault);
     return assault;
   }
 
-  /** Only these units are left, and no stranger. */
+  /** Waits until only these units are connected, and no unauthenticated connection is left. */
   async settles(names) {
     const wanted = JSON.stringify([...names].sort());
     await this.player.until('units', {}, (units) => JSON.stringify(units) === wanted);

@@ -1,7 +1,7 @@
 'use strict';
 
-// What strangers and units may not do to others, in every language; see ../README.md. How fast others are served
-// meanwhile is measured by siege-bench.js.
+// Floods from strangers and units must not disturb other units, in any language; see ../README.md. Response times are
+// measured by siege-bench.js.
 
 const assert = require('node:assert/strict');
 const { describe, test } = require('node:test');
@@ -12,19 +12,19 @@ const { Besieged } = require('./siege');
 
 /** Requests of others while an attack is on. */
 const REQUESTS = 100;
-/** Bytes that a unit writes at most that reads nothing. */
+/** The most that the unit which reads nothing sends, in bytes. */
 const WRITTEN = 320 << 20;
-/** The most that one unit may make a peer hold, in bytes, with what allocators do not give back. */
+/** The most memory that one unit may cost a peer, in bytes, including what allocators do not return. */
 const HELD = 160 << 20;
 
 const { present, absent } = find();
 const variants = present
   .filter(({ name }) => name === 'node')
   .map((node) => ({ ...node, name: "node with Node's sockets", env: { ROLETALK_SOCKETS: 'node' } }));
-// They have 127.0.0.2 without being told.
+// Only Linux has 127.0.0.2 without configuration.
 const isLinux = process.platform === 'linux';
 
-describe('siege', { skip: !isLinux && 'strangers come from 127.0.0.2, and /proc is read' }, () => {
+describe('siege', { skip: !isLinux && 'needs 127.0.0.2 and /proc' }, () => {
   for (const implementation of [...present, ...variants]) sieges(implementation);
   for (const { name, reason } of absent) {
     const skip = required().includes(name) ? false : reason;
@@ -53,7 +53,7 @@ function sieges(implementation) {
 
   describe(name, { concurrency: 1 }, () => {
     for (const [how, says] of [['say nothing', ''], ['begin an upgrade', 'GET / HTTP/1.1\r\nHost: x\r\nX']]) {
-      siege(`2,000 strangers who ${how} keep nobody out`, {}, async (peer) => {
+      siege(`2,000 strangers that ${how} keep nobody out`, {}, async (peer) => {
         const friend = await peer.join('friend');
         const strangers = await peer.attack('strangers', { count: 2_000, says });
         await friend.askOften(REQUESTS);
@@ -75,7 +75,7 @@ function sieges(implementation) {
       await peer.settles(['friend', 'newcomer']);
     });
 
-    siege('without descriptors, it tells so and accepts when there are some', { descriptors: 80 }, async (peer) => {
+    siege('without descriptors, it reports that and accepts again later', { descriptors: 80 }, async (peer) => {
       const friend = await peer.join('friend');
       const told = peer.player.observe('peer', ({ what }) => what === 'accept-failed');
       const guests = [];
@@ -84,7 +84,7 @@ function sieges(implementation) {
         () => (full = true),
         () => {},
       );
-      // Those who cannot get in wait for it.
+      // Those that are not admitted keep waiting.
       const more = Array.from({ length: 100 }, (_, at) =>
         peer.join(`guest ${at}`).then(
           (guest) => guests.push(guest),
@@ -102,7 +102,7 @@ function sieges(implementation) {
       await friend.ask();
     });
 
-    siege('a unit that announces 40,000 roles all the time', {}, async (peer) => {
+    siege('a unit that announces 40,000 roles again and again', {}, async (peer) => {
       const friend = await peer.join('friend');
       const announcer = await peer.attack('roles', {});
       await friend.askOften(REQUESTS);
@@ -125,7 +125,7 @@ function sieges(implementation) {
       });
     }
 
-    siege('a unit that asks and never reads holds little', {}, async (peer) => {
+    siege('a unit that sends requests and never reads costs little memory', {}, async (peer) => {
       const friend = await peer.join('friend');
       await friend.askOften(REQUESTS);
       const before = peer.memory();

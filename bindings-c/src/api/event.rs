@@ -74,9 +74,9 @@ pub const ROLETALK_EVENT_TLS_RELOADED: i32 = 20;
 /// force stays. Told once for each change.
 pub const ROLETALK_EVENT_TLS_RELOAD_FAILED: i32 = 21;
 
-/// Connections could not be accepted for want of descriptors or memory, or had to give way to others before they were
-/// authenticated (roletalk_limits.handshakes): `status`, `text` and `hint` say what is lacking. The peer goes on, and
-/// accepts as soon as it can. At most once a second for each reason.
+/// Connections could not be accepted for want of file descriptors or memory, or unauthenticated connections were
+/// evicted (roletalk_limits.handshakes): `status`, `text` and `hint` say what is lacking. The peer goes on accepting
+/// as soon as it can. Reported at most once a second for each of the two.
 pub const ROLETALK_EVENT_ACCEPT_FAILED: i32 = 22;
 
 /// Something that happened to a peer. Valid during the call. Fields that do not belong to the kind are

@@ -68,14 +68,14 @@ ACCEPTED_AT_ONCE = 8
 """Connections that are accepted before the loop has its turn."""
 
 LEAST_PAUSE = 0.001
-"""Seconds: shorter pauses between connections are not worth a timer, they add up."""
+"""Seconds. Shorter pauses between connections are not worth a timer: they accumulate until one is."""
 
 UNIX_SOCKET = "a Unix socket"
 """Stands for the address of a connection on one."""
 
 ACCEPT_AGAIN = 0.01
-"""Seconds after which it is tried again when the system has no descriptor for a connection: those who had to
-give way are gone then."""
+"""Seconds before accepting is tried again after a failure, such as for want of file descriptors. Evicted
+connections have closed theirs by then."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Host:
         self._judging: dict[int, asyncio.Task[None]] = {}
         self.tls_used: weakref.WeakSet[TlsFiles] = weakref.WeakSet()
         self._threads = threads
-        # Those who are not through with TLS, by their places, and those of them whose time is up.
+        # Connections whose transport is not ready (TLS), by place, and those of them that have timed out.
         self._strangers: dict[int, asyncio.Task[None]] = {}
         self._late: set[int] = set()
         self._pool: Pool | None = None
@@ -580,12 +580,12 @@ class Host:
         if not begun:
             # Cancelled before that: no transport has the socket.
             sock.close()
-        # The place is the connection's once that is open.
+        # Once the connection is open, this has no effect.
         with contextlib.suppress(Error):
             self.apart(self.engine.left, place)
 
     def evict(self, place: int, late: bool) -> None:
-        """Whoever has this place and is not through with TLS has to go."""
+        """Closes the connection that has this place; ``late`` when the handshake timeout has expired."""
         task = self._strangers.get(place)
         if task is not None:
             if late:
@@ -787,8 +787,8 @@ class Host:
         if isinstance(reason, ProtocolError):
             self.emit(events.BadInput(unit, reason, address))
         elif unit is None and not isinstance(
-            # Who comes and goes without a word is no matter, and of refused keys and of those who had to give
-            # way was told.
+            # A connection that ends without a word is not worth a warning. Refused keys and evictions have
+            # been reported already.
             reason,
             (AuthRefusedError, ClosedError, ConnectionLostError, OverloadedError),
         ):

@@ -267,9 +267,9 @@ class HandlerFailed(Event):
 
 @dataclass(frozen=True)
 class AcceptFailed(Event):
-    """Connections could not be accepted for want of descriptors or memory, or had to give way to others
-    before they were authenticated, see ``Limits.handshakes``: ``error`` says what is lacking. The peer goes
-    on, and accepts as soon as it can. At most once a second for each reason."""
+    """Connections could not be accepted for want of file descriptors or memory, or unauthenticated
+    connections were evicted (``error`` is an ``OverloadedError``), see ``Limits.handshakes``. The peer keeps
+    accepting as soon as it can. Reported at most once a second for each of the two."""
 
     _LOG = (logging.WARNING, "%(error)s")
 

@@ -20,15 +20,14 @@ class Limits:
     upgrade_size: int | None = None
     """The HTTP head of an upgrade. Default 16 KiB."""
     handshake_timeout: float | None = None
-    """Time for TLS, the upgrade and the handshake together, from when a connection is accepted. Default
-    4 s."""
+    """Seconds for TLS, the upgrade and the handshake together, from accept on. Default 4 s."""
     handshakes: int | None = None
-    """Accepted connections that have not finished their handshake. Default 1024, and never more than a
-    quarter of the descriptors that the process may have; when there are more, the oldest one of the most
-    numerous address is dropped."""
+    """Unauthenticated connections: accepted, and not through the handshake. Default 1024, or a quarter of the
+    process's limit on file descriptors if that is less. Beyond it, the oldest one of the address that has the
+    most is evicted."""
     handshakes_per_address: int | None = None
-    """The same from one address; of IPv6, from one network (/64). Default 512; when there are more, the
-    oldest one of that address is dropped."""
+    """Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 512. Beyond it,
+    the oldest one from there is evicted."""
     units: int | None = None
     """Connected units. Default 65536; further ones are refused."""
     connections_per_unit: int | None = None

@@ -639,9 +639,9 @@ impl Engine {
     }
 
     /// A connection from this IP address was accepted that cannot be opened yet. Returns the number of its place; the
-    /// listener's `evict` is called when it has to go.
+    /// host's `evict` is called when the connection is to be closed.
     ///
-    /// Raises `OverloadedError` when it is to be closed at once.
+    /// Raises `ClosedError` when the peer is closed, and `OverloadedError` when a limit is 0: close the socket at once.
     #[pyo3(name = "enter")]
     fn enter_stranger(slf: &Bound<'_, Self>, address: Option<&str>) -> PyResult<u64> {
         let address = address.and_then(|address| address.parse().ok());
@@ -649,7 +649,7 @@ impl Engine {
         place.map(|place| place.0).map_err(|error| exception(slf.py(), &error))
     }
 
-    /// Whoever has this place is gone before its connection was opened. Nothing happens otherwise.
+    /// Frees the place of a connection that ended before it was opened. No effect on any other place.
     fn left(slf: &Bound<'_, Self>, place: u64) -> PyResult<()> {
         Engine::with_state(slf, |state, now| {
             state.engine.with_peer(now, |peer| peer.vacate(PlaceId(place)));
@@ -662,7 +662,7 @@ impl Engine {
         Ok(self.look(py)?.engine.peer().accept_pause(now).as_secs_f64())
     }
 
-    /// The system has no room for a connection: some of those that are not authenticated give way.
+    /// The system cannot accept a connection, for this reason: an eighth of the unauthenticated connections is evicted.
     fn accept_failed(slf: &Bound<'_, Self>, reason: &str) -> PyResult<()> {
         Engine::with_state(slf, |state, now| {
             state.engine.with_peer(now, |peer| peer.accept_failed(reason, now));

@@ -195,9 +195,9 @@ impl Connection {
         self.ended
     }
 
-    /// Whether the other side has surely received all but the close frame, or does not matter: its socket need not be
-    /// kept until the other side has closed, too. So it is where a peer was [drained](Unit::drain) that had nothing to
-    /// answer, and for strangers when there are many.
+    /// Whether the socket may be closed without waiting for the other side to close: that side has surely received all
+    /// but the close frame, as when a peer without anything to answer was [drained](Unit::drain), or it is a stranger
+    /// to be [dropped at once](Connection::leave_at_once).
     pub fn is_delivered(&self) -> bool {
         self.delivered
     }
@@ -349,8 +349,8 @@ impl Connection {
         self.farewell = Some((close_code::AUTH, String::new()));
     }
 
-    /// Nobody at the other end is worth waiting for: once the connection has ended, its socket
-    /// [need not be kept](Connection::is_delivered).
+    /// Skips the wait for the other side's close: once the connection has ended, its socket may be
+    /// [closed at once](Connection::is_delivered).
     pub fn leave_at_once(&mut self) {
         self.delivered = true;
     }
@@ -553,7 +553,7 @@ impl Connection {
     }
 }
 
-/// A WebSocket to somebody who is not authenticated.
+/// The WebSocket of a connection, with the limits that hold before its handshake.
 fn socket(side: Side, limits: &Limits) -> Box<Socket> {
     let mut socket = Socket::new(side, limits.handshake_message_size);
     socket.skip_controls_but(FENCE);

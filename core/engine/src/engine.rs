@@ -38,11 +38,11 @@ pub enum EngineEvent<R> {
         /// Its URL.
         url: Arc<str>,
     },
-    /// Close the socket with this [place](Engine::enter), which was not opened yet, at once.
+    /// Close the socket of this [place](Engine::enter) at once. Its connection was not opened yet.
     Evict {
         /// The place.
         place: PlaceId,
-        /// Whether its time was up; otherwise it had to give way.
+        /// Whether the handshake timeout has expired; otherwise there were too many connections.
         late: bool,
     },
     /// The handshake of a connection is done: it belongs to this unit from now on. Comes before all
@@ -193,7 +193,7 @@ impl<R> Engine<R> {
         Ok(conn)
     }
 
-    /// A connection was accepted that cannot be opened yet. [`EngineEvent::Evict`] tells when it has to go.
+    /// A connection was accepted that cannot be opened yet. [`EngineEvent::Evict`] asks for its socket to be closed.
     ///
     /// # Errors
     /// As [`Peer::enter`].
@@ -262,7 +262,7 @@ impl<R> Engine<R> {
                 self.drain_peer(now);
             }
             Received::Message(_) => debug_assert!(connection.unit().is_none()),
-            // That of a peer that leaves is no matter of the application's.
+            // The ping of a draining peer is internal: the application does not see it.
             Received::Ping(payload) if is_fence(&payload) => {}
             Received::Ping(payload) => self.events.push_back(EngineEvent::Ping { conn, payload }),
             Received::Pong(payload) => {
@@ -473,7 +473,7 @@ impl<R> Engine<R> {
         self.events.pop_front()
     }
 
-    /// How many events [`poll_event`](Engine::poll_event) has.
+    /// The number of events that [`poll_event`](Engine::poll_event) would return.
     pub fn events(&self) -> usize {
         self.events.len()
     }

@@ -135,7 +135,7 @@ pub struct Remote {
     pub claims: Option<Claims>,
     /// The headers of the upgrade, where the host does that itself.
     pub headers: Option<HeaderMap>,
-    /// What [`Peer::enter`](crate::Peer::enter) has given, if that was called for this connection.
+    /// The place from [`Peer::enter`](crate::Peer::enter), if that was called for this connection.
     pub place: Option<PlaceId>,
 }
 

@@ -62,8 +62,7 @@ impl Sub for Moment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
-/// The place of an accepted connection until its handshake is done: see [`Peer::enter`](crate::Peer::enter). Never
-/// reused.
+/// The place of an accepted, unauthenticated connection: see [`Peer::enter`](crate::Peer::enter). Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PlaceId(pub u64);
 

@@ -121,15 +121,15 @@ limits! {
         handshake_message_size: Bytes = 1 << 20;
         /// Bytes of the HTTP head of an upgrade. Default 16 KiB; more is answered with 431.
         upgrade_size: Bytes = 16 << 10;
-        /// Time for TLS, the upgrade and the handshake together, from when a connection is accepted. Default 4 s,
-        /// as the original; a connection that needs longer is refused.
+        /// Time for TLS, the upgrade and the handshake together, from accept on. Default 4 s, as the original; a
+        /// connection that needs longer is refused.
         handshake_timeout: Time = Duration::from_secs(4);
-        /// Accepted connections that have not finished their handshake, those that are not through with TLS
-        /// included. Default 1 024, and never more than a quarter of the descriptors that the process may have;
-        /// when there are more, the oldest one of the most numerous address is dropped.
+        /// Unauthenticated connections: accepted, and not through the handshake. Those in the TLS handshake count.
+        /// Default 1 024, and at most a quarter of the process's limit on file descriptors. Beyond it, the oldest
+        /// one of the address that has the most is evicted.
         handshakes: Count = 1024;
-        /// The same from one address; of IPv6, from one network (/64). Default 512; when there are more, the
-        /// oldest one of that address is dropped.
+        /// Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 512. Beyond it,
+        /// the oldest one from there is evicted.
         handshakes_per_address: Count = 512;
         /// Connected units. Default 65 536; the handshake of a further one is refused.
         units: Count = 65_536;
@@ -188,7 +188,8 @@ limits! {
 }
 
 impl Limits {
-    /// Leaves room for the connections of units, where the process may have so many descriptors.
+    /// Lowers `handshakes` to a quarter of `descriptors`, the process's limit on file descriptors, which leaves the
+    /// rest to the connections of units.
     pub fn fit_descriptors(&mut self, descriptors: u64) {
         let places = usize::try_from(descriptors / 4).unwrap_or(usize::MAX);
         self.handshakes = self.handshakes.min(places);

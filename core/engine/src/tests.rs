@@ -675,7 +675,7 @@ fn a_ping_of_the_application_is_answered_with_its_payload() {
 }
 
 #[test]
-fn of_many_pings_that_come_together_the_last_is_answered() {
+fn of_many_pings_at_once_the_first_and_the_last_are_answered() {
     let mut pair = Pair::new(|_| {});
     let [a, b] = pair.conns[0];
     let mut bytes = Vec::new();
@@ -700,14 +700,14 @@ fn of_many_pings_that_come_together_the_last_is_answered() {
             other => panic!("{other:?}"),
         }
     }
-    // Few are answered as ever; whoever leaves is answered in any case, and so is the last.
+    // The first 16 are answered, and so are the last one and the pings of a draining peer, in any case.
     assert_eq!(fences, 3);
     assert_eq!(pongs, (0..15).chain([255]).collect::<Vec<_>>());
     let events: Vec<_> = std::iter::from_fn(|| pair.engines[1].poll_event()).collect();
     let told = |wanted: fn(&EngineEvent<u64>) -> bool| events.iter().filter(|e| wanted(e)).count();
     assert_eq!(told(|event| matches!(event, EngineEvent::Ping { .. })), 16);
     assert_eq!(told(|event| matches!(event, EngineEvent::Unit { .. })), 3);
-    // The next that come are others.
+    // The count starts anew with the next bytes.
     let mut bytes = Vec::new();
     writer.ping(&mut bytes, &[7]);
     pair.engines[1].receive(b, &bytes, NOW);
@@ -737,7 +737,7 @@ fn what_a_remote_peer_causes_has_a_bound_of_its_own() {
         let [a, b] = pair.conns[0];
         let mut ping = Vec::new();
         FrameWriter::new(Side::Client, 0).ping(&mut ping, &[]);
-        // Each for itself, or it would be enough to answer the last.
+        // Each by itself: of pings that arrive together, only the last would have to be answered.
         let mut pings = |count| {
             (0..count).for_each(|_| pair.engines[1].receive(b, &ping, NOW));
             pair.engines[1].may_read(b)

@@ -1,11 +1,11 @@
 //! Texts from strangers.
 
-/// How much of one is shown, in characters.
+/// The longest text that is shown in full, in characters.
 const LONGEST: usize = 256;
 
-/// A text that may come from a stranger (a name, an id, a role, a reason), fit for logs and terminals: at most 256
-/// characters of it, and escaped what is no character to be seen: controls, and with them escape sequences, and what
-/// changes the direction of the text or takes no room.
+/// Makes a text that may come from a stranger (a name, an id, a role, a reason) fit for logs and terminals: cuts it to
+/// 256 characters, with `…` behind, and escapes invisible characters: control characters (so escape sequences, too),
+/// marks that change the direction of the text, and characters of no width.
 ///
 /// ```
 /// # use roletalk_engine::printable;
@@ -16,7 +16,7 @@ pub fn printable(text: &str) -> String {
     printable_up_to(text, LONGEST)
 }
 
-/// The same with at most so many characters.
+/// As [`printable`], with at most `longest` characters.
 pub(crate) fn printable_up_to(text: &str, longest: usize) -> String {
     let mut shown = String::with_capacity(text.len().min(longest));
     let mut characters = text.chars();
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_seen_is_escaped() {
+    fn invisible_characters_are_escaped() {
         let hidden = [
             '\0',
             '\x07',

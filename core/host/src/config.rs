@@ -23,7 +23,7 @@ pub fn config() -> Result<Config> {
     Ok(config)
 }
 
-/// How many descriptors this process may have, where there is such a limit.
+/// The process's soft limit on open file descriptors (`RLIMIT_NOFILE`); none where there is no such limit.
 pub fn descriptors() -> Option<u64> {
     #[cfg(unix)]
     {

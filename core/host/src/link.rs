@@ -28,17 +28,16 @@ pub(crate) struct Link {
     pub(crate) failed: Option<io::Error>,
     /// Bytes that the guard has read since the loop is blocked.
     pub(crate) stood_in: usize,
-    /// Bytes that are read of it at once, where there are others.
+    /// Bytes asked for with one read, while there are other connections.
     pub(crate) portion: usize,
 }
 
-/// Bytes that are read at once of a connection that nothing is known of yet, and the least.
+/// The size of a portion at first, and the least, in bytes.
 const FIRST_PORTION: usize = 8 << 10;
 const LEAST_PORTION: usize = 512;
-/// The most: pings that nobody has to hear of take time as well.
+/// The most: pings that cause no event take time as well.
 const MOST_PORTION: usize = 64 << 10;
-/// What is read at once is to have no more for the loop to do than so many messages or the like, so that those who send
-/// little do not wait long for one who sends much.
+/// The most events that one portion should cause, so that a connection that sends much does not delay the others.
 const HELPING: usize = 64;
 
 impl Link {
@@ -46,7 +45,7 @@ impl Link {
         Link { socket: socket.map(Arc::new), portion: FIRST_PORTION, ..Link::default() }
     }
 
-    /// So many bytes were read, of all that was asked for or not, and have so many things for the loop to do.
+    /// Adapts the portion after a read: `bytes` were read, `all` that were asked for or not, and caused `events`.
     pub(crate) fn digest(&mut self, bytes: usize, all: bool, events: usize) {
         if events > HELPING {
             let fitting = bytes.saturating_mul(HELPING) / events;

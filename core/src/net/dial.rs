@@ -106,8 +106,8 @@ impl fmt::Debug for Connector {
     }
 }
 
-/// Looks a name up, which takes a thread: where the system has none, tokio panics, which must not end the task that
-/// dials.
+/// Resolves a name, in a task of its own: tokio uses a thread for that, and panics when the system has none. The panic
+/// becomes an error here, and does not end the task that dials.
 async fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let name = name.to_owned();
     let found = tokio::spawn(async move {

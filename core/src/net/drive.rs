@@ -47,8 +47,8 @@ const TURN: usize = 256 << 10;
 const PORTION: usize = 24;
 /// One-way messages, which cause nothing to be written, count as one so many together.
 const ONE_WAY: usize = 8;
-/// A task that has been at work for so long lets the runtime look for what has arrived for others. It would do so by
-/// itself only after dozens of turns.
+/// A task that has been busy for so long lets the runtime poll for I/O of other tasks. By itself, the runtime does so
+/// only after dozens of turns.
 const BUSY: Duration = Duration::from_micros(200);
 /// Turns of reading after writing has failed.
 const LAST_TURNS: usize = 64;
@@ -82,9 +82,9 @@ where
         }
         Err(error) => {
             let remote = shown(remote);
-            // How many have to give way is told as one event, since they can be very many.
+            // Evictions can be very many: they are reported together, as one event.
             match error.kind() {
-                ErrorKind::Overloaded => debug!(peer = %shared.id, remote, "gave way"),
+                ErrorKind::Overloaded => debug!(peer = %shared.id, remote, "evicted"),
                 _ => warn!(peer = %shared.id, remote, reason = %error, "connection refused"),
             }
             if let Some(address) = address {
@@ -129,7 +129,7 @@ struct Drive<S> {
     heard: bool,
     /// Whether more may be read, when that was last looked at.
     may_read: bool,
-    /// Since when there was always more to read.
+    /// Since when the socket has never run out of input.
     busy_since: Option<Moment>,
 }
 
@@ -291,7 +291,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         }
     }
 
-    /// Whether this task has been at work for long, with so many bytes in this turn.
+    /// Whether this task has been busy for long; `read` is the number of bytes in this turn.
     fn has_been_busy(&mut self, read: usize) -> bool {
         if read < READ {
             return false;
@@ -300,14 +300,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         now.since(*self.busy_since.get_or_insert(now)) >= BUSY
     }
 
-    /// Gives others their turn.
+    /// Yields to other tasks, and after a long busy time also to the runtime's I/O.
     fn go_on_later(&mut self, cx: &mut Context<'_>) {
         let now = self.shared.clock.now();
         if now.since(*self.busy_since.get_or_insert(now)) < BUSY {
             cx.waker().wake_by_ref();
         } else {
             self.busy_since = None;
-            // It wakes this task once the runtime has looked.
+            // It wakes this task after the runtime has polled for I/O.
             let _ = pin!(tokio::task::yield_now()).poll(cx);
         }
     }

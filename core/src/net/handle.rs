@@ -9,7 +9,7 @@ pub(crate) struct CloseCommand {
     pub(crate) frames: Vec<Vec<u8>>,
     pub(crate) code: u16,
     pub(crate) reason: String,
-    /// Nobody at the other end is worth waiting for.
+    /// Whether to close the socket without waiting for the other side.
     pub(crate) at_once: bool,
 }
 
@@ -44,7 +44,7 @@ impl ConnHandle {
         self.end(CloseCommand { frames, code, reason, at_once: false });
     }
 
-    /// The same with all that is to be considered.
+    /// As [`close`](ConnHandle::close), with all options.
     pub(crate) fn end(&self, command: CloseCommand) {
         if !self.closing.swap(true, Ordering::AcqRel) {
             *lock(&self.command) = Some(command);

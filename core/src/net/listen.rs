@@ -19,14 +19,14 @@ use crate::{
     peer::{PeerEvent, Shared},
 };
 
-/// The pause after an `accept` that failed, such as for want of file descriptors: those who had to give way are gone
-/// then.
+/// The pause after an `accept` that failed, such as for want of file descriptors: then evicted connections have closed
+/// theirs.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
-/// Shorter pauses between connections are not worth a timer: they add up.
+/// Shorter pauses between connections are not worth a timer: they accumulate until one is.
 const LEAST_PAUSE: Duration = Duration::from_millis(1);
-/// Connections that the system keeps until they are accepted, or as many as it lets.
+/// The backlog of a listener. The system may lower it.
 const BACKLOG: u32 = 4096;
-/// Connections that are accepted before other tasks of the thread have their turn.
+/// Connections that are accepted before the task yields to others.
 const ACCEPTED_AT_ONCE: usize = 8;
 
 /// A listening address. It keeps listening until it is [closed](Listener::close) or the peer is,
@@ -99,11 +99,11 @@ pub(crate) async fn listen(
     Ok(listener)
 }
 
-/// Listens on the first of these addresses that can be had.
+/// Listens on the first of these addresses that can be bound.
 fn bind(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
     let listen = |address: &SocketAddr| {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // As tokio does it: a port can be had again right after a peer has closed.
+        // As tokio does: a port can be bound again right after its peer has closed.
         #[cfg(unix)]
         socket.set_reuseaddr(true)?;
         socket.bind(*address)?;
@@ -146,7 +146,7 @@ async fn accept_task(
         };
         let (stream, from) = match accepted {
             Ok(accepted) => accepted,
-            // That one is gone, the next may be there.
+            // Only that connection has failed.
             Err(error) if is_of_connection(&error) => continue,
             Err(error) => {
                 debug!(peer = %shared.id, %error, "accept failed");
@@ -164,7 +164,7 @@ async fn accept_task(
             }
             Ok::<_, Error>((place, ended))
         });
-        // A peer without any place, or that is just closing.
+        // A limit is 0, or the peer is closing.
         let Ok((place, ended)) = entered else { continue };
         // Pings, requests and answers are small and must not wait for each other.
         let _ = stream.set_nodelay(true);
@@ -187,7 +187,7 @@ async fn accept_task(
     }
 }
 
-/// Whether `accept` has failed with an error of the connection that it was about to give: there may be others.
+/// Whether an error of `accept` concerns only the connection to be accepted, so that the next one may succeed.
 fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted,
@@ -207,11 +207,11 @@ fn is_of_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Somebody who was accepted and is not through with TLS. Leaves when it is dropped.
+/// An accepted connection in the TLS handshake. Its place is vacated when this is dropped.
 struct Stranger {
     shared: Arc<Shared>,
     place: PlaceId,
-    /// Tells when it has to go.
+    /// Receives the eviction: whether the handshake timeout has expired.
     ended: oneshot::Receiver<bool>,
 }
 
@@ -257,7 +257,7 @@ async fn tls_task(
             remote.place = Some(stranger.place);
             let serving = drive::serve(shared.clone(), stream, opening, remote);
             shared.spawn(async move {
-                // The place is the connection's once that is open.
+                // Once the connection is open, dropping this does not vacate the place.
                 let _stranger = stranger;
                 serving.await;
             });

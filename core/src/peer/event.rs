@@ -157,11 +157,12 @@ pub enum PeerEvent {
         /// Which files, and what is wrong with them.
         error: Error,
     },
-    /// Connections could not be accepted for want of descriptors or memory, or had to give way to others before they
-    /// were authenticated: see [`Limits::handshakes`](crate::Limits). The peer goes on, and accepts as soon as it
-    /// can. At most once a second for each reason.
+    /// Connections could not be accepted for want of file descriptors or memory
+    /// ([`ErrorKind::Io`](crate::ErrorKind::Io)), or unauthenticated connections were evicted
+    /// ([`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded)): see [`Limits::handshakes`](crate::Limits). The peer
+    /// goes on accepting as soon as it can. Reported at most once a second for each of the two.
     AcceptFailed {
-        /// What is lacking, and what to do.
+        /// What is lacking, with a hint.
         error: Error,
     },
     /// This subscriber was too slow and has missed some events.

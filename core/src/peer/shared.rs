@@ -88,7 +88,7 @@ pub(crate) struct Core {
     pub(crate) peer: engine::Peer,
     pub(crate) units: HashMap<UnitId, Arc<UnitInner>>,
     pub(crate) conns: HashMap<ConnId, Conn>,
-    /// How to end those that are not through with TLS: it is told whether their time was up.
+    /// For evicting connections in the TLS handshake: sends whether the handshake timeout has expired.
     pub(crate) strangers: HashMap<PlaceId, oneshot::Sender<bool>>,
     pub(crate) dialed: HashMap<AddressId, Dialed>,
     pub(crate) destinations: HashMap<Arc<str>, Arc<DestinationInner>>,
@@ -336,7 +336,7 @@ impl Shared {
                 PeerEvent::AuthRefused { reason }
             }
             From::AcceptFailed { error } => {
-                warn!(peer = %self.id, reason = %error, "connections are not accepted");
+                warn!(peer = %self.id, reason = %error, "connections refused");
                 PeerEvent::AcceptFailed { error }
             }
             From::Dialed { address, url, count, outcome, again } => {
@@ -555,7 +555,7 @@ impl After {
     }
 }
 
-/// How many descriptors this process may have, where there is such a limit.
+/// The process's soft limit on open file descriptors (`RLIMIT_NOFILE`); none where there is no such limit.
 fn descriptors() -> Option<u64> {
     #[cfg(unix)]
     {

@@ -34,12 +34,10 @@ pub struct roletalk_limits {
     pub handshake_message_size: u64,
     /// Bytes of the HTTP head of an upgrade. Default 16 KiB.
     pub upgrade_size: u64,
-    /// Milliseconds for TLS, the upgrade and the handshake together, from when a connection is accepted. Default
-    /// 4 000.
+    /// Milliseconds for TLS, the upgrade and the handshake together, from accept on. Default 4 000.
     pub handshake_timeout_ms: u64,
-    /// Accepted connections that have not finished their handshake. Default 1 024, and never more than a quarter of
-    /// the descriptors that the process may have; when there are more, the oldest one of the most numerous address is
-    /// dropped.
+    /// Unauthenticated connections: accepted, and not through the handshake. Default 1 024, and at most a quarter of
+    /// the process's limit on file descriptors. Beyond it, the oldest one of the address that has the most is evicted.
     pub handshakes: u64,
     /// Connected units. Default 65 536; the handshake of a further one is refused.
     pub units: u64,
@@ -90,8 +88,8 @@ pub struct roletalk_limits {
     /// Addresses learned from one unit that are remembered while there is no connection to them. Default 256;
     /// further ones are ignored.
     pub acquaintance_addresses_per_unit: u64,
-    /// As handshakes, from one address; of IPv6, from one network (/64). Default 512; when there are more, the oldest
-    /// one of that address is dropped.
+    /// Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 512. Beyond it, the oldest
+    /// one from there is evicted.
     pub handshakes_per_address: u64,
 }
 

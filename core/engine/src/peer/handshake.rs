@@ -21,7 +21,7 @@ pub(super) struct Pending {
     pub(super) handshake: Handshake,
     pub(super) identity: Identity,
     pub(super) address: Option<AddressId>,
-    /// Of those that were accepted.
+    /// The place in the lobby; none for a dialed connection.
     pub(super) place: Option<PlaceId>,
     pub(super) upgraded: bool,
     /// The version of the roles that our confirmation listed.
@@ -34,16 +34,16 @@ impl Pending {
     }
 }
 
-/// How often it is told at most that connections are not accepted.
+/// The shortest time between two [`PeerEvent::AcceptFailed`] for the same reason.
 const REPORT: Duration = Duration::from_secs(1);
-/// The time that each connection counts as for which another one gives way, and the most that it makes wait. A queue of
-/// 2,000 strangers is through within a second.
+/// Each eviction delays the next accept by `PACE`, all of them together by at most `MOST_PACE`. A backlog of 2,000
+/// strangers is accepted within a second.
 const PACE: Duration = Duration::from_micros(350);
 const MOST_PACE: Duration = Duration::from_millis(20);
-/// When the system has no room for a further connection, one in so many of those that are not authenticated gives way.
+/// One in so many unauthenticated connections is evicted when the system has no room for a further one.
 const ROOM: usize = 8;
 
-/// When that was told last, by reason, and what has happened since.
+/// When each kind of failure was last reported, and the evictions since.
 #[derive(Default)]
 pub(super) struct Reports {
     failed: Option<Moment>,
@@ -53,16 +53,16 @@ pub(super) struct Reports {
 }
 
 impl Peer {
-    /// A connection was accepted: takes a place among those that are not authenticated, which has to be
-    /// [opened](Peer::open) in time, or [vacated](Peer::vacate). When there are too many, the oldest one of the most
-    /// numerous address gives way, by [`PeerEffect::Evict`] or [`PeerEffect::Close`].
+    /// A connection was accepted: takes a place for it among the unauthenticated connections. It is to be
+    /// [opened](Peer::open) before the handshake timeout, or its place [vacated](Peer::vacate). Beyond a limit, the
+    /// oldest connection of the address that has the most is evicted, by [`PeerEffect::Evict`] or
+    /// [`PeerEffect::Close`].
     ///
-    /// For what comes before a connection can be opened, such as TLS: a connection that is opened without having a
-    /// place takes one then.
+    /// Needed where something precedes [`open`](Peer::open), such as TLS: a connection opened without a place takes
+    /// one then.
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`] when the peer is closed, [`ErrorKind::Overloaded`] when there are no places at all: drop
-    /// the socket.
+    /// [`ErrorKind::Closed`] when the peer is closed, [`ErrorKind::Overloaded`] when a limit is 0: drop the socket.
     pub fn enter(&mut self, address: Option<IpAddr>, now: Moment) -> Result<PlaceId> {
         self.check_open()?;
         let source = Source::of(address);
@@ -77,16 +77,16 @@ impl Peer {
         Ok(place)
     }
 
-    /// Whoever has this place is gone before it was [opened](Peer::open). Nothing happens otherwise.
+    /// Frees the place of a connection that ended before it was [opened](Peer::open). No effect on any other place.
     pub fn vacate(&mut self, place: PlaceId) {
         if !self.lobby.is_seated(place) {
             self.lobby.leave(place);
         }
     }
 
-    /// No connection can be accepted for want of something that the system has too little of, such as descriptors: some
-    /// of those that are not authenticated give way, as in [`enter`](Peer::enter), so that another one can be tried.
-    /// It is told by [`PeerEvent::AcceptFailed`], with this reason.
+    /// A connection cannot be accepted because the system lacks something, such as file descriptors. Evicts an eighth
+    /// of the unauthenticated connections, as [`enter`](Peer::enter) does, so that accepting can be tried again, and
+    /// reports [`PeerEvent::AcceptFailed`] with this reason, at most once a second.
     pub fn accept_failed(&mut self, reason: impl fmt::Display, now: Moment) {
         for _ in 0..self.lobby.len().div_ceil(ROOM) {
             if let Some(place) = self.lobby.first_to_go() {
@@ -96,15 +96,14 @@ impl Peer {
         if is_due(&mut self.reports.failed, now) {
             let text = format!("Connections cannot be accepted: {reason}");
             let error = Error::new(ErrorKind::Io, text).with_hint(
-                "Raise the number of descriptors that this process may have (ulimit -n), or let fewer units connect to \
-                 it.",
+                "Raise the limit on file descriptors of this process (ulimit -n), or let fewer units connect to it.",
             );
             self.event(PeerEvent::AcceptFailed { error });
         }
     }
 
-    /// Changes how many connections may be accepted and not authenticated, in all and from one address, and how long,
-    /// for those that come from now on. What is none stays as it is.
+    /// Changes limits on unauthenticated connections: their number, in total and per address, and the handshake
+    /// timeout, which also holds for dialed ones. They apply to connections from now on; none leaves one as it is.
     pub fn bound_handshakes(
         &mut self,
         in_all: Option<usize>,
@@ -118,13 +117,13 @@ impl Peer {
         self.lobby.set_bounds(limits);
     }
 
-    /// How long to wait before the next connection is accepted: while each one that comes has another one give way,
-    /// whoever floods would take all the time of this peer otherwise.
+    /// How long to wait before accepting the next connection, at most 20 ms; zero while nothing is evicted. Otherwise a
+    /// flood of connections would take all the time of this peer.
     pub fn accept_pause(&self, now: Moment) -> Duration {
         self.reports.busy_until.since(now)
     }
 
-    /// Somebody has to give way.
+    /// Evicts the connection of a place, and reports that.
     fn evict(&mut self, place: PlaceId, now: Moment) {
         self.reports.gave_way += 1;
         self.reports.busy_until = (self.reports.busy_until.max(now) + PACE).min(now + MOST_PACE);
@@ -138,12 +137,12 @@ impl Peer {
         if is_due(&mut self.reports.crowded, now) {
             let count = std::mem::take(&mut self.reports.gave_way);
             let text = format!(
-                "Too many connections are not authenticated: {count} had to give way, the oldest of the most numerous \
-                 address first"
+                "Too many unauthenticated connections: {count} evicted, the oldest of the address that has the most \
+                 first"
             );
             let error = Error::new(ErrorKind::Overloaded, text).with_hint(
-                "Connections from one address that never finish are an attack or a fault. If they are many peers that \
-                 connect at the same time, raise the limits of handshakes.",
+                "If they come from one address and never finish their handshakes, look for an attack or a fault there. \
+                 If they are many peers that connect at the same time, raise the limits on handshakes.",
             );
             self.event(PeerEvent::AcceptFailed { error });
         }
@@ -154,7 +153,7 @@ impl Peer {
         self.effects.push_back(PeerEffect::Close { conn, frames, code, reason, at_once: true });
     }
 
-    /// The time of somebody in the lobby is up.
+    /// The timeout of a place in the lobby has expired.
     pub(super) fn place_late(&mut self, place: PlaceId, now: Moment) {
         match self.lobby.conn(place) {
             None => self.effects.push_back(PeerEffect::Evict { place, late: true }),
@@ -163,13 +162,13 @@ impl Peer {
         self.lobby.leave(place);
     }
 
-    /// The time of a handshake is up.
+    /// The timeout of a handshake has expired.
     pub(super) fn handshake_late(&mut self, conn: ConnId, now: Moment) {
         if self.pending.get(&conn).is_some_and(|pending| !pending.upgraded) {
             let error = Error::new(ErrorKind::ConnectFailed, "The upgrade took too long")
                 .with_fault(DialFault::Silent);
             self.connection_closed(conn, None, error, now);
-            // Nobody who is no WebSocket yet could read a goodbye.
+            // Before the upgrade there is no WebSocket to send a reason on.
             self.drop_stranger(conn, "");
         } else if let Some(pending) = self.pending.remove(&conn) {
             let reason = Refusal::Ours(pending.handshake.elapsed(), HandshakeFault::Silent);
@@ -180,12 +179,12 @@ impl Peer {
         }
     }
 
-    /// Whether somebody who is refused may take his time to read why.
+    /// Frees the place of a refused connection. Whether its socket may stay open for the reason to be read.
     fn may_linger(&mut self, pending: &Pending, now: Moment) -> bool {
         pending.place.is_none_or(|place| self.lobby.dismiss(place, now))
     }
 
-    /// A handshake is over, well or not.
+    /// A handshake has ended, whether it succeeded or not.
     pub(super) fn settle(&mut self, conn: ConnId, pending: &Pending) {
         if let Some(challenge) = &pending.handshake.challenge {
             self.challenges.remove(challenge);
@@ -193,11 +192,11 @@ impl Peer {
         self.deadlines.remove(&(pending.handshake.deadline, conn));
     }
 
-    /// A socket is there. The time for upgrade and handshake begins to run, of one that has a
-    /// [place](Peer::enter) it began then.
+    /// A socket is connected. The handshake timeout starts; with a [place](Peer::enter), it has started when that
+    /// was taken.
     ///
     /// # Errors
-    /// [`ErrorKind::Overloaded`] when an accepted connection had to give way before this, or there are no places at all,
+    /// [`ErrorKind::Overloaded`] when the place of an accepted connection was evicted or vacated, or a limit is 0,
     /// [`ErrorKind::Closed`] when the peer is closed or the address is not to be dialed
     /// any more, [`ErrorKind::InvalidArgument`] for unusable headers of an upgrade: drop the socket, and
     /// call [`dial_failed`](Peer::dial_failed) if it was dialed.
@@ -275,8 +274,8 @@ impl Peer {
         self.pending.insert(conn, pending);
     }
 
-    /// Accepted connections whose handshake is under way, those included that are not
-    /// [opened](Peer::open) yet.
+    /// The number of unauthenticated connections: accepted, [opened](Peer::open) or not, and not through the
+    /// handshake.
     pub fn handshakes(&self) -> usize {
         self.lobby.len()
     }
@@ -560,7 +559,7 @@ impl Peer {
     }
 }
 
-/// Whether something that was told then may be told again; notes that.
+/// Whether a report is due, given the time of the last one; if so, sets that to `now`.
 fn is_due(told: &mut Option<Moment>, now: Moment) -> bool {
     let due = told.is_none_or(|told| now.since(told) >= REPORT);
     if due {

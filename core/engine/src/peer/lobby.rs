@@ -1,5 +1,5 @@
-//! Strangers: connections that were accepted and have not shown yet who they are. So many have a place, and each of
-//! them for a limited time.
+//! Strangers: accepted connections that are not authenticated yet. Each occupies a place. The number of places and the
+//! time in one are limited.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -9,15 +9,15 @@ use std::{
 
 use crate::{ConnId, Limits, Moment, PlaceId};
 
-/// How long a host waits for one who was refused to read that and to close.
+/// How long a host keeps the socket of a refused connection, for the other side to read the reason and to close.
 const LINGER: Duration = Duration::from_secs(2);
-/// Of the places, one in so many may be held by those.
+/// For so many places, in total and per address, one such socket may be kept besides.
 const LINGERING: usize = 4;
 
-/// Who counts as one. Whoever has one IPv6 address has the rest of its /64 as well.
+/// What counts as one address: an IPv4 address, or an IPv6 network (/64), since one host usually has all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
-    /// Behind a socket that has no address, or behind somebody else's server.
+    /// The socket has no address, or the host does not know it.
     Unknown,
     Known(IpAddr),
 }
@@ -38,9 +38,9 @@ impl Source {
 #[derive(Debug)]
 struct Guest {
     source: Source,
-    /// Until when it may stay.
+    /// When its timeout expires.
     until: Moment,
-    /// Once the connection is open.
+    /// The connection, once it is open.
     conn: Option<ConnId>,
 }
 
@@ -50,11 +50,11 @@ pub(super) struct Lobby {
     places: usize,
     per_address: usize,
     patience: Duration,
-    /// In the order in which they came.
+    /// In the order of arrival.
     guests: BTreeMap<PlaceId, Guest>,
     by_source: BTreeMap<Source, BTreeSet<PlaceId>>,
     by_time: BTreeSet<(Moment, PlaceId)>,
-    /// Those who were refused: their sockets stay open for a moment.
+    /// Refused connections whose sockets are still kept open: until when, and where they came from.
     lingering: VecDeque<(Moment, Source)>,
     next: u64,
 }
@@ -73,19 +73,19 @@ impl Lobby {
         }
     }
 
-    /// Changes the bounds, for those who come from now on.
+    /// Changes the limits, for connections from now on.
     pub(super) fn set_bounds(&mut self, limits: &Limits) {
         self.places = limits.handshakes;
         self.per_address = limits.handshakes_per_address;
         self.patience = limits.handshake_timeout;
     }
 
-    /// How many there are.
+    /// The number of occupied places.
     pub(super) fn len(&self) -> usize {
         self.guests.len()
     }
 
-    /// Somebody has come, and has this place. Who then is one too many is found by [`surplus`](Lobby::surplus).
+    /// Takes a place for a new connection. [`surplus`](Lobby::surplus) tells which one is to be evicted for it.
     pub(super) fn enter(&mut self, source: Source, now: Moment) -> PlaceId {
         let place = PlaceId(self.next);
         self.next += 1;
@@ -96,8 +96,8 @@ impl Lobby {
         place
     }
 
-    /// Who has to give way to somebody from there: the oldest of that address when it has too many, the oldest of
-    /// the most numerous address when all have.
+    /// The place to be evicted after a new one from this address, if a limit is exceeded: the oldest of this address
+    /// for the per-address limit, the oldest of the address that has the most for the total.
     pub(super) fn surplus(&self, source: Source) -> Option<PlaceId> {
         let of_source = self.by_source.get(&source)?;
         if of_source.len() > self.per_address {
@@ -106,7 +106,7 @@ impl Lobby {
         if self.guests.len() > self.places { self.first_to_go() } else { None }
     }
 
-    /// The oldest of the most numerous address; of several such addresses, the oldest of all.
+    /// The oldest place of the address that has the most; among several such addresses, the oldest of all.
     pub(super) fn first_to_go(&self) -> Option<PlaceId> {
         let oldest = |places: &BTreeSet<PlaceId>| {
             let place = places.first()?;
@@ -116,14 +116,14 @@ impl Lobby {
         Some(place.0)
     }
 
-    /// The connection of a place is open from now on. Until when it may be under way; none when the place is gone.
+    /// Notes that the connection of a place is open. Returns when its timeout expires; none when the place is gone.
     pub(super) fn seat(&mut self, place: PlaceId, conn: ConnId) -> Option<Moment> {
         let guest = self.guests.get_mut(&place)?;
         guest.conn = Some(conn);
         Some(guest.until)
     }
 
-    /// Whose place it is, once the connection is open.
+    /// The connection of a place, once it is open.
     pub(super) fn conn(&self, place: PlaceId) -> Option<ConnId> {
         self.guests.get(&place)?.conn
     }
@@ -133,12 +133,12 @@ impl Lobby {
         self.conn(place).is_some()
     }
 
-    /// Whether somebody has this place.
+    /// Whether this place is occupied.
     pub(super) fn has(&self, place: PlaceId) -> bool {
         self.guests.contains_key(&place)
     }
 
-    /// Somebody is gone, or is no stranger any more. Returns the connection, if it was open.
+    /// Frees a place: its connection has ended or is authenticated. Returns the connection, if it was open.
     pub(super) fn leave(&mut self, place: PlaceId) -> Option<ConnId> {
         let Guest { source, until, conn } = self.guests.remove(&place)?;
         self.by_time.remove(&(until, place));
@@ -151,8 +151,8 @@ impl Lobby {
         conn
     }
 
-    /// Somebody is refused and leaves. Whether there is time for him to read why, which holds a socket: not when
-    /// many do.
+    /// Frees the place of a refused connection. Returns whether its socket may stay open for the reason to be read:
+    /// not when many already do.
     pub(super) fn dismiss(&mut self, place: PlaceId, now: Moment) -> bool {
         let Some(source) = self.guests.get(&place).map(|guest| guest.source) else { return false };
         self.leave(place);
@@ -168,12 +168,12 @@ impl Lobby {
         stays
     }
 
-    /// When the next place is to be cleared.
+    /// When the next timeout expires.
     pub(super) fn deadline(&self) -> Option<Moment> {
         self.by_time.first().map(|(until, _)| *until)
     }
 
-    /// The next whose time is up.
+    /// The next place whose timeout has expired.
     pub(super) fn late(&self, now: Moment) -> Option<PlaceId> {
         self.by_time.first().filter(|(until, _)| *until <= now).map(|(_, place)| *place)
     }
@@ -194,7 +194,7 @@ mod tests {
         Source::of(Some(text.parse().unwrap()))
     }
 
-    /// Lets somebody in. Who gives way.
+    /// Takes a place. Returns it, and the place that is evicted.
     fn enter(lobby: &mut Lobby, source: Source) -> (PlaceId, Option<PlaceId>) {
         let place = lobby.enter(source, Moment::EPOCH);
         let surplus = lobby.surplus(source);
@@ -205,19 +205,19 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_of_the_most_numerous_address_gives_way() {
+    fn the_oldest_of_the_address_with_the_most_is_evicted() {
         let mut lobby = lobby(4, 10);
         let (many, few) = (from("10.0.0.1"), from("10.0.0.2"));
         let (first, _) = enter(&mut lobby, few);
         let places: Vec<_> = (0..3).map(|_| enter(&mut lobby, many).0).collect();
-        // However many come, and however old the other one is.
+        // Regardless of how many arrive, and of the age of the other one.
         let (_, gone) = enter(&mut lobby, many);
         assert_eq!(gone, Some(places[0]));
         let (_, gone) = enter(&mut lobby, from("10.0.0.3"));
         assert_eq!(gone, Some(places[1]));
         assert!(lobby.has(first));
         assert_eq!(lobby.len(), 4);
-        // Two each from there and from here: then it is the oldest of these four.
+        // Two from each of two addresses: the oldest of these four.
         let (_, gone) = enter(&mut lobby, few);
         assert_eq!(gone, Some(first), "{lobby:?}");
     }
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn without_any_place_whoever_comes_goes() {
+    fn without_places_a_new_connection_is_evicted() {
         let mut lobby = lobby(0, 10);
         let (place, gone) = enter(&mut lobby, Source::Unknown);
         assert_eq!(gone, Some(place));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn time_runs_from_the_beginning() {
+    fn the_timeout_runs_from_arrival() {
         let mut lobby = lobby(4, 4);
         let place = lobby.enter(Source::Unknown, Moment::at(Duration::from_secs(1)));
         let until = Moment::at(Duration::from_secs(5));
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn few_of_those_who_were_refused_are_waited_for() {
+    fn few_refused_connections_linger() {
         let mut lobby = lobby(16, 8);
         let dismiss = |lobby: &mut Lobby, source, now| {
             let place = lobby.enter(source, now);

@@ -80,7 +80,7 @@ pub struct Peer {
     units: BTreeMap<UnitId, UnitState>,
     by_remote_id: HashMap<Arc<str>, UnitId>,
     pending: HashMap<ConnId, Pending>,
-    /// Until when each of them may be, but those that have a place in the lobby.
+    /// When the handshakes of dialed connections time out. Accepted ones have their timeouts in the lobby.
     deadlines: BTreeSet<(Moment, ConnId)>,
     lobby: Lobby,
     reports: Reports,

@@ -119,11 +119,11 @@ pub enum PeerEvent {
         /// The reason, in the original's words.
         reason: String,
     },
-    /// Connections could not be accepted, or had to give way to others before they were authenticated. At most once
-    /// a second for each reason.
+    /// Connections could not be accepted, or unauthenticated connections were evicted. Reported at most once a second
+    /// for each of the two.
     AcceptFailed {
-        /// Why: [`ErrorKind::Io`](crate::ErrorKind::Io) for what the system lacks,
-        /// [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded) for too many strangers.
+        /// The cause: [`ErrorKind::Io`](crate::ErrorKind::Io) when the system lacks something,
+        /// [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded) when unauthenticated connections were evicted.
         error: Error,
     },
     /// An address that the application dialed came to its first outcome, or to a later one.
@@ -195,14 +195,14 @@ pub enum PeerEffect {
         code: u16,
         /// Close reason.
         reason: &'static str,
-        /// Whether nobody is worth waiting for at the other end: its socket is to be closed at once.
+        /// Whether to close the socket at once, without waiting for the other side.
         at_once: bool,
     },
-    /// Drop what has this [place](crate::Peer::enter), which was not opened yet, at once.
+    /// Close the socket of this [place](crate::Peer::enter) at once. Its connection was not opened yet.
     Evict {
         /// The place.
         place: PlaceId,
-        /// Whether its time was up; otherwise it had to give way.
+        /// Whether the handshake timeout has expired; otherwise there were too many connections.
         late: bool,
     },
     /// Tell the application.

@@ -1,4 +1,4 @@
-//! Connections that are not authenticated, and what becomes of them when there are many.
+//! Limits on unauthenticated connections.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -45,7 +45,7 @@ fn told(engine: &mut Engine<u64>) -> Vec<String> {
 }
 
 #[test]
-fn those_who_are_too_many_give_way() {
+fn the_oldest_connections_of_a_crowded_address_are_evicted() {
     let mut engine = engine(|limits| limits.handshakes = 3);
     let many: Vec<_> = (0..3).map(|_| accept(&mut engine, from(MANY), NOW).unwrap()).collect();
     assert!(told(&mut engine).is_empty());
@@ -59,9 +59,9 @@ fn those_who_are_too_many_give_way() {
             "accept failed Overloaded".to_owned(),
         ]
     );
-    // Nobody waits for them to go.
+    // Its socket is closed without waiting for the other side.
     assert!(engine.is_delivered(many[0]) && !engine.is_delivered(other));
-    // However many there come, the other one stays. It is not told each time.
+    // The connection from the other address stays, however many arrive. Not every eviction is reported.
     for _ in 0..100 {
         accept(&mut engine, from(MANY), NOW).unwrap();
     }
@@ -87,7 +87,7 @@ fn one_address_has_a_bound() {
 }
 
 #[test]
-fn the_time_runs_from_when_somebody_comes() {
+fn the_timeout_runs_from_accept() {
     let mut engine = engine(|limits| limits.handshake_timeout = Duration::from_secs(4));
     let address = Some(MANY.parse().unwrap());
     let slow = engine.enter(address, at(1_000)).unwrap();
@@ -101,7 +101,7 @@ fn the_time_runs_from_when_somebody_comes() {
     engine.handle_timeout(at(5_000));
     let closed = [format!("closed {} ConnectFailed", conn.0), format!("close {}", conn.0)];
     assert_eq!(told(&mut engine), closed);
-    assert!(engine.is_delivered(conn), "who has not upgraded reads no goodbye");
+    assert!(engine.is_delivered(conn), "nothing can be sent before the upgrade");
     engine.handle_timeout(at(5_500));
     assert_eq!(told(&mut engine), [format!("evict {} true", silent.0)]);
     let remote = Remote { place: Some(silent), ..from(MANY) };
@@ -111,12 +111,12 @@ fn the_time_runs_from_when_somebody_comes() {
 }
 
 #[test]
-fn whoever_leaves_before_has_no_place() {
+fn a_place_can_be_vacated_before_its_connection_is_open() {
     let mut engine = engine(|_| {});
     let place = engine.enter(None, NOW).unwrap();
     engine.with_peer(NOW, |peer| peer.vacate(place));
     assert_eq!(engine.peer().handshakes(), 0);
-    // That of a connection that is open is its own.
+    // Once its connection is open, it cannot.
     let place = engine.enter(None, NOW).unwrap();
     accept(&mut engine, Remote { place: Some(place), ..Remote::default() }, NOW).unwrap();
     engine.with_peer(NOW, |peer| peer.vacate(place));
@@ -124,7 +124,7 @@ fn whoever_leaves_before_has_no_place() {
 }
 
 #[test]
-fn without_descriptors_some_give_way() {
+fn without_descriptors_some_are_evicted() {
     let mut engine = engine(|_| {});
     accept(&mut engine, from(OTHER), NOW).unwrap();
     for _ in 0..16 {
@@ -140,7 +140,7 @@ fn without_descriptors_some_give_way() {
         "accept failed Io",
     ];
     assert_eq!(told_of, expected);
-    // The next time, it is not told again so soon.
+    // The next failure comes too soon for another report.
     engine.with_peer(NOW, |peer| peer.accept_failed("Too many open files", NOW));
     assert_eq!(told(&mut engine), ["evict 4 false", "evict 5 false"]);
 }

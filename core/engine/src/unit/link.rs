@@ -56,7 +56,7 @@ pub(super) struct Link {
     /// Bytes that were queued whatever the limits, in `out` and in what the host has taken.
     owed: usize,
     owed_in_flight: usize,
-    /// Likewise, of the answers among that, which wait elsewhere when there are too many.
+    /// Likewise, bytes of answers. Beyond a limit, further answers wait outside the queue.
     answers: usize,
     answers_in_flight: usize,
     /// Whether the host knows that there is output.
@@ -73,7 +73,7 @@ pub(super) struct Link {
     pub(super) revocable: BTreeMap<u64, u64>,
     /// The last announcement of roles, while it waits for its turn.
     pub(super) roles: Option<Bytes>,
-    /// Such a one could not be understood when it was read at last.
+    /// The error of a deferred announcement that turned out to be malformed.
     pub(super) broken: Option<Error>,
     /// Those in force.
     pub(super) extensions: Extensions,

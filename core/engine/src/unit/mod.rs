@@ -92,7 +92,7 @@ pub struct Unit<R> {
     next_place: u64,
     patience: Patience,
     drain: Drain,
-    /// How soon announcements of roles may follow each other.
+    /// The rate limit on announcements of roles.
     pace: Pace,
     /// Requests below this correlation may have been begun though their answers are lost.
     uncertain: u64,
@@ -330,7 +330,7 @@ impl<R> Unit<R> {
         }
     }
 
-    /// Whether something has to wait until more of a connection's queue is written.
+    /// Whether a connection's queue has no room, for messages or for answers.
     fn is_full(&self, at: usize) -> bool {
         self.links[at].queued() >= self.limits.queue_per_connection || self.owes_answers(at)
     }
@@ -352,7 +352,7 @@ impl<R> Unit<R> {
 
     fn note_room(&mut self) {
         self.settle_late();
-        // Answers and other units fill queues as well: what is found last counts.
+        // Answers and other units fill queues as well, so this is checked again.
         if self.full && (!self.is_open() || self.has_room()) {
             self.full = false;
             self.events.push(Event::Room);
@@ -847,7 +847,7 @@ impl<R> Unit<R> {
             }
             Frame::Stream { chan, op } => self.stream_op(conn, chan, op, message),
             Frame::Acquaint(acquaint) => self.events.push(Event::News(News::Acquaint(acquaint))),
-            // Those that are not wrapped have a way of their own.
+            // Not reached: unwrapped ones go to `receive_roles`, and this frame cannot be wrapped.
             Frame::Roles(update) => self.events.push(Event::News(News::Roles(update))),
         }
         Ok(())

@@ -195,10 +195,10 @@ pub(super) struct Late {
     held: usize,
 }
 
-/// Of the bytes that may wait to be written to all connections, one in so many may be answers to one connection: one that
-/// asks and does not read must not hold more.
+/// Answers queued on one connection may take `queue_per_peer` divided by this: a unit that sends requests and does not
+/// read must not hold more.
 const ANSWERS: usize = 32;
-/// Bytes of answers that wait for room before no further handlers are called.
+/// Bytes of answers waiting for room from which on no further handlers are called.
 const LATE: usize = 32 << 20;
 
 struct LateAnswer {
@@ -304,7 +304,7 @@ impl<R> Unit<R> {
         self.late.answers.is_empty()
     }
 
-    /// Whether so much waits for room that no further handlers are to be called.
+    /// Whether so many bytes of answers wait for room that no further handlers are called.
     #[inline]
     pub(super) fn is_late(&self) -> bool {
         self.late.held >= LATE
@@ -314,7 +314,7 @@ impl<R> Unit<R> {
         self.route(Order::Kept).is_some_and(|at| self.fits(at) && !self.owes_answers(at))
     }
 
-    /// Whether as many answers as may wait to be written to a connection, do.
+    /// Whether the answers queued on a connection have reached their limit.
     pub(super) fn owes_answers(&self, at: usize) -> bool {
         let answers = self.links[at].answers();
         answers > 0 && answers >= self.limits.queue_per_peer / ANSWERS
@@ -367,8 +367,7 @@ impl<R> Unit<R> {
         self.late.answers.push_back(LateAnswer { question, outcome, fields });
     }
 
-    /// Sends the answers that have waited for room, as far as there is some; all of them when the unit has no
-    /// connection any more.
+    /// Sends answers that have waited, while there is room; all of them when the unit has no connection any more.
     pub(super) fn settle_late(&mut self) {
         while !self.late.answers.is_empty() && (!self.is_open() || self.has_room_for_answer()) {
             let Some(late) = self.late.answers.pop_front() else { return };

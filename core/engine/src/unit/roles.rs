@@ -1,9 +1,9 @@
-//! Announcements of roles: how much work they may make.
+//! The rate limit on announcements of roles.
 //!
-//! To read an announcement of many roles, to move its unit between destinations, and to tell the application takes
-//! milliseconds, in which nobody else is served. So an announcement has to be paid for with time, by its size. What a
-//! unit may owe is enough for all that peers usually announce, at once and often. Beyond that the last announcement
-//! of a connection is kept, unread, until the debt is paid.
+//! Reading an announcement of many roles, moving its unit between destinations and telling the application takes
+//! milliseconds, in which no other unit is served. So each announcement costs time, by its size, which adds to a debt
+//! that time pays off. The debt that is allowed covers whatever peers usually announce. Beyond it, the last
+//! announcement of each connection is kept, unread, until enough of the debt is paid.
 
 use std::time::Duration;
 
@@ -12,31 +12,32 @@ use bytes::Bytes;
 use super::{Event, News, Unit, not_understood};
 use crate::{Moment, error::Result, wire::Frame};
 
-/// What each byte of an announcement is paid with: so many roles as take a peer in another language 20 ms are heard once
-/// in some seconds, a few a thousand times a second.
+/// The cost of each byte. A list of roles that takes a peer in another language 20 ms is read once in a few seconds, a
+/// list of a few roles a thousand times a second.
 const PER_BYTE: Duration = Duration::from_micros(10);
 /// The least that an announcement counts as, in bytes.
 const LEAST: u32 = 64;
-/// What a unit may owe and still be heard at once.
+/// The debt up to which an announcement is read at once.
 const CREDIT: Duration = Duration::from_millis(200);
-/// The most that it can owe, so that nothing waits for longer.
+/// The largest debt: no announcement waits for longer.
 const MOST: Duration = Duration::from_secs(4);
-/// An announcement of no roles is not longer: it is cheap, and whoever leaves waits for it to be heard.
+/// The longest announcement that never waits, in bytes. One without roles fits: it is cheap, and a unit that leaves
+/// waits for it to take effect.
 const WITHDRAWAL: usize = 64;
-/// One that is shorter than the one before is likely to withdraw something: it waits no longer.
+/// The longest wait, from the one read before, of an announcement shorter than that: it probably withdraws roles.
 const SHRINKING: Duration = Duration::from_millis(250);
 
-/// When what was announced is paid for.
+/// The debt of a unit: it is paid off at `paid`.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     paid: Moment,
-    /// When the last announcement was told, and how long it was.
+    /// When the last announcement was read, and its length in bytes.
     told: Moment,
     len: usize,
 }
 
 impl Pace {
-    /// When an announcement of this length may be told.
+    /// When an announcement of this length may be read.
     fn due(&self, len: usize) -> Moment {
         if len <= WITHDRAWAL {
             return Moment::EPOCH;
@@ -45,7 +46,7 @@ impl Pace {
         if len < self.len { due.min(self.told + SHRINKING) } else { due }
     }
 
-    /// One of this length is told.
+    /// Adds the cost of an announcement of this length that is read now.
     fn tell(&mut self, len: usize, now: Moment) {
         let bytes = u32::try_from(len).unwrap_or(u32::MAX).max(LEAST);
         let paid = self.paid.max(now) + PER_BYTE.saturating_mul(bytes);
@@ -55,12 +56,15 @@ impl Pace {
 }
 
 impl<R> Unit<R> {
-    /// An announcement came.
+    /// Handles an announcement that has arrived: reads it, or keeps it until it is due.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when it, or a kept one before it, is malformed.
     pub(super) fn receive_roles(&mut self, at: usize, message: Bytes, now: Moment) -> Result<()> {
         if let Some(error) = self.links[at].broken.take() {
             return Err(error);
         }
-        // It says all that the one before has said.
+        // It replaces the one before: each lists all roles.
         self.links[at].roles = None;
         if self.pace.due(message.len()) > now {
             self.links[at].roles = Some(message);
@@ -77,13 +81,14 @@ impl<R> Unit<R> {
         Ok(())
     }
 
-    /// When the next of those that are kept is due.
+    /// When the next kept announcement is due.
     pub(super) fn roles_deadline(&self) -> Option<Moment> {
         let kept = self.links.iter().filter_map(|link| link.roles.as_ref());
         kept.map(|message| self.pace.due(message.len())).min()
     }
 
-    /// Tells those that are due. One that cannot be understood ends its connection with the next one that comes there.
+    /// Reads kept announcements that are due. The error of a malformed one is kept, and ends its connection when the
+    /// next announcement arrives there.
     pub(super) fn tell_due_roles(&mut self, now: Moment) {
         for at in 0..self.links.len() {
             let kept = self.links[at].roles.take_if(|kept| self.pace.due(kept.len()) <= now);
@@ -95,7 +100,7 @@ impl<R> Unit<R> {
         }
     }
 
-    /// A connection is lost: what was announced on it holds for others of the unit as well.
+    /// Reads the kept announcement of a connection that is lost: it holds for the whole unit.
     pub(super) fn tell_kept_roles(&mut self, at: usize) {
         if let Some(message) = self.links[at].roles.take() {
             let _ = self.tell_roles(&message, self.clock);
@@ -155,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_peers_announce_is_told_at_once() {
+    fn usual_announcements_are_read_at_once() {
         let mut unit = unit();
         for i in 1..=100 {
             assert_eq!(announce(&mut unit, i, 10, 1_000), [i]);
@@ -164,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_large_ones_the_last_is_told_when_the_debt_is_paid() {
+    fn of_many_large_announcements_the_last_is_read_once_the_debt_is_paid() {
         let mut unit = unit();
         assert_eq!(announce(&mut unit, 1, 40_000, 1_000), [1]);
         for i in 2..=50 {
@@ -177,12 +182,12 @@ mod tests {
         unit.handle_timeout(due);
         assert_eq!(told(&mut unit), [50]);
         assert_eq!(unit.roles_deadline(), None);
-        // However many there were, it is forgiven in the end.
+        // The debt is limited, however many there were.
         assert_eq!(announce(&mut unit, 51, 40_000, 20_000), [51]);
     }
 
     #[test]
-    fn small_ones_are_counted_as_well() {
+    fn small_announcements_are_limited_as_well() {
         let mut unit = unit();
         let told_of: usize = (1..=10_000).map(|i| announce(&mut unit, i, 10, 1_000).len()).sum();
         assert!((100..1_000).contains(&told_of), "{told_of}");
@@ -207,10 +212,10 @@ mod tests {
     }
 
     #[test]
-    fn each_connection_has_its_last_one() {
+    fn the_last_announcement_of_each_connection_is_kept() {
         let mut unit = unit();
         announce(&mut unit, 1, 40_000, 1_000);
-        // The later one may come first.
+        // On different connections, the later one may arrive first.
         unit.receive(TWO, announcement(3, 40_001), at(1_010)).unwrap();
         assert!(announce(&mut unit, 2, 40_000, 1_020).is_empty());
         unit.detach(TWO, false);
@@ -220,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_malformed_ends_its_connection_when_it_is_read() {
+    fn a_kept_malformed_announcement_ends_its_connection_with_the_next_one() {
         let mut unit = unit();
         announce(&mut unit, 1, 40_000, 1_000);
         let mut broken = announcement(2, 40_000).to_vec();

@@ -35,8 +35,8 @@ const ROOM: usize = 256 << 10;
 /// Room for a message is reserved when its header arrives, so there has to be some limit.
 const MAX_MESSAGE_CEILING: usize = i32::MAX as usize;
 
-/// Of pings and pongs that came together, so many are read as they are, far more than there are between peers that mean
-/// well. Of further ones only the last is, which is all that has to be answered (RFC 6455, 5.5.3).
+/// Pings and pongs that are read one by one until the input is used up: far more than well-behaved peers send at once.
+/// Of further ones only the last is read, which is all that must be answered (RFC 6455, 5.5.3).
 const CONTROLS: usize = 16;
 
 pub(super) const INSIDE_FRAGMENTED: &str = "a message began inside a fragmented one";
@@ -132,12 +132,12 @@ pub struct Socket {
     whole: Bytes,
     /// The lengths of the headers and the payloads in there.
     lengths: VecDeque<(u32, u32)>,
-    /// How many pings and pongs have been read since all input was taken the last time.
+    /// How many pings and pongs have arrived since all input was last consumed.
     controls: usize,
-    /// The last ping and the last pong of those that were too many, as they came.
+    /// The last ping and the last pong beyond that number, as raw frames.
     last_ping: Vec<u8>,
     last_pong: Vec<u8>,
-    /// How many of them are read as they are, and the payload of those that are in any case.
+    /// How many of them are read one by one, and the payload of those that are always read.
     most_controls: usize,
     matters: &'static [u8],
 }
@@ -203,8 +203,8 @@ impl Socket {
         }
     }
 
-    /// From now on, of pings and pongs that come together in great numbers only the last are read; those with this
-    /// payload all are.
+    /// From now on, of many pings and pongs that arrive together, only the first 16 and the last are read, besides all
+    /// with this payload.
     pub(crate) fn skip_controls_but(&mut self, payload: &'static [u8]) {
         self.most_controls = CONTROLS;
         self.matters = payload;
@@ -269,7 +269,7 @@ impl Socket {
         self.read_last(input, out)
     }
 
-    /// Puts pings and pongs aside that are too many.
+    /// Takes excess pings and pongs off the input, and keeps the last of each.
     fn put_aside(&mut self, input: &mut &[u8]) {
         while let Some(header) = Header::parse(input)
             && (header.first == PING || header.first == PONG)
@@ -295,7 +295,7 @@ impl Socket {
         payload.len() == self.matters.len() && payload.iter().zip(mask).zip(self.matters).all(same)
     }
 
-    /// Reads the last ping and the last pong of those that were put aside.
+    /// Reads the last ping and the last pong that were put aside, one with each call.
     fn read_last(
         &mut self,
         input: &mut &[u8],
