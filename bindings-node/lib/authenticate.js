@@ -71,6 +71,7 @@ function statusOf(error) {
 class Judging {
   #socket;
   #timer;
+  #reason;
   #done;
   #isOver = false;
 
@@ -82,11 +83,9 @@ class Judging {
   constructor(socket, limit, done) {
     this.#socket = socket;
     this.#done = done;
-    const late = () => {
-      // After the loop was blocked, what has come meanwhile is read first.
-      setImmediate(() => this.#settle({ status: LATE, reason: `\`authenticate\` has taken more than ${limit} ms` }));
-    };
-    this.#timer = setTimeout(late, limit);
+    this.#reason = `\`authenticate\` has taken more than ${limit} ms`;
+    // After the loop was blocked, what has come meanwhile is read first.
+    this.#timer = setTimeout(() => setImmediate(() => this.refuse()), limit);
     this.#timer.unref();
     // Nobody else listens to the socket meanwhile.
     socket.on('error', ignore).on('readable', this.#read).on('end', this.#destroy).on('close', this.#closed);
@@ -99,6 +98,11 @@ class Judging {
    */
   wait(promise) {
     promise.then((verdict) => this.#settle(verdict));
+  }
+
+  /** Refuses the upgrade without waiting any longer. */
+  refuse() {
+    this.#settle({ status: LATE, reason: this.#reason });
   }
 
   /** Destroys the socket: nobody is let in any more. */

@@ -2,8 +2,9 @@
 
 /** Sockets made in one turn of the loop: the HTTP parser of each takes longer than a request. */
 const PER_TURN = 2;
-/** Milliseconds: shorter pauses between two are not worth a timer. */
+/** Milliseconds: shorter pauses between two are not worth a timer; longer ones would keep newcomers waiting. */
 const LEAST_PAUSE = 1;
+const MOST_PAUSE = 2;
 /** Entries that are taken from the queue before it is shortened. */
 const TAKEN = 1024;
 
@@ -12,10 +13,13 @@ class Guest {
   constructor(client, socket) {
     this.client = client;
     this.socket = socket;
+    /** Answers it instead of closing it. */
+    this.refuse = undefined;
   }
 
   close() {
-    if (this.socket) this.socket.destroy();
+    if (this.refuse) this.refuse();
+    else if (this.socket) this.socket.destroy();
     else this.client.close();
   }
 }
@@ -85,16 +89,26 @@ class Lobby {
   /** Makes sockets for those that have waited longest, at most `PER_TURN`, and schedules the next turn. */
   #makeSome() {
     let pause = 0;
-    let made = 0;
-    while (made < PER_TURN && pause < LEAST_PAUSE && this.#makeNext()) {
-      made++;
-      pause = this.#host.native.acceptPause(this.#host.now());
-    }
     // Connections that arrive before the next turn wait for it.
-    this.#scheduled = made > 0;
-    if (made === 0) return;
-    if (pause < LEAST_PAUSE) setImmediate(() => this.#makeSome());
-    else setTimeout(() => this.#makeSome(), pause);
+    this.#scheduled = true;
+    try {
+      for (let made = 0; made < PER_TURN && pause < LEAST_PAUSE; made++) {
+        if (!this.#makeNext()) {
+          this.#scheduled = made > 0;
+          break;
+        }
+        pause = this.#host.native.acceptPause(this.#host.now());
+      }
+    } finally {
+      // Also when a listener of the application's has thrown.
+      if (this.#scheduled) this.#schedule(pause);
+    }
+  }
+
+  #schedule(pause) {
+    const next = () => this.#makeSome();
+    if (pause < LEAST_PAUSE) setImmediate(next);
+    else setTimeout(next, Math.min(pause, MOST_PAUSE));
   }
 
   /** Makes the next socket. False when none waits. */
@@ -189,6 +203,12 @@ class Lobby {
     return place;
   }
 
+  /** Has a connection whose upgrade is judged be refused, rather than closed, when it is evicted. */
+  onEvict(socket, refuse) {
+    const guest = this.#guests[this.#at.get(this.#places.get(addressOf(socket)))];
+    if (guest) guest.refuse = refuse;
+  }
+
   /** Closes the connection that has this place, if it is still here. */
   evict(place) {
     this.#take(place)?.close();
@@ -201,7 +221,10 @@ class Lobby {
 
   /** Closes all connections that are not upgraded. */
   close() {
-    for (const place of [...this.#at.keys()]) this.#dismiss(place);
+    for (const [place, at] of [...this.#at]) {
+      this.#guests[at].refuse = undefined;
+      this.#dismiss(place);
+    }
   }
 }
 

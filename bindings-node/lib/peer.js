@@ -308,6 +308,7 @@ class Peer extends MiddlewareEmitter {
       if (told !== null) this._judged(request, socket, head, told);
     });
     this._judgings.add(judging);
+    this._lobby?.onEvict(socket, () => judging.refuse());
     judging.wait(verdict);
   }
 

@@ -749,7 +749,7 @@ impl NativePeer {
     #[napi(catch_unwind)]
     pub fn timeout(&mut self, now: f64) {
         let Call { mut host, now, .. } = self.begin(now);
-        host.engine.handle_timeout(now);
+        host.handle_timeout(now);
     }
 
     /// Refuses what has no handler: `why` is 0 when there is no role of this name, 1 when it is disabled, 2 when it
@@ -1016,7 +1016,7 @@ impl Call<'_> {
         }
         words[Header::Outputs as usize] = outputs as u32;
         words[Header::More as usize] = more.into();
-        words[Header::Deadline as usize] = match host.engine.deadline() {
+        words[Header::Deadline as usize] = match host.deadline() {
             // Rounded up, so that it is due when the timer fires.
             Some(at) => at.since(now).as_micros().div_ceil(1000).min(1 << 30) as u32,
             None => NONE,

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import contextvars
+import errno
 import functools
 import inspect
 import logging
@@ -72,6 +73,13 @@ LEAST_PAUSE = 0.001
 
 UNIX_SOCKET = "a Unix socket"
 """Stands for the address of a connection on one."""
+
+LACKING = {
+    getattr(errno, name)
+    for name in ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EAGAIN", "WSAEMFILE", "WSAENOBUFS")
+    if hasattr(errno, name)
+}
+"""Errors by which a process or the system says that it is short of something."""
 
 ACCEPT_AGAIN = 0.01
 """Seconds before accepting is tried again after a failure, such as for want of file descriptors. Evicted
@@ -475,7 +483,11 @@ class Host:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                # Such as for want of file descriptors: it stays readable.
+                if error.errno not in LACKING:
+                    # The connection is gone; others may be there.
+                    logger.debug("accept failed: %s", described(error))
+                    continue
+                # The listening socket stays readable.
                 self.apart(self.engine.accept_failed, described(error))
                 self.loop.remove_reader(listening.fileno())
                 again = (self._await_connections, listening, accepted)
@@ -494,7 +506,10 @@ class Host:
             try:
                 sock, address = await self.loop.sock_accept(listening)
             except OSError as error:
-                self.apart(self.engine.accept_failed, described(error))
+                if error.errno in LACKING:
+                    self.apart(self.engine.accept_failed, described(error))
+                else:
+                    logger.debug("accept failed: %s", described(error))
                 await asyncio.sleep(ACCEPT_AGAIN)
             else:
                 accepted(sock, address)
@@ -519,8 +534,11 @@ class Host:
                 sock.close()
                 logger.warning("connection of %s refused: %s", remote, described(error))
             except OSError as error:
-                # Such as for want of a thread.
+                # It may have been reset already.
                 sock.close()
+                if error.errno not in LACKING:
+                    logger.debug("connection of %s lost: %s", remote, described(error))
+                    return
                 self.apart(self.engine.accept_failed, described(error))
             return
         try:
@@ -666,9 +684,9 @@ class Host:
         # Resolvers and OpenSSL have numbers of their own.
         own = (socket.gaierror, ssl_module.SSLError)
         is_os = isinstance(error, OSError) and not isinstance(error, own)
-        errno = cast(OSError, error).errno if is_os else None
+        number = cast(OSError, error).errno if is_os else None
         self.causes[address] = error
-        self.engine.dial_failed(address, f"Socket errored: {reason}", str(code), errno)
+        self.engine.dial_failed(address, f"Socket errored: {reason}", str(code), number)
 
     async def _open(self, address: int, url: str, options: ConnectOptions) -> None:
         parts = urlsplit(url)

@@ -329,7 +329,7 @@ impl Engine {
         let now = this.enter(py)?;
         let timer = lock(&this.table).timer.take();
         drop(timer);
-        lock(&this.state).engine.handle_timeout(now);
+        lock(&this.state).handle_timeout(now);
         this.look_at_fresh(py, now)?;
         let ended = this.expire(py, now);
         Engine::flush(slf).and(ended)

@@ -95,7 +95,7 @@ impl Engine {
 
     /// Sets the loop's timer for the engine's deadline, unless one comes before that.
     pub(super) fn arm_timer(&self, py: Python<'_>, now: Moment) -> PyResult<()> {
-        let deadline = lock(&self.state).engine.deadline();
+        let deadline = lock(&self.state).deadline();
         let (armed, look_at, parked) = {
             let table = lock(&self.table);
             let armed = table.timer.as_ref().map(|timer| timer.at);

@@ -125,6 +125,8 @@ pub struct Connection {
     close_received: bool,
     ended: bool,
     delivered: bool,
+    /// It is to be closed at once.
+    dismissed: bool,
 }
 
 impl Connection {
@@ -172,6 +174,7 @@ impl Connection {
             close_received: false,
             ended: false,
             delivered: false,
+            dismissed: false,
         })
     }
 
@@ -350,9 +353,15 @@ impl Connection {
     }
 
     /// Skips the wait for the other side's close: once the connection has ended, its socket may be
-    /// [closed at once](Connection::is_delivered).
+    /// [closed at once](Connection::is_dismissed).
     pub fn leave_at_once(&mut self) {
         self.delivered = true;
+        self.dismissed = true;
+    }
+
+    /// Whether the socket is to be closed as soon as it takes no more, even if something is left to be written.
+    pub fn is_dismissed(&self) -> bool {
+        self.dismissed
     }
 
     /// Whether the other side has broken the protocol.

@@ -320,6 +320,12 @@ impl<R> Engine<R> {
         self.connections.get(&conn).is_some_and(Connection::is_delivered)
     }
 
+    /// Whether a connection that has ended is to be closed as soon as its socket takes no more: see
+    /// [`Connection::is_dismissed`].
+    pub fn is_dismissed(&self, conn: ConnId) -> bool {
+        self.connections.get(&conn).is_some_and(Connection::is_dismissed)
+    }
+
     /// The socket of a connection is closed, by either side or by an error.
     pub fn closed(&mut self, conn: ConnId, now: Moment) {
         self.failed(conn, None, now);

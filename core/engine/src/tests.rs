@@ -227,6 +227,72 @@ fn ordered_messages_keep_to_the_bound_of_their_connection() {
     assert!(pair.unit(0, |unit| unit.has_room()));
 }
 
+/// Bytes of an answer, and of all that wait on a connection, in the tests below.
+const ANSWER: usize = 1_000;
+const ANSWERS: usize = 10_000;
+
+#[test]
+fn answers_keep_to_the_bound_of_the_connection_that_has_asked() {
+    let mut pair = Pair::new(|limits| limits.queue_per_peer = 32 * ANSWERS);
+    let [first, second] = [pair.conns[0], pair.connect()];
+    pair.settle();
+    let payload = Payload { kind: DataType::Binary, bytes: &[0; ANSWER] };
+    let mut ask = |pair: &mut Pair, conn: [ConnId; 2], corr: u64| {
+        let mut frame = Vec::new();
+        let (role, event) = ("r".into(), "e".into());
+        let corr = Num::new(corr);
+        Frame::Request { role, event, corr, payload: Payload::NULL }.encode(&mut frame);
+        let mut bytes = Vec::new();
+        FrameWriter::new(Side::Client, 0)
+            .binary(&mut bytes, frame.len(), |out| out.extend_from_slice(&frame));
+        pair.engines[1].receive(conn[1], &bytes, NOW);
+        pair.carry(conn, 0);
+        let question = questions(pair.said(1)).pop().unwrap();
+        pair.unit(1, |unit| unit.answer(question, Ok(payload), NOW));
+    };
+    for corr in 1..=100 {
+        ask(&mut pair, second, corr);
+    }
+    let queued = |pair: &mut Pair, conn: [ConnId; 2]| {
+        let stats = pair.unit(1, |unit| unit.stats());
+        stats.connections.iter().find(|stats| stats.conn == conn[1]).unwrap().queued
+    };
+    let held = queued(&mut pair, second);
+    assert!((ANSWERS..ANSWERS + 2 * ANSWER).contains(&held), "{held}");
+    // The other connection has room, for its answers and for messages.
+    ask(&mut pair, first, 101);
+    assert!(queued(&mut pair, first) < 2 * ANSWER);
+    pair.carry(first, 1);
+    assert!(pair.unit(1, |unit| unit.has_room()));
+    assert_eq!(queued(&mut pair, second), held);
+    pair.settle();
+    assert_eq!(pair.unit(1, |unit| unit.stats().running), 0);
+}
+
+#[test]
+fn answers_without_room_do_not_keep_messages_waiting() {
+    let mut pair = Pair::new(|limits| {
+        limits.queue_per_peer = 32 * ANSWERS;
+        limits.queue_per_connection = 2 * ANSWERS;
+    });
+    let payload = Payload { kind: DataType::Binary, bytes: &[0; ANSWER] };
+    for number in 0..100 {
+        pair.unit(0, |unit| unit.request(to("r"), None, NOW, number)).unwrap();
+    }
+    // What side 1 says stays in its queue.
+    while pair.carry(pair.conns[0], 0) {}
+    for question in questions(pair.said(1)) {
+        pair.unit(1, |unit| unit.answer(question, Ok(payload), NOW));
+    }
+    let message = Outgoing { payload, ..to("r") };
+    while pair.unit(1, |unit| unit.send(message)).is_ok() {}
+    pair.said(1);
+    // All is written. Answers fill their part of the queue again, and some still wait.
+    pair.carry(pair.conns[0], 1);
+    assert!(pair.unit(1, |unit| unit.stats().running) > 0);
+    assert!(pair.said(1).iter().any(|event| matches!(event, Event::Room)));
+}
+
 impl Pair {
     fn serve(&mut self, side: usize, role: &str) {
         let now = self.now;

@@ -6,7 +6,7 @@ use std::{
     mem,
     net::{Shutdown, TcpStream},
     sync::{Arc, Weak},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use roletalk_engine::{
@@ -25,6 +25,8 @@ const STAND_IN: usize = 4 << 20;
 const STAND_IN_TOTAL: usize = 256 << 20;
 /// How often a socket is read before it is closed for good.
 const LAST_READS: usize = 16;
+/// How long what is queued may take to be written when a connection ends, as in `ws`.
+const ENDING: Duration = Duration::from_secs(30);
 
 /// Something for the loop's side of a connection to do.
 #[derive(Debug)]
@@ -59,11 +61,13 @@ pub enum Action {
 pub struct Host {
     /// The engine. Connections are opened and lost by way of the host.
     pub engine: Engine<u32>,
-    links: FxHashMap<ConnId, Link>,
+    pub(crate) links: FxHashMap<ConnId, Link>,
     /// Sockets that the guard had when they were released.
     lingering: Vec<Weak<TcpStream>>,
     fresh: Vec<ConnId>,
     paused: Vec<ConnId>,
+    /// Connections that end as soon as all is written, and when they are given up.
+    ending: VecDeque<(Moment, ConnId)>,
     actions: VecDeque<Action>,
     buffer: Box<[u8]>,
     tells_progress: bool,
@@ -95,6 +99,7 @@ impl Host {
             lingering: Vec::new(),
             fresh: Vec::new(),
             paused: Vec::new(),
+            ending: VecDeque::new(),
             actions: VecDeque::new(),
             buffer: vec![0; read].into(),
             tells_progress: false,
@@ -200,6 +205,7 @@ impl Host {
             && !link.gone
         {
             link.gone = true;
+            self.ending.retain(|(_, other)| *other != conn);
             let error = link.failed.take().or(error);
             self.actions.push_back(Action::Gone(conn, error));
             self.engine.failed(conn, fault, now);
@@ -342,6 +348,10 @@ impl Host {
         let Host { links, engine, actions, tells_progress, .. } = self;
         let Some(link) = links.get_mut(&conn) else { return };
         if !link.unmark() {
+            // What an unauthenticated connection does not read keeps its socket no longer.
+            if link.ending && !link.parting && !link.gone && engine.is_dismissed(conn) {
+                self.part(conn, now);
+            }
             return;
         }
         let Some(socket) = &link.socket else { return self.give(conn, now) };
@@ -368,6 +378,9 @@ impl Host {
                 if written > 0 {
                     // A connection over which something large goes out slowly is alive.
                     engine.writing(conn, now);
+                }
+                if link.ending && engine.is_dismissed(conn) {
+                    return self.part(conn, now);
                 }
                 return link.await_writable(conn, actions);
             }
@@ -405,6 +418,7 @@ impl Host {
         let Host { links, engine, buffer, actions, .. } = self;
         let Some(link) = links.get_mut(&conn) else { return };
         link.parting = true;
+        self.ending.retain(|(_, other)| *other != conn);
         let delivered = engine.is_delivered(conn);
         if let (true, Some(socket)) = (delivered, &link.socket) {
             // Closing with unread input would reset the connection. One that goes on sending is not waited for.
@@ -486,6 +500,23 @@ impl Host {
         units.map(Unit::busy).sum()
     }
 
+    /// When [`handle_timeout`](Host::handle_timeout) is to be called.
+    pub fn deadline(&self) -> Option<Moment> {
+        let ending = self.ending.front().map(|(until, _)| *until);
+        [self.engine.deadline(), ending].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        self.engine.handle_timeout(now);
+        while let Some((until, conn)) = self.ending.front().copied()
+            && until <= now
+        {
+            self.ending.pop_front();
+            self.lose(conn, None, now);
+        }
+    }
+
     /// The next event. After [`EngineEvent::Close`], the connection ends as soon as all is written.
     pub fn poll_event(&mut self) -> Option<EngineEvent<u32>> {
         let event = self.engine.poll_event();
@@ -495,6 +526,7 @@ impl Host {
         {
             link.ending = true;
             link.mark(conn, &mut self.fresh);
+            self.ending.push_back((self.latest + ENDING, conn));
         }
         event
     }

@@ -320,6 +320,29 @@ fn a_connection_that_ends_while_a_message_is_half_out_sends_all_of_it() {
 }
 
 #[test]
+fn a_connection_that_ends_is_given_up_when_nothing_is_read_for_long() {
+    let (mut a, _b) = pair(|_| {});
+    a.send(LARGE);
+    let unit = a.unit.unwrap();
+    a.with(|host, _, now| host.engine.close_unit(unit, now));
+    let until = lock(&a.host).deadline().expect("it is not waited for for ever");
+    assert!(until <= a.now() + Duration::from_secs(30));
+    a.with(|host, _, _| host.handle_timeout(until));
+    assert_eq!((a.gone, lock(&a.host).deadline()), (Some(None), None));
+}
+
+#[test]
+fn a_stranger_that_reads_nothing_is_closed_at_once() {
+    let (stream, _far) = sockets();
+    let mut a = End::new(stream, Side::Server, |limits| limits.handshakes = 1);
+    // As when its socket takes no more.
+    a.with(|host, conn, _| host.links.get_mut(&conn).unwrap().waiting = true);
+    // Another connection evicts it.
+    a.with(|host, _, now| host.engine.enter(None, now)).unwrap();
+    assert_eq!(a.log.last(), Some(&"leave"));
+}
+
+#[test]
 fn the_end_of_the_other_side_does_not_keep_this_one_from_ending() {
     let (mut a, b) = pair(|_| {});
     a.send(LARGE);

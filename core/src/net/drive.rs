@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -205,7 +205,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             self.poll_timer(cx);
             let written = self.poll_write(cx);
             self.handle.set_polling(false);
-            if let Err(error) = written {
+            if let Err(error) = written
+                && !self.connection.has_ended()
+            {
                 let error = self.read_rest(cx).err().unwrap_or(error);
                 self.end(None, error);
             }
@@ -227,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         self.last = true;
         for _ in 0..LAST_TURNS {
             let read = self.poll_read(cx)?;
-            while !self.messages.is_empty() {
+            while self.unit.is_some() && !self.messages.is_empty() {
                 self.handle_messages()?;
             }
             if read.is_pending() {
@@ -540,6 +542,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
     /// Writes what is left, says goodbye, and waits a little for the other side to do the same, unless that has
     /// received all but the goodbye.
     async fn part(mut self) {
+        let dismissed = self.connection.is_dismissed();
         let parting = async {
             poll_fn(|cx| {
                 loop {
@@ -548,14 +551,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                     if rest.is_empty() {
                         break;
                     }
-                    match ready!(Pin::new(&mut self.stream).poll_write(cx, rest)) {
-                        Ok(written) if written > 0 => self.connection.wrote(written),
+                    match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                        Poll::Ready(Ok(written)) if written > 0 => self.connection.wrote(written),
+                        Poll::Pending if !dismissed => return Poll::Pending,
                         _ => return Poll::Ready(()),
                     }
                 }
-                let _ = ready!(Pin::new(&mut self.stream).poll_flush(cx));
-                let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
-                Poll::Ready(())
+                let done = Pin::new(&mut self.stream).poll_flush(cx).is_ready()
+                    && Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
+                if done || dismissed { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
             // Closing with unread input would reset the connection and could take our last words

@@ -130,6 +130,19 @@ fn url(mut address: SocketAddr, options: &ListenOptions) -> String {
     format!("{scheme}://{address}{}", options.path.as_deref().unwrap_or_default())
 }
 
+/// Returns false when the listener or the peer is closed first.
+async fn sleep(
+    pause: Duration,
+    stop: &mut watch::Receiver<bool>,
+    peer_closed: &mut watch::Receiver<bool>,
+) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => true,
+        _ = stop.wait_for(|closed| *closed) => false,
+        _ = peer_closed.wait_for(|closed| *closed) => false,
+    }
+}
+
 async fn accept_task(
     shared: Arc<Shared>,
     socket: TcpListener,
@@ -151,7 +164,9 @@ async fn accept_task(
             Err(error) => {
                 debug!(peer = %shared.id, %error, "accept failed");
                 shared.with_core(|core, now| core.peer.accept_failed(error, now));
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                if !sleep(ACCEPT_PAUSE, &mut stop, &mut peer_closed).await {
+                    return;
+                }
                 continue;
             }
         };
@@ -180,7 +195,9 @@ async fn accept_task(
         let pause = shared.with_core(|core, now| core.peer.accept_pause(now));
         accepted_at_once += 1;
         if pause >= LEAST_PAUSE {
-            tokio::time::sleep(pause).await;
+            if !sleep(pause, &mut stop, &mut peer_closed).await {
+                return;
+            }
         } else if accepted_at_once % ACCEPTED_AT_ONCE == 0 {
             tokio::task::yield_now().await;
         }

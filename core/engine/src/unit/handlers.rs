@@ -37,7 +37,7 @@ pub(super) struct Patience {
     /// When the step under way began.
     since: Moment,
     /// Steps in which none has ended.
-    steps: u32,
+    pub(super) steps: u32,
 }
 
 impl Patience {

@@ -300,6 +300,9 @@ impl<R> Unit<R> {
             self.unblock_streams(at);
         }
         if self.full || !self.is_answered() {
+            if !self.is_answered() {
+                self.patience.steps = 0;
+            }
             let full = self.is_full(at);
             let link = &mut self.links[at];
             if link.note_full(full, now) {
@@ -340,6 +343,10 @@ impl<R> Unit<R> {
     pub fn writing(&mut self, conn: ConnId, now: Moment) {
         if let Some(at) = self.at(conn) {
             self.links[at].writing(now);
+            if !self.is_answered() {
+                // Handlers have ended whose answers are on their way.
+                self.patience.steps = 0;
+            }
         }
     }
 

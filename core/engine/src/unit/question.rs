@@ -198,6 +198,8 @@ pub(super) struct Late {
 /// Answers queued on one connection may take `queue_per_peer` divided by this: a unit that sends requests and does not
 /// read must not hold more.
 const ANSWERS: usize = 32;
+/// Answers without room that are passed over for answers on other connections.
+const PASSED: usize = 64;
 /// Bytes of answers waiting for room from which on no further handlers are called.
 const LATE: usize = 32 << 20;
 
@@ -310,8 +312,10 @@ impl<R> Unit<R> {
         self.late.held >= LATE
     }
 
-    fn has_room_for_answer(&mut self) -> bool {
-        self.route(Order::Kept).is_some_and(|at| self.fits(at) && !self.owes_answers(at))
+    /// Whether the connection that an answer takes has room for it.
+    fn has_room_for_answer(&mut self, request: Option<RequestId>) -> bool {
+        let at = request.and_then(|request| self.back(request.conn));
+        at.is_some_and(|at| self.fits(at) && !self.owes_answers(at))
     }
 
     /// Whether the answers queued on a connection have reached their limit.
@@ -325,7 +329,7 @@ impl<R> Unit<R> {
         if !question.is_heard() {
             return true;
         }
-        let full = self.is_open() && !self.has_room_for_answer();
+        let full = self.is_open() && !self.has_room_for_answer(question.way.request());
         if full {
             self.note_full(now);
         }
@@ -369,8 +373,18 @@ impl<R> Unit<R> {
 
     /// Sends answers that have waited, while there is room; all of them when the unit has no connection any more.
     pub(super) fn settle_late(&mut self) {
-        while !self.late.answers.is_empty() && (!self.is_open() || self.has_room_for_answer()) {
-            let Some(late) = self.late.answers.pop_front() else { return };
+        let mut at = 0;
+        while let Some(late) = self.late.answers.get(at) {
+            let request = late.question.way.request();
+            if self.is_open() && !self.has_room_for_answer(request) {
+                // Another connection may have room.
+                at += 1;
+                if self.links.len() > 1 && at < PASSED {
+                    continue;
+                }
+                return;
+            }
+            let Some(late) = self.late.answers.remove(at) else { return };
             self.late.held = self.late.held.saturating_sub(late.question.held);
             let outcome = late.outcome.as_ref().map(Data::payload).map_err(String::as_str);
             self.settle(late.question, outcome, late.fields.as_deref());
@@ -475,9 +489,14 @@ impl<R> Unit<R> {
         if len > self.limits.message_size {
             return Err(Error::new(ErrorKind::TooLarge, format!("The answer has {len} bytes")));
         }
+        self.back(conn).ok_or_else(Error::unit_gone)
+    }
+
+    /// The connection that an answer takes: that of its request, or another one when that is gone.
+    fn back(&mut self, conn: ConnId) -> Option<usize> {
         match self.at(conn).filter(|at| !self.links[*at].closing) {
-            Some(at) => Ok(at),
-            None => self.route(Order::Any).ok_or_else(Error::unit_gone),
+            Some(at) => Some(at),
+            None => self.route(Order::Any),
         }
     }
 
