@@ -321,10 +321,10 @@ class Host:
         finally:
             self._fail(ctx, reason, error)
         if ctx.cancelled or isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-            logger.debug("the handler of %s/%s was cancelled", ctx.role, ctx.event)
+            logger.debug("the handler of %s was cancelled", place_of(ctx))
             return
         if not isinstance(error, RejectedError):
-            logger.error("the handler of %s/%s failed", ctx.role, ctx.event, exc_info=error)
+            logger.error("the handler of %s failed", place_of(ctx), exc_info=error)
         if accepted or ctx.kind == "message":
             self.emit(events.HandlerFailed(ctx.unit, ctx.role, ctx.event, error))
 
@@ -337,8 +337,8 @@ class Host:
                 self.engine.fail(ctx, reason, (error.code, data, error.retry_after))
                 return
             except Error as cannot:
-                text = "what the error of %s/%s says besides its text cannot be sent: %s"
-                logger.error(text, ctx.role, ctx.event, cannot)
+                text = "what the error of %s says besides its text cannot be sent: %s"
+                logger.error(text, place_of(ctx), cannot)
         self.engine.fail(ctx, reason)
 
     def watch(self, future: asyncio.Future[Any], done: Callable[[Any], None]) -> None:
@@ -1014,6 +1014,11 @@ def _settle(waiters: Iterable[asyncio.Future[T]], result: T) -> None:
     for waiter in waiters:
         if not waiter.done():
             waiter.set_result(result)
+
+
+def place_of(ctx: _engine.Context) -> str:
+    """Role and event of a call, for logs. The other side has chosen them."""
+    return _engine.printable(f"{ctx.role}/{ctx.event}")
 
 
 def _prepare(sock: socket.socket) -> None:

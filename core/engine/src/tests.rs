@@ -237,7 +237,7 @@ fn answers_keep_to_the_bound_of_the_connection_that_has_asked() {
     let [first, second] = [pair.conns[0], pair.connect()];
     pair.settle();
     let payload = Payload { kind: DataType::Binary, bytes: &[0; ANSWER] };
-    let mut ask = |pair: &mut Pair, conn: [ConnId; 2], corr: u64| {
+    let ask = |pair: &mut Pair, conn: [ConnId; 2], corr: u64| {
         let mut frame = Vec::new();
         let (role, event) = ("r".into(), "e".into());
         let corr = Num::new(corr);

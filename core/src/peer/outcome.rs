@@ -212,7 +212,8 @@ fn report_error(unit: &Arc<UnitInner>, names: &Names, heard: bool, error: &Error
         let Names { role, event } = names;
         let info = unit.info.load();
         let (id, name) = (printable(&info.id), printable(&info.name));
-        warn!(unit = %id, name, %role, %event, %error, "handler failed");
+        let (shown_role, shown_event) = (printable(role), printable(event));
+        warn!(unit = %id, name, role = shown_role, event = shown_event, %error, "handler failed");
         unit.shared.emit(PeerEvent::HandlerFailed {
             unit: super::Unit::new(unit.clone()),
             role: role.clone(),

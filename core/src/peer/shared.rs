@@ -325,7 +325,8 @@ impl Shared {
                 Some(unit) => {
                     let info = unit.info.load();
                     let (identity, count) = (info.identity.label(), denial.count);
-                    warn!(peer = %self.id, unit = %info.id, name = info.name, identity, %denial, count, "denied");
+                    let (id, name) = (printable(&info.id), printable(&info.name));
+                    warn!(peer = %self.id, unit = %id, name, identity, %denial, count, "denied");
                     PeerEvent::Denied { unit: super::Unit::new(unit.clone()), denial }
                 }
                 None => return,
