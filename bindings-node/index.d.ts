@@ -218,7 +218,7 @@ export interface ListenOptions {
    */
   maxHandshakes?: number;
   /**
-   * Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 1024. Beyond it, the oldest
+   * Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 1 024. Beyond it, the oldest
    * one from there is destroyed.
    */
   maxHandshakesPerAddress?: number;

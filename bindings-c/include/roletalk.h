@@ -398,7 +398,7 @@ typedef struct {
     /// Addresses learned from one unit that are remembered while there is no connection to them. Default 256;
     /// further ones are ignored.
     uint64_t acquaintance_addresses_per_unit;
-    /// Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 1024. Beyond it, the oldest
+    /// Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 1 024. Beyond it, the oldest
     /// one from there is evicted.
     uint64_t handshakes_per_address;
 } roletalk_limits;

@@ -26,7 +26,7 @@ class Limits:
     process's limit on file descriptors if that is less. Beyond it, the oldest one of the address that has the
     most is evicted."""
     handshakes_per_address: int | None = None
-    """Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 1024. Beyond it,
+    """Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 1 024. Beyond it,
     the oldest one from there is evicted."""
     units: int | None = None
     """Connected units. Default 65536; further ones are refused."""

@@ -128,7 +128,7 @@ limits! {
         /// Default 1 024, and at most a quarter of the process's limit on file descriptors. Beyond it, the oldest
         /// one of the address that has the most is evicted.
         handshakes: Count = 1024;
-        /// Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 1024. Beyond it,
+        /// Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 1 024. Beyond it,
         /// the oldest one from there is evicted.
         handshakes_per_address: Count = 1024;
         /// Connected units. Default 65 536; the handshake of a further one is refused.

@@ -88,7 +88,7 @@ pub struct roletalk_limits {
     /// Addresses learned from one unit that are remembered while there is no connection to them. Default 256;
     /// further ones are ignored.
     pub acquaintance_addresses_per_unit: u64,
-    /// Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 1024. Beyond it, the oldest
+    /// Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 1 024. Beyond it, the oldest
     /// one from there is evicted.
     pub handshakes_per_address: u64,
 }
