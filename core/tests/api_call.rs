@@ -2,10 +2,10 @@
 
 mod common;
 
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 
 use common::{Pair, within};
-use roletalk::{Answer, BoxError, Context, Data, ErrorKind, Result};
+use roletalk::{Answer, Balance, BoxError, Context, Data, ErrorKind, Result};
 
 type Sender = mpsc::Sender<Result<Answer>>;
 
@@ -58,6 +58,34 @@ async fn the_end_of_the_unit_is_an_outcome() {
     let nobody = pair.client.destination("nobody").unwrap();
     let (_, error) = nobody.request("x", ()).call(sender, tell).unwrap_err();
     assert_eq!(error.unwrap().kind(), ErrorKind::NoUnit);
+}
+
+/// A unit may go between its choice and the sending.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_that_has_just_gone_is_as_one_without_room() {
+    let pair = pair().await;
+    let unit = pair.to.units().remove(0);
+    let server = Mutex::new(Some(pair.server.clone()));
+    let gone = unit.clone();
+    // It is gone when it is chosen.
+    let choose = Balance::custom(move |_| {
+        if let Some(server) = server.lock().unwrap().take() {
+            tokio::spawn(async move { server.close().await });
+            let begun = std::time::Instant::now();
+            while gone.is_open() {
+                assert!(begun.elapsed() < common::LIMIT);
+                std::thread::yield_now();
+            }
+        }
+        Some(0)
+    });
+    let (sender, _receiver) = mpsc::channel();
+    let (_, error) = pair.to.request("echo", 1).balance(choose).call(sender, tell).unwrap_err();
+    assert!(error.is_none(), "it may go to another unit: {error:?}");
+    // The unit itself was meant.
+    let asking = pair.to.request("echo", 1).to(&unit).into_future();
+    let error = within("the error", asking).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionLost);
 }
 
 #[tokio::test]

@@ -104,8 +104,8 @@ impl SendRequest<'_> {
     /// ```
     ///
     /// # Errors
-    /// Nothing was sent, and `state` comes back: without an error when the unit has no room, else as
-    /// [`Requesting`] for what can be told at once.
+    /// Nothing was sent, and `state` comes back: without an error when the unit has no room or has just gone, so that
+    /// the request is to be awaited; else as [`Requesting`] for what can be told at once.
     #[doc(hidden)] // For bindings; no promise of compatibility.
     pub fn call<S: Send + 'static>(
         self,
@@ -155,7 +155,7 @@ impl SendRequest<'_> {
             }
             Ok((tag, corr))
         });
-        match (sent.transpose(), state) {
+        match (unless_gone(sent.transpose()), state) {
             (Ok(Some((tag, corr))), _) => {
                 Ok(Call(Calling::Slot { unit: unit.clone(), tag, corr, course }))
             }
@@ -356,15 +356,14 @@ impl<'a> Requesting<'a> {
                         continue;
                     };
                     let unit = what.destination.next_unit()?;
-                    match try_ask(&unit, outgoing, self.timeout.into(), Some(cx.waker())) {
-                        Ok(Some(waiting)) => {
+                    let asked = try_ask(&unit, outgoing, self.timeout.into(), Some(cx.waker()));
+                    match unless_gone(asked)? {
+                        Some(waiting) => {
                             // It will be woken.
                             self.state = State::Waiting(waiting);
                             return Ok(Poll::Pending);
                         }
-                        Err(error) if !error.is_unhandled() => return Err(error),
-                        // There is no room, or the unit has just gone.
-                        Ok(None) | Err(_) => self.ask(Some(unit), None),
+                        None => self.ask(Some(unit), None),
                     }
                 }
                 State::Queued(queued) => return Ok(queued.as_mut().poll(cx)),
@@ -391,13 +390,10 @@ impl<'a> Requesting<'a> {
         let Prepared { unit, scope, timeout } = what.prepare(self.timeout)?;
         self.timeout = timeout;
         if let (Some(unit), None, None) = (&unit, &scope, what.retry()) {
-            match try_ask(unit, what.outgoing(), timeout.into(), Some(cx.waker())) {
-                Ok(Some(waiting)) => {
-                    self.state = State::Waiting(waiting);
-                    return Ok(());
-                }
-                Err(error) if !error.is_unhandled() => return Err(error),
-                Ok(None) | Err(_) => {}
+            let asked = try_ask(unit, what.outgoing(), timeout.into(), Some(cx.waker()));
+            if let Some(waiting) = unless_gone(asked)? {
+                self.state = State::Waiting(waiting);
+                return Ok(());
             }
         }
         self.ask(unit, scope);
@@ -501,6 +497,14 @@ impl Waiting {
             let corr = state.answers.close(self.tag()).filter(|_| !self.is_of_stream);
             corr.map(|corr| state.machine.abandon(corr));
         });
+    }
+}
+
+/// Nothing was sent to a unit that has just gone, as if it had no room: another one may be asked.
+fn unless_gone<T>(sent: Result<Option<T>>) -> Result<Option<T>> {
+    match sent {
+        Err(error) if error.is_unhandled() => Ok(None),
+        sent => sent,
     }
 }
 

@@ -88,7 +88,7 @@ pub unsafe extern "C" fn roletalk_destination_request_async(
             Err((completion, None)) => completion,
             Err((completion, Some(error))) => return completion.refuse(error.into()),
         };
-        // It has to wait for room.
+        // It has to wait for room, or for another unit.
         let kept = match object.keep.copy(payload) {
             Ok(kept) => kept,
             Err(failure) => return completion.refuse(failure),
