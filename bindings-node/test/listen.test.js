@@ -7,6 +7,7 @@ const { once } = require('node:events');
 const http = require('node:http');
 const net = require('node:net');
 const { HOST } = require('./support/network');
+const { RawConnection } = require('./support/raw');
 const { beyond, check, differs } = require('./support/subject');
 
 const get = (port, path = '/') =>
@@ -176,4 +177,32 @@ beyond('a server that cannot be listened with is left as it was, and the peer cl
   assert.throws(() => peer.listen({ port: 0, server }, () => {}), { code: 'ERR_SERVER_ALREADY_LISTEN' });
   assert.deepEqual(listeners(), before);
   await new Promise((resolve) => peer.close(resolve));
+});
+
+beyond('many peers behind one address may connect at the same time', async (network) => {
+  const listener = await network.listener();
+  const sockets = await Promise.all(Array.from({ length: 600 }, () => network.raw(listener)));
+  assert.ok(sockets.every(({ ended }) => !ended));
+});
+
+beyond('a listener of the server that throws keeps only that connection out', async (network) => {
+  const program = network.program(`
+    process.on('uncaughtException', (error) => tell(error.message));
+    const peer = new Peer();
+    await peer.listen({ port: 0, host: '${HOST}' });
+    peer._server.once('connection', () => {
+      throw new Error('on purpose');
+    });
+    peer.on('unit', () => tell('unit'));
+    tell(peer._port);
+  `);
+  const port = await program.told();
+  const first = net.connect(port, HOST);
+  network.keep({ close: () => first.destroy() });
+  assert.equal(await program.told(), 'on purpose');
+  for (let count = 0; count < 4; count++) {
+    const raw = network.keep(await RawConnection.dial(port, HOST));
+    await raw.handshake({ id: `unit ${count}` });
+    assert.equal(await program.told(), 'unit');
+  }
 });

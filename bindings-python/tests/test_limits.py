@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
 from dataclasses import fields
 from typing import Any
 
@@ -259,3 +262,43 @@ async def test_what_has_come_is_handled_before_more_is_read(pair: Pair) -> None:
     # Of the 5 MB, one read has at most 256 KiB, and the guard reads 1 MiB and one more while the loop
     # is slow.
     assert 0 < most < 600
+
+
+class Listening:
+    """A listening socket whose next calls of ``accept`` fail so."""
+
+    def __init__(self, errors: tuple[int, ...]) -> None:
+        self.errors = [OSError(number, os.strerror(number)) for number in errors]
+        self.socket = socket.socket()
+
+    def accept(self) -> Any:
+        if not self.errors:
+            raise BlockingIOError
+        raise self.errors.pop(0)
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+
+@pytest.mark.parametrize(
+    ("errors", "left", "reported"),
+    [
+        ((errno.ECONNRESET, errno.EINVAL, errno.EPERM), 0, 0),
+        ((errno.ECONNRESET, errno.EMFILE, errno.EMFILE), 1, 1),
+        ((errno.ENOBUFS,), 0, 1),
+    ],
+)
+async def test_only_a_shortage_stops_accepting(
+    errors: tuple[int, ...], left: int, reported: int
+) -> None:
+    listening: Any = Listening(errors)
+    async with roletalk.Peer() as peer:
+        await peer.listen("127.0.0.1", 0)
+        events, host = peer.events(), peer._host
+        host._listening[listening] = None
+        host._accept(listening, lambda sock, address: None)
+        assert len(listening.errors) == left
+        del host._listening[listening]
+    listening.socket.close()
+    told = [event async for event in events if isinstance(event, roletalk.AcceptFailed)]
+    assert len(told) == reported

@@ -9,9 +9,9 @@ const net = require('node:net');
 const { after, before, describe, test } = require('node:test');
 const tls = require('node:tls');
 
-const { certificate, find } = require('../players');
-const { required } = require('../scenarios/options');
+const { certificate } = require('../players');
 const { Player } = require('../scenarios/player');
+const { present, testAbsent } = require('./languages');
 const { FRAME, RawConnection } = require('./raw');
 
 /** Milliseconds that a single wait may take; only there to fail. */
@@ -239,16 +239,9 @@ function relays(dialing, listening) {
   });
 }
 
-const { present, absent } = find();
-
 describe('policies', { concurrency: true }, () => present.forEach(policies));
 describe('origins', { concurrency: true }, () => present.forEach(origins));
 describe('relays', { concurrency: true }, () => {
   for (const dialing of present) for (const listening of present) relays(dialing, listening);
 });
-for (const { name, reason } of absent) {
-  const skip = required().includes(name) ? false : reason;
-  test(`${name}: is there`, { skip }, () => {
-    throw new Error(`${name} is required: ${reason}`);
-  });
-}
+testAbsent();

@@ -4,25 +4,13 @@
 
 const { after, describe, test } = require('node:test');
 
-const { find } = require('../players');
-const { required } = require('../scenarios/options');
 const { CASES } = require('./cases');
+const { present, testAbsent, variants } = require('./languages');
 const { Victims } = require('./victims');
-
-const { present, absent } = find();
-// The Node package has two ways to read and write.
-const variants = present
-  .filter(({ name }) => name === 'node')
-  .map((node) => ({ ...node, name: "node with Node's sockets", env: { ROLETALK_SOCKETS: 'node' } }));
 
 describe('bad input', { concurrency: true }, () => {
   for (const implementation of [...present, ...variants]) attacks(implementation);
-  for (const { name, reason } of absent) {
-    const skip = required().includes(name) ? false : reason;
-    test(`${name}: is there`, { skip }, () => {
-      throw new Error(`${name} is required: ${reason}`);
-    });
-  }
+  testAbsent();
 });
 
 /** One after the other, since they share the victims. */

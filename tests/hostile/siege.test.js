@@ -6,8 +6,7 @@
 const assert = require('node:assert/strict');
 const { describe, test } = require('node:test');
 
-const { find } = require('../players');
-const { required } = require('../scenarios/options');
+const { present, testAbsent, variants } = require('./languages');
 const { Besieged } = require('./siege');
 
 /** Requests of others while an attack is on. */
@@ -17,21 +16,12 @@ const WRITTEN = 320 << 20;
 /** The most memory that one unit may cost a peer, in bytes, including what allocators do not return. */
 const HELD = 160 << 20;
 
-const { present, absent } = find();
-const variants = present
-  .filter(({ name }) => name === 'node')
-  .map((node) => ({ ...node, name: "node with Node's sockets", env: { ROLETALK_SOCKETS: 'node' } }));
 // Only Linux has 127.0.0.2 without configuration.
 const isLinux = process.platform === 'linux';
 
 describe('siege', { skip: !isLinux && 'needs 127.0.0.2 and /proc' }, () => {
   for (const implementation of [...present, ...variants]) sieges(implementation);
-  for (const { name, reason } of absent) {
-    const skip = required().includes(name) ? false : reason;
-    test(`${name}: is there`, { skip }, () => {
-      throw new Error(`${name} is required: ${reason}`);
-    });
-  }
+  testAbsent();
 });
 
 function sieges(implementation) {
