@@ -49,10 +49,10 @@ def test_the_type_and_the_documentation_of_a_limit(
     name: str, measure: str, default: int | float
 ) -> None:
     assert hints(roletalk.Limits)[name] == f"{TYPES[measure].__name__} | None"
-    written = re.search(r"\bDefault (\d+)(?: (MiB|KiB|s))?\b", documentation()[name])
+    written = re.search(r"\bDefault (\d+(?: \d{3})*)(?: (MiB|KiB|s))?\b", documentation()[name])
     assert written, documentation()[name]
     number, unit = written.groups(default="")
-    assert (MEASURES[unit], int(number) * SCALES[unit]) == (measure, default)
+    assert (MEASURES[unit], int(number.replace(" ", "")) * SCALES[unit]) == (measure, default)
 
 
 @pytest.mark.parametrize(
