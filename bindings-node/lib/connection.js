@@ -10,12 +10,6 @@ const { bound, call, emit } = require('./guard.js');
 const { adopt, restore, stir } = require('./loop-socket.js');
 const { NONE } = require('./protocol.js');
 
-/**
- * How long the other side may take to close its end of the socket, in milliseconds. roletalk-go never
- * does.
- */
-const CLOSE_TIMEOUT = 2_000;
-
 /** What the socket is given at once, so that it can be seen how writing goes on. */
 const SLICE = 512 * 1024;
 
@@ -63,7 +57,7 @@ class Connection extends EventEmitter {
     this._rest = null;
     /** Whether the connection is to end behind what is being written. */
     this._last = false;
-    this._waits = true;
+    this._patience = 0;
     /** What the socket has failed with. */
     this._error = null;
     /** Callbacks of the socket for what was found to be written before. */
@@ -164,10 +158,15 @@ class Connection extends EventEmitter {
   /** The connection has come to its end, or has failed with an error of the system's. */
   _lost(errno) {
     this.number = NONE;
-    if (errno !== 0) this._socket.destroy(systemError(-errno));
-    else this._giveBack();
-    // Node's socket finds the end itself.
-    this._socket.resume();
+    if (errno !== 0) {
+      this._socket.destroy(systemError(-errno));
+    } else if (this._native) {
+      this._giveBack();
+      // Node's socket finds the end itself.
+      this._socket.resume();
+    } else {
+      this._socket.destroy();
+    }
   }
 
   /** Node's socket goes on. */
@@ -244,15 +243,17 @@ class Connection extends EventEmitter {
 
   /**
    * Ends the socket behind what is being written.
-   * @param {boolean} waits whether the other side is to close, too; it has everything otherwise
+   * @param {number} patience the milliseconds that the other side has to close, too; 0 when it is not waited for
    */
-  _end(waits) {
+  _end(patience) {
     this.number = NONE;
     if (this._socket.destroyed) return;
     this._giveBack();
     this._last = true;
-    this._waits = waits;
+    this._patience = patience;
     if (this._length === 0) this._finish();
+    // A stranger that does not read.
+    else if (patience === 0) this._socket.destroy();
   }
 
   _finish() {
@@ -264,11 +265,11 @@ class Connection extends EventEmitter {
       for (const callback of callbacks) call(callback, error ? closed() : null, this);
     };
     socket.end(done);
-    if (!this._waits) {
+    if (this._patience === 0) {
       socket.destroySoon();
       return;
     }
-    this._timer = setTimeout(() => socket.destroy(), CLOSE_TIMEOUT);
+    this._timer = setTimeout(() => socket.destroy(), this._patience);
     this._timer.unref();
   }
 

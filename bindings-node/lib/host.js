@@ -539,7 +539,7 @@ class Host {
     if (flags & RESUME) conn._socket.resume();
     if (flags & (ENDING | GONE)) {
       this.conns[number] = undefined;
-      if (flags & ENDING) conn._end(detail === 0);
+      if (flags & ENDING) conn._end(detail);
       else conn._lost(detail);
     }
   }
@@ -640,7 +640,7 @@ class Host {
         listener._authRefused(plainError('AUTH_REFUSED', this.events.text(at)));
         break;
       case Op.EVICT:
-        listener._evict(address);
+        listener._evict(address, c !== 0);
         break;
       case Op.ACCEPT_FAILED:
         listener._acceptFailed(this._failure(roletalkError, at, first));

@@ -13,12 +13,13 @@ class Guest {
   constructor(client, socket) {
     this.client = client;
     this.socket = socket;
-    /** Answers it instead of closing it. */
+    /** Answers it, when its time is over. */
     this.refuse = undefined;
   }
 
-  close() {
-    if (this.refuse) this.refuse();
+  /** @param {boolean} late whether its time is over: otherwise there are too many, and it is not answered */
+  close(late) {
+    if (late && this.refuse) this.refuse();
     else if (this.socket) this.socket.destroy();
     else this.client.close();
   }
@@ -34,7 +35,7 @@ class Lobby {
   /** The server's handle, and what it does with a new connection. */
   #handle;
   #make;
-  /** Places by the remote address and port, which a TLS socket shares with the socket below it. */
+  /** Places by both addresses of a socket, which a TLS socket shares with the socket below it. */
   #places = new Map();
   /**
    * The guests, in a plain array. Maps, queues and whatever is reallocated as it grows hold only numbers: discarded
@@ -181,13 +182,13 @@ class Lobby {
     if (address !== undefined) this.#places.set(address, place);
     socket.once('close', () => {
       if (this.#places.get(address) === place) this.#places.delete(address);
-      if (this.#take(place)) this.#leave(place);
+      if (this.#take(place)) this.#vacate(place);
     });
   }
 
-  #leave(place) {
+  #vacate(place) {
     const host = this.#host;
-    host.native.left(place, host.now());
+    host.native.vacate(place, host.now());
     host.schedule();
   }
 
@@ -195,7 +196,7 @@ class Lobby {
    * A connection is upgraded.
    * @returns {number | undefined} its place, for the engine
    */
-  left(socket) {
+  upgraded(socket) {
     const address = addressOf(socket);
     const place = this.#places.get(address);
     this.#places.delete(address);
@@ -203,34 +204,34 @@ class Lobby {
     return place;
   }
 
-  /** Has a connection whose upgrade is judged be refused, rather than closed, when it is evicted. */
-  onEvict(socket, refuse) {
+  /** Has a connection whose upgrade is judged be refused, rather than closed, when its time is over. */
+  onLate(socket, refuse) {
     const guest = this.#guests[this.#at.get(this.#places.get(addressOf(socket)))];
     if (guest) guest.refuse = refuse;
   }
 
-  /** Closes the connection that has this place, if it is still here. */
-  evict(place) {
-    this.#take(place)?.close();
+  /**
+   * Closes the connection that has this place, if it is still here.
+   * @param {boolean} late whether its time is over
+   */
+  evict(place, late) {
+    this.#take(place)?.close(late);
   }
 
   #dismiss(place) {
-    this.evict(place);
-    this.#leave(place);
+    this.evict(place, false);
+    this.#vacate(place);
   }
 
   /** Closes all connections that are not upgraded. */
   close() {
-    for (const [place, at] of [...this.#at]) {
-      this.#guests[at].refuse = undefined;
-      this.#dismiss(place);
-    }
+    for (const place of [...this.#at.keys()]) this.#dismiss(place);
   }
 }
 
-/** The address of the other side; undefined when that is gone. */
-function addressOf({ remoteAddress, remotePort }) {
-  return remoteAddress && `${remoteAddress} ${remotePort}`;
+/** Both addresses of a socket: a server may have several. Undefined when the other side is gone. */
+function addressOf({ remoteAddress, remotePort, localAddress }) {
+  return remoteAddress && `${remoteAddress} ${remotePort} ${localAddress}`;
 }
 
 module.exports = { Lobby };

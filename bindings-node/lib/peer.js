@@ -153,8 +153,6 @@ class Peer extends MiddlewareEmitter {
     this._port = undefined;
     this._host = undefined;
     this._path = undefined;
-    /** How long an upgrade may take, in milliseconds, if that was said. */
-    this._upgradeLimit = undefined;
     this.auth = new Auth(this);
   }
 
@@ -301,14 +299,13 @@ class Peer extends MiddlewareEmitter {
     const verdict = judge(this._authenticate, upgradeRequest(request, socket));
     if (!(verdict instanceof Promise)) return this._judged(request, socket, head, verdict);
     if (this._closed) return refuse(socket, 503);
-    const limit = this._upgradeLimit ?? native.handshakeTimeout;
-    const judging = new Judging(socket, limit, (told) => {
+    const judging = new Judging(socket, native.handshakeTimeout, (told) => {
       this._judgings.delete(judging);
       this._gone(judging);
       if (told !== null) this._judged(request, socket, head, told);
     });
     this._judgings.add(judging);
-    this._lobby?.onEvict(socket, () => judging.refuse());
+    this._lobby?.onLate(socket, () => judging.refuse());
     judging.wait(verdict);
   }
 
@@ -337,7 +334,7 @@ class Peer extends MiddlewareEmitter {
   _accept(request, socket, head, claims) {
     const remote = remoteOf(socket, false, { claims, headers: keptHeaders(request, this._identityHeaders) });
     if (!upgrade(request, socket)) return;
-    const place = this._lobby?.left(socket);
+    const place = this._lobby?.upgraded(socket);
     const { _core: core } = this;
     let number;
     try {
@@ -364,7 +361,7 @@ class Peer extends MiddlewareEmitter {
   listen(options, callback) {
     if (this._listener) throw new Error('.listen has been called already');
     this._lobby = undefined;
-    this._upgradeLimit = undefined;
+    let limits = {};
     let files;
     let own;
     if (typeof options === 'number') {
@@ -391,13 +388,13 @@ class Peer extends MiddlewareEmitter {
       // What connects to somebody else's server may want something else of it.
       if (!server) this._lobby = new Lobby(this._server, this._core);
       this._ssl = server ? undefined : ssl;
-      const { handshakeTimeout, maxHandshakes, maxHandshakesPerAddress } = options;
-      const { _core: core } = this;
-      core.native.boundHandshakes(maxHandshakes, maxHandshakesPerAddress, handshakeTimeout, core.now());
-      this._upgradeLimit = handshakeTimeout;
+      limits = options;
     } else {
       throw new Error('Incorrect type of arguments');
     }
+    const { handshakeTimeout, maxHandshakes, maxHandshakesPerAddress } = limits;
+    const { _core: core } = this;
+    core.native.boundHandshakes(maxHandshakes, maxHandshakesPerAddress, handshakeTimeout, core.now());
     this._tls?.stop();
     this._tls = files?.start() ?? null;
     if (!callback) {
@@ -824,8 +821,8 @@ class Peer extends MiddlewareEmitter {
   stats() {
     const units = this.units.map((unit) => ({ id: unit.id, name: unit.name, ...unit.stats() }));
     const { _core: core, _handlerErrors: handlerErrors } = this;
-    const { addressesIgnored } = core.native;
-    return { busy: core.native.busy(core.now()), handlerErrors, addressesIgnored, units };
+    const { handshakes, addressesIgnored } = core.native;
+    return { busy: core.native.busy(core.now()), handlerErrors, handshakes, addressesIgnored, units };
   }
 
   onMessage(handler) {
@@ -893,8 +890,8 @@ class Peer extends MiddlewareEmitter {
   }
 
   /** The engine evicts a connection that is not upgraded. */
-  _evict(place) {
-    this._lobby?.evict(place);
+  _evict(place, late) {
+    this._lobby?.evict(place, late);
   }
 
   /** Connections could not be accepted, or were evicted. */

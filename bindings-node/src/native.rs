@@ -294,6 +294,12 @@ impl NativePeer {
             .collect())
     }
 
+    /// Accepted connections that are not authenticated yet.
+    #[napi(getter)]
+    pub fn handshakes(&self) -> f64 {
+        lock(&self.host).engine.peer().handshakes() as f64
+    }
+
     /// How many told addresses were not dialed.
     #[napi(getter)]
     pub fn addresses_ignored(&self) -> f64 {
@@ -473,8 +479,8 @@ impl NativePeer {
         host.engine.dial_failed(AddressId(address as u64), error, now);
     }
 
-    /// Changes the limits on unauthenticated connections: their number, in total and per address, and the handshake
-    /// timeout in milliseconds. None leaves a limit as it is.
+    /// Sets the limits on unauthenticated connections: their number, in total and per address, and the handshake
+    /// timeout in milliseconds. None stands for the default.
     #[napi(catch_unwind)]
     pub fn bound_handshakes(
         &mut self,
@@ -518,7 +524,7 @@ impl NativePeer {
 
     /// Frees the place of a connection that ended before its upgrade.
     #[napi(catch_unwind)]
-    pub fn left(&mut self, place: f64, now: f64) {
+    pub fn vacate(&mut self, place: f64, now: f64) {
         let Call { mut host, now, .. } = self.begin(now);
         host.engine.with_peer(now, |peer| peer.vacate(PlaceId(place as u64)));
     }

@@ -375,8 +375,9 @@ impl State {
             EngineEvent::Dial { address, url } => {
                 batch.text(Op::Dial, [address.0 as u32, (address.0 >> 32) as u32, 0, 0], 0, &url);
             }
-            EngineEvent::Evict { place, .. } => {
-                batch.plain(Op::Evict, [place.0 as u32, (place.0 >> 32) as u32, 0, 0]);
+            EngineEvent::Evict { place, late } => {
+                batch
+                    .plain(Op::Evict, [place.0 as u32, (place.0 >> 32) as u32, u32::from(late), 0]);
             }
             EngineEvent::Attached { conn, unit, info, roles } => {
                 let number = match self.unit_numbers.get(&unit) {
@@ -661,8 +662,8 @@ impl State {
                     }
                     (conn, 0, 0, WRITTEN)
                 }
-                Action::Part(conn) => (conn, 0, 0, ENDING),
-                Action::Leave(conn) => (conn, 1, 0, ENDING),
+                Action::Part(conn, limit) => (conn, limit.as_millis() as u32, 0, ENDING),
+                Action::Leave(conn) => (conn, 0, 0, ENDING),
                 Action::Gone(conn, error) => {
                     let errno = error.and_then(|error| error.raw_os_error()).unwrap_or(0);
                     (conn, errno as u32, 0, GONE)

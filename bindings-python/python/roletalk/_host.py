@@ -69,7 +69,8 @@ ACCEPTED_AT_ONCE = 8
 """Connections that are accepted before the loop has its turn."""
 
 LEAST_PAUSE = 0.001
-"""Seconds. Shorter pauses between connections are not worth a timer: they accumulate until one is."""
+"""Seconds before accepting is tried again after another failure. Shorter pauses between connections are not
+worth a timer: they accumulate until one is."""
 
 UNIX_SOCKET = "a Unix socket"
 """Stands for the address of a connection on one."""
@@ -79,10 +80,10 @@ LACKING = {
     for name in ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EAGAIN", "WSAEMFILE", "WSAENOBUFS")
     if hasattr(errno, name)
 }
-"""Errors by which a process or the system says that it is short of something."""
+"""Errors by which a process or the system says that it is short of something. EAGAIN is for threads."""
 
 ACCEPT_AGAIN = 0.01
-"""Seconds before accepting is tried again after a failure, such as for want of file descriptors. Evicted
+"""Seconds before accepting is tried again after a failure for want of file descriptors or memory. Evicted
 connections have closed theirs by then."""
 
 
@@ -371,8 +372,8 @@ class Host:
     def resume(self, conn: int) -> None:
         self._links[conn].resume()
 
-    def part(self, conn: int) -> None:
-        self._links[conn].part()
+    def part(self, conn: int, limit: float) -> None:
+        self._links[conn].part(limit)
 
     def leave(self, conn: int) -> None:
         self._links[conn].leave()
@@ -483,34 +484,32 @@ class Host:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno not in LACKING:
-                    # The connection is gone; others may be there.
-                    logger.debug("accept failed: %s", described(error))
-                    continue
-                # The listening socket stays readable.
-                self.apart(self.engine.accept_failed, described(error))
-                self.loop.remove_reader(listening.fileno())
-                again = (self._await_connections, listening, accepted)
-                self.apart(self.loop.call_later, ACCEPT_AGAIN, *again)
-                return
-            accepted(sock, address)
-            pause = self.engine.accept_pause()
+                pause = self._accept_failed(error)
+            else:
+                accepted(sock, address)
+                pause = self.engine.accept_pause()
             if pause >= LEAST_PAUSE:
+                # The listening socket stays readable.
                 self.loop.remove_reader(listening.fileno())
                 waiting = (self._await_connections, listening, accepted)
                 self.apart(self.loop.call_later, pause, *waiting)
                 return
+
+    def _accept_failed(self, error: OSError) -> float:
+        """Returns after how many seconds to try again."""
+        logger.debug("accept failed: %s", described(error))
+        if error.errno not in LACKING:
+            # The connection is gone; others may be there.
+            return LEAST_PAUSE
+        self.apart(self.engine.accept_failed, described(error))
+        return ACCEPT_AGAIN
 
     async def _keep_accepting(self, listening: socket.socket, accepted: Accepted) -> None:
         while True:
             try:
                 sock, address = await self.loop.sock_accept(listening)
             except OSError as error:
-                if error.errno in LACKING:
-                    self.apart(self.engine.accept_failed, described(error))
-                else:
-                    logger.debug("accept failed: %s", described(error))
-                await asyncio.sleep(ACCEPT_AGAIN)
+                await asyncio.sleep(self._accept_failed(error))
             else:
                 accepted(sock, address)
                 pause = self.engine.accept_pause()

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from ._host import Host
 
-CLOSING = 2.0
-"""Seconds that the other side has to close its end."""
-
 LEAVING = 0.01
 """Seconds that a transport has to write the last few bytes."""
 
@@ -72,10 +69,11 @@ class SocketLink:
         # Nothing more can be seen on it.
         self.pause()
 
-    def part(self) -> None:
+    def part(self, limit: float) -> None:
+        """The other side has so many seconds to close its end."""
         # To see the other side's end, also when reading was paused.
         self.resume()
-        self._timer = self._host.loop.call_later(CLOSING, self.gone)
+        self._timer = self._host.loop.call_later(limit, self.gone)
 
     def leave(self) -> None:
         self.gone()
@@ -205,7 +203,7 @@ class TransportLink(asyncio.Protocol):
         # Bytes before the answer to an upgrade are an error, for which the engine ends the connection.
         self.resume()
 
-    def part(self, limit: float = CLOSING) -> None:
+    def part(self, limit: float) -> None:
         assert self._transport is not None
         self._stop_timer()
         self._transport.close()

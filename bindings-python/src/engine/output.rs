@@ -84,7 +84,10 @@ impl Engine {
             Action::StopWriting(conn) => ("stop_writing", conn),
             Action::Pause(conn) => ("pause", conn),
             Action::Resume(conn) => ("resume", conn),
-            Action::Part(conn) => ("part", conn),
+            Action::Part(conn, limit) => {
+                listener.call_method1("part", (conn.0, limit.as_secs_f64()))?;
+                return Ok(());
+            }
             Action::Leave(conn) => ("leave", conn),
             Action::Gone(conn, _) => ("gone", conn),
             Action::Taken(_) | Action::Written(_) => return Ok(()),

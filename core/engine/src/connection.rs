@@ -1,7 +1,7 @@
 //! One connection, from bytes to messages and back: the upgrade on either side, frames, the order of
 //! output, closing.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -89,6 +89,31 @@ enum Phase {
     Over,
 }
 
+/// How long the other side may take to close its socket, too. That of a connection without a unit may take no
+/// longer to receive all that it is to be told.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How the socket of a connection that has ended is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// All is written, then the other side has [`CLOSE_TIMEOUT`] to close, too.
+    Wait,
+    /// The same, within [`CLOSE_TIMEOUT`] altogether: it is not authenticated.
+    WaitBriefly,
+    /// All is written, then it is closed: the other side has surely received all but the close frame, as when a
+    /// peer without anything to answer was [drained](Unit::drain).
+    Leave,
+    /// It is closed at once, after as much as it takes without waiting: it is not authenticated, and there are many.
+    LeaveAtOnce,
+}
+
+impl Parting {
+    /// Whether the other side may have something to receive besides the close frame, so that its end is waited for.
+    pub fn waits(self) -> bool {
+        matches!(self, Parting::Wait | Parting::WaitBriefly)
+    }
+}
+
 /// The byte side of one connection. It knows its unit by number only: where the unit matters, the host
 /// passes it.
 ///
@@ -124,9 +149,7 @@ pub struct Connection {
     /// The other side's close frame was received, and answered: nothing may be written after the answer.
     close_received: bool,
     ended: bool,
-    delivered: bool,
-    /// It is to be closed at once.
-    dismissed: bool,
+    parting: Parting,
 }
 
 impl Connection {
@@ -173,8 +196,7 @@ impl Connection {
             violated: false,
             close_received: false,
             ended: false,
-            delivered: false,
-            dismissed: false,
+            parting: Parting::WaitBriefly,
         })
     }
 
@@ -198,11 +220,9 @@ impl Connection {
         self.ended
     }
 
-    /// Whether the socket may be closed without waiting for the other side to close: that side has surely received all
-    /// but the close frame, as when a peer without anything to answer was [drained](Unit::drain), or it is a stranger
-    /// to be [dropped at once](Connection::leave_at_once).
-    pub fn is_delivered(&self) -> bool {
-        self.delivered
+    /// How its socket is to be closed, once it has ended.
+    pub fn parting(&self) -> Parting {
+        self.parting
     }
 
     // Input.
@@ -352,16 +372,9 @@ impl Connection {
         self.farewell = Some((close_code::AUTH, String::new()));
     }
 
-    /// Skips the wait for the other side's close: once the connection has ended, its socket may be
-    /// [closed at once](Connection::is_dismissed).
+    /// Has its socket closed without a wait, once it has ended.
     pub fn leave_at_once(&mut self) {
-        self.delivered = true;
-        self.dismissed = true;
-    }
-
-    /// Whether the socket is to be closed as soon as it takes no more, even if something is left to be written.
-    pub fn is_dismissed(&self) -> bool {
-        self.dismissed
+        self.parting = Parting::LeaveAtOnce;
     }
 
     /// Whether the other side has broken the protocol.
@@ -384,6 +397,7 @@ impl Connection {
     /// [`Unit::attach`].
     pub(crate) fn belongs_to(&mut self, unit: UnitId) -> FrameWriter {
         self.unit = Some(unit);
+        self.parting = Parting::Wait;
         if let Phase::Open(socket) = &mut self.phase {
             socket.set_max_message(self.limits.message_size);
         }
@@ -528,7 +542,9 @@ impl Connection {
                 if code == close_code::HEARTBEAT {
                     unit.set_aside(self.id);
                 }
-                self.delivered = unit.is_delivered(self.id);
+                if unit.is_delivered(self.id) {
+                    self.parting = Parting::Leave;
+                }
                 unit.close(self.id, code, reason);
                 let mut rest = Vec::new();
                 unit.take_output(self.id, &mut rest);

@@ -9,9 +9,9 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    AddressId, Balance, Budget, Claims, Config, ConnId, Connection, Event, Moment, Opening, Peer,
-    PeerEffect, PeerEvent, PlaceId, Ready, Received, Remote, Tried, Unit, UnitId, UnitInfo,
-    close_code,
+    AddressId, Balance, Budget, Claims, Config, ConnId, Connection, Event, Moment, Opening,
+    Parting, Peer, PeerEffect, PeerEvent, PlaceId, Ready, Received, Remote, Tried, Unit, UnitId,
+    UnitInfo, close_code,
     error::{Error, ErrorKind, Result},
     hint::DialFault,
     timers::Timers,
@@ -315,15 +315,9 @@ impl<R> Engine<R> {
         self.drain_peer(now);
     }
 
-    /// Whether a connection that has ended need not wait for the other side: see [`Connection::is_delivered`].
-    pub fn is_delivered(&self, conn: ConnId) -> bool {
-        self.connections.get(&conn).is_some_and(Connection::is_delivered)
-    }
-
-    /// Whether a connection that has ended is to be closed as soon as its socket takes no more: see
-    /// [`Connection::is_dismissed`].
-    pub fn is_dismissed(&self, conn: ConnId) -> bool {
-        self.connections.get(&conn).is_some_and(Connection::is_dismissed)
+    /// How the socket of a connection that has ended is to be closed. None when it is not known any more.
+    pub fn parting(&self, conn: ConnId) -> Option<Parting> {
+        self.connections.get(&conn).map(Connection::parting)
     }
 
     /// The socket of a connection is closed, by either side or by an error.

@@ -14,6 +14,7 @@ use x509_cert::{
 use crate::{
     PlaceId,
     error::{Error, ErrorKind, Result},
+    text::printable_up_to,
     wire,
 };
 
@@ -255,7 +256,7 @@ impl Identity {
             ("key", self.key.as_deref()),
         ];
         let (what, name) = shown.into_iter().find_map(|(what, name)| Some((what, name?)))?;
-        Some(format!("{what} {}", wire::cut(name, 128)))
+        Some(format!("{what} {}", printable_up_to(name, 128)))
     }
 
     /// All of it as JSON, for hosts of other languages:

@@ -54,7 +54,7 @@ pub use balance::{Balance, Candidate, Ejection, Standing, Turn, Units, Wanted};
 pub use bulkhead::Bulkhead;
 pub use certificate::Validity;
 pub use config::{ChannelBinding, Config, Entropy, Keys, Reconnect};
-pub use connection::{Connection, Opening, Received};
+pub use connection::{CLOSE_TIMEOUT, Connection, Opening, Parting, Received};
 pub use destination::{Tried, too_many_parked};
 pub use engine::{Engine, EngineEvent};
 pub use error::{Error, ErrorKind, Result};

@@ -155,7 +155,9 @@ limits! {
         /// (pongs, rejections, answers to streams). Default 1 MiB, and never more than
         /// `queue_per_connection`. At the bound nothing is read from it until it has read some of that.
         owed_per_connection: Bytes = 1 << 20;
-        /// Bytes that wait to be written to all connections of the peer. Default 256 MiB, as above.
+        /// Bytes that wait to be written to all connections of the peer. Default 256 MiB, as above. Answers queued
+        /// for one unit take at most a 32nd of it. Up to 32 MiB of further ones may wait behind these; then the
+        /// unit's requests wait, and are rejected after a second.
         queue_per_peer: Bytes = 256 << 20;
         /// Open streams with one unit, both directions. Default 4 096; further ones fail or are refused.
         streams: Count = 4096;

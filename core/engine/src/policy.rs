@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use crate::{
     Identity, Kind,
     error::{Error, ErrorKind, Result},
-    wire,
+    printable, wire,
 };
 
 /// The largest policy, in bytes of JSON.
@@ -678,10 +678,10 @@ impl Denial {
 /// For those who read logs.
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Denial { kind, role, event, .. } = self;
-        match kind {
-            None => write!(f, "may not serve the role {role:?}"),
-            Some(kind) => write!(f, "may not call {role:?} / {event:?} ({})", kind.name()),
+        let (role, event) = (printable(&self.role), printable(&self.event));
+        match self.kind {
+            None => write!(f, "may not serve the role \"{role}\""),
+            Some(kind) => write!(f, "may not call \"{role}\" / \"{event}\" ({})", kind.name()),
         }
     }
 }

@@ -233,7 +233,8 @@ const ANSWERS: usize = 10_000;
 
 #[test]
 fn answers_keep_to_the_bound_of_the_connection_that_has_asked() {
-    let mut pair = Pair::new(|limits| limits.queue_per_peer = 32 * ANSWERS);
+    // For two connections.
+    let mut pair = Pair::new(|limits| limits.queue_per_peer = 2 * 32 * ANSWERS);
     let [first, second] = [pair.conns[0], pair.connect()];
     pair.settle();
     let payload = Payload { kind: DataType::Binary, bytes: &[0; ANSWER] };

@@ -1,7 +1,7 @@
 //! The engine with its connections: everything that an event loop changes, under one lock.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io::{self, ErrorKind::Interrupted, ErrorKind::WouldBlock, Read, Write},
     mem,
     net::{Shutdown, TcpStream},
@@ -10,8 +10,8 @@ use std::{
 };
 
 use roletalk_engine::{
-    ConnId, Engine, EngineEvent, Fields, Moment, Opening, Question, Refusal, Remote, Result, Unit,
-    UnitId, hint::DialFault, wire::Payload,
+    CLOSE_TIMEOUT, ConnId, Engine, EngineEvent, Fields, Moment, Opening, Parting, Question,
+    Refusal, Remote, Result, Unit, UnitId, hint::DialFault, wire::Payload,
 };
 use rustc_hash::FxHashMap;
 
@@ -25,7 +25,7 @@ const STAND_IN: usize = 4 << 20;
 const STAND_IN_TOTAL: usize = 256 << 20;
 /// How often a socket is read before it is closed for good.
 const LAST_READS: usize = 16;
-/// How long what is queued may take to be written when a connection ends, as in `ws`.
+/// How long what is queued may take to be written when a connection of a unit ends, as in `ws`.
 const ENDING: Duration = Duration::from_secs(30);
 
 /// Something for the loop's side of a connection to do.
@@ -45,9 +45,9 @@ pub enum Action {
     Taken(ConnId),
     /// What was taken is written. See [`Host::tell_progress`].
     Written(ConnId),
-    /// All is said, and a socket's half of the connection is closed. Wait a little for the other side to
-    /// close, too.
-    Part(ConnId),
+    /// All is written, and a socket's half of the connection is closed. The other side has this time to close,
+    /// too; then close it.
+    Part(ConnId, Duration),
     /// The same, and the other side has surely received all but the close frame: close without waiting for it.
     Leave(ConnId),
     /// It is at its end, or has failed for this reason: stop watching it, then [release](Host::release) it.
@@ -66,8 +66,10 @@ pub struct Host {
     lingering: Vec<Weak<TcpStream>>,
     fresh: Vec<ConnId>,
     paused: Vec<ConnId>,
-    /// Connections that end as soon as all is written, and when they are given up.
-    ending: VecDeque<(Moment, ConnId)>,
+    /// When connections are given up that end as soon as all is written.
+    ending: BTreeSet<(Moment, ConnId)>,
+    /// Connections of which a part of what was [fed](Host::feed) waits for the next turn of the loop.
+    held: Vec<ConnId>,
     actions: VecDeque<Action>,
     buffer: Box<[u8]>,
     tells_progress: bool,
@@ -99,7 +101,8 @@ impl Host {
             lingering: Vec::new(),
             fresh: Vec::new(),
             paused: Vec::new(),
-            ending: VecDeque::new(),
+            ending: BTreeSet::new(),
+            held: Vec::new(),
             actions: VecDeque::new(),
             buffer: vec![0; read].into(),
             tells_progress: false,
@@ -162,7 +165,11 @@ impl Host {
     /// Forgets a connection that is gone or parting, or that was never watched, and closes its socket: at once, or
     /// as soon as the guard lets go of it, see [`has_lingering`](Host::has_lingering).
     pub fn release(&mut self, conn: ConnId, now: Moment) {
-        if let Some(Link { socket: Some(socket), gone, .. }) = self.links.remove(&conn) {
+        let link = self.links.remove(&conn);
+        if let Some(until) = link.as_ref().and_then(|link| link.until) {
+            self.ending.remove(&(until, conn));
+        }
+        if let Some(Link { socket: Some(socket), gone, .. }) = link {
             if gone {
                 // The other side is to hear of it at once, also while the guard has the socket.
                 let _ = socket.shutdown(Shutdown::Both);
@@ -187,6 +194,14 @@ impl Host {
     /// The other side has closed, or the transport has failed; then [`dial_fault`](crate::dial_fault) may know
     /// what that means.
     pub fn lost(&mut self, conn: ConnId, fault: Option<DialFault>, now: Moment) {
+        if let Some(link) = self.links.get_mut(&conn)
+            && link.is_there()
+            && !link.rest.is_empty()
+        {
+            // What came before that still counts.
+            let rest = mem::take(&mut link.rest);
+            self.engine.receive(conn, &rest, now);
+        }
         self.lose_to(conn, None, fault, now);
     }
 
@@ -205,7 +220,9 @@ impl Host {
             && !link.gone
         {
             link.gone = true;
-            self.ending.retain(|(_, other)| *other != conn);
+            if let Some(until) = link.until.take() {
+                self.ending.remove(&(until, conn));
+            }
             let error = link.failed.take().or(error);
             self.actions.push_back(Action::Gone(conn, error));
             self.engine.failed(conn, fault, now);
@@ -241,7 +258,7 @@ impl Host {
         let alone = links.len() == 1;
         let Some(link) = links.get_mut(&conn) else { return false };
         let Some(socket) = &link.socket else { return false };
-        let portion = if alone { buffer.len() } else { link.portion.min(buffer.len()) };
+        let portion = link.next_portion(alone, buffer.len());
         match read(socket, &mut buffer[..portion]) {
             // The other side has said all. What it is being told goes on.
             Ok(0) if link.ending && link.waiting && link.failed.is_none() => {
@@ -255,7 +272,6 @@ impl Host {
                 let before = engine.events();
                 engine.receive(conn, &buffer[..len], now);
                 link.digest(len, len == portion, engine.events() - before);
-                link.portion = link.portion.min(buffer.len());
                 self.consider_pause(conn);
             }
             Err(error) if error.kind() == WouldBlock => return false,
@@ -264,11 +280,71 @@ impl Host {
         true
     }
 
-    /// Bytes came on a transport.
+    /// Bytes came on a transport. A part of them may wait for the next turns of the loop, so that a connection that
+    /// brings much does not delay the others: until then, the [deadline](Host::deadline) is now.
     pub fn feed(&mut self, conn: ConnId, bytes: &[u8], now: Moment) {
-        if self.links.get(&conn).is_some_and(|link| !link.parting && !link.gone) {
-            self.engine.receive(conn, bytes, now);
-            self.consider_pause(conn);
+        let Some(link) = self.links.get_mut(&conn).filter(|link| link.is_there()) else { return };
+        if link.rest.is_empty() {
+            let taken = self.digest(conn, bytes, now);
+            self.hold(conn, &bytes[taken..]);
+        } else {
+            // The transport had it already when it was paused.
+            link.rest.extend_from_slice(bytes);
+        }
+    }
+
+    /// Gives the engine a portion of what came on a transport. Returns how many bytes that was.
+    fn digest(&mut self, conn: ConnId, bytes: &[u8], now: Moment) -> usize {
+        let alone = self.links.len() == 1;
+        let Some(link) = self.links.get_mut(&conn) else { return bytes.len() };
+        // What strangers may bring is little, and they are not to have it kept.
+        let portion = link.next_portion(alone || !link.attached, bytes.len());
+        let before = self.engine.events();
+        self.engine.receive(conn, &bytes[..portion], now);
+        link.digest(portion, portion < bytes.len(), self.engine.events() - before);
+        self.consider_pause(conn);
+        portion
+    }
+
+    /// Keeps what is left of a portion, and pauses the transport until all of it is handled.
+    fn hold(&mut self, conn: ConnId, rest: &[u8]) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        if rest.is_empty() || !link.is_there() {
+            return;
+        }
+        link.rest.extend_from_slice(rest);
+        link.held = true;
+        self.held.push(conn);
+        if !link.paused {
+            self.actions.push_back(Action::Pause(conn));
+        }
+    }
+
+    /// Handles a further portion of each connection that has brought much.
+    fn go_on(&mut self, now: Moment) {
+        // What came before is to be handed out first.
+        if self.backlog {
+            return;
+        }
+        for conn in mem::take(&mut self.held) {
+            let Some(link) = self.links.get_mut(&conn).filter(|link| link.is_there()) else {
+                continue;
+            };
+            if link.paused {
+                self.held.push(conn);
+                continue;
+            }
+            let mut rest = mem::take(&mut link.rest);
+            let taken = self.digest(conn, &rest, now);
+            let Some(link) = self.links.get_mut(&conn) else { continue };
+            rest.drain(..taken);
+            link.held = !rest.is_empty();
+            link.rest = rest;
+            if link.held {
+                self.held.push(conn);
+            } else if !link.paused && link.is_there() {
+                self.actions.push_back(Action::Resume(conn));
+            }
         }
     }
 
@@ -279,7 +355,9 @@ impl Host {
         {
             link.paused = true;
             self.paused.push(conn);
-            self.actions.push_back(Action::Pause(conn));
+            if !link.held {
+                self.actions.push_back(Action::Pause(conn));
+            }
         }
     }
 
@@ -289,7 +367,7 @@ impl Host {
         paused.retain(|conn| {
             let Some(link) = links.get_mut(conn) else { return false };
             link.paused = !engine.may_read(*conn);
-            if !link.paused {
+            if !link.paused && !link.held {
                 actions.push_back(Action::Resume(*conn));
             }
             link.paused
@@ -348,8 +426,7 @@ impl Host {
         let Host { links, engine, actions, tells_progress, .. } = self;
         let Some(link) = links.get_mut(&conn) else { return };
         if !link.unmark() {
-            // What an unauthenticated connection does not read keeps its socket no longer.
-            if link.ending && !link.parting && !link.gone && engine.is_dismissed(conn) {
+            if link.ending && link.is_there() && leaves_at_once(engine, conn) {
                 self.part(conn, now);
             }
             return;
@@ -379,7 +456,7 @@ impl Host {
                     // A connection over which something large goes out slowly is alive.
                     engine.writing(conn, now);
                 }
-                if link.ending && engine.is_dismissed(conn) {
+                if link.ending && leaves_at_once(engine, conn) {
                     return self.part(conn, now);
                 }
                 return link.await_writable(conn, actions);
@@ -409,7 +486,7 @@ impl Host {
             link.waiting = true;
             actions.push_back(Action::Write(conn, taken));
         }
-        if link.ending {
+        if link.ending && (!link.waiting || leaves_at_once(engine, conn)) {
             self.part(conn, now);
         }
     }
@@ -418,14 +495,20 @@ impl Host {
         let Host { links, engine, buffer, actions, .. } = self;
         let Some(link) = links.get_mut(&conn) else { return };
         link.parting = true;
-        self.ending.retain(|(_, other)| *other != conn);
-        let delivered = engine.is_delivered(conn);
-        if let (true, Some(socket)) = (delivered, &link.socket) {
+        if let Some(until) = link.until.take() {
+            self.ending.remove(&(until, conn));
+        }
+        let waits = engine.parting(conn).is_some_and(Parting::waits);
+        if let (false, Some(socket)) = (waits, &link.socket) {
             // Closing with unread input would reset the connection. One that goes on sending is not waited for.
             let mut reads = (0..LAST_READS).map(|_| read(socket, buffer));
             let _ = reads.find(|read| !matches!(read, Ok(1..)));
         }
-        actions.push_back(if delivered { Action::Leave(conn) } else { Action::Part(conn) });
+        actions.push_back(if waits {
+            Action::Part(conn, CLOSE_TIMEOUT)
+        } else {
+            Action::Leave(conn)
+        });
         engine.closed(conn, now);
     }
 
@@ -502,33 +585,56 @@ impl Host {
 
     /// When [`handle_timeout`](Host::handle_timeout) is to be called.
     pub fn deadline(&self) -> Option<Moment> {
-        let ending = self.ending.front().map(|(until, _)| *until);
-        [self.engine.deadline(), ending].into_iter().flatten().min()
+        let ending = self.ending.first().map(|(until, _)| *until);
+        let goes_on = |conn| self.links.get(conn).is_some_and(|link| !link.paused);
+        let held = self.held.iter().any(goes_on).then_some(Moment::EPOCH);
+        [self.engine.deadline(), ending, held].into_iter().flatten().min()
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Moment) {
         self.engine.handle_timeout(now);
-        while let Some((until, conn)) = self.ending.front().copied()
+        while let Some((until, conn)) = self.ending.first().copied()
             && until <= now
         {
-            self.ending.pop_front();
             self.lose(conn, None, now);
+            self.ending.remove(&(until, conn));
         }
+        self.go_on(now);
     }
 
     /// The next event. After [`EngineEvent::Close`], the connection ends as soon as all is written.
     pub fn poll_event(&mut self) -> Option<EngineEvent<u32>> {
         let event = self.engine.poll_event();
         self.backlog = event.is_some();
-        if let Some(EngineEvent::Close { conn, .. }) = event
-            && let Some(link) = self.links.get_mut(&conn)
-        {
-            link.ending = true;
-            link.mark(conn, &mut self.fresh);
-            self.ending.push_back((self.latest + ENDING, conn));
+        match &event {
+            Some(EngineEvent::Close { conn, .. }) => self.begin_ending(*conn),
+            Some(EngineEvent::Attached { conn, .. }) => {
+                if let Some(link) = self.links.get_mut(conn) {
+                    link.attached = true;
+                }
+            }
+            _ => {}
         }
         event
+    }
+
+    fn begin_ending(&mut self, conn: ConnId) {
+        let now = self.now();
+        let Some(link) = self.links.get_mut(&conn).filter(|link| link.is_there()) else { return };
+        link.ending = true;
+        link.mark(conn, &mut self.fresh);
+        let limit = match self.engine.parting(conn) {
+            Some(Parting::Wait | Parting::Leave) => ENDING,
+            _ => CLOSE_TIMEOUT,
+        };
+        link.until = Some(now + limit);
+        self.ending.insert((now + limit, conn));
+    }
+
+    /// The time, as the loop would say it. A clock that the loop has set ahead counts as that.
+    fn now(&self) -> Moment {
+        self.latest.max(Moment::at(self.epoch.elapsed()))
     }
 
     // The guard.
@@ -632,17 +738,17 @@ impl Host {
             self.pump(self.now());
         }
     }
-
-    /// The time, as the loop would say it. A clock that the loop has set ahead counts as that.
-    fn now(&self) -> Moment {
-        self.latest.max(Moment::at(self.epoch.elapsed()))
-    }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
         self.ring();
     }
+}
+
+/// What an unauthenticated connection does not read keeps its socket no longer.
+fn leaves_at_once(engine: &Engine<u32>, conn: ConnId) -> bool {
+    engine.parting(conn) == Some(Parting::LeaveAtOnce)
 }
 
 fn read(mut socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, io, mem, net::TcpStream, sync::Arc};
 
-use roletalk_engine::ConnId;
+use roletalk_engine::{ConnId, Moment};
 
 use crate::Action;
 
@@ -10,6 +10,8 @@ use crate::Action;
 pub(crate) struct Link {
     /// None when the loop has a transport of its own. The guard may hold it for a moment.
     pub(crate) socket: Option<Arc<TcpStream>>,
+    /// It belongs to a unit.
+    pub(crate) attached: bool,
     /// Waits for the socket to be writable, or for the transport to have written.
     pub(crate) waiting: bool,
     /// The loop watches whether the socket is writable.
@@ -23,13 +25,20 @@ pub(crate) struct Link {
     /// All is written, the other side has still to close.
     pub(crate) parting: bool,
     pub(crate) gone: bool,
+    /// When it is given up, while it is ending.
+    pub(crate) until: Option<Moment>,
+    /// The engine takes no more for now.
     pub(crate) paused: bool,
+    /// What the transport has brought and the engine was not given yet.
+    pub(crate) rest: Vec<u8>,
+    /// The transport is paused until there is no rest.
+    pub(crate) held: bool,
     /// What was found to be wrong where nothing could follow from it yet: the system tells of it once.
     pub(crate) failed: Option<io::Error>,
     /// Bytes that the guard has read since the loop is blocked.
     pub(crate) stood_in: usize,
-    /// Bytes asked for with one read, while there are other connections.
-    pub(crate) portion: usize,
+    /// Bytes that the engine is given at once, while there are other connections.
+    portion: usize,
 }
 
 /// The size of a portion at first, and the least, in bytes.
@@ -45,14 +54,24 @@ impl Link {
         Link { socket: socket.map(Arc::new), portion: FIRST_PORTION, ..Link::default() }
     }
 
-    /// Adapts the portion after a read: `bytes` were read, `all` that were asked for or not, and caused `events`.
-    pub(crate) fn digest(&mut self, bytes: usize, all: bool, events: usize) {
+    /// How many bytes are to be given to the engine at once, of at most so many.
+    pub(crate) fn next_portion(&self, alone: bool, most: usize) -> usize {
+        if alone { most } else { self.portion.min(most) }
+    }
+
+    /// Adapts the portion: so many bytes have caused so many events, and perhaps there are `more`.
+    pub(crate) fn digest(&mut self, bytes: usize, more: bool, events: usize) {
         if events > HELPING {
             let fitting = bytes.saturating_mul(HELPING) / events;
             self.portion = fitting.max(LEAST_PORTION);
-        } else if all && events <= HELPING / 2 {
+        } else if more && events <= HELPING / 2 {
             self.portion = self.portion.saturating_mul(2).min(MOST_PORTION);
         }
+    }
+
+    /// Whether the engine still has to do with it.
+    pub(crate) fn is_there(&self) -> bool {
+        !self.gone && !self.parting
     }
 
     /// Whether it is to be read for the engine.

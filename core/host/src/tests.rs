@@ -1,7 +1,9 @@
 //! Hosts on two ends of a TCP connection.
 
 use std::{
+    collections::HashMap,
     io::{self, Read, Write},
+    iter,
     net::{Shutdown, TcpListener, TcpStream},
     os::fd::AsFd,
     sync::{Arc, Mutex, mpsc},
@@ -10,8 +12,8 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use roletalk_engine::{
-    ConnId, Engine, EngineEvent, Event, Limits, Moment, Moves, Opening, Order, Outgoing, Question,
-    Remote, UnitId, wire::Payload, ws::Side,
+    CLOSE_TIMEOUT, ConnId, Engine, EngineEvent, Event, Limits, Moment, Moves, Opening, Order,
+    Outgoing, Question, Remote, UnitId, wire::Payload, ws::Side,
 };
 
 use crate::{Action, Guard, Host, config, lock};
@@ -121,7 +123,7 @@ impl End {
             }
             Action::Taken(_) => "taken",
             Action::Written(_) => "written",
-            Action::Part(_) => {
+            Action::Part(..) => {
                 self.paused = false;
                 "part"
             }
@@ -136,18 +138,8 @@ impl End {
     /// Sends a message of so many bytes.
     fn send(&mut self, len: usize) {
         let (unit, bytes) = (self.unit.unwrap(), vec![7; len]);
-        let payload = Payload { bytes: &bytes, ..Payload::NULL };
-        let outgoing = Outgoing {
-            role: "r",
-            event: "e",
-            payload,
-            order: Order::Kept,
-            fields: None,
-            bulkhead: None,
-            moves: Moves::WithinUnit,
-        };
         self.with(|host, _, now| {
-            host.engine.with_unit(unit, now, |unit| unit.send(outgoing)).unwrap().unwrap();
+            host.engine.with_unit(unit, now, |unit| unit.send(message(&bytes))).unwrap().unwrap();
         });
     }
 
@@ -185,6 +177,18 @@ fn run<const N: usize>(mut ends: [&mut End; N], until: impl Fn([&End; N]) -> boo
         for (end, found) in ends.iter_mut().zip(found) {
             end.found(found);
         }
+    }
+}
+
+fn message(bytes: &[u8]) -> Outgoing<'_> {
+    Outgoing {
+        role: "r",
+        event: "e",
+        payload: Payload { bytes, ..Payload::NULL },
+        order: Order::Kept,
+        fields: None,
+        bulkhead: None,
+        moves: Moves::WithinUnit,
     }
 }
 
@@ -329,6 +333,144 @@ fn a_connection_that_ends_is_given_up_when_nothing_is_read_for_long() {
     assert!(until <= a.now() + Duration::from_secs(30));
     a.with(|host, _, _| host.handle_timeout(until));
     assert_eq!((a.gone, lock(&a.host).deadline()), (Some(None), None));
+}
+
+#[test]
+fn a_connection_that_is_lost_leaves_no_deadline() {
+    let (mut a, b) = pair(|_| {});
+    drop(b);
+    run([&mut a], |[a]| a.gone.is_some());
+    a.with(|host, conn, now| host.release(conn, now));
+    assert_eq!(lock(&a.host).deadline(), None);
+}
+
+#[test]
+fn a_stranger_that_is_refused_has_little_time_to_read_why() {
+    let (stream, _far) = sockets();
+    let mut a = End::new(stream, Side::Server, |_| {});
+    // As when its socket takes no more.
+    a.with(|host, conn, _| host.links.get_mut(&conn).unwrap().waiting = true);
+    a.with(|host, conn, now| {
+        host.engine.receive(conn, b"\x81\x80 no frame of an authentication", now);
+    });
+    assert!(a.closed.is_some() && a.gone.is_none());
+    let until = lock(&a.host).deadline().expect("it is not waited for for ever");
+    assert!(until <= a.now() + CLOSE_TIMEOUT);
+    a.with(|host, _, _| host.handle_timeout(until));
+    assert_eq!(a.gone, Some(None));
+}
+
+/// What two hosts on transports have to do for each other, by the number of the connection.
+struct Transports {
+    hosts: Vec<Host>,
+    /// The connections of host 0 lead to host 1 and so on.
+    ends: HashMap<(usize, ConnId), (usize, ConnId)>,
+}
+
+impl Transports {
+    /// A host with transports to others.
+    fn new(others: usize) -> Transports {
+        let host = || Host::new(Engine::new(config().unwrap()), Instant::now(), 64 << 10);
+        let mut hosts: Vec<Host> = (0..=others).map(|_| host()).collect();
+        let mut ends = HashMap::new();
+        for other in 1..=others {
+            let mut open = |at: usize, side| {
+                let opening = Opening::Upgraded { side, address: None };
+                hosts[at].open(opening, None, Remote::default(), Moment::EPOCH).unwrap()
+            };
+            let near = (0, open(0, Side::Server));
+            let far = (other, open(other, Side::Client));
+            ends.insert(near, far);
+            ends.insert(far, near);
+        }
+        Transports { hosts, ends }
+    }
+
+    /// A turn of a loop. Returns what was to be done, and the messages that came.
+    fn turn(&mut self, at: usize) -> (Vec<Action>, Vec<u8>) {
+        let host = &mut self.hosts[at];
+        let mut came = Vec::new();
+        while let Some(event) = host.poll_event() {
+            if let EngineEvent::Unit { event: Event::Incoming(incoming, _), .. } = event {
+                came.extend_from_slice(incoming.payload());
+            }
+        }
+        host.write(Moment::EPOCH);
+        (iter::from_fn(|| host.poll_action()).collect(), came)
+    }
+
+    /// Takes what was written to where it goes.
+    fn carry(&mut self, at: usize, actions: &[Action]) {
+        for action in actions {
+            if let Action::Write(conn, bytes) = action {
+                let (to, far) = self.ends[&(at, *conn)];
+                self.hosts[to].feed(far, bytes, Moment::EPOCH);
+                self.hosts[at].written(*conn, Moment::EPOCH);
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        while (0..self.hosts.len()).fold(false, |busy, at| {
+            let (actions, _) = self.turn(at);
+            self.carry(at, &actions);
+            busy || !actions.is_empty()
+        }) {}
+    }
+}
+
+#[test]
+fn what_a_transport_brings_is_handled_in_portions() {
+    let mut all = Transports::new(2);
+    all.settle();
+    let count = 5_000u32;
+    let host = &mut all.hosts[1];
+    let unit = host.engine.peer().units().next().expect("the handshake is done");
+    for number in 0..count {
+        let bytes = number.to_be_bytes();
+        host.engine
+            .with_unit(unit, Moment::EPOCH, |unit| unit.send(message(&bytes)))
+            .unwrap()
+            .unwrap();
+    }
+    let (written, _) = all.turn(1);
+    all.carry(1, &written);
+    let (mut came, mut turns, mut told) = (Vec::new(), 0, Vec::new());
+    loop {
+        let (actions, some) = all.turn(0);
+        assert!(some.len() / 4 <= 2_000, "one turn had {} messages", some.len() / 4);
+        came.extend(some);
+        told.extend(actions.iter().filter_map(|action| match action {
+            Action::Pause(_) => Some("pause"),
+            Action::Resume(_) => Some("resume"),
+            _ => None,
+        }));
+        if all.hosts[0].deadline() != Some(Moment::EPOCH) {
+            break;
+        }
+        turns += 1;
+        all.hosts[0].handle_timeout(Moment::EPOCH);
+    }
+    let sent: Vec<u8> = (0..count).flat_map(u32::to_be_bytes).collect();
+    assert!(came == sent, "{} of {} bytes came", came.len(), sent.len());
+    assert!(turns > 20, "all came in {turns} turns");
+    assert_eq!(told, ["pause", "resume"]);
+}
+
+#[test]
+fn what_a_transport_has_brought_before_its_loss_is_handled() {
+    let mut all = Transports::new(2);
+    all.settle();
+    let host = &mut all.hosts[1];
+    let unit = host.engine.peer().units().next().unwrap();
+    let bytes = vec![7; 100_000];
+    host.engine.with_unit(unit, Moment::EPOCH, |unit| unit.send(message(&bytes))).unwrap().unwrap();
+    let (written, _) = all.turn(1);
+    all.carry(1, &written);
+    assert!(all.turn(0).1.is_empty(), "it is handled in portions");
+    let conn = *all.hosts[0].links.iter().find(|(_, link)| link.held).unwrap().0;
+    all.hosts[0].lost(conn, None, Moment::EPOCH);
+    assert!(all.turn(0).1 == bytes);
 }
 
 #[test]

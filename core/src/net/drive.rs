@@ -30,8 +30,8 @@ use super::{
 use crate::{
     Error, ErrorKind, Result,
     engine::{
-        self, Certificate, Claims, Connection, Event, Moment, Opening, Received, close_code,
-        is_fence, printable,
+        self, CLOSE_TIMEOUT, Certificate, Claims, Connection, Event, Moment, Opening, Parting,
+        Received, close_code, is_fence, printable,
     },
     peer::{Conn, Dispatcher, Outlook, PeerEvent, Shared, Tag, Unit, UnitInner, UpgradeRequest},
     wire::Frame,
@@ -52,8 +52,6 @@ const ONE_WAY: usize = 8;
 const BUSY: Duration = Duration::from_micros(200);
 /// Turns of reading after writing has failed.
 const LAST_TURNS: usize = 64;
-/// The time that the other side has to answer a close frame.
-const CLOSING: Duration = Duration::from_secs(2);
 
 thread_local! {
     /// Every connection of a thread reads into the same buffer, so that an idle one needs none.
@@ -542,8 +540,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
     /// Writes what is left, says goodbye, and waits a little for the other side to do the same, unless that has
     /// received all but the goodbye.
     async fn part(mut self) {
-        let dismissed = self.connection.is_dismissed();
-        let parting = async {
+        let parting = self.connection.parting();
+        let patient = parting != Parting::LeaveAtOnce;
+        let farewell = async {
             poll_fn(|cx| {
                 loop {
                     let now = self.shared.clock.now();
@@ -553,24 +552,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                     }
                     match Pin::new(&mut self.stream).poll_write(cx, rest) {
                         Poll::Ready(Ok(written)) if written > 0 => self.connection.wrote(written),
-                        Poll::Pending if !dismissed => return Poll::Pending,
+                        Poll::Pending if patient => return Poll::Pending,
                         _ => return Poll::Ready(()),
                     }
                 }
                 let done = Pin::new(&mut self.stream).poll_flush(cx).is_ready()
                     && Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
-                if done || dismissed { Poll::Ready(()) } else { Poll::Pending }
+                if done || !patient { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
             // Closing with unread input would reset the connection and could take our last words
             // from the other side.
-            let delivered = self.connection.is_delivered();
             loop {
                 let read = poll_fn(|cx| {
                     BUFFER.with_borrow_mut(|buffer| {
                         let mut into = ReadBuf::new(buffer);
                         match Pin::new(&mut self.stream).poll_read(cx, &mut into) {
-                            Poll::Pending if delivered => Poll::Ready(Ok(0)),
+                            Poll::Pending if !parting.waits() => Poll::Ready(Ok(0)),
                             read => read.map_ok(|()| into.filled().len()),
                         }
                     })
@@ -580,7 +578,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
                 }
             }
         };
-        let _ = tokio::time::timeout(CLOSING, parting).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     acquaintance::{Nearness, Refused},
     error::{Error, ErrorKind, Result},
     hint::{self, DialFault},
+    printable,
     wire::{Acquaint, Frame},
 };
 
@@ -153,7 +154,7 @@ impl Peer {
                 self.addresses.add(url.into(), true, Origin::Acquaintance(teller, near), now);
             }
             Err(refused) => {
-                self.ignore(teller, shortened(&public(&address)), refused.to_string());
+                self.ignore(teller, printable(&public(&address)), refused.to_string());
             }
         }
     }
@@ -217,7 +218,7 @@ impl Peer {
             let text = format!("Socket errored: `{url}` is not dialed: {reason}");
             Error::new(ErrorKind::ConnectFailed, text)
         });
-        self.ignore(teller, shortened(&url), reason);
+        self.ignore(teller, printable(&url), reason);
         error.map_or(Ok(admitted), Err)
     }
 
@@ -297,17 +298,6 @@ fn public(url: &str) -> String {
         }
         _ => url.to_owned(),
     }
-}
-
-/// For a log: a line, whatever it was.
-fn shortened(url: &str) -> String {
-    const MOST: usize = 200;
-    let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    let mut shown: String = url.chars().take(MOST).map(plain).collect();
-    if shown.len() < url.len() {
-        shown.push('…');
-    }
-    shown
 }
 
 fn acquaint(id: &str, url: &str, roles: &[String]) -> Vec<u8> {

@@ -102,18 +102,19 @@ impl Peer {
         }
     }
 
-    /// Changes limits on unauthenticated connections: their number, in total and per address, and the handshake
-    /// timeout, which also holds for dialed ones. They apply to connections from now on; none leaves one as it is.
+    /// Sets limits on unauthenticated connections: their number, in total and per address, and the handshake
+    /// timeout, which also holds for dialed ones. They apply to connections from now on. None stands for the
+    /// [configured](crate::Config::limits) value.
     pub fn bound_handshakes(
         &mut self,
         in_all: Option<usize>,
         per_address: Option<usize>,
         timeout: Option<Duration>,
     ) {
-        let limits = Arc::make_mut(&mut self.limits);
-        limits.handshakes = in_all.unwrap_or(limits.handshakes);
-        limits.handshakes_per_address = per_address.unwrap_or(limits.handshakes_per_address);
-        limits.handshake_timeout = timeout.unwrap_or(limits.handshake_timeout);
+        let (limits, configured) = (Arc::make_mut(&mut self.limits), &self.config.limits);
+        limits.handshakes = in_all.unwrap_or(configured.handshakes);
+        limits.handshakes_per_address = per_address.unwrap_or(configured.handshakes_per_address);
+        limits.handshake_timeout = timeout.unwrap_or(configured.handshake_timeout);
         self.lobby.set_bounds(limits);
     }
 
@@ -181,7 +182,7 @@ impl Peer {
 
     /// Frees the place of a refused connection. Whether its socket may stay open for the reason to be read.
     fn may_linger(&mut self, pending: &Pending, now: Moment) -> bool {
-        pending.place.is_none_or(|place| self.lobby.dismiss(place, now))
+        pending.place.is_none_or(|place| self.lobby.refuse(place, now))
     }
 
     /// A handshake has ended, whether it succeeded or not.

@@ -7,11 +7,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{ConnId, Limits, Moment, PlaceId};
+use crate::{CLOSE_TIMEOUT, ConnId, Limits, Moment, PlaceId};
 
-/// How long a host keeps the socket of a refused connection, for the other side to read the reason and to close.
-const LINGER: Duration = Duration::from_secs(2);
-/// For so many places, in total and per address, one such socket may be kept besides.
+/// For so many places, in total and per address, the socket of one refused connection may be kept besides, for the
+/// other side to read the reason and to close.
 const LINGERING: usize = 4;
 
 /// What counts as one address: an IPv4 address, or an IPv6 network (/64), since one host usually has all of it.
@@ -153,17 +152,18 @@ impl Lobby {
 
     /// Frees the place of a refused connection. Returns whether its socket may stay open for the reason to be read:
     /// not when many already do.
-    pub(super) fn dismiss(&mut self, place: PlaceId, now: Moment) -> bool {
+    pub(super) fn refuse(&mut self, place: PlaceId, now: Moment) -> bool {
         let Some(source) = self.guests.get(&place).map(|guest| guest.source) else { return false };
         self.leave(place);
         while self.lingering.front().is_some_and(|(until, _)| *until <= now) {
             self.lingering.pop_front();
         }
         let same = self.lingering.iter().filter(|(_, other)| *other == source).count();
-        let stays = self.lingering.len() < self.places / LINGERING
-            && same < self.per_address.min(self.places) / LINGERING;
+        let most = |places: usize| (places / LINGERING).max(1);
+        let stays = self.lingering.len() < most(self.places)
+            && same < most(self.per_address.min(self.places));
         if stays {
-            self.lingering.push_back((now + LINGER, source));
+            self.lingering.push_back((now + CLOSE_TIMEOUT, source));
         }
         stays
     }
@@ -266,17 +266,17 @@ mod tests {
     #[test]
     fn few_refused_connections_linger() {
         let mut lobby = lobby(16, 8);
-        let dismiss = |lobby: &mut Lobby, source, now| {
+        let refuse = |lobby: &mut Lobby, source, now| {
             let place = lobby.enter(source, now);
-            lobby.dismiss(place, now)
+            lobby.refuse(place, now)
         };
         let now = Moment::EPOCH;
-        let stays: Vec<_> = (0..4).map(|_| dismiss(&mut lobby, from("10.0.0.1"), now)).collect();
+        let stays: Vec<_> = (0..4).map(|_| refuse(&mut lobby, from("10.0.0.1"), now)).collect();
         assert_eq!(stays, [true, true, false, false]);
         let stays: Vec<_> =
-            (2..6).map(|n| dismiss(&mut lobby, from(&format!("10.0.0.{n}")), now)).collect();
+            (2..6).map(|n| refuse(&mut lobby, from(&format!("10.0.0.{n}")), now)).collect();
         assert_eq!(stays, [true, true, false, false]);
-        assert!(dismiss(&mut lobby, from("10.0.0.1"), now + LINGER));
+        assert!(refuse(&mut lobby, from("10.0.0.1"), now + CLOSE_TIMEOUT));
         assert_eq!((lobby.len(), lobby.deadline()), (0, None));
     }
 }

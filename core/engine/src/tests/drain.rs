@@ -204,8 +204,9 @@ fn only_who_has_everything_need_not_be_waited_for() {
         }
         pair.engines[1].close(NOW);
         let settled = matches!(case, Idle | Original | AnswersBefore);
-        assert_eq!(pair.engines[1].is_delivered(b), settled, "{case:?}");
-        assert!(!pair.engines[0].is_delivered(pair.conns[0][0]));
+        let parting = if settled { Parting::Leave } else { Parting::Wait };
+        assert_eq!(pair.engines[1].parting(b), Some(parting), "{case:?}");
+        assert_eq!(pair.engines[0].parting(pair.conns[0][0]), Some(Parting::Wait));
     }
 }
 

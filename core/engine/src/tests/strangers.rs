@@ -60,7 +60,8 @@ fn the_oldest_connections_of_a_crowded_address_are_evicted() {
         ]
     );
     // Its socket is closed without waiting for the other side.
-    assert!(engine.is_delivered(many[0]) && !engine.is_delivered(other));
+    assert_eq!(engine.parting(many[0]), Some(Parting::LeaveAtOnce));
+    assert_eq!(engine.parting(other), Some(Parting::WaitBriefly));
     // The connection from the other address stays, however many arrive. Not every eviction is reported.
     for _ in 0..100 {
         accept(&mut engine, from(MANY), NOW).unwrap();
@@ -101,7 +102,8 @@ fn the_timeout_runs_from_accept() {
     engine.handle_timeout(at(5_000));
     let closed = [format!("closed {} ConnectFailed", conn.0), format!("close {}", conn.0)];
     assert_eq!(told(&mut engine), closed);
-    assert!(engine.is_delivered(conn), "nothing can be sent before the upgrade");
+    // Nothing can be sent before the upgrade.
+    assert_eq!(engine.parting(conn), Some(Parting::LeaveAtOnce));
     engine.handle_timeout(at(5_500));
     assert_eq!(told(&mut engine), [format!("evict {} true", silent.0)]);
     let remote = Remote { place: Some(silent), ..from(MANY) };

@@ -195,8 +195,8 @@ pub(super) struct Late {
     held: usize,
 }
 
-/// Answers queued on one connection may take `queue_per_peer` divided by this: a unit that sends requests and does not
-/// read must not hold more.
+/// Answers queued for one unit may take `queue_per_peer` divided by this, and those on each of its connections an equal
+/// share: a unit that sends requests and does not read must not hold more.
 const ANSWERS: usize = 32;
 /// Answers without room that are passed over for answers on other connections.
 const PASSED: usize = 64;
@@ -318,10 +318,10 @@ impl<R> Unit<R> {
         at.is_some_and(|at| self.fits(at) && !self.owes_answers(at))
     }
 
-    /// Whether the answers queued on a connection have reached their limit.
+    /// Whether the answers queued on a connection have reached its share of their limit.
     pub(super) fn owes_answers(&self, at: usize) -> bool {
         let answers = self.links[at].answers();
-        answers > 0 && answers >= self.limits.queue_per_peer / ANSWERS
+        answers > 0 && answers >= self.limits.queue_per_peer / ANSWERS / self.links.len()
     }
 
     /// Answers of different requests have no order, but one that is late must not starve.
