@@ -46,7 +46,7 @@ ALL_SUITES = build-tests test-rust test-models test-c-all test-node test-node-ve
 	memcheck-python test-python-versions test-scenarios-all test-hostile test-demo test-quickstart \
 	test-vectors-all test-interop-all
 
-.PHONY: all help build node python dist dist-python players demo scenarios interop \
+.PHONY: all help build node python dist dist-python players optimized-players demo scenarios interop \
 	test test-all $(sort $(SUITES) $(ALL_SUITES)) \
 	bench bench-node bench-python bench-restarts bench-hostile soak fuzz lint lint-python fmt
 
@@ -109,6 +109,11 @@ players:
 	else $(LEFT_OUT) c "there is no C compiler ($(CC))"; fi
 	@if $(PYTHON_IS_HERE); then $(MAKE) --no-print-directory python; \
 	else $(LEFT_OUT) python "CPython 3.9 or later with venv is not installed"; fi
+
+# Those of them that are made without optimization, for benchmarks.
+optimized-players:
+	$(CARGO) build --release --locked -p roletalk-player
+	@if $(CC_IS_HERE); then $(MAKE) --no-print-directory -C bindings-c player STAGED=release; fi
 
 ## Several processes, in every language that is here, find each other and do real work; checks itself.
 demo: players
@@ -235,15 +240,13 @@ bench-python: python
 	$(VENV_PYTHON) bindings-python/bench $(BENCH)
 
 ## Response times of units while a peer is under attack, next to those without an attack: tests/README.md, Sieges.
-bench-hostile: players
-	$(CARGO) build --release --locked -p roletalk-player
-	RUST_PROFILE=release $(NODE) tests/hostile/siege-bench.js $(BENCH)
+bench-hostile: players optimized-players
+	PLAYERS=release $(NODE) tests/hostile/siege-bench.js $(BENCH)
 
 ## A rolling restart at 1,000 requests a second, within and between languages; then with the originals as clients, as far as they are here. BENCH="PATTERN…" takes some.
-bench-restarts: players
-	$(CARGO) build --release --locked -p roletalk-player
-	RUST_PROFILE=release $(NODE) tests/scenarios/restart-bench.js $(BENCH)
-	RUST_PROFILE=release $(NODE) interop/restart-bench.js
+bench-restarts: players optimized-players
+	PLAYERS=release $(NODE) tests/scenarios/restart-bench.js $(BENCH)
+	PLAYERS=release $(NODE) interop/restart-bench.js
 
 ## The two simulations for a long time, with new seeds, and a million ways of a request.
 soak:

@@ -806,6 +806,8 @@ export interface PeerStats {
   busy: number;
   /** Handlers that threw or rejected, or got data that cannot be read. */
   handlerErrors: number;
+  /** Accepted connections that are not authenticated yet. */
+  handshakes: number;
   /**
    * Addresses that units have told and that were not dialed, see `acquaintanceNetworks`. One whose name resolves to such
    * addresses counts for each attempt.

@@ -365,7 +365,8 @@ typedef struct {
     uint64_t queue_per_connection;
     /// Bytes that wait to be written to all connections. Default 256 MiB; as above. As many again may be
     /// kept for what was asked without waiting and has to wait for room; beyond that such calls are
-    /// ROLETALK_STATUS_OVERLOADED.
+    /// ROLETALK_STATUS_OVERLOADED. Answers queued for one unit take at most a 32nd of it. Up to 32 MiB of further
+    /// ones may wait behind these; then the unit's requests wait, and are rejected after a second.
     uint64_t queue_per_peer;
     /// Open streams with one unit. Default 4 096; further ones are ROLETALK_STATUS_OVERLOADED.
     uint64_t streams;

@@ -242,7 +242,7 @@ beyond('stats count what happened', async (network) => {
   unit.close();
   await Promise.all([lost, waiting]);
   assert.equal(unit.stats(), undefined);
-  assert.deepEqual(dialer.stats(), { busy: 0, handlerErrors: 0, addressesIgnored: 0, units: [] });
+  assert.deepEqual(dialer.stats(), { busy: 0, handlerErrors: 0, handshakes: 0, addressesIgnored: 0, units: [] });
 });
 
 const DIES = 'it ends the process';

@@ -82,7 +82,8 @@ impl Unit {
     }
 
     fn close(&self) {
-        self.handle.close(vec![vec![1]], 4000, "enough".to_owned());
+        let (frames, reason) = (vec![vec![1]], "enough".to_owned());
+        self.handle.close(CloseCommand { frames, code: 4000, reason, at_once: false });
     }
 }
 

@@ -10,7 +10,7 @@ const net = require('node:net');
 const { once } = require('node:events');
 
 const { FRAME, OPCODE, RawConnection } = require('./raw');
-const { KEY, authenticate } = require('./keys');
+const { authenticate } = require('./keys');
 
 /** The source address of strangers. The peer and its clients are at 127.0.0.1. */
 const ELSEWHERE = '127.0.0.2';
@@ -120,7 +120,7 @@ const ATTACKS = {
 
 /** A unit of the peer's, from this process. */
 async function join(port, name, confirm = {}) {
-  const raw = await RawConnection.dial(port);
+  const raw = await RawConnection.dial(port, undefined, secure);
   raw.answersPings = true;
   if (keyed) await authenticate(raw);
   await raw.handshake({ id: name, name, roles: [], friendly: false, ...confirm });
@@ -145,11 +145,13 @@ function pour(socket, chunk) {
 }
 
 let keyed = false;
+let secure = false;
 
 async function main() {
   const [kind, port, json = '{}'] = process.argv.slice(2);
   const options = JSON.parse(json);
   keyed = Boolean(options.keyed);
+  secure = Boolean(options.secure);
   const told = await ATTACKS[kind](Number(port), options);
   console.log('ready');
   process.stdin.resume();
@@ -158,6 +160,4 @@ async function main() {
   process.exit();
 }
 
-module.exports = { ATTACKS, ELSEWHERE, KEY };
-
-if (require.main === module) main();
+main();

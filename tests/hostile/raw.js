@@ -7,6 +7,7 @@
 const { createHash, randomBytes } = require('node:crypto');
 const { once } = require('node:events');
 const net = require('node:net');
+const tls = require('node:tls');
 
 const HOST = '127.0.0.1';
 const ACCEPT_SUFFIX = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
@@ -35,7 +36,7 @@ const FRAME = {
 /** A mask that changes something. */
 const MASK = Buffer.from([0x37, 0xfa, 0x21, 0x3d]);
 
-/** One WebSocket connection over a TCP socket of ours. */
+/** One WebSocket connection over a socket of ours. */
 class RawConnection {
   /** Whether pings are answered as soon as they come. */
   answersPings = false;
@@ -64,10 +65,10 @@ class RawConnection {
     });
   }
 
-  /** Dials and upgrades. */
-  static async dial(port, host = HOST) {
-    const socket = net.connect(port, host);
-    await once(socket, 'connect');
+  /** Dials, over TLS if that is `secure`, and upgrades. */
+  static async dial(port, host = HOST, secure = false) {
+    const socket = secure ? tls.connect({ port, host, rejectUnauthorized: false }) : net.connect(port, host);
+    await once(socket, secure ? 'secureConnect' : 'connect');
     const connection = new this(socket, true);
     const key = randomBytes(16).toString('base64');
     connection.bytes(

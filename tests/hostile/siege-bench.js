@@ -35,6 +35,7 @@ const SIEGES = [
   { what: '40,000 roles', attack: ['roles', {}], median: 1 },
   { what: 'pings', attack: ['pings', {}], median: 1 },
   { what: 'messages', attack: ['messages', {}], median: 1 },
+  { what: 'messages over TLS', attack: ['messages', {}], secure: true, median: 1 },
   { what: 'never reads', attack: ['deaf', {}] },
 ];
 
@@ -47,7 +48,7 @@ async function beside(peer, friend, [kind, options], millis) {
   const bare = spawn(process.execPath, [path.join(__dirname, 'bare.js')], { stdio: ['pipe', 'pipe', 'inherit'] });
   try {
     const [port] = await once(bare.stdout, 'data');
-    const assault = await peer.attack(kind, { ...options, keyed: false }, Number(port));
+    const assault = await peer.attack(kind, { ...options, keyed: false, secure: false }, Number(port));
     const times = await friend.askFor(millis);
     await assault.stop();
     return times;
@@ -57,8 +58,8 @@ async function beside(peer, friend, [kind, options], millis) {
 }
 
 async function measure(implementation, siege, { seconds, quiet }) {
-  const { attack, descriptors } = siege;
-  const peer = await Besieged.start(implementation, { descriptors });
+  const { attack } = siege;
+  const peer = await Besieged.start(implementation, siege);
   try {
     const friend = await peer.join('friend');
     await friend.askOften(2_000);
@@ -83,11 +84,9 @@ async function measure(implementation, siege, { seconds, quiet }) {
     const held = peer.memory() - before;
     await coming;
     await assault.stop();
-    const ended = Date.now();
     await peer.settles(['friend']);
-    const recovery = Date.now() - ended;
     const after = sorted(await friend.askFor(2_000));
-    return { calm, others, times, after, entry: Math.max(...entries), held, recovery };
+    return { calm, others, times, after, entry: Math.max(...entries), held };
   } finally {
     await peer.end();
   }

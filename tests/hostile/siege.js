@@ -8,6 +8,7 @@ const fs = require('node:fs');
 const path = require('node:path');
 const { createInterface } = require('node:readline');
 
+const { certificate } = require('../players');
 const { within } = require('../scenarios/deadline');
 const { Player } = require('../scenarios/player');
 const { KEY, authenticate } = require('./keys');
@@ -59,8 +60,8 @@ class Assault {
 
 /** A client with the key, which sends one request after the other. */
 class Client {
-  static async join(port, name) {
-    const raw = await RawConnection.dial(port);
+  static async join(port, name, secure) {
+    const raw = await RawConnection.dial(port, undefined, secure);
     raw.answersPings = true;
     await authenticate(raw);
     await raw.handshake({ id: name, name, roles: [], friendly: false });
@@ -104,9 +105,12 @@ class Client {
 
 /** The peer under siege. */
 class Besieged {
-  /** @param {{ descriptors?: number }} [limits] the limit on file descriptors of its process */
-  static async start(implementation, { descriptors } = {}) {
-    const peer = new Besieged(implementation, descriptors);
+  /**
+   * @param {{ descriptors?: number, secure?: boolean }} [options] the limit on file descriptors of its process; whether
+   * it listens with TLS
+   */
+  static async start(implementation, { descriptors, secure = false } = {}) {
+    const peer = new Besieged(implementation, descriptors, secure);
     try {
       await peer.begin();
     } catch (error) {
@@ -116,8 +120,9 @@ class Besieged {
     return peer;
   }
 
-  constructor(implementation, descriptors) {
+  constructor(implementation, descriptors, secure) {
     this.limit = LIMIT;
+    this.secure = secure;
     const command = descriptors ? limited(implementation.command, descriptors) : implementation.command;
     const env = { RUST_BACKTRACE: '0', MALLOC_ARENA_MAX: '1', ...implementation.env };
     this.player = new Player({ ...implementation, command, env }, `the besieged ${implementation.name}`, this);
@@ -131,19 +136,19 @@ class Besieged {
     await player.ask('events');
     await player.ask('role', { role: 'r' });
     await player.ask('handler', { role: 'r', event: 'ev' });
-    this.port = await player.ask('listen');
+    this.port = await player.ask('listen', this.secure ? { tls: certificate() } : {});
   }
 
   /** Connects a client. */
   async join(name) {
-    const client = await within(LIMIT, `${name} to get in`, Client.join(this.port, name));
+    const client = await within(LIMIT, `${name} to get in`, Client.join(this.port, name, this.secure));
     this.clients.push(client);
     return client;
   }
 
   /** @param {number} [port] the target, if that is not the peer */
   async attack(kind, options, port = this.port) {
-    const assault = await Assault.begin(kind, port, options);
+    const assault = await Assault.begin(kind, port, { secure: this.secure, ...options });
     this.assaults.push(assault);
     return assault;
   }
@@ -152,7 +157,7 @@ class Besieged {
   async settles(names) {
     const wanted = JSON.stringify([...names].sort());
     await this.player.until('units', {}, (units) => JSON.stringify(units) === wanted);
-    await this.player.until('totals', {}, ({ handshakes = 0, waiting, running }) => handshakes + waiting + running === 0);
+    await this.player.until('totals', {}, ({ handshakes, waiting, running }) => handshakes + waiting + running === 0);
   }
 
   /** Bytes in memory. */

@@ -11,6 +11,8 @@ const { Besieged } = require('./siege');
 
 /** Requests of others while an attack is on. */
 const REQUESTS = 100;
+/** Connections that are begun at the same time, to take all descriptors. */
+const AT_ONCE = 8;
 /** The most that the unit which reads nothing sends, in bytes. */
 const WRITTEN = 320 << 20;
 /** The most memory that one unit may cost a peer, in bytes, including what allocators do not return. */
@@ -67,29 +69,25 @@ function sieges(implementation) {
 
     siege('without descriptors, it reports that and accepts again later', { descriptors: 80 }, async (peer) => {
       const friend = await peer.join('friend');
-      const told = peer.player.observe('peer', ({ what }) => what === 'accept-failed');
-      const guests = [];
+      // Not of evictions, which are told as well.
+      const told = peer.player.observe('peer', ({ what, kind }) => what === 'accept-failed' && kind === 'IO');
       let full = false;
-      told.then(
-        () => (full = true),
-        () => {},
-      );
-      // Those that are not admitted keep waiting.
-      const more = Array.from({ length: 100 }, (_, at) =>
-        peer.join(`guest ${at}`).then(
-          (guest) => guests.push(guest),
-          () => {},
-        ),
-      );
-      const { text } = await told;
-      assert.ok(full && text);
+      // Too few at a time to be evicted before there are units enough to take all descriptors. The last ones wait.
+      const fill = async (at) => {
+        for (let number = 0; !full; number++) await peer.join(`guest ${at}/${number}`);
+      };
+      const more = Array.from({ length: AT_ONCE }, (_, at) => fill(at).catch(() => {}));
+      assert.match((await told.finally(() => (full = true))).text, /cannot be accepted/);
       await friend.askOften(REQUESTS);
-      for (const guest of guests.splice(0)) guest.leave();
+      const leave = () => {
+        for (const client of peer.clients) if (client !== friend) client.leave();
+      };
+      leave();
+      await Promise.all(more);
+      leave();
       const newcomer = await peer.join('newcomer');
-      await newcomer.ask();
-      for (const client of peer.clients) if (client !== friend && client !== newcomer) client.leave();
-      await Promise.race([Promise.all(more), peer.player.ask('units')]);
-      await friend.ask();
+      await newcomer.askOften(REQUESTS);
+      await peer.settles(['friend', 'newcomer']);
     });
 
     siege('a unit that announces 40,000 roles again and again', {}, async (peer) => {
@@ -103,8 +101,9 @@ function sieges(implementation) {
       await peer.settles(['friend', 'newcomer']);
     });
 
-    for (const kind of ['pings', 'messages']) {
-      siege(`a unit that floods with ${kind}`, {}, async (peer) => {
+    const floods = ['pings', 'messages'].flatMap((kind) => [false, true].map((secure) => [kind, secure]));
+    for (const [kind, secure] of floods) {
+      siege(`a unit that floods with ${kind}${secure ? ' over TLS' : ''}`, { secure }, async (peer) => {
         const friend = await peer.join('friend');
         const flood = await peer.attack(kind, {});
         await friend.askOften(REQUESTS);

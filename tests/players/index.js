@@ -11,15 +11,15 @@ const TARGET = path.resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target');
 const WINDOWS = process.platform === 'win32';
 const SUFFIX = WINDOWS ? '.exe' : '';
 const JS_PLAYER = path.join(__dirname, 'node', 'peer.js');
-/** Benchmarks want the one that is optimized. */
-const RUST_PROFILE = process.env.RUST_PROFILE ?? 'debug';
-const RUST_PLAYER = path.join(TARGET, RUST_PROFILE, `roletalk-player${SUFFIX}`);
+/** Whether the players of Rust and C are to be optimized, as benchmarks want them. The others always are. */
+const OPTIMIZED = process.env.PLAYERS === 'release';
+const RUST_PLAYER = path.join(TARGET, OPTIMIZED ? 'release' : 'debug', `roletalk-player${SUFFIX}`);
 const PYTHON = path.resolve(
   ROOT,
   process.env.VENV ?? '.venv',
   WINDOWS ? 'Scripts/python.exe' : 'bin/python',
 );
-const C_PLAYER = path.join(TARGET, 'players', 'c-player');
+const C_PLAYER = path.join(TARGET, 'players', OPTIMIZED ? 'c-player-release' : 'c-player');
 
 /** What a player of ours can do; ../README.md says what each means. */
 const ALL = [

@@ -140,7 +140,7 @@ class Unit:
         return min(times) if times else None
 
     def __str__(self) -> str:
-        return f"{printable(self._name)!r} {printable(self._id)}"
+        return f"'{printable(self._name)}' {printable(self._id)}"
 
     def __repr__(self) -> str:
         return f"<Unit {self}>"

@@ -40,12 +40,7 @@ impl ConnHandle {
     }
 
     /// Asks the task to close the connection. The first call counts.
-    pub(crate) fn close(&self, frames: Vec<Vec<u8>>, code: u16, reason: String) {
-        self.end(CloseCommand { frames, code, reason, at_once: false });
-    }
-
-    /// As [`close`](ConnHandle::close), with all options.
-    pub(crate) fn end(&self, command: CloseCommand) {
+    pub(crate) fn close(&self, command: CloseCommand) {
         if !self.closing.swap(true, Ordering::AcqRel) {
             *lock(&self.command) = Some(command);
             self.waker.wake();

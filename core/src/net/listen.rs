@@ -19,10 +19,11 @@ use crate::{
     peer::{PeerEvent, Shared},
 };
 
-/// The pause after an `accept` that failed, such as for want of file descriptors: then evicted connections have closed
+/// The pause after an `accept` that failed for want of file descriptors or memory: then evicted connections have closed
 /// theirs.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
-/// Shorter pauses between connections are not worth a timer: they accumulate until one is.
+/// The pause after one that failed for another reason. Shorter pauses between connections are not worth a timer: they
+/// accumulate until one is.
 const LEAST_PAUSE: Duration = Duration::from_millis(1);
 /// The backlog of a listener. The system may lower it.
 const BACKLOG: u32 = 4096;
@@ -159,12 +160,16 @@ async fn accept_task(
         };
         let (stream, from) = match accepted {
             Ok(accepted) => accepted,
-            // Only that connection has failed.
-            Err(error) if is_of_connection(&error) => continue,
             Err(error) => {
                 debug!(peer = %shared.id, %error, "accept failed");
-                shared.with_core(|core, now| core.peer.accept_failed(error, now));
-                if !sleep(ACCEPT_PAUSE, &mut stop, &mut peer_closed).await {
+                let pause = if is_shortage(&error) {
+                    shared.with_core(|core, now| core.peer.accept_failed(error, now));
+                    ACCEPT_PAUSE
+                } else {
+                    // The connection is gone; others may be there.
+                    LEAST_PAUSE
+                };
+                if !sleep(pause, &mut stop, &mut peer_closed).await {
                     return;
                 }
                 continue;
@@ -204,24 +209,19 @@ async fn accept_task(
     }
 }
 
-/// Whether an error of `accept` concerns only the connection to be accepted, so that the next one may succeed.
-fn is_of_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted,
-        NetworkDown, NetworkUnreachable, PermissionDenied, TimedOut,
+/// Whether the process or the system is short of something.
+fn is_shortage(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let shortages = {
+        use nix::errno::Errno;
+        [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM].map(|errno| errno as i32)
     };
-    matches!(
-        error.kind(),
-        ConnectionAborted
-            | ConnectionRefused
-            | ConnectionReset
-            | HostUnreachable
-            | Interrupted
-            | NetworkDown
-            | NetworkUnreachable
-            | PermissionDenied
-            | TimedOut
-    )
+    // WSAEMFILE and WSAENOBUFS.
+    #[cfg(windows)]
+    let shortages = [10024, 10055];
+    #[cfg(not(any(unix, windows)))]
+    let shortages: [i32; 0] = [];
+    error.raw_os_error().is_some_and(|errno| shortages.contains(&errno))
 }
 
 /// An accepted connection in the TLS handshake. Its place is vacated when this is dropped.

@@ -20,3 +20,16 @@ pub(crate) use listen::listen;
 pub use options::{ConnectOptions, ListenOptions};
 pub use tls::{TlsClient, TlsServer};
 pub(crate) use tls_live::AllTls;
+
+use crate::engine::close_code;
+
+impl CloseCommand {
+    pub(crate) fn new(code: u16, reason: &str) -> CloseCommand {
+        CloseCommand { frames: Vec::new(), code, reason: reason.to_owned(), at_once: false }
+    }
+
+    /// The application closes the peer or the unit.
+    pub(crate) fn manual() -> CloseCommand {
+        CloseCommand::new(close_code::MANUAL, close_code::MANUAL_REASON)
+    }
+}

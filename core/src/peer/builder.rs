@@ -69,7 +69,7 @@ impl PeerBuilder {
             origins: Ok(Origins::default()),
             identity_headers: Vec::new(),
             authenticate: None,
-            limits: Limits::default(),
+            limits: default_limits(),
             reconnect: Reconnect::default(),
             balance: Balance::least_loaded(),
             acquaintance: ConnectOptions::default(),
@@ -254,4 +254,24 @@ impl PeerBuilder {
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
         Ok(Peer::new(Shared::new(config, self.acquaintance, self.authenticate, runtime)))
     }
+}
+
+/// The limits of a peer, as far as the application does not set them.
+fn default_limits() -> Limits {
+    let mut limits = Limits::default();
+    if let Some(descriptors) = descriptors() {
+        limits.fit_descriptors(descriptors);
+    }
+    limits
+}
+
+/// The process's soft limit on open file descriptors (`RLIMIT_NOFILE`); none where there is no such limit.
+fn descriptors() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        use nix::sys::resource::{Resource, getrlimit};
+        Some(getrlimit(Resource::RLIMIT_NOFILE).ok()?.0)
+    }
+    #[cfg(not(unix))]
+    None
 }

@@ -32,7 +32,7 @@ use crate::{
     Error, ErrorKind, Result,
     engine::{
         self, AddressId, Balance, Budget, ConnId, Identity, Limits, Moment, Origins, PeerEffect,
-        PlaceId, Ready, UnitId, Unsent, close_code, printable,
+        PlaceId, Ready, UnitId, Unsent, printable,
     },
     net::{AllTls, CloseCommand, ConnHandle, ConnectOptions, shown},
 };
@@ -150,10 +150,6 @@ impl Shared {
         authenticate: Option<Authenticate>,
         runtime: Handle,
     ) -> Arc<Shared> {
-        let mut config = config;
-        if let Some(descriptors) = descriptors() {
-            config.limits.fit_descriptors(descriptors);
-        }
         let limits = Arc::new(config.limits.clone());
         let (balance, origins) = (config.balance.clone(), config.origins.clone());
         let peer = engine::Peer::new(config);
@@ -247,7 +243,7 @@ impl Shared {
                 PeerEffect::Close { conn, frames, code, reason, at_once } => {
                     if let Some(Conn { handle, .. }) = core.conns.get(&conn) {
                         let reason = reason.to_owned();
-                        handle.end(CloseCommand { frames, code, reason, at_once });
+                        handle.close(CloseCommand { frames, code, reason, at_once });
                     }
                 }
                 PeerEffect::Evict { place, late } => {
@@ -484,7 +480,7 @@ impl Shared {
                 unit.close_connections();
             }
             for Conn { handle, .. } in core.conns.values() {
-                handle.close(Vec::new(), close_code::MANUAL, close_code::MANUAL_REASON.to_owned());
+                handle.close(CloseCommand::manual());
             }
         });
         // Handlers often own handles of the peer: without this they would keep each other alive.
@@ -554,17 +550,6 @@ impl After {
             After::Event(event) => shared.emit(event),
         }
     }
-}
-
-/// The process's soft limit on open file descriptors (`RLIMIT_NOFILE`); none where there is no such limit.
-fn descriptors() -> Option<u64> {
-    #[cfg(unix)]
-    {
-        use nix::sys::resource::{Resource, getrlimit};
-        Some(getrlimit(Resource::RLIMIT_NOFILE).ok()?.0)
-    }
-    #[cfg(not(unix))]
-    None
 }
 
 /// Counts a task for as long as it lives.

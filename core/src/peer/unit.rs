@@ -24,7 +24,7 @@ use crate::{
         self, ConnId, Connection, Event, Extensions, Identity, Load, Moment, Outgoing, Ready,
         StreamId, TimeLimit, UnitId, UnitInfo, UnitStats, close_code,
     },
-    net::ConnHandle,
+    net::{CloseCommand, ConnHandle},
     wire::Meta,
     ws::FrameWriter,
 };
@@ -210,7 +210,7 @@ impl UnitInner {
             state.conns.iter().map(|(_, handle)| handle.clone()).collect::<Vec<_>>()
         });
         for handle in handles {
-            handle.close(Vec::new(), close_code::MANUAL, close_code::MANUAL_REASON.to_owned());
+            handle.close(CloseCommand::manual());
         }
     }
 
@@ -321,7 +321,7 @@ impl UnitInner {
             state.conns.iter().find(|(known, _)| *known == conn).map(|(_, handle)| handle.clone())
         });
         if let Some(handle) = handle {
-            handle.close(Vec::new(), code, reason.to_owned());
+            handle.close(CloseCommand::new(code, reason));
         }
     }
 

@@ -114,6 +114,7 @@ const commands = {
       waiting: sum(({ waiting }) => waiting),
       running: sum(({ running }) => running),
       streams: sum(({ streams }) => streams),
+      handshakes: peer.stats().handshakes,
       queued: sum(({ connections }) => connections.reduce((all, { queued }) => all + queued, 0)),
     };
   },

@@ -55,7 +55,8 @@ pub struct roletalk_limits {
     pub queue_per_connection: u64,
     /// Bytes that wait to be written to all connections. Default 256 MiB; as above. As many again may be
     /// kept for what was asked without waiting and has to wait for room; beyond that such calls are
-    /// ROLETALK_STATUS_OVERLOADED.
+    /// ROLETALK_STATUS_OVERLOADED. Answers queued for one unit take at most a 32nd of it. Up to 32 MiB of further
+    /// ones may wait behind these; then the unit's requests wait, and are rejected after a second.
     pub queue_per_peer: u64,
     /// Open streams with one unit. Default 4 096; further ones are ROLETALK_STATUS_OVERLOADED.
     pub streams: u64,
@@ -479,8 +480,12 @@ impl roletalk_peer_options {
                 builder = builder.preshared_key(key.key.get("key")?, key.value.get("value")?);
             }
             if let Some(given) = sized::read(self.limits)? {
-                given.apply(&mut limits)?;
-                builder = builder.limits(|to| to.clone_from(&limits));
+                let mut outcome = Ok(());
+                builder = builder.limits(|to| {
+                    outcome = given.apply(to);
+                    limits.clone_from(to);
+                });
+                outcome?;
             }
             if let Some(acquaintance) = sized::read(self.acquaintance)? {
                 builder = builder.acquaintance_options(acquaintance.get()?);
