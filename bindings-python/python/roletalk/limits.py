@@ -50,9 +50,9 @@ class Limits:
     """What waits to be written to one connection and that the other side has caused itself. Default
     1 MiB. At the bound, nothing is read from it."""
     queue_per_peer: int | None = None
-    """What waits to be written to all connections. Default 256 MiB. At the bound, sending waits. Answers queued
-    for one unit take at most a 32nd of it. Up to 32 MiB of further ones may wait behind these; then the
-    requests of that unit wait, and are rejected after a second."""
+    """What waits to be written to all connections. Default 256 MiB. At the bound, sending waits. Answers
+    queued for one unit take at most a 32nd of it. Up to 32 MiB of further ones may wait behind these; then
+    the requests of that unit wait, and are rejected after a second."""
     streams: int | None = None
     """Open streams with one unit. Default 4096; further ones raise ``OverloadedError`` or are
     refused."""
