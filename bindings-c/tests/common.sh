@@ -168,6 +168,7 @@ run_program() {
             data=$(dirname "$here")/tests/data/tls
             args=("$dir/own.pem" "$dir/own.key" "$dir/other.pem" "$dir/other.key"
                 "$data/expired.pem" "$data/key.pem")
+            [ -z "$slow" ] || args+=(9)
             ;;
         unload) args=("$library") ;;
     esac

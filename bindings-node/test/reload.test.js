@@ -103,7 +103,7 @@ beyond('certificates rotate under load, and nothing fails', async (network, t) =
   const destination = dialer.destination('role');
   await destination.whenReady();
   const going = load(network, destination, listener, files.options);
-  for (let n = 1; n <= 20; n++) {
+  for (let n = 1; n <= 100; n++) {
     const identity = issued[NAMES[n % NAMES.length]];
     if (n % 2 === 0) {
       files.identity(identity);

@@ -92,7 +92,7 @@ async def test_rotation_under_load(files: Files, authority: trustme.CA) -> None:
                 handshakes += 1
 
         load = [asyncio.ensure_future(ask()), asyncio.ensure_future(connect())]
-        for n in range(20):
+        for n in range(100):
             not_after = datetime.now(timezone.utc) + timedelta(days=n + 1)
             files.issue(authority, not_after=not_after.replace(microsecond=0))
             (worker if n % 2 else client).reload_tls()

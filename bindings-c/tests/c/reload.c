@@ -1,5 +1,6 @@
-/* Certificates that change while peers run: reload CERTIFICATE KEY OTHER OTHER-KEY EXPIRED EXPIRED-KEY, PEM files: two
-   self-signed certificates for "localhost" with their keys, and one that has expired. */
+/* Certificates that change while peers run: reload CERTIFICATE KEY OTHER OTHER-KEY EXPIRED EXPIRED-KEY [ROTATIONS]: two
+   self-signed certificates for "localhost" with their keys, and one that has expired, as PEM files; and how often they
+   change. */
 #include "check.h"
 
 static roletalk_string read_file(const char *path) {
@@ -60,7 +61,10 @@ static roletalk_status dial(roletalk_string url, roletalk_string ca) {
 }
 
 int main(int argc, char **argv) {
-    CHECK(argc == 7);
+    CHECK(argc == 7 || argc == 8);
+    /* The last one gives the other certificate, as PEM. */
+    const int rotations = argc > 7 ? atoi(argv[7]) : 105;
+    CHECK(rotations % 6 == 3);
     roletalk_string certificates[2], keys[2];
     for (int i = 0; i < 2; i++) {
         certificates[i] = read_file(argv[1 + 2 * i]);
@@ -124,7 +128,7 @@ int main(int argc, char **argv) {
     OK(roletalk_destination_ready(p.to, LIMIT_S * 1000));
 
     /* By watching, by a call, with PEM: the other certificate each time. */
-    for (int n = 1; n <= 9; n++) {
+    for (int n = 1; n <= rotations; n++) {
         const int now = n % 2;
         if (n % 3 == 0) {
             OK(roletalk_listener_replace_tls(listener, certificates[now], keys[now],
