@@ -136,7 +136,8 @@ class Besieged {
     await player.ask('events');
     await player.ask('role', { role: 'r' });
     await player.ask('handler', { role: 'r', event: 'ev' });
-    this.port = await player.ask('listen', this.secure ? { tls: certificate() } : {});
+    if (this.secure) this.certificate = certificate();
+    this.port = await player.ask('listen', { tls: this.certificate });
   }
 
   /** Connects a client. */

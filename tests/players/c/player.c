@@ -142,6 +142,8 @@ static void do_disable(command *command) {
                  find_role(command, 1, &role) && roletalk_role_disable(role) == ROLETALK_STATUS_OK);
 }
 
+static roletalk_listener listener;
+
 static void do_listen(command *command) {
     json tls = parameter(command, "tls");
     roletalk_listen_options options = {
@@ -149,7 +151,6 @@ static void do_listen(command *command) {
         .tls_certificates = json_string(json_member(tls, "cert"), &command->memory),
         .tls_key = json_string(json_member(tls, "key"), &command->memory),
     };
-    roletalk_listener listener;
     char address[64], url[64];
     roletalk_string host =
         parameter(command, "host").at ? text(command, "host") : ROLETALK_STR("127.0.0.1");
@@ -163,6 +164,16 @@ static void do_listen(command *command) {
     }
     url[len] = 0;
     answer_count(command->id, strtoull(strrchr(url, ':') + 1, NULL, 10));
+}
+
+static void do_renew(command *command) {
+    json tls = parameter(command, "tls");
+    roletalk_string cert = json_string(json_member(tls, "cert"), &command->memory);
+    roletalk_string key = json_string(json_member(tls, "key"), &command->memory);
+    if (roletalk_listener_replace_tls(listener, cert, key, ROLETALK_STR("")) == ROLETALK_STATUS_OK)
+        answer_null(command->id);
+    else
+        answer_last_error(command->id);
 }
 
 /* The end of what calls back: with a name, or with a payload. */
@@ -717,7 +728,7 @@ static const struct {
     {"drain", do_drain},     {"stats", do_stats},
     {"flow", do_flow},       {"broadcast", do_broadcast},
     {"survey", do_survey},   {"close", do_close},
-    {"ask", do_ask},
+    {"ask", do_ask},         {"renew", do_renew},
 };
 
 static void run(roletalk_string line) {

@@ -69,6 +69,7 @@ const commands = {
     await peer.listen(options);
     return peer.port ?? peer._port;
   },
+  renew: ({ tls }) => peer.replaceTls(tls),
   async connect({ url, ca, once }) {
     const options = ca ? { ca, rejectUnauthorized: true } : {};
     if (once) options.permanent = false;

@@ -12,6 +12,7 @@ import ssl
 import sys
 import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import roletalk
@@ -76,6 +77,8 @@ class Player:
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.paused: dict[str, asyncio.Event] = {}
         self.written: dict[str, int] = {}
+        self.directory = tempfile.TemporaryDirectory()
+        self.pem = Path(self.directory.name, "tls.pem")
 
     async def run(self, id: int, command: str, parameters: dict[str, Any]) -> None:
         try:
@@ -119,11 +122,16 @@ class Player:
     async def do_listen(self, tls: Any = None, host: str = "127.0.0.1", port: int = 0) -> int:
         files = None
         if tls:
-            with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-                file.write(tls["cert"] + tls["key"])
-                file.flush()
-                files = roletalk.TlsFiles(file.name)
+            self.put(tls)
+            files = roletalk.TlsFiles(self.pem)
         return (await self.peer.listen(host, port, ssl=files)).port
+
+    def put(self, tls: dict[str, str]) -> None:
+        self.pem.write_text(tls["cert"] + tls["key"])
+
+    async def do_renew(self, tls: Any) -> None:
+        self.put(tls)
+        self.peer.reload_tls()
 
     async def do_connect(self, url: str, ca: Any = None, once: bool = False) -> str:
         context = ssl.create_default_context(cadata=ca) if ca else None

@@ -31,6 +31,8 @@ pub(crate) struct Player {
     streams: Arc<Streams>,
     /// How to give up a command that waits, by its id.
     cancels: Arc<Mutex<HashMap<u64, oneshot::Sender<()>>>>,
+    /// The certificate of the listener, if it has one.
+    tls: Arc<Mutex<Option<TlsServer>>>,
 }
 
 #[derive(Deserialize)]
@@ -137,6 +139,7 @@ impl Player {
             held: Arc::default(),
             streams: Arc::default(),
             cancels: Arc::default(),
+            tls: Arc::default(),
         })
     }
 
@@ -148,6 +151,7 @@ impl Player {
             "enable" => self.peer.role(&command.role)?.enable(),
             "disable" => self.peer.role(&command.role)?.disable(),
             "listen" => return self.listen(&command).await,
+            "renew" => self.renew(&command)?,
             "connect" => return self.connect(&command).await,
             "destination" => drop(self.peer.destination(&command.role)?),
             "events" => events::watch(&self.peer),
@@ -227,7 +231,15 @@ impl Player {
                 options.tls(TlsServer::from_pem(pem["cert"].as_bytes(), pem["key"].as_bytes())?);
         }
         let listener = self.peer.listen_with((&*command.host, command.port), options).await?;
+        *self.tls.lock().unwrap() = listener.tls().cloned();
         Ok(listener.local_addr().port().into())
+    }
+
+    fn renew(&self, command: &Command) -> Result<(), Failure> {
+        let tls = self.tls.lock().unwrap();
+        let (Some(tls), Some(pem)) = (&*tls, &command.tls) else { return Err("no TLS".into()) };
+        tls.replace(pem["cert"].as_bytes(), pem["key"].as_bytes(), None)?;
+        Ok(())
     }
 
     async fn connect(&self, command: &Command) -> Result<Value, Failure> {
