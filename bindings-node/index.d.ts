@@ -24,6 +24,12 @@ export interface PeerOptions {
    * Default `80, 443, 1024-65535`: below that are mail, name servers and the like.
    */
   acquaintancePorts?: string | (string | number)[];
+  /**
+   * How many milliseconds a connection is used that was dialed permanently, before another one to the same address
+   * replaces it, so that changed certificates and keys take effect. Nothing is lost by that: the new one is there first,
+   * and the old one is closed when nothing is under way on it. Up to a tenth less, at random. Default: for ever.
+   */
+  connectionAge?: number;
   /** The name shown to others. Default empty. */
   name?: string;
   /** How its destinations choose a unit that do not say it themselves. Default `round-robin`, as in roletalk 1.1.3. */

@@ -211,6 +211,7 @@ int main(void) {
     FIELD(roletalk_limits, acquaintance_dials_per_minute);
     FIELD(roletalk_limits, acquaintance_addresses_per_unit);
     FIELD(roletalk_limits, handshakes_per_address);
+    FIELD(roletalk_limits, connection_age_ms);
     TYPE(roletalk_connect_options);
     FIELD(roletalk_connect_options, struct_size);
     FIELD(roletalk_connect_options, once);

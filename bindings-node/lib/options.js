@@ -9,7 +9,7 @@ const { print } = require('./guard.js');
 const words = (text) => new Set(text.trim().split(/\s+/));
 
 const PEER = words(`
-  acquaintanceNetworks acquaintancePorts authenticate balance channelBinding eject friendly identityHeaders name origins
+  acquaintanceNetworks acquaintancePorts authenticate balance channelBinding connectionAge eject friendly identityHeaders name origins
   peerKey policy`);
 const LISTEN = words('port host server ssl path handshakeTimeout maxHandshakes maxHandshakesPerAddress');
 const DESTINATION = words('balance eject maxInFlight prefer retry waitForUnit');

@@ -96,6 +96,7 @@ class Peer extends MiddlewareEmitter {
   constructor(options = {}) {
     super();
     checkOptions('Peer', options, PEER);
+    checkPositive('connectionAge', options.connectionAge);
     this._balance = balanceOf(options);
     this._eject = ejectionOf(options);
     this._authenticate = authenticateOf(options);
@@ -114,6 +115,7 @@ class Peer extends MiddlewareEmitter {
         access,
         acquaintanceNetworks: listOf('acquaintanceNetworks', options.acquaintanceNetworks),
         acquaintancePorts: listOf('acquaintancePorts', options.acquaintancePorts),
+        connectionAge: options.connectionAge,
       },
       this,
     );

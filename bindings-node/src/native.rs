@@ -65,6 +65,8 @@ pub struct PeerSettings {
     pub acquaintance_networks: Option<String>,
     /// The ports of those.
     pub acquaintance_ports: Option<String>,
+    /// After how many milliseconds a dialed connection is replaced.
+    pub connection_age: Option<f64>,
 }
 
 /// A request for a stream; or any, which another unit has not begun.
@@ -187,6 +189,9 @@ impl NativePeer {
         }
         if let Some(ports) = settings.acquaintance_ports {
             config.acquaintance = config.acquaintance.ports(&ports).map_err(thrown)?;
+        }
+        if let Some(age) = settings.connection_age {
+            config.limits.connection_age = Duration::from_secs_f64(age / 1e3);
         }
         config.limits.queue_per_connection = QUEUE_PER_CONNECTION;
         config.limits.queue_per_peer = QUEUE_PER_PEER;

@@ -7,7 +7,7 @@ const { once } = require('node:events');
 const http = require('node:http');
 const { setImmediate: turn } = require('node:timers/promises');
 const { HOST, addressOf } = require('./support/network');
-const { check, differs, roletalk } = require('./support/subject');
+const { beyond, check, differs, roletalk } = require('./support/subject');
 
 const printsAs = (expected) => (error) => {
   assert.match(String(error), expected);
@@ -342,4 +342,31 @@ differs('what was the cause of a failure is its cause, in events, too', 'it has 
   await listener.listen({ port: 0, host: HOST });
   const refused = await network.peer().connect(network.address(listener)).catch((error) => error);
   assert.deepEqual([refused.code, refused.cause], ['AUTH_REFUSED', undefined]);
+});
+
+beyond('connections are replaced at their age, and nothing is lost', async (network) => {
+  assert.throws(() => network.peer({ connectionAge: 0 }), { code: 'INVALID_ARGUMENT' });
+  const listener = await network.listener();
+  listener.role('role').onRequest('echo', (ctx, cb) => cb(null, ctx.data));
+  const dialer = network.peer({ connectionAge: 300 });
+  const { unit, ws } = await network.join(dialer, listener);
+  let closed = false;
+  unit.once('close', () => (closed = true));
+  const destination = dialer.destination('role');
+  await destination.whenReady();
+  let replaced = 0;
+  const watch = (socket) => {
+    socket.once('close', () => {
+      replaced++;
+      if (!closed) watch(unit._sockets[0]);
+    });
+  };
+  watch(ws);
+  while (replaced < 3) {
+    assert.ok(!closed);
+    const numbers = Array.from({ length: 16 }, (_, number) => number);
+    const answers = await Promise.all(numbers.map((number) => destination.request('echo', number)));
+    assert.deepEqual(answers.map(({ data }) => data), numbers);
+  }
+  assert.deepEqual(dialer.units, [unit]);
 });

@@ -312,3 +312,27 @@ async def test_acquaintance_is_no_tool_for_others() -> None:
         roletalk.Peer(acquaintance_networks=5)  # type: ignore[arg-type]
     for peer in (hub, subject, wide):
         await peer.close()
+
+
+async def test_connections_are_replaced_at_their_age_and_nothing_is_lost() -> None:
+    limits = roletalk.Limits(connection_age=0.3)
+    async with patient() as worker, patient(limits=limits) as client:
+        worker.role("role").on_request("echo", lambda ctx: ctx.data, inline=True)
+        listener = await worker.listen("127.0.0.1")
+        unit = await client.connect(listener.url)
+        destination = client.destination("role")
+        await destination.wait_ready(LIMIT)
+        ended = lost = 0
+
+        def hear(event: roletalk.Event) -> None:
+            nonlocal ended, lost
+            ended += isinstance(event, roletalk.ConnectionClosed)
+            lost += isinstance(event, roletalk.UnitClosed)
+
+        client.on()(hear)
+        while ended < 3:
+            numbers = list(range(16))
+            asked = [destination.request("echo", number) for number in numbers]
+            assert await asyncio.gather(*asked) == numbers
+        assert client.units == [unit]
+        assert lost == 0

@@ -562,3 +562,25 @@ async fn in_any_direction() {
     alone.close().await;
     other.close().await;
 }
+
+#[tokio::test]
+async fn connections_are_replaced_at_their_age_and_nothing_is_lost() {
+    let client = Peer::builder()
+        .name("client")
+        .limits(|limits| limits.connection_age = Duration::from_millis(300))
+        .build()
+        .unwrap();
+    let pair = Pair::of(peer("server"), client, |_| {}).await;
+    let mut events = Watch::new(&pair.client);
+    let unit = pair.unit();
+    let ended = |event: &&PeerEvent| matches!(event, PeerEvent::ConnectionClosed { .. });
+    while events.so_far().iter().filter(ended).count() < 3 {
+        let requests = (0..16).map(|number| pair.to.request("echo", number).into_future());
+        for answer in futures_util::future::join_all(requests).await {
+            answer.unwrap();
+        }
+    }
+    assert_eq!(pair.client.units(), [unit], "it is the same unit");
+    assert!(!events.so_far().iter().any(|event| matches!(event, PeerEvent::UnitClosed { .. })));
+    pair.close().await;
+}

@@ -15,6 +15,9 @@ const { Traffic, take } = require('./traffic');
 const HARMLESS = 1_000;
 /** How often a player has to show the same to stand still. */
 const STANDSTILL = 10;
+/** Milliseconds after which connections are replaced, and how many are to be. */
+const AGE = 300;
+const REPLACED = 4;
 /** More than sockets, the proxy and queues take up before a writer is held up. */
 const LARGE = { size: 16 << 10, inFlight: 200 };
 
@@ -265,7 +268,26 @@ async function goesSilent(stage) {
   await endAll(stage, traffics);
 }
 
+/**
+ * The dialer's connections are replaced by new ones at their age, under traffic both ways, as far as the listener asks
+ * for so much: nothing fails, and the unit stays.
+ */
+async function areReplaced(stage) {
+  const { proxy } = await stage.meet({ dialer: { connectionAge: AGE }, through: true });
+  const { dialer, listener } = stage;
+  await dialer.ask('events');
+  const askers = listener.implementation.original ? [dialer] : [dialer, listener];
+  const traffics = askers.map((player) => new Traffic(player));
+  const replaced = () => proxy.accepted - proxy.pairs.size;
+  await stage.until('the end of several connections', proxy, 'accepted', () => replaced() >= REPLACED);
+  await endAll(stage, traffics);
+  for (const traffic of traffics) traffic.assertNoneFailed();
+  const closed = dialer.seen.filter(({ what }) => what === 'unit-closed');
+  assert.deepEqual(closed, []);
+}
+
 module.exports = {
+  areReplaced,
   cutInFrames,
   delays,
   goesSilent,

@@ -77,6 +77,11 @@ class Limits:
     further ones are ignored."""
     acquaintance_patience: float | None = None
     """How long an address learned by acquaintance is tried without success. Default 120 s."""
+    connection_age: float | None = None
+    """How long a connection is used that was dialed permanently, before another one to the same address
+    replaces it, so that changed certificates and keys take effect. Nothing is lost by that: the new one is
+    there first, and the old one is closed when nothing is under way on it. Up to a tenth less, at random.
+    Default 0 s, which is for ever."""
 
     def _given(self) -> dict[str, int | float]:
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -463,6 +463,7 @@ impl Connection {
             self.unit_in_flight += self.out.len();
             if unit.is_closing(self.id) {
                 self.own_last.clear();
+                self.left();
             }
         }
         if !self.own_last.is_empty() && !self.behind {
@@ -477,6 +478,19 @@ impl Connection {
             } else {
                 self.out.splice(0..0, self.own.drain(..));
             }
+        }
+    }
+
+    /// The unit has queued a close frame, since the connection is [replaced](Unit::retire).
+    fn left(&mut self) {
+        if self.close.is_some() {
+            // Nothing may follow it.
+            self.own.clear();
+            return;
+        }
+        self.close = Some((close_code::MANUAL, close_code::MANUAL_REASON.to_owned()));
+        if let Phase::Open(socket) = &mut self.phase {
+            socket.close_sent();
         }
     }
 

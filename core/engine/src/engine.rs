@@ -540,6 +540,9 @@ impl<R> Engine<R> {
                 PeerEffect::Send { unit, frame } => {
                     self.tell(unit, |machine| machine.send_raw(&frame));
                 }
+                PeerEffect::Retire { unit, conn } => {
+                    self.with_unit(unit, now, |machine| machine.retire(conn, now));
+                }
                 PeerEffect::Introduce { unit, frames } => {
                     self.tell(unit, |machine| machine.introduce(&frames));
                 }

@@ -186,6 +186,11 @@ limits! {
         /// How long an address learned by acquaintance is tried without success before it is forgotten.
         /// Default 2 minutes.
         acquaintance_patience: Time = Duration::from_secs(120);
+        /// How long a connection is used that was dialed permanently, before another one to the same address replaces
+        /// it, so that changed certificates and keys take effect. Nothing is lost by that: the new one is there first,
+        /// and the old one is closed when nothing is under way on it. Up to a tenth less, at random. Default 0 s, which
+        /// is for ever.
+        connection_age: Time = Duration::ZERO;
     }
 }
 
@@ -285,6 +290,7 @@ mod tests {
             (LimitValue::Number(bytes), Measure::Bytes) => format!("{} KiB", bytes >> 10),
             (LimitValue::Number(number @ 0..1000), _) => number.to_string(),
             (LimitValue::Number(number), _) => format!("{} {:03}", number / 1000, number % 1000),
+            (LimitValue::Time(Duration::ZERO), _) => "0 s".to_owned(),
             (LimitValue::Time(time), _) if time.as_secs() % 60 == 0 => {
                 format!("{} minutes", time.as_secs() / 60)
             }

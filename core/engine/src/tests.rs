@@ -4,6 +4,7 @@ mod access;
 mod acquaintance;
 mod drain;
 mod extensions;
+mod renewal;
 mod strangers;
 
 use std::{sync::Arc, time::Duration};

@@ -235,6 +235,12 @@ impl Shared {
                         unit.with(|state| state.machine.send_raw(&frame));
                     }
                 }
+                PeerEffect::Retire { unit, conn } => {
+                    if let Some(unit) = core.units.get(&unit) {
+                        let now = self.clock.now();
+                        unit.with(|state| state.machine.retire(conn, now));
+                    }
+                }
                 PeerEffect::Introduce { unit, frames } => {
                     if let Some(unit) = core.units.get(&unit) {
                         unit.with(|state| state.machine.introduce(&frames));

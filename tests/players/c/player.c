@@ -67,6 +67,7 @@ static void do_start(command *command) {
         .struct_size = sizeof limits,
         .stream_window = json_count(parameter(command, "highWaterMark"), 0),
         .handshake_timeout_ms = json_count(parameter(command, "handshakeTimeout"), 0),
+        .connection_age_ms = json_count(parameter(command, "connectionAge"), 0),
     };
     /* As the originals do: scenarios count whose turn it is. */
     roletalk_balance balance = {.struct_size = sizeof balance, .by = ROLETALK_BALANCE_ROUND_ROBIN};

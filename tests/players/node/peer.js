@@ -28,14 +28,14 @@ const print = (line) => process.stdout.write(JSON.stringify(line) + '\n');
 const observe = (event, fields) => print({ event, ...fields });
 
 const commands = {
-  start({ name, friendly, keys, highWaterMark, balance, policy, origins, channelBinding }) {
+  start({ name, friendly, keys, highWaterMark, balance, policy, origins, channelBinding, connectionAge }) {
     if (highWaterMark !== undefined) {
       streamOptions = { highWaterMark };
       // There is no option for the streams that others ask for.
       setDefaultHighWaterMark(false, highWaterMark);
     }
     // The original has none of these.
-    const own = Object.entries({ policy, origins, channelBinding }).filter(([, value]) => value !== undefined);
+    const own = Object.entries({ policy, origins, channelBinding, connectionAge }).filter(([, value]) => value !== undefined);
     peer = new Peer({ name, friendly, balance, ...Object.fromEntries(own) });
     for (const [id, key] of keys) peer.addPresharedKey(id, key);
     // An EventEmitter of both packages; the original's refusals would be unhandled otherwise.

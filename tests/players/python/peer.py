@@ -59,6 +59,7 @@ class Player:
         limits = roletalk.Limits(
             stream_window=options.get("highWaterMark"),
             handshake_timeout=seconds(options.get("handshakeTimeout")),
+            connection_age=seconds(options.get("connectionAge")),
         )
         keys_by_id = dict(keys)
         self.peer = roletalk.Peer(

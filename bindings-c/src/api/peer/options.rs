@@ -92,6 +92,11 @@ pub struct roletalk_limits {
     /// Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 1 024. Beyond it, the oldest
     /// one from there is evicted.
     pub handshakes_per_address: u64,
+    /// How long a connection is used that was dialed and not with `once`, in milliseconds, before another one to the
+    /// same address replaces it, so that changed certificates and keys take effect. Nothing is lost by that: the new one
+    /// is there first, and the old one is closed when nothing is under way on it. Up to a tenth less, at random. Default:
+    /// for ever.
+    pub connection_age_ms: u64,
 }
 
 impl roletalk_limits {
@@ -123,6 +128,7 @@ impl roletalk_limits {
             acquaintance_dials_per_minute,
             acquaintance_addresses_per_unit,
             handshakes_per_address,
+            connection_age_ms,
         } = *self;
         [
             ("message_size", message_size),
@@ -149,6 +155,7 @@ impl roletalk_limits {
             ("acquaintance_dials_per_minute", acquaintance_dials_per_minute),
             ("acquaintance_addresses_per_unit", acquaintance_addresses_per_unit),
             ("handshakes_per_address", handshakes_per_address),
+            ("connection_age", connection_age_ms),
         ]
     }
 

@@ -26,7 +26,17 @@ pub(super) enum State {
     /// The host is dialing, or the handshake is under way.
     Dialing,
     /// Connected since.
-    Up { conn: ConnId, unit: UnitId, since: Moment },
+    Up { conn: ConnId, unit: UnitId, since: Moment, renewal: Renewal },
+}
+
+/// The next connection to an address, while there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Renewal {
+    Never,
+    /// To be dialed at this time.
+    Due(Moment),
+    /// The host is dialing, or the handshake is under way.
+    Dialing,
 }
 
 #[derive(Debug)]
@@ -155,7 +165,9 @@ impl Addresses {
             .by_id
             .iter()
             .filter_map(|(id, address)| match address.state {
-                State::Due(at) if at <= now => Some((at, *id)),
+                State::Due(at) | State::Up { renewal: Renewal::Due(at), .. } if at <= now => {
+                    Some((at, *id))
+                }
                 _ => None,
             })
             .collect();
@@ -163,6 +175,11 @@ impl Addresses {
         let mut taken = Vec::new();
         for (_, id) in due {
             let Some(address) = self.by_id.get_mut(&id) else { continue };
+            if let State::Up { renewal, .. } = &mut address.state {
+                *renewal = Renewal::Dialing;
+                taken.push((id, address.url.clone()));
+                continue;
+            }
             if address.origin.is_learned() {
                 if free == 0 || !self.rate.take(limits.acquaintance_dials_per_minute, now) {
                     continue;
@@ -184,23 +201,67 @@ impl Addresses {
             .values()
             .filter_map(|address| match address.state {
                 State::Due(at) if address.origin.is_learned() => Some(at.max(free_at?)),
-                State::Due(at) => Some(at),
+                State::Due(at) | State::Up { renewal: Renewal::Due(at), .. } => Some(at),
                 _ => None,
             })
             .min()
     }
 
+    /// There is a connection, which is to be replaced after the time `age`, if that is given. Returns the one that it
+    /// replaces, and its unit.
     pub(super) fn up(
         &mut self,
         id: AddressId,
-        conn: ConnId,
-        unit: UnitId,
+        (conn, unit): (ConnId, UnitId),
+        age: Option<Duration>,
         now: Moment,
-    ) -> Option<u32> {
+    ) -> Option<(ConnId, UnitId)> {
         let address = self.by_id.get_mut(&id)?;
-        address.state = State::Up { conn, unit, since: now };
+        let renewal = match age.filter(|_| address.permanent) {
+            Some(age) => Renewal::Due(now + age),
+            None => Renewal::Never,
+        };
+        let up = State::Up { conn, unit, since: now, renewal };
         address.settled = true;
-        Some(address.attempts)
+        match std::mem::replace(&mut address.state, up) {
+            State::Up { conn, unit, .. } => {
+                address.attempts = 0;
+                Some((conn, unit))
+            }
+            State::Due(_) | State::Dialing => None,
+        }
+    }
+
+    /// A connection to replace another one could not be had. It is tried again as after other failures. Returns false
+    /// where there is none to be replaced.
+    pub(super) fn not_renewed(
+        &mut self,
+        id: AddressId,
+        now: Moment,
+        schedule: &Reconnect,
+        random: f64,
+    ) -> bool {
+        let Some(address) = self.by_id.get_mut(&id) else { return false };
+        let State::Up { renewal, .. } = &mut address.state else { return false };
+        // The first try of the schedule comes at once.
+        address.attempts = address.attempts.saturating_add(1);
+        *renewal = Renewal::Due(now + schedule.wait(address.attempts, random));
+        true
+    }
+
+    /// A connection is gone. Returns whether the address is down by that: not when another connection has replaced it,
+    /// nor when that is on its way.
+    pub(super) fn lost(&mut self, id: AddressId, conn: ConnId, now: Moment) -> bool {
+        let Some(address) = self.by_id.get_mut(&id) else { return false };
+        match address.state {
+            State::Up { conn: up, .. } if up != conn => false,
+            State::Up { renewal: Renewal::Dialing, .. } => {
+                address.down_since = now;
+                address.state = State::Dialing;
+                false
+            }
+            _ => true,
+        }
     }
 
     /// An attempt failed, or the connection was lost. Returns the number of failed attempts so far,
@@ -281,13 +342,13 @@ mod tests {
         let mut addresses = Addresses::default();
         let id = addresses.add("ws://x".into(), true, Origin::Application, Moment::EPOCH);
         addresses.take_due(Moment::EPOCH, &limits);
-        addresses.up(id, ConnId(1), UnitId(1), Moment::EPOCH);
+        addresses.up(id, (ConnId(1), UnitId(1)), None, Moment::EPOCH);
         addresses.down(id, seconds(100), PATIENCE, &schedule, 0.0);
         assert_eq!(addresses.deadline(&limits), Some(seconds(100)));
         let mut now = seconds(100);
         for _ in 0..5 {
             addresses.take_due(now, &limits);
-            addresses.up(id, ConnId(1), UnitId(1), now);
+            addresses.up(id, (ConnId(1), UnitId(1)), None, now);
             addresses.down(id, now, PATIENCE, &schedule, 0.0);
             now = addresses.deadline(&limits).unwrap();
         }
@@ -340,7 +401,7 @@ mod tests {
         addresses.add("ws://3".into(), true, of(2), Moment::EPOCH);
         addresses.add("ws://4".into(), true, Origin::Application, Moment::EPOCH);
         assert_eq!((addresses.told_by(UnitId(1)), addresses.told_by(UnitId(2))), (2, 1));
-        addresses.up(first, ConnId(1), UnitId(9), Moment::EPOCH);
+        addresses.up(first, (ConnId(1), UnitId(9)), None, Moment::EPOCH);
         assert_eq!((addresses.told_by(UnitId(1)), addresses.learned()), (1, 3));
     }
 }

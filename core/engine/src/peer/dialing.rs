@@ -1,6 +1,6 @@
 //! Whom to dial: what the application asks for, and what other units tell.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use url::{ParseError, Url};
 
@@ -83,9 +83,16 @@ impl Peer {
         let count = address.attempts;
         match &outcome {
             Ok((unit, conn)) => {
-                self.addresses.up(id, *conn, *unit, now);
+                let age = self.age();
+                if let Some((old, of)) = self.addresses.up(id, (*conn, *unit), age, now) {
+                    // An address may lead to another process now. Then the old connection stays as long as it lasts.
+                    if of == *unit {
+                        self.effects.push_back(PeerEffect::Retire { unit: of, conn: old });
+                    }
+                    return;
+                }
             }
-            Err(_) => self.address_down(id, now),
+            Err(_) => self.not_dialed(id, now),
         }
         // What the application did not ask for is no business of its own callbacks.
         if origin == Origin::Application {
@@ -93,7 +100,32 @@ impl Peer {
         }
     }
 
-    pub(super) fn address_down(&mut self, id: AddressId, now: Moment) {
+    /// After which time a connection is to be replaced: up to a tenth less than the limit, so that many that began
+    /// together are not replaced together.
+    fn age(&mut self) -> Option<Duration> {
+        let most = self.limits.connection_age;
+        if most.is_zero() {
+            return None;
+        }
+        let random = self.entropy() as f64 / u64::MAX as f64;
+        Some(most.mul_f64(1.0 - random / 10.0))
+    }
+
+    fn not_dialed(&mut self, id: AddressId, now: Moment) {
+        let random = self.entropy() as f64 / u64::MAX as f64;
+        if !self.addresses.not_renewed(id, now, &self.config.reconnect, random) {
+            self.address_down(id, now);
+        }
+    }
+
+    /// A connection that was dialed is lost.
+    pub(super) fn dialed_lost(&mut self, id: AddressId, conn: ConnId, now: Moment) {
+        if self.addresses.lost(id, conn, now) {
+            self.address_down(id, now);
+        }
+    }
+
+    fn address_down(&mut self, id: AddressId, now: Moment) {
         let random = self.entropy() as f64 / u64::MAX as f64;
         let patience = self.limits.acquaintance_patience;
         self.addresses.down(id, now, patience, &self.config.reconnect, random);

@@ -244,7 +244,7 @@ impl Peer {
         let UnitConn { address, announced, .. } = state.conns.remove(at);
         let last = state.conns.is_empty();
         if let Some(address) = address {
-            self.address_down(address, now);
+            self.dialed_lost(address, conn, now);
         }
         self.event(PeerEvent::ConnectionClosed { conn, unit: Some(unit), reason });
         if last {

@@ -177,6 +177,13 @@ pub enum PeerEffect {
         /// The whole frame.
         frame: Vec<u8>,
     },
+    /// Have this connection of the unit [replaced](crate::Unit::retire) by its others.
+    Retire {
+        /// The unit.
+        unit: UnitId,
+        /// The connection.
+        conn: ConnId,
+    },
     /// Write these frames to any connection of the unit, or none of them when its queue is full: it
     /// can do without.
     Introduce {

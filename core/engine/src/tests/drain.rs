@@ -14,12 +14,12 @@ fn outcomes(events: Vec<Event<u64>>) -> Vec<(u64, Option<bool>)> {
 }
 
 impl Pair {
-    fn ask(&mut self, tag: u64) {
+    pub(super) fn ask(&mut self, tag: u64) {
         let now = self.now;
         self.unit(0, |unit| unit.request(to("r"), None, now, tag)).unwrap();
     }
 
-    fn answer_all(&mut self) -> usize {
+    pub(super) fn answer_all(&mut self) -> usize {
         let (asked, now) = (questions(self.said(1)), self.now);
         let count = asked.len();
         for question in asked {
@@ -376,18 +376,38 @@ fn what_is_queued_for_a_unit_that_is_dead_goes_to_others() {
 }
 
 #[test]
-fn what_was_to_go_on_a_lost_connection_fails_though_there_are_others() {
+fn what_was_to_go_on_a_lost_connection_goes_on_another_one() {
     let mut pair = Pair::new(|_| {});
     pair.connect();
     pair.settle();
-    for tag in 0..2 {
-        let any = Outgoing { order: Order::Any, ..to("r") };
+    let mut fields = Fields::new();
+    fields.set_header("name", "value").unwrap();
+    for tag in 0..4 {
+        let fields = (tag >= 2).then_some(&fields);
+        let any = Outgoing { order: Order::Any, fields, ..to("r") };
         pair.unit(0, |unit| unit.request(any, None, NOW, tag)).unwrap();
+    }
+    for tag in 4..6 {
+        let opened = pair
+            .unit(0, |unit| unit.open_stream(Direction::RequesterWrites, to("r"), None, NOW, tag));
+        opened.unwrap();
     }
     pair.engines[0].closed(pair.conns[0][0], NOW);
     pair.settle();
-    assert_eq!(outcomes(pair.said(0)), [(0, Some(true))]);
-    assert_eq!(pair.answer_all(), 1);
+    assert_eq!(outcomes(pair.said(0)), []);
+    let asked = questions(pair.said(1));
+    assert_eq!(asked.len(), 6);
+    for question in asked {
+        pair.unit(1, |unit| unit.answer(question, Err("no"), NOW));
+    }
+    pair.settle();
+    let answered = outcomes(pair.said(0));
+    assert_eq!(answered.len(), 6);
+    // Without another connection they are as if they had never been made.
+    pair.ask(7);
+    pair.engines[0].closed(pair.conns[1][0], NOW);
+    pair.settle();
+    assert_eq!(outcomes(pair.said(0)), [(7, Some(true))]);
 }
 
 /// The answer may have been lost with a connection that was cut before the last one was closed in order.

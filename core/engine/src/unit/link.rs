@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Moves, drain::FENCE};
+use super::{Moves, drain::FENCE, retire::Retiring};
 use crate::ws::{FrameWriter, messages};
 use crate::{ConnId, ConnectionStats, Extensions, Moment, StreamId, error::Error};
 
@@ -63,6 +63,8 @@ pub(super) struct Link {
     pub(super) announced: bool,
     /// No more frames: a close frame was queued.
     pub(super) closing: bool,
+    /// It is being replaced by another one.
+    pub(super) retiring: Option<Retiring>,
     /// Stream writers that wait for room.
     pub(super) blocked: Vec<StreamId>,
     /// Messages for handlers that came while too many were running, and their bytes.
@@ -127,6 +129,7 @@ impl Link {
             answers_in_flight: 0,
             announced: false,
             closing: false,
+            retiring: None,
             blocked: Vec::new(),
             postponed: VecDeque::new(),
             postponed_bytes: 0,
@@ -374,6 +377,14 @@ impl Link {
     }
 
     pub(super) fn deadline(&self) -> Moment {
+        match &self.retiring {
+            Some(Retiring::Leaving { until }) => *until,
+            Some(Retiring::InUse { look_at, .. }) => self.usual_deadline().min(*look_at),
+            None => self.usual_deadline(),
+        }
+    }
+
+    fn usual_deadline(&self) -> Moment {
         let beat = match self.pong_deadline() {
             None => self.next_ping,
             Some(deadline) if self.hears_more() => deadline.min(self.next_ping),
@@ -386,6 +397,10 @@ impl Link {
     }
 
     pub(super) fn beat(&mut self, now: Moment) -> Beat {
+        if let Some(Retiring::Leaving { until }) = self.retiring {
+            // Nothing may be sent behind the close frame.
+            return if now < until { Beat::Nothing } else { Beat::Dead };
+        }
         if let Some(deadline) = self.pong_deadline() {
             if now < deadline {
                 return self.repeat_ping(now);
@@ -411,6 +426,16 @@ impl Link {
         let payload = self.beat_payload();
         self.writer.ping(&mut self.out, &payload);
         Beat::Ping
+    }
+
+    /// Whether a ping of its own was ever answered.
+    pub(super) fn is_answered(&self) -> bool {
+        self.stats.round_trip.is_some()
+    }
+
+    /// Has the next ping sent at once, if none is under way.
+    pub(super) fn beat_soon(&mut self, now: Moment) {
+        self.next_ping = self.next_ping.min(now);
     }
 
     /// A pong cannot overtake the long message that the other side is sending. It hears nothing but our

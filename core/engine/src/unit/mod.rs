@@ -6,6 +6,7 @@ mod handlers;
 mod incoming;
 mod link;
 mod question;
+mod retire;
 mod roles;
 mod stream;
 mod streams;
@@ -31,6 +32,7 @@ use self::{
     incoming::Layout,
     link::{Beat, Link},
     question::Late,
+    retire::Retiring,
     roles::Pace,
     stream::Stream,
     waiting::{AskedNames, NamesNumber, Waiting, WaitingTable},
@@ -174,8 +176,8 @@ impl<R> Unit<R> {
         self.links.iter().all(|link| link.extensions.fields > 0) && !self.links.is_empty()
     }
 
-    /// A connection is gone. Its streams fail; when it was the last one, so do the waiting requests, if not, those
-    /// that were to go on it. What was postponed is started or given up. `drained` says that the other side has
+    /// A connection is gone. Its streams fail. Messages and requests in its queue go on another one; when it was the last
+    /// one, waiting requests fail. What was postponed is started or given up. `drained` says that the other side has
     /// closed it with [`close_code::DRAINED`](crate::close_code::DRAINED).
     pub fn detach(&mut self, conn: ConnId, drained: bool) {
         let Some(at) = self.at(conn) else { return };
@@ -192,7 +194,8 @@ impl<R> Unit<R> {
         }
         self.move_on(&link);
         self.fail_streams(conn);
-        if !drained || link.extensions.drained == 0 {
+        let left = matches!(link.retiring, Some(Retiring::Leaving { .. }));
+        if !left && (!drained || link.extensions.drained == 0) {
             self.uncertain = self.next_corr;
         }
         let was_sent = |waiting: &Waiting<R>| waiting.conn != conn || waiting.frame <= link.taken();
@@ -509,7 +512,8 @@ impl<R> Unit<R> {
         {
             let link = &self.links[at];
             let only = self.links.len() == 1;
-            if !link.closing && (only || !link.is_quiet() || link.queued() == 0) {
+            let stays = only || !link.is_quiet() || link.queued() == 0;
+            if !link.closing && stays && !self.is_let_go(link) {
                 return Some(at);
             }
         }
@@ -518,7 +522,9 @@ impl<R> Unit<R> {
 
     fn least_loaded(&self) -> Option<usize> {
         let open = self.links.iter().enumerate().filter(|(_, link)| !link.closing);
-        open.min_by_key(|(_, link)| link.queued()).map(|(at, _)| at)
+        let is_replacing = self.links.len() > 1 && self.is_replacing();
+        let key = |link: &Link| (if is_replacing { self.rank(link) } else { 0 }, link.queued());
+        open.min_by_key(|(_, link)| key(link)).map(|(at, _)| at)
     }
 
     /// What was just queued on a connection.
@@ -1028,6 +1034,7 @@ impl<R> Unit<R> {
                 Beat::Dead => self.events.push(Event::Dead(link.conn)),
             }
         }
+        self.leave_retired(now);
         self.tell_due_roles(now);
         self.lose_patience(now);
         self.probe_streams(now);

@@ -1,4 +1,4 @@
-//! Messages that were in the queue of a connection when that was lost.
+//! Messages and requests that were in the queue of a connection when that was lost.
 
 use bytes::Bytes;
 
@@ -50,6 +50,18 @@ impl<R> Unit<R> {
         Ok(())
     }
 
+    /// Has a request that was never taken sent on another connection. Without one, it fails with the others.
+    fn move_request(&mut self, link: &Link, message: &Bytes) {
+        let Some((corr, fields)) = request_of(message) else { return };
+        let Some(at) = self.route(Order::Kept) else { return };
+        let fits = fields == 0 || self.links[at].extensions.fields > 0;
+        if fits && self.waiting.is_on(corr, link.conn) {
+            self.resend_on(at, message);
+            let sent = self.queued_at(at);
+            self.waiting.moved(corr, sent.conn, sent.frame);
+        }
+    }
+
     fn resend_on(&mut self, at: usize, message: &[u8]) {
         self.push_with(at, message.len(), |out| out.extend_from_slice(message));
         let link = &mut self.links[at];
@@ -57,13 +69,17 @@ impl<R> Unit<R> {
         self.ordered = Some(link.conn);
     }
 
-    /// Has the messages in the queue of a lost connection sent on another one of this unit, or by another unit.
+    /// Has what is in the queue of a lost connection sent on another one of this unit; messages, if there is none, by
+    /// another unit.
     pub(super) fn move_on(&mut self, link: &Link) {
-        for (message, moves) in link.unsent(Frame::may_be_message) {
+        for (message, moves) in link.unsent(Frame::may_be_call) {
             if moves == Moves::Nowhere {
                 continue;
             }
-            let Some(unsent) = Unsent::of(message) else { continue };
+            let Some(unsent) = Unsent::of(message.clone()) else {
+                self.move_request(link, &message);
+                continue;
+            };
             match self.route(Order::Kept) {
                 Some(at) if unsent.fields == 0 || self.links[at].extensions.fields > 0 => {
                     self.resend_on(at, &unsent.message);
@@ -76,4 +92,16 @@ impl<R> Unit<R> {
             }
         }
     }
+}
+
+/// The correlation of a request, and how many bytes its fields take.
+fn request_of(message: &[u8]) -> Option<(u64, usize)> {
+    let wrapped = Wrapped::decode(message).ok()?;
+    let inner = wrapped.map_or(message, |wrapped| wrapped.inner);
+    let (Frame::Request { corr, .. } | Frame::StreamRequest { corr, .. }) =
+        Frame::decode(inner).ok()?
+    else {
+        return None;
+    };
+    Some((corr.value(), message.len() - inner.len()))
 }

@@ -135,6 +135,23 @@ impl<R> WaitingTable<R> {
         self.load.set_waiting(self.by_corr.len());
     }
 
+    /// Whether a request went on this connection.
+    pub(super) fn is_on(&self, corr: u64, conn: ConnId) -> bool {
+        self.by_corr.get(&corr).is_some_and(|waiting| waiting.conn == conn)
+    }
+
+    /// A request was sent on another connection, as this of its frames.
+    pub(super) fn moved(&mut self, corr: u64, conn: ConnId, frame: u64) {
+        if let Some(waiting) = self.by_corr.get_mut(&corr) {
+            (waiting.conn, waiting.frame) = (conn, frame);
+        }
+    }
+
+    /// Whether any went on this connection.
+    pub(super) fn any_on(&self, conn: ConnId) -> bool {
+        self.by_corr.values().any(|waiting| waiting.conn == conn)
+    }
+
     pub(super) fn contains(&self, corr: u64) -> bool {
         self.by_corr.contains_key(&corr)
     }

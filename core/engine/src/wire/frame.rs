@@ -240,9 +240,11 @@ pub enum DecodeError {
 }
 
 impl<'a> Frame<'a> {
-    /// Whether a one-way message may begin with this byte, with fields or without.
-    pub(crate) fn may_be_message(first: u8) -> bool {
-        matches!(first, MESSAGE | super::fields::FIELDS)
+    /// Whether a message or a request of any kind may begin with this byte, with fields or without.
+    pub(crate) fn may_be_call(first: u8) -> bool {
+        const READ: u8 = STREAM_REQUEST_READ;
+        const WRITE: u8 = STREAM_REQUEST_WRITE;
+        matches!(first, MESSAGE | REQUEST | READ | WRITE | super::fields::FIELDS)
     }
 
     /// Whether the frame that `bytes` are carries JSON, which takes a multiple of its size when it is

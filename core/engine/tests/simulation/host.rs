@@ -157,11 +157,13 @@ impl Host {
                 panic!("{id:?} is gone, unannounced")
             };
             let stats = machine.stats();
+            // What was queued on others that are lost may have moved to a connection.
+            conns += limits.connections_per_unit;
             for conn in &stats.connections {
                 let most = limits.queue_per_connection.max(BULK) + SLACK;
+                let most = most * limits.connections_per_unit;
                 assert!(conn.queued <= most, "{} bytes queued on {:?}", conn.queued, conn.conn);
                 sum += conn.queued;
-                conns += 1;
             }
             // Answers that wait for room count as running handlers.
             let late = stats.running - unit.running;
@@ -881,7 +883,7 @@ impl Host {
                 assert!(fields.is_some_and(|fields| fields.is_required()));
                 assert!(!self.takes_fields(unit), "the fields could have been sent");
             }
-            Err(error) => self.overloaded(ctx, &error),
+            Err(error) => self.overloaded(ctx, unit, &error),
         }
     }
 
@@ -917,8 +919,11 @@ impl Host {
         }
     }
 
-    fn overloaded(&mut self, ctx: &mut Ctx, error: &roletalk_engine::Error) {
-        assert_eq!(error.kind(), ErrorKind::Overloaded, "{error:?}");
+    fn overloaded(&mut self, ctx: &mut Ctx, unit: UnitId, error: &roletalk_engine::Error) {
+        let is_open = self.engine.unit(unit).is_none_or(roletalk_engine::Unit::is_open);
+        // What was to replace its last connection may be lost.
+        let is_lost = !is_open && error.kind() == ErrorKind::ConnectionLost;
+        assert!(is_lost || error.kind() == ErrorKind::Overloaded, "{error:?}");
         ctx.ledger.counts.overloaded += 1;
     }
 
@@ -955,7 +960,7 @@ impl Host {
                 // Nothing can go out yet, but all of this must be allowed.
                 self.step(ctx, unit, stream);
             }
-            Err(error) => self.overloaded(ctx, &error),
+            Err(error) => self.overloaded(ctx, unit, &error),
         }
     }
 

@@ -128,6 +128,7 @@ fn config(rng: &mut Rng, id_seed: u64, setup: &Setup) -> Config {
     limits.request_timeout = Duration::from_secs(8);
     limits.acquaintance_patience = Duration::from_secs(5);
     limits.acquaintance_dials = rng.pick(&[1, 16]);
+    limits.connection_age = rng.pick(&[Duration::ZERO, SECOND, 3 * SECOND]);
     config.extensions = fields::extensions(rng);
     if setup.keys {
         match rng.below(10) {
@@ -306,6 +307,8 @@ fn run_originals(seed: u64) -> Outcome {
     limits.limits.waiting_requests = 4096;
     limits.limits.running_handlers = 65_536;
     limits.limits.queue_per_peer = 2_000_000;
+    // Each of them knows one connection.
+    limits.limits.connection_age = Duration::ZERO;
     world.add(Node::Host(Box::new(Host::new(0, limits, CALM))));
     for original in [Original::JavaScript, Original::Go] {
         for mark in [0, 1, 1000, 16_384, 65_536, 1 << 20] {

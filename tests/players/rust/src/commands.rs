@@ -45,6 +45,9 @@ struct Start {
     /// Milliseconds.
     #[serde(rename = "handshakeTimeout")]
     handshake_timeout: Option<u64>,
+    /// Milliseconds.
+    #[serde(rename = "connectionAge")]
+    connection_age: Option<u64>,
     balance: Option<String>,
     policy: Option<Value>,
     #[serde(default)]
@@ -128,6 +131,10 @@ impl Player {
         }
         if let Some(bytes) = start.high_water_mark {
             builder = builder.limits(|limits| limits.stream_window = bytes);
+        }
+        if let Some(millis) = start.connection_age {
+            builder =
+                builder.limits(|limits| limits.connection_age = Duration::from_millis(millis));
         }
         if let Some(millis) = start.handshake_timeout {
             builder =

@@ -1,0 +1,235 @@
+//! Connections that have reached their age are replaced, and nothing is lost.
+
+use super::*;
+
+const AGE: Duration = Duration::from_secs(100);
+
+/// Side 0 dials side 1, and replaces connections of this age.
+struct Dialed {
+    pair: Pair,
+    address: AddressId,
+}
+
+impl Dialed {
+    fn new() -> Dialed {
+        let mut pair = Pair::apart(|config| config.limits.connection_age = AGE);
+        pair.serve(1, "r");
+        let now = pair.now;
+        let engine = &mut pair.engines[0];
+        let address = engine.with_peer(now, |peer| peer.connect("ws://x", true, now)).unwrap();
+        let mut dialed = Dialed { pair, address };
+        assert!(dialed.is_asked_to_dial());
+        dialed.connect();
+        dialed.pair.said(0);
+        dialed
+    }
+
+    fn is_asked_to_dial(&mut self) -> bool {
+        let now = self.pair.now;
+        let engine = &mut self.pair.engines[0];
+        engine.handle_timeout(now);
+        let mut asked = false;
+        while let Some(event) = engine.poll_event() {
+            asked |= matches!(event, EngineEvent::Dial { .. });
+            self.pair.events[0].push(event);
+        }
+        asked
+    }
+
+    /// What the host does when it is asked to dial.
+    fn connect(&mut self) -> [ConnId; 2] {
+        let conn = self.open();
+        self.pair.settle();
+        conn
+    }
+
+    fn open(&mut self) -> [ConnId; 2] {
+        let (now, address) = (self.pair.now, Some(self.address));
+        let [a, b] = &mut self.pair.engines;
+        let dialing = Opening::Upgraded { side: Side::Client, address };
+        let accepting = Opening::Upgraded { side: Side::Server, address: None };
+        let conn = [
+            a.open(dialing, Remote::default(), now).unwrap(),
+            b.open(accepting, Remote::default(), now).unwrap(),
+        ];
+        self.pair.conns.push(conn);
+        conn
+    }
+
+    /// Time passes, in which both sides do what is due.
+    fn pass(&mut self, time: Duration) {
+        let until = self.pair.now + time;
+        while self.pair.now < until {
+            self.pair.now = (self.pair.now + Duration::from_millis(100)).min(until);
+            for engine in &mut self.pair.engines {
+                engine.handle_timeout(self.pair.now);
+            }
+            self.pair.settle();
+        }
+    }
+
+    /// What was said of connections since the last time.
+    fn told(&mut self) -> Vec<String> {
+        let told = |event: &EngineEvent<u64>| match event {
+            EngineEvent::Close { conn, code, .. } => Some(format!("close {} {code}", conn.0)),
+            EngineEvent::Peer(PeerEvent::UnitClosed { .. }) => Some("unit closed".to_owned()),
+            EngineEvent::Peer(PeerEvent::Dialed { outcome, .. }) => {
+                Some(format!("dialed {}", outcome.is_ok()))
+            }
+            _ => None,
+        };
+        let told = self.pair.events[0].iter().filter_map(told).collect();
+        self.pair.events[0].clear();
+        told
+    }
+
+    fn connections(&mut self) -> Vec<ConnId> {
+        self.pair.unit(0, |unit| unit.connections().collect())
+    }
+}
+
+#[test]
+fn a_connection_of_age_is_replaced_when_nothing_is_under_way_on_it() {
+    let mut dialed = Dialed::new();
+    let [old] = dialed.connections()[..] else { panic!() };
+    dialed.pass(AGE.mul_f64(0.9) - Duration::from_secs(1));
+    assert!(!dialed.is_asked_to_dial(), "it is too young");
+    dialed.told();
+    dialed.pair.ask(1);
+    dialed.pair.settle();
+    let question = dialed.pair.question();
+    dialed.pair.now = NOW + AGE;
+    assert!(dialed.is_asked_to_dial());
+    assert!(!dialed.is_asked_to_dial(), "it is being dialed");
+    let new = dialed.connect();
+    assert_eq!(dialed.connections(), [old, new[0]]);
+    // The request goes on where it is. New ones take the new connection.
+    dialed.pass(Duration::from_secs(5));
+    let before = dialed.pair.unit(0, |unit| unit.stats()).connections[0].frames_sent;
+    dialed.pair.ask(2);
+    dialed.pair.settle();
+    assert_eq!(dialed.pair.answer_all(), 1);
+    assert_eq!(dialed.connections(), [old, new[0]]);
+    assert_eq!(dialed.pair.unit(0, |unit| unit.stats()).connections[0].frames_sent, before);
+    let now = dialed.pair.now;
+    dialed.pair.unit(1, |unit| unit.answer(question, Ok(Payload::NULL), now));
+    dialed.pair.settle();
+    dialed.pass(Duration::from_secs(1));
+    assert_eq!(dialed.connections(), [new[0]]);
+    let answers = |event: &EngineEvent<u64>| {
+        matches!(event, EngineEvent::Unit { event: Event::Answer { outcome: Ok(_), .. }, .. })
+    };
+    assert_eq!(dialed.pair.events[0].iter().filter(|event| answers(event)).count(), 2);
+    assert_eq!(dialed.told(), [format!("close {} 4000", old.0)]);
+    // So does that one, in its time.
+    dialed.pass(AGE.mul_f64(0.8));
+    assert!(!dialed.is_asked_to_dial());
+    dialed.pair.now += AGE;
+    assert!(dialed.is_asked_to_dial());
+}
+
+#[test]
+fn what_the_other_side_sends_before_it_hears_of_that_is_handled_and_answered() {
+    let mut dialed = Dialed::new();
+    dialed.pair.serve(0, "r");
+    dialed.pair.settle();
+    dialed.pair.now = NOW + AGE;
+    assert!(dialed.is_asked_to_dial());
+    dialed.open();
+    // The handshake is done, but side 1 hears nothing of the end of the old one yet.
+    let [old, new] = dialed.pair.conns[..] else { panic!() };
+    let leaves = |dialed: &mut Dialed| {
+        for time in [Duration::ZERO, Duration::from_millis(200)] {
+            dialed.pair.now += time;
+            let now = dialed.pair.now;
+            dialed.pair.engines[0].handle_timeout(now);
+            dialed.pair.carry(new, 0);
+        }
+        dialed.pair.unit(0, |unit| unit.is_closing(old[0]))
+    };
+    while dialed.pair.carry(new, 0) || dialed.pair.carry(new, 1) {}
+    assert!(!leaves(&mut dialed), "the other side has not answered on the new one");
+    while dialed.pair.carry(new, 0) || dialed.pair.carry(new, 1) {}
+    assert!(leaves(&mut dialed), "nothing is under way on it");
+    let now = dialed.pair.now;
+    // Both connections have room, and order is to be kept: it takes the one that it took before.
+    for tag in 0..4 {
+        dialed.pair.unit(1, |unit| unit.request(to("r"), None, now, tag)).unwrap();
+        dialed.pair.unit(1, |unit| unit.send(Outgoing { order: Order::Any, ..to("r") })).unwrap();
+    }
+    dialed.pair.carry(old, 1);
+    dialed.pair.carry(old, 0);
+    dialed.pair.settle();
+    let asked = questions(dialed.pair.said(0));
+    assert_eq!(asked.len(), 8);
+    for question in asked {
+        dialed.pair.unit(0, |unit| unit.answer(question, Ok(Payload::NULL), now));
+    }
+    dialed.pair.settle();
+    let answered = dialed.pair.said(1).into_iter();
+    let answered = answered.filter(|e| matches!(e, Event::Answer { outcome: Ok(_), .. }));
+    assert_eq!(answered.count(), 4);
+    assert_eq!(dialed.connections(), [new[0]]);
+    assert_eq!(dialed.pair.engines[1].peer().units().count(), 1);
+}
+
+#[test]
+fn an_attempt_that_fails_leaves_the_connection_and_is_made_again() {
+    let mut dialed = Dialed::new();
+    let before = dialed.connections();
+    dialed.told();
+    dialed.pair.now = NOW + AGE;
+    assert!(dialed.is_asked_to_dial());
+    let (now, address) = (dialed.pair.now, dialed.address);
+    let error = Error::new(ErrorKind::ConnectFailed, "refused");
+    dialed.pair.engines[0].dial_failed(address, error, now);
+    assert!(!dialed.is_asked_to_dial(), "not at once");
+    assert_eq!(dialed.told(), ["dialed false"]);
+    assert_eq!(dialed.connections(), before);
+    dialed.pair.now = now + Duration::from_secs(60);
+    assert!(dialed.is_asked_to_dial());
+}
+
+#[test]
+fn a_connection_that_is_lost_meanwhile_is_replaced_by_the_one_that_is_dialed() {
+    let mut dialed = Dialed::new();
+    let [old] = dialed.pair.conns[..] else { panic!() };
+    dialed.pair.now = NOW + AGE;
+    assert!(dialed.is_asked_to_dial());
+    dialed.told();
+    let now = dialed.pair.now;
+    for side in [0, 1] {
+        dialed.pair.engines[side].closed(old[side], now);
+    }
+    assert!(!dialed.is_asked_to_dial(), "it is being dialed");
+    dialed.connect();
+    assert!(dialed.told().contains(&"dialed true".to_owned()));
+    assert_eq!(dialed.pair.engines[0].peer().units().count(), 1);
+}
+
+#[test]
+fn a_stream_and_the_only_connection_stay() {
+    let mut dialed = Dialed::new();
+    let (writer, reader) = dialed.pair.stream();
+    dialed.pair.now = NOW + AGE;
+    assert!(dialed.is_asked_to_dial());
+    let new = dialed.connect();
+    dialed.pass(Duration::from_secs(30));
+    assert_eq!(dialed.connections().len(), 2);
+    let now = dialed.pair.now;
+    dialed.pair.unit(0, |unit| unit.write(writer, b"late", now)).unwrap();
+    dialed.pair.unit(0, |unit| unit.finish(writer)).unwrap();
+    dialed.pair.settle();
+    // The new one is lost before the stream is read: the old one serves on.
+    for side in [0, 1] {
+        dialed.pair.engines[side].closed(new[side], now);
+    }
+    assert!(matches!(dialed.pair.unit(1, |unit| unit.read(reader)), Chunk::Data(_)));
+    dialed.pair.unit(1, |unit| unit.close_stream(reader, ""));
+    dialed.pair.settle();
+    dialed.pass(Duration::from_millis(500));
+    assert_eq!(dialed.connections().len(), 1);
+    dialed.pair.ask(1);
+    dialed.pair.settle();
+    assert_eq!(dialed.pair.answer_all(), 1);
+}
