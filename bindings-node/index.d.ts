@@ -25,9 +25,9 @@ export interface PeerOptions {
    */
   acquaintancePorts?: string | (string | number)[];
   /**
-   * How many milliseconds a connection is used that was dialed permanently, before another one to the same address
-   * replaces it, so that changed certificates and keys take effect. Nothing is lost by that: the new one is there first,
-   * and the old one is closed when nothing is under way on it. Up to a tenth less, at random. Default: for ever.
+   * Maximum age of a permanently dialed connection, in milliseconds. It is then replaced by a new one to the same
+   * address, so that changed certificates and keys take effect; nothing is lost. The actual age is up to a tenth less, at
+   * random. Default: never.
    */
   connectionAge?: number;
   /** The name shown to others. Default empty. */

@@ -402,10 +402,10 @@ typedef struct {
     /// Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 1 024. Beyond it, the oldest
     /// one from there is evicted.
     uint64_t handshakes_per_address;
-    /// How long a connection is used that was dialed and not with `once`, in milliseconds, before another one to the
-    /// same address replaces it, so that changed certificates and keys take effect. Nothing is lost by that: the new one
-    /// is there first, and the old one is closed when nothing is under way on it. Up to a tenth less, at random. Default:
-    /// for ever.
+    /// Maximum age of a connection that was dialed and not with `once`, in milliseconds. It is then replaced by a new one
+    /// to the same address, so that changed certificates and keys take effect; nothing is lost. The actual age is up to a
+    /// tenth less, at random. Needs room for two connections (`connections_per_unit`, also that of the other side).
+    /// Default: never.
     uint64_t connection_age_ms;
 } roletalk_limits;
 

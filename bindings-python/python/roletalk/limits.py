@@ -78,10 +78,10 @@ class Limits:
     acquaintance_patience: float | None = None
     """How long an address learned by acquaintance is tried without success. Default 120 s."""
     connection_age: float | None = None
-    """How long a connection is used that was dialed permanently, before another one to the same address
-    replaces it, so that changed certificates and keys take effect. Nothing is lost by that: the new one is
-    there first, and the old one is closed when nothing is under way on it. Up to a tenth less, at random.
-    Default 0 s, which is for ever."""
+    """Maximum age of a permanently dialed connection. It is then replaced by a new one to the same address,
+    so that changed certificates and keys take effect; nothing is lost. The actual age is up to a tenth less,
+    at random. Needs room for two connections (``connections_per_unit``, also that of the other side).
+    Default 0 s: never."""
 
     def _given(self) -> dict[str, int | float]:
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -463,7 +463,7 @@ impl Connection {
             self.unit_in_flight += self.out.len();
             if unit.is_closing(self.id) {
                 self.own_last.clear();
-                self.left();
+                self.left(unit.closed_with(self.id));
             }
         }
         if !self.own_last.is_empty() && !self.behind {
@@ -481,14 +481,14 @@ impl Connection {
         }
     }
 
-    /// The unit has queued a close frame, since the connection is [replaced](Unit::retire).
-    fn left(&mut self) {
+    /// The unit has queued a close frame by itself, such as for a connection that is [replaced](Unit::retire).
+    fn left(&mut self, close: Option<(u16, String)>) {
         if self.close.is_some() {
             // Nothing may follow it.
             self.own.clear();
             return;
         }
-        self.close = Some((close_code::MANUAL, close_code::MANUAL_REASON.to_owned()));
+        self.close = close;
         if let Phase::Open(socket) = &mut self.phase {
             socket.close_sent();
         }

@@ -186,10 +186,9 @@ limits! {
         /// How long an address learned by acquaintance is tried without success before it is forgotten.
         /// Default 2 minutes.
         acquaintance_patience: Time = Duration::from_secs(120);
-        /// How long a connection is used that was dialed permanently, before another one to the same address replaces
-        /// it, so that changed certificates and keys take effect. Nothing is lost by that: the new one is there first,
-        /// and the old one is closed when nothing is under way on it. Up to a tenth less, at random. Default 0 s, which
-        /// is for ever.
+        /// Maximum age of a permanently dialed connection. It is then replaced by a new one to the same address, so that
+        /// changed certificates and keys take effect; nothing is lost. The actual age is up to a tenth less, at random.
+        /// Needs room for two connections (`connections_per_unit`, also that of the other side). Default 0 s: never.
         connection_age: Time = Duration::ZERO;
     }
 }

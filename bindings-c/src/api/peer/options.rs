@@ -92,10 +92,10 @@ pub struct roletalk_limits {
     /// Unauthenticated connections from one IPv4 address or one IPv6 network (/64). Default 1 024. Beyond it, the oldest
     /// one from there is evicted.
     pub handshakes_per_address: u64,
-    /// How long a connection is used that was dialed and not with `once`, in milliseconds, before another one to the
-    /// same address replaces it, so that changed certificates and keys take effect. Nothing is lost by that: the new one
-    /// is there first, and the old one is closed when nothing is under way on it. Up to a tenth less, at random. Default:
-    /// for ever.
+    /// Maximum age of a connection that was dialed and not with `once`, in milliseconds. It is then replaced by a new one
+    /// to the same address, so that changed certificates and keys take effect; nothing is lost. The actual age is up to a
+    /// tenth less, at random. Needs room for two connections (`connections_per_unit`, also that of the other side).
+    /// Default: never.
     pub connection_age_ms: u64,
 }
 

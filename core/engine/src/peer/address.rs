@@ -207,28 +207,45 @@ impl Addresses {
             .min()
     }
 
-    /// There is a connection, which is to be replaced after the time `age`, if that is given. Returns the one that it
-    /// replaces, and its unit.
+    /// There is a connection, which is to be replaced after the time `age`, if that is given. Returns whether it
+    /// replaces another one.
     pub(super) fn up(
         &mut self,
         id: AddressId,
         (conn, unit): (ConnId, UnitId),
         age: Option<Duration>,
         now: Moment,
-    ) -> Option<(ConnId, UnitId)> {
-        let address = self.by_id.get_mut(&id)?;
+    ) -> bool {
+        let Some(address) = self.by_id.get_mut(&id) else { return false };
         let renewal = match age.filter(|_| address.permanent) {
             Some(age) => Renewal::Due(now + age),
             None => Renewal::Never,
         };
         let up = State::Up { conn, unit, since: now, renewal };
         address.settled = true;
-        match std::mem::replace(&mut address.state, up) {
-            State::Up { conn, unit, .. } => {
-                address.attempts = 0;
-                Some((conn, unit))
+        let is_renewal = matches!(address.state, State::Up { .. });
+        if is_renewal {
+            address.attempts = 0;
+        }
+        address.state = up;
+        is_renewal
+    }
+
+    /// The connections that are to be replaced by now: of these addresses.
+    pub(super) fn due_renewals(&self, now: Moment) -> Vec<(AddressId, ConnId, UnitId)> {
+        let due = self.by_id.iter().filter_map(|(id, address)| match address.state {
+            State::Up { conn, unit, renewal: Renewal::Due(at), .. } if at <= now => {
+                Some((*id, conn, unit))
             }
-            State::Due(_) | State::Dialing => None,
+            _ => None,
+        });
+        due.collect()
+    }
+
+    /// Has a connection replaced later.
+    pub(super) fn postpone_renewal(&mut self, id: AddressId, until: Moment) {
+        if let Some(Address { state: State::Up { renewal, .. }, .. }) = self.by_id.get_mut(&id) {
+            *renewal = Renewal::Due(until);
         }
     }
 
@@ -257,10 +274,12 @@ impl Addresses {
             State::Up { conn: up, .. } if up != conn => false,
             State::Up { renewal: Renewal::Dialing, .. } => {
                 address.down_since = now;
+                address.attempts = 0;
                 address.state = State::Dialing;
                 false
             }
-            _ => true,
+            State::Up { .. } => true,
+            State::Due(_) | State::Dialing => false,
         }
     }
 

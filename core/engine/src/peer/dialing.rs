@@ -5,8 +5,8 @@ use std::{net::IpAddr, time::Duration};
 use url::{ParseError, Url};
 
 use super::{
-    Peer, PeerEffect, PeerEvent,
-    address::{Origin, State},
+    Peer, PeerEffect, PeerEvent, UnitConn,
+    address::{Address, Origin, State},
     encode,
     handshake::remote_id,
 };
@@ -21,6 +21,9 @@ use crate::{
 
 /// The longest address that is learned by acquaintance, in bytes.
 const MAX_ADDRESS: usize = 4 << 10;
+
+/// How long the replacement of a connection waits for which there is no room.
+const POSTPONED: Duration = Duration::from_secs(1);
 
 impl Peer {
     /// Dials an address. The first outcome, and every later one of a permanent address, is reported
@@ -56,6 +59,12 @@ impl Peer {
         for id in &ids {
             self.addresses.remove(*id);
         }
+        self.close_half_open(&ids);
+        ids
+    }
+
+    /// Closes the connections of these addresses whose handshake is under way.
+    fn close_half_open(&mut self, ids: &[AddressId]) {
         let half_open = self
             .pending
             .iter()
@@ -72,7 +81,6 @@ impl Peer {
             let (frames, at_once) = (Vec::new(), false);
             self.effects.push_back(PeerEffect::Close { conn, frames, code, reason, at_once });
         }
-        ids
     }
 
     /// Records the outcome of dialing.
@@ -84,15 +92,14 @@ impl Peer {
         match &outcome {
             Ok((unit, conn)) => {
                 let age = self.age();
-                if let Some((old, of)) = self.addresses.up(id, (*conn, *unit), age, now) {
-                    // An address may lead to another process now. Then the old connection stays as long as it lasts.
-                    if of == *unit {
-                        self.effects.push_back(PeerEffect::Retire { unit: of, conn: old });
-                    }
+                let is_renewal = self.addresses.up(id, (*conn, *unit), age, now);
+                self.retire_others(id, *unit, *conn);
+                if is_renewal {
                     return;
                 }
             }
-            Err(_) => self.not_dialed(id, now),
+            Err(_) if self.not_renewed(id, now) => return,
+            Err(_) => self.address_down(id, now),
         }
         // What the application did not ask for is no business of its own callbacks.
         if origin == Origin::Application {
@@ -111,10 +118,32 @@ impl Peer {
         Some(most.mul_f64(1.0 - random / 10.0))
     }
 
-    fn not_dialed(&mut self, id: AddressId, now: Moment) {
+    /// Whether a failed attempt was to replace a connection, which stays. Nobody need hear of that.
+    fn not_renewed(&mut self, id: AddressId, now: Moment) -> bool {
         let random = self.entropy() as f64 / u64::MAX as f64;
-        if !self.addresses.not_renewed(id, now, &self.config.reconnect, random) {
-            self.address_down(id, now);
+        self.addresses.not_renewed(id, now, &self.config.reconnect, random)
+    }
+
+    /// A connection replaces those of the same unit that the address had before. An address may lead to another
+    /// process meanwhile: then the old connection stays as long as it lasts, or until the address leads there again.
+    fn retire_others(&mut self, id: AddressId, unit: UnitId, new: ConnId) {
+        let Some(state) = self.units.get(&unit) else { return };
+        let old = state.conns.iter().filter(|conn| conn.address == Some(id) && conn.id != new);
+        self.effects.extend(old.map(|conn| PeerEffect::Retire { unit, conn: conn.id }));
+    }
+
+    /// Postpones the replacement of connections for which there is no room: while the one before is still in use, for
+    /// example by a stream, the unit has as many as it may, or this peer is leaving.
+    pub(super) fn postpone_renewals(&mut self, now: Moment) {
+        for (id, conn, unit) in self.addresses.due_renewals(now) {
+            let has_room = self.units.get(&unit).is_some_and(|state| {
+                let of_address = |other: &&UnitConn| other.address == Some(id) && other.id != conn;
+                state.conns.len() < self.limits.connections_per_unit
+                    && state.conns.iter().filter(of_address).count() == 0
+            });
+            if !has_room || self.withdrawn {
+                self.addresses.postpone_renewal(id, now + POSTPONED);
+            }
         }
     }
 
@@ -276,8 +305,13 @@ impl Peer {
     /// The application closes a unit: its addresses are not dialed again. The host closes its
     /// connections.
     pub fn unit_closing(&mut self, unit: UnitId) {
-        self.addresses
-            .retain(|_, address| !matches!(address.state, State::Up { unit: u, .. } if u == unit));
+        let of_unit =
+            |address: &Address| matches!(address.state, State::Up { unit: u, .. } if u == unit);
+        let ids = self.addresses.iter().filter(|(_, address)| of_unit(address));
+        let ids: Vec<AddressId> = ids.map(|(id, _)| id).collect();
+        self.addresses.retain(|_, address| !of_unit(address));
+        // A connection that is to replace one of the unit.
+        self.close_half_open(&ids);
     }
 
     /// Stops dialing. The host closes the connections.

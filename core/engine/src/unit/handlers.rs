@@ -156,6 +156,18 @@ impl<R> Unit<R> {
         }
     }
 
+    /// What was postponed on a connection that goes waits on another one.
+    pub(super) fn hand_over_postponed(&mut self, at: usize) {
+        let open = |(other, link): &(usize, &super::Link)| *other != at && !link.closing;
+        let other = self.links.iter().enumerate().find(open).map(|(other, _)| other);
+        if let Some(other) = other
+            && !self.links[at].postponed.is_empty()
+        {
+            let moved = self.links[at].release_postponed();
+            self.links[other].adopt_postponed(moved);
+        }
+    }
+
     /// Rejects requests and drops messages that were postponed.
     pub(super) fn give_up_postponed(&mut self, at: usize) {
         while let Some(postponed) = self.take_postponed(at) {
@@ -761,15 +773,32 @@ mod tests {
     }
 
     #[test]
-    fn what_came_on_a_connection_that_is_gone_is_rejected_on_another() {
+    fn what_waits_on_a_connection_that_is_gone_waits_on_another() {
         let mut unit = one_handler();
-        receive(&mut unit, ONE, &request("a"));
+        let mut events = receive(&mut unit, ONE, &request("a"));
+        let [Event::Incoming(_, question)] = &mut events[..] else { panic!("{events:?}") };
+        let question = std::mem::replace(question, Question::message(0));
         receive(&mut unit, ONE, &request("b"));
+        receive(&mut unit, TWO, &request("c"));
+        receive(&mut unit, ONE, &request("d"));
         unit.detach(ONE, false);
-        let events = take(&mut unit);
-        assert!(matches!(events[..], [Event::SlowConsumer { conn: ONE, .. }]), "{events:?}");
-        assert_eq!((lost(&unit), unit.busy()), ((0, 1), 1));
-        let said = said(&mut unit, TWO);
-        assert!(said.len() == 1 && said[0].contains("Reject"), "{said:?}");
+        assert_eq!((lost(&unit), unit.busy()), ((0, 0), 4));
+        unit.answer(question, Ok(Payload::NULL), Moment::EPOCH);
+        for event in ["b", "c", "d"] {
+            let mut events = take(&mut unit);
+            assert_eq!(called(&events), [event], "in the order of their arrival");
+            let question = events.iter_mut().find_map(|event| match event {
+                Event::Incoming(_, question) => {
+                    Some(std::mem::replace(question, Question::message(0)))
+                }
+                _ => None,
+            });
+            unit.answer(question.unwrap(), Ok(Payload::NULL), Moment::EPOCH);
+        }
+        // Without another one, it cannot be answered.
+        receive(&mut unit, TWO, &request("e"));
+        receive(&mut unit, TWO, &request("f"));
+        unit.detach(TWO, false);
+        assert_eq!(lost(&unit), (0, 1));
     }
 }

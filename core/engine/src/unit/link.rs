@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{Moves, drain::FENCE, retire::Retiring};
 use crate::ws::{FrameWriter, messages};
-use crate::{ConnId, ConnectionStats, Extensions, Moment, StreamId, error::Error};
+use crate::{CLOSE_TIMEOUT, ConnId, ConnectionStats, Extensions, Moment, StreamId, error::Error};
 
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PONG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -61,8 +61,9 @@ pub(super) struct Link {
     answers_in_flight: usize,
     /// Whether the host knows that there is output.
     pub(super) announced: bool,
-    /// No more frames: a close frame was queued.
+    /// No more frames: a close frame was queued, with this code and reason.
     pub(super) closing: bool,
+    pub(super) said: Option<(u16, String)>,
     /// It is being replaced by another one.
     pub(super) retiring: Option<Retiring>,
     /// Stream writers that wait for room.
@@ -129,6 +130,7 @@ impl Link {
             answers_in_flight: 0,
             announced: false,
             closing: false,
+            said: None,
             retiring: None,
             blocked: Vec::new(),
             postponed: VecDeque::new(),
@@ -181,6 +183,23 @@ impl Link {
         let postponed = self.postponed.pop_front()?;
         self.postponed_bytes -= postponed.message.len();
         Some(postponed)
+    }
+
+    /// Takes all that was kept, with what of it may be given up.
+    pub(super) fn release_postponed(&mut self) -> (VecDeque<Postponed>, BTreeMap<u64, u64>) {
+        self.postponed_bytes = 0;
+        (std::mem::take(&mut self.postponed), std::mem::take(&mut self.revocable))
+    }
+
+    /// Keeps what another connection has kept, in the order of the places.
+    pub(super) fn adopt_postponed(
+        &mut self,
+        (postponed, revocable): (VecDeque<Postponed>, BTreeMap<u64, u64>),
+    ) {
+        self.postponed_bytes += postponed.iter().map(|one| one.message.len()).sum::<usize>();
+        self.postponed.extend(postponed);
+        self.postponed.make_contiguous().sort_unstable_by_key(|postponed| postponed.place);
+        self.revocable.extend(revocable);
     }
 
     /// The request that was kept at this place is begun or rejected.
@@ -280,6 +299,7 @@ impl Link {
     pub(super) fn close(&mut self, code: u16, reason: &str) {
         if !self.closing {
             self.closing = true;
+            self.said = Some((code, reason.to_owned()));
             self.writer.close(&mut self.out, code, reason);
         }
     }
@@ -378,10 +398,16 @@ impl Link {
 
     pub(super) fn deadline(&self) -> Moment {
         match &self.retiring {
-            Some(Retiring::Leaving { until }) => *until,
+            Some(Retiring::Leaving { until, at_most }) => self.leaves_at(*until, *at_most),
             Some(Retiring::InUse { look_at, .. }) => self.usual_deadline().min(*look_at),
             None => self.usual_deadline(),
         }
+    }
+
+    /// When it is given up although the other side has not closed it: not while something is heard.
+    fn leaves_at(&self, until: Moment, at_most: Moment) -> Moment {
+        let waits = if self.postponed.is_empty() { self.alive + CLOSE_TIMEOUT } else { at_most };
+        until.max(waits).min(at_most).max(self.spared_until)
     }
 
     fn usual_deadline(&self) -> Moment {
@@ -397,9 +423,13 @@ impl Link {
     }
 
     pub(super) fn beat(&mut self, now: Moment) -> Beat {
-        if let Some(Retiring::Leaving { until }) = self.retiring {
+        if let Some(Retiring::Leaving { until, at_most }) = self.retiring {
             // Nothing may be sent behind the close frame.
-            return if now < until { Beat::Nothing } else { Beat::Dead };
+            let deadline = self.leaves_at(until, at_most);
+            if now > deadline + STALL {
+                self.spared_until = now + STALL;
+            }
+            return if now < self.leaves_at(until, at_most) { Beat::Nothing } else { Beat::Dead };
         }
         if let Some(deadline) = self.pong_deadline() {
             if now < deadline {

@@ -185,6 +185,7 @@ impl<R> Unit<R> {
         self.links[at].closing = true;
         self.tell_kept_roles(at);
         self.start_postponed();
+        self.hand_over_postponed(at);
         self.give_up_postponed(at);
         let link = self.links.remove(at);
         self.note_links();
@@ -449,6 +450,11 @@ impl<R> Unit<R> {
     /// Whether the close frame of a connection is queued, or the connection gone.
     pub(crate) fn is_closing(&self, conn: ConnId) -> bool {
         self.at(conn).is_none_or(|at| self.links[at].closing)
+    }
+
+    /// Code and reason of the close frame that is queued on a connection.
+    pub(crate) fn closed_with(&self, conn: ConnId) -> Option<(u16, String)> {
+        self.links[self.at(conn)?].said.clone()
     }
 
     /// Queues the close frame of a connection; nothing else goes out behind it.

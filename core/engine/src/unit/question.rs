@@ -493,7 +493,7 @@ impl<R> Unit<R> {
     }
 
     /// The connection that an answer takes: that of its request, or another one when that is gone.
-    fn back(&mut self, conn: ConnId) -> Option<usize> {
+    pub(super) fn back(&mut self, conn: ConnId) -> Option<usize> {
         match self.at(conn).filter(|at| !self.links[*at].closing) {
             Some(at) => Some(at),
             None => self.route(Order::Any),

@@ -2,22 +2,27 @@
 
 use std::time::Duration;
 
-use super::{Link, Unit};
-use crate::{CLOSE_TIMEOUT, ConnId, Moment, close_code};
+use super::{Drain, Link, Unit};
+use crate::{CLOSE_TIMEOUT, ConnId, Dialect, Moment, close_code};
 
-/// How often it is looked whether a connection is still needed.
+/// How often to check whether a connection is still needed.
 const LOOK: Duration = Duration::from_millis(200);
 /// How long messages that must stay in order go on taking a connection that is to be replaced: while some of them may
 /// be on their way, others could arrive before them on another one.
 const ORDERED: Duration = Duration::from_secs(10);
 
+/// The longest time in which the other side may go on sending after the close frame is queued.
+const LEAVING: Duration = Duration::from_secs(30);
+
 /// How far the replacement of a connection has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Retiring {
-    /// What is under way on it goes on. New things take other connections.
+    /// What is under way on it goes on. New things take other connections, once there is one that can replace it:
+    /// since this time.
     InUse { since: Moment, look_at: Moment },
-    /// The close frame is queued. What the other side has sent before it closes, too, is still taken, until then.
-    Leaving { until: Moment },
+    /// The close frame is queued. What the other side has sent before it closes, too, is still taken, at least until
+    /// this time, and at most until `at_most`.
+    Leaving { until: Moment, at_most: Moment },
 }
 
 impl Link {
@@ -26,7 +31,7 @@ impl Link {
         !self.closing && self.retiring.is_none()
     }
 
-    /// Whether it can replace others: the other side has answered on it. Before that, it may be refused yet.
+    /// Whether it can replace others: the other side has answered on it. Before that, it may still be refused.
     fn can_replace(&self) -> bool {
         self.is_fresh() && self.is_answered()
     }
@@ -93,9 +98,11 @@ impl<R> Unit<R> {
             }
             if self.is_needed(at, now) {
                 let look_at = now + LOOK;
+                let since = if self.links.iter().any(Link::can_replace) { since } else { now };
                 self.links[at].retiring = Some(Retiring::InUse { since, look_at });
             } else {
-                self.links[at].retiring = Some(Retiring::Leaving { until: now + CLOSE_TIMEOUT });
+                let (until, at_most) = (now + CLOSE_TIMEOUT, now + LEAVING);
+                self.links[at].retiring = Some(Retiring::Leaving { until, at_most });
                 let conn = self.links[at].conn;
                 self.close(conn, close_code::MANUAL, close_code::MANUAL_REASON);
             }
@@ -105,7 +112,12 @@ impl<R> Unit<R> {
     fn is_needed(&self, at: usize, now: Moment) -> bool {
         let link = &self.links[at];
         let conn = link.conn;
+        // Streams of originals are bound to the connection on which they were asked for, and may be so yet.
+        let may_accept = !matches!(self.dialect, Dialect::Credit { .. }) && self.stats.running > 0;
         !self.links.iter().any(Link::can_replace)
+            || self.drain != Drain::No
+            || may_accept
+            || link.queued() > 0
             || (self.ordered == Some(conn) && !link.lets_go(now))
             || !link.postponed.is_empty()
             || self.waiting.any_on(conn)

@@ -149,10 +149,12 @@ impl<R> Unit<R> {
         fields: Option<&Fields>,
     ) -> Result<StreamId> {
         self.check_streams()?;
-        let at = self
-            .at(offer.conn)
-            .filter(|at| !self.links[*at].closing)
-            .ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "Socket closed"))?;
+        let at = match self.dialect {
+            // Its streams belong to the connection on which they are accepted.
+            Dialect::Credit { .. } => self.back(offer.conn),
+            _ => self.at(offer.conn).filter(|at| !self.links[*at].closing),
+        };
+        let at = at.ok_or_else(|| Error::new(ErrorKind::ConnectionLost, "Socket closed"))?;
         let (id, chan) = match self.dialect {
             Dialect::Go if self.go_chans.contains_key(&offer.chan.value()) => {
                 return Err(Error::new(ErrorKind::Overloaded, "The stream's number is in use"));
@@ -177,8 +179,8 @@ impl<R> Unit<R> {
             Direction::RequesterReads => self.writer(),
             Direction::RequesterWrites => self.reader(),
         };
-        let stream =
-            Stream { conn: Some(offer.conn), chan, remote: offer.chan, opening: None, end };
+        let conn = Some(self.links[at].conn);
+        let stream = Stream { conn, chan, remote: offer.chan, opening: None, end };
         self.insert_stream(id, stream);
         self.push_owed_with(at, prefix, &frame);
         Ok(id)
