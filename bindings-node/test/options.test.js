@@ -32,7 +32,7 @@ const MISTAKES = {
   'Peer, something else': [
     `new Peer({ port: 9000 })`,
     'Peer has no option "port", which is ignored. There are: acquaintanceNetworks, acquaintancePorts, authenticate, ' +
-      'balance, channelBinding, eject, friendly, identityHeaders, name, origins, peerKey, policy.',
+      'balance, channelBinding, connectionAge, eject, friendly, identityHeaders, name, origins, peerKey, policy.',
   ],
   listen: [
     `await new Peer().listen({ port: 0, hots: '127.0.0.1' })`,
