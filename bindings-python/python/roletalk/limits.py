@@ -81,7 +81,7 @@ class Limits:
     """Maximum age of a permanently dialed connection. It is then replaced by a new one to the same address,
     so that changed certificates and keys take effect; nothing is lost. The actual age is up to a tenth less,
     at random. Needs room for two connections (``connections_per_unit``, also that of the other side).
-    Default 0 s: never."""
+    Default 0 s, which means never."""
 
     def _given(self) -> dict[str, int | float]:
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -101,7 +101,9 @@ impl<R> Unit<R> {
                 let since = if self.links.iter().any(Link::can_replace) { since } else { now };
                 self.links[at].retiring = Some(Retiring::InUse { since, look_at });
             } else {
-                let (until, at_most) = (now + CLOSE_TIMEOUT, now + LEAVING);
+                let until = now + CLOSE_TIMEOUT;
+                // roletalk-go does not close, and goes on with its pings.
+                let at_most = if self.dialect == Dialect::Go { until } else { now + LEAVING };
                 self.links[at].retiring = Some(Retiring::Leaving { until, at_most });
                 let conn = self.links[at].conn;
                 self.close(conn, close_code::MANUAL, close_code::MANUAL_REASON);
