@@ -165,11 +165,8 @@ impl Host {
     /// Forgets a connection that is gone or parting, or that was never watched, and closes its socket: at once, or
     /// as soon as the guard lets go of it, see [`has_lingering`](Host::has_lingering).
     pub fn release(&mut self, conn: ConnId, now: Moment) {
-        let link = self.links.remove(&conn);
-        if let Some(until) = link.as_ref().and_then(|link| link.until) {
-            self.ending.remove(&(until, conn));
-        }
-        if let Some(Link { socket: Some(socket), gone, .. }) = link {
+        self.forget_end(conn);
+        if let Some(Link { socket: Some(socket), gone, .. }) = self.links.remove(&conn) {
             if gone {
                 // The other side is to hear of it at once, also while the guard has the socket.
                 let _ = socket.shutdown(Shutdown::Both);
@@ -216,13 +213,11 @@ impl Host {
         fault: Option<DialFault>,
         now: Moment,
     ) {
+        self.forget_end(conn);
         if let Some(link) = self.links.get_mut(&conn)
             && !link.gone
         {
             link.gone = true;
-            if let Some(until) = link.until.take() {
-                self.ending.remove(&(until, conn));
-            }
             let error = link.failed.take().or(error);
             self.actions.push_back(Action::Gone(conn, error));
             self.engine.failed(conn, fault, now);
@@ -492,12 +487,10 @@ impl Host {
     }
 
     fn part(&mut self, conn: ConnId, now: Moment) {
+        self.forget_end(conn);
         let Host { links, engine, buffer, actions, .. } = self;
         let Some(link) = links.get_mut(&conn) else { return };
         link.parting = true;
-        if let Some(until) = link.until.take() {
-            self.ending.remove(&(until, conn));
-        }
         let waits = engine.parting(conn).is_some_and(Parting::waits);
         if let (false, Some(socket)) = (waits, &link.socket) {
             // Closing with unread input would reset the connection. One that goes on sending is not waited for.
@@ -538,6 +531,8 @@ impl Host {
         self.write(now);
         while self.poll_event().is_some() {}
         self.actions.clear();
+        self.ending.clear();
+        self.held.clear();
         for (_, link) in self.links.drain() {
             if let Some(socket) = link.socket {
                 // The guard may still have it for a moment.
@@ -594,11 +589,11 @@ impl Host {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Moment) {
         self.engine.handle_timeout(now);
-        while let Some((until, conn)) = self.ending.first().copied()
-            && until <= now
+        while let Some((until, _)) = self.ending.first()
+            && *until <= now
+            && let Some((_, conn)) = self.ending.pop_first()
         {
             self.lose(conn, None, now);
-            self.ending.remove(&(until, conn));
         }
         self.go_on(now);
     }
@@ -630,6 +625,13 @@ impl Host {
         };
         link.until = Some(now + limit);
         self.ending.insert((now + limit, conn));
+    }
+
+    fn forget_end(&mut self, conn: ConnId) {
+        let until = self.links.get_mut(&conn).and_then(|link| link.until.take());
+        if let Some(until) = until {
+            self.ending.remove(&(until, conn));
+        }
     }
 
     /// The time, as the loop would say it. A clock that the loop has set ahead counts as that.

@@ -57,6 +57,9 @@ pub(super) struct Address {
 /// schedule: a remote that accepts and drops at once must not be dialed in a tight loop.
 const STEADY: Duration = Duration::from_secs(1);
 
+/// How long the replacement of a connection waits that may not be replaced yet.
+const POSTPONED: Duration = Duration::from_secs(1);
+
 #[derive(Default)]
 pub(super) struct Addresses {
     by_id: HashMap<AddressId, Address>,
@@ -158,8 +161,14 @@ impl Addresses {
         self.by_id.values().filter(|a| a.origin.is_learned() && a.state == State::Dialing).count()
     }
 
-    /// Takes the addresses that are due, as many of the learned ones as may be dialed at once and in a minute.
-    pub(super) fn take_due(&mut self, now: Moment, limits: &Limits) -> Vec<(AddressId, Arc<str>)> {
+    /// Takes the addresses that are due, as many of the learned ones as may be dialed at once and in a minute, and those
+    /// whose connections are to be replaced and may be.
+    pub(super) fn take_due(
+        &mut self,
+        now: Moment,
+        limits: &Limits,
+        may_renew: impl Fn(AddressId, ConnId, UnitId) -> bool,
+    ) -> Vec<(AddressId, Arc<str>)> {
         let mut free = limits.acquaintance_dials.saturating_sub(self.learned_dialing());
         let mut due: Vec<_> = self
             .by_id
@@ -175,9 +184,13 @@ impl Addresses {
         let mut taken = Vec::new();
         for (_, id) in due {
             let Some(address) = self.by_id.get_mut(&id) else { continue };
-            if let State::Up { renewal, .. } = &mut address.state {
-                *renewal = Renewal::Dialing;
-                taken.push((id, address.url.clone()));
+            if let State::Up { conn, unit, renewal, .. } = &mut address.state {
+                if may_renew(id, *conn, *unit) {
+                    *renewal = Renewal::Dialing;
+                    taken.push((id, address.url.clone()));
+                } else {
+                    *renewal = Renewal::Due(now + POSTPONED);
+                }
                 continue;
             }
             if address.origin.is_learned() {
@@ -229,24 +242,6 @@ impl Addresses {
         }
         address.state = up;
         is_renewal
-    }
-
-    /// The connections that are to be replaced by now: of these addresses.
-    pub(super) fn due_renewals(&self, now: Moment) -> Vec<(AddressId, ConnId, UnitId)> {
-        let due = self.by_id.iter().filter_map(|(id, address)| match address.state {
-            State::Up { conn, unit, renewal: Renewal::Due(at), .. } if at <= now => {
-                Some((*id, conn, unit))
-            }
-            _ => None,
-        });
-        due.collect()
-    }
-
-    /// Has a connection replaced later.
-    pub(super) fn postpone_renewal(&mut self, id: AddressId, until: Moment) {
-        if let Some(Address { state: State::Up { renewal, .. }, .. }) = self.by_id.get_mut(&id) {
-            *renewal = Renewal::Due(until);
-        }
     }
 
     /// A connection to replace another one could not be had. It is tried again as after other failures. Returns false
@@ -346,7 +341,7 @@ mod tests {
         let mut now = Moment::EPOCH;
         let mut gaps = Vec::new();
         for _ in 0..10 {
-            assert_eq!(addresses.take_due(now, &limits).len(), 1);
+            assert_eq!(addresses.take_due(now, &limits, |_, _, _| false).len(), 1);
             addresses.down(id, now, PATIENCE, &schedule, 0.0);
             let next = addresses.deadline(&limits).unwrap();
             gaps.push((next - now).as_secs());
@@ -360,13 +355,13 @@ mod tests {
         let (schedule, limits) = (Reconnect::default(), limits(16, 600));
         let mut addresses = Addresses::default();
         let id = addresses.add("ws://x".into(), true, Origin::Application, Moment::EPOCH);
-        addresses.take_due(Moment::EPOCH, &limits);
+        addresses.take_due(Moment::EPOCH, &limits, |_, _, _| false);
         addresses.up(id, (ConnId(1), UnitId(1)), None, Moment::EPOCH);
         addresses.down(id, seconds(100), PATIENCE, &schedule, 0.0);
         assert_eq!(addresses.deadline(&limits), Some(seconds(100)));
         let mut now = seconds(100);
         for _ in 0..5 {
-            addresses.take_due(now, &limits);
+            addresses.take_due(now, &limits, |_, _, _| false);
             addresses.up(id, (ConnId(1), UnitId(1)), None, now);
             addresses.down(id, now, PATIENCE, &schedule, 0.0);
             now = addresses.deadline(&limits).unwrap();
@@ -381,10 +376,10 @@ mod tests {
         let ids: Vec<_> = (0..5)
             .map(|n| addresses.add(format!("ws://{n}").into(), true, TOLD, Moment::EPOCH))
             .collect();
-        assert_eq!(addresses.take_due(Moment::EPOCH, &limits).len(), 2);
+        assert_eq!(addresses.take_due(Moment::EPOCH, &limits, |_, _, _| false).len(), 2);
         assert_eq!(addresses.deadline(&limits), None);
         addresses.down(ids[0], seconds(1), PATIENCE, &schedule, 0.0);
-        assert_eq!(addresses.take_due(seconds(1), &limits).len(), 1);
+        assert_eq!(addresses.take_due(seconds(1), &limits, |_, _, _| false).len(), 1);
         assert_eq!(addresses.down(ids[1], seconds(11), PATIENCE, &schedule, 0.0), None);
         assert!(addresses.get(ids[1]).is_none());
     }
@@ -398,16 +393,16 @@ mod tests {
         (0..20).for_each(|n| add(n, TOLD));
         add(20, Origin::Application);
         // A minute's worth at once; what the application asks for does not count.
-        assert_eq!(addresses.take_due(Moment::EPOCH, &limits).len(), 7);
+        assert_eq!(addresses.take_due(Moment::EPOCH, &limits, |_, _, _| false).len(), 7);
         assert_eq!(addresses.deadline(&limits), Some(seconds(10)));
-        assert_eq!(addresses.take_due(seconds(9), &limits).len(), 0);
-        assert_eq!(addresses.take_due(seconds(10), &limits).len(), 1);
-        assert_eq!(addresses.take_due(seconds(35), &limits).len(), 2);
+        assert_eq!(addresses.take_due(seconds(9), &limits, |_, _, _| false).len(), 0);
+        assert_eq!(addresses.take_due(seconds(10), &limits, |_, _, _| false).len(), 1);
+        assert_eq!(addresses.take_due(seconds(35), &limits, |_, _, _| false).len(), 2);
         assert_eq!(addresses.deadline(&limits), Some(seconds(40)));
         // No more than a minute's worth is saved up.
-        assert_eq!(addresses.take_due(seconds(1000), &limits).len(), 6);
+        assert_eq!(addresses.take_due(seconds(1000), &limits, |_, _, _| false).len(), 6);
         let none = Limits { acquaintance_dials_per_minute: 0, ..limits };
-        assert_eq!(addresses.take_due(seconds(2000), &none).len(), 0);
+        assert_eq!(addresses.take_due(seconds(2000), &none, |_, _, _| false).len(), 0);
         assert_eq!(addresses.deadline(&none), None);
     }
 

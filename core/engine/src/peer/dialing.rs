@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use url::{ParseError, Url};
 
 use super::{
-    Peer, PeerEffect, PeerEvent, UnitConn,
+    Peer, PeerEffect, PeerEvent, UnitConn, UnitState,
     address::{Address, Origin, State},
     encode,
     handshake::remote_id,
@@ -21,9 +21,6 @@ use crate::{
 
 /// The longest address that is learned by acquaintance, in bytes.
 const MAX_ADDRESS: usize = 4 << 10;
-
-/// How long the replacement of a connection waits for which there is no room.
-const POSTPONED: Duration = Duration::from_secs(1);
 
 impl Peer {
     /// Dials an address. The first outcome, and every later one of a permanent address, is reported
@@ -115,7 +112,7 @@ impl Peer {
             return None;
         }
         let random = self.entropy() as f64 / u64::MAX as f64;
-        Some(most.mul_f64(1.0 - random / 10.0))
+        Some(most - most.mul_f64(random / 10.0))
     }
 
     /// Whether a failed attempt was to replace a connection, which stays. Nobody need hear of that.
@@ -132,18 +129,21 @@ impl Peer {
         self.effects.extend(old.map(|conn| PeerEffect::Retire { unit, conn: conn.id }));
     }
 
-    /// Postpones the replacement of connections for which there is no room: while the one before is still in use, for
-    /// example by a stream, the unit has as many as it may, or this peer is leaving.
-    pub(super) fn postpone_renewals(&mut self, now: Moment) {
-        for (id, conn, unit) in self.addresses.due_renewals(now) {
-            let has_room = self.units.get(&unit).is_some_and(|state| {
-                let of_address = |other: &&UnitConn| other.address == Some(id) && other.id != conn;
-                state.conns.len() < self.limits.connections_per_unit
-                    && state.conns.iter().filter(of_address).count() == 0
-            });
-            if !has_room || self.withdrawn {
-                self.addresses.postpone_renewal(id, now + POSTPONED);
-            }
+    /// Takes the addresses that are to be dialed.
+    pub(super) fn dial_due(&mut self, now: Moment) {
+        let Peer { addresses, units, limits, withdrawn, .. } = self;
+        // Not while the connection before is still in use, for example by a stream, nor when this peer leaves.
+        let may_renew = |id, conn, unit| {
+            let others = |conns: &[UnitConn]| {
+                conns.iter().any(|other| other.address == Some(id) && other.id != conn)
+            };
+            !*withdrawn
+                && units.get(&unit).is_some_and(|UnitState { conns, .. }| {
+                    conns.len() < limits.connections_per_unit && !others(conns)
+                })
+        };
+        for (address, url) in addresses.take_due(now, limits, may_renew) {
+            self.effects.push_back(PeerEffect::Dial { address, url });
         }
     }
 

@@ -309,10 +309,7 @@ impl Peer {
         while let Some(place) = self.lobby.late(now) {
             self.place_late(place, now);
         }
-        self.postpone_renewals(now);
-        for (address, url) in self.addresses.take_due(now, &self.limits) {
-            self.effects.push_back(PeerEffect::Dial { address, url });
-        }
+        self.dial_due(now);
     }
 
     fn event(&mut self, event: PeerEvent) {

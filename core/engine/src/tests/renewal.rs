@@ -36,6 +36,12 @@ impl Dialed {
         asked
     }
 
+    /// The connection has its age, and the host is asked to dial.
+    fn come_of_age(&mut self) {
+        self.pair.now = NOW + AGE;
+        assert!(self.is_asked_to_dial());
+    }
+
     /// What the host does when it is asked to dial.
     fn connect(&mut self) -> [ConnId; 2] {
         let conn = self.open();
@@ -98,8 +104,7 @@ fn a_connection_of_age_is_replaced_when_nothing_is_under_way_on_it() {
     dialed.pair.ask(1);
     dialed.pair.settle();
     let question = dialed.pair.question();
-    dialed.pair.now = NOW + AGE;
-    assert!(dialed.is_asked_to_dial());
+    dialed.come_of_age();
     assert!(!dialed.is_asked_to_dial(), "it is being dialed");
     let new = dialed.connect();
     assert_eq!(dialed.connections(), [old, new[0]]);
@@ -133,8 +138,7 @@ fn what_the_other_side_sends_before_it_hears_of_that_is_handled_and_answered() {
     let mut dialed = Dialed::new();
     dialed.pair.serve(0, "r");
     dialed.pair.settle();
-    dialed.pair.now = NOW + AGE;
-    assert!(dialed.is_asked_to_dial());
+    dialed.come_of_age();
     dialed.open();
     // The handshake is done, but side 1 hears nothing of the end of the old one yet.
     let [old, new] = dialed.pair.conns[..] else { panic!() };
@@ -181,8 +185,7 @@ fn an_attempt_that_fails_leaves_the_connection_and_is_made_again() {
     let mut dialed = Dialed::new();
     let before = dialed.connections();
     dialed.told();
-    dialed.pair.now = NOW + AGE;
-    assert!(dialed.is_asked_to_dial());
+    dialed.come_of_age();
     let (now, address) = (dialed.pair.now, dialed.address);
     let error = Error::new(ErrorKind::ConnectFailed, "refused");
     dialed.pair.engines[0].dial_failed(address, error, now);
@@ -197,8 +200,7 @@ fn an_attempt_that_fails_leaves_the_connection_and_is_made_again() {
 fn a_connection_that_is_lost_meanwhile_is_replaced_by_the_one_that_is_dialed() {
     let mut dialed = Dialed::new();
     let [old] = dialed.pair.conns[..] else { panic!() };
-    dialed.pair.now = NOW + AGE;
-    assert!(dialed.is_asked_to_dial());
+    dialed.come_of_age();
     dialed.told();
     let now = dialed.pair.now;
     for side in [0, 1] {
@@ -214,8 +216,7 @@ fn a_connection_that_is_lost_meanwhile_is_replaced_by_the_one_that_is_dialed() {
 fn a_stream_and_the_only_connection_stay() {
     let mut dialed = Dialed::new();
     let (writer, reader) = dialed.pair.stream();
-    dialed.pair.now = NOW + AGE;
-    assert!(dialed.is_asked_to_dial());
+    dialed.come_of_age();
     let new = dialed.connect();
     dialed.pass(Duration::from_secs(30));
     assert_eq!(dialed.connections().len(), 2);
@@ -249,8 +250,7 @@ fn a_stream_can_be_accepted_after_the_connection_that_it_was_asked_for_on_is_gon
     let (stream, _) = opened.unwrap();
     dialed.pair.settle();
     let mut offer = questions(dialed.pair.said(0)).pop().unwrap();
-    dialed.pair.now = NOW + AGE;
-    assert!(dialed.is_asked_to_dial());
+    dialed.come_of_age();
     let new = dialed.connect();
     dialed.pass(Duration::from_secs(1));
     assert_eq!(dialed.connections(), [new[0]]);
@@ -272,8 +272,7 @@ fn a_stream_can_be_accepted_after_the_connection_that_it_was_asked_for_on_is_gon
 fn no_further_connection_is_dialed_while_the_one_before_is_in_use() {
     let mut dialed = Dialed::new();
     let (_writer, _reader) = dialed.pair.stream();
-    dialed.pair.now = NOW + AGE;
-    assert!(dialed.is_asked_to_dial());
+    dialed.come_of_age();
     dialed.connect();
     for _ in 0..3 {
         dialed.pass(AGE);
@@ -285,8 +284,7 @@ fn no_further_connection_is_dialed_while_the_one_before_is_in_use() {
 #[test]
 fn a_unit_that_is_closed_does_not_come_back_by_a_replacement() {
     let mut dialed = Dialed::new();
-    dialed.pair.now = NOW + AGE;
-    assert!(dialed.is_asked_to_dial());
+    dialed.come_of_age();
     dialed.open();
     let now = dialed.pair.now;
     dialed.pair.engines[0].close_unit(UnitId(0), now);
@@ -299,8 +297,7 @@ fn a_unit_that_is_closed_does_not_come_back_by_a_replacement() {
 #[test]
 fn a_peer_that_drains_replaces_nothing() {
     let mut dialed = Dialed::new();
-    dialed.pair.now = NOW + AGE;
-    assert!(dialed.is_asked_to_dial());
+    dialed.come_of_age();
     dialed.connect();
     let now = dialed.pair.now;
     dialed.pair.engines[0].drain(now);

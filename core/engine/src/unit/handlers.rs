@@ -156,10 +156,14 @@ impl<R> Unit<R> {
         }
     }
 
-    /// What was postponed on a connection that goes waits on another one.
+    /// What was postponed on a connection that goes waits on another one, within the bound of that: otherwise a unit
+    /// that opens and closes connections could fill the memory.
     pub(super) fn hand_over_postponed(&mut self, at: usize) {
-        let open = |(other, link): &(usize, &super::Link)| *other != at && !link.closing;
-        let other = self.links.iter().enumerate().find(open).map(|(other, _)| other);
+        let bytes = self.links[at].postponed_bytes;
+        let has_room = |(other, link): &(usize, &super::Link)| {
+            *other != at && !link.closing && link.postponed_bytes + bytes <= POSTPONED_MAX
+        };
+        let other = self.links.iter().enumerate().find(has_room).map(|(other, _)| other);
         if let Some(other) = other
             && !self.links[at].postponed.is_empty()
         {
@@ -800,5 +804,22 @@ mod tests {
         receive(&mut unit, TWO, &request("f"));
         unit.detach(TWO, false);
         assert_eq!(lost(&unit), (0, 1));
+    }
+    #[test]
+    fn what_waits_on_connections_that_go_is_bounded() {
+        let mut unit = one_handler();
+        receive(&mut unit, ONE, &request("first"));
+        let large = vec![0; 200 << 10];
+        for conn in 10..30 {
+            let conn = ConnId(conn);
+            unit.attach(conn, FrameWriter::new(Side::Server, 0), Extensions::ALL, Moment::EPOCH);
+            let payload = Payload { bytes: &large, ..Payload::NULL };
+            let (role, event, corr) = ("r".into(), "e".into(), Num::new(conn.0));
+            receive(&mut unit, conn, &Frame::Request { role, event, corr, payload });
+            unit.detach(conn, false);
+        }
+        let most: usize = unit.links.iter().map(|link| link.postponed_bytes).sum();
+        assert!((POSTPONED_MAX / 2..=2 * POSTPONED_MAX).contains(&most), "{most} bytes wait");
+        assert!(lost(&unit).1 > 0, "what has no room is rejected");
     }
 }
