@@ -15,6 +15,18 @@ from roletalk import Context
 from .conftest import LIMIT, Connect, Pair, event_of, patient, until
 
 
+@pytest.mark.parametrize("age", [-1, float("nan"), float("inf"), 1e300, "1"])
+def test_an_age_that_is_none_is_refused(age: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match=r"Limits\.connection_age must be"):
+        roletalk.Peer(limits=roletalk.Limits(connection_age=age))
+
+
+def test_no_age_can_be_said() -> None:
+    roletalk.Peer(limits=roletalk.Limits(connection_age=0))
+    with pytest.raises(ValueError, match=r"Limits\.request_timeout must be"):
+        roletalk.Peer(limits=roletalk.Limits(request_timeout=0))
+
+
 @pytest.mark.parametrize("name", [field.name for field in fields(roletalk.Limits)])
 def test_every_limit_is_known_to_the_engine(name: str) -> None:
     roletalk.Peer(limits=roletalk.Limits(**{name: 1}))

@@ -499,7 +499,7 @@ const SCENARIOS = [
   pair('loss of the first of three peers', scopes.lossOfTheFirst, { needs: ['both', 'scopes'] }),
   pair('trace context through a third peer', scopes.trace, { needs: ['both', 'scopes'] }),
   pair('TLS', overTls, { needs: ['listener', 'tls'] }),
-  pair('connections are replaced at their age', faults.areReplaced, { needs: ['both', 'ours'] }),
+  pair('connections are replaced at their age', faults.areReplaced, { needs: ['dialer', 'ours'] }),
   ...[
     ['process killed with everything open', faults.isKilled],
     ['listener restarts on its port under traffic', faults.restarts('listener')],

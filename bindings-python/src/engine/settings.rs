@@ -93,11 +93,19 @@ pub(super) fn set_limits(limits: &mut Limits, given: &Bound<'_, PyDict>) -> PyRe
             .ok_or_else(|| PyTypeError::new_err(format!("there is no limit `{name}`")))?;
         let value = match measure {
             Measure::Count | Measure::Bytes => LimitValue::Number(size(&name, &value)?),
+            // Where the default is none at all, that can be said, too.
+            Measure::Time if is_zero(&value) && limits.get(&name) == Some(NO_TIME) => NO_TIME,
             Measure::Time => LimitValue::Time(time(&name, &value)?),
         };
         limits.set(&name, value).map_err(|error| exception(given.py(), &error))?;
     }
     Ok(())
+}
+
+const NO_TIME: LimitValue = LimitValue::Time(Duration::ZERO);
+
+fn is_zero(value: &Bound<'_, PyAny>) -> bool {
+    value.extract::<f64>().is_ok_and(|number| number == 0.0)
 }
 
 fn size(limit: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {

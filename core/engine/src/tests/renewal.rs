@@ -4,7 +4,7 @@ use super::*;
 
 const AGE: Duration = Duration::from_secs(100);
 
-/// Side 0 dials side 1, and replaces connections of this age.
+/// Side 0 dials side 1, and replaces connections of an age.
 struct Dialed {
     pair: Pair,
     address: AddressId,
@@ -12,7 +12,11 @@ struct Dialed {
 
 impl Dialed {
     fn new() -> Dialed {
-        let mut pair = Pair::apart(|config| config.limits.connection_age = AGE);
+        Dialed::with(AGE)
+    }
+
+    fn with(age: Duration) -> Dialed {
+        let mut pair = Pair::apart(|config| config.limits.connection_age = age);
         pair.serve(1, "r");
         let now = pair.now;
         let engine = &mut pair.engines[0];
@@ -341,4 +345,12 @@ fn what_is_postponed_on_a_connection_that_goes_waits_on_another_one() {
     }
     assert_eq!(answered, 8);
     assert_eq!(pair.unit(1, |unit| unit.stats().requests_shed), 0);
+}
+
+#[test]
+fn an_age_as_long_as_there_is_time_is_never_reached() {
+    let mut dialed = Dialed::with(Duration::MAX);
+    dialed.pass(Duration::from_secs(10));
+    assert!(!dialed.is_asked_to_dial());
+    assert_eq!(dialed.connections().len(), 1);
 }

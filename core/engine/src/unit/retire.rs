@@ -7,9 +7,9 @@ use crate::{CLOSE_TIMEOUT, ConnId, Dialect, Moment, close_code};
 
 /// How often to check whether a connection is still needed.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long messages that must stay in order go on taking a connection that is to be replaced: while some of them may
-/// be on their way, others could arrive before them on another one.
-const ORDERED: Duration = Duration::from_secs(10);
+/// How long messages that must stay in order go on taking a connection that is to be replaced, if there is no moment in
+/// which none is on its way: others could arrive before those on another one.
+const ORDERED: Duration = Duration::from_secs(3);
 
 /// The longest time in which the other side may go on sending after the close frame is queued.
 const LEAVING: Duration = Duration::from_secs(30);
@@ -100,6 +100,8 @@ impl<R> Unit<R> {
                 let look_at = now + LOOK;
                 let since = if self.links.iter().any(Link::can_replace) { since } else { now };
                 self.links[at].retiring = Some(Retiring::InUse { since, look_at });
+                // Whether what was sent in order has arrived.
+                self.links[at].beat_soon(now);
             } else {
                 let until = now + CLOSE_TIMEOUT;
                 // roletalk-go does not close, and goes on with its pings.
