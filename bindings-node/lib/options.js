@@ -9,8 +9,8 @@ const { print } = require('./guard.js');
 const words = (text) => new Set(text.trim().split(/\s+/));
 
 const PEER = words(`
-  acquaintanceNetworks acquaintancePorts authenticate balance channelBinding connectionAge eject friendly identityHeaders name origins
-  peerKey policy`);
+  acquaintanceNetworks acquaintancePorts authenticate balance channelBinding connectionAge eject friendly
+  identityHeaders name origins peerKey policy`);
 const LISTEN = words('port host server ssl path handshakeTimeout maxHandshakes maxHandshakesPerAddress');
 const DESTINATION = words('balance eject maxInFlight prefer retry waitForUnit');
 const SERVE = words('drain');

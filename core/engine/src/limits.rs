@@ -188,7 +188,8 @@ limits! {
         acquaintance_patience: Time = Duration::from_secs(120);
         /// Maximum age of a permanently dialed connection. It is then replaced by a new one to the same address, so that
         /// changed certificates and keys take effect; nothing is lost. The actual age is up to a tenth less, at random.
-        /// Needs room for two connections (`connections_per_unit`, also that of the other side). Default 0 s, which means never.
+        /// Needs room for two connections (`connections_per_unit`, also that of the other side). Default 0 s, which means
+        /// never.
         connection_age: Time = Duration::ZERO;
     }
 }

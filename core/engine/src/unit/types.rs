@@ -81,7 +81,8 @@ pub struct Outgoing<'a> {
     pub fields: Option<&'a Fields>,
     /// What a request, or the opening of a stream, has to find room in.
     pub bulkhead: Option<&'a Bulkhead>,
-    /// What becomes of a message whose connection is lost before it was written. Requests go on another connection, or fail.
+    /// What becomes of a message whose connection is lost before it was written. Requests go on another connection of
+    /// the unit, or fail.
     pub moves: Moves,
 }
 
