@@ -8,11 +8,11 @@ use http::HeaderMap;
 use url::Url;
 
 use crate::{
-    AddressId, ConnId, Limits, Moment, Origins, Unit, UnitId, close_code,
+    AddressId, ConnId, Ended, Limits, Moment, Origins, Unit, UnitId, close_code,
     error::{Error, ErrorKind, Result},
     hint::DialFault,
     printable,
-    unit::FENCE,
+    unit::{FENCE, ORDER, OURS},
     ws::{Accept, Denied, Dial, FrameWriter, Incoming, Side, Socket, UpgradeError, Upgraded},
 };
 
@@ -132,6 +132,8 @@ pub struct Connection {
     own: Vec<u8>,
     /// Likewise, but behind what the unit has queued.
     own_last: Vec<u8>,
+    /// Likewise, but held back until all that was received before has been given to the unit.
+    own_behind: Vec<u8>,
     /// The host has messages that it has not given to the unit yet, and that come before that.
     behind: bool,
     /// What is being written, and how much of it has been.
@@ -186,6 +188,7 @@ impl Connection {
             unit: None,
             own,
             own_last: Vec::new(),
+            own_behind: Vec::new(),
             behind: false,
             out: Vec::new(),
             written: 0,
@@ -336,6 +339,8 @@ impl Connection {
                 if unit.is_some() && payload.as_ref() == FENCE {
                     // Behind what was queued before the other side's roles were known to be withdrawn.
                     self.own_last.extend(self.own.drain(before..));
+                } else if unit.is_some() && payload.starts_with(ORDER) {
+                    self.own_behind.extend(self.own.drain(before..));
                 }
                 Received::Ping(payload)
             }
@@ -458,17 +463,22 @@ impl Connection {
     }
 
     fn gather<R>(&mut self, unit: Option<&mut Unit<R>>) {
+        let may_say_last = self.may_say_last(unit.as_deref());
         if let Some(unit) = unit.filter(|_| !self.close_received && !self.ended) {
             unit.take_output(self.id, &mut self.out);
             self.unit_in_flight += self.out.len();
             if unit.is_closing(self.id) {
                 self.own_last.clear();
+                self.own_behind.clear();
                 self.left(unit.closed_with(self.id));
             }
         }
-        if !self.own_last.is_empty() && !self.behind {
+        if may_say_last && !self.own_last.is_empty() {
             self.own_in_flight += self.own_last.len();
             self.out.append(&mut self.own_last);
+        }
+        if !self.own_behind.is_empty() && !self.behind {
+            self.own.append(&mut self.own_behind);
         }
         // Pongs do not wait behind data.
         if !self.own.is_empty() {
@@ -479,6 +489,11 @@ impl Connection {
                 self.out.splice(0..0, self.own.drain(..));
             }
         }
+    }
+
+    /// Whether what goes behind the unit's queue may be said: not while that is held.
+    fn may_say_last<R>(&self, unit: Option<&Unit<R>>) -> bool {
+        !self.behind && !unit.is_some_and(|unit| unit.is_held(self.id))
     }
 
     /// The unit has queued a close frame by itself, such as for a connection that is [replaced](Unit::retire).
@@ -504,7 +519,8 @@ impl Connection {
     pub fn has_output<R>(&self, unit: Option<&Unit<R>>) -> bool {
         !self.rest().is_empty()
             || !self.own.is_empty()
-            || (!self.own_last.is_empty() && !self.behind)
+            || (!self.own_behind.is_empty() && !self.behind)
+            || (!self.own_last.is_empty() && self.may_say_last(unit))
             || unit.is_some_and(|unit| !self.ended && unit.has_output(self.id))
     }
 
@@ -512,8 +528,8 @@ impl Connection {
     /// (pongs, rejections, answers to streams) that the host reads no more before some of that has been
     /// written. Nobody else would stop one that sends and never reads.
     pub fn is_clogged<R>(&self, unit: Option<&Unit<R>>) -> bool {
-        let own =
-            self.own.len() + self.own_last.len() + self.own_in_flight.saturating_sub(self.written);
+        let own = self.own.len() + self.own_last.len() + self.own_behind.len();
+        let own = own + self.own_in_flight.saturating_sub(self.written);
         own >= self.limits.owed() || unit.is_some_and(|unit| unit.is_clogged(self.id))
     }
 
@@ -541,6 +557,7 @@ impl Connection {
         }
         // Nothing may follow a close frame, which says as much.
         self.own_last.clear();
+        self.own_behind.clear();
         let farewell = self.farewell.take();
         let close = close.or(farewell.as_ref().map(|(code, reason)| (*code, reason.as_str())));
         let close = match (close, &unit) {
@@ -564,8 +581,12 @@ impl Connection {
                 unit.take_output(self.id, &mut rest);
                 self.own.extend_from_slice(&rest);
             }
-            let drained = self.close_received && self.close_reason().0 == close_code::DRAINED;
-            unit.detach(self.id, drained);
+            let ended = match self.close_received {
+                false => Ended::Lost,
+                true if self.close_reason().0 == close_code::DRAINED => Ended::Drained,
+                true => Ended::Closed,
+            };
+            unit.detach(self.id, ended);
         }
         self.unit_in_flight = 0;
         self.unit.take()
@@ -595,7 +616,7 @@ impl Connection {
 /// The WebSocket of a connection, with the limits that hold before its handshake.
 fn socket(side: Side, limits: &Limits) -> Box<Socket> {
     let mut socket = Socket::new(side, limits.handshake_message_size);
-    socket.skip_controls_but(FENCE);
+    socket.skip_controls_but(OURS);
     Box::new(socket)
 }
 

@@ -15,7 +15,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     hint::DialFault,
     timers::Timers,
-    unit::is_fence,
+    unit::OURS,
     ws::{Denied, Upgraded},
 };
 
@@ -262,8 +262,8 @@ impl<R> Engine<R> {
                 self.drain_peer(now);
             }
             Received::Message(_) => debug_assert!(connection.unit().is_none()),
-            // The ping of a draining peer is internal: the application does not see it.
-            Received::Ping(payload) if is_fence(&payload) => {}
+            // The application does not see those of the engine.
+            Received::Ping(payload) if payload.starts_with(OURS) => {}
             Received::Ping(payload) => self.events.push_back(EngineEvent::Ping { conn, payload }),
             Received::Pong(payload) => {
                 if let Some(unit) = unit {

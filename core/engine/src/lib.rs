@@ -74,8 +74,8 @@ pub use retry::{Hedge, Retry};
 pub use stats::{ConnectionStats, CounterValue, UnitStats};
 pub use text::printable;
 pub use unit::{
-    Budget, CancelReason, Chunk, Event, Incoming, Kind, Moves, News, Order, Outgoing, Question,
-    Queued, TimeLimit, Unit, Unsent, is_fence, timed_out,
+    Budget, CancelReason, Chunk, Ended, Event, Incoming, Kind, Moves, News, Order, Outgoing,
+    Question, Queued, TimeLimit, Unit, Unsent, is_fence, timed_out,
 };
 pub use wire::{Data, DataType, Extensions, Failure, Fields, FieldsView, HeaderValue};
 

@@ -648,7 +648,7 @@ fn nobody_waits_for_a_reader_that_is_gone_or_says_nothing() {
         if closed_first {
             unit.close_stream(stream, "");
         }
-        unit.detach(ConnId(0), false);
+        unit.detach(ConnId(0), Ended::Lost);
         unit.close_stream(stream, "");
         assert_eq!(unit.busy(), 0, "{closed_first}");
     }
@@ -780,6 +780,42 @@ fn of_many_pings_at_once_the_first_and_the_last_are_answered() {
     writer.ping(&mut bytes, &[7]);
     pair.engines[1].receive(b, &bytes, NOW);
     assert!(pair.carry([a, b], 1));
+}
+
+#[test]
+fn a_question_of_order_is_answered_behind_the_messages_before_it() {
+    let opening = Opening::Upgraded { side: Side::Server, address: None };
+    let (origins, limits) = (Arc::default(), Arc::default());
+    let mut connection =
+        Connection::new(ConnId(1), opening, (origins, false), limits, [0; 16]).unwrap();
+    connection.belongs_to(UnitId(1));
+    let question = [unit::ORDER, b"whatever"].concat();
+    let mut bytes = Vec::new();
+    let mut writer = FrameWriter::new(Side::Client, 1);
+    for ping in [&question[..], b"another"] {
+        writer.ping(&mut bytes, ping);
+    }
+    let mut input = &bytes[..];
+    let pongs = |connection: &mut Connection| {
+        let mut output = Vec::new();
+        connection.take_output(None::<&mut Unit<u64>>, &mut output);
+        let mut socket = ws::Socket::new(Side::Client, 1 << 20);
+        let mut input = &output[..];
+        std::iter::from_fn(|| match socket.read(&mut input, &mut Vec::new()).unwrap()? {
+            ws::Incoming::Pong(payload) => Some(payload.to_vec()),
+            other => panic!("{other:?}"),
+        })
+        .collect::<Vec<_>>()
+    };
+    assert!(matches!(connection.receive(&mut input), Ok(Some(Received::Ping(_)))));
+    // The host has read messages that it has not delivered.
+    connection.set_behind(true);
+    assert!(matches!(connection.receive(&mut input), Ok(Some(Received::Ping(_)))));
+    assert_eq!(pongs(&mut connection), [b"another"]);
+    assert!(!connection.has_output(None::<&Unit<u64>>));
+    connection.set_behind(false);
+    assert!(connection.has_output(None::<&Unit<u64>>));
+    assert_eq!(pongs(&mut connection), [question]);
 }
 
 #[test]

@@ -127,6 +127,8 @@ struct Drive<S> {
     heard: bool,
     /// Whether more may be read, when that was last looked at.
     may_read: bool,
+    /// Whether handlers can take more of what was read.
+    may_deliver: bool,
     /// Since when the socket has never run out of input.
     busy_since: Option<Moment>,
 }
@@ -173,6 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             linger: Linger::default(),
             heard: false,
             may_read: true,
+            may_deliver: true,
             busy_since: None,
         })
     }
@@ -245,6 +248,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             // The rest of what was read last time comes first.
             self.handle_messages()?;
             if !self.may_read && !self.last {
+                if self.may_deliver && !self.messages.is_empty() {
+                    self.go_on_later(cx);
+                }
                 return Ok(Poll::Pending);
             }
             if !self.messages.is_empty() || read >= TURN || self.has_been_busy(read) {
@@ -424,6 +430,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             }
             machine.take_events(&mut self.events);
             self.may_read = connection.may_read(Some(machine));
+            self.may_deliver = !machine.is_saturated(conn);
             received
         });
         self.handle_events(&unit);

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
+import os
 import re
 import ssl
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +81,7 @@ class Player:
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.paused: dict[str, asyncio.Event] = {}
         self.written: dict[str, int] = {}
-        self.directory = tempfile.TemporaryDirectory()
-        self.pem = Path(self.directory.name, "tls.pem")
+        self.pem = Path(tempfile.gettempdir(), f"roletalk-player-{os.getpid()}.pem")
 
     async def run(self, id: int, command: str, parameters: dict[str, Any]) -> None:
         try:
@@ -121,18 +123,23 @@ class Player:
         self.peer.role(role).disable()
 
     async def do_listen(self, tls: Any = None, host: str = "127.0.0.1", port: int = 0) -> int:
-        files = None
-        if tls:
-            self.put(tls)
-            files = roletalk.TlsFiles(self.pem)
-        return (await self.peer.listen(host, port, ssl=files)).port
+        if not tls:
+            return (await self.peer.listen(host, port)).port
+        with self.file(tls):
+            return (await self.peer.listen(host, port, ssl=roletalk.TlsFiles(self.pem))).port
 
-    def put(self, tls: dict[str, str]) -> None:
+    @contextlib.contextmanager
+    def file(self, tls: dict[str, str]) -> Iterator[None]:
+        """Has these in a file, while it is read: a player may be killed at any other time."""
         self.pem.write_text(tls["cert"] + tls["key"])
+        try:
+            yield
+        finally:
+            self.pem.unlink()
 
     async def do_renew(self, tls: Any) -> None:
-        self.put(tls)
-        self.peer.reload_tls()
+        with self.file(tls):
+            self.peer.reload_tls()
 
     async def do_connect(self, url: str, ca: Any = None, once: bool = False) -> str:
         context = ssl.create_default_context(cadata=ca) if ca else None

@@ -314,7 +314,7 @@ fn messages_that_were_not_sent_go_to_another_unit() {
         send(&mut pair, Outgoing { payload: bytes(b"2"), fields: Some(&headers), ..to("other") });
         let mut events = Vec::new();
         pair.unit(side, |unit| {
-            unit.detach(conn, false);
+            unit.detach(conn, Ended::Lost);
             unit.take_events(&mut events);
         });
         let left = unsent(events);
@@ -353,6 +353,69 @@ fn messages_that_were_not_sent_take_the_other_connection_of_their_unit() {
     assert_eq!(messages(pair.said(1)), payloads);
     pair.engines[0].closed(pair.conns[1][0], NOW);
     assert_eq!(pair.engines[0].budget().queued(), 0);
+}
+
+/// With fields and without, for a unit that takes them and one that does not.
+#[test]
+fn answers_that_were_not_sent_take_the_other_connection_of_their_unit() {
+    for extensions in [Extensions::ALL, Extensions::NONE] {
+        let mut pair = Pair::with(|_| {}, [extensions, Extensions::ALL]);
+        pair.connect();
+        pair.settle();
+        let mut headers = Fields::new();
+        headers.add_header("tenant", "blue").unwrap();
+        (1..=3).for_each(|tag| pair.ask(tag));
+        let direction = Direction::RequesterReads;
+        pair.unit(0, |unit| unit.open_stream(direction, to("r"), None, NOW, 4)).unwrap();
+        pair.settle();
+        let asked = questions(pair.said(1));
+        let answers = [
+            (Ok(Payload::NULL), None),
+            (Ok(Payload::NULL), Some(&headers)),
+            (Err("no"), Some(&headers)),
+            (Err("no stream"), None),
+        ];
+        assert_eq!(asked.len(), answers.len());
+        for (question, (outcome, fields)) in asked.into_iter().zip(answers) {
+            pair.unit(1, |unit| unit.answer_with(question, outcome, fields, NOW));
+        }
+        let queued = pair.engines[1].budget().queued();
+        // Side 0 does not know yet.
+        pair.engines[1].closed(pair.conns[0][1], NOW);
+        assert!(pair.engines[1].budget().queued() <= queued);
+        pair.settle();
+        let mut outcomes = outcomes(pair.said(0));
+        outcomes.sort_unstable();
+        let expected = [(1, None), (2, None), (3, Some(false)), (4, Some(false))];
+        assert_eq!(outcomes, expected, "{extensions:?}");
+        pair.engines[1].closed(pair.conns[1][1], NOW);
+        assert_eq!(pair.engines[1].budget().queued(), 0);
+    }
+}
+
+#[test]
+fn answers_that_move_are_bounded() {
+    let mut pair = Pair::new(|limits| {
+        limits.queue_per_connection = 10_000;
+        limits.queue_per_peer = 40_000;
+    });
+    let (large, order) = (vec![0; 9_000], Order::Any);
+    // So that requests take another connection than the first one, where it never reads.
+    pair.unit(0, |unit| unit.send(Outgoing { order, ..to("r") })).unwrap();
+    for round in 0..50 {
+        let conn = pair.connect();
+        while pair.carry(conn, 0) || pair.carry(conn, 1) {}
+        let to = Outgoing { order, ..to("r") };
+        pair.unit(0, |unit| unit.request(to, None, NOW, round)).unwrap();
+        assert!(pair.carry(conn, 0));
+        for question in questions(pair.said(1)) {
+            pair.unit(1, |unit| unit.answer(question, Ok(bytes(&large)), NOW));
+        }
+        for side in [0, 1] {
+            pair.engines[side].closed(conn[side], NOW);
+        }
+        assert!(pair.engines[1].budget().queued() < 20_000, "round {round}");
+    }
 }
 
 #[test]
@@ -419,8 +482,9 @@ fn what_a_cut_connection_may_have_carried_counts_as_begun() {
     pair.ask(1);
     pair.settle();
     assert_eq!(pair.answer_all(), 1);
-    // The answer is queued on one of them. That is cut, and the other one closed.
+    // The answer was taken to be written on one of them. That is cut, and the other one closed.
     let [a, b] = pair.conns[0];
+    pair.engines[1].take_output(b, &mut Vec::new());
     pair.engines[0].closed(a, NOW);
     pair.engines[1].closed(b, NOW);
     let second = pair.conns[1];

@@ -1,5 +1,7 @@
 //! Connections that have reached their age are replaced, and nothing is lost.
 
+use std::collections::VecDeque;
+
 use super::*;
 
 const AGE: Duration = Duration::from_secs(100);
@@ -353,4 +355,62 @@ fn an_age_as_long_as_there_is_time_is_never_reached() {
     dialed.pass(Duration::from_secs(10));
     assert!(!dialed.is_asked_to_dial());
     assert_eq!(dialed.connections().len(), 1);
+}
+
+#[test]
+fn messages_that_never_pause_keep_their_order() {
+    let mut dialed = Dialed::new();
+    dialed.come_of_age();
+    let [new, _] = dialed.connect();
+    let [old, both] = dialed.pair.conns[..] else { panic!() };
+    // What is sent on the old connection takes 50 ms, what is sent on the new one no time.
+    let mut on_its_way = VecDeque::from(vec![Vec::new(); 5]);
+    let (mut numbers, mut beside) = (Vec::new(), 0);
+    let mut last_on_old = 0;
+    for number in 0..300u32 {
+        dialed.pair.now += Duration::from_millis(10);
+        let now = dialed.pair.now;
+        let bytes = number.to_le_bytes();
+        let payload = Payload { kind: DataType::Binary, bytes: &bytes };
+        let message = Outgoing { payload, ..to("r") };
+        // Something else was queued on the new connection just before.
+        let other = Outgoing { order: Order::Any, ..to("r") };
+        dialed.pair.unit(0, |unit| unit.send(other)).unwrap();
+        let sent = dialed.pair.unit(0, |unit| unit.send(message)).unwrap();
+        if sent.conn == old[0] {
+            last_on_old = number;
+        }
+        for engine in &mut dialed.pair.engines {
+            engine.handle_timeout(now);
+        }
+        let mut bytes = Vec::new();
+        let [a, b] = &mut dialed.pair.engines;
+        a.take_output(old[0], &mut bytes);
+        a.written(old[0], now);
+        on_its_way.push_back(bytes);
+        b.receive(old[1], &on_its_way.pop_front().unwrap(), now);
+        // As hosts do, they write where they are told to.
+        for side in [1, 0, 1, 0] {
+            while let Some(conn) = dialed.pair.engines[side].poll_output() {
+                match (conn == old[side], side) {
+                    (false, _) => assert!(dialed.pair.carry(both, side)),
+                    (true, 1) => assert!(dialed.pair.carry(old, side)),
+                    (true, _) => break,
+                }
+            }
+        }
+        for event in dialed.pair.said(1) {
+            if let Event::Incoming(incoming, question) = event {
+                match incoming.payload().try_into() {
+                    Ok(bytes) => numbers.push(u32::from_le_bytes(bytes)),
+                    Err(_) => beside += 1,
+                }
+                dialed.pair.unit(1, |unit| unit.answer(question, Ok(Payload::NULL), now));
+            }
+        }
+    }
+    assert!((50..150).contains(&last_on_old), "{last_on_old}");
+    assert!(numbers.is_sorted(), "{numbers:?}");
+    assert_eq!((numbers.len(), beside), (300, 300));
+    assert_eq!(dialed.connections(), [new]);
 }

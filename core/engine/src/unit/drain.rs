@@ -15,6 +15,9 @@ pub fn is_fence(pong: &[u8]) -> bool {
     pong == FENCE
 }
 
+/// How the payloads begin that are not the application's.
+pub(crate) const OURS: &[u8] = b"roletalk ";
+
 /// How long that pong is waited for.
 const FENCE_LIMIT: Duration = Duration::from_secs(1);
 

@@ -394,6 +394,9 @@ mod tests {
             let writer = FrameWriter::new(Side::Server, 0);
             unit.attach(conn, writer, Extensions::NONE, Moment::EPOCH);
         }
+        // The ping of the second one.
+        unit.handle_timeout(Moment::EPOCH);
+        unit.take_output(TWO, &mut Vec::new());
         unit
     }
 
@@ -612,8 +615,8 @@ mod tests {
                 unit.answer(question, Err("no"), Moment::EPOCH);
             }
         }
-        unit.detach(ONE, false);
-        unit.detach(TWO, false);
+        unit.detach(ONE, crate::Ended::Lost);
+        unit.detach(TWO, crate::Ended::Lost);
         assert_eq!((unit.stats().running, unit.stats().running_bytes), (0, 0));
     }
 
@@ -785,7 +788,7 @@ mod tests {
         receive(&mut unit, ONE, &request("b"));
         receive(&mut unit, TWO, &request("c"));
         receive(&mut unit, ONE, &request("d"));
-        unit.detach(ONE, false);
+        unit.detach(ONE, crate::Ended::Lost);
         assert_eq!((lost(&unit), unit.busy()), ((0, 0), 4));
         unit.answer(question, Ok(Payload::NULL), Moment::EPOCH);
         for event in ["b", "c", "d"] {
@@ -802,7 +805,7 @@ mod tests {
         // Without another one, it cannot be answered.
         receive(&mut unit, TWO, &request("e"));
         receive(&mut unit, TWO, &request("f"));
-        unit.detach(TWO, false);
+        unit.detach(TWO, crate::Ended::Lost);
         assert_eq!(lost(&unit), (0, 1));
     }
     #[test]
@@ -816,7 +819,7 @@ mod tests {
             let payload = Payload { bytes: &large, ..Payload::NULL };
             let (role, event, corr) = ("r".into(), "e".into(), Num::new(conn.0));
             receive(&mut unit, conn, &Frame::Request { role, event, corr, payload });
-            unit.detach(conn, false);
+            unit.detach(conn, crate::Ended::Lost);
         }
         let most: usize = unit.links.iter().map(|link| link.postponed_bytes).sum();
         assert!((POSTPONED_MAX / 2..=2 * POSTPONED_MAX).contains(&most), "{most} bytes wait");

@@ -7,7 +7,11 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Moves, drain::FENCE, retire::Retiring};
+use super::{
+    Moves,
+    drain::FENCE,
+    retire::{Hold, ORDER, Retiring},
+};
 use crate::ws::{FrameWriter, messages};
 use crate::{CLOSE_TIMEOUT, ConnId, ConnectionStats, Extensions, Moment, StreamId, error::Error};
 
@@ -66,6 +70,8 @@ pub(super) struct Link {
     pub(super) said: Option<(u16, String)>,
     /// It is being replaced by another one.
     pub(super) retiring: Option<Retiring>,
+    /// What is queued is held until all that was sent in order on another connection has arrived.
+    pub(super) behind: Option<Hold>,
     /// Stream writers that wait for room.
     pub(super) blocked: Vec<StreamId>,
     /// Messages for handlers that came while too many were running, and their bytes.
@@ -106,6 +112,8 @@ pub(super) struct Link {
     pub(super) ordered: u64,
     ordered_at_ping: u64,
     ordered_acked: u64,
+    /// Those of which the other side has said that they have arrived.
+    ordered_arrived: u64,
     frames_at_ping: u64,
     stats: ConnectionStats,
 }
@@ -132,6 +140,7 @@ impl Link {
             closing: false,
             said: None,
             retiring: None,
+            behind: None,
             blocked: Vec::new(),
             postponed: VecDeque::new(),
             postponed_bytes: 0,
@@ -154,6 +163,7 @@ impl Link {
             ordered: 0,
             ordered_at_ping: 0,
             ordered_acked: 0,
+            ordered_arrived: 0,
             frames_at_ping: 0,
             stats: ConnectionStats {
                 conn,
@@ -285,6 +295,11 @@ impl Link {
         self.ordered == self.ordered_acked
     }
 
+    /// Whether there is something that the host may take.
+    pub(super) fn has_output(&self) -> bool {
+        !self.out.is_empty() && self.behind.is_none()
+    }
+
     /// Appends one frame of exactly `len` bytes. Returns the bytes it added to the queue.
     #[inline]
     pub(super) fn push(&mut self, len: usize, body: impl FnOnce(&mut Vec<u8>)) -> usize {
@@ -299,6 +314,8 @@ impl Link {
     pub(super) fn close(&mut self, code: u16, reason: &str) {
         if !self.closing {
             self.closing = true;
+            self.behind = None;
+            self.announced = false;
             self.said = Some((code, reason.to_owned()));
             self.writer.close(&mut self.out, code, reason);
         }
@@ -323,6 +340,36 @@ impl Link {
         self.ping(FENCE)
     }
 
+    /// Holds what is queued, now and from now on.
+    pub(super) fn hold(&mut self, behind: Hold) {
+        self.behind = Some(behind);
+        // A ping may be queued, too.
+        self.ping_sent = None;
+        self.measured = None;
+    }
+
+    /// Lets go what is held. The other side is to show at once that it is there.
+    pub(super) fn release(&mut self, now: Moment) {
+        self.behind = None;
+        self.announced = false;
+        self.next_ping = now;
+    }
+
+    /// Asks whether all has arrived that was sent in order, if that is not known. Returns the bytes it added to the
+    /// queue.
+    pub(super) fn ask_whether_arrived(&mut self) -> usize {
+        match self.has_arrived() {
+            true => 0,
+            false => self.ping(&[ORDER, &self.ordered.to_be_bytes()].concat()),
+        }
+    }
+
+    /// Whether the other side has said that all has arrived that was sent in order. When it answers any other ping, it
+    /// may have messages that it has read and not given to handlers.
+    pub(super) fn has_arrived(&self) -> bool {
+        self.ordered == self.ordered_arrived
+    }
+
     /// Whether the other side has said, with that ping's pong, that it has all that was ever sent to it.
     pub(super) fn is_delivered(&self) -> bool {
         !self.fenced && self.frames_at_fence == Some(self.stats.frames_sent)
@@ -331,6 +378,9 @@ impl Link {
     /// Swaps the queue for the host's empty buffer.
     pub(super) fn take(&mut self, buffer: &mut Vec<u8>) {
         self.announced = false;
+        if self.behind.is_some() {
+            return;
+        }
         if self.aside.is_empty() {
             self.taken = self.stats.frames_sent;
             self.pinned.clear();
@@ -373,6 +423,9 @@ impl Link {
         self.reading(now);
         self.ping_sent = None;
         self.fenced &= payload != FENCE;
+        if let Some(ordered) = payload.strip_prefix(ORDER).and_then(|count| count.try_into().ok()) {
+            self.ordered_arrived = u64::from_be_bytes(ordered).min(self.ordered);
+        }
         if payload == self.beat_payload()
             && let Some(sent) = self.measured.take()
         {
@@ -445,6 +498,10 @@ impl Link {
             return Beat::Nothing;
         }
         self.next_ping = now + PING_INTERVAL;
+        if self.behind.is_some() {
+            // It would not leave, and its pong would be missed.
+            return Beat::Nothing;
+        }
         self.ping_sent = Some(now);
         self.measured = Some(now);
         self.pings += 1;

@@ -23,7 +23,6 @@ use std::{
 use bytes::{Buf, Bytes};
 use rustc_hash::FxHashMap;
 
-pub(crate) use self::drain::FENCE;
 pub use self::drain::is_fence;
 use self::{
     access::Allowed,
@@ -32,16 +31,19 @@ use self::{
     incoming::Layout,
     link::{Beat, Link},
     question::Late,
-    retire::Retiring,
     roles::Pace,
     stream::Stream,
     waiting::{AskedNames, NamesNumber, Waiting, WaitingTable},
+};
+pub(crate) use self::{
+    drain::{FENCE, OURS},
+    retire::ORDER,
 };
 pub use self::{
     incoming::Incoming,
     question::{Kind, Question},
     stream::Chunk,
-    types::{Budget, CancelReason, Event, Moves, News, Order, Outgoing, Queued, TimeLimit},
+    types::{Budget, CancelReason, Ended, Event, Moves, News, Order, Outgoing, Queued, TimeLimit},
     unsent::Unsent,
 };
 use crate::{
@@ -162,7 +164,12 @@ impl<R> Unit<R> {
         extensions: Extensions,
         now: Moment,
     ) {
-        self.links.push(Link::new(conn, writer, extensions, now));
+        let mut link = Link::new(conn, writer, extensions, now);
+        if !self.links.is_empty() {
+            // Nothing takes it before the other side has answered on it.
+            link.beat_soon(now);
+        }
+        self.links.push(link);
         self.note_links();
     }
 
@@ -176,10 +183,9 @@ impl<R> Unit<R> {
         self.links.iter().all(|link| link.extensions.fields > 0) && !self.links.is_empty()
     }
 
-    /// A connection is gone. Its streams fail. Messages and requests in its queue go on another one; when it was the last
-    /// one, waiting requests fail. What was postponed is started or given up. `drained` says that the other side has
-    /// closed it with [`close_code::DRAINED`](crate::close_code::DRAINED).
-    pub fn detach(&mut self, conn: ConnId, drained: bool) {
+    /// A connection is gone. Its streams fail. Messages, requests and answers in its queue go on another one; when it was
+    /// the last one, waiting requests fail. What was postponed is started or given up.
+    pub fn detach(&mut self, conn: ConnId, ended: Ended) {
         let Some(at) = self.at(conn) else { return };
         // Nothing more goes out on it, rejections included.
         self.links[at].closing = true;
@@ -189,14 +195,20 @@ impl<R> Unit<R> {
         self.give_up_postponed(at);
         let link = self.links.remove(at);
         self.note_links();
+        self.release_followers(conn);
         self.budget.sub(link.queued());
         if self.ordered == Some(conn) {
-            self.ordered = None;
+            // What has waited there for another one waits elsewhere.
+            self.ordered = link.behind.map(|hold| hold.conn);
         }
         self.move_on(&link);
         self.fail_streams(conn);
-        let left = matches!(link.retiring, Some(Retiring::Leaving { .. }));
-        if !left && (!drained || link.extensions.drained == 0) {
+        let may_have_carried_answers = match ended {
+            Ended::Lost => true,
+            Ended::Closed => !link.has_left(),
+            Ended::Drained => !link.has_left() && link.extensions.drained == 0,
+        };
+        if may_have_carried_answers {
             self.uncertain = self.next_corr;
         }
         let was_sent = |waiting: &Waiting<R>| waiting.conn != conn || waiting.frame <= link.taken();
@@ -291,12 +303,19 @@ impl<R> Unit<R> {
 
     /// Whether a connection has something to write.
     pub fn has_output(&self, conn: ConnId) -> bool {
-        self.at(conn).is_some_and(|at| !self.links[at].out.is_empty())
+        self.at(conn).is_some_and(|at| self.links[at].has_output())
+    }
+
+    /// Whether what is queued on a connection is held.
+    pub(crate) fn is_held(&self, conn: ConnId) -> bool {
+        self.at(conn).is_some_and(|at| self.links[at].behind.is_some())
     }
 
     /// Bytes of a connection have been written.
     pub fn written(&mut self, conn: ConnId, bytes: usize, now: Moment) {
         let Some(at) = self.at(conn) else { return };
+        // Handlers may begin by that.
+        self.clock = now;
         let link = &mut self.links[at];
         link.written(bytes, now);
         self.budget.sub(bytes);
@@ -394,7 +413,7 @@ impl<R> Unit<R> {
     #[inline]
     fn announce(&mut self, at: usize) {
         let link = &mut self.links[at];
-        if !link.announced && !link.out.is_empty() {
+        if !link.announced && link.has_output() {
             link.announced = true;
             self.fresh.push(link.conn);
         }
@@ -528,8 +547,8 @@ impl<R> Unit<R> {
 
     fn least_loaded(&self) -> Option<usize> {
         let open = self.links.iter().enumerate().filter(|(_, link)| !link.closing);
-        let is_replacing = self.links.len() > 1 && self.is_replacing();
-        let key = |link: &Link| (if is_replacing { self.rank(link) } else { 0 }, link.queued());
+        let several = self.links.len() > 1;
+        let key = |link: &Link| (if several { self.rank(link) } else { 0 }, link.queued());
         open.min_by_key(|(_, link)| key(link)).map(|(at, _)| at)
     }
 
@@ -558,11 +577,21 @@ impl<R> Unit<R> {
     fn pick_in_order(&mut self, order: Order, len: usize) -> Result<usize> {
         let at = self.pick(order, len)?;
         if order == Order::Kept {
-            let link = &mut self.links[at];
-            link.ordered += 1;
-            self.ordered = Some(link.conn);
+            self.note_ordered(at);
         }
         Ok(at)
+    }
+
+    /// The message queued last, or next, on a connection is one that must stay in order.
+    #[inline]
+    fn note_ordered(&mut self, at: usize) {
+        let link = &mut self.links[at];
+        link.ordered += 1;
+        let conn = link.conn;
+        if self.ordered != Some(conn) {
+            self.follow(at);
+            self.ordered = Some(conn);
+        }
     }
 
     // Commands.
@@ -972,7 +1001,9 @@ impl<R> Unit<R> {
     /// A pong came on a connection.
     pub fn pong(&mut self, conn: ConnId, payload: &[u8], now: Moment) {
         if let Some(at) = self.at(conn) {
+            self.clock = now;
             self.links[at].pong(payload, now);
+            self.let_follow(at);
             self.note_fence(now);
         }
     }

@@ -492,9 +492,10 @@ impl<R> Unit<R> {
         self.back(conn).ok_or_else(Error::unit_gone)
     }
 
-    /// The connection that an answer takes: that of its request, or another one when that is gone.
+    /// The connection that an answer takes: that of its request, or another one when that is gone or held.
     pub(super) fn back(&mut self, conn: ConnId) -> Option<usize> {
-        match self.at(conn).filter(|at| !self.links[*at].closing) {
+        let is_free = |at: &usize| !self.links[*at].closing && self.links[*at].behind.is_none();
+        match self.at(conn).filter(is_free) {
             Some(at) => Some(at),
             None => self.route(Order::Any),
         }

@@ -7,9 +7,18 @@ use crate::{CLOSE_TIMEOUT, ConnId, Dialect, Moment, close_code};
 
 /// How often to check whether a connection is still needed.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long messages that must stay in order go on taking a connection that is to be replaced, if there is no moment in
-/// which none is on its way: others could arrive before those on another one.
-const ORDERED: Duration = Duration::from_secs(3);
+/// How the payload of a ping begins that asks whether the messages sent before it have arrived; their number follows. The
+/// pong is sent when all of them have been given to the unit, so that later ones cannot overtake them.
+pub(crate) const ORDER: &[u8] = b"roletalk order";
+
+/// How long a connection that is to be replaced goes on taking messages that must stay in order, if there is no moment
+/// in which none is on its way. When nothing is queued after that, the next ones wait on another connection until those
+/// have arrived.
+const ORDERED: Duration = Duration::from_secs(1);
+/// How long it is kept although something is always queued.
+const QUEUED: Duration = Duration::from_secs(10);
+/// How long messages wait on another connection, at most: then order is lost.
+const HELD: Duration = Duration::from_secs(5);
 
 /// The longest time in which the other side may go on sending after the close frame is queued.
 const LEAVING: Duration = Duration::from_secs(30);
@@ -25,7 +34,21 @@ pub(super) enum Retiring {
     Leaving { until: Moment, at_most: Moment },
 }
 
+/// What holds a connection's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hold {
+    /// The connection on which others are to arrive first.
+    pub(super) conn: ConnId,
+    /// When it ends in any case.
+    pub(super) until: Moment,
+}
+
 impl Link {
+    /// Whether it is being closed because it was replaced.
+    pub(super) fn has_left(&self) -> bool {
+        matches!(self.retiring, Some(Retiring::Leaving { .. }))
+    }
+
     /// Whether it is neither closing nor to be replaced.
     fn is_fresh(&self) -> bool {
         !self.closing && self.retiring.is_none()
@@ -36,10 +59,20 @@ impl Link {
         self.is_fresh() && self.is_answered()
     }
 
+    /// Whether it has been kept for long because something is always queued.
+    fn is_overdue(&self, now: Moment) -> bool {
+        let Some(Retiring::InUse { since, .. }) = self.retiring else { return false };
+        now >= since + QUEUED
+    }
+
     /// Whether messages may take another connection, though they are to stay in order.
     fn lets_go(&self, now: Moment) -> bool {
         match self.retiring {
-            Some(Retiring::InUse { since, .. }) => self.is_quiet() || now >= since + ORDERED,
+            Some(Retiring::InUse { since, .. }) => {
+                self.has_arrived()
+                    || (now >= since + ORDERED && self.queued() == 0)
+                    || self.is_overdue(now)
+            }
             Some(Retiring::Leaving { .. }) => true,
             None => false,
         }
@@ -57,24 +90,66 @@ impl<R> Unit<R> {
         {
             self.links[at].retiring = Some(Retiring::InUse { since: now, look_at: now });
             for at in 0..self.links.len() {
-                // Pongs tell what has arrived, and that there is somebody.
+                // Pongs tell that there is somebody.
                 self.links[at].beat_soon(now);
                 self.alert(at);
             }
         }
     }
 
-    /// Whether one of the connections is to be replaced.
-    #[inline]
-    pub(super) fn is_replacing(&self) -> bool {
-        self.links.iter().any(|link| link.retiring.is_some())
+    /// What must stay in order goes on with this connection: it waits there until all that was sent on the one before has
+    /// arrived, if that is being replaced.
+    #[cold]
+    pub(super) fn follow(&mut self, at: usize) {
+        let Some(before) = self.ordered.and_then(|conn| self.at(conn)) else { return };
+        let is_open = !self.links[before].closing;
+        if self.links[before].retiring.is_some() && is_open && !self.links[before].has_arrived() {
+            let (conn, until) = (self.links[before].conn, self.clock + HELD);
+            self.links[at].hold(Hold { conn, until });
+            self.ask_whether_arrived(before);
+        }
     }
 
-    /// How well a connection suits what may take any, while one is to be replaced: less is better.
+    /// A pong was received on a connection: what waits for all that was sent on it to have arrived may be next.
+    pub(super) fn let_follow(&mut self, at: usize) {
+        if self.links[at].has_arrived() {
+            self.release_followers(self.links[at].conn);
+        }
+    }
+
+    fn ask_whether_arrived(&mut self, at: usize) {
+        let added = self.links[at].ask_whether_arrived();
+        self.budget.add(added);
+        self.announce(at);
+    }
+
+    fn has_followers(&self, conn: ConnId) -> bool {
+        self.links.iter().any(|link| link.behind.is_some_and(|hold| hold.conn == conn))
+    }
+
+    /// Has what waited on others for this connection sent.
+    pub(super) fn release_followers(&mut self, conn: ConnId) {
+        self.release_if(|hold| hold.conn == conn);
+    }
+
+    fn release_if(&mut self, is_over: impl Fn(Hold) -> bool) {
+        for at in 0..self.links.len() {
+            if self.links[at].behind.is_some_and(&is_over) {
+                self.links[at].release(self.clock);
+                self.announce(at);
+                // For its ping.
+                self.alert(at);
+            }
+        }
+    }
+
+    /// How well one of several connections suits what may take any: less is better. As long as the other side has not
+    /// answered on one, it may still be refused, and what it carries would be lost.
     pub(super) fn rank(&self, link: &Link) -> u8 {
         match link.retiring {
-            _ if link.queued() >= self.limits.queue_per_connection => 3,
-            None if link.is_answered() => 0,
+            _ if link.queued() >= self.limits.queue_per_connection => 4,
+            _ if !link.is_answered() => 3,
+            None if link.behind.is_none() => 0,
             Some(_) => 1,
             None => 2,
         }
@@ -89,6 +164,7 @@ impl<R> Unit<R> {
 
     /// Closes connections that are replaced and not needed any more.
     pub(super) fn leave_retired(&mut self, now: Moment) {
+        self.release_if(|hold| hold.until <= now);
         for at in 0..self.links.len() {
             let Some(Retiring::InUse { since, look_at }) = self.links[at].retiring else {
                 continue;
@@ -100,8 +176,9 @@ impl<R> Unit<R> {
                 let look_at = now + LOOK;
                 let since = if self.links.iter().any(Link::can_replace) { since } else { now };
                 self.links[at].retiring = Some(Retiring::InUse { since, look_at });
-                // Whether what was sent in order has arrived.
-                self.links[at].beat_soon(now);
+                if self.links[at].queued() == 0 {
+                    self.ask_whether_arrived(at);
+                }
             } else {
                 let until = now + CLOSE_TIMEOUT;
                 // roletalk-go does not close, and goes on with its pings.
@@ -116,13 +193,16 @@ impl<R> Unit<R> {
     fn is_needed(&self, at: usize, now: Moment) -> bool {
         let link = &self.links[at];
         let conn = link.conn;
+        // The close frame goes behind what is queued.
+        let is_overdue = link.is_overdue(now);
         // Streams of originals are bound to the connection on which they were asked for, and may be so yet.
         let may_accept = !matches!(self.dialect, Dialect::Credit { .. }) && self.stats.running > 0;
         !self.links.iter().any(Link::can_replace)
             || self.drain != Drain::No
             || may_accept
-            || link.queued() > 0
-            || (self.ordered == Some(conn) && !link.lets_go(now))
+            || (link.queued() > 0 && !is_overdue)
+            || (self.ordered == Some(conn) && !link.has_arrived())
+            || self.has_followers(conn)
             || !link.postponed.is_empty()
             || self.waiting.any_on(conn)
             || self.streams.values().any(|stream| stream.conn == Some(conn))

@@ -218,7 +218,7 @@ mod tests {
         // On different connections, the later one may arrive first.
         unit.receive(TWO, announcement(3, 40_001), at(1_010)).unwrap();
         assert!(announce(&mut unit, 2, 40_000, 1_020).is_empty());
-        unit.detach(TWO, false);
+        unit.detach(TWO, crate::Ended::Lost);
         assert_eq!(told(&mut unit), [3], "a connection that is lost keeps nothing back");
         unit.handle_timeout(at(20_000));
         assert_eq!(told(&mut unit), [2]);

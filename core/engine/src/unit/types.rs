@@ -56,14 +56,24 @@ impl Budget {
 /// Which of a unit's connections a message or request takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// Whatever is sent in this order arrives in this order: one connection carries it all, as long
-    /// as what went before may still be on its way. When that connection is lost, what was on its
-    /// way is lost or arrives late, while what was still queued and what is sent next take another
-    /// connection.
+    /// Whatever is sent in this order arrives in this order: one connection carries it all as long as what went before
+    /// may still be on its way, or the next one waits until that has arrived. When a connection is lost, what was on its
+    /// way is lost or arrives late, while what was still queued and what is sent next take another connection.
     #[default]
     Kept,
     /// The least loaded connection; may overtake what was sent before on another one.
     Any,
+}
+
+/// How a connection has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The other side may have sent more than was received.
+    Lost,
+    /// The other side has closed it, and all that it had sent before was received.
+    Closed,
+    /// The same, with [`close_code::DRAINED`](crate::close_code::DRAINED).
+    Drained,
 }
 
 /// What is sent, and to which handler.

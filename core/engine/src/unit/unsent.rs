@@ -1,8 +1,8 @@
-//! Messages and requests that were in the queue of a connection when that was lost.
+//! Messages, requests and answers that were in the queue of a connection when that was lost.
 
 use bytes::Bytes;
 
-use super::{Event, Moves, Unit, link::Link};
+use super::{Event, Moves, OWED_MAX, Unit, link::Link};
 use crate::{
     Order,
     error::{Error, Result},
@@ -63,16 +63,36 @@ impl<R> Unit<R> {
     }
 
     fn resend_on(&mut self, at: usize, message: &[u8]) {
+        self.note_ordered(at);
         self.push_with(at, message.len(), |out| out.extend_from_slice(message));
-        let link = &mut self.links[at];
-        link.ordered += 1;
-        self.ordered = Some(link.conn);
+    }
+
+    /// Has an answer that was never taken sent on another connection, if that has room: otherwise, a unit that opens
+    /// and closes connections without reading could fill the memory.
+    fn move_answer(&mut self, message: &Bytes, Answer { fields, is_response }: Answer) {
+        let has_room = |at: &usize| {
+            let link = &self.links[*at];
+            let owes = self.owes_answers(*at) || link.owed() >= self.limits.owed();
+            !link.closing && link.behind.is_none() && !owes && self.fits(*at)
+        };
+        let Some(at) = (0..self.links.len()).find(has_room) else { return };
+        let from = if self.links[at].extensions.fields > 0 { 0 } else { fields };
+        let message = &message[from..];
+        let added = self.push_with(at, message.len(), |out| out.extend_from_slice(message));
+        match is_response {
+            true => self.links[at].answer(added),
+            false => self.links[at].owe(added.min(OWED_MAX)),
+        }
     }
 
     /// Has what is in the queue of a lost connection sent on another one of this unit; messages, if there is none, by
     /// another unit.
     pub(super) fn move_on(&mut self, link: &Link) {
-        for (message, moves) in link.unsent(Frame::may_be_call) {
+        for (message, moves) in link.unsent(Frame::may_move) {
+            if let Some(answer) = Answer::of(&message) {
+                self.move_answer(&message, answer);
+                continue;
+            }
             if moves == Moves::Nowhere {
                 continue;
             }
@@ -91,6 +111,28 @@ impl<R> Unit<R> {
                 _ => self.events.push(Event::Unsent(Box::new(unsent))),
             }
         }
+    }
+}
+
+/// What an answer is that opens no stream.
+struct Answer {
+    /// How many bytes its fields take.
+    fields: usize,
+    /// Whether it is no rejection.
+    is_response: bool,
+}
+
+impl Answer {
+    /// None when the frame is something else.
+    fn of(message: &[u8]) -> Option<Answer> {
+        let wrapped = Wrapped::decode(message).ok()?;
+        let inner = wrapped.map_or(message, |wrapped| wrapped.inner);
+        let is_response = match Frame::decode(inner).ok()? {
+            Frame::Response { .. } => true,
+            Frame::Reject { .. } | Frame::StreamRefuse { .. } => false,
+            _ => return None,
+        };
+        Some(Answer { fields: message.len() - inner.len(), is_response })
     }
 }
 

@@ -240,11 +240,13 @@ pub enum DecodeError {
 }
 
 impl<'a> Frame<'a> {
-    /// Whether a message or a request of any kind may begin with this byte, with fields or without.
-    pub(crate) fn may_be_call(first: u8) -> bool {
+    /// Whether what begins with this byte may go on any connection of its unit, with fields or without: a message, a
+    /// request of any kind, or an answer that opens no stream.
+    pub(crate) fn may_move(first: u8) -> bool {
         const READ: u8 = STREAM_REQUEST_READ;
         const WRITE: u8 = STREAM_REQUEST_WRITE;
         matches!(first, MESSAGE | REQUEST | READ | WRITE | super::fields::FIELDS)
+            || matches!(first, RESPONSE | REJECT | STREAM_REFUSE)
     }
 
     /// Whether the frame that `bytes` are carries JSON, which takes a multiple of its size when it is

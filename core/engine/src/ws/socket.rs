@@ -137,7 +137,7 @@ pub struct Socket {
     /// The last ping and the last pong beyond that number, as raw frames.
     last_ping: Vec<u8>,
     last_pong: Vec<u8>,
-    /// How many of them are read one by one, and the payload of those that are always read.
+    /// How many of them are read one by one, and how the payloads begin of those that are always read.
     most_controls: usize,
     matters: &'static [u8],
 }
@@ -204,10 +204,10 @@ impl Socket {
     }
 
     /// From now on, of many pings and pongs that arrive together, only the first 16 and the last are read, besides all
-    /// with this payload.
-    pub(crate) fn skip_controls_but(&mut self, payload: &'static [u8]) {
+    /// whose payloads begin so.
+    pub(crate) fn skip_controls_but(&mut self, prefix: &'static [u8]) {
         self.most_controls = CONTROLS;
-        self.matters = payload;
+        self.matters = prefix;
     }
 
     /// Changes the longest message accepted, in bytes; values above 2 GiB - 1 count as that.
@@ -292,7 +292,7 @@ impl Socket {
     fn is_to_be_read(&self, header: &Header, payload: &[u8]) -> bool {
         let mask = header.mask.unwrap_or_default().into_iter().cycle();
         let same = |((byte, mask), matters): ((&u8, u8), &u8)| byte ^ mask == *matters;
-        payload.len() == self.matters.len() && payload.iter().zip(mask).zip(self.matters).all(same)
+        payload.len() >= self.matters.len() && payload.iter().zip(mask).zip(self.matters).all(same)
     }
 
     /// Reads the last ping and the last pong that were put aside, one with each call.

@@ -67,6 +67,8 @@ struct Unit {
     refused: u64,
     /// Requests that were given up, and not begun.
     strays: u64,
+    /// The last number before it lost a connection. What had arrived on that one may have moved to another one.
+    handed_over: u64,
     /// Whether all its handlers were told that it is gone.
     lost: bool,
 }
@@ -221,6 +223,7 @@ impl Host {
                     ever: BTreeSet::new(),
                     refused: 0,
                     strays: 0,
+                    handed_over: 0,
                     lost: false,
                 };
                 ctx.note(self.index, format_args!("{unit:?} opened"));
@@ -229,6 +232,9 @@ impl Host {
             }
             PeerEvent::ConnectionClosed { conn, unit: Some(unit), .. } => {
                 self.runs.lost(*unit, Some(*conn), ctx.ledger);
+                if let Some(unit) = self.units.get_mut(unit) {
+                    unit.handed_over = ctx.ledger.last_number();
+                }
             }
             PeerEvent::UnitClosed { unit } => {
                 ctx.ledger.unit_closed(self.index, *unit);
@@ -373,10 +379,13 @@ impl Host {
     }
 
     fn message(&mut self, ctx: &mut Ctx, id: UnitId, incoming: &Incoming, question: Question) {
-        self.unit(id).running += 1;
+        let unit = self.unit(id);
+        unit.running += 1;
         let number = number(incoming.payload());
+        let arrived_here = number > unit.handed_over;
         ctx.note(self.index, format_args!("{id:?} message {number}"));
-        ctx.ledger.message_received(number, self.index, Some(incoming.connection()));
+        let conn = arrived_here.then(|| incoming.connection());
+        ctx.ledger.message_received(number, self.index, conn);
         assert_eq!(incoming.deadline(), None, "nobody waits for a message");
         let arrives = ctx.ledger.has_fields(number);
         fields::check(incoming.fields(), fields::asked(number), arrives);
