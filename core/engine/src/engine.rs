@@ -262,7 +262,7 @@ impl<R> Engine<R> {
                 self.drain_peer(now);
             }
             Received::Message(_) => debug_assert!(connection.unit().is_none()),
-            // The application does not see those of the engine.
+            // The application is not told of these.
             Received::Ping(payload) if payload.starts_with(OURS) => {}
             Received::Ping(payload) => self.events.push_back(EngineEvent::Ping { conn, payload }),
             Received::Pong(payload) => {

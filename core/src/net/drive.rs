@@ -525,9 +525,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             let may_read = self.connection.may_read(None::<&engine::Unit<Tag>>);
             return may_read && !self.may_read;
         };
-        let Outlook { deadline, has_output, has_events, may_read } = unit.outlook(&self.connection);
+        let Outlook { deadline, has_output, has_events, may_read, may_deliver } =
+            unit.outlook(&self.connection);
         if has_events
             || (may_read && !self.may_read)
+            || (may_deliver && !self.may_deliver && !self.messages.is_empty())
             || (has_output && self.connection.rest().is_empty())
         {
             return true;

@@ -311,6 +311,7 @@ impl UnitInner {
             has_output: connection.has_output(machine),
             has_events: state.machine.has_events(),
             may_read: connection.may_read(machine),
+            may_deliver: !state.machine.is_saturated(connection.id()),
         }
     }
 
@@ -340,6 +341,8 @@ pub(crate) struct Outlook {
     pub(crate) has_events: bool,
     /// The connection may be read.
     pub(crate) may_read: bool,
+    /// Handlers can take more of what was read.
+    pub(crate) may_deliver: bool,
 }
 
 /// A connected remote peer: its name, tags and roles, and the means to close it.

@@ -15,7 +15,7 @@ pub fn is_fence(pong: &[u8]) -> bool {
     pong == FENCE
 }
 
-/// How the payloads begin that are not the application's.
+/// How the payloads of the engine's own pings begin, but for those of the heartbeat.
 pub(crate) const OURS: &[u8] = b"roletalk ";
 
 /// How long that pong is waited for.

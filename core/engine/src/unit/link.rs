@@ -112,7 +112,8 @@ pub(super) struct Link {
     pub(super) ordered: u64,
     ordered_at_ping: u64,
     ordered_acked: u64,
-    /// Those of which the other side has said that they have arrived.
+    /// Those in front of the last question whether they have arrived, and those that have.
+    ordered_asked: u64,
     ordered_arrived: u64,
     frames_at_ping: u64,
     stats: ConnectionStats,
@@ -163,6 +164,7 @@ impl Link {
             ordered: 0,
             ordered_at_ping: 0,
             ordered_acked: 0,
+            ordered_asked: 0,
             ordered_arrived: 0,
             frames_at_ping: 0,
             stats: ConnectionStats {
@@ -348,7 +350,7 @@ impl Link {
         self.measured = None;
     }
 
-    /// Lets go what is held. The other side is to show at once that it is there.
+    /// Sends what was held. The other side is to show at once that it is there.
     pub(super) fn release(&mut self, now: Moment) {
         self.behind = None;
         self.announced = false;
@@ -358,10 +360,16 @@ impl Link {
     /// Asks whether all has arrived that was sent in order, if that is not known. Returns the bytes it added to the
     /// queue.
     pub(super) fn ask_whether_arrived(&mut self) -> usize {
+        self.ordered_asked = self.ordered;
         match self.has_arrived() {
             true => 0,
             false => self.ping(&[ORDER, &self.ordered.to_be_bytes()].concat()),
         }
+    }
+
+    /// Whether that was asked since the last of them was sent.
+    pub(super) fn has_asked(&self) -> bool {
+        self.ordered_asked == self.ordered
     }
 
     /// Whether the other side has said that all has arrived that was sent in order. When it answers any other ping, it

@@ -164,13 +164,15 @@ impl<R> Unit<R> {
         extensions: Extensions,
         now: Moment,
     ) {
-        let mut link = Link::new(conn, writer, extensions, now);
-        if !self.links.is_empty() {
-            // Nothing takes it before the other side has answered on it.
-            link.beat_soon(now);
-        }
-        self.links.push(link);
+        self.links.push(Link::new(conn, writer, extensions, now));
         self.note_links();
+        for at in 0..self.links.len() {
+            // Of several, none takes anything before the other side has answered on it.
+            if self.links.len() > 1 && !self.links[at].is_answered() {
+                self.links[at].beat_soon(now);
+                self.alert(at);
+            }
+        }
     }
 
     fn note_links(&self) {
@@ -314,7 +316,7 @@ impl<R> Unit<R> {
     /// Bytes of a connection have been written.
     pub fn written(&mut self, conn: ConnId, bytes: usize, now: Moment) {
         let Some(at) = self.at(conn) else { return };
-        // Handlers may begin by that.
+        // Handlers may be started by this.
         self.clock = now;
         let link = &mut self.links[at];
         link.written(bytes, now);
@@ -1005,6 +1007,10 @@ impl<R> Unit<R> {
             self.links[at].pong(payload, now);
             self.let_follow(at);
             self.note_fence(now);
+            if self.full {
+                // Messages may take a connection now that they could not take before.
+                self.note_room();
+            }
         }
     }
 
@@ -1076,6 +1082,9 @@ impl<R> Unit<R> {
         self.lose_patience(now);
         self.probe_streams(now);
         self.note_fence(now);
+        if self.full {
+            self.note_room();
+        }
     }
 
     /// Requests that wait for an answer, handlers that run or are to run, streams that are open, and

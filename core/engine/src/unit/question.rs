@@ -492,9 +492,12 @@ impl<R> Unit<R> {
         self.back(conn).ok_or_else(Error::unit_gone)
     }
 
-    /// The connection that an answer takes: that of its request, or another one when that is gone or held.
+    /// The connection that an answer takes: that of its request, or another one when that is gone, held or overdue.
     pub(super) fn back(&mut self, conn: ConnId) -> Option<usize> {
-        let is_free = |at: &usize| !self.links[*at].closing && self.links[*at].behind.is_none();
+        let is_free = |at: &usize| {
+            let link = &self.links[*at];
+            !link.closing && link.behind.is_none() && !link.is_overdue(self.clock)
+        };
         match self.at(conn).filter(is_free) {
             Some(at) => Some(at),
             None => self.route(Order::Any),

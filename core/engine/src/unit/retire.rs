@@ -15,9 +15,9 @@ pub(crate) const ORDER: &[u8] = b"roletalk order";
 /// in which none is on its way. When nothing is queued after that, the next ones wait on another connection until those
 /// have arrived.
 const ORDERED: Duration = Duration::from_secs(1);
-/// How long it is kept although something is always queued.
+/// From then on, its queue need not be empty for that, and answers take others, too.
 const QUEUED: Duration = Duration::from_secs(10);
-/// How long messages wait on another connection, at most: then order is lost.
+/// How long they wait there, at most: then order is lost.
 const HELD: Duration = Duration::from_secs(5);
 
 /// The longest time in which the other side may go on sending after the close frame is queued.
@@ -59,8 +59,8 @@ impl Link {
         self.is_fresh() && self.is_answered()
     }
 
-    /// Whether it has been kept for long because something is always queued.
-    fn is_overdue(&self, now: Moment) -> bool {
+    /// Whether it was to be replaced so long ago that its queue need not be empty for that.
+    pub(super) fn is_overdue(&self, now: Moment) -> bool {
         let Some(Retiring::InUse { since, .. }) = self.retiring else { return false };
         now >= since + QUEUED
     }
@@ -127,7 +127,7 @@ impl<R> Unit<R> {
         self.links.iter().any(|link| link.behind.is_some_and(|hold| hold.conn == conn))
     }
 
-    /// Has what waited on others for this connection sent.
+    /// Sends what waits on other connections for this one.
     pub(super) fn release_followers(&mut self, conn: ConnId) {
         self.release_if(|hold| hold.conn == conn);
     }
@@ -157,9 +157,10 @@ impl<R> Unit<R> {
 
     /// Whether messages that must stay in order go on with another connection.
     pub(super) fn is_let_go(&self, link: &Link) -> bool {
-        link.retiring.is_some()
-            && link.lets_go(self.clock)
-            && self.links.iter().any(Link::can_replace)
+        link.retiring.is_some() && link.lets_go(self.clock) && {
+            let next = self.least_loaded().map(|at| &self.links[at]);
+            next.is_some_and(|next| next.can_replace() && next.behind.is_none())
+        }
     }
 
     /// Closes connections that are replaced and not needed any more.
@@ -172,11 +173,12 @@ impl<R> Unit<R> {
             if look_at > now {
                 continue;
             }
-            if self.is_needed(at, now) {
+            if self.is_needed(at) {
                 let look_at = now + LOOK;
                 let since = if self.links.iter().any(Link::can_replace) { since } else { now };
                 self.links[at].retiring = Some(Retiring::InUse { since, look_at });
-                if self.links[at].queued() == 0 {
+                // Again, if an answer may have been left out. Not into a queue that does not move.
+                if self.links[at].queued() == 0 || !self.links[at].has_asked() {
                     self.ask_whether_arrived(at);
                 }
             } else {
@@ -190,17 +192,15 @@ impl<R> Unit<R> {
         }
     }
 
-    fn is_needed(&self, at: usize, now: Moment) -> bool {
+    fn is_needed(&self, at: usize) -> bool {
         let link = &self.links[at];
         let conn = link.conn;
-        // The close frame goes behind what is queued.
-        let is_overdue = link.is_overdue(now);
         // Streams of originals are bound to the connection on which they were asked for, and may be so yet.
         let may_accept = !matches!(self.dialect, Dialect::Credit { .. }) && self.stats.running > 0;
         !self.links.iter().any(Link::can_replace)
             || self.drain != Drain::No
             || may_accept
-            || (link.queued() > 0 && !is_overdue)
+            || link.queued() > 0
             || (self.ordered == Some(conn) && !link.has_arrived())
             || self.has_followers(conn)
             || !link.postponed.is_empty()

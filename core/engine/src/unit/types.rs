@@ -56,9 +56,10 @@ impl Budget {
 /// Which of a unit's connections a message or request takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// Whatever is sent in this order arrives in this order: one connection carries it all as long as what went before
-    /// may still be on its way, or the next one waits until that has arrived. When a connection is lost, what was on its
-    /// way is lost or arrives late, while what was still queued and what is sent next take another connection.
+    /// Whatever is sent in this order arrives in this order: one connection carries it all while what went before may
+    /// still be on its way. When that connection is replaced, what is sent later waits until it has arrived, at most
+    /// 5 s. When it is lost, what was on its way is lost or arrives late, while what was still queued and what is sent
+    /// next take another connection.
     #[default]
     Kept,
     /// The least loaded connection; may overtake what was sent before on another one.

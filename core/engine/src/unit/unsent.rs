@@ -67,15 +67,16 @@ impl<R> Unit<R> {
         self.push_with(at, message.len(), |out| out.extend_from_slice(message));
     }
 
-    /// Has an answer that was never taken sent on another connection, if that has room: otherwise, a unit that opens
-    /// and closes connections without reading could fill the memory.
+    /// Has an answer that was never taken sent on another connection, within the bounds of answers: otherwise, a unit
+    /// that opens and closes connections without reading could fill the memory.
     fn move_answer(&mut self, message: &Bytes, Answer { fields, is_response }: Answer) {
         let has_room = |at: &usize| {
             let link = &self.links[*at];
             let owes = self.owes_answers(*at) || link.owed() >= self.limits.owed();
-            !link.closing && link.behind.is_none() && !owes && self.fits(*at)
+            !link.closing && !owes && self.budget.queued() < self.limits.queue_per_peer
         };
-        let Some(at) = (0..self.links.len()).find(has_room) else { return };
+        let others = (0..self.links.len()).filter(has_room);
+        let Some(at) = others.min_by_key(|at| self.rank(&self.links[*at])) else { return };
         let from = if self.links[at].extensions.fields > 0 { 0 } else { fields };
         let message = &message[from..];
         let added = self.push_with(at, message.len(), |out| out.extend_from_slice(message));
@@ -114,7 +115,7 @@ impl<R> Unit<R> {
     }
 }
 
-/// What an answer is that opens no stream.
+/// An answer that opens no stream.
 struct Answer {
     /// How many bytes its fields take.
     fields: usize,
