@@ -808,6 +808,7 @@ mod tests {
         unit.detach(TWO, crate::Ended::Lost);
         assert_eq!(lost(&unit), (0, 1));
     }
+
     #[test]
     fn what_waits_on_connections_that_go_is_bounded() {
         let mut unit = one_handler();

@@ -245,7 +245,8 @@ fn rest(world: &mut World) {
     world.ledger.check_settled();
     for index in 0..world.nodes.len() {
         let Some(host) = world.host(index) else { continue };
-        assert!(host.is_idle(), "node {index} hangs: {}", host.describe());
+        let is_idle = host.is_idle() || world.ledger.twins;
+        assert!(is_idle, "node {index} hangs: {}", host.describe());
     }
 }
 
@@ -296,6 +297,7 @@ fn close(world: &mut World) -> Outcome {
         assert_eq!(host.engine.deadline(), None, "node {index} has something left to do");
     }
     assert_eq!(world.wires(), 0, "sockets are left open");
+    world.ledger.check_streams();
     let (hash, events) = (world.trace.hash(), world.trace.events());
     Outcome { hash, events, counts: world.ledger.counts }
 }
