@@ -12,10 +12,7 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix::net::UnixStream,
     },
-    sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex, Weak},
     thread::{self, JoinHandle},
 };
 
@@ -26,7 +23,12 @@ use nix::{
 use roletalk_engine::ConnId;
 use rustc_hash::FxHashMap;
 
-use crate::{Host, host::Watched, lock};
+use crate::{
+    Host,
+    bell::{self, Line, Over},
+    host::Watched,
+    lock,
+};
 
 /// The time between two looks, in milliseconds.
 const LOOK: u16 = 250;
@@ -93,11 +95,7 @@ impl Guard {
         let (ours, hears) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         hears.set_nonblocking(true)?;
-        let new = Arc::new(Bell {
-            line: ours,
-            asleep: AtomicBool::new(false),
-            over: AtomicBool::new(false),
-        });
+        let new = Arc::new(Bell::new(ours));
         let watch = Watch {
             shared: self.shared.clone(),
             bell: new.clone(),
@@ -123,9 +121,7 @@ impl Guard {
 
     fn finish(&self) {
         if let Some(bell) = &*lock(&self.shared.bell) {
-            bell.over.store(true, SeqCst);
-            bell.asleep.store(true, SeqCst);
-            bell.ring();
+            bell.finish();
         }
     }
 }
@@ -137,24 +133,15 @@ impl Drop for Guard {
     }
 }
 
-/// Wakes the guard.
-pub(crate) struct Bell {
-    line: UnixStream,
-    /// Whether the guard sleeps until something comes.
-    asleep: AtomicBool,
-    /// Whether it is to end.
-    over: AtomicBool,
-}
-
-impl Bell {
-    /// What there is to watch has changed.
-    pub(crate) fn ring(&self) {
-        if self.asleep.swap(false, SeqCst) {
-            // When there is no room for one more byte, the guard has not heard those before yet.
-            let _ = (&self.line).write(&[0]);
-        }
+impl Line for UnixStream {
+    fn wake(&self) {
+        // When there is no room for one more byte, the guard has not heard those before yet.
+        let _ = (&*self).write(&[0]);
     }
 }
+
+/// Wakes the guard.
+pub(crate) type Bell = bell::Bell<UnixStream>;
 
 /// What the thread has.
 struct Watch {
@@ -165,9 +152,6 @@ struct Watch {
     suspects: FxHashMap<usize, u64>,
 }
 
-/// The guard is to end.
-struct Over;
-
 impl Watch {
     fn run(mut self) {
         // Signals are for other threads.
@@ -176,7 +160,7 @@ impl Watch {
             loop {
                 // Nothing but the end is worth to be heard meanwhile: connections that come and go
                 // are seen at the next look.
-                let Ok(()) = self.wait(&[], LOOK.into()) else { return };
+                let Ok(()) = self.bell.wait(|| self.wait(&[], LOOK.into())) else { return };
                 if !self.look() {
                     break;
                 }
@@ -185,23 +169,22 @@ impl Watch {
     }
 
     /// Sleeps until something comes.
-    fn sleep(&mut self) -> Result<(), Over> {
-        self.bell.asleep.store(true, SeqCst);
-        let mut watched = Vec::new();
-        for host in self.hosts() {
-            lock(&host).watched(&mut watched);
-        }
-        // The sockets are closed at the end of this, when they were released meanwhile.
-        let heard = self.wait(&watched, PollTimeout::NONE);
-        self.bell.asleep.store(false, SeqCst);
-        heard
+    fn sleep(&self) -> Result<(), Over> {
+        let watched = || {
+            let mut watched = Vec::new();
+            for host in self.hosts() {
+                lock(&host).watched(&mut watched);
+            }
+            watched
+        };
+        // The sockets are closed at the end of the wait, when they were released meanwhile.
+        self.bell.sleep(watched, |watched| self.wait(&watched, PollTimeout::NONE))
     }
 
-    fn wait(&mut self, watched: &[Watched], time: PollTimeout) -> Result<(), Over> {
+    fn wait(&self, watched: &[Watched], time: PollTimeout) {
         let sockets = watched.iter().map(|watched| watched.socket.as_fd());
         readable([self.hears.as_fd()].into_iter().chain(sockets), time);
-        let _ = self.hears.read(&mut [0; 64]);
-        if self.bell.over.load(SeqCst) { Err(Over) } else { Ok(()) }
+        let _ = (&self.hears).read(&mut [0; 64]);
     }
 
     fn hosts(&self) -> Vec<Arc<Mutex<Host>>> {

@@ -4,6 +4,8 @@
 //! This crate is for bindings, as `roletalk-engine` is. It owns no loop: that watches descriptors and
 //! timers, calls [`Host`] when something is due, and does what the [`Action`]s say.
 
+#[cfg(unix)]
+mod bell;
 mod config;
 mod dial;
 #[cfg(unix)]
@@ -13,6 +15,12 @@ mod link;
 mod running;
 #[cfg(test)]
 mod tests;
+
+/// What [`bell`] is made of. In core/models, loom's take the place of these.
+#[cfg(unix)]
+mod sync {
+    pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
+}
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
