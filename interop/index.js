@@ -1,6 +1,6 @@
 'use strict';
 
-// Every scenario of ../tests/scenarios with the originals: `node interop [options] [PATTERN…]`. See
+// Every scenario of ../tests/scenarios with an original on one side: `node interop [options] [PATTERN…]`. See
 // README.md.
 
 const { find } = require('../tests/players');
@@ -9,4 +9,4 @@ const { options } = require('../tests/scenarios/options');
 const { DEVIATIONS } = require('./deviations');
 const { ORIGINALS } = require('./originals');
 
-main(find(ORIGINALS), options('interop'), DEVIATIONS);
+main(find(ORIGINALS), options('interop'), { deviations: DEVIATIONS });

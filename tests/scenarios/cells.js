@@ -9,9 +9,9 @@ const OURS_PER_SCENARIO = 4;
  * The cells: a scenario, a dialer and a listener, and the requester where that matters.
  *
  * @param options `all` has every scenario for every pair, otherwise the pairs without an original
- *   take turns; `long` has the scenarios that take a while.
+ *   take turns, or are left out with `originals`; `long` has the scenarios that take a while.
  */
-function cells(implementations, { all, long }) {
+function cells(implementations, { all, long, originals }) {
   const pairs = implementations
     .flatMap((dialer) => implementations.map((listener) => ({ dialer, listener })))
     .filter(({ dialer, listener }) => !(dialer.original && listener.original));
@@ -21,7 +21,7 @@ function cells(implementations, { all, long }) {
   return SCENARIOS.flatMap((scenario, index) => {
     const wanted = (pair) => long || !scenario.long?.(pair);
     const possible = ownPairs.filter(wanted);
-    const own = all ? possible : turn(possible, index);
+    const own = all ? possible : originals ? [] : turn(possible, index);
     return [...own, ...others.filter(wanted)].flatMap((pair) => sides(scenario, pair));
   })
     .filter(able)

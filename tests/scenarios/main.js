@@ -10,12 +10,14 @@ const { summary } = require('./summary');
  *
  * @param found the implementations, as `find` of ../players gives them
  * @param options the command line, see options.js
- * @param deviations what is known not to work, see ../../interop/deviations.js
+ * @param originals with originals: `deviations` is what is known not to work, see ../../interop/deviations.js
  */
-async function main({ present, absent }, options, deviations = []) {
+async function main({ present, absent }, options, originals) {
+  const deviations = originals?.deviations ?? [];
   const chosen = cells(present, {
-    all: options.all || options.patterns.length > 0,
+    all: options.all || (options.patterns.length > 0 && !originals),
     long: options.long,
+    originals: originals !== undefined,
   }).filter(({ name }) => options.patterns.every((one) => name.includes(one)));
   if (options.list) {
     for (const { name } of chosen) console.log(name);
@@ -29,7 +31,8 @@ async function main({ present, absent }, options, deviations = []) {
   console.log(`\n${summary(chosen, present, absent, deviations)}\n`);
   const failed = chosen.filter(({ result }) => result.outcome === 'FAIL');
   const failures = failed.map(({ name, result }) => ({ name, text: result.text }));
-  conclude(chosen.length, failures, absent);
+  const mayBeNone = originals !== undefined && options.patterns.length === 0;
+  conclude(chosen.length, failures, absent, { mayBeNone });
 }
 
 module.exports = { main };
