@@ -7,10 +7,10 @@ const { createHmac, randomBytes } = require('node:crypto');
 const { once } = require('node:events');
 const net = require('node:net');
 const { after, before, describe, test } = require('node:test');
-const tls = require('node:tls');
 
 const { certificate } = require('../players');
 const { Player } = require('../scenarios/player');
+const { relay } = require('../scenarios/relay');
 const { present, testAbsent } = require('./languages');
 const { FRAME, RawConnection } = require('./raw');
 
@@ -176,32 +176,6 @@ function origins(implementation) {
   });
 }
 
-/** Somebody in between with a certificate that the dialer trusts: passes on all that both say. */
-async function relay(pem, port) {
-  const sockets = new Set();
-  const server = tls.createServer({ cert: pem.cert, key: pem.key });
-  server.on('secureConnection', (from) => {
-    const to = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false });
-    for (const [one, other] of [
-      [from, to],
-      [to, from],
-    ]) {
-      sockets.add(one);
-      one.on('error', () => {});
-      one.on('close', () => other.destroy());
-      one.pipe(other);
-    }
-  });
-  await once(server.listen(0, '127.0.0.1'), 'listening');
-  return {
-    url: `wss://localhost:${server.address().port}`,
-    end() {
-      for (const socket of sockets) socket.destroy();
-      server.close();
-    },
-  };
-}
-
 function relays(dialing, listening) {
   const title = `${dialing.name} → ${listening.name}`;
   test(`${title}: keys are not proved to a relay`, async () => {
@@ -233,7 +207,7 @@ function relays(dialing, listening) {
         }
       }
     } finally {
-      for (const between of betweens) between.end();
+      for (const between of betweens) between.close();
       await Promise.all(players.map((player) => player.kill()));
     }
   });

@@ -5,6 +5,7 @@ const { once } = require('events');
 const { within } = require('./deadline');
 const { Player } = require('./player');
 const { Proxy } = require('./proxy');
+const { relay } = require('./relay');
 
 /** The role that players have in most scenarios. */
 const ROLE = 'svc';
@@ -71,6 +72,13 @@ class Stage {
     const proxy = await new Proxy(port).listen();
     this.proxies.push(proxy);
     return proxy;
+  }
+
+  /** Somebody in between with this certificate. */
+  async relay(pem, port) {
+    const between = await relay(pem, port);
+    this.proxies.push(between);
+    return between;
   }
 
   /**
