@@ -286,10 +286,26 @@ async function areReplaced(stage) {
   assert.deepEqual(closed, []);
 }
 
+/** What the listener has asked, and goes on on the dialer after its connection was replaced, can be given up. */
+async function givenUpAfterReplacement(stage) {
+  const { proxy } = await stage.meet({ dialer: { connectionAge: AGE }, through: true });
+  const { dialer, listener } = stage;
+  const wait = { role: ROLE, event: 'wait', data: { type: 'null', value: null } };
+  const { id, result } = listener.begin('ask', wait);
+  await dialer.observe('waiting');
+  const before = [...proxy.pairs];
+  const replaced = () => !before.some((pair) => proxy.pairs.has(pair));
+  await stage.until('the end of the connections of now', proxy, 'accepted', replaced);
+  await listener.ask('cancel', { target: id });
+  await stage.settles(result);
+  await dialer.observe('cancelled', ({ reason }) => reason === 'requester');
+}
+
 module.exports = {
   areReplaced,
   cutInFrames,
   delays,
+  givenUpAfterReplacement,
   goesSilent,
   isKilled,
   isStopped,

@@ -347,6 +347,25 @@ async function overTls(stage) {
   await stage.works();
 }
 
+/** Somebody in between is noticed by two peers of ours; an original proves its keys to whoever asks. */
+async function throughARelay(stage) {
+  const [own, other] = [certificate(), certificate()];
+  const start = { keys: keys('a') };
+  await stage.start({ dialer: start, listener: start });
+  const { dialer, listener } = stage;
+  for (const player of [dialer, listener]) await player.ask('role', { role: ROLE });
+  const port = await listener.ask('listen', { tls: { cert: own.cert, key: own.key } });
+  const { url } = await stage.relay(other, port);
+  if (dialer.implementation.original || listener.implementation.original) {
+    await dialer.ask('connect', { url, ca: other.cert });
+  } else {
+    await stage.fails(dialer, 'connect', { url, ca: other.cert, once: true });
+    assert.deepEqual(await listener.ask('units'), []);
+    await dialer.ask('connect', { url: `wss://localhost:${port}`, ca: own.cert });
+  }
+  await stage.works();
+}
+
 /** What was asked before the drain is answered; the role is withdrawn meanwhile. */
 async function drains({ asker, server }) {
   const answer = asker.ask('hold', { role: ROLE, count: 1 });
@@ -499,7 +518,11 @@ const SCENARIOS = [
   pair('loss of the first of three peers', scopes.lossOfTheFirst, { needs: ['both', 'scopes'] }),
   pair('trace context through a third peer', scopes.trace, { needs: ['both', 'scopes'] }),
   pair('TLS', overTls, { needs: ['listener', 'tls'] }),
+  pair('keys through a relay', throughARelay, { needs: ['listener', 'tls'] }),
   pair('connections are replaced at their age', faults.areReplaced, { needs: ['dialer', 'ours'] }),
+  pair('requests on a connection that was replaced are cancelled', faults.givenUpAfterReplacement, {
+    needs: ['both', 'scopes'],
+  }),
   ...[
     ['process killed with everything open', faults.isKilled],
     ['listener restarts on its port under traffic', faults.restarts('listener')],

@@ -228,6 +228,35 @@ fn ordered_messages_keep_to_the_bound_of_their_connection() {
     assert!(pair.unit(0, |unit| unit.has_room()));
 }
 
+#[test]
+fn what_is_to_stay_in_order_changes_over_when_what_was_before_has_been_handed_over() {
+    let mut pair = Pair::new(|_| {});
+    let [first, second] = [pair.conns[0], pair.connect()];
+    pair.settle();
+    let send = |pair: &mut Pair, order| {
+        pair.unit(1, |unit| unit.send(Outgoing { order, ..to("r") })).unwrap().conn
+    };
+    let carrier = send(&mut pair, Order::Kept);
+    let (old, new) = if carrier == first[1] { (first, second) } else { (second, first) };
+    pair.settle();
+    let with_a_queue = |pair: &mut Pair| {
+        while send(pair, Order::Any) != old[1] {}
+        send(pair, Order::Kept)
+    };
+    assert_eq!(with_a_queue(&mut pair), old[1], "it was not asked");
+    pair.settle();
+    // The heartbeat asks.
+    pair.now = NOW + Duration::from_secs(5);
+    pair.engines[1].handle_timeout(pair.now);
+    let mut bytes = Vec::new();
+    pair.engines[1].take_output(old[1], &mut bytes);
+    assert!(bytes.windows(unit::ORDER.len()).any(|part| part == unit::ORDER));
+    pair.engines[1].written(old[1], pair.now);
+    pair.engines[0].receive(old[0], &bytes, pair.now);
+    pair.settle();
+    assert_eq!(with_a_queue(&mut pair), new[1]);
+}
+
 /// Bytes of an answer, and of all that wait on a connection, in the tests below.
 const ANSWER: usize = 1_000;
 const ANSWERS: usize = 10_000;

@@ -350,6 +350,31 @@ fn what_is_postponed_on_a_connection_that_goes_waits_on_another_one() {
 }
 
 #[test]
+fn what_runs_on_a_connection_that_was_replaced_can_be_given_up() {
+    let mut dialed = Dialed::new();
+    dialed.pair.serve(0, "r");
+    dialed.pair.settle();
+    let now = dialed.pair.now;
+    dialed.pair.unit(1, |unit| unit.request(to("r"), None, now, 7)).unwrap();
+    dialed.pair.settle();
+    let question = questions(dialed.pair.said(0)).pop().unwrap();
+    let request = question.request().unwrap();
+    dialed.come_of_age();
+    let new = dialed.connect();
+    dialed.pass(Duration::from_secs(1));
+    assert_eq!(dialed.connections(), [new[0]]);
+    dialed.pair.said(0);
+
+    assert_eq!(dialed.pair.unit(1, |unit| unit.abandon(request.corr)), Some(7));
+    dialed.pair.settle();
+    let told = |event: &&Event<u64>| matches!(event, Event::Cancelled { request: of, .. } if *of == Some(request));
+    assert_eq!(dialed.pair.said(0).iter().filter(told).count(), 1);
+    assert_eq!(dialed.pair.unit(1, |unit| unit.stats().cancels_sent), 1);
+    let now = dialed.pair.now;
+    dialed.pair.unit(0, |unit| unit.answer(question, Ok(Payload::NULL), now));
+}
+
+#[test]
 fn an_age_as_long_as_there_is_time_is_never_reached() {
     let mut dialed = Dialed::with(Duration::MAX);
     dialed.pass(Duration::from_secs(10));

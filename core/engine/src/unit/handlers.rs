@@ -90,14 +90,21 @@ impl<R> Unit<R> {
     }
 
     /// The requester has given a request up: it is not begun if it is postponed, and its handler is to be
-    /// told if it runs.
+    /// told if it runs. Requests of connections that are closed are given up on any other.
     pub(super) fn given_up(&mut self, at: usize, corr: Num) {
         self.stats.cancels_received += 1;
-        let (corr, link) = (corr.value(), &mut self.links[at]);
-        if !link.give_up_postponed(corr) {
-            let request = Some(RequestId { conn: link.conn, corr });
-            self.events.push(Event::Cancelled { request, reason: CancelReason::Requester });
+        let corr = corr.value();
+        let here = self.links[at].conn;
+        if self.links[at].give_up_postponed(corr) {
+            return;
         }
+        let closing = self.links.iter().filter(|link| link.closing && link.conn != here);
+        let closed = closing.map(|link| link.conn).chain(self.gone.iter().copied());
+        // Correlations are those of the unit: no more than one of these runs.
+        self.events.extend([here].into_iter().chain(closed).map(|conn| Event::Cancelled {
+            request: Some(RequestId { conn, corr }),
+            reason: CancelReason::Requester,
+        }));
     }
 
     /// Something for a handler came with a field that is not known and that must be.

@@ -15,7 +15,7 @@ mod unsent;
 mod waiting;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -63,6 +63,9 @@ const BULK_MARK: usize = 128 << 10;
 /// The most that counts of one frame that a remote peer has caused, see [`Unit::is_clogged`].
 const OWED_MAX: usize = 1 << 10;
 
+/// Of how many closed connections requests can still be given up.
+const GONE_KEPT: usize = 8;
+
 /// One remote peer's state machine. The host calls it with messages, the time and commands, and
 /// takes bytes to write for each of its connections.
 pub struct Unit<R> {
@@ -87,6 +90,8 @@ pub struct Unit<R> {
     /// Bytes that streams hold unread beyond their windows.
     overrun: usize,
     last_stream: u64,
+    /// Connections that are gone, the newest last: handlers of their requests may still run.
+    gone: VecDeque<ConnId>,
     /// Connections with output that the host has not been told of.
     fresh: Vec<ConnId>,
     full: bool,
@@ -138,6 +143,7 @@ impl<R> Unit<R> {
             unread: BTreeMap::new(),
             overrun: 0,
             last_stream: 0,
+            gone: VecDeque::new(),
             fresh: Vec::new(),
             full: false,
             postponed: 0,
@@ -196,6 +202,10 @@ impl<R> Unit<R> {
         self.hand_over_postponed(at);
         self.give_up_postponed(at);
         let link = self.links.remove(at);
+        if self.gone.len() == GONE_KEPT {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(conn);
         self.note_links();
         self.release_followers(conn);
         self.budget.sub(link.queued());
@@ -539,7 +549,7 @@ impl<R> Unit<R> {
         {
             let link = &self.links[at];
             let only = self.links.len() == 1;
-            let stays = only || !link.is_quiet() || link.queued() == 0;
+            let stays = only || !link.has_arrived() || link.queued() == 0;
             if !link.closing && stays && !self.is_let_go(link) {
                 return Some(at);
             }
@@ -766,16 +776,23 @@ impl<R> Unit<R> {
         Some(waiting.tag)
     }
 
-    /// Tells the other side that nobody waits for an answer any more.
+    /// Tells the other side that nobody waits for an answer any more: on the connection of the request, or, when that is
+    /// closed, on another one.
     fn cancel(&mut self, conn: ConnId, corr: u64) {
-        let at = self.at(conn).filter(|at| {
-            let link = &self.links[*at];
-            !link.closing && link.extensions.cancel > 0
-        });
+        let at = match self.at(conn).filter(|at| !self.links[*at].closing) {
+            Some(at) => Some(at).filter(|at| self.links[*at].extensions.cancel > 0),
+            None => self.best_to_cancel(),
+        };
         if let Some(at) = at {
             self.push(at, &Frame::Cancel { corr: Num::new(corr) });
             self.stats.cancels_sent += 1;
         }
+    }
+
+    #[cold]
+    fn best_to_cancel(&self) -> Option<usize> {
+        let takes = |at: &usize| !self.links[*at].closing && self.links[*at].extensions.cancel > 0;
+        (0..self.links.len()).filter(takes).min_by_key(|at| self.rank(&self.links[*at]))
     }
 
     /// Writes a frame that the peer's state machine made, whatever is queued.
@@ -1058,6 +1075,7 @@ impl<R> Unit<R> {
             }
             self.answer_event(waiting.tag, Err(error));
         }
+        let several = self.links.len() > 1;
         for at in 0..self.links.len() {
             let link = &mut self.links[at];
             let full = link.queued() >= self.limits.queue_per_connection;
@@ -1072,6 +1090,10 @@ impl<R> Unit<R> {
                 Beat::Ping => {
                     let added = link.out.len() - before;
                     self.budget.add(added);
+                    if several {
+                        // So that what is to stay in order may take another one.
+                        self.ask_whether_arrived(at);
+                    }
                     self.announce(at);
                 }
                 Beat::Dead => self.events.push(Event::Dead(link.conn)),

@@ -117,7 +117,7 @@ impl<R> Unit<R> {
         }
     }
 
-    fn ask_whether_arrived(&mut self, at: usize) {
+    pub(super) fn ask_whether_arrived(&mut self, at: usize) {
         let added = self.links[at].ask_whether_arrived();
         self.budget.add(added);
         self.announce(at);

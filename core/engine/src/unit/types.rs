@@ -188,8 +188,8 @@ pub enum Event<R> {
         fields: Option<Box<Fields>>,
     },
     /// Nobody waits any more for what handlers were called for: for one, or for all of the unit. To be looked
-    /// at in order: the handler may have been called for by an event just before. One that has ended meanwhile
-    /// is not worth a word.
+    /// at in order: the handler may have been called for by an event just before. One that has ended meanwhile, or
+    /// that never began, is not worth a word.
     Cancelled {
         /// Which; none for all.
         request: Option<RequestId>,

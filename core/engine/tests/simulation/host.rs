@@ -65,8 +65,8 @@ struct Unit {
     ever: BTreeSet<RequestId>,
     /// Requests for which there was no handler.
     refused: u64,
-    /// Requests that were given up, and not begun.
-    strays: u64,
+    /// The correlations of requests that were given up, and not begun.
+    strays: BTreeSet<u64>,
     /// The last number before it lost a connection. What had arrived on that one may have moved to another one.
     handed_over: u64,
     /// Whether all its handlers were told that it is gone.
@@ -97,6 +97,8 @@ pub(crate) struct Host {
     /// Every request is answered from now on.
     released: bool,
     leaving: bool,
+    /// Requests that were given up on another connection than that on which they were sent. They may never have arrived.
+    pub(crate) elsewhere: u64,
 }
 
 impl Host {
@@ -111,6 +113,7 @@ impl Host {
             acknowledging: true,
             released: false,
             leaving: false,
+            elsewhere: 0,
         }
     }
 
@@ -222,7 +225,7 @@ impl Host {
                     begun: BTreeMap::new(),
                     ever: BTreeSet::new(),
                     refused: 0,
-                    strays: 0,
+                    strays: BTreeSet::new(),
                     handed_over: 0,
                     lost: false,
                 };
@@ -351,16 +354,17 @@ impl Host {
         let state = self.unit(unit);
         if let Some(id) = state.begun.get(&of) {
             ctx.ledger.handler_told(*id);
-        } else if !state.ever.contains(&of) {
-            state.strays += 1;
-            let strays = state.strays;
+        } else if !state.ever.iter().any(|begun| begun.corr == of.corr) {
+            // One cancel may name it on several connections.
+            state.strays.insert(of.corr);
+            let strays = state.strays.len() as u64;
             // A unit that this side has closed is gone already.
             let Some(stats) = self.engine.unit(unit).map(|machine| machine.stats()) else { return };
             let rejected = stats.requests_shed
                 + stats.requests_expired
                 + stats.requests_turned_away
                 + self.unit(unit).refused;
-            assert!(strays <= rejected, "{of:?} was cancelled, and never begun");
+            assert!(strays <= rejected + self.elsewhere, "{of:?} was cancelled, and never begun");
         }
         let is_it =
             |work: &Work| matches!(work, Work::Answer { to, .. } if to.request() == Some(of));

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use roletalk_engine::wire::{Extensions, Frame, Handshake, Wrapped};
 
 /// Follows the frames of one direction: after a close frame nothing may come, no request is answered
-/// twice, unless peers share an id, so that answers may go astray, and only what was asked is given up, once.
+/// twice, unless peers share an id, so that answers may go astray, and what was asked is given up once at most.
 #[derive(Default)]
 pub(crate) struct Scanner {
     head: Vec<u8>,
@@ -21,13 +21,34 @@ pub(crate) struct Scanner {
     asked: HashMap<u64, u64>,
     /// The numbers of those that were given up.
     given_up: Vec<u64>,
+    /// How many were given up that were not asked here.
+    elsewhere: u64,
+    /// The correlations of what was asked, and given up, here or elsewhere, since the last call.
+    changes: Vec<Change>,
     /// What this side has confirmed, and what it has made use of.
     extensions: Extensions,
     used: Extensions,
 }
 
+/// What was said of a correlation.
+pub(crate) enum Change {
+    Asked(u64),
+    GivenUp(u64),
+}
+
 impl Scanner {
-    /// The requests that were given up since the last call, by the numbers that their payloads begin with.
+    /// What was asked and given up since the last call, in order. What was asked on a connection that is gone may be
+    /// given up here.
+    pub(crate) fn changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// How many were given up since the last call that were not asked here.
+    pub(crate) fn elsewhere(&mut self) -> u64 {
+        std::mem::take(&mut self.elsewhere)
+    }
+
+    /// The requests of this connection that were given up since the last call, by the numbers that their payloads begin with.
     pub(crate) fn given_up(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.given_up)
     }
@@ -109,12 +130,16 @@ impl Scanner {
             ) => {
                 let number = payload.bytes.first_chunk().copied().map(u64::from_le_bytes);
                 self.asked.insert(corr.value(), number.unwrap_or_default());
+                self.changes.push(Change::Asked(corr.value()));
                 return;
             }
             Ok(Frame::Cancel { corr }) => {
                 self.used.cancel = 1;
-                let asked = self.asked.remove(&corr.value());
-                self.given_up.push(asked.expect("what was not asked here is given up, or twice"));
+                match self.asked.remove(&corr.value()) {
+                    Some(number) => self.given_up.push(number),
+                    None => self.elsewhere += 1,
+                }
+                self.changes.push(Change::GivenUp(corr.value()));
                 return;
             }
             // Those of the handshake are no frames.

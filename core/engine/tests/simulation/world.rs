@@ -5,7 +5,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
+    collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque},
     fmt,
     sync::Arc,
     time::Duration,
@@ -17,7 +17,7 @@ use super::{
     host::{Host, Task},
     ledger::Ledger,
     rng::Rng,
-    scanner::Scanner,
+    scanner::{Change, Scanner},
     script::Script,
     trace::Trace,
 };
@@ -128,6 +128,8 @@ pub(crate) struct World {
     events: HashMap<u64, Event>,
     next: u64,
     wires: BTreeMap<usize, Wire>,
+    /// The correlations that nodes have sent to others, and not given up.
+    asked: HashMap<(usize, usize), HashSet<u64>>,
     next_wire: usize,
     /// By node and connection: the wire and which end of it.
     conns: BTreeMap<(usize, ConnId), (usize, usize)>,
@@ -161,6 +163,7 @@ impl World {
             events: HashMap::new(),
             next: 0,
             wires: BTreeMap::new(),
+            asked: HashMap::new(),
             next_wire: 0,
             conns: BTreeMap::new(),
             stalled: Vec::new(),
@@ -319,7 +322,18 @@ impl World {
                 let Some(wire) = self.wires.get_mut(&id) else { return };
                 let end = &mut wire.ends[from];
                 end.scanner.scan(&out, self.ledger.twins);
+                let changes = end.scanner.changes();
                 end.out = out;
+                let asked = self.asked.entry((node, wire.ends[1 - from].node)).or_default();
+                for change in changes {
+                    match change {
+                        Change::Asked(corr) => _ = asked.insert(corr),
+                        Change::GivenUp(corr) => {
+                            let was_asked = asked.remove(&corr) || self.ledger.twins;
+                            assert!(was_asked, "{corr} is given up, and was not asked, or twice");
+                        }
+                    }
+                }
                 wire.ends[from].scanner.check_agreed(&wire.ends[1 - from].scanner);
                 let end = &mut wire.ends[from];
                 if end.out.is_empty() {
@@ -415,9 +429,13 @@ impl World {
         wire.ends[1 - to].flying -= len;
         let input = &mut wire.ends[to].input;
         input.scan(&bytes, self.ledger.twins);
-        let given_up = input.given_up();
+        input.changes();
+        let (given_up, elsewhere) = (input.given_up(), input.elsewhere());
         self.call(node, |node, ctx| match node {
-            Node::Host(host) => host.engine.receive(conn, &bytes, ctx.now),
+            Node::Host(host) => {
+                host.elsewhere += elsewhere;
+                host.engine.receive(conn, &bytes, ctx.now);
+            }
             Node::Script(script) => script.receive(ctx, conn, &bytes),
         });
         self.settle();
