@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Order, Prefix, Queued, Unit, text};
+use super::{Order, Queued, Unit, send::Prefix, text};
 use crate::{
     ConnId, Fields, Moment, Refusal, RequestId, StreamId,
     error::{Error, ErrorKind, Result},

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Event, News, Unit, not_understood};
+use super::{Event, News, Unit, receive::not_understood};
 use crate::{Moment, error::Result, wire::Frame};
 
 /// The cost of each byte. A list of roles that takes a peer in another language 20 ms is read once in a few seconds, a

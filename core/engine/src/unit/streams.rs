@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::{
-    BULK_MARK, Event, Order, Outgoing, Queued, TimeLimit, Unit, check_names,
+    BULK_MARK, Event, Order, Outgoing, Queued, TimeLimit, Unit,
     question::StreamOffer,
+    send::check_names,
     stream::{Accepted, Chunk, End, Reader, Stream, Writer},
     text,
     waiting::Waiting,
