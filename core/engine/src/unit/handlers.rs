@@ -95,8 +95,13 @@ impl<R> Unit<R> {
         self.stats.cancels_received += 1;
         let corr = corr.value();
         let here = self.links[at].conn;
-        if self.links[at].give_up_postponed(corr) {
+        let on_closing = |link: &mut super::Link| link.closing && link.give_up_postponed(corr);
+        if self.links[at].give_up_postponed(corr) || self.links.iter_mut().any(on_closing) {
             return;
+        }
+        if self.stats.running == 0 {
+            // None of those connections has anything left.
+            self.gone.clear();
         }
         let closing = self.links.iter().filter(|link| link.closing && link.conn != here);
         let closed = closing.map(|link| link.conn).chain(self.gone.iter().copied());
