@@ -104,6 +104,11 @@ fn watch(stage: &Arc<Stage>) -> thread::JoinHandle<()> {
     })
 }
 
+fn add_from_thread(stage: &Arc<Stage>) -> thread::JoinHandle<()> {
+    let stage = stage.clone();
+    thread::spawn(move || stage.add())
+}
+
 fn model(work: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     // LOOM_MAX_PREEMPTIONS sets another bound.
@@ -128,10 +133,7 @@ fn what_two_threads_add_is_seen() {
     model(|| {
         let stage = Stage::new();
         let guard = watch(&stage);
-        let adds = {
-            let stage = stage.clone();
-            thread::spawn(move || stage.add())
-        };
+        let adds = add_from_thread(&stage);
         stage.add();
         stage.seen.wait_for(|seen| seen == 2);
         stage.bell.finish();
@@ -145,10 +147,7 @@ fn it_ends_whatever_is_added_meanwhile() {
     model(|| {
         let stage = Stage::new();
         let guard = watch(&stage);
-        let adds = {
-            let stage = stage.clone();
-            thread::spawn(move || stage.add())
-        };
+        let adds = add_from_thread(&stage);
         stage.bell.finish();
         adds.join().unwrap();
         guard.join().unwrap();

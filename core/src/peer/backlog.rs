@@ -54,8 +54,8 @@ struct BacklogState {
     until: Option<Instant>,
     /// Handlers that were quick, in a row.
     quick: usize,
-    /// Requests that were given up, some of them perhaps waiting.
-    given_up: FxHashSet<RequestId>,
+    /// The correlations of requests that were given up, some of them perhaps waiting.
+    given_up: FxHashSet<u64>,
     /// The unit is gone.
     lost: bool,
 }
@@ -92,7 +92,7 @@ impl Backlog {
         match request {
             // Not more than can matter.
             Some(request) if state.given_up.len() < state.waiting.len() => {
-                state.given_up.insert(request);
+                state.given_up.insert(request.corr);
             }
             Some(_) => {}
             None => state.lost = true,
@@ -135,7 +135,7 @@ impl BacklogState {
 
     fn begins(&mut self, job: &Job) -> bool {
         let Some(request) = job.reply.request() else { return true };
-        let given_up = !self.given_up.is_empty() && self.given_up.remove(&request);
+        let given_up = !self.given_up.is_empty() && self.given_up.remove(&request.corr);
         job.service.handler.on_cancel == OnCancel::Ignore || !(given_up || self.lost)
     }
 }

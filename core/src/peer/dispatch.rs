@@ -10,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use rustc_hash::FxHashMap;
 use tracing::{debug, warn};
 
 use super::{
@@ -167,12 +168,17 @@ impl Dispatcher {
             unit.bring(self.answers.drain(..));
         }
         // Not about what comes behind them, which may have the number of one that was before.
+        let mut last = FxHashMap::default();
+        if cancelled.iter().any(|(request, _, before)| request.is_some() && *before < events.len())
+        {
+            last.extend(events.iter().enumerate().filter_map(|(at, event)| match event {
+                Event::Incoming(_, question) => Some((question.request()?, at)),
+                _ => None,
+            }));
+        }
         cancelled.retain(|(request, reason, before)| {
-            let comes = |event: &Event<Tag>| match event {
-                Event::Incoming(_, question) => question.request() == *request,
-                _ => false,
-            };
-            let early = request.is_some() && events[*before..].iter().any(comes);
+            let comes = request.and_then(|request| last.get(&request).copied());
+            let early = comes.is_some_and(|at| at >= *before);
             if early {
                 unit.scopes.cancel(*request, *reason);
             }

@@ -357,6 +357,27 @@ fn messages_that_were_not_sent_take_the_other_connection_of_their_unit() {
 
 /// With fields and without, for a unit that takes them and one that does not.
 #[test]
+fn cancels_that_were_not_sent_take_the_other_connection_of_their_unit() {
+    let mut pair = Pair::new(|_| {});
+    pair.connect();
+    pair.settle();
+    let corr = pair.unit(0, |unit| unit.request(to("r"), None, NOW, 1)).unwrap();
+    let question = pair.question();
+    let request = question.request().unwrap();
+    let carrier = pair.conns.iter().copied().find(|conn| conn[1] == request.conn).unwrap();
+    assert_eq!(pair.unit(0, |unit| unit.abandon(corr)), Some(1));
+    for side in [0, 1] {
+        pair.engines[side].closed(carrier[side], NOW);
+    }
+    pair.settle();
+    let told = pair.said(1);
+    let is_told = |event: &Event<u64>| matches!(event, Event::Cancelled { request: of, .. } if *of == Some(request));
+    assert!(told.iter().any(is_told), "{told:?}");
+    assert_eq!(pair.unit(0, |unit| unit.stats().cancels_sent), 1);
+    pair.unit(1, |unit| unit.answer(question, Ok(Payload::NULL), NOW));
+}
+
+#[test]
 fn answers_that_were_not_sent_take_the_other_connection_of_their_unit() {
     for extensions in [Extensions::ALL, Extensions::NONE] {
         let mut pair = Pair::with(|_| {}, [extensions, Extensions::ALL]);

@@ -1,6 +1,6 @@
 //! Handlers of a unit: how many run, what waits for them to end, and how long.
 
-use std::time::Duration;
+use std::{iter, time::Duration};
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ use super::{
     types::CancelReason,
 };
 use crate::{
-    ConnId, Moment, RequestId,
+    ConnId, Dialect, Moment, RequestId,
     wire::{Frame, Num, Repeated, Wrapped},
 };
 
@@ -95,21 +95,29 @@ impl<R> Unit<R> {
         self.stats.cancels_received += 1;
         let corr = corr.value();
         let here = self.links[at].conn;
-        let on_closing = |link: &mut super::Link| link.closing && link.give_up_postponed(corr);
-        if self.links[at].give_up_postponed(corr) || self.links.iter_mut().any(on_closing) {
-            return;
-        }
-        if self.stats.running == 0 {
-            // None of those connections has anything left.
-            self.gone.clear();
-        }
+        self.forget_gone();
         let closing = self.links.iter().filter(|link| link.closing && link.conn != here);
-        let closed = closing.map(|link| link.conn).chain(self.gone.iter().copied());
-        // Correlations are those of the unit: no more than one of these runs.
-        self.events.extend([here].into_iter().chain(closed).map(|conn| Event::Cancelled {
-            request: Some(RequestId { conn, corr }),
+        let closed: Vec<_> =
+            closing.map(|link| link.conn).chain(self.gone.iter().copied()).collect();
+        // Correlations are those of the unit, so there is one of these at most.
+        let requests =
+            iter::once(here).chain(closed.iter().copied()).map(|conn| RequestId { conn, corr });
+        for request in requests.clone() {
+            if self.links.iter_mut().any(|link| link.give_up_postponed(request)) {
+                return;
+            }
+        }
+        self.events.extend(requests.map(|request| Event::Cancelled {
+            request: Some(request),
             reason: CancelReason::Requester,
         }));
+    }
+
+    /// Connections that are gone do not matter when nothing is left of what was received on them.
+    pub(super) fn forget_gone(&mut self) {
+        if self.stats.running == 0 && self.postponed == 0 {
+            self.gone.clear();
+        }
     }
 
     /// Something for a handler came with a field that is not known and that must be.
@@ -192,7 +200,7 @@ impl<R> Unit<R> {
     }
 
     fn begin_postponed(&mut self, at: usize, postponed: Postponed, room: bool) {
-        let Postponed { message, due, place, given_up } = postponed;
+        let Postponed { message, due, conn, place, given_up } = postponed;
         if given_up {
             self.stats.requests_expired += 1;
             return;
@@ -202,11 +210,16 @@ impl<R> Unit<R> {
             Ok(Some(wrapped)) => (wrapped.inner, wrapped.block_len()),
             _ => (&message[..], 0),
         };
+        // An original's streams are bound to a connection, and it gives nothing up.
+        let conn = match self.dialect {
+            Dialect::Credit { .. } => conn,
+            _ => self.links[at].conn,
+        };
         if let Ok(frame) = Frame::decode(inner)
-            && let Some(work) = Work::of(frame, &message, self.links[at].conn, fields)
+            && let Some(work) = Work::of(frame, &message, conn, fields)
         {
-            if let Some(RequestId { corr, .. }) = work.way.request() {
-                self.links[at].settle_postponed(corr, place);
+            if let Some(request) = work.way.request() {
+                self.links[at].settle_postponed(request, place);
             }
             let work = Work { due, ..work };
             // It may have become another policy meanwhile.
@@ -241,7 +254,8 @@ impl<R> Unit<R> {
         self.next_place += 1;
         let (message, due, place) = (message.clone(), work.due, self.next_place);
         let corr = work.way.request().map(|request| request.corr);
-        link.postpone(Postponed { message, due, place, given_up: false }, corr);
+        let conn = link.conn;
+        link.postpone(Postponed { message, due, conn, place, given_up: false }, corr);
         true
     }
 
@@ -327,7 +341,9 @@ impl<R> Unit<R> {
         if !room || (matches!(way, Way::Stream(_)) && self.check_streams().is_err()) {
             return self.give_up(at, way);
         }
-        let (held, conn) = (message.len(), self.links[at].conn);
+        let request = way.request();
+        let conn = request.map_or_else(|| self.links[at].conn, |request| request.conn);
+        let held = message.len();
         self.stats.running += 1;
         self.hold(held);
         let way = match due {
@@ -380,7 +396,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Budget, Dialect, Limits, Moves, Outgoing, UnitInfo,
+        Budget, Ended, Limits, Moves, Outgoing, UnitInfo,
         wire::{Extensions, Payload},
         ws::{FrameWriter, Side},
     };
@@ -567,6 +583,81 @@ mod tests {
         }
     }
 
+    const THREE: ConnId = ConnId(3);
+
+    /// With three connections on which requests can be given up.
+    fn three(running_handlers: usize) -> Unit<u8> {
+        let mut unit = unit(|limits| limits.running_handlers = running_handlers);
+        unit.attach(THREE, FrameWriter::new(Side::Server, 0), Extensions::NONE, Moment::EPOCH);
+        unit.links.iter_mut().for_each(|link| link.extensions = Extensions::ALL);
+        unit
+    }
+
+    /// What the cancel of the request with the usual correlation is about, on this connection.
+    fn cancel(unit: &mut Unit<u8>, conn: ConnId) -> Vec<ConnId> {
+        let events = receive(unit, conn, &Frame::Cancel { corr: Num::new(7) });
+        let requests = events.iter().map(|event| match event {
+            Event::Cancelled { request: Some(RequestId { conn, corr: 7 }), .. } => *conn,
+            other => panic!("{other:?}"),
+        });
+        requests.collect()
+    }
+
+    #[test]
+    fn what_waits_is_given_up_on_any_connection_when_its_own_is_closed() {
+        for gone in [false, true] {
+            let mut unit = three(1);
+            receive(&mut unit, ONE, &message("a", b""));
+            receive(&mut unit, ONE, &request("b"));
+            assert_eq!(
+                cancel(&mut unit, THREE),
+                [THREE],
+                "as long as it is open, it is another request"
+            );
+            if gone {
+                unit.detach(ONE, Ended::Lost);
+            } else {
+                unit.close(ONE, 1000, "");
+            }
+            assert_eq!(cancel(&mut unit, THREE), []);
+            assert_eq!(called(&end(&mut unit)), [""; 0]);
+            assert_eq!((unit.stats().requests_expired, unit.busy()), (1, 0));
+        }
+    }
+
+    #[test]
+    fn what_runs_is_given_up_on_any_connection_when_its_own_is_closed() {
+        for postponed in [false, true] {
+            let mut unit = three(2);
+            receive(&mut unit, ONE, &message("a", b""));
+            if postponed {
+                receive(&mut unit, ONE, &message("b", b""));
+            }
+            receive(&mut unit, ONE, &request("c"));
+            unit.detach(ONE, Ended::Lost);
+            if postponed {
+                assert_eq!(called(&end(&mut unit)), ["c"]);
+            }
+            // It keeps its name, whoever has kept it.
+            assert_eq!(cancel(&mut unit, THREE), [THREE, ONE]);
+        }
+    }
+
+    #[test]
+    fn no_more_connections_are_remembered_than_there_may_be() {
+        let mut unit = unit(|limits| limits.connections_per_unit = 3);
+        receive(&mut unit, ONE, &message("a", b""));
+        for number in 10..20 {
+            let writer = FrameWriter::new(Side::Server, 0);
+            unit.attach(ConnId(number), writer, Extensions::ALL, Moment::EPOCH);
+            unit.detach(ConnId(number), Ended::Closed);
+        }
+        assert_eq!(unit.gone, [17, 18, 19].map(ConnId));
+        end(&mut unit);
+        unit.detach(ONE, Ended::Closed);
+        assert!(unit.gone.is_empty(), "nothing runs");
+    }
+
     #[test]
     fn what_starts_keeps_to_the_bytes_that_may_be_held() {
         let mut unit = unit(|limits| limits.running_bytes = 1000);
@@ -627,8 +718,8 @@ mod tests {
                 unit.answer(question, Err("no"), Moment::EPOCH);
             }
         }
-        unit.detach(ONE, crate::Ended::Lost);
-        unit.detach(TWO, crate::Ended::Lost);
+        unit.detach(ONE, Ended::Lost);
+        unit.detach(TWO, Ended::Lost);
         assert_eq!((unit.stats().running, unit.stats().running_bytes), (0, 0));
     }
 
@@ -764,7 +855,7 @@ mod tests {
             timeout(&mut unit, f64::from(step));
         }
         assert!(!unit.is_saturated(ONE));
-        assert!(std::iter::from_fn(|| unit.poll_output()).any(|conn| conn == ONE));
+        assert!(iter::from_fn(|| unit.poll_output()).any(|conn| conn == ONE));
         assert_eq!(lost(&unit).0 as usize, count - 1);
     }
 
@@ -800,7 +891,7 @@ mod tests {
         receive(&mut unit, ONE, &request("b"));
         receive(&mut unit, TWO, &request("c"));
         receive(&mut unit, ONE, &request("d"));
-        unit.detach(ONE, crate::Ended::Lost);
+        unit.detach(ONE, Ended::Lost);
         assert_eq!((lost(&unit), unit.busy()), ((0, 0), 4));
         unit.answer(question, Ok(Payload::NULL), Moment::EPOCH);
         for event in ["b", "c", "d"] {
@@ -817,7 +908,7 @@ mod tests {
         // Without another one, it cannot be answered.
         receive(&mut unit, TWO, &request("e"));
         receive(&mut unit, TWO, &request("f"));
-        unit.detach(TWO, crate::Ended::Lost);
+        unit.detach(TWO, Ended::Lost);
         assert_eq!(lost(&unit), (0, 1));
     }
 
@@ -832,7 +923,7 @@ mod tests {
             let payload = Payload { bytes: &large, ..Payload::NULL };
             let (role, event, corr) = ("r".into(), "e".into(), Num::new(conn.0));
             receive(&mut unit, conn, &Frame::Request { role, event, corr, payload });
-            unit.detach(conn, crate::Ended::Lost);
+            unit.detach(conn, Ended::Lost);
         }
         let most: usize = unit.links.iter().map(|link| link.postponed_bytes).sum();
         assert!((POSTPONED_MAX / 2..=2 * POSTPONED_MAX).contains(&most), "{most} bytes wait");

@@ -13,7 +13,9 @@ use super::{
     retire::{Hold, ORDER, Retiring},
 };
 use crate::ws::{FrameWriter, messages};
-use crate::{CLOSE_TIMEOUT, ConnId, ConnectionStats, Extensions, Moment, StreamId, error::Error};
+use crate::{
+    CLOSE_TIMEOUT, ConnId, ConnectionStats, Extensions, Moment, RequestId, StreamId, error::Error,
+};
 
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PONG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,6 +42,8 @@ pub(super) enum Beat {
 pub(super) struct Postponed {
     pub(super) message: Bytes,
     pub(super) due: Option<Moment>,
+    /// The connection that it was received on, which may be gone.
+    pub(super) conn: ConnId,
     /// Its place among all that were postponed, on all connections.
     pub(super) place: u64,
     /// The requester has given it up.
@@ -79,7 +83,7 @@ pub(super) struct Link {
     pub(super) postponed_bytes: usize,
     /// The places of postponed requests that may be given up, by correlation. Not hashed: the remote peer
     /// chooses the numbers.
-    pub(super) revocable: BTreeMap<u64, u64>,
+    pub(super) revocable: BTreeMap<RequestId, u64>,
     /// The last announcement of roles, while it waits for its turn.
     pub(super) roles: Option<Bytes>,
     /// The error of a deferred announcement that turned out to be malformed.
@@ -179,7 +183,8 @@ impl Link {
         if let Some(corr) = corr
             && self.extensions.cancel > 0
         {
-            self.revocable.insert(corr, postponed.place);
+            let request = RequestId { conn: postponed.conn, corr };
+            self.revocable.insert(request, postponed.place);
         }
         self.postponed_bytes += postponed.message.len();
         self.postponed.push_back(postponed);
@@ -193,7 +198,7 @@ impl Link {
     }
 
     /// Takes all that was kept, with what of it may be given up.
-    pub(super) fn release_postponed(&mut self) -> (VecDeque<Postponed>, BTreeMap<u64, u64>) {
+    pub(super) fn release_postponed(&mut self) -> (VecDeque<Postponed>, BTreeMap<RequestId, u64>) {
         self.postponed_bytes = 0;
         (std::mem::take(&mut self.postponed), std::mem::take(&mut self.revocable))
     }
@@ -201,7 +206,7 @@ impl Link {
     /// Keeps what another connection has kept, in the order of the places.
     pub(super) fn adopt_postponed(
         &mut self,
-        (postponed, revocable): (VecDeque<Postponed>, BTreeMap<u64, u64>),
+        (postponed, revocable): (VecDeque<Postponed>, BTreeMap<RequestId, u64>),
     ) {
         self.postponed_bytes += postponed.iter().map(|one| one.message.len()).sum::<usize>();
         self.postponed.extend(postponed);
@@ -210,15 +215,15 @@ impl Link {
     }
 
     /// The request that was kept at this place is begun or rejected.
-    pub(super) fn settle_postponed(&mut self, corr: u64, place: u64) {
-        if self.revocable.get(&corr) == Some(&place) {
-            self.revocable.remove(&corr);
+    pub(super) fn settle_postponed(&mut self, request: RequestId, place: u64) {
+        if self.revocable.get(&request) == Some(&place) {
+            self.revocable.remove(&request);
         }
     }
 
     /// Notes that a request is given up, if it was kept.
-    pub(super) fn give_up_postponed(&mut self, corr: u64) -> bool {
-        let Some(place) = self.revocable.remove(&corr) else { return false };
+    pub(super) fn give_up_postponed(&mut self, request: RequestId) -> bool {
+        let Some(place) = self.revocable.remove(&request) else { return false };
         if let Ok(at) = self.postponed.binary_search_by_key(&place, |postponed| postponed.place) {
             self.postponed[at].given_up = true;
         }

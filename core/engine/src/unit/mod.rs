@@ -60,8 +60,8 @@ const BULK_MARK: usize = 128 << 10;
 /// The most that counts of one frame that a remote peer has caused, see [`Unit::is_clogged`].
 const OWED_MAX: usize = 1 << 10;
 
-/// Of how many closed connections requests can still be given up.
-const GONE_KEPT: usize = 8;
+/// The most connections that are gone whose requests can be given up, whatever the limit for connections.
+const GONE_MAX: usize = 64;
 
 /// One remote peer's state machine. The host calls it with messages, the time and commands, and
 /// takes bytes to write for each of its connections.
@@ -87,7 +87,7 @@ pub struct Unit<R> {
     /// Bytes that streams hold unread beyond their windows.
     overrun: usize,
     last_stream: u64,
-    /// Connections that are gone, the newest last: handlers of their requests may still run.
+    /// Connections that are gone, as many as there may be, the newest last: handlers of their requests may still run.
     gone: VecDeque<ConnId>,
     /// Connections with output that the host has not been told of.
     fresh: Vec<ConnId>,
@@ -199,10 +199,11 @@ impl<R> Unit<R> {
         self.hand_over_postponed(at);
         self.give_up_postponed(at);
         let link = self.links.remove(at);
-        if self.gone.len() == GONE_KEPT {
+        if self.gone.len() >= self.limits.connections_per_unit.min(GONE_MAX) {
             self.gone.pop_front();
         }
         self.gone.push_back(conn);
+        self.forget_gone();
         self.note_links();
         self.release_followers(conn);
         self.budget.sub(link.queued());

@@ -198,7 +198,7 @@ impl<R> Unit<R> {
     }
 
     #[cold]
-    fn best_to_cancel(&self) -> Option<usize> {
+    pub(super) fn best_to_cancel(&self) -> Option<usize> {
         let takes = |at: &usize| !self.links[*at].closing && self.links[*at].extensions.cancel > 0;
         (0..self.links.len()).filter(takes).min_by_key(|at| self.rank(&self.links[*at]))
     }

@@ -1,6 +1,7 @@
-//! Messages, requests and answers that were in the queue of a connection when that was lost.
+//! Messages, requests, answers and cancels that were in the queue of a connection when that was lost.
 
 use bytes::Bytes;
+use rustc_hash::FxHashSet;
 
 use super::{Event, Moves, OWED_MAX, Unit, link::Link};
 use crate::{
@@ -51,8 +52,7 @@ impl<R> Unit<R> {
     }
 
     /// Has a request that was never taken sent on another connection. Without one, it fails with the others.
-    fn move_request(&mut self, link: &Link, message: &Bytes) {
-        let Some((corr, fields)) = request_of(message) else { return };
+    fn move_request(&mut self, link: &Link, message: &Bytes, corr: u64, fields: usize) {
         let Some(at) = self.route(Order::Kept) else { return };
         let fits = fields == 0 || self.links[at].extensions.fields > 0;
         if fits && self.waiting.is_on(corr, link.conn) {
@@ -86,21 +86,39 @@ impl<R> Unit<R> {
         }
     }
 
+    /// Has the word that a request was given up go on another connection.
+    fn move_cancel(&mut self, message: &Bytes) {
+        if let Some(at) = self.best_to_cancel() {
+            self.push_with(at, message.len(), |out| out.extend_from_slice(message));
+        }
+    }
+
     /// Has what is in the queue of a lost connection sent on another one of this unit; messages, if there is none, by
     /// another unit.
     pub(super) fn move_on(&mut self, link: &Link) {
+        let mut never_sent = FxHashSet::default();
         for (message, moves) in link.unsent(Frame::may_move) {
+            if let Ok(Frame::Cancel { corr }) = Frame::decode(&message) {
+                if !never_sent.contains(&corr.value()) {
+                    self.move_cancel(&message);
+                }
+                continue;
+            }
             if let Some(answer) = Answer::of(&message) {
                 self.move_answer(&message, answer);
+                continue;
+            }
+            if let Some((corr, fields)) = request_of(&message) {
+                never_sent.insert(corr);
+                if moves != Moves::Nowhere {
+                    self.move_request(link, &message, corr, fields);
+                }
                 continue;
             }
             if moves == Moves::Nowhere {
                 continue;
             }
-            let Some(unsent) = Unsent::of(message.clone()) else {
-                self.move_request(link, &message);
-                continue;
-            };
+            let Some(unsent) = Unsent::of(message.clone()) else { continue };
             match self.route(Order::Kept) {
                 Some(at) if unsent.fields == 0 || self.links[at].extensions.fields > 0 => {
                     self.resend_on(at, &unsent.message);

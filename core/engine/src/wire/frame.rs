@@ -241,12 +241,12 @@ pub enum DecodeError {
 
 impl<'a> Frame<'a> {
     /// Whether what begins with this byte may go on any connection of its unit, with fields or without: a message, a
-    /// request of any kind, or an answer that opens no stream.
+    /// request of any kind, a cancel, or an answer that opens no stream.
     pub(crate) fn may_move(first: u8) -> bool {
         const READ: u8 = STREAM_REQUEST_READ;
         const WRITE: u8 = STREAM_REQUEST_WRITE;
         matches!(first, MESSAGE | REQUEST | READ | WRITE | super::fields::FIELDS)
-            || matches!(first, RESPONSE | REJECT | STREAM_REFUSE)
+            || matches!(first, RESPONSE | REJECT | STREAM_REFUSE | CANCEL)
     }
 
     /// Whether the frame that `bytes` are carries JSON, which takes a multiple of its size when it is

@@ -97,8 +97,9 @@ pub(crate) struct Host {
     /// Every request is answered from now on.
     released: bool,
     leaving: bool,
-    /// Requests that were given up on another connection than that on which they were sent. They may never have arrived.
-    pub(crate) elsewhere: u64,
+    /// The correlations of requests that were given up on another connection than that on which they were sent, with that
+    /// connection. They may never have arrived.
+    elsewhere: BTreeSet<(ConnId, u64)>,
 }
 
 impl Host {
@@ -113,7 +114,7 @@ impl Host {
             acknowledging: true,
             released: false,
             leaving: false,
-            elsewhere: 0,
+            elsewhere: BTreeSet::new(),
         }
     }
 
@@ -233,8 +234,10 @@ impl Host {
                 assert!(self.units.insert(*unit, unit_app).is_none());
                 return;
             }
-            PeerEvent::ConnectionClosed { conn, unit: Some(unit), .. } => {
-                self.runs.lost(*unit, Some(*conn), ctx.ledger);
+            PeerEvent::ConnectionClosed { conn, unit: Some(unit), reason } => {
+                // What is replaced is closed like this when all has arrived.
+                let cut = !reason.text().contains("(4000)");
+                self.runs.lost(*unit, Some(*conn), cut, ctx.ledger);
                 if let Some(unit) = self.units.get_mut(unit) {
                     unit.handed_over = ctx.ledger.last_number();
                 }
@@ -349,22 +352,34 @@ impl Host {
     }
 
     /// Nobody waits for a request any more.
+    /// Requests of other connections are about to be given up on this one.
+    pub(crate) fn given_up_elsewhere(&mut self, conn: ConnId, correlations: Vec<u64>) {
+        self.elsewhere.extend(correlations.into_iter().map(|corr| (conn, corr)));
+    }
+
     fn cancelled(&mut self, ctx: &mut Ctx, unit: UnitId, of: RequestId, reason: CancelReason) {
         ctx.note(self.index, format_args!("{unit:?} {of:?} cancelled: {reason:?}"));
         let state = self.unit(unit);
         if let Some(id) = state.begun.get(&of) {
             ctx.ledger.handler_told(*id);
         } else if !state.ever.iter().any(|begun| begun.corr == of.corr) {
-            // One cancel may name it on several connections.
-            state.strays.insert(of.corr);
-            let strays = state.strays.len() as u64;
             // A unit that this side has closed is gone already.
-            let Some(stats) = self.engine.unit(unit).map(|machine| machine.stats()) else { return };
+            let Some(machine) = self.engine.unit(unit) else { return };
+            let stats = machine.stats();
+            let mut conns = machine.connections();
+            let elsewhere = conns.any(|conn| self.elsewhere.contains(&(conn, of.corr)));
+            drop(conns);
+            let state = self.unit(unit);
+            if !elsewhere {
+                // One cancel may name it on several connections.
+                state.strays.insert(of.corr);
+            }
+            let strays = state.strays.len() as u64;
             let rejected = stats.requests_shed
                 + stats.requests_expired
                 + stats.requests_turned_away
                 + self.unit(unit).refused;
-            assert!(strays <= rejected + self.elsewhere, "{of:?} was cancelled, and never begun");
+            assert!(strays <= rejected, "{of:?} was cancelled, and never begun");
         }
         let is_it =
             |work: &Work| matches!(work, Work::Answer { to, .. } if to.request() == Some(of));

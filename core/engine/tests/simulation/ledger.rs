@@ -517,6 +517,8 @@ struct Run {
     at: u64,
     /// The connections one of which carried the last message.
     carriers: Vec<ConnId>,
+    /// Those of the messages before it.
+    earlier: BTreeSet<ConnId>,
 }
 
 impl Runs {
@@ -528,22 +530,29 @@ impl Runs {
         is_open: impl Fn(ConnId) -> bool,
         ledger: &mut Ledger,
     ) -> (u64, u64) {
-        let (number, at) = match self.by_unit.get(&unit) {
-            Some(run) if run.carriers.iter().all(|last| is_open(*last)) => (run.number, run.at + 1),
+        let (number, at, earlier) = match self.by_unit.get(&unit) {
+            Some(run) if run.carriers.iter().all(|last| is_open(*last)) => {
+                let earlier = run.earlier.iter().chain(&run.carriers).copied().collect();
+                (run.number, run.at + 1, earlier)
+            }
             ended => {
                 ended.inspect(|run| ledger.run_broken(run.number));
                 let fresh = ledger.number();
                 self.all.entry(unit).or_default().push(fresh);
-                (fresh, 0)
+                (fresh, 0, BTreeSet::new())
             }
         };
-        self.by_unit.insert(unit, Run { number, at, carriers });
+        self.by_unit.insert(unit, Run { number, at, carriers, earlier });
         (number, at)
     }
 
-    /// A connection of the unit's is lost: this one, or any.
-    pub(crate) fn lost(&self, unit: UnitId, conn: Option<ConnId>, ledger: &mut Ledger) {
-        let carried = |run: &&Run| conn.is_none_or(|conn| run.carriers.contains(&conn));
+    /// A connection of the unit is lost: this one, or any. If it was cut off, earlier messages may still be under way on it.
+    pub(crate) fn lost(&self, unit: UnitId, conn: Option<ConnId>, cut: bool, ledger: &mut Ledger) {
+        let carried = |run: &&Run| {
+            conn.is_none_or(|conn| {
+                run.carriers.contains(&conn) || (cut && run.earlier.contains(&conn))
+            })
+        };
         if let Some(run) = self.by_unit.get(&unit).filter(carried) {
             ledger.run_broken(run.number);
         }

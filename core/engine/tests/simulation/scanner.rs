@@ -21,8 +21,8 @@ pub(crate) struct Scanner {
     asked: HashMap<u64, u64>,
     /// The numbers of those that were given up.
     given_up: Vec<u64>,
-    /// How many were given up that were not asked here.
-    elsewhere: u64,
+    /// The correlations of those that were given up and not asked here.
+    elsewhere: Vec<u64>,
     /// The correlations of what was asked, and given up, here or elsewhere, since the last call.
     changes: Vec<Change>,
     /// What this side has confirmed, and what it has made use of.
@@ -43,8 +43,8 @@ impl Scanner {
         std::mem::take(&mut self.changes)
     }
 
-    /// How many were given up since the last call that were not asked here.
-    pub(crate) fn elsewhere(&mut self) -> u64 {
+    /// The correlations of those that were given up since the last call and not asked here.
+    pub(crate) fn elsewhere(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.elsewhere)
     }
 
@@ -137,7 +137,7 @@ impl Scanner {
                 self.used.cancel = 1;
                 match self.asked.remove(&corr.value()) {
                     Some(number) => self.given_up.push(number),
-                    None => self.elsewhere += 1,
+                    None => self.elsewhere.push(corr.value()),
                 }
                 self.changes.push(Change::GivenUp(corr.value()));
                 return;

@@ -433,7 +433,7 @@ impl World {
         let (given_up, elsewhere) = (input.given_up(), input.elsewhere());
         self.call(node, |node, ctx| match node {
             Node::Host(host) => {
-                host.elsewhere += elsewhere;
+                host.given_up_elsewhere(conn, elsewhere);
                 host.engine.receive(conn, &bytes, ctx.now);
             }
             Node::Script(script) => script.receive(ctx, conn, &bytes),

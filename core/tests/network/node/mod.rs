@@ -468,7 +468,7 @@ async fn watch(node: Weak<Node>, mut events: Events) {
                 node.note(format_args!("connection closed: {reason}"));
                 if let Some(unit) = unit {
                     let (id, app) = (node.unit_id(&unit), node.app());
-                    world.with(|state| app.runs.lost(id, None, &mut state.ledger));
+                    world.with(|state| app.runs.lost(id, None, true, &mut state.ledger));
                 }
                 if world.profile().is_calm() && reason.kind() == ErrorKind::ConnectFailed {
                     world.fail(&format!("a connection failed without reason: {reason:?}"));
