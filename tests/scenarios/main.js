@@ -31,7 +31,8 @@ async function main({ present, absent }, options, originals) {
   console.log(`\n${summary(chosen, present, absent, deviations)}\n`);
   const failed = chosen.filter(({ result }) => result.outcome === 'FAIL');
   const failures = failed.map(({ name, result }) => ({ name, text: result.text }));
-  const mayBeNone = originals !== undefined && options.patterns.length === 0;
+  const noOriginal = !present.some(({ original }) => original);
+  const mayBeNone = originals !== undefined && noOriginal && options.patterns.length === 0;
   conclude(chosen.length, failures, absent, { mayBeNone });
 }
 

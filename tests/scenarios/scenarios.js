@@ -359,7 +359,8 @@ async function throughARelay(stage) {
   if (dialer.implementation.original || listener.implementation.original) {
     await dialer.ask('connect', { url, ca: other.cert });
   } else {
-    await stage.fails(dialer, 'connect', { url, ca: other.cert, once: true });
+    const text = await stage.fails(dialer, 'connect', { url, ca: other.cert, once: true });
+    assert.match(text, /The challenge is for another TLS connection/);
     assert.deepEqual(await listener.ask('units'), []);
     await dialer.ask('connect', { url: `wss://localhost:${port}`, ca: own.cert });
   }
