@@ -352,6 +352,12 @@ impl Host {
     }
 
     /// Nobody waits for a request any more.
+    /// Whether a connection belongs to a unit.
+    pub(crate) fn has(&self, conn: ConnId) -> bool {
+        let units = self.units.keys().filter_map(|id| self.engine.unit(*id));
+        units.flat_map(|unit| unit.connections()).any(|of_unit| of_unit == conn)
+    }
+
     /// Requests of other connections are about to be given up on this one.
     pub(crate) fn given_up_elsewhere(&mut self, conn: ConnId, correlations: Vec<u64>) {
         self.elsewhere.extend(correlations.into_iter().map(|corr| (conn, corr)));

@@ -439,7 +439,12 @@ impl World {
             Node::Script(script) => script.receive(ctx, conn, &bytes),
         });
         self.settle();
-        given_up.into_iter().for_each(|id| self.ledger.given_up(id));
+        // What is read of a connection that has ended is not looked at.
+        if let Node::Host(host) = &self.nodes[node]
+            && host.has(conn)
+        {
+            given_up.into_iter().for_each(|id| self.ledger.given_up(id));
+        }
         // There is room again.
         self.pump(id, 1 - to);
         self.settle();
